@@ -1,0 +1,153 @@
+"""Settings of experiments/language_model.py: every field with its meaning, and the presets.
+
+Choose a preset with `--config=experiments/configs/language_model.py:NAME`, change any field with `--config.FIELD=VALUE`.
+"""
+
+from seqjax.data.sources import SOURCES
+from seqjax.models import CELLS
+from seqjax.training.optimizers import OPTIMIZERS, SCHEDULES
+from seqjax.training.settings import Field, above, at_least, build, one_of, within
+
+FIELDS = {
+    "seed": Field(0, "Seed of the parameters, the dropout and the samples.", at_least(0)),
+    # Data.
+    "data.source": Field("embedded", "Where the text comes from.", one_of(*SOURCES)),
+    "data.name": Field("python_docs", "Which embedded text (python_docs, python_source, hello) or TFDS set. Unused for file."),
+    "data.path": Field("", "Text file (.txt, .jsonl with a field `text`, either also .gz) for source=file."),
+    "data.validation_path": Field("", "Validation file for source=file; without it the end of data.path is held out."),
+    "data.test_path": Field("", "Test file for source=file, read by --mode=evaluate --split=test."),
+    "data.documents": Field(
+        "none", "What a document is in a text file: running text, each line, each paragraph.", one_of("none", "line", "paragraph")
+    ),
+    "data.reset": Field(True, "Forget the carry where a document begins; False reads on, with <eos> as an ordinary token."),
+    "data.validation_fraction": Field(0.1, "Share of the text held out where there is no validation file.", within(0.001, 0.9)),
+    "data.data_dir": Field("", "TFDS folder with the prepared set; empty for ~/tensorflow_datasets."),
+    "data.batch_size": Field(32, "Parallel streams, B.", at_least(1)),
+    "data.window": Field(64, "Steps of truncated backpropagation, T; 0 takes each stream whole.", at_least(0)),
+    "data.eval_batch_size": Field(32, "Parallel streams in evaluation.", at_least(1)),
+    "data.eval_window": Field(256, "Window in evaluation; changes memory and speed, not the result.", at_least(1)),
+    # Tokenizer.
+    "tokenizer.kind": Field("char", "Characters or words.", one_of("char", "word")),
+    "tokenizer.min_count": Field(1, "Rarer tokens become <unk>.", at_least(1)),
+    "tokenizer.max_size": Field(0, "At most this many tokens besides the special ones, the most frequent; 0 keeps all.", at_least(0)),
+    "tokenizer.lower": Field(False, "Words in lower case."),
+    "tokenizer.pretokenized": Field(False, "Words are what stands between spaces, <unk> in the text is <unk>."),
+    "ngram_order": Field(6, "Order of the Kneser-Ney baseline that is printed beside the losses; 0 leaves it out.", at_least(0)),
+    # Model.
+    "model.cell": Field("lstm", "Recurrent cell.", one_of(*CELLS)),
+    "model.hidden_size": Field(256, "Hidden units of each layer, H.", at_least(1)),
+    "model.num_layers": Field(1, "Layers, L.", at_least(1)),
+    "model.embed_size": Field(64, "Width of the embedding, D.", at_least(1)),
+    "model.dropout": Field(0.0, "Dropout on the inputs of each layer and on the outputs of the last.", within(0.0, 1.0)),
+    "model.residual": Field(False, "Layers above the first add their inputs to their outputs."),
+    "model.tie_embeddings": Field(False, "The softmax shares the embedding's weights (needs embed_size = hidden_size)."),
+    "model.dtype": Field("float32", "Computation dtype; parameters stay float32.", one_of("float32", "bfloat16")),
+    "model.remat_every": Field(0, "Keep every so many carries and compute the rest anew, to save memory; 0 keeps all.", at_least(0)),
+    # Optimiser.
+    "optimizer.name": Field("adam", "Optimiser.", one_of(*OPTIMIZERS)),
+    "optimizer.learning_rate": Field(4e-3, "Highest learning rate.", above(0)),
+    "optimizer.b1": Field(0.9, "Adam's average of the gradient.", within(0.0, 1.0)),
+    "optimizer.b2": Field(0.999, "Adam's average of its square.", within(0.0, 1.0)),
+    "optimizer.momentum": Field(0.0, "Momentum of sgd.", within(0.0, 1.0)),
+    "optimizer.weight_decay": Field(0.0, "Decoupled weight decay of adamw, on matrices.", at_least(0)),
+    "optimizer.clip_norm": Field(1.0, "Largest global norm of the gradient.", above(0)),
+    # Schedule.
+    "schedule.name": Field("cosine", "Learning rate over time; plateau halves it (times decay) when validation stalls.", one_of(*SCHEDULES)),
+    "schedule.warmup_steps": Field(0, "Steps of linear warm-up.", at_least(0)),
+    "schedule.final_fraction": Field(0.01, "What cosine leaves of the learning rate.", within(0.0, 1.0)),
+    "schedule.hold_epochs": Field(4, "hold_then_decay: epochs at the full rate.", at_least(1)),
+    "schedule.decay": Field(0.5, "hold_then_decay: factor for each epoch after; plateau: factor at a stall.", within(0.001, 1.0)),
+    "schedule.patience": Field(3, "plateau: evaluations without a new best before the rate is lowered.", at_least(1)),
+    # Training.
+    "train.steps": Field(0, "Length of the run in steps; 0 where train.epochs gives it.", at_least(0)),
+    "train.epochs": Field(0.0, "Length of the run in passes over the text; 0 where train.steps gives it.", at_least(0)),
+    "train.log_every": Field(100, "Steps between lines in the log.", at_least(1)),
+    "train.eval_every": Field(500, "Steps between evaluations on the whole validation split.", at_least(1)),
+    "train.checkpoint_every": Field(250, "Steps between checkpoints.", at_least(1)),
+    "train.keep": Field(3, "How many of the newest checkpoints stay, besides the best.", at_least(1)),
+    "train.max_skipped": Field(20, "Stop after this many non-finite steps in a row.", at_least(1)),
+    # Samples shown during training.
+    "sample.prompt": Field("", "What the samples shown at evaluations begin with."),
+    "sample.length": Field(200, "Tokens of a sample shown at an evaluation; 0 shows none.", at_least(0)),
+    "sample.temperature": Field(0.8, "Their temperature.", at_least(0)),
+}
+
+_WORDS = {
+    "tokenizer.kind": "word",
+    "ngram_order": 5,
+    "data.batch_size": 20,
+    "data.window": 35,
+    "data.eval_batch_size": 20,
+    "data.eval_window": 35,
+    "model.num_layers": 2,
+    "optimizer.name": "sgd",
+    "optimizer.learning_rate": 1.0,
+    "optimizer.clip_norm": 0.25,
+    "schedule.name": "hold_then_decay",
+    "train.eval_every": 2000,
+    "train.checkpoint_every": 1000,
+    "sample.length": 60,
+}
+
+PRESETS = {
+    # A toy: four letters, learned by heart in seconds.
+    "hello": {
+        "data.name": "hello",
+        "data.batch_size": 1,
+        "data.window": 8,
+        "data.eval_batch_size": 1,
+        "data.eval_window": 8,
+        "ngram_order": 2,
+        "model.cell": "rnn",
+        "model.hidden_size": 32,
+        "model.embed_size": 8,
+        "optimizer.learning_rate": 1e-2,
+        "train.steps": 600,
+        "train.eval_every": 200,
+        "sample.length": 20,
+        "sample.temperature": 1.0,
+    },
+    # The README's: a small LSTM over characters, about three minutes on two cores.
+    "char_small": {"train.steps": 1500},
+    # Characters, as far as a workstation goes.
+    "char_large": {
+        "model.hidden_size": 512,
+        "model.num_layers": 2,
+        "model.embed_size": 128,
+        "model.dropout": 0.4,
+        "data.window": 128,
+        "optimizer.learning_rate": 2e-3,
+        "schedule.warmup_steps": 100,
+        "train.epochs": 30.0,
+    },
+    # Zaremba et al. 2014, small and medium: SGD, held and then lowered each epoch.
+    "word_small": _WORDS
+    | {
+        "model.hidden_size": 200,
+        "model.embed_size": 200,
+        "model.dropout": 0.2,
+        "schedule.hold_epochs": 4,
+        "schedule.decay": 0.5,
+        "train.epochs": 13.0,
+    },
+    "word_medium": _WORDS
+    | {
+        "model.hidden_size": 650,
+        "model.embed_size": 650,
+        "model.dropout": 0.5,
+        "schedule.hold_epochs": 6,
+        "schedule.decay": 0.8333,
+        "train.epochs": 39.0,
+    },
+}
+
+
+def get_config(name: str = "char_small"):
+    """The config of a preset.
+
+    Raises:
+      ValueError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return build(FIELDS, PRESETS[name])

@@ -1,0 +1,109 @@
+"""The vanilla (Elman) recurrent network, and by its settings the IRNN."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from seqjax import initializers
+from seqjax.cells import parts
+from seqjax.typing import Array, Cell, DType, Initializer
+
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+
+
+class RNNParams(NamedTuple):
+    """Parameters of the vanilla recurrent network."""
+
+    kernel: Array  # input weights, (D, H)
+    recurrent_kernel: Array  # (H, H)
+    bias: Array  # (H,)
+
+
+class RNNCarry(NamedTuple):
+    """What the vanilla recurrent network remembers."""
+
+    h: Array  # the last output, (B, H)
+
+
+def rnn(
+    hidden_size: int,
+    activation: str = "tanh",
+    *,
+    kernel_init: Initializer | None = None,
+    recurrent_init: Initializer | None = None,
+    bias_init: Initializer | None = None,
+    dtype: DType | None = None,
+    param_dtype: DType = jnp.float32,
+) -> Cell:
+    """The vanilla recurrent cell of Elman; with relu and an identity recurrent kernel, the IRNN.
+
+      h' = act(x W + b + h U),  y = h'
+
+    Args:
+      hidden_size: number of hidden units, H.
+      activation: "tanh" or "relu".
+      kernel_init: initializer of W (D, H). Glorot uniform by default.
+      recurrent_init: initializer of U (H, H). Orthogonal by default; `seqjax.initializers.identity()` for the IRNN.
+      bias_init: initializer of b (H,). Zeros by default.
+      dtype: dtype to compute in, and of h and y. That of the parameters by default.
+      param_dtype: dtype of the parameters.
+
+    Returns:
+      A Cell with RNNParams and RNNCarry.
+
+    Raises:
+      ValueError: hidden_size is below 1, or activation is unknown.
+
+    Example:
+      >>> import jax, seqjax
+      >>> irnn = seqjax.rnn(16, "relu", recurrent_init=seqjax.initializers.identity())
+      >>> params = irnn.init(jax.random.key(0), 4)
+      >>> carry, ys = seqjax.unroll(irnn, params, jax.numpy.ones((2, 5, 4)))
+      >>> ys.shape, carry.h.shape
+      ((2, 5, 16), (2, 16))
+
+    Reference:
+      Elman 1990, "Finding Structure in Time"; Le, Jaitly, Hinton 2015 for the IRNN.
+    """
+    size = parts.check_size("hidden_size", hidden_size)
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, and it is {activation!r}")
+    act = ACTIVATIONS[activation]
+    kernel_init = kernel_init or initializers.glorot_uniform()
+    recurrent_init = recurrent_init or initializers.orthogonal()
+    bias_init = bias_init or initializers.zeros
+
+    def init(key, input_size):
+        keys = jax.random.split(key, 3)
+        return RNNParams(
+            kernel=kernel_init(keys[0], (parts.check_size("input_size", input_size), size), param_dtype),
+            recurrent_kernel=recurrent_init(keys[1], (size, size), param_dtype),
+            bias=bias_init(keys[2], (size,), param_dtype),
+        )
+
+    def initial_carry(params, batch_size):
+        return RNNCarry(h=jnp.zeros((batch_size, size), parts.compute_dtype(dtype, params.kernel)))
+
+    def project(params, xs):
+        return parts.affine(xs, params.kernel, params.bias, parts.compute_dtype(dtype, params.kernel))
+
+    def recur(params, carry):
+        return carry.h @ params.recurrent_kernel.astype(carry.h.dtype)
+
+    def combine(params, carry, projected, recurrent):
+        del params, carry
+        h = act(projected + recurrent)
+        return RNNCarry(h=h), h
+
+    return Cell(
+        name="rnn",
+        hidden_size=size,
+        init=init,
+        initial_carry=initial_carry,
+        input_size=lambda params: params.kernel.shape[0],
+        step=parts.step_of(project, recur, combine),
+        project=project,
+        recur=recur,
+        combine=combine,
+    )

@@ -1,0 +1,112 @@
+"""Initial values for recurrent weights, on top of `jax.nn.initializers`.
+
+An initializer is a function init(key, shape, dtype) -> array. The cells call their kernel initializers once for each gate, with
+the shape of one gate: fans and orthogonality are those of the matrix that a gate really multiplies with.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from seqjax.typing import Array, DType, Initializer, Key
+
+glorot_uniform = jax.nn.initializers.glorot_uniform
+orthogonal = jax.nn.initializers.orthogonal
+zeros = jax.nn.initializers.zeros
+
+
+def identity(scale: float = 1.0) -> Initializer:
+    """The identity matrix times a scale, the recurrent kernel of the IRNN.
+
+    W = scale * I
+
+    Args:
+      scale: the value on the diagonal. Below 1 it makes the network forget.
+
+    Returns:
+      An initializer for square matrices (H, H).
+
+    Raises:
+      ValueError: (from the initializer) the shape is not square.
+
+    Example:
+      >>> import jax
+      >>> identity(0.5)(jax.random.key(0), (2, 2)).tolist()
+      [[0.5, 0.0], [0.0, 0.5]]
+
+    Reference:
+      Le, Jaitly, Hinton 2015, "A Simple Way to Initialize Recurrent Networks of Rectified Linear Units".
+    """
+
+    def init(key: Key, shape: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
+        del key
+        if len(shape) != 2 or shape[0] != shape[1]:
+            raise ValueError(f"identity needs a square matrix, and the shape is {tuple(shape)}")
+        return scale * jnp.eye(shape[0], dtype=dtype)
+
+    return init
+
+
+def per_gate(init: Initializer, gates: int) -> Initializer:
+    """Draws each gate's block of a kernel on its own, and lays the blocks side by side.
+
+    W = [W_1, ..., W_G], each W_g = init(key_g, (rows, H))
+
+    Args:
+      init: the initializer of one block.
+      gates: number of blocks, G.
+
+    Returns:
+      An initializer for shapes (rows, G * H), or (G * H,) for a bias.
+
+    Raises:
+      ValueError: (from the initializer) the last axis is not a multiple of `gates`.
+
+    Example:
+      >>> import jax
+      >>> per_gate(orthogonal(), 4)(jax.random.key(0), (8, 32)).shape
+      (8, 32)
+    """
+
+    def init_all(key: Key, shape: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
+        if shape[-1] % gates:
+            raise ValueError(f"the last axis of shape {tuple(shape)} does not divide into {gates} gates")
+        block = (*shape[:-1], shape[-1] // gates)
+        return jnp.concatenate([init(k, block, dtype) for k in jax.random.split(key, gates)], axis=-1)
+
+    return init_all
+
+
+def add_to_gate(init: Initializer, value: float, gate: int, gates: int) -> Initializer:
+    """Adds a constant to one gate's block of a bias: the forget bias of the LSTM.
+
+    b = init(key, (G * H,)), then b[gate * H : (gate + 1) * H] += value
+
+    Args:
+      init: the initializer of the whole bias.
+      value: what to add. 1 for the usual forget bias.
+      gate: index of the gate in the order of the cell.
+      gates: number of gates, G.
+
+    Returns:
+      An initializer for shapes (G * H,).
+
+    Raises:
+      ValueError: (from the initializer) the last axis is not a multiple of `gates`.
+
+    Example:
+      >>> import jax
+      >>> add_to_gate(zeros, 1.0, gate=1, gates=4)(jax.random.key(0), (8,)).tolist()
+      [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+
+    Reference:
+      Gers, Schmidhuber, Cummins 2000, "Learning to Forget"; Jozefowicz, Zaremba, Sutskever 2015, "An Empirical Exploration of
+      Recurrent Network Architectures".
+    """
+
+    def init_all(key: Key, shape: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
+        if shape[-1] % gates:
+            raise ValueError(f"the last axis of shape {tuple(shape)} does not divide into {gates} gates")
+        size = shape[-1] // gates
+        return init(key, shape, dtype).at[..., gate * size : (gate + 1) * size].add(value)
+
+    return init_all

@@ -1,0 +1,135 @@
+"""The recurrent language model: embedding, a stack of cells, a softmax over the vocabulary."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+import seqjax
+from seqjax import initializers
+from seqjax.errors import UserError
+from seqjax.typing import Array, Carry, Cell
+
+# name in a config -> cell of a given size
+CELLS: dict[str, Callable[..., Cell]] = {
+    "lstm": seqjax.lstm,
+    "gru": seqjax.gru,
+    "rnn": seqjax.rnn,
+    "irnn": lambda size, **options: seqjax.rnn(size, "relu", recurrent_init=initializers.identity(), **options),
+}
+
+
+def make_stack(
+    cell: str, hidden_size: int, num_layers: int, *, dropout: float = 0.0, residual: bool = False, dtype: Any = None
+) -> Cell:
+    """Stacks equal cells with dropout on the inputs of each, the non-recurrent connections only.
+
+    Args:
+      cell: a name of CELLS: `lstm`, `gru`, `rnn` (tanh), `irnn` (relu, identity).
+      hidden_size: H of every layer.
+      num_layers: L.
+      dropout: the share of each layer's inputs that is dropped in training.
+      residual: every layer above the first adds its inputs to its outputs.
+      dtype: computation dtype of the cells; parameters stay float32.
+
+    Returns:
+      One Cell.
+
+    Raises:
+      UserError: the name is unknown.
+
+    Example:
+      >>> make_stack("gru", 8, 2).hidden_size
+      8
+
+    Reference:
+      Zaremba, Sutskever and Vinyals 2014, arXiv:1409.2329.
+    """
+    if cell not in CELLS:
+        raise UserError(f"model.cell={cell!r} is unknown; choose one of {', '.join(CELLS)}")
+    layers = []
+    for depth in range(num_layers):
+        layer = CELLS[cell](hidden_size, dtype=dtype)
+        layer = seqjax.dropout(layer, dropout) if dropout else layer
+        layers.append(seqjax.residual(layer) if residual and depth else layer)
+    return seqjax.stack(*layers)
+
+
+class LanguageModel(nn.Module):
+    r"""Predicts each token from those before it.
+
+    .. math:: p(y_t \mid x_{\le t}) = \mathrm{softmax}(W\,\mathrm{dropout}(h_t) + b), \quad h = \mathrm{cell}(E x)
+
+    Attributes:
+      vocab_size: V.
+      cell: any Cell; dropout between its layers is the cell's own affair.
+      embed_size: D, the width of the embedding.
+      dropout: on the outputs of the topmost layer, in training.
+      tie_embeddings: the softmax weights are the embedding's (needs D = H); Press and Wolf 2017, arXiv:1608.05859.
+      dtype: computation dtype of embedding and softmax; parameters and logits are float32.
+
+    Example:
+      >>> import jax, seqjax
+      >>> model = LanguageModel(vocab_size=5, cell=seqjax.lstm(8), embed_size=4)
+      >>> tokens = jax.numpy.array([[2, 3, 4]])
+      >>> params = model.init(jax.random.key(0), tokens)["params"]
+      >>> carry, logits = model.apply({"params": params}, tokens)
+      >>> logits.shape
+      (1, 3, 5)
+    """
+
+    vocab_size: int
+    cell: Cell
+    embed_size: int
+    dropout: float = 0.0
+    tie_embeddings: bool = False
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Array,
+        carry: Carry | None = None,
+        *,
+        resets: Array | None = None,
+        train: bool = False,
+        remat_every: int | None = None,
+    ) -> tuple[Carry, Array]:
+        """Runs the model over windows of tokens.
+
+        Args:
+          tokens: (B, T) int, the token before each one to predict.
+          carry: of the window before; None starts anew.
+          resets: (B, T) bool, true where the carry starts anew before that step.
+          train: with dropout, from the key `rngs={"dropout": key}`.
+          remat_every: as in `seqjax.unroll`.
+
+        Returns:
+          The carry after the last step, and logits (B, T, V) in float32.
+
+        Raises:
+          UserError: tied embeddings with D other than H.
+        """
+        if self.tie_embeddings and self.embed_size != self.cell.hidden_size:
+            raise UserError(
+                f"model.tie_embeddings needs model.embed_size={self.embed_size} equal to model.hidden_size={self.cell.hidden_size}"
+            )
+        embed = nn.Embed(self.vocab_size, self.embed_size, dtype=self.dtype, name="embed")
+        params = self.param("rnn", self.cell.init, self.embed_size)
+        rng = self.make_rng("dropout") if train and self.has_rng("dropout") else None
+        carry, ys = seqjax.unroll(
+            self.cell, params, embed(tokens), carry, resets=resets, rng=rng, remat_every=remat_every
+        )
+        ys = nn.Dropout(self.dropout, deterministic=not train)(ys)
+        if self.tie_embeddings:
+            bias = self.param("bias", nn.initializers.zeros, (self.vocab_size,))
+            logits = embed.attend(ys) + bias
+        else:
+            logits = nn.Dense(self.vocab_size, dtype=self.dtype, name="softmax")(ys)
+        return carry, logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+    def initial_carry(self, params, batch_size: int) -> Carry:
+        """The carry before the first token, each array (B, ...)."""
+        return self.cell.initial_carry(params["rnn"], batch_size)

@@ -1,0 +1,254 @@
+"""The one training loop: any step over any checkpointable iterator, with evaluation, reports, checkpoints and exact resume."""
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from seqjax.errors import UserError
+from seqjax.training.checkpoints import Checkpoints
+from seqjax.training.reporting import Reporter
+from seqjax.training.tbptt import StepMetrics, TrainState
+
+
+class Data(Protocol):
+    """Batches that can stop and go on exactly (grain's protocol)."""
+
+    def __next__(self) -> Any:
+        """The next batch; there is always one."""
+
+    def get_state(self) -> dict[str, Any]:
+        """The place of the next batch, JSON-able."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to a place that get_state gave."""
+
+
+class Plan(NamedTuple):
+    """How long a run is and how often it does what."""
+
+    steps: int
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+    max_skipped_in_row: int
+    stall_patience: int = 0  # evaluations without a new best before the learning rate is lowered; 0 never does
+    stall_factor: float = 1.0
+
+
+class Task(NamedTuple):
+    """What the loop needs to know of an experiment."""
+
+    step: Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]
+    place_batch: Callable[[Any], Any]  # host batch -> device
+    evaluate: Callable[[TrainState], float]  # validation loss in nats
+    figures: Callable[[float], dict[str, float]]  # nats -> what is derived from it, such as perplexity
+    sample: Callable[[TrainState], str] | None  # what the model makes, as text, shown at evaluations
+
+
+class Progress(NamedTuple):
+    """What the loop keeps beside the state; JSON-able, saved with every checkpoint."""
+
+    best: float | None = None  # lowest validation loss so far
+    since_best: int = 0  # evaluations since, or since the learning rate was lowered
+    seconds: float = 0.0  # of training, over all sittings
+    interval: tuple[float, ...] = (0.0,) * 6  # the sums of the log interval under way: see _add
+
+
+class Outcome(NamedTuple):
+    """How a call of fit ended."""
+
+    state: TrainState
+    progress: Progress
+    signal: int | None  # the signal that stopped it, None where all steps are done
+
+
+def fit(
+    task: Task,
+    plan: Plan,
+    state: TrainState,
+    data: Data,
+    *,
+    progress: Progress,
+    reporter: Reporter,
+    checkpoints: Checkpoints,
+    meta: dict[str, Any],
+) -> Outcome:
+    """Trains from `state` to `plan.steps`.
+
+    The device is never waited for: each step's metrics are read after the next one was sent off. The first SIGINT or SIGTERM
+    ends the loop after the step under way with a checkpoint; a second one interrupts at once.
+
+    Args:
+      task: the step, the evaluation and the sample.
+      plan: how often.
+      state: where to begin; its buffers are donated.
+      data: stands at the batch that follows `state`.
+      progress: from the checkpoint, or a new one.
+      reporter: takes the records.
+      checkpoints: take the state.
+      meta: JSON values that go into every checkpoint besides the data's place and the progress.
+
+    Returns:
+      The Outcome.
+
+    Raises:
+      UserError: the loss or the gradient was not finite `plan.max_skipped_in_row` times in a row.
+    """
+    run = _Run(task, plan, state, data, progress, reporter, checkpoints, meta)
+    with _signals() as received:
+        while run.step < plan.steps and not received:
+            run.advance()
+        run.flush()
+        run.save()
+        checkpoints.wait()
+    return Outcome(run.state, run.progress, received[0] if received and run.step < plan.steps else None)
+
+
+class _Run:
+    """The loop's moving parts; `advance` is one turn of it."""
+
+    def __init__(self, task, plan, state, data, progress, reporter, checkpoints, meta):
+        self.task, self.plan, self.state, self.data = task, plan, state, data
+        self.progress, self.reporter, self.checkpoints, self.meta = progress, reporter, checkpoints, meta
+        self.step = int(state.step)
+        self._unread: StepMetrics | None = None  # of the last step sent off
+        self._validation: float | None = None  # of this step, if it was evaluated
+        self._since = time.perf_counter()
+        self._tokens = 0.0  # read since _since
+
+    def advance(self) -> None:
+        batch = self.task.place_batch(next(self.data))
+        self.state, metrics = self.task.step(self.state, batch)
+        self.step += 1
+        self._read(self.step - 1)
+        self._unread, self._validation = metrics, None
+        if self.step % self.plan.eval_every == 0 or self.step == self.plan.steps:
+            self.flush()
+            self._evaluate()
+        if self.step % self.plan.checkpoint_every == 0:
+            self.flush()
+            self.save()
+
+    def flush(self) -> None:
+        """Reads what is still on its way, so that progress holds all steps up to this one."""
+        self._read(self.step)
+
+    def _read(self, step: int) -> None:
+        if self._unread is None:
+            return
+        metrics = StepMetrics(*[float(value) for value in jax.device_get(self._unread)])
+        self._unread = None
+        self._add(metrics)
+        self.reporter.at(step)
+        if metrics.skipped_in_row >= self.plan.max_skipped_in_row:
+            raise UserError(
+                f"stopped at step {step}: the loss or the gradient was not finite {int(metrics.skipped_in_row)} times in a row "
+                f"(gradient norm {metrics.grad_norm}); the parameters are those of the last good step; "
+                "lower optimizer.learning_rate or optimizer.clip_norm, or warm up longer"
+            )
+        if step % self.plan.log_every == 0 or step == self.plan.steps:
+            self._log(step, metrics)
+
+    def _add(self, metrics: StepMetrics) -> None:
+        good = math.isfinite(metrics.loss) and math.isfinite(metrics.grad_norm)
+        loss, tokens, norm, clipped = metrics[:4] if good else (0.0, 0.0, 0.0, 0.0)
+        new = (loss, tokens, norm, clipped, float(good), float(not good))
+        self.progress = self.progress._replace(interval=tuple(a + b for a, b in zip(self.progress.interval, new)))
+        self._tokens += metrics.tokens
+
+    def _log(self, step: int, metrics: StepMetrics) -> None:
+        loss, tokens, norm, clipped, good, bad = self.progress.interval
+        nats = loss / tokens if tokens else math.inf
+        values = {"loss": nats, **self.task.figures(nats)}
+        values |= {"grad_norm": norm / max(good, 1.0), "clipped_share": clipped / max(good, 1.0)}
+        values |= {"learning_rate": metrics.learning_rate, "tokens_per_second": self._tokens / self._clock()}
+        if metrics.skipped:
+            values["skipped_steps"] = int(metrics.skipped)
+        self.reporter.record("train", step, values)
+        self.progress = self.progress._replace(interval=Progress().interval)
+
+    def _clock(self) -> float:
+        """Seconds of training since it was last asked; adds them to the total."""
+        now = time.perf_counter()
+        seconds, self._since, self._tokens = now - self._since, now, 0.0
+        self.progress = self.progress._replace(seconds=self.progress.seconds + seconds)
+        return max(seconds, 1e-9)
+
+    def _evaluate(self) -> None:
+        self._clock()
+        begin = time.perf_counter()
+        nats = self.task.evaluate(self.state)
+        best = self.progress.best is None or nats < self.progress.best
+        since = 0 if best else self.progress.since_best + 1
+        if self.plan.stall_patience and since >= self.plan.stall_patience:
+            scale = jnp.float32(self.state.lr_scale * self.plan.stall_factor)
+            self.state = self.state._replace(lr_scale=jax.device_put(scale, self.state.lr_scale.sharding))
+            since = 0
+        self.progress = self.progress._replace(best=nats if best else self.progress.best, since_best=since)
+        values = {"loss": nats, **self.task.figures(nats), "best": self.progress.best}
+        seconds = time.perf_counter() - begin
+        self.reporter.record("evaluation", self.step, values | {"minutes": (self.progress.seconds + seconds) / 60})
+        if self.task.sample is not None:
+            self.reporter.record("sample", self.step, {"text": self.task.sample(self.state)})
+        self._validation = nats
+        self.save()
+        self._clock()
+
+    def save(self) -> None:
+        loss = math.inf if self._validation is None else self._validation
+        meta = self.meta | {"data": self.data.get_state(), "progress": self.progress._asdict()}
+        self.checkpoints.save(self.step, self.state, meta, loss)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects the first SIGINT or SIGTERM in a list; the next one does what it does by default."""
+    received: list[int] = []
+
+    def note(number, frame):
+        received.append(number)
+        for other, handler in before.items():
+            signal.signal(other, handler)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def restore(
+    checkpoints: Checkpoints, state: TrainState, data: Data, check_meta: Callable[[dict[str, Any]], None], *, mend: bool = True
+) -> tuple[TrainState, Progress, int] | None:
+    """Puts state and data where the newest good checkpoint left them.
+
+    Args:
+      checkpoints: of the run.
+      state: a fresh state; gives structure, shapes, dtypes and shardings.
+      data: is moved to its saved place.
+      check_meta: raises where the checkpoint is not of this run.
+      mend: see Checkpoints.restore.
+
+    Returns:
+      (state, progress, step), or None where there is no checkpoint yet.
+    """
+
+    def target(meta):
+        check_meta(meta)
+        return state
+
+    restored = checkpoints.restore(target, mend=mend)
+    if restored is None:
+        return None
+    data.set_state(restored.meta["data"])
+    saved = restored.meta["progress"]
+    return restored.state, Progress(**saved | {"interval": tuple(saved["interval"])}), restored.step

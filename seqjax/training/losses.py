@@ -1,0 +1,49 @@
+"""Losses over real tokens only, and the figures derived from them."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class Sums(NamedTuple):
+    """Loss and tokens of a batch as sums, so that parts add up to the whole exactly as one would expect."""
+
+    loss: jax.Array  # (), nats, summed over real tokens
+    tokens: jax.Array  # (), number of real tokens
+
+
+def token_cross_entropy(logits: jax.Array, targets: jax.Array, mask: jax.Array) -> Sums:
+    r"""Cross-entropy in nats, summed over the real tokens.
+
+    .. math:: L = -\sum_{b,t} m_{b,t} \log \mathrm{softmax}(z_{b,t})_{y_{b,t}}
+
+    Args:
+      logits: (B, T, V), any float type; the sum is taken in float32 or wider.
+      targets: (B, T) int, ids in [0, V).
+      mask: (B, T) bool, true where the token is real. What stands where it is false has no influence, NaN included.
+
+    Returns:
+      The summed loss and the number of real tokens.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> sums = token_cross_entropy(jnp.zeros((1, 2, 4)), jnp.array([[3, 0]]), jnp.array([[True, False]]))
+      >>> round(float(sums.loss), 4), float(sums.tokens)  # log 4 for the one real token
+      (1.3863, 1.0)
+    """
+    logits = jnp.where(mask[..., None], logits, 0).astype(jnp.promote_types(logits.dtype, jnp.float32))
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    return Sums(jnp.sum(jnp.where(mask, losses, 0)), jnp.sum(mask, dtype=losses.dtype))
+
+
+def perplexity(nats: float) -> float:
+    """exp of the mean loss in nats; infinite where that overflows."""
+    return math.exp(nats) if nats < 700 else math.inf
+
+
+def bits(nats: float) -> float:
+    """The mean loss in bits: bits per character for a character model."""
+    return nats / math.log(2)

@@ -1,0 +1,125 @@
+"""Optimisers: one visible optax.chain with clipping first, and the schedules that recurrent models are trained with."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from seqjax.errors import UserError
+
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "cosine", "hold_then_decay", "plateau")
+
+
+def make_schedule(
+    name: str,
+    learning_rate: float,
+    *,
+    steps: int,
+    warmup_steps: int = 0,
+    final_fraction: float = 0.0,
+    steps_per_epoch: int = 1,
+    hold_epochs: int = 1,
+    decay: float = 0.5,
+) -> optax.Schedule:
+    r"""Learning rate as a function of the update's number.
+
+    All begin with a linear warm-up over `warmup_steps` updates. After it:
+
+    - `constant`, `plateau`: the learning rate as given (`plateau` is lowered by the loop when validation stalls);
+    - `cosine`: half a cosine down to `final_fraction` of it at the last step;
+    - `hold_then_decay`: as given for `hold_epochs` epochs, then times `decay` at the start of each further epoch
+      (Zaremba et al. 2014, arXiv:1409.2329: 4 epochs and 1/2 for the small model, 6 and 1/1.2 for the medium one).
+
+    Args:
+      name: one of SCHEDULES.
+      learning_rate: the highest value.
+      steps: number of updates of the whole run.
+      warmup_steps: length of the linear warm-up.
+      final_fraction: what is left of the learning rate at the end of `cosine`.
+      steps_per_epoch, hold_epochs, decay: for `hold_then_decay`.
+
+    Returns:
+      step -> learning rate.
+
+    Raises:
+      UserError: the name is unknown, or the warm-up is longer than the run.
+
+    Example:
+      >>> schedule = make_schedule("hold_then_decay", 1.0, steps=90, steps_per_epoch=10, hold_epochs=4, decay=0.5)
+      >>> float(schedule(39)), float(schedule(40)), float(schedule(50))
+      (1.0, 0.5, 0.25)
+    """
+    if warmup_steps and warmup_steps >= steps:
+        raise UserError(f"schedule.warmup_steps={warmup_steps} leaves nothing of the run's {steps} steps; make it shorter")
+    if name in ("constant", "plateau"):
+        main = optax.constant_schedule(learning_rate)
+    elif name == "cosine":
+        main = optax.cosine_decay_schedule(learning_rate, steps - warmup_steps, alpha=final_fraction)
+    elif name == "hold_then_decay":
+        # The first decay is felt at once when `hold_epochs` are over, hence one epoch less.
+        begin = steps_per_epoch * (hold_epochs - 1)
+        main = optax.exponential_decay(learning_rate, steps_per_epoch, decay, begin, staircase=True)
+    else:
+        raise UserError(f"schedule.name={name!r} is unknown; choose one of {', '.join(SCHEDULES)}")
+    if not warmup_steps:
+        return main
+    shift = warmup_steps if name == "cosine" else 0  # epochs count from the run's start, the cosine from the warm-up's end
+
+    def schedule(step):
+        return main(jnp.maximum(step - shift, 0)) * jnp.minimum(1.0, (step + 1) / warmup_steps)
+
+    return schedule
+
+
+def make_optimizer(
+    name: str,
+    schedule: optax.Schedule,
+    *,
+    clip_norm: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+) -> optax.GradientTransformation:
+    r"""The whole optimiser as one chain: clip by global norm, precondition, decay weights, scale.
+
+    Args:
+      name: `adam`, `adamw` (decoupled weight decay on matrices only, not on biases) or `sgd`.
+      schedule: learning rate by update.
+      clip_norm: the gradient of all parameters together is scaled down to this Euclidean norm where it exceeds it.
+      b1, b2: Adam's averages of the gradient and its square.
+      momentum: for `sgd`; 0 is plain gradient descent.
+      weight_decay: for `adamw`.
+
+    Returns:
+      An optax transformation.
+
+    Raises:
+      UserError: an unknown name, or a setting that this optimiser would ignore.
+
+    Example:
+      >>> optimizer = make_optimizer("sgd", optax.constant_schedule(1.0), clip_norm=1.0)
+      >>> updates, _ = optimizer.update({"w": jnp.array([3.0, 4.0])}, optimizer.init({"w": jnp.zeros(2)}))
+      >>> [round(float(u), 2) for u in updates["w"]]
+      [-0.6, -0.8]
+    """
+    if name not in OPTIMIZERS:
+        raise UserError(f"optimizer.name={name!r} is unknown; choose one of {', '.join(OPTIMIZERS)}")
+    if weight_decay and name != "adamw":
+        raise UserError(f"optimizer.weight_decay={weight_decay} has no effect with {name}; choose adamw or set it to 0")
+    if momentum and name != "sgd":
+        raise UserError(f"optimizer.momentum={momentum} has no effect with {name}; choose sgd or set it to 0")
+    if name == "sgd":
+        precondition = optax.trace(momentum) if momentum else optax.identity()
+    else:
+        precondition = optax.scale_by_adam(b1, b2)
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm),
+        precondition,
+        optax.add_decayed_weights(weight_decay, mask=_matrices) if weight_decay else optax.identity(),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def _matrices(params):
+    return jax.tree.map(lambda p: p.ndim > 1, params)

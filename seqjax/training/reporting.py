@@ -1,0 +1,154 @@
+"""What a run tells while it goes: a progress bar, a metrics file, TensorBoard events, curves as PNG."""
+
+import json
+import math
+import pathlib
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from seqjax.errors import UserError
+from seqjax.training.workdir import write_atomically
+
+METRICS = "metrics.jsonl"
+
+
+def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """The records of a run's metrics file in order; a last line that was cut off by a crash is left out."""
+    path = workdir / METRICS
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    if lines.pop():  # a complete file ends with a newline
+        print(f"{path}: the last line was cut off; it is left out", file=sys.stderr)
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); move it away and start the command again") from error
+
+
+class Reporter:
+    """Writes the records of one run, and shows its progress to whoever looks on.
+
+    Every record is one JSON line with `kind` (train, evaluation, sample) and `step`. After a resume from step s the records
+    of later steps, which will be made again, are taken out first, so the file reads like that of a run never stopped.
+
+    Args:
+      workdir: metrics go to metrics.jsonl in it, events for TensorBoard to tensorboard/.
+      first_step: the step that the run begins or goes on from.
+      total_steps: where it will end.
+    """
+
+    def __init__(self, workdir: pathlib.Path, *, first_step: int, total_steps: int):
+        import rich.progress
+        import tensorboardX
+
+        kept = [record for record in read_records(workdir) if record["step"] <= first_step]
+        write_atomically(workdir / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
+        self._file = open(workdir / METRICS, "a", encoding="utf-8")
+        self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+        self._progress = rich.progress.Progress(
+            rich.progress.TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            rich.progress.BarColumn(),
+            rich.progress.TextColumn("{task.fields[figures]}"),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn("left"),
+            rich.progress.TimeRemainingColumn(elapsed_when_finished=False),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+            console=rich.console.Console(stderr=True),
+        )
+        self._bar = self._progress.add_task("train", total=total_steps, completed=first_step, figures="")
+
+    def __enter__(self) -> "Reporter":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._progress.stop()
+        self._file.close()
+        self._events.close()
+
+    def at(self, step: int) -> None:
+        """Moves the progress bar."""
+        self._progress.update(self._bar, completed=step)
+
+    def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Writes one record to the metrics file and TensorBoard, and prints its figures on a line."""
+        self._file.write(json.dumps({"kind": kind, "step": step} | values) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, str):
+                self._events.add_text(f"{kind}/{name}", value, step)
+            elif value is not None and math.isfinite(value):
+                self._events.add_scalar(f"{kind}/{name}", value, step)
+        self._events.flush()
+        if kind == "sample":
+            self.say("\n".join("    " + line for line in values["text"].split("\n")))
+            return
+        figures = "  ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in values.items())
+        self.say(f"{step:>7}  {kind:<10}  {figures}")
+        if kind == "train":
+            self._progress.update(self._bar, figures=f"loss {values['loss']:.3f}")
+
+    def say(self, text: str) -> None:
+        """Prints a line above the progress bar."""
+        if self._progress.disable:
+            print(text, flush=True)
+        else:
+            self._progress.console.out(text, highlight=False)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value)
+
+
+def plot_curves(workdir: pathlib.Path, records: Iterable[dict[str, Any]], *, baselines: dict[str, float]) -> pathlib.Path:
+    """Draws loss, gradient norm, learning rate and speed against the step into workdir/curves.png.
+
+    Args:
+      workdir: the run's folder.
+      records: of the metrics file.
+      baselines: name to nats, drawn as level lines beside the losses.
+
+    Returns:
+      The picture's path.
+    """
+    from matplotlib.figure import Figure
+
+    records = list(records)
+    train = [r for r in records if r["kind"] == "train"]
+    evaluations = [r for r in records if r["kind"] == "evaluation"]
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    loss, norm, rate, speed = figure.subplots(2, 2).flat
+    if train:
+        loss.plot([r["step"] for r in train], [r["loss"] for r in train], label="training", color="tab:blue", alpha=0.6)
+    if evaluations:
+        best = min(r["loss"] for r in evaluations)
+        label = f"validation (best {best:.4f})"
+        loss.plot([r["step"] for r in evaluations], [r["loss"] for r in evaluations], "o-", label=label, color="tab:orange")
+    for name, nats in baselines.items():
+        loss.axhline(nats, linestyle="--", color="tab:gray", label=f"{name} ({nats:.4f})")
+    loss.set(title="Loss", ylabel="nats per token")
+    if loss.get_legend_handles_labels()[0]:
+        loss.legend()
+    _line(norm, train, "grad_norm", "Gradient norm before clipping (mean of interval)", "global norm")
+    share = norm.twinx()
+    share.set(ylim=(0, 1.05), ylabel="share of clipped steps")
+    share.fill_between([r["step"] for r in train], [r["clipped_share"] for r in train], color="tab:red", alpha=0.15)
+    _line(rate, train, "learning_rate", "Learning rate", "learning rate")
+    _line(speed, train, "tokens_per_second", "Speed", "tokens per second")
+    speed.set_ylim(bottom=0)
+    for axes in (loss, norm, rate, speed):
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+    path = workdir / "curves.png"
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def _line(axes, records, name, title, ylabel):
+    axes.plot([r["step"] for r in records], [r[name] for r in records], color="tab:blue")
+    axes.set(title=title, ylabel=ylabel)

@@ -1,0 +1,88 @@
+"""The work folder of a run: one process at a time, one config for good, small files written whole or not at all."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from seqjax.errors import UserError
+from seqjax.training import settings
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Writes a small file so that a reader, or a crash, sees the old content or the new and nothing between."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds the work folder for this process; the lock ends with the process, however it ends.
+
+    Raises:
+      UserError: another process holds it, or the folder cannot be made or written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = open(workdir / "lock", "a+", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write in the work folder {workdir}: {error.strerror}; choose another --workdir") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise UserError(
+                f"the work folder {workdir} is in use by process {owner}; wait for it, stop it, or choose another --workdir"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Writes the run's config into the work folder, or makes sure that the one there is the same.
+
+    Raises:
+      UserError: the folder holds a run with another config; names the fields that differ.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        differ = settings.differences(read_config(workdir), config)
+        if differ:
+            raise UserError(
+                f"the work folder {workdir} holds a run with another config ({'; '.join(differ)}); "
+                "use that config to go on with it, or another --workdir"
+            )
+        return
+    write_atomically(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def read_config(workdir: pathlib.Path) -> dict[str, Any]:
+    """Reads the config of the run in a work folder.
+
+    Raises:
+      UserError: there is no run in it, or its config file is damaged.
+    """
+    path = workdir / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("not an object")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"there is no run in {workdir} (no config.json); train one first with the same --workdir") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); restore it or use another --workdir") from error
+    return config

@@ -1,0 +1,80 @@
+"""The legend of axis letters, the types of the core, and `Cell`, the contract that every recurrent cell fulfils.
+
+Axis letters, used in names, types and docstrings throughout seqjax:
+
+  ======  ==================================================
+  B       batch: sequences side by side
+  T       time: steps of a sequence
+  D       input features of a cell
+  H       hidden units of a cell
+  G       gates of a cell: 4 for the LSTM, 3 for the GRU
+  V       vocabulary: tokens, classes
+  L       layers of a stack
+  ======  ==================================================
+
+Shapes are written (B, T, D). Every array in a carry has B as its first axis.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+Key = jax.Array  # a key of jax.random
+DType = Any  # whatever jnp.dtype() takes
+Params = Any  # a pytree of arrays, as a rule a NamedTuple
+Carry = Any  # a pytree of arrays, each (B, ...)
+
+Initializer = Callable[..., Array]  # init(key, shape, dtype) -> array, as in jax.nn.initializers
+Run = Callable[..., tuple[Carry, Array]]  # run(cell, params, carry, initial, xs, rng) -> (carry, ys)
+
+
+class Cell(NamedTuple):
+    """A recurrent cell: pure functions with their settings closed over, as an optax transformation is.
+
+    Every cell has `init`, `initial_carry`, `input_size` and `step`. A cell whose step splits into
+
+      step(params, carry, x) = combine(params, carry, project(params, x), recur(params, carry))
+
+    also gives the three parts, on which the fast engines rest: `project` holds all that depends on the input alone and takes
+    any number of leading axes, `recur` is the product of the carry with the recurrent weights, `combine` is elementwise.
+    A wrapper that must see the whole sequence (a stack, dropout) gives `sequence`.
+
+    Cells are hashable, so one can be a static argument of `jax.jit`; make a cell once and keep it, since two cells made by two
+    equal calls are two different static arguments.
+
+    Attributes:
+      name: what error messages and tables call it, such as "lstm".
+      hidden_size: number of features of an output, H.
+      init: init(key, input_size) -> params.
+      initial_carry: initial_carry(params, batch_size) -> carry, each array (B, ...).
+      input_size: input_size(params) -> D, the number of input features that these params take.
+      step: step(params, carry, x) -> (carry, y), one time step with x (B, D) and y (B, H), never with noise.
+      project: project(params, xs) -> projected, with xs (..., D); None where the cell has no split.
+      recur: recur(params, carry) -> recurrent; None where the cell has no split.
+      combine: combine(params, carry, projected, recurrent) -> (carry, y); None where the cell has no split.
+      sequence: sequence(run, params, carry, initial, xs, rng) -> (carry, ys), with xs (T, B, D) and ys (T, B, H); None for a
+        cell that engines run themselves. `run(cell, params, carry, initial, xs, rng)` runs an inner cell over the whole
+        sequence, with the lengths, resets, direction and engine of this unroll; `initial` is the carry that a reset goes back
+        to; `rng` is None in evaluation. xs is zero at padded steps, and ys must be so too.
+
+    Example:
+      >>> import jax, seqjax
+      >>> cell = seqjax.lstm(hidden_size=8)
+      >>> params = cell.init(jax.random.key(0), 3)
+      >>> carry, y = cell.step(params, cell.initial_carry(params, 2), jax.numpy.ones((2, 3)))
+      >>> y.shape
+      (2, 8)
+    """
+
+    name: str
+    hidden_size: int
+    init: Callable[[Key, int], Params]
+    initial_carry: Callable[[Params, int], Carry]
+    input_size: Callable[[Params], int]
+    step: Callable[[Params, Carry, Array], tuple[Carry, Array]]
+    project: Callable[[Params, Array], Any] | None = None
+    recur: Callable[[Params, Carry], Any] | None = None
+    combine: Callable[[Params, Carry, Any, Any], tuple[Carry, Array]] | None = None
+    sequence: Callable[..., tuple[Carry, Array]] | None = None

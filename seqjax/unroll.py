@@ -1,0 +1,157 @@
+"""The one entry point for whole sequences: lengths, resets, direction, layout, noise and the choice of engine."""
+
+import functools
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seqjax import engines
+from seqjax.typing import Array, Carry, Cell, Key, Params
+
+
+def unroll(
+    cell: Cell,
+    params: Params,
+    xs: Array,
+    carry: Carry | None = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+    rng: Key | None = None,
+    reverse: bool = False,
+    time_major: bool = False,
+    engine: str = "auto",
+    remat_every: int | None = None,
+) -> tuple[Carry, Array]:
+    """Runs a cell over whole sequences.
+
+      carry_t, y_t = step(params, carry_{t-1}, x_t),  t = 1 ... T
+
+    A padded step leaves the carry as it was and gives zeros; its input has no influence, on values or gradients, not even if it
+    is NaN. A reset puts the initial carry (not the `carry` argument) in place *before* its step, in the direction of the run; at
+    a padded step it does nothing.
+
+    Args:
+      cell: the cell, which may be a stack.
+      params: what `cell.init` gave.
+      xs: inputs (B, T, D), or (T, B, D) with time_major. Floating point.
+      carry: the carry to start from, each array (B, ...). `cell.initial_carry(params, B)` by default.
+      lengths: integers (B,), each 0 to T, how many steps of each sequence are real; or a boolean mask in the layout of xs, (B, T),
+        or (T, B) with time_major, true where a step is real, with holes if you like.
+      resets: bool in the layout of xs, (B, T), or (T, B) with time_major.
+      rng: a key for training noise. None is evaluation, without noise.
+      reverse: runs from each sequence's last real step to its first. Outputs stay in the order of the inputs.
+      time_major: says that xs, ys, a mask and resets are (T, B, ...).
+      engine: "scan" or "auto".
+      remat_every: saves memory in the backward pass: keeps the carry of every so many steps and computes the rest anew.
+
+    Returns:
+      (carry, ys): the carry after each sequence's last step, and the outputs (B, T, H), or (T, B, H) with time_major.
+
+    Raises:
+      ValueError: a shape does not fit, a length is outside 0 ... T, or no engine has the name given.
+      TypeError: a dtype does not fit.
+
+    Example:
+      >>> import jax, seqjax
+      >>> cell = seqjax.stack(seqjax.lstm(16), seqjax.dropout(seqjax.lstm(16), 0.5))
+      >>> params = cell.init(jax.random.key(0), 4)
+      >>> xs = jax.random.normal(jax.random.key(1), (2, 5, 4))
+      >>> carry, ys = seqjax.unroll(cell, params, xs, lengths=jax.numpy.array([5, 3]), rng=jax.random.key(2))
+      >>> ys.shape, bool((ys[1, 3:] == 0).all())
+      ((2, 5, 16), True)
+    """
+    run = engines.choose(engine)
+    xs = jnp.asarray(xs)
+    _check_inputs(cell, params, xs, time_major)
+    batch, steps = xs.shape[:2][::-1] if time_major else xs.shape[:2]
+    layout = (steps, batch) if time_major else (batch, steps)
+    if carry is not None:
+        carry = jax.tree.map(jnp.asarray, carry)
+        _check_carry(cell, params, carry, batch)
+    lengths = _check_lengths(lengths, batch, steps, layout)
+    resets = _check_resets(resets, layout)
+    if remat_every is not None:
+        remat_every = operator.index(remat_every)
+        if remat_every < 1:
+            raise ValueError(f"remat_every must be at least 1 step, and it is {remat_every}")
+    return _unroll(cell, run, bool(reverse), bool(time_major), remat_every, params, xs, carry, lengths, resets, rng)
+
+
+# Jitted here, so that a call outside of any jit is compiled once and not at every call.
+@functools.partial(jax.jit, static_argnums=range(5))
+def _unroll(cell, engine_run, reverse, time_major, remat_every, params, xs, carry, lengths, resets, rng):
+    """Everything inside is time-major; layouts are turned here, once."""
+    if not time_major:
+        xs = xs.swapaxes(0, 1)
+        lengths = lengths.T if lengths is not None and lengths.ndim == 2 else lengths
+        resets = None if resets is None else resets.T
+    mask = lengths
+    if lengths is not None:
+        if lengths.ndim == 1:
+            mask = jnp.arange(xs.shape[0])[:, None] < lengths[None, :]
+        xs = jnp.where(mask[:, :, None], xs, 0)
+    initial = cell.initial_carry(params, xs.shape[1])
+
+    def run(cell, params, carry, initial, xs, rng):
+        if cell.sequence is not None:
+            return cell.sequence(run, params, carry, initial, xs, rng)
+        settings = {"mask": mask, "resets": resets, "reverse": reverse, "remat_every": remat_every}
+        return engine_run(cell, params, carry, initial, xs, **settings)
+
+    carry, ys = run(cell, params, initial if carry is None else carry, initial, xs, rng)
+    return carry, ys if time_major else ys.swapaxes(0, 1)
+
+
+def _check_inputs(cell, params, xs, time_major):
+    layout = "(T, B, D)" if time_major else "(B, T, D)"
+    if xs.ndim != 3:
+        raise ValueError(f"xs must have 3 axes, {layout}, and its shape is {xs.shape}")
+    if not jnp.issubdtype(xs.dtype, jnp.floating):
+        raise TypeError(f"xs must be floating point, and it is {xs.dtype}; embed or one-hot encode tokens first")
+    features = cell.input_size(params)
+    if xs.shape[-1] != features:
+        raise ValueError(f"xs has shape {xs.shape}, {layout}, but the params of {cell.name} take D = {features} features")
+
+
+def _check_carry(cell, params, carry, batch):
+    expected = jax.eval_shape(lambda p: cell.initial_carry(p, batch), params)
+    if jax.tree.structure(carry) != jax.tree.structure(expected):
+        raise TypeError(f"carry must be built as {expected}, and it is {jax.tree.structure(carry)}")
+    for (path, want), got in zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(carry), strict=True):
+        where = f"carry{jax.tree_util.keystr(path)}"
+        if got.shape != want.shape:
+            raise ValueError(f"{where} must have shape {want.shape} for these xs, and its shape is {got.shape}")
+        if got.dtype != want.dtype:
+            raise TypeError(f"{where} must be {want.dtype}, and it is {got.dtype}")
+
+
+def _check_lengths(lengths, batch, steps, layout):
+    if lengths is None:
+        return None
+    concrete = not isinstance(lengths, jax.core.Tracer)
+    lengths = np.asarray(lengths) if concrete else lengths
+    if lengths.dtype == bool:
+        if lengths.shape != layout:
+            raise ValueError(f"lengths as a mask must have shape {layout}, as xs, and its shape is {lengths.shape}")
+        return jnp.asarray(lengths)
+    if not np.issubdtype(lengths.dtype, np.integer):
+        raise TypeError(f"lengths must be integers (B,) or a boolean mask, and its dtype is {lengths.dtype}")
+    if lengths.shape != (batch,):
+        raise ValueError(f"lengths must have shape {(batch,)}, one for each sequence, and its shape is {lengths.shape}")
+    if concrete and lengths.size and not 0 <= lengths.min() <= lengths.max() <= steps:
+        raise ValueError(f"lengths must lie in 0 ... T = {steps}, and they go from {lengths.min()} to {lengths.max()}")
+    return jnp.asarray(lengths)
+
+
+def _check_resets(resets, layout):
+    if resets is None:
+        return None
+    resets = jnp.asarray(resets)
+    if resets.dtype != bool:
+        raise TypeError(f"resets must be bool, and its dtype is {resets.dtype}")
+    if resets.shape != layout:
+        raise ValueError(f"resets must have shape {layout}, as xs, and its shape is {resets.shape}")
+    return resets

@@ -1,0 +1,60 @@
+"""Dropout on the inputs of a cell."""
+
+import jax
+import jax.numpy as jnp
+
+from seqjax.typing import Cell
+
+
+def dropout(cell: Cell, rate: float, shared_over_time: bool = False) -> Cell:
+    """Drops inputs of a cell in training: each step its own, or the same for all time (variational dropout).
+
+      x~_t = m_t x_t / (1 - rate),  m_t ~ Bernoulli(1 - rate),  one m for all t where shared_over_time
+
+    There is noise only in `seqjax.unroll(..., rng=key)`; without rng, and in the streaming `step`, there is none. All masks are
+    drawn once, before the loop over time.
+
+    Args:
+      cell: the cell whose inputs (B, T, D) are dropped.
+      rate: share of inputs dropped, 0 <= rate < 1.
+      shared_over_time: True draws one mask (B, D) for all the steps of one unroll.
+
+    Returns:
+      A Cell with the params and the carry of the one inside.
+
+    Raises:
+      ValueError: rate is not in [0, 1).
+
+    Example:
+      >>> import jax, seqjax
+      >>> cell = seqjax.dropout(seqjax.lstm(16), rate=0.1)
+      >>> params = cell.init(jax.random.key(0), 4)
+      >>> carry, ys = seqjax.unroll(cell, params, jax.numpy.ones((2, 5, 4)), rng=jax.random.key(1))
+      >>> ys.shape
+      (2, 5, 16)
+
+    Reference:
+      Zaremba, Sutskever, Vinyals 2014, "Recurrent Neural Network Regularization"; Gal, Ghahramani 2016, "A Theoretically Grounded
+      Application of Dropout in Recurrent Neural Networks" for shared_over_time.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"rate must be at least 0 and below 1, and it is {rate!r}")
+
+    def sequence(run, params, carry, initial, xs, rng):
+        if rng is None or rate == 0:
+            return run(cell, params, carry, initial, xs, rng)
+        mask_key, cell_key = jax.random.split(rng)
+        shape = (1, *xs.shape[1:]) if shared_over_time else xs.shape
+        keep = jax.random.bernoulli(mask_key, 1 - rate, shape)
+        dropped = jnp.where(keep, xs / (1 - rate), 0).astype(xs.dtype)
+        return run(cell, params, carry, initial, dropped, cell_key)
+
+    return Cell(
+        name=f"dropout({cell.name}, {rate:g})",
+        hidden_size=cell.hidden_size,
+        init=cell.init,
+        initial_carry=cell.initial_carry,
+        input_size=cell.input_size,
+        step=cell.step,
+        sequence=sequence,
+    )
