@@ -72,6 +72,8 @@ FIELDS = {
     "sample.temperature": Field(0.8, "Their temperature.", at_least(0)),
 }
 
+# Zaremba et al. sum the loss over the window's 35 steps where we take the mean, so their learning rate of 1 and their
+# clipping at 5 are 35 and 5 / 35 here.
 _WORDS = {
     "tokenizer.kind": "word",
     "ngram_order": 5,
@@ -81,10 +83,10 @@ _WORDS = {
     "data.eval_window": 35,
     "model.num_layers": 2,
     "optimizer.name": "sgd",
-    "optimizer.learning_rate": 1.0,
-    "optimizer.clip_norm": 0.25,
+    "optimizer.learning_rate": 35.0,
+    "optimizer.clip_norm": 5 / 35,
     "schedule.name": "hold_then_decay",
-    "train.eval_every": 2000,
+    "train.eval_every": 3000,
     "train.checkpoint_every": 1000,
     "sample.length": 60,
 }
@@ -136,7 +138,7 @@ PRESETS = {
         "model.embed_size": 650,
         "model.dropout": 0.5,
         "schedule.hold_epochs": 6,
-        "schedule.decay": 0.8333,
+        "schedule.decay": 1 / 1.2,
         "train.epochs": 39.0,
     },
 }
