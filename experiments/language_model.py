@@ -434,4 +434,4 @@ def score(model, tokenizer, config: ConfigDict, params, ends: bool) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, lambda name: settings.unknown_field(name, FIELDS))
+    command.run(main, FIELDS)

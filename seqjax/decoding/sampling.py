@@ -150,6 +150,8 @@ def sample(
     if first_token.ndim != 1 or not jnp.issubdtype(first_token.dtype, jnp.integer):
         raise UserError(f"first_token is {first_token.dtype} of shape {first_token.shape}; it must be integers (B,)")
     ids, mask = (tuple(int(i) for i in banned), None) if _is_ids(banned) else ((), banned)
+    if mask is not None:
+        _banned_mask(mask, np.size(mask))  # while its values can still be seen
     return _sample(
         step, int(length), ids, mask, carry, first_token.astype(jnp.int32), key,
         jnp.asarray(-1 if eos_id is None else eos_id, jnp.int32), jnp.asarray(pad_id, jnp.int32),

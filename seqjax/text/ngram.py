@@ -19,7 +19,7 @@ class _Level(NamedTuple):
 
     codes: np.ndarray  # int64 (n-grams,), sorted; an n-gram's id is its place
     probs: np.ndarray  # float64 (n-grams,): p(token | context), interpolated
-    backoffs: np.ndarray  # float64 (contexts + 1,): gamma(context); 1 for one never followed, and last for one never seen
+    backoffs: np.ndarray  # float64 (contexts + 1,): gamma; 1 for a context never followed and, last, for one not seen
     start: int  # the id of this order's n-gram of bos alone, the context of a document's first token
 
 
@@ -32,15 +32,15 @@ class NGramModel:
         p(w | h) = max(c(h w) - D(c(h w)), 0) / c(h) + gamma(h) p(w | h')
         gamma(h) = (D1 N1(h) + D2 N2(h) + D3 N3+(h)) / c(h),        c(h) = sum_w c(h w)
 
-    where Nk(h) is how many w have c(h w) = k. At the highest order c counts occurrences; below it, c(h w) is the number of
-    distinct tokens that stand before h w (continuation counts). Below the unigrams stands the uniform distribution over the
-    tokens that are not excluded. Where c(h) = 0, p(w | h) = p(w | h'). Each order has its own discounts, from the numbers
-    n1 to n4 of its n-grams with a count of 1 to 4:
+    where Nk(h) is how many w have c(h w) = k. At the highest order c counts occurrences; below it, c(h w) is the number
+    of distinct tokens that stand before h w (continuation counts). Below the unigrams stands the uniform distribution
+    over the tokens that are not excluded. Where c(h) = 0, p(w | h) = p(w | h'). Each order has its own discounts, from
+    the numbers n1 to n4 of its n-grams with a count of 1 to 4:
 
         Y = n1 / (n1 + 2 n2),  D1 = 1 - 2 Y n2 / n1,  D2 = 2 - 3 Y n3 / n2,  D3+ = 3 - 4 Y n4 / n3
 
-    An order for which n1 to n4 are not all positive, or a discount does not come out above 0, takes `FALLBACK_DISCOUNTS`
-    instead; either way 0 < Dk <= k, so that probabilities are positive and sum to one over the tokens not excluded.
+    An order for which n1 to n4 are not all positive, or a discount does not come out above 0, takes 0.5, 1 and 1.5
+    instead; either way 0 < Dk < k, so that probabilities are positive and sum to one over the tokens not excluded.
 
     A stream is one or more documents end to end. At the start of a document the history is n - 1 times bos, in the
     counting too: bos is a token that stands before, and is itself never counted unless it is in the stream.
@@ -135,7 +135,7 @@ class NGramModel:
         probs = np.full(len(tokens), 1 / (self.vocab_size - len(self.excluded)))
         contexts = np.zeros(len(tokens), np.int64)  # ids one order below; -1 for a context never seen
         for level in self._levels:
-            ids = _find(level.codes, np.where(contexts < 0, -1, contexts * self.vocab_size + tokens))
+            ids = _find(level.codes, contexts * self.vocab_size + tokens)  # an unseen context's codes are below 0
             probs = np.where(ids < 0, level.backoffs[contexts] * probs, level.probs[ids])
             contexts = _contexts(ids, starts, level.start)
         return np.log(probs)
@@ -161,7 +161,7 @@ class _Grams(NamedTuple):
 def _count(tokens: np.ndarray, starts: np.ndarray, order: int, vocab_size: int) -> list[_Grams]:
     """The n-grams of orders 1 to `order`, counted.
 
-    The n-gram that ends at position i is the context of order n + 1 at i + 1, so each order needs one sort and no hashing.
+    The n-gram that ends at position i is the context of order n + 1 at i + 1, so each order takes one sort.
     """
     grams = []
     contexts = np.zeros(len(tokens), np.int64)
@@ -181,7 +181,7 @@ def _count(tokens: np.ndarray, starts: np.ndarray, order: int, vocab_size: int) 
 
 
 def _contexts(ids: np.ndarray, starts: np.ndarray, start: int) -> np.ndarray:
-    """The context of each position: the n-gram that ends just before it, or that of bos alone where a document begins."""
+    """Each position's context: the n-gram that ends just before it, or that of bos alone where a document begins."""
     contexts = np.empty_like(ids)
     contexts[1:] = ids[:-1]
     contexts[starts] = start
@@ -189,7 +189,7 @@ def _contexts(ids: np.ndarray, starts: np.ndarray, start: int) -> np.ndarray:
 
 
 def _distinct(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The distinct codes, sorted; each code's place among them; where each occurs; and how often."""
+    """The distinct codes, sorted; each position's place among them; a position of each; and how often it occurs."""
     by_code = np.argsort(codes)
     ordered = codes[by_code]
     first = np.empty(len(codes), bool)
@@ -257,7 +257,7 @@ def _check_stream(
         place = int(np.argmax(forbidden[tokens]))
         raise UserError(f"tokens hold the excluded id {tokens[place]} at {place}; take it out, or do not exclude it")
     if starts.shape != tokens.shape or starts.dtype != bool:
-        raise UserError(f"starts have shape {starts.shape} and type {starts.dtype}; give bool {tokens.shape} as for tokens")
+        raise UserError(f"starts have shape {starts.shape} and type {starts.dtype}; give bool {tokens.shape}")
     if not starts[0]:
         raise UserError("starts is false at 0; the stream must begin with the start of a document")
     return tokens.astype(np.int64), starts

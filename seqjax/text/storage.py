@@ -40,11 +40,11 @@ def tokenizer_from_dict(d: Mapping[str, Any], *, segmenter: Segmenter | None = N
     expected = cls.__dataclass_fields__.keys() | {"kind"}
     if d.keys() != expected:
         odd = ", ".join(sorted(map(str, d.keys() ^ expected)))
-        raise UserError(f"the description of a tokenizer has missing or unknown entries ({odd}); build it again with fit")
+        raise UserError(f"a tokenizer's description has missing or unknown entries ({odd}); build it again with fit")
     settings = {name: value for name, value in d.items() if name != "kind"}
     had_one = settings.pop("segmenter", False)
     if not isinstance(had_one, bool):
-        raise UserError("the description of a tokenizer must have true or false for segmenter; build it again with fit")
+        raise UserError("a tokenizer's description must have true or false for segmenter; build it again with fit")
     if had_one and segmenter is None:
         raise UserError("this tokenizer was built with a segmenter of its own; pass the same function as segmenter=")
     if segmenter is not None and not had_one:
@@ -99,10 +99,10 @@ def load_tokenizer(path: str | os.PathLike, *, segmenter: Segmenter | None = Non
       UserError: the file cannot be read, is damaged or is something else; or a segmenter is missing or not called for.
 
     Example:
-      >>> load_tokenizer("nowhere.json")
+      >>> load_tokenizer("nowhere.json")  # doctest: +ELLIPSIS
       Traceback (most recent call last):
       ...
-      seqjax.errors.UserError: cannot read nowhere.json (No such file or directory); give a file that save_tokenizer wrote
+      seqjax.errors.UserError: cannot read nowhere.json (No such file or directory); ...
     """
     try:
         d = json.loads(pathlib.Path(path).read_bytes().decode("utf-8"))

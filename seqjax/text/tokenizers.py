@@ -77,7 +77,7 @@ class _Tokenizer:
         if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
             raise UserError(f"ids have shape {ids.shape} and type {ids.dtype}; give one sequence of integers")
         if ids.size and not (0 <= ids.min() and ids.max() < self.vocab_size):
-            raise UserError(f"ids run from {ids.min()} to {ids.max()}; this vocabulary has ids 0 to {self.vocab_size - 1}")
+            raise UserError(f"ids run from {ids.min()} to {ids.max()}; the vocabulary has 0 to {self.vocab_size - 1}")
         if skip_special and ids.size:
             ids = ids[(ids != PAD) & (ids != BOS) & (ids != EOS)]
         return self._join([self.vocabulary[i] for i in ids.tolist()])
@@ -125,7 +125,7 @@ class CharTokenizer(_Tokenizer):
         _check_flag("nfc", self.nfc)
         for token in self.vocabulary[len(SPECIAL_TOKENS) :]:
             if len(token) != 1:
-                raise UserError(f"vocabulary of a character tokenizer holds {token!r}; every token must be one character")
+                raise UserError(f"vocabulary holds {token!r}; every token of a character tokenizer is one character")
 
     @classmethod
     def fit(
@@ -187,7 +187,7 @@ class CharTokenizer(_Tokenizer):
 
 @dataclasses.dataclass(frozen=True)
 class WordTokenizer(_Tokenizer):
-    """One token a word or punctuation mark, by the rules of `seqjax.text.words`, by white space, or by your own function.
+    """One token a word or punctuation mark: by the rules of `seqjax.text.words`, by white space, or by your function.
 
     Args:
       vocabulary: the tokens in the order of their ids; `fit` builds it, most frequent first.
@@ -238,7 +238,7 @@ class WordTokenizer(_Tokenizer):
         pretokenized: bool = False,
         segmenter: Callable[[str], Iterable[str]] | None = None,
     ) -> "WordTokenizer":
-        """A tokenizer whose vocabulary is the most frequent tokens of the texts, ties in the order of their code points.
+        """A tokenizer whose vocabulary is the texts' most frequent tokens, ties in the order of their code points.
 
         Args:
           texts: texts, or one text.
@@ -295,8 +295,9 @@ class WordTokenizer(_Tokenizer):
 
     def to_dict(self) -> dict[str, Any]:
         """What `tokenizer_from_dict` rebuilds the tokenizer from; of a segmenter, only that there was one."""
-        settings = {name: getattr(self, name) for name in ("lower", "newlines", "split_contractions", "pretokenized")}
-        return {"kind": "word", **settings, "segmenter": self.segmenter is not None, "vocabulary": list(self.vocabulary)}
+        flags = {name: getattr(self, name) for name in ("lower", "newlines", "split_contractions", "pretokenized")}
+        flags["segmenter"] = self.segmenter is not None
+        return {"kind": "word", **flags, "vocabulary": list(self.vocabulary)}
 
     def _split(self, text: str) -> list[str]:
         if self.pretokenized:
@@ -305,7 +306,7 @@ class WordTokenizer(_Tokenizer):
             return split_words(text, split_contractions=self.split_contractions)
         tokens = self.segmenter(text)
         if isinstance(tokens, str) or not isinstance(tokens, Iterable):
-            raise UserError(f"segmenter returned a {type(tokens).__name__}; it must return the tokens as a list of strings")
+            raise UserError(f"segmenter returned a {type(tokens).__name__}; it must return a list of strings")
         tokens = list(tokens)
         if not all(isinstance(token, str) for token in tokens):
             raise UserError("segmenter returned something that is not a string; it must return a list of strings")

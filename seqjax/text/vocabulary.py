@@ -32,7 +32,7 @@ def choose_tokens(counts: Mapping[str, int], *, min_count: int = 1, max_size: in
     room = None
     if max_size is not None:
         if not _is_int(max_size) or max_size <= len(SPECIAL_TOKENS):
-            raise UserError(f"max_size is {max_size!r}; it counts the four special tokens too, so give at least 5, or None")
+            raise UserError(f"max_size is {max_size!r}; with the four special tokens, it must be at least 5, or None")
         room = max_size - len(SPECIAL_TOKENS)
     ordinary = {token: count for token, count in counts.items() if token not in SPECIAL_TOKENS}
     if not ordinary:
@@ -63,7 +63,7 @@ def check_vocabulary(vocabulary: Iterable[str]) -> tuple[str, ...]:
         raise UserError(f"vocabulary is a {type(vocabulary).__name__}; give the tokens in the order of their ids")
     tokens = tuple(vocabulary)
     if not all(isinstance(token, str) and token for token in tokens):
-        raise UserError("vocabulary holds something that is not a token; every entry must be a string that is not empty")
+        raise UserError("vocabulary holds an entry that is no token; each must be a string that is not empty")
     if tokens[: len(SPECIAL_TOKENS)] != SPECIAL_TOKENS:
         raise UserError(f"vocabulary must begin with {' '.join(SPECIAL_TOKENS)}; build it with fit")
     if len(set(tokens)) != len(tokens):

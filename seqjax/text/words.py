@@ -6,7 +6,7 @@ A token is, at each place the first of:
 2. a word or number: letters of any script with their combining marks, digits and underscores; inside it an apostrophe,
    a hyphen or a middle dot between two such characters (`o'clock`, `l’homme`, `state-of-the-art`), and a period,
    comma or colon between two digits (`3.14`, `1,000`, `10:30`);
-3. a run of periods or hyphens (`...`, `--`), or of back quotes or apostrophes, which some texts have for quotation marks;
+3. a run of periods or hyphens (`...`, `--`), or of back quotes or apostrophes (as quotation marks in some texts);
 4. any other character that is not a space, with its combining marks, by itself (an emoji sequence counts as one).
 
 English contractions are then split off the end of a word, as in the Penn Treebank: `do n't`, `it 's`, `we 'll`.
@@ -24,15 +24,15 @@ HYPHENS = r"\-‐‑"  # for a character class: hyphen-minus, hyphen, non-breaki
 INVISIBLE = "\u00ad\u200c\u200d"  # soft hyphen, zero-width non-joiner and joiner: part of the word they stand in
 ZERO_WIDTH_SPACES = "\u200b\ufeff"
 
-# A word's end that the Penn Treebank writes as a token of its own.
-CONTRACTION = re.compile(rf"(.+?)(n[{APOSTROPHES}]t|[{APOSTROPHES}](?:s|re|ve|ll|d|m))", re.IGNORECASE)
+# The ends of words that the Penn Treebank writes as tokens of their own, and a word with such an end.
 CLITIC = re.compile(rf"n[{APOSTROPHES}]t|[{APOSTROPHES}](?:s|re|ve|ll|d|m)", re.IGNORECASE)
+CONTRACTION = re.compile(f"(.+?)({CLITIC.pattern})", re.IGNORECASE)
 
 CLOSING = set(".,;:!?)]}%…”’") | {"..."}
 OPENING = set("([{¿¡")
 CURRENCY = set("$£€¥")
-CLOSED_BY = {'"': '"', "'": "'", "``": "''", "“": "”", "‘": "’", "„": "“", "‚": "‘", "«": "»", "»": "«", "‹": "›", "›": "‹"}
-# Scripts written without spaces: Thai, Lao, Myanmar, Khmer, Han, kana, and the punctuation and full-width forms with them.
+CLOSED_BY = {'"': '"', "'": "'", "``": "''"} | dict(zip("“‘„‚«»‹›", "”’“‘»«›‹", strict=True))
+# Scripts written without spaces: Thai, Lao, Myanmar, Khmer, Han, kana, with their punctuation and full-width forms.
 NO_SPACES = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u31c0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff9f\U00020000-\U0003ffff]"

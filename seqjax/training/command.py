@@ -5,17 +5,18 @@ import os
 import pathlib
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 from absl import app, flags, logging
 
 from seqjax.errors import UserError
+from seqjax.training import settings
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
 
 
-def run(main: Callable[[], int | None], unknown_config_field: Callable[[str], str]) -> None:
+def run(main: Callable[[], int | None], fields: Mapping[str, settings.Field]) -> None:
     """Parses the flags and calls main; ends the process.
 
     Exit status: what main returns, 0 for None; 1 after a UserError or a disk that refuses; 2 for wrong flags. Set
@@ -23,20 +24,20 @@ def run(main: Callable[[], int | None], unknown_config_field: Callable[[str], st
 
     Args:
       main: takes no arguments.
-      unknown_config_field: dotted name -> message, for a `--config.NAME` that does not exist.
+      fields: of the experiment's config, which must be the flag `--config`.
     """
 
     def parse(argv):
+        for name in (arg.split("=")[0].removeprefix("--config.") for arg in argv if arg.startswith("--config.")):
+            if name not in fields:
+                fail(settings.unknown_field(name, fields), 2)
         try:
-            rest = flags.FLAGS(argv, known_only=False)
+            rest = flags.FLAGS(argv)
+            flags.FLAGS["config"].value.keys()  # a config file that could not be read says so when it is first touched
         except flags.Error as error:
-            fail(f"{_first_line(error)}; --help lists all flags", 2)
-        except AttributeError as error:  # what ml_collections raises for an unknown field
-            names = [a.removeprefix("--config.").split("=")[0] for a in argv if a.startswith("--config.")]
-            unknown = [name for name in names if not _known(name)]
-            fail(unknown_config_field(unknown[0]) if unknown else _first_line(error), 2)
-        except (ValueError, TypeError, OSError) as error:
-            fail(f"--config cannot be read: {_last_line(error)}", 2)
+            fail(f"{_reason(error)}; --help lists all flags", 2)
+        except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+            fail(f"--config cannot be read: {_reason(error)}", 2)
         if len(rest) > 1:
             fail(f"{rest[1]!r} is not a flag; flags begin with --, and --help lists them", 2)
         return rest
@@ -72,19 +73,7 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def _known(name: str) -> bool:
-    config = flags.FLAGS["config"].value
-    for part in name.split("."):
-        try:
-            config = config[part]
-        except (KeyError, TypeError, AttributeError):
-            return False
-    return True
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]
-
-
-def _last_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[-1]
+def _reason(error: BaseException) -> str:
+    """The one line that matters: of the traceback that a config file's own error comes with, it is the last."""
+    lines = [line for line in str(error).strip().split("\n") if line.strip()]
+    return lines[-1].strip() if "config file" in lines[0] else lines[0]

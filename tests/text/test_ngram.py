@@ -97,7 +97,8 @@ def test_equals_the_slow_model(order, vocab_size, sizes):
     held_out = random_documents(rng, (60, 1, 30), vocab_size)
     slow = SlowKneserNey(train, order, [i for i in range(vocab_size) if i not in (PAD, BOS)])
     model = NGramModel.fit(*stream(train), order=order, vocab_size=vocab_size)
-    np.testing.assert_allclose(model.discounts, [list(slow.discounts[n].values()) for n in range(1, order + 1)], rtol=1e-12)
+    want = [list(slow.discounts[n].values()) for n in range(1, order + 1)]
+    np.testing.assert_allclose(model.discounts, want, rtol=1e-12)
     for documents in (train, held_out):
         np.testing.assert_allclose(model.log_probs(*stream(documents)), slow.log_probs(documents), rtol=1e-10)
 
@@ -151,7 +152,7 @@ def test_unigrams_by_hand():
 
 
 def test_a_bigram_by_hand():
-    # One document 4 5 4, discounts fall back. Bigrams (bos 4), (4 5), (5 4): unigram continuation counts 4: 2, 5: 1, of 3.
+    # One document 4 5 4; discounts fall back. Bigrams bos 4, 4 5, 5 4: continuation counts 2 and 1 for 4 and 5.
     # Over 4 ids: p(4) = 1/3 + 1/2 * 1/4, p(5) = 0.5/3 + 1/2 * 1/4; then p(5 | 4) = 0.5 + 0.5 p(5).
     model = NGramModel.fit(*stream([[4, 5, 4]]), order=2, vocab_size=6)
     p4, p5 = 1 / 3 + 1 / 8, 0.5 / 3 + 1 / 8
@@ -236,7 +237,8 @@ def test_tiny_shakespeare(shared):
     tokenizer = CharTokenizer.fit(text)
     train, valid = (stream([tokenizer.encode(part)]) for part in (text[:1003854], text[1003854:]))
     nats = {
-        order: NGramModel.fit(*train, order=order, vocab_size=tokenizer.vocab_size).nats(*valid) for order in range(4, 9)
+        order: NGramModel.fit(*train, order=order, vocab_size=tokenizer.vocab_size).nats(*valid)
+        for order in range(4, 9)
     }
     assert min(nats, key=nats.get) == 7
     assert nats[7] == pytest.approx(1.5165, abs=2e-4)

@@ -39,7 +39,11 @@ CASES = [
     ("Mr. Smith etc. www.abc.de", "Mr . Smith etc . www . abc . de", False),
     # Quotation marks
     ('He said "no" and "yes".', 'He said " no " and " yes " .', True),
-    ("“One” ‘two’ „drei“ ‚vier‘ «cinq» »sechs« 'seven'", "“ One ” ‘ two ’ „ drei “ ‚ vier ‘ « cinq » » sechs « ' seven '", True),
+    (
+        "“One” ‘two’ „drei“ ‚vier‘ «cinq» »sechs« 'seven'",
+        "“ One ” ‘ two ’ „ drei “ ‚ vier ‘ « cinq » » sechs « ' seven '",
+        True,
+    ),
     ("``old'' quotes", "`` old '' quotes", True),
     # Scripts, marks and symbols
     ("Parfümeur straße ÉCOLE", "Parfümeur straße ÉCOLE", True),
@@ -90,7 +94,9 @@ def test_a_token_is_split_no_further(words):
             assert split_words(token) == [token]
 
 
-@hypothesis.given(st.lists(st.text(string.ascii_letters + "äß", min_size=1), min_size=1), st.sampled_from([".", "?", "!", ","]))
+@hypothesis.given(
+    st.lists(st.text(string.ascii_letters + "äß", min_size=1), min_size=1), st.sampled_from([".", "?", "!", ","])
+)
 def test_plain_sentences_come_back(words, end):
     sentence = " ".join(words) + end
     assert split_words(sentence) == [*words, end]
