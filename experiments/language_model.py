@@ -42,9 +42,7 @@ from seqjax.training.checkpoints import Checkpoints
 
 __doc__ += "\nConfig fields:\n\n" + settings.describe(FIELDS) + "\n"
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", str(pathlib.Path(__file__).parent / "configs" / "language_model.py") + ":char_small", "FILE.py:PRESET."
-)
+CONFIG = command.define_config(pathlib.Path(__file__).parent / "configs" / "language_model.py", "char_small", FIELDS)
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "sample", "score"], "What to do.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, plots.", required=True)
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "newest"], "evaluate, sample, score: which checkpoint to read.")
@@ -70,6 +68,8 @@ class Text(NamedTuple):
 
 def main() -> int:
     """Does what --mode says."""
+    command.keep_freed_memory()
+    command.use_compilation_cache()
     folder = pathlib.Path(WORKDIR.value).expanduser()
     if MODE.value == "train":
         return train(folder, CONFIG.value)
@@ -223,7 +223,6 @@ def baseline(config: ConfigDict, folder: pathlib.Path, text: Text, vocab_size: i
 def train(folder: pathlib.Path, config: ConfigDict) -> int:
     """Starts the run of a work folder, or goes on with it."""
     settings.validate(config, FIELDS)
-    command.use_compilation_cache()
     if (folder / "config.json").exists():
         workdir.claim(folder, settings.to_json(config))  # says at once where the configs differ
     text, tokenizer = load_text(config)
@@ -306,7 +305,6 @@ def stored_config(folder: pathlib.Path) -> ConfigDict:
 
 def load_model(folder: pathlib.Path, config: ConfigDict):
     """Reads a trained model: (model, tokenizer, params, ends, step)."""
-    command.use_compilation_cache()
     made = {}
 
     def target(meta):
@@ -434,4 +432,4 @@ def score(model, tokenizer, config: ConfigDict, params, ends: bool) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, FIELDS)
+    command.run(main)

@@ -220,7 +220,7 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
 def _interpolate(
     contexts: np.ndarray, num_contexts: int, counts: np.ndarray, discounts: np.ndarray, lower: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One order's probabilities, from each n-gram's context, count and probability one order below; and the backoffs."""
+    """One order's probabilities, from each n-gram's context, count and probability one order below; and backoffs."""
     discount = discounts[np.minimum(counts, 3) - 1]
     totals = np.bincount(contexts, counts, num_contexts)
     freed = np.bincount(contexts, discount, num_contexts)

@@ -53,7 +53,7 @@ def check_vocabulary(vocabulary: Iterable[str]) -> tuple[str, ...]:
       The same tokens.
 
     Raises:
-      UserError: it is no sequence of strings, the special tokens are not ids 0 to 3, or a token is empty or occurs twice.
+      UserError: it is no sequence of strings, ids 0 to 3 are not the special tokens, or one is empty or there twice.
 
     Example:
       >>> check_vocabulary(["<pad>", "<unk>", "<bos>", "<eos>", "a"])

@@ -1,0 +1,133 @@
+"""Every cell against NumPy by hand, its own three parts, numerical derivatives, and PyTorch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy_reference as ref
+import pytest
+from cells.table import CELLS, H, as_numpy, assert_same, names, setup
+from jax.test_util import check_grads
+
+import seqjax
+from seqjax.engines import scan
+
+TIGHT = {"rtol": 1e-10, "atol": 1e-10}
+
+
+def _random_like(tree, seed):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda a: rng.normal(size=a.shape), tree)
+
+
+def _loss(cell, d_carry, d_ys, **options):
+    def loss(params, carry, xs):
+        last, ys = seqjax.unroll(cell, params, xs, carry, **options)
+        return (ys * d_ys).sum() + sum(jax.tree.leaves(jax.tree.map(lambda a, b: (a * b).sum(), last, d_carry)))
+
+    return loss
+
+
+@pytest.mark.parametrize("row", CELLS, ids=names(CELLS))
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "lengths-resets"])
+def test_values_and_gradients_equal_numpy(row, masked, x64):
+    cell, params, xs, carry = setup(row, 3, np.float64, param_dtype=jnp.float64)
+    rng = np.random.default_rng(4)
+    lengths = np.array([6, 0, 4]) if masked else None
+    mask = np.arange(6)[None, :] < lengths[:, None] if masked else None
+    resets = rng.random((3, 6)) < 0.3 if masked else None
+    p, start = as_numpy(params), as_numpy(carry)
+    want_carry, want_ys, saved = ref.forward(row.reference, p, start, xs, mask, resets)
+    d_carry, d_ys = _random_like(carry, 5), rng.normal(size=want_ys.shape)
+    want = ref.backward(row.reference, p, saved, as_numpy(d_carry), d_ys)
+
+    last, ys = seqjax.unroll(cell, params, xs, carry, lengths=lengths, resets=resets)
+    got = jax.jit(jax.grad(_loss(cell, d_carry, d_ys, lengths=lengths, resets=resets), argnums=(0, 1, 2)))(params, carry, xs)
+    assert_same(as_numpy(last), want_carry, **TIGHT)
+    assert_same(ys, want_ys, **TIGHT)
+    assert_same((as_numpy(got[0]), as_numpy(got[1]), np.asarray(got[2])), want, **TIGHT)
+
+
+@pytest.mark.parametrize("row", CELLS, ids=names(CELLS))
+def test_derivatives_to_second_order_in_both_modes(row, x64):
+    cell, params, xs, carry = setup(row, 1, np.float64, batch=2, steps=3, param_dtype=jnp.float64)
+    f = jax.jit(lambda p, c, x: seqjax.unroll(cell, p, x, c)[1])
+    check_grads(f, (params, carry, jnp.asarray(xs)), order=2, modes=("fwd", "rev"), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("row", CELLS, ids=names(CELLS))
+def test_step_is_its_three_parts(row, monkeypatch):
+    cell, params, xs, carry = setup(row, 2)
+    if cell.project is None:
+        assert row.name == "gru-before" and cell.recur is None and cell.combine is None
+        return
+    whole = cell.step(params, carry, xs[:, 0])
+    parts = cell.combine(params, carry, cell.project(params, xs[:, 0]), cell.recur(params, carry))
+    assert_same(whole, parts)
+    in_loop = seqjax.unroll(cell, params, xs, carry)
+    monkeypatch.setattr(scan.jax, "default_backend", lambda: "gpu")
+    before_loop = seqjax.unroll(row.make()._replace(step=None), params, xs, carry)
+    assert_same(in_loop, before_loop)
+
+
+@pytest.mark.parametrize("row", CELLS, ids=names(CELLS))
+def test_bfloat16_computes_near_float32_and_keeps_memory_wide(row):
+    cell, params, xs, carry = setup(row, 6)
+    narrow = row.make(dtype=jnp.bfloat16)
+    _, want = seqjax.unroll(cell, params, xs)
+    last, ys = seqjax.unroll(narrow, params, xs)
+    assert ys.dtype == jnp.bfloat16
+    assert {k: v.dtype for k, v in last._asdict().items()} == {
+        "rnn": {"h": jnp.bfloat16},
+        "lstm": {"c": jnp.float32, "h": jnp.bfloat16},
+        "gru": {"h": jnp.float32},
+    }[cell.name]
+    error = np.abs(np.asarray(ys, np.float32) - want).max()
+    assert 0 < error < 0.05
+    grads = jax.grad(lambda p: seqjax.unroll(narrow, p, xs)[1].astype(jnp.float32).sum())(params)
+    assert {g.dtype for g in jax.tree.leaves(grads)} == {jnp.dtype(jnp.float32)}
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(ValueError, match="hidden_size must be at least 1, and it is 0"):
+        seqjax.lstm(0)
+    with pytest.raises(TypeError, match="hidden_size must be an integer, and it is 2.5"):
+        seqjax.gru(2.5)
+    with pytest.raises(ValueError, match=r"activation must be one of \['relu', 'tanh'\], and it is 'gelu'"):
+        seqjax.rnn(4, "gelu")
+    with pytest.raises(ValueError, match="input_size must be at least 1"):
+        seqjax.lstm(4).init(jax.random.key(0), 0)
+
+
+def _from_torch(name, layer):
+    """Our params from torch's: transposed, and torch's two biases summed but for the GRU's b_hn."""
+    w, u, b, b_h = (p.detach().numpy() for p in layer.parameters())
+    if name == "gru":
+        joint = b + np.concatenate([b_h[: 2 * H], np.zeros(H, b.dtype)])
+        return seqjax.GRUParams(w.T, u.T, joint, b_h[2 * H :])
+    return {"lstm": seqjax.LSTMParams, "rnn": seqjax.RNNParams}[name](w.T, u.T, b + b_h)
+
+
+@pytest.mark.parametrize("name", ["rnn", "rnn-relu", "lstm", "gru"])
+def test_equals_torch(name, x64):
+    torch = pytest.importorskip("torch", reason="parity with PyTorch needs torch: pip install torch")
+    row = next(row for row in CELLS if row.name == name)
+    cell, _, xs, carry = setup(row, 7, np.float64, param_dtype=jnp.float64)
+    torch.manual_seed(0)
+    build = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}.get(name, torch.nn.RNN)
+    extra = {"nonlinearity": "relu"} if name == "rnn-relu" else {}
+    layer = build(xs.shape[-1], H, batch_first=True, dtype=torch.float64, **extra)
+    params = jax.tree.map(jnp.asarray, _from_torch(cell.name, layer))
+    carry = jax.tree.map(lambda a: np.asarray(a, np.float64), carry)
+    start = {k: torch.tensor(v)[None] for k, v in carry._asdict().items()}
+    tx = torch.tensor(xs, requires_grad=True)
+    t_ys, t_last = layer(tx, (start["h"], start["c"]) if name == "lstm" else start["h"])
+    d_ys = np.random.default_rng(8).normal(size=t_ys.shape)
+    (t_ys * torch.tensor(d_ys)).sum().backward()
+
+    last, ys = seqjax.unroll(cell, params, xs, carry)
+    d_xs = jax.grad(lambda x: (seqjax.unroll(cell, params, x, carry)[1] * d_ys).sum())(xs)
+    assert_same(ys, t_ys.detach().numpy(), **TIGHT)
+    assert_same(d_xs, tx.grad.numpy(), **TIGHT)
+    assert_same(last.h, (t_last[0] if name == "lstm" else t_last)[0].detach().numpy(), **TIGHT)
+    if name == "lstm":
+        assert_same(last.c, t_last[1][0].detach().numpy(), **TIGHT)
