@@ -175,8 +175,8 @@ def set_up(config: ConfigDict, vocab_size: int, windows_per_epoch: int, devices=
     mesh = tbptt.make_mesh(config.data.batch_size, devices)
     model = make_model(config, vocab_size)
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
-    params = jax.jit(model.init)(init_key, jnp.zeros((1, 1), jnp.int32))["params"]
-    carry = model.initial_carry(params, config.data.batch_size)
+    params = jax.jit(model.init)(init_key, np.zeros((1, 1), np.int32))["params"]
+    carry = jax.jit(model.initial_carry, static_argnums=1)(params, config.data.batch_size)
     state = tbptt.init_state(params, optimizer, carry, run_key, mesh)
     return Setup(model, make_loss(model, config.model.remat_every or None), optimizer, schedule, mesh, state, steps)
 

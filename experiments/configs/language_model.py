@@ -29,7 +29,7 @@ FIELDS = {
     # Tokenizer.
     "tokenizer.kind": Field("char", "Characters or words.", one_of("char", "word")),
     "tokenizer.min_count": Field(1, "Rarer tokens become <unk>.", at_least(1)),
-    "tokenizer.max_size": Field(0, "At most this many tokens besides the special ones, the most frequent; 0 keeps all.", at_least(0)),
+    "tokenizer.max_size": Field(0, "At most this many tokens, the four special ones included, the most frequent; 0 keeps all.", at_least(0)),
     "tokenizer.lower": Field(False, "Words in lower case."),
     "tokenizer.pretokenized": Field(False, "Words are what stands between spaces, <unk> in the text is <unk>."),
     "ngram_order": Field(6, "Order of the Kneser-Ney baseline that is printed beside the losses; 0 leaves it out.", at_least(0)),

@@ -61,6 +61,8 @@ def run(main: Callable[[], int | None]) -> None:
             sys.exit(main() or 0)
         except UserError as error:
             fail(str(error), 1)
+        except KeyboardInterrupt:
+            fail("interrupted; what was saved before is untouched, and the same command goes on from there", 130)
         except OSError as error:
             if error.errno not in DISK:
                 raise

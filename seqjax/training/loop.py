@@ -117,6 +117,7 @@ class _Run:
         self.task, self.plan, self.state, self.data = task, plan, state, data
         self.progress, self.reporter, self.checkpoints, self.meta = progress, reporter, checkpoints, meta
         self.step = int(state.step)
+        self._first = self.step
         self._unread: StepMetrics | None = None  # of the last step sent off
         self._validation: float | None = None  # of this step, if it was evaluated
         self._since = time.perf_counter()
@@ -146,6 +147,8 @@ class _Run:
         self._unread = None
         self._add(metrics)
         self.reporter.at(step)
+        if step == self._first + 1:
+            self.reporter.say(f"first step after {time.perf_counter() - self._since:.1f} s, compilation included")
         if metrics.skipped_in_row >= self.plan.max_skipped_in_row:
             raise UserError(
                 f"stopped at step {step}: the loss or the gradient was not finite {int(metrics.skipped_in_row)} times in a row "

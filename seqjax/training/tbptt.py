@@ -87,20 +87,22 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def init_state(
     params: PyTree, optimizer: optax.GradientTransformation, carry: PyTree, rng: jax.Array, mesh: Mesh
 ) -> TrainState:
-    """The state before the first step, on the mesh."""
-    counter = jnp.zeros((), jnp.int32)
-    state = TrainState(
-        step=counter,
-        params=params,
-        opt_state=optimizer.init(params),
-        carry=carry,
-        key=jax.random.key_data(rng),
-        lr_scale=jnp.ones((), jnp.float32),
-        skipped=counter,
-        skipped_in_row=counter,
-    )
-    # Copies, so that donating one buffer never frees another part of the state (the three counters, say).
-    return place(jax.tree.map(jnp.copy, state), mesh)
+    """The state before the first step, on the mesh; `params` and `carry` are copied, so that donation leaves them whole."""
+
+    def build(params, carry, rng):
+        counter = jnp.zeros((), jnp.int32)
+        return TrainState(
+            step=counter,
+            params=jax.tree.map(jnp.copy, params),
+            opt_state=optimizer.init(params),
+            carry=jax.tree.map(jnp.copy, carry),
+            key=jax.random.key_data(rng),
+            lr_scale=jnp.ones((), jnp.float32),
+            skipped=counter,
+            skipped_in_row=counter,
+        )
+
+    return jax.jit(build, out_shardings=state_shardings(mesh))(params, carry, rng)
 
 
 def make_train_step(

@@ -1,0 +1,40 @@
+"""What all benchmarks share: where they ran, how repeats are summed up, where results go."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+from typing import Any
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory and versions, as far as the system tells."""
+    cpu = platform.processor()
+    if (info := pathlib.Path("/proc/cpuinfo")).exists():
+        names = [line.split(":")[1].strip() for line in info.read_text().split("\n") if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Minimum, median and number of repeated measurements."""
+    return {"min": min(values), "median": statistics.median(values), "repeats": len(values)}
+
+
+def save(name: str, result: dict[str, Any]) -> None:
+    """Prints a result and writes it to results/NAME.json."""
+    text = json.dumps(result | {"where": hardware()}, indent=2)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    print(text)
