@@ -1,7 +1,7 @@
 """seqjax: recurrent networks for JAX, as small pure functions that compose.
 
-The core is imported here and needs jax alone; the other rooms (`seqjax.text`, `seqjax.data`, `seqjax.training`, ...) are imported
-by name.
+The core is imported here and needs jax alone; the other rooms (`seqjax.text`, `seqjax.data`, `seqjax.training`, ...)
+are imported by name.
 """
 
 from seqjax import initializers

@@ -1,7 +1,7 @@
 """Initial values for recurrent weights, on top of `jax.nn.initializers`.
 
-An initializer is a function init(key, shape, dtype) -> array. The cells call their kernel initializers once for each gate, with
-the shape of one gate: fans and orthogonality are those of the matrix that a gate really multiplies with.
+An initializer is a function init(key, shape, dtype) -> array. The cells call their kernel initializers once for each
+gate, with the shape of one gate: fans and orthogonality are those of the matrix that a gate really multiplies with.
 """
 
 import jax
@@ -10,8 +10,40 @@ import jax.numpy as jnp
 from seqjax.typing import Array, DType, Initializer, Key
 
 glorot_uniform = jax.nn.initializers.glorot_uniform
-orthogonal = jax.nn.initializers.orthogonal
 zeros = jax.nn.initializers.zeros
+
+
+def orthogonal(scale: float = 1.0) -> Initializer:
+    """A random orthogonal matrix times a scale, in any floating dtype.
+
+    W = scale * Q,  Q'Q = I
+
+    Args:
+      scale: the length of each row or column of W.
+
+    Returns:
+      An initializer for matrices (rows, columns); where they differ, the shorter side is orthonormal.
+
+    Raises:
+      ValueError: (from the initializer) the shape has fewer than two axes.
+
+    Example:
+      >>> import jax
+      >>> w = orthogonal()(jax.random.key(0), (3, 3))
+      >>> bool(abs(w @ w.T - jax.numpy.eye(3)).max() < 1e-5)
+      True
+
+    Reference:
+      Saxe, McClelland, Ganguli 2014, "Exact Solutions to the Nonlinear Dynamics of Learning in Deep Linear Neural
+      Networks".
+    """
+    draw = jax.nn.initializers.orthogonal(scale)
+
+    def init(key: Key, shape: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
+        # LAPACK has no bfloat16, in which jax's own initializer fails.
+        return draw(key, shape, jnp.promote_types(dtype, jnp.float32)).astype(dtype)
+
+    return init
 
 
 def identity(scale: float = 1.0) -> Initializer:
@@ -99,8 +131,8 @@ def add_to_gate(init: Initializer, value: float, gate: int, gates: int) -> Initi
       [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
 
     Reference:
-      Gers, Schmidhuber, Cummins 2000, "Learning to Forget"; Jozefowicz, Zaremba, Sutskever 2015, "An Empirical Exploration of
-      Recurrent Network Architectures".
+      Gers, Schmidhuber, Cummins 2000, "Learning to Forget"; Jozefowicz, Zaremba, Sutskever 2015, "An Empirical
+      Exploration of Recurrent Network Architectures".
     """
 
     def init_all(key: Key, shape: tuple[int, ...], dtype: DType = jnp.float32) -> Array:

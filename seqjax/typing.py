@@ -37,12 +37,12 @@ class Cell(NamedTuple):
 
       step(params, carry, x) = combine(params, carry, project(params, x), recur(params, carry))
 
-    also gives the three parts, on which the fast engines rest: `project` holds all that depends on the input alone and takes
-    any number of leading axes, `recur` is the product of the carry with the recurrent weights, `combine` is elementwise.
-    A wrapper that must see the whole sequence (a stack, dropout) gives `sequence`.
+    also gives the three parts, on which the fast engines rest: `project` holds all that depends on the input alone and
+    takes any number of leading axes, `recur` is the product of the carry with the recurrent weights, `combine` is
+    elementwise. A wrapper that must see the whole sequence (a stack, dropout) gives `sequence`.
 
-    Cells are hashable, so one can be a static argument of `jax.jit`; make a cell once and keep it, since two cells made by two
-    equal calls are two different static arguments.
+    Cells are hashable, so one can be a static argument of `jax.jit`; make a cell once and keep it, since two cells made
+    by two equal calls are two different static arguments.
 
     Attributes:
       name: what error messages and tables call it, such as "lstm".
@@ -54,10 +54,10 @@ class Cell(NamedTuple):
       project: project(params, xs) -> projected, with xs (..., D); None where the cell has no split.
       recur: recur(params, carry) -> recurrent; None where the cell has no split.
       combine: combine(params, carry, projected, recurrent) -> (carry, y); None where the cell has no split.
-      sequence: sequence(run, params, carry, initial, xs, rng) -> (carry, ys), with xs (T, B, D) and ys (T, B, H); None for a
-        cell that engines run themselves. `run(cell, params, carry, initial, xs, rng)` runs an inner cell over the whole
-        sequence, with the lengths, resets, direction and engine of this unroll; `initial` is the carry that a reset goes back
-        to; `rng` is None in evaluation. xs is zero at padded steps, and ys must be so too.
+      sequence: sequence(run, params, carry, initial, xs, rng) -> (carry, ys), with xs (T, B, D) and ys (T, B, H); None
+        for a cell that engines run themselves. `run(cell, params, carry, initial, xs, rng)` runs an inner cell over the
+        whole sequence, with the lengths, resets, direction and engine of this unroll; `initial` is the carry that a
+        reset goes back to; `rng` is None in evaluation. xs is zero at padded steps, and ys must be so too.
 
     Example:
       >>> import jax, seqjax

@@ -29,17 +29,17 @@ def unroll(
 
       carry_t, y_t = step(params, carry_{t-1}, x_t),  t = 1 ... T
 
-    A padded step leaves the carry as it was and gives zeros; its input has no influence, on values or gradients, not even if it
-    is NaN. A reset puts the initial carry (not the `carry` argument) in place *before* its step, in the direction of the run; at
-    a padded step it does nothing.
+    A padded step leaves the carry as it was and gives zeros; its input has no influence, on values or gradients, not
+    even if it is NaN. A reset puts the initial carry (not the `carry` argument) in place *before* its step, in the
+    direction of the run; at a padded step it does nothing.
 
     Args:
       cell: the cell, which may be a stack.
       params: what `cell.init` gave.
       xs: inputs (B, T, D), or (T, B, D) with time_major. Floating point.
       carry: the carry to start from, each array (B, ...). `cell.initial_carry(params, B)` by default.
-      lengths: integers (B,), each 0 to T, how many steps of each sequence are real; or a boolean mask in the layout of xs, (B, T),
-        or (T, B) with time_major, true where a step is real, with holes if you like.
+      lengths: integers (B,), each 0 to T, how many steps of each sequence are real; or a boolean mask in the layout of
+        xs, (B, T), or (T, B) with time_major, true where a step is real, with holes if you like.
       resets: bool in the layout of xs, (B, T), or (T, B) with time_major.
       rng: a key for training noise. None is evaluation, without noise.
       reverse: runs from each sequence's last real step to its first. Outputs stay in the order of the inputs.
@@ -113,7 +113,7 @@ def _check_inputs(cell, params, xs, time_major):
         raise TypeError(f"xs must be floating point, and it is {xs.dtype}; embed or one-hot encode tokens first")
     features = cell.input_size(params)
     if xs.shape[-1] != features:
-        raise ValueError(f"xs has shape {xs.shape}, {layout}, but the params of {cell.name} take D = {features} features")
+        raise ValueError(f"xs has shape {xs.shape}, {layout}, and the params of {cell.name} take D = {features}")
 
 
 def _check_carry(cell, params, carry, batch):

@@ -1,4 +1,4 @@
-"""Independent float64 references in NumPy: every cell's step, its hand-written derivative, and runs over whole sequences.
+"""Independent float64 references in NumPy: each cell's step, its derivative by hand, and runs over whole sequences.
 
 Nothing here imports seqjax or jax. Parameters, carries and gradients are dicts of arrays by name, batch-major.
 """
@@ -49,9 +49,9 @@ def _lstm_back(p, saved, d_carry, d_y):
     carry, x, i, f, g, o, c = saved
     d_h = d_carry["h"] + d_y
     d_c = d_carry["c"] + d_h * o * (1 - np.tanh(c) ** 2)
-    d_a = np.concatenate(
-        [d_c * g * i * (1 - i), d_c * carry["c"] * f * (1 - f), d_c * i * (1 - g**2), d_h * np.tanh(c) * o * (1 - o)], axis=1
-    )
+    d_i, d_f = d_c * g * i * (1 - i), d_c * carry["c"] * f * (1 - f)
+    d_g, d_o = d_c * i * (1 - g**2), d_h * np.tanh(c) * o * (1 - o)
+    d_a = np.concatenate([d_i, d_f, d_g, d_o], axis=1)
     d_p = {"kernel": x.T @ d_a, "recurrent_kernel": carry["h"].T @ d_a, "bias": d_a.sum(0)}
     return d_p, {"c": d_c * f, "h": d_a @ p["recurrent_kernel"].T}, d_a @ p["kernel"].T
 

@@ -9,9 +9,12 @@ import seqjax
 from seqjax import initializers
 
 KEY = jax.random.key(0)
+GATES = pytest.mark.parametrize(
+    ("make", "gates"), [(seqjax.rnn, 1), (seqjax.lstm, 4), (seqjax.gru, 3)], ids=["rnn", "lstm", "gru"]
+)
 
 
-@pytest.mark.parametrize(("make", "gates"), [(seqjax.rnn, 1), (seqjax.lstm, 4), (seqjax.gru, 3)], ids=["rnn", "lstm", "gru"])
+@GATES
 def test_recurrent_kernels_are_orthogonal_gate_by_gate(make, gates):
     params = make(8).init(KEY, 5)
     blocks = np.split(np.asarray(params.recurrent_kernel), gates, axis=1)
@@ -21,7 +24,7 @@ def test_recurrent_kernels_are_orthogonal_gate_by_gate(make, gates):
         assert np.abs(block - blocks[i]).max() > 0.1
 
 
-@pytest.mark.parametrize(("make", "gates"), [(seqjax.rnn, 1), (seqjax.lstm, 4), (seqjax.gru, 3)], ids=["rnn", "lstm", "gru"])
+@GATES
 def test_kernels_are_glorot_uniform_for_the_fans_of_a_gate(make, gates):
     kernel = np.asarray(make(64).init(KEY, 32).kernel)
     limit = np.sqrt(6 / (32 + 64))

@@ -47,12 +47,13 @@ def gru(
 
     Args:
       hidden_size: number of hidden units, H.
-      reset_after: where the reset gate is applied. False has no b_hn (its parameter is None) and no three-part split, so that
-        only the engines that need no more than a step run it.
+      reset_after: where the reset gate is applied. False has no b_hn (its parameter is None) and no three-part split,
+        so that only the engines that need no more than a step run it.
       kernel_init: initializer of one gate of W, (D, H). Glorot uniform by default.
       recurrent_init: initializer of one gate of U, (H, H). Orthogonal by default.
       bias_init: initializer of b (3H,) and of b_hn (H,). Zeros by default.
-      dtype: dtype to compute in, and of y; the memory h is never narrower than float32. That of the parameters by default.
+      dtype: dtype to compute in, and of y; the memory h is never narrower than float32. That of the parameters by
+      default.
       param_dtype: dtype of the parameters.
 
     Returns:

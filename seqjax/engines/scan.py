@@ -1,7 +1,7 @@
 """The plain engine: `lax.scan` over time, differentiable in every mode and any number of times.
 
-Where the input product is done. Measured on 2 cores (AVX-512, jax 0.10.2, others busy), one LSTM layer, time-major, milliseconds
-forward / forward and gradient to weights and inputs, minimum of 5 to 30 interleaved runs:
+Where the input product is done. Measured on 2 cores (AVX-512, jax 0.10.2, others busy), one LSTM layer, time-major,
+milliseconds forward / forward and gradient to weights and inputs, minimum of 5 to 30 interleaved runs:
 
   ===================  ===================  ====================  ========================
   B, T, D, H           before the loop      two products a step   one product [x, h] a step
@@ -13,13 +13,18 @@ forward / forward and gradient to weights and inputs, minimum of 5 to 30 interle
   128, 784, 1, 128     423 / 1322           446 / 1112            202 / 743
   ===================  ===================  ====================  ========================
 
-The large projected array (T, B, G H) and its cotangent cost more than they save, so on a CPU the whole step is in the loop; the
-LSTM and the vanilla cell make one product of their two (`cells/parts.py`), and a GRU (32, 64, 70, 256), which cannot, takes
-8.7 / 36.4 in place of 19.2 / 76.0. On other devices, where a loop of small products leaves the device idle, the input product is
-done before the loop (not measured yet).
+The large projected array (T, B, G H) and its cotangent cost more than they save, so on a CPU the whole step is in the
+loop; the LSTM and the vanilla cell make one product of their two (`cells/parts.py`), and a GRU (32, 64, 70, 256), which
+cannot, takes 8.7 / 36.4 in place of 19.2 / 76.0. On other devices, where a loop of small products leaves the device
+idle, the input product is done before the loop (not measured yet).
 
-Tried on the same shapes and left out, since the gradient gained less than 5 %, or not at every shape: sigmoid by tanh, one tanh for
-all four gates, an optimization barrier before the gates, and a checkpoint that keeps only the sums before the gates.
+With freed memory kept between steps (`seqjax.training.command.keep_freed_memory`) the order is the same for the LSTM
+(32, 64, 70, 256: gradient 67 before the loop, 65, 53); a GRU's gradient is then 10 % slower before the loop at that
+shape, and 8 to 17 % faster at 64, 35, 650, 650 and 20, 35, 200, 200.
+
+Tried and left out, since none gained 5 % at every shape through the noise of a busy machine: sigmoid by tanh, one tanh
+for all four gates, an optimization barrier before the gates, and a checkpoint that keeps only the gates' sums.
+The last looked up to 1.5 times faster at the larger shapes and slower at 32, 64, 70, 256: measure it again when quiet.
 """
 
 import jax

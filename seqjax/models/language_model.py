@@ -125,7 +125,7 @@ class LanguageModel(nn.Module):
         ys = nn.Dropout(self.dropout, deterministic=not train)(ys)
         if self.tie_embeddings:
             bias = self.param("bias", nn.initializers.zeros, (self.vocab_size,))
-            logits = embed.attend(ys) + bias
+            logits = embed.attend(ys) + bias[None, None, :]
         else:
             logits = nn.Dense(self.vocab_size, dtype=self.dtype, name="softmax")(ys)
         return carry, logits.astype(jnp.promote_types(logits.dtype, jnp.float32))

@@ -9,12 +9,15 @@ is deleted and the run stops.
 """
 
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import math
+import os
 import pathlib
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +27,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from seqjax.errors import UserError
-from seqjax.training.workdir import write_atomically
+from seqjax.training.workdir import DISK_ERRORS, write_atomically
 
 SEAL = "SEAL.json"
 
@@ -71,10 +74,11 @@ def damage(folder: pathlib.Path) -> str | None:
 def _digests(folder: pathlib.Path) -> dict[str, list]:
     digests = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != SEAL and not path.name.startswith(f".{SEAL}"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != SEAL and not name.startswith(f".{SEAL}"):
             with open(path, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            digests[path.relative_to(folder).as_posix()] = [path.stat().st_size, digest]
+            digests[name] = [path.stat().st_size, digest]
     return digests
 
 
@@ -87,7 +91,8 @@ class Checkpoints:
       report: called with a line for the user when something was passed over.
 
     Saving runs in the background on a copy of the state, so the caller may donate its buffers at once. Errors of the
-    background (a full disk, say) are raised by the next call of `save` or `close`.
+    background are raised by the next call of `save`, `wait` or `close`; a disk that refuses is a UserError. An older
+    checkpoint is deleted only after the newer one is whole and sealed.
     """
 
     def __init__(self, workdir: pathlib.Path, *, keep: int, report: Callable[[str], None] = print):
@@ -115,17 +120,45 @@ class Checkpoints:
         if step in self.steps():
             return
         self._newest = step
-        manager = self._open()
-        manager.save(
-            step,
-            args=ocp.args.Composite(state=ocp.args.StandardSave(self._copy(state)), meta=ocp.args.JsonSave(meta)),
-            metrics={"loss": loss},
-        )
-        self._saving = self._background.submit(self._finish, manager, step)
+        with self._refusals(step):
+            self._open().save(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardSave(self._copy(state)), meta=ocp.args.JsonSave(meta)),
+                metrics={"loss": loss},
+            )
+        self._saving = self._background.submit(self._finish, step)
 
-    def _finish(self, manager: ocp.CheckpointManager, step: int) -> None:
-        manager.wait_until_finished()
-        seal(self._folder / str(step))
+    def _finish(self, step: int) -> None:
+        with self._refusals(step):
+            self._open().wait_until_finished()
+            seal(self._folder / str(step))
+        self._prune()
+
+    @contextlib.contextmanager
+    def _refusals(self, step: int) -> Iterator[None]:
+        """Says in one line that the disk refused a save; other errors stay as they are."""
+        try:
+            yield
+        except Exception as error:
+            manager, self._manager = self._manager, None
+            if manager is not None:
+                with contextlib.suppress(Exception):  # closing raises the same error once more
+                    manager.close()
+            reason = _refusal(error)
+            if reason is None:
+                raise
+            raise UserError(
+                f"checkpoint {step} could not be saved in {self._folder}: {reason}; the earlier checkpoints are untouched: "
+                "make room, and the same command goes on from the newest"
+            ) from error
+
+    def _prune(self) -> None:
+        """Deletes all but the newest `keep` and the best; a seal goes first, so that what is half deleted is passed over."""
+        best = self.best_step()
+        for step in self.steps()[: -self._keep]:
+            if step != best:
+                (self._folder / str(step) / SEAL).unlink()
+                shutil.rmtree(self._folder / str(step))
 
     def wait(self) -> None:
         """Waits until the save under way is on the disk and sealed; raises its error where it failed."""
@@ -142,16 +175,24 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """The evaluated checkpoint with the lowest loss, None where there is none."""
-        losses = {}
-        for step in self.steps():
-            try:
-                losses[step] = json.loads((self._folder / str(step) / "metrics" / "metrics").read_text())["loss"]
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except (ValueError, KeyError):
-                self._report(f"checkpoint {step} has unreadable metrics; it is passed over in the search for the best one")
+        losses = {step: loss for step in self.steps() if (loss := self._loss(step)) is not None}
         best = min(losses, key=losses.get, default=None)
         return best if best is not None and losses[best] < math.inf else None
+
+    def _loss(self, step: int) -> float | None:
+        """The evaluation saved with a checkpoint, infinite where there was none; None where it cannot be read."""
+        try:
+            loss = json.loads((self._folder / str(step) / "metrics" / "metrics").read_text(encoding="utf-8"))["loss"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if not isinstance(loss, float):
+            return None
+        return math.inf if math.isnan(loss) else loss
+
+    def _best_first(self, step: int) -> tuple[float, int]:
+        """Sorts by loss, the newest first among equals; what cannot be read goes before all, to be found out and told."""
+        loss = self._loss(step)
+        return (-math.inf if loss is None else loss, -step)
 
     def restore(self, make_target: Callable[[dict[str, Any]], Any], *, mend: bool = True, best: bool = False) -> Restored | None:
         """Reads the newest good checkpoint back.
@@ -168,16 +209,13 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints and all are damaged.
         """
-        if mend:
-            self._clear_unfinished()
-        order = sorted(self.steps(), reverse=True)
-        if best and (step := self.best_step()) is not None:
-            order.remove(step)
-            order.insert(0, step)
+        order = sorted(self.steps(), key=self._best_first if best else lambda step: -step)
         bad: list[tuple[int, str]] = []
         for step in order:
             wrong = damage(self._folder / str(step))
             if wrong is None:
+                if mend:
+                    self._clear_unfinished()
                 restored = self._load(step, make_target)
                 for other, why in bad:
                     moved = f"; it was moved to {self._put_aside(other)}" if mend else ""
@@ -190,6 +228,8 @@ class Checkpoints:
                 f"all checkpoints in {self._folder} are damaged ({what}); nothing was deleted: "
                 "restore one from a backup, or start again in another --workdir"
             )
+        if mend:
+            self._clear_unfinished()
         return None
 
     def _load(self, step: int, make_target) -> Restored:
@@ -219,13 +259,11 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
-            newest = policies.LatestN(self._keep)
-            best = policies.BestN(get_metric_fn=lambda m: -m["loss"], n=1, keep_checkpoints_without_metrics=False)
             self._manager = ocp.CheckpointManager(
                 self._folder,
                 options=ocp.CheckpointManagerOptions(
-                    preservation_policy=policies.AnyPreservationPolicy([newest, best]),
-                    best_fn=lambda m: m["loss"],  # has the metrics written beside the state; the policy above decides
+                    preservation_policy=policies.EveryNSteps(1),  # all: it would delete before the seal stands: see _prune
+                    best_fn=lambda m: m["loss"],  # has the metrics written beside the state
                     best_mode="min",
                     create=True,
                 ),
@@ -238,9 +276,19 @@ class Checkpoints:
             self.wait()
         finally:
             self._background.shutdown()
-            if self._manager is not None:
-                self._manager.close()
-                self._manager = None
+            manager, self._manager = self._manager, None
+            if manager is not None:
+                manager.close()
+
+
+def _refusal(error: Exception) -> str | None:
+    """The reason in words where a save failed because the disk refused it; None for any other error."""
+    if isinstance(error, OSError):
+        number = error.errno
+    else:  # tensorstore's: a ValueError that ends in [os_error_code='28']
+        found = re.search(r"os_error_code='(\d+)'", str(error))
+        number = int(found[1]) if found else None
+    return os.strerror(number) if number in DISK_ERRORS else None
 
 
 def _abstract(leaf):

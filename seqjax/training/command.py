@@ -1,9 +1,9 @@
 """The command line that all experiments share: flags, one clear line for whatever is wrong, an exit status."""
 
 import ctypes
-import errno
 import os
 import pathlib
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -14,8 +14,7 @@ from ml_collections import config_flags
 
 from seqjax.errors import UserError
 from seqjax.training import settings
-
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
+from seqjax.training.workdir import DISK_ERRORS
 
 
 def define_config(path: pathlib.Path, preset: str, fields: Mapping[str, settings.Field]) -> flags.FlagHolder:
@@ -27,7 +26,7 @@ def define_config(path: pathlib.Path, preset: str, fields: Mapping[str, settings
       fields: of the config.
     """
     # ml_collections reads the command line as soon as the flag is defined, so unknown names are caught before.
-    for name in (arg.split("=")[0].removeprefix("--config.") for arg in sys.argv if arg.startswith("--config.")):
+    for name in (found[1] for arg in sys.argv if (found := re.match(r"--?config\.([^=]*)", arg))):
         if name not in fields:
             fail(settings.unknown_field(name, fields), 2)
     return config_flags.DEFINE_config_file("config", f"{path}:{preset}", "FILE.py:PRESET.")
@@ -64,11 +63,14 @@ def run(main: Callable[[], int | None]) -> None:
         except KeyboardInterrupt:
             fail("interrupted; what was saved before is untouched, and the same command goes on from there", 130)
         except OSError as error:
-            if error.errno not in DISK:
+            if error.errno not in DISK_ERRORS:
                 raise
             fail(f"{error.filename or 'the work folder'}: {error.strerror}; what was saved before is untouched", 1)
+        except KeyboardInterrupt:
+            fail("interrupted; the same command goes on from the newest checkpoint", 130)
 
-    logging.set_verbosity(logging.ERROR)
+    # Errors come as exceptions; Orbax's background threads log each of theirs with several tracebacks besides.
+    logging.set_verbosity(logging.ERROR if os.environ.get("SEQJAX_TRACEBACK") else logging.FATAL)
     logging.set_stderrthreshold("error")
     app.run(call, flags_parser=parse)
 

@@ -26,7 +26,7 @@ def make_schedule(
     All begin with a linear warm-up over `warmup_steps` updates. After it:
 
     - `constant`, `plateau`: the learning rate as given (`plateau` is lowered by the loop when validation stalls);
-    - `cosine`: half a cosine down to `final_fraction` of it at the last step;
+    - `cosine`: half a cosine down to `final_fraction` of it at the run's end, which is update number `steps`;
     - `hold_then_decay`: as given for `hold_epochs` epochs, then times `decay` at the start of each further epoch
       (Zaremba et al. 2014, arXiv:1409.2329: 4 epochs and 1/2 for the small model, 6 and 1/1.2 for the medium one).
 
@@ -56,9 +56,10 @@ def make_schedule(
     elif name == "cosine":
         main = optax.cosine_decay_schedule(learning_rate, steps - warmup_steps, alpha=final_fraction)
     elif name == "hold_then_decay":
-        # The first decay is felt at once when `hold_epochs` are over, hence one epoch less.
-        begin = steps_per_epoch * (hold_epochs - 1)
-        main = optax.exponential_decay(learning_rate, steps_per_epoch, decay, begin, staircase=True)
+
+        def main(step):  # whole numbers, so that the rate changes at the very step at which an epoch begins
+            return learning_rate * decay ** jnp.maximum(step // steps_per_epoch - hold_epochs + 1, 0)
+
     else:
         raise UserError(f"schedule.name={name!r} is unknown; choose one of {', '.join(SCHEDULES)}")
     if not warmup_steps:
@@ -109,6 +110,8 @@ def make_optimizer(
         raise UserError(f"optimizer.weight_decay={weight_decay} has no effect with {name}; choose adamw or set it to 0")
     if momentum and name != "sgd":
         raise UserError(f"optimizer.momentum={momentum} has no effect with {name}; choose sgd or set it to 0")
+    if name == "sgd" and (b1, b2) != (0.9, 0.999):
+        raise UserError("optimizer.b1 and b2 have no effect with sgd; choose adam, or leave them at 0.9 and 0.999")
     if name == "sgd":
         precondition = optax.trace(momentum) if momentum else optax.identity()
     else:

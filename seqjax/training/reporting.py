@@ -4,6 +4,7 @@ import json
 import math
 import pathlib
 import sys
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -41,12 +42,11 @@ class Reporter:
 
     def __init__(self, workdir: pathlib.Path, *, first_step: int, total_steps: int):
         import rich.progress
-        import tensorboardX
 
         kept = [record for record in read_records(workdir) if record["step"] <= first_step]
         write_atomically(workdir / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = open(workdir / METRICS, "a", encoding="utf-8")
-        self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+        self._events = _Events(workdir / "tensorboard", first_step)
         self._progress = rich.progress.Progress(
             rich.progress.TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             rich.progress.BarColumn(),
@@ -77,12 +77,7 @@ class Reporter:
         """Writes one record to the metrics file and TensorBoard, and prints its figures on a line."""
         self._file.write(json.dumps({"kind": kind, "step": step} | values) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            if isinstance(value, str):
-                self._events.add_text(f"{kind}/{name}", value, step)
-            elif value is not None and math.isfinite(value):
-                self._events.add_scalar(f"{kind}/{name}", value, step)
-        self._events.flush()
+        self._events.write(kind, step, values)
         if kind == "sample":
             self.say("\n".join("    " + line for line in values["text"].split("\n")))
             return
@@ -97,6 +92,37 @@ class Reporter:
             print(text, flush=True)
         else:
             self._progress.console.out(text, highlight=False)
+
+
+class _Events:
+    """A TensorBoard event file, written on the spot.
+
+    tensorboardX's SummaryWriter hands events to a thread through a queue: where the disk is full the thread dies, the
+    queue fills, and the run hangs. Its parts are used without the thread, so that the error comes to the caller.
+    """
+
+    def __init__(self, folder: pathlib.Path, first_step: int):
+        from tensorboardX import event_file_writer, proto, summary
+
+        self._summary, self._event = summary, proto.event_pb2.Event
+        folder.mkdir(exist_ok=True)
+        self._writer = event_file_writer.EventsWriter(str(folder / "events"))
+        start = proto.event_pb2.SessionLog(status=proto.event_pb2.SessionLog.START)
+        self._put(session_log=start, step=first_step + 1)  # hides what an earlier sitting wrote of later steps
+
+    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            if isinstance(value, str):
+                self._put(summary=self._summary.text(f"{kind}/{name}", value), step=step)
+            elif value is not None and math.isfinite(value):
+                self._put(summary=self._summary.scalar(f"{kind}/{name}", value), step=step)
+        self._writer.flush()
+
+    def _put(self, **content: Any) -> None:
+        self._writer.write_event(self._event(wall_time=time.time(), **content))
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 def _short(value: Any) -> str:

@@ -23,22 +23,42 @@ class Check(NamedTuple):
 
 
 def one_of(*choices) -> Check:
-    """The value is one of the choices."""
+    """The value is one of the choices.
+
+    Example:
+      >>> one_of("char", "word").text
+      'one of char, word'
+    """
     return Check("one of " + ", ".join(str(c) for c in choices), lambda v: v in choices)
 
 
 def at_least(low) -> Check:
-    """The value is a finite number of at least `low`."""
-    return Check(f"at least {low}", lambda v: math.isfinite(v) and v >= low)
+    """The value is a finite number of at least `low`.
+
+    Example:
+      >>> [at_least(1).holds(value) for value in (0, 1, float("nan"), float("inf"))]
+      [False, True, False, False]
+    """
+    return Check(f"at least {low}", lambda v: low <= v < math.inf)
 
 
 def above(low) -> Check:
-    """The value is a finite number greater than `low`."""
-    return Check(f"greater than {low}", lambda v: math.isfinite(v) and v > low)
+    """The value is a finite number greater than `low`.
+
+    Example:
+      >>> above(0).holds(0.0), above(0).holds(1e-3)
+      (False, True)
+    """
+    return Check(f"greater than {low}", lambda v: low < v < math.inf)
 
 
 def within(low, high) -> Check:
-    """The value lies in [low, high)."""
+    """The value lies in [low, high).
+
+    Example:
+      >>> [within(0.0, 1.0).holds(value) for value in (0.0, 0.5, 1.0)]
+      [True, True, False]
+    """
     return Check(f"at least {low} and below {high}", lambda v: low <= v < high)
 
 
@@ -91,7 +111,12 @@ def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Gives a nested config as dotted names, in the table's own form."""
+    """Gives a nested config as dotted names, in the table's own form.
+
+    Example:
+      >>> flatten({"seed": 0, "model": {"hidden_size": 32}})
+      {'seed': 0, 'model.hidden_size': 32}
+    """
     flat = {}
     for name, value in config.items():
         if isinstance(value, (Mapping, ml_collections.ConfigDict)):
@@ -102,10 +127,19 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def unknown_field(name: str, fields: Mapping[str, Field]) -> str:
-    """Says that a field is unknown and which known one is nearest."""
-    by_last = {known.split(".")[-1]: known for known in fields}
-    near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
-    near = near or [by_last[last] for last in difflib.get_close_matches(name.split(".")[-1], by_last, n=1, cutoff=0.5)]
+    """Says that a field is unknown and which known one is nearest.
+
+    Example:
+      >>> unknown_field("model.hiden_size", {"model.hidden_size": Field(256, "Hidden units.")})
+      'there is no config field config.model.hiden_size; did you mean config.model.hidden_size?'
+    """
+    last, by_last = name.split(".")[-1], {known.split(".")[-1]: known for known in fields}
+    namesakes = [known for known in fields if known.split(".")[-1] == last]  # right but for the group
+    near = (
+        difflib.get_close_matches(name, namesakes, n=1, cutoff=0.0)
+        or difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
+        or [by_last[match] for match in difflib.get_close_matches(last, by_last, n=1, cutoff=0.5)]
+    )
     advice = f"did you mean config.{near[0]}?" if near else "--help lists all fields"
     return f"there is no config field config.{name}; {advice}"
 
@@ -115,27 +149,34 @@ def validate(config: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
 
     Raises:
       UserError: one line that names the field, its value and what is allowed.
+
+    Example:
+      >>> validate({"seed": -1}, {"seed": Field(0, "Seed.", at_least(0))})
+      Traceback (most recent call last):
+      ...
+      seqjax.errors.UserError: config.seed=-1 is out of range: it must be at least 0
     """
     flat = flatten(config)
-    for name in flat.keys() - fields.keys():
+    for name in sorted(flat.keys() - fields.keys()):
         raise UserError(unknown_field(name, fields))
-    for name in fields.keys() - flat.keys():
+    for name in sorted(fields.keys() - flat.keys()):
         raise UserError(f"the config lacks the field {name}: {fields[name].text}")
     for name, field in fields.items():
-        value = flat[name]
-        wanted = type(field.default)
-        if wanted is float and type(value) is int:
-            continue_with = float(value)
-        elif type(value) is not wanted:
+        value, wanted = flat[name], type(field.default)
+        if type(value) is not wanted and not (wanted is float and type(value) is int):
             raise UserError(f"config.{name}={value!r} must be of type {wanted.__name__}: {field.text}")
-        else:
-            continue_with = value
-        if not field.check.holds(continue_with):
+        if not field.check.holds(value):
             raise UserError(f"config.{name}={value!r} is out of range: it must be {field.check.text}")
 
 
 def describe(fields: Mapping[str, Field]) -> str:
-    """The table as text for --help: a line for each field with its default and what it means."""
+    """The table as text for --help: each field with its default, what it means, and what it may be.
+
+    Example:
+      >>> print(describe({"seed": Field(0, "Seed.", at_least(0))}))
+        --config.seed=0
+            Seed. (at least 0)
+    """
     lines = []
     for name, field in fields.items():
         limits = "" if field.check is ANYTHING else f" ({field.check.text})"
@@ -161,5 +202,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The config as plain dicts of JSON values."""
+    """The config as plain dicts of JSON values.
+
+    Example:
+      >>> to_json(build({"model.hidden_size": Field(256, "Hidden units.")}))
+      {'model': {'hidden_size': 256}}
+    """
     return json.loads(json.dumps(config.to_dict()))

@@ -51,7 +51,13 @@ class StepMetrics(NamedTuple):
 
 
 def truncate(carry: PyTree) -> PyTree:
-    """The border between two windows: the value goes on, the gradient across it is exactly zero."""
+    """The border between two windows: the value goes on, the gradient across it is exactly zero.
+
+    Example:
+      >>> across = lambda h: truncate({"h": 2 * h})["h"] ** 2
+      >>> float(across(3.0)), float(jax.grad(across)(3.0))
+      (36.0, 0.0)
+    """
     return jax.tree.map(jax.lax.stop_gradient, carry)
 
 
@@ -60,6 +66,10 @@ def make_mesh(batch_size: int, devices: list[jax.Device] | None = None) -> Mesh:
 
     Raises:
       UserError: the batch cannot be cut evenly.
+
+    Example:
+      >>> make_mesh(4, jax.devices()[:1]).axis_names
+      ('data',)
     """
     devices = devices or jax.devices()
     if batch_size % len(devices):
@@ -127,6 +137,18 @@ def make_train_step(
 
     Returns:
       `step(state, batch) -> (state, StepMetrics)`.
+
+    Example:
+      >>> def loss_fn(params, carry, batch, rng):  # how far a running sum, scaled, is from 1
+      ...     carry = carry + batch.sum(axis=1)
+      ...     return carry, Sums(jnp.sum((params * carry - 1) ** 2), jnp.float32(carry.size))
+      >>> schedule, mesh = optax.constant_schedule(0.1), make_mesh(1, jax.devices()[:1])
+      >>> state = init_state(jnp.float32(0.0), optax.sgd(schedule), jnp.zeros(1), jax.random.key(0), mesh)
+      >>> step = make_train_step(loss_fn, optax.sgd(schedule), schedule, mesh, clip_norm=1.0)
+      >>> for window in jnp.array([[[0.5, 0.5]], [[-0.5, 0.5]]]):
+      ...     state, metrics = step(state, jax.device_put(window, batch_sharding(mesh)))
+      >>> round(float(state.params), 3), float(state.carry[0]), round(float(metrics.loss), 3)
+      (0.36, 1.0, 0.64)
     """
 
     def step(state: TrainState, batch) -> tuple[TrainState, StepMetrics]:
@@ -138,7 +160,7 @@ def make_train_step(
             return sums.loss / jnp.maximum(sums.tokens, 1), (carry, sums)
 
         (loss, (carry, sums)), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, u: p + (state.lr_scale * u).astype(p.dtype), state.params, updates)
 
@@ -175,6 +197,13 @@ def make_evaluate(loss_fn: LossFn, mesh: Mesh) -> Callable[[PyTree, PyTree, Iter
     Returns:
       `evaluate(params, carry, batches) -> nats`: the mean loss over all real tokens, read from the device once, at the
       end. It does not depend on how the stream is cut into windows.
+
+    Example:
+      >>> def loss_fn(params, carry, batch, rng):
+      ...     return carry, Sums(jnp.sum(params * batch), jnp.float32(batch.size))
+      >>> evaluate = make_evaluate(loss_fn, make_mesh(1, jax.devices()[:1]))
+      >>> evaluate(jnp.float32(2.0), jnp.zeros(1), [jnp.array([[1.0, 2.0]]), jnp.array([[6.0, 7.0]])])
+      8.0
     """
     everywhere = NamedSharding(mesh, PartitionSpec())
 

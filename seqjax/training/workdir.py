@@ -1,6 +1,7 @@
 """The work folder of a run: one process at a time, one config for good, small files written whole or not at all."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -10,6 +11,11 @@ from typing import Any
 
 from seqjax.errors import UserError
 from seqjax.training import settings
+
+# What a disk says that is full, read-only, forbidden or broken.
+DISK_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+}  # fmt: skip
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
@@ -21,6 +27,11 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name, too, outlives a loss of power
+        finally:
+            os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
 

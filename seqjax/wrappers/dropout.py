@@ -11,8 +11,8 @@ def dropout(cell: Cell, rate: float, shared_over_time: bool = False) -> Cell:
 
       x~_t = m_t x_t / (1 - rate),  m_t ~ Bernoulli(1 - rate),  one m for all t where shared_over_time
 
-    There is noise only in `seqjax.unroll(..., rng=key)`; without rng, and in the streaming `step`, there is none. All masks are
-    drawn once, before the loop over time.
+    There is noise only in `seqjax.unroll(..., rng=key)`; without rng, and in the streaming `step`, there is none. All
+    masks are drawn once, before the loop over time.
 
     Args:
       cell: the cell whose inputs (B, T, D) are dropped.
@@ -34,8 +34,8 @@ def dropout(cell: Cell, rate: float, shared_over_time: bool = False) -> Cell:
       (2, 5, 16)
 
     Reference:
-      Zaremba, Sutskever, Vinyals 2014, "Recurrent Neural Network Regularization"; Gal, Ghahramani 2016, "A Theoretically Grounded
-      Application of Dropout in Recurrent Neural Networks" for shared_over_time.
+      Zaremba, Sutskever, Vinyals 2014, "Recurrent Neural Network Regularization"; Gal, Ghahramani 2016, "A
+      Theoretically Grounded Application of Dropout in Recurrent Neural Networks" for shared_over_time.
     """
     if not 0 <= rate < 1:
         raise ValueError(f"rate must be at least 0 and below 1, and it is {rate!r}")

@@ -1,19 +1,19 @@
 """Layers one above the other."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import jax
 
 from seqjax.typing import Cell
 
 
-def stack(*cells: Cell | Sequence[Cell]) -> Cell:
+def stack(*cells: Cell | Iterable[Cell]) -> Cell:
     """Stacks cells: each layer's outputs are the inputs of the next.
 
       (carry_l', y_l) = step_l(params_l, carry_l, y_{l-1}),  y_0 = x,  y = y_L
 
-    Over a whole sequence the layers run one after the other, each on its own engine; a streaming step runs through all of them.
-    The two give the same numbers.
+    Over a whole sequence the layers run one after the other, each on its own engine; a streaming step runs through all
+    of them. The two give the same numbers.
 
     Args:
       *cells: the layers from the bottom up, of any kinds and sizes, or one sequence of them.
@@ -36,7 +36,9 @@ def stack(*cells: Cell | Sequence[Cell]) -> Cell:
     Reference:
       Graves, Mohamed, Hinton 2013, "Speech Recognition with Deep Recurrent Neural Networks".
     """
-    layers = cells if all(isinstance(cell, Cell) for cell in cells) else tuple(cells[0]) if len(cells) == 1 else cells
+    # A Cell is itself a tuple, so a lone argument is a sequence of cells only where it is no Cell.
+    lone_sequence = len(cells) == 1 and not isinstance(cells[0], Cell) and isinstance(cells[0], Iterable)
+    layers = tuple(cells[0]) if lone_sequence else cells
     if not layers:
         raise ValueError("stack needs at least one cell, and there is none")
     for layer in layers:
@@ -44,9 +46,9 @@ def stack(*cells: Cell | Sequence[Cell]) -> Cell:
             raise TypeError(f"cells must be Cells or one sequence of them, and one is a {type(layer).__name__}")
 
     def init(key, input_size):
-        sizes = (input_size, *(layer.hidden_size for layer in layers))
+        sizes = (input_size, *(layer.hidden_size for layer in layers[:-1]))
         keys = jax.random.split(key, len(layers))
-        return tuple(layer.init(k, size) for layer, k, size in zip(layers, keys, sizes))
+        return tuple(layer.init(k, size) for layer, k, size in zip(layers, keys, sizes, strict=True))
 
     def initial_carry(params, batch_size):
         return tuple(layer.initial_carry(p, batch_size) for layer, p in zip(layers, params, strict=True))

@@ -11,6 +11,7 @@ from jax.test_util import check_grads
 import seqjax
 from seqjax.engines import scan
 
+SMOOTH = [row for row in CELLS if "relu" not in row.name and row.name != "irnn"]
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 
 
@@ -41,13 +42,14 @@ def test_values_and_gradients_equal_numpy(row, masked, x64):
     want = ref.backward(row.reference, p, saved, as_numpy(d_carry), d_ys)
 
     last, ys = seqjax.unroll(cell, params, xs, carry, lengths=lengths, resets=resets)
-    got = jax.jit(jax.grad(_loss(cell, d_carry, d_ys, lengths=lengths, resets=resets), argnums=(0, 1, 2)))(params, carry, xs)
+    loss = _loss(cell, d_carry, d_ys, lengths=lengths, resets=resets)
+    got = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(params, carry, xs)
     assert_same(as_numpy(last), want_carry, **TIGHT)
     assert_same(ys, want_ys, **TIGHT)
     assert_same((as_numpy(got[0]), as_numpy(got[1]), np.asarray(got[2])), want, **TIGHT)
 
 
-@pytest.mark.parametrize("row", CELLS, ids=names(CELLS))
+@pytest.mark.parametrize("row", SMOOTH, ids=names(SMOOTH))
 def test_derivatives_to_second_order_in_both_modes(row, x64):
     cell, params, xs, carry = setup(row, 1, np.float64, batch=2, steps=3, param_dtype=jnp.float64)
     f = jax.jit(lambda p, c, x: seqjax.unroll(cell, p, x, c)[1])
@@ -63,10 +65,17 @@ def test_step_is_its_three_parts(row, monkeypatch):
     whole = cell.step(params, carry, xs[:, 0])
     parts = cell.combine(params, carry, cell.project(params, xs[:, 0]), cell.recur(params, carry))
     assert_same(whole, parts)
-    in_loop = seqjax.unroll(cell, params, xs, carry)
-    monkeypatch.setattr(scan.jax, "default_backend", lambda: "gpu")
-    before_loop = seqjax.unroll(row.make()._replace(step=None), params, xs, carry)
-    assert_same(in_loop, before_loop)
+
+    def run(cell):
+        def loss(params, carry, xs):
+            last, ys = seqjax.unroll(cell, params, xs, carry)
+            return (ys**2).sum() + sum(a.sum() for a in jax.tree.leaves(last)), (last, ys)
+
+        return jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(params, carry, xs)
+
+    in_loop = run(cell)
+    monkeypatch.setattr(scan.jax, "default_backend", lambda: "gpu")  # where the input product is done before the loop
+    assert_same(run(row.make()._replace(step=None)), in_loop)
 
 
 @pytest.mark.parametrize("row", CELLS, ids=names(CELLS))

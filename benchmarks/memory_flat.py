@@ -1,0 +1,76 @@
+"""Does memory stay flat, and is nothing compiled again, over a long run?
+
+    python -m benchmarks.memory_flat [--steps=20000]
+
+Trains a small model through the real loop, log, checkpoints and evaluations included, and reads the process's resident memory at
+ten points. Linux only.
+"""
+
+import argparse
+import pathlib
+import tempfile
+
+import jax
+
+from benchmarks import common
+from experiments import language_model as lm
+from experiments.configs.language_model import get_config
+from seqjax.training import command, loop, reporting, tbptt
+from seqjax.training.checkpoints import Checkpoints
+
+
+def resident_megabytes() -> float:
+    """Resident memory of this process."""
+    for line in pathlib.Path("/proc/self/status").read_text().split("\n"):
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("/proc/self/status has no VmRSS")
+
+
+def main() -> None:
+    """Measures and saves."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=20_000)
+    options = parser.parse_args()
+    command.keep_freed_memory()
+    config = get_config("char_small")
+    with config.unlocked():
+        config.update({"model": {"hidden_size": 64}, "data": {"batch_size": 8, "window": 32}})
+        config.train.steps = options.steps
+    text, tokenizer = lm.load_text(config)
+    data = lm.make_windows(text.streams["train"], config)
+    setup = lm.set_up(config, tokenizer.vocab_size, data.windows_per_epoch)
+    step = tbptt.make_train_step(
+        setup.loss_fn, setup.optimizer, setup.schedule, setup.mesh, clip_norm=config.optimizer.clip_norm
+    )
+    validate = lm.evaluator(config, setup, text.streams["validation"])
+    where = tbptt.batch_sharding(setup.mesh)
+    sample = lm.shown_sample(config, setup.model, tokenizer, text.ends)
+    task = loop.Task(
+        step, lambda batch: jax.device_put(batch, where), lambda state: validate(state.params), lm.figures(config), sample
+    )
+    tenth = options.steps // 10
+    state, progress, megabytes = setup.state, loop.Progress(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(pathlib.Path(folder), keep=3)
+        with reporting.Reporter(pathlib.Path(folder), first_step=0, total_steps=options.steps) as reporter:
+            for end in range(tenth, options.steps + 1, tenth):
+                plan = loop.Plan(end, 200, 2 * tenth // 4, tenth // 4, config.train.max_skipped)
+                state, progress, _ = loop.fit(
+                    task, plan, state, data, progress=progress, reporter=reporter, checkpoints=checkpoints, meta={}
+                )
+                megabytes[end] = resident_megabytes()
+        checkpoints.close()
+    common.save(
+        "memory_flat",
+        {
+            "question": "resident memory over a long run, and how often the training step was compiled",
+            "megabytes_after_step": megabytes,
+            "growth_second_half_megabytes": max(list(megabytes.values())[5:]) - list(megabytes.values())[4],
+            "compilations_of_the_step": step._cache_size(),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

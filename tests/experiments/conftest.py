@@ -1,0 +1,27 @@
+"""One server of processes for all tests of experiments, and one finished run that they only read."""
+
+import lm_process
+import pytest
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """Starts processes of the experiment."""
+    server = lm_process.Server(tmp_path_factory.mktemp("processes"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory):
+    """A text file of 1,000 characters."""
+    return lm_process.write_text(tmp_path_factory.mktemp("text") / "small.txt")
+
+
+@pytest.fixture(scope="session")
+def finished(server, text, tmp_path_factory):
+    """The work folder of a run that was never stopped; not to be changed."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    run = server.run(f"--workdir={workdir}", *lm_process.small(text))
+    assert run.status == 0, run.err
+    return workdir

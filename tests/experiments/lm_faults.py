@@ -1,0 +1,69 @@
+"""What tests do to a process of the experiment before it runs: slow it down, stop it in a place, make it forget."""
+
+import resource
+import time
+
+import jax
+import numpy as np
+
+from seqjax.data.windows import Windows
+from seqjax.training import checkpoints, loop, losses
+
+
+def slow_steps(seconds: float) -> None:
+    """Each batch takes so long to come."""
+    following = Windows.__next__
+
+    def delayed(self):
+        time.sleep(seconds)
+        return following(self)
+
+    Windows.__next__ = delayed
+
+
+def slow_seal(seconds: float) -> None:
+    """Between the end of a save and its seal."""
+    _delay(checkpoints, "seal", seconds)
+
+
+def slow_delete(seconds: float) -> None:
+    """Between a seal's removal and its checkpoint's."""
+    _delay(checkpoints.shutil, "rmtree", seconds)
+
+
+def _delay(owner, name, seconds):
+    function = getattr(owner, name)
+
+    def delayed(*args, **kwargs):
+        time.sleep(seconds)
+        return function(*args, **kwargs)
+
+    setattr(owner, name, delayed)
+
+
+def forget(what: str) -> None:
+    """A part of the checkpoint is not restored: a part of the state is zero, or data or progress begin anew."""
+    if what == "data":
+        Windows.set_state = lambda self, state: None
+        return
+    load = checkpoints.Checkpoints._load
+
+    def partial(self, step, make_target):
+        restored = load(self, step, make_target)
+        if what == "progress":
+            return restored._replace(meta=restored.meta | {"progress": loop.Progress()._asdict()})
+        zeros = jax.tree.map(lambda x: jax.device_put(np.zeros_like(x), x.sharding), getattr(restored.state, what))
+        return restored._replace(state=restored.state._replace(**{what: zeros}))
+
+    checkpoints.Checkpoints._load = partial
+
+
+def nan_logits(_: bool) -> None:
+    """No loss of training or evaluation is finite."""
+    entropy = losses.token_cross_entropy
+    losses.token_cross_entropy = lambda logits, *rest: entropy(logits * np.float32("nan"), *rest)
+
+
+def file_limit(size: int) -> None:
+    """No file may grow above this many bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))

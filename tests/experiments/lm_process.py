@@ -1,0 +1,171 @@
+"""Starting, watching and comparing runs of experiments/language_model.py."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+HELLO = "--config=experiments/configs/language_model.py:hello"
+TIMINGS = ("tokens_per_second", "minutes")
+
+
+class Run:
+    """A process of the experiment, under way or ended."""
+
+    def __init__(self, server: "Server", pid: int, folder: pathlib.Path):
+        self.pid, self.status = pid, None
+        self._server, self._folder = server, folder
+
+    def poll(self) -> int | None:
+        if self.status is None:
+            self.status = self._server.ask({"poll": self.pid})
+        return self.status
+
+    def wait(self, seconds: float = 120.0) -> "Run":
+        """Waits for the end; a run that takes longer is killed, and the test fails."""
+        end = time.monotonic() + seconds
+        while self.poll() is None:
+            if time.monotonic() > end:
+                self.kill()
+                raise AssertionError(f"still running after {seconds} s\n{self.out}\n{self.err}")
+            time.sleep(0.01)
+        return self
+
+    def wait_for(self, condition, seconds: float = 120.0) -> None:
+        """Waits until condition() is true while the process runs; looks a thousand times a second."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if self.poll() is not None or time.monotonic() > end:
+                raise AssertionError(f"waited in vain; status {self.status}\n{self.out}\n{self.err}")
+            time.sleep(0.001)
+
+    def signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> "Run":
+        self.signal(signal.SIGKILL)
+        return self.wait()
+
+    @property
+    def out(self) -> str:
+        return (self._folder / "out").read_text(encoding="utf-8")
+
+    @property
+    def err(self) -> str:
+        return (self._folder / "err").read_text(encoding="utf-8")
+
+    def refused(self, *words: str, status: int = 1) -> None:
+        """Asserts one line on standard error that has all the words, and the exit status."""
+        assert self.wait().status == status, f"{self.status}\n{self.out}\n{self.err}"
+        assert self.err.startswith("error: ") and self.err.count("\n") == 1, self.err
+        for word in words:
+            assert word in self.err, f"{word!r} is not in {self.err}"
+
+
+class Server:
+    """lm_server.py at work."""
+
+    def __init__(self, folder: pathlib.Path):
+        self._folder, self._runs = folder, []
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        command = [sys.executable, str(pathlib.Path(__file__).with_name("lm_server.py"))]
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert self._process.stdout.readline() == "ready\n"
+
+    def ask(self, request: dict):
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def start(self, *argv: str, env: dict | None = None, **faults) -> Run:
+        """Starts a process; keyword arguments are functions of lm_faults and their argument."""
+        folder = self._folder / str(len(self._runs))
+        folder.mkdir()
+        (folder / "out").touch()
+        (folder / "err").touch()
+        request = {"argv": argv, "env": env or {}, "faults": list(faults.items())}
+        pid = self.ask(request | {"stdout": str(folder / "out"), "stderr": str(folder / "err")})
+        self._runs.append(Run(self, pid, folder))
+        return self._runs[-1]
+
+    def run(self, *argv: str, **options) -> Run:
+        """Starts a process and waits for its end."""
+        return self.start(*argv, **options).wait()
+
+    def close(self) -> None:
+        for run in self._runs:
+            run.kill()
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+def write_text(path: pathlib.Path, characters: int = 1000, seed: int = 0) -> pathlib.Path:
+    """A file of made-up words."""
+    words = ["apple", "pear", "salad", "the", "and", "with", "of", "bread", "is", "good", "sour", "soup"]
+    chooser, text = random.Random(seed), ""
+    while len(text) < characters:
+        text += chooser.choice(words) + chooser.choice([" ", " ", ", ", ".\n"])
+    path.write_text(text[:characters], encoding="utf-8")
+    return path
+
+
+def small(text: pathlib.Path, **changes) -> list[str]:
+    """Flags of a run of 60 steps, 2.6 passes over 1,000 characters, with dropout; names with __ for the dot."""
+    settings = {
+        "data.source": "file", "data.path": text, "data.batch_size": 4, "data.window": 10, "data.eval_batch_size": 4,
+        "data.eval_window": 10, "model.cell": "lstm", "model.hidden_size": 16, "model.embed_size": 8,
+        "model.dropout": 0.2, "ngram_order": 2, "train.steps": 60, "train.log_every": 5, "train.eval_every": 20,
+        "train.checkpoint_every": 7, "train.keep": 2, "sample.length": 10,
+    }  # fmt: skip
+    settings |= {name.replace("__", "."): value for name, value in changes.items()}
+    return [f"--config.{name}={value}" for name, value in settings.items()]
+
+
+def sealed(workdir: pathlib.Path) -> list[int]:
+    """The steps of the finished checkpoints."""
+    return sorted(int(seal.parent.name) for seal in workdir.glob("checkpoints/*/SEAL.json"))
+
+
+def final_state(workdir: pathlib.Path) -> dict[str, bytes]:
+    """The newest checkpoint, read with nothing of the project's: every array's bytes, the data's place, the progress."""
+    folder = workdir.absolute() / "checkpoints" / str(sealed(workdir)[-1])
+    with warnings.catch_warnings(), ocp.StandardCheckpointer() as reader:
+        warnings.simplefilter("ignore")  # no target is given
+        state = reader.restore(folder / "state")
+    found: dict[str, bytes] = {}
+
+    def collect(prefix, tree):
+        if isinstance(tree, dict):
+            items = tree.items()
+        elif isinstance(tree, (list, tuple)):
+            items = enumerate(tree)
+        else:
+            found[prefix] = b"none" if tree is None else np.asarray(tree).tobytes()
+            return
+        for name, part in items:
+            collect(f"{prefix}/{name}", part)
+
+    collect("state", state)
+    meta = json.loads((folder / "meta" / "metadata").read_text(encoding="utf-8"))
+    del meta["progress"]["seconds"]
+    found["meta"] = json.dumps(meta, sort_keys=True).encode()
+    return found
+
+
+def records(workdir: pathlib.Path) -> list[dict]:
+    """metrics.jsonl without what time decides."""
+    lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMINGS} for line in lines]

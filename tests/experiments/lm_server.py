@@ -1,0 +1,89 @@
+"""Forks processes of experiments/language_model.py from one that has imported the libraries: a start in a second, not six.
+
+Each is a process of its own, with its own JAX, standard streams, signals and exit status. Reads one JSON object a line:
+
+    {"argv": [...], "env": {...}, "stdout": path, "stderr": path, "faults": [[name, argument], ...]} -> pid
+    {"poll": pid} -> null while it runs, then its exit status (negative: the signal)
+"""
+
+import atexit
+import gc
+import json
+import os
+import runpy
+import signal
+import sys
+import threading
+import traceback
+
+
+def serve() -> None:
+    """Answers requests until standard input ends."""
+    print("ready", flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer = poll(request["poll"]) if "poll" in request else start(request)
+        print(json.dumps(answer), flush=True)
+
+
+def poll(pid: int) -> int | None:
+    done, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if done else None
+
+
+def start(request: dict) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.environ.update(request["env"])
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        import lm_faults
+
+        for name, argument in request["faults"]:
+            getattr(lm_faults, name)(argument)
+        sys.argv = ["experiments/language_model.py", *request["argv"]]
+        runpy.run_module("experiments.language_model", run_name="__main__", alter_sys=True)
+        leave(0)
+    except SystemExit as error:
+        leave(error.code)
+    except BaseException:
+        traceback.print_exc()
+        leave(99)
+
+
+def leave(status: int | None) -> None:
+    """Ends the process as Python does, threads and exit handlers included, but without freeing every module (a second)."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status or 0)
+
+
+def warm_up() -> None:
+    """Imports what the experiment imports, and starts no thread and no device."""
+    import absl.app  # noqa: F401
+    import matplotlib.backends.backend_agg  # noqa: F401
+    import matplotlib.figure  # noqa: F401
+    import orbax.checkpoint  # noqa: F401
+    import rich.progress  # noqa: F401
+    import tensorboardX  # noqa: F401
+
+    import experiments.configs.language_model  # noqa: F401
+    import seqjax.data
+    import seqjax.decoding
+    import seqjax.models
+    import seqjax.text
+    import seqjax.training.command
+    import seqjax.training.loop
+    import seqjax.training.tbptt  # noqa: F401
+
+
+if __name__ == "__main__":
+    warm_up()
+    gc.freeze()  # collections do not copy what parent and children share
+    serve()

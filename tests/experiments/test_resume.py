@@ -1,0 +1,82 @@
+"""A run stopped anywhere goes on by itself and ends as the run that was never stopped: real processes, real signals."""
+
+import random
+import shutil
+import signal
+import time
+
+import lm_process
+import pytest
+from lm_process import final_state, records, sealed, small
+
+
+@pytest.fixture(scope="module")
+def killed(server, text, tmp_path_factory):
+    """A work folder whose process was killed (SIGKILL) at a random moment after its first checkpoint."""
+    workdir = tmp_path_factory.mktemp("killed") / "run"
+    run = server.start(f"--workdir={workdir}", *small(text), slow_steps=0.02)
+    run.wait_for(lambda: sealed(workdir))
+    time.sleep(random.uniform(0, 0.5))
+    assert run.kill().status == -signal.SIGKILL
+    assert sealed(workdir)[-1] < 60
+    return workdir
+
+
+def test_killed_twice_at_random_moments_ends_the_same(server, text, finished, killed, tmp_path):
+    workdir = shutil.copytree(killed, tmp_path / "run")
+    before = sealed(workdir)[-1]
+    run = server.start(f"--workdir={workdir}", *small(text), slow_steps=0.02)
+    run.wait_for(lambda: sealed(workdir)[-1] > before)
+    time.sleep(random.uniform(0, 0.2))
+    run.kill()
+    assert before < sealed(workdir)[-1] < 60
+    run = server.run(f"--workdir={workdir}", *small(text))
+    assert run.status == 0, run.err
+    assert "going on from the checkpoint of step" in run.out
+    assert final_state(workdir) == final_state(finished)
+    assert records(workdir) == records(finished)
+
+
+@pytest.mark.parametrize("what", ["carry", "key", "data", "opt_state"])
+def test_what_a_checkpoint_must_hold(server, text, finished, killed, tmp_path, what):
+    """The negative controls: with one part left out of the restored checkpoint the end is another."""
+    workdir = shutil.copytree(killed, tmp_path / "run")
+    run = server.run(f"--workdir={workdir}", *small(text), forget=what)
+    assert run.status == 0, run.err
+    ours, theirs = final_state(workdir), final_state(finished)
+    changed = {name for name in ours if ours[name] != theirs[name]}
+    parameters = {name for name in ours if name.startswith("state/params")}
+    assert ours.keys() == theirs.keys() and parameters and parameters <= changed
+    assert records(workdir) != records(finished)
+
+
+def test_killed_while_saving_ends_the_same(server, text, finished, tmp_path):
+    """Killed in the middle of a save, between the save and its seal, and while an old checkpoint is deleted."""
+    workdir = tmp_path / "run"
+    folder = workdir / "checkpoints"
+
+    def unsealed():
+        return [p for p in folder.glob("*") if p.name.isdigit() and not (p / "SEAL.json").exists()]
+
+    run = server.start(f"--workdir={workdir}", *small(text), slow_steps=0.01)
+    run.wait_for(lambda: sealed(workdir))
+    run.wait_for(lambda: list(folder.glob("*.orbax-checkpoint-tmp/*")))
+    run.kill()
+    assert list(folder.glob("*.orbax-checkpoint-tmp")) or unsealed()  # the kill came in time
+
+    first = sealed(workdir)[-1]
+    run = server.start(f"--workdir={workdir}", *small(text), slow_steps=0.01, slow_seal=0.3)
+    run.wait_for(lambda: max(sealed(workdir)) > first and unsealed())
+    run.kill()
+    assert unsealed()
+
+    run = server.start(f"--workdir={workdir}", *small(text), slow_steps=0.01, slow_delete=0.3)
+    run.wait_for(lambda: "going on" in run.out and unsealed())
+    run.kill()
+    assert unsealed() and sealed(workdir)[-1] < 60
+
+    run = server.run(f"--workdir={workdir}", *small(text))
+    assert run.status == 0, run.err
+    assert final_state(workdir) == final_state(finished)
+    assert records(workdir) == records(finished)
+    assert not unsealed() and not list(folder.glob("*tmp*"))

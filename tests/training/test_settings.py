@@ -1,0 +1,242 @@
+"""Settings: the table of fields, its checks, and the language model's own table."""
+
+import json
+import math
+
+import ml_collections
+import pytest
+
+from experiments.configs.language_model import FIELDS, PRESETS, get_config
+from seqjax.errors import UserError
+from seqjax.training.optimizers import SCHEDULES
+from seqjax.training.settings import (
+    ANYTHING, Field, above, at_least, build, describe, differences, flatten, one_of, to_json, unknown_field, validate, within,
+)  # fmt: skip
+
+TABLE = {
+    "seed": Field(3, "Seed.", at_least(0)),
+    "note": Field("", "A note."),
+    "model.hidden_size": Field(16, "Hidden units.", at_least(1)),
+    "model.residual": Field(False, "Residual."),
+    "model.cell": Field("lstm", "Cell.", one_of("lstm", "gru")),
+    "optimizer.rate": Field(0.1, "Rate.", above(0)),
+    "optimizer.b1": Field(0.9, "Average.", within(0.0, 1.0)),
+}
+
+
+def _changed(**changes):
+    """The table's config with values put in past the checks of ConfigDict."""
+    nested = to_json(build(TABLE))
+    for name, value in changes.items():
+        *groups, last = name.split("__")
+        inner = nested
+        for group in groups:
+            inner = inner[group]
+        inner[last] = value
+    return nested
+
+
+# build, flatten, to_json
+
+
+def test_build_gives_defaults_and_changes():
+    config = build(TABLE, {"model.cell": "gru", "optimizer.rate": 0.25})
+    assert config.to_dict() == {
+        "seed": 3,
+        "note": "",
+        "model": {"hidden_size": 16, "residual": False, "cell": "gru"},
+        "optimizer": {"rate": 0.25, "b1": 0.9},
+    }
+    assert build(TABLE).to_dict() == build(TABLE, {}).to_dict() != config.to_dict()
+    assert TABLE["model.cell"].default == "lstm"
+
+
+def test_the_config_is_locked_but_its_fields_can_be_set():
+    config = build(TABLE)
+    with pytest.raises(AttributeError):
+        config.sed = 1
+    with pytest.raises(AttributeError):
+        config.model.hiden_size = 1
+    with pytest.raises(TypeError):
+        config.model.hidden_size = "large"
+    config.model.hidden_size = 99
+    assert config.model.hidden_size == 99 and build(TABLE).model.hidden_size == 16
+
+
+def test_build_refuses_an_unknown_name():
+    with pytest.raises(UserError, match="no config field config.model.hidden_sise; did you mean config.model.hidden_size?"):
+        build(TABLE, {"model.hidden_sise": 32})
+
+
+def test_flatten_gives_the_names_of_the_table():
+    config = build(TABLE)
+    want = {name: field.default for name, field in TABLE.items()}
+    assert flatten(config) == flatten(config.to_dict()) == want
+    assert list(flatten(config)) and set(flatten(config)) == set(TABLE)
+
+
+def test_json_round_trip_is_equal():
+    config = build(TABLE, {"optimizer.rate": 5 / 35, "note": 'a "quoted" ä\n'})
+    back = ml_collections.ConfigDict(json.loads(json.dumps(to_json(config))))
+    validate(back, TABLE)
+    assert back == ml_collections.ConfigDict(config.to_dict()) and differences(to_json(config), back) == []
+    assert flatten(back) == flatten(config) and type(to_json(config)["model"]) is dict
+
+
+# validate
+
+
+def test_a_good_config_passes():
+    validate(build(TABLE), TABLE)
+    validate(build(TABLE).to_dict(), TABLE)
+
+
+@pytest.mark.parametrize(
+    "changes, wanted",
+    [
+        ({"seed": True}, "config.seed=True must be of type int"),
+        ({"seed": 1.0}, "config.seed=1.0 must be of type int"),
+        ({"seed": "1"}, "config.seed='1' must be of type int"),
+        ({"seed": None}, "config.seed=None must be of type int"),
+        ({"note": 3}, "config.note=3 must be of type str: A note."),
+        ({"model__residual": 1}, "config.model.residual=1 must be of type bool"),
+        ({"model__residual": "False"}, "config.model.residual='False' must be of type bool"),
+        ({"optimizer__rate": True}, "config.optimizer.rate=True must be of type float"),
+        ({"optimizer__rate": "0.1"}, "config.optimizer.rate='0.1' must be of type float"),
+        ({"model__cell": ["lstm"]}, "must be of type str"),
+    ],
+)
+def test_a_wrong_type_is_refused(changes, wanted):
+    with pytest.raises(UserError) as raised:
+        validate(_changed(**changes), TABLE)
+    assert wanted in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_whole_number_is_a_float():
+    validate(_changed(optimizer__rate=2), TABLE)
+    with pytest.raises(UserError, match="config.optimizer.rate=0 is out of range: it must be greater than 0"):
+        validate(_changed(optimizer__rate=0), TABLE)
+
+
+@pytest.mark.parametrize(
+    "changes, wanted",
+    [
+        ({"seed": -1}, "config.seed=-1 is out of range: it must be at least 0"),
+        ({"model__hidden_size": 0}, "must be at least 1"),
+        ({"model__cell": "lst"}, "config.model.cell='lst' is out of range: it must be one of lstm, gru"),
+        ({"optimizer__b1": 1.0}, "must be at least 0.0 and below 1.0"),
+        ({"optimizer__b1": -0.1}, "must be at least 0.0 and below 1.0"),
+        *[({f"optimizer__{name}": bad}, f"config.optimizer.{name}={bad!r} is out of range")
+          for name in ("rate", "b1") for bad in (math.nan, math.inf, -math.inf)],
+    ],
+)  # fmt: skip
+def test_out_of_range_is_refused(changes, wanted):
+    with pytest.raises(UserError) as raised:
+        validate(_changed(**changes), TABLE)
+    assert wanted in str(raised.value)
+
+
+def test_borders_of_the_checks():
+    assert [at_least(2).holds(v) for v in (1, 2, 3, 10**400, math.inf, math.nan)] == [False, True, True, True, False, False]
+    assert [above(2).holds(v) for v in (2, 2.0001, math.inf, math.nan)] == [False, True, False, False]
+    assert [within(1, 2).holds(v) for v in (0.999, 1, 1.999, 2, math.nan)] == [False, True, True, False, False]
+    assert [one_of("a", "b").holds(v) for v in ("a", "b", "", "ab")] == [True, True, False, False]
+    assert all(ANYTHING.holds(v) for v in (0, "", math.nan))
+
+
+def test_missing_and_unknown_fields_are_named():
+    config = _changed()
+    del config["model"]["cell"]
+    with pytest.raises(UserError, match="the config lacks the field model.cell: Cell."):
+        validate(config, TABLE)
+    with pytest.raises(UserError, match="no config field config.model.cel; did you mean config.model.cell?"):
+        validate(_changed(model__cel="gru"), TABLE)
+    with pytest.raises(UserError, match="no config field config.model;"):
+        validate(_changed(model=3), TABLE)
+    # Of several, always the same one.
+    with pytest.raises(UserError, match="config.a;"):
+        validate(_changed(c=1, b=1, a=1), TABLE)
+
+
+@pytest.mark.parametrize(
+    "name, near",
+    [
+        ("model.hiden_size", "model.hidden_size"),
+        ("hidden_size", "model.hidden_size"),
+        ("model.rate", "optimizer.rate"),  # the wrong group
+        ("residual", "model.residual"),
+        ("sed", "seed"),
+        ("b1", "optimizer.b1"),
+    ],
+)
+def test_the_nearest_name(name, near):
+    assert unknown_field(name, TABLE) == f"there is no config field config.{name}; did you mean config.{near}?"
+
+
+def test_the_nearest_of_several_namesakes():
+    assert "config.optimizer.name?" in unknown_field("optim.name", FIELDS)
+    assert "config.optimizer.learning_rate?" in unknown_field("train.learning_rate", FIELDS)
+    assert "config.model.hidden_size?" in unknown_field("hidden", FIELDS)
+
+
+def test_no_name_is_near():
+    assert unknown_field("zzz", TABLE) == "there is no config field config.zzz; --help lists all fields"
+
+
+# describe, differences
+
+
+def test_describe_lists_every_field():
+    lines = describe(TABLE).split("\n")
+    assert len(lines) == 2 * len(TABLE)
+    for name, field in TABLE.items():
+        at = lines.index(f"  --config.{name}={field.default}")
+        assert lines[at + 1].strip().startswith(field.text)
+    assert "      Cell. (one of lstm, gru)" in lines and "      A note." in lines
+
+
+def test_differences_name_both_values():
+    old, new = _changed(seed=4, model__cell="gru"), _changed(optimizer__rate=0.5)
+    assert differences(old, new) == [
+        "model.cell: gru there, lstm here",
+        "optimizer.rate: 0.1 there, 0.5 here",
+        "seed: 4 there, 3 here",
+    ]
+    assert differences(old, old) == [] and len(differences(new, old)) == 3
+    del old["seed"]
+    assert "seed: nothing there, 3 here" in differences(old, new)
+    assert "seed: 3 there, nothing here" in differences(new, old)
+
+
+# The language model's own table.
+
+
+def test_every_field_is_explained_in_one_line_and_its_default_passes():
+    for name, field in FIELDS.items():
+        assert field.text.endswith(".") and "\n" not in field.text and 5 < len(field.text) < 120, name
+        assert field.text[0].isupper() or field.text.split(":")[0] in SCHEDULES, name
+        assert type(field.default) in (int, float, str, bool), name
+        assert field.check.holds(field.default), name
+    validate(build(FIELDS), FIELDS)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_valid_and_survive_json(preset):
+    config = get_config(preset)
+    validate(config, FIELDS)
+    back = ml_collections.ConfigDict(json.loads(json.dumps(to_json(config))))
+    validate(back, FIELDS)
+    assert flatten(back) == flatten(config)
+    for name, value in PRESETS[preset].items():
+        assert flatten(config)[name] == value and type(value) is type(FIELDS[name].default)
+
+
+def test_presets_give_their_length_in_one_way():
+    for preset in PRESETS:
+        train = get_config(preset).train
+        assert bool(train.steps) != bool(train.epochs), preset
+
+
+def test_an_unknown_preset_is_refused():
+    with pytest.raises(ValueError, match="there is no preset 'tiny'; choose one of hello, char_small"):
+        get_config("tiny")

@@ -1,0 +1,325 @@
+"""One training step: against an update by hand, skipped steps, donation, the learning rate, noise, several devices."""
+
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from training import tiny
+
+from seqjax.training import tbptt
+from seqjax.training.losses import Sums
+from seqjax.training.optimizers import make_optimizer, make_schedule
+
+ONE = jax.devices()[:1]
+B, T = 3, 4
+KEY = jax.random.key(7)
+
+
+
+def _start(model, optimizer):
+    """The first state of a language model with plain random parameters."""
+    params, carry = tiny.init(model, B)
+    return tbptt.init_state(params, optimizer, carry, KEY, tbptt.make_mesh(B, ONE))
+
+
+# Against an update by hand.
+
+
+def _hand_update(model, optimizer):
+    """One step written out: mean of -log p over the real tokens, its gradient, the optimiser, plain addition."""
+
+    @jax.jit
+    def update(params, opt_state, carry, batch, rng):
+        def mean_loss(params):
+            variables = {"params": params}
+            last, logits = model.apply(variables, batch.inputs, carry, resets=batch.resets, train=True, rngs={"dropout": rng})
+            log_p = logits - jax.scipy.special.logsumexp(logits, axis=-1, keepdims=True)
+            picked = (log_p * jax.nn.one_hot(batch.targets, tiny.V)).sum(-1)
+            return -(picked * batch.mask).sum() / batch.mask.sum(), last
+
+        (loss, carry_after), grads = jax.value_and_grad(mean_loss, has_aux=True)(params)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, carry_after, loss, optax.tree.norm(grads)
+
+    return update
+
+
+def test_steps_are_those_of_an_update_by_hand():
+    model = tiny.language_model(dropout=0.3)
+    params, carry = tiny.init(model, B)
+    schedule = make_schedule("cosine", 0.05, steps=6, warmup_steps=2)
+    optimizer = make_optimizer("adamw", schedule, clip_norm=0.6, weight_decay=0.1)
+    mesh = tbptt.make_mesh(B, ONE)
+    step = tbptt.make_train_step(tiny.loss_of(model), optimizer, schedule, mesh, clip_norm=0.6)
+    state = tbptt.init_state(params, optimizer, carry, KEY, mesh)
+    hand, by_hand = (params, optimizer.init(params), carry), _hand_update(model, optimizer)
+    batches = tiny.windows(tiny.stream(40), B, T)
+    assert not batches[-1].mask.all()
+    clipped = set()
+    for number, batch in enumerate(batches):
+        state, metrics = step(state, batch)
+        *hand, loss, norm = by_hand(*hand, batch, jax.random.fold_in(KEY, number))
+        tiny.assert_close((state.params, state.opt_state, state.carry), tuple(hand), 2e-4, 2e-6)
+        assert float(metrics.tokens) == batch.mask.sum()
+        np.testing.assert_allclose(metrics.loss, loss * batch.mask.sum(), rtol=1e-5)
+        np.testing.assert_allclose(metrics.grad_norm, norm, rtol=1e-4)  # before clipping
+        assert bool(metrics.clipped) == (float(norm) > 0.6)
+        np.testing.assert_allclose(metrics.learning_rate, schedule(number), rtol=1e-6)
+        clipped.add(bool(metrics.clipped))
+    assert clipped == {True, False} and int(state.step) == len(batches) and int(state.skipped) == 0
+    assert step._cache_size() == 1
+
+
+def test_what_stands_under_the_mask_has_no_influence():
+    model = tiny.language_model()
+    mesh = tbptt.make_mesh(B, ONE)
+    optimizer, schedule = optax.sgd(0.5), optax.constant_schedule(0.5)
+    step = tbptt.make_train_step(tiny.loss_of(model), optimizer, schedule, mesh, clip_norm=1.0)
+    batch = tiny.windows(tiny.stream(40), B, T)[-1]
+    following = tiny.windows(tiny.stream(40, seed=1), B, T)[0]  # each row begins anew, as at an epoch's start
+    rng = np.random.default_rng(3)
+
+    def run(inputs, targets):
+        state = _start(model, optimizer)
+        real = batch._replace(
+            inputs=np.where(batch.mask, batch.inputs, inputs).astype(np.int32),
+            targets=np.where(batch.mask, batch.targets, targets).astype(np.int32),
+        )
+        state, first = step(state, real)
+        state, second = step(state, following)
+        return state.params, first, second, state.carry
+
+    padded = run(tiny.PAD, tiny.PAD)
+    assert 0 < batch.mask.sum() < batch.mask.size and float(padded[1].tokens) == batch.mask.sum()
+    tiny.assert_equal(padded, run(rng.integers(0, tiny.V, (B, T)), rng.integers(0, tiny.V, (B, T))))
+    tiny.assert_equal(padded, run(tiny.PAD, rng.choice([-1, tiny.V, 10**6], (B, T))))  # no ids at all: log p is NaN
+
+
+# The mechanics, on a loss linear in the parameters: the gradient is the mean of the batch's rows.
+
+ROWS = np.random.default_rng(0).normal(size=(6, B, 4)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """(step, start): sgd, whose rate changes at every update, and a fresh state from parameters of zero."""
+    schedule = make_schedule("cosine", 1.0, steps=50)
+    optimizer = make_optimizer("sgd", schedule, clip_norm=0.4)
+    mesh = tbptt.make_mesh(B, ONE)
+    step = tbptt.make_train_step(tiny.linear_loss, optimizer, schedule, mesh, clip_norm=0.4)
+    return step, lambda: tbptt.init_state(jnp.zeros(4), optimizer, jnp.zeros(B), KEY, mesh), schedule
+
+
+def test_the_norm_is_before_clipping_and_the_update_after_it(linear):
+    step, start, _ = linear
+    for rows, clipped in ((ROWS[0], 1.0), (0.1 * ROWS[0], 0.0)):
+        state, metrics = step(start(), rows)
+        gradient = rows.mean(0)
+        norm = np.linalg.norm(gradient)
+        assert float(metrics.clipped) == clipped == float(norm > 0.4)
+        np.testing.assert_allclose(metrics.grad_norm, norm, rtol=1e-6)
+        np.testing.assert_allclose(state.params, -gradient * min(1, 0.4 / norm), rtol=1e-5)
+
+
+def test_buffers_are_donated(linear):
+    step, start, _ = linear
+    state = start()
+    after, _ = step(state, ROWS[0])
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    with pytest.raises(RuntimeError, match="deleted"):
+        np.asarray(state.params)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(after))
+
+
+def test_what_init_state_was_given_is_not_donated():
+    params, carry, mesh = jnp.arange(4.0), jnp.zeros(B), tbptt.make_mesh(B, ONE)
+    optimizer = optax.sgd(1.0)
+    step = tbptt.make_train_step(tiny.linear_loss, optimizer, optax.constant_schedule(1.0), mesh, clip_norm=1.0)
+    step(tbptt.init_state(params, optimizer, carry, KEY, mesh), ROWS[0])
+    np.testing.assert_array_equal(params, np.arange(4.0))
+    np.testing.assert_array_equal(carry, np.zeros(B))
+    assert jax.random.key_data(KEY).shape == (2,)
+
+
+def test_one_compilation_also_after_the_host_changed_the_rate(linear):
+    step, start, _ = linear
+    state = start()
+    for rows in ROWS[:3]:
+        state, _ = step(state, jax.device_put(rows, tbptt.batch_sharding(tbptt.make_mesh(B, ONE))))
+        state = _scaled(state, 0.5)
+    assert float(state.lr_scale) == 0.125 and step._cache_size() <= 2  # batches from the host, and batches on the device
+
+
+def _scaled(state, factor):
+    """As the loop does when validation stalls."""
+    scale = jnp.float32(state.lr_scale * factor)
+    return state._replace(lr_scale=jax.device_put(scale, state.lr_scale.sharding))
+
+
+def test_lr_scale_scales_the_update_exactly(linear):
+    step, start, schedule = linear
+    whole, metrics = step(start(), ROWS[0])
+    for factor in (0.5, 0.125, 0.0):
+        part, scaled = step(_scaled(start(), factor), ROWS[0])
+        np.testing.assert_array_equal(part.params, factor * np.asarray(whole.params))
+        assert float(scaled.learning_rate) == factor * float(metrics.learning_rate) == factor * float(schedule(0))
+
+
+def test_the_reported_rate_is_the_one_applied(linear):
+    step, start, schedule = linear
+    state = _scaled(start(), 0.3)
+    for number, rows in enumerate(ROWS):
+        before = np.array(state.params)
+        state, metrics = step(state, rows)
+        direction = rows.mean(0) * min(1, 0.4 / np.linalg.norm(rows.mean(0)))
+        applied = (before - np.asarray(state.params)) @ direction / (direction @ direction)
+        assert applied == pytest.approx(float(metrics.learning_rate), rel=1e-4)
+        assert float(metrics.learning_rate) == pytest.approx(0.3 * float(schedule(number)), rel=1e-6)
+
+
+def test_noise_is_new_each_step_and_the_same_for_the_same_step(linear):
+    step, start, _ = linear
+    state, sums = start(), [np.zeros(B)]
+    for number, rows in enumerate(ROWS):
+        state, _ = step(state, rows)
+        sums.append(np.array(state.carry))
+        want = jax.random.uniform(jax.random.fold_in(KEY, number), (B,))
+        np.testing.assert_allclose(sums[-1] - sums[-2], want, rtol=1e-4, atol=1e-6)
+    assert len({tuple(noise) for noise in np.diff(sums, axis=0)}) == len(ROWS)
+    again = start()
+    for rows in ROWS:
+        again, _ = step(again, rows)
+    tiny.assert_equal(again, state)
+    later, _ = step(start()._replace(step=jax.device_put(jnp.int32(3), state.step.sharding)), ROWS[0])
+    np.testing.assert_allclose(later.carry, sums[4] - sums[3], rtol=1e-4, atol=1e-6)
+
+
+# Steps that are not finite.
+
+
+class Poisoned(NamedTuple):
+    """A batch with what shall go wrong, in each row: 0 nothing, else an index of KINDS."""
+
+    batch: Any
+    kind: np.ndarray
+
+
+KINDS = ("nothing", "loss is nan", "loss is inf", "gradient is inf", "gradient is nan", "norm overflows")
+
+
+def _poisoned_loss(model):
+    loss_fn = tiny.loss_of(model)
+
+    def poisoned(params, carry, batch, rng):
+        kind = batch.kind[0]
+        carry, sums = loss_fn(params, carry, batch.batch, None)
+        p = params["softmax"]["bias"][0]
+        zero = p - jax.lax.stop_gradient(p)  # always 0, with a gradient of 1
+        harm = jnp.where(kind == 1, jnp.nan, 0.0) + jnp.where(kind == 2, -jnp.inf, 0.0)
+        harm += jnp.sqrt(jnp.where(kind == 3, zero, 1.0)) - jnp.where(kind == 3, 0.0, 1.0)
+        harm += jnp.where(kind == 4, 0.0, 1.0) * jnp.sqrt(jnp.where(kind == 4, zero * zero, 1.0)) - jnp.where(kind == 4, 0.0, 1.0)
+        harm += jnp.where(kind == 5, 1e30, 0.0) * zero
+        return carry, Sums(sums.loss + harm, sums.tokens)
+
+    return poisoned
+
+
+@pytest.fixture(scope="module")
+def poisonous():
+    model, mesh = tiny.language_model(), tbptt.make_mesh(B, ONE)
+    schedule = make_schedule("cosine", 0.1, steps=9, warmup_steps=3)
+    optimizer = make_optimizer("adam", schedule, clip_norm=1.0)
+    step = tbptt.make_train_step(_poisoned_loss(model), optimizer, schedule, mesh, clip_norm=1.0)
+    batches = tiny.windows(tiny.stream(60), B, T)[:4]
+
+    def run(kinds):
+        state, told, states = _start(model, optimizer), [], []
+        good = iter(batches)
+        for kind in kinds:
+            batch = batches[0] if kind else next(good)
+            state, metrics = step(state, Poisoned(batch, np.full(B, kind)))
+            told.append(metrics)
+            states.append(tiny.as_numpy(state))
+        return states, told
+
+    return run, schedule, run([0, 0, 0, 0])
+
+
+@pytest.mark.parametrize("kind", range(1, len(KINDS)), ids=KINDS[1:])
+def test_a_step_that_is_not_finite_changes_nothing(poisonous, kind):
+    run, schedule, (clean, clean_told) = poisonous
+    kinds = [0, 0, kind, kind, 0, kind, 0]
+    states, told = run(kinds)
+    assert np.isfinite(told[2].loss) == (kind >= 3) and not (np.isfinite(told[2].loss) and np.isfinite(told[2].grad_norm))
+    good = 0
+    for number, (state, metrics) in enumerate(zip(states, told)):
+        good += kinds[number] == 0
+        same = clean[good - 1]
+        tiny.assert_equal(state[1:4], same[1:4])  # params, opt_state, carry: bit for bit as if it had not been
+        if kinds[number]:
+            tiny.assert_equal(state[1:4], states[number - 1][1:4])
+        assert int(state.step) == number + 1
+        assert int(state.skipped) == int(metrics.skipped) == number + 1 - good
+        before = good - (kinds[number] == 0)
+        assert float(metrics.learning_rate) == pytest.approx(float(schedule(before)), rel=1e-6)
+    assert [int(s.skipped_in_row) for s in states] == [int(m.skipped_in_row) for m in told] == [0, 0, 1, 2, 0, 1, 0]
+    counts = [int(leaf) for leaf in jax.tree.leaves(states[-1].opt_state) if leaf.dtype == np.int32]
+    assert counts and set(counts) == {4}  # the optimiser's own count of updates
+    assert float(told[-1].loss) == float(clean_told[-1].loss)
+
+
+# Several devices.
+
+ON_DEVICES = """
+import jax, numpy as np
+jax.config.update("jax_numpy_rank_promotion", "raise")
+from training import tiny
+from seqjax.training import tbptt
+from seqjax.training.optimizers import make_optimizer, make_schedule
+
+assert len(jax.devices()) == 4
+model, B = tiny.language_model(dropout=0.3), 8
+schedule = make_schedule("constant", 0.05, steps=9)
+optimizer = make_optimizer("adam", schedule, clip_norm=0.5)
+batches = tiny.windows(tiny.stream(90), B, 4)
+assert len(batches) == 3 and not batches[-1].mask.all()
+
+def run(devices):
+    mesh = tbptt.make_mesh(B, devices)
+    params, carry = tiny.init(model, B)
+    state = tbptt.init_state(params, optimizer, carry, jax.random.key(7), mesh)
+    step = tbptt.make_train_step(tiny.loss_of(model), optimizer, schedule, mesh, clip_norm=0.5)
+    told = []
+    for batch in batches:
+        state, metrics = step(state, jax.device_put(batch, tbptt.batch_sharding(mesh)))
+        told.append(metrics)
+    assert step._cache_size() == 1
+    for leaf in jax.tree.leaves(state.carry):
+        assert leaf.addressable_shards[0].data.shape[0] == B // len(devices), leaf.sharding
+    for leaf in jax.tree.leaves((state.params, state.opt_state)):
+        assert leaf.sharding.is_fully_replicated and len(leaf.addressable_shards) == len(devices)
+    nats = tbptt.make_evaluate(tiny.loss_of(model), mesh)(state.params, model.initial_carry(params, B), batches)
+    return jax.device_get((told, state.params, state.carry, nats))
+
+one, four = run(jax.devices()[:1]), run(jax.devices())
+tiny.assert_close(one, four, 1e-3, 2e-5)
+print("equal", one[-1], four[-1])
+"""
+
+
+def test_four_devices_do_what_one_does():
+    tests = pathlib.Path(__file__).resolve().parents[1]
+    flags = "--xla_force_host_platform_device_count=4"
+    path = os.pathsep.join([str(tests.parent), str(tests)])
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", ON_DEVICES], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0 and done.stdout.startswith("equal"), done.stdout + done.stderr
