@@ -33,7 +33,8 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments.configs.language_model import FIELDS
 from seqjax.data import TokenStream, Windows, encode_documents, load_corpus
-from seqjax.decoding import sampling, scoring
+from seqjax.decoding import scoring
+from seqjax.decoding.text import TextSampler, check_known, score_texts
 from seqjax.errors import UserError
 from seqjax.models import LanguageModel, make_stack
 from seqjax.text import BOS, EOS, PAD, UNK, CharTokenizer, NGramModel, WordTokenizer, tokenizer_from_dict
@@ -76,18 +77,11 @@ def main() -> int:
     config = stored_config(folder)
     if MODE.value == "evaluate":
         return evaluate(folder, config)
-    model, tokenizer, params, ends, step = load_model(folder, config)
+    model, tokenizer, params, meta, step = load_model(folder, config)
+    ends = meta["ends"]
     print(f"checkpoint of step {step}")
-    if MODE.value == "sample":
-        if not 0 < TOP_P.value:
-            raise UserError("--top_p=0 keeps nothing; give a value above 0, 1 keeps all")
-        drawing = Drawing(model, tokenizer, config, ends)
-        options = {"temperature": TEMPERATURE.value, "top_k": TOP_K.value, "top_p": TOP_P.value}
-        texts = drawing(params, jax.random.key(SEED.value), PROMPT.value, NUM_SAMPLES.value, LENGTH.value, **options)
-        for number, text in enumerate(texts, 1):
-            print(f"--- sample {number}\n{text}")
-    else:
-        score(model, tokenizer, config, params, ends)
+    act = draw_samples if MODE.value == "sample" else score
+    act(model, tokenizer, config, params, ends)
     return 0
 
 
@@ -244,8 +238,9 @@ def run_training(folder, config, text, tokenizer, data, setup, baselines) -> int
     meta = {"config": settings.to_json(config), "tokenizer": tokenizer.to_dict(), "ends": text.ends, "text": text.fingerprint}
 
     def same_run(saved):
-        if saved["text"] != text.fingerprint or saved["tokenizer"] != meta["tokenizer"]:
-            raise UserError(f"the text {text.name} is not the one that the run in {folder} began with; restore it, or use another --workdir")
+        check_text(folder, text, saved)
+        if saved["tokenizer"] != meta["tokenizer"]:
+            raise UserError(f"the run in {folder} has another tokenizer, of another version of seqjax; use another --workdir")
 
     restored = loop.restore(checkpoints, setup.state, data, same_run)
     state, progress, first = restored or (setup.state, loop.Progress(), 0)
@@ -280,6 +275,12 @@ def run_training(folder, config, text, tokenizer, data, setup, baselines) -> int
     return 128 + outcome.signal
 
 
+def check_text(folder: pathlib.Path, text: Text, saved: dict[str, Any]) -> None:
+    """Refuses a text that is not the one a checkpoint was trained on."""
+    if saved["text"] != text.fingerprint:
+        raise UserError(f"the text {text.name} is not the one that the run in {folder} began with; restore it, or use another --workdir")
+
+
 def describe(config, text, tokenizer, setup, data) -> None:
     """Prints what is about to be trained on what."""
     print(f"text: {text.name}; " + ", ".join(f"{part} {len(s.tokens):,} tokens" for part, s in text.streams.items()))
@@ -304,7 +305,7 @@ def stored_config(folder: pathlib.Path) -> ConfigDict:
 
 
 def load_model(folder: pathlib.Path, config: ConfigDict):
-    """Reads a trained model: (model, tokenizer, params, ends, step)."""
+    """Reads a trained model: (model, tokenizer, params, meta, step)."""
     made = {}
 
     def target(meta):
@@ -317,13 +318,14 @@ def load_model(folder: pathlib.Path, config: ConfigDict):
     checkpoints.close()
     if restored is None:
         raise UserError(f"the run in {folder} has no checkpoint yet; train it first")
-    return made["setup"].model, made["tokenizer"], restored.state.params, made["meta"]["ends"], restored.step
+    return made["setup"].model, made["tokenizer"], restored.state.params, made["meta"], restored.step
 
 
 def evaluate(folder: pathlib.Path, config: ConfigDict) -> int:
     """Prints the loss on a whole split, beside the n-gram baseline on the same tokens."""
-    _, tokenizer, params, _, step = load_model(folder, config)
+    _, tokenizer, params, meta, step = load_model(folder, config)
     text, _ = load_text(config, tokenizer)
+    check_text(folder, text, meta)
     if SPLIT.value not in text.streams:
         raise UserError(f"{text.name} has no {SPLIT.value} part; it has {', '.join(text.streams)}")
     stream = text.streams[SPLIT.value]
@@ -342,71 +344,29 @@ def evaluate(folder: pathlib.Path, config: ConfigDict) -> int:
 # Samples and scores.
 
 
-def start_token(config: ConfigDict, tokenizer, ends: bool) -> int:
-    """What stands before a text's first token: <bos> where documents begin anew, else the line break that stood there."""
-    if ends and config.data.reset:
-        return BOS
-    if ends:
-        return EOS
-    return int(tokenizer.encode("\n")[0]) if "\n" in tokenizer else BOS
-
-
-def check_known(tokenizer, text: str, flag: str) -> None:
-    """Refuses characters that the model has never seen; unknown words are read as <unk>, and this is said."""
-    unknown = tokenizer.unknown(text)
-    if unknown and isinstance(tokenizer, CharTokenizer):
-        raise UserError(f"{flag} has characters outside the vocabulary: {' '.join(map(repr, unknown))}; leave them out")
-    if unknown:
-        print(f"{flag}: not in the vocabulary and read as <unk>: {' '.join(unknown)}")
-
-
-class Drawing:
-    """Draws texts from a language model; compiled once for each length."""
-
-    def __init__(self, model: LanguageModel, tokenizer, config: ConfigDict, ends: bool):
-        self._model, self._tokenizer = model, tokenizer
-        self._start = start_token(config, tokenizer, ends)
-        self._lines = ends and not config.data.reset  # <eos> is an ordinary token, a line's end
-        self._eos = EOS if ends and not self._lines else None
-        self._banned = (PAD, UNK, BOS) if ends else (PAD, UNK, BOS, EOS)
-        self._read = jax.jit(lambda params, tokens, carry: model.apply({"params": params}, tokens, carry)[0])
-
-    def _step(self, carry, tokens):
-        params, carry = carry
-        carry, logits = self._model.apply({"params": params}, tokens[:, None], carry)
-        return (params, carry), logits[:, 0]
-
-    def __call__(self, params, key, prompt: str, number: int, length: int, **options) -> list[str]:
-        """`number` texts that begin with the prompt."""
-        check_known(self._tokenizer, prompt, "the prompt")
-        tokens = np.concatenate([[self._start], self._tokenizer.encode(prompt)]).astype(np.int32)
-        carry = self._model.initial_carry(params, number)
-        if len(tokens) > 1:
-            carry = self._read(params, jnp.tile(tokens[:-1], (number, 1)), carry)
-        first = jnp.full((number,), tokens[-1])
-        samples = sampling.sample(
-            self._step, (params, carry), first, key, length=length, banned=self._banned, eos_id=self._eos, pad_id=PAD, **options
-        )
-        rows = [np.concatenate([tokens[1:], row[:n]]) for row, n in zip(np.asarray(samples.tokens), np.asarray(samples.lengths))]
-        return [self._show(row) for row in rows]
-
-    def _show(self, row) -> str:
-        if not self._lines:
-            return self._tokenizer.decode(row)
-        return "\n".join(self._tokenizer.decode(line) for line in np.split(row, np.flatnonzero(row == EOS)))
+def draw_samples(model, tokenizer, config: ConfigDict, params, ends: bool) -> None:
+    """Prints --num_samples texts that begin with --prompt."""
+    if not TOP_P.value > 0:
+        raise UserError("--top_p=0 keeps nothing; give a value above 0, 1 keeps all")
+    _say(check_known(tokenizer, PROMPT.value, "the prompt"))
+    sampler = TextSampler(model, tokenizer, ends=ends, reset=config.data.reset)
+    options = {"temperature": TEMPERATURE.value, "top_k": TOP_K.value, "top_p": TOP_P.value}
+    key, number, length = jax.random.key(SEED.value), NUM_SAMPLES.value, LENGTH.value
+    for place, text in enumerate(sampler(params, key, PROMPT.value, number=number, length=length, **options), 1):
+        print(f"--- sample {place}\n{text}")
 
 
 def shown_sample(config: ConfigDict, model, tokenizer, ends: bool):
     """The sample that the loop shows at evaluations, seeded by the step."""
-    if not config.sample.length:
+    s = config.sample
+    if not s.length:
         return None
-    check_known(tokenizer, config.sample.prompt, "config.sample.prompt")
-    drawing, length = Drawing(model, tokenizer, config, ends), config.sample.length
-    options = {"temperature": config.sample.temperature}
+    _say(check_known(tokenizer, s.prompt, "config.sample.prompt"))
+    sampler = TextSampler(model, tokenizer, ends=ends, reset=config.data.reset)
 
     def sample(state: tbptt.TrainState) -> str:
         key = jax.random.fold_in(jax.random.key(config.seed), int(state.step))
-        return drawing(state.params, key, config.sample.prompt, 1, length, **options)[0]
+        return sampler(state.params, key, s.prompt, length=s.length, temperature=s.temperature)[0]
 
     return sample
 
@@ -416,19 +376,16 @@ def score(model, tokenizer, config: ConfigDict, params, ends: bool) -> None:
     if not TEXT.value:
         raise UserError('--mode=score needs a text: --text="..." once for each')
     for text in TEXT.value:
-        check_known(tokenizer, text, f"--text={text!r}")
-    end = [EOS] if ends else []
-    rows = [np.concatenate([tokenizer.encode(text), end]).astype(np.int32) for text in TEXT.value]
-    if not all(map(len, rows)):
-        raise UserError("--text is empty; give some text to score")
-    longest = max(map(len, rows))
-    targets = np.stack([np.pad(row, (0, longest - len(row)), constant_values=PAD) for row in rows])
-    inputs = np.concatenate([np.full((len(rows), 1), start_token(config, tokenizer, ends)), targets[:, :-1]], axis=1)
-    mask = np.arange(longest) < np.array([len(row) for row in rows])[:, None]
-    scores = scoring.score(lambda x, _: model.apply({"params": params}, x)[1], jnp.asarray(inputs), targets, mask)
+        _say(check_known(tokenizer, text, f"--text={text!r}"))
+    scores = score_texts(model, params, tokenizer, TEXT.value, ends=ends, reset=config.data.reset)
     print("rank  log-probability  perplexity  text")
     for place, i in enumerate(scoring.rank(scores), 1):
         print(f"{place:>4}  {scores.log_prob[i]:>15.3f}  {scores.perplexity[i]:>10.3f}  {TEXT.value[i]}")
+
+
+def _say(line: str) -> None:
+    if line:
+        print(line)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The command line that all experiments share: flags, one clear line for whatever is wrong, an exit status."""
 
 import ctypes
+import logging
 import os
 import pathlib
 import re
@@ -9,7 +10,7 @@ import traceback
 from collections.abc import Callable, Mapping
 
 import jax
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 from seqjax.errors import UserError
@@ -60,8 +61,6 @@ def run(main: Callable[[], int | None]) -> None:
             sys.exit(main() or 0)
         except UserError as error:
             fail(str(error), 1)
-        except KeyboardInterrupt:
-            fail("interrupted; what was saved before is untouched, and the same command goes on from there", 130)
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise
@@ -69,9 +68,9 @@ def run(main: Callable[[], int | None]) -> None:
         except KeyboardInterrupt:
             fail("interrupted; the same command goes on from the newest checkpoint", 130)
 
-    # Errors come as exceptions; Orbax's background threads log each of theirs with several tracebacks besides.
-    logging.set_verbosity(logging.ERROR if os.environ.get("SEQJAX_TRACEBACK") else logging.FATAL)
-    logging.set_stderrthreshold("error")
+    if not os.environ.get("SEQJAX_TRACEBACK"):
+        # Errors come as exceptions; the background threads of a save log each of theirs with tracebacks besides.
+        logging.disable(logging.ERROR)
     app.run(call, flags_parser=parse)
 
 

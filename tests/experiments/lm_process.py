@@ -126,9 +126,10 @@ def small(text: pathlib.Path, **changes) -> list[str]:
     """Flags of a run of 60 steps, 2.6 passes over 1,000 characters, with dropout; names with __ for the dot."""
     settings = {
         "data.source": "file", "data.path": text, "data.batch_size": 4, "data.window": 10, "data.eval_batch_size": 4,
-        "data.eval_window": 10, "model.cell": "lstm", "model.hidden_size": 16, "model.embed_size": 8,
-        "model.dropout": 0.2, "ngram_order": 2, "train.steps": 60, "train.log_every": 5, "train.eval_every": 20,
-        "train.checkpoint_every": 7, "train.keep": 2, "sample.length": 10,
+        "data.eval_window": 10, "model.cell": "lstm", "model.num_layers": 1, "model.hidden_size": 16,
+        "model.embed_size": 8, "model.dropout": 0.2, "optimizer.name": "adam", "optimizer.learning_rate": 0.01,
+        "schedule.name": "cosine", "schedule.warmup_steps": 0, "ngram_order": 2, "train.steps": 60,
+        "train.log_every": 5, "train.eval_every": 20, "train.checkpoint_every": 7, "train.keep": 2, "sample.length": 10,
     }  # fmt: skip
     settings |= {name.replace("__", "."): value for name, value in changes.items()}
     return [f"--config.{name}={value}" for name, value in settings.items()]
