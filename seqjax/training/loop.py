@@ -187,7 +187,7 @@ class _Run:
         self._clock()
         begin = time.perf_counter()
         nats = self.task.evaluate(self.state)
-        best = self.progress.best is None or nats < self.progress.best
+        best = nats < (math.inf if self.progress.best is None else self.progress.best)  # never where it is not a number
         since = 0 if best else self.progress.since_best + 1
         if self.plan.stall_patience and since >= self.plan.stall_patience:
             scale = jnp.float32(self.state.lr_scale * self.plan.stall_factor)

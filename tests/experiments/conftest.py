@@ -1,4 +1,8 @@
-"""One server of processes for all tests of experiments, and one finished run that they only read."""
+"""One server of processes for all tests of experiments, a finished run and a killed one that they only read."""
+
+import random
+import signal
+import time
 
 import lm_process
 import pytest
@@ -24,4 +28,16 @@ def finished(server, text, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished") / "run"
     run = server.run(f"--workdir={workdir}", *lm_process.small(text))
     assert run.status == 0, run.err
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def killed(server, text, tmp_path_factory):
+    """A work folder whose process was killed (SIGKILL) at a random moment after its first checkpoint; copy it."""
+    workdir = tmp_path_factory.mktemp("killed") / "run"
+    run = server.start(f"--workdir={workdir}", *lm_process.small(text), slow_steps=0.02)
+    run.wait_for(lambda: lm_process.sealed(workdir))
+    time.sleep(random.uniform(0, 0.5))
+    assert run.kill().status == -signal.SIGKILL
+    assert lm_process.sealed(workdir)[-1] < 60
     return workdir

@@ -5,21 +5,8 @@ import shutil
 import signal
 import time
 
-import lm_process
 import pytest
 from lm_process import final_state, records, sealed, small
-
-
-@pytest.fixture(scope="module")
-def killed(server, text, tmp_path_factory):
-    """A work folder whose process was killed (SIGKILL) at a random moment after its first checkpoint."""
-    workdir = tmp_path_factory.mktemp("killed") / "run"
-    run = server.start(f"--workdir={workdir}", *small(text), slow_steps=0.02)
-    run.wait_for(lambda: sealed(workdir))
-    time.sleep(random.uniform(0, 0.5))
-    assert run.kill().status == -signal.SIGKILL
-    assert sealed(workdir)[-1] < 60
-    return workdir
 
 
 def test_killed_twice_at_random_moments_ends_the_same(server, text, finished, killed, tmp_path):

@@ -58,7 +58,9 @@ def test_float64_stays_float64(x64):
 
 def test_large_logits_do_not_overflow():
     logits = jnp.asarray(LOGITS * 1e4)
-    np.testing.assert_allclose(token_cross_entropy(logits, TARGETS, MASK).loss, _reference(logits, TARGETS, MASK), rtol=1e-6)
+    np.testing.assert_allclose(
+        token_cross_entropy(logits, TARGETS, MASK).loss, _reference(logits, TARGETS, MASK), rtol=1e-6
+    )
 
 
 def test_gradient_is_softmax_less_one_hot():
@@ -98,7 +100,7 @@ def test_targets_under_the_mask_have_no_influence(junk):
 def test_parts_add_up_to_the_whole():
     whole = token_cross_entropy(LOGITS, TARGETS, MASK)
     parts = [token_cross_entropy(LOGITS[:, a:b], TARGETS[:, a:b], MASK[:, a:b]) for a, b in ((0, 1), (1, 4), (4, T))]
-    total = Sums(*[sum(part) for part in zip(*parts)])
+    total = Sums(*[sum(part) for part in zip(*parts, strict=True)])
     np.testing.assert_allclose(total, whole, rtol=1e-6)
 
 

@@ -106,7 +106,7 @@ def _numpy_run(name, params, all_grads, rates, clip_norm, b1=0.9, b2=0.999, mome
     params = [np.array(p, np.float64) for p in params]
     first, second = [np.zeros_like(p) for p in params], [np.zeros_like(p) for p in params]
     history, clipped = [], []
-    for number, (grads, rate) in enumerate(zip(all_grads, rates), 1):
+    for number, (grads, rate) in enumerate(zip(all_grads, rates, strict=True), 1):
         grads, was_clipped = _clip(grads, clip_norm)
         clipped.append(was_clipped)
         for i, g in enumerate(grads):

@@ -10,8 +10,20 @@ from experiments.configs.language_model import FIELDS, PRESETS, get_config
 from seqjax.errors import UserError
 from seqjax.training.optimizers import SCHEDULES
 from seqjax.training.settings import (
-    ANYTHING, Field, above, at_least, build, describe, differences, flatten, one_of, to_json, unknown_field, validate, within,
-)  # fmt: skip
+    ANYTHING,
+    Field,
+    above,
+    at_least,
+    build,
+    describe,
+    differences,
+    flatten,
+    one_of,
+    to_json,
+    unknown_field,
+    validate,
+    within,
+)
 
 TABLE = {
     "seed": Field(3, "Seed.", at_least(0)),
@@ -64,7 +76,9 @@ def test_the_config_is_locked_but_its_fields_can_be_set():
 
 
 def test_build_refuses_an_unknown_name():
-    with pytest.raises(UserError, match="no config field config.model.hidden_sise; did you mean config.model.hidden_size?"):
+    with pytest.raises(
+        UserError, match="no config field config.model.hidden_sise; did you mean config.model.hidden_size?"
+    ):
         build(TABLE, {"model.hidden_sise": 32})
 
 
@@ -137,7 +151,14 @@ def test_out_of_range_is_refused(changes, wanted):
 
 
 def test_borders_of_the_checks():
-    assert [at_least(2).holds(v) for v in (1, 2, 3, 10**400, math.inf, math.nan)] == [False, True, True, True, False, False]
+    assert [at_least(2).holds(v) for v in (1, 2, 3, 10**400, math.inf, math.nan)] == [
+        False,
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
     assert [above(2).holds(v) for v in (2, 2.0001, math.inf, math.nan)] == [False, True, False, False]
     assert [within(1, 2).holds(v) for v in (0.999, 1, 1.999, 2, math.nan)] == [False, True, True, False, False]
     assert [one_of("a", "b").holds(v) for v in ("a", "b", "", "ab")] == [True, True, False, False]

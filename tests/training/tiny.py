@@ -18,9 +18,9 @@ def language_model(cell="lstm", layers=2, dropout=0.0):
 
 def init(model, batch, seed=0):
     """Random parameters, none of them zero, and the carry before the first token."""
-    params = model.init(jax.random.key(seed), jnp.zeros((1, 1), jnp.int32))["params"]
+    params = jax.jit(model.init)(jax.random.key(seed), np.zeros((1, 1), np.int32))["params"]
     rng = np.random.default_rng(seed)
-    params = jax.tree.map(lambda p: p + jnp.asarray(0.3 * rng.normal(size=p.shape), p.dtype), params)
+    params = jax.tree.map(lambda p: jnp.asarray(p + 0.3 * rng.normal(size=p.shape).astype(p.dtype)), as_numpy(params))
     return params, model.initial_carry(params, batch)
 
 
@@ -64,6 +64,6 @@ def assert_equal(a, b):
 
 
 def linear_loss(params, carry, batch, rng):
-    """A loss linear in the parameters: its gradient is the mean of the batch's rows. The carry remembers the noise drawn."""
+    """A loss linear in the parameters: its gradient is the mean of the batch's rows. The carry sums up the noise."""
     noise = jax.random.uniform(rng, carry.shape)
     return carry + noise, Sums(jnp.sum(batch @ params), jnp.float32(batch.shape[0]))

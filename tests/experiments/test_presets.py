@@ -1,0 +1,49 @@
+"""Every preset builds, passes the checks, and gives a model and a training step; hello is trained in test_modes.py."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments import language_model
+from experiments.configs.language_model import FIELDS, PRESETS, get_config
+from seqjax.data import SequenceBatch
+from seqjax.training import optimizers, settings, tbptt
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset(name):
+    config = get_config(name)
+    settings.validate(config, FIELDS)
+    assert settings.flatten(config).keys() == FIELDS.keys()
+    vocab, batch, window = 50, config.data.batch_size, config.data.window
+    model = language_model.make_model(config, vocab)
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+    s, o = config.schedule, config.optimizer
+    schedule = optimizers.make_schedule(
+        s.name, o.learning_rate, steps=1000, warmup_steps=s.warmup_steps, final_fraction=s.final_fraction,
+        steps_per_epoch=100, hold_epochs=s.hold_epochs, decay=s.decay,
+    )  # fmt: skip
+    optimizer = optimizers.make_optimizer(
+        o.name, schedule, clip_norm=o.clip_norm, b1=o.b1, b2=o.b2, momentum=o.momentum, weight_decay=o.weight_decay
+    )
+    mesh = tbptt.make_mesh(batch, jax.devices()[:1])
+    loss_fn = language_model.make_loss(model, config.model.remat_every or None)
+    step = tbptt.make_train_step(loss_fn, optimizer, schedule, mesh, clip_norm=o.clip_norm)
+
+    def one(params, carry, tokens, mask):
+        state = tbptt.TrainState(
+            jnp.int32(0), params, optimizer.init(params), carry, jax.random.key_data(jax.random.key(0)),
+            jnp.float32(1), jnp.int32(0), jnp.int32(0),
+        )  # fmt: skip
+        return step(state, SequenceBatch(tokens, tokens, mask, mask))
+
+    carry = jax.eval_shape(lambda p: model.initial_carry(p, batch), params)
+    tokens, mask = jax.ShapeDtypeStruct((batch, window), jnp.int32), jax.ShapeDtypeStruct((batch, window), bool)
+    state, metrics = jax.eval_shape(one, params, carry, tokens, mask)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), state.params) == jax.tree.map(lambda x: (x.shape, x.dtype), params)
+    assert metrics.loss.shape == ()
+
+
+def test_unknown_preset():
+    with pytest.raises(ValueError, match="no preset 'hallo'; choose one of hello, char_small"):
+        get_config("hallo")

@@ -1,0 +1,118 @@
+"""Every module's examples run, every public name says what it is, and every public function is shown in an example."""
+
+import doctest
+import enum
+import functools
+import importlib
+import inspect
+import pathlib
+import re
+
+import pytest
+
+import seqjax
+
+ROOT = pathlib.Path(seqjax.__file__).parent
+MODULES = sorted(
+    ".".join(("seqjax", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+    for path in ROOT.rglob("*.py")
+)
+every_module = pytest.mark.parametrize("name", MODULES)
+
+# Shown in no example, each for a reason.
+NOT_SHOWN = {
+    "seqjax.cells.parts": "what the cells share; users do not call it",
+    "seqjax.engines": "called by unroll alone",
+    "seqjax.engines.scan": "called by unroll alone",
+    "seqjax.data.catalogue": "needs a prepared TFDS set",
+    "seqjax.training.checkpoints": "works on the folders of a run",
+    "seqjax.training.command": "ends the process",
+    "seqjax.training.loop": "needs a whole run: experiments/language_model.py shows it",
+    "seqjax.training.reporting": "works on the folders of a run",
+    "seqjax.training.workdir": "works on the folders of a run",
+    "seqjax.training.tbptt.state_shardings": "what place and make_train_step are made of",
+    "seqjax.training.tbptt.place": "called by init_state",
+}
+
+
+def _examples(module):
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    return [test for test in finder.find(module, module.__name__) if test.examples]
+
+
+def _public(module):
+    """(dotted name, object) of the functions and classes that a module itself defines."""
+    for name, thing in vars(module).items():
+        if (
+            not name.startswith("_")
+            and (inspect.isfunction(thing) or inspect.isclass(thing))
+            and thing.__module__ == module.__name__
+        ):
+            yield f"{module.__name__}.{name}", thing
+
+
+def _is_record(thing):
+    """A class that only holds or names values: its fields are explained one by one, it does nothing to show."""
+    is_tuple = inspect.isclass(thing) and issubclass(thing, tuple) and hasattr(thing, "_fields")
+    return (
+        is_tuple or getattr(thing, "_is_protocol", False) or (inspect.isclass(thing) and issubclass(thing, enum.Enum))
+    )
+
+
+@functools.cache
+def _shown():
+    """The words of all examples of the package."""
+    sources = (
+        example.source
+        for name in MODULES
+        for test in _examples(importlib.import_module(name))
+        for example in test.examples
+    )
+    return set(re.findall(r"\w+", " ".join(sources)))
+
+
+@every_module
+def test_examples_run(name):
+    runner, said = doctest.DocTestRunner(), []
+    for test in _examples(importlib.import_module(name)):
+        runner.run(test, out=said.append)
+    assert runner.failures == 0, "".join(said)
+
+
+def test_there_are_examples_and_a_wrong_one_is_found():
+    assert sum(len(_examples(importlib.import_module(name))) for name in MODULES) > 40
+    wrong = doctest.DocTestParser().get_doctest(">>> 1 + 1\n3\n", {}, "wrong", None, 0)
+    assert doctest.DocTestRunner().run(wrong, out=lambda text: None).failed == 1
+
+
+@every_module
+def test_public_names_say_what_they_are(name):
+    module = importlib.import_module(name)
+    assert module.__doc__ and module.__doc__.strip(), f"{name} has no docstring"
+    for path, thing in _public(module):
+        # NamedTuple and dataclass write a signature where there is no docstring.
+        assert thing.__doc__ and not thing.__doc__.startswith(f"{thing.__name__}("), f"{path} has no docstring"
+        for method, function in vars(thing).items() if inspect.isclass(thing) else ():
+            if inspect.isfunction(function) and not method.startswith("_"):
+                assert inspect.getdoc(getattr(thing, method)), f"{path}.{method} has no docstring"
+
+
+@every_module
+def test_public_functions_are_shown(name):
+    for path, thing in _public(importlib.import_module(name)):
+        if name in NOT_SHOWN or path in NOT_SHOWN or _is_record(thing):
+            continue
+        assert thing.__name__ in _shown(), f"{path} is in no example; give it one, or a reason in NOT_SHOWN"
+
+
+def test_the_exceptions_name_what_exists():
+    known = {path for name in MODULES for path in [name, *(path for path, _ in _public(importlib.import_module(name)))]}
+    assert NOT_SHOWN.keys() <= known
+
+
+@pytest.mark.parametrize("name", [name for name in seqjax.__all__ if inspect.isfunction(getattr(seqjax, name))])
+def test_what_seqjax_exports_has_an_example_of_its_own(name):
+    doc = inspect.getdoc(getattr(seqjax, name))
+    for part in ("Args:", "Returns:", "Raises:", "Example:"):
+        assert f"\n{part}\n" in doc, f"seqjax.{name} lacks {part}"
+    assert f"seqjax.{name}(" in doc

@@ -1,0 +1,204 @@
+"""Which way imports run, read from the files themselves: upward through the rooms, no circles, nothing heavy."""
+
+import ast
+import os
+import pathlib
+import subprocess
+import sys
+import tomllib
+from typing import NamedTuple
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+# Imports run from right to left in this list and never back.
+ROOMS = (
+    "errors", "typing", "initializers", "cells", "wrappers", "engines", "unroll",  # the core, which is `import seqjax`
+    "nn", "cnn", "models", "text", "data", "training", "decoding", "diagnostics", "interop",
+)  # fmt: skip
+CORE = ROOMS[: ROOMS.index("unroll") + 1]
+CORE_NEEDS = {"jax", "numpy"}
+
+# Large packages that most runs do not need; where each may be imported, inside a function.
+HEAVY = {
+    "tensorflow": (),
+    "tensorflow_datasets": ("seqjax.data.catalogue",),
+    "torch": ("seqjax.interop",),
+    "keras": ("seqjax.interop",),
+    "haiku": ("seqjax.interop",),
+}
+
+
+class Import(NamedTuple):
+    """One import statement's target."""
+
+    target: str  # dotted name of a module
+    lazy: bool  # inside a function
+    line: int
+
+
+def _files():
+    found = sorted((ROOT / "seqjax").rglob("*.py")) + sorted((ROOT / "experiments").rglob("*.py"))
+    return {_module_name(path.relative_to(ROOT)): path for path in found}
+
+
+def _module_name(path):
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+FILES = _files()
+every_file = pytest.mark.parametrize("name", FILES)
+
+
+def imports(source):
+    """The imports of a file, wherever they stand."""
+    found = []
+
+    def visit(node, lazy):
+        if isinstance(node, ast.Import):
+            found.extend(Import(alias.name, lazy, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute here"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.append(Import(inner if inner in FILES else node.module, lazy, node.lineno))
+        for child in ast.iter_child_nodes(node):
+            visit(child, lazy or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
+
+    visit(ast.parse(source), False)
+    return found
+
+
+def room(module):
+    """The place of a module in the list; `import seqjax` itself means the whole core."""
+    parts = module.split(".")
+    if parts[0] == "experiments":
+        return len(ROOMS)
+    return CORE.index("unroll") if parts == ["seqjax"] else ROOMS.index(parts[1])
+
+
+def downward(name, source):
+    """What a file imports from a room above its own."""
+    wrong = []
+    for found in imports(source):
+        top = found.target.split(".")[0]
+        if top in ("tests", "benchmarks"):
+            wrong.append(f"line {found.line}: {found.target}")
+        if top not in ("seqjax", "experiments"):
+            continue
+        own, other = room(name), room(found.target)
+        core_from_within = found.target == "seqjax" and own <= other
+        if name != "seqjax" and (other > own or core_from_within):
+            wrong.append(f"line {found.line}: {found.target}")
+        if name == "seqjax" and other > own:
+            wrong.append(f"line {found.line}: {found.target} is not the core")
+    return wrong
+
+
+def outside(source, *, lazy):
+    """Top-level names of the packages that a file imports besides the standard library and this project."""
+    tops = {found.target.split(".")[0] for found in imports(source) if found.lazy == lazy}
+    return tops - set(sys.stdlib_module_names) - {"seqjax", "experiments"}
+
+
+def test_every_room_has_its_place():
+    assert {name.split(".")[1] for name in FILES if name.startswith("seqjax.")} <= set(ROOMS)
+    assert len(FILES) > 40 and {"seqjax", "seqjax.unroll", "experiments.language_model"} <= FILES.keys()
+
+
+@every_file
+def test_imports_run_upward(name):
+    assert downward(name, FILES[name].read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "name, source",
+    [
+        ("seqjax.cells.lstm", "from seqjax import unroll"),
+        ("seqjax.cells.lstm", "import seqjax.engines.scan"),
+        ("seqjax.cells.lstm", "import seqjax"),
+        ("seqjax.unroll", "def f():\n    from seqjax.training.tbptt import truncate"),
+        ("seqjax.typing", "try:\n    from seqjax.cells import lstm\nexcept ImportError:\n    pass"),
+        ("seqjax.text.ngram", "from seqjax.data import Windows"),
+        ("seqjax.training.loop", "from seqjax import decoding"),
+        ("seqjax.training.loop", "from experiments.language_model import main"),
+        ("seqjax.data.windows", "from tests.cells import table"),
+        ("seqjax", "from seqjax.models import LanguageModel"),
+    ],
+)
+def test_an_import_that_runs_back_is_found(name, source):
+    assert len(downward(name, source)) == 1
+
+
+def test_there_are_no_circles():
+    graph = {
+        name: {found.target for found in imports(path.read_text("utf-8"))} & FILES.keys()
+        for name, path in FILES.items()
+    }
+    done, path = set(), []
+
+    def visit(name):
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        if name in done:
+            return
+        path.append(name)
+        for target in sorted(graph[name]):
+            visit(target)
+        done.add(path.pop())
+
+    for name in graph:
+        visit(name)
+    assert done == graph.keys()
+
+
+@every_file
+def test_packages_from_outside(name):
+    source = FILES[name].read_text("utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needed = {line.split(">")[0].strip() for line in project["dependencies"]}
+    needed = {{"absl-py": "absl", "orbax-checkpoint": "orbax"}.get(package, package) for package in needed}
+    at_import, inside = outside(source, lazy=False), outside(source, lazy=True)
+    assert at_import <= needed, f"{at_import - needed}: optional, so imported where it is used, inside a function"
+    if room(name) < len(CORE):
+        assert at_import | inside <= CORE_NEEDS, "the core needs jax alone"
+    for package in HEAVY.keys() & inside:
+        assert name.startswith(HEAVY[package]), f"{package} is imported in {name}"
+
+
+def test_an_import_inside_a_function_is_told_from_one_outside():
+    source = (
+        "import jax\nclass A:\n  import torch\n  def f(self):\n    import flax.linen\nif jax:\n  import rich.progress"
+    )
+    assert outside(source, lazy=False) == {"jax", "torch", "rich"} and outside(source, lazy=True) == {"flax"}
+
+
+IMPORT_EVERYTHING = """
+import importlib, pathlib, sys, tempfile
+import seqjax
+light = {"flax", "optax", "orbax", "tensorflow", "torch", "tensorflow_datasets", "matplotlib"} & sys.modules.keys()
+assert not light, f"import seqjax imports {light}"
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+from seqjax.data import load_corpus
+assert load_corpus("embedded", name="hello").train
+with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder) / "text.txt"
+    path.write_text("a line of text\\n" * 100)
+    assert load_corpus("file", path=str(path)).train
+heavy = {"tensorflow", "torch", "tensorflow_datasets", "keras", "haiku", "matplotlib"} & sys.modules.keys()
+assert not heavy, f"imported by the way: {heavy}"
+"""
+
+
+def test_importing_everything_imports_nothing_heavy():
+    """The same for what the packages from outside import in their turn, which the files cannot tell."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [
+        sys.executable,
+        "-c",
+        IMPORT_EVERYTHING,
+        *(name for name in FILES if not name.startswith("seqjax.interop")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,249 @@
+"""Checkpoints are whole or are not loaded; the newest and the best stay; a save does not hold up training."""
+
+import json
+import random
+import shutil
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqjax.errors import UserError
+from seqjax.training import checkpoints as module
+from seqjax.training.checkpoints import SEAL, Checkpoints, damage
+
+
+def make_state(seed: int):
+    """A small state with several dtypes, a scalar and a tuple, no two values alike."""
+    a, b, c = jax.random.split(jax.random.key(seed), 3)
+    return {
+        "params": {"w": jax.random.normal(a, (7, 5)), "b": jax.random.normal(b, (5,)).astype(jnp.bfloat16)},
+        "carry": (jax.random.normal(c, (2, 3)),),
+        "key": jax.random.key_data(c),
+        "step": jnp.int32(seed),
+    }
+
+
+def same(a, b) -> bool:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(x.dtype == y.dtype and np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
+
+
+def save(workdir, steps, keep=3):
+    """Saves a state made from each step; losses is a dict step -> loss or a list of steps."""
+    store = Checkpoints(workdir, keep=keep)
+    losses = steps if isinstance(steps, dict) else {}
+    for step in steps:
+        extra = (losses[step],) if step in losses else ()
+        store.save(step, make_state(step), {"note": f"of step {step}", "place": {"window": step * 3}}, *extra)
+    store.close()
+
+
+def restore(workdir, **options):
+    lines = []
+    store = Checkpoints(workdir, keep=3, report=lines.append)
+    restored = store.restore(lambda meta: make_state(0), **options)
+    store.close()
+    return restored, lines
+
+
+def listing(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """A work folder with the checkpoints of steps 3, 10 and 200; copy it to change it."""
+    workdir = tmp_path_factory.mktemp("three")
+    save(workdir, {3: 2.5, 10: 1.25, 200: 1.5})
+    return workdir
+
+
+def test_restores_what_was_saved(three):
+    restored, lines = restore(three)
+    assert restored.step == 200 and not lines
+    assert same(restored.state, make_state(200)) and not same(restored.state, make_state(10))
+    assert restored.meta == {"note": "of step 200", "place": {"window": 600}}
+    best, _ = restore(three, best=True, mend=False)
+    assert best.step == 10 and same(best.state, make_state(10))
+
+
+def test_empty_folder(tmp_path):
+    assert restore(tmp_path) == (None, [])
+    assert restore(tmp_path / "nowhere", mend=False) == (None, [])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_newest_and_the_best_stay(tmp_path):
+    losses = {1: 3.0, 2: 1.0, 3: 2.0, 5: float("inf"), 8: float("nan"), 9: 1.5}
+    save(tmp_path, losses, keep=2)
+    assert Checkpoints(tmp_path, keep=2).steps() == [2, 8, 9]
+    save(tmp_path, {12: 0.5}, keep=2)
+    assert Checkpoints(tmp_path, keep=2).steps() == [9, 12]
+    save(tmp_path, [13, 14], keep=1)
+    store = Checkpoints(tmp_path, keep=1)
+    assert store.steps() == [12, 14] and store.best_step() == 12
+    assert store.restore(lambda meta: make_state(0), best=True, mend=False).step == 12
+
+
+def test_old_ones_are_deleted_only_when_the_new_one_is_sealed(tmp_path, monkeypatch):
+    """What a kill between the end of a save and its seal leaves can be gone on from, with keep=1 too."""
+    save(tmp_path, [1], keep=1)
+
+    def killed(folder):
+        raise InterruptedError("as if killed")
+
+    monkeypatch.setattr(module, "seal", killed)
+    with pytest.raises(InterruptedError):
+        save(tmp_path, [2], keep=1)
+    monkeypatch.undo()
+    assert (tmp_path / "checkpoints" / "2" / "state").is_dir()
+    restored, lines = restore(tmp_path)
+    assert restored.step == 1 and same(restored.state, make_state(1)) and not lines
+    save(tmp_path, [2], keep=1)
+    assert restore(tmp_path)[0].step == 2
+
+
+def test_a_saved_step_is_left_as_it_is(three, tmp_path):
+    workdir = shutil.copytree(three, tmp_path / "run")
+    before = listing(workdir / "checkpoints" / "200")
+    save(workdir, [200])
+    assert listing(workdir / "checkpoints" / "200") == before
+
+
+def test_saving_while_training_goes_on(tmp_path):
+    """The buffers are donated and written over right after save returns; the checkpoint is of its step all the same."""
+    step = jax.jit(lambda tree: jax.tree.map(lambda x: (x * 3 + 1).astype(x.dtype), tree), donate_argnums=0)
+    key = jax.random.key(1)
+    state = {"a": jax.random.normal(key, (400, 300)), "n": jax.random.randint(key, (50,), 0, 99)}
+    store, expected = Checkpoints(tmp_path, keep=3), {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a device that cannot donate
+        for number in range(1, 4):
+            expected[number] = jax.tree.map(lambda x: np.array(x, copy=True), state)
+            store.save(number, state, {})
+            for _ in range(5):
+                state = step(state)
+        jax.block_until_ready(state)
+    store.close()
+    for number in (3, 2, 1):
+        restored = Checkpoints(tmp_path, keep=3).restore(lambda meta: state)
+        assert restored.step == number and same(restored.state, expected[number])
+        shutil.rmtree(tmp_path / "checkpoints" / str(number))
+
+
+# Damage.
+
+
+def harm(folder, chooser):
+    """Yields (what, undo) for damages of every file: cut, grown, a byte flipped, missing."""
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        good, name = path.read_bytes(), path.relative_to(folder).as_posix()
+        size = len(good)
+        harmed = {f"{name} grown": good + b"\n"}
+        for length in {0, size - 1, *(chooser.randrange(size) for _ in range(3))} if size else ():
+            harmed[f"{name} cut to {length} of {size}"] = good[:length]
+        for place in {0, size - 1, *(chooser.randrange(size) for _ in range(12))} if size else ():
+            flipped = bytes([good[place] ^ (1 << chooser.randrange(8))])
+            harmed[f"{name} flipped at {place} of {size}"] = good[:place] + flipped + good[place + 1 :]
+        for what, content in harmed.items():
+            path.write_bytes(content)
+            yield what
+        path.unlink()
+        yield f"{name} missing"
+        path.write_bytes(good)
+        extra = path.with_name("0" + path.name)
+        extra.write_bytes(good)
+        yield f"{name} doubled"
+        extra.unlink()
+
+
+def test_every_damage_is_found(three, tmp_path):
+    workdir = shutil.copytree(three, tmp_path / "run")
+    folder = workdir / "checkpoints" / "200"
+    assert damage(folder) is None
+    found = 0
+    for what in harm(folder, random.Random()):
+        assert damage(folder) is not None, what
+        found += 1
+    assert found > 200
+    assert damage(folder) is None
+
+
+def test_damaged_checkpoints_are_never_loaded(three, tmp_path):
+    """The same through restore, newest and best first: every fifth damage, and what it falls back to is exact."""
+    workdir = shutil.copytree(three, tmp_path / "run")
+    for best, step, other in ((False, 200, 10), (True, 10, 200)):
+        folder, tried = workdir / "checkpoints" / str(step), 0
+        for number, what in enumerate(harm(folder, random.Random())):
+            if number % 5:
+                continue
+            restored, lines = restore(workdir, mend=False, best=best)
+            assert restored.step == other and same(restored.state, make_state(other)), what
+            told = [line for line in lines if f"checkpoint {step} is damaged" in line and f"from checkpoint {other}" in line]
+            assert bool(told) == (f"{SEAL} missing" != what), what
+            tried += 1
+        assert tried > 40
+
+
+def test_damaged_newest_is_put_aside_and_its_step_can_be_saved_anew(three, tmp_path):
+    workdir = shutil.copytree(three, tmp_path / "run")
+    for number in range(2):
+        victim = next((workdir / "checkpoints" / "200" / "state" / "d").iterdir())
+        victim.write_bytes(victim.read_bytes()[:-1])
+        before = listing(workdir / "checkpoints" / "200")
+        restored, lines = restore(workdir)
+        assert restored.step == 10
+        aside = workdir / "damaged" / f"200-{number}"
+        assert len(lines) == 1 and "checkpoint 200 is damaged (state/d/" in lines[0] and str(aside) in lines[0]
+        assert listing(aside) == before and not (workdir / "checkpoints" / "200").exists()
+        save(workdir, [200])
+        assert restore(workdir)[0].step == 200
+
+
+def test_all_damaged_stops_and_deletes_nothing(three, tmp_path):
+    workdir = shutil.copytree(three, tmp_path / "run")
+    for step, name in ((3, "meta/metadata"), (10, SEAL)):
+        path = workdir / "checkpoints" / str(step) / name
+        path.write_bytes(path.read_bytes()[1:])
+    (workdir / "checkpoints" / "200" / SEAL).unlink()  # as if cut off
+    (workdir / "checkpoints" / "300.orbax-checkpoint-tmp").mkdir()
+    before = listing(workdir)
+    for mend in (True, False):
+        with pytest.raises(UserError, match="nothing was deleted") as caught:
+            restore(workdir, mend=mend)
+        assert "10: SEAL.json is damaged; 3: meta/metadata has changed" in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert listing(workdir) == before
+
+
+def test_half_written_saves_are_passed_over(three, tmp_path):
+    workdir = shutil.copytree(three, tmp_path / "run")
+    (workdir / "checkpoints" / "200" / SEAL).unlink()
+    shutil.copytree(workdir / "checkpoints" / "10", workdir / "checkpoints" / "300.orbax-checkpoint-tmp")
+    before = listing(workdir)
+    restored, lines = restore(workdir, mend=False)
+    assert restored.step == 10 and not lines and listing(workdir) == before
+    restored, _ = restore(workdir)
+    assert restored.step == 10
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["10", "3"]
+    save(workdir, [200])
+    assert restore(workdir)[0].step == 200
+
+
+def test_a_seal_written_otherwise_is_damage(three, tmp_path):
+    folder = shutil.copytree(three / "checkpoints" / "3", tmp_path / "3")
+    content = json.loads((folder / SEAL).read_text())
+    for text in (json.dumps(content), "[]\n", "{}\n", "null", "7", "\xff"):
+        (folder / SEAL).write_text(text, encoding="latin-1")
+        assert damage(folder) == f"{SEAL} is damaged" or (text == "{}\n" and "does not belong" in damage(folder))
+
+
+def test_other_errors_than_the_disks_are_not_hidden(tmp_path):
+    store = Checkpoints(tmp_path, keep=1)
+    with pytest.raises(TypeError):
+        store.save(1, make_state(1), {"not json": {1, 2}})
+        store.wait()
+    store.close()

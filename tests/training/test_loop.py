@@ -1,0 +1,300 @@
+"""The loop: metrics read one step late, exact resume of records and state, bookkeeping, signals, losses not finite."""
+
+import json
+import math
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from seqjax.errors import UserError
+from seqjax.training import loop, tbptt
+from seqjax.training.checkpoints import Restored
+from seqjax.training.losses import Sums
+
+TIMINGS = ("tokens_per_second", "minutes")
+MESH = tbptt.make_mesh(2, jax.devices()[:1])
+OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(), optax.scale_by_learning_rate(0.1))
+PLAN = loop.Plan(steps=12, log_every=5, eval_every=4, checkpoint_every=3, max_skipped_in_row=3)
+
+
+def regression(params, carry, batch, rng):
+    """Squared errors of a line, with noise from the key and a carry that counts."""
+    noise = 0.0 if rng is None else 0.1 * jax.random.normal(rng, batch["y"].shape)
+    errors = batch["x"] * params["w"] + params["b"] + 0.01 * carry + noise - batch["y"]
+    return carry + batch["x"], Sums(jnp.sum(errors**2), jnp.float32(errors.size))
+
+
+STEP = tbptt.make_train_step(regression, OPTIMIZER, optax.constant_schedule(0.1), MESH, clip_norm=1.0)
+
+
+class Numbers:
+    """Endless batches drawn from their place; those in `bad` are not finite."""
+
+    def __init__(self, bad=()):
+        self.place, self.bad, self.hooks = 0, set(bad), {}
+
+    def __next__(self):
+        self.place += 1
+        self.hooks.get(self.place, lambda: None)()
+        x, y = np.random.default_rng(self.place).normal(size=(2, 2)).astype(np.float32)
+        return {"x": x, "y": 3 * x + 1 + y / 9 + np.float32(math.nan if self.place in self.bad else 0)}
+
+    def get_state(self):
+        return {"place": self.place}
+
+    def set_state(self, state):
+        self.place = state["place"]
+
+
+class Records:
+    """Takes records as the reporter does."""
+
+    def __init__(self, kept=()):
+        self.all = list(kept)
+
+    def record(self, kind, step, values):
+        self.all.append({"kind": kind, "step": step} | {k: v for k, v in values.items() if k not in TIMINGS})
+
+    def at(self, step):
+        pass
+
+    def say(self, text):
+        pass
+
+
+class Memory:
+    """Checkpoints kept in memory, copied as a disk would."""
+
+    def __init__(self):
+        self.saved = {}
+
+    def save(self, step, state, meta, loss=math.inf):
+        copy = jax.tree.map(lambda x: np.array(x, copy=True), state)
+        self.saved.setdefault(step, (copy, json.dumps(meta), loss))
+
+    def wait(self):
+        pass
+
+    def restore(self, make_target, *, mend=True):
+        if not self.saved:
+            return None
+        step = max(self.saved)
+        state, meta, _ = self.saved[step]
+        target = make_target(json.loads(meta))
+        placed = jax.tree.map(lambda value, like: jax.device_put(value, like.sharding), state, target)
+        return Restored(step, placed, json.loads(meta))
+
+
+def fresh():
+    params = {"w": jnp.float32(0.5), "b": jnp.float32(-0.25)}
+    return tbptt.init_state(params, OPTIMIZER, jnp.array([0.5, -1.0]), jax.random.key(3), MESH)
+
+
+def make_task(step=STEP, evaluate=None, sample=None):
+    def validate(state):
+        return abs(float(state.params["w"]) - 3) + 0.01 * int(state.step)
+
+    return loop.Task(step, lambda batch: batch, evaluate or validate, lambda nats: {"double": 2 * nats}, sample)
+
+
+def fit(plan=PLAN, data=None, store=None, records=None, task=None):
+    """Starts or goes on, as an experiment does."""
+    data, store, records = data or Numbers(), store or Memory(), records or Records()
+    state, progress, first = loop.restore(store, fresh(), data, lambda meta: None) or (fresh(), loop.Progress(), 0)
+    records.all = [record for record in records.all if record["step"] <= first]
+    outcome = loop.fit(
+        task or make_task(), plan, state, data, progress=progress, reporter=records, checkpoints=store, meta={"a": 1}
+    )
+    return outcome, records, store
+
+
+def arrays(state):
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
+
+
+def stopped_at(step, number=signal.SIGINT):
+    """Data that sends this process a signal while the batch of a step is made."""
+    data = Numbers()
+    data.hooks[step] = lambda: os.kill(os.getpid(), number)
+    return data
+
+
+@pytest.fixture(scope="module")
+def straight():
+    return fit(PLAN._replace(stall_patience=1, stall_factor=0.5))
+
+
+def test_metrics_are_read_after_the_next_step_was_sent():
+    events = []
+
+    class Late:
+        def __init__(self, step, value):
+            self.step, self.value = step, value
+
+        def __array__(self, *_, **__):
+            events.append(("read", self.step))
+            return np.float32(self.value)
+
+    def step(state, batch):
+        number = int(state.step) + 1
+        events.append(("sent", number))
+        values = (2.0, 1.0, 0.5, 0.0, 0.1, 0, 0)
+        metrics = tbptt.StepMetrics(*[Late(number, value) for value in values])
+        return state._replace(step=state.step + 1), metrics
+
+    plan = loop.Plan(steps=9, log_every=2, eval_every=100, checkpoint_every=6, max_skipped_in_row=3)
+    _, records, _ = fit(plan, task=make_task(step))
+    for number in range(1, 10):
+        if number in (6, 9):  # a checkpoint holds all steps up to its own
+            assert events.index(("read", number)) > events.index(("sent", number))
+        else:
+            assert events.index(("read", number)) > events.index(("sent", number + 1))
+            assert number == 8 or events.index(("read", number)) < events.index(("sent", number + 2))
+    assert [record["step"] for record in records.all if record["kind"] == "train"] == [2, 4, 6, 8, 9]
+
+
+@pytest.mark.parametrize("stop", range(1, 12))
+def test_stopped_anywhere_the_records_and_the_state_are_the_same(straight, stop):
+    plan = PLAN._replace(stall_patience=1, stall_factor=0.5)
+    first, records, store = fit(plan, stopped_at(stop))
+    assert first.signal == signal.SIGINT and int(first.state.step) == stop == max(store.saved)
+    outcome, records, _ = fit(plan, Numbers(), store, records)
+    assert outcome.signal is None
+    assert records.all == straight[1].all
+    assert arrays(outcome.state) == arrays(straight[0].state)
+    assert outcome.progress._replace(seconds=0) == straight[0].progress._replace(seconds=0)
+
+
+@pytest.mark.parametrize("lost", ["interval", "best", "since_best"])
+def test_progress_must_be_in_the_checkpoint(lost):
+    """The negative control of the test above: without one of its fields the records are others."""
+    evaluations = {4: 5.0, 8: 6.0, 12: 5.5, 16: 5.2}
+
+    def run(stop=None):
+        task = make_task(evaluate=lambda state: evaluations[int(state.step)])
+        plan = PLAN._replace(steps=16, stall_patience=2, stall_factor=0.5)
+        _, records, store = fit(plan, stopped_at(stop) if stop else Numbers(), task=task)
+        if stop:
+            state, meta, loss = store.saved[stop]
+            meta = json.loads(meta)
+            meta["progress"][lost] = loop.Progress()._asdict()[lost]
+            store.saved[stop] = (state, json.dumps(meta), loss)
+            outcome, records, _ = fit(plan, Numbers(), store, records, task=task)
+            return outcome, records
+        return _, records
+
+    (_, whole), (_, broken) = run(), run(stop=9)
+    assert whole.all != broken.all
+
+
+def test_best_and_plateau():
+    losses = iter([3.0, math.nan, 2.0, 2.5, 2.5, 2.2, 2.1, 1.0, math.inf])
+    plan = loop.Plan(9, log_every=100, eval_every=1, checkpoint_every=100, max_skipped_in_row=3, stall_patience=2, stall_factor=0.5)
+    scales = []
+
+    def sample(state):
+        scales.append(float(state.lr_scale))
+        return "text"
+
+    outcome, records, store = fit(plan, task=make_task(evaluate=lambda state: next(losses), sample=sample))
+    evaluations = [record for record in records.all if record["kind"] == "evaluation"]
+    assert [record["best"] for record in evaluations] == [3, 3, 2, 2, 2, 2, 2, 1, 1]
+    assert scales == [1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25]
+    assert float(outcome.state.lr_scale) == 0.25 and outcome.progress.since_best == 1
+    assert evaluations[2]["double"] == 4.0
+    assert [store.saved[step][2] for step in (1, 3, 8)] == [3.0, 2.0, 1.0]
+    assert [record["text"] for record in records.all if record["kind"] == "sample"] == ["text"] * 9
+
+
+def test_a_first_evaluation_that_is_no_number_is_not_the_best():
+    losses = iter([math.nan, 2.0, 3.0])
+    outcome, records, _ = fit(PLAN, task=make_task(evaluate=lambda state: next(losses)))
+    assert [record["best"] for record in records.all if record["kind"] == "evaluation"] == [None, 2.0, 2.0]
+    assert outcome.progress.best == 2.0
+
+
+def test_log_is_the_mean_over_its_steps():
+    plan = PLAN._replace(log_every=1)
+    _, every, _ = fit(plan)
+    _, some, _ = fit(PLAN)
+    one = [record for record in every.all if record["kind"] == "train"]
+    five = [record for record in some.all if record["kind"] == "train"]
+    assert [record["step"] for record in five] == [5, 10, 12]
+    for begin, end, record in ((0, 5, five[0]), (5, 10, five[1]), (10, 12, five[2])):
+        for name in ("loss", "grad_norm", "clipped_share"):
+            assert record[name] == pytest.approx(np.mean([r[name] for r in one[begin:end]]), rel=1e-6)
+    assert len({r["loss"] for r in one}) == 12
+
+
+def test_compiled_once():
+    """Over evaluations, a lowered rate, a stop and a resume."""
+    step = tbptt.make_train_step(regression, OPTIMIZER, optax.constant_schedule(0.1), MESH, clip_norm=1.0)
+    plan = PLAN._replace(stall_patience=1, stall_factor=0.5)
+    _, records, store = fit(plan, stopped_at(7), task=make_task(step, evaluate=lambda state: float(state.step)))
+    outcome, _, _ = fit(plan, Numbers(), store, records, task=make_task(step, evaluate=lambda state: float(state.step)))
+    assert float(outcome.state.lr_scale) == 0.25
+    assert step._cache_size() == 1
+
+
+def test_steps_that_are_not_finite_are_skipped_and_counted():
+    plan = PLAN._replace(log_every=1)
+    outcome, records, _ = fit(plan, Numbers(bad=(3, 6, 7)))
+    train = [record for record in records.all if record["kind"] == "train"]
+    assert [record.get("skipped_steps", 0) for record in train] == [0, 0, 1, 1, 1, 2, 3, 3, 3, 3, 3, 3]
+    assert all(math.isfinite(value) for value in outcome.state.params.values())
+    kept, _, _ = fit(PLAN._replace(steps=2, eval_every=2))
+    also, _, _ = fit(PLAN._replace(steps=3, eval_every=3), Numbers(bad=(3,)))
+    assert arrays(kept.state.params) == arrays(also.state.params)
+    assert arrays(kept.state.opt_state) == arrays(also.state.opt_state)
+    # A log interval counts its good steps only.
+    _, few, _ = fit(PLAN._replace(log_every=4, steps=4), Numbers(bad=(3,)))
+    good = [record for record in train if record["step"] in (1, 2, 4)]
+    assert few.all[0]["loss"] == pytest.approx(np.mean([record["loss"] for record in good]), rel=1e-6)
+
+
+@pytest.mark.parametrize("checkpoint_every", [1, 3, 100])
+def test_too_many_in_a_row_stop_the_run(checkpoint_every):
+    plan = PLAN._replace(checkpoint_every=checkpoint_every, eval_every=100)
+    store = Memory()
+    with pytest.raises(UserError) as caught:
+        fit(plan, Numbers(bad=(2, 5, 6, 7, 8)), store)
+    message = str(caught.value)
+    assert "step 7" in message and "3 times in a row" in message and "norm nan" in message
+    assert "lower optimizer.learning_rate" in message and "\n" not in message
+    assert all(np.isfinite(leaf).all() for state, _, _ in store.saved.values() for leaf in jax.tree.leaves(state.params))
+    assert max(store.saved, default=0) <= 7
+
+
+def test_signals_are_given_back_and_a_second_one_is_not_kept_from_others():
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        mine = signal.getsignal(signal.SIGINT)
+        data = stopped_at(4)
+        once = data.hooks[4]
+        data.hooks[4] = lambda: [once() for _ in range(3)]
+        outcome, _, store = fit(data=data)
+        assert outcome.signal == signal.SIGINT and max(store.saved) == 4
+        assert heard == [signal.SIGINT] * 2  # the first one is the loop's
+        assert signal.getsignal(signal.SIGINT) is mine
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_in_the_last_step_changes_nothing():
+    outcome, _, store = fit(data=stopped_at(12, signal.SIGTERM))
+    assert outcome.signal is None and max(store.saved) == 12
+
+
+def test_a_finished_run_started_again_does_nothing(straight):
+    plan = PLAN._replace(stall_patience=1, stall_factor=0.5)
+    _, records, store = fit(plan)
+    saved = dict(store.saved)
+    outcome, records, _ = fit(plan, Numbers(), store, records)
+    assert records.all == straight[1].all and store.saved == saved
+    assert arrays(outcome.state) == arrays(straight[0].state)

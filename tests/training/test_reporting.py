@@ -1,0 +1,119 @@
+"""What a run tells: the metrics file reads as if the run had never been stopped, TensorBoard gets the same, errors are seen."""
+
+import errno
+import json
+import math
+import struct
+
+import pytest
+from tensorboardX.proto import event_pb2
+
+from seqjax.errors import UserError
+from seqjax.training import reporting
+from seqjax.training.reporting import METRICS, Reporter, plot_curves, read_records
+
+TRAIN = {"loss": 2.25, "grad_norm": 0.5, "clipped_share": 0.25, "learning_rate": 0.1, "tokens_per_second": 1234.5}
+
+
+def write(workdir, first, steps, scale=1.0):
+    with Reporter(workdir, first_step=first, total_steps=9) as reporter:
+        for step in steps:
+            reporter.at(step)
+            reporter.record("train", step, TRAIN | {"loss": scale * step})
+
+
+def events(workdir):
+    """All events of all files, in order, read with nothing of tensorboardX's writer."""
+    found = []
+    for path in sorted((workdir / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime_ns):
+        data, place = path.read_bytes(), 0
+        while place < len(data):
+            (length,) = struct.unpack_from("<Q", data, place)
+            found.append(event_pb2.Event.FromString(data[place + 12 : place + 12 + length]))
+            place += 16 + length
+    return found
+
+
+def test_records_of_lost_steps_are_taken_out(tmp_path):
+    write(tmp_path, 0, range(1, 6))
+    write(tmp_path, 3, range(4, 8), scale=10.0)
+    records = read_records(tmp_path)
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6, 7]
+    assert [record["loss"] for record in records] == [1, 2, 3, 40, 50, 60, 70]
+    assert records[0] == {"kind": "train", "step": 1} | TRAIN | {"loss": 1}
+
+
+def test_a_line_that_was_cut_off_is_left_out(tmp_path, capsys):
+    write(tmp_path, 0, range(1, 4))
+    path = tmp_path / METRICS
+    whole = path.read_bytes()
+    for cut in (1, 7, len(whole) // 3 - 1):
+        path.write_bytes(whole[:-cut])
+        assert [record["step"] for record in read_records(tmp_path)] == [1, 2]
+        assert "cut off" in capsys.readouterr().err
+    write(tmp_path, 2, [3])
+    assert path.read_bytes() == whole
+
+
+def test_a_damaged_file_is_refused_and_kept(tmp_path):
+    write(tmp_path, 0, range(1, 4))
+    path = tmp_path / METRICS
+    path.write_bytes(path.read_bytes().replace(b'"step": 2', b'"step" 2'))
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="metrics.jsonl is damaged"):
+        write(tmp_path, 3, [4])
+    assert path.read_bytes() == before
+    assert read_records(tmp_path / "nowhere") == []
+
+
+def test_every_kind_of_value(tmp_path, capsys):
+    with Reporter(tmp_path, first_step=0, total_steps=3) as reporter:
+        reporter.record("train", 1, TRAIN | {"loss": math.inf, "perplexity": 123456.7})
+        reporter.record("evaluation", 1, {"loss": math.nan, "best": None})
+        reporter.record("sample", 1, {"text": "Ä line\nand another"})
+    shown = capsys.readouterr().out
+    assert "perplexity 123,457" in shown and "    Ä line\n    and another\n" in shown and "best None" in shown
+    first, second, third = read_records(tmp_path)
+    assert first["loss"] == math.inf and math.isnan(second["loss"]) and third["text"] == "Ä line\nand another"
+    values = {value.tag: value for event in events(tmp_path) for value in event.summary.value}
+    assert "train/loss" not in values and "evaluation/best" not in values
+    assert values["train/grad_norm"].simple_value == 0.5
+    assert values["sample/text/text_summary"].tensor.string_val[0].decode() == "Ä line\nand another"
+
+
+def test_tensorboard_hides_what_is_made_again(tmp_path, monkeypatch):
+    write(tmp_path, 0, [1, 2, 3])
+    monkeypatch.setattr("time.time", lambda clock=reporting.time.time: clock() + 100)  # the file's name is its second
+    write(tmp_path, 2, [3, 4])
+    found = events(tmp_path)
+    starts = [(place, event.step) for place, event in enumerate(found) if event.HasField("session_log")]
+    assert [step for _, step in starts] == [1, 3]
+    losses = [(event.step, v.simple_value) for event in found for v in event.summary.value if v.tag == "train/loss"]
+    assert losses == [(1, 1), (2, 2), (3, 3), (3, 3), (4, 4)]
+    assert all(event.wall_time > 0 for event in found)
+
+
+def test_a_full_disk_is_an_error_not_a_hang(tmp_path):
+    """SummaryWriter's thread would die unseen, and the run wait for ever."""
+
+    class Full:
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        flush = close = lambda self: None
+
+    with pytest.raises(OSError, match="No space left"), Reporter(tmp_path, first_step=0, total_steps=99) as reporter:
+        file = reporter._events._writer._py_recordio_writer
+        file.close()
+        file._writer = Full()
+        for step in range(1, 99):
+            reporter.record("train", step, TRAIN)
+
+
+def test_curves(tmp_path):
+    train = [{"kind": "train", "step": step} | TRAIN | {"loss": 3 / step} for step in range(1, 9)]
+    evaluations = [{"kind": "evaluation", "step": 4, "loss": 1.5, "best": 1.5}]
+    for records in ([], train, train + evaluations):
+        path = plot_curves(tmp_path, records, baselines={"3-gram": 1.25})
+        assert path.read_bytes().startswith(b"\x89PNG")
+    assert json.dumps(train)  # plotting changes nothing that cannot be written
