@@ -54,7 +54,7 @@ TOP_K = flags.DEFINE_integer("top_k", 0, "sample: draw from the k likeliest only
 TOP_P = flags.DEFINE_float("top_p", 1.0, "sample: draw from the likeliest that have this probability together.", 0.0, 1.0)
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1, "sample: how many.", 1)
 LENGTH = flags.DEFINE_integer("length", 400, "sample: at most this many tokens.", 1)
-SEED = flags.DEFINE_integer("seed", 0, "sample: another seed, other samples.", 0)
+SEED = flags.DEFINE_integer("seed", 0, "sample: another seed, other samples.", 0, 2**32 - 1)
 TEXT = flags.DEFINE_multi_string("text", [], "score: a text to score; give the flag several times to rank several.")
 
 

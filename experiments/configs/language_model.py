@@ -9,7 +9,7 @@ from seqjax.training.optimizers import OPTIMIZERS, SCHEDULES
 from seqjax.training.settings import Field, above, at_least, build, one_of, within
 
 FIELDS = {
-    "seed": Field(0, "Seed of the parameters, the dropout and the samples.", at_least(0)),
+    "seed": Field(0, "Seed of the parameters, the dropout and the samples.", within(0, 2**32)),
     # Data.
     "data.source": Field("embedded", "Where the text comes from.", one_of(*SOURCES)),
     "data.name": Field("python_docs", "The embedded text (python_docs, python_source, hello) or TFDS set; unused for file."),

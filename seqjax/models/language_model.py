@@ -102,7 +102,7 @@ class LanguageModel(nn.Module):
           tokens: (B, T) int, the token before each one to predict.
           carry: of the window before; None starts anew.
           resets: (B, T) bool, true where the carry starts anew before that step.
-          train: with dropout, from the key `rngs={"dropout": key}`.
+          train: with dropout, from the key `rngs={"dropout": key}`, which is then needed.
           remat_every: as in `seqjax.unroll`.
 
         Returns:
@@ -117,7 +117,7 @@ class LanguageModel(nn.Module):
             )
         embed = nn.Embed(self.vocab_size, self.embed_size, dtype=self.dtype, name="embed")
         params = self.param("rnn", self.cell.init, self.embed_size)
-        rng = self.make_rng("dropout") if train and self.has_rng("dropout") else None
+        rng = self.make_rng("dropout") if train else None
         carry, ys = seqjax.unroll(
             self.cell, params, embed(tokens), carry, resets=resets, rng=rng, remat_every=remat_every
         )

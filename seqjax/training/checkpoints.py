@@ -148,12 +148,12 @@ class Checkpoints:
             if reason is None:
                 raise
             raise UserError(
-                f"checkpoint {step} could not be saved in {self._folder}: {reason}; the earlier checkpoints are untouched: "
-                "make room, and the same command goes on from the newest"
+                f"checkpoint {step} could not be saved in {self._folder}: {reason}; the earlier checkpoints are "
+                "untouched: make room, and the same command goes on from the newest"
             ) from error
 
     def _prune(self) -> None:
-        """Deletes all but the newest `keep` and the best; a seal goes first, so that what is half deleted is passed over."""
+        """Deletes all but the newest `keep` and the best; the seal first, so that what is half deleted is passed over."""
         best = self.best_step()
         for step in self.steps()[: -self._keep]:
             if step != best:
@@ -190,7 +190,7 @@ class Checkpoints:
         return math.inf if math.isnan(loss) else loss
 
     def _best_first(self, step: int) -> tuple[float, int]:
-        """Sorts by loss, the newest first among equals; what cannot be read goes before all, to be found out and told."""
+        """Sorts by loss, the newest first among equals; what cannot be read before all, to be found out."""
         loss = self._loss(step)
         return (-math.inf if loss is None else loss, -step)
 
@@ -262,7 +262,7 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(
                 self._folder,
                 options=ocp.CheckpointManagerOptions(
-                    preservation_policy=policies.EveryNSteps(1),  # all: it would delete before the seal stands: see _prune
+                    preservation_policy=policies.EveryNSteps(1),  # all: see _prune
                     best_fn=lambda m: m["loss"],  # has the metrics written beside the state
                     best_mode="min",
                     create=True,

@@ -71,14 +71,14 @@ def run(main: Callable[[], int | None]) -> None:
     if not os.environ.get("SEQJAX_TRACEBACK"):
         # Errors come as exceptions; the background threads of a save log each of theirs with tracebacks besides.
         logging.disable(logging.ERROR)
-        sys.excepthook = _hook
+        sys.unraisablehook = _unraisable
     app.run(call, flags_parser=parse)
 
 
-def _hook(kind, error, trace) -> None:
-    """Leaves out what the threads of a save that failed say on an event loop that is closed; the save's error is raised."""
-    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-        sys.__excepthook__(kind, error, trace)
+def _unraisable(report) -> None:
+    """Leaves out what the threads of a failed save say to an event loop that is closed; its own error is raised."""
+    if not (report.exc_type is RuntimeError and str(report.exc_value) == "Event loop is closed"):
+        sys.__unraisablehook__(report)
 
 
 def fail(message: str, status: int) -> None:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from seqjax.data.windows import Windows
-from seqjax.training import checkpoints, loop, losses
+from seqjax.training import checkpoints, losses
 
 
 def slow_steps(seconds: float) -> None:
@@ -42,7 +42,7 @@ def _delay(owner, name, seconds):
 
 
 def forget(what: str) -> None:
-    """A part of the checkpoint is not restored: a part of the state is zero, or data or progress begin anew."""
+    """A part of the checkpoint is not restored: a part of the state is zero, or the data begin anew."""
     if what == "data":
         Windows.set_state = lambda self, state: None
         return
@@ -50,8 +50,6 @@ def forget(what: str) -> None:
 
     def partial(self, step, make_target):
         restored = load(self, step, make_target)
-        if what == "progress":
-            return restored._replace(meta=restored.meta | {"progress": loop.Progress()._asdict()})
         zeros = jax.tree.map(lambda x: jax.device_put(np.zeros_like(x), x.sharding), getattr(restored.state, what))
         return restored._replace(state=restored.state._replace(**{what: zeros}))
 

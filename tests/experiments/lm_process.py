@@ -48,6 +48,10 @@ class Run:
                 raise AssertionError(f"waited in vain; status {self.status}\n{self.out}\n{self.err}")
             time.sleep(0.001)
 
+    def wait_until_ready(self) -> None:
+        """Waits until the loop begins, with signals collected."""
+        self.wait_for(lambda: "ready after" in self.out)
+
     def signal(self, number: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)
@@ -141,7 +145,7 @@ def sealed(workdir: pathlib.Path) -> list[int]:
 
 
 def final_state(workdir: pathlib.Path) -> dict[str, bytes]:
-    """The newest checkpoint, read with nothing of the project's: every array's bytes, the data's place, the progress."""
+    """The newest checkpoint, read with nothing of the project's: arrays' bytes, the data's place, the progress."""
     folder = workdir.absolute() / "checkpoints" / str(sealed(workdir)[-1])
     with warnings.catch_warnings(), ocp.StandardCheckpointer() as reader:
         warnings.simplefilter("ignore")  # no target is given

@@ -1,4 +1,4 @@
-"""Forks processes of experiments/language_model.py from one that has imported the libraries: a start in a second, not six.
+"""Forks processes of experiments/language_model.py from one that has imported the libraries: a second, not six.
 
 Each is a process of its own, with its own JAX, standard streams, signals and exit status. Reads one JSON object a line:
 
@@ -56,7 +56,7 @@ def start(request: dict) -> int:
 
 
 def leave(status: int | None) -> None:
-    """Ends the process as Python does, threads and exit handlers included, but without freeing every module (a second)."""
+    """Ends the process as Python does, threads and exit handlers included, but without freeing every module."""
     threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()

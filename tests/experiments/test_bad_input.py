@@ -1,4 +1,4 @@
-"""Whatever is wrong with the input: one clear line on standard error, a status that is not zero, and nothing changed."""
+"""Whatever is wrong with the input: one clear line on standard error, a status other than zero, nothing changed."""
 
 import shutil
 import time
@@ -7,7 +7,7 @@ import pytest
 from lm_process import HELLO, small, write_text
 
 COMMAND_LINE = {
-    "unknown field": (["--config.modle.hidden_size=8"], ["config.modle.hidden_size", "did you mean config.model.hidden_size?"]),
+    "unknown field": (["--config.modle.cell=gru"], ["config.modle.cell", "did you mean config.model.cell?"]),
     "unknown field, one dash": (["-config.train.stps=8"], ["config.train.stps", "did you mean config.train.steps?"]),
     "unknown flag": (["--tempreature=1"], ["tempreature", "temperature"]),
     "not a number": (["--config.data.batch_size=many"], ["config.data.batch_size", "many"]),
@@ -74,8 +74,9 @@ def test_text_file(server, tmp_path, case):
 
 def test_unprepared_tfds_set_is_told_in_seconds(server, tmp_path):
     begin = time.monotonic()
-    flags = ["--config.data.source=tfds", "--config.data.name=tiny_shakespeare", f"--config.data.data_dir={tmp_path / 'tfds'}"]
-    server.run(f"--workdir={tmp_path / 'run'}", *flags).refused("tiny_shakespeare", "embedded")
+    where = f"--config.data.data_dir={tmp_path / 'tfds'}"
+    flags = ["--config.data.source=tfds", "--config.data.name=tiny_shakespeare"]
+    server.run(f"--workdir={tmp_path / 'run'}", *flags, where).refused("tiny_shakespeare", "embedded")
     assert time.monotonic() - begin < 30
 
 
@@ -99,7 +100,8 @@ def test_another_config(server, text, finished):
     other = small(text, model__hidden_size=32, seed=5)
     words = ["model.hidden_size: 16 there, 32 here", "seed: 0 there, 5 here"]
     server.run(f"--workdir={finished}", *other).refused(*words, "another --workdir")
-    server.run(f"--workdir={finished}", "--mode=evaluate", "--config.seed=5").refused(words[1], "leave the --config flags out")
+    run = server.run(f"--workdir={finished}", "--mode=evaluate", "--config.seed=5")
+    run.refused(words[1], "leave the --config flags out")
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
@@ -131,7 +133,8 @@ def test_damaged_run_files(server, finished, text, tmp_path):
         seal.write_bytes(seal.read_bytes()[:-2])
     (workdir / "lock").write_text("")
     before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file() and path.name != "lock"}
-    server.run(f"--workdir={workdir}", *small(text)).refused("all checkpoints in", "60: SEAL.json is damaged", "nothing was deleted")
+    run = server.run(f"--workdir={workdir}", *small(text))
+    run.refused("all checkpoints in", "60: SEAL.json is damaged", "nothing was deleted")
     server.run(f"--workdir={workdir}", "--mode=sample").refused("all checkpoints in")
     assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file() and path.name != "lock"} == before
     (workdir / "config.json").write_text("{")

@@ -62,7 +62,8 @@ def test_score_ranks_the_trained_text_first(server, hello):
 
 
 def test_samples_are_seeded_and_have_no_special_tokens(server, finished, text):
-    flags = [f"--workdir={finished}", "--mode=sample", "--num_samples=5", "--length=120", "--prompt=the ", "--temperature=1.5"]
+    flags = [f"--workdir={finished}", "--mode=sample", "--num_samples=5", "--length=120", "--prompt=the "]
+    flags.append("--temperature=1.5")
     first, again, other = [drawn(server.run(*flags, f"--seed={seed}")) for seed in (3, 3, 4)]
     assert first == again and first != other
     assert len(set(first)) == 5

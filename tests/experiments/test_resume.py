@@ -2,7 +2,6 @@
 
 import random
 import shutil
-import signal
 import time
 
 import pytest

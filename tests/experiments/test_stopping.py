@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, a full disk, losses that are not finite: the run stops with one clear line and nothing is lost."""
+"""Ctrl-C and SIGTERM, a full disk, losses that are not finite: it stops with one clear line and nothing is lost."""
 
 import random
 import shutil
@@ -18,11 +18,11 @@ def test_sigint_and_sigterm_then_the_same_end(server, text, tmp_path):
     straight, workdir = tmp_path / "straight", tmp_path / "run"
     reference = server.start(f"--workdir={straight}", *flags)
     run = server.start(f"--workdir={workdir}", *flags, slow_steps=0.03)
-    run.wait_for(lambda: "ready after" in run.out)
+    run.wait_until_ready()
     server.run(f"--workdir={workdir}", *flags).refused(f"in use by process {run.pid}", "choose another --workdir")
     steps = []
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        run.wait_for(lambda: "ready after" in run.out)
+        run.wait_until_ready()
         time.sleep(random.uniform(0.3, 0.7))
         run.signal(number)
         assert run.wait().status == status, run.err
@@ -41,7 +41,7 @@ def test_sigint_and_sigterm_then_the_same_end(server, text, tmp_path):
 def test_second_ctrl_c_interrupts_at_once(server, text, finished, killed, tmp_path):
     workdir = shutil.copytree(killed, tmp_path / "run")
     run = server.start(f"--workdir={workdir}", *small(text), slow_steps=60)
-    run.wait_for(lambda: "ready after" in run.out)
+    run.wait_until_ready()
     time.sleep(0.3)
     run.signal(signal.SIGINT)
     time.sleep(0.3)
@@ -71,7 +71,8 @@ def disk(tmp_path):
     """A disk of 2 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, text=True)
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"needs the right to mount a small disk: {done.stderr.strip()}")
     yield folder

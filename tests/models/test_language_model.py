@@ -146,7 +146,7 @@ def test_dropout_needs_training_and_a_key():
 
 def test_without_dropout_training_is_evaluation():
     model, params = _setup()
-    _close(_apply(model, params, train=True)[1], _apply(model, params)[1], 0, 0)
+    _close(_apply(model, params, rng=1, train=True)[1], _apply(model, params)[1], 0, 0)
 
 
 def test_dropout_of_the_outputs_is_a_mask_over_the_topmost_layer():

@@ -194,7 +194,7 @@ def test_progress_must_be_in_the_checkpoint(lost):
 
 def test_best_and_plateau():
     losses = iter([3.0, math.nan, 2.0, 2.5, 2.5, 2.2, 2.1, 1.0, math.inf])
-    plan = loop.Plan(9, log_every=100, eval_every=1, checkpoint_every=100, max_skipped_in_row=3, stall_patience=2, stall_factor=0.5)
+    plan = loop.Plan(9, 100, 1, checkpoint_every=100, max_skipped_in_row=3, stall_patience=2, stall_factor=0.5)
     scales = []
 
     def sample(state):
@@ -266,7 +266,8 @@ def test_too_many_in_a_row_stop_the_run(checkpoint_every):
     message = str(caught.value)
     assert "step 7" in message and "3 times in a row" in message and "norm nan" in message
     assert "lower optimizer.learning_rate" in message and "\n" not in message
-    assert all(np.isfinite(leaf).all() for state, _, _ in store.saved.values() for leaf in jax.tree.leaves(state.params))
+    parameters = [state.params for state, _, _ in store.saved.values()]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(parameters))
     assert max(store.saved, default=0) <= 7
 
 

@@ -1,4 +1,4 @@
-"""What a run tells: the metrics file reads as if the run had never been stopped, TensorBoard gets the same, errors are seen."""
+"""What a run tells: a metrics file as if the run had never been stopped, the same for TensorBoard, errors seen."""
 
 import errno
 import json

@@ -17,14 +17,15 @@ def test_small_files_are_whole_or_not_there(tmp_path, monkeypatch):
     assert path.read_text(encoding="utf-8") == "ä first\n"
     workdir.write_atomically(path, "second")
 
-    def full(number):
+    def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        workdir.write_atomically(path, "third")
-    assert path.read_text() == "second"
-    assert [found.name for found in tmp_path.iterdir()] == ["small.json"]
+    for name in ("fsync", "replace"):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+            patch.setattr(os, name, full)
+            workdir.write_atomically(path, "third")
+        assert path.read_text() == "second"
+        assert [found.name for found in tmp_path.iterdir()] == ["small.json"]
 
 
 def test_lock_is_for_one_process_and_ends_with_it(tmp_path):
