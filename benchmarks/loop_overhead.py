@@ -19,7 +19,7 @@ import jax
 from benchmarks import common
 from experiments import language_model as lm
 from experiments.configs.language_model import get_config
-from seqjax.training import command, loop, reporting, tbptt
+from seqjax.training import loop, process, reporting, tbptt
 from seqjax.training.checkpoints import Checkpoints
 
 
@@ -29,19 +29,15 @@ def main() -> None:
     parser.add_argument("--preset", default="char_small")
     parser.add_argument("--blocks", type=int, default=6)
     options = parser.parse_args()
-    command.keep_freed_memory()
+    process.keep_freed_memory()
     config = get_config(options.preset)
     steps = config.train.checkpoint_every
     text, tokenizer = lm.load_text(config)
     data = lm.make_windows(text.streams["train"], config)
     setup = lm.set_up(config, tokenizer.vocab_size, data.windows_per_epoch)
-    step = tbptt.make_train_step(
-        setup.loss_fn, setup.optimizer, setup.schedule, setup.mesh, clip_norm=config.optimizer.clip_norm
-    )
-    where = tbptt.batch_sharding(setup.mesh)
-    batches = [jax.device_put(batch, where) for batch in data.one_pass()]
+    task = lm.make_task(config, setup, text, tokenizer)
+    batches = [task.place_batch(batch) for batch in data.one_pass()]
     bare_state = tbptt.place(jax.tree.map(jax.numpy.copy, setup.state), setup.mesh)
-    task = loop.Task(step, lambda batch: jax.device_put(batch, where), None, lm.figures(config), None)
     plan = loop.Plan(10**9, config.train.log_every, 10**9, steps, config.train.max_skipped)
     times = {"bare": [], "loop": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +47,7 @@ def main() -> None:
             for block in range(options.blocks + 1):
                 begin = time.perf_counter()
                 for i in range(steps):
-                    bare_state, metrics = step(bare_state, batches[(block * steps + i) % len(batches)])
+                    bare_state, metrics = task.step(bare_state, batches[(block * steps + i) % len(batches)])
                 jax.block_until_ready((bare_state, metrics))
                 middle = time.perf_counter()
                 for _ in range(steps):

@@ -10,12 +10,10 @@ import argparse
 import pathlib
 import tempfile
 
-import jax
-
 from benchmarks import common
 from experiments import language_model as lm
 from experiments.configs.language_model import get_config
-from seqjax.training import command, loop, reporting, tbptt
+from seqjax.training import loop, process, reporting
 from seqjax.training.checkpoints import Checkpoints
 
 
@@ -32,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20_000)
     options = parser.parse_args()
-    command.keep_freed_memory()
+    process.keep_freed_memory()
     config = get_config("char_small")
     with config.unlocked():
         config.update({"model": {"hidden_size": 64}, "data": {"batch_size": 8, "window": 32}})
@@ -40,15 +38,7 @@ def main() -> None:
     text, tokenizer = lm.load_text(config)
     data = lm.make_windows(text.streams["train"], config)
     setup = lm.set_up(config, tokenizer.vocab_size, data.windows_per_epoch)
-    step = tbptt.make_train_step(
-        setup.loss_fn, setup.optimizer, setup.schedule, setup.mesh, clip_norm=config.optimizer.clip_norm
-    )
-    validate = lm.evaluator(config, setup, text.streams["validation"])
-    where = tbptt.batch_sharding(setup.mesh)
-    sample = lm.shown_sample(config, setup.model, tokenizer, text.ends)
-    task = loop.Task(
-        step, lambda batch: jax.device_put(batch, where), lambda state: validate(state.params), lm.figures(config), sample
-    )
+    task = lm.make_task(config, setup, text, tokenizer)
     tenth = options.steps // 10
     state, progress, megabytes = setup.state, loop.Progress(), {}
     with tempfile.TemporaryDirectory() as folder:
@@ -67,7 +57,7 @@ def main() -> None:
             "question": "resident memory over a long run, and how often the training step was compiled",
             "megabytes_after_step": megabytes,
             "growth_second_half_megabytes": max(list(megabytes.values())[5:]) - list(megabytes.values())[4],
-            "compilations_of_the_step": step._cache_size(),
+            "compilations_of_the_step": task.step._cache_size(),
         },
     )
 

@@ -21,9 +21,9 @@ CASES = {
 
 def measure(keep: bool) -> dict:
     """Times both steps in this process; seconds a step, page faults of a step, highest resident memory."""
-    from seqjax.training import command
+    from seqjax.training import process
 
-    if keep and not command.keep_freed_memory():
+    if keep and not process.keep_freed_memory():
         raise SystemExit("the C library is not glibc: there is nothing to measure")
     import jax
     import jax.numpy as jnp

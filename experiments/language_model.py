@@ -22,6 +22,7 @@ _BEGIN = time.perf_counter()
 
 import hashlib
 import json
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -29,21 +30,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from experiments.configs.language_model import FIELDS
+from experiments.configs.language_model import FIELDS, PRESETS
 from seqjax.data import TokenStream, Windows, encode_documents, load_corpus
 from seqjax.decoding import scoring
 from seqjax.decoding.text import TextSampler, check_known, score_texts
 from seqjax.errors import UserError
 from seqjax.models import LanguageModel, make_stack
 from seqjax.text import BOS, EOS, PAD, UNK, CharTokenizer, NGramModel, WordTokenizer, tokenizer_from_dict
-from seqjax.training import command, loop, losses, optimizers, reporting, settings, tbptt, workdir
+from seqjax.training import command, loop, losses, optimizers, process, reporting, settings, tbptt, workdir
 from seqjax.training.checkpoints import Checkpoints
 
-__doc__ += "\nConfig fields:\n\n" + settings.describe(FIELDS) + "\n"
+__doc__ += "\nConfig fields, as char_small sets them:\n\n" + settings.describe(FIELDS, PRESETS["char_small"]) + "\n"
 
 CONFIG = command.define_config(pathlib.Path(__file__).parent / "configs" / "language_model.py", "char_small", FIELDS)
+flags.adopt_module_key_flags(command)
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "sample", "score"], "What to do.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, plots.", required=True)
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "newest"], "evaluate, sample, score: which checkpoint to read.")
@@ -69,19 +71,17 @@ class Text(NamedTuple):
 
 def main() -> int:
     """Does what --mode says."""
-    command.keep_freed_memory()
-    command.use_compilation_cache()
+    process.keep_freed_memory()
+    process.use_compilation_cache()
+    sampling = ("prompt", "temperature", "top_k", "top_p", "num_samples", "length", "seed")
+    command.refuse_idle_flags(MODE.value, {"split": "evaluate", "text": "score"} | dict.fromkeys(sampling, "sample"))
     folder = pathlib.Path(WORKDIR.value).expanduser()
     if MODE.value == "train":
         return train(folder, CONFIG.value)
-    config = stored_config(folder)
-    if MODE.value == "evaluate":
-        return evaluate(folder, config)
-    model, tokenizer, params, meta, step = load_model(folder, config)
-    ends = meta["ends"]
-    print(f"checkpoint of step {step}")
-    act = draw_samples if MODE.value == "sample" else score
-    act(model, tokenizer, config, params, ends)
+    config = command.stored_config(folder, FIELDS)
+    model = load_model(folder, config)
+    print(f"checkpoint of step {model.step}")
+    {"evaluate": evaluate, "sample": draw_samples, "score": score}[MODE.value](folder, config, model)
     return 0
 
 
@@ -97,14 +97,14 @@ def load_text(config: ConfigDict, tokenizer=None) -> tuple[Text, Any]:
     )  # fmt: skip
     tokenizer = tokenizer or fit_tokenizer(config, corpus.train)
     parts = {"train": corpus.train, "validation": corpus.validation, "test": corpus.test}
-    streams = {
-        name: encode_documents(documents, tokenizer.encode, ends=corpus.ends, eos_id=EOS, reset=data.reset)
-        for name, documents in parts.items()
-        if documents
-    }
-    digest = hashlib.sha256()
-    for stream in streams.values():
-        digest.update(stream.tokens.tobytes() + stream.starts.tobytes())
+    streams, digest = {}, hashlib.sha256()
+    for name, documents in parts.items():
+        if documents:
+            stream = encode_documents(documents, tokenizer.encode, ends=corpus.ends, eos_id=EOS, reset=data.reset)
+            if not len(stream.tokens):
+                raise UserError(f"the {name} part of {corpus.name} has no tokens; give some text")
+            digest.update(stream.tokens.tobytes() + stream.starts.tobytes())
+            streams[name] = stream
     return Text(corpus.name, streams, corpus.ends, digest.hexdigest()), tokenizer
 
 
@@ -112,8 +112,6 @@ def fit_tokenizer(config: ConfigDict, documents):
     """A character or word tokenizer from the training documents."""
     options = {"min_count": config.tokenizer.min_count, "max_size": config.tokenizer.max_size or None}
     if config.tokenizer.kind == "char":
-        if config.tokenizer.lower or config.tokenizer.pretokenized:
-            raise UserError("tokenizer.lower and tokenizer.pretokenized are for words; set tokenizer.kind=word or leave them off")
         return CharTokenizer.fit(documents, **options)
     return WordTokenizer.fit(
         documents, lower=config.tokenizer.lower, pretokenized=config.tokenizer.pretokenized, **options
@@ -124,7 +122,8 @@ def make_model(config: ConfigDict, vocab_size: int) -> LanguageModel:
     """The model that a config describes."""
     m = config.model
     dtype = None if m.dtype == "float32" else jnp.dtype(m.dtype)
-    cell = make_stack(m.cell, m.hidden_size, m.num_layers, dropout=m.dropout, residual=m.residual, dtype=dtype)
+    noise = {"dropout": m.dropout, "input_dropout": m.embed_dropout}
+    cell = make_stack(m.cell, m.hidden_size, m.num_layers, **noise, residual=m.residual, dtype=dtype)
     return LanguageModel(vocab_size, cell, m.embed_size, m.dropout, m.tie_embeddings, dtype)
 
 
@@ -153,20 +152,21 @@ class Setup(NamedTuple):
     steps: int
 
 
-def set_up(config: ConfigDict, vocab_size: int, windows_per_epoch: int, devices=None) -> Setup:
-    """Builds everything that training changes, from the seed."""
-    if bool(config.train.steps) == bool(config.train.epochs):
-        raise UserError("give the length of the run as config.train.steps or as config.train.epochs, and set the other to 0")
-    steps = config.train.steps or max(1, round(config.train.epochs * windows_per_epoch))
+def set_up(config: ConfigDict, vocab_size: int, windows_per_epoch: int | None) -> Setup:
+    """Builds everything that training changes, from the seed; without an epoch's length, for reading a model only."""
+    steps = 0 if windows_per_epoch is None else run_length(config, windows_per_epoch)
     s, o = config.schedule, config.optimizer
-    schedule = optimizers.make_schedule(
-        s.name, o.learning_rate, steps=steps, warmup_steps=s.warmup_steps, final_fraction=s.final_fraction,
-        steps_per_epoch=windows_per_epoch, hold_epochs=s.hold_epochs, decay=s.decay,
-    )  # fmt: skip
+    if steps:
+        schedule = optimizers.make_schedule(
+            s.name, o.learning_rate, steps=steps, warmup_steps=s.warmup_steps, final_fraction=s.final_fraction,
+            steps_per_epoch=windows_per_epoch, hold_epochs=s.hold_epochs, decay=s.decay,
+        )  # fmt: skip
+    else:
+        schedule = optimizers.make_schedule("constant", o.learning_rate, steps=1)
     optimizer = optimizers.make_optimizer(
         o.name, schedule, clip_norm=o.clip_norm, b1=o.b1, b2=o.b2, momentum=o.momentum, weight_decay=o.weight_decay
     )
-    mesh = tbptt.make_mesh(config.data.batch_size, devices)
+    mesh = tbptt.make_mesh(config.data.batch_size, usable_devices(config))
     model = make_model(config, vocab_size)
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     params = jax.jit(model.init)(init_key, np.zeros((1, 1), np.int32))["params"]
@@ -175,11 +175,25 @@ def set_up(config: ConfigDict, vocab_size: int, windows_per_epoch: int, devices=
     return Setup(model, make_loss(model, config.model.remat_every or None), optimizer, schedule, mesh, state, steps)
 
 
+def run_length(config: ConfigDict, windows_per_epoch: int) -> int:
+    """The run's steps."""
+    if bool(config.train.steps) == bool(config.train.epochs):
+        raise UserError("give the run's length as config.train.steps or as config.train.epochs, and set the other to 0")
+    return config.train.steps or max(1, round(config.train.epochs * windows_per_epoch))
+
+
+def usable_devices(config: ConfigDict) -> list[jax.Device]:
+    """As many devices as cut both the training and the evaluation batch evenly; training says how many there are."""
+    devices, batches = jax.devices(), (config.data.batch_size, config.data.eval_batch_size)
+    count = max(n for n in range(1, len(devices) + 1) if not any(batch % n for batch in batches))
+    return devices[:count]
+
+
 def make_windows(stream: TokenStream, config: ConfigDict) -> Windows:
     """The training windows; a window of 0 takes each stream whole, which is full backpropagation through time."""
-    batch = config.data.batch_size
-    window = config.data.window or max(1, -(-len(stream.tokens) // batch))
-    return Windows(stream, batch, window, bos_id=BOS, pad_id=PAD, minimum=batch * window)
+    batch, window = config.data.batch_size, config.data.window
+    minimum = batch * window or batch
+    return Windows(stream, batch, window or -(-len(stream.tokens) // batch), bos_id=BOS, pad_id=PAD, minimum=minimum)
 
 
 def figures(config: ConfigDict):
@@ -197,18 +211,30 @@ def evaluator(config: ConfigDict, setup: Setup, stream: TokenStream):
     return lambda params: run(params, setup.model.initial_carry(params, batch), windows.one_pass())
 
 
-def baseline(config: ConfigDict, folder: pathlib.Path, text: Text, vocab_size: int) -> dict[str, float]:
+def make_task(config: ConfigDict, setup: Setup, text: Text, tokenizer) -> loop.Task:
+    """What the training loop needs to know."""
+    clip_norm, where = config.optimizer.clip_norm, tbptt.batch_sharding(setup.mesh)
+    step = tbptt.make_train_step(setup.loss_fn, setup.optimizer, setup.schedule, setup.mesh, clip_norm=clip_norm)
+    validate = evaluator(config, setup, text.streams["validation"])
+    return loop.Task(
+        step=step,
+        place_batch=lambda batch: jax.device_put(batch, where),
+        evaluate=lambda state: validate(state.params),
+        figures=figures(config),
+        sample=shown_sample(config, setup.model, tokenizer, text.ends),
+    )
+
+
+def baseline(config: ConfigDict, folder: pathlib.Path, text: Text, vocab_size: int) -> float:
     """Validation nats of the n-gram model over the same tokens; counted once for a work folder."""
-    order = config.ngram_order
-    if not order:
-        return {}
-    path, name = folder / "baseline.json", f"{order}-gram Kneser-Ney"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if known.get("fingerprint") != text.fingerprint:
-        model = NGramModel.fit(*text.streams["train"], order=order, vocab_size=vocab_size)
-        known = {"fingerprint": text.fingerprint, "nats": model.nats(*text.streams["validation"])}
-        workdir.write_atomically(path, json.dumps(known) + "\n")
-    return {name: known["nats"]}
+    path, key = folder / "baseline.json", f"{config.ngram_order}:{text.fingerprint}"
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))[key])
+    except (FileNotFoundError, ValueError, TypeError, KeyError):  # not counted yet, or for another order or text
+        model = NGramModel.fit(*text.streams["train"], order=config.ngram_order, vocab_size=vocab_size)
+        nats = model.nats(*text.streams["validation"])
+        workdir.write_atomically(path, json.dumps({key: nats}) + "\n")
+        return nats
 
 
 # Modes.
@@ -217,62 +243,56 @@ def baseline(config: ConfigDict, folder: pathlib.Path, text: Text, vocab_size: i
 def train(folder: pathlib.Path, config: ConfigDict) -> int:
     """Starts the run of a work folder, or goes on with it."""
     settings.validate(config, FIELDS)
-    if (folder / "config.json").exists():
-        workdir.claim(folder, settings.to_json(config))  # says at once where the configs differ
+    for name in ("path", "validation_path", "test_path"):
+        if config.data[name]:  # the run can be found and evaluated from any folder
+            config.data[name] = os.path.abspath(os.path.expanduser(config.data[name]))
     text, tokenizer = load_text(config)
     data = make_windows(text.streams["train"], config)
     setup = set_up(config, tokenizer.vocab_size, data.windows_per_epoch)
+    task = make_task(config, setup, text, tokenizer)
     with workdir.locked(folder):
-        workdir.claim(folder, settings.to_json(config))
+        workdir.claim(folder, settings.to_json(config), FIELDS)
         describe(config, text, tokenizer, setup, data)
-        baselines = baseline(config, folder, text, tokenizer.vocab_size)
-        for name, nats in baselines.items():
-            shown = "  ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in figures(config)(nats).items())
-            print(f"baseline to beat: {name}, validation loss {nats:.4f}  {shown}")
-        return run_training(folder, config, text, tokenizer, data, setup, baselines)
-
-
-def run_training(folder, config, text, tokenizer, data, setup, baselines) -> int:
-    """The part of train that holds the work folder."""
-    checkpoints = Checkpoints(folder, keep=config.train.keep)
-    meta = {"config": settings.to_json(config), "tokenizer": tokenizer.to_dict(), "ends": text.ends, "text": text.fingerprint}
-
-    def same_run(saved):
-        check_text(folder, text, saved)
-        if saved["tokenizer"] != meta["tokenizer"]:
-            raise UserError(f"the run in {folder} has another tokenizer, of another version of seqjax; use another --workdir")
-
-    restored = loop.restore(checkpoints, setup.state, data, same_run)
-    state, progress, first = restored or (setup.state, loop.Progress(), 0)
-    if restored:
-        print(f"going on from the checkpoint of step {first}" + (", which is the last" if first >= setup.steps else ""))
-    step = tbptt.make_train_step(setup.loss_fn, setup.optimizer, setup.schedule, setup.mesh, clip_norm=config.optimizer.clip_norm)
-    where = tbptt.batch_sharding(setup.mesh)
-    validate = evaluator(config, setup, text.streams["validation"])
-    task = loop.Task(
-        step, lambda batch: jax.device_put(batch, where), lambda state: validate(state.params), figures(config),
-        shown_sample(config, setup.model, tokenizer, text.ends),
-    )  # fmt: skip
-    t, s = config.train, config.schedule
-    patience = s.patience if s.name == "plateau" else 0
-    plan = loop.Plan(setup.steps, t.log_every, t.eval_every, t.checkpoint_every, t.max_skipped, patience, s.decay)
-    print(f"ready after {time.perf_counter() - _BEGIN:.1f} s; Ctrl-C stops with a checkpoint, the same command goes on")
-    with reporting.Reporter(folder, first_step=first, total_steps=setup.steps) as reporter:
-        try:
-            outcome = loop.fit(
-                task, plan, state, data, progress=progress, reporter=reporter, checkpoints=checkpoints, meta=meta
-            )
-        finally:
-            checkpoints.close()
-    curves = reporting.plot_curves(folder, reporting.read_records(folder), baselines=baselines)
-    best = "none yet" if outcome.progress.best is None else f"{outcome.progress.best:.4f}"
-    done = int(outcome.state.step)
-    print(f"step {done} of {setup.steps}, {outcome.progress.seconds / 60:.1f} minutes, best validation loss {best} nats")
-    print(f"curves: {curves}")
+        baselines = {}
+        if config.ngram_order:
+            nats = baseline(config, folder, text, tokenizer.vocab_size)
+            baselines[f"{config.ngram_order}-gram Kneser-Ney"] = nats
+            print(f"baseline to beat: {config.ngram_order}-gram Kneser-Ney, validation {shown(config, nats)}")
+        outcome = run_training(folder, config, text, tokenizer, data, setup, task)
+        curves = reporting.plot_curves(folder, reporting.read_records(folder), baselines=baselines)
+    best, minutes = outcome.progress.best, outcome.progress.seconds / 60
+    found = "not evaluated yet" if best is None else f"best validation {shown(config, best)}"
+    print(f"step {int(outcome.state.step)} of {setup.steps}, {minutes:.1f} minutes, {found}\ncurves: {curves}")
     if outcome.signal is None:
         return 0
     print("stopped; the same command goes on from here")
     return 128 + outcome.signal
+
+
+def run_training(folder, config, text, tokenizer, data, setup, task) -> loop.Outcome:
+    """Goes on from the newest checkpoint, or from the beginning, to the end or a signal."""
+    checkpoints = Checkpoints(folder, keep=config.train.keep)
+    saved = {"config": settings.to_json(config), "tokenizer": tokenizer.to_dict(), "ends": text.ends, "text": text.fingerprint}
+
+    def check(meta):
+        check_text(folder, text, meta)
+        if meta["tokenizer"] != saved["tokenizer"]:
+            raise UserError(f"the run in {folder} has another tokenizer, of another version of seqjax; use another --workdir")
+
+    restored = loop.restore(checkpoints, setup.state, data, check)
+    state, progress, first = restored or (setup.state, loop.Progress(), 0)
+    if restored:
+        print(f"going on from the checkpoint of step {first}" + (", which is the last" if first >= setup.steps else ""))
+    t, s = config.train, config.schedule
+    patience = s.patience if s.name == "plateau" else 0
+    plan = loop.Plan(setup.steps, t.log_every, t.eval_every, t.checkpoint_every, t.max_skipped, patience, s.decay)
+    print(f"ready after {time.perf_counter() - _BEGIN:.1f} s; Ctrl-C stops with a checkpoint, the same command goes on")
+    parts = {"progress": progress, "checkpoints": checkpoints, "meta": saved}
+    with reporting.Reporter(folder, first_step=first, total_steps=setup.steps) as reporter:
+        try:
+            return loop.fit(task, plan, state, data, reporter=reporter, **parts)
+        finally:
+            checkpoints.close()
 
 
 def check_text(folder: pathlib.Path, text: Text, saved: dict[str, Any]) -> None:
@@ -281,36 +301,43 @@ def check_text(folder: pathlib.Path, text: Text, saved: dict[str, Any]) -> None:
         raise UserError(f"the text {text.name} is not the one that the run in {folder} began with; restore it, or use another --workdir")
 
 
+def shown(config: ConfigDict, nats: float) -> str:
+    """A loss for people."""
+    derived = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures(config)(nats).items())
+    return f"loss {nats:.4f}  {derived}"
+
+
 def describe(config, text, tokenizer, setup, data) -> None:
     """Prints what is about to be trained on what."""
-    print(f"text: {text.name}; " + ", ".join(f"{part} {len(s.tokens):,} tokens" for part, s in text.streams.items()))
-    unknown = np.mean(text.streams["validation"].tokens == UNK)
-    print(f"vocabulary: {tokenizer.vocab_size:,} tokens; {unknown:.3%} of the validation tokens are unknown")
+    print(f"text: {text.name}")
+    for part, stream in text.streams.items():
+        types, known = len(np.unique(stream.tokens)), np.mean(stream.tokens != UNK)
+        print(f"  {part:<10} {len(stream.tokens):>12,} tokens, {types:,} types, coverage {known:.2%}")
     parameters = sum(leaf.size for leaf in jax.tree.leaves(setup.state.params))
+    print(f"model: {setup.model.cell.name}, vocabulary {tokenizer.vocab_size:,}, {parameters:,} parameters")
     epochs = setup.steps / data.windows_per_epoch
-    print(f"model: {setup.model.cell.name}, {parameters:,} parameters; {setup.steps:,} steps, {epochs:.1f} passes over the text")
-    print(f"devices: {setup.mesh.size} {setup.mesh.devices.flat[0].platform}")
+    there, used = jax.device_count(), setup.mesh.size
+    why = "" if there == used else f" of {there}, as many as cut batch_size and eval_batch_size evenly"
+    print(f"run: {setup.steps:,} steps, {epochs:.1f} passes over the text, on {used} {jax.default_backend()} device(s){why}")
 
 
-def stored_config(folder: pathlib.Path) -> ConfigDict:
-    """The run's own config; flags that say otherwise are refused."""
-    stored = ConfigDict(workdir.read_config(folder))
-    settings.validate(stored, FIELDS)
-    overrides = config_flags.get_override_values(flags.FLAGS["config"])
-    if flags.FLAGS["config"].present or overrides:
-        differ = settings.differences(settings.to_json(stored), settings.to_json(CONFIG.value))
-        if differ:
-            raise UserError(f"the run in {folder} has another config ({'; '.join(differ)}); leave the --config flags out")
-    return stored.lock()
+class Trained(NamedTuple):
+    """A model read from a checkpoint."""
+
+    setup: Setup
+    tokenizer: Any
+    params: Any
+    meta: dict[str, Any]
+    step: int
 
 
-def load_model(folder: pathlib.Path, config: ConfigDict):
-    """Reads a trained model: (model, tokenizer, params, meta, step)."""
+def load_model(folder: pathlib.Path, config: ConfigDict) -> Trained:
+    """Reads the best or the newest checkpoint of a run."""
     made = {}
 
     def target(meta):
-        made["meta"], made["tokenizer"] = meta, tokenizer_from_dict(meta["tokenizer"])
-        made["setup"] = set_up(config, made["tokenizer"].vocab_size, 1, jax.devices()[:1])
+        tokenizer = tokenizer_from_dict(meta["tokenizer"])
+        made.update(meta=meta, tokenizer=tokenizer, setup=set_up(config, tokenizer.vocab_size, None))
         return made["setup"].state
 
     checkpoints = Checkpoints(folder, keep=config.train.keep)
@@ -318,41 +345,36 @@ def load_model(folder: pathlib.Path, config: ConfigDict):
     checkpoints.close()
     if restored is None:
         raise UserError(f"the run in {folder} has no checkpoint yet; train it first")
-    return made["setup"].model, made["tokenizer"], restored.state.params, made["meta"], restored.step
+    return Trained(**made, params=restored.state.params, step=restored.step)
 
 
-def evaluate(folder: pathlib.Path, config: ConfigDict) -> int:
+def evaluate(folder: pathlib.Path, config: ConfigDict, model: Trained) -> None:
     """Prints the loss on a whole split, beside the n-gram baseline on the same tokens."""
-    _, tokenizer, params, meta, step = load_model(folder, config)
-    text, _ = load_text(config, tokenizer)
-    check_text(folder, text, meta)
+    text, _ = load_text(config, model.tokenizer)
+    check_text(folder, text, model.meta)
     if SPLIT.value not in text.streams:
         raise UserError(f"{text.name} has no {SPLIT.value} part; it has {', '.join(text.streams)}")
     stream = text.streams[SPLIT.value]
-    setup = set_up(config, tokenizer.vocab_size, 1, jax.devices()[:1])
-    results = {"model": evaluator(config, setup, stream)(params)}
+    print(f"{SPLIT.value} part of {text.name}, {len(stream.tokens):,} tokens")
+    print(f"{'model':<20} {shown(config, evaluator(config, model.setup, stream)(model.params))}")
     if config.ngram_order:
-        ngram = NGramModel.fit(*text.streams["train"], order=config.ngram_order, vocab_size=tokenizer.vocab_size)
-        results[f"{config.ngram_order}-gram Kneser-Ney"] = ngram.nats(*stream)
-    print(f"checkpoint of step {step}, {SPLIT.value} part of {text.name}, {len(stream.tokens):,} tokens")
-    for name, nats in results.items():
-        shown = "  ".join(f"{key.replace('_', ' ')} {value:.4f}" for key, value in figures(config)(nats).items())
-        print(f"{name:<20} {nats:.4f} nats  {shown}")
-    return 0
+        vocab_size = model.tokenizer.vocab_size
+        ngram = NGramModel.fit(*text.streams["train"], order=config.ngram_order, vocab_size=vocab_size)
+        print(f"{f'{config.ngram_order}-gram Kneser-Ney':<20} {shown(config, ngram.nats(*stream))}")
 
 
 # Samples and scores.
 
 
-def draw_samples(model, tokenizer, config: ConfigDict, params, ends: bool) -> None:
+def draw_samples(folder: pathlib.Path, config: ConfigDict, model: Trained) -> None:
     """Prints --num_samples texts that begin with --prompt."""
     if not TOP_P.value > 0:
         raise UserError("--top_p=0 keeps nothing; give a value above 0, 1 keeps all")
-    _say(check_known(tokenizer, PROMPT.value, "the prompt"))
-    sampler = TextSampler(model, tokenizer, ends=ends, reset=config.data.reset)
+    _say(check_known(model.tokenizer, PROMPT.value, "the prompt"))
+    sampler = TextSampler(model.setup.model, model.tokenizer, ends=model.meta["ends"], reset=config.data.reset)
     options = {"temperature": TEMPERATURE.value, "top_k": TOP_K.value, "top_p": TOP_P.value}
     key, number, length = jax.random.key(SEED.value), NUM_SAMPLES.value, LENGTH.value
-    for place, text in enumerate(sampler(params, key, PROMPT.value, number=number, length=length, **options), 1):
+    for place, text in enumerate(sampler(model.params, key, PROMPT.value, number=number, length=length, **options), 1):
         print(f"--- sample {place}\n{text}")
 
 
@@ -371,13 +393,14 @@ def shown_sample(config: ConfigDict, model, tokenizer, ends: bool):
     return sample
 
 
-def score(model, tokenizer, config: ConfigDict, params, ends: bool) -> None:
+def score(folder: pathlib.Path, config: ConfigDict, model: Trained) -> None:
     """Prints each --text with its log-probability and perplexity, the likeliest first."""
     if not TEXT.value:
         raise UserError('--mode=score needs a text: --text="..." once for each')
     for text in TEXT.value:
-        _say(check_known(tokenizer, text, f"--text={text!r}"))
-    scores = score_texts(model, params, tokenizer, TEXT.value, ends=ends, reset=config.data.reset)
+        _say(check_known(model.tokenizer, text, f"--text={text!r}"))
+    how = {"ends": model.meta["ends"], "reset": config.data.reset}
+    scores = score_texts(model.setup.model, model.params, model.tokenizer, TEXT.value, **how)
     print("rank  log-probability  perplexity  text")
     for place, i in enumerate(scoring.rank(scores), 1):
         print(f"{place:>4}  {scores.log_prob[i]:>15.3f}  {scores.perplexity[i]:>10.3f}  {TEXT.value[i]}")

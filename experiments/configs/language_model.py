@@ -12,64 +12,155 @@ FIELDS = {
     "seed": Field(0, "Seed of the parameters, the dropout and the samples.", within(0, 2**32)),
     # Data.
     "data.source": Field("embedded", "Where the text comes from.", one_of(*SOURCES)),
-    "data.name": Field("python_docs", "The embedded text (python_docs, python_source, hello) or TFDS set; unused for file."),
-    "data.path": Field("", "Text file (.txt, .jsonl with a field `text`, either also .gz) for source=file."),
-    "data.validation_path": Field("", "Validation file for source=file; without it the end of data.path is held out."),
-    "data.test_path": Field("", "Test file for source=file, read by --mode=evaluate --split=test."),
-    "data.documents": Field(
-        "none", "What a document is in a text file: running text, each line, each paragraph.", one_of("none", "line", "paragraph")
+    "data.name": Field(
+        "python_docs", "The embedded text (python_docs, python_source, hello) or TFDS set; unused for file."
     ),
-    "data.reset": Field(True, "Forget the carry where a document begins; False reads on, with <eos> as an ordinary token."),
-    "data.validation_fraction": Field(0.1, "Share of the text held out where there is no validation file.", within(0.001, 0.9)),
-    "data.data_dir": Field("", "TFDS folder with the prepared set; empty for ~/tensorflow_datasets."),
+    "data.path": Field(
+        "",
+        "Text file (.txt, .jsonl with a field `text`, either also .gz) for source=file.",
+        when=("data.source", ("file",)),
+    ),
+    "data.validation_path": Field(
+        "",
+        "Validation file for source=file; without it the end of data.path is held out.",
+        when=("data.source", ("file",)),
+    ),
+    "data.test_path": Field(
+        "", "Test file for source=file, read by --mode=evaluate --split=test.", when=("data.source", ("file",))
+    ),
+    "data.documents": Field(
+        "none",
+        "What a document is in a text file: running text, each line, each paragraph.",
+        one_of("none", "line", "paragraph"),
+        when=("data.source", ("file",)),
+    ),
+    "data.reset": Field(
+        True, "Forget the carry where a document begins; False reads on, with <eos> as an ordinary token."
+    ),
+    "data.validation_fraction": Field(
+        0.1, "Share of the text held out where there is no validation file.", within(0.001, 0.9)
+    ),
+    "data.data_dir": Field(
+        "",
+        "TFDS folder with the prepared set; empty for ~/tensorflow_datasets.",
+        free=True,
+        when=("data.source", ("tfds",)),
+    ),
     "data.batch_size": Field(32, "Parallel streams, B.", at_least(1)),
     "data.window": Field(64, "Steps of truncated backpropagation, T; 0 takes each stream whole.", at_least(0)),
-    "data.eval_batch_size": Field(32, "Parallel streams in evaluation.", at_least(1)),
-    "data.eval_window": Field(256, "Window in evaluation; changes memory and speed, not the result.", at_least(1)),
+    "data.eval_batch_size": Field(
+        32,
+        "Parallel streams in evaluation, each from a fresh carry; 1 is one long pass, and slow.",
+        at_least(1),
+        free=True,
+    ),
+    "data.eval_window": Field(
+        256, "Window in evaluation; changes memory and speed, not the result.", at_least(1), free=True
+    ),
     # Tokenizer.
     "tokenizer.kind": Field("char", "Characters or words.", one_of("char", "word")),
     "tokenizer.min_count": Field(1, "Rarer tokens become <unk>.", at_least(1)),
-    "tokenizer.max_size": Field(0, "At most this many tokens, the four special ones included, the most frequent; 0 keeps all.", at_least(0)),
-    "tokenizer.lower": Field(False, "Words in lower case."),
-    "tokenizer.pretokenized": Field(False, "Words are what stands between spaces, <unk> in the text is <unk>."),
-    "ngram_order": Field(6, "Order of the Kneser-Ney baseline that is printed beside the losses; 0 leaves it out.", at_least(0)),
+    "tokenizer.max_size": Field(
+        0, "At most this many tokens, the four special ones included, the most frequent; 0 keeps all.", at_least(0)
+    ),
+    "tokenizer.lower": Field(False, "Words in lower case.", when=("tokenizer.kind", ("word",))),
+    "tokenizer.pretokenized": Field(
+        False, "Words are what stands between spaces, <unk> in the text is <unk>.", when=("tokenizer.kind", ("word",))
+    ),
+    "ngram_order": Field(
+        6,
+        "Order of the Kneser-Ney baseline that is printed beside the losses; 0 leaves it out.",
+        at_least(0),
+        free=True,
+    ),
     # Model.
     "model.cell": Field("lstm", "Recurrent cell.", one_of(*CELLS)),
     "model.hidden_size": Field(256, "Hidden units of each layer, H.", at_least(1)),
     "model.num_layers": Field(1, "Layers, L.", at_least(1)),
     "model.embed_size": Field(64, "Width of the embedding, D.", at_least(1)),
-    "model.dropout": Field(0.0, "Dropout on the inputs of each layer and on the outputs of the last.", within(0.0, 1.0)),
+    "model.dropout": Field(0.0, "Dropout between the layers and on the outputs of the last.", within(0.0, 1.0)),
+    "model.embed_dropout": Field(0.0, "Dropout on the embedding, the first layer's inputs.", within(0.0, 1.0)),
     "model.residual": Field(False, "Layers above the first add their inputs to their outputs."),
-    "model.tie_embeddings": Field(False, "The softmax shares the embedding's weights (needs embed_size = hidden_size)."),
+    "model.tie_embeddings": Field(
+        False, "The softmax shares the embedding's weights (needs embed_size = hidden_size)."
+    ),
     "model.dtype": Field("float32", "Computation dtype; parameters stay float32.", one_of("float32", "bfloat16")),
-    "model.remat_every": Field(0, "Keep every so many carries and compute the rest anew, to save memory; 0 keeps all.", at_least(0)),
+    "model.remat_every": Field(
+        0, "Keep every so many carries and compute the rest anew, to save memory; 0 keeps all.", at_least(0)
+    ),
     # Optimiser.
     "optimizer.name": Field("adam", "Optimiser.", one_of(*OPTIMIZERS)),
     "optimizer.learning_rate": Field(4e-3, "Highest learning rate.", above(0)),
-    "optimizer.b1": Field(0.9, "Adam's average of the gradient.", within(0.0, 1.0)),
-    "optimizer.b2": Field(0.999, "Adam's average of its square.", within(0.0, 1.0)),
-    "optimizer.momentum": Field(0.0, "Momentum of sgd.", within(0.0, 1.0)),
-    "optimizer.weight_decay": Field(0.0, "Decoupled weight decay of adamw, on matrices.", at_least(0)),
+    "optimizer.b1": Field(
+        0.9,
+        "Adam's average of the gradient.",
+        within(0.0, 1.0),
+        when=(
+            "optimizer.name",
+            (
+                "adam",
+                "adamw",
+            ),
+        ),
+    ),
+    "optimizer.b2": Field(
+        0.999,
+        "Adam's average of its square.",
+        within(0.0, 1.0),
+        when=(
+            "optimizer.name",
+            (
+                "adam",
+                "adamw",
+            ),
+        ),
+    ),
+    "optimizer.momentum": Field(0.0, "Momentum of sgd.", within(0.0, 1.0), when=("optimizer.name", ("sgd",))),
+    "optimizer.weight_decay": Field(
+        0.0, "Decoupled weight decay of adamw, on matrices.", at_least(0), when=("optimizer.name", ("adamw",))
+    ),
     "optimizer.clip_norm": Field(1.0, "Largest global norm of the gradient.", above(0)),
     # Schedule.
-    "schedule.name": Field("cosine", "Learning rate over time; plateau lowers it (times decay) when validation stalls.", one_of(*SCHEDULES)),
+    "schedule.name": Field(
+        "cosine", "Learning rate over time; plateau lowers it (times decay) when validation stalls.", one_of(*SCHEDULES)
+    ),
     "schedule.warmup_steps": Field(0, "Steps of linear warm-up.", at_least(0)),
-    "schedule.final_fraction": Field(0.01, "What cosine leaves of the learning rate.", within(0.0, 1.0)),
-    "schedule.hold_epochs": Field(4, "hold_then_decay: epochs at the full rate.", at_least(1)),
-    "schedule.decay": Field(0.5, "hold_then_decay: factor for each epoch after; plateau: factor at a stall.", within(0.001, 1.0)),
-    "schedule.patience": Field(3, "plateau: evaluations without a new best before the rate is lowered.", at_least(1)),
+    "schedule.final_fraction": Field(
+        0.01, "What cosine leaves of the learning rate.", within(0.0, 1.0), when=("schedule.name", ("cosine",))
+    ),
+    "schedule.hold_epochs": Field(
+        4, "hold_then_decay: epochs at the full rate.", at_least(1), when=("schedule.name", ("hold_then_decay",))
+    ),
+    "schedule.decay": Field(
+        0.5,
+        "hold_then_decay: factor for each epoch after; plateau: factor at a stall.",
+        within(0.001, 1.0),
+        when=(
+            "schedule.name",
+            (
+                "hold_then_decay",
+                "plateau",
+            ),
+        ),
+    ),
+    "schedule.patience": Field(
+        3,
+        "plateau: evaluations without a new best before the rate is lowered.",
+        at_least(1),
+        when=("schedule.name", ("plateau",)),
+    ),
     # Training.
     "train.steps": Field(0, "Length of the run in steps; 0 where train.epochs gives it.", at_least(0)),
     "train.epochs": Field(0.0, "Length of the run in passes over the text; 0 where train.steps gives it.", at_least(0)),
-    "train.log_every": Field(100, "Steps between lines in the log.", at_least(1)),
+    "train.log_every": Field(100, "Steps between lines in the log.", at_least(1), free=True),
     "train.eval_every": Field(500, "Steps between evaluations on the whole validation split.", at_least(1)),
-    "train.checkpoint_every": Field(250, "Steps between checkpoints.", at_least(1)),
-    "train.keep": Field(3, "How many of the newest checkpoints stay, besides the best.", at_least(1)),
-    "train.max_skipped": Field(20, "Stop after this many non-finite steps in a row.", at_least(1)),
+    "train.checkpoint_every": Field(250, "Steps between checkpoints.", at_least(1), free=True),
+    "train.keep": Field(3, "How many of the newest checkpoints stay, besides the best.", at_least(1), free=True),
+    "train.max_skipped": Field(20, "Stop after this many non-finite steps in a row.", at_least(1), free=True),
     # Samples shown during training.
-    "sample.prompt": Field("", "What the samples shown at evaluations begin with."),
-    "sample.length": Field(200, "Tokens of a sample shown at an evaluation; 0 shows none.", at_least(0)),
-    "sample.temperature": Field(0.8, "Their temperature.", at_least(0)),
+    "sample.prompt": Field("", "What the samples shown at evaluations begin with.", free=True),
+    "sample.length": Field(200, "Tokens of a sample shown at an evaluation; 0 shows none.", at_least(0), free=True),
+    "sample.temperature": Field(0.8, "Their temperature.", at_least(0), free=True),
 }
 
 # Zaremba et al. sum the loss over the window's 35 steps where we take the mean, so their learning rate of 1 and their
@@ -133,6 +224,7 @@ PRESETS = {
         "model.hidden_size": 200,
         "model.embed_size": 200,
         "model.dropout": 0.2,
+        "model.embed_dropout": 0.2,
         "schedule.hold_epochs": 4,
         "schedule.decay": 0.5,
         "train.epochs": 13.0,
@@ -142,6 +234,7 @@ PRESETS = {
         "model.hidden_size": 650,
         "model.embed_size": 650,
         "model.dropout": 0.5,
+        "model.embed_dropout": 0.5,
         "schedule.hold_epochs": 6,
         "schedule.decay": 1 / 1.2,
         "train.epochs": 39.0,

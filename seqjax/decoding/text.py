@@ -124,7 +124,10 @@ class TextSampler:
             **options,
         )
         drawn = zip(np.asarray(samples.tokens), np.asarray(samples.lengths))
-        return [self._show(np.concatenate([tokens[1:], row[:count]])) for row, count in drawn]
+        head = self._show(tokens[1:])
+        rows = [self._show(np.concatenate([tokens[1:], row[:count]])) for row, count in drawn]
+        # The prompt as it was given: decoding may lose its spaces, and its unknown words.
+        return [prompt + row.removeprefix(head) for row in rows]
 
     def _show(self, row: np.ndarray) -> str:
         if not self._lines:

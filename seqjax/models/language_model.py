@@ -21,7 +21,14 @@ CELLS: dict[str, Callable[..., Cell]] = {
 
 
 def make_stack(
-    cell: str, hidden_size: int, num_layers: int, *, dropout: float = 0.0, residual: bool = False, dtype: Any = None
+    cell: str,
+    hidden_size: int,
+    num_layers: int,
+    *,
+    dropout: float = 0.0,
+    input_dropout: float | None = None,
+    residual: bool = False,
+    dtype: Any = None,
 ) -> Cell:
     """Stacks equal cells with dropout on the inputs of each, the non-recurrent connections only.
 
@@ -30,6 +37,7 @@ def make_stack(
       hidden_size: H of every layer.
       num_layers: L.
       dropout: the share of each layer's inputs that is dropped in training.
+      input_dropout: the same for the first layer; None is `dropout`.
       residual: every layer above the first adds its inputs to its outputs.
       dtype: computation dtype of the cells; parameters stay float32.
 
@@ -51,7 +59,8 @@ def make_stack(
     layers = []
     for depth in range(num_layers):
         layer = CELLS[cell](hidden_size, dtype=dtype)
-        layer = seqjax.dropout(layer, dropout) if dropout else layer
+        rate = dropout if depth or input_dropout is None else input_dropout
+        layer = seqjax.dropout(layer, rate) if rate else layer
         layers.append(seqjax.residual(layer) if residual and depth else layer)
     return seqjax.stack(*layers)
 

@@ -1,11 +1,13 @@
 """Checkpoints that are whole or are not loaded: Orbax saves them in the background, a manifest of checksums seals them.
 
     workdir/checkpoints/1200/            written by Orbax under another name and renamed when complete
-    workdir/checkpoints/1200/SEAL.json   size and SHA-256 of every file in it, written last
+    workdir/checkpoints/1200/SEAL.json   size and SHA-256 of every file in it, written last, when all are on the disk
+    workdir/checkpoints/600.deleting/    an old one that is being deleted
+    workdir/damaged/900-0/               what was put aside
 
-A folder without a seal is a save that was cut off: it is passed over. A folder whose content does not match its seal is
-damaged: it is passed over, put aside and reported, and the run goes on from the one before it. Where none is left, nothing
-is deleted and the run stops.
+A folder without a seal is a save that was cut off, one whose content does not match its seal is damaged: both are passed
+over, put aside and reported, and the run goes on from the one before. Where none is left, nothing is deleted and the run
+stops; only a single folder without a seal is taken for the first save of a run.
 """
 
 import concurrent.futures
@@ -30,6 +32,8 @@ from seqjax.errors import UserError
 from seqjax.training.workdir import DISK_ERRORS, write_atomically
 
 SEAL = "SEAL.json"
+DELETING = ".deleting"
+_TRIES = 5  # of reading while another process deletes
 
 
 class Restored(NamedTuple):
@@ -40,9 +44,29 @@ class Restored(NamedTuple):
     meta: dict[str, Any]  # the JSON that was saved beside it
 
 
+class _Gone(Exception):
+    """A checkpoint was deleted by another process between listing and reading."""
+
+
 def seal(folder: pathlib.Path) -> None:
-    """Writes the sizes and checksums of all files in a finished checkpoint beside them."""
+    """Writes the sizes and checksums of all files in a finished checkpoint beside them.
+
+    The files are brought to the disk before and the folder's own name after, so a loss of power, too, leaves a sealed
+    checkpoint whole.
+    """
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
     write_atomically(folder / SEAL, json.dumps(_digests(folder), indent=1, sort_keys=True) + "\n")
+    _sync(folder.parent)
+    _sync(folder.parent.parent)  # the name of a checkpoints/ that is new
+
+
+def _sync(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def damage(folder: pathlib.Path) -> str | None:
@@ -153,12 +177,14 @@ class Checkpoints:
             ) from error
 
     def _prune(self) -> None:
-        """Deletes all but the newest `keep` and the best; the seal first, so that what is half deleted is passed over."""
+        """Deletes all but the newest `keep` and the best; renames each first, so that what is half deleted is known."""
         best = self.best_step()
         for step in self.steps()[: -self._keep]:
             if step != best:
-                (self._folder / str(step) / SEAL).unlink()
-                shutil.rmtree(self._folder / str(step))
+                leaving = self._folder / f"{step}{DELETING}"
+                if leaving.exists():  # of an earlier sitting that was killed
+                    shutil.rmtree(leaving)
+                shutil.rmtree((self._folder / str(step)).rename(leaving))
 
     def wait(self) -> None:
         """Waits until the save under way is on the disk and sealed; raises its error where it failed."""
@@ -168,13 +194,18 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, oldest first."""
+        return [step for step in self._all_steps() if self._sealed(step)]
+
+    def _all_steps(self) -> list[int]:
         if not self._folder.is_dir():
             return []
-        names = [path.name for path in self._folder.iterdir() if path.name.isdigit() and (path / SEAL).exists()]
-        return sorted(int(name) for name in names)
+        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
+
+    def _sealed(self, step: int) -> bool:
+        return (self._folder / str(step) / SEAL).exists()
 
     def best_step(self) -> int | None:
-        """The evaluated checkpoint with the lowest loss, None where there is none."""
+        """The evaluated checkpoint with the lowest loss, the earliest among equals, None where there is none."""
         losses = {step: loss for step in self.steps() if (loss := self._loss(step)) is not None}
         best = min(losses, key=losses.get, default=None)
         return best if best is not None and losses[best] < math.inf else None
@@ -190,9 +221,12 @@ class Checkpoints:
         return math.inf if math.isnan(loss) else loss
 
     def _best_first(self, step: int) -> tuple[float, int]:
-        """Sorts by loss, the newest first among equals; what cannot be read before all, to be found out."""
+        """Sorts by loss, the earliest first among equals, then the newest of those that were not evaluated.
+
+        What cannot be read comes before all, to be found out.
+        """
         loss = self._loss(step)
-        return (-math.inf if loss is None else loss, -step)
+        return (-math.inf if loss is None else loss, step if loss is None or loss < math.inf else -step)
 
     def restore(self, make_target: Callable[[dict[str, Any]], Any], *, mend: bool = True, best: bool = False) -> Restored | None:
         """Reads the newest good checkpoint back.
@@ -207,30 +241,59 @@ class Checkpoints:
           The checkpoint, or None where none was ever completed.
 
         Raises:
-          UserError: there are checkpoints and all are damaged.
+          UserError: there are checkpoints and all are damaged or lack their seals.
         """
+        for _ in range(_TRIES):
+            with contextlib.suppress(_Gone):
+                return self._restore(make_target, mend, best)
+        raise UserError(f"the checkpoints in {self._folder} are deleted while they are read; try again")
+
+    def _restore(self, make_target, mend: bool, best: bool) -> Restored | None:
         order = sorted(self.steps(), key=self._best_first if best else lambda step: -step)
-        bad: list[tuple[int, str]] = []
+        bad: dict[int, str] = {}
         for step in order:
-            wrong = damage(self._folder / str(step))
+            with self._deleted_meanwhile(step):
+                wrong = damage(self._folder / str(step))
+                if wrong is not None and not self._sealed(step):
+                    raise _Gone
+                if wrong is None:
+                    restored = self._load(step, make_target)
             if wrong is None:
+                self._report_bad(bad, step, mend)
                 if mend:
                     self._clear_unfinished()
-                restored = self._load(step, make_target)
-                for other, why in bad:
-                    moved = f"; it was moved to {self._put_aside(other)}" if mend else ""
-                    self._report(f"checkpoint {other} is damaged ({why}); going on from checkpoint {step}{moved}")
                 return restored
-            bad.append((step, wrong))
+            bad[step] = wrong
         if bad:
-            what = "; ".join(f"{step}: {why}" for step, why in bad)
+            what = "; ".join(f"{step}: {why}" for step, why in bad.items())
             raise UserError(
                 f"all checkpoints in {self._folder} are damaged ({what}); nothing was deleted: "
                 "restore one from a backup, or start again in another --workdir"
             )
+        unsealed = [step for step in self._all_steps() if not self._sealed(step)]
+        if len(unsealed) > 1:
+            raise UserError(
+                f"all checkpoints in {self._folder} lack their {SEAL} ({', '.join(map(str, unsealed))}); "
+                "nothing was deleted: restore them from a backup, or start again in another --workdir"
+            )
         if mend:
             self._clear_unfinished()
         return None
+
+    @contextlib.contextmanager
+    def _deleted_meanwhile(self, step: int) -> Iterator[None]:
+        """Raises _Gone in place of whatever went wrong because another process deleted the checkpoint."""
+        try:
+            yield
+        except Exception as error:
+            if self._sealed(step):
+                raise
+            raise _Gone from error
+
+    def _report_bad(self, bad: dict[int, str], good: int, mend: bool) -> None:
+        for step, why in bad.items():
+            moved = f"; it was moved to {self._put_aside(step)}" if mend else ""
+            self._report(f"checkpoint {step} is damaged ({why}); going on from checkpoint {good}{moved}")
 
     def _load(self, step: int, make_target) -> Restored:
         folder = self._folder / str(step)
@@ -241,12 +304,15 @@ class Checkpoints:
         return Restored(step, state, meta)
 
     def _clear_unfinished(self) -> None:
-        """Deletes what a killed save left: never a sealed checkpoint."""
-        if self._folder.is_dir():
-            for path in self._folder.iterdir():
-                cut_off = path.name.isdigit() and not (path / SEAL).exists()
-                if cut_off or ".orbax-checkpoint-tmp" in path.name:
-                    shutil.rmtree(path)
+        """Clears away what a killed save or deletion left; a step's folder is never deleted, only moved."""
+        if not self._folder.is_dir():
+            return
+        for path in list(self._folder.iterdir()):
+            if ".orbax-checkpoint-tmp" in path.name or path.name.endswith(DELETING):
+                shutil.rmtree(path)
+        for step in self._all_steps():
+            if not self._sealed(step):
+                self._report(f"checkpoint {step} was not completed; it was moved to {self._put_aside(step)}")
 
     def _put_aside(self, step: int) -> pathlib.Path:
         aside = self._folder.parent / "damaged"

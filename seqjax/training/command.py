@@ -1,21 +1,20 @@
 """The command line that all experiments share: flags, one clear line for whatever is wrong, an exit status."""
 
-import ctypes
 import logging
 import os
 import pathlib
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 
-import jax
 from absl import app, flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from seqjax.errors import UserError
 from seqjax.training import settings
-from seqjax.training.workdir import DISK_ERRORS
+from seqjax.training.workdir import DISK_ERRORS, read_config
 
 
 def define_config(path: pathlib.Path, preset: str, fields: Mapping[str, settings.Field]) -> flags.FlagHolder:
@@ -33,6 +32,41 @@ def define_config(path: pathlib.Path, preset: str, fields: Mapping[str, settings
     return config_flags.DEFINE_config_file("config", f"{path}:{preset}", "FILE.py:PRESET.")
 
 
+def refuse_idle_flags(mode: str, modes: Mapping[str, str]) -> None:
+    """Refuses flags that have no effect in this mode.
+
+    Args:
+      mode: the one at hand.
+      modes: flag to the mode it belongs to.
+
+    Raises:
+      UserError: a flag was given that belongs to another mode.
+    """
+    for name, belongs in modes.items():
+        if flags.FLAGS[name].present and mode != belongs:
+            raise UserError(f"--{name} has no effect with --mode={mode}; it is for --mode={belongs}")
+
+
+def stored_config(workdir: pathlib.Path, fields: Mapping[str, settings.Field]) -> ConfigDict:
+    """The config of the run in a work folder, with the free fields as the command line says.
+
+    Raises:
+      UserError: there is no run, or the command line asks for another config than the run's.
+    """
+    stored = ConfigDict(read_config(workdir))
+    settings.validate(stored, fields)
+    flag = flags.FLAGS["config"]
+    asked = settings.flatten(flag.value) if flag.present else config_flags.get_override_values(flag)
+    known = settings.flatten(stored)
+    differ = [f"{name}: {known[name]} there, {value} here" for name, value in asked.items() if known[name] != value]
+    differ = [line for line in differ if not fields[line.split(":")[0]].free]
+    if differ:
+        raise UserError(f"the run in {workdir} has another config ({'; '.join(differ)}); leave the --config flags out")
+    stored.update_from_flattened_dict({name: value for name, value in asked.items() if fields[name].free})
+    settings.validate(stored, fields)
+    return stored.lock()
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Parses the flags and calls main; ends the process.
 
@@ -46,6 +80,8 @@ def run(main: Callable[[], int | None]) -> None:
     def parse(argv):
         try:
             rest = flags.FLAGS(argv)
+        except SystemExit:  # --help was printed, which absl takes for a failure
+            sys.exit(0)
         except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
             fail(f"{_reason(error)}; --help lists all flags", 2)
         try:
@@ -61,6 +97,9 @@ def run(main: Callable[[], int | None]) -> None:
             sys.exit(main() or 0)
         except UserError as error:
             fail(str(error), 1)
+        except BrokenPipeError:  # whoever read the output has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise
@@ -68,6 +107,8 @@ def run(main: Callable[[], int | None]) -> None:
         except KeyboardInterrupt:
             fail("interrupted; the same command goes on from the newest checkpoint", 130)
 
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character must not end a run
     if not os.environ.get("SEQJAX_TRACEBACK"):
         # Errors come as exceptions; the background threads of a save log each of theirs with tracebacks besides.
         logging.disable(logging.ERROR)
@@ -87,33 +128,6 @@ def fail(message: str, status: int) -> None:
         traceback.print_exc()
     print(f"error: {message}", file=sys.stderr, flush=True)
     sys.exit(status)
-
-
-def use_compilation_cache() -> None:
-    """Keeps compiled programs between processes, in ~/.cache/seqjax unless JAX_COMPILATION_CACHE_DIR names a folder."""
-    if not jax.config.jax_compilation_cache_dir:
-        base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(base / "seqjax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-
-def keep_freed_memory() -> bool:
-    """Tells the C library to keep what a step frees for the next step, instead of giving it back to the system.
-
-    Without it every training step on a CPU maps its large temporaries anew and the kernel fills them with zeros page by
-    page: measured on 2 cores, a step of 32 x 64 characters took 42 ms and takes 30, one of 20 x 35 words with a
-    vocabulary of 33,280 took 430 ms and takes 250 (benchmarks/memory_reuse.py). The memory stays with the process.
-
-    Returns:
-      False where the C library is not glibc and nothing was changed.
-    """
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
-    m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8  # malloc.h
-    # One arena: those of other threads cannot hold blocks above 64 MiB and would map them anew.
-    return all([mallopt(m_arena_max, 1), mallopt(m_mmap_max, 0), mallopt(m_trim_threshold, 2**31 - 1)])
 
 
 def _reason(error: BaseException) -> str:

@@ -1,7 +1,9 @@
 """The one training loop: any step over any checkpointable iterator, with evaluation, reports, checkpoints and exact resume."""
 
 import contextlib
+import functools
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -82,7 +84,9 @@ def fit(
     """Trains from `state` to `plan.steps`.
 
     The device is never waited for: each step's metrics are read after the next one was sent off. The first SIGINT or SIGTERM
-    ends the loop after the step under way with a checkpoint; a second one interrupts at once.
+    ends the loop after the step under way with a checkpoint; a second one interrupts at once. In each turn records are
+    written first, then the checkpoint is saved, then lines are shown: a terminal that fails loses no steps, and a kill
+    leaves no checkpoint without its records.
 
     Args:
       task: the step, the evaluation and the sample.
@@ -104,9 +108,9 @@ def fit(
     with _signals() as received:
         while run.step < plan.steps and not received:
             run.advance()
-        run.flush()
-        run.save()
+        run.finish()
         checkpoints.wait()
+        run.show()
     return Outcome(run.state, run.progress, received[0] if received and run.step < plan.steps else None)
 
 
@@ -122,6 +126,7 @@ class _Run:
         self._validation: float | None = None  # of this step, if it was evaluated
         self._since = time.perf_counter()
         self._tokens = 0.0  # read since _since
+        self._unshown: list[Callable[[], None]] = []  # lines that wait for the end of the turn
 
     def advance(self) -> None:
         batch = self.task.place_batch(next(self.data))
@@ -135,6 +140,23 @@ class _Run:
         if self.step % self.plan.checkpoint_every == 0:
             self.flush()
             self.save()
+        self.show()
+
+    def finish(self) -> None:
+        """Saves where the run stands, with all its time."""
+        self.flush()
+        self._clock()
+        self.save()
+
+    def show(self) -> None:
+        """Shows the lines of this turn, after its checkpoint is on its way."""
+        lines, self._unshown = self._unshown, []
+        for line in lines:
+            line()
+
+    def _record(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        self.reporter.record(kind, step, values)
+        self._unshown.append(functools.partial(self.reporter.show, kind, step, values))
 
     def flush(self) -> None:
         """Reads what is still on its way, so that progress holds all steps up to this one."""
@@ -148,7 +170,8 @@ class _Run:
         self._add(metrics)
         self.reporter.at(step)
         if step == self._first + 1:
-            self.reporter.say(f"first step after {time.perf_counter() - self._since:.1f} s, compilation included")
+            text = f"first step after {time.perf_counter() - self._since:.1f} s, compilation included"
+            self._unshown.append(functools.partial(self.reporter.say, text))
         if metrics.skipped_in_row >= self.plan.max_skipped_in_row:
             raise UserError(
                 f"stopped at step {step}: the loss or the gradient was not finite {int(metrics.skipped_in_row)} times in a row "
@@ -173,7 +196,7 @@ class _Run:
         values |= {"learning_rate": metrics.learning_rate, "tokens_per_second": self._tokens / self._clock()}
         if metrics.skipped:
             values["skipped_steps"] = int(metrics.skipped)
-        self.reporter.record("train", step, values)
+        self._record("train", step, values)
         self.progress = self.progress._replace(interval=Progress().interval)
 
     def _clock(self) -> float:
@@ -196,28 +219,33 @@ class _Run:
         self.progress = self.progress._replace(best=nats if best else self.progress.best, since_best=since)
         values = {"loss": nats, **self.task.figures(nats), "best": self.progress.best}
         seconds = time.perf_counter() - begin
-        self.reporter.record("evaluation", self.step, values | {"minutes": (self.progress.seconds + seconds) / 60})
+        self._record("evaluation", self.step, values | {"minutes": (self.progress.seconds + seconds) / 60})
         if self.task.sample is not None:
-            self.reporter.record("sample", self.step, {"text": self.task.sample(self.state)})
+            self._record("sample", self.step, {"text": self.task.sample(self.state)})
         self._validation = nats
         self.save()
         self._clock()
 
     def save(self) -> None:
         loss = math.inf if self._validation is None else self._validation
-        meta = self.meta | {"data": self.data.get_state(), "progress": self.progress._asdict()}
+        seconds = self.progress.seconds + time.perf_counter() - self._since
+        progress = self.progress._replace(seconds=seconds)._asdict()
+        meta = self.meta | {"data": self.data.get_state(), "progress": progress}
         self.checkpoints.save(self.step, self.state, meta, loss)
 
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collects the first SIGINT or SIGTERM in a list; the next one does what it does by default."""
+    """Collects the first SIGINT or SIGTERM in a list and says so; the next one does what it does by default."""
     received: list[int] = []
 
     def note(number, frame):
         received.append(number)
         for other, handler in before.items():
             signal.signal(other, handler)
+        with contextlib.suppress(OSError):  # past Python's streams: a handler may come in the middle of a print
+            text = b"stopping after this step; once more stops at once\n"
+            os.write(2, b"\n" + text) if os.isatty(2) else os.write(1, text)  # a terminal shows the bar and ^C there
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:

@@ -1,5 +1,6 @@
 """What a run tells while it goes: a progress bar, a metrics file, TensorBoard events, curves as PNG."""
 
+import importlib.util
 import json
 import math
 import pathlib
@@ -12,6 +13,18 @@ from seqjax.errors import UserError
 from seqjax.training.workdir import write_atomically
 
 METRICS = "metrics.jsonl"
+EXTRAS = ("rich", "tensorboardX", "matplotlib")
+
+
+def require_extras() -> None:
+    """Makes sure that what a run reports with is installed.
+
+    Raises:
+      UserError: names what is missing.
+    """
+    missing = [name for name in EXTRAS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"this needs {', '.join(missing)}: pip install 'seqjax[experiments]'")
 
 
 def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
@@ -23,28 +36,46 @@ def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
     if lines.pop():  # a complete file ends with a newline
         print(f"{path}: the last line was cut off; it is left out", file=sys.stderr)
     try:
-        return [json.loads(line) for line in lines]
+        return [_parse(number, line) for number, line in enumerate(lines, start=1)]
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); move it away and start the command again") from error
+
+
+def _parse(number: int, line: str) -> dict[str, Any]:
+    record = json.loads(line)
+    if not (isinstance(record, dict) and isinstance(record.get("step"), int) and isinstance(record.get("kind"), str)):
+        raise ValueError(f"line {number} is not a record with kind and step")
+    return record
+
+
+def _line_of(record: dict[str, Any]) -> str:
+    """One line of JSON, which has no word for a number that is not finite: it becomes null."""
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+    return json.dumps(finite, allow_nan=False) + "\n"
 
 
 class Reporter:
     """Writes the records of one run, and shows its progress to whoever looks on.
 
-    Every record is one JSON line with `kind` (train, evaluation, sample) and `step`. After a resume from step s the records
-    of later steps, which will be made again, are taken out first, so the file reads like that of a run never stopped.
+    Every record is one JSON line with `kind` (train, evaluation, sample) and `step`; a value that is not finite is null.
+    After a resume from step s the records of later steps, which will be made again, are taken out first, so the file reads
+    like that of a run never stopped.
 
     Args:
       workdir: metrics go to metrics.jsonl in it, events for TensorBoard to tensorboard/.
       first_step: the step that the run begins or goes on from.
       total_steps: where it will end.
+
+    Raises:
+      UserError: a package is missing, or the metrics file is damaged.
     """
 
     def __init__(self, workdir: pathlib.Path, *, first_step: int, total_steps: int):
+        require_extras()
         import rich.progress
 
         kept = [record for record in read_records(workdir) if record["step"] <= first_step]
-        write_atomically(workdir / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
+        write_atomically(workdir / METRICS, "".join(map(_line_of, kept)))
         self._file = open(workdir / METRICS, "a", encoding="utf-8")
         self._events = _Events(workdir / "tensorboard", first_step)
         self._progress = rich.progress.Progress(
@@ -74,10 +105,13 @@ class Reporter:
         self._progress.update(self._bar, completed=step)
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Writes one record to the metrics file and TensorBoard, and prints its figures on a line."""
-        self._file.write(json.dumps({"kind": kind, "step": step} | values) + "\n")
+        """Writes one record to the metrics file and TensorBoard."""
+        self._file.write(_line_of({"kind": kind, "step": step} | values))
         self._file.flush()
         self._events.write(kind, step, values)
+
+    def show(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Prints a record's figures on a line, a sample's text as it is."""
         if kind == "sample":
             self.say("\n".join("    " + line for line in values["text"].split("\n")))
             return
@@ -150,11 +184,12 @@ def plot_curves(workdir: pathlib.Path, records: Iterable[dict[str, Any]], *, bas
     figure = Figure(figsize=(11, 7), layout="constrained")
     loss, norm, rate, speed = figure.subplots(2, 2).flat
     if train:
-        loss.plot([r["step"] for r in train], [r["loss"] for r in train], label="training", color="tab:blue", alpha=0.6)
+        loss.plot([r["step"] for r in train], _values(train, "loss"), label="training", color="tab:blue", alpha=0.6)
     if evaluations:
-        best = min(r["loss"] for r in evaluations)
+        losses = _values(evaluations, "loss")
+        best = min((value for value in losses if not math.isnan(value)), default=math.nan)
         label = f"validation (best {best:.4f})"
-        loss.plot([r["step"] for r in evaluations], [r["loss"] for r in evaluations], "o-", label=label, color="tab:orange")
+        loss.plot([r["step"] for r in evaluations], losses, "o-", label=label, color="tab:orange")
     for name, nats in baselines.items():
         loss.axhline(nats, linestyle="--", color="tab:gray", label=f"{name} ({nats:.4f})")
     loss.set(title="Loss", ylabel="nats per token")
@@ -163,7 +198,7 @@ def plot_curves(workdir: pathlib.Path, records: Iterable[dict[str, Any]], *, bas
     _line(norm, train, "grad_norm", "Gradient norm before clipping (mean of interval)", "global norm")
     share = norm.twinx()
     share.set(ylim=(0, 1.05), ylabel="share of clipped steps")
-    share.fill_between([r["step"] for r in train], [r["clipped_share"] for r in train], color="tab:red", alpha=0.15)
+    share.fill_between([r["step"] for r in train], _values(train, "clipped_share"), color="tab:red", alpha=0.15)
     _line(rate, train, "learning_rate", "Learning rate", "learning rate")
     _line(speed, train, "tokens_per_second", "Speed", "tokens per second")
     speed.set_ylim(bottom=0)
@@ -176,5 +211,11 @@ def plot_curves(workdir: pathlib.Path, records: Iterable[dict[str, Any]], *, bas
 
 
 def _line(axes, records, name, title, ylabel):
-    axes.plot([r["step"] for r in records], [r[name] for r in records], color="tab:blue")
+    axes.plot([r["step"] for r in records], _values(records, name), color="tab:blue")
     axes.set(title=title, ylabel=ylabel)
+
+
+def _values(records: list[dict[str, Any]], name: str) -> list[float]:
+    """A gap, which is not a number, where a record has no finite value."""
+    values = [record.get(name) for record in records]
+    return [value if isinstance(value, (int, float)) and math.isfinite(value) else math.nan for value in values]

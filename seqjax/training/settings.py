@@ -71,6 +71,8 @@ class Field(NamedTuple):
     default: Any
     text: str  # one line, shown by --help
     check: Check = ANYTHING
+    free: bool = False  # may change from one sitting of a run to the next: what is learned does not depend on it
+    when: tuple[str, tuple[Any, ...]] | None = None  # (field, values): has an effect only where the field has such a value
 
 
 def build(fields: Mapping[str, Field], changes: Mapping[str, Any] | None = None) -> ml_collections.ConfigDict:
@@ -145,7 +147,7 @@ def unknown_field(name: str, fields: Mapping[str, Field]) -> str:
 
 
 def validate(config: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
-    """Refuses a config with a field missing or unknown, a value of the wrong type or one out of range.
+    """Refuses a config with a field missing or unknown, and a value of the wrong type, out of range or without effect.
 
     Raises:
       UserError: one line that names the field, its value and what is allowed.
@@ -167,25 +169,33 @@ def validate(config: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
             raise UserError(f"config.{name}={value!r} must be of type {wanted.__name__}: {field.text}")
         if not field.check.holds(value):
             raise UserError(f"config.{name}={value!r} is out of range: it must be {field.check.text}")
+    for name, field in fields.items():
+        other, values = field.when or ("", ())
+        if other and flat[name] != field.default and flat[other] not in values:
+            raise UserError(
+                f"config.{name}={flat[name]!r} has no effect with {other}={flat[other]!r}; leave it at {field.default!r}"
+            )
 
 
-def describe(fields: Mapping[str, Field]) -> str:
-    """The table as text for --help: each field with its default, what it means, and what it may be.
+def describe(fields: Mapping[str, Field], preset: Mapping[str, Any]) -> str:
+    """The table as text for --help: each field with the default preset's value, what it means, and what it may be.
 
     Example:
-      >>> print(describe({"seed": Field(0, "Seed.", at_least(0))}))
-        --config.seed=0
+      >>> print(describe({"seed": Field(0, "Seed.", at_least(0))}, {"seed": 7}))
+        --config.seed=7
             Seed. (at least 0)
     """
     lines = []
     for name, field in fields.items():
         limits = "" if field.check is ANYTHING else f" ({field.check.text})"
-        lines.append(f"  --config.{name}={field.default}\n      {field.text}{limits}")
+        lines.append(f"  --config.{name}={preset.get(name, field.default)}\n      {field.text}{limits}")
     return "\n".join(lines)
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Names the fields in which two configs differ, each with both values.
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], fields: Mapping[str, Field] | None = None
+) -> list[str]:
+    """Names the fields in which two configs differ, each with both values; not those that `fields` marks as free.
 
     Example:
       >>> differences({"model": {"hidden_size": 32}}, {"model": {"hidden_size": 64}})
@@ -193,7 +203,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """
     old, new = flatten(old), flatten(new)
     missing = "nothing"
-    names = sorted(old.keys() | new.keys())
+    free = {name for name, field in (fields or {}).items() if field.free}
+    names = sorted((old.keys() | new.keys()) - free)
     return [
         f"{name}: {old.get(name, missing)} there, {new.get(name, missing)} here"
         for name in names

@@ -57,28 +57,39 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
             raise UserError(
                 f"the work folder {workdir} is in use by process {owner}; wait for it, stop it, or choose another --workdir"
             ) from None
+        except OSError as error:
+            raise UserError(f"cannot lock the work folder {workdir}: {error.strerror}; choose one on a local disk") from error
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
 
 
-def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
-    """Writes the run's config into the work folder, or makes sure that the one there is the same.
+def claim(workdir: pathlib.Path, config: Mapping[str, Any], fields: Mapping[str, settings.Field]) -> None:
+    """Writes the run's config into the work folder, or makes sure that it goes on with the one there.
+
+    Fields that the table marks as free may differ, and all of them as long as nothing was saved.
+
+    Args:
+      workdir: the run's folder.
+      config: JSON values.
+      fields: the experiment's table.
 
     Raises:
       UserError: the folder holds a run with another config; names the fields that differ.
     """
     path = workdir / "config.json"
-    if path.exists():
-        differ = settings.differences(read_config(workdir), config)
+    saved = workdir / "checkpoints"
+    if path.exists() and saved.is_dir() and any(saved.iterdir()):
+        differ = settings.differences(read_config(workdir), config, fields)
         if differ:
             raise UserError(
                 f"the work folder {workdir} holds a run with another config ({'; '.join(differ)}); "
                 "use that config to go on with it, or another --workdir"
             )
-        return
-    write_atomically(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_atomically(path, text)
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def slow_seal(seconds: float) -> None:
 
 
 def slow_delete(seconds: float) -> None:
-    """Between a seal's removal and its checkpoint's."""
+    """Between a checkpoint's renaming and its removal."""
     _delay(checkpoints.shutil, "rmtree", seconds)
 
 

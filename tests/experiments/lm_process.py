@@ -141,7 +141,8 @@ def small(text: pathlib.Path, **changes) -> list[str]:
 
 def sealed(workdir: pathlib.Path) -> list[int]:
     """The steps of the finished checkpoints."""
-    return sorted(int(seal.parent.name) for seal in workdir.glob("checkpoints/*/SEAL.json"))
+    folders = [seal.parent.name for seal in workdir.glob("checkpoints/*/SEAL.json")]
+    return sorted(int(name) for name in folders if name.isdigit())  # the others are being deleted
 
 
 def final_state(workdir: pathlib.Path) -> dict[str, bytes]:

@@ -44,6 +44,9 @@ def test_killed_while_saving_ends_the_same(server, text, finished, tmp_path):
     def unsealed():
         return [p for p in folder.glob("*") if p.name.isdigit() and not (p / "SEAL.json").exists()]
 
+    def deleting():
+        return list(folder.glob("*.deleting"))
+
     run = server.start(f"--workdir={workdir}", *small(text), slow_steps=0.01)
     run.wait_for(lambda: sealed(workdir))
     run.wait_for(lambda: list(folder.glob("*.orbax-checkpoint-tmp/*")))
@@ -57,12 +60,12 @@ def test_killed_while_saving_ends_the_same(server, text, finished, tmp_path):
     assert unsealed()
 
     run = server.start(f"--workdir={workdir}", *small(text), slow_steps=0.01, slow_delete=0.3)
-    run.wait_for(lambda: "going on" in run.out and unsealed())
+    run.wait_for(lambda: "going on" in run.out and deleting())
     run.kill()
-    assert unsealed() and sealed(workdir)[-1] < 60
+    assert deleting() and sealed(workdir)[-1] < 60
 
     run = server.run(f"--workdir={workdir}", *small(text))
     assert run.status == 0, run.err
     assert final_state(workdir) == final_state(finished)
     assert records(workdir) == records(finished)
-    assert not unsealed() and not list(folder.glob("*tmp*"))
+    assert not unsealed() and not deleting() and not list(folder.glob("*tmp*"))

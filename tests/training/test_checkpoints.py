@@ -1,6 +1,8 @@
 """Checkpoints are whole or are not loaded; the newest and the best stay; a save does not hold up training."""
 
 import json
+import os
+import pathlib
 import random
 import shutil
 import warnings
@@ -102,7 +104,8 @@ def test_old_ones_are_deleted_only_when_the_new_one_is_sealed(tmp_path, monkeypa
     monkeypatch.undo()
     assert (tmp_path / "checkpoints" / "2" / "state").is_dir()
     restored, lines = restore(tmp_path)
-    assert restored.step == 1 and same(restored.state, make_state(1)) and not lines
+    assert restored.step == 1 and same(restored.state, make_state(1))
+    assert lines == [f"checkpoint 2 was not completed; it was moved to {tmp_path / 'damaged' / '2-0'}"]
     save(tmp_path, [2], keep=1)
     assert restore(tmp_path)[0].step == 2
 
@@ -228,11 +231,147 @@ def test_half_written_saves_are_passed_over(three, tmp_path):
     before = listing(workdir)
     restored, lines = restore(workdir, mend=False)
     assert restored.step == 10 and not lines and listing(workdir) == before
-    restored, _ = restore(workdir)
+    unfinished = listing(workdir / "checkpoints" / "200")
+    restored, lines = restore(workdir)
     assert restored.step == 10
+    aside = workdir / "damaged" / "200-0"
+    assert lines == [f"checkpoint 200 was not completed; it was moved to {aside}"] and listing(aside) == unfinished
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["10", "3"]
     save(workdir, [200])
     assert restore(workdir)[0].step == 200
+
+
+def test_a_single_one_without_a_seal_is_the_first_save_cut_off(three, tmp_path):
+    shutil.copytree(three / "checkpoints" / "3", tmp_path / "checkpoints" / "3")
+    (tmp_path / "checkpoints" / "3" / SEAL).unlink()
+    before = listing(tmp_path / "checkpoints" / "3")
+    assert restore(tmp_path, mend=False) == (None, []) and listing(tmp_path / "checkpoints" / "3") == before
+    restored, lines = restore(tmp_path)
+    assert restored is None and len(lines) == 1 and "checkpoint 3 was not completed" in lines[0]
+    assert listing(tmp_path / "damaged" / "3-0") == before
+    save(tmp_path, [3])
+    assert restore(tmp_path)[0].step == 3
+
+
+def test_all_without_seals_stops_and_deletes_nothing(three, tmp_path):
+    """As a partial copy leaves them."""
+    workdir = shutil.copytree(three, tmp_path / "run", ignore=shutil.ignore_patterns(SEAL))
+    (workdir / "checkpoints" / "300.orbax-checkpoint-tmp").mkdir()
+    before = listing(workdir)
+    for mend in (True, False):
+        with pytest.raises(UserError, match="lack their SEAL.json .3, 10, 200.; nothing was deleted") as caught:
+            restore(workdir, mend=mend)
+        assert "\n" not in str(caught.value) and listing(workdir) == before
+
+
+def test_a_killed_deletion_is_finished(three, tmp_path, monkeypatch):
+    workdir = shutil.copytree(three, tmp_path / "run")
+    remove = shutil.rmtree
+
+    def killed(path):
+        remove(path / "state")
+        raise InterruptedError("as if killed")
+
+    monkeypatch.setattr(module.shutil, "rmtree", killed)
+    with pytest.raises(InterruptedError):
+        save(workdir, {201: 1.0}, keep=3)
+    monkeypatch.undo()
+    assert (workdir / "checkpoints" / "3.deleting" / SEAL).exists()
+    before = listing(workdir)
+    assert restore(workdir, mend=False)[1] == [] and listing(workdir) == before
+    restored, lines = restore(workdir)
+    assert restored.step == 201 and not lines and not (workdir / "damaged").exists()
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["10", "200", "201"]
+
+
+def test_all_is_on_the_disk_before_the_seal_and_the_seal_before_a_deletion(tmp_path, monkeypatch):
+    save(tmp_path, [1], keep=1)
+    happened, fsync, replace, remove = [], os.fsync, os.replace, shutil.rmtree
+
+    def synced(descriptor):
+        happened.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def replaced(source, target):
+        happened.append(("seal", str(target)))
+        replace(source, target)
+
+    def removed(path):
+        happened.append(("remove", str(path)))
+        remove(path)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(module.shutil, "rmtree", removed)
+    monkeypatch.setattr("seqjax.training.workdir.os.replace", replaced)
+    save(tmp_path, [2], keep=1)
+    monkeypatch.undo()
+    folder = tmp_path.resolve() / "checkpoints" / "2"
+    place = happened.index(("seal", str(folder / SEAL)))
+    before = {path for what, path in happened[:place] if what == "sync"}
+    assert before >= {str(path) for path in (folder, *folder.rglob("*")) if path.name != SEAL}
+    deleted = happened.index(("remove", str(folder.parent / "1.deleting")))
+    after = {path for what, path in happened[place:deleted] if what == "sync"}
+    assert after >= {str(folder), str(folder.parent), str(folder.parent.parent)}
+
+
+@pytest.mark.parametrize("when", ["listed", "checking", "checked", "loading"])
+@pytest.mark.parametrize("best", [False, True])
+def test_deleted_while_it_is_read(three, tmp_path, monkeypatch, when, best):
+    """By the process that trains: the reader takes another, and calls nothing damaged."""
+    workdir = shutil.copytree(three, tmp_path / "run")
+    step, other = (10, 200) if best else (200, 10)
+    victim = workdir / "checkpoints" / str(step)
+
+    def delete(function, after=False):
+        def wrapped(*args, **options):
+            result = function(*args, **options) if after else None
+            if victim.exists():
+                shutil.rmtree(victim.rename(tmp_path / "gone"))
+            return result if after else function(*args, **options)
+
+        return wrapped
+
+    if when == "loading":
+        monkeypatch.setattr(module, "_abstract", delete(module._abstract))
+    elif when == "checking":
+        monkeypatch.setattr(module, "_digests", delete(module._digests))
+    else:
+        monkeypatch.setattr(module, "damage", delete(damage, after=when == "checked"))
+    restored, lines = restore(workdir, mend=False, best=best)
+    assert restored.step == other and same(restored.state, make_state(other)) and not lines
+    assert not victim.exists()
+
+
+def test_a_file_that_vanishes_in_the_middle_of_a_deletion(three, tmp_path, monkeypatch):
+    workdir = shutil.copytree(three, tmp_path / "run")
+    victim, digest = workdir / "checkpoints" / "200", module.hashlib.file_digest
+
+    def vanish(file, name):
+        if pathlib.Path(file.name).is_relative_to(victim):
+            shutil.rmtree(victim)
+        return digest(file, name)
+
+    monkeypatch.setattr(module.hashlib, "file_digest", vanish)
+    restored, lines = restore(workdir, mend=False)
+    assert restored.step == 10 and not lines
+
+
+def test_reading_gives_up_at_last(three, tmp_path, monkeypatch):
+    def gone(*_):
+        raise module._Gone
+
+    monkeypatch.setattr(Checkpoints, "_load", gone)
+    monkeypatch.setattr(Checkpoints, "_sealed", lambda self, step: True)
+    store = Checkpoints(three, keep=3)
+    with pytest.raises(UserError, match="are deleted while they are read; try again"):
+        store.restore(lambda meta: None, mend=False)
+
+
+def test_the_earliest_of_equal_losses_is_the_best(tmp_path):
+    save(tmp_path, {1: 2.0, 2: 1.0, 3: 1.0, 5: float("inf"), 8: float("nan")}, keep=9)
+    store = Checkpoints(tmp_path, keep=9)
+    assert store.best_step() == 2 and restore(tmp_path, best=True)[0].step == 2
+    assert sorted(store.steps(), key=store._best_first) == [2, 3, 1, 8, 5]
 
 
 def test_a_seal_written_otherwise_is_damage(three, tmp_path):

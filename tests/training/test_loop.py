@@ -63,6 +63,9 @@ class Records:
     def at(self, step):
         pass
 
+    def show(self, kind, step, values):
+        pass
+
     def say(self, text):
         pass
 
@@ -190,6 +193,59 @@ def test_progress_must_be_in_the_checkpoint(lost):
 
     (_, whole), (_, broken) = run(), run(stop=9)
     assert whole.all != broken.all
+
+
+def test_records_then_the_checkpoint_then_the_terminal():
+    events = []
+
+    class Terminal(Records):
+        def record(self, kind, step, values):
+            events.append(("record", kind, step))
+            super().record(kind, step, values)
+
+        def show(self, kind, step, values):
+            events.append(("show", kind, step))
+            if (kind, step) == failing:
+                raise OSError("the terminal is gone")
+
+    class Disk(Memory):
+        def save(self, step, state, meta, loss=math.inf):
+            if step not in self.saved:
+                events.append(("save", step))
+            super().save(step, state, meta, loss)
+
+    task, plan = make_task(sample=lambda state: "text"), PLAN._replace(steps=8, log_every=8, eval_every=8)
+    failing = None
+    straight = fit(plan, store=Disk(), records=Terminal(), task=task)[1]
+    kinds = ("train", "evaluation", "sample")
+    turn = [("record", kind, 8) for kind in kinds] + [("save", 8)] + [("show", kind, 8) for kind in kinds]
+    assert events == [("save", 3), ("save", 6)] + turn
+    for kind in kinds:
+        failing, store, records = (kind, 8), Disk(), Terminal()
+        with pytest.raises(OSError, match="terminal"):
+            fit(plan, store=store, records=records, task=task)
+        assert max(store.saved) == 8 and records.all == straight.all
+
+
+def test_a_signal_is_answered_at_once_and_all_time_is_counted(capfd, monkeypatch):
+    now, written = [100.0], []
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+    data = Numbers()
+
+    def stop():
+        now[0] += 7.0
+        os.kill(os.getpid(), signal.SIGTERM)
+        written.append("".join(capfd.readouterr()).strip())
+
+    data.hooks = {2: stop, 1: lambda: now.__setitem__(0, now[0] + 5.0)}
+    outcome, _, store = fit(data=data)
+    assert written == ["stopping after this step; once more stops at once"]
+    assert outcome.progress.seconds == 12.0
+    assert json.loads(store.saved[2][1])["progress"]["seconds"] == 12.0
+    data = Numbers()
+    data.hooks = {3: lambda: now.__setitem__(0, now[0] + 1.0)}
+    outcome, _, store = fit(data=data, store=store)
+    assert json.loads(store.saved[3][1])["progress"]["seconds"] == 13.0 == outcome.progress.seconds
 
 
 def test_best_and_plateau():

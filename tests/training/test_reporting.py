@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import struct
+import sys
 
 import pytest
 from tensorboardX.proto import event_pb2
@@ -55,22 +56,31 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path, capsys):
     assert path.read_bytes() == whole
 
 
-def test_a_damaged_file_is_refused_and_kept(tmp_path):
+@pytest.mark.parametrize("harm", [b'"step" 2', b'"stop": 2', b'"step": null', b'"step": "2"'])
+def test_a_damaged_file_is_refused_and_kept(tmp_path, harm):
     write(tmp_path, 0, range(1, 4))
     path = tmp_path / METRICS
-    path.write_bytes(path.read_bytes().replace(b'"step": 2', b'"step" 2'))
+    path.write_bytes(path.read_bytes().replace(b'"step": 2', harm))
     before = path.read_bytes()
-    with pytest.raises(UserError, match="metrics.jsonl is damaged"):
+    with pytest.raises(UserError, match="metrics.jsonl is damaged") as caught:
         write(tmp_path, 3, [4])
-    assert path.read_bytes() == before
+    assert path.read_bytes() == before and "\n" not in str(caught.value)
     assert read_records(tmp_path / "nowhere") == []
 
 
 def test_every_kind_of_value(tmp_path, capsys):
+    lines = []
     with Reporter(tmp_path, first_step=0, total_steps=3) as reporter:
-        reporter.record("train", 1, TRAIN | {"loss": math.inf, "perplexity": 123456.7})
-        reporter.record("evaluation", 1, {"loss": math.nan, "best": None})
-        reporter.record("sample", 1, {"text": "Ä line\nand another"})
+        for kind, values in (
+            ("train", TRAIN | {"loss": math.inf, "perplexity": 123456.7}),
+            ("evaluation", {"loss": math.nan, "best": None}),
+            ("sample", {"text": "Ä line\nand another"}),
+        ):
+            reporter.record(kind, 1, values)
+            assert not capsys.readouterr().out  # shown only when asked
+            lines.append((kind, 1, values))
+        for line in lines:
+            reporter.show(*line)
     shown = capsys.readouterr().out
     assert "perplexity 123,457" in shown and "    Ä line\n    and another\n" in shown and "best None" in shown
     first, second, third = read_records(tmp_path)
@@ -79,6 +89,32 @@ def test_every_kind_of_value(tmp_path, capsys):
     assert "train/loss" not in values and "evaluation/best" not in values
     assert values["train/grad_norm"].simple_value == 0.5
     assert values["sample/text/text_summary"].tensor.string_val[0].decode() == "Ä line\nand another"
+
+
+def test_other_readers_can_read_it(tmp_path):
+    """JSON has no NaN; a file that an earlier version wrote with it is mended."""
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    bad = {"kind": "evaluation", "step": 1, "loss": math.nan, "best": math.inf}
+    (tmp_path / METRICS).write_text(json.dumps(bad) + "\n")
+    with Reporter(tmp_path, first_step=1, total_steps=3) as reporter:
+        reporter.record("train", 2, {"loss": -math.inf, "grad_norm": math.nan, "skipped_steps": 3})
+    lines = (tmp_path / METRICS).read_text().splitlines()
+    first, second = [json.loads(line, parse_constant=refuse) for line in lines]
+    assert first == {"kind": "evaluation", "step": 1, "loss": None, "best": None}
+    assert second == {"kind": "train", "step": 2, "loss": None, "grad_norm": None, "skipped_steps": 3}
+
+
+@pytest.mark.parametrize("missing", [("matplotlib",), ("rich", "tensorboardX")])
+def test_a_missing_package_is_told_before_anything_is_done(tmp_path, monkeypatch, missing):
+    for name in missing:
+        monkeypatch.setitem(sys.modules, name, None)  # as import sees one that is not there
+    with pytest.raises(UserError) as caught:
+        Reporter(tmp_path, first_step=0, total_steps=3)
+    assert str(caught.value) == f"this needs {', '.join(missing)}: pip install 'seqjax[experiments]'"
+    assert not list(tmp_path.iterdir())
 
 
 def test_tensorboard_hides_what_is_made_again(tmp_path, monkeypatch):
@@ -113,7 +149,8 @@ def test_a_full_disk_is_an_error_not_a_hang(tmp_path):
 def test_curves(tmp_path):
     train = [{"kind": "train", "step": step} | TRAIN | {"loss": 3 / step} for step in range(1, 9)]
     evaluations = [{"kind": "evaluation", "step": 4, "loss": 1.5, "best": 1.5}]
-    for records in ([], train, train + evaluations):
+    gaps = [{"kind": kind, "step": 9} | dict.fromkeys(TRAIN) for kind in ("train", "evaluation")]
+    for records in ([], train, train + evaluations, gaps, train + evaluations + gaps):
         path = plot_curves(tmp_path, records, baselines={"3-gram": 1.25})
         assert path.read_bytes().startswith(b"\x89PNG")
     assert json.dumps(train)  # plotting changes nothing that cannot be written
