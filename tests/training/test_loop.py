@@ -227,19 +227,22 @@ def test_records_then_the_checkpoint_then_the_terminal():
         assert max(store.saved) == 8 and records.all == straight.all
 
 
-def test_a_signal_is_answered_at_once_and_all_time_is_counted(capfd, monkeypatch):
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_signal_is_answered_at_once_and_all_time_is_counted(capfd, monkeypatch, terminal):
     now, written = [100.0], []
+    monkeypatch.setattr(loop.os, "isatty", lambda descriptor: terminal)
     monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
     data = Numbers()
 
     def stop():
         now[0] += 7.0
         os.kill(os.getpid(), signal.SIGTERM)
-        written.append("".join(capfd.readouterr()).strip())
+        written.append(tuple(capfd.readouterr()))
 
     data.hooks = {2: stop, 1: lambda: now.__setitem__(0, now[0] + 5.0)}
     outcome, _, store = fit(data=data)
-    assert written == ["stopping after this step; once more stops at once"]
+    line = "stopping after this step; once more stops at once\n"
+    assert written == [("", "\n" + line) if terminal else (line, "")]
     assert outcome.progress.seconds == 12.0
     assert json.loads(store.saved[2][1])["progress"]["seconds"] == 12.0
     data = Numbers()
