@@ -242,10 +242,12 @@ def baseline(config: ConfigDict, folder: pathlib.Path, text: Text, vocab_size: i
 
 def train(folder: pathlib.Path, config: ConfigDict) -> int:
     """Starts the run of a work folder, or goes on with it."""
+    reporting.require_extras()
     settings.validate(config, FIELDS)
     for name in ("path", "validation_path", "test_path"):
         if config.data[name]:  # the run can be found and evaluated from any folder
             config.data[name] = os.path.abspath(os.path.expanduser(config.data[name]))
+    workdir.refuse_another_config(folder, settings.to_json(config), FIELDS)
     text, tokenizer = load_text(config)
     data = make_windows(text.streams["train"], config)
     setup = set_up(config, tokenizer.vocab_size, data.windows_per_epoch)

@@ -28,6 +28,7 @@ NOT_SHOWN = {
     "seqjax.training.checkpoints": "works on the folders of a run",
     "seqjax.training.command": "ends the process",
     "seqjax.training.loop": "needs a whole run: experiments/language_model.py shows it",
+    "seqjax.training.process": "changes the whole process",
     "seqjax.training.reporting": "works on the folders of a run",
     "seqjax.training.workdir": "works on the folders of a run",
     "seqjax.training.tbptt.state_shardings": "what place and make_train_step are made of",

@@ -65,8 +65,10 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def claim(workdir: pathlib.Path, config: Mapping[str, Any], fields: Mapping[str, settings.Field]) -> None:
-    """Writes the run's config into the work folder, or makes sure that it goes on with the one there.
+def refuse_another_config(
+    workdir: pathlib.Path, config: Mapping[str, Any], fields: Mapping[str, settings.Field]
+) -> None:
+    """Makes sure that a config goes on with the run in the work folder, if there is one.
 
     Fields that the table marks as free may differ, and all of them as long as nothing was saved.
 
@@ -78,16 +80,24 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any], fields: Mapping[str,
     Raises:
       UserError: the folder holds a run with another config; names the fields that differ.
     """
-    path = workdir / "config.json"
     saved = workdir / "checkpoints"
-    if path.exists() and saved.is_dir() and any(saved.iterdir()):
+    if (workdir / "config.json").exists() and saved.is_dir() and any(saved.iterdir()):
         differ = settings.differences(read_config(workdir), config, fields)
         if differ:
             raise UserError(
                 f"the work folder {workdir} holds a run with another config ({'; '.join(differ)}); "
                 "use that config to go on with it, or another --workdir"
             )
-    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+
+
+def claim(workdir: pathlib.Path, config: Mapping[str, Any], fields: Mapping[str, settings.Field]) -> None:
+    """Writes the run's config into the work folder, unless another run is there.
+
+    Raises:
+      UserError: as `refuse_another_config`.
+    """
+    refuse_another_config(workdir, config, fields)
+    path, text = workdir / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n"
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_atomically(path, text)
 

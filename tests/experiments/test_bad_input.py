@@ -26,7 +26,7 @@ SETTINGS = {
     "no such choice": (["--config.model.cell=lstn"], ["config.model.cell='lstn'", "lstm"]),
     "steps and epochs": (["--config.train.epochs=1"], ["config.train.steps", "config.train.epochs"]),
     "long warm-up": (["--config.schedule.warmup_steps=600"], ["schedule.warmup_steps=600", "600 steps"]),
-    "unused setting": (["--config.optimizer.momentum=0.5"], ["momentum", "sgd"]),
+    "unused setting": (["--config.optimizer.momentum=0.5"], ["momentum", "no effect", "adam"]),
     "no such text": (["--config.data.name=helo"], ["helo", "hello"]),
     "file without path": (["--config.data.source=file"], ["path"]),
     "prompt": (["--config.sample.prompt=hex"], ["sample.prompt", "'x'", "outside the vocabulary"]),

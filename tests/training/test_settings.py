@@ -208,10 +208,11 @@ def test_no_name_is_near():
 
 
 def test_describe_lists_every_field():
-    lines = describe(TABLE).split("\n")
+    preset = {"seed": 11}
+    lines = describe(TABLE, preset).split("\n")
     assert len(lines) == 2 * len(TABLE)
     for name, field in TABLE.items():
-        at = lines.index(f"  --config.{name}={field.default}")
+        at = lines.index(f"  --config.{name}={preset.get(name, field.default)}")
         assert lines[at + 1].strip().startswith(field.text)
     assert "      Cell. (one of lstm, gru)" in lines and "      A note." in lines
 
@@ -261,3 +262,22 @@ def test_presets_give_their_length_in_one_way():
 def test_an_unknown_preset_is_refused():
     with pytest.raises(ValueError, match="there is no preset 'tiny'; choose one of hello, char_small"):
         get_config("tiny")
+
+
+def test_settings_without_effect_are_refused():
+    table = TABLE | {"model.extra": Field(0.5, "For gru.", when=("model.cell", ("gru",)))}
+    flat = {name: field.default for name, field in table.items()}
+    for cell, extra, refused in [("lstm", 0.5, False), ("gru", 0.25, False), ("lstm", 0.25, True)]:
+        config = build(table, flat | {"model.cell": cell, "model.extra": extra})
+        if refused:
+            with pytest.raises(UserError, match="model.extra=0.25 has no effect with model.cell='lstm'; leave it at 0.5"):
+                validate(config, table)
+        else:
+            validate(config, table)
+
+
+def test_free_fields_do_not_count_as_different():
+    table = {"seed": Field(3, "Seed."), "keep": Field(2, "Kept.", free=True)}
+    old, new = {"seed": 3, "keep": 2}, {"seed": 4, "keep": 9}
+    assert differences(old, new, table) == ["seed: 3 there, 4 here"]
+    assert len(differences(old, new)) == 2

@@ -9,6 +9,7 @@ import pytest
 
 from seqjax.errors import UserError
 from seqjax.training import workdir
+from seqjax.training.settings import Field
 
 
 def test_small_files_are_whole_or_not_there(tmp_path, monkeypatch):
@@ -57,15 +58,29 @@ def test_lock_in_an_impossible_place(tmp_path):
     assert (tmp_path / "file").read_text() == "kept"
 
 
-def test_config_is_claimed_once(tmp_path):
-    config = {"seed": 3, "model": {"cell": "lstm", "hidden_size": 16}}
-    workdir.claim(tmp_path, config)
-    workdir.claim(tmp_path, config)
+FIELDS = {
+    "seed": Field(3, "Seed."),
+    "model.cell": Field("lstm", "Cell."),
+    "model.hidden_size": Field(16, "Size."),
+    "train.keep": Field(2, "Checkpoints.", free=True),
+}
+
+
+def test_config_is_claimed_once_something_is_saved(tmp_path):
+    config = {"seed": 3, "model": {"cell": "lstm", "hidden_size": 16}, "train": {"keep": 2}}
+    other = {"seed": 3, "model": {"cell": "gru", "hidden_size": 32}, "train": {"keep": 5}}
+    workdir.claim(tmp_path, other, FIELDS)
+    workdir.claim(tmp_path, config, FIELDS)  # nothing was saved: the folder is free for another config
+    (tmp_path / "checkpoints" / "7").mkdir(parents=True)
+    workdir.claim(tmp_path, config, FIELDS)
     assert workdir.read_config(tmp_path) == config
     with pytest.raises(UserError) as caught:
-        workdir.claim(tmp_path, {"seed": 3, "model": {"cell": "gru", "hidden_size": 32}})
+        workdir.claim(tmp_path, other, FIELDS)
     assert "model.cell: lstm there, gru here; model.hidden_size: 16 there, 32 here" in str(caught.value)
-    assert "seed" not in str(caught.value) and workdir.read_config(tmp_path) == config
+    assert "seed" not in str(caught.value) and "keep" not in str(caught.value)
+    assert workdir.read_config(tmp_path) == config
+    workdir.claim(tmp_path, config | {"train": {"keep": 5}}, FIELDS)  # a free field may change
+    assert workdir.read_config(tmp_path)["train"] == {"keep": 5}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff{}", b'{"seed": 3'])
