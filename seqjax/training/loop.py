@@ -176,7 +176,7 @@ class _Run:
             raise UserError(
                 f"stopped at step {step}: the loss or the gradient was not finite {int(metrics.skipped_in_row)} times in a row "
                 f"(gradient norm {metrics.grad_norm}); the parameters are those of the last good step; "
-                "lower optimizer.learning_rate or optimizer.clip_norm, or warm up longer"
+                "begin again in another --workdir with a lower optimizer.learning_rate or optimizer.clip_norm, or a longer warm-up"
             )
         if step % self.plan.log_every == 0 or step == self.plan.steps:
             self._log(step, metrics)
