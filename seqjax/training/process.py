@@ -19,8 +19,8 @@ def keep_freed_memory() -> bool:
     """Tells the C library to keep what a step frees for the next step, instead of giving it back to the system.
 
     Without it every training step on a CPU maps its large temporaries anew and the kernel fills them with zeros page by
-    page: measured on 2 cores, a step of 32 x 64 characters took 42 ms and takes 30, one of 20 x 35 words with a
-    vocabulary of 33,280 took 430 ms and takes 250 (benchmarks/memory_reuse.py). The memory stays with the process.
+    page: measured on 2 cores, the median step of 32 x 64 characters took 45 ms and takes 39, one of 20 x 35 words with a
+    vocabulary of 33,280 took 489 ms and takes 295 (benchmarks/memory_reuse.py). The memory stays with the process.
 
     Returns:
       False where the C library is not glibc and nothing was changed.
