@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import os
 import pathlib
 import sys
 import time
@@ -108,6 +109,7 @@ class Reporter:
         """Writes one record to the metrics file and TensorBoard."""
         self._file.write(_line_of({"kind": kind, "step": step} | values))
         self._file.flush()
+        os.fsync(self._file.fileno())  # on the disk before the checkpoint that follows it
         self._events.write(kind, step, values)
 
     def show(self, kind: str, step: int, values: dict[str, Any]) -> None:
