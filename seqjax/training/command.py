@@ -82,6 +82,8 @@ def run(main: Callable[[], int | None]) -> None:
             rest = flags.FLAGS(argv)
         except SystemExit:  # --help was printed, which absl takes for a failure
             sys.exit(0)
+        except BrokenPipeError:
+            _nobody_reads()
         except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
             fail(f"{_reason(error)}; --help lists all flags", 2)
         try:
@@ -97,9 +99,8 @@ def run(main: Callable[[], int | None]) -> None:
             sys.exit(main() or 0)
         except UserError as error:
             fail(str(error), 1)
-        except BrokenPipeError:  # whoever read the output has gone
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(128 + signal.SIGPIPE)
+        except BrokenPipeError:
+            _nobody_reads()
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise
@@ -120,6 +121,12 @@ def _unraisable(report) -> None:
     """Leaves out what the threads of a failed save say to an event loop that is closed; its own error is raised."""
     if not (report.exc_type is RuntimeError and str(report.exc_value) == "Event loop is closed"):
         sys.__unraisablehook__(report)
+
+
+def _nobody_reads() -> None:
+    """Ends the process as a shell's own commands end when whoever read their output has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
 
 
 def fail(message: str, status: int) -> None:

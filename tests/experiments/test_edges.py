@@ -1,0 +1,88 @@
+"""Corners that people reach in their first hours: lengths given in passes, whole streams, second thoughts, odd terminals."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from lm_process import HELLO, ROOT, records, small
+
+QUICK = {"train__steps": 12, "train__eval_every": 12, "train__log_every": 6}
+
+
+def test_a_run_measured_in_passes_with_a_long_warm_up_can_be_read(server, text, tmp_path):
+    run = tmp_path / "run"
+    flags = small(text, train__steps=0, train__epochs=2.0, schedule__warmup_steps=30)
+    assert server.run(f"--workdir={run}", *flags).status == 0
+    assert server.run(f"--workdir={run}", "--mode=sample", "--length=5").status == 0
+    evaluated = server.run(f"--workdir={run}", "--mode=evaluate")
+    best = min(r["loss"] for r in records(run) if r["kind"] == "evaluation")
+    assert re.search(rf"^model +loss {best:.4f} ", evaluated.out, re.M), evaluated.out + evaluated.err
+
+
+def test_whole_streams(server, text, tmp_path):
+    run = server.run(f"--workdir={tmp_path / 'run'}", *small(text, data__window=0, data__batch_size=7, **QUICK))
+    assert run.status == 0, run.err  # 900 tokens are no multiple of 7
+    assert "12 steps, 12.0 passes" in run.out
+
+
+def test_a_run_that_never_began_leaves_the_folder_free(server, text, tmp_path):
+    run = tmp_path / "run"
+    server.run(f"--workdir={run}", *small(text, sample__prompt="%", **QUICK)).refused("'%'", "outside the vocabulary")
+    assert server.run(f"--workdir={run}", *small(text, model__hidden_size=8, **QUICK)).status == 0
+
+
+def test_free_settings_may_change_and_others_may_not(server, text, tmp_path):
+    run, flags = tmp_path / "run", small(text, **QUICK)
+    assert server.run(f"--workdir={run}", *flags).status == 0
+    changed = server.run(f"--workdir={run}", *small(text, **QUICK | {"train__log_every": 3, "train__keep": 1}))
+    assert changed.status == 0 and "which is the last" in changed.out
+    assert json.loads((run / "config.json").read_text())["train"]["log_every"] == 3
+    server.run(f"--workdir={run}", *small(text, **QUICK, model__cell="gru")).refused("model.cell: lstm there, gru here")
+    one = server.run(f"--workdir={run}", "--mode=evaluate", "--config.data.eval_batch_size=1")
+    server.run(f"--workdir={run}", "--mode=evaluate", "--config.seed=5").refused("seed: 0 there, 5 here")
+    assert one.status == 0, one.err
+
+
+@pytest.mark.parametrize("flag, mode", [("prompt=a", "score"), ("text=a", "sample"), ("split=test", "train")])
+def test_flags_of_another_mode_are_refused(server, finished, flag, mode):
+    name = flag.split("=")[0]
+    server.run(f"--workdir={finished}", f"--mode={mode}", f"--{flag}").refused(f"--{name} has no effect with --mode={mode}")
+
+
+def test_a_part_without_tokens_is_named(server, text, tmp_path):
+    empty = tmp_path / "empty.txt"
+    empty.write_text("  \n \n")
+    flags = small(text, data__validation_path=empty, tokenizer__kind="word", tokenizer__pretokenized=True, **QUICK)
+    server.run(f"--workdir={tmp_path / 'run'}", *flags).refused("validation part")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_prompt_is_kept_as_it_was_given(server, text, tmp_path):
+    run = tmp_path / "run"
+    assert server.run(f"--workdir={run}", *small(text, tokenizer__kind="word", **QUICK)).status == 0
+    sampled = server.run(f"--workdir={run}", "--mode=sample", "--prompt=the  zebra - and", "--length=4")
+    assert "read as <unk>: zebra" in sampled.out
+    assert "\nthe  zebra - and" in sampled.out
+
+
+def test_a_terminal_that_cannot_show_a_character_ends_no_run(tmp_path):
+    """In a process of its own, since the encoding is chosen when Python starts."""
+    path = tmp_path / "text.txt"
+    path.write_text("名前はまだ無い。\n" * 80, encoding="utf-8")
+    command = [sys.executable, "-m", "experiments.language_model", f"--workdir={tmp_path / 'run'}", *small(path, **QUICK)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "\\u" in done.stdout
+
+
+def test_a_damaged_baseline_is_counted_anew(server, tmp_path):
+    run = tmp_path / "run"
+    flags = [HELLO, "--config.train.steps=4"]
+    first = server.run(f"--workdir={run}", *flags)
+    (run / "baseline.json").write_text("{")
+    again = server.run(f"--workdir={run}", *flags)
+    line = next(line for line in first.out.split("\n") if line.startswith("baseline"))
+    assert again.status == 0 and line in again.out
