@@ -11,6 +11,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+import hypothesis  # noqa: E402
+
+# On a developer's machine the examples are new each time; where a run is to be repeatable they are not.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
+
 import jax  # noqa: E402  (the environment is read at import)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -26,7 +26,8 @@ ZERO_WIDTH_SPACES = "\u200b\ufeff"
 
 # The ends of words that the Penn Treebank writes as tokens of their own, and a word with such an end.
 CLITIC = re.compile(rf"n[{APOSTROPHES}]t|[{APOSTROPHES}](?:s|re|ve|ll|d|m)", re.IGNORECASE)
-CONTRACTION = re.compile(f"(.+?)({CLITIC.pattern})", re.IGNORECASE)
+# What is left must be a word by itself, and none ends in what joins two parts: "1-n't" stays whole.
+CONTRACTION = re.compile(rf"(.+?)(?<![{HYPHENS}{APOSTROPHES}·])({CLITIC.pattern})", re.IGNORECASE)
 
 CLOSING = set(".,;:!?)]}%…”’") | {"..."}
 OPENING = set("([{¿¡")
