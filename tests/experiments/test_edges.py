@@ -31,6 +31,7 @@ def test_whole_streams(server, text, tmp_path):
 def test_a_run_that_never_began_leaves_the_folder_free(server, text, tmp_path):
     run = tmp_path / "run"
     server.run(f"--workdir={run}", *small(text, sample__prompt="%", **QUICK)).refused("'%'", "outside the vocabulary")
+    assert not run.exists()  # all was checked before the folder was claimed
     assert server.run(f"--workdir={run}", *small(text, model__hidden_size=8, **QUICK)).status == 0
 
 
