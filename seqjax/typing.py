@@ -27,7 +27,19 @@ Params = Any  # a pytree of arrays, as a rule a NamedTuple
 Carry = Any  # a pytree of arrays, each (B, ...)
 
 Initializer = Callable[..., Array]  # init(key, shape, dtype) -> array, as in jax.nn.initializers
-Run = Callable[..., tuple[Carry, Array]]  # run(cell, params, carry, initial, xs, rng) -> (carry, ys)
+Run = Callable[..., tuple[Carry, Array]]  # run(cell, params, carry, initial, xs, rng, flip=False) -> (carry, ys)
+
+
+class Linear(NamedTuple):
+    """A linear recurrence h_t = a_t h_{t-1} + b_t, elementwise, whose a and b depend on the input alone.
+
+    Attributes:
+      coefficients: coefficients(params, xs) -> (a, b), with xs (..., D); each is built as the carry, arrays (..., H).
+      output: output(params, carries, xs) -> ys, with the carries *after* each step (..., H), and ys (..., H).
+    """
+
+    coefficients: Callable[[Params, Array], tuple[Carry, Carry]]
+    output: Callable[[Params, Carry, Array], Array]
 
 
 class Cell(NamedTuple):
@@ -52,12 +64,19 @@ class Cell(NamedTuple):
       input_size: input_size(params) -> D, the number of input features that these params take.
       step: step(params, carry, x) -> (carry, y), one time step with x (B, D) and y (B, H), never with noise.
       project: project(params, xs) -> projected, with xs (..., D); None where the cell has no split.
-      recur: recur(params, carry) -> recurrent; None where the cell has no split.
+      recur: recur(params, carry) -> recurrent, linear in the carry; None where the cell has no split.
       combine: combine(params, carry, projected, recurrent) -> (carry, y); None where the cell has no split.
       sequence: sequence(run, params, carry, initial, xs, rng) -> (carry, ys), with xs (T, B, D) and ys (T, B, H); None
-        for a cell that engines run themselves. `run(cell, params, carry, initial, xs, rng)` runs an inner cell over the
-        whole sequence, with the lengths, resets, direction and engine of this unroll; `initial` is the carry that a
-        reset goes back to; `rng` is None in evaluation. xs is zero at padded steps, and ys must be so too.
+        for a cell that engines run themselves. `run(cell, params, carry, initial, xs, rng, flip=False)` runs an inner
+        cell over the whole sequence, with the lengths, resets, direction and engine of this unroll (`flip`: in the other
+        direction, with resets where that direction enters a new sequence); `initial` is the carry that a reset goes
+        back to; `rng` is None in evaluation. xs is zero at padded steps, and ys must be so too.
+      additive: True where `combine` reads projected + recurrent only, so that either may be 0 and the other their sum.
+      noise: noise(rng, params, xs) -> (cell, params, xs), with xs (T, B, D): what engines run in training in the place
+        of this cell. All masks are drawn here, before the loop: those of a step go along with xs, which may become a
+        pytree of arrays (T, B, ...), those for all time go into the params. None where training is as evaluation.
+      linear: the same step as a linear recurrence; None where it is none.
+      spatial: the axes between batch and features, for a convolutional cell: xs are (B, T, *spatial, D).
 
     Example:
       >>> import jax, seqjax
@@ -78,3 +97,7 @@ class Cell(NamedTuple):
     recur: Callable[[Params, Carry], Any] | None = None
     combine: Callable[[Params, Carry, Any, Any], tuple[Carry, Array]] | None = None
     sequence: Callable[..., tuple[Carry, Array]] | None = None
+    additive: bool = False
+    noise: Callable[[Key, Params, Array], tuple["Cell", Params, Any]] | None = None
+    linear: Linear | None = None
+    spatial: tuple[int, ...] = ()

@@ -63,7 +63,7 @@ def unroll(
       >>> ys.shape, bool((ys[1, 3:] == 0).all())
       ((2, 5, 16), True)
     """
-    run = engines.choose(engine)
+    engines.check_name(engine)
     xs = jnp.asarray(xs)
     _check_inputs(cell, params, xs, time_major)
     batch, steps = xs.shape[:2][::-1] if time_major else xs.shape[:2]
@@ -77,12 +77,12 @@ def unroll(
         remat_every = operator.index(remat_every)
         if remat_every < 1:
             raise ValueError(f"remat_every must be at least 1 step, and it is {remat_every}")
-    return _unroll(cell, run, bool(reverse), bool(time_major), remat_every, params, xs, carry, lengths, resets, rng)
+    return _unroll(cell, engine, bool(reverse), bool(time_major), remat_every, params, xs, carry, lengths, resets, rng)
 
 
 # Jitted here, so that a call outside of any jit is compiled once and not at every call.
 @functools.partial(jax.jit, static_argnums=range(5))
-def _unroll(cell, engine_run, reverse, time_major, remat_every, params, xs, carry, lengths, resets, rng):
+def _unroll(cell, engine, reverse, time_major, remat_every, params, xs, carry, lengths, resets, rng):
     """Everything inside is time-major; layouts are turned here, once."""
     if not time_major:
         xs = xs.swapaxes(0, 1)
@@ -92,23 +92,56 @@ def _unroll(cell, engine_run, reverse, time_major, remat_every, params, xs, carr
     if lengths is not None:
         if lengths.ndim == 1:
             mask = jnp.arange(xs.shape[0])[:, None] < lengths[None, :]
-        xs = jnp.where(mask[:, :, None], xs, 0)
+        xs = jnp.where(mask.reshape(mask.shape + (1,) * (xs.ndim - 2)), xs, 0)
     initial = cell.initial_carry(params, xs.shape[1])
-
-    def run(cell, params, carry, initial, xs, rng):
-        if cell.sequence is not None:
-            return cell.sequence(run, params, carry, initial, xs, rng)
-        settings = {"mask": mask, "resets": resets, "reverse": reverse, "remat_every": remat_every}
-        return engine_run(cell, params, carry, initial, xs, **settings)
-
+    run = _runner(engine, mask, resets, reverse, remat_every)
     carry, ys = run(cell, params, initial if carry is None else carry, initial, xs, rng)
     return carry, ys if time_major else ys.swapaxes(0, 1)
 
 
+def _runner(engine, mask, resets, reverse, remat_every):
+    """The function that runs a cell in one direction; `Cell.sequence` gets it to run what is inside."""
+
+    def run(cell, params, carry, initial, xs, rng, flip=False):
+        if flip:
+            other = _runner(engine, mask, _flip_resets(resets, mask, reverse), not reverse, remat_every)
+            return other(cell, params, carry, initial, xs, rng)
+        if cell.sequence is not None:
+            return cell.sequence(run, params, carry, initial, xs, rng)
+        if rng is not None and cell.noise is not None:
+            cell, params, xs = cell.noise(rng, params, xs)
+        settings = {"mask": mask, "resets": resets, "reverse": reverse, "remat_every": remat_every}
+        return engines.run(engine, cell, params, carry, initial, xs, **settings)
+
+    return run
+
+
+def _flip_resets(resets, mask, reverse):
+    """Resets for the other direction: before a step whose predecessor there belongs to another sequence.
+
+    A reset at step t parts t from the real step that the run has before it; the other direction meets that parting on
+    its way from t to that step.
+    """
+    if resets is None:
+        return None
+    real = jnp.ones_like(resets) if mask is None else mask
+    # The number of the sequence that each step belongs to, counted in the direction of the run.
+    number = jax.lax.cumsum((resets & real).astype(jnp.int32), axis=0, reverse=reverse)
+    last = jnp.iinfo(jnp.int32).max
+    # That of the next real step, in the direction of the run; the number never falls, so it is the smallest to come.
+    coming = jax.lax.cummin(jnp.where(real, number, last), axis=0, reverse=not reverse)
+    edge = jnp.full_like(coming[:1], last)
+    after = jnp.concatenate([edge, coming[:-1]] if reverse else [coming[1:], edge])
+    return (after != number) & (after != last)
+
+
 def _check_inputs(cell, params, xs, time_major):
-    layout = "(T, B, D)" if time_major else "(B, T, D)"
-    if xs.ndim != 3:
-        raise ValueError(f"xs must have 3 axes, {layout}, and its shape is {xs.shape}")
+    between = "".join(f"{size}, " for size in cell.spatial)
+    layout = f"(T, B, {between}D)" if time_major else f"(B, T, {between}D)"
+    if xs.ndim != 3 + len(cell.spatial):
+        raise ValueError(f"xs must have {3 + len(cell.spatial)} axes, {layout}, and its shape is {xs.shape}")
+    if xs.shape[2:-1] != cell.spatial:
+        raise ValueError(f"xs must be {layout} for this {cell.name}, and its shape is {xs.shape}")
     if not jnp.issubdtype(xs.dtype, jnp.floating):
         raise TypeError(f"xs must be floating point, and it is {xs.dtype}; embed or one-hot encode tokens first")
     features = cell.input_size(params)

@@ -112,4 +112,5 @@ def lstm(
         project=project,
         recur=recur,
         combine=combine,
+        additive=True,
     )

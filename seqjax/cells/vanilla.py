@@ -106,4 +106,5 @@ def rnn(
         project=project,
         recur=recur,
         combine=combine,
+        additive=True,
     )

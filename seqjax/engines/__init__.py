@@ -6,10 +6,12 @@ from seqjax.errors import UserError
 ENGINES = {"scan": scan.run}
 
 
-def choose(engine: str):
-    """The function that runs a cell on the named engine; "auto" is the plain scan while there is no other."""
-    if engine == "auto":
-        return scan.run
-    if engine not in ENGINES:
+def check_name(engine: str) -> None:
+    """Refuses a name that no engine has."""
+    if engine not in ("auto", *ENGINES):
         raise UserError(f"engine must be one of {['auto', *ENGINES]}, and it is {engine!r}")
-    return ENGINES[engine]
+
+
+def run(engine, cell, params, carry, initial, xs, **settings):
+    """Runs a cell on the named engine; "auto" is the plain scan while there is no other."""
+    return ENGINES["scan" if engine == "auto" else engine](cell, params, carry, initial, xs, **settings)

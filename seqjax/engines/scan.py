@@ -73,19 +73,10 @@ def run(
 
 def _scan(cell, params, initial, carry, inputs, reverse):
     xs, mask, resets = inputs
-    hoisted = cell.project is not None and jax.default_backend() != "cpu"
-    if hoisted:
-        xs = cell.project(params, xs)
-
-    def advance(carry, x):
-        if hoisted:
-            return cell.combine(params, carry, x, cell.recur(params, carry))
-        return cell.step(params, carry, x)
-
     def body(carry, inputs):
         x, real, reset = inputs
         start = carry if reset is None else _select(reset, initial, carry)
-        after, y = advance(start, x)
+        after, y = cell.step(params, start, x)
         if real is None:
             return after, y
         return _select(real, after, carry), _select(real, y, jax.tree.map(jnp.zeros_like, y))
