@@ -1,5 +1,6 @@
 """What all benchmarks share: where they ran, how repeats are summed up, where results go."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -9,21 +10,25 @@ import statistics
 from typing import Any
 
 RESULTS = pathlib.Path(__file__).parent / "results"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "torch", "dm-haiku", "equinox", "keras")
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores, memory and versions, as far as the system tells."""
+    """Processor, cores, load, and the versions of the packages that are installed, as far as the system tells."""
     cpu = platform.processor()
     if (info := pathlib.Path("/proc/cpuinfo")).exists():
         names = [line.split(":")[1].strip() for line in info.read_text().split("\n") if line.startswith("model name")]
         cpu = names[0] if names else cpu
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
     return {
         "cpu": cpu,
         "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
+        **versions,
     }
 
 

@@ -100,9 +100,7 @@ def per_gate(init: Initializer, gates: int) -> Initializer:
     """
 
     def init_all(key: Key, shape: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
-        if shape[-1] % gates:
-            raise ValueError(f"the last axis of shape {tuple(shape)} does not divide into {gates} gates")
-        block = (*shape[:-1], shape[-1] // gates)
+        block = (*shape[:-1], _block(shape, gates))
         return jnp.concatenate([init(k, block, dtype) for k in jax.random.split(key, gates)], axis=-1)
 
     return init_all
@@ -136,9 +134,63 @@ def add_to_gate(init: Initializer, value: float, gate: int, gates: int) -> Initi
     """
 
     def init_all(key: Key, shape: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
-        if shape[-1] % gates:
-            raise ValueError(f"the last axis of shape {tuple(shape)} does not divide into {gates} gates")
-        size = shape[-1] // gates
+        size = _block(shape, gates)
         return init(key, shape, dtype).at[..., gate * size : (gate + 1) * size].add(value)
 
     return init_all
+
+
+def chrono(max_steps: float, keep: int | None = 1, write: int | None = 0, gates: int = 4) -> Initializer:
+    """Biases that make the memory of each unit last a time of its own, from 2 steps to the longest dependency expected.
+
+      a ~ log(Uniform(1, max_steps - 1)),  b_keep = a,  b_write = -a,  all else 0
+
+    It is the whole bias of a cell, forget bias included; what keeps the memory has another place in each cell:
+
+      ======================  =====================================
+      LSTM, ConvLSTM          `chrono(n)`
+      LSTM, coupled gates     `chrono(n, keep=0, write=None, gates=3)`
+      GRU                     `chrono(n, keep=1, write=None, gates=3)`
+      minimal gated unit      `chrono(n, keep=None, write=0, gates=2)`
+      ======================  =====================================
+
+    Args:
+      max_steps: the longest dependency expected, in steps, more than 2.
+      keep: index of the gate that keeps the memory where it is 1: the forget gate of an LSTM, z of the GRU; or None.
+      write: index of the gate that writes to the memory where it is 1: the input gate of an LSTM; or None.
+      gates: number of gates, G.
+
+    Returns:
+      An initializer for shapes (G * H,).
+
+    Raises:
+      ValueError: max_steps is not above 2; or (from the initializer) the last axis is not a multiple of `gates`.
+
+    Example:
+      >>> import jax, seqjax
+      >>> cell = seqjax.lstm(2, bias_init=seqjax.initializers.chrono(784))
+      >>> i, f, g, o = cell.init(jax.random.key(0), 3).bias.reshape(4, 2)
+      >>> bool((f > 0).all()), bool((i == -f).all()), float(abs(g).max() + abs(o).max())
+      (True, True, 0.0)
+
+    Reference:
+      Tallec, Ollivier 2018, "Can Recurrent Neural Networks Warp Time?".
+    """
+    if not max_steps > 2:
+        raise ValueError(f"max_steps must be more than 2, and it is {max_steps}")
+
+    def init(key: Key, shape: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
+        size = _block(shape, gates)
+        wide = jnp.promote_types(dtype, jnp.float32)
+        amount = jnp.log(jax.random.uniform(key, (*shape[:-1], size), wide, 1, max_steps - 1))
+        signs = [(gate == keep) - (gate == write) for gate in range(gates)]
+        return jnp.concatenate([sign * amount for sign in signs], axis=-1).astype(dtype)
+
+    return init
+
+
+def _block(shape, gates):
+    """The size of one gate's block, H, in a shape (..., G * H)."""
+    if shape[-1] % gates:
+        raise ValueError(f"the last axis of shape {tuple(shape)} does not divide into {gates} gates")
+    return shape[-1] // gates

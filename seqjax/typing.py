@@ -33,13 +33,36 @@ Run = Callable[..., tuple[Carry, Array]]  # run(cell, params, carry, initial, xs
 class Linear(NamedTuple):
     """A linear recurrence h_t = a_t h_{t-1} + b_t, elementwise, whose a and b depend on the input alone.
 
+    The state h is one array (..., N), real or complex; a and b have its dtype. Carries stay real, so that whatever takes
+    them (checkpoints, optimisers, casts) meets no complex number; `state` and `carry` turn one into the other.
+
     Attributes:
-      coefficients: coefficients(params, xs) -> (a, b), with xs (..., D); each is built as the carry, arrays (..., H).
-      output: output(params, carries, xs) -> ys, with the carries *after* each step (..., H), and ys (..., H).
+      coefficients: coefficients(params, xs) -> (a, b), with xs (..., D), and a and b (..., N).
+      output: output(params, hs, xs) -> ys, with hs the states *after* each step (..., N), and ys (..., H).
+      state: state(carry) -> h.
+      carry: carry(h) -> carry, the inverse of `state`.
     """
 
-    coefficients: Callable[[Params, Array], tuple[Carry, Carry]]
-    output: Callable[[Params, Carry, Array], Array]
+    coefficients: Callable[[Params, Array], tuple[Array, Array]]
+    output: Callable[[Params, Array, Array], Array]
+    state: Callable[[Carry], Array]
+    carry: Callable[[Array], Carry]
+
+
+class Dense(NamedTuple):
+    """Says that a cell's two products are plain matrix products, so that an engine may do them in its own way.
+
+    project(params, xs) is xs @ kernel + bias in the first array of xs, with the others passed on as they are, and
+    recur(params, carry) is carry.h @ recurrent_kernel. `combine` is elementwise and takes each product as a tuple of G
+    gates too, all arrays being (H, B) then in the place of (B, H), and vectors of params columns (H, 1).
+
+    Attributes:
+      gates: number of gates, G.
+      products: products(params) -> (kernel (D, G H), recurrent_kernel (H, G H), bias (G H,)), in the compute dtype.
+    """
+
+    gates: int
+    products: Callable[[Params], tuple[Array, Array, Array]]
 
 
 class Cell(NamedTuple):
@@ -71,12 +94,18 @@ class Cell(NamedTuple):
         cell over the whole sequence, with the lengths, resets, direction and engine of this unroll (`flip`: in the other
         direction, with resets where that direction enters a new sequence); `initial` is the carry that a reset goes
         back to; `rng` is None in evaluation. xs is zero at padded steps, and ys must be so too.
-      additive: True where `combine` reads projected + recurrent only, so that either may be 0 and the other their sum.
+      dense: says that the two products are plain matrix products; None where they are not.
+      additive: True where `combine` reads projected + recurrent only (of a pytree, its first array), so that the
+        first may be their sum and the second 0.
       noise: noise(rng, params, xs) -> (cell, params, xs), with xs (T, B, D): what engines run in training in the place
         of this cell. All masks are drawn here, before the loop: those of a step go along with xs, which may become a
         pytree of arrays (T, B, ...), those for all time go into the params. None where training is as evaluation.
       linear: the same step as a linear recurrence; None where it is none.
       spatial: the axes between batch and features, for a convolutional cell: xs are (B, T, *spatial, D).
+      settings: what the cell computes, for those who describe or convert it: pairs of a name and a hashable value, such
+        as (("activation", "relu"), ("dtype", None)), without initializers. An option that is off is False, None or 0.
+        A wrapper's own settings are here, and those of what it wraps in `inner`.
+      inner: the cells that a wrapper holds; none for a cell of its own.
 
     Example:
       >>> import jax, seqjax
@@ -97,7 +126,10 @@ class Cell(NamedTuple):
     recur: Callable[[Params, Carry], Any] | None = None
     combine: Callable[[Params, Carry, Any, Any], tuple[Carry, Array]] | None = None
     sequence: Callable[..., tuple[Carry, Array]] | None = None
+    dense: Dense | None = None
     additive: bool = False
     noise: Callable[[Key, Params, Array], tuple["Cell", Params, Any]] | None = None
     linear: Linear | None = None
     spatial: tuple[int, ...] = ()
+    settings: tuple[tuple[str, Any], ...] = ()
+    inner: tuple["Cell", ...] = ()

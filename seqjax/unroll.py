@@ -2,6 +2,7 @@
 
 import functools
 import operator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,14 +45,18 @@ def unroll(
       rng: a key for training noise. None is evaluation, without noise.
       reverse: runs from each sequence's last real step to its first. Outputs stay in the order of the inputs.
       time_major: says that xs, ys, a mask and resets are (T, B, ...).
-      engine: "scan" or "auto".
+      engine: "scan" (plain, differentiable in every mode), "fused" (its own derivative, reverse mode), "associative"
+        (linear recurrences, parallel in time), "cudnn" and "pallas" (GPU, experimental: not yet run on one), or "auto",
+        the quickest measured for the cell and case; `seqjax.explain` says which. All give the same numbers. Forward
+        mode (jax.jvp, jax.jacfwd, jax.hessian) is for "scan" and "associative".
       remat_every: saves memory in the backward pass: keeps the carry of every so many steps and computes the rest anew.
 
     Returns:
       (carry, ys): the carry after each sequence's last step, and the outputs (B, T, H), or (T, B, H) with time_major.
 
     Raises:
-      ValueError: a shape does not fit, a length is outside 0 ... T, or no engine has the name given.
+      ValueError: a shape does not fit, a length is outside 0 ... T, no engine has the name given, or the engine cannot
+        run this case (the message says why, and which engines can).
       TypeError: a dtype does not fit.
 
     Example:
@@ -63,6 +68,48 @@ def unroll(
       >>> ys.shape, bool((ys[1, 3:] == 0).all())
       ((2, 5, 16), True)
     """
+    static, arrays = _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engine, remat_every)
+    return _unroll(*static, *arrays, rng)
+
+
+def explain(cell: Cell, params: Params, xs: Array, carry: Carry | None = None, **options: Any) -> list[engines.Choice]:
+    """Prints which engine `unroll` chooses for each cell inside, and why, without running anything.
+
+    Args:
+      cell: the cell, which may be a stack.
+      params: what `cell.init` gave.
+      xs: inputs as for `unroll`.
+      carry: as for `unroll`.
+      **options: the other arguments of `unroll`: lengths, resets, rng, reverse, time_major, engine, remat_every.
+
+    Returns:
+      A list of choices (cell, engine, reason), one for each cell that an engine runs, in order.
+
+    Raises:
+      ValueError: as `unroll`.
+      TypeError: as `unroll`.
+
+    Example:
+      >>> import jax, seqjax
+      >>> cell = seqjax.stack(seqjax.lstm(16), seqjax.gru(16, reset_after=False))
+      >>> params = cell.init(jax.random.key(0), 4)
+      >>> choices = seqjax.explain(cell, params, jax.numpy.ones((2, 5, 4)), engine="scan")
+      lstm: scan, asked for
+      gru: scan, asked for
+    """
+    defaults = {"lengths": None, "resets": None, "reverse": False, "time_major": False, "engine": "auto"}
+    rng = options.pop("rng", None)
+    options = defaults | {"remat_every": None} | options
+    static, arrays = _checked(cell, params, xs, carry, **options)
+    choices = []
+    jax.eval_shape(lambda *arrays: _unroll.__wrapped__(*static, *arrays, note=choices.append), *arrays, rng)
+    for choice in choices:
+        print(f"{choice.cell}: {choice.engine}, {choice.reason}")
+    return choices
+
+
+def _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engine, remat_every):
+    """The arguments of `_unroll`, static and arrays, or an error that names the one that does not fit."""
     engines.check_name(engine)
     xs = jnp.asarray(xs)
     _check_inputs(cell, params, xs, time_major)
@@ -77,12 +124,13 @@ def unroll(
         remat_every = operator.index(remat_every)
         if remat_every < 1:
             raise ValueError(f"remat_every must be at least 1 step, and it is {remat_every}")
-    return _unroll(cell, engine, bool(reverse), bool(time_major), remat_every, params, xs, carry, lengths, resets, rng)
+    static = (cell, engine, bool(reverse), bool(time_major), remat_every)
+    return static, (params, xs, carry, lengths, resets)
 
 
 # Jitted here, so that a call outside of any jit is compiled once and not at every call.
 @functools.partial(jax.jit, static_argnums=range(5))
-def _unroll(cell, engine, reverse, time_major, remat_every, params, xs, carry, lengths, resets, rng):
+def _unroll(cell, engine, reverse, time_major, remat_every, params, xs, carry, lengths, resets, rng, note=None):
     """Everything inside is time-major; layouts are turned here, once."""
     if not time_major:
         xs = xs.swapaxes(0, 1)
@@ -94,24 +142,34 @@ def _unroll(cell, engine, reverse, time_major, remat_every, params, xs, carry, l
             mask = jnp.arange(xs.shape[0])[:, None] < lengths[None, :]
         xs = jnp.where(mask.reshape(mask.shape + (1,) * (xs.ndim - 2)), xs, 0)
     initial = cell.initial_carry(params, xs.shape[1])
-    run = _runner(engine, mask, resets, reverse, remat_every)
+    run = _runner(engine, mask, resets, reverse, remat_every, note)
     carry, ys = run(cell, params, initial if carry is None else carry, initial, xs, rng)
     return carry, ys if time_major else ys.swapaxes(0, 1)
 
 
-def _runner(engine, mask, resets, reverse, remat_every):
-    """The function that runs a cell in one direction; `Cell.sequence` gets it to run what is inside."""
+def _runner(engine, mask, resets, reverse, remat_every, note, flipped=None):
+    """The function that runs a cell in one direction; `Cell.sequence` gets it to run what is inside.
+
+    `flipped` are the resets of the other direction where they are known, since turning them twice loses the first.
+    """
 
     def run(cell, params, carry, initial, xs, rng, flip=False):
         if flip:
-            other = _runner(engine, mask, _flip_resets(resets, mask, reverse), not reverse, remat_every)
+            there = _flip_resets(resets, mask, reverse) if flipped is None else flipped
+            other = _runner(engine, mask, there, not reverse, remat_every, note, flipped=resets)
             return other(cell, params, carry, initial, xs, rng)
         if cell.sequence is not None:
             return cell.sequence(run, params, carry, initial, xs, rng)
         if rng is not None and cell.noise is not None:
             cell, params, xs = cell.noise(rng, params, xs)
+        # A wrapper whose step is that of the cell inside differs from it in training alone.
+        while cell.inner and cell.step is cell.inner[0].step:
+            cell = cell.inner[0]
         settings = {"mask": mask, "resets": resets, "reverse": reverse, "remat_every": remat_every}
-        return engines.run(engine, cell, params, carry, initial, xs, **settings)
+        choice = engines.choose(engine, cell, params, xs, **settings)
+        if note is not None:
+            note(choice)
+        return engines.run(choice, cell, params, carry, initial, xs, **settings)
 
     return run
 

@@ -8,6 +8,7 @@ import pytest
 
 CACHE = pathlib.Path(os.environ.get("SEQJAX_CACHE", pathlib.Path(tempfile.gettempdir()) / "seqjax-test-cache"))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 

@@ -1,156 +1,184 @@
-"""Independent float64 references in NumPy: each cell's step, its derivative by hand, and runs over whole sequences.
+"""Independent float64 references in NumPy: each cell's step by its equations, runs over sequences, and their derivatives.
 
-Nothing here imports seqjax or jax. Parameters, carries and gradients are dicts of arrays by name, batch-major.
+Nothing here imports seqjax or jax. Parameters and carries are dicts of arrays by name, batch-major; parameters that a
+cell does not have are left out, or None.
+
+Derivatives are complex steps: for a function f that is analytic, f(a + ih) = f(a) + ih f'(a) + O(h^2), so that
+f'(a) = Im f(a + ih) / h has no cancellation, and with h = 1e-30 no error but rounding. The equations are therefore
+written to take complex numbers as they take real ones.
+
+Reference: Squire, Trapp 1998, "Using Complex Variables to Estimate Derivatives of Real Functions".
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
+STEP = 1e-30
+
 
 class Reference(NamedTuple):
-    """A cell by hand: step(p, carry, x) -> (carry, y, saved); back(p, saved, d_carry, d_y) -> (d_p, d_carry, d_x)."""
+    """A cell by its equations: step(p, carry, x) -> (carry, y)."""
 
     step: object
-    back: object
 
 
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def _rnn(act, slope):
-    """slope gives the derivative of act from its value."""
+def relu(x):
+    return np.where(x.real > 0, x, 0)
 
+
+def _rnn(act):
     def step(p, carry, x):
         h = act(x @ p["kernel"] + carry["h"] @ p["recurrent_kernel"] + p["bias"])
-        return {"h": h}, h, (carry["h"], x, h)
+        return {"h": h}, h
 
-    def back(p, saved, d_carry, d_y):
-        h_before, x, h = saved
-        d_a = (d_carry["h"] + d_y) * slope(h)
-        d_p = {"kernel": x.T @ d_a, "recurrent_kernel": h_before.T @ d_a, "bias": d_a.sum(0)}
-        return d_p, {"h": d_a @ p["recurrent_kernel"].T}, d_a @ p["kernel"].T
-
-    return Reference(step, back)
+    return Reference(step)
 
 
-def _lstm_step(p, carry, x):
-    size = carry["h"].shape[1]
-    a = x @ p["kernel"] + carry["h"] @ p["recurrent_kernel"] + p["bias"]
-    i, f = sigmoid(a[:, :size]), sigmoid(a[:, size : 2 * size])
-    g, o = np.tanh(a[:, 2 * size : 3 * size]), sigmoid(a[:, 3 * size :])
-    c = f * carry["c"] + i * g
+def _indrnn(act):
+    def step(p, carry, x):
+        h = act(x @ p["kernel"] + carry["h"] * p["recurrent_kernel"] + p["bias"])
+        return {"h": h}, h
+
+    return Reference(step)
+
+
+def _parts(a, size):
+    """Blocks of the last axis, each of that size."""
+    return [a[..., k : k + size] for k in range(0, a.shape[-1], size)]
+
+
+def _normal(a, gain):
+    centred = a - a.mean(-1, keepdims=True)
+    return gain * centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + 1e-5)
+
+
+def _lstm_gates(p, c, sums):
+    """The new memory and the output gate, with peepholes where p has some, of three gates where they are coupled."""
+    size = c.shape[-1]
+    sums = _parts(sums, size)
+    coupled = len(sums) == 3
+    seen = [0, 0, 0] if p.get("peepholes") is None else _parts(p["peepholes"], size)
+    if coupled:
+        f = sigmoid(sums[0] + seen[0] * c)
+        i = 1 - f
+    else:
+        i = sigmoid(sums[0] + seen[0] * c)
+        f = sigmoid(sums[1] + seen[1] * c)
+    new = f * c + i * np.tanh(sums[-2])
+    return new, sigmoid(sums[-1] + seen[1 if coupled else 2] * new)
+
+
+def _lstm(p, carry, x):
+    from_x, from_h = x @ p["kernel"], carry["h"] @ p["recurrent_kernel"]
+    if p.get("kernel_gain") is not None:
+        from_x, from_h = _normal(from_x, p["kernel_gain"]), _normal(from_h, p["recurrent_gain"])
+    c, o = _lstm_gates(p, carry["c"], from_x + from_h + p["bias"])
+    h = o * np.tanh(c if p.get("memory_gain") is None else _normal(c, p["memory_gain"]) + p["memory_bias"])
+    if p.get("projection") is not None:
+        h = h @ p["projection"]
+    return {"c": c, "h": h}, h
+
+
+def _convolve(x, kernel):
+    """Each output is the product of the patch around it, zeros outside, with the kernel; the patch's middle, or just
+    before the middle where its size is even, is at the output."""
+    window, spatial = kernel.shape[:-2], x.shape[1:-1]
+    ends = [((k - 1) // 2, k // 2) for k in window]
+    padded = np.pad(x, [(0, 0), *ends, (0, 0)])
+    out = 0
+    for at in np.ndindex(window):
+        patch = tuple(slice(a, a + size) for a, size in zip(at, spatial))
+        out = out + padded[(slice(None), *patch)] @ kernel[at]
+    return out
+
+
+def _conv_lstm(p, carry, x):
+    sums = _convolve(x, p["kernel"]) + _convolve(carry["h"], p["recurrent_kernel"]) + p["bias"]
+    c, o = _lstm_gates(p, carry["c"], sums)
     h = o * np.tanh(c)
-    return {"c": c, "h": h}, h, (carry, x, i, f, g, o, c)
+    return {"c": c, "h": h}, h
 
 
-def _lstm_back(p, saved, d_carry, d_y):
-    carry, x, i, f, g, o, c = saved
-    d_h = d_carry["h"] + d_y
-    d_c = d_carry["c"] + d_h * o * (1 - np.tanh(c) ** 2)
-    d_i, d_f = d_c * g * i * (1 - i), d_c * carry["c"] * f * (1 - f)
-    d_g, d_o = d_c * i * (1 - g**2), d_h * np.tanh(c) * o * (1 - o)
-    d_a = np.concatenate([d_i, d_f, d_g, d_o], axis=1)
-    d_p = {"kernel": x.T @ d_a, "recurrent_kernel": carry["h"].T @ d_a, "bias": d_a.sum(0)}
-    return d_p, {"c": d_c * f, "h": d_a @ p["recurrent_kernel"].T}, d_a @ p["kernel"].T
+def _gru(reset_after):
+    def step(p, carry, x):
+        h = carry["h"]
+        x_r, x_z, x_n = _parts(x @ p["kernel"] + p["bias"], h.shape[-1])
+        u_r, u_z, u_n = _parts(p["recurrent_kernel"], h.shape[-1])
+        r, z = sigmoid(x_r + h @ u_r), sigmoid(x_z + h @ u_z)
+        n = np.tanh(x_n + (r * (h @ u_n + p["recurrent_bias"]) if reset_after else (r * h) @ u_n))
+        new = (1 - z) * n + z * h
+        return {"h": new}, new
+
+    return Reference(step)
 
 
-def _thirds(a):
-    size = a.shape[-1] // 3
-    return a[..., :size], a[..., size : 2 * size], a[..., 2 * size :]
+def _mgu(reset_after):
+    def step(p, carry, x):
+        h = carry["h"]
+        x_f, x_n = _parts(x @ p["kernel"] + p["bias"], h.shape[-1])
+        u_f, u_n = _parts(p["recurrent_kernel"], h.shape[-1])
+        f = sigmoid(x_f + h @ u_f)
+        n = np.tanh(x_n + (f * (h @ u_n + p["recurrent_bias"]) if reset_after else (f * h) @ u_n))
+        new = (1 - f) * h + f * n
+        return {"h": new}, new
+
+    return Reference(step)
 
 
-def _gru_after_step(p, carry, x):
-    h = carry["h"]
-    x_r, x_z, x_n = _thirds(x @ p["kernel"] + p["bias"])
-    h_r, h_z, h_n = _thirds(h @ p["recurrent_kernel"])
-    m = h_n + p["recurrent_bias"]
-    r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
-    n = np.tanh(x_n + r * m)
-    new = (1 - z) * n + z * h
-    return {"h": new}, new, (h, x, r, z, n, m)
+RNN_TANH, RNN_RELU = _rnn(np.tanh), _rnn(relu)
+INDRNN_TANH, INDRNN_RELU = _indrnn(np.tanh), _indrnn(relu)
+LSTM, CONV_LSTM = Reference(_lstm), Reference(_conv_lstm)
+GRU_AFTER, GRU_BEFORE = _gru(True), _gru(False)
+MGU_AFTER, MGU_BEFORE = _mgu(True), _mgu(False)
 
 
-def _gru_after_back(p, saved, d_carry, d_y):
-    h, x, r, z, n, m = saved
-    d_new = d_carry["h"] + d_y
-    d_n = d_new * (1 - z) * (1 - n**2)
-    d_z = d_new * (h - n) * z * (1 - z)
-    d_r = d_n * m * r * (1 - r)
-    d_m = d_n * r
-    d_x = np.concatenate([d_r, d_z, d_n], axis=1)  # to x W + b
-    d_u = np.concatenate([d_r, d_z, d_m], axis=1)  # to h U
-    d_p = {"kernel": x.T @ d_x, "recurrent_kernel": h.T @ d_u, "bias": d_x.sum(0), "recurrent_bias": d_m.sum(0)}
-    return d_p, {"h": d_new * z + d_u @ p["recurrent_kernel"].T}, d_x @ p["kernel"].T
-
-
-def _gru_before_step(p, carry, x):
-    h = carry["h"]
-    x_r, x_z, x_n = _thirds(x @ p["kernel"] + p["bias"])
-    u_r, u_z, u_n = _thirds(p["recurrent_kernel"])
-    r, z = sigmoid(x_r + h @ u_r), sigmoid(x_z + h @ u_z)
-    n = np.tanh(x_n + (r * h) @ u_n)
-    new = (1 - z) * n + z * h
-    return {"h": new}, new, (h, x, r, z, n)
-
-
-def _gru_before_back(p, saved, d_carry, d_y):
-    h, x, r, z, n = saved
-    u_r, u_z, u_n = _thirds(p["recurrent_kernel"])
-    d_new = d_carry["h"] + d_y
-    d_n = d_new * (1 - z) * (1 - n**2)
-    d_z = d_new * (h - n) * z * (1 - z)
-    d_rh = d_n @ u_n.T
-    d_r = d_rh * h * r * (1 - r)
-    d_x = np.concatenate([d_r, d_z, d_n], axis=1)
-    d_u = np.concatenate([h.T @ d_r, h.T @ d_z, (r * h).T @ d_n], axis=1)
-    d_p = {"kernel": x.T @ d_x, "recurrent_kernel": d_u, "bias": d_x.sum(0)}
-    return d_p, {"h": d_new * z + d_rh * r + d_r @ u_r.T + d_z @ u_z.T}, d_x @ p["kernel"].T
-
-
-RNN_TANH = _rnn(np.tanh, lambda h: 1 - h**2)
-RNN_RELU = _rnn(lambda a: np.maximum(a, 0), lambda h: (h > 0).astype(h.dtype))
-LSTM = Reference(_lstm_step, _lstm_back)
-GRU_AFTER = Reference(_gru_after_step, _gru_after_back)
-GRU_BEFORE = Reference(_gru_before_step, _gru_before_back)
-
-
-def _rows(flag, a, b):
-    return {k: np.where(flag[:, None], a[k], b[k]) for k in a}
+def _where(flag, a, b):
+    """a where the sequence's flag (B,) is set."""
+    return np.where(flag.reshape(flag.shape + (1,) * (a.ndim - 1)), a, b)
 
 
 def forward(reference, p, carry, xs, mask=None, resets=None, initial=None):
-    """Runs xs (B, T, D). Returns (carry, ys, saved); masked steps hold the carry and give zeros."""
+    """Runs xs (B, T, ..., D). Returns (carry, ys); masked steps hold the carry and give zeros."""
     batch, steps = xs.shape[:2]
     mask = np.ones((batch, steps), bool) if mask is None else mask
     resets = np.zeros((batch, steps), bool) if resets is None else resets
     initial = {k: np.zeros_like(v) for k, v in carry.items()} if initial is None else initial
-    ys, saved = [], []
+    ys = []
     for t in range(steps):
-        after, y, kept = reference.step(p, _rows(resets[:, t], initial, carry), np.where(mask[:, t, None], xs[:, t], 0))
-        carry = _rows(mask[:, t], after, carry)
-        ys.append(np.where(mask[:, t, None], y, 0))
-        saved.append((kept, mask[:, t], resets[:, t]))
-    return carry, np.stack(ys, axis=1), saved
+        start = {k: _where(resets[:, t], initial[k], v) for k, v in carry.items()}
+        after, y = reference.step(p, start, _where(mask[:, t], xs[:, t], 0))
+        carry = {k: _where(mask[:, t], after[k], v) for k, v in carry.items()}
+        ys.append(_where(mask[:, t], y, 0))
+    return carry, np.stack(ys, axis=1)
 
 
-def backward(reference, p, saved, d_carry, d_ys):
-    """Back through time by hand. Returns (d_p, d_carry, d_xs) for cotangents of the last carry and of ys (B, T, H)."""
-    d_p = {k: np.zeros_like(v) for k, v in p.items()}
-    d_xs = []
-    for t in reversed(range(len(saved))):
-        kept, real, reset = saved[t]
-        zero = {k: np.zeros_like(v) for k, v in d_carry.items()}
-        d_after = _rows(real, d_carry, zero)
-        d_held = _rows(real, zero, d_carry)
-        step_p, d_start, d_x = reference.back(p, kept, d_after, np.where(real[:, None], d_ys[:, t], 0))
-        for k in d_p:
-            d_p[k] += step_p[k]
-        d_start = _rows(reset, zero, d_start)
-        d_carry = {k: d_start[k] + d_held[k] for k in d_start}
-        d_xs.append(np.where(real[:, None], d_x, 0))
-    return d_p, d_carry, np.stack(d_xs[::-1], axis=1)
+def gradients(reference, p, carry, xs, d_carry, d_ys, mask=None, resets=None, initial=None):
+    """(d_p, d_carry, d_xs): the derivatives of sum(last d_carry) + sum(ys d_ys), entry by entry, by complex steps."""
+
+    def losses(p, carry, xs):
+        """What each sequence adds, (B,)."""
+        last, ys = forward(reference, p, carry, xs, mask, resets, initial)
+        return sum((a * d).reshape(len(a), -1).sum(1) for a, d in [(ys, d_ys), *((last[k], d_carry[k]) for k in last)])
+
+    def slopes(a, of, shared=False):
+        """Of parameters entry by entry; of what belongs to a sequence, that entry of every sequence at once."""
+        slopes = np.empty_like(a)
+        for entry in np.ndindex(a.shape if shared else a.shape[1:]):
+            at = entry if shared else (slice(None), *entry)
+            moved = a.astype(complex)
+            moved[at] += 1j * STEP
+            slope = of(moved).imag / STEP
+            slopes[at] = slope.sum() if shared else slope
+        return slopes
+
+    of_p = {k: slopes(v, lambda a, k=k: losses(p | {k: a}, carry, xs), shared=True) for k, v in p.items()}
+    of_carry = {k: slopes(v, lambda a, k=k: losses(p, carry | {k: a}, xs)) for k, v in carry.items()}
+    return of_p, of_carry, slopes(xs, lambda a: losses(p, carry, a))
 
 
 def flip(a, lengths):

@@ -23,7 +23,18 @@ every_module = pytest.mark.parametrize("name", MODULES)
 NOT_SHOWN = {
     "seqjax.cells.parts": "what the cells share; users do not call it",
     "seqjax.engines": "called by unroll alone",
+    "seqjax.engines.associative": "called by unroll alone",
+    "seqjax.engines.cudnn": "called by unroll alone",
+    "seqjax.engines.dense": "called by the fused engine",
+    "seqjax.engines.fused": "called by unroll alone",
+    "seqjax.engines.pallas": "called by unroll alone",
+    "seqjax.engines.pallas_kernel": "called by the pallas engine",
+    "seqjax.engines.pallas_plan": "called by the pallas engine",
+    "seqjax.engines.pallas_tiles": "called by the pallas engine",
     "seqjax.engines.scan": "called by unroll alone",
+    "seqjax.engines.steps": "what the engines share",
+    "seqjax.wrappers.parts": "what the wrappers share; users do not call it",
+    "seqjax.interop.parts": "what the converters share; users do not call it",
     "seqjax.data.catalogue": "needs a prepared TFDS set",
     "seqjax.training.checkpoints": "works on the folders of a run",
     "seqjax.training.command": "ends the process",
@@ -34,6 +45,10 @@ NOT_SHOWN = {
     "seqjax.training.tbptt.state_shardings": "what place and make_train_step are made of",
     "seqjax.training.tbptt.place": "called by init_state",
 }
+
+
+# Examples of these need the package they are about.
+NEEDS = {f"seqjax.interop.{name}": name for name in ("torch", "keras", "haiku", "equinox")}
 
 
 def _examples(module):
@@ -74,6 +89,8 @@ def _shown():
 
 @every_module
 def test_examples_run(name):
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     runner, said = doctest.DocTestRunner(), []
     for test in _examples(importlib.import_module(name)):
         runner.run(test, out=said.append)

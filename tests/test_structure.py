@@ -27,6 +27,7 @@ HEAVY = {
     "torch": ("seqjax.interop",),
     "keras": ("seqjax.interop",),
     "haiku": ("seqjax.interop",),
+    "equinox": ("seqjax.interop",),
 }
 
 
@@ -186,7 +187,7 @@ with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / "text.txt"
     path.write_text("a line of text\\n" * 100)
     assert load_corpus("file", path=str(path)).train
-heavy = {"tensorflow", "torch", "tensorflow_datasets", "keras", "haiku", "matplotlib"} & sys.modules.keys()
+heavy = {"tensorflow", "torch", "tensorflow_datasets", "keras", "haiku", "equinox", "matplotlib"} & sys.modules.keys()
 assert not heavy, f"imported by the way: {heavy}"
 """
 

@@ -30,14 +30,14 @@ def test_random_lengths_and_resets_equal_numpy(lengths, resets, reverse, seed):
     last, ys = seqjax.unroll(CELL, PARAMS, xs, CARRY, lengths=lengths, resets=resets, reverse=reverse)
     turn = (lambda a: ref.flip(a, lengths)) if reverse else (lambda a: a)
     mask = np.arange(T)[None, :] < lengths[:, None]
-    want_last, want_ys, _ = ref.forward(LSTM.reference, as_numpy(PARAMS), as_numpy(CARRY), turn(xs), mask, turn(resets))
+    want_last, want_ys = ref.forward(LSTM.reference, as_numpy(PARAMS), as_numpy(CARRY), turn(xs), mask, turn(resets))
     assert_same((as_numpy(last), ys), (want_last, turn(want_ys)))
 
 
 def test_a_mask_may_have_holes():
     mask = np.random.default_rng(0).random((B, T)) < 0.5
     last, ys = seqjax.unroll(CELL, PARAMS, XS, CARRY, lengths=mask)
-    want_last, want_ys, _ = ref.forward(LSTM.reference, as_numpy(PARAMS), as_numpy(CARRY), XS, mask)
+    want_last, want_ys = ref.forward(LSTM.reference, as_numpy(PARAMS), as_numpy(CARRY), XS, mask)
     assert_same((as_numpy(last), ys), (want_last, want_ys))
 
 
@@ -89,7 +89,7 @@ def test_remat_keeps_fewer_values():
         (ValueError, r"lengths as a mask must have shape \(3, 6\), .* \(6, 3\)", {"lengths": np.ones((6, 3), bool)}),
         (ValueError, r"resets must have shape \(3, 6\), as xs, and its shape is \(3,\)", {"resets": np.ones(3, bool)}),
         (TypeError, "resets must be bool, and its dtype is int32", {"resets": np.ones((3, 6), np.int32)}),
-        (ValueError, r"engine must be one of \['auto', 'scan'\], and it is 'warp'", {"engine": "warp"}),
+        (ValueError, r"engine must be one of \['auto', 'scan', 'fused', .*\], and it is 'warp'", {"engine": "warp"}),
         (ValueError, "remat_every must be at least 1 step, and it is 0", {"remat_every": 0}),
     ],
 )
@@ -103,5 +103,6 @@ def test_traced_lengths_are_not_checked_for_their_values():
     assert_same(run(np.array([2, 3, 6])), seqjax.unroll(CELL, PARAMS, XS, lengths=[2, 3, 6])[1])
 
 
-def test_the_scan_engine_by_name():
-    assert_same(seqjax.unroll(CELL, PARAMS, XS, engine="scan"), seqjax.unroll(CELL, PARAMS, XS), 0, 0)
+def test_auto_is_the_engine_that_explain_names():
+    (choice,) = seqjax.explain(CELL, PARAMS, XS)
+    assert_same(seqjax.unroll(CELL, PARAMS, XS, engine=choice.engine), seqjax.unroll(CELL, PARAMS, XS), 0, 0)

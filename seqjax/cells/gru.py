@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from seqjax import initializers
+from seqjax.cells import gates as gates_of
 from seqjax.cells import parts
 from seqjax.typing import Array, Cell, DType, Initializer
 
@@ -34,6 +35,7 @@ def gru(
     kernel_init: Initializer | None = None,
     recurrent_init: Initializer | None = None,
     bias_init: Initializer | None = None,
+    recurrent_bias_init: Initializer | None = None,
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
 ) -> Cell:
@@ -51,9 +53,10 @@ def gru(
         so that only the engines that need no more than a step run it.
       kernel_init: initializer of one gate of W, (D, H). Glorot uniform by default.
       recurrent_init: initializer of one gate of U, (H, H). Orthogonal by default.
-      bias_init: initializer of b (3H,) and of b_hn (H,). Zeros by default.
+      bias_init: initializer of b (3H,). Zeros by default.
+      recurrent_bias_init: initializer of b_hn (H,). Zeros by default.
       dtype: dtype to compute in, and of y; the memory h is never narrower than float32. That of the parameters by
-      default.
+        default.
       param_dtype: dtype of the parameters.
 
     Returns:
@@ -77,6 +80,7 @@ def gru(
     kernel_init = initializers.per_gate(kernel_init or initializers.glorot_uniform(), GATES)
     recurrent_init = initializers.per_gate(recurrent_init or initializers.orthogonal(), GATES)
     bias_init = bias_init or initializers.zeros
+    recurrent_bias_init = recurrent_bias_init or initializers.zeros
 
     def init(key, input_size):
         keys = jax.random.split(key, 4)
@@ -84,7 +88,7 @@ def gru(
             kernel=kernel_init(keys[0], (parts.check_size("input_size", input_size), GATES * size), param_dtype),
             recurrent_kernel=recurrent_init(keys[1], (size, GATES * size), param_dtype),
             bias=bias_init(keys[2], (GATES * size,), param_dtype),
-            recurrent_bias=bias_init(keys[3], (size,), param_dtype) if reset_after else None,
+            recurrent_bias=recurrent_bias_init(keys[3], (size,), param_dtype) if reset_after else None,
         )
 
     def initial_carry(params, batch_size):
@@ -97,12 +101,13 @@ def gru(
         initial_carry=initial_carry,
         input_size=lambda params: params.kernel.shape[0],
         step=_step_reset_before(dtype),
+        settings=(("reset_after", bool(reset_after)), ("dtype", dtype)),
     )
     if not reset_after:
         return cell
     project, recur, combine = _parts_reset_after(dtype)
     step = parts.step_of(project, recur, combine)
-    return cell._replace(step=step, project=project, recur=recur, combine=combine)
+    return cell._replace(step=step, project=project, recur=recur, combine=combine, dense=parts.dense_products(GATES, dtype))
 
 
 def _project(params, xs, dtype):
@@ -125,12 +130,12 @@ def _parts_reset_after(dtype):
 
     def combine(params, carry, projected, recurrent):
         memory = carry.h.dtype
-        x_r, x_z, x_n = jnp.split(projected.astype(memory), GATES, axis=-1)
-        h_r, h_z, h_n = jnp.split(recurrent.astype(memory), GATES, axis=-1)
-        r = jax.nn.sigmoid(x_r + h_r)
-        z = jax.nn.sigmoid(x_z + h_z)
-        n = jnp.tanh(x_n + r * (h_n + params.recurrent_bias.astype(memory)[None, :]))
-        return _update(z, n, carry, projected.dtype)
+        x_r, x_z, x_n = (a.astype(memory) for a in gates_of.split(projected, GATES))
+        h_r, h_z, h_n = (a.astype(memory) for a in gates_of.split(recurrent, GATES))
+        r = gates_of.sigmoid(x_r + h_r)
+        z = gates_of.sigmoid(x_z + h_z)
+        n = jnp.tanh(x_n + r * (h_n + gates_of.along(params.recurrent_bias.astype(memory), h_n)))
+        return _update(z, n, carry, parts.compute_dtype(dtype, params.kernel))
 
     return project, recur, combine
 

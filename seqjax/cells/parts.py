@@ -1,10 +1,18 @@
-"""What the cells share: checks of settings, dtypes, and the step made of three parts."""
+"""What the cells share: checks of settings, dtypes, the elementwise part of an LSTM, and the step made of three parts."""
 
 import operator
 
+import jax
 import jax.numpy as jnp
 
-from seqjax.typing import Array, Carry, DType, Params
+from seqjax import initializers
+from seqjax.cells import gates as gates_of
+from seqjax.typing import Array, Carry, Dense, DType, Initializer, Params
+
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+LSTM_GATES = "ifgo"  # side by side in this order: input, forget, candidate, output
+COUPLED_GATES = "fgo"  # the same without the input gate, which is 1 - f
+EPSILON = 1e-5  # under the root of layer normalisation, as in torch
 
 
 def check_size(name: str, value: int) -> int:
@@ -16,6 +24,13 @@ def check_size(name: str, value: int) -> int:
     if size < 1:
         raise ValueError(f"{name} must be at least 1, and it is {size}")
     return size
+
+
+def check_activation(name: str):
+    """The function of that name, or an error that gives the names there are."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, and it is {name!r}")
+    return ACTIVATIONS[name]
 
 
 def compute_dtype(dtype: DType | None, kernel: Array) -> jnp.dtype:
@@ -31,7 +46,63 @@ def memory_dtype(dtype: DType | None, kernel: Array) -> jnp.dtype:
 def affine(xs: Array, kernel: Array, bias: Array, dtype: jnp.dtype) -> Array:
     """xs @ kernel + bias in the given dtype, for xs (..., D)."""
     product = xs.astype(dtype) @ kernel.astype(dtype)
-    return product + bias.astype(dtype).reshape((1,) * (product.ndim - 1) + bias.shape)
+    return add_bias(product, bias)
+
+
+def add_bias(a: Array, bias: Array) -> Array:
+    """a + bias in the dtype of a, for a (..., N) and a bias (N,)."""
+    return a + bias.astype(a.dtype).reshape((1,) * (a.ndim - 1) + bias.shape)
+
+
+def normalize(a: Array, gain: Array) -> Array:
+    """Layer normalisation over the last axis: gain * (a - mean(a)) / sqrt(var(a) + EPSILON), in the dtype of a."""
+    centred = a - a.mean(axis=-1, keepdims=True)
+    scaled = centred * jax.lax.rsqrt((centred**2).mean(axis=-1, keepdims=True) + EPSILON)
+    return scaled * gain.astype(a.dtype).reshape((1,) * (a.ndim - 1) + gain.shape)
+
+
+def lstm_bias_init(bias_init: Initializer | None, forget_bias: float | None, gates: str) -> Initializer:
+    """Zeros and a forget bias of 1; or what the user gives, which is the whole bias where no forget bias is given."""
+    if forget_bias is None:
+        forget_bias = 1.0 if bias_init is None else 0.0
+    return initializers.add_to_gate(bias_init or initializers.zeros, forget_bias, gates.index("f"), len(gates))
+
+
+def lstm_memory(sums: tuple[Array, ...], c: Array, gates: str, peepholes: Array | None) -> tuple[Array, Array]:
+    """The new memory of an LSTM and its output gate, from the sums at its gates.
+
+      c' = sigmoid(f) c + sigmoid(i) tanh(g), with 1 - sigmoid(f) for sigmoid(i) where the gates are coupled
+
+    Args:
+      sums: the sums at the gates, G arrays (B, ..., H).
+      c: the memory, (B, ..., H).
+      gates: the gates in their order, LSTM_GATES or COUPLED_GATES.
+      peepholes: weights from the memory to every gate but g, side by side in the same order, (..., (G - 1) H); or None.
+
+    Returns:
+      (c', sigmoid(o)), each (B, ..., H).
+    """
+    seeing = gates.replace("g", "")
+    a = dict(zip(gates, (s.astype(c.dtype) for s in sums)))
+    if peepholes is not None:
+        p = dict(zip(seeing, gates_of.split_vector(peepholes.astype(c.dtype), c, len(seeing))))
+
+    def gate(name, memory):
+        return gates_of.sigmoid(a[name] if peepholes is None else a[name] + p[name] * memory)
+
+    f = gate("f", c)
+    new = f * c + (gate("i", c) if "i" in gates else 1 - f) * jnp.tanh(a["g"])
+    return new, gate("o", new)
+
+
+def dense_products(gates: int, dtype: DType | None) -> Dense:
+    """Says that the products are those of params.kernel, params.recurrent_kernel and params.bias."""
+
+    def products(params: Params) -> tuple[Array, Array, Array]:
+        compute = compute_dtype(dtype, params.kernel)
+        return tuple(a.astype(compute) for a in (params.kernel, params.recurrent_kernel, params.bias))
+
+    return Dense(gates, products)
 
 
 def step_of(project, recur, combine):
@@ -46,7 +117,7 @@ def step_of(project, recur, combine):
 def joint_step(combine, dtype: DType | None):
     """The step of a cell whose `combine` only adds the two products: one product [x, h] [W; U] in the place of two.
 
-    Inside a scan the joint kernel is laid out once, before the loop. What it saves is in `engines/scan.py`.
+    Inside a scan the joint kernel is laid out once, before the loop. docs/design/speed.md says what it saves.
     """
 
     def step(params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:

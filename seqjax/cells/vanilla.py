@@ -1,4 +1,4 @@
-"""The vanilla (Elman) recurrent network, and by its settings the IRNN."""
+"""The vanilla (Elman) recurrent network, by its settings the IRNN, and the IndRNN, whose units are independent."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from seqjax import initializers
+from seqjax.cells import gates as gates_of
 from seqjax.cells import parts
 from seqjax.typing import Array, Cell, DType, Initializer
-
-ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
 class RNNParams(NamedTuple):
@@ -20,8 +19,16 @@ class RNNParams(NamedTuple):
     bias: Array  # (H,)
 
 
+class IndRNNParams(NamedTuple):
+    """Parameters of the independently recurrent network."""
+
+    kernel: Array  # input weights, (D, H)
+    recurrent_kernel: Array  # u, from each unit to itself, (H,)
+    bias: Array  # (H,)
+
+
 class RNNCarry(NamedTuple):
-    """What the vanilla recurrent network remembers."""
+    """What the vanilla and the independently recurrent network remember."""
 
     h: Array  # the last output, (B, H)
 
@@ -67,9 +74,7 @@ def rnn(
       Elman 1990, "Finding Structure in Time"; Le, Jaitly, Hinton 2015 for the IRNN.
     """
     size = parts.check_size("hidden_size", hidden_size)
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, and it is {activation!r}")
-    act = ACTIVATIONS[activation]
+    act = parts.check_activation(activation)
     kernel_init = kernel_init or initializers.glorot_uniform()
     recurrent_init = recurrent_init or initializers.orthogonal()
     bias_init = bias_init or initializers.zeros
@@ -93,7 +98,8 @@ def rnn(
 
     def combine(params, carry, projected, recurrent):
         del params, carry
-        h = act(projected + recurrent)
+        (s,) = gates_of.total(projected, recurrent, 1)
+        h = act(s)
         return RNNCarry(h=h), h
 
     return Cell(
@@ -106,5 +112,94 @@ def rnn(
         project=project,
         recur=recur,
         combine=combine,
+        dense=parts.dense_products(1, dtype),
         additive=True,
+        settings=(("activation", activation), ("dtype", dtype)),
+    )
+
+
+def indrnn(
+    hidden_size: int,
+    activation: str = "relu",
+    *,
+    kernel_init: Initializer | None = None,
+    recurrent_init: Initializer | None = None,
+    bias_init: Initializer | None = None,
+    dtype: DType | None = None,
+    param_dtype: DType = jnp.float32,
+) -> Cell:
+    """The independently recurrent cell: each unit remembers itself alone; stacked layers mix the units.
+
+      h' = act(x W + b + u h),  y = h',  the product u h elementwise
+
+    Over T steps an active relu unit multiplies its memory by u^T: gradients stay bounded while |u| <= s^(1/T) for a
+    bound s of your choice (2, say). Nothing here enforces that in training.
+
+    Args:
+      hidden_size: number of hidden units, H.
+      activation: "relu" or "tanh".
+      kernel_init: initializer of W (D, H). Glorot uniform by default.
+      recurrent_init: initializer of u (H,). By default uniform in [0, 1), so that some units forget at once and some
+        never; for relu over a known length T, `jax.nn.initializers.uniform(2 ** (1 / T))` reaches the paper's bound.
+      bias_init: initializer of b (H,). Zeros by default.
+      dtype: dtype to compute in, and of h and y. That of the parameters by default.
+      param_dtype: dtype of the parameters.
+
+    Returns:
+      A Cell with IndRNNParams and RNNCarry.
+
+    Raises:
+      ValueError: hidden_size is below 1, or activation is unknown.
+
+    Example:
+      >>> import jax, seqjax
+      >>> cell = seqjax.stack(seqjax.indrnn(16), seqjax.indrnn(16))
+      >>> params = cell.init(jax.random.key(0), 4)
+      >>> carry, ys = seqjax.unroll(cell, params, jax.numpy.ones((2, 5, 4)))
+      >>> ys.shape, params[0].recurrent_kernel.shape
+      ((2, 5, 16), (16,))
+
+    Reference:
+      Li, Li, Cook, Zhu, Gao 2018, "Independently Recurrent Neural Network (IndRNN): Building a Longer and Deeper RNN".
+    """
+    size = parts.check_size("hidden_size", hidden_size)
+    act = parts.check_activation(activation)
+    kernel_init = kernel_init or initializers.glorot_uniform()
+    recurrent_init = recurrent_init or jax.nn.initializers.uniform(1.0)
+    bias_init = bias_init or initializers.zeros
+
+    def init(key, input_size):
+        keys = jax.random.split(key, 3)
+        return IndRNNParams(
+            kernel=kernel_init(keys[0], (parts.check_size("input_size", input_size), size), param_dtype),
+            recurrent_kernel=recurrent_init(keys[1], (size,), param_dtype),
+            bias=bias_init(keys[2], (size,), param_dtype),
+        )
+
+    def initial_carry(params, batch_size):
+        return RNNCarry(h=jnp.zeros((batch_size, size), parts.compute_dtype(dtype, params.kernel)))
+
+    def project(params, xs):
+        return parts.affine(xs, params.kernel, params.bias, parts.compute_dtype(dtype, params.kernel))
+
+    def recur(params, carry):
+        return carry.h * params.recurrent_kernel.astype(carry.h.dtype)[None, :]
+
+    def combine(params, carry, projected, recurrent):
+        del params, carry
+        h = act(projected + recurrent)
+        return RNNCarry(h=h), h
+
+    return Cell(
+        name="indrnn",
+        hidden_size=size,
+        init=init,
+        initial_carry=initial_carry,
+        input_size=lambda params: params.kernel.shape[0],
+        step=parts.step_of(project, recur, combine),
+        project=project,
+        recur=recur,
+        combine=combine,
+        additive=True,
+        settings=(("activation", activation), ("dtype", dtype)),
     )

@@ -1,9 +1,26 @@
-"""Engines: ways to run a cell over a sequence, one file an engine, all with the signature of `scan.run`."""
+"""Engines: ways to run a cell over a sequence, one file an engine; the table of them, and the choice between them.
 
-from seqjax.engines import scan
+Each gives `run`, with the signature of `scan.run`, and `refusal`, with the same arguments but the carries, which says why it
+cannot run a case, or None. All give the same numbers within a few units of rounding, which one suite of tests checks.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from seqjax.engines import associative, cudnn, fused, pallas, scan
 from seqjax.errors import UserError
+from seqjax.typing import Array, Carry, Cell, Params
 
-ENGINES = {"scan": scan.run}
+ENGINES = {"scan": scan, "fused": fused, "associative": associative, "cudnn": cudnn, "pallas": pallas}
+
+
+class Choice(NamedTuple):
+    """The engine that runs a cell."""
+
+    cell: str  # the name of the cell
+    engine: str  # the name of the engine
+    reason: str  # why this one
 
 
 def check_name(engine: str) -> None:
@@ -12,6 +29,47 @@ def check_name(engine: str) -> None:
         raise UserError(f"engine must be one of {['auto', *ENGINES]}, and it is {engine!r}")
 
 
-def run(engine, cell, params, carry, initial, xs, **settings):
-    """Runs a cell on the named engine; "auto" is the plain scan while there is no other."""
-    return ENGINES["scan" if engine == "auto" else engine](cell, params, carry, initial, xs, **settings)
+def run(
+    choice: Choice, cell: Cell, params: Params, carry: Carry, initial: Carry, xs: Any, **settings: Any
+) -> tuple[Carry, Array]:
+    """Runs a cell on the engine chosen; the arguments are those of `scan.run`."""
+    return ENGINES[choice.engine].run(cell, params, carry, initial, xs, **settings)
+
+
+def choose(engine: str, cell: Cell, params: Params, xs: Any, **settings: Any) -> Choice:
+    """The engine of that name if it can run the case, else an error with the reason; for "auto" the quickest measured.
+
+    Args:
+      engine: "auto", or a name in ENGINES.
+      cell: a cell without `sequence`.
+      params: its parameters.
+      xs: inputs (T, B, D), or a pytree of such arrays.
+      **settings: mask, resets, reverse and remat_every of the run.
+
+    Returns:
+      A Choice.
+
+    Raises:
+      UserError: the engine asked for cannot run this case; the message says why, and which engines can.
+    """
+    if engine == "auto":
+        return _quickest(cell, params, xs, settings)
+    reason = ENGINES[engine].refusal(cell, params, xs, **settings)
+    if reason is not None:
+        able = [name for name in ENGINES if ENGINES[name].refusal(cell, params, xs, **settings) is None]
+        raise UserError(f"engine {engine!r} cannot run {cell.name} here: {reason}; engines that can: {', '.join(able)}")
+    return Choice(cell.name, engine, "asked for")
+
+
+def _quickest(cell, params, xs, settings):
+    """What benchmarks/engines.py found on a CPU (docs/design/speed.md); GPU engines are not chosen until measured."""
+    where = f"on {jax.default_backend()}"
+    if associative.refusal(cell, params, xs, **settings) is None:
+        return Choice(cell.name, "associative", f"a linear recurrence; in chunks, least memory {where}")
+    if fused.refusal(cell, params, xs, **settings) is not None:
+        return Choice(cell.name, "scan", "its step does not split into the three parts that other engines need")
+    if cell.dense is None:
+        return Choice(cell.name, "fused", "it has the three parts: input product before the loop, weights' gradients after")
+    layout = "columns" if fused.dense.prefers_columns(cell, jax.tree.leaves(xs)[0].shape[1]) else "rows"
+    products = "one product" if cell.additive else "two products"
+    return Choice(cell.name, "fused", f"plain matrix products: {products} a step, in {layout}, {where}")

@@ -17,6 +17,11 @@ CELLS: dict[str, Callable[..., Cell]] = {
     "gru": seqjax.gru,
     "rnn": seqjax.rnn,
     "irnn": lambda size, **options: seqjax.rnn(size, "relu", recurrent_init=initializers.identity(), **options),
+    "indrnn": seqjax.indrnn,
+    "mgu": seqjax.mgu,
+    "mingru": seqjax.mingru,
+    "minlstm": seqjax.minlstm,
+    "lru": seqjax.lru,
 }
 
 
@@ -33,7 +38,7 @@ def make_stack(
     """Stacks equal cells with dropout on the inputs of each, the non-recurrent connections only.
 
     Args:
-      cell: a name of CELLS: `lstm`, `gru`, `rnn` (tanh), `irnn` (relu, identity).
+      cell: a name of CELLS: `lstm`, `gru`, `rnn` (tanh), `irnn` (relu, identity), `indrnn`, `mgu`, `mingru`, `minlstm`, `lru`.
       hidden_size: H of every layer.
       num_layers: L.
       dropout: the share of each layer's inputs that is dropped in training.

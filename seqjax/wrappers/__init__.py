@@ -1,7 +1,31 @@
-"""Wrappers: cell -> cell."""
+"""Wrappers: cell -> cell.
 
+Those that work inside a step go innermost (layer_norm, recurrent_dropout, weight_drop, zoneout), and those that work on
+whole sequences around them (dropout, residual, learned_initial_carry, bidirectional, stack); dropout may stand anywhere.
+"""
+
+from seqjax.wrappers.bidirectional import BidirectionalCarry, BidirectionalParams, bidirectional
 from seqjax.wrappers.dropout import dropout
+from seqjax.wrappers.layer_norm import LayerNormParams, layer_norm
+from seqjax.wrappers.learned_initial_carry import LearnedInitialCarryParams, learned_initial_carry
+from seqjax.wrappers.recurrent_dropout import recurrent_dropout
 from seqjax.wrappers.residual import residual
 from seqjax.wrappers.stack import stack
+from seqjax.wrappers.weight_drop import weight_drop
+from seqjax.wrappers.zoneout import zoneout
 
-__all__ = ["dropout", "residual", "stack"]
+__all__ = [
+    "BidirectionalCarry",
+    "BidirectionalParams",
+    "LayerNormParams",
+    "LearnedInitialCarryParams",
+    "bidirectional",
+    "dropout",
+    "layer_norm",
+    "learned_initial_carry",
+    "recurrent_dropout",
+    "residual",
+    "stack",
+    "weight_drop",
+    "zoneout",
+]

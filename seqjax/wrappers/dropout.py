@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.typing import Cell
+from seqjax.wrappers import parts
 
 
 def dropout(cell: Cell, rate: float, shared_over_time: bool = False) -> Cell:
@@ -12,10 +13,10 @@ def dropout(cell: Cell, rate: float, shared_over_time: bool = False) -> Cell:
       x~_t = m_t x_t / (1 - rate),  m_t ~ Bernoulli(1 - rate),  one m for all t where shared_over_time
 
     There is noise only in `seqjax.unroll(..., rng=key)`; without rng, and in the streaming `step`, there is none. All
-    masks are drawn once, before the loop over time.
+    masks are drawn once, before the loop over time. A cell with the three parts keeps them.
 
     Args:
-      cell: the cell whose inputs (B, T, D) are dropped.
+      cell: the cell whose inputs (B, T, D) are dropped; a stack or a bidirectional pair too.
       rate: share of inputs dropped, 0 <= rate < 1.
       shared_over_time: True draws one mask (B, D) for all the steps of one unroll.
 
@@ -24,6 +25,7 @@ def dropout(cell: Cell, rate: float, shared_over_time: bool = False) -> Cell:
 
     Raises:
       ValueError: rate is not in [0, 1).
+      TypeError: cell is no Cell.
 
     Example:
       >>> import jax, seqjax
@@ -37,24 +39,26 @@ def dropout(cell: Cell, rate: float, shared_over_time: bool = False) -> Cell:
       Zaremba, Sutskever, Vinyals 2014, "Recurrent Neural Network Regularization"; Gal, Ghahramani 2016, "A
       Theoretically Grounded Application of Dropout in Recurrent Neural Networks" for shared_over_time.
     """
-    if not 0 <= rate < 1:
-        raise ValueError(f"rate must be at least 0 and below 1, and it is {rate!r}")
+    parts.check_cell("cell", cell)
+    rate = parts.check_rate("rate", rate)
+    settings = (("rate", rate), ("shared_over_time", bool(shared_over_time)))
+    wrapped = cell._replace(name=f"dropout({cell.name}, {rate:g})", settings=settings, inner=(cell,))
+    if rate == 0:
+        return wrapped
+
+    def drop(rng, xs):
+        shape = (1, *xs.shape[1:]) if shared_over_time else xs.shape
+        keep = jax.random.bernoulli(rng, 1 - rate, shape)
+        return jnp.where(keep, xs / (1 - rate), 0).astype(xs.dtype)
+
+    def noise(rng, params, xs):
+        mask_key, cell_key = jax.random.split(rng)
+        return parts.draw(cell, cell_key, params, drop(mask_key, xs))
 
     def sequence(run, params, carry, initial, xs, rng):
-        if rng is None or rate == 0:
-            return run(cell, params, carry, initial, xs, rng)
-        mask_key, cell_key = jax.random.split(rng)
-        shape = (1, *xs.shape[1:]) if shared_over_time else xs.shape
-        keep = jax.random.bernoulli(mask_key, 1 - rate, shape)
-        dropped = jnp.where(keep, xs / (1 - rate), 0).astype(xs.dtype)
-        return run(cell, params, carry, initial, dropped, cell_key)
+        mask_key, cell_key = (None, None) if rng is None else jax.random.split(rng)
+        return run(cell, params, carry, initial, xs if rng is None else drop(mask_key, xs), cell_key)
 
-    return Cell(
-        name=f"dropout({cell.name}, {rate:g})",
-        hidden_size=cell.hidden_size,
-        init=cell.init,
-        initial_carry=cell.initial_carry,
-        input_size=cell.input_size,
-        step=cell.step,
-        sequence=sequence,
-    )
+    if cell.sequence is None:
+        return wrapped._replace(noise=noise)
+    return wrapped._replace(sequence=sequence)

@@ -1,6 +1,7 @@
 """A residual connection around a cell."""
 
 from seqjax.typing import Cell
+from seqjax.wrappers import parts
 
 
 def residual(cell: Cell) -> Cell:
@@ -16,6 +17,7 @@ def residual(cell: Cell) -> Cell:
 
     Raises:
       ValueError: (from init and unroll) the input size is not the output size.
+      TypeError: cell is no Cell.
 
     Example:
       >>> import jax, seqjax
@@ -28,6 +30,7 @@ def residual(cell: Cell) -> Cell:
     Reference:
       Wu et al. 2016, "Google's Neural Machine Translation System", section 3.1.
     """
+    parts.check_cell("cell", cell)
 
     def check(input_size):
         if input_size != cell.hidden_size:
@@ -58,4 +61,6 @@ def residual(cell: Cell) -> Cell:
         input_size=cell.input_size,
         step=step,
         sequence=sequence,
+        spatial=cell.spatial,
+        inner=(cell,),
     )

@@ -22,7 +22,7 @@ def stack(*cells: Cell | Iterable[Cell]) -> Cell:
       A Cell whose params and carry are tuples with one entry a layer.
 
     Raises:
-      ValueError: there is no cell.
+      ValueError: there is no cell, or the layers differ in spatial axes.
       TypeError: an argument is not a Cell.
 
     Example:
@@ -44,6 +44,9 @@ def stack(*cells: Cell | Iterable[Cell]) -> Cell:
     for layer in layers:
         if not isinstance(layer, Cell):
             raise TypeError(f"cells must be Cells or one sequence of them, and one is a {type(layer).__name__}")
+    if len({layer.spatial for layer in layers}) > 1:
+        spatial = ", ".join(f"{layer.name} {layer.spatial}" for layer in layers)
+        raise ValueError(f"the layers of a stack must agree in their spatial axes, and they have {spatial}")
 
     def init(key, input_size):
         sizes = (input_size, *(layer.hidden_size for layer in layers[:-1]))
@@ -76,4 +79,6 @@ def stack(*cells: Cell | Iterable[Cell]) -> Cell:
         input_size=lambda params: layers[0].input_size(params[0]),
         step=step,
         sequence=sequence,
+        spatial=layers[0].spatial,
+        inner=layers,
     )

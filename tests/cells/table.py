@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import numpy_reference as ref
+from cells import linear_rows, wrapper_rows
 
 import seqjax
 
@@ -17,22 +18,48 @@ class Row(NamedTuple):
     reference: ref.Reference | None  # None for a wrapper
 
 
-def _shift(key, shape, dtype):
-    """Biases that are not zero, so that a forgotten bias shows."""
-    return jax.random.uniform(key, shape, dtype, -0.5, 0.5)
-
-
 def _row(name, build, reference, **settings):
-    return Row(name, lambda **options: build(H, **settings, **{"bias_init": _shift, **options}), reference)
+    return Row(name, lambda **options: build(**settings, **options), reference)
+
+
+def _lstm(name, **settings):
+    return _row(name, seqjax.lstm, ref.LSTM, **({"hidden_size": H} | settings))
 
 
 CELLS = [
-    _row("rnn", seqjax.rnn, ref.RNN_TANH),
-    _row("rnn-relu", seqjax.rnn, ref.RNN_RELU, activation="relu"),
-    _row("irnn", seqjax.rnn, ref.RNN_RELU, activation="relu", recurrent_init=seqjax.initializers.identity(0.9)),
-    _row("lstm", seqjax.lstm, ref.LSTM),
-    _row("gru", seqjax.gru, ref.GRU_AFTER),
-    _row("gru-before", seqjax.gru, ref.GRU_BEFORE, reset_after=False),
+    _row("rnn", seqjax.rnn, ref.RNN_TANH, hidden_size=H),
+    _row("rnn-relu", seqjax.rnn, ref.RNN_RELU, hidden_size=H, activation="relu"),
+    _row("indrnn", seqjax.indrnn, ref.INDRNN_TANH, hidden_size=H, activation="tanh"),
+    _lstm("lstm"),
+    _lstm("lstm-peepholes", peepholes=True),
+    _lstm("lstm-all", hidden_size=6, peepholes=True, coupled=True, proj_size=H, layer_norm=True),
+    _row("gru", seqjax.gru, ref.GRU_AFTER, hidden_size=H),
+    _row("gru-before", seqjax.gru, ref.GRU_BEFORE, hidden_size=H, reset_after=False),
+    _row("mgu", seqjax.mgu, ref.MGU_AFTER, hidden_size=H),
+    _row("conv_lstm", seqjax.conv_lstm, ref.CONV_LSTM, features=H, kernel_size=3, spatial_shape=4, peepholes=True),
+]
+
+# Settings of the cells above, tested against the references and not by every generic suite.
+VARIANTS = [
+    _row(
+        "irnn",
+        seqjax.rnn,
+        ref.RNN_RELU,
+        hidden_size=H,
+        activation="relu",
+        recurrent_init=seqjax.initializers.identity(0.9),
+    ),
+    _row("indrnn-relu", seqjax.indrnn, ref.INDRNN_RELU, hidden_size=H),
+    _lstm("lstm-coupled", coupled=True),
+    _lstm("lstm-proj", hidden_size=6, proj_size=H),
+    _lstm("lstm-norm", layer_norm=True),
+    _lstm("lstm-peepholes-coupled", peepholes=True, coupled=True),
+    _lstm("lstm-peepholes-proj", peepholes=True, hidden_size=3, proj_size=H),
+    _lstm("lstm-peepholes-norm", peepholes=True, layer_norm=True),
+    _lstm("lstm-coupled-proj", coupled=True, hidden_size=6, proj_size=H),
+    _lstm("lstm-norm-proj", layer_norm=True, hidden_size=6, proj_size=H),
+    _row("mgu-before", seqjax.mgu, ref.MGU_BEFORE, hidden_size=H, reset_after=False),
+    _row("conv_lstm-2d", seqjax.conv_lstm, ref.CONV_LSTM, features=H, kernel_size=(2, 3), spatial_shape=(3, 2)),
 ]
 
 WRAPPERS = [
@@ -48,6 +75,8 @@ WRAPPERS = [
     ),
 ]
 
+CELLS += [Row(*row) for row in linear_rows.ROWS]
+WRAPPERS += [Row(*pair, None) for pair in wrapper_rows.wrappers(H)]
 ROWS = CELLS + WRAPPERS
 
 
@@ -56,13 +85,19 @@ def names(rows):
 
 
 def setup(row, seed=0, dtype=np.float32, batch=B, steps=T, **options):
-    """A cell, its params, random inputs (B, T, D), and a random carry."""
+    """A cell, its params, random inputs (B, T, *spatial, D), and a random carry.
+
+    Every parameter is moved from where it starts, so that a forgotten bias, gain or peephole shows.
+    """
     cell = row.make(**options)
-    params = cell.init(jax.random.key(seed), D)
     rng = np.random.default_rng(seed)
-    xs = rng.normal(size=(batch, steps, D)).astype(dtype)
-    start = cell.initial_carry(params, batch)
-    carry = jax.tree.map(lambda a: jax.numpy.asarray(0.5 * rng.normal(size=a.shape), a.dtype), start)
+
+    def draw(center, scale, like):
+        return jax.numpy.asarray(center + scale * rng.uniform(-1, 1, like.shape), like.dtype)
+
+    params = jax.tree.map(lambda a: draw(np.asarray(a), 0.4, a), cell.init(jax.random.key(seed), D))
+    xs = rng.normal(size=(batch, steps, *cell.spatial, D)).astype(dtype)
+    carry = jax.tree.map(lambda a: draw(0, 0.8, a), cell.initial_carry(params, batch))
     return cell, params, xs, carry
 
 

@@ -27,7 +27,7 @@ def test_streaming_steps_equal_unroll(row):
     cell, params, xs, carry = setup(row)
     assert cell.hidden_size == H and cell.input_size(params) == D
     whole = seqjax.unroll(cell, params, xs, carry)
-    assert whole[1].shape == (B, T, H)
+    assert whole[1].shape == (B, T, *cell.spatial, H)
     assert_same(_by_steps(cell, params, xs, carry), whole)
 
 
@@ -57,7 +57,8 @@ def test_lengths_hold_the_carry_and_give_zeros(row):
 @every
 def test_nan_in_padding_changes_nothing(row):
     cell, params, xs, carry = setup(row)
-    padding = np.arange(T)[None, :, None] >= LENGTHS[:, None, None]
+    padding = np.arange(T)[None, :] >= LENGTHS[:, None]
+    padding = padding.reshape(padding.shape + (1,) * (xs.ndim - 2))
 
     @jax.jit
     def run(params, carry, xs):
@@ -134,7 +135,7 @@ def test_causality_by_gradient(row):
     t = 2
     for reverse in (False, True):
         grad = jax.grad(lambda x, r=reverse: (seqjax.unroll(cell, params, x, reverse=r)[1][:, t] ** 2).sum())(xs)
-        reached = np.abs(grad).max(axis=(0, 2)) > 0
+        reached = np.abs(grad.swapaxes(0, 1)).reshape(T, -1).max(axis=1) > 0
         assert reached.tolist() == [(s >= t) if reverse else (s <= t) for s in range(T)]
 
 
@@ -183,4 +184,4 @@ def test_no_steps_give_the_carry(row):
     for every in (None, 2):
         last, ys = seqjax.unroll(cell, params, xs[:, :0], carry, remat_every=every)
         assert_same(last, carry, 0, 0)
-        assert ys.shape == (B, 0, H)
+        assert ys.shape == (B, 0, *cell.spatial, H)

@@ -17,7 +17,8 @@ from seqjax.training.optimizers import make_optimizer
 
 B, T, V, D, H = 2, 6, 9, 4, 5
 TOKENS = np.random.default_rng(0).integers(0, V, (B, T)).astype(np.int32)
-every_cell = pytest.mark.parametrize("name", CELLS)
+# The cells themselves are tested in tests/cells; here a few stand for all.
+every_cell = pytest.mark.parametrize("name", ["lstm", "gru", "mingru"])
 
 
 def _params(model, seed=0):
@@ -199,7 +200,7 @@ def test_tied_embeddings_of_another_size_are_refused():
 
 
 @pytest.mark.parametrize("layers", [1, 3])
-@every_cell
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn", "irnn"])
 def test_number_of_parameters(name, layers):
     model, params = _setup(name, layers)
     gates = {"lstm": 4, "gru": 3, "rnn": 1, "irnn": 1}[name]
@@ -225,6 +226,13 @@ def test_bfloat16_computes_narrow_and_keeps_float32(name, tied):
     assert len(products) >= 3 and all("bf16" in line for line in products)
     memory = {"lstm": lambda c: c.c, "gru": lambda c: c.h}
     assert all(memory[name](c).dtype == jnp.float32 for c in carry if name in memory)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_every_name_makes_a_model(name):
+    model, params = _setup(name)
+    _, logits = _apply(model, params)
+    assert logits.shape == (B, T, V) and np.isfinite(logits).all()
 
 
 @every_cell

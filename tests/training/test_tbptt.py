@@ -163,7 +163,7 @@ def _numpy_nats(params, batches):
                 carries = [{"c": np.zeros((1, tiny.H)), "h": np.zeros((1, tiny.H))} for _ in layers]
             x = params["embed"]["embedding"][None, token]
             for depth, layer in enumerate(layers):
-                carries[depth], x, _ = ref.LSTM.step(layer, carries[depth], x)
+                carries[depth], x = ref.LSTM.step(layer, carries[depth], x)
             if real:
                 z = x[0] @ params["softmax"]["kernel"] + params["softmax"]["bias"]
                 total += np.log(np.exp(z).sum()) - z[target]

@@ -1,0 +1,27 @@
+"""What the benchmarks' plots share: colours that all eyes tell apart, and where the files go."""
+
+import pathlib
+from typing import Any
+
+IMAGES = pathlib.Path(__file__).parents[1] / "docs" / "images"
+
+# The palette of Okabe and Ito.
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
+)  # fmt: skip
+
+
+def make(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Any, Any]:
+    """A figure and its axes (rows, columns), always as a two-dimensional array, drawn without a screen."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
+
+
+def save(figure: Any, name: str) -> None:
+    """Writes a figure to docs/images/NAME.png."""
+    IMAGES.mkdir(exist_ok=True)
+    figure.savefig(IMAGES / f"{name}.png", dpi=120)

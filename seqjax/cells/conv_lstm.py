@@ -1,0 +1,167 @@
+"""The convolutional LSTM, over one, two or three spatial axes."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from seqjax import initializers
+from seqjax.cells import gates as gates_of
+from seqjax.cells import parts
+from seqjax.typing import Array, Cell, DType, Initializer
+
+GATES = parts.LSTM_GATES
+
+
+class ConvLSTMParams(NamedTuple):
+    """Parameters of the convolutional LSTM; the gates' channels lie side by side in the order i, f, g, o."""
+
+    kernel: Array  # input weights, (*kernel_size, C, 4F)
+    recurrent_kernel: Array  # (*kernel_size, F, 4F)
+    bias: Array  # the one bias, which holds the forget bias, (4F,)
+    peepholes: Array | None = None  # from the memory to i, f and o, a weight a place and channel, (*spatial, 3F)
+
+
+class ConvLSTMCarry(NamedTuple):
+    """What the convolutional LSTM remembers."""
+
+    c: Array  # the memory, (B, *spatial, F), never narrower than float32
+    h: Array  # the last output, (B, *spatial, F)
+
+
+def conv_lstm(
+    features: int,
+    kernel_size: int | Sequence[int],
+    spatial_shape: int | Sequence[int],
+    forget_bias: float | None = None,
+    *,
+    peepholes: bool = False,
+    kernel_init: Initializer | None = None,
+    recurrent_init: Initializer | None = None,
+    bias_init: Initializer | None = None,
+    peephole_init: Initializer | None = None,
+    dtype: DType | None = None,
+    param_dtype: DType = jnp.float32,
+) -> Cell:
+    """The LSTM whose products are convolutions; it takes xs (B, T, *spatial, C) and gives ys (B, T, *spatial, F).
+
+      i, f, g, o = x * W + b + h * U,  with * a convolution that keeps the spatial shape, zeros outside
+      c' = sigmoid(f) c + sigmoid(i) tanh(g)
+      h' = sigmoid(o) tanh(c'),  y = h'
+
+      peepholes:  i += p_i c,  f += p_f c,  o += p_o c', elementwise
+
+    Args:
+      features: number of channels of the memory and of the output, F.
+      kernel_size: size of both kernels along each spatial axis; one integer is for all of them.
+      spatial_shape: the spatial axes of the inputs, as (height, width); an integer for one axis. One to three axes.
+      forget_bias: added to the forget gate's part of the bias at initialisation, and never again after. By default 1,
+        and 0 where bias_init is given, which then is the whole bias.
+      peepholes: whether the gates see the memory, with a weight a place and channel, as in the paper.
+      kernel_init: initializer of one gate of W, (*kernel_size, C, F). Glorot uniform by default, with the fans of a
+        patch: C and F times the size of the kernel.
+      recurrent_init: initializer of one gate of U, (*kernel_size, F, F). Orthogonal by default: the filters of the F
+        outputs have length 1 and stand at right angles to each other.
+      bias_init: initializer of the whole bias (4F,). Zeros by default.
+      peephole_init: initializer of the peephole weights (*spatial, 3F). Zeros by default.
+      dtype: dtype to compute in, and of h and y; c is never narrower than float32. That of the parameters by default.
+      param_dtype: dtype of the parameters.
+
+    Returns:
+      A Cell with ConvLSTMParams and ConvLSTMCarry, whose input_size is the number of input channels, C.
+
+    Raises:
+      ValueError: a size is below 1, there are more than three spatial axes, or kernel_size does not fit their number.
+
+    Example:
+      >>> import jax, seqjax
+      >>> cell = seqjax.conv_lstm(features=8, kernel_size=3, spatial_shape=(6, 5))
+      >>> params = cell.init(jax.random.key(0), 2)
+      >>> carry, ys = seqjax.unroll(cell, params, jax.numpy.ones((4, 7, 6, 5, 2)))
+      >>> ys.shape, carry.c.shape, params.kernel.shape
+      ((4, 7, 6, 5, 8), (4, 6, 5, 8), (3, 3, 2, 32))
+
+    Reference:
+      Shi et al. 2015, "Convolutional LSTM Network: A Machine Learning Approach for Precipitation Nowcasting".
+    """
+    size = parts.check_size("features", features)
+    spatial = _check_sizes("spatial_shape", spatial_shape)
+    window = _check_sizes("kernel_size", kernel_size, len(spatial))
+    kernel_init = initializers.per_gate(kernel_init or initializers.glorot_uniform(), len(GATES))
+    recurrent_init = initializers.per_gate(recurrent_init or initializers.orthogonal(), len(GATES))
+    bias_init = parts.lstm_bias_init(bias_init, forget_bias, GATES)
+    peephole_init = peephole_init or initializers.zeros
+    wide = len(GATES) * size
+
+    def init(key, input_size):
+        keys = jax.random.split(key, 4)
+        channels = parts.check_size("input_size", input_size)
+        return ConvLSTMParams(
+            kernel=kernel_init(keys[0], (*window, channels, wide), param_dtype),
+            recurrent_kernel=recurrent_init(keys[1], (*window, size, wide), param_dtype),
+            bias=bias_init(keys[2], (wide,), param_dtype),
+            peepholes=peephole_init(keys[3], (*spatial, wide - size), param_dtype) if peepholes else None,
+        )
+
+    def initial_carry(params, batch_size):
+        shape = (batch_size, *spatial, size)
+        return ConvLSTMCarry(
+            c=jnp.zeros(shape, parts.memory_dtype(dtype, params.kernel)),
+            h=jnp.zeros(shape, parts.compute_dtype(dtype, params.kernel)),
+        )
+
+    def project(params, xs):
+        compute = parts.compute_dtype(dtype, params.kernel)
+        return parts.add_bias(_convolve(xs.astype(compute), params.kernel), params.bias)
+
+    def recur(params, carry):
+        return _convolve(carry.h, params.recurrent_kernel)
+
+    def combine(params, carry, projected, recurrent):
+        sums = gates_of.total(projected, recurrent, len(GATES))
+        c, o = parts.lstm_memory(sums, carry.c, GATES, params.peepholes)
+        h = (o * jnp.tanh(c)).astype(carry.h.dtype)
+        return ConvLSTMCarry(c=c, h=h), h
+
+    return Cell(
+        name="conv_lstm",
+        hidden_size=size,
+        init=init,
+        initial_carry=initial_carry,
+        input_size=lambda params: params.kernel.shape[-2],
+        step=parts.step_of(project, recur, combine),
+        project=project,
+        recur=recur,
+        combine=combine,
+        additive=True,
+        spatial=spatial,
+        settings=(("kernel_size", window), ("peepholes", bool(peepholes)), ("dtype", dtype)),
+    )
+
+
+def _check_sizes(name, value, axes=None):
+    """A tuple of positive integers, one a spatial axis."""
+    if not isinstance(value, Sequence):
+        value = (value,) * (axes or 1)
+    sizes = tuple(parts.check_size(name, v) for v in value)
+    if axes is None and not 1 <= len(sizes) <= 3:
+        raise ValueError(f"{name} must have one to three axes, and it is {sizes}")
+    if axes is not None and len(sizes) != axes:
+        raise ValueError(f"{name} must have {axes} entries, one a spatial axis, and it is {sizes}")
+    return sizes
+
+
+def _convolve(xs, kernel):
+    """The convolution of xs (..., *spatial, C) with a kernel (*kernel_size, C, N), in the dtype of xs."""
+    axes = "DHW"[-(kernel.ndim - 2) :]
+    lead = xs.shape[: xs.ndim - len(axes) - 1]
+    ys = jax.lax.conv_general_dilated(
+        xs.reshape(math.prod(lead), *xs.shape[len(lead) :]),
+        kernel.astype(xs.dtype),
+        window_strides=(1,) * len(axes),
+        padding="SAME",
+        dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
+    )
+    return ys.reshape(*lead, *ys.shape[1:])

@@ -1,0 +1,147 @@
+"""The engine of cuDNN: the plain LSTM on an NVIDIA GPU, in float32. Experimental: it has not run on a GPU yet.
+
+cuDNN is reached through `jax.experimental.rnn`, which takes sequences (B, T, D) with lengths of at least 1, all weights in
+one flat vector, and two biases. What it lacks is done around it:
+
+  padded steps, anywhere    the real steps are moved to the front, and their outputs back to where they came from
+  reverse                   the same move, in the other order
+  length 0                  runs one step over zeros, whose results and cotangents are dropped
+
+Precision is that of JAX's products: TensorFloat32 by default, as in the other engines on a GPU, and full float32 under
+`jax.default_matmul_precision("highest")`. There is one derivative, in reverse mode; `jax.vmap`, forward mode and second
+derivatives need another engine.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from seqjax.cells.lstm import LSTMParams
+from seqjax.typing import Array, Carry, Cell, Params
+
+_HARMLESS = ("dtype",)  # settings of an LSTM that do not make it another cell
+_FULL = ("highest", "float32", "F32_F32_F32")  # matmul precisions that are wider than TensorFloat32
+
+
+def refusal(
+    cell: Cell,
+    params: Params,
+    xs: Array,
+    *,
+    mask: Array | None,
+    resets: Array | None,
+    reverse: bool,
+    remat_every: int | None,
+) -> str | None:
+    """Why this engine cannot run a case, or None where it can; the arguments are those of `run`."""
+    del mask, reverse
+    if not _is_plain_lstm(cell, params):
+        return f"cuDNN has the plain LSTM alone, and the cell is {_describe(cell)}"
+    if not jax.tree_util.all_leaves([xs]):
+        return "cuDNN takes inputs that are one array, and training noise made them several"
+    dtypes = {str(a.dtype) for a in jax.tree.leaves(_carry_of(cell, params))}
+    if dtypes != {"float32"}:
+        return f"it computes in float32, and the cell in {' and '.join(sorted(dtypes))}"
+    if resets is not None:
+        return "cuDNN has no resets inside a sequence"
+    if remat_every is not None:
+        return "cuDNN keeps what its backward pass needs of all steps, so remat_every cannot be respected"
+    return _unavailable()
+
+
+def run(
+    cell: Cell,
+    params: Params,
+    carry: Carry,
+    initial: Carry,
+    xs: Array,
+    *,
+    mask: Array | None,
+    resets: Array | None,
+    reverse: bool,
+    remat_every: int | None,
+) -> tuple[Carry, Array]:
+    """Runs an LSTM over a sequence, time-major, with the arguments and results of `scan.run`; see `refusal` first."""
+    del initial, resets, remat_every
+    from jax.experimental import rnn
+
+    steps, batch, features = xs.shape
+    size = cell.hidden_size
+    if not steps or not batch:
+        return carry, jnp.zeros((steps, batch, size), carry.h.dtype)
+    if mask is None:
+        counts = jnp.full(batch, steps, jnp.int32)
+        there = back = (lambda a: jnp.flip(a, axis=1)) if reverse else (lambda a: a)
+    else:
+        counts = mask.sum(axis=0, dtype=jnp.int32)
+        there, back = _moves(mask, reverse)
+    ys, h, c = rnn.lstm(
+        there(xs.swapaxes(0, 1).astype(jnp.float32)),
+        carry.h[None],
+        carry.c[None],
+        flat_weights(params),
+        jnp.maximum(counts, 1),
+        features,
+        size,
+        1,
+        0.0,
+        False,
+        _precision(),
+    )
+    ran = (counts > 0)[:, None]
+    after = carry._replace(c=jnp.where(ran, c[0], carry.c), h=jnp.where(ran, h[0], carry.h))
+    return after, back(ys).swapaxes(0, 1)
+
+
+def flat_weights(params: Params) -> Array:
+    """The parameters of an LSTM as cuDNN's one vector: W' (4H, D), U' (4H, H), b, and a second bias that is zero."""
+    parts = (params.kernel.T, params.recurrent_kernel.T, params.bias, jnp.zeros_like(params.bias))
+    return jnp.concatenate([part.reshape(-1).astype(jnp.float32) for part in parts])
+
+
+def _moves(mask, reverse):
+    """Two functions of arrays (B, T, F): the real steps to the front in the order of the run, and back with zeros."""
+    steps, batch = mask.shape
+    rank = jax.lax.cumsum(mask.astype(jnp.int32), axis=0, reverse=reverse) - 1
+    # A padded step has no place: an index beyond the end, which is dropped on the way there and filled on the way back.
+    nowhere = steps + jnp.arange(steps, dtype=jnp.int32)[:, None]
+    place = (jnp.arange(batch)[:, None], jnp.where(mask, rank, nowhere).T)
+
+    def there(a):
+        return jnp.zeros_like(a).at[place].set(a, mode="drop", unique_indices=True)
+
+    def back(a):
+        return a.at[place].get(mode="fill", fill_value=0, unique_indices=True)
+
+    return there, back
+
+
+def _precision():
+    """What `jax.experimental.rnn` takes for JAX's matmul precision: HIGHEST is float32, HIGH is TensorFloat32."""
+    full = jax.config.jax_default_matmul_precision in _FULL
+    return jax.lax.Precision.HIGHEST if full else jax.lax.Precision.HIGH
+
+
+def _is_plain_lstm(cell, params):
+    if cell.name != "lstm" or any(value for name, value in cell.settings if name not in _HARMLESS):
+        return False
+    if not isinstance(params, LSTMParams):
+        return False
+    return all(getattr(params, name) is None for name in set(params._fields) - {"kernel", "recurrent_kernel", "bias"})
+
+
+def _describe(cell):
+    options = ", ".join(f"{name}={value!r}" for name, value in cell.settings if value and name not in _HARMLESS)
+    return f"{cell.name} with {options}" if options else cell.name
+
+
+def _carry_of(cell, params):
+    return jax.eval_shape(lambda p: cell.initial_carry(p, 1), params)
+
+
+def _unavailable():
+    """Why cuDNN cannot be reached on this machine, or None."""
+    if jax.default_backend() != "gpu":
+        return f"cuDNN needs a GPU, and the backend is {jax.default_backend()}"
+    from jax.experimental import rnn
+
+    return None if rnn.gpu_rnn else "this installation of jax comes without cuDNN's recurrent layers"

@@ -1,0 +1,185 @@
+"""The fused engine for cells whose two products are plain matrix products: one product a step.
+
+With v = [x, 1, h] and the kernels stacked to match, K = [W; b; U], the two products of a step and its bias are one, v K.
+Going back, with ds the cotangent of the gates' sums,
+
+  [dx, 1, dh] = ds K'     one product a step
+  dK = V' dS              one product for all weights, over all T B rows at once, after the loop
+
+so that the backward loop carries the carry's cotangent alone (and sums over B for vectors that `combine` reads, such as
+peepholes). Kept for it are V, the gates' sums, and those parts of the carry that `combine` reads. A cell that reads the two
+products apart (the GRU's reset) makes two of them, with [x, 1] and with h.
+
+Inside the loop arrays are rows, (B, G H), or columns, (G H, B). What is stacked over time is (T, B, ...) but for the sums, so
+that the long product has rows on both sides. docs/design/speed.md says what was measured, and what was tried and left out.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from seqjax.engines import steps
+from seqjax.typing import Array, Carry, Cell, Params
+
+
+class Layout(NamedTuple):
+    """How arrays lie inside the loop."""
+
+    columns: bool  # (features, B) in the place of (B, features)
+
+    @property
+    def features(self) -> int:
+        """The axis of features."""
+        return 0 if self.columns else 1
+
+    @property
+    def batch(self) -> int:
+        """The axis of sequences."""
+        return 1 if self.columns else 0
+
+    def turn(self, tree: Any) -> Any:
+        """From rows to this layout and back: the last two axes of every array."""
+        return jax.tree.map(lambda a: a.swapaxes(-1, -2), tree) if self.columns else tree
+
+
+def prefers_columns(cell: Cell, batch: int) -> bool:
+    """Whether columns are quicker, by measurement: on a CPU, for cells of one product, where that product is large.
+
+    XLA's product of the transposed kernel with (H, B) runs at the processor's peak where that of (B, H) with the kernel
+    reaches two thirds of it; for smaller products turning the outputs costs more than it gains.
+    """
+    large = batch >= 32 and cell.hidden_size >= 512
+    return jax.default_backend() == "cpu" and cell.dense is not None and cell.additive and large
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def unrolled(
+    cell: Cell, layout: Layout, reverse: bool, params: Params, carry: Carry, initial: Carry, inputs: tuple
+) -> tuple[Carry, Array]:
+    """Runs a cell that gives `dense` over `inputs`, which are (xs, mask, resets), time-major."""
+    last, (ys, _) = _forward(cell, layout, reverse, params, carry, initial, inputs, keep=False)
+    return last, ys
+
+
+def _kernels(cell, params):
+    """[W; b; U] in one, or [W; b] and U."""
+    kernel, recurrent_kernel, bias = cell.dense.products(params)
+    with_bias = jnp.concatenate([kernel, bias[None]])
+    return (jnp.concatenate([with_bias, recurrent_kernel]),) if cell.additive else (with_bias, recurrent_kernel)
+
+
+def _operands(cell, layout, x, h):
+    """What the kernels are multiplied with: [x, 1, h], or [x, 1] and h."""
+    ones = jnp.ones_like(jax.lax.slice_in_dim(x, 0, 1, axis=layout.features))
+    with_one = jnp.concatenate([x, ones], layout.features)
+    h = h.astype(x.dtype)
+    return (jnp.concatenate([with_one, h], layout.features),) if cell.additive else (with_one, h)
+
+
+def _combine(cell, layout, params, carry, sums, others):
+    """cell.combine with the gates of the sums apart, and with what goes along with x in its place."""
+    gates = [tuple(jnp.split(s, cell.dense.gates, layout.features)) for s in sums]
+    leaves, tree = others
+    vectors = jax.tree.map(lambda p: p[:, None] if layout.columns and p.ndim == 1 else p, params)
+    return cell.combine(vectors, carry, tree.unflatten([gates[0], *leaves]), gates[1] if len(gates) > 1 else 0)
+
+
+def _apart(xs):
+    """The input of the product; what goes along with it, as leaves and the pytree they belong to."""
+    (x, *others), tree = jax.tree.flatten(xs)
+    return x, others, tree
+
+
+def _arrays_read(cell, layout, params, carry, xs):
+    """Which arrays of params, and which of the carry, `combine` reads."""
+    x, others, tree = _apart(xs)
+    kernel = jax.eval_shape(lambda p: _kernels(cell, p)[0], params)
+    shape = (x.shape[1], kernel.shape[1])
+    sums = [jax.ShapeDtypeStruct(shape[::-1] if layout.columns else shape, kernel.dtype)] * (1 if cell.additive else 2)
+    one_step = layout.turn([jnp.empty(a.shape[1:], a.dtype) for a in others]) if others else []
+
+    def call(params, carry, sums, leaves):
+        return _combine(cell, layout, params, carry, sums, (leaves, tree))
+
+    read = steps.arrays_read(call, params, layout.turn(carry), sums, one_step)
+    count = len(jax.tree.leaves(params))
+    return read[:count], read[count : count + len(jax.tree.leaves(carry))]
+
+
+def _forward(cell, layout, reverse, params, carry, initial, inputs, keep):
+    xs, mask, resets = inputs
+    x, others, tree = _apart(xs)
+    initial = layout.turn(initial)
+    kernels = _kernels(cell, params)
+    x = x.astype(kernels[0].dtype)
+    if layout.columns:
+        # The barrier keeps the transposed copy, made once; XLA would else transpose inside the product, which is slow.
+        kernels = jax.lax.optimization_barrier(layout.turn(kernels))
+    _, carry_read = _arrays_read(cell, layout, params, carry, xs) if keep else (None, None)
+
+    def body(carry, inputs):
+        x, others, real, reset = inputs
+        start = carry if reset is None else steps.select(reset, initial, carry, layout.batch)
+        operands = _operands(cell, layout, layout.turn(x), start.h)
+        sums = tuple(k @ v if layout.columns else v @ k for k, v in zip(kernels, operands, strict=True))
+        after, y = _combine(cell, layout, params, start, sums, (layout.turn(others), tree))
+        kept = (layout.turn(operands), sums, steps.chosen(start, carry_read)) if keep else None
+        if real is not None:
+            held = (carry, jnp.zeros_like(y))
+            after, y = steps.select(real, (after, y), held, layout.batch)
+        return after, (layout.turn(y), kept)
+
+    last, stacked = jax.lax.scan(body, layout.turn(carry), (x, others, mask, resets), reverse=reverse)
+    return layout.turn(last), stacked
+
+
+def _unrolled_fwd(cell, layout, reverse, params, carry, initial, inputs):
+    last, (ys, kept) = _forward(cell, layout, reverse, params, carry, initial, inputs, keep=True)
+    return (last, ys), (params, carry, inputs, kept)
+
+
+def _unrolled_bwd(cell, layout, reverse, saved, cotangents):
+    params, carry, (xs, mask, resets), (operands, sums, starts) = saved
+    d_last, d_ys = cotangents
+    x, others, tree = _apart(xs)
+    kernels, kernels_back = jax.vjp(lambda p: _kernels(cell, p), params)
+    params_read, carry_read = _arrays_read(cell, layout, params, carry, xs)
+    any_carry, width = layout.turn(carry), carry.h.shape[-1]
+
+    def body(state, inputs):
+        d_carry, d_vectors, d_initial = state
+        d_y, sums, start, others, real, reset = inputs
+        d_after, d_y = d_carry, layout.turn(d_y)
+        if real is not None:
+            none = steps.zeros_like((d_after, d_y))
+            d_after, d_y = steps.select(real, (d_after, d_y), none, layout.batch)
+        # What combine does not read may be anything of the right shape.
+        start = steps.put_back(any_carry, carry_read, start)
+        others = layout.turn(others)
+
+        def combine(vectors, start, sums):
+            return _combine(cell, layout, steps.put_back(params, params_read, vectors), start, sums, (others, tree))
+
+        _, back = jax.vjp(combine, steps.chosen(params, params_read), start, sums)
+        d_vectors_now, d_start, d_sums = back((d_after, d_y))
+        d_operands = [k @ d if layout.columns else d @ k.T for k, d in zip(kernels, d_sums, strict=True)]
+        d_h = jax.lax.slice_in_dim(d_operands[-1], -width, None, axis=layout.features)
+        d_start = d_start._replace(h=d_start.h + d_h.astype(d_start.h.dtype))
+        d_start, d_initial = steps.back_through_mask(d_start, d_carry, d_initial, real, reset, layout.batch)
+        d_vectors = jax.tree.map(jnp.add, d_vectors, d_vectors_now)
+        d_x = jax.lax.slice_in_dim(d_operands[0], 0, x.shape[-1], axis=layout.features)
+        return (d_start, d_vectors, d_initial), layout.turn((d_x, d_sums))
+
+    state = (layout.turn(d_last), steps.zeros_like(steps.chosen(params, params_read)), steps.zeros_like(any_carry))
+    inputs = (d_ys, sums, starts, others, mask, resets)
+    (d_carry, d_vectors, d_initial), (d_x, d_sums) = jax.lax.scan(body, state, inputs, reverse=not reverse)
+    (d_params,) = kernels_back(tuple(jnp.einsum("tbk,tbg->kg", v, d) for v, d in zip(operands, d_sums, strict=True)))
+    totals = [a + b for a, b in zip(steps.chosen(d_params, params_read), d_vectors, strict=True)]
+    d_xs = tree.unflatten([d_x.astype(x.dtype), *(None for _ in others)])
+    d_params = steps.put_back(d_params, params_read, totals)
+    return d_params, layout.turn(d_carry), layout.turn(d_initial), (d_xs, None, None)
+
+
+unrolled.defvjp(_unrolled_fwd, _unrolled_bwd)

@@ -1,0 +1,101 @@
+"""What the engines share: masks and resets on a step, runs in chunks, and which arrays a function reads."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from seqjax.typing import Array, Carry
+
+
+def select(flag: Array, on_true: Any, on_false: Any, axis: int = 0) -> Any:
+    """on_true where the sequence's flag (B,) is set, over pytrees of arrays that have B at the given axis."""
+
+    def pick(a, b):
+        return jnp.where(flag.reshape(flag.shape + (1,) * (a.ndim - 1) if axis == 0 else (1,) * axis + flag.shape), a, b)
+
+    return jax.tree.map(pick, on_true, on_false)
+
+
+def zeros_like(tree: Any) -> Any:
+    """Zeros in the place of every array."""
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def arrays_read(function: Callable, *args: Any) -> list[bool]:
+    """Whether each array among the arguments is of a kind that has a derivative and is read by the function at all."""
+    leaves, tree = jax.tree.flatten(args)
+    jaxpr = jax.make_jaxpr(lambda leaves: function(*jax.tree.unflatten(tree, leaves)))(leaves).jaxpr
+    read = {id(v) for equation in jaxpr.eqns for v in equation.invars} | {id(v) for v in jaxpr.outvars}
+    return [id(v) in read and jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in jaxpr.invars]
+
+
+def chosen(tree: Any, flags: list[bool]) -> list[Array]:
+    """The arrays of a pytree whose flag is set."""
+    return [leaf for leaf, flag in zip(jax.tree.leaves(tree), flags, strict=True) if flag]
+
+
+def put_back(tree: Any, flags: list[bool], arrays: list[Any]) -> Any:
+    """The pytree with these arrays in the places whose flag is set."""
+    leaves, structure = jax.tree.flatten(tree)
+    arrays = iter(arrays)
+    return structure.unflatten([next(arrays) if flag else leaf for leaf, flag in zip(leaves, flags, strict=True)])
+
+
+def back_through_mask(
+    d_start: Any, d_carry: Any, d_initial: Any, real: Array | None, reset: Array | None, axis: int = 0
+) -> tuple[Any, Any]:
+    """The backward pass through a step's reset and mask.
+
+    Args:
+      d_start: cotangent of the carry that the step started from.
+      d_carry: cotangent of the carry after the step, which a padded step hands on as it is.
+      d_initial: what the cotangent of the initial carry has come to so far.
+      real: bool (B,), False at a padded step; or None.
+      reset: bool (B,), or None.
+      axis: where B is in the arrays.
+
+    Returns:
+      (cotangent of the carry before the step, d_initial with what a reset adds to it).
+    """
+    if reset is not None:
+        none = zeros_like(d_start)
+        # d_start is zero at a padded step, so that a reset there adds nothing.
+        d_initial = jax.tree.map(jnp.add, d_initial, select(reset, d_start, none, axis))
+        d_start = select(reset, none, d_start, axis)
+    if real is not None:
+        d_start = select(real, d_start, d_carry, axis)
+    return d_start, d_initial
+
+
+def in_chunks(chunk: Callable, carry: Carry, inputs: Any, size: int | None, reverse: bool) -> tuple[Carry, Any]:
+    """Runs over time in chunks of `size` steps, whose inner values the backward pass computes anew.
+
+    Args:
+      chunk: chunk(carry, inputs) -> (carry, ys) over some steps.
+      carry: the carry to start from.
+      inputs: pytree of arrays (T, ...).
+      size: steps in a chunk; None runs all at once and keeps what the backward pass needs.
+      reverse: runs from the last step to the first.
+
+    Returns:
+      (carry, ys), ys (T, ...).
+    """
+    if size is None:
+        return chunk(carry, inputs)
+    chunk = jax.checkpoint(chunk, prevent_cse=True)
+    steps = jax.tree.leaves(inputs)[0].shape[0]
+    whole = steps // size * size
+    # Chunks are counted from the end where the run begins; the rest lies at the other.
+    cut = steps - whole if reverse else whole
+    left, right = jax.tree.map(lambda a: a[:cut], inputs), jax.tree.map(lambda a: a[cut:], inputs)
+    main, rest = (right, left) if reverse else (left, right)
+    main = jax.tree.map(lambda a: a.reshape(whole // size, size, *a.shape[1:]), main)
+    carry, ys = jax.lax.scan(chunk, carry, main, reverse=reverse)
+    ys = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), ys)
+    if whole == steps:
+        return carry, ys
+    carry, ys_rest = chunk(carry, rest)
+    pair = (ys_rest, ys) if reverse else (ys, ys_rest)
+    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *pair)

@@ -1,0 +1,58 @@
+"""Weights from and to other libraries, one call each way, with the same outputs to rounding.
+
+  =========  ================================================  =================================================
+  library    in                                                out
+  =========  ================================================  =================================================
+  PyTorch    `from_torch(module)` -> cell, params              `to_torch(cell, params)` -> module
+  Keras 3    `from_keras(layer)` -> cell, params               `to_keras(cell, params)` -> layer
+  Flax linen `from_flax(module, variables)` -> cell, params    `to_flax(cell, params)` -> module, variables
+  Flax NNX   `from_nnx(module)` -> cell, params                `to_nnx(cell, params)` -> module
+  Haiku      `from_haiku(params, name)` -> cell, params        `to_haiku(cell, params)` -> make, params
+  Equinox    `from_equinox(module)` -> cell, params            `to_equinox(cell, params)` -> module
+  =========  ================================================  =================================================
+
+Who can hold what of ours; what stands in no line (peepholes, coupled gates, layer norm, residuals, zoneout, ...) none of
+them can, and `to_...` refuses it by name and says who can. `parts.HOLDERS` is this table as the code reads it.
+
+  ===============================  =======  =======  =======  =======  =======  =======
+  ours                             PyTorch  Keras    linen    NNX      Haiku    Equinox
+  ===============================  =======  =======  =======  =======  =======  =======
+  rnn, tanh                        yes      yes      yes      yes      no       no
+  rnn, relu                        yes      yes      yes      yes      yes      no
+  lstm                             yes      yes      yes      yes      yes      yes
+  lstm with proj_size              yes      no       no       no       no       no
+  gru, reset_after=True            yes      yes      yes      b_hn = 0 no       yes
+  gru, reset_after=False           no       yes      no       no       yes      no
+  stack                            equals   yes      yes      yes      no       no
+  bidirectional, concatenated      yes      yes      yes      yes      no       no
+  bidirectional, other merges      no       yes      yes      yes      no       no
+  dropout between layers           one rate yes      no       no       no       no
+  dropout shared over time         no       yes      no       no       no       no
+  compute dtype besides params'    no       bfloat16 yes      yes      no       no
+  ===============================  =======  =======  =======  =======  =======  =======
+
+Gate orders, biases and variants differ from library to library; each file here opens with its mapping. The libraries are
+imported when a function is called, and none of them is needed for the others.
+"""
+
+from seqjax.interop.equinox import from_equinox, to_equinox
+from seqjax.interop.flax import from_flax, to_flax
+from seqjax.interop.haiku import from_haiku, to_haiku
+from seqjax.interop.keras import from_keras, to_keras
+from seqjax.interop.nnx import from_nnx, to_nnx
+from seqjax.interop.torch import from_torch, to_torch
+
+__all__ = [
+    "from_equinox",
+    "from_flax",
+    "from_haiku",
+    "from_keras",
+    "from_nnx",
+    "from_torch",
+    "to_equinox",
+    "to_flax",
+    "to_haiku",
+    "to_keras",
+    "to_nnx",
+    "to_torch",
+]

@@ -1,0 +1,207 @@
+"""Weights from and to Flax linen: SimpleCell, LSTMCell, OptimizedLSTMCell and GRUCell, RNN, Bidirectional, Sequential.
+
+How the two compare; Flax keeps one matrix a gate, we keep them side by side.
+
+  ==========================  =============================  =================================================
+  Flax linen                  seqjax                         note
+  ==========================  =============================  =================================================
+  SimpleCell i, h             kernel, recurrent_kernel       tanh or relu
+  LSTMCell ii if ig io        kernel, i f g o                OptimizedLSTMCell has the same parameters
+  LSTMCell hi hf hg ho        recurrent_kernel, bias         the bias is on the recurrent side; the sum is ours
+  GRUCell ir iz in            kernel, bias, r z n            reset after the product
+  GRUCell hr hz hn            recurrent_kernel               hn alone has a bias: recurrent_bias
+  RNN(cell)                   no part of a cell              time_major, return_carry, unroll neither
+  Bidirectional               bidirectional                  merge_fn: concatenation, jnp.add, jnp.multiply, or
+                                                             `average`
+  Sequential                  stack
+  dtype                       dtype
+  ==========================  =============================  =================================================
+
+Flax cannot hold a GRU with the reset before the product, peepholes, coupled gates, projections or layer norm. Its MGUCell
+is not the minimal gated unit of the paper, nor ours: there the same gate value resets and *keeps*, h' = (1 - f) n + f h,
+here and in the paper it resets and *writes*; no change of weights turns one into the other, so it is refused. From Flax
+we do not take an RNN with reverse=True (`seqjax.unroll` has that), SimpleCell(residual=True), or initial carries other
+than zeros.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from seqjax.cells import GRUParams, LSTMParams, RNNParams, gru, lstm, rnn
+from seqjax.errors import UserError
+from seqjax.interop import parts
+from seqjax.typing import Array, Cell, Params
+from seqjax.wrappers import BidirectionalParams, bidirectional
+
+SUPPORTED = "SimpleCell, LSTMCell, OptimizedLSTMCell, GRUCell, RNN, Bidirectional and Sequential"
+
+
+def average(a: Array, b: Array) -> Array:
+    """The mean of two outputs: the merge_fn of a Flax Bidirectional that averages, for which Flax has no name.
+
+    Example:
+      >>> import flax.linen as nn, seqjax.interop
+      >>> rnns = nn.RNN(nn.GRUCell(4)), nn.RNN(nn.GRUCell(4))
+      >>> layer = nn.Bidirectional(*rnns, merge_fn=seqjax.interop.flax.average)
+    """
+    return (a + b) / 2
+
+
+MERGES = {"concat": nn.Bidirectional.merge_fn, "sum": jnp.add, "mean": average, "multiply": jnp.multiply}
+
+
+def from_flax(module: nn.Module, variables: Mapping[str, Any]) -> tuple[Cell, Params]:
+    """A Flax linen recurrent module and its variables as a cell and its params, with the same outputs.
+
+    Args:
+      module: a SimpleCell, LSTMCell, OptimizedLSTMCell or GRUCell; an RNN around one, a Bidirectional of two, or a
+        Sequential of these. NNX modules go to `from_nnx`.
+      variables: what the module's `init` gave: {"params": ...}.
+
+    Returns:
+      (cell, params).
+
+    Raises:
+      UserError: the module is of another kind, or has a setting that cells have not.
+
+    Example:
+      >>> import flax.linen as nn, jax, seqjax, seqjax.interop
+      >>> module = nn.Bidirectional(nn.RNN(nn.LSTMCell(8)), nn.RNN(nn.LSTMCell(8)))
+      >>> xs = jax.random.normal(jax.random.key(0), (2, 5, 3))
+      >>> variables = module.init(jax.random.key(1), xs)
+      >>> cell, params = seqjax.interop.from_flax(module, variables)
+      >>> carry, ys = seqjax.unroll(cell, params, xs)
+      >>> bool(abs(ys - module.apply(variables, xs)).max() < 1e-5)
+      True
+    """
+    return _read(module, nn.unbox(variables)["params"])
+
+
+def to_flax(cell: Cell, params: Params) -> tuple[nn.Module, dict[str, Any]]:
+    """A cell as a Flax linen module and its variables, with the same outputs.
+
+    Args:
+      cell: an rnn, lstm or gru; two of them bidirectional; or a stack of such.
+      params: its params.
+
+    Returns:
+      (module, variables). The module is an nn.RNN around OptimizedLSTMCell, GRUCell or SimpleCell, with
+      return_carry=True, or a Bidirectional of two; or for a stack a Sequential, which gives the outputs alone.
+
+    Raises:
+      UserError: Flax cannot hold the cell; the message names what, and who can.
+      TypeError, ValueError: the params are not the cell's.
+
+    Example:
+      >>> import jax, seqjax, seqjax.interop
+      >>> cell = seqjax.gru(8)
+      >>> params = cell.init(jax.random.key(0), 3)
+      >>> module, variables = seqjax.interop.to_flax(cell, params)
+      >>> xs = jax.random.normal(jax.random.key(1), (2, 5, 3))
+      >>> h, outputs = module.apply(variables, xs)
+      >>> carry, ys = seqjax.unroll(cell, params, xs)
+      >>> bool(abs(ys - outputs).max() < 1e-5), type(module.cell).__name__
+      (True, 'GRUCell')
+    """
+    parts.check(cell, params, "flax")
+    layers = parts.layers(cell, params)
+    if len(layers) == 1:
+        module, own = _write_layer(layers[0], return_carry=True)
+        return module, {"params": own}
+    modules, own = zip(*(_write_layer(layer, return_carry=False) for layer in layers))
+    return nn.Sequential(modules), {"params": {f"layers_{k}": value for k, value in enumerate(own)}}
+
+
+def _read(module, params):
+    if isinstance(module, nn.Sequential):
+        return parts.stacked([_read(inner, params[f"layers_{k}"]) for k, inner in enumerate(module.layers)])
+    if isinstance(module, nn.Bidirectional):
+        merge = next((name for name, function in MERGES.items() if function is module.merge_fn), None)
+        if merge is None:
+            raise UserError(
+                "from_flax knows the merge_fn of a Bidirectional by identity: its default, jnp.add, jnp.multiply and "
+                f"seqjax.interop.flax.average, and not {module.merge_fn!r}"
+            )
+        # Bidirectional sets the directions itself, whatever its two RNNs say.
+        forward, forward_params = _read(module.forward_rnn.cell, params["forward_rnn"]["cell"])
+        backward, backward_params = _read(module.backward_rnn.cell, params["backward_rnn"]["cell"])
+        return bidirectional(forward, backward, merge), BidirectionalParams(forward_params, backward_params)
+    if isinstance(module, nn.RNN):
+        if module.reverse:
+            raise UserError(
+                "an RNN with reverse=True: a cell has no direction; take it without, and unroll with reverse=True"
+            )
+        return _read(module.cell, params["cell"])
+    return _read_cell(module, params)
+
+
+def _read_cell(module, params):
+    if isinstance(module, nn.MGUCell):
+        raise UserError(
+            "Flax's MGUCell keeps with the gate that resets, where seqjax.mgu writes with it; neither holds the other"
+        )
+    if not isinstance(module, (nn.SimpleCell, nn.LSTMCell, nn.OptimizedLSTMCell, nn.GRUCell)):
+        raise UserError(f"from_flax takes {SUPPORTED}, and not {type(module).__name__}; NNX modules go to from_nnx")
+    activation = parts.flax_activation(module)
+    if module.carry_init is not jax.nn.initializers.zeros:
+        raise UserError(
+            f"{type(module).__name__} has a carry_init of its own; wrap the cell in seqjax.learned_initial_carry"
+        )
+    if isinstance(module, nn.SimpleCell):
+        w, u, b = (parts.array(value) for value in (params["i"]["kernel"], params["h"]["kernel"], params["i"]["bias"]))
+        return rnn(w.shape[1], activation, **_dtypes(module, w)), RNNParams(w, u, b)
+    if isinstance(module, nn.GRUCell):
+        w, b = (_joint(params, "i", "rzn", part) for part in ("kernel", "bias"))
+        u, b_n = _joint(params, "h", "rzn", "kernel"), parts.array(params["hn"]["bias"])
+        return gru(u.shape[0], **_dtypes(module, w)), GRUParams(w, u, b, b_n)
+    w = _joint(params, "i", "ifgo", "kernel")
+    u, b = (_joint(params, "h", "ifgo", part) for part in ("kernel", "bias"))
+    return lstm(u.shape[0], **_dtypes(module, w)), LSTMParams(w, u, b)
+
+
+def _dtypes(module, kernel):
+    return {"dtype": parts.narrower(module.dtype, kernel.dtype), "param_dtype": kernel.dtype}
+
+
+def _joint(params, side, gates, part):
+    """The kernels or biases of one side, gate by gate, side by side."""
+    return jnp.concatenate([parts.array(params[side + gate][part]) for gate in gates], axis=-1)
+
+
+def _write_layer(layer, return_carry):
+    (forward, own), *backward = (_write_cell(cell, params) for cell, params in zip(layer.cells, layer.params))
+    if layer.merge is None:
+        return nn.RNN(forward, return_carry=return_carry), {"cell": own}
+    ((backward, backward_own),) = backward
+    module = nn.Bidirectional(
+        nn.RNN(forward), nn.RNN(backward), merge_fn=MERGES[layer.merge], return_carry=return_carry
+    )
+    return module, {"forward_rnn": {"cell": own}, "backward_rnn": {"cell": backward_own}}
+
+
+def _write_cell(cell, params):
+    settings, size = parts.settings(cell), cell.hidden_size
+    stored = jnp.asarray(params.kernel).dtype
+    options = {"dtype": parts.narrower(settings["dtype"], stored), "param_dtype": stored}
+    if parts.kind(cell) == "rnn":
+        values = {"i": {"kernel": params.kernel, "bias": params.bias}, "h": {"kernel": params.recurrent_kernel}}
+        return nn.SimpleCell(size, activation_fn=parts.ACTIVATIONS[settings["activation"]], **options), values
+    if parts.kind(cell) == "lstm":
+        values = _apart(params.kernel, "i", "ifgo", "kernel") | _apart(params.recurrent_kernel, "h", "ifgo", "kernel")
+        for name, value in _apart(params.bias, "h", "ifgo", "bias").items():
+            values[name] |= value
+        return nn.OptimizedLSTMCell(size, **options), values
+    values = _apart(params.kernel, "i", "rzn", "kernel") | _apart(params.recurrent_kernel, "h", "rzn", "kernel")
+    for name, value in _apart(params.bias, "i", "rzn", "bias").items():
+        values[name] |= value
+    values["hn"] |= {"bias": params.recurrent_bias}
+    return nn.GRUCell(size, **options), values
+
+
+def _apart(value, side, gates, part):
+    """What lies side by side, gate by gate."""
+    return {side + gate: {part: own} for gate, own in zip(gates, jnp.split(value, len(gates), axis=-1))}

@@ -1,0 +1,289 @@
+"""Weights from and to Keras 3: SimpleRNN, LSTM and GRU, Bidirectional, and Sequential stacks of them.
+
+How the two compare; both keep kernels as (D, G H).
+
+  ==================================  ================================  ==============================================
+  Keras                               seqjax                            note
+  ==================================  ================================  ==============================================
+  kernel, recurrent_kernel i f c o    the same, i f g o                 LSTM: the same order; `unit_forget_bias` only
+                                                                        says how the bias starts
+  kernel, recurrent_kernel z r h      the same, r z n                   GRU: another order; h' = z h + (1 - z) hh
+  bias (3H,), reset_after=False       bias                              GRU
+  bias (2, 3H), reset_after=True      bias, recurrent_bias              GRU: the two are summed but for h, whose second
+                                                                        part is b_hn
+  use_bias=False                      bias = 0                          becomes a parameter: it can be trained
+  Bidirectional(merge_mode=)          bidirectional(merge=)             concat, sum, ave, mul are concat, sum, mean,
+                                                                        multiply
+  Sequential, RNN([cell, ...])        stack
+  Dropout before a layer              dropout
+  LSTM(dropout=), SpatialDropout1D,   dropout(shared_over_time=True)    Keras draws this one mask for all steps
+  Dropout(noise_shape=(_, 1, _))
+  dtype policy                        dtype, param_dtype
+  return_sequences, return_state,     no part of a cell
+  stateful, unroll
+  ==================================  ================================  ==============================================
+
+Keras cannot hold peepholes, coupled gates, projections or layer norm; from Keras we do not take recurrent_dropout (its
+masks differ from gate to gate), activations besides tanh and relu, or a layer that runs backwards on its own.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seqjax.cells import GRUParams, LSTMParams, RNNParams, gru, lstm, rnn
+from seqjax.errors import UserError
+from seqjax.interop import parts
+from seqjax.typing import Cell, Params
+from seqjax.wrappers import BidirectionalParams, bidirectional, dropout
+
+MERGES = {"concat": "concat", "sum": "sum", "ave": "mean", "mul": "multiply"}
+
+
+def from_keras(layer) -> tuple[Cell, Params]:
+    """A Keras recurrent layer as a cell and its params, with the same outputs at every step.
+
+    Args:
+      layer: a built keras.layers.SimpleRNN, LSTM or GRU, one of their cells, an RNN around cells, a Bidirectional, or a
+        keras.Sequential of these and of Dropout.
+
+    Returns:
+      (cell, params). The params are copies, of the layer's dtype. A layer without biases gets biases of zero.
+
+    Raises:
+      UserError: the layer is not built, is of another kind, has a setting that cells have not, or is float64 while JAX's
+        64-bit types are off.
+
+    Example:
+      >>> import keras, seqjax.interop
+      >>> layer = keras.layers.GRU(8, recurrent_initializer="glorot_normal", dropout=0.1)
+      >>> layer.build((None, None, 3))
+      >>> cell, params = seqjax.interop.from_keras(layer)
+      >>> cell.name, params.kernel.shape, params.recurrent_bias.shape
+      ('dropout(gru, 0.1)', (3, 24), (8,))
+    """
+    return parts.stacked(_read(layer))
+
+
+def to_keras(cell: Cell, params: Params):
+    """A cell as a Keras layer with the same outputs at every step.
+
+    Args:
+      cell: an rnn, lstm or gru, of either reset; or a bidirectional or dropped one, or a stack of such.
+      params: its params.
+
+    Returns:
+      A built keras.layers.SimpleRNN, LSTM, GRU or Bidirectional with return_sequences=True and return_state=True; or for
+      a stack, or dropout of each step's own, a keras.Sequential, which gives the outputs alone.
+
+    Raises:
+      UserError: Keras cannot hold the cell; the message names what, and who can.
+      TypeError, ValueError: the params are not the cell's.
+
+    Example:
+      >>> import jax, seqjax, seqjax.interop
+      >>> cell = seqjax.stack(seqjax.lstm(8), seqjax.dropout(seqjax.lstm(8), 0.1))
+      >>> params = cell.init(jax.random.key(0), 3)
+      >>> model = seqjax.interop.to_keras(cell, params)
+      >>> [type(layer).__name__ for layer in model.layers]
+      ['LSTM', 'Dropout', 'LSTM']
+    """
+    import keras
+
+    parts.check(cell, params, "keras")
+    layers = parts.layers(cell, params)
+    # Keras's own initialisers promote ranks, which a program may forbid for itself.
+    with jax.numpy_rank_promotion("allow"):
+        if len(layers) == 1 and not _drops_each_step(layers[0]):
+            return _write(layers[0], return_state=True)
+        first = layers[0]
+        made = [keras.Input((None, first.params[0].kernel.shape[0]), dtype=_policy(first.cells[0], first.params[0]))]
+        for layer in layers:
+            if _drops_each_step(layer):
+                made.append(keras.layers.Dropout(layer.rate, dtype=_policy(layer.cells[0], layer.params[0])))
+            made.append(_write(layer, return_state=False))
+        return keras.Sequential(made)
+
+
+def _drops_each_step(layer):
+    return layer.rate > 0 and not layer.shared_over_time
+
+
+def _read(layer):
+    """The layers within, from the bottom up, as pairs of a cell and its params."""
+    import keras
+
+    if isinstance(layer, keras.Sequential):
+        return _read_sequential(layer)
+    if isinstance(layer, keras.layers.Bidirectional):
+        return [_read_bidirectional(layer)]
+    if isinstance(layer, keras.layers.RNN):
+        if layer.go_backwards:
+            raise UserError(f"{layer.name} has go_backwards=True; a cell has no direction: take it without, and unroll "
+                            "with reverse=True")  # fmt: skip
+        return _read(layer.cell)
+    if isinstance(layer, keras.layers.StackedRNNCells):
+        return [pair for cell in layer.cells for pair in _read(cell)]
+    return [_read_cell(layer)]
+
+
+def _read_sequential(model):
+    import keras
+
+    pairs, drop = [], None
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            drop = _read_dropout(layer)
+            continue
+        found = _read(layer)
+        if drop is not None:
+            cell, params = found[0]
+            found[0] = dropout(cell, *drop), params
+        pairs, drop = pairs + found, None
+    if drop is not None:
+        raise UserError(f"{model.name} ends with dropout, and a cell drops its inputs; take that layer off")
+    return pairs
+
+
+def _read_dropout(layer):
+    """(rate, shared over time)"""
+    import keras
+
+    spatial = isinstance(layer, keras.layers.SpatialDropout1D)
+    shape = None if spatial or layer.noise_shape is None else tuple(layer.noise_shape)
+    if shape is not None and (len(shape) != 3 or shape[0] is not None or shape[1] != 1 or shape[2] is not None):
+        raise UserError(
+            f"{layer.name} has noise_shape={shape}, and dropout here is of each step's own or (None, 1, None)"
+        )
+    return layer.rate, spatial or shape is not None
+
+
+def _read_bidirectional(layer):
+    merge = MERGES.get(layer.merge_mode)
+    if merge is None:
+        raise UserError(f"{layer.name} has merge_mode={layer.merge_mode!r}, and a cell has one output: {list(MERGES)}")
+    if layer.forward_layer.go_backwards:
+        raise UserError(f"{layer.name} has a forward layer with go_backwards=True; exchange its two layers")
+    (forward, forward_params), (backward, backward_params) = (
+        parts.stacked(_read(one.cell)) for one in (layer.forward_layer, layer.backward_layer)
+    )
+    return bidirectional(forward, backward, merge), BidirectionalParams(forward_params, backward_params)
+
+
+def _read_cell(cell):
+    import keras
+
+    plain = (keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell)
+    if not isinstance(cell, plain):
+        raise UserError(
+            "from_keras takes SimpleRNN, LSTM, GRU, their cells, Bidirectional, and Sequential or RNN of these, and not "
+            f"{type(cell).__name__}"
+        )
+    if not cell.built:
+        raise UserError(f"{cell.name} has no weights yet; build the layer, or call it once on some input")
+    activation = _check_settings(cell)
+    w, u = _from_variable(cell.kernel), _from_variable(cell.recurrent_kernel)
+    b = jnp.zeros(w.shape[1:], w.dtype) if cell.bias is None else _from_variable(cell.bias)
+    options = {"dtype": parts.narrower(cell.compute_dtype, w.dtype), "param_dtype": w.dtype}
+    if isinstance(cell, keras.layers.GRUCell):
+        ours = gru(cell.units, cell.reset_after, **options), _read_gru(cell, w, u, b)
+    elif isinstance(cell, keras.layers.LSTMCell):
+        ours = lstm(cell.units, **options), LSTMParams(w, u, b)
+    else:
+        ours = rnn(cell.units, activation, **options), RNNParams(w, u, b)
+    return (dropout(ours[0], cell.dropout, shared_over_time=True), ours[1]) if cell.dropout else ours
+
+
+def _check_settings(cell):
+    """Refuses settings that cells have not; gives the activation."""
+    config = cell.get_config()
+    vanilla = "recurrent_activation" not in config
+    allowed = ("tanh", "relu") if vanilla else ("tanh",)
+    if config["activation"] not in allowed:
+        raise UserError(
+            f"{cell.name} has activation={config['activation']!r}, and this cell has {' or '.join(allowed)}"
+        )
+    if not vanilla and config["recurrent_activation"] != "sigmoid":
+        raise UserError(
+            f"{cell.name} has recurrent_activation={config['recurrent_activation']!r}, and gates are sigmoid"
+        )
+    if cell.recurrent_dropout or (cell.dropout and getattr(cell, "implementation", 2) == 1):
+        raise UserError(f"{cell.name} has recurrent_dropout or implementation=1, whose masks differ from gate to gate; take "
+                        "the layer without, and wrap the cell in seqjax.recurrent_dropout")  # fmt: skip
+    return config["activation"]
+
+
+def _read_gru(cell, w, u, b):
+    if b.ndim == 1:
+        b_n = jnp.zeros((cell.units,), w.dtype) if cell.reset_after else None
+    else:
+        b, b_h = b
+        # The last part of the second stands inside the reset, so it is not summed.
+        b, b_n = b + b_h.at[2 * cell.units :].set(0), b_h[2 * cell.units :]
+    w, u, b = (parts.reorder(value, "zrn", "rzn") for value in (w, u, b))
+    return GRUParams(w, u, b, b_n)
+
+
+def _write(layer, return_state):
+    """One layer, built, with its weights in."""
+    import keras
+
+    run = {"return_sequences": True, "return_state": return_state}
+    made = [
+        _make(cell, params, layer, go_backwards=backwards, **run)
+        for cell, params, backwards in zip(layer.cells, layer.params, (False, True))
+    ]
+    whole = made[0]
+    if layer.merge is not None:
+        names = {ours: theirs for theirs, ours in MERGES.items()}
+        policy = _policy(layer.cells[0], layer.params[0])
+        whole = keras.layers.Bidirectional(made[0], names[layer.merge], backward_layer=made[1], dtype=policy)
+    whole.build((None, None, layer.params[0].kernel.shape[0]))
+    # Bidirectional copies the forward layer that it is given.
+    directions = (whole.forward_layer, whole.backward_layer) if layer.merge is not None else (whole,)
+    for one, params in zip(directions, layer.params):
+        values = _weights(params)
+        for variable, value in zip((one.cell.kernel, one.cell.recurrent_kernel, one.cell.bias), values, strict=True):
+            variable.assign(np.asarray(value))
+    return whole
+
+
+def _make(cell, params, layer, **options):
+    """A keras layer with a cell's settings."""
+    import keras
+
+    name, settings = parts.kind(cell), parts.settings(cell)
+    options |= {"dtype": _policy(cell, params), "dropout": layer.rate if layer.shared_over_time else 0.0}
+    if name == "rnn":
+        return keras.layers.SimpleRNN(cell.hidden_size, settings["activation"], **options)
+    if name == "lstm":
+        return keras.layers.LSTM(cell.hidden_size, **options)
+    return keras.layers.GRU(cell.hidden_size, reset_after=settings["reset_after"], **options)
+
+
+def _policy(cell, params):
+    """The name of Keras's dtype policy; it has two mixed ones, which store float32."""
+    stored = jnp.asarray(params.kernel).dtype.name
+    compute = parts.narrower(parts.settings(cell)["dtype"], stored)
+    if compute is None:
+        return stored
+    if stored != "float32" or compute not in ("bfloat16", "float16"):
+        raise UserError(f"to_keras cannot hold dtype={compute!r} with params of {stored} of {cell.name!r}; to_flax can")
+    return f"mixed_{compute}"
+
+
+def _weights(params):
+    """The kernel, the recurrent kernel and the bias as Keras has them."""
+    if not isinstance(params, GRUParams):
+        return params.kernel, params.recurrent_kernel, params.bias
+    w, u, b = (parts.reorder(jnp.asarray(value), "rzn", "zrn") for value in params[:3])
+    if params.recurrent_bias is not None:
+        b_h = jnp.zeros_like(b).at[2 * params.recurrent_bias.shape[0] :].set(params.recurrent_bias)
+        b = jnp.stack([b, b_h])
+    return w, u, b
+
+
+def _from_variable(variable):
+    import keras
+
+    return parts.array(keras.ops.convert_to_numpy(variable.value))

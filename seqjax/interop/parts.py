@@ -1,0 +1,202 @@
+"""What the converters share: which library can hold what, arrays in and out, and gates in another order."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seqjax.errors import UserError
+from seqjax.typing import Array, Cell, DType, Params
+from seqjax.wrappers import stack
+
+# Who can hold what: a cell, or one setting of a cell, "kind name=value" before "kind name" before "name". What is not
+# here nobody can. An option that is off needs no line, unless "off" is itself a choice that some cannot hold.
+HOLDERS = {
+    "rnn": ("torch", "keras", "flax", "nnx", "haiku"),
+    "rnn activation='tanh'": ("torch", "keras", "flax", "nnx"),
+    "rnn activation='relu'": ("torch", "keras", "flax", "nnx", "haiku"),
+    "lstm": ("torch", "keras", "flax", "nnx", "haiku", "equinox"),
+    "lstm proj_size": ("torch",),
+    "gru": ("torch", "keras", "flax", "nnx", "haiku", "equinox"),
+    "gru reset_after=True": ("torch", "keras", "flax", "nnx", "equinox"),
+    "gru reset_after=False": ("keras", "haiku"),
+    "stack": ("torch", "keras", "flax", "nnx"),
+    "bidirectional": ("torch", "keras", "flax", "nnx"),
+    "bidirectional merge='concat'": ("torch", "keras", "flax", "nnx"),
+    "bidirectional merge": ("keras", "flax", "nnx"),
+    "dropout": ("torch", "keras"),
+    "dropout rate": ("torch", "keras"),
+    "dropout shared_over_time": ("keras",),
+    "dtype": ("keras", "flax", "nnx"),
+}
+
+
+# The functions that Flax, linen and NNX, knows activations by.
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+
+
+class Layer(NamedTuple):
+    """One layer of a stack, as other libraries see it: cells in one or two directions, and dropout before them."""
+
+    cells: tuple[Cell, ...]  # one, or the forward and the backward one
+    params: tuple[Params, ...]  # of each of them
+    merge: str | None  # how two directions are put together; None where there is one
+    rate: float  # of the dropout of its inputs
+    shared_over_time: bool  # one dropout mask for all steps
+
+
+def kind(cell: Cell) -> str:
+    """What a cell is without what it wraps: "dropout" of "dropout(lstm, 0.1)"."""
+    return cell.name.partition("(")[0]
+
+
+def settings(cell: Cell) -> dict[str, Any]:
+    """A cell's settings by name."""
+    return dict(cell.settings)
+
+
+def check(cell: Cell, params: Params, target: str) -> None:
+    """Refuses what a library cannot hold, by name, and params that are not the cell's.
+
+    Args:
+      cell: any cell.
+      params: its parameters.
+      target: the library's name, as in HOLDERS.
+
+    Raises:
+      UserError: the library cannot hold the cell or one of its settings; the message says who can.
+      ValueError: the params do not have the shapes of the cell's.
+      TypeError: the params are not built as the cell's, or are of more than one dtype.
+    """
+    if not isinstance(cell, Cell):
+        raise TypeError(f"cell must be a Cell, and it is a {type(cell).__name__}")
+    dtype = _check_params(cell, params)
+    for holder, what, holders in _features(cell, dtype):
+        if target not in holders:
+            can = (
+                " and ".join(f"to_{name}" for name in holders) + " can" if holders else "none of the libraries here can"
+            )
+            inside = "; cell.inner has the cells inside, which may be converted one by one" if holder.inner else ""
+            raise UserError(f"to_{target} cannot hold {what} of {holder.name!r}; {can}{inside}")
+
+
+def _features(cell, dtype) -> Iterator[tuple[Cell, str, tuple[str, ...]]]:
+    """(cell, what, who can hold it) for a cell, each of its settings, and all that is inside."""
+    name = kind(cell)
+    yield cell, f"the {name}", HOLDERS.get(name, ())
+    for setting, value in cell.settings:
+        if setting == "dtype":
+            value = None if value is None or jnp.dtype(value) == dtype else jnp.dtype(value).name
+        exact, loose = f"{name} {setting}={value!r}", f"{name} {setting}"
+        if exact in HOLDERS or value not in (False, None, 0):
+            yield cell, f"{setting}={value!r}", HOLDERS.get(exact, HOLDERS.get(loose, HOLDERS.get(setting, ())))
+    for inside in cell.inner:
+        yield from _features(inside, dtype)
+
+
+def _check_params(cell, params):
+    """The one dtype of the params, which must be built as the cell's and have their shapes."""
+    try:
+        size = cell.input_size(params)
+        expected = jax.eval_shape(lambda key: cell.init(key, size), jax.random.key(0))
+    except (AttributeError, TypeError, IndexError, KeyError):
+        raise TypeError(f"params must be what init of {cell.name!r} gives, and they are {_built(params)}") from None
+    if jax.tree.structure(params) != jax.tree.structure(expected):
+        raise TypeError(f"params of {cell.name!r} must be built as {_built(expected)}, and they are {_built(params)}")
+    for (path, want), got in zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(params)):
+        if np.shape(got) != want.shape:
+            where = f"params{jax.tree_util.keystr(path)}"
+            raise ValueError(f"{where} of {cell.name!r} must have shape {want.shape}, and its shape is {np.shape(got)}")
+    dtypes = sorted({jnp.asarray(leaf).dtype.name for leaf in jax.tree.leaves(params)})
+    if len(dtypes) > 1:
+        raise TypeError(f"params of {cell.name!r} must be of one dtype, and they are of {dtypes}")
+    return jnp.dtype(dtypes[0])
+
+
+def _built(params):
+    return jax.tree.structure(params)
+
+
+def layers(cell: Cell, params: Params) -> list[Layer]:
+    """The layers of a checked cell from the bottom up: stacks opened, dropout and directions told apart."""
+    if kind(cell) == "stack":
+        return [layer for inner, own in zip(cell.inner, params, strict=True) for layer in layers(inner, own)]
+    if kind(cell) == "dropout":
+        if kind(cell.inner[0]) in ("stack", "dropout"):
+            raise UserError(
+                f"{cell.name!r} cannot be converted: put the dropout around the one cell whose inputs it drops"
+            )
+        layer = layers(cell.inner[0], params)[0]
+        return [layer._replace(rate=settings(cell)["rate"], shared_over_time=settings(cell)["shared_over_time"])]
+    if kind(cell) == "bidirectional":
+        wrapped = next((inner for inner in cell.inner if inner.inner), None)
+        if wrapped is not None:
+            raise UserError(
+                f"{wrapped.name!r} in {cell.name!r} cannot be converted: each direction must be one plain cell"
+            )
+        return [Layer(cell.inner, (params.forward, params.backward), settings(cell)["merge"], 0.0, False)]
+    return [Layer((cell,), (params,), None, 0.0, False)]
+
+
+def stacked(pairs: list[tuple[Cell, Params]]) -> tuple[Cell, Params]:
+    """One layer as it is, more as a stack."""
+    if len(pairs) == 1:
+        return pairs[0]
+    cells, params = zip(*pairs)
+    return stack(*cells), tuple(params)
+
+
+def array(value: Any) -> Array:
+    """Another library's array as JAX's, with the dtype it has.
+
+    Raises:
+      UserError: it is float64, and JAX's 64-bit types are off.
+    """
+    value = value if isinstance(value, jax.Array) else np.asarray(value)
+    if value.dtype == np.float64 and jnp.result_type(float) != np.float64:
+        raise UserError(
+            "the weights are float64 and JAX's 64-bit types are off; call jax.config.update('jax_enable_x64', True) "
+            "first, or convert the weights to float32"
+        )
+    # A copy: asarray may keep the memory of the other library, which may change it.
+    return jnp.array(value)
+
+
+def reorder(gates: Array, order: str, wanted: str, axis: int = -1) -> Array:
+    """Gates that lie side by side in one order, put into another.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> reorder(jnp.array([1, 2, 3]), "zrn", "rzn").tolist()
+      [2, 1, 3]
+    """
+    by_name = dict(zip(order, jnp.split(gates, len(order), axis), strict=True))
+    return jnp.concatenate([by_name[gate] for gate in wanted], axis)
+
+
+def narrower(compute: DType | None, stored: DType) -> DType | None:
+    """The compute dtype as cells take it: None where it is that of the parameters."""
+    return None if compute is None or jnp.dtype(compute) == jnp.dtype(stored) else jnp.dtype(compute).name
+
+
+def flax_activation(module: Any) -> str:
+    """The activation of a Flax cell of either kind, whose gates must be sigmoid, by name."""
+    name = type(module).__name__
+    if getattr(module, "residual", False):
+        raise UserError(f"{name} has residual=True, which adds the state before the activation; no cell here does")
+    gate = getattr(module, "gate_fn", jax.nn.sigmoid)
+    if gate is not jax.nn.sigmoid:
+        raise UserError(f"{name} has gate_fn={_named(gate)}, and gates here are jax.nn.sigmoid")
+    allowed = ACTIVATIONS if name == "SimpleCell" else {"tanh": jnp.tanh}
+    for activation, function in allowed.items():
+        if module.activation_fn is function:
+            return activation
+    raise UserError(
+        f"{name} has activation_fn={_named(module.activation_fn)}, and this cell has {' or '.join(allowed)}"
+    )
+
+
+def _named(function):
+    return getattr(function, "__name__", repr(function))

@@ -1,0 +1,210 @@
+"""Weights from and to PyTorch: nn.RNN, nn.LSTM and nn.GRU with layers and directions, and their cells.
+
+How the two compare; torch's weights are transposed (G H, D), ours (D, G H).
+
+  ============================  =====================================  ========================================
+  torch                         seqjax                                 note
+  ============================  =====================================  ========================================
+  weight_ih, i f g o            kernel, i f g o                        LSTM: the same order
+  weight_ih, r z n              kernel, r z n                          GRU: the same order
+  weight_hh                     recurrent_kernel                       the same order
+  bias_ih + bias_hh             bias                                   torch keeps two where one does
+  bias_hh of n                  recurrent_bias                         GRU: inside the reset, so not summed
+  weight_hr (P, H)              projection (H, P)                      LSTM with proj_size
+  bias=False                    bias = 0                               becomes a parameter: it can be trained
+  suffix _l1                    the second entry of a stack            layers
+  suffix _reverse               backward of bidirectional              directions, outputs concatenated
+  dropout=p                     dropout(cell, p) of layers 1, 2, ...   torch drops all outputs but the last layer's
+  batch_first                   no part of a cell                      `unroll(..., time_major=True)` where False
+  ============================  =====================================  ========================================
+
+Torch cannot hold a GRU with the reset before the product, peepholes, coupled gates, layer norm, an activation besides
+tanh and relu, layers of different sizes, dropout that is shared over time, or a compute dtype besides the parameters'.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from seqjax.cells import GRUParams, LSTMParams, RNNParams, gru, lstm, rnn
+from seqjax.errors import UserError
+from seqjax.interop import parts
+from seqjax.typing import Cell, Params
+from seqjax.wrappers import BidirectionalParams, bidirectional, dropout
+
+MODULES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+
+
+def from_torch(module) -> tuple[Cell, Params]:
+    """A torch recurrent module as a cell and its params, with the same outputs.
+
+    Args:
+      module: a torch.nn.RNN, LSTM or GRU, or an RNNCell, LSTMCell or GRUCell.
+
+    Returns:
+      (cell, params). The params are copies, of the module's dtype; layers give a stack, directions a bidirectional
+      cell, and `dropout` between layers `seqjax.dropout`. A module without biases gets biases of zero.
+
+    Raises:
+      UserError: the module is of another kind, or float64 while JAX's 64-bit types are off.
+
+    Example:
+      >>> import jax, seqjax, seqjax.interop, torch
+      >>> module = torch.nn.LSTM(3, 8, num_layers=2, dropout=0.1, batch_first=True).eval()
+      >>> cell, params = seqjax.interop.from_torch(module)
+      >>> cell.name
+      'stack(lstm, dropout(lstm, 0.1))'
+      >>> xs = torch.randn(2, 5, 3)
+      >>> carry, ys = seqjax.unroll(cell, params, xs.numpy())
+      >>> bool(abs(ys - module(xs)[0].detach().numpy()).max() < 1e-5)
+      True
+    """
+    import torch
+
+    if isinstance(module, torch.nn.RNNCellBase):
+        return _read(module, "")
+    if not isinstance(module, torch.nn.RNNBase):
+        raise UserError(f"from_torch takes torch.nn's RNN, LSTM, GRU and their cells, and not {type(module).__name__}")
+    return parts.stacked([_read_layer(module, k) for k in range(module.num_layers)])
+
+
+def to_torch(cell: Cell, params: Params):
+    """A cell as a torch module with the same outputs.
+
+    Args:
+      cell: an rnn, lstm or gru; or a stack of equal ones, each bidirectional if the first is, and with one dropout
+        rate in all layers but the first.
+      params: its params.
+
+    Returns:
+      A torch.nn.RNN, LSTM or GRU on the CPU, with batch_first=True, in training mode as all new modules are, and of the
+      params' dtype. It has two biases, as torch always has; the second is zero but for b_hn of the GRU.
+
+    Raises:
+      UserError: torch cannot hold the cell; the message names what, and who can.
+      TypeError, ValueError: the params are not the cell's.
+
+    Example:
+      >>> import jax, seqjax, seqjax.interop, torch
+      >>> cell = seqjax.gru(8)
+      >>> params = cell.init(jax.random.key(0), 3)
+      >>> module = seqjax.interop.to_torch(cell, params)
+      >>> module
+      GRU(3, 8, batch_first=True)
+      >>> xs = torch.randn(2, 5, 3)
+      >>> carry, ys = seqjax.unroll(cell, params, xs.numpy())
+      >>> bool(abs(ys - module(xs)[0].detach().numpy()).max() < 1e-5)
+      True
+    """
+    import torch
+
+    parts.check(cell, params, "torch")
+    layers = parts.layers(cell, params)
+    _check_uniform(cell, layers)
+    first, own = layers[0].cells[0], layers[0].params[0]
+    name, set_to = parts.kind(first), parts.settings(first)
+    options = {"nonlinearity": set_to["activation"]} if name == "rnn" else {}
+    if set_to.get("proj_size"):
+        options["proj_size"] = set_to["proj_size"]
+    module = getattr(torch.nn, MODULES[name])(
+        own.kernel.shape[0],
+        own.kernel.shape[1] // GATES[name],
+        num_layers=len(layers),
+        bidirectional=len(layers[0].cells) == 2,
+        dropout=layers[-1].rate,
+        batch_first=True,
+        dtype=getattr(torch, jnp.asarray(own.kernel).dtype.name),
+        **options,
+    )
+    for k, layer in enumerate(layers):
+        for suffix, own in zip(("", "_reverse"), layer.params):
+            _write(module, f"_l{k}{suffix}", own)
+    return module
+
+
+def _read_layer(module, k):
+    """Layer k of a torch layer, in one direction or two."""
+    cell, params = _read(module, f"_l{k}")
+    if module.bidirectional:
+        backward, backward_params = _read(module, f"_l{k}_reverse")
+        cell, params = bidirectional(cell, backward), BidirectionalParams(params, backward_params)
+    return (dropout(cell, module.dropout) if module.dropout and k else cell), params
+
+
+def _read(module, suffix):
+    """One direction of one layer."""
+    from torch import nn
+
+    w, u = (_from_tensor(getattr(module, f"weight_{part}{suffix}")).T for part in ("ih", "hh"))
+    size, gates, dtype = module.hidden_size, w.shape[1], w.dtype
+    b = b_h = jnp.zeros((gates,), dtype)
+    if module.bias:
+        b, b_h = (_from_tensor(getattr(module, f"bias_{part}{suffix}")) for part in ("ih", "hh"))
+    if isinstance(module, (nn.LSTM, nn.LSTMCell)):
+        proj_size = getattr(module, "proj_size", 0)
+        projection = {"projection": _from_tensor(getattr(module, f"weight_hr{suffix}")).T} if proj_size else {}
+        cell = lstm(size, **({"proj_size": proj_size} if proj_size else {}), param_dtype=dtype)
+        return cell, LSTMParams(kernel=w, recurrent_kernel=u, bias=b + b_h, **projection)
+    if isinstance(module, (nn.GRU, nn.GRUCell)):
+        # b_hn stands inside the reset, so it is not summed.
+        summed = b + b_h.at[2 * size :].set(0)
+        return gru(size, param_dtype=dtype), GRUParams(w, u, summed, b_h[2 * size :])
+    activation = module.mode.removeprefix("RNN_").lower() if hasattr(module, "mode") else module.nonlinearity
+    return rnn(size, activation, param_dtype=dtype), RNNParams(w, u, b + b_h)
+
+
+def _write(module, suffix, params):
+    """Puts the params of one direction of one layer into a torch layer."""
+    b_h = np.zeros_like(_to_numpy(params.bias))
+    if isinstance(params, GRUParams):
+        b_h[-params.recurrent_bias.shape[0] :] = _to_numpy(params.recurrent_bias)
+    values = {
+        "weight_ih": _to_numpy(params.kernel).T,
+        "weight_hh": _to_numpy(params.recurrent_kernel).T,
+        "bias_ih": _to_numpy(params.bias),
+        "bias_hh": b_h,
+    }
+    if getattr(module, "proj_size", 0):
+        values["weight_hr"] = _to_numpy(params.projection).T
+    for name, value in values.items():
+        weight = getattr(module, f"{name}{suffix}")
+        weight.data.copy_(weight.new_tensor(value))
+
+
+def _check_uniform(cell, layers):
+    """Torch has one kind, size and rate for all layers."""
+    first = layers[0]
+    plain = [inside for layer in layers for inside in layer.cells]
+    for inside in plain:
+        if (inside.name, inside.hidden_size, inside.settings) != (plain[0].name, *plain[0][1:2], plain[0].settings):
+            raise UserError(
+                f"to_torch cannot hold layers that differ, and {cell.name!r} has {plain[0].name}({plain[0].hidden_size}) "
+                f"and {inside.name}({inside.hidden_size}); to_keras and to_flax can, or convert cell.inner one by one"
+            )
+    if len({len(layer.cells) for layer in layers}) > 1:
+        raise UserError(
+            f"to_torch cannot hold one and two directions in one module, as {cell.name!r} has; to_keras can"
+        )
+    if first.rate:
+        raise UserError(
+            f"to_torch cannot hold dropout({first.rate:g}) before the first layer of {cell.name!r}; to_keras can"
+        )
+    if len({layer.rate for layer in layers[1:]}) > 1:
+        rates = [layer.rate for layer in layers[1:]]
+        raise UserError(
+            f"to_torch cannot hold dropout rates that differ, and those of {cell.name!r} are {rates}; to_keras can"
+        )
+
+
+def _from_tensor(tensor):
+    """A copy; NumPy has no bfloat16 of its own, so that one goes by way of float32, which holds all its values."""
+    tensor = tensor.detach().cpu()
+    if str(tensor.dtype) == "torch.bfloat16":
+        return parts.array(tensor.float().numpy()).astype(jnp.bfloat16)
+    return parts.array(tensor.numpy())
+
+
+def _to_numpy(array):
+    """As NumPy, in float32 where NumPy has no such dtype."""
+    array = jnp.asarray(array)
+    return np.array(array.astype(jnp.float32) if array.dtype == jnp.bfloat16 else array)

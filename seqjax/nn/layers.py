@@ -1,0 +1,169 @@
+"""What the Flax layers are made of: one stack of cells from torch's options, and parameters by name."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import seqjax
+from seqjax import initializers, wrappers
+from seqjax.errors import UserError
+from seqjax.typing import Cell, DType, Params
+
+# A name that a layer takes, each a function of seqjax but the last.
+CELLS = ("lstm", "gru", "rnn", "mgu", "indrnn", "mingru", "minlstm", "lru", "irnn")
+
+
+@functools.lru_cache(maxsize=512)  # a layer that is made again, as Flax does at every call, has the very same cell
+def layers(
+    hidden_size: int,
+    num_layers: int = 1,
+    cell: str | Callable[[int], Cell] = "lstm",
+    *,
+    dropout: float = 0.0,
+    bidirectional: bool = False,
+    merge: str = "concat",
+    proj_size: int = 0,
+    dtype: DType | None = None,
+    param_dtype: DType = jnp.float32,
+) -> Cell:
+    """A stack of equal cells, with torch's options.
+
+    Args:
+      hidden_size: H of every cell.
+      num_layers: L.
+      cell: a name of CELLS, or a function of hidden_size that gives any Cell, such as a wrapped one.
+      dropout: share of each layer's outputs dropped in training on their way to the next layer; not of the last.
+      bidirectional: a cell in each direction in every layer.
+      merge: how the two directions become one output, as in `seqjax.bidirectional`.
+      proj_size: size of the projected output of an "lstm"; 0 for none.
+      dtype: dtype to compute in.
+      param_dtype: dtype of the parameters.
+
+    Returns:
+      A stack, with a layer in each of its `inner`.
+
+    Raises:
+      UserError: the name is unknown, dropout has no two layers to stand between, or an option does not fit the cell.
+
+    Example:
+      >>> layers(8, 2, "gru", dropout=0.1, bidirectional=True).hidden_size
+      16
+    """
+    if num_layers < 1:
+        raise ValueError(f"num_layers must be at least 1, and it is {num_layers}")
+    if dropout and num_layers == 1:
+        raise UserError(
+            f"dropout={dropout:g} stands between layers, and num_layers=1; drop the inputs or outputs outside"
+        )
+    make = _maker(cell, proj_size, dtype, param_dtype)
+    stacked = []
+    for depth in range(num_layers):
+        layer = make(hidden_size)
+        if bidirectional:
+            layer = wrappers.bidirectional(layer, make(hidden_size), merge)
+        stacked.append(wrappers.dropout(layer, dropout) if dropout and depth else layer)
+    return wrappers.stack(*stacked)
+
+
+def _maker(cell, proj_size, dtype, param_dtype):
+    """The function of hidden_size that makes one cell."""
+    if proj_size and cell != "lstm":
+        name = repr(cell) if isinstance(cell, str) else "a function"
+        raise UserError(f"proj_size={proj_size} is an option of cell='lstm' alone, and cell is {name}")
+    if not isinstance(cell, str):
+        if not callable(cell) or isinstance(cell, Cell):
+            raise TypeError(f"cell must be a name or a function of hidden_size, and it is a {type(cell).__name__}")
+        if dtype is not None or jnp.dtype(param_dtype) != jnp.float32:
+            raise UserError("dtype and param_dtype go to cells by name; set them inside the function given as cell")
+        return cell
+    if cell not in CELLS:
+        raise UserError(
+            f"cell={cell!r} is unknown; choose one of {', '.join(CELLS)}, or give a function of hidden_size"
+        )
+    options = {"dtype": dtype, "param_dtype": param_dtype}
+    if proj_size:
+        options["proj_size"] = proj_size
+    if cell == "irnn":
+        return functools.partial(seqjax.rnn, activation="relu", recurrent_init=initializers.identity(), **options)
+    return functools.partial(getattr(seqjax, cell), **options)
+
+
+def has_noise(cell: str | Callable[[int], Cell], dropout: float) -> bool:
+    """Whether training may need a random key.
+
+    Example:
+      >>> has_noise("lstm", 0.0), has_noise("lstm", 0.1)
+      (False, True)
+    """
+    return bool(dropout) or not isinstance(cell, str)
+
+
+def to_names(params: Params) -> dict[str, Any]:
+    """Parameters as nested dicts by the names of their fields, as Flax keeps them.
+
+    Args:
+      params: what `cell.init` gave.
+
+    Returns:
+      Dicts of the same arrays; a field that is None is left out, an entry of a tuple has its number for a name.
+
+    Example:
+      >>> import jax, seqjax
+      >>> sorted(to_names(seqjax.lstm(4).init(jax.random.key(0), 3)))
+      ['bias', 'kernel', 'recurrent_kernel']
+    """
+    named: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        *folders, name = _names(path)
+        place = named
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[name] = leaf
+    return named
+
+
+def from_names(cell: Cell, named: dict[str, Any]) -> Params:
+    """The parameters of a cell from nested dicts, the inverse of `to_names`.
+
+    Args:
+      cell: the cell that they belong to.
+      named: what `to_names` gave.
+
+    Returns:
+      Params built as `cell.init` builds them.
+
+    Raises:
+      UserError: a parameter is missing.
+
+    Example:
+      >>> import jax, seqjax
+      >>> cell = seqjax.gru(4)
+      >>> from_names(cell, to_names(cell.init(jax.random.key(0), 3))).kernel.shape
+      (3, 12)
+    """
+    paths, tree = _structure(cell)
+    leaves = []
+    for path in paths:
+        leaf = named
+        for name in path:
+            if name not in leaf:
+                raise UserError(f"the parameters of {cell.name} lack {'/'.join(path)}; there are {', '.join(leaf)}")
+            leaf = leaf[name]
+        leaves.append(leaf)
+    return jax.tree.unflatten(tree, leaves)
+
+
+@functools.lru_cache(maxsize=512)
+def _structure(cell):
+    """The names of a cell's parameters and how they are built, which no input size changes."""
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), cell.hidden_size))
+    with_paths, tree = jax.tree_util.tree_flatten_with_path(params)
+    return [_names(path) for path, _ in with_paths], tree
+
+
+def _names(path):
+    """The names along a path; a lone array is called `value`."""
+    return [jax.tree_util.keystr((key,), simple=True) for key in path] or ["value"]

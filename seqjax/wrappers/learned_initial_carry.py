@@ -1,0 +1,81 @@
+"""An initial carry that is learned."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from seqjax.typing import Carry, Cell, Params
+from seqjax.wrappers import parts
+
+
+class LearnedInitialCarryParams(NamedTuple):
+    """Parameters of a cell whose initial carry is learned."""
+
+    cell: Params  # of the cell inside
+    carry: Carry  # the initial carry of every sequence, built as the carry without B, never narrower than float32
+
+
+def learned_initial_carry(cell: Cell) -> Cell:
+    """Makes the initial carry a parameter, the same for all sequences.
+
+      carry_0 = params.carry  (at first, the cell's own initial carry: zeros)
+
+    It is where a run starts that is given no carry, and where every reset goes back to; its gradient comes from both.
+    A loop over truncated windows that makes its first carry by `initial_carry` outside of the gradient learns it from
+    the resets alone.
+
+    Args:
+      cell: any cell, a stack or a bidirectional pair too; put this wrapper outside of those that work inside a step
+        (zoneout and the like).
+
+    Returns:
+      A Cell with LearnedInitialCarryParams and the carry of the one inside.
+
+    Raises:
+      TypeError: cell is no Cell.
+
+    Example:
+      >>> import jax, seqjax
+      >>> cell = seqjax.learned_initial_carry(seqjax.lstm(16))
+      >>> params = cell.init(jax.random.key(0), 4)
+      >>> params.carry.h.shape, cell.initial_carry(params, 2).h.shape
+      ((16,), (2, 16))
+
+    Reference:
+      Hinton, "Neural Networks for Machine Learning", lecture 7: initial states as parameters.
+    """
+    parts.check_cell("cell", cell)
+
+    def init(key, input_size):
+        inner = cell.init(key, input_size)
+        start = cell.initial_carry(inner, 1)
+        return LearnedInitialCarryParams(inner, jax.tree.map(lambda a: a[0].astype(_wide(a.dtype)), start))
+
+    def initial_carry(params, batch_size):
+        like = jax.eval_shape(lambda p: cell.initial_carry(p, batch_size), params.cell)
+        return jax.tree.map(lambda a, s: jnp.broadcast_to(a.astype(s.dtype)[None], s.shape), params.carry, like)
+
+    def step(params, carry, x):
+        return cell.step(params.cell, carry, x)
+
+    # The cell inside runs by itself, so that engines see what they know.
+    def sequence(run, params, carry, initial, xs, rng):
+        return run(cell, params.cell, carry, initial, xs, rng)
+
+    return Cell(
+        name=f"learned_initial_carry({cell.name})",
+        hidden_size=cell.hidden_size,
+        init=init,
+        initial_carry=initial_carry,
+        input_size=lambda params: cell.input_size(params.cell),
+        step=step,
+        sequence=sequence,
+        spatial=cell.spatial,
+        inner=(cell,),
+    )
+
+
+def _wide(dtype):
+    """Parameters are trained in float32 at least; memory that is not floating point stays as it is."""
+    return jnp.promote_types(dtype, jnp.float32) if jnp.issubdtype(dtype, jnp.floating) else dtype

@@ -1,0 +1,50 @@
+"""What the wrappers share: checks of what they wrap, of rates, and the noise of the cell inside."""
+
+from typing import Any
+
+from seqjax.errors import UserError
+from seqjax.typing import Carry, Cell, Key, Params
+
+
+def check_rate(name: str, rate: float) -> float:
+    """A share that noise can have, or an error that names the argument."""
+    if not 0 <= rate < 1:
+        raise ValueError(f"{name} must be at least 0 and below 1, and it is {rate!r}")
+    return float(rate)
+
+
+def check_cell(name: str, cell: Any) -> Cell:
+    """A Cell, or an error that names the argument."""
+    if not isinstance(cell, Cell):
+        raise TypeError(f"{name} must be a Cell, and it is a {type(cell).__name__}")
+    return cell
+
+
+def check_inside_step(wrapper: str, cell: Cell, *, split: bool = False) -> None:
+    """Refuses cells that see whole sequences, and where `split` is asked for those without the three parts."""
+    check_cell("cell", cell)
+    if cell.sequence is not None:
+        outer = cell.name.split("(")[0]
+        raise UserError(
+            f"{wrapper}({cell.name}) cannot be: {wrapper} works inside a step, and {outer} on whole sequences; wrap in "
+            f"the other order, {outer}({wrapper}(...))"
+        )
+    if split and None in (cell.project, cell.recur, cell.combine):
+        lack = "has no recurrent product" if cell.project else "gives its step alone"
+        raise UserError(
+            f"{wrapper}({cell.name}) cannot be: {wrapper} needs the recurrent product as a part of its own (project, "
+            f"recur, combine), and this {cell.name} {lack}"
+            + ("" if ("reset_after", False) not in cell.settings else "; with reset_after=True it has the parts")
+        )
+
+
+def check_field(wrapper: str, cell: Cell, carry: Carry, field: str) -> None:
+    """Refuses a cell whose carry lacks a field that the wrapper works on."""
+    if not hasattr(carry, field):
+        known = ", ".join(getattr(carry, "_fields", ())) or "no named fields"
+        raise UserError(f"{wrapper} works on {field} of the carry, and that of {cell.name} has {known}")
+
+
+def draw(cell: Cell, rng: Key, params: Params, xs: Any) -> tuple[Cell, Params, Any]:
+    """The noise of the cell inside, which may have none."""
+    return (cell, params, xs) if cell.noise is None else cell.noise(rng, params, xs)

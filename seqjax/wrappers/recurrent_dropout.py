@@ -1,0 +1,97 @@
+"""Dropout on the recurrent connections, one mask for all time."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from seqjax.cells.parts import step_of
+from seqjax.typing import Array, Cell, Params
+from seqjax.wrappers import parts
+
+
+class RecurrentDropoutParams(NamedTuple):
+    """What the cell runs with during one training unroll; `init` gives the params of the cell inside."""
+
+    cell: Params  # of the cell inside
+    keep: Array  # the h that enters the recurrent product, bool, shaped as h
+
+
+def recurrent_dropout(cell: Cell, rate: float) -> Cell:
+    """Drops the h that enters the recurrent product, in training, the same units at every step of one unroll.
+
+      recurrent_t = (m h_{t-1} / (1 - rate)) U,  m ~ Bernoulli(1 - rate), (B, H), one m for all t and all gates
+
+    Only the product sees the mask: what a cell does with h besides, as the GRU's z h, stays as it is. The mask is drawn
+    once, before the loop; there is noise only in `seqjax.unroll(..., rng=key)`. The variational RNN of the paper is
+    `dropout(recurrent_dropout(cell, rate), rate, shared_over_time=True)`.
+
+    Args:
+      cell: a cell with the three parts (project, recur, combine) and `h` in its carry.
+      rate: share of the units dropped, 0 <= rate < 1.
+
+    Returns:
+      A Cell with the params and the carry of the one inside.
+
+    Raises:
+      ValueError: rate is not in [0, 1).
+      UserError: the cell has no recurrent product of its own (the GRU with the reset before it), no h (from init), or
+        works on whole sequences.
+
+    Example:
+      >>> import jax, seqjax
+      >>> cell = seqjax.recurrent_dropout(seqjax.lstm(16), rate=0.25)
+      >>> params = cell.init(jax.random.key(0), 4)
+      >>> carry, ys = seqjax.unroll(cell, params, jax.numpy.ones((2, 5, 4)), rng=jax.random.key(1))
+      >>> ys.shape
+      (2, 5, 16)
+
+    Reference:
+      Gal, Ghahramani 2016, "A Theoretically Grounded Application of Dropout in Recurrent Neural Networks".
+    """
+    parts.check_inside_step("recurrent_dropout", cell, split=True)
+    rate = parts.check_rate("rate", rate)
+    name = f"recurrent_dropout({cell.name}, {rate:g})"
+    wrapped = cell._replace(name=name, settings=(("rate", rate),), inner=(cell,))
+
+    def init(key, input_size):
+        params = cell.init(key, input_size)
+        parts.check_field("recurrent_dropout", cell, jax.eval_shape(lambda p: cell.initial_carry(p, 1), params), "h")
+        return params
+
+    def noise(rng, params, xs):
+        mask_key, cell_key = jax.random.split(rng)
+        h = jax.eval_shape(lambda p: cell.initial_carry(p, xs.shape[1]), params).h
+        keep = jax.random.bernoulli(mask_key, 1 - rate, h.shape)
+        inner, params, xs = parts.draw(cell, cell_key, params, xs)
+        return _masked(inner, rate)._replace(name=name), RecurrentDropoutParams(params, keep), xs
+
+    return wrapped._replace(init=init, noise=noise if rate else cell.noise)
+
+
+def _masked(cell, rate):
+    """The cell with the mask of its params on the h of its recurrent product."""
+
+    def project(params, xs):
+        return cell.project(params.cell, xs)
+
+    def recur(params, carry):
+        h = jnp.where(params.keep, carry.h / (1 - rate), 0).astype(carry.h.dtype)
+        return cell.recur(params.cell, carry._replace(h=h))
+
+    def combine(params, carry, projected, recurrent):
+        return cell.combine(params.cell, carry, projected, recurrent)
+
+    return cell._replace(
+        initial_carry=lambda params, batch_size: cell.initial_carry(params.cell, batch_size),
+        input_size=lambda params: cell.input_size(params.cell),
+        step=step_of(project, recur, combine),
+        project=project,
+        recur=recur,
+        combine=combine,
+        settings=(("rate", rate),),
+        inner=(cell,),
+        noise=None,
+        dense=None,
+        linear=None,
+    )

@@ -1,0 +1,133 @@
+"""Zoneout: units that now and then keep their old value."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from seqjax.errors import UserError
+from seqjax.typing import Array, Cell
+from seqjax.wrappers import parts
+
+
+class Zoned(NamedTuple):
+    """Inputs in training, and what is projected from them: along with each step go its masks."""
+
+    inner: Any  # of the cell inside, (..., D) or (..., G H)
+    keep: dict[
+        str, Array
+    ]  # for each field of the carry that is zoned out, bool (..., H), true where the old value stays
+
+
+def zoneout(cell: Cell, rate: float, memory_rate: float | None = None) -> Cell:
+    """Lets units keep their old value: each step its own, in training; in evaluation all move by the expectation.
+
+      training:    h_t = m_t h_{t-1} + (1 - m_t) h~_t,  m_t ~ Bernoulli(rate),  h~_t what the cell gives
+      evaluation:  h_t = rate h_{t-1} + (1 - rate) h~_t
+      and the same for the LSTM's c with memory_rate;  y_t = h_t
+
+    The LSTM's h~ is made from the new c before it is zoned out, as in the paper. All masks are drawn once, before the
+    loop over time. The streaming `step` is that of evaluation.
+
+    Args:
+      cell: a cell with `h` in its carry, which is also its output; it needs no more than a step.
+      rate: probability that a unit of h keeps its value, 0 <= rate < 1.
+      memory_rate: the same for c, of a carry that has one. `rate` by default.
+
+    Returns:
+      A Cell with the params and the carry of the one inside, and with its three parts where it has them.
+
+    Raises:
+      ValueError: a rate is not in [0, 1).
+      UserError: the carry has no h, or memory_rate is given and it has no c, or the output is not h (from init); or the
+        cell works on whole sequences.
+
+    Example:
+      >>> import jax, seqjax
+      >>> cell = seqjax.zoneout(seqjax.lstm(16), rate=0.05, memory_rate=0.5)
+      >>> params = cell.init(jax.random.key(0), 4)
+      >>> carry, ys = seqjax.unroll(cell, params, jax.numpy.ones((2, 5, 4)), rng=jax.random.key(1))
+      >>> ys.shape, bool((carry.h == ys[:, -1]).all())
+      ((2, 5, 16), True)
+
+    Reference:
+      Krueger et al. 2017, "Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations".
+    """
+    parts.check_inside_step("zoneout", cell)
+    rates = {"h": parts.check_rate("rate", rate)}
+    rates["c"] = rates["h"] if memory_rate is None else parts.check_rate("memory_rate", memory_rate)
+    name = f"zoneout({cell.name}, {', '.join(f'{r:g}' for r in dict.fromkeys(rates.values()))})"
+    settings = (("rate", rates["h"]), ("memory_rate", rates["c"]))
+
+    def init(key, input_size):
+        params = cell.init(key, input_size)
+        x = jax.ShapeDtypeStruct((1, *cell.spatial, input_size), jnp.float32)
+        carry, y = jax.eval_shape(lambda p, x: cell.step(p, cell.initial_carry(p, 1), x), params, x)
+        parts.check_field("zoneout", cell, carry, "h")
+        if memory_rate is not None:
+            parts.check_field("zoneout with memory_rate", cell, carry, "c")
+        if carry.h.shape != y.shape or jnp.iscomplexobj(carry.h):
+            raise UserError(
+                f"zoneout needs a cell whose output is its h, and {cell.name} gives {y.dtype} {y.shape} from an h of "
+                f"{carry.h.dtype} {carry.h.shape}"
+            )
+        return params
+
+    def noise(rng, params, xs):
+        mask_key, cell_key = jax.random.split(rng)
+        carry = jax.eval_shape(lambda p: cell.initial_carry(p, xs.shape[1]), params)
+        keep = {
+            field: jax.random.bernoulli(key, rates[field], (xs.shape[0], *getattr(carry, field).shape))
+            for field, key in zip(rates, jax.random.split(mask_key))
+            if hasattr(carry, field) and rates[field]
+        }
+        inner, params, xs = parts.draw(cell, cell_key, params, xs)
+        return _training(inner)._replace(name=name, settings=settings), params, Zoned(xs, keep)
+
+    zoned = any(rates.values())
+    wrapped = _evaluation(cell, rates)._replace(noise=noise) if zoned else cell
+    return wrapped._replace(name=name, init=init, settings=settings, inner=(cell,))
+
+
+def _evaluation(cell, rates):
+    """The cell whose units move by the expectation."""
+
+    def mix(old, after, y):
+        share = {field: rate for field, rate in rates.items() if hasattr(after, field)}
+        new = {field: rate * getattr(old, field) + (1 - rate) * getattr(after, field) for field, rate in share.items()}
+        after = after._replace(**new)
+        return after, after.h.astype(y.dtype)
+
+    def combine(params, carry, projected, recurrent):
+        return mix(carry, *cell.combine(params, carry, projected, recurrent))
+
+    def step(params, carry, x):
+        return mix(carry, *cell.step(params, carry, x))
+
+    return cell._replace(step=step, combine=cell.combine and combine, linear=None)
+
+
+def _training(cell):
+    """The cell with the masks that come along with its inputs."""
+
+    def mix(keep, old, after, y):
+        after = after._replace(**{f: jnp.where(m, getattr(old, f), getattr(after, f)) for f, m in keep.items()})
+        return after, after.h.astype(y.dtype)
+
+    def project(params, xs):
+        return Zoned(cell.project(params, xs.inner), xs.keep)
+
+    def combine(params, carry, projected, recurrent):
+        return mix(projected.keep, carry, *cell.combine(params, carry, projected.inner, recurrent))
+
+    def step(params, carry, x):
+        return mix(x.keep, carry, *cell.step(params, carry, x.inner))
+
+    return cell._replace(
+        step=step,
+        project=cell.project and project,
+        combine=cell.combine and combine,
+        inner=(cell,),
+        noise=None,
+        linear=None,
+    )

@@ -1,0 +1,109 @@
+"""What is the convolutional LSTM's own: its spatial axes, and what a convolution may see. The rest is in the table."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cells.table import assert_same
+
+import seqjax
+
+KEY = jax.random.key(0)
+
+
+def _cell(spatial=(5, 4), **options):
+    cell = seqjax.conv_lstm(3, 3, spatial, **options)
+    params = cell.init(KEY, 2)
+    rng = np.random.default_rng(1)
+    xs = rng.normal(size=(6, 2, *cell.spatial, 2)).astype(np.float32)  # time-major, as engines have it
+    carry = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=(6, *a.shape)), a.dtype), cell.initial_carry(params, 2))
+    return cell, params, xs, carry
+
+
+@pytest.mark.parametrize("spatial", [(5,), (5, 4), (3, 2, 4)])
+def test_the_parts_take_any_leading_axes_and_vmap(spatial):
+    cell, params, xs, carries = _cell(spatial, peepholes=True)
+    at = lambda t: jax.tree.map(lambda a: a[t], carries)  # noqa: E731
+    steps = range(len(xs))
+    projected = jnp.stack([cell.project(params, xs[t]) for t in steps])
+    recurrent = jnp.stack([cell.recur(params, at(t)) for t in steps])
+    after = [cell.combine(params, at(t), projected[t], recurrent[t]) for t in steps]
+    assert projected.shape == recurrent.shape == (6, 2, *spatial, 12)
+    assert_same(jax.jit(cell.project)(params, xs), projected)
+    assert_same(jax.jit(cell.project)(params, xs[None]), projected[None])
+    assert_same(jax.jit(jax.vmap(cell.recur, (None, 0)))(params, carries), recurrent)
+    whole = jax.jit(jax.vmap(cell.combine, (None, 0, 0, 0)))(params, carries, projected, recurrent)
+    assert_same(whole, jax.tree.map(lambda *a: jnp.stack(a), *after))
+    two = jax.tree.map(lambda a: jnp.stack([a, -a]), params)
+    assert_same(jax.jit(jax.vmap(cell.recur, (0, None)))(two, at(0))[0], recurrent[0])
+
+
+def test_gradients_through_vmap_are_those_of_a_loop():
+    """As engines form them: the gradient of each step's weights at once."""
+    cell, params, xs, carries = _cell()
+
+    def loss(params, recur):
+        return (recur(params, carries) ** 2).sum()
+
+    def by_loop(params, carries):
+        return jnp.stack([cell.recur(params, jax.tree.map(lambda a, t=t: a[t], carries)) for t in range(len(xs))])
+
+    want = jax.jit(jax.grad(lambda p: loss(p, by_loop)))(params)
+    got = jax.jit(jax.grad(lambda p: loss(p, jax.vmap(cell.recur, (None, 0)))))(params)
+    assert_same(got, want, 1e-4, 1e-4)
+    assert np.abs(want.recurrent_kernel).max() > 0.1
+
+
+@pytest.mark.parametrize("kernel_size", [3, (1, 3), (2, 2)])
+def test_an_output_sees_its_neighbourhood_and_no_more(kernel_size):
+    cell = seqjax.conv_lstm(2, kernel_size, (7, 7))
+    params = cell.init(KEY, 1)
+    xs = jax.random.normal(KEY, (1, 3, 7, 7, 1))
+    grad = jax.jit(jax.grad(lambda x: (seqjax.unroll(cell, params, x)[1][0, 2, 3, 3] ** 2).sum()))(xs)
+    reached = np.abs(np.asarray(grad))[0, :, :, :, 0] > 0
+    high, wide = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
+    for t, passes in ((2, 1), (1, 2), (0, 3)):
+        want = np.zeros((7, 7), bool)
+        low = [passes * ((k - 1) // 2) for k in (high, wide)]
+        up = [passes * (k // 2) for k in (high, wide)]
+        want[max(0, 3 - low[0]) : 4 + up[0], max(0, 3 - low[1]) : 4 + up[1]] = True
+        np.testing.assert_array_equal(reached[t], want)
+
+
+def test_inside_it_moves_with_its_input():
+    """A shifted input gives a shifted output, away from the border and without peepholes, which know their place."""
+    cell = seqjax.conv_lstm(2, 3, 12)
+    params = cell.init(KEY, 1)
+    xs = np.zeros((1, 3, 12, 1), np.float32)
+    xs[:, :, 4:7] = np.random.default_rng(0).normal(size=(1, 3, 3, 1))
+    _, ys = seqjax.unroll(cell, params, xs)
+    _, moved = seqjax.unroll(cell, params, np.roll(xs, 1, axis=2))
+    # A border reaches one place further inwards with every step after the first.
+    assert_same(moved[:, :, 3:-2], ys[:, :, 2:-3])
+    assert np.abs(moved[:, :, 3:-2] - ys[:, :, 3:-2]).max() > 0.01
+
+
+def test_initial_values():
+    params = seqjax.conv_lstm(5, (3, 2), (4, 4), peepholes=True).init(KEY, 7)
+    limit = np.sqrt(6 / (6 * 7 + 6 * 5))
+    assert params.kernel.shape == (3, 2, 7, 20) and limit * 0.95 < np.abs(params.kernel).max() <= limit
+    for block in np.split(np.asarray(params.recurrent_kernel).reshape(30, 20), 4, axis=1):
+        np.testing.assert_allclose(block.T @ block, np.eye(5), atol=1e-5)
+    assert params.peepholes.shape == (4, 4, 15) and np.all(params.peepholes == 0)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    cell = seqjax.conv_lstm(2, 3, (4, 5))
+    params = cell.init(KEY, 1)
+    with pytest.raises(ValueError, match=r"xs must be \(B, T, 4, 5, D\) .*its shape is \(1, 3, 5, 4, 1\)"):
+        seqjax.unroll(cell, params, jnp.zeros((1, 3, 5, 4, 1)))
+    with pytest.raises(ValueError, match=r"xs must have 5 axes.*its shape is \(1, 3, 4, 1\)"):
+        seqjax.unroll(cell, params, jnp.zeros((1, 3, 4, 1)))
+    with pytest.raises(ValueError, match=r"kernel_size must have 2 entries, one a spatial axis, and it is \(3,\)"):
+        seqjax.conv_lstm(2, (3,), (4, 5))
+    with pytest.raises(ValueError, match="kernel_size must be at least 1, and it is 0"):
+        seqjax.conv_lstm(2, 0, (4, 5))
+    with pytest.raises(ValueError, match=r"spatial_shape must have one to three axes, and it is \(1, 2, 3, 4\)"):
+        seqjax.conv_lstm(2, 3, (1, 2, 3, 4))
+    with pytest.raises(TypeError, match="spatial_shape must be an integer, and it is 2.5"):
+        seqjax.conv_lstm(2, 3, 2.5)

@@ -1,0 +1,228 @@
+"""Every engine against the plain scan, over the table of cells: values, final carries and all gradients."""
+
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cells.table import CELLS, ROWS, WRAPPERS, B, D, H, T, assert_same, names, setup
+
+import seqjax
+from seqjax import engines
+from seqjax.engines import dense
+
+TIGHT = {"rtol": 1e-9, "atol": 1e-10}
+LENGTHS = np.array([T, 0, 1], np.int32)
+
+
+def row_of(name):
+    return next(row for row in ROWS if row.name == name)
+
+
+def engine_of(cell):
+    """The engine, besides the scan, that the cell is tested on."""
+    if cell.linear is not None:
+        return "associative"
+    return "fused" if cell.project is not None else None
+
+
+def run_with(engine, cell, params, carry, xs, **options):
+    """(last carry, ys, gradients of everything): the loss weighs every output and carry by numbers of its own."""
+
+    def loss(params, carry, xs):
+        last, ys = seqjax.unroll(cell, params, xs, carry, engine=engine, **options)
+        leaves = [ys, *jax.tree.leaves(last)]
+        weights = [jnp.asarray(np.random.default_rng(i).normal(size=a.shape), a.dtype) for i, a in enumerate(leaves)]
+        total = sum(
+            (w * a).astype(jnp.float32 if a.dtype == jnp.bfloat16 else a.dtype).sum() for w, a in zip(weights, leaves)
+        )
+        return total, (last, ys)
+
+    return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(params, carry, xs)
+
+
+def cases(seed):
+    rng = np.random.default_rng(seed)
+    return {
+        "lengths-resets-reverse": {"lengths": LENGTHS, "resets": rng.random((B, T)) < 0.3, "reverse": True},
+        "holes-resets-remat": {
+            "lengths": rng.random((B, T)) < 0.6,
+            "resets": rng.random((B, T)) < 0.3,
+            "remat_every": 4,
+        },
+    }
+
+
+@pytest.mark.parametrize("case", cases(0))
+@pytest.mark.parametrize("row", CELLS, ids=names(CELLS))
+def test_the_engine_of_a_cell_equals_the_scan(row, case, x64):
+    cell, params, xs, carry = setup(row, 21, np.float64, param_dtype=jnp.float64)
+    engine = engine_of(cell)
+    if engine is None:
+        with pytest.raises(ValueError, match="does not split into the three parts"):
+            seqjax.unroll(cell, params, xs, engine="fused")
+        return
+    options = cases(5)[case]
+    got, want = (run_with(name, cell, params, carry, xs, **options) for name in (engine, "scan"))
+    assert_same(got, want, **TIGHT)
+    assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(got[0]))
+
+
+@pytest.mark.parametrize("row", [r for r in CELLS if r.make().dense], ids=lambda row: row.name)
+def test_columns_equal_rows(row, x64, monkeypatch):
+    monkeypatch.setattr(dense, "prefers_columns", lambda cell, batch: True)
+    cell, params, xs, carry = setup(row, 22, np.float64, param_dtype=jnp.float64)
+    for options in (cases(6)["lengths-resets-reverse"], cases(6)["holes-resets-remat"]):
+        got, want = (run_with(name, cell, params, carry, xs, **options) for name in ("fused", "scan"))
+        assert_same(got, want, **TIGHT)
+
+
+@pytest.mark.parametrize("row", WRAPPERS, ids=names(WRAPPERS))
+def test_training_noise_is_the_same_on_every_engine(row, x64):
+    cell, params, xs, carry = setup(row, 23, np.float64, param_dtype=jnp.float64)
+    options = {"lengths": LENGTHS, "resets": cases(7)["lengths-resets-reverse"]["resets"], "rng": jax.random.key(8)}
+    got, want = (run_with(name, cell, params, carry, xs, **options) for name in ("auto", "scan"))
+    assert_same(got, want, **TIGHT)
+
+
+@hypothesis.settings(max_examples=20, deadline=None)
+@hypothesis.given(
+    lengths=hnp.arrays(np.int32, B, elements=st.integers(0, T)),
+    resets=hnp.arrays(bool, (B, T)),
+    reverse=st.booleans(),
+    name=st.sampled_from(["lstm", "gru", "lstm-all"]),
+)
+def test_random_lengths_and_resets(lengths, resets, reverse, name):
+    cell, params, xs, carry = setup(row_of(name), 24)
+    got, want = (
+        seqjax.unroll(cell, params, xs, carry, lengths=lengths, resets=resets, reverse=reverse, engine=engine)
+        for engine in ("fused", "scan")
+    )
+    assert_same(got, want)
+
+
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "lstm-all", "mingru"])
+def test_bfloat16_is_near_the_scan(name):
+    cell, params, xs, carry = setup(row_of(name), 25, dtype=jnp.bfloat16)
+    carry = jax.tree.map(lambda a, like: a.astype(like.dtype), carry, cell.initial_carry(params, B))
+    got, want = (run_with(engine, cell, params, carry, xs) for engine in (engine_of(cell), "scan"))
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert a.dtype == b.dtype
+        scale = np.abs(np.asarray(b, np.float32)).max()
+        # A bfloat16 has 8 bits; sums over B T rows are made in another order.
+        np.testing.assert_allclose(np.asarray(a, np.float32), np.asarray(b, np.float32), atol=0.04 * scale)
+
+
+@pytest.mark.parametrize("name", ["lstm-all", "lstm"])
+def test_nan_in_padding_has_no_influence(name):
+    cell, params, xs, carry = setup(row_of(name), 26)
+    padding = np.arange(T)[None, :, None] >= LENGTHS[:, None, None]
+    clean = run_with("fused", cell, params, carry, xs, lengths=LENGTHS)
+    dirty = run_with("fused", cell, params, carry, np.where(padding, np.nan, xs).astype(np.float32), lengths=LENGTHS)
+    assert_same(clean, dirty, 0, 0)
+    assert all(np.isfinite(a).all() for a in jax.tree.leaves(clean))
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm-all", "mingru"])
+def test_second_derivatives(name, x64):
+    cell, params, xs, carry = setup(row_of(name), 27, np.float64, batch=2, steps=3, param_dtype=jnp.float64)
+
+    def slope(engine):
+        def loss(params):
+            return (seqjax.unroll(cell, params, xs, carry, engine=engine)[1] ** 2).sum()
+
+        def squared(params):
+            return sum((g**2).sum() for g in jax.tree.leaves(jax.grad(loss)(params)))
+
+        return jax.jit(jax.grad(squared))(params)
+
+    assert_same(slope(engine_of(cell)), slope("scan"), 1e-8, 1e-8)
+
+
+def test_forward_mode_is_the_scans():
+    cell, params, xs, _ = setup(row_of("lstm"), 28)
+
+    def run(engine):
+        return jax.jvp(lambda x: seqjax.unroll(cell, params, x, engine=engine)[1], (xs,), (np.ones_like(xs),))
+
+    assert np.isfinite(run("scan")[1]).all()
+    with pytest.raises(TypeError, match="forward-mode"):
+        run("fused")
+
+
+@pytest.mark.parametrize("engine", ["fused", "scan"])
+def test_gradients_under_vmap(engine):
+    cell, params, xs, carry = setup(row_of("gru"), 29)
+
+    def gradient(x):
+        return jax.grad(lambda p: (seqjax.unroll(cell, p, x, carry, engine=engine)[1] ** 2).sum())(params)
+
+    both = jax.vmap(gradient)(np.stack([xs, -xs]))
+    assert_same(jax.tree.map(lambda a: a[1], both), gradient(-xs), 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "reason"),
+    [
+        ("lstm", "associative", "lstm is no linear recurrence.*engines that can: scan, fused"),
+        ("gru-before", "fused", "gru does not split into the three parts.*engines that can: scan"),
+        ("gru", "cudnn", "cuDNN has the plain LSTM alone"),
+        ("lstm", "cudnn", "GPU|gpu"),
+        ("lstm", "pallas", "it is 4; engines that can: scan, fused"),
+    ],
+)
+def test_an_engine_that_cannot_run_a_case_says_why(name, engine, reason):
+    cell, params, xs, _ = setup(row_of(name), 30)
+    with pytest.raises(ValueError, match=reason):
+        seqjax.unroll(cell, params, xs, engine=engine)
+
+
+def test_explain_names_each_cell_inside(capsys):
+    cell = seqjax.stack(
+        seqjax.bidirectional(seqjax.lstm(4), seqjax.gru(4, reset_after=False)),
+        seqjax.dropout(seqjax.mingru(4), 0.5),
+        seqjax.lstm(H, layer_norm=True),
+    )
+    params = cell.init(jax.random.key(0), D)
+    choices = seqjax.explain(cell, params, np.ones((2, 5, D), np.float32), lengths=[5, 2])
+    assert [(c.cell, c.engine) for c in choices] == [
+        ("lstm", "fused"),
+        ("gru", "scan"),
+        ("mingru", "associative"),
+        ("lstm", "fused"),
+    ]
+    printed = capsys.readouterr().out.strip().split("\n")
+    assert printed == [f"{c.cell}: {c.engine}, {c.reason}" for c in choices]
+    with pytest.raises(ValueError, match="lengths must lie in 0 ... T = 5"):
+        seqjax.explain(cell, params, np.ones((2, 5, D), np.float32), lengths=[6, 2])
+
+
+@pytest.mark.parametrize("engine", ["scan", "fused"])
+def test_a_stack_traces_a_cell_once_a_layer(engine):
+    traces = []
+
+    def traced(cell):
+        def combine(*args):
+            traces.append(1)
+            return cell.combine(*args)
+
+        def step(*args):
+            traces.append(1)
+            return cell.step(*args)
+
+        return cell._replace(combine=combine, step=step)
+
+    cell = seqjax.stack(*(traced(seqjax.gru(H)) for _ in range(3)))
+    params = cell.init(jax.random.key(0), D)
+    run = jax.jit(lambda x: seqjax.unroll(cell, params, x, engine=engine)[1])
+    run(np.ones((B, T, D), np.float32))
+    assert len(traces) == 3
+    run(np.zeros((B, T, D), np.float32))
+    assert len(traces) == 3
+
+
+def test_the_table_of_engines():
+    assert list(engines.ENGINES) == ["scan", "fused", "associative", "cudnn", "pallas"]
+    assert all(callable(engine.run) and callable(engine.refusal) for engine in engines.ENGINES.values())

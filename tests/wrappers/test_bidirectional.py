@@ -1,0 +1,173 @@
+"""bidirectional: every packed sequence run apart, merges, windows, noise, and what it is nested in."""
+
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy_reference as ref
+import pytest
+from cells.table import as_numpy, assert_same
+from cells.wrapper_rows import learned
+
+import seqjax
+from seqjax.wrappers import bidirectional, residual, stack, zoneout
+
+B, T, D, H = 3, 7, 2, 3
+LENGTHS = np.array([T, 0, 1])
+XS = np.random.default_rng(0).normal(size=(B, T, D)).astype(np.float32)
+CELLS = (seqjax.gru(H), seqjax.lstm(H))
+PAIR = bidirectional(*CELLS)
+PARAMS = PAIR.init(jax.random.key(0), D)
+
+
+def _random_carry(cell, params, seed=1):
+    rng = np.random.default_rng(seed)
+    start = cell.initial_carry(params, B)
+    return jax.tree.map(lambda a: jnp.asarray(0.5 * rng.normal(size=a.shape), a.dtype), start)
+
+
+PACKED = bidirectional(learned(seqjax.rnn(H)), learned(seqjax.rnn(2)))
+PACKED_PARAMS = PACKED.init(jax.random.key(3), D)
+PACKED_CARRY = _random_carry(PACKED, PACKED_PARAMS)
+
+
+def _segments(steps, resets):
+    """The real steps of a row, parted before each reset; and whether the first of them starts anew."""
+    parted = []
+    for t in steps:
+        if not parted or resets[t]:
+            parted.append([])
+        parted[-1].append(t)
+    return parted
+
+
+def _apart(params, start, fresh, x, segments, size):
+    """Runs each segment by itself: the first from `start`, the others from `fresh`. Outputs by step, and the carry."""
+    ys, carry = np.zeros((T, size)), start
+    for number, steps in enumerate(segments):
+        carry = start if number == 0 else fresh
+        carry, out = ref.forward(ref.RNN_TANH, params, carry, x[None, steps])
+        ys[steps] = out[0]
+    return ys, carry
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(
+    mask=hnp.arrays(bool, (B, T)), resets=hnp.arrays(bool, (B, T)), reverse=st.booleans(), seed=st.integers(0, 99)
+)
+def test_packed_sequences_with_holes_run_each_apart(mask, resets, reverse, seed):
+    xs = np.random.default_rng(seed).normal(size=XS.shape).astype(np.float32)
+    last, ys = seqjax.unroll(PACKED, PACKED_PARAMS, xs, PACKED_CARRY, lengths=mask, resets=resets, reverse=reverse)
+    for b in range(B):
+        steps = [t for t in range(T) if mask[b, t]]
+        ahead = _segments(steps[::-1] if reverse else steps, resets[b])
+        back = [segment[::-1] for segment in ahead[::-1]]
+        anew = bool(ahead) and bool(resets[b, ahead[0][0]])
+        for part, segments, size, out in (("forward", ahead, H, ys[b, :, :H]), ("backward", back, 2, ys[b, :, H:])):
+            params = getattr(PACKED_PARAMS, part)
+            fresh = {"h": np.asarray(params.carry.h, np.float64)[None]}
+            start = {"h": np.asarray(getattr(PACKED_CARRY, part).h, np.float64)[b : b + 1]}
+            start = fresh if anew and part == "forward" else start
+            want, carry = _apart(as_numpy(params.cell), start, fresh, xs[b].astype(np.float64), segments, size)
+            assert_same(np.asarray(out), want)
+            assert_same(np.asarray(getattr(last, part).h[b : b + 1]), carry["h"])
+
+
+@pytest.mark.parametrize("merge", ["concat", "sum", "mean", "multiply"])
+def test_merges_each_cell_in_its_direction_at_every_length(merge):
+    carry = _random_carry(PAIR, PARAMS)
+    last, ys = seqjax.unroll(bidirectional(*CELLS, merge), PARAMS, XS, carry, lengths=LENGTHS)
+    ahead, f = seqjax.unroll(CELLS[0], PARAMS.forward, XS, carry.forward, lengths=LENGTHS)
+    back, b = seqjax.unroll(CELLS[1], PARAMS.backward, XS, carry.backward, lengths=LENGTHS, reverse=True)
+    f, b = np.asarray(f), np.asarray(b)
+    want = {"concat": np.concatenate([f, b], -1), "sum": f + b, "mean": (f + b) / 2, "multiply": f * b}[merge]
+    assert_same((last, ys), (type(last)(ahead, back), want))
+    assert bidirectional(*CELLS, merge).hidden_size == ys.shape[-1]
+    assert np.all(np.asarray(ys)[np.arange(T)[None] >= LENGTHS[:, None]] == 0) and np.abs(ys[2, 0]).max() > 0
+    assert_same(jax.tree.map(lambda a: a[1], last), jax.tree.map(lambda a: a[1], carry), 0, 0)
+
+
+def test_padding_has_no_influence_and_every_real_step_has():
+    padding = np.arange(T)[None, :, None] >= LENGTHS[:, None, None]
+
+    @jax.jit
+    def run(params, xs):
+        def loss(params, xs):
+            last, ys = seqjax.unroll(PAIR, params, xs, lengths=LENGTHS)
+            return (ys[:, 2] ** 2).sum() + (ys[2] ** 2).sum(), (last, ys)
+
+        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, xs)
+
+    clean, dirty = run(PARAMS, XS), run(PARAMS, np.where(padding, np.nan, XS).astype(np.float32))
+    assert_same(clean, dirty, 0, 0)
+    reached = np.abs(clean[1][1]).max(-1) > 0
+    assert reached.tolist() == (np.arange(T)[None] < LENGTHS[:, None]).tolist()
+
+
+def test_layouts_jit_and_remat_give_the_same():
+    resets = np.random.default_rng(1).random((B, T)) < 0.3
+    want = seqjax.unroll(PAIR, PARAMS, XS, lengths=LENGTHS, resets=resets, reverse=True)
+    turned = XS.swapaxes(0, 1)
+    settings = {"lengths": LENGTHS, "reverse": True, "remat_every": 3}
+    last, ys = seqjax.unroll(PAIR, PARAMS, turned, resets=resets.T, time_major=True, **settings)
+    assert_same((last, ys.swapaxes(0, 1)), want)
+
+
+def test_windows_that_start_anew_backward():
+    cell = bidirectional(*CELLS, fresh_backward=True)
+    middle, first = seqjax.unroll(cell, PARAMS, XS[:, :4])
+    last, second = seqjax.unroll(cell, PARAMS, XS[:, 4:], middle)
+    assert_same(last.backward, cell.initial_carry(PARAMS, B).backward, 0, 0)
+    ahead, f = seqjax.unroll(CELLS[0], PARAMS.forward, XS)
+    assert_same((last.forward, jnp.concatenate([first, second], 1)[..., :H]), (ahead, f))
+    assert_same(second, jnp.concatenate([f[:, 4:], seqjax.unroll(PAIR, PARAMS, XS[:, 4:])[1][..., H:]], -1))
+    summary = seqjax.unroll(PAIR, PARAMS, XS[:, :4])[0].backward
+    assert np.abs(summary.h).max() > 0
+
+
+def test_nested_in_a_stack_residual_and_each_other():
+    wide = bidirectional(seqjax.gru(H), seqjax.rnn(H))
+    cell = stack(PAIR, residual(wide))
+    params = cell.init(jax.random.key(1), D)
+    settings = {"lengths": np.array([5, 2, 7]), "resets": np.arange(T)[None] % np.array([[3], [9], [2]]) == 1}
+    last, ys = seqjax.unroll(cell, params, XS, **settings)
+    first, hand = seqjax.unroll(PAIR, params[0], XS, **settings)
+    second, more = seqjax.unroll(wide, params[1], hand, **settings)
+    assert_same((last, ys), ((first, second), hand + more))
+    # Backward of backward is forward.
+    twice = bidirectional(seqjax.rnn(1), PAIR)
+    params = twice.init(jax.random.key(2), D)
+    last, ys = seqjax.unroll(twice, params, XS, **settings)
+    f = seqjax.unroll(CELLS[1], params.backward.backward, XS, **settings)[1]
+    assert_same(ys[..., 1 + H :], f)
+
+
+def test_each_direction_draws_its_own_noise():
+    echo = seqjax.dropout(seqjax.rnn(D, "relu"), 0.5)
+    eye = seqjax.RNNParams(jnp.eye(D), jnp.zeros((D, D)), jnp.zeros(D))
+    cell = bidirectional(echo, echo)
+    xs = np.abs(np.random.default_rng(0).normal(size=(20, 20, D)).astype(np.float32)) + 1
+    ys = np.asarray(seqjax.unroll(cell, type(PARAMS)(eye, eye), xs, rng=jax.random.key(0))[1])
+    kept = (ys > 0).astype(float)
+    assert abs(np.corrcoef(kept[..., :D].ravel(), kept[..., D:].ravel())[0, 1]) < 0.15
+    around = seqjax.unroll(seqjax.dropout(bidirectional(seqjax.rnn(D, "relu"), seqjax.rnn(D, "relu")), 0.5),
+                           type(PARAMS)(eye, eye), xs, rng=jax.random.key(0))[1]  # fmt: skip
+    assert_same(around[..., :D], around[..., D:])
+    assert 0.4 < (np.asarray(around) > 0).mean() < 0.6
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(seqjax.UserError, match=r"bidirectional\(gru, lstm\) has no step.* run it by seqjax.unroll"):
+        PAIR.step(PARAMS, PAIR.initial_carry(PARAMS, B), XS[:, 0])
+    with pytest.raises(ValueError, match="merge='sum' needs cells of one hidden_size, and they are 3 and 4"):
+        bidirectional(seqjax.lstm(3), seqjax.lstm(4), "sum")
+    with pytest.raises(ValueError, match=r"merge must be one of \['concat'.*and it is 'max'"):
+        bidirectional(*CELLS, "max")
+    with pytest.raises(TypeError, match="backward must be a Cell, and it is a str"):
+        bidirectional(CELLS[0], "gru")
+    with pytest.raises(ValueError, match="agree in their spatial axes"):
+        bidirectional(CELLS[0], CELLS[1]._replace(spatial=(2,)))
+    with pytest.raises(seqjax.UserError, match=r"wrap in the other order, bidirectional\(zoneout\(...\)\)"):
+        zoneout(PAIR, 0.1)
