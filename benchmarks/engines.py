@@ -3,7 +3,7 @@
     python -m benchmarks.engines [--cells=lstm,gru] [--what=forward,training] [--shapes 32,64,128,128 ...]
 
 Engines in one process and in turn: scan; fused, and where the cell's products are plain matrix products, fused with the
-loop's arrays in rows and in columns, whichever it would choose itself; associative for linear recurrences. `training`
+loop's arrays in rows, in columns, and with the input's product apart, whichever it would choose itself; associative for linear recurrences. `training`
 gives outputs and the gradients of weights and inputs for a random cotangent of the outputs; zoneout draws its masks.
 """
 
@@ -17,7 +17,8 @@ import jax
 
 import seqjax
 from benchmarks import common, timing
-from seqjax.engines import dense
+from seqjax.engines import fused
+from seqjax.engines.dense import Layout
 
 CELLS: dict[str, Callable[[int], seqjax.Cell]] = {
     "lstm": seqjax.lstm,
@@ -31,14 +32,15 @@ CELLS: dict[str, Callable[[int], seqjax.Cell]] = {
     "mingru": seqjax.mingru,
 }
 NOISY = ("lstm zoneout",)
+LAYOUTS = {"rows": Layout(columns=False), "columns": Layout(columns=True), "apart": None}
 
 
 def chosen(cell: seqjax.Cell, params: Any, xs: Any, **options: Any) -> str:
     """The engine that "auto" chooses for time-major inputs, with the layout where there are two."""
     with contextlib.redirect_stdout(io.StringIO()):
         (choice,) = seqjax.explain(cell, params, xs, time_major=True, **options)
-    layouts = [layout for layout in ("rows", "columns") if f"in {layout}" in choice.reason]
-    return " ".join([choice.engine, *layouts])
+    found = [layout for layout in ("rows", "columns") if f"in {layout}" in choice.reason]
+    return " ".join([choice.engine, *found])
 
 
 def make_case(name: str, shape: timing.Shape) -> tuple[str, dict[str, dict[str, Callable]]]:
@@ -48,7 +50,9 @@ def make_case(name: str, shape: timing.Shape) -> tuple[str, dict[str, dict[str, 
     cell = CELLS[name](shape.hidden)
     params = cell.init(jax.random.key(0), shape.features)
     auto = chosen(cell, params, xs, rng=rng)
-    forced = ["rows", "columns"] if auto.startswith("fused ") else [None]
+    forced = list(LAYOUTS) if cell.dense is not None else [None]
+    if auto == "fused" and cell.dense is not None:
+        auto = "fused apart"
     variants = {"scan": ("scan", None)}
     if cell.project is not None:
         variants |= {f"fused {layout}" if layout else "fused": ("fused", layout) for layout in forced}
@@ -72,7 +76,7 @@ def forcing(layout: str | None) -> contextlib.AbstractContextManager:
     """A context in which the fused engine takes this layout, or its own choice for None. It chooses while traced."""
     if layout is None:
         return contextlib.nullcontext()
-    return mock.patch.object(dense, "prefers_columns", lambda cell, batch: layout == "columns")
+    return mock.patch.object(fused, "layout_of", lambda cell, batch: LAYOUTS[layout])
 
 
 def show(case: dict) -> None:

@@ -68,8 +68,9 @@ def _quickest(cell, params, xs, settings):
         return Choice(cell.name, "associative", f"a linear recurrence; in chunks, least memory {where}")
     if fused.refusal(cell, params, xs, **settings) is not None:
         return Choice(cell.name, "scan", "its step does not split into the three parts that other engines need")
-    if cell.dense is None:
+    layout = fused.layout_of(cell, jax.tree.leaves(xs)[0].shape[1])
+    if layout is None:
         return Choice(cell.name, "fused", "it has the three parts: input product before the loop, weights' gradients after")
-    layout = "columns" if fused.dense.prefers_columns(cell, jax.tree.leaves(xs)[0].shape[1]) else "rows"
     products = "one product" if cell.additive else "two products"
-    return Choice(cell.name, "fused", f"plain matrix products: {products} a step, in {layout}, {where}")
+    lying = "columns" if layout.columns else "rows"
+    return Choice(cell.name, "fused", f"plain matrix products: {products} a step, in {lying}, {where}")

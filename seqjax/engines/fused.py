@@ -41,14 +41,26 @@ def run(
     remat_every: int | None,
 ) -> tuple[Carry, Array]:
     """Runs a cell over a sequence, time-major; the arguments are those of `scan.run`."""
-    layout = dense.Layout(dense.prefers_columns(cell, jax.tree.leaves(xs)[0].shape[1]))
+    layout = layout_of(cell, jax.tree.leaves(xs)[0].shape[1])
 
     def chunk(carry, inputs):
-        if cell.dense is not None:
-            return dense.unrolled(cell, layout, reverse, params, carry, initial, inputs)
-        return unrolled(cell, reverse, params, carry, initial, inputs)
+        if layout is None:
+            return unrolled(cell, reverse, params, carry, initial, inputs)
+        return dense.unrolled(cell, layout, reverse, params, carry, initial, inputs)
 
     return steps.in_chunks(chunk, carry, (xs, mask, resets), remat_every, reverse)
+
+
+def layout_of(cell: Cell, batch: int) -> dense.Layout | None:
+    """How the products of a step are done: in one, with arrays in this layout; or None, the input's before the loop.
+
+    By measurement (docs/design/speed.md): with very few sequences the product of the loop is as long as its kernel, so that
+    the input's share of it is better done for all steps at once.
+    """
+    few = jax.default_backend() == "cpu" and cell.additive and batch < 8
+    if cell.dense is None or few:
+        return None
+    return dense.Layout(dense.prefers_columns(cell, batch))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

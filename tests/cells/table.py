@@ -76,6 +76,7 @@ WRAPPERS = [
 ]
 
 CELLS += [Row(*row) for row in linear_rows.ROWS]
+VARIANTS += [Row(*row) for row in linear_rows.VARIANTS]
 WRAPPERS += [Row(*pair, None) for pair in wrapper_rows.wrappers(H)]
 ROWS = CELLS + WRAPPERS
 

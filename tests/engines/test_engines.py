@@ -11,7 +11,8 @@ from cells.table import CELLS, ROWS, WRAPPERS, B, D, H, T, assert_same, names, s
 
 import seqjax
 from seqjax import engines
-from seqjax.engines import dense
+from seqjax.engines import fused
+from seqjax.engines.dense import Layout
 
 TIGHT = {"rtol": 1e-9, "atol": 1e-10}
 LENGTHS = np.array([T, 0, 1], np.int32)
@@ -70,13 +71,33 @@ def test_the_engine_of_a_cell_equals_the_scan(row, case, x64):
     assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(got[0]))
 
 
+@pytest.mark.parametrize("layout", [Layout(columns=False), Layout(columns=True), None], ids=["rows", "columns", "apart"])
 @pytest.mark.parametrize("row", [r for r in CELLS if r.make().dense], ids=lambda row: row.name)
-def test_columns_equal_rows(row, x64, monkeypatch):
-    monkeypatch.setattr(dense, "prefers_columns", lambda cell, batch: True)
+def test_every_way_to_do_the_products_equals_the_scan(row, layout, x64, monkeypatch):
+    monkeypatch.setattr(fused, "layout_of", lambda cell, batch: layout)
     cell, params, xs, carry = setup(row, 22, np.float64, param_dtype=jnp.float64)
-    for options in (cases(6)["lengths-resets-reverse"], cases(6)["holes-resets-remat"]):
+    options = cases(6)["holes-resets-remat" if layout else "lengths-resets-reverse"]
+    got, want = (run_with(name, cell, params, carry, xs, **options) for name in ("fused", "scan"))
+    assert_same(got, want, **TIGHT)
+
+
+def test_noise_along_with_the_inputs_in_every_layout(x64, monkeypatch):
+    for layout in (Layout(columns=False), Layout(columns=True)):
+        monkeypatch.setattr(fused, "layout_of", lambda cell, batch, layout=layout: layout)
+        cell = seqjax.zoneout(seqjax.lstm(H, peepholes=True, param_dtype=jnp.float64), 0.4)
+        params = jax.tree.map(lambda a: a + 0.3, cell.init(jax.random.key(0), D))
+        xs = np.random.default_rng(9).normal(size=(B, T, D))
+        options = {"rng": jax.random.key(3), "lengths": LENGTHS}
+        carry = cell.initial_carry(params, B)
         got, want = (run_with(name, cell, params, carry, xs, **options) for name in ("fused", "scan"))
         assert_same(got, want, **TIGHT)
+
+
+@pytest.mark.parametrize("cell", [seqjax.lstm(300), seqjax.gru(300), seqjax.rnn(300)], ids=lambda cell: cell.name)
+def test_the_layout_goes_by_cell_and_batch(cell):
+    found = [fused.layout_of(cell, batch) for batch in (1, 32)]
+    expected = {"lstm": [None, Layout(True)], "gru": [Layout(False)] * 2, "rnn": [None, Layout(False)]}
+    assert found == expected[cell.name]
 
 
 @pytest.mark.parametrize("row", WRAPPERS, ids=names(WRAPPERS))
@@ -85,6 +106,33 @@ def test_training_noise_is_the_same_on_every_engine(row, x64):
     options = {"lengths": LENGTHS, "resets": cases(7)["lengths-resets-reverse"]["resets"], "rng": jax.random.key(8)}
     got, want = (run_with(name, cell, params, carry, xs, **options) for name in ("auto", "scan"))
     assert_same(got, want, **TIGHT)
+
+
+@pytest.mark.parametrize("layout", [Layout(columns=False), Layout(columns=True), None], ids=["rows", "columns", "apart"])
+def test_a_cell_of_ones_own_that_uses_a_parameter_twice(layout, x64, monkeypatch):
+    """The bias in the product and in combine, an initial carry that is a parameter, and a carry besides h."""
+    monkeypatch.setattr(fused, "layout_of", lambda cell, batch: layout)
+    inner = seqjax.rnn(H, param_dtype=jnp.float64)
+    along = seqjax.cells.gates.along
+
+    def combine(params, carry, projected, recurrent):
+        s = projected[0] if isinstance(projected, tuple) else projected + recurrent
+        h = jnp.tanh(s) * jnp.cos(along(params.bias, s)) + 0.1 * carry.c
+        return seqjax.LSTMCarry(c=h * carry.c + s, h=h), h
+
+    def initial_carry(params, batch):
+        start = jnp.broadcast_to(params.bias[None], (batch, H))
+        return seqjax.LSTMCarry(c=start, h=2 * start)
+
+    def step(params, carry, x):
+        return combine(params, carry, inner.project(params, x), inner.recur(params, carry))
+
+    cell = inner._replace(combine=combine, initial_carry=initial_carry, step=step)
+    params = jax.tree.map(lambda a: a + 0.2, cell.init(jax.random.key(1), D))
+    xs = np.random.default_rng(31).normal(size=(B, T, D))
+    for options in cases(6).values():
+        got, want = (run_with(name, cell, params, None, xs, **options) for name in ("fused", "scan"))
+        assert_same(got, want, **TIGHT)
 
 
 @hypothesis.settings(max_examples=20, deadline=None)
