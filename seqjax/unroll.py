@@ -40,7 +40,8 @@ def unroll(
       xs: inputs (B, T, D), or (T, B, D) with time_major. Floating point.
       carry: the carry to start from, each array (B, ...). `cell.initial_carry(params, B)` by default.
       lengths: integers (B,), each 0 to T, how many steps of each sequence are real; or a boolean mask in the layout of
-        xs, (B, T), or (T, B) with time_major, true where a step is real, with holes if you like.
+        xs, (B, T), or (T, B) with time_major, true where a step is real, with holes if you like. Inside jit, where their
+        values are not known, lengths outside 0 ... T count as the nearest of these.
       resets: bool in the layout of xs, (B, T), or (T, B) with time_major.
       rng: a key for training noise. None is evaluation, without noise.
       reverse: runs from each sequence's last real step to its first. Outputs stay in the order of the inputs.
@@ -69,6 +70,7 @@ def unroll(
       ((2, 5, 16), True)
     """
     static, arrays = _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engine, remat_every)
+    _check_rng(rng)
     return _unroll(*static, *arrays, rng)
 
 
@@ -112,6 +114,7 @@ def _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engi
     """The arguments of `_unroll`, static and arrays, or an error that names the one that does not fit."""
     engines.check_name(engine)
     xs = jnp.asarray(xs)
+    _check_params(cell, params)
     _check_inputs(cell, params, xs, time_major)
     batch, steps = xs.shape[:2][::-1] if time_major else xs.shape[:2]
     layout = (steps, batch) if time_major else (batch, steps)
@@ -191,6 +194,39 @@ def _flip_resets(resets, mask, reverse):
     edge = jnp.full_like(coming[:1], last)
     after = jnp.concatenate([edge, coming[:-1]] if reverse else [coming[1:], edge])
     return (after != number) & (after != last)
+
+
+def _check_params(cell, params):
+    try:
+        features = cell.input_size(params)
+    except (AttributeError, IndexError, KeyError, TypeError):
+        raise TypeError(f"params are not those of {cell.name}: they are a {type(params).__name__}") from None
+    expected = _expected_params(cell, features)
+    if jax.tree.structure(params) != jax.tree.structure(expected):
+        raise TypeError(
+            f"params of {cell.name} must be built as {jax.tree.structure(expected)}, and they are "
+            f"{jax.tree.structure(params)}"
+        )
+    for (path, want), got in zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(params), strict=True):
+        if jnp.shape(got) != want.shape:
+            where = f"params{jax.tree_util.keystr(path)}"
+            raise ValueError(f"{where} of {cell.name} must have shape {want.shape}, and its shape is {jnp.shape(got)}")
+
+
+@functools.lru_cache(maxsize=512)
+def _expected_params(cell, features):
+    """What `cell.init` gives, as shapes; kept, so that an eager call does not trace it again."""
+    return jax.eval_shape(lambda: cell.init(jax.random.key(0), features))
+
+
+def _check_rng(rng):
+    """A key of jax.random, new style or old."""
+    if rng is None:
+        return
+    dtype, shape = getattr(rng, "dtype", np.dtype(object)), getattr(rng, "shape", ())
+    typed = jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
+    if not typed and not (dtype == np.uint32 and len(shape) == 1):
+        raise TypeError(f"rng must be one key of jax.random, such as jax.random.key(0), and it is {rng!r}")
 
 
 def _check_inputs(cell, params, xs, time_major):

@@ -15,6 +15,8 @@ import seqjax
 LSTM = next(row for row in CELLS if row.name == "lstm")
 CELL, PARAMS, XS, CARRY = setup(LSTM)
 SMALL = CELL.initial_carry(PARAMS, 2)
+OTHER = seqjax.gru(4).init(jax.random.key(0), 4)
+WIDER = seqjax.lstm(8).init(jax.random.key(0), 4)
 NARROW = CARRY._replace(h=CARRY.h.astype(jnp.bfloat16))
 
 
@@ -90,6 +92,10 @@ def test_remat_keeps_fewer_values():
         (ValueError, r"resets must have shape \(3, 6\), as xs, and its shape is \(3,\)", {"resets": np.ones(3, bool)}),
         (TypeError, "resets must be bool, and its dtype is int32", {"resets": np.ones((3, 6), np.int32)}),
         (ValueError, r"engine must be one of \['auto', 'scan', 'fused', .*\], and it is 'warp'", {"engine": "warp"}),
+        (TypeError, "params are not those of lstm: they are a ndarray", {"params": XS}),
+        (TypeError, "params of lstm must be built as .*LSTMParams.*and they are .*GRUParams", {"params": OTHER}),
+        (ValueError, r"params.kernel of lstm must have shape \(4, 16\), and its shape is \(4, 32\)", {"params": WIDER}),
+        (TypeError, "rng must be one key of jax.random, .* and it is 0", {"rng": 0}),
         (ValueError, "remat_every must be at least 1 step, and it is 0", {"remat_every": 0}),
     ],
 )

@@ -120,7 +120,8 @@ def mingru(
 
     bias_init = bias_init or initializers.zeros
     init = _init_gates(MinGRUParams, size, len(MINGRU_GATES), kernel_init, bias_init, param_dtype)
-    return _gated("mingru", size, init, MinGRUCarry, gates, len(MINGRU_GATES), dtype)
+    cell = _gated("mingru", size, init, MinGRUCarry, gates, len(MINGRU_GATES), dtype)
+    return cell._replace(settings=(("activation", activation), ("dtype", dtype)))
 
 
 def minlstm(
@@ -179,7 +180,8 @@ def minlstm(
 
     bias_init = parts.lstm_bias_init(bias_init, forget_bias, MINLSTM_GATES)
     init = _init_gates(MinLSTMParams, size, len(MINLSTM_GATES), kernel_init, bias_init, param_dtype)
-    return _gated("minlstm", size, init, MinLSTMCarry, gates, len(MINLSTM_GATES), dtype)
+    cell = _gated("minlstm", size, init, MinLSTMCarry, gates, len(MINLSTM_GATES), dtype)
+    return cell._replace(settings=(("activation", activation), ("dtype", dtype)))
 
 
 def _activation(name):
@@ -329,6 +331,7 @@ def lru(
         input_size=lambda params: params.b_re.shape[0],
         step=_step_of(linear),
         linear=linear,
+        settings=(("state_size", states), ("skip", skip), ("dtype", dtype)),
     )
 
 

@@ -142,7 +142,7 @@ def lstm(
         init=init,
         initial_carry=initial_carry,
         input_size=lambda params: params.kernel.shape[0],
-        step=parts.step_of(project, recur, combine) if layer_norm else parts.joint_step(combine, dtype),
+        step=parts.step_of(project, recur, combine),
         project=project,
         recur=recur,
         combine=combine,

@@ -112,18 +112,3 @@ def step_of(project, recur, combine):
         return combine(params, carry, project(params, x), recur(params, carry))
 
     return step
-
-
-def joint_step(combine, dtype: DType | None):
-    """The step of a cell whose `combine` only adds the two products: one product [x, h] [W; U] in the place of two.
-
-    Inside a scan the joint kernel is laid out once, before the loop. docs/design/speed.md says what it saves.
-    """
-
-    def step(params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
-        compute = compute_dtype(dtype, params.kernel)
-        kernel = jnp.concatenate([params.kernel, params.recurrent_kernel])
-        inputs = jnp.concatenate([x.astype(compute), carry.h.astype(compute)], axis=-1)
-        return combine(params, carry, affine(inputs, kernel, params.bias, compute), 0)
-
-    return step

@@ -108,7 +108,7 @@ def rnn(
         init=init,
         initial_carry=initial_carry,
         input_size=lambda params: params.kernel.shape[0],
-        step=parts.joint_step(combine, dtype),
+        step=parts.step_of(project, recur, combine),
         project=project,
         recur=recur,
         combine=combine,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from seqjax.engines import associative, cudnn, fused, pallas, scan
+from seqjax.engines import associative, cudnn, fused, pallas, scan, steps
 from seqjax.errors import UserError
 from seqjax.typing import Array, Carry, Cell, Params
 
@@ -33,6 +33,8 @@ def run(
     choice: Choice, cell: Cell, params: Params, carry: Carry, initial: Carry, xs: Any, **settings: Any
 ) -> tuple[Carry, Array]:
     """Runs a cell on the engine chosen; the arguments are those of `scan.run`."""
+    if choice.engine != "cudnn":  # which has float32 alone, and knows the LSTM by its params
+        cell, params = steps.with_wide_params(cell, params)
     return ENGINES[choice.engine].run(cell, params, carry, initial, xs, **settings)
 
 
@@ -66,11 +68,14 @@ def _quickest(cell, params, xs, settings):
     where = f"on {jax.default_backend()}"
     if associative.refusal(cell, params, xs, **settings) is None:
         return Choice(cell.name, "associative", f"a linear recurrence; in chunks, least memory {where}")
-    if fused.refusal(cell, params, xs, **settings) is not None:
-        return Choice(cell.name, "scan", "its step does not split into the three parts that other engines need")
+    reason = fused.refusal(cell, params, xs, **settings)
+    if reason is not None:
+        return Choice(cell.name, "scan", reason)
     layout = fused.layout_of(cell, jax.tree.leaves(xs)[0].shape[1])
     if layout is None:
-        return Choice(cell.name, "fused", "it has the three parts: input product before the loop, weights' gradients after")
+        return Choice(
+            cell.name, "fused", "it has the three parts: input product before the loop, weights' gradients after"
+        )
     products = "one product" if cell.additive else "two products"
     lying = "columns" if layout.columns else "rows"
     return Choice(cell.name, "fused", f"plain matrix products: {products} a step, in {lying}, {where}")

@@ -173,14 +173,15 @@ def _unrolled_bwd(cell, layout, reverse, saved, cotangents):
         d_x = jax.lax.slice_in_dim(d_operands[0], 0, x.shape[-1], axis=layout.features)
         return (d_start, d_vectors, d_initial), layout.turn((d_x, d_sums))
 
-    state = (layout.turn(d_last), steps.zeros_like(steps.chosen(params, params_read)), steps.zeros_like(any_carry))
+    state = (layout.turn(d_last), steps.zeros_like(steps.chosen(params, params_read)), steps.wide_zeros(any_carry))
     inputs = (d_ys, sums, starts, others, mask, resets)
     (d_carry, d_vectors, d_initial), (d_x, d_sums) = jax.lax.scan(body, state, inputs, reverse=not reverse)
     (d_params,) = kernels_back(tuple(jnp.einsum("tbk,tbg->kg", v, d) for v, d in zip(operands, d_sums, strict=True)))
     totals = [a + b for a, b in zip(steps.chosen(d_params, params_read), d_vectors, strict=True)]
     d_xs = tree.unflatten([d_x.astype(x.dtype), *(None for _ in others)])
     d_params = steps.put_back(d_params, params_read, totals)
-    return d_params, layout.turn(d_carry), layout.turn(d_initial), (d_xs, None, None)
+    d_initial = steps.cast_like(layout.turn(d_initial), carry)
+    return d_params, layout.turn(d_carry), d_initial, (d_xs, None, None)
 
 
 unrolled.defvjp(_unrolled_fwd, _unrolled_bwd)

@@ -22,9 +22,12 @@ from seqjax.typing import Array, Carry, Cell, Params
 
 def refusal(cell: Cell, params: Params, xs: Any, **settings: Any) -> str | None:
     """Why this engine cannot run a case, or None where it can."""
-    del params, xs, settings
+    del xs, settings
     if cell.project is None:
         return f"the step of {cell.name} does not split into the three parts project, recur and combine"
+    carry = jax.eval_shape(lambda p: cell.initial_carry(p, 1), params)
+    if not all(jnp.issubdtype(a.dtype, jnp.inexact) for a in jax.tree.leaves(carry)):
+        return f"the carry of {cell.name} holds numbers that have no derivative"
     return None
 
 
@@ -128,11 +131,12 @@ def _unrolled_bwd(cell, reverse, saved, cotangents):
         d_vectors = jax.tree.map(jnp.add, d_vectors, d_vectors_now)
         return (d_start, d_vectors, d_initial), (d_projected, d_recurrent if cell.recur is not None else None)
 
-    state = (d_last, steps.zeros_like(steps.chosen(params, params_read)), steps.zeros_like(carry))
+    state = (d_last, steps.zeros_like(steps.chosen(params, params_read)), steps.wide_zeros(carry))
     inputs = (d_ys, starts, projected, recurrents, mask, resets)
     (d_carry, d_vectors, d_initial), (d_arrays, d_recurrents) = jax.lax.scan(body, state, inputs, reverse=not reverse)
     d_params, d_xs = _weights_back(cell, params, xs, starts, projected, has_derivative, d_arrays, d_recurrents)
     totals = [a + b for a, b in zip(steps.chosen(d_params, params_read), d_vectors, strict=True)]
+    d_initial = steps.cast_like(d_initial, carry)
     return steps.put_back(d_params, params_read, totals), d_carry, d_initial, (d_xs, None, None)
 
 

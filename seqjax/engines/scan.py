@@ -1,7 +1,6 @@
 """The plain engine: `lax.scan` over the step, differentiable in every mode and any number of times.
 
-The others are tested against it. The whole step stands in the loop; the LSTM and the vanilla cell make one product of
-their two there (`cells/parts.py`).
+The others are tested against it. The whole step stands in the loop, the input product too.
 """
 
 from typing import Any

@@ -6,14 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from seqjax.typing import Array, Carry
+from seqjax.typing import Array, Carry, Cell, Params
 
 
 def select(flag: Array, on_true: Any, on_false: Any, axis: int = 0) -> Any:
     """on_true where the sequence's flag (B,) is set, over pytrees of arrays that have B at the given axis."""
 
     def pick(a, b):
-        return jnp.where(flag.reshape(flag.shape + (1,) * (a.ndim - 1) if axis == 0 else (1,) * axis + flag.shape), a, b)
+        return jnp.where(
+            flag.reshape(flag.shape + (1,) * (a.ndim - 1) if axis == 0 else (1,) * axis + flag.shape), a, b
+        )
 
     return jax.tree.map(pick, on_true, on_false)
 
@@ -21,6 +23,50 @@ def select(flag: Array, on_true: Any, on_false: Any, axis: int = 0) -> Any:
 def zeros_like(tree: Any) -> Any:
     """Zeros in the place of every array."""
     return jax.tree.map(jnp.zeros_like, tree)
+
+
+def wide_zeros(tree: Any) -> Any:
+    """Zeros to add gradients up in: in the place of every array, never narrower than float32."""
+    return jax.tree.map(lambda a: jnp.zeros(a.shape, _wide(a.dtype)), tree)
+
+
+def cast_like(tree: Any, like: Any) -> Any:
+    """The arrays of a pytree in the dtypes of another."""
+    return jax.tree.map(lambda a, b: a.astype(b.dtype), tree, like)
+
+
+def with_wide_params(cell: Cell, params: Params) -> tuple[Cell, Params]:
+    """Params never narrower than float32, and the cell that takes them back to their own dtypes first.
+
+    The numbers are the same. The gradient, which a backward pass adds up over thousands of steps, is added up in float32;
+    a sum in bfloat16 stops growing after a few hundred.
+    """
+    leaves, tree = jax.tree.flatten(params)
+    dtypes = [leaf.dtype for leaf in leaves]
+    wide = [leaf.astype(_wide(dtype)) for leaf, dtype in zip(leaves, dtypes, strict=True)]
+    if all(a.dtype == dtype for a, dtype in zip(wide, dtypes, strict=True)):
+        return cell, params
+
+    def narrow(function):
+        def narrowed(params, *rest):
+            own = [leaf.astype(dtype) for leaf, dtype in zip(jax.tree.leaves(params), dtypes, strict=True)]
+            return function(tree.unflatten(own), *rest)
+
+        return None if function is None else narrowed
+
+    parts = ("initial_carry", "input_size", "step", "project", "recur", "combine")
+    cell = cell._replace(**{part: narrow(getattr(cell, part)) for part in parts})
+    if cell.dense is not None:
+        cell = cell._replace(dense=cell.dense._replace(products=narrow(cell.dense.products)))
+    if cell.linear is not None:
+        linear = cell.linear
+        linear = linear._replace(coefficients=narrow(linear.coefficients), output=narrow(linear.output))
+        cell = cell._replace(linear=linear)
+    return cell, tree.unflatten(wide)
+
+
+def _wide(dtype):
+    return jnp.promote_types(dtype, jnp.float32) if jnp.issubdtype(dtype, jnp.floating) else dtype
 
 
 def arrays_read(function: Callable, *args: Any) -> list[bool]:

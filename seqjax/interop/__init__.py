@@ -31,8 +31,8 @@ them can, and `to_...` refuses it by name and says who can. `parts.HOLDERS` is t
   compute dtype besides params'    no       bfloat16 yes      yes      no       no
   ===============================  =======  =======  =======  =======  =======  =======
 
-Gate orders, biases and variants differ from library to library; each file here opens with its mapping. The libraries are
-imported when a function is called, and none of them is needed for the others.
+Gate orders, biases and variants differ from library to library; each file here opens with its mapping. The libraries but
+Flax are imported when a function is called, and none of them is needed for the others.
 """
 
 from seqjax.interop.equinox import from_equinox, to_equinox

@@ -130,17 +130,17 @@ def _read(layer):
 def _read_sequential(model):
     import keras
 
-    pairs, drop = [], None
+    pairs, drops = [], []
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dropout):
-            drop = _read_dropout(layer)
+            drops.append(_read_dropout(layer))
             continue
         found = _read(layer)
-        if drop is not None:
+        for drop in reversed(drops):
             cell, params = found[0]
             found[0] = dropout(cell, *drop), params
-        pairs, drop = pairs + found, None
-    if drop is not None:
+        pairs, drops = pairs + found, []
+    if drops:
         raise UserError(f"{model.name} ends with dropout, and a cell drops its inputs; take that layer off")
     return pairs
 

@@ -144,7 +144,9 @@ def from_names(cell: Cell, named: dict[str, Any]) -> Params:
       >>> from_names(cell, to_names(cell.init(jax.random.key(0), 3))).kernel.shape
       (3, 12)
     """
-    paths, tree = _structure(cell)
+    # Any valid input size gives the structure; where the cell's own size is none, one of its kernels' is.
+    sizes = [leaf.shape[0] for leaf in jax.tree.leaves(named) if jnp.ndim(leaf) > 1]
+    paths, tree = _structure(cell, tuple(dict.fromkeys([cell.hidden_size, *sizes])))
     leaves = []
     for path in paths:
         leaf = named
@@ -157,11 +159,17 @@ def from_names(cell: Cell, named: dict[str, Any]) -> Params:
 
 
 @functools.lru_cache(maxsize=512)
-def _structure(cell):
-    """The names of a cell's parameters and how they are built, which no input size changes."""
-    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), cell.hidden_size))
-    with_paths, tree = jax.tree_util.tree_flatten_with_path(params)
-    return [_names(path) for path, _ in with_paths], tree
+def _structure(cell, sizes):
+    """The names of a cell's parameters and how they are built, which no input size changes; the first that is valid."""
+    for size in sizes:
+        try:
+            params = jax.eval_shape(lambda size=size: cell.init(jax.random.key(0), size))
+        except ValueError:
+            if size == sizes[-1]:
+                raise
+            continue
+        with_paths, tree = jax.tree_util.tree_flatten_with_path(params)
+        return [_names(path) for path, _ in with_paths], tree
 
 
 def _names(path):

@@ -1,5 +1,6 @@
 """Properties that every cell and wrapper has, over the table."""
 
+import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -185,3 +186,12 @@ def test_no_steps_give_the_carry(row):
         last, ys = seqjax.unroll(cell, params, xs[:, :0], carry, remat_every=every)
         assert_same(last, carry, 0, 0)
         assert ys.shape == (B, 0, *cell.spatial, H)
+
+
+@every
+def test_params_and_carry_survive_serialization(row):
+    cell, params, _, carry = setup(row)
+    other = cell.init(jax.random.key(7), D), cell.initial_carry(params, B)
+    back = flax.serialization.from_bytes(other, flax.serialization.to_bytes((params, carry)))
+    assert_same(back, (params, carry), 0, 0)
+    assert jax.tree.map(lambda a: a.dtype, back) == jax.tree.map(lambda a: a.dtype, (params, carry))

@@ -1,5 +1,8 @@
 """Every engine against the plain scan, over the table of cells: values, final carries and all gradients."""
 
+import functools
+from unittest import mock
+
 import hypothesis
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
@@ -16,6 +19,7 @@ from seqjax.engines.dense import Layout
 
 TIGHT = {"rtol": 1e-9, "atol": 1e-10}
 LENGTHS = np.array([T, 0, 1], np.int32)
+LAYOUT_OF = fused.layout_of
 
 
 def row_of(name):
@@ -71,14 +75,16 @@ def test_the_engine_of_a_cell_equals_the_scan(row, case, x64):
     assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(got[0]))
 
 
-@pytest.mark.parametrize("layout", [Layout(columns=False), Layout(columns=True), None], ids=["rows", "columns", "apart"])
+@pytest.mark.parametrize(
+    "layout", [Layout(columns=False), Layout(columns=True), None], ids=["rows", "columns", "apart"]
+)
 @pytest.mark.parametrize("row", [r for r in CELLS if r.make().dense], ids=lambda row: row.name)
 def test_every_way_to_do_the_products_equals_the_scan(row, layout, x64, monkeypatch):
     monkeypatch.setattr(fused, "layout_of", lambda cell, batch: layout)
     cell, params, xs, carry = setup(row, 22, np.float64, param_dtype=jnp.float64)
-    options = cases(6)["holes-resets-remat" if layout else "lengths-resets-reverse"]
-    got, want = (run_with(name, cell, params, carry, xs, **options) for name in ("fused", "scan"))
-    assert_same(got, want, **TIGHT)
+    for options in cases(6).values():
+        got, want = (run_with(name, cell, params, carry, xs, **options) for name in ("fused", "scan"))
+        assert_same(got, want, **TIGHT)
 
 
 def test_noise_along_with_the_inputs_in_every_layout(x64, monkeypatch):
@@ -95,7 +101,7 @@ def test_noise_along_with_the_inputs_in_every_layout(x64, monkeypatch):
 
 @pytest.mark.parametrize("cell", [seqjax.lstm(300), seqjax.gru(300), seqjax.rnn(300)], ids=lambda cell: cell.name)
 def test_the_layout_goes_by_cell_and_batch(cell):
-    found = [fused.layout_of(cell, batch) for batch in (1, 32)]
+    found = [LAYOUT_OF(cell, batch) for batch in (1, 32)]
     expected = {"lstm": [None, Layout(True)], "gru": [Layout(False)] * 2, "rnn": [None, Layout(False)]}
     assert found == expected[cell.name]
 
@@ -108,7 +114,9 @@ def test_training_noise_is_the_same_on_every_engine(row, x64):
     assert_same(got, want, **TIGHT)
 
 
-@pytest.mark.parametrize("layout", [Layout(columns=False), Layout(columns=True), None], ids=["rows", "columns", "apart"])
+@pytest.mark.parametrize(
+    "layout", [Layout(columns=False), Layout(columns=True), None], ids=["rows", "columns", "apart"]
+)
 def test_a_cell_of_ones_own_that_uses_a_parameter_twice(layout, x64, monkeypatch):
     """The bias in the product and in combine, an initial carry that is a parameter, and a carry besides h."""
     monkeypatch.setattr(fused, "layout_of", lambda cell, batch: layout)
@@ -135,20 +143,30 @@ def test_a_cell_of_ones_own_that_uses_a_parameter_twice(layout, x64, monkeypatch
         assert_same(got, want, **TIGHT)
 
 
-@hypothesis.settings(max_examples=20, deadline=None)
+@functools.cache
+def both_engines(name, reverse):
+    """A function of lengths and resets: values and gradients on the cell's engine and on the scan, compiled once."""
+    cell, params, xs, carry = setup(row_of(name), 24)
+    rows = Layout(columns=False)
+
+    def run(lengths, resets):
+        options = {"lengths": lengths, "resets": resets, "reverse": reverse}
+        with mock.patch.object(fused, "layout_of", lambda cell, batch: None if cell.dense is None else rows):
+            return [run_with(engine, cell, params, carry, xs, **options) for engine in (engine_of(cell), "scan")]
+
+    return jax.jit(run)
+
+
+@hypothesis.settings(max_examples=40, deadline=None)
 @hypothesis.given(
     lengths=hnp.arrays(np.int32, B, elements=st.integers(0, T)),
     resets=hnp.arrays(bool, (B, T)),
     reverse=st.booleans(),
-    name=st.sampled_from(["lstm", "gru", "lstm-all"]),
+    name=st.sampled_from(["lstm", "gru", "lstm-all", "mingru"]),
 )
 def test_random_lengths_and_resets(lengths, resets, reverse, name):
-    cell, params, xs, carry = setup(row_of(name), 24)
-    got, want = (
-        seqjax.unroll(cell, params, xs, carry, lengths=lengths, resets=resets, reverse=reverse, engine=engine)
-        for engine in ("fused", "scan")
-    )
-    assert_same(got, want)
+    got, want = both_engines(name, reverse)(lengths, resets)
+    assert_same(got, want, 1e-4, 1e-5)
 
 
 @pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "lstm-all", "mingru"])
@@ -161,6 +179,28 @@ def test_bfloat16_is_near_the_scan(name):
         scale = np.abs(np.asarray(b, np.float32)).max()
         # A bfloat16 has 8 bits; sums over B T rows are made in another order.
         np.testing.assert_allclose(np.asarray(a, np.float32), np.asarray(b, np.float32), atol=0.04 * scale)
+
+
+@pytest.mark.parametrize("engine", ["scan", "fused"])
+@pytest.mark.parametrize("layout", [Layout(columns=False), None], ids=["rows", "apart"])
+def test_gradients_of_bfloat16_params_add_up_wide(engine, layout, monkeypatch):
+    """Over 2,000 steps; a sum in bfloat16 stops growing at 256 times its terms."""
+    monkeypatch.setattr(fused, "layout_of", lambda cell, batch: layout)
+    xs = np.random.default_rng(32).normal(size=(1, 2000, D)).astype(jnp.bfloat16)
+
+    def gradient(dtype, **options):
+        cell = seqjax.gru(H, dtype=jnp.bfloat16, param_dtype=dtype)
+        start = seqjax.gru(H).init(jax.random.key(2), D)
+        params = jax.tree.map(lambda a: a.astype(jnp.bfloat16).astype(dtype), start)
+        loss = jax.jit(lambda p: seqjax.unroll(cell, p, xs, engine=engine, **options)[1].astype(jnp.float32).sum())
+        return jax.grad(loss)(params)
+
+    for options in ({}, {"remat_every": 2}):
+        got, want = gradient(jnp.bfloat16, **options), gradient(jnp.float32, **options)
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+            assert a.dtype == jnp.bfloat16
+            scale = np.abs(b).max()
+            np.testing.assert_allclose(np.asarray(a, np.float32), b, atol=0.02 * scale)
 
 
 @pytest.mark.parametrize("name", ["lstm-all", "lstm"])
@@ -225,6 +265,32 @@ def test_an_engine_that_cannot_run_a_case_says_why(name, engine, reason):
     cell, params, xs, _ = setup(row_of(name), 30)
     with pytest.raises(ValueError, match=reason):
         seqjax.unroll(cell, params, xs, engine=engine)
+
+
+def test_a_carry_with_integers_is_for_the_scan():
+    inner = seqjax.gru(H)
+
+    def initial_carry(params, batch):
+        return (inner.initial_carry(params, batch), jnp.zeros(batch, jnp.int32))
+
+    def step(params, carry, x):
+        after, y = inner.step(params, carry[0], x)
+        return (after, carry[1] + 1), y
+
+    def recur(params, carry):
+        return inner.recur(params, carry[0])
+
+    def combine(params, carry, projected, recurrent):
+        after, y = inner.combine(params, carry[0], projected, recurrent)
+        return (after, carry[1] + 1), y
+
+    cell = inner._replace(initial_carry=initial_carry, step=step, recur=recur, combine=combine, dense=None)
+    params = cell.init(jax.random.key(0), D)
+    xs = np.ones((B, T, D), np.float32)
+    assert seqjax.explain(cell, params, xs)[0].engine == "scan"
+    assert seqjax.unroll(cell, params, xs)[0][1].tolist() == [T] * B
+    with pytest.raises(ValueError, match="holds numbers that have no derivative"):
+        seqjax.unroll(cell, params, xs, engine="fused")
 
 
 def test_explain_names_each_cell_inside(capsys):

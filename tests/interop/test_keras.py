@@ -233,3 +233,10 @@ def test_what_keras_cannot_hold_is_refused_by_name(name):
     cell = make()
     with pytest.raises(UserError, match=message):
         interop.to_keras(cell, random_params(cell, "float32"))
+
+
+def test_two_dropouts_in_a_row_are_two():
+    model = keras.Sequential([layers.Dropout(0.1), layers.Dropout(0.5), layers.LSTM(H, return_sequences=True)])
+    model.build((None, 5, D))
+    cell, _ = interop.from_keras(model)
+    assert cell.name == "dropout(dropout(lstm, 0.5), 0.1)"

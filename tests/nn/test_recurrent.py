@@ -150,3 +150,10 @@ def test_what_does_not_fit_is_refused():
         Recurrent(H).apply({}, B, method="initial_carry")
     with pytest.raises(seqjax.UserError, match="has no step"):
         DEEP.apply(VARIABLES, DEEP.apply(VARIABLES, B, method="initial_carry"), XS[:, 0], method="step")
+
+
+def test_cells_that_take_one_input_size_only():
+    layer = Recurrent(8, cell=lambda size: seqjax.residual(seqjax.lstm(size)), bidirectional=True)
+    xs = np.random.default_rng(1).normal(size=(2, 3, 8)).astype(np.float32)
+    variables = layer.init(jax.random.key(0), xs)
+    assert layer.apply(variables, xs)[1].shape == (2, 3, 16)
