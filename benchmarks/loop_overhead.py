@@ -19,7 +19,7 @@ import jax
 from benchmarks import common
 from experiments import language_model as lm
 from experiments.configs.language_model import get_config
-from seqjax.training import loop, process, reporting, tbptt
+from seqjax.training import loop, process, reporting, train_step
 from seqjax.training.checkpoints import Checkpoints
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     setup = lm.set_up(config, tokenizer.vocab_size, data.windows_per_epoch)
     task = lm.make_task(config, setup, text, tokenizer)
     batches = [task.place_batch(batch) for batch in data.one_pass()]
-    bare_state = tbptt.place(jax.tree.map(jax.numpy.copy, setup.state), setup.mesh)
+    bare_state = train_step.place(jax.tree.map(jax.numpy.copy, setup.state), setup.mesh)
     plan = loop.Plan(10**9, config.train.log_every, 10**9, steps, config.train.max_skipped)
     times = {"bare": [], "loop": []}
     with tempfile.TemporaryDirectory() as folder:

@@ -32,7 +32,7 @@ def measure(keep: bool) -> dict:
     from experiments.language_model import make_loss
     from seqjax.data import TokenStream, Windows
     from seqjax.models import LanguageModel, make_stack
-    from seqjax.training import optimizers, tbptt
+    from seqjax.training import optimizers, train_step
 
     results = {}
     for name, c in CASES.items():
@@ -40,16 +40,16 @@ def measure(keep: bool) -> dict:
         data = Windows(TokenStream(tokens, np.arange(len(tokens)) == 0), c["batch"], c["window"], bos_id=2, pad_id=0)
         model = LanguageModel(c["vocab"], make_stack("lstm", c["hidden"], c["layers"]), c["embed"])
         params = model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
-        mesh = tbptt.make_mesh(c["batch"])
+        mesh = train_step.make_mesh(c["batch"])
         schedule = optimizers.make_schedule("constant", 1e-3, steps=1)
         optimizer = optimizers.make_optimizer("adam", schedule, clip_norm=1.0)
-        state = tbptt.init_state(params, optimizer, model.initial_carry(params, c["batch"]), jax.random.key(1), mesh)
-        step = tbptt.make_train_step(make_loss(model, None), optimizer, schedule, mesh, clip_norm=1.0)
+        state = train_step.init_state(params, optimizer, model.initial_carry(params, c["batch"]), jax.random.key(1), mesh)
+        step = train_step.make_train_step(make_loss(model, None), optimizer, schedule, mesh, clip_norm=1.0)
         seconds = []
         for _ in range(c["steps"] + 2):
             faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             begin = time.perf_counter()
-            state, metrics = step(state, jax.device_put(next(data), tbptt.batch_sharding(mesh)))
+            state, metrics = step(state, jax.device_put(next(data), train_step.batch_sharding(mesh)))
             jax.block_until_ready(metrics)
             seconds.append(time.perf_counter() - begin)
             faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults

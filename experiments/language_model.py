@@ -40,8 +40,9 @@ from seqjax.decoding.text import TextSampler, check_known, score_texts
 from seqjax.errors import UserError
 from seqjax.models import LanguageModel, make_stack
 from seqjax.text import BOS, EOS, PAD, UNK, CharTokenizer, NGramModel, WordTokenizer, tokenizer_from_dict
-from seqjax.training import command, loop, losses, optimizers, process, reporting, settings, tbptt, workdir
+from seqjax.training import command, loop, losses, process, reporting, settings, train_step, workdir
 from seqjax.training.checkpoints import Checkpoints
+from seqjax.training.recipe import Recipe, devices_line, make_plan, make_recipe, usable_devices
 
 __doc__ += "\nConfig fields, as char_small sets them:\n\n" + settings.describe(FIELDS, PRESETS["char_small"]) + "\n"
 
@@ -128,7 +129,7 @@ def make_model(config: ConfigDict, vocab_size: int) -> LanguageModel:
     return LanguageModel(vocab_size, cell, m.embed_size, m.dropout, m.tie_embeddings, dtype)
 
 
-def make_loss(model: LanguageModel, remat_every: int | None) -> tbptt.LossFn:
+def make_loss(model: LanguageModel, remat_every: int | None) -> train_step.LossFn:
     """Cross-entropy of a window given the carry of the one before."""
 
     def loss_fn(params, carry, batch, rng):
@@ -145,49 +146,34 @@ class Setup(NamedTuple):
     """Model, optimiser and first state."""
 
     model: LanguageModel
-    loss_fn: tbptt.LossFn
-    optimizer: Any
-    schedule: Any
+    loss_fn: train_step.LossFn
+    recipe: Recipe
     mesh: Any
-    state: tbptt.TrainState
-    steps: int
+    state: train_step.TrainState
 
 
 def set_up(config: ConfigDict, vocab_size: int, windows_per_epoch: int | None) -> Setup:
     """Builds everything that training changes, from the seed; without an epoch's length, for reading a model only."""
-    steps = 0 if windows_per_epoch is None else run_length(config, windows_per_epoch)
-    s, o = config.schedule, config.optimizer
-    if steps:
-        schedule = optimizers.make_schedule(
-            s.name, o.learning_rate, steps=steps, warmup_steps=s.warmup_steps, final_fraction=s.final_fraction,
-            steps_per_epoch=windows_per_epoch, hold_epochs=s.hold_epochs, decay=s.decay,
-        )  # fmt: skip
-    else:
-        schedule = optimizers.make_schedule("constant", o.learning_rate, steps=1)
-    optimizer = optimizers.make_optimizer(
-        o.name, schedule, clip_norm=o.clip_norm, b1=o.b1, b2=o.b2, momentum=o.momentum, weight_decay=o.weight_decay
-    )
-    mesh = tbptt.make_mesh(config.data.batch_size, usable_devices(config))
+    recipe = make_recipe(config, windows_per_epoch)
+    devices = usable_devices(config.data.batch_size, config.data.eval_batch_size)
+    mesh = train_step.make_mesh(config.data.batch_size, devices)
     model = make_model(config, vocab_size)
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     params = jax.jit(model.init)(init_key, np.zeros((1, 1), np.int32))["params"]
     carry = jax.jit(model.initial_carry, static_argnums=1)(params, config.data.batch_size)
-    state = tbptt.init_state(params, optimizer, carry, run_key, mesh)
-    return Setup(model, make_loss(model, config.model.remat_every or None), optimizer, schedule, mesh, state, steps)
+    averaged = averaged_parts(config)
+    state = train_step.init_state(params, recipe.optimizer, carry, run_key, mesh, averaged=averaged)
+    return Setup(model, make_loss(model, config.model.remat_every or None), recipe, mesh, state)
 
 
-def run_length(config: ConfigDict, windows_per_epoch: int) -> int:
-    """The run's steps."""
-    if bool(config.train.steps) == bool(config.train.epochs):
-        raise UserError("give the run's length as config.train.steps or as config.train.epochs, and set the other to 0")
-    return config.train.steps or max(1, round(config.train.epochs * windows_per_epoch))
+def averaged_parts(config: ConfigDict) -> train_step.Averaged | None:
+    """What a moving average is kept of: the parameters, where the config asks for one."""
+    return (lambda params, carry: params) if config.optimizer.ema else None
 
 
-def usable_devices(config: ConfigDict) -> list[jax.Device]:
-    """As many devices as cut both the training and the evaluation batch evenly; training says how many there are."""
-    devices, batches = jax.devices(), (config.data.batch_size, config.data.eval_batch_size)
-    count = max(n for n in range(1, len(devices) + 1) if not any(batch % n for batch in batches))
-    return devices[:count]
+def shown_params(config: ConfigDict, state: train_step.TrainState) -> Any:
+    """The parameters to evaluate and to sample from: the averaged ones, where the config asks for an average."""
+    return state.average if config.optimizer.ema else state.params
 
 
 def make_windows(stream: TokenStream, config: ConfigDict) -> Windows:
@@ -198,29 +184,32 @@ def make_windows(stream: TokenStream, config: ConfigDict) -> Windows:
 
 
 def figures(config: ConfigDict):
-    """What is reported beside the loss in nats."""
+    """What is reported: the loss in nats, and the same in the unit that is usual."""
     if config.tokenizer.kind == "char":
-        return lambda nats: {"bits_per_character": losses.bits(nats)}
-    return lambda nats: {"perplexity": losses.perplexity(nats)}
+        return lambda means: means | {"bits_per_character": losses.bits(means["loss"])}
+    return lambda means: means | {"perplexity": losses.perplexity(means["loss"])}
 
 
 def evaluator(config: ConfigDict, setup: Setup, stream: TokenStream):
-    """params -> nats over the whole stream, the carry passed on."""
+    """params -> {"loss": nats} over the whole stream, the carry passed on."""
     batch = config.data.eval_batch_size
     windows = Windows(stream, batch, config.data.eval_window, bos_id=BOS, pad_id=PAD)
-    run = tbptt.make_evaluate(setup.loss_fn, tbptt.make_mesh(batch, list(setup.mesh.devices.flat)))
+    run = train_step.make_evaluate(setup.loss_fn, train_step.make_mesh(batch, list(setup.mesh.devices.flat)))
     return lambda params: run(params, setup.model.initial_carry(params, batch), windows.one_pass())
 
 
 def make_task(config: ConfigDict, setup: Setup, text: Text, tokenizer) -> loop.Task:
     """What the training loop needs to know."""
-    clip_norm, where = config.optimizer.clip_norm, tbptt.batch_sharding(setup.mesh)
-    step = tbptt.make_train_step(setup.loss_fn, setup.optimizer, setup.schedule, setup.mesh, clip_norm=clip_norm)
+    where, recipe = train_step.batch_sharding(setup.mesh), setup.recipe
+    step = train_step.make_train_step(
+        setup.loss_fn, recipe.optimizer, recipe.schedule, setup.mesh, clip_norm=recipe.clip_norm,
+        averaged=averaged_parts(config), ema_decay=config.optimizer.ema,
+    )  # fmt: skip
     validate = evaluator(config, setup, text.streams["validation"])
     return loop.Task(
         step=step,
         place_batch=lambda batch: jax.device_put(batch, where),
-        evaluate=lambda state: validate(state.params),
+        evaluate=lambda state: validate(shown_params(config, state)),
         figures=figures(config),
         sample=shown_sample(config, setup.model, tokenizer, text.ends),
     )
@@ -263,18 +252,13 @@ def train(folder: pathlib.Path, config: ConfigDict) -> int:
             print(f"baseline to beat: {config.ngram_order}-gram Kneser-Ney, validation {shown(config, nats)}")
         outcome = run_training(folder, config, text, tokenizer, data, setup, task)
         curves = reporting.plot_curves(folder, reporting.read_records(folder), baselines=baselines)
-    best, minutes = outcome.progress.best, outcome.progress.seconds / 60
+    best = outcome.progress.best
     found = "not evaluated yet" if best is None else f"best validation {shown(config, best)}"
-    print(f"step {int(outcome.state.step)} of {setup.steps}, {minutes:.1f} minutes, {found}\ncurves: {curves}")
-    if outcome.signal is None:
-        return 0
-    print("stopped; the same command goes on from here")
-    return 128 + outcome.signal
+    return loop.conclude(outcome, setup.recipe.steps, found, curves)
 
 
 def run_training(folder, config, text, tokenizer, data, setup, task) -> loop.Outcome:
     """Goes on from the newest checkpoint, or from the beginning, to the end or a signal."""
-    checkpoints = Checkpoints(folder, keep=config.train.keep)
     saved = {"config": settings.to_json(config), "tokenizer": tokenizer.to_dict(), "ends": text.ends, "text": text.fingerprint}
 
     def check(meta):
@@ -282,20 +266,10 @@ def run_training(folder, config, text, tokenizer, data, setup, task) -> loop.Out
         if meta["tokenizer"] != saved["tokenizer"]:
             raise UserError(f"the run in {folder} has another tokenizer, of another version of seqjax; use another --workdir")
 
-    restored = loop.restore(checkpoints, setup.state, data, check)
-    state, progress, first = restored or (setup.state, loop.Progress(), 0)
-    if restored:
-        print(f"going on from the checkpoint of step {first}" + (", which is the last" if first >= setup.steps else ""))
-    t, s = config.train, config.schedule
-    patience = s.patience if s.name == "plateau" else 0
-    plan = loop.Plan(setup.steps, t.log_every, t.eval_every, t.checkpoint_every, t.max_skipped, patience, s.decay)
-    print(f"ready after {time.perf_counter() - _BEGIN:.1f} s; Ctrl-C stops with a checkpoint, the same command goes on")
-    parts = {"progress": progress, "checkpoints": checkpoints, "meta": saved}
-    with reporting.Reporter(folder, first_step=first, total_steps=setup.steps) as reporter:
-        try:
-            return loop.fit(task, plan, state, data, reporter=reporter, **parts)
-        finally:
-            checkpoints.close()
+    plan = make_plan(config, setup.recipe.steps)
+    return loop.run(
+        folder, task, plan, setup.state, data, meta=saved, check_meta=check, keep=config.train.keep, begin=_BEGIN
+    )
 
 
 def check_text(folder: pathlib.Path, text: Text, saved: dict[str, Any]) -> None:
@@ -306,8 +280,8 @@ def check_text(folder: pathlib.Path, text: Text, saved: dict[str, Any]) -> None:
 
 def shown(config: ConfigDict, nats: float) -> str:
     """A loss for people."""
-    derived = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures(config)(nats).items())
-    return f"loss {nats:.4f}  {derived}"
+    _, *derived = figures(config)({"loss": nats}).items()
+    return f"loss {nats:.4f}  " + "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in derived)
 
 
 def describe(config, text, tokenizer, setup, data) -> None:
@@ -318,10 +292,8 @@ def describe(config, text, tokenizer, setup, data) -> None:
         print(f"  {part:<10} {len(stream.tokens):>12,} tokens, {types:,} types, coverage {known:.2%}")
     parameters = sum(leaf.size for leaf in jax.tree.leaves(setup.state.params))
     print(f"model: {setup.model.cell.name}, vocabulary {tokenizer.vocab_size:,}, {parameters:,} parameters")
-    epochs = setup.steps / data.windows_per_epoch
-    there, used = jax.device_count(), setup.mesh.size
-    why = "" if there == used else f" of {there}, as many as cut batch_size and eval_batch_size evenly"
-    print(f"run: {setup.steps:,} steps, {epochs:.1f} passes over the text, on {used} {jax.default_backend()} device(s){why}")
+    epochs = setup.recipe.steps / data.windows_per_epoch
+    print(f"run: {setup.recipe.steps:,} steps, {epochs:.1f} passes over the text, on {devices_line(setup.mesh)}")
 
 
 class Trained(NamedTuple):
@@ -348,7 +320,7 @@ def load_model(folder: pathlib.Path, config: ConfigDict) -> Trained:
     checkpoints.close()
     if restored is None:
         raise UserError(f"the run in {folder} has no checkpoint yet; train it first")
-    return Trained(**made, params=restored.state.params, step=restored.step)
+    return Trained(**made, params=shown_params(config, restored.state), step=restored.step)
 
 
 def evaluate(folder: pathlib.Path, config: ConfigDict, model: Trained) -> None:
@@ -359,7 +331,8 @@ def evaluate(folder: pathlib.Path, config: ConfigDict, model: Trained) -> None:
         raise UserError(f"{text.name} has no {SPLIT.value} part; it has {', '.join(text.streams)}")
     stream = text.streams[SPLIT.value]
     print(f"{SPLIT.value} part of {text.name}, {len(stream.tokens):,} tokens")
-    print(f"{'model':<20} {shown(config, evaluator(config, model.setup, stream)(model.params))}")
+    nats = evaluator(config, model.setup, stream)(model.params)["loss"]
+    print(f"{'model':<20} {shown(config, nats)}")
     if config.ngram_order:
         vocab_size = model.tokenizer.vocab_size
         ngram = NGramModel.fit(*text.streams["train"], order=config.ngram_order, vocab_size=vocab_size)
@@ -389,9 +362,9 @@ def shown_sample(config: ConfigDict, model, tokenizer, ends: bool):
     _say(check_known(tokenizer, s.prompt, "config.sample.prompt"))
     sampler = TextSampler(model, tokenizer, ends=ends, reset=config.data.reset)
 
-    def sample(state: tbptt.TrainState) -> str:
+    def sample(state: train_step.TrainState) -> str:
         key = jax.random.fold_in(jax.random.key(config.seed), int(state.step))
-        return sampler(state.params, key, s.prompt, length=s.length, temperature=s.temperature)[0]
+        return sampler(shown_params(config, state), key, s.prompt, length=s.length, temperature=s.temperature)[0]
 
     return sample
 

@@ -42,8 +42,8 @@ NOT_SHOWN = {
     "seqjax.training.process": "changes the whole process",
     "seqjax.training.reporting": "works on the folders of a run",
     "seqjax.training.workdir": "works on the folders of a run",
-    "seqjax.training.tbptt.state_shardings": "what place and make_train_step are made of",
-    "seqjax.training.tbptt.place": "called by init_state",
+    "seqjax.training.train_step.state_shardings": "what place and make_train_step are made of",
+    "seqjax.training.train_step.place": "called by init_state",
 }
 
 

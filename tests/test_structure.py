@@ -119,7 +119,7 @@ def test_imports_run_upward(name):
         ("seqjax.cells.lstm", "from seqjax import unroll"),
         ("seqjax.cells.lstm", "import seqjax.engines.scan"),
         ("seqjax.cells.lstm", "import seqjax"),
-        ("seqjax.unroll", "def f():\n    from seqjax.training.tbptt import truncate"),
+        ("seqjax.unroll", "def f():\n    from seqjax.training.train_step import truncate"),
         ("seqjax.typing", "try:\n    from seqjax.cells import lstm\nexcept ImportError:\n    pass"),
         ("seqjax.text.ngram", "from seqjax.data import Windows"),
         ("seqjax.training.loop", "from seqjax import decoding"),

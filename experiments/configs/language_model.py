@@ -5,8 +5,8 @@ Choose a preset with `--config=experiments/configs/language_model.py:NAME`, chan
 
 from seqjax.data.sources import SOURCES
 from seqjax.models import CELLS
-from seqjax.training.optimizers import OPTIMIZERS, SCHEDULES
-from seqjax.training.settings import Field, above, at_least, build, one_of, within
+from seqjax.training import recipe
+from seqjax.training.settings import Field, at_least, build, one_of, within
 
 FIELDS = {
     "seed": Field(0, "Seed of the parameters, the dropout and the samples.", within(0, 2**32)),
@@ -88,75 +88,8 @@ FIELDS = {
     "model.remat_every": Field(
         0, "Keep every so many carries and compute the rest anew, to save memory; 0 keeps all.", at_least(0)
     ),
-    # Optimiser.
-    "optimizer.name": Field("adam", "Optimiser.", one_of(*OPTIMIZERS)),
-    "optimizer.learning_rate": Field(4e-3, "Highest learning rate.", above(0)),
-    "optimizer.b1": Field(
-        0.9,
-        "Adam's average of the gradient.",
-        within(0.0, 1.0),
-        when=(
-            "optimizer.name",
-            (
-                "adam",
-                "adamw",
-            ),
-        ),
-    ),
-    "optimizer.b2": Field(
-        0.999,
-        "Adam's average of its square.",
-        within(0.0, 1.0),
-        when=(
-            "optimizer.name",
-            (
-                "adam",
-                "adamw",
-            ),
-        ),
-    ),
-    "optimizer.momentum": Field(0.0, "Momentum of sgd.", within(0.0, 1.0), when=("optimizer.name", ("sgd",))),
-    "optimizer.weight_decay": Field(
-        0.0, "Decoupled weight decay of adamw, on matrices.", at_least(0), when=("optimizer.name", ("adamw",))
-    ),
-    "optimizer.clip_norm": Field(1.0, "Largest global norm of the gradient.", above(0)),
-    # Schedule.
-    "schedule.name": Field(
-        "cosine", "Learning rate over time; plateau lowers it (times decay) when validation stalls.", one_of(*SCHEDULES)
-    ),
-    "schedule.warmup_steps": Field(0, "Steps of linear warm-up.", at_least(0)),
-    "schedule.final_fraction": Field(
-        0.01, "What cosine leaves of the learning rate.", within(0.0, 1.0), when=("schedule.name", ("cosine",))
-    ),
-    "schedule.hold_epochs": Field(
-        4, "hold_then_decay: epochs at the full rate.", at_least(1), when=("schedule.name", ("hold_then_decay",))
-    ),
-    "schedule.decay": Field(
-        0.5,
-        "hold_then_decay: factor for each epoch after; plateau: factor at a stall.",
-        within(0.001, 1.0),
-        when=(
-            "schedule.name",
-            (
-                "hold_then_decay",
-                "plateau",
-            ),
-        ),
-    ),
-    "schedule.patience": Field(
-        3,
-        "plateau: evaluations without a new best before the rate is lowered.",
-        at_least(1),
-        when=("schedule.name", ("plateau",)),
-    ),
-    # Training.
-    "train.steps": Field(0, "Length of the run in steps; 0 where train.epochs gives it.", at_least(0)),
-    "train.epochs": Field(0.0, "Length of the run in passes over the text; 0 where train.steps gives it.", at_least(0)),
-    "train.log_every": Field(100, "Steps between lines in the log.", at_least(1), free=True),
-    "train.eval_every": Field(500, "Steps between evaluations on the whole validation split.", at_least(1)),
-    "train.checkpoint_every": Field(250, "Steps between checkpoints.", at_least(1), free=True),
-    "train.keep": Field(3, "How many of the newest checkpoints stay, besides the best.", at_least(1), free=True),
-    "train.max_skipped": Field(20, "Stop after this many non-finite steps in a row.", at_least(1), free=True),
+    # Optimiser, schedule, length of the run.
+    **recipe.FIELDS,
     # Samples shown during training.
     "sample.prompt": Field("", "What the samples shown at evaluations begin with.", free=True),
     "sample.length": Field(200, "Tokens of a sample shown at an evaluation; 0 shows none.", at_least(0), free=True),

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import math
 import os
+import pathlib
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +15,9 @@ import jax.numpy as jnp
 
 from seqjax.errors import UserError
 from seqjax.training.checkpoints import Checkpoints
+from seqjax.training.losses import Sums, means
 from seqjax.training.reporting import Reporter
-from seqjax.training.tbptt import StepMetrics, TrainState
+from seqjax.training.train_step import StepMetrics, TrainState
 
 
 class Data(Protocol):
@@ -48,18 +50,21 @@ class Task(NamedTuple):
 
     step: Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]
     place_batch: Callable[[Any], Any]  # host batch -> device
-    evaluate: Callable[[TrainState], float]  # validation loss in nats
-    figures: Callable[[float], dict[str, float]]  # nats -> what is derived from it, such as perplexity
-    sample: Callable[[TrainState], str] | None  # what the model makes, as text, shown at evaluations
+    evaluate: Callable[[TrainState], dict[str, float]]  # means over the validation part, the loss in nats among them
+    figures: Callable[[dict[str, float]], dict[str, float]]  # means -> what is reported, the loss first
+    sample: Callable[[TrainState], str] | None = None  # what the model makes, as text, shown at evaluations
+    criterion: str = "loss"  # the reported figure by which the best checkpoint is chosen; lower is better
+    unit: str = "tokens"  # what there is one answer for, in the plural
 
 
 class Progress(NamedTuple):
     """What the loop keeps beside the state; JSON-able, saved with every checkpoint."""
 
-    best: float | None = None  # lowest validation loss so far
+    best: float | None = None  # lowest criterion of the validations so far
     since_best: int = 0  # evaluations since, or since the learning rate was lowered
     seconds: float = 0.0  # of training, over all sittings
     interval: tuple[float, ...] = (0.0,) * 6  # the sums of the log interval under way: see _add
+    counts: dict[str, float] = {}  # the same for the counts that the loss function gives
 
 
 class Outcome(NamedTuple):
@@ -114,6 +119,64 @@ def fit(
     return Outcome(run.state, run.progress, received[0] if received and run.step < plan.steps else None)
 
 
+def run(
+    folder: pathlib.Path,
+    task: Task,
+    plan: Plan,
+    state: TrainState,
+    data: Data,
+    *,
+    meta: dict[str, Any],
+    check_meta: Callable[[dict[str, Any]], None],
+    keep: int,
+    begin: float,
+) -> Outcome:
+    """Goes on from the newest checkpoint of a work folder, or from the beginning, to the end or a signal.
+
+    Args:
+      folder: the work folder, held by this process.
+      task, plan, state, data, meta: as for fit; `state` and `data` stand at the beginning.
+      check_meta: see restore.
+      keep: how many of the newest checkpoints stay.
+      begin: when the process began, by time.perf_counter.
+
+    Returns:
+      The Outcome.
+    """
+    checkpoints = Checkpoints(folder, keep=keep)
+    restored = restore(checkpoints, state, data, check_meta)
+    state, progress, first = restored or (state, Progress(), 0)
+    if restored:
+        print(f"going on from the checkpoint of step {first}" + (", which is the last" if first >= plan.steps else ""))
+    print(f"ready after {time.perf_counter() - begin:.1f} s; Ctrl-C stops with a checkpoint, the same command goes on")
+    parts = {"progress": progress, "checkpoints": checkpoints, "meta": meta}
+    with Reporter(folder, first_step=first, total_steps=plan.steps) as reporter:
+        try:
+            return fit(task, plan, state, data, reporter=reporter, **parts)
+        finally:
+            checkpoints.close()
+
+
+def conclude(outcome: Outcome, steps: int, found: str, curves: pathlib.Path) -> int:
+    """Says how a run ended.
+
+    Args:
+      outcome: of run.
+      steps: that the run should have.
+      found: its best evaluation, in words.
+      curves: the picture.
+
+    Returns:
+      The exit status: 0, or 128 and the signal's number.
+    """
+    minutes = outcome.progress.seconds / 60
+    print(f"step {int(outcome.state.step)} of {steps}, {minutes:.1f} minutes, {found}\ncurves: {curves}")
+    if outcome.signal is None:
+        return 0
+    print("stopped; the same command goes on from here")
+    return 128 + outcome.signal
+
+
 class _Run:
     """The loop's moving parts; `advance` is one turn of it."""
 
@@ -123,7 +186,7 @@ class _Run:
         self.step = int(state.step)
         self._first = self.step
         self._unread: StepMetrics | None = None  # of the last step sent off
-        self._validation: float | None = None  # of this step, if it was evaluated
+        self._validation: float | None = None  # the criterion at this step, if it was evaluated
         self._since = time.perf_counter()
         self._tokens = 0.0  # read since _since
         self._unshown: list[Callable[[], None]] = []  # lines that wait for the end of the turn
@@ -165,7 +228,7 @@ class _Run:
     def _read(self, step: int) -> None:
         if self._unread is None:
             return
-        metrics = StepMetrics(*[float(value) for value in jax.device_get(self._unread)])
+        metrics = jax.tree.map(float, jax.device_get(self._unread))
         self._unread = None
         self._add(metrics)
         self.reporter.at(step)
@@ -182,22 +245,25 @@ class _Run:
             self._log(step, metrics)
 
     def _add(self, metrics: StepMetrics) -> None:
-        good = math.isfinite(metrics.loss) and math.isfinite(metrics.grad_norm)
-        loss, tokens, norm, clipped = metrics[:4] if good else (0.0, 0.0, 0.0, 0.0)
-        new = (loss, tokens, norm, clipped, float(good), float(not good))
-        self.progress = self.progress._replace(interval=tuple(a + b for a, b in zip(self.progress.interval, new)))
-        self._tokens += metrics.tokens
+        good = math.isfinite(metrics.sums.loss) and math.isfinite(metrics.grad_norm)
+        new, counts = (0.0,) * 5 + (1.0,), {}
+        if good:
+            new = (metrics.sums.loss, metrics.sums.tokens, metrics.grad_norm, metrics.clipped, 1.0, 0.0)
+            counts = metrics.sums.counts
+        interval = tuple(a + b for a, b in zip(self.progress.interval, new))
+        counts = self.progress.counts | {name: self.progress.counts.get(name, 0.0) + n for name, n in counts.items()}
+        self.progress = self.progress._replace(interval=interval, counts=counts)
+        self._tokens += metrics.sums.tokens
 
     def _log(self, step: int, metrics: StepMetrics) -> None:
         loss, tokens, norm, clipped, good, bad = self.progress.interval
-        nats = loss / tokens if tokens else math.inf
-        values = {"loss": nats, **self.task.figures(nats)}
+        values = dict(self.task.figures(means(Sums(loss, tokens, self.progress.counts))))
         values |= {"grad_norm": norm / max(good, 1.0), "clipped_share": clipped / max(good, 1.0)}
-        values |= {"learning_rate": metrics.learning_rate, "tokens_per_second": self._tokens / self._clock()}
+        values |= {"learning_rate": metrics.learning_rate, f"{self.task.unit}_per_second": self._tokens / self._clock()}
         if metrics.skipped:
             values["skipped_steps"] = int(metrics.skipped)
         self._record("train", step, values)
-        self.progress = self.progress._replace(interval=Progress().interval)
+        self.progress = self.progress._replace(interval=Progress().interval, counts={})
 
     def _clock(self) -> float:
         """Seconds of training since it was last asked; adds them to the total."""
@@ -209,29 +275,30 @@ class _Run:
     def _evaluate(self) -> None:
         self._clock()
         begin = time.perf_counter()
-        nats = self.task.evaluate(self.state)
-        best = nats < (math.inf if self.progress.best is None else self.progress.best)  # never where it is not a number
+        figures = self.task.figures(self.task.evaluate(self.state))
+        value = figures[self.task.criterion]
+        best = value < (math.inf if self.progress.best is None else self.progress.best)  # never where it is not a number
         since = 0 if best else self.progress.since_best + 1
         if self.plan.stall_patience and since >= self.plan.stall_patience:
             scale = jnp.float32(self.state.lr_scale * self.plan.stall_factor)
             self.state = self.state._replace(lr_scale=jax.device_put(scale, self.state.lr_scale.sharding))
             since = 0
-        self.progress = self.progress._replace(best=nats if best else self.progress.best, since_best=since)
-        values = {"loss": nats, **self.task.figures(nats), "best": self.progress.best}
+        self.progress = self.progress._replace(best=value if best else self.progress.best, since_best=since)
+        values = figures | {"best": self.progress.best}
         seconds = time.perf_counter() - begin
         self._record("evaluation", self.step, values | {"minutes": (self.progress.seconds + seconds) / 60})
         if self.task.sample is not None:
             self._record("sample", self.step, {"text": self.task.sample(self.state)})
-        self._validation = nats
+        self._validation = value
         self.save()
         self._clock()
 
     def save(self) -> None:
-        loss = math.inf if self._validation is None else self._validation
+        value = math.inf if self._validation is None else self._validation
         seconds = self.progress.seconds + time.perf_counter() - self._since
         progress = self.progress._replace(seconds=seconds)._asdict()
         meta = self.meta | {"data": self.data.get_state(), "progress": progress}
-        self.checkpoints.save(self.step, self.state, meta, loss)
+        self.checkpoints.save(self.step, self.state, meta, value)
 
 
 @contextlib.contextmanager

@@ -9,10 +9,25 @@ import optax
 
 
 class Sums(NamedTuple):
-    """Loss and tokens of a batch as sums, so that parts add up to the whole exactly as one would expect."""
+    """Loss and tokens of a batch as sums, so that parts add up to the whole exactly as one would expect.
+
+    A token is whatever there is one answer for: a token of a text, an image of a batch.
+    """
 
     loss: jax.Array  # (), nats, summed over real tokens
     tokens: jax.Array  # (), number of real tokens
+    counts: dict[str, jax.Array] = {}  # further sums over real tokens, such as the correct answers; read only
+
+
+def means(sums: Sums) -> dict[str, float]:
+    """The loss and the counts for each token.
+
+    Example:
+      >>> means(Sums(3.0, 4.0, {"correct": 2.0}))
+      {'loss': 0.75, 'correct': 0.5}
+    """
+    tokens = float(sums.tokens)
+    return {name: float(value) / tokens if tokens else math.inf for name, value in {"loss": sums.loss, **sums.counts}.items()}
 
 
 def token_cross_entropy(logits: jax.Array, targets: jax.Array, mask: jax.Array) -> Sums:

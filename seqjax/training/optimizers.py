@@ -1,5 +1,8 @@
 """Optimisers: one visible optax.chain with clipping first, and the schedules that recurrent models are trained with."""
 
+import math
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -7,7 +10,7 @@ import optax
 from seqjax.errors import UserError
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("constant", "cosine", "hold_then_decay", "plateau")
+SCHEDULES = ("constant", "cosine", "hold_then_decay", "step", "plateau")
 
 
 def make_schedule(
@@ -20,6 +23,7 @@ def make_schedule(
     steps_per_epoch: int = 1,
     hold_epochs: int = 1,
     decay: float = 0.5,
+    milestones: Sequence[float] = (),
 ) -> optax.Schedule:
     r"""Learning rate as a function of the update's number.
 
@@ -28,7 +32,9 @@ def make_schedule(
     - `constant`, `plateau`: the learning rate as given (`plateau` is lowered by the loop when validation stalls);
     - `cosine`: half a cosine down to `final_fraction` of it at the run's end, which is update number `steps`;
     - `hold_then_decay`: as given for `hold_epochs` epochs, then times `decay` at the start of each further epoch
-      (Zaremba et al. 2014, arXiv:1409.2329: 4 epochs and 1/2 for the small model, 6 and 1/1.2 for the medium one).
+      (Zaremba et al. 2014, arXiv:1409.2329: 4 epochs and 1/2 for the small model, 6 and 1/1.2 for the medium one);
+    - `step`: times `decay` once the share of each of the `milestones` of the run is over (He et al. 2015,
+      arXiv:1512.03385: a tenth after 1/2 and after 3/4 of 64,000 steps on CIFAR-10).
 
     Args:
       name: one of SCHEDULES.
@@ -36,7 +42,9 @@ def make_schedule(
       steps: number of updates of the whole run.
       warmup_steps: length of the linear warm-up.
       final_fraction: what is left of the learning rate at the end of `cosine`.
-      steps_per_epoch, hold_epochs, decay: for `hold_then_decay`.
+      steps_per_epoch, hold_epochs: for `hold_then_decay`.
+      decay: for `hold_then_decay` and `step`.
+      milestones: for `step`, shares of `steps`.
 
     Returns:
       step -> learning rate.
@@ -60,6 +68,12 @@ def make_schedule(
         def main(step):  # whole numbers, so that the rate changes at the very step at which an epoch begins
             return learning_rate * decay ** jnp.maximum(step // steps_per_epoch - hold_epochs + 1, 0)
 
+    elif name == "step":
+        borders = [round(share * steps) for share in milestones]
+
+        def main(step):
+            return learning_rate * decay ** sum(jnp.asarray(step >= border, jnp.float32) for border in borders)
+
     else:
         raise UserError(f"schedule.name={name!r} is unknown; choose one of {', '.join(SCHEDULES)}")
     if not warmup_steps:
@@ -72,6 +86,19 @@ def make_schedule(
     return schedule
 
 
+def parse_milestones(text: str) -> tuple[float, ...]:
+    """Numbers with commas between them.
+
+    Raises:
+      ValueError: something between the commas is not a number.
+
+    Example:
+      >>> parse_milestones("0.5,0.75")
+      (0.5, 0.75)
+    """
+    return tuple(float(part) for part in text.split(",")) if text else ()
+
+
 def make_optimizer(
     name: str,
     schedule: optax.Schedule,
@@ -80,17 +107,21 @@ def make_optimizer(
     b1: float = 0.9,
     b2: float = 0.999,
     momentum: float = 0.0,
+    nesterov: bool = False,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    r"""The whole optimiser as one chain: clip by global norm, precondition, decay weights, scale.
+    r"""The whole optimiser as one chain: clip by global norm, decay weights, precondition, scale.
+
+    Weights decay on matrices and convolution kernels only, never on biases and the scales of norms.
 
     Args:
-      name: `adam`, `adamw` (decoupled weight decay on matrices only, not on biases) or `sgd`.
+      name: `adam`, `adamw` (the decay is added after Adam's division) or `sgd` (the decay is part of the gradient, L2).
       schedule: learning rate by update.
-      clip_norm: the gradient of all parameters together is scaled down to this Euclidean norm where it exceeds it.
+      clip_norm: the gradient of all parameters together is scaled down to this Euclidean norm where it exceeds it;
+        infinite for no clipping.
       b1, b2: Adam's averages of the gradient and its square.
-      momentum: for `sgd`; 0 is plain gradient descent.
-      weight_decay: for `adamw`.
+      momentum, nesterov: for `sgd`; 0 is plain gradient descent.
+      weight_decay: for `adamw` and `sgd`.
 
     Returns:
       An optax transformation.
@@ -106,22 +137,21 @@ def make_optimizer(
     """
     if name not in OPTIMIZERS:
         raise UserError(f"optimizer.name={name!r} is unknown; choose one of {', '.join(OPTIMIZERS)}")
-    if weight_decay and name != "adamw":
-        raise UserError(f"optimizer.weight_decay={weight_decay} has no effect with {name}; choose adamw or set it to 0")
+    if weight_decay and name == "adam":
+        raise UserError(f"optimizer.weight_decay={weight_decay} has no effect with adam; choose adamw or set it to 0")
+    if nesterov and not momentum:
+        raise UserError("optimizer.nesterov has no effect without optimizer.momentum; set momentum, or leave nesterov off")
     if momentum and name != "sgd":
         raise UserError(f"optimizer.momentum={momentum} has no effect with {name}; choose sgd or set it to 0")
     if name == "sgd" and (b1, b2) != (0.9, 0.999):
         raise UserError("optimizer.b1 and b2 have no effect with sgd; choose adam, or leave them at 0.9 and 0.999")
+    clipped = optax.clip_by_global_norm(clip_norm) if math.isfinite(clip_norm) else optax.identity()
+    decayed = optax.add_decayed_weights(weight_decay, mask=_matrices) if weight_decay else optax.identity()
     if name == "sgd":
-        precondition = optax.trace(momentum) if momentum else optax.identity()
+        direction = (decayed, optax.trace(momentum, nesterov) if momentum else optax.identity())
     else:
-        precondition = optax.scale_by_adam(b1, b2)
-    return optax.chain(
-        optax.clip_by_global_norm(clip_norm),
-        precondition,
-        optax.add_decayed_weights(weight_decay, mask=_matrices) if weight_decay else optax.identity(),
-        optax.scale_by_learning_rate(schedule),
-    )
+        direction = (optax.scale_by_adam(b1, b2), decayed)
+    return optax.chain(clipped, *direction, optax.scale_by_learning_rate(schedule))
 
 
 def _matrices(params):

@@ -168,7 +168,7 @@ def _short(value: Any) -> str:
 
 
 def plot_curves(workdir: pathlib.Path, records: Iterable[dict[str, Any]], *, baselines: dict[str, float]) -> pathlib.Path:
-    """Draws loss, gradient norm, learning rate and speed against the step into workdir/curves.png.
+    """Draws loss, gradient norm, learning rate and speed against the step into workdir/curves.png, and the error if there is one.
 
     Args:
       workdir: the run's folder.
@@ -183,33 +183,45 @@ def plot_curves(workdir: pathlib.Path, records: Iterable[dict[str, Any]], *, bas
     records = list(records)
     train = [r for r in records if r["kind"] == "train"]
     evaluations = [r for r in records if r["kind"] == "evaluation"]
-    figure = Figure(figsize=(11, 7), layout="constrained")
-    loss, norm, rate, speed = figure.subplots(2, 2).flat
-    if train:
-        loss.plot([r["step"] for r in train], _values(train, "loss"), label="training", color="tab:blue", alpha=0.6)
-    if evaluations:
-        losses = _values(evaluations, "loss")
-        best = min((value for value in losses if not math.isnan(value)), default=math.nan)
-        label = f"validation (best {best:.4f})"
-        loss.plot([r["step"] for r in evaluations], losses, "o-", label=label, color="tab:orange")
+    has_error = any("error" in r for r in evaluations)
+    figure = Figure(figsize=(16, 7) if has_error else (11, 7), layout="constrained")
+    loss, norm, *errors, rate, speed = figure.subplots(2, 3 if has_error else 2).flat[: 5 if has_error else 4]
+    unit = next((n.removesuffix("_per_second") for r in train for n in r if n.endswith("_per_second")), "tokens")
+    _both(loss, train, evaluations, "loss", "Loss", f"nats, mean over {unit}")
     for name, nats in baselines.items():
         loss.axhline(nats, linestyle="--", color="tab:gray", label=f"{name} ({nats:.4f})")
-    loss.set(title="Loss", ylabel="nats per token")
-    if loss.get_legend_handles_labels()[0]:
-        loss.legend()
+    for axes in errors:
+        _both(axes, train, evaluations, "error", "Error", f"share of {unit} answered wrongly")
+        axes.set_yscale("log")
+    for axes in (loss, *errors):
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
     _line(norm, train, "grad_norm", "Gradient norm before clipping (mean of interval)", "global norm")
     share = norm.twinx()
     share.set(ylim=(0, 1.05), ylabel="share of clipped steps")
     share.fill_between([r["step"] for r in train], _values(train, "clipped_share"), color="tab:red", alpha=0.15)
     _line(rate, train, "learning_rate", "Learning rate", "learning rate")
-    _line(speed, train, "tokens_per_second", "Speed", "tokens per second")
+    _line(speed, train, f"{unit}_per_second", "Speed", f"{unit} per second")
     speed.set_ylim(bottom=0)
-    for axes in (loss, norm, rate, speed):
+    for axes in (loss, norm, *errors, rate, speed):
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
+    if has_error:
+        figure.axes[5].set_axis_off()
     path = workdir / "curves.png"
     figure.savefig(path, dpi=110)
     return path
+
+
+def _both(axes, train, evaluations, name, title, ylabel):
+    """A figure of the training and the validation against the step."""
+    if train:
+        axes.plot([r["step"] for r in train], _values(train, name), label="training", color="tab:blue", alpha=0.6)
+    if evaluations:
+        values = _values(evaluations, name)
+        best = min((value for value in values if not math.isnan(value)), default=math.nan)
+        axes.plot([r["step"] for r in evaluations], values, "o-", label=f"validation (best {best:.4f})", color="tab:orange")
+    axes.set(title=title, ylabel=ylabel)
 
 
 def _line(axes, records, name, title, ylabel):

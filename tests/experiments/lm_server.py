@@ -80,7 +80,7 @@ def warm_up() -> None:
     import seqjax.text
     import seqjax.training.command
     import seqjax.training.loop
-    import seqjax.training.tbptt  # noqa: F401
+    import seqjax.training.train_step  # noqa: F401
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import pytest
 from experiments import language_model
 from experiments.configs.language_model import FIELDS, PRESETS, get_config
 from seqjax.data import SequenceBatch
-from seqjax.training import optimizers, settings, tbptt
+from seqjax.training import settings, train_step
+from seqjax.training.recipe import make_recipe
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -18,20 +19,14 @@ def test_preset(name):
     vocab, batch, window = 50, config.data.batch_size, config.data.window
     model = language_model.make_model(config, vocab)
     params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
-    s, o = config.schedule, config.optimizer
-    schedule = optimizers.make_schedule(
-        s.name, o.learning_rate, steps=1000, warmup_steps=s.warmup_steps, final_fraction=s.final_fraction,
-        steps_per_epoch=100, hold_epochs=s.hold_epochs, decay=s.decay,
-    )  # fmt: skip
-    optimizer = optimizers.make_optimizer(
-        o.name, schedule, clip_norm=o.clip_norm, b1=o.b1, b2=o.b2, momentum=o.momentum, weight_decay=o.weight_decay
-    )
-    mesh = tbptt.make_mesh(batch, jax.devices()[:1])
+    config.train.update({"steps": 1000, "epochs": 0.0})
+    _, schedule, optimizer, clip_norm = make_recipe(config, 100)
+    mesh = train_step.make_mesh(batch, jax.devices()[:1])
     loss_fn = language_model.make_loss(model, config.model.remat_every or None)
-    step = tbptt.make_train_step(loss_fn, optimizer, schedule, mesh, clip_norm=o.clip_norm)
+    step = train_step.make_train_step(loss_fn, optimizer, schedule, mesh, clip_norm=clip_norm)
 
     def one(params, carry, tokens, mask):
-        state = tbptt.TrainState(
+        state = train_step.TrainState(
             jnp.int32(0), params, optimizer.init(params), carry, jax.random.key_data(jax.random.key(0)),
             jnp.float32(1), jnp.int32(0), jnp.int32(0),
         )  # fmt: skip
@@ -42,7 +37,7 @@ def test_preset(name):
     state, metrics = jax.eval_shape(one, params, carry, tokens, mask)
     before, after = (jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (params, state.params))
     assert before == after
-    assert metrics.loss.shape == ()
+    assert metrics.sums.loss.shape == ()
 
 
 def test_unknown_preset():

@@ -11,7 +11,7 @@ import seqjax
 from seqjax.data.windows import TokenStream, Windows
 from seqjax.errors import UserError
 from seqjax.models import CELLS, LanguageModel, make_stack
-from seqjax.training import tbptt
+from seqjax.training import train_step
 from seqjax.training.losses import token_cross_entropy
 from seqjax.training.optimizers import make_optimizer
 
@@ -273,15 +273,15 @@ def test_a_short_text_is_learned_by_heart(name):
         carry, logits = model.apply({"params": params}, batch.inputs, carry, resets=batch.resets)
         return carry, token_cross_entropy(logits, batch.targets, batch.mask)
 
-    schedule, mesh = optax.constant_schedule(0.02), tbptt.make_mesh(1, jax.devices()[:1])
+    schedule, mesh = optax.constant_schedule(0.02), train_step.make_mesh(1, jax.devices()[:1])
     optimizer = make_optimizer("adam", schedule, clip_norm=1.0)
-    step = tbptt.make_train_step(loss_fn, optimizer, schedule, mesh, clip_norm=1.0)
-    evaluate = tbptt.make_evaluate(loss_fn, mesh)
-    state = tbptt.init_state(params, optimizer, model.initial_carry(params, 1), jax.random.key(1), mesh)
-    first = evaluate(state.params, model.initial_carry(params, 1), windows.one_pass())
+    step = train_step.make_train_step(loss_fn, optimizer, schedule, mesh, clip_norm=1.0)
+    evaluate = train_step.make_evaluate(loss_fn, mesh)
+    state = train_step.init_state(params, optimizer, model.initial_carry(params, 1), jax.random.key(1), mesh)
+    first = evaluate(state.params, model.initial_carry(params, 1), windows.one_pass())["loss"]
     for _ in range(60 * windows.windows_per_epoch):
         state, _ = step(state, next(windows))
-    last = evaluate(state.params, model.initial_carry(params, 1), windows.one_pass())
+    last = evaluate(state.params, model.initial_carry(params, 1), windows.one_pass())["loss"]
     assert 0.7 * np.log(symbols.size) < first < 1.6 * np.log(symbols.size + 1)
     assert last < 0.1 and int(state.skipped) == 0
 

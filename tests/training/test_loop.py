@@ -12,12 +12,12 @@ import optax
 import pytest
 
 from seqjax.errors import UserError
-from seqjax.training import loop, tbptt
+from seqjax.training import loop, train_step
 from seqjax.training.checkpoints import Restored
 from seqjax.training.losses import Sums
 
-TIMINGS = ("tokens_per_second", "minutes")
-MESH = tbptt.make_mesh(2, jax.devices()[:1])
+TIMINGS = ("tokens_per_second", "images_per_second", "minutes")
+MESH = train_step.make_mesh(2, jax.devices()[:1])
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(), optax.scale_by_learning_rate(0.1))
 PLAN = loop.Plan(steps=12, log_every=5, eval_every=4, checkpoint_every=3, max_skipped_in_row=3)
 
@@ -26,10 +26,11 @@ def regression(params, carry, batch, rng):
     """Squared errors of a line, with noise from the key and a carry that counts."""
     noise = 0.0 if rng is None else 0.1 * jax.random.normal(rng, batch["y"].shape)
     errors = batch["x"] * params["w"] + params["b"] + 0.01 * carry + noise - batch["y"]
-    return carry + batch["x"], Sums(jnp.sum(errors**2), jnp.float32(errors.size))
+    counts = {"positive": jnp.sum(errors > 0, dtype=jnp.float32)}
+    return carry + batch["x"], Sums(jnp.sum(errors**2), jnp.float32(errors.size), counts)
 
 
-STEP = tbptt.make_train_step(regression, OPTIMIZER, optax.constant_schedule(0.1), MESH, clip_norm=1.0)
+STEP = train_step.make_train_step(regression, OPTIMIZER, optax.constant_schedule(0.1), MESH, clip_norm=1.0)
 
 
 class Numbers:
@@ -95,14 +96,20 @@ class Memory:
 
 def fresh():
     params = {"w": jnp.float32(0.5), "b": jnp.float32(-0.25)}
-    return tbptt.init_state(params, OPTIMIZER, jnp.array([0.5, -1.0]), jax.random.key(3), MESH)
+    return train_step.init_state(params, OPTIMIZER, jnp.array([0.5, -1.0]), jax.random.key(3), MESH)
 
 
-def make_task(step=STEP, evaluate=None, sample=None):
+def make_task(step=STEP, evaluate=None, sample=None, **more):
     def validate(state):
         return abs(float(state.params["w"]) - 3) + 0.01 * int(state.step)
 
-    return loop.Task(step, lambda batch: batch, evaluate or validate, lambda nats: {"double": 2 * nats}, sample)
+    def means(state):
+        return {"loss": (evaluate or validate)(state)}
+
+    def figures(means):
+        return means | {"double": 2 * means["loss"], "other": -means["loss"]}
+
+    return loop.Task(step, lambda batch: batch, means, figures, sample, **more)
 
 
 def fit(plan=PLAN, data=None, store=None, records=None, task=None):
@@ -132,6 +139,18 @@ def straight():
     return fit(PLAN._replace(stall_patience=1, stall_factor=0.5))
 
 
+def test_counts_are_means_over_the_interval_and_the_criterion_chooses_the_best(straight):
+    step_by_step = fit(PLAN._replace(log_every=1))[1].all
+    shares = [r["positive"] for r in step_by_step if r["kind"] == "train"]
+    assert 0 < np.mean(shares) < 1
+    means = [r["positive"] for r in straight[1].all if r["kind"] == "train"]
+    np.testing.assert_allclose(means, [np.mean(shares[:5]), np.mean(shares[5:10]), np.mean(shares[10:])])
+    outcome, records, store = fit(task=make_task(evaluate=lambda state: -float(state.step), criterion="other", unit="images"))
+    assert outcome.progress.best == pytest.approx(4.0) and store.saved[12][2] == pytest.approx(12.0)
+    assert [r["best"] for r in records.all if r["kind"] == "evaluation"] == [4.0, 4.0, 4.0]
+    assert all("tokens_per_second" not in r for r in records.all)
+
+
 def test_metrics_are_read_after_the_next_step_was_sent():
     events = []
 
@@ -146,8 +165,8 @@ def test_metrics_are_read_after_the_next_step_was_sent():
     def step(state, batch):
         number = int(state.step) + 1
         events.append(("sent", number))
-        values = (2.0, 1.0, 0.5, 0.0, 0.1, 0, 0)
-        metrics = tbptt.StepMetrics(*[Late(number, value) for value in values])
+        sums = Sums(Late(number, 2.0), Late(number, 1.0), {"right": Late(number, 0.5)})
+        metrics = train_step.StepMetrics(sums, *[Late(number, value) for value in (0.5, 0.0, 0.1, 0, 0)])
         return state._replace(step=state.step + 1), metrics
 
     plan = loop.Plan(steps=9, log_every=2, eval_every=100, checkpoint_every=6, max_skipped_in_row=3)
@@ -292,7 +311,7 @@ def test_log_is_the_mean_over_its_steps():
 
 def test_compiled_once():
     """Over evaluations, a lowered rate, a stop and a resume."""
-    step = tbptt.make_train_step(regression, OPTIMIZER, optax.constant_schedule(0.1), MESH, clip_norm=1.0)
+    step = train_step.make_train_step(regression, OPTIMIZER, optax.constant_schedule(0.1), MESH, clip_norm=1.0)
     plan = PLAN._replace(stall_patience=1, stall_factor=0.5)
     _, records, store = fit(plan, stopped_at(7), task=make_task(step, evaluate=lambda state: float(state.step)))
     outcome, _, _ = fit(plan, Numbers(), store, records, task=make_task(step, evaluate=lambda state: float(state.step)))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.training.losses import Sums, bits, perplexity, token_cross_entropy
+from seqjax.training.losses import bits, perplexity, token_cross_entropy
 
 B, T, V = 3, 5, 7
 RNG = np.random.default_rng(0)
@@ -100,8 +100,8 @@ def test_targets_under_the_mask_have_no_influence(junk):
 def test_parts_add_up_to_the_whole():
     whole = token_cross_entropy(LOGITS, TARGETS, MASK)
     parts = [token_cross_entropy(LOGITS[:, a:b], TARGETS[:, a:b], MASK[:, a:b]) for a, b in ((0, 1), (1, 4), (4, T))]
-    total = Sums(*[sum(part) for part in zip(*parts, strict=True)])
-    np.testing.assert_allclose(total, whole, rtol=1e-6)
+    total = jax.tree.map(lambda *each: sum(each), *parts)
+    np.testing.assert_allclose(total[:2], whole[:2], rtol=1e-6)
 
 
 def test_perplexity():

@@ -1,5 +1,6 @@
 """Schedules against their formulas and optimisers against NumPy, both written anew here."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -101,7 +102,7 @@ def _clip(grads, limit):
     return [g * min(1.0, limit / norm) for g in grads], norm > limit
 
 
-def _numpy_run(name, params, all_grads, rates, clip_norm, b1=0.9, b2=0.999, momentum=0.0, weight_decay=0.0):
+def _numpy_run(name, params, all_grads, rates, clip_norm, b1=0.9, b2=0.999, momentum=0.0, weight_decay=0.0, nesterov=False):
     """The parameters after each step, in float64, over flat lists of arrays."""
     params = [np.array(p, np.float64) for p in params]
     first, second = [np.zeros_like(p) for p in params], [np.zeros_like(p) for p in params]
@@ -111,14 +112,14 @@ def _numpy_run(name, params, all_grads, rates, clip_norm, b1=0.9, b2=0.999, mome
         clipped.append(was_clipped)
         for i, g in enumerate(grads):
             if name == "sgd":
+                g = g + weight_decay * params[i] * (params[i].ndim > 1)
                 first[i] = momentum * first[i] + g
-                direction = first[i]
+                direction = g + momentum * first[i] if nesterov else first[i]
             else:
                 first[i] = b1 * first[i] + (1 - b1) * g
                 second[i] = b2 * second[i] + (1 - b2) * g**2
                 direction = first[i] / (1 - b1**number) / (np.sqrt(second[i] / (1 - b2**number)) + 1e-8)
-            if params[i].ndim > 1:
-                direction = direction + weight_decay * params[i]
+                direction = direction + weight_decay * params[i] * (params[i].ndim > 1)
             params[i] = params[i] - rate * direction
         history.append([p.copy() for p in params])
     assert any(clipped) and not all(clipped)  # both cases are seen
@@ -130,6 +131,8 @@ def _numpy_run(name, params, all_grads, rates, clip_norm, b1=0.9, b2=0.999, mome
     [
         ("sgd", {}),
         ("sgd", {"momentum": 0.8}),
+        ("sgd", {"momentum": 0.8, "nesterov": True, "weight_decay": 0.3}),
+        ("sgd", {"weight_decay": 0.3}),
         ("adam", {}),
         ("adam", {"b1": 0.7, "b2": 0.95}),
         ("adamw", {"weight_decay": 0.3}),
@@ -181,7 +184,7 @@ def test_weight_decay_is_on_matrices_only():
     [
         ("adagrad", {}, "optimizer.name='adagrad' is unknown; choose one of adam, adamw, sgd"),
         ("adam", {"weight_decay": 0.1}, "optimizer.weight_decay=0.1 has no effect with adam; choose adamw"),
-        ("sgd", {"weight_decay": 0.1}, "optimizer.weight_decay=0.1 has no effect with sgd"),
+        ("sgd", {"nesterov": True}, "optimizer.nesterov has no effect without optimizer.momentum"),
         ("adam", {"momentum": 0.9}, "optimizer.momentum=0.9 has no effect with adam; choose sgd"),
         ("adamw", {"momentum": 0.9}, "optimizer.momentum=0.9 has no effect with adamw"),
         ("sgd", {"b1": 0.8}, "optimizer.b1 and b2 have no effect with sgd"),
@@ -191,6 +194,21 @@ def test_weight_decay_is_on_matrices_only():
 def test_what_would_be_ignored_is_refused(name, settings, message):
     with pytest.raises(UserError, match=message):
         make_optimizer(name, optax.constant_schedule(RATE), clip_norm=1.0, **settings)
+
+
+def test_nothing_is_clipped_where_the_limit_is_infinite():
+    params = jax.tree.map(jnp.float32, _random(np.random.default_rng(4)))
+    optimizer = make_optimizer("sgd", optax.constant_schedule(1.0), clip_norm=math.inf)
+    grads = jax.tree.map(lambda p: 1e4 * p, params)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    for update, grad in zip(jax.tree.leaves(updates), jax.tree.leaves(grads), strict=True):
+        np.testing.assert_array_equal(update, -grad)
+
+
+def test_step_schedule():
+    schedule = make_schedule("step", 0.1, steps=64000, milestones=(0.5, 0.75), decay=0.1, warmup_steps=400)
+    rates = [float(schedule(jnp.int32(s))) for s in (0, 199, 399, 400, 31_999, 32_000, 47_999, 48_000, 63_999)]
+    np.testing.assert_allclose(rates, [0.1 / 400, 0.05, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5)
 
 
 def test_the_tables_name_what_exists():

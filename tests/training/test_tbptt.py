@@ -13,15 +13,15 @@ from training import tiny
 import seqjax
 from seqjax.data.windows import SequenceBatch
 from seqjax.errors import UserError
-from seqjax.training import tbptt
+from seqjax.training import train_step
 
 ONE = jax.devices()[:1]
 
 
 def _step(loss_fn, optimizer=None, clip_norm=1e9, batch=1):
-    mesh = tbptt.make_mesh(batch, ONE)
+    mesh = train_step.make_mesh(batch, ONE)
     optimizer = optimizer or optax.sgd(1.0)
-    return tbptt.make_train_step(loss_fn, optimizer, optax.constant_schedule(1.0), mesh, clip_norm=clip_norm), mesh
+    return train_step.make_train_step(loss_fn, optimizer, optax.constant_schedule(1.0), mesh, clip_norm=clip_norm), mesh
 
 
 # The border.
@@ -39,13 +39,13 @@ def test_the_value_crosses_the_border_and_the_gradient_does_not(cell):
         carry, ys = seqjax.unroll(cell, params, second, border(carry))
         return (ys**2).sum()
 
-    value, (d_params, d_first, d_second) = loss(tbptt.truncate, params, *xs)
+    value, (d_params, d_first, d_second) = loss(train_step.truncate, params, *xs)
     same, (full_params, full_first, full_second) = loss(lambda carry: carry, params, *xs)
     assert np.all(np.asarray(d_first) == 0) and np.abs(full_first).min() > 0
     tiny.assert_close((value, d_second), (same, full_second))
     assert np.abs(d_second).min() > 0
     assert np.abs(d_params.recurrent_kernel - full_params.recurrent_kernel).max() > 1e-3
-    other, _ = loss(tbptt.truncate, params, xs[0] + np.float32(0.1), xs[1])
+    other, _ = loss(train_step.truncate, params, xs[0] + np.float32(0.1), xs[1])
     assert abs(float(other) - float(value)) > 1e-4
 
 
@@ -54,7 +54,7 @@ def test_truncate_keeps_structure_values_and_dtypes():
         seqjax.LSTMCarry(c=jnp.arange(3.0), h=jnp.arange(3.0).astype(jnp.bfloat16)),
         seqjax.GRUCarry(h=-jnp.ones((2, 1))),
     )
-    cut = tbptt.truncate(carry)
+    cut = train_step.truncate(carry)
     tiny.assert_equal(cut, carry)
     assert jax.tree.map(lambda a: a.dtype, cut) == jax.tree.map(lambda a: a.dtype, carry)
 
@@ -101,11 +101,11 @@ def test_one_window_is_full_backpropagation(lm, long_pass):
     model, params, carry = lm
     loss, grads = long_pass
     step, mesh = _step(tiny.loss_of(model), batch=B)
-    state = tbptt.init_state(params, optax.sgd(1.0), carry, jax.random.key(0), mesh)
+    state = train_step.init_state(params, optax.sgd(1.0), carry, jax.random.key(0), mesh)
     (whole,) = tiny.windows(TEXT, B, 17)
     state, metrics = step(state, whole)
-    assert float(metrics.tokens) == whole.mask.sum() == 50
-    np.testing.assert_allclose(metrics.loss / metrics.tokens, loss, rtol=1e-5)
+    assert float(metrics.sums.tokens) == whole.mask.sum() == 50
+    np.testing.assert_allclose(metrics.sums.loss / metrics.sums.tokens, loss, rtol=1e-5)
     tiny.assert_close(jax.tree.map(lambda a, b: a - b, params, state.params), grads, 1e-4, 1e-6)
 
 
@@ -113,11 +113,11 @@ def test_one_window_is_full_backpropagation(lm, long_pass):
 def test_windows_with_the_carry_have_the_losses_of_one_long_pass(lm, long_pass, window):
     model, params, carry = lm
     step, mesh = _step(tiny.loss_of(model), optax.sgd(0.0), batch=B)  # the parameters stay, the carry goes on
-    state = tbptt.init_state(params, optax.sgd(0.0), carry, jax.random.key(0), mesh)
+    state = train_step.init_state(params, optax.sgd(0.0), carry, jax.random.key(0), mesh)
     loss = tokens = 0.0
     for batch in tiny.windows(TEXT, B, window):
         state, metrics = step(state, batch)
-        loss, tokens = loss + float(metrics.loss), tokens + float(metrics.tokens)
+        loss, tokens = loss + float(metrics.sums.loss), tokens + float(metrics.sums.tokens)
     assert tokens == 50 and loss / tokens == pytest.approx(float(long_pass[0]), rel=1e-5)
     tiny.assert_equal(state.params, jax.tree.map(jnp.asarray, params))
 
@@ -141,7 +141,7 @@ def test_a_windows_gradient_holds_the_carry_fixed(lm):
         return carry, jax.grad(loss)(params, carry), full
 
     carry, truncated, full = by_hand(params)
-    state = tbptt.init_state(params, optax.sgd(1.0), carry, jax.random.key(0), mesh)
+    state = train_step.init_state(params, optax.sgd(1.0), carry, jax.random.key(0), mesh)
     state, _ = step(state, second)
     got = jax.tree.map(lambda a, b: a - b, params, state.params)
     tiny.assert_close(got, truncated, 1e-4, 1e-6)
@@ -174,8 +174,8 @@ def _numpy_nats(params, batches):
 @pytest.fixture(scope="module")
 def evaluated(lm):
     model, params, _ = lm
-    evaluate = tbptt.make_evaluate(tiny.loss_of(model), tbptt.make_mesh(B, ONE))
-    return lambda window: evaluate(params, model.initial_carry(params, B), tiny.windows(TEXT, B, window))
+    evaluate = train_step.make_evaluate(tiny.loss_of(model), train_step.make_mesh(B, ONE))
+    return lambda window: evaluate(params, model.initial_carry(params, B), tiny.windows(TEXT, B, window))["loss"]
 
 
 @pytest.mark.parametrize("window", [1, 3, 7, 17])
@@ -188,12 +188,12 @@ def test_evaluation_is_one_long_pass_whatever_the_window(lm, evaluated, window):
 
 def test_evaluation_of_streams_is_that_of_each_alone(lm, evaluated):
     model, params, _ = lm
-    evaluate = tbptt.make_evaluate(tiny.loss_of(model), tbptt.make_mesh(1, ONE))
+    evaluate = train_step.make_evaluate(tiny.loss_of(model), train_step.make_mesh(1, ONE))
     nats = tokens = 0.0
     for b in range(B):
         batches = [SequenceBatch(*[part[b : b + 1] for part in batch]) for batch in tiny.windows(TEXT, B, 7)]
         real = sum(batch.mask.sum() for batch in batches)
-        nats += real * evaluate(params, model.initial_carry(params, 1), batches)
+        nats += real * evaluate(params, model.initial_carry(params, 1), batches)["loss"]
         tokens += real
     assert tokens == 50 and nats / tokens == pytest.approx(evaluated(7), rel=1e-6)
 
@@ -201,9 +201,9 @@ def test_evaluation_of_streams_is_that_of_each_alone(lm, evaluated):
 def test_evaluation_has_no_noise_and_leaves_its_arguments_alone():
     model = tiny.language_model(dropout=0.5)
     params, carry = tiny.init(model, B)
-    evaluate = tbptt.make_evaluate(tiny.loss_of(model), tbptt.make_mesh(B, ONE))
+    evaluate = train_step.make_evaluate(tiny.loss_of(model), train_step.make_mesh(B, ONE))
     batches = tiny.windows(TEXT, B, 7)
-    first, second = evaluate(params, carry, batches), evaluate(params, carry, iter(batches))
+    first, second = (evaluate(params, carry, each)["loss"] for each in (batches, iter(batches)))
     assert type(first) is float and first == second
     np.testing.assert_allclose(first, _numpy_nats(params, batches), rtol=1e-6)
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((params, carry)))
@@ -214,5 +214,5 @@ def test_evaluation_has_no_noise_and_leaves_its_arguments_alone():
 
 def test_a_batch_that_cannot_be_cut_is_refused():
     with pytest.raises(UserError, match="batch_size=5 cannot be cut evenly over 2 devices; make it a multiple"):
-        tbptt.make_mesh(5, ONE * 2)
-    assert tbptt.make_mesh(5, ONE).size == 1 and tbptt.make_mesh(len(jax.devices())).size == len(jax.devices())
+        train_step.make_mesh(5, ONE * 2)
+    assert train_step.make_mesh(5, ONE).size == 1 and train_step.make_mesh(len(jax.devices())).size == len(jax.devices())

@@ -13,7 +13,7 @@ import optax
 import pytest
 from training import tiny
 
-from seqjax.training import tbptt
+from seqjax.training import train_step
 from seqjax.training.losses import Sums
 from seqjax.training.optimizers import make_optimizer, make_schedule
 
@@ -25,7 +25,7 @@ KEY = jax.random.key(7)
 def _start(model, optimizer):
     """The first state of a language model with plain random parameters."""
     params, carry = tiny.init(model, B)
-    return tbptt.init_state(params, optimizer, carry, KEY, tbptt.make_mesh(B, ONE))
+    return train_step.init_state(params, optimizer, carry, KEY, train_step.make_mesh(B, ONE))
 
 
 # Against an update by hand.
@@ -56,9 +56,9 @@ def test_steps_are_those_of_an_update_by_hand():
     params, carry = tiny.init(model, B)
     schedule = make_schedule("cosine", 0.05, steps=6, warmup_steps=2)
     optimizer = make_optimizer("adamw", schedule, clip_norm=0.6, weight_decay=0.1)
-    mesh = tbptt.make_mesh(B, ONE)
-    step = tbptt.make_train_step(tiny.loss_of(model), optimizer, schedule, mesh, clip_norm=0.6)
-    state = tbptt.init_state(params, optimizer, carry, KEY, mesh)
+    mesh = train_step.make_mesh(B, ONE)
+    step = train_step.make_train_step(tiny.loss_of(model), optimizer, schedule, mesh, clip_norm=0.6)
+    state = train_step.init_state(params, optimizer, carry, KEY, mesh)
     hand, by_hand = (params, optimizer.init(params), carry), _hand_update(model, optimizer)
     batches = tiny.windows(tiny.stream(40), B, T)
     assert not batches[-1].mask.all()
@@ -67,8 +67,8 @@ def test_steps_are_those_of_an_update_by_hand():
         state, metrics = step(state, batch)
         *hand, loss, norm = by_hand(*hand, batch, jax.random.fold_in(KEY, number))
         tiny.assert_close((state.params, state.opt_state, state.carry), tuple(hand), 2e-4, 2e-6)
-        assert float(metrics.tokens) == batch.mask.sum()
-        np.testing.assert_allclose(metrics.loss, loss * batch.mask.sum(), rtol=1e-5)
+        assert float(metrics.sums.tokens) == batch.mask.sum()
+        np.testing.assert_allclose(metrics.sums.loss, loss * batch.mask.sum(), rtol=1e-5)
         np.testing.assert_allclose(metrics.grad_norm, norm, rtol=1e-4)  # before clipping
         assert bool(metrics.clipped) == (float(norm) > 0.6)
         np.testing.assert_allclose(metrics.learning_rate, schedule(number), rtol=1e-6)
@@ -79,9 +79,9 @@ def test_steps_are_those_of_an_update_by_hand():
 
 def test_what_stands_under_the_mask_has_no_influence():
     model = tiny.language_model()
-    mesh = tbptt.make_mesh(B, ONE)
+    mesh = train_step.make_mesh(B, ONE)
     optimizer, schedule = optax.sgd(0.5), optax.constant_schedule(0.5)
-    step = tbptt.make_train_step(tiny.loss_of(model), optimizer, schedule, mesh, clip_norm=1.0)
+    step = train_step.make_train_step(tiny.loss_of(model), optimizer, schedule, mesh, clip_norm=1.0)
     batch = tiny.windows(tiny.stream(40), B, T)[-1]
     following = tiny.windows(tiny.stream(40, seed=1), B, T)[0]  # each row begins anew, as at an epoch's start
     rng = np.random.default_rng(3)
@@ -97,7 +97,7 @@ def test_what_stands_under_the_mask_has_no_influence():
         return state.params, first, second, state.carry
 
     padded = run(tiny.PAD, tiny.PAD)
-    assert 0 < batch.mask.sum() < batch.mask.size and float(padded[1].tokens) == batch.mask.sum()
+    assert 0 < batch.mask.sum() < batch.mask.size and float(padded[1].sums.tokens) == batch.mask.sum()
     tiny.assert_equal(padded, run(rng.integers(0, tiny.V, (B, T)), rng.integers(0, tiny.V, (B, T))))
     tiny.assert_equal(padded, run(tiny.PAD, rng.choice([-1, tiny.V, 10**6], (B, T))))  # no ids at all: log p is NaN
 
@@ -112,9 +112,9 @@ def linear():
     """(step, start): sgd, whose rate changes at every update, and a fresh state from parameters of zero."""
     schedule = make_schedule("cosine", 1.0, steps=50)
     optimizer = make_optimizer("sgd", schedule, clip_norm=0.4)
-    mesh = tbptt.make_mesh(B, ONE)
-    step = tbptt.make_train_step(tiny.linear_loss, optimizer, schedule, mesh, clip_norm=0.4)
-    return step, lambda: tbptt.init_state(jnp.zeros(4), optimizer, jnp.zeros(B), KEY, mesh), schedule
+    mesh = train_step.make_mesh(B, ONE)
+    step = train_step.make_train_step(tiny.linear_loss, optimizer, schedule, mesh, clip_norm=0.4)
+    return step, lambda: train_step.init_state(jnp.zeros(4), optimizer, jnp.zeros(B), KEY, mesh), schedule
 
 
 def test_the_norm_is_before_clipping_and_the_update_after_it(linear):
@@ -139,10 +139,10 @@ def test_buffers_are_donated(linear):
 
 
 def test_what_init_state_was_given_is_not_donated():
-    params, carry, mesh = jnp.arange(4.0), jnp.zeros(B), tbptt.make_mesh(B, ONE)
+    params, carry, mesh = jnp.arange(4.0), jnp.zeros(B), train_step.make_mesh(B, ONE)
     optimizer = optax.sgd(1.0)
-    step = tbptt.make_train_step(tiny.linear_loss, optimizer, optax.constant_schedule(1.0), mesh, clip_norm=1.0)
-    step(tbptt.init_state(params, optimizer, carry, KEY, mesh), ROWS[0])
+    step = train_step.make_train_step(tiny.linear_loss, optimizer, optax.constant_schedule(1.0), mesh, clip_norm=1.0)
+    step(train_step.init_state(params, optimizer, carry, KEY, mesh), ROWS[0])
     np.testing.assert_array_equal(params, np.arange(4.0))
     np.testing.assert_array_equal(carry, np.zeros(B))
     assert jax.random.key_data(KEY).shape == (2,)
@@ -152,7 +152,7 @@ def test_one_compilation_also_after_the_host_changed_the_rate(linear):
     step, start, _ = linear
     state = start()
     for rows in ROWS[:3]:
-        state, _ = step(state, jax.device_put(rows, tbptt.batch_sharding(tbptt.make_mesh(B, ONE))))
+        state, _ = step(state, jax.device_put(rows, train_step.batch_sharding(train_step.make_mesh(B, ONE))))
         state = _scaled(state, 0.5)
     assert float(state.lr_scale) == 0.125
     assert step._cache_size() <= 2  # one for batches from the host, and one for batches on the device
@@ -241,10 +241,10 @@ def _poisoned_loss(model):
 
 @pytest.fixture(scope="module")
 def poisonous():
-    model, mesh = tiny.language_model(), tbptt.make_mesh(B, ONE)
+    model, mesh = tiny.language_model(), train_step.make_mesh(B, ONE)
     schedule = make_schedule("cosine", 0.1, steps=9, warmup_steps=3)
     optimizer = make_optimizer("adam", schedule, clip_norm=1.0)
-    step = tbptt.make_train_step(_poisoned_loss(model), optimizer, schedule, mesh, clip_norm=1.0)
+    step = train_step.make_train_step(_poisoned_loss(model), optimizer, schedule, mesh, clip_norm=1.0)
     batches = tiny.windows(tiny.stream(60), B, T)[:4]
 
     def run(kinds):
@@ -265,7 +265,7 @@ def test_a_step_that_is_not_finite_changes_nothing(poisonous, kind):
     run, schedule, (clean, clean_told) = poisonous
     kinds = [0, 0, kind, kind, 0, kind, 0]
     states, told = run(kinds)
-    harmed = (float(told[2].loss), float(told[2].grad_norm))
+    harmed = (float(told[2].sums.loss), float(told[2].grad_norm))
     assert np.isfinite(harmed).tolist() == [kind >= 3, kind < 3] and np.isnan(harmed).tolist() == [kind == 1, kind == 4]
     good = 0
     for number, (state, metrics) in enumerate(zip(states, told, strict=True)):
@@ -281,16 +281,46 @@ def test_a_step_that_is_not_finite_changes_nothing(poisonous, kind):
     assert [int(s.skipped_in_row) for s in states] == [int(m.skipped_in_row) for m in told] == [0, 0, 1, 2, 0, 1, 0]
     counts = [int(leaf) for leaf in jax.tree.leaves(states[-1].opt_state) if leaf.dtype == np.int32]
     assert counts and set(counts) == {4}  # the optimiser's own count of updates
-    assert float(told[-1].loss) == float(clean_told[-1].loss)
+    assert float(told[-1].sums.loss) == float(clean_told[-1].sums.loss)
 
 
 # Several devices.
+
+@pytest.mark.parametrize("bad", [(), (1,)])
+def test_the_average_follows_the_good_steps(bad):
+    """A moving average of parameters and carry, by hand."""
+    mesh, optimizer = train_step.make_mesh(B, ONE), optax.sgd(0.5)
+    more = {"averaged": lambda params, carry: (params, carry), "carry_spec": train_step.EVERYWHERE}
+
+    def loss_fn(params, carry, batch, rng):
+        return {"mean": 0.5 * carry["mean"] + 0.5 * batch.mean(axis=0)}, Sums(jnp.sum(batch @ params), jnp.float32(B))
+
+    step = train_step.make_train_step(
+        loss_fn, optimizer, optax.constant_schedule(0.5), mesh, clip_norm=jnp.inf, ema_decay=0.3, **more
+    )
+    state = train_step.init_state(jnp.arange(4.0), optimizer, {"mean": jnp.zeros(4)}, KEY, mesh, **more)
+    params, mean, averages = np.arange(4.0), np.zeros(4), [np.arange(4.0), np.zeros(4)]
+    rows, good = np.random.default_rng(0).normal(size=(4, B, 4)).astype(np.float32), 0
+    for i, batch in enumerate(rows):
+        fed = np.full_like(batch, np.nan) if i in bad else batch
+        state, metrics = step(state, jax.device_put(fed, train_step.batch_sharding(mesh)))
+        assert float(metrics.clipped) == 0
+        if i not in bad:
+            params, mean = params - 0.5 * batch.mean(axis=0), 0.5 * mean + 0.5 * batch.mean(axis=0)
+            d = min(0.3, (1 + good) / (10 + good))
+            averages, good = [d * a + (1 - d) * new for a, new in zip(averages, (params, mean))], good + 1
+    np.testing.assert_allclose(state.params, params, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(state.carry["mean"], mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(state.average[0], averages[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(state.average[1]["mean"], averages[1], rtol=1e-5, atol=1e-6)
+    assert int(state.skipped) == len(bad)
+
 
 ON_DEVICES = """
 import jax, numpy as np
 jax.config.update("jax_numpy_rank_promotion", "raise")
 from training import tiny
-from seqjax.training import tbptt
+from seqjax.training import train_step
 from seqjax.training.optimizers import make_optimizer, make_schedule
 
 assert len(jax.devices()) == 4
@@ -301,25 +331,25 @@ batches = tiny.windows(tiny.stream(90), B, 4)
 assert len(batches) == 3 and not batches[-1].mask.all()
 
 def run(devices):
-    mesh = tbptt.make_mesh(B, devices)
+    mesh = train_step.make_mesh(B, devices)
     params, carry = tiny.init(model, B)
-    state = tbptt.init_state(params, optimizer, carry, jax.random.key(7), mesh)
-    step = tbptt.make_train_step(tiny.loss_of(model), optimizer, schedule, mesh, clip_norm=0.5)
+    state = train_step.init_state(params, optimizer, carry, jax.random.key(7), mesh)
+    step = train_step.make_train_step(tiny.loss_of(model), optimizer, schedule, mesh, clip_norm=0.5)
     told = []
     for batch in batches:
-        state, metrics = step(state, jax.device_put(batch, tbptt.batch_sharding(mesh)))
+        state, metrics = step(state, jax.device_put(batch, train_step.batch_sharding(mesh)))
         told.append(metrics)
     assert step._cache_size() == 1
     for leaf in jax.tree.leaves(state.carry):
         assert leaf.addressable_shards[0].data.shape[0] == B // len(devices), leaf.sharding
     for leaf in jax.tree.leaves((state.params, state.opt_state)):
         assert leaf.sharding.is_fully_replicated and len(leaf.addressable_shards) == len(devices)
-    nats = tbptt.make_evaluate(tiny.loss_of(model), mesh)(state.params, model.initial_carry(params, B), batches)
+    nats = train_step.make_evaluate(tiny.loss_of(model), mesh)(state.params, model.initial_carry(params, B), batches)
     return jax.device_get((told, state.params, state.carry, nats))
 
 one, four = run(jax.devices()[:1]), run(jax.devices())
 tiny.assert_close(one, four, 1e-3, 2e-5)
-print("equal", one[-1], four[-1])
+print("equal", one[-1]["loss"], four[-1]["loss"])
 """
 
 

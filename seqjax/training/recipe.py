@@ -1,0 +1,176 @@
+"""The settings that every experiment has (optimiser, schedule, length of the run), and what is made of them."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from seqjax.errors import UserError
+from seqjax.training import loop, optimizers
+from seqjax.training.optimizers import OPTIMIZERS, SCHEDULES
+from seqjax.training.settings import Check, Field, above, at_least, one_of, within
+
+
+def _shares(text: str) -> bool:
+    try:
+        values = optimizers.parse_milestones(text)
+    except ValueError:
+        return False
+    return all(0 < v < 1 for v in values) and list(values) == sorted(values)
+
+
+_ADAM = ("optimizer.name", ("adam", "adamw"))
+
+OPTIMIZER_FIELDS = {
+    "optimizer.name": Field("adam", "Optimiser.", one_of(*OPTIMIZERS)),
+    "optimizer.learning_rate": Field(4e-3, "Highest learning rate.", above(0)),
+    "optimizer.b1": Field(0.9, "Adam's average of the gradient.", within(0.0, 1.0), when=_ADAM),
+    "optimizer.b2": Field(0.999, "Adam's average of its square.", within(0.0, 1.0), when=_ADAM),
+    "optimizer.momentum": Field(0.0, "Momentum of sgd.", within(0.0, 1.0), when=("optimizer.name", ("sgd",))),
+    "optimizer.nesterov": Field(False, "Nesterov's momentum for sgd.", when=("optimizer.name", ("sgd",))),
+    "optimizer.weight_decay": Field(
+        0.0,
+        "Weight decay on matrices and kernels, never on norms and biases: decoupled for adamw, in the gradient for sgd.",
+        at_least(0),
+        when=("optimizer.name", ("adamw", "sgd")),
+    ),
+    "optimizer.clip_norm": Field(1.0, "Largest global norm of the gradient; 0 does not clip.", at_least(0)),
+    "optimizer.ema": Field(
+        0.0,
+        "Decay of a moving average of the parameters, which is what is evaluated then; 0 keeps none.",
+        within(0.0, 1.0),
+    ),
+}
+
+SCHEDULE_FIELDS = {
+    "schedule.name": Field(
+        "cosine", "Learning rate over time; plateau lowers it (times decay) when validation stalls.", one_of(*SCHEDULES)
+    ),
+    "schedule.warmup_steps": Field(0, "Steps of linear warm-up.", at_least(0)),
+    "schedule.final_fraction": Field(
+        0.01, "What cosine leaves of the learning rate.", within(0.0, 1.0), when=("schedule.name", ("cosine",))
+    ),
+    "schedule.hold_epochs": Field(
+        4, "hold_then_decay: epochs at the full rate.", at_least(1), when=("schedule.name", ("hold_then_decay",))
+    ),
+    "schedule.milestones": Field(
+        "0.5,0.75",
+        "step: shares of the run after which the rate is multiplied by decay.",
+        Check("rising numbers between 0 and 1 with commas between", _shares),
+        when=("schedule.name", ("step",)),
+    ),
+    "schedule.decay": Field(
+        0.5,
+        "hold_then_decay: factor for each epoch after; step: at each milestone; plateau: at a stall.",
+        within(0.001, 1.0),
+        when=("schedule.name", ("hold_then_decay", "step", "plateau")),
+    ),
+    "schedule.patience": Field(
+        3,
+        "plateau: evaluations without a new best before the rate is lowered.",
+        at_least(1),
+        when=("schedule.name", ("plateau",)),
+    ),
+}
+
+TRAIN_FIELDS = {
+    "train.steps": Field(0, "Length of the run in steps; 0 where train.epochs gives it.", at_least(0)),
+    "train.epochs": Field(0.0, "Length of the run in passes over the data; 0 where train.steps gives it.", at_least(0)),
+    "train.log_every": Field(100, "Steps between lines in the log.", at_least(1), free=True),
+    "train.eval_every": Field(500, "Steps between evaluations on the whole validation part.", at_least(1)),
+    "train.checkpoint_every": Field(250, "Steps between checkpoints.", at_least(1), free=True),
+    "train.keep": Field(3, "How many of the newest checkpoints stay, besides the best.", at_least(1), free=True),
+    "train.max_skipped": Field(20, "Stop after this many non-finite steps in a row.", at_least(1), free=True),
+}
+
+FIELDS = OPTIMIZER_FIELDS | SCHEDULE_FIELDS | TRAIN_FIELDS
+
+
+class Recipe(NamedTuple):
+    """What a config says of how to train."""
+
+    steps: int  # of the whole run; 0 where nothing is trained
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    clip_norm: float  # infinite where nothing is clipped
+
+
+def make_recipe(config: ConfigDict, steps_per_epoch: int | None) -> Recipe:
+    """Schedule, optimiser and length of a run; without an epoch's length, for reading a model only.
+
+    Raises:
+      UserError: the length is given twice or not at all, or settings do not fit each other.
+
+    Example:
+      >>> from seqjax.training.settings import build
+      >>> make_recipe(build(FIELDS, {"train.epochs": 2.5}), 10).steps
+      25
+    """
+    steps = 0 if steps_per_epoch is None else run_length(config, steps_per_epoch)
+    s, o = config.schedule, config.optimizer
+    if steps:
+        schedule = optimizers.make_schedule(
+            s.name, o.learning_rate, steps=steps, warmup_steps=s.warmup_steps, final_fraction=s.final_fraction,
+            steps_per_epoch=steps_per_epoch, hold_epochs=s.hold_epochs, decay=s.decay,
+            milestones=optimizers.parse_milestones(s.milestones),
+        )  # fmt: skip
+    else:
+        schedule = optimizers.make_schedule("constant", o.learning_rate, steps=1)
+    clip_norm = o.clip_norm or math.inf
+    optimizer = optimizers.make_optimizer(
+        o.name, schedule, clip_norm=clip_norm, b1=o.b1, b2=o.b2, momentum=o.momentum, nesterov=o.nesterov,
+        weight_decay=o.weight_decay,
+    )  # fmt: skip
+    return Recipe(steps, schedule, optimizer, clip_norm)
+
+
+def run_length(config: ConfigDict, steps_per_epoch: int) -> int:
+    """The run's steps.
+
+    Example:
+      >>> run_length(ConfigDict({"train": {"steps": 0, "epochs": 0.5}}), 10)
+      5
+    """
+    if bool(config.train.steps) == bool(config.train.epochs):
+        raise UserError("give the run's length as config.train.steps or as config.train.epochs, and set the other to 0")
+    return config.train.steps or max(1, round(config.train.epochs * steps_per_epoch))
+
+
+def make_plan(config: ConfigDict, steps: int) -> loop.Plan:
+    """How often the loop does what.
+
+    Example:
+      >>> from seqjax.training.settings import build
+      >>> make_plan(build(FIELDS), 100).log_every
+      100
+    """
+    t, s = config.train, config.schedule
+    patience = s.patience if s.name == "plateau" else 0
+    return loop.Plan(steps, t.log_every, t.eval_every, t.checkpoint_every, t.max_skipped, patience, s.decay)
+
+
+def usable_devices(*batches: int) -> list[jax.Device]:
+    """As many devices as cut all the batch sizes evenly.
+
+    Example:
+      >>> len(usable_devices(1, 32))
+      1
+    """
+    devices = jax.devices()
+    count = max(n for n in range(1, len(devices) + 1) if not any(batch % n for batch in batches))
+    return devices[:count]
+
+
+def devices_line(mesh: Any) -> str:
+    """Says on how many devices a run goes, and why not on all.
+
+    Example:
+      >>> from seqjax.training.train_step import make_mesh
+      >>> devices_line(make_mesh(1, jax.devices()[:1])).split()[:2] == ["1", jax.default_backend()]
+      True
+    """
+    there, used = jax.device_count(), mesh.size
+    why = "" if there == used else f" of {there}, as many as cut batch_size and eval_batch_size evenly"
+    return f"{used} {jax.default_backend()} device(s){why}"
