@@ -4,14 +4,14 @@ import random
 import signal
 import time
 
-import lm_process
+import processes
 import pytest
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """Starts processes of the experiment."""
-    server = lm_process.Server(tmp_path_factory.mktemp("processes"))
+    server = processes.Server(tmp_path_factory.mktemp("processes"))
     yield server
     server.close()
 
@@ -19,14 +19,14 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="session")
 def text(tmp_path_factory):
     """A text file of 1,000 characters."""
-    return lm_process.write_text(tmp_path_factory.mktemp("text") / "small.txt")
+    return processes.write_text(tmp_path_factory.mktemp("text") / "small.txt")
 
 
 @pytest.fixture(scope="session")
 def finished(server, text, tmp_path_factory):
     """The work folder of a run that was never stopped; not to be changed."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
-    run = server.run(f"--workdir={workdir}", *lm_process.small(text))
+    run = server.run(f"--workdir={workdir}", *processes.small(text))
     assert run.status == 0, run.err
     return workdir
 
@@ -35,9 +35,9 @@ def finished(server, text, tmp_path_factory):
 def killed(server, text, tmp_path_factory):
     """A work folder whose process was killed (SIGKILL) at a random moment after its first checkpoint; copy it."""
     workdir = tmp_path_factory.mktemp("killed") / "run"
-    run = server.start(f"--workdir={workdir}", *lm_process.small(text), slow_steps=0.02)
-    run.wait_for(lambda: lm_process.sealed(workdir))
+    run = server.start(f"--workdir={workdir}", *processes.small(text), slow_steps=0.02)
+    run.wait_for(lambda: processes.sealed(workdir))
     time.sleep(random.uniform(0, 0.5))
     assert run.kill().status == -signal.SIGKILL
-    assert lm_process.sealed(workdir)[-1] < 60
+    assert processes.sealed(workdir)[-1] < 60
     return workdir

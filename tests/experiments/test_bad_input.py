@@ -4,7 +4,7 @@ import shutil
 import time
 
 import pytest
-from lm_process import HELLO, small, write_text
+from processes import HELLO, small, write_text
 
 COMMAND_LINE = {
     "unknown field": (["--config.modle.cell=gru"], ["config.modle.cell", "did you mean config.model.cell?"]),

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from lm_process import HELLO, ROOT, records, small
+from processes import HELLO, ROOT, records, small
 
 QUICK = {"train__steps": 12, "train__eval_every": 12, "train__log_every": 6}
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from lm_process import HELLO, ROOT, records, small
+from processes import HELLO, ROOT, records, small
 
 from experiments.configs.language_model import FIELDS, PRESETS
 

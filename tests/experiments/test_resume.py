@@ -5,7 +5,7 @@ import shutil
 import time
 
 import pytest
-from lm_process import final_state, records, sealed, small
+from processes import final_state, records, sealed, small
 
 
 def test_killed_twice_at_random_moments_ends_the_same(server, text, finished, killed, tmp_path):

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from lm_process import final_state, records, sealed, small
+from processes import final_state, records, sealed, small
 
 
 def test_sigint_and_sigterm_then_the_same_end(server, text, tmp_path):

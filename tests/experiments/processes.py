@@ -1,4 +1,4 @@
-"""Starting, watching and comparing runs of experiments/language_model.py."""
+"""Starting, watching and comparing runs of the experiments."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HELLO = "--config=experiments/configs/language_model.py:hello"
-TIMINGS = ("tokens_per_second", "minutes")
+TIMINGS = ("tokens_per_second", "images_per_second", "minutes")
 
 
 class Run:
@@ -77,12 +77,12 @@ class Run:
 
 
 class Server:
-    """lm_server.py at work."""
+    """server.py at work."""
 
     def __init__(self, folder: pathlib.Path):
         self._folder, self._runs = folder, []
         env = os.environ | {"PYTHONPATH": str(ROOT)}
-        command = [sys.executable, str(pathlib.Path(__file__).with_name("lm_server.py"))]
+        command = [sys.executable, str(pathlib.Path(__file__).with_name("server.py"))]
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -93,13 +93,13 @@ class Server:
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
 
-    def start(self, *argv: str, env: dict | None = None, **faults) -> Run:
-        """Starts a process; keyword arguments are functions of lm_faults and their argument."""
+    def start(self, *argv: str, experiment: str = "language_model", env: dict | None = None, **faults) -> Run:
+        """Starts a process of an experiment; keyword arguments are functions of faults and their argument."""
         folder = self._folder / str(len(self._runs))
         folder.mkdir()
         (folder / "out").touch()
         (folder / "err").touch()
-        request = {"argv": argv, "env": env or {}, "faults": list(faults.items())}
+        request = {"experiment": experiment, "argv": argv, "env": env or {}, "faults": list(faults.items())}
         pid = self.ask(request | {"stdout": str(folder / "out"), "stderr": str(folder / "err")})
         self._runs.append(Run(self, pid, folder))
         return self._runs[-1]

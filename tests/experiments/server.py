@@ -1,8 +1,8 @@
-"""Forks processes of experiments/language_model.py from one that has imported the libraries: a second, not six.
+"""Forks processes of the experiments from one that has imported the libraries: a second, not six.
 
 Each is a process of its own, with its own JAX, standard streams, signals and exit status. Reads one JSON object a line:
 
-    {"argv": [...], "env": {...}, "stdout": path, "stderr": path, "faults": [[name, argument], ...]} -> pid
+    {"experiment": name, "argv": [...], "env": {...}, "stdout": path, "stderr": path, "faults": [[name, argument], ...]} -> pid
     {"poll": pid} -> null while it runs, then its exit status (negative: the signal)
 """
 
@@ -41,12 +41,12 @@ def start(request: dict) -> int:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.environ.update(request["env"])
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        import lm_faults
+        import faults
 
         for name, argument in request["faults"]:
-            getattr(lm_faults, name)(argument)
-        sys.argv = ["experiments/language_model.py", *request["argv"]]
-        runpy.run_module("experiments.language_model", run_name="__main__", alter_sys=True)
+            getattr(faults, name)(argument)
+        sys.argv = [f"experiments/{request['experiment']}.py", *request["argv"]]
+        runpy.run_module(f"experiments.{request['experiment']}", run_name="__main__", alter_sys=True)
         leave(0)
     except SystemExit as error:
         leave(error.code)
@@ -65,7 +65,7 @@ def leave(status: int | None) -> None:
 
 
 def warm_up() -> None:
-    """Imports what the experiment imports, and starts no thread and no device."""
+    """Imports what the experiments import, and starts no thread and no device."""
     import absl.app  # noqa: F401
     import matplotlib.backends.backend_agg  # noqa: F401
     import matplotlib.figure  # noqa: F401
@@ -73,9 +73,14 @@ def warm_up() -> None:
     import rich.progress  # noqa: F401
     import tensorboardX  # noqa: F401
 
+    import experiments.configs.image_classification  # noqa: F401
     import experiments.configs.language_model  # noqa: F401
+    import seqjax.cnn
     import seqjax.data
+    import seqjax.data.augmentation
+    import seqjax.data.images
     import seqjax.decoding
+    import seqjax.diagnostics.pictures
     import seqjax.models
     import seqjax.text
     import seqjax.training.command

@@ -6,19 +6,17 @@ import time
 import jax
 import numpy as np
 
+from seqjax.data.image_batches import ImageBatches
 from seqjax.data.windows import Windows
 from seqjax.training import checkpoints, losses
+
+DATA = (Windows, ImageBatches)
 
 
 def slow_steps(seconds: float) -> None:
     """Each batch takes so long to come."""
-    following = Windows.__next__
-
-    def delayed(self):
-        time.sleep(seconds)
-        return following(self)
-
-    Windows.__next__ = delayed
+    for kind in DATA:
+        _delay(kind, "__next__", seconds)
 
 
 def slow_seal(seconds: float) -> None:
@@ -44,7 +42,8 @@ def _delay(owner, name, seconds):
 def forget(what: str) -> None:
     """A part of the checkpoint is not restored: a part of the state is zero, or the data begin anew."""
     if what == "data":
-        Windows.set_state = lambda self, state: None
+        for kind in DATA:
+            kind.set_state = lambda self, state: None
         return
     load = checkpoints.Checkpoints._load
 
@@ -58,8 +57,9 @@ def forget(what: str) -> None:
 
 def nan_logits(_: bool) -> None:
     """No loss of training or evaluation is finite."""
-    entropy = losses.token_cross_entropy
-    losses.token_cross_entropy = lambda logits, *rest: entropy(logits * np.float32("nan"), *rest)
+    for name in ("token_cross_entropy", "label_cross_entropy"):
+        entropy = getattr(losses, name)
+        setattr(losses, name, lambda logits, *rest, entropy=entropy: entropy(logits * np.float32("nan"), *rest))
 
 
 def file_limit(size: int) -> None:
