@@ -28,6 +28,8 @@ HEAVY = {
     "keras": ("seqjax.interop",),
     "haiku": ("seqjax.interop",),
     "equinox": ("seqjax.interop",),
+    "PIL": ("seqjax.data.pixels",),
+    "sklearn": ("seqjax.data.image_sets",),
 }
 
 

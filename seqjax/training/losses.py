@@ -54,6 +54,48 @@ def token_cross_entropy(logits: jax.Array, targets: jax.Array, mask: jax.Array) 
     return Sums(jnp.sum(jnp.where(mask, losses, 0)), jnp.sum(mask, dtype=losses.dtype))
 
 
+def label_cross_entropy(logits: jax.Array, targets: jax.Array, mask: jax.Array) -> jax.Array:
+    r"""Cross-entropy in nats against distributions of labels, summed over the real examples.
+
+    .. math:: L = -\sum_b m_b \sum_k t_{b,k} \log \mathrm{softmax}(z_b)_k
+
+    Args:
+      logits: (B, K), any float type; the sum is taken in float32 or wider.
+      targets: (B, K), each row a distribution: one-hot, smoothed or mixed.
+      mask: (B,) bool, true where the example is real. What stands where it is false has no influence, NaN included.
+
+    Returns:
+      The summed loss, ().
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> round(float(label_cross_entropy(jnp.zeros((2, 4)), jnp.eye(4)[:2], jnp.array([True, False]))), 4)
+      1.3863
+    """
+    logits = jnp.where(mask[:, None], logits, 0).astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return jnp.sum(jnp.where(mask, optax.softmax_cross_entropy(logits, targets), 0))
+
+
+def smooth_labels(targets: jax.Array, share: float) -> jax.Array:
+    r"""Spreads a share of each target evenly over all classes.
+
+    .. math:: t' = (1 - s) t + s / K
+
+    Args:
+      targets: (B, K), each row a distribution.
+      share: s, in [0, 1).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> [round(float(t), 3) for t in smooth_labels(jnp.array([[1.0, 0.0]]), 0.1)[0]]
+      [0.95, 0.05]
+
+    Reference:
+      Szegedy et al. 2015, arXiv:1512.00567, section 7.
+    """
+    return (1 - share) * targets + share / targets.shape[-1]
+
+
 def perplexity(nats: float) -> float:
     """exp of the mean loss in nats; infinite where that overflows.
 

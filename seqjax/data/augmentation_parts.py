@@ -1,0 +1,62 @@
+"""What the augmentations share: the check of an image batch, and one random draw for each image."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def require_images(images: jax.Array) -> None:
+    """Refuses what is not a batch of float images (B, H, W, C).
+
+    Raises:
+      ValueError: not four axes.
+      TypeError: not a float type.
+
+    Example:
+      >>> require_images(jnp.zeros((2, 8, 8)))
+      Traceback (most recent call last):
+      ...
+      ValueError: images must have shape (batch, height, width, channels), not (2, 8, 8)
+    """
+    if jnp.ndim(images) != 4:
+        raise ValueError(f"images must have shape (batch, height, width, channels), not {jnp.shape(images)}")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(f"images must be floats in [0, 1], not {images.dtype}; to_float makes them from uint8")
+
+
+def require_within(name: str, value: float, low: float, high: float = float("inf")) -> None:
+    """Refuses a setting outside [low, high].
+
+    Raises:
+      ValueError: outside, or not a number.
+
+    Example:
+      >>> require_within("probability", 1.5, 0, 1)
+      Traceback (most recent call last):
+      ...
+      ValueError: probability must be within [0, 1], not 1.5
+    """
+    if not low <= value <= high:
+        bounds = f"at least {low}" if high == float("inf") else f"within [{low}, {high}]"
+        raise ValueError(f"{name} must be {bounds}, not {value}")
+
+
+def draw_each(key: jax.Array, batch_size: int, draw: Callable[[jax.Array], Any]) -> Any:
+    """One draw for each image of a batch, image n's from `fold_in(key, n)`: neither B nor the other images matter.
+
+    Args:
+      key: a random key.
+      batch_size: B.
+      draw: key -> a pytree of arrays.
+
+    Returns:
+      The draws, each leaf with a leading axis (B, ...).
+
+    Example:
+      >>> key, draw = jax.random.key(0), jax.random.uniform
+      >>> bool((draw_each(key, 5, draw)[:2] == draw_each(key, 2, draw)).all())
+      True
+    """
+    return jax.vmap(lambda n: draw(jax.random.fold_in(key, n)))(jnp.arange(batch_size, dtype=jnp.uint32))

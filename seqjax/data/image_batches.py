@@ -1,0 +1,237 @@
+"""Images to batches of one shape: an endless, shuffled iterator that can stop and go on exactly."""
+
+import collections
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Iterable, Iterator, NamedTuple
+
+import numpy as np
+
+from seqjax.data.image_parts import Images, is_whole, permutation
+from seqjax.errors import UserError
+
+AHEAD = 2  # batches that workers read before they are asked for
+
+
+class ImageBatch(NamedTuple):
+    """What a classifier is trained on in one step; the shapes never change."""
+
+    images: np.ndarray  # uint8 (B, H, W, C)
+    labels: np.ndarray  # int32 (B,)
+    mask: np.ndarray  # bool (B,): true for a real image, false for padding
+
+
+class ImageBatches:
+    """An endless iterator over shuffled batches, epoch after epoch, that can stop and go on exactly.
+
+    Each epoch is a fresh permutation of the N images, a pure function of (seed, epoch). An epoch has floor(N / B) full
+    batches; the N mod B images that remain are dropped from it. Since another permutation follows, other images are
+    dropped then: none is left out for good.
+
+    With workers, threads read the next two batches meanwhile. What is handed out does not depend on their number, and
+    `get_state` is always the place of the next batch to be handed out, whatever has been read ahead. The threads end
+    with `close`, with the `with` block, or with the iterator itself.
+
+    Args:
+      images: N images in memory, in files, or any other `Images`.
+      batch_size: B, at most N. For evaluation with fewer images than a batch see `ordered_batches`.
+      seed: of the permutations, at least 0.
+      workers: the number of threads; 0 reads in the caller's thread, which is best for images in memory.
+
+    Raises:
+      UserError: sizes that cannot be, a batch larger than the set; from `next`, an image that cannot be read. Then the
+        place stays at that batch.
+
+    Example:
+      >>> from seqjax.data.image_parts import ArrayImages
+      >>> images = ArrayImages(np.zeros((5, 2, 2, 1), np.uint8), np.arange(5))
+      >>> batches = ImageBatches(images, 2, seed=0)
+      >>> first = next(batches)
+      >>> first.images.shape, first.mask.tolist(), batches.get_state(), batches.batches_per_epoch
+      ((2, 2, 2, 1), [True, True], {'epoch': 0, 'batch': 1}, 2)
+      >>> again = ImageBatches(images, 2, seed=0, workers=1)
+      >>> with again:
+      ...     next(again).labels.tolist() == first.labels.tolist()
+      True
+    """
+
+    def __init__(self, images: Images, batch_size: int, *, seed: int, workers: int = 0):
+        _check(images, batch_size, workers)
+        if not is_whole(seed) or seed < 0:
+            raise UserError(f"seed is {seed!r}; it must be a whole number of at least 0")
+        if batch_size > len(images):
+            raise UserError(f"batch_size is {batch_size}, but there are only {len(images)} images; make it smaller")
+        self.batches_per_epoch = len(images) // batch_size
+        self.images_per_epoch = self.batches_per_epoch * batch_size
+        self._images, self._batch_size, self._seed, self._workers = images, batch_size, int(seed), workers
+        self._epoch = self._batch = 0
+        self._reading: Iterator[ImageBatch] | None = None
+        self._closed = False
+
+    def __iter__(self) -> "ImageBatches":
+        return self
+
+    def __next__(self) -> ImageBatch:
+        if self._closed:
+            raise ValueError("these batches are closed; make new ones, and set_state to go on")
+        if self._reading is None:
+            places = _shuffled(len(self._images), self._batch_size, self._seed, self._epoch, self._batch)
+            self._reading = _read(self._images, self._batch_size, places, self._workers)
+        try:
+            batch = next(self._reading)
+        except BaseException:
+            self._stop()  # what was read ahead is void: the next call begins at this place again
+            raise
+        self._batch += 1
+        if self._batch == self.batches_per_epoch:
+            self._epoch, self._batch = self._epoch + 1, 0
+        return batch
+
+    def one_pass(self) -> Iterator[ImageBatch]:
+        """Every image once, in the set's order, as `ordered_batches`; the iterator's own place is not touched.
+
+        Example:
+          >>> from seqjax.data.image_parts import ArrayImages
+          >>> images = ArrayImages(np.zeros((3, 1, 1, 1), np.uint8), np.arange(3))
+          >>> [batch.labels.tolist() for batch in ImageBatches(images, 2, seed=0).one_pass()]
+          [[0, 1], [2, 0]]
+        """
+        return ordered_batches(self._images, self._batch_size, workers=self._workers)
+
+    def get_state(self) -> dict[str, int]:
+        """The place of the next batch, small and JSON-able: `{"epoch": e, "batch": b}`.
+
+        Example:
+          >>> from seqjax.data.image_parts import ArrayImages
+          >>> images = ArrayImages(np.zeros((3, 1, 1, 1), np.uint8), np.arange(3))
+          >>> ImageBatches(images, 2, seed=0).get_state()
+          {'epoch': 0, 'batch': 0}
+        """
+        return {"epoch": self._epoch, "batch": self._batch}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Go to a place that `get_state` gave; the next batch is the one that stood next there.
+
+        Args:
+          state: `{"epoch": e, "batch": b}` with e >= 0 and 0 <= b < batches_per_epoch.
+
+        Raises:
+          UserError: anything else, such as the place in another set or with another batch size.
+
+        Example:
+          >>> from seqjax.data.image_parts import ArrayImages
+          >>> images = ArrayImages(np.zeros((9, 1, 1, 1), np.uint8), np.arange(9))
+          >>> batches = ImageBatches(images, 2, seed=0)
+          >>> batches.set_state({"epoch": 1, "batch": 3})
+          >>> _ = next(batches)
+          >>> batches.get_state()
+          {'epoch': 2, 'batch': 0}
+        """
+        if not isinstance(state, dict) or set(state) != {"epoch", "batch"}:
+            raise UserError(f"{state!r} is not a place in the images; give what get_state gave, epoch and batch")
+        epoch, batch = state["epoch"], state["batch"]
+        if not (is_whole(epoch) and is_whole(batch)) or epoch < 0 or batch < 0:
+            raise UserError(f"{state!r} is not a place in the images; both must be whole numbers of at least 0")
+        if batch >= self.batches_per_epoch:
+            raise UserError(
+                f"the saved place is batch {batch}, but an epoch has {self.batches_per_epoch}; "
+                "go on with the images and batch_size of the run that saved it"
+            )
+        self._stop()
+        self._epoch, self._batch = int(epoch), int(batch)
+
+    def close(self) -> None:
+        """End the threads; the iterator gives nothing any more. A second call does nothing.
+
+        Example:
+          >>> from seqjax.data.image_parts import ArrayImages
+          >>> ImageBatches(ArrayImages(np.zeros((3, 1, 1, 1), np.uint8), np.arange(3)), 2, seed=0).close()
+        """
+        self._closed = True
+        self._stop()
+
+    def __enter__(self) -> "ImageBatches":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _stop(self) -> None:
+        if self._reading is not None:
+            self._reading.close()
+        self._reading = None
+
+
+def ordered_batches(images: Images, batch_size: int, *, workers: int = 0) -> Iterator[ImageBatch]:
+    """Every image once, in the set's order, for evaluation.
+
+    Args:
+      images: N images, as in `ImageBatches`.
+      batch_size: B; it may be more than N.
+      workers: threads that read ahead; they end with the iterator.
+
+    Returns:
+      An iterator over ceil(N / B) batches. The last is padded with zeros, where the mask is false.
+
+    Raises:
+      UserError: sizes that cannot be; from the iterator, an image that cannot be read.
+
+    Example:
+      >>> from seqjax.data.image_parts import ArrayImages
+      >>> images = ArrayImages(np.zeros((3, 1, 1, 1), np.uint8), np.arange(3) + 5)
+      >>> [(batch.labels.tolist(), batch.mask.tolist()) for batch in ordered_batches(images, 2)]
+      [([5, 6], [True, True]), ([7, 0], [True, False])]
+    """
+    _check(images, batch_size, workers)
+    number = len(images)
+    places = (np.arange(first, min(first + batch_size, number)) for first in range(0, number, batch_size))
+    return _read(images, batch_size, places, workers)
+
+
+def _check(images: Images, batch_size: int, workers: int) -> None:
+    for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
+        if not is_whole(value) or value < least:
+            raise UserError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+    if not len(images):
+        raise UserError("there are no images to make batches of; give at least one")
+
+
+def _shuffled(number: int, batch_size: int, seed: int, epoch: int, batch: int) -> Iterator[np.ndarray]:
+    """The images of each batch from a place on, for ever."""
+    while True:
+        order = permutation(number, seed, 0, epoch)
+        for first in range(batch * batch_size, number - batch_size + 1, batch_size):
+            yield order[first : first + batch_size]
+        epoch, batch = epoch + 1, 0
+
+
+def _read(images: Images, batch_size: int, places: Iterable[np.ndarray], workers: int) -> Iterator[ImageBatch]:
+    """The batches at these places, in order. Each is cut among the workers, so that even one batch is read by all."""
+    if not workers:
+        for indices in places:
+            yield _padded(*images.take(indices), batch_size)
+        return
+    pool, waiting = ThreadPoolExecutor(workers, thread_name_prefix="images"), collections.deque()
+    try:
+        for indices in places:
+            pieces = np.array_split(indices, min(workers, len(indices)))
+            waiting.append([pool.submit(images.take, piece) for piece in pieces])
+            if len(waiting) > AHEAD:
+                yield _padded(*_joined(waiting.popleft()), batch_size)
+        while waiting:
+            yield _padded(*_joined(waiting.popleft()), batch_size)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _joined(pieces: list[Future[Any]]) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = zip(*(piece.result() for piece in pieces))
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def _padded(images: np.ndarray, labels: np.ndarray, batch_size: int) -> ImageBatch:
+    mask = np.arange(batch_size) < len(labels)
+    missing = batch_size - len(labels)
+    if missing:
+        images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
+        labels = np.concatenate([labels, np.zeros(missing, labels.dtype)])
+    return ImageBatch(images, labels, mask)

@@ -1,0 +1,168 @@
+"""Image files to arrays of one shape, with Pillow."""
+
+import io
+import os
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from seqjax.errors import UserError
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def read_image(path: str | os.PathLike, size: int, channels: int) -> np.ndarray:
+    """One image file as a model wants it.
+
+    The image is turned upright by its EXIF orientation; a 16-bit grey image keeps its high bytes, an animation its
+    first frame; transparency is dropped, as most readers of training images do. The largest square in the middle is
+    then scaled to `size` (bilinear, with antialiasing): the same as scaling the shorter side and cropping the centre,
+    without rounding in between.
+
+    Args:
+      path: a file of any format that Pillow reads.
+      size: height and width of the result; 0 keeps the image's own.
+      channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+
+    Returns:
+      uint8 (size, size, channels), values 0..255.
+
+    Raises:
+      UserError: no such file, a file that is not a sound image, an image of floats, another number of channels, or
+        Pillow is not installed.
+
+    Example:
+      >>> import tempfile
+      >>> from PIL import Image
+      >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
+      ...     Image.new("L", (30, 20), 7).save(file.name)
+      ...     image = read_image(file.name, size=8, channels=3)
+      >>> image.shape, image.dtype.name, int(image.max())
+      ((8, 8, 3), 'uint8', 7)
+    """
+    try:
+        with open(os.path.expanduser(path), "rb") as file:
+            return decode(file, os.fspath(path), size, channels)
+    except FileNotFoundError:
+        fault = f"{path} does not exist; check the path"
+    except IsADirectoryError:
+        fault = f"{path} is a folder; give the name of an image file"
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        fault = f"{path!r} cannot be read ({getattr(error, 'strerror', None) or error}); give another file"
+    raise UserError(fault)
+
+
+def decode(source: bytes | BinaryIO, what: str, size: int, channels: int) -> np.ndarray:
+    """An encoded image as an array, as `read_image` makes it.
+
+    Args:
+      source: the bytes of an image file, or the open file.
+      what: its name, for errors.
+      size: height and width of the result; 0 keeps the image's own.
+      channels: 1, 3 or 4.
+
+    Returns:
+      uint8 (size, size, channels).
+
+    Raises:
+      UserError: as `read_image`.
+
+    Example:
+      >>> decode(b"P5 2 1 255 " + bytes([0, 200]), "two.pgm", 0, 1).ravel().tolist()
+      [0, 200]
+    """
+    if channels not in MODES:
+        raise UserError(f"channels is {channels!r}; choose one of {', '.join(map(str, MODES))}")
+    if size < 0:
+        raise UserError(f"size is {size}; it must be at least 0")
+    image_module, image_ops = _pillow()
+    try:
+        with image_module.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+            opened.load()
+            image_ops.exif_transpose(opened, in_place=True)
+            image = _in_mode(opened, MODES[channels], what)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # a broken file makes a decoder raise anything
+        said = (str(error) or type(error).__name__).split("\n")[0]
+        if isinstance(error, image_module.UnidentifiedImageError):
+            said = "not a format that Pillow knows"
+        raise UserError(f"{what} is not a sound image ({said}); mend it or take it away") from None
+    return _pixels(_square(image, size) if size else image)
+
+
+def resize_all(images: np.ndarray, size: int, what: str) -> np.ndarray:
+    """Scale images in memory, each as `read_image` does: the middle square, bilinear with antialiasing.
+
+    Args:
+      images: uint8 (N, H, W, C), C 1, 3 or 4.
+      size: S; an array that has it already is given back as it is.
+      what: the set's name, for errors.
+
+    Returns:
+      uint8 (N, S, S, C).
+
+    Raises:
+      UserError: another number of channels, or Pillow is not installed.
+
+    Example:
+      >>> resize_all(np.full((2, 9, 6, 1), 5, np.uint8), 4, "fives").shape
+      (2, 4, 4, 1)
+    """
+    number, height, width, channels = images.shape
+    if (height, width) == (size, size):
+        return images
+    if channels not in MODES:
+        raise UserError(
+            f"{what} has {channels} channels; only images of 1, 3 or 4 can be scaled, so leave image_size 0"
+        )
+    image_module, _ = _pillow()
+    scaled = np.empty((number, size, size, channels), np.uint8)
+    for place, image in enumerate(images):
+        opened = image_module.fromarray(image[..., 0] if channels == 1 else image)
+        scaled[place] = _pixels(_square(opened, size))
+    return scaled
+
+
+def _pillow() -> tuple[Any, Any]:
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        raise UserError(
+            "Pillow is not installed, and image files cannot be read without it; pip install pillow"
+        ) from None
+    return Image, ImageOps
+
+
+def _square(image: Any, size: int) -> Any:
+    """The largest square in the middle, scaled."""
+    bilinear = _pillow()[0].Resampling.BILINEAR
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return image.resize((size, size), bilinear, box=(left, top, left + side, top + side))
+
+
+def _in_mode(image: Any, mode: str, what: str) -> Any:
+    if image.mode.startswith("F"):
+        raise UserError(f"{what} is an image of floats; save it with 8 bits a channel, values 0 to 255")
+    if image.mode.startswith("I"):
+        image = _eight_bits(image, what)
+    if image.mode in ("P", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns about what it drops
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _eight_bits(image: Any, what: str) -> Any:
+    """The high byte of 16-bit grey, which is also what Pillow itself keeps of 16-bit colour."""
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise UserError(f"{what} has values from {values.min()} to {values.max()}; save it with 8 or 16 bits a channel")
+    return _pillow()[0].fromarray((values >> 8).astype(np.uint8))
+
+
+def _pixels(image: Any) -> np.ndarray:
+    values = np.asarray(image, np.uint8)
+    return values if values.ndim == 3 else values[..., None]
