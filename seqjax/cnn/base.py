@@ -1,0 +1,76 @@
+"""What all image classifiers share: their settings, the check of their input, their output in training."""
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from seqjax.typing import Array
+
+
+class Outputs(NamedTuple):
+    """What a classifier with auxiliary heads gives in training; in evaluation it gives the logits alone."""
+
+    logits: Array  # (B, num_classes)
+    aux: tuple[Array, ...]  # each (B, num_classes), the head nearest to the input first
+
+
+class ImageClassifier(nn.Module):
+    """The settings of every CNN of this package, and the check of what it is given.
+
+    Attributes:
+      num_classes: number of logits.
+      in_channels: channels of the images, 3 for colour, 1 for grey.
+      dtype: of the computation; None takes that of the images. Parameters and statistics stay float32.
+    """
+
+    num_classes: int = 1000
+    in_channels: int = 3
+    dtype: Any = None
+
+    min_size: ClassVar[int] = 1  # the least height and width of an image
+    flatten: ClassVar[dict[str, int]] = {}  # path of a dense layer that reads a flattened feature map -> the map's channels
+
+    def check(self, images: Array) -> Array:
+        """Gives the images in the dtype of the computation.
+
+        Args:
+          images: (B, H, W, C) of a float type.
+
+        Raises:
+          ValueError: the shape is not (B, H, W, in_channels), or the images are smaller than the network can take.
+          TypeError: the images are not floats.
+
+        Example:
+          >>> images = jnp.zeros((2, 8, 8, 1))
+          >>> ImageClassifier(in_channels=1, dtype=jnp.bfloat16).check(images).dtype
+          dtype(bfloat16)
+          >>> ImageClassifier().check(images)
+          Traceback (most recent call last):
+          ...
+          ValueError: ImageClassifier takes images of shape (B, H, W, 3), and these are (2, 8, 8, 1): in_channels is 3, the images have 1
+        """
+        name, shape = type(self).__name__, tuple(images.shape)
+        if len(shape) != 4:
+            raise ValueError(f"{name} takes images of shape (B, H, W, {self.in_channels}), and these are {shape}")
+        if shape[-1] != self.in_channels:
+            raise ValueError(
+                f"{name} takes images of shape (B, H, W, {self.in_channels}), and these are {shape}: "
+                f"in_channels is {self.in_channels}, the images have {shape[-1]}"
+            )
+        if min(shape[1:3]) < self.min_size:
+            raise ValueError(f"{name} takes images of at least {self.min_size} x {self.min_size}, and these are {shape}")
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise TypeError(f"{name} takes images of a float type, and these are {images.dtype}; scale them to [0, 1] first")
+        return images if self.dtype is None else images.astype(self.dtype)
+
+
+def field_names(model: type[nn.Module]) -> list[str]:
+    """The options that a module's class takes.
+
+    Example:
+      >>> field_names(ImageClassifier)
+      ['num_classes', 'in_channels', 'dtype']
+    """
+    return [field.name for field in dataclasses.fields(model) if field.name not in ("parent", "name")]

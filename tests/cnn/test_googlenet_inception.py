@@ -1,0 +1,307 @@
+"""GoogLeNet and Inception v3: counts, parity with torch, the auxiliary heads, the limits of image size."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from seqjax.cnn import googlenet
+from seqjax.cnn.base import Outputs
+from seqjax.cnn.blocks import ConvNormActivation
+from seqjax.cnn.googlenet import GoogLeNet
+from seqjax.cnn.inception import InceptionV3, InceptionV3Aux
+from seqjax.cnn.inception_blocks import InceptionBranches, Unit, to_plus_minus_one
+from seqjax.cnn.inspection import summary
+
+KEY = jax.random.key(0)
+NETWORKS = {"googlenet": (GoogLeNet, 33, 2), "inception_v3": (InceptionV3, 299, 1)}  # a size that trains, and the heads
+each_network = pytest.mark.parametrize("network, size, heads", NETWORKS.values(), ids=NETWORKS)
+
+
+@functools.cache
+def shapes(model, size, train=False):
+    """Variables and what a call on two images gives, as shapes."""
+    images = jax.ShapeDtypeStruct((2, size, size, model.in_channels), jnp.float32)
+    init = functools.partial(model.init, train=train)
+    variables = jax.eval_shape(init, {"params": KEY, "dropout": KEY}, images)
+    apply = functools.partial(model.apply, train=train, rngs={"dropout": KEY}, mutable=["batch_stats"])
+    return variables, jax.eval_shape(apply, variables, images)[0]
+
+
+def count(variables):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
+
+
+# Counts
+
+
+@pytest.mark.parametrize(
+    "model, expected",
+    [
+        (GoogLeNet(), 13_004_888),
+        (GoogLeNet(aux_logits=False), 6_624_904),
+        (InceptionV3(), 27_161_264),
+        (InceptionV3(aux_logits=False), 23_834_568),
+    ],
+)
+def test_parameters(model, expected):
+    assert count(shapes(model, model.min_size)[0]) == expected
+
+
+@each_network
+def test_init_makes_the_same_in_training_and_evaluation(network, size, heads):
+    small, large = shapes(network(), network.min_size)[0], shapes(network(), size, train=True)[0]
+    assert jax.tree.map(jnp.shape, small) == jax.tree.map(jnp.shape, large)
+
+
+@pytest.mark.parametrize("model, size, expected", [(GoogLeNet(), 224, 1.498), (InceptionV3(), 299, 5.713)])
+def test_multiply_adds(model, size, expected):
+    """In evaluation, where no head runs."""
+    table = summary(model, (1, size, size, 3))
+    assert round(table.multiply_adds / 1e9, 3) == expected
+    heads = [row for row in table.rows if row.path.lower().startswith("aux")]
+    assert heads and all(row.shape is None for row in heads)
+
+
+def test_the_paper_s_5x5():
+    """The third branches grow by 25 - 9 weights for each pair of channels, and nothing else does."""
+    (ours, _), (paper, _) = (shapes(GoogLeNet(aux_logits=False, kernel_5x5=wide), 32) for wide in (False, True))
+    pairs = sum(reduce5 * five for _, _, _, reduce5, five, _ in googlenet.CHANNELS.values())
+    assert count(paper) - count(ours) == (25 - 9) * pairs
+    assert paper["params"]["inception4c"]["branch3"]["1"]["conv"]["kernel"].shape == (5, 5, 24, 64)
+
+
+# Initial values and statistics
+
+
+@pytest.mark.parametrize(
+    "model, path, stddev",
+    [
+        (GoogLeNet(num_classes=500), "conv3/conv", 0.01),
+        (GoogLeNet(num_classes=500), "inception4a/branch2/0/conv", 0.01),
+        (GoogLeNet(num_classes=500), "aux1/fc1", 0.01),
+        (GoogLeNet(num_classes=500), "fc", 0.01),
+        (InceptionV3(num_classes=500), "Mixed_6c/branch7x7_3/conv", 0.1),
+        (InceptionV3(num_classes=500), "AuxLogits/conv1/conv", 0.01),
+        (InceptionV3(num_classes=500), "AuxLogits/fc", 0.001),
+        (InceptionV3(num_classes=500), "fc", 0.1),
+    ],
+)
+def test_initial_kernels_are_normal_and_cut_at_two_deviations(model, path, stddev):
+    """A normal of deviation 1 that is cut at -2 and 2 has deviation 0.8796."""
+
+    @jax.jit  # so that the other parameters are not computed
+    def kernel(key):
+        leaf = model.init(key, jnp.zeros((1, 75, 75, 3)))["params"]
+        for name in [*path.split("/"), "kernel"]:
+            leaf = leaf[name]
+        return leaf
+
+    values = kernel(KEY) / stddev
+    assert 1.9 < abs(values).max() <= 2
+    np.testing.assert_allclose([values.mean(), values.std()], [0, 0.8796], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "model, size, rates",
+    [(GoogLeNet(dropout=0.1, aux_dropout=0.4), 33, [0.4, 0.4, 0.1]), (InceptionV3(dropout=0.1), 299, [0.1])],
+)
+def test_norms_and_dropout(model, size, rates):
+    """Every norm has torchvision's epsilon and momentum, every dropout its option, and all are in training mode."""
+    norms, dropouts = set(), []
+
+    def record(call, args, kwargs, context):
+        if isinstance(context.module, nn.BatchNorm):
+            norms.add((context.module.epsilon, context.module.momentum, kwargs["use_running_average"]))
+        if isinstance(context.module, nn.Dropout):
+            dropouts.append((context.module.rate, context.module.deterministic))
+        return call(*args, **kwargs)
+
+    keys, images = {"params": KEY, "dropout": KEY}, jnp.zeros((2, size, size, 3))
+    with nn.intercept_methods(record):
+        jax.eval_shape(functools.partial(model.init, train=True), keys, images)
+    assert norms == {(1e-3, 0.9, False)}
+    assert dropouts == [(rate, False) for rate in rates]
+    assert (GoogLeNet.dropout, GoogLeNet.aux_dropout, InceptionV3.dropout) == (0.2, 0.7, 0.5)
+
+
+# Parity with torch
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize("options", [{}, {"kernel_5x5": True, "aux_logits": False, "in_channels": 1}])
+def test_googlenet_gives_torch_s_logits(torch, options):
+    from benchmarks.torch_cnns.googlenet import GoogLeNet as Twin
+    from tests.cnn.parity import check_parity, random_images, randomise
+
+    options = {"num_classes": 7, **options}
+    images = random_images((2, 37, 50, options.get("in_channels", 3)))
+    check_parity(GoogLeNet(**options), randomise(Twin(**options), 1), images)
+
+
+def test_googlenet_trains_as_torch_s(torch):
+    """Loss with both heads, all gradients, all statistics."""
+    from benchmarks.torch_cnns.googlenet import GoogLeNet as Twin
+    from tests.cnn.parity import check_training, random_images, randomise
+
+    options = {"num_classes": 5, "dropout": 0.0, "aux_dropout": 0.0}
+    check_training(GoogLeNet(**options), randomise(Twin(**options), 2), random_images((4, 64, 64, 3)), [0, 3, 1, 4])
+
+
+def test_inception_v3_gives_torch_s_logits(torch):
+    from benchmarks.torch_cnns.inception import InceptionV3 as Twin
+    from tests.cnn.parity import check_parity, random_images, randomise
+
+    check_parity(InceptionV3(num_classes=7), randomise(Twin(num_classes=7), 3), random_images((2, 75, 107, 3)))
+
+
+def test_inception_v3_s_head_trains_as_torch_s(torch):
+    """Alone, on a map whose sides the pool does not divide: logits and gradients, statistics of the batch."""
+    from benchmarks.torch_cnns.inception import Aux as Twin
+    from tests.cnn.parity import random_images, randomise
+
+    twin, x = randomise(Twin(16, 5), 4).train(), random_images((3, 18, 22, 16))
+    given = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).requires_grad_()
+    expected = twin(given)
+    expected.square().sum().backward()
+    weights = {name: jnp.asarray(value.detach().numpy()) for name, value in twin.named_parameters()}
+
+    def block(name):
+        kernel = weights[f"{name}.conv.weight"].transpose(2, 3, 1, 0)
+        return {
+            "conv": {"kernel": kernel},
+            "bn": {"scale": weights[f"{name}.bn.weight"], "bias": weights[f"{name}.bn.bias"]},
+        }
+
+    params = {name: block(name) for name in ("conv0", "conv1")}
+    params["fc"] = {"kernel": weights["fc.weight"].T, "bias": weights["fc.bias"]}
+    head = InceptionV3Aux(num_classes=5)
+    stats = head.init(KEY, jnp.asarray(x))["batch_stats"]
+
+    def loss(params, x):
+        logits, _ = head.apply({"params": params, "batch_stats": stats}, x, train=True, mutable=["batch_stats"])
+        return jnp.sum(logits**2), logits
+
+    (_, logits), (grads, grad_x) = jax.value_and_grad(loss, (0, 1), has_aux=True)(params, jnp.asarray(x))
+    np.testing.assert_allclose(logits, expected.detach(), atol=1e-4)
+    np.testing.assert_allclose(grad_x.transpose(0, 3, 1, 2), given.grad, atol=1e-4 * abs(given.grad).max())
+    kernel = twin.conv1.conv.weight.grad.numpy().transpose(2, 3, 1, 0)
+    np.testing.assert_allclose(grads["conv1"]["conv"]["kernel"], kernel, atol=1e-3 * abs(kernel).max())
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception"])
+def test_min_size_is_the_least_that_torch_takes_too(torch, name):
+    from benchmarks.torch_cnns.googlenet import GoogLeNet as TwinGoogLeNet
+    from benchmarks.torch_cnns.inception import InceptionV3 as TwinInceptionV3
+
+    model, twin = {"googlenet": (GoogLeNet(), TwinGoogLeNet()), "inception": (InceptionV3(), TwinInceptionV3())}[name]
+    least = model.min_size
+    with torch.no_grad():
+        assert twin.eval()(torch.zeros(1, 3, least, least)).shape == (1, 1000)
+        with pytest.raises(RuntimeError):
+            twin(torch.zeros(1, 3, least - 1, least - 1))
+    assert shapes(model, least)[1].shape == (2, 1000)
+    with pytest.raises(ValueError, match=f"at least {least} x {least}.*{least - 1}"):
+        shapes(model, least - 1)
+
+
+# Auxiliary heads
+
+
+@each_network
+def test_heads_run_in_training_alone(network, size, heads):
+    model = network(num_classes=9, dtype=jnp.bfloat16)
+    variables, logits = shapes(model, size)
+    _, outputs = shapes(model, size, train=True)
+    assert logits.shape == (2, 9) and isinstance(outputs, Outputs)
+    assert [(each.shape, each.dtype) for each in (outputs.logits, *outputs.aux)] == [((2, 9), jnp.bfloat16)] * (
+        1 + heads
+    )
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+
+
+@each_network
+def test_heads_stand_behind_the_blocks_that_they_read(network, size, heads):
+    order = [row.path for row in summary(network(), (1, size, size, 3), train=True).rows if "." not in row.path]
+    behind = {"aux1": "inception4a", "aux2": "inception4d", "AuxLogits": "Mixed_6e"}
+    found = {head: order[order.index(head) - 1] for head in behind if head in order}
+    assert len(found) == heads and found.items() <= behind.items()
+
+
+@each_network
+def test_without_heads_training_gives_logits_and_there_are_no_parameters(network, size, heads):
+    variables, logits = shapes(network(aux_logits=False), size, train=True)
+    assert logits.shape == (2, 1000)
+    assert not [name for name in variables["params"] if name.lower().startswith("aux")]
+
+
+def test_inception_v3_s_head_says_what_it_needs():
+    shapes(InceptionV3(), 299, train=True)
+    shapes(InceptionV3(aux_logits=False), 96, train=True)
+    with pytest.raises(ValueError, match=r"299 x 299.*\(2, 16, 16, 768\).*aux_logits=False"):
+        shapes(InceptionV3(), 298, train=True)
+
+
+# Parts
+
+
+class Times(nn.Module):
+    """Stands for a convolution: multiplies by `features`, and keeps every other value where it strides."""
+
+    features: float
+    kernel_size: tuple[int, int]
+    strides: int
+    padding: object
+
+    def __call__(self, x, *, train):
+        keeps_size = tuple((k // 2, k // 2) for k in self.kernel_size)
+        assert self.padding == (keeps_size if self.strides == 1 else 0)
+        return x[:, :: self.strides, :: self.strides] * self.features
+
+
+def test_branches_run_in_turn_fork_and_join():
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, 3)).astype(np.float32)
+    branches = (
+        (Unit("a", 2), Unit("b", 5, (1, 7))),
+        (Unit("c", 3, 3), ((Unit("d", 7),), (lambda x: -x, Unit("e", 11)))),
+        (),
+    )
+    expected = np.concatenate([x * 10, x * 21, x * -33, x], axis=-1)
+    np.testing.assert_allclose(InceptionBranches(branches, Times).apply({}, x), expected, rtol=1e-6)
+    halving = ((Unit("f", 2, 3, strides=2),), (lambda x: x[:, ::2, ::2],))
+    expected = np.concatenate([x * 2, x], axis=-1)[:, ::2, ::2]
+    np.testing.assert_allclose(InceptionBranches(halving, Times).apply({}, x), expected, rtol=1e-6)
+
+
+def test_transform_input():
+    """Undoes ImageNet's normalisation and scales to [-1, 1]."""
+    raw = np.random.default_rng(1).uniform(size=(2, 15, 15, 3))
+    normalised = jnp.asarray((raw - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225], jnp.float32)
+    np.testing.assert_allclose(to_plus_minus_one(normalised), 2 * raw - 1, atol=1e-6)
+
+
+@each_network
+def test_transform_input_is_done_first(network, size, heads):
+    class Reached(Exception):
+        """Ends the call where the first convolution is."""
+
+    def stop(call, args, kwargs, context):
+        if isinstance(context.module, ConvNormActivation):
+            raise Reached(args[0])
+        return call(*args, **kwargs)
+
+    images = jax.random.normal(KEY, (1, 75, 75, 3))
+    for transform, expected in [(True, to_plus_minus_one(images)), (False, images)]:
+        with nn.intercept_methods(stop), pytest.raises(Reached) as reached:
+            network(transform_input=transform).init(KEY, images)
+        np.testing.assert_array_equal(reached.value.args[0], expected)
+    with pytest.raises(ValueError, match=r"3 channels.*\(2, 300, 300, 1\)"):
+        shapes(network(transform_input=True, in_channels=1), 300)
