@@ -30,6 +30,7 @@ class ImageClassifier(nn.Module):
     dtype: Any = None
 
     min_size: ClassVar[int] = 1  # the least height and width of an image
+    image_size: ClassVar[int] = 224  # the size that published weights and figures are for
     flatten: ClassVar[dict[str, int]] = {}  # path of a dense layer that reads a flattened feature map -> the map's channels
 
     def check(self, images: Array) -> Array:

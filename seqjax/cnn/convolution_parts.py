@@ -58,6 +58,14 @@ def chunks(batch: int, bytes_each: int, limit: int) -> int:
     return next(n for n in range(1, batch + 1) if batch % n == 0 and (batch // n * bytes_each <= limit or n == batch))
 
 
+def barrier(batch: int, count: int = 1) -> int:
+    """`count`, or the least number of equal parts above 1: a loop that XLA does not fuse with what comes before and after it.
+
+    Without it every reader of the result would compute it anew: for a sum over 9 taps that feeds another, 81 of them.
+    """
+    return count if count > 1 else next((n for n in range(2, batch + 1) if batch % n == 0), 1)
+
+
 def map_chunks(function: Callable[..., Array], count: int, x: Array) -> Array:
     """function(x), for one part of the batch after the other."""
     if count == 1:

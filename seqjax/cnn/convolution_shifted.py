@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from seqjax.cnn.convolution_parts import Window, padded, rows, seen
+from seqjax.cnn.convolution_parts import Window, barrier, map_chunks, padded, rows, seen
 from seqjax.typing import Array
 
 
@@ -16,13 +16,17 @@ def refusal(x: Array, kernel: Array, window: Window) -> str | None:
 def forward(x: Array, kernel: Array, window: Window) -> Array:
     """The sum over taps of what the tap sees, times its weights."""
     size = window.size(x.shape, kernel.shape)
-    image = padded(x, window.padding)
-    total = sum(
-        _outer(seen(image, i, j, window, size), kernel[i, j, 0], x.shape[-1])
-        for i in range(kernel.shape[0])
-        for j in range(kernel.shape[1])
-    )
-    return total.reshape(x.shape[0], *size, -1).astype(x.dtype)
+
+    def run(x):
+        image = padded(x, window.padding)
+        total = sum(
+            _outer(seen(image, i, j, window, size), kernel[i, j, 0], x.shape[-1])
+            for i in range(kernel.shape[0])
+            for j in range(kernel.shape[1])
+        )
+        return total.reshape(x.shape[0], *size, -1).astype(x.dtype)
+
+    return map_chunks(run, barrier(x.shape[0]), x)
 
 
 def input_gradient(g: Array, kernel: Array, window: Window, image: tuple[int, ...]) -> Array:
@@ -30,24 +34,28 @@ def input_gradient(g: Array, kernel: Array, window: Window, image: tuple[int, ..
     height, width, _, features = kernel.shape
     channels, size = image[-1], image[1:3]
     back = window.flipped(image, kernel.shape)
-    g = padded(g, back.padding, window.strides)
-    total = 0.0
-    for i in range(height):
-        for j in range(width):
-            part = _outer(seen(g, i, j, back, size), kernel[height - 1 - i, width - 1 - j, 0], features)
-            total = total + part.reshape(image[0], *size, channels, features // channels).sum(-1)
-    return total.astype(g.dtype)
+
+    def run(g):
+        spread = padded(g, back.padding, window.strides)
+        total = 0.0
+        for i in range(height):
+            for j in range(width):
+                part = _outer(seen(spread, i, j, back, size), kernel[height - 1 - i, width - 1 - j, 0], features)
+                total = total + part.reshape(g.shape[0], *size, channels, features // channels).sum(-1)
+        return total.astype(g.dtype)
+
+    return map_chunks(run, barrier(g.shape[0]), g)
 
 
 def kernel_gradient(x: Array, g: Array, window: Window, kernel: tuple[int, ...]) -> Array:
     """For each tap what it saw times the cotangents, summed over all positions.
 
-    XLA adds up long columns one number at a time. So eighths of the batch are added first, position by position in the loop that
+    XLA adds up long columns one number at a time. So quarters of the batch are added first, position by position in the loop that
     multiplies, and a product with ones does the rest.
     """
     size, features = g.shape[1:3], g.shape[-1]
     image = padded(x, window.padding)
-    parts = next(n for n in (8, 4, 2, 1) if x.shape[0] % n == 0)
+    parts = next(n for n in (4, 2, 1) if x.shape[0] % n == 0)
     each = x.shape[0] // parts
     sums = []
     for i in range(kernel[0]):

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from seqjax.cnn.convolution_parts import Window, chunks, map_chunks, padded, rows
+from seqjax.cnn.convolution_parts import Window, barrier, chunks, map_chunks, padded, rows
 from seqjax.typing import Array
 
 TILE, TAPS, READ = 4, 3, 6  # outputs of a tile, taps along the height, inputs of a tile
@@ -69,7 +69,9 @@ def forward(x: Array, kernel: Array, window: Window) -> Array:
         lines = [_combine(row, values).reshape(x.shape[0], tiles, 1, size[1], features) for row in A_T]
         return jnp.concatenate(lines, axis=2).reshape(x.shape[0], tiles * TILE, size[1], features)[:, : size[0]]
 
-    return map_chunks(run, chunks(x.shape[0], most * x.dtype.itemsize, LIMIT), x)
+    count = chunks(x.shape[0], most * x.dtype.itemsize, LIMIT)
+    many = x.shape[0] * math.prod(size) >= 2048  # below, the products of half a batch are too small
+    return map_chunks(run, barrier(x.shape[0], count) if many else count, x)
 
 
 def input_gradient(g: Array, kernel: Array, window: Window, image: tuple[int, ...]) -> Array:

@@ -198,6 +198,7 @@ class InceptionV3(ImageClassifier):
     dropout: float = 0.5
 
     min_size: ClassVar[int] = 75
+    image_size: ClassVar[int] = 299
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array | Outputs:

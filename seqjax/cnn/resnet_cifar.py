@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import ClassVar
 
 from seqjax.cnn.resnet import ResNet
 
@@ -31,6 +32,8 @@ class CIFARResNet(ResNet):
     stem: str = "small"
     width: int = 16
     shortcut: str = "A"
+
+    image_size: ClassVar[int] = 32
 
 
 MODELS = {f"resnet{6 * n + 2}_cifar": functools.partial(CIFARResNet, layers=(n, n, n)) for n in (3, 5, 7, 9, 18)}

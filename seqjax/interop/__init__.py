@@ -11,6 +11,9 @@
   Equinox    `from_equinox(module)` -> cell, params            `to_equinox(cell, params)` -> module
   =========  ================================================  =================================================
 
+The networks of `seqjax.cnn` go to and from torch's state dicts, torchvision's among them: `from_torch_cnn(model, state_dict)`
+-> variables, and `to_torch_cnn(model, variables)` -> state dict.
+
 Who can hold what of ours; what stands in no line (peepholes, coupled gates, layer norm, residuals, zoneout, ...) none of
 them can, and `to_...` refuses it by name and says who can. `parts.HOLDERS` is this table as the code reads it.
 
@@ -41,6 +44,7 @@ from seqjax.interop.haiku import from_haiku, to_haiku
 from seqjax.interop.keras import from_keras, to_keras
 from seqjax.interop.nnx import from_nnx, to_nnx
 from seqjax.interop.torch import from_torch, to_torch
+from seqjax.interop.torchvision import from_torch_cnn, to_torch_cnn
 
 __all__ = [
     "from_equinox",
@@ -49,10 +53,12 @@ __all__ = [
     "from_keras",
     "from_nnx",
     "from_torch",
+    "from_torch_cnn",
     "to_equinox",
     "to_flax",
     "to_haiku",
     "to_keras",
     "to_nnx",
     "to_torch",
+    "to_torch_cnn",
 ]

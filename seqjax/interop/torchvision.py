@@ -33,7 +33,6 @@ from seqjax.errors import UserError
 NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 COUNTER = "num_batches_tracked"
 AUX = ("AuxLogits.", "aux1.", "aux2.")  # torchvision's auxiliary heads
-SIZE = 299  # where nothing is said: networks that pool over everything have the same parameters at every size
 SHOWN = 4  # keys that a message names
 
 
@@ -143,7 +142,7 @@ def _entries(model, input_size):
     """torch key -> Entry for every array of the model."""
     if not isinstance(model, ImageClassifier):
         raise TypeError(f"model must be an image classifier of seqjax.cnn, and it is a {type(model).__name__}")
-    size = input_size if input_size is not None else getattr(model, "image_size", SIZE)
+    size = input_size if input_size is not None else model.image_size
     height, width = (size, size) if isinstance(size, int) else size
     images = jax.ShapeDtypeStruct((1, height, width, model.in_channels), jnp.float32)
     template = jax.eval_shape(model.init, jax.random.key(0), images)

@@ -16,6 +16,7 @@ from seqjax.cnn.googlenet import GoogLeNet
 from seqjax.cnn.inception import InceptionV3, InceptionV3Aux
 from seqjax.cnn.inception_blocks import InceptionBranches, Unit, to_plus_minus_one
 from seqjax.cnn.inspection import summary
+from seqjax.cnn.normalization import BatchNorm
 
 KEY = jax.random.key(0)
 NETWORKS = {"googlenet": (GoogLeNet, 33, 2), "inception_v3": (InceptionV3, 299, 1)}  # a size that trains, and the heads
@@ -115,7 +116,7 @@ def test_norms_and_dropout(model, size, rates):
     norms, dropouts = set(), []
 
     def record(call, args, kwargs, context):
-        if isinstance(context.module, nn.BatchNorm):
+        if isinstance(context.module, BatchNorm):
             norms.add((context.module.epsilon, context.module.momentum, kwargs["use_running_average"]))
         if isinstance(context.module, nn.Dropout):
             dropouts.append((context.module.rate, context.module.deterministic))
