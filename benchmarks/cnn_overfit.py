@@ -2,10 +2,11 @@
 
     python -m benchmarks.cnn_overfit [--nets=lenet5,vgg11,...] [--steps=300]
 
-Random inputs with random labels of 4 classes, so that nothing but learning by heart can help; Adam, clipped at 1; dropout is on, the
-weights of the auxiliary heads' losses are 0.3. A run ends when evaluation, with dropout off and running statistics, is right for
-every input, and so is every auxiliary head in training, and the loss is below half of the first; at most `--steps` steps. Also told: the seconds that the training step took
-to trace and compile, and those of a step.
+Random inputs with random labels of 4 classes, so that nothing but learning by heart can help; Adam, clipped at 1;
+dropout is on, the weights of the auxiliary heads' losses are 0.3. A run ends when evaluation, with dropout off and
+running statistics, is right for every input, and so is every auxiliary head in training, and the loss is below half
+of the first; at most `--steps` steps. Also told: the seconds that the training step took to trace and compile, and
+those of a step.
 """
 
 import argparse

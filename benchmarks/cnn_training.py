@@ -3,9 +3,10 @@
     python -m benchmarks.cnn_training [--nets=lenet5,vgg11,...] [--rounds=10] [--seconds=40]
 
 One step is forward, cross-entropy, backward, and SGD with momentum, float32, 10 classes, on random images. `ours` is
-seqjax.cnn as it comes; `plain lax` the same module with XLA's own convolutions and pools; torch runs
-as it comes (NCHW) and with channels_last memory, with as many threads as there are cores; `flax example` is ResNet-18 of
-flax.linen's layers. All in one process, in turn, in a new random order each round; the first call, which compiles, is apart.
+seqjax.cnn as it comes; `plain lax` the same module with XLA's own convolutions and pools; torch runs as it comes
+(NCHW) and with channels_last memory, with as many threads as there are cores; `flax example` is ResNet-18 of
+flax.linen's layers. All in one process, in turn, in a new random order each round, two steps a turn of which the
+second is timed, since steps of training follow each other; the first call, which compiles, is apart.
 """
 
 import argparse
@@ -132,7 +133,7 @@ def main() -> None:
     settings, cases = timing.prepare(), {}
     for name in options.nets:
         net = NETS[name]
-        times = timing.interleave(sides(name, net), options.rounds, options.seconds)
+        times = timing.interleave(sides(name, net), options.rounds, options.seconds, again=True)
         ratios = {side: times["ours"]["min"] / row["min"] for side, row in times.items() if side != "ours"}
         shape = [net.batch, net.size, net.size, net.channels]
         cases[name] = {"images": shape, "milliseconds": times, "ours_over": ratios}

@@ -114,7 +114,9 @@ def make_functions(apply: Callable[[Any, Any], Any], params: Any, xs: Any, cotan
     }
 
 
-def interleave(functions: dict[str, Callable[[], Any]], rounds: int, seconds: float) -> dict[str, dict[str, float]]:
+def interleave(
+    functions: dict[str, Callable[[], Any]], rounds: int, seconds: float, *, again: bool = False
+) -> dict[str, dict[str, float]]:
     """Times functions in turn, in a new random order each round, so that all see the same load of the machine.
 
     A random order, since what ran before matters: threads of one library may still be spinning when the next begins.
@@ -123,6 +125,8 @@ def interleave(functions: dict[str, Callable[[], Any]], rounds: int, seconds: fl
       functions: name to a function without arguments that returns when its work is done.
       rounds: so many at most.
       seconds: no further round begins after this time, once 4 are done.
+      again: each turn calls the function twice and times the second call, as where steps of training follow each other; the
+        first call meets what the one before left in the caches, and its threads that still spin.
 
     Returns:
       For each name min and median milliseconds, the number of repeats, and the seconds of the first call, which
@@ -137,6 +141,8 @@ def interleave(functions: dict[str, Callable[[], Any]], rounds: int, seconds: fl
             break
         shuffler.shuffle(order)
         for name in order:
+            if again:
+                functions[name]()
             milliseconds[name].append(1e3 * _seconds(functions[name]))
     return {name: common.summary(milliseconds[name]) | {"first_call_seconds": first[name]} for name in functions}
 

@@ -181,8 +181,12 @@ import importlib, pathlib, sys, tempfile
 import seqjax
 light = {"flax", "optax", "orbax", "tensorflow", "torch", "tensorflow_datasets", "matplotlib"} & sys.modules.keys()
 assert not light, f"import seqjax imports {light}"
+from absl import flags
 for name in sys.argv[1:]:
     importlib.import_module(name)
+    if name.startswith("experiments."):  # each is a program of its own, with the same flags
+        for flag in list(flags.FLAGS):
+            delattr(flags.FLAGS, flag)
 from seqjax.data import load_corpus
 assert load_corpus("embedded", name="hello").train
 with tempfile.TemporaryDirectory() as folder:

@@ -2,12 +2,19 @@
 
 from seqjax.cnn.base import ImageClassifier, Outputs
 from seqjax.cnn.blocks import Conv, ConvNormActivation
+from seqjax.cnn.convolution import convolve
+from seqjax.cnn.depthwise import DepthwiseSeparable, InvertedResidual
+from seqjax.cnn.inception_blocks import InceptionBranches
 from seqjax.cnn.inspection import Summary, feature_maps, feature_names, summary
 from seqjax.cnn.normalization import BatchNorm
 from seqjax.cnn.pooling import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
 from seqjax.cnn.registry import create, names, parse_options
+from seqjax.cnn.resnet import BasicBlock, Bottleneck
+from seqjax.cnn.tcn import TemporalBlock, TemporalConvNet
 
 __all__ = [
-    "BatchNorm", "Conv", "ConvNormActivation", "ImageClassifier", "Outputs", "Summary", "adaptive_avg_pool", "avg_pool",
-    "create", "feature_maps", "feature_names", "global_avg_pool", "max_pool", "names", "parse_options", "summary",
+    "BasicBlock", "BatchNorm", "Bottleneck", "Conv", "ConvNormActivation", "DepthwiseSeparable", "ImageClassifier",
+    "InceptionBranches", "InvertedResidual", "Outputs", "Summary", "TemporalBlock", "TemporalConvNet", "adaptive_avg_pool",
+    "avg_pool", "convolve", "create", "feature_maps", "feature_names", "global_avg_pool", "max_pool", "names", "parse_options",
+    "summary",
 ]  # fmt: skip

@@ -95,14 +95,14 @@ def _complete(x, window, strides, padding, ceil):
     strides = tuple(strides) if strides is not None else tuple(window)
     each = [padding] * axes if isinstance(padding, int) else padding
     pads = [(p, p) if isinstance(p, int) else tuple(p) for p in each]
-    for size, w, (before, after) in zip(x.shape[1:-1], window, pads):
-        if size + before + after < (1 if ceil else w):
-            raise ValueError(f"window {tuple(window)} does not fit into images of shape {x.shape} with padding {pads}")
     if ceil:
         for i, (size, w, s, (before, after)) in enumerate(zip(x.shape[1:-1], window, strides, pads)):
             over = -(size + before + after - w) % s
             starts_inside = (size + before + after - w + over) < size + before
             pads[i] = (before, after + over if starts_inside else after)
+    for size, w, (before, after) in zip(x.shape[1:-1], window, pads):
+        if size + before + after < w:
+            raise ValueError(f"window {tuple(window)} does not fit into images of shape {x.shape} with padding {pads}")
     return strides, tuple(pads)
 
 

@@ -161,7 +161,8 @@ def plot_feature_maps(path: pathlib.Path, image: np.ndarray, maps: Mapping[str, 
             axes.set_title(f"channel {channel}", fontsize=6)
         place = grid[row, 0]
         where = 0.5 if row else -0.15
-        place.text(0.5, where, f"{name}\n{' x '.join(map(str, values.shape))}", ha="center", va="center", fontsize=7, transform=place.transAxes)  # fmt: skip
+        text = f"{name}\n{' x '.join(map(str, values.shape))}"
+        place.text(0.5, where, text, ha="center", va="center", fontsize=7, transform=place.transAxes)
     return _save(figure, path)
 
 

@@ -100,7 +100,7 @@ def test_values_and_gradients(name):
 
 def test_every_formulation_was_compared():
     taken = {way: sum(runs(name, way) for name in CASES) for way in OWN}
-    assert taken["im2col"] == len(CASES) and taken["shifted"] >= 3 and taken["winograd"] >= 5
+    assert taken["im2col"] == taken["banded"] == len(CASES) and taken["shifted"] >= 3 and taken["winograd"] >= 5
 
 
 @pytest.mark.parametrize("way", OWN)
@@ -242,14 +242,15 @@ def test_what_auto_takes():
     assert plan((32, 32, 32, 64), (3, 3, 64, 64), pad=1, dtype=jnp.bfloat16) == ("lax",) * 3
     assert plan((32, 2, 2, 512), (3, 3, 512, 512), pad=1)[:2] == ("im2col", "im2col")
     assert plan((32, 32, 32, 64), (3, 3, 64, 128), 2, 1) == ("im2col",) * 3
-    assert plan((32, 28, 28, 1), (5, 5, 1, 6), pad=2)[0] == "shifted"
+    assert plan((32, 28, 28, 1), (5, 5, 1, 6), pad=2) == plan((128, 14, 14, 6), (5, 5, 6, 16)) == ("banded",) * 3
+    assert plan((32, 224, 224, 3), (3, 3, 3, 32), pad=1)[0] == "lax"
     assert plan((32, 64, 64, 3), (7, 7, 3, 64), 2, 3)[0] == "lax"
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(formulation="fft"), "one of auto, lax, im2col, shifted, winograd, got 'fft'"),
+        (dict(formulation="fft"), "one of auto, lax, banded, im2col, shifted, winograd, got 'fft'"),
         (dict(formulation="shifted"), "groups of one channel, got 3"),
         (dict(formulation="winograd", strides=2), r"needs strides 1.*\(2, 2\)"),
         (dict(formulation="winograd", kernel_dilation=(2, 1)), r"dilation \(2, 1\)"),

@@ -148,13 +148,43 @@ def test_googlenet_gives_torch_s_logits(torch, options):
     check_parity(GoogLeNet(**options), randomise(Twin(**options), 1), images)
 
 
-def test_googlenet_trains_as_torch_s(torch):
-    """Loss with both heads, all gradients, all statistics."""
+def test_googlenet_trains_as_torch_s(torch, x64):
+    """Loss with both heads and all gradients, with the statistics of the batch.
+
+    In float64: in float32 relu gives way at other places in each library, and torch's own gradients are off by up to 15 %.
+    """
     from benchmarks.torch_cnns.googlenet import GoogLeNet as Twin
-    from tests.cnn.parity import check_training, random_images, randomise
+    from seqjax.interop.torchvision import from_torch_cnn, to_torch_cnn
+    from tests.cnn.parity import random_images, randomise
 
     options = {"num_classes": 5, "dropout": 0.0, "aux_dropout": 0.0}
-    check_training(GoogLeNet(**options), randomise(Twin(**options), 2), random_images((4, 64, 64, 3)), [0, 3, 1, 4])
+    model, twin = GoogLeNet(**options), randomise(Twin(**options), 2).double().train()
+    images, labels = random_images((4, 64, 64, 3)).astype(np.float64), [0, 3, 1, 4]
+    variables = from_torch_cnn(model, twin.state_dict())
+    variables = jax.tree.map(lambda value: jnp.asarray(value, jnp.float64), variables)
+
+    logits, aux = twin(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
+    entropy = functools.partial(torch.nn.functional.cross_entropy, target=torch.tensor(labels))
+    expected = entropy(logits) + googlenet.AUX_WEIGHT * sum(map(entropy, aux))
+    expected.backward()
+
+    @jax.jit
+    @jax.value_and_grad
+    def step(params):
+        outputs, _ = model.apply(
+            variables | {"params": params}, jnp.asarray(images), train=True, mutable=["batch_stats"]
+        )
+        each = [
+            -jnp.mean(jax.nn.log_softmax(x)[jnp.arange(4), jnp.array(labels)]) for x in (outputs.logits, *outputs.aux)
+        ]
+        return each[0] + googlenet.AUX_WEIGHT * sum(each[1:])
+
+    loss, grads = step(variables["params"])
+    np.testing.assert_allclose(loss, expected.item(), rtol=1e-9)
+    ours = to_torch_cnn(model, variables | {"params": grads}, tensors=False)
+    for name, value in twin.named_parameters():
+        assert abs(value.grad).max() > 1e-6, name
+        np.testing.assert_allclose(ours[name], value.grad, rtol=0, atol=1e-9 * abs(value.grad).max(), err_msg=name)
 
 
 def test_inception_v3_gives_torch_s_logits(torch):
