@@ -105,7 +105,7 @@ PRESETS = {
         "optimizer.ema": 0.998,
         "schedule.warmup_steps": 100,
         "schedule.final_fraction": 0.001,
-        "train.epochs": 10.0,
+        "train.epochs": 20.0,
         "train.log_every": 200,
         "train.eval_every": 1000,
         "train.checkpoint_every": 500,
