@@ -5,10 +5,8 @@ import re
 import shlex
 
 import pytest
-from absl import flags
 
-import experiments.language_model  # noqa: F401  (defines the flags)
-from experiments.configs.language_model import FIELDS, PRESETS
+from experiments.configs import image_classification, language_model
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,18 +25,28 @@ def test_there_is_something_to_check():
     assert CODE and len(COMMANDS) > 3
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if "experiments.language_model" in c])
-def test_flags_exist(command):
-    words = shlex.split(command.split("experiments.language_model", 1)[1])
-    for word in words:
+CONFIGS = {"language_model": language_model, "image_classification": image_classification}
+RUNS = [(name, c) for c in COMMANDS for name in CONFIGS if f"experiments.{name}" in c]
+
+
+def test_both_experiments_are_shown():
+    assert {name for name, _ in RUNS} == set(CONFIGS)
+
+
+@pytest.mark.parametrize("name, command", RUNS)
+def test_flags_exist(name, command):
+    source = (ROOT / "experiments" / f"{name}.py").read_text(encoding="utf-8")
+    defined = {"config", *re.findall(r"flags\.DEFINE_\w+\(\s*\"(\w+)\"", source)}
+    assert len(defined) > 5
+    for word in shlex.split(command.split(f"experiments.{name}", 1)[1]):
         assert word.startswith("--"), f"{word} is not a flag"
-        name = word[2:].split("=")[0]
-        if name.startswith("config."):
-            assert name.removeprefix("config.") in FIELDS
+        flag = word[2:].split("=")[0]
+        if flag.startswith("config."):
+            assert flag.removeprefix("config.") in CONFIGS[name].FIELDS
         else:
-            assert name in flags.FLAGS
+            assert flag in defined
     for preset in re.findall(r"--config=\S*:(\w+)", command):
-        assert preset in PRESETS
+        assert preset in CONFIGS[name].PRESETS
 
 
 def test_ci_runs_the_test_command():
@@ -47,4 +55,5 @@ def test_ci_runs_the_test_command():
 
 
 def test_presets_are_in_the_table():
-    assert set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE)) >= set(PRESETS)
+    presets = {preset for config in CONFIGS.values() for preset in config.PRESETS}
+    assert set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE)) >= presets
