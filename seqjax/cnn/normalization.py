@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from seqjax.cnn.placement import vary_together
 from seqjax.typing import Array
 
 
@@ -102,7 +103,7 @@ def normalize(x: Array, scale: Array, bias: Array, epsilon: float = 1e-5) -> tup
       >>> mean.tolist(), var.tolist()
       ([2.0], [1.0])
     """
-    return _normalize(x, scale, bias, epsilon)
+    return _normalize(*vary_together(x, scale, bias), epsilon)
 
 
 def _forward(x, scale, bias, epsilon):

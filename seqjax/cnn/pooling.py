@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqjax.cnn.placement import takes_own
 from seqjax.typing import Array
 
 # Windows of more places are pooled along one axis after another: fewer slices, and less to compile.
@@ -107,7 +108,7 @@ def _complete(x, window, strides, padding, ceil):
 
 
 def _by_slices(x, window):
-    return jax.default_backend() == "cpu" and max(window) <= _LONGEST and jnp.issubdtype(x.dtype, jnp.floating)
+    return takes_own(x) and max(window) <= _LONGEST and jnp.issubdtype(x.dtype, jnp.floating)
 
 
 def _parts(window, strides, pads):

@@ -13,7 +13,7 @@ from seqjax.data.augmentation_geometry import (
     random_resized_crop,
     small_affine,
 )
-from seqjax.data.augmentation_parts import draw_each, require_images, require_within
+from seqjax.data.augmentation_parts import computed_once, draw_each, require_images, require_within
 
 __all__ = [
     "Augmentation",
@@ -81,21 +81,27 @@ def augment(
     require_images(images)
     keys = {name: jax.random.fold_in(key, n) for name, n in STREAMS.items()}
     shift, zoom = settings.affine_translate, settings.affine_scale
+    given = images
+
+    def settled():
+        """The images for the next operation, which may read each pixel many times."""
+        return images if images is given else computed_once(images)
+
     if settings.resized_crop:
         images = random_resized_crop(keys["resized_crop"], images, images.shape[1:3])
     if settings.crop_padding:
-        images = pad_and_crop(keys["pad_and_crop"], images, settings.crop_padding)
+        images = pad_and_crop(keys["pad_and_crop"], settled(), settings.crop_padding)
     if settings.affine_degrees or shift or zoom:
-        images = small_affine(keys["affine"], images, settings.affine_degrees, shift, zoom)
+        images = small_affine(keys["affine"], settled(), settings.affine_degrees, shift, zoom)
     if settings.flip:
-        images = horizontal_flip(keys["flip"], images)
+        images = horizontal_flip(keys["flip"], settled())
     if settings.jitter:
         saturation = settings.jitter if images.shape[-1] == 3 else 0.0
-        images = colour_jitter(keys["jitter"], images, settings.jitter, settings.jitter, saturation)
+        images = colour_jitter(keys["jitter"], settled(), settings.jitter, settings.jitter, saturation)
     if settings.cutout:
-        images = cutout(keys["cutout"], images, settings.cutout)
+        images = cutout(keys["cutout"], settled(), settings.cutout)
     if settings.mixup:
-        images, targets = mixup(keys["mixup"], images, targets, settings.mixup)
+        images, targets = mixup(keys["mixup"], settled(), targets, settings.mixup)
     return images, targets
 
 

@@ -1,10 +1,11 @@
-"""What the augmentations share: the check of an image batch, and one random draw for each image."""
+"""What the augmentations share: checks, one random draw for each image, and what keeps two operations apart."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 
 def require_images(images: jax.Array) -> None:
@@ -60,3 +61,31 @@ def draw_each(key: jax.Array, batch_size: int, draw: Callable[[jax.Array], Any])
       True
     """
     return jax.vmap(lambda n: draw(jax.random.fold_in(key, n)))(jnp.arange(batch_size, dtype=jnp.uint32))
+
+
+def computed_once(images: jax.Array) -> jax.Array:
+    """The same images, finished before anything reads them.
+
+    On the CPU, XLA fuses an operation into the one that reads its result, and computes it anew for each read: of
+    several in a row each multiplies the work of those before it. It does so through `lax.optimization_barrier`, but
+    not through a loop, so the images pass through one, in the least number of equal parts above one. This does
+    nothing on other devices, for one image, and for a batch that is cut along an axis of explicit sharding.
+
+    Args:
+      images: (B, H, W, C).
+
+    Returns:
+      The images (B, H, W, C).
+
+    Example:
+      >>> images = jnp.arange(4.0).reshape(4, 1, 1, 1)
+      >>> computed_once(images).ravel().tolist()
+      [0.0, 1.0, 2.0, 3.0]
+    """
+    batch = len(images)
+    parts = next((n for n in range(2, batch + 1) if batch % n == 0), 1)
+    whole = set(jax.typeof(images).sharding.spec) <= {None}
+    if parts == 1 or not whole or jax.default_backend() != "cpu":
+        return images
+    # The barrier is there for JAX, which drops a loop that hands on what it is given.
+    return lax.map(lax.optimization_barrier, images.reshape(parts, -1, *images.shape[1:])).reshape(images.shape)
