@@ -20,6 +20,7 @@ import time
 
 _BEGIN = time.perf_counter()
 
+import functools
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -110,7 +111,9 @@ def make_model(config: ConfigDict, facts: Facts):
     shape = {"num_classes": len(facts.classes), "in_channels": facts.shape[-1], "dtype": dtype}
     try:
         model = cnn.create(m.name, **shape, **cnn.parse_options(m.options))
-        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *facts.shape)))
+        keys = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
+        training = functools.partial(model.init, train=True)  # auxiliary heads, too, must find the images large enough
+        jax.eval_shape(training, keys, jnp.zeros((1, *facts.shape)))
     except (TypeError, ValueError) as error:
         raise UserError(f"config.model: {error}") from error
     return model

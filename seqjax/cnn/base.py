@@ -22,7 +22,8 @@ class ImageClassifier(nn.Module):
     Attributes:
       num_classes: number of logits.
       in_channels: channels of the images, 3 for colour, 1 for grey.
-      dtype: of the computation; None takes that of the images. Parameters and statistics stay float32.
+      dtype: of the computation; None takes what images and parameters promote to, which is float32 for bfloat16 images too.
+        Parameters and statistics stay float32.
     """
 
     num_classes: int = 1000
@@ -40,7 +41,8 @@ class ImageClassifier(nn.Module):
           images: (B, H, W, C) of a float type.
 
         Raises:
-          ValueError: the shape is not (B, H, W, in_channels), or the images are smaller than the network can take.
+          ValueError: the shape is not (B, H, W, in_channels), the images are smaller than the network can take, or
+            there is no class, or a share to drop outside 0 ... 1.
           TypeError: the images are not floats.
 
         Example:
@@ -53,6 +55,11 @@ class ImageClassifier(nn.Module):
           ValueError: ImageClassifier takes images of shape (B, H, W, 3), and these are (2, 8, 8, 1): in_channels is 3, the images have 1
         """
         name, shape = type(self).__name__, tuple(images.shape)
+        if self.num_classes < 1:
+            raise ValueError(f"{name} needs num_classes of at least 1, and it is {self.num_classes}")
+        for field in field_names(type(self)):
+            if field.endswith("dropout") and not 0 <= getattr(self, field) <= 1:
+                raise ValueError(f"{field} of {name} must be a share in 0 ... 1, and it is {getattr(self, field)}")
         if len(shape) != 4:
             raise ValueError(f"{name} takes images of shape (B, H, W, {self.in_channels}), and these are {shape}")
         if shape[-1] != self.in_channels:

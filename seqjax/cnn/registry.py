@@ -37,7 +37,7 @@ def names() -> list[str]:
     return list(MODELS)
 
 
-def create(name: str, **options) -> nn.Module:
+def create(name: str, /, **options) -> nn.Module:
     """Makes a network by name.
 
     Args:

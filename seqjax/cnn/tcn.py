@@ -146,7 +146,7 @@ class TCN(nn.Module):
       kernel_size: steps that each convolution sees.
       dropout, drop_channels: as in TemporalBlock.
       pool: "last" reads the last real step, "mean" the mean over the real steps, "none" gives logits for every step.
-      dtype: of the computation; None takes that of the input. Parameters stay float32.
+      dtype: of the computation; None takes what input and parameters promote to. Parameters stay float32.
 
     The defaults are those of the authors' code for sequential MNIST. Padding and initialisation follow that code; the
     head, too, starts from normal(0, 0.01).

@@ -24,7 +24,7 @@ class TextCNN(nn.Module):
       widths: words in the windows of each kind.
       maps: features of each kind.
       dropout: the share of the pooled features dropped in training.
-      dtype: of the computation; None takes that of the embeddings. Parameters stay float32.
+      dtype: of the computation; None takes what embeddings and parameters promote to. Parameters stay float32.
 
     Widths, maps, dropout and the embedding's start, uniform in +-0.25, are the paper's; convolutions and head start from
     torch's defaults. The paper also rescales the head's weights to a norm of at most 3 after each step, which is the

@@ -66,7 +66,8 @@ class WorstMistakes:
         """Shows it a batch: uint8 (B, H, W, C), (B,), and the classifier's (B, K)."""
         for i in np.flatnonzero(probabilities.argmax(-1) != labels):
             self._seen += 1
-            entry = (-float(probabilities[i, labels[i]]), -self._seen, images[i], int(labels[i]), probabilities[i])
+            image, answer = images[i].copy(), probabilities[i].copy()  # a view would keep the whole batch in memory
+            entry = (-float(answer[labels[i]]), -self._seen, image, int(labels[i]), answer)
             (heapq.heappush if len(self._kept) < self._number else heapq.heappushpop)(self._kept, entry)
 
     def _worst_first(self):
