@@ -25,6 +25,7 @@ from seqjax.cnn.googlenet import AUX_WEIGHT
 INPUTS, CLASSES = 12, 4
 SIZES = {"alexnet": 67, "inception_v3": 107, "lenet5": 28, "lenet5_1998": 28, "googlenet": 64}
 GREY = ("lenet5", "lenet5_1998")
+RATES = {"vgg16": 1e-4, "vgg19": 1e-4}  # deep and without norms: at 1e-3 they do not begin to learn
 OPTIONS = {"tcn": {"channels": (16, 16)}, "text_cnn": {"vocab_size": 20, "embed_size": 16}}
 
 
@@ -40,7 +41,7 @@ def make_inputs(name: str, seed: int = 0) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(rng.standard_normal((INPUTS, size, size, channels), np.float32)), labels
 
 
-def overfit(name: str, steps: int, rate: float = 1e-3) -> dict[str, Any]:
+def overfit(name: str, steps: int) -> dict[str, Any]:
     """Trains a network on one batch.
 
     Returns:
@@ -50,7 +51,7 @@ def overfit(name: str, steps: int, rate: float = 1e-3) -> dict[str, Any]:
     model = cnn.create(name, num_classes=CLASSES, **OPTIONS.get(name, {"in_channels": images.shape[-1]}))
     variables = dict(jax.jit(model.init)(jax.random.key(0), images))
     params = variables.pop("params")
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(RATES.get(name, 1e-3)))
 
     def loss(params, statistics, key):
         out, new = model.apply({"params": params, **statistics}, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})

@@ -21,6 +21,7 @@ import time
 _BEGIN = time.perf_counter()
 
 import functools
+import math
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -84,10 +85,13 @@ class Facts(NamedTuple):
 def load_data(config: ConfigDict) -> ImageSet:
     """Reads the images that a config names."""
     d = config.data
-    return load_images(
+    data = load_images(
         d.source, name=d.name if d.source != "file" else "", path=d.path, data_dir=d.data_dir, image_size=d.image_size,
         validation_fraction=d.validation_fraction, seed=config.seed,
     )  # fmt: skip
+    if len(data.classes) < 2:
+        raise UserError(f"{data.name} has one class only, {data.classes[0]}; give images of at least two")
+    return data
 
 
 def find_facts(data: ImageSet) -> Facts:
@@ -150,7 +154,8 @@ def make_loss(model, config: ConfigDict, facts: Facts) -> train_step.LossFn:
 
 def figures(means: dict[str, float]) -> dict[str, float]:
     """What is reported: the loss in nats, the share of wrong answers and of right ones."""
-    return {"loss": means["loss"], "error": 1 - means["correct"], "accuracy": means["correct"]}
+    correct = means.get("correct", math.nan)  # nothing was counted where every step of an interval was skipped
+    return {"loss": means["loss"], "error": 1 - correct, "accuracy": correct}
 
 
 class Setup(NamedTuple):
@@ -238,7 +243,7 @@ def train(folder: pathlib.Path, config: ConfigDict) -> int:
             plan = make_plan(config, setup.recipe.steps)
             outcome = loop.run(
                 folder, task, plan, setup.state, batches, meta=saved, keep=config.train.keep, begin=_BEGIN,
-                check_meta=lambda meta: check_data(folder, data.name, facts, meta),
+                check_meta=lambda meta: check_data(folder, data, meta),
             )  # fmt: skip
             curves = reporting.plot_curves(folder, reporting.read_records(folder), baselines={})
     best = outcome.progress.best
@@ -246,10 +251,13 @@ def train(folder: pathlib.Path, config: ConfigDict) -> int:
     return loop.conclude(outcome, setup.recipe.steps, found, curves)
 
 
-def check_data(folder: pathlib.Path, name: str, facts: Facts, saved: dict[str, Any]) -> None:
+def check_data(folder: pathlib.Path, data: ImageSet, saved: dict[str, Any]) -> None:
     """Refuses images that are not those a checkpoint was trained on."""
-    if saved["facts"]["fingerprint"] != facts.fingerprint:
-        raise UserError(f"the images of {name} are not those that the run in {folder} began with; restore them, or use another --workdir")
+    if saved["facts"]["fingerprint"] != data.fingerprint:
+        raise UserError(
+            f"the images of {data.name} are not those that the run in {folder} began with; "
+            "restore them, or use another --workdir"
+        )
 
 
 def describe(config, data: ImageSet, facts: Facts, setup: Setup, batches: ImageBatches) -> None:
@@ -306,7 +314,7 @@ def classifier(trained: Trained):
 def evaluate(folder: pathlib.Path, config: ConfigDict, trained: Trained) -> None:
     """Prints loss and accuracy on a whole part, and draws what the network confuses and what it sees."""
     data = load_data(config)
-    check_data(folder, data.name, find_facts(data), {"facts": trained.facts._asdict()})
+    check_data(folder, data, {"facts": trained.facts._asdict()})
     if SPLIT.value not in data.parts:
         raise UserError(f"{data.name} has no {SPLIT.value} part; it has {', '.join(data.parts)}")
     images = data.parts[SPLIT.value]

@@ -10,11 +10,12 @@ from seqjax.cnn.normalization import BatchNorm
 from seqjax.cnn.pooling import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
 from seqjax.cnn.registry import create, names, parse_options
 from seqjax.cnn.resnet import BasicBlock, Bottleneck
-from seqjax.cnn.tcn import TemporalBlock, TemporalConvNet
+from seqjax.cnn.tcn import TCN, TemporalBlock, TemporalConvNet
+from seqjax.cnn.text_cnn import TextCNN
 
 __all__ = [
-    "BasicBlock", "BatchNorm", "Bottleneck", "Conv", "ConvNormActivation", "DepthwiseSeparable", "ImageClassifier",
-    "InceptionBranches", "InvertedResidual", "Outputs", "Summary", "TemporalBlock", "TemporalConvNet", "adaptive_avg_pool",
-    "avg_pool", "convolve", "create", "feature_maps", "feature_names", "global_avg_pool", "max_pool", "names", "parse_options",
-    "summary",
+    "BasicBlock", "BatchNorm", "Bottleneck", "Conv", "ConvNormActivation", "DepthwiseSeparable",
+    "ImageClassifier", "InceptionBranches", "InvertedResidual", "Outputs", "Summary", "TCN", "TemporalBlock",
+    "TemporalConvNet", "TextCNN", "adaptive_avg_pool", "avg_pool", "convolve", "create", "feature_maps",
+    "feature_names", "global_avg_pool", "max_pool", "names", "parse_options", "summary",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from jax import lax
 
 from seqjax.cnn import convolution_banded, convolution_columns, convolution_shifted, convolution_winograd
 from seqjax.cnn.convolution_parts import Window
+from seqjax.cnn.placement import takes_own, vary_together
 from seqjax.typing import Array
 
 OWN = {"banded": convolution_banded, "im2col": convolution_columns, "shifted": convolution_shifted, "winograd": convolution_winograd}
@@ -44,7 +45,7 @@ def convolve(
       * im2col: what each window sees as a row, then one product; not kept for the backward pass but built again.
       * banded: the kernel laid out along a whole row of the image, as a matrix with bands, then one product; for few channels.
       * shifted: for groups of one channel (depthwise): shifted images times one weight a channel, added up.
-      * winograd: for kernels 3 high at stride 1 in float32: half the multiplications, rounding errors about twice lax's.
+      * winograd: for kernels 3 high at stride 1 in float32 or wider: half the multiplications, rounding errors about twice lax's.
       * auto: off the CPU always lax. On a CPU, for each of the forward pass and the two gradients apart, what was measured to be
         fastest at such a shape (`choose`); lax where nothing else applies.
 
@@ -63,7 +64,7 @@ def convolve(
       y (B, H', W', F), or (B, T', F).
 
     Raises:
-      ValueError: the formulation asked for by name cannot run this case, and why.
+      ValueError: the formulation asked for by name cannot run this case, and why; or an argument does not fit the axes.
 
     Example:
       >>> x, kernel = jnp.arange(16.0).reshape(1, 4, 4, 1), jnp.ones((3, 3, 1, 2))
@@ -73,6 +74,11 @@ def convolve(
     if formulation not in FORMULATIONS:
         raise ValueError(f"formulation must be one of {', '.join(FORMULATIONS)}, got {formulation!r}")
     axes = x.ndim - 2
+    for name, value in (("strides", strides), ("padding", padding), ("kernel_dilation", kernel_dilation)):
+        if isinstance(value, str) and value not in ("SAME", "VALID"):
+            raise ValueError(f"{name} must be a number, one for each axis, or for padding SAME or VALID; got {value!r}")
+        if not isinstance(value, str) and isinstance(value, Sequence) and len(value) != axes:
+            raise ValueError(f"{name}={value!r} must have one value for each of the {axes} axes between of x {x.shape}")
     strides, dilation = (v if isinstance(v, Sequence) else (v,) * axes for v in (strides, kernel_dilation))
     if not isinstance(padding, str):
         each = padding if isinstance(padding, Sequence) else (padding,) * axes
@@ -149,7 +155,7 @@ def choose(x: Array, kernel: Array, window: Window) -> Plan:
 
 def _convolve(x, kernel, strides, padding, dilation, groups, formulation):
     """Sequences become images one wide; what is not covered goes to lax."""
-    auto_is_lax = formulation == "auto" and jax.default_backend() != "cpu"
+    auto_is_lax = formulation == "auto" and not takes_own(x, kernel)
     why_not = _uncovered(x, kernel, groups)
     if formulation == "lax" or auto_is_lax or (why_not and formulation == "auto"):
         return lax.conv_general_dilated(
@@ -198,7 +204,7 @@ def _planar(x, kernel, window, formulation):
         if why_not:
             raise ValueError(f"formulation {formulation!r} {why_not}")
         plan = Plan(window, formulation, formulation, formulation)
-    return _lax(x, kernel, window) if set(plan[1:]) == {"lax"} else _planned(plan, x, kernel)
+    return _lax(x, kernel, window) if set(plan[1:]) == {"lax"} else _planned(plan, *vary_together(x, kernel))
 
 
 def _without_dead_taps(x, kernel, window):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from seqjax.cnn.placement import vary_together
 from seqjax.typing import Array
 
 
@@ -79,7 +80,7 @@ def sum_chunks(function: Callable[..., Array], count: int, x: Array, g: Array, s
     if count == 1:
         return function(x, g)
     parts = tuple(a.reshape(count, -1, *a.shape[1:]) for a in (x, g))
-    zeros = jnp.zeros(shape, jnp.promote_types(x.dtype, jnp.float32))
+    zeros, *_ = vary_together(jnp.zeros(shape, jnp.promote_types(x.dtype, jnp.float32)), x, g)
     return lax.scan(lambda total, part: (total + function(*part), None), zeros, parts)[0]
 
 

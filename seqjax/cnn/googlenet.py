@@ -115,8 +115,9 @@ class GoogLeNetAux(nn.Module):
 class GoogLeNet(ImageClassifier):
     """GoogLeNet (Inception v1) with batch norm.
 
-    Layers, padding, epsilon 0.001, momentum and initial values (normal of deviation 0.01 cut at two deviations) are
-    torchvision's. So is the kernel of the branch that the paper calls 5x5: in torchvision and in the published weights
+    Layers, padding, epsilon 0.001, momentum and initial values (normal of deviation 0.01 cut at two deviations; later
+    versions of its code cut at -2 and 2, absolute, which cuts nothing) are torchvision's. So
+    is the kernel of the branch that the paper calls 5x5: in torchvision and in the published weights
     it is 3x3; `kernel_5x5=True` gives the paper's. The paper has local response normalisation where this has batch norm.
 
     Attributes:

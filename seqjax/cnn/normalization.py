@@ -27,7 +27,8 @@ class BatchNorm(nn.Module):
     mean is large, for which :math:`E[x^2] - \mu^2` loses all (flax's default). The derivative in training is the closed form
     below, from x, the mean and the deviation alone; it is for reverse mode only (once and repeatedly).
 
-    Where `jax.jit` has the batch sharded over a mesh the statistics are those of the whole batch.
+    Where `jax.jit` has the batch sharded over a mesh the statistics are those of the whole batch; inside `jax.shard_map`
+    they are those of each device.
 
     Attributes:
       use_running_average: whether the running statistics normalise (evaluation); here or in the call.

@@ -32,6 +32,6 @@ def vary_together(*arrays: Array) -> tuple[Array, ...]:
     """
     if not jax.sharding.get_abstract_mesh().manual_axes:
         return arrays
-    # The sum of nothing: zero, but of a type that varies as the array does. There is no public name for that type in all of jax 0.10 to 0.12.
+    # The sum of nothing: zero, of a type that varies as the array does. No public name for that type holds from jax 0.10 to 0.12.
     nothing = sum(jnp.sum(jax.lax.stop_gradient(array).ravel()[:0]).astype(jnp.float32) for array in arrays)
     return tuple(array + nothing.astype(array.dtype) for array in arrays)

@@ -3,7 +3,6 @@
 import ast
 import difflib
 import functools
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -83,13 +82,17 @@ def parse_options(text: str) -> dict[str, Any]:
       >>> parse_options("stem=small, zero_init_residual=True, width=32")
       {'stem': 'small', 'zero_init_residual': True, 'width': 32}
     """
-    options = {}
-    for part in filter(None, (part.strip() for part in re.split(r",(?![^(\[]*[)\]])", text))):
-        name, equals, value = (piece.strip() for piece in part.partition("="))
-        if not (name.isidentifier() and equals and value):
-            raise ValueError(f"options={text!r}: {part!r} is not of the form name=value")
-        try:
-            options[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[name] = value
-    return options
+    try:
+        call = ast.parse(f"options({text})", mode="eval").body
+    except SyntaxError:
+        call = None
+    if not isinstance(call, ast.Call) or call.args or not all(keyword.arg for keyword in call.keywords):
+        raise ValueError(f"options={text!r} is not of the form name=value,name=value")
+    return {keyword.arg: _value(keyword.value, text) for keyword in call.keywords}
+
+
+def _value(node: ast.expr, text: str) -> Any:
+    try:
+        return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+    except ValueError:
+        raise ValueError(f"options={text!r}: {ast.unparse(node)!r} is neither a literal nor a word") from None

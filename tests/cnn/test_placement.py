@@ -47,6 +47,14 @@ functions = {
 }
 """
 
+CONVOLUTIONS = """
+functions |= {
+    "banded": (lambda x, k: cnn.convolve(x, k, padding=1), draw(3, 3, 4, 8)),
+    "im2col": (lambda x, k: cnn.convolve(x, k, strides=2), draw(1, 1, 4, 8)),
+    "shifted": (lambda x, k: cnn.convolve(x, k, groups=4), draw(3, 3, 1, 4)),
+}
+"""
+
 EXPLICIT = """
 with jax.set_mesh(mesh(AxisType.Explicit)):
     for name, (function, k) in functions.items():
@@ -84,4 +92,4 @@ def test_a_batch_sharded_by_jit_gives_the_loss_statistics_and_gradients_of_one_d
 
 
 def test_explicit_axes_and_shard_map_give_the_gradients_of_one_device():
-    _on_two_devices(FUNCTIONS, EXPLICIT, SHARD_MAP)
+    _on_two_devices(FUNCTIONS, EXPLICIT, CONVOLUTIONS, SHARD_MAP)  # XLA's own convolutions have no gradient over explicit axes

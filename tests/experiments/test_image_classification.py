@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from processes import final_state, records, sealed
 
+from seqjax.diagnostics.pictures import WorstMistakes
+
 EXPERIMENT = "image_classification"
 PICTURES = ("confusion.png", "mistakes.png", "filters.png", "features.png")
 
@@ -147,6 +149,7 @@ WRONG = {
     "unknown option": ({"model.options": "with=3"}, ["no option 'with'", "nearest: width"]),
     "option not name=value": ({"model.options": "small"}, ["'small'", "name=value"]),
     "image too small": ({"model.name": "inception_v3"}, ["at least 75 x 75", "8, 8"]),
+    "image too small for the auxiliary head": ({"model.name": "inception_v3", "data.image_size": 80}, ["299", "aux_logits=False"]),
     "smoothing": ({"loss.label_smoothing": 1.0}, ["config.loss.label_smoothing=1.0", "below 1.0"]),
     "weight decay for adam": ({"optimizer.name": "adam", "optimizer.momentum": 0.0}, ["weight_decay", "no effect"]),
     "milestones": ({"schedule.name": "step", "schedule.milestones": "0.9,0.5"}, ["milestones", "rising"]),
@@ -180,6 +183,18 @@ def test_wrong_command_line(start, tmp_path, flags, words):
     start(f"--workdir={tmp_path / 'run'}", *flags).refused(*words, status=2)
 
 
+def test_one_class_is_nothing_to_learn(start, tmp_path):
+    np.savez(tmp_path / "ones.npz", images=np.zeros((50, 8, 8), np.uint8), labels=np.zeros(50, np.int64))
+    start(f"--workdir={tmp_path / 'run'}", *small(tmp_path / "ones.npz")).refused("ones.npz", "one class only")
+
+
+def test_kept_mistakes_do_not_keep_their_batches():
+    worst, images, shares = WorstMistakes(["cat", "dog"]), np.zeros((4, 2, 2, 1), np.uint8), np.full((4, 2), [0.9, 0.1])
+    worst.add(images, np.ones(4, np.int64), shares)
+    assert len(worst.titles()) == 4
+    assert not any(np.shares_memory(kept, batch) for entry in worst._kept for kept, batch in ((entry[2], images), (entry[4], shares)))
+
+
 def test_images_changed_since_the_run_began(start, images, tmp_path):
     path, workdir = shutil.copy(images, tmp_path / "bars.npz"), tmp_path / "run"
     assert start(f"--workdir={workdir}", *small(path, train__steps=4)).wait().status == 0
@@ -191,3 +206,12 @@ def test_images_changed_since_the_run_began(start, images, tmp_path):
 def test_losses_that_are_not_finite_stop_the_run(start, images, tmp_path):
     flags = small(images, train__max_skipped=5)
     start(f"--workdir={tmp_path / 'run'}", *flags, nan_logits=True).refused("not finite 5 times in a row", "learning_rate")
+
+
+def test_an_interval_without_one_good_step_is_reported(start, images, tmp_path):
+    flags = small(images, train__steps=10, schedule__warmup_steps=0, model__name="lenet5", data__image_size=28)
+    run = start(f"--workdir={tmp_path / 'run'}", *flags, nan_logits=True).wait(300)
+    assert run.status == 0, run.err
+    lines = [record for record in records(tmp_path / "run") if record["kind"] == "train"]
+    assert [line["step"] for line in lines] == [5, 10]
+    assert all(line["accuracy"] is None and line["skipped_steps"] == line["step"] for line in lines)
