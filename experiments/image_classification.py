@@ -9,7 +9,7 @@ Sun 2015, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385); tho
         --config.data.source=file --config.data.path=DIR
         LeNet-5 on MNIST from a folder of idx files
     python -m experiments.image_classification --workdir=/tmp/mnist --mode=evaluate --split=test
-        accuracy; confusion.png, mistakes.png, filters.png, features.png in the work folder
+        accuracy; confusion_test.png, mistakes_test.png, features_test.png, filters.png in the work folder
     python -m experiments.image_classification --workdir=/tmp/mnist --mode=predict --image=seven.png
 
 Modes: train (starts or goes on by itself; Ctrl-C stops it with a checkpoint), evaluate, predict. All but train read the config
@@ -35,6 +35,7 @@ from ml_collections import ConfigDict
 from experiments.configs.image_classification import FIELDS, PRESETS
 from seqjax import cnn
 from seqjax.data.augmentation import Augmentation, augment, normalize, to_float
+from seqjax.data.image_parts import Subset
 from seqjax.data.images import ImageBatches, Images, ImageSet, load_images, ordered_batches, read_image
 from seqjax.diagnostics import pictures
 from seqjax.errors import UserError
@@ -94,14 +95,14 @@ def load_data(config: ConfigDict) -> ImageSet:
     return data
 
 
-def find_facts(data: ImageSet) -> Facts:
+def find_facts(data: ImageSet, workers: int) -> Facts:
     """Channels' mean and standard deviation come from at most 10,000 training images, spread over the part."""
     images = data.parts["train"]
     places = np.linspace(0, len(images) - 1, min(len(images), 10_000)).astype(np.int64)
     channels = images.shape[-1]
     total, squares, count = np.zeros(channels), np.zeros(channels), 0
-    for some in np.array_split(places, -(-len(places) // 500)):
-        pixels = images.take(some)[0].reshape(-1, channels) / 255.0
+    for batch in ordered_batches(Subset(images, places), 500, workers=workers):
+        pixels = batch.images[batch.mask].reshape(-1, channels) / 255.0
         total, squares, count = total + pixels.sum(0), squares + (pixels**2).sum(0), count + len(pixels)
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 1e-4))  # of a channel that never changes, too, one can divide by it
@@ -145,7 +146,7 @@ def make_loss(model, config: ConfigDict, facts: Facts) -> train_step.LossFn:
             statistics = {name: updated[name] for name in statistics}
             loss = losses.label_cross_entropy(logits, targets, batch.mask)
             loss += aux_weight * sum(losses.label_cross_entropy(head, targets, batch.mask) for head in aux)
-        correct = (jnp.argmax(logits, axis=-1) == batch.labels) & batch.mask
+        correct = (jnp.argmax(logits, axis=-1) == batch.labels) & jnp.isfinite(logits).all(axis=-1) & batch.mask
         real = jnp.sum(batch.mask, dtype=jnp.float32)
         return statistics, losses.Sums(loss, real, {"correct": jnp.sum(correct, dtype=jnp.float32)})
 
@@ -230,7 +231,7 @@ def train(folder: pathlib.Path, config: ConfigDict) -> int:
         config.data.path = os.path.abspath(os.path.expanduser(config.data.path))
     workdir.refuse_another_config(folder, settings.to_json(config), FIELDS)
     data = load_data(config)
-    facts = find_facts(data)
+    facts = find_facts(data, config.data.workers)
     with ImageBatches(
         data.parts["train"], config.data.batch_size, seed=config.seed, workers=config.data.workers
     ) as batches:
@@ -322,11 +323,11 @@ def evaluate(folder: pathlib.Path, config: ConfigDict, trained: Trained) -> None
     wrong = round(found["error"] * len(images))
     print(f"{SPLIT.value} part of {data.name}, {len(images):,} images")
     print(f"loss {found['loss']:.4f}  accuracy {found['accuracy']:.2%}  ({wrong:,} wrong)")
-    for path in draw(folder, config, trained, images):
+    for path in draw(folder, SPLIT.value, config, trained, images):
         print(path)
 
 
-def draw(folder: pathlib.Path, config: ConfigDict, trained: Trained, images: Images) -> list[pathlib.Path]:
+def draw(folder: pathlib.Path, split: str, config: ConfigDict, trained: Trained, images: Images) -> list[pathlib.Path]:
     """Confusion matrix, worst mistakes, first-layer filters and feature maps as PNG files in the work folder."""
     classify, classes = classifier(trained), trained.facts.classes
     confusion = np.zeros((len(classes), len(classes)), np.int64)
@@ -340,10 +341,10 @@ def draw(folder: pathlib.Path, config: ConfigDict, trained: Trained, images: Ima
     pixels = normalize(to_float(jnp.asarray(image)), trained.facts.mean, trained.facts.std)
     maps = cnn.feature_maps(trained.setup.model, {"params": params, **statistics}, pixels)
     return [
-        pictures.plot_confusion(folder / "confusion.png", confusion, classes),
-        mistakes.plot(folder / "mistakes.png"),
+        pictures.plot_confusion(folder / f"confusion_{split}.png", confusion, classes),
+        mistakes.plot(folder / f"mistakes_{split}.png"),
         pictures.plot_filters(folder / "filters.png", first_kernel(trained)),
-        pictures.plot_feature_maps(folder / "features.png", image[0], {name: value[0] for name, value in maps.items()}),
+        pictures.plot_feature_maps(folder / f"features_{split}.png", image[0], {name: value[0] for name, value in maps.items()}),
     ]
 
 

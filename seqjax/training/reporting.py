@@ -192,7 +192,7 @@ def plot_curves(workdir: pathlib.Path, records: Iterable[dict[str, Any]], *, bas
         loss.axhline(nats, linestyle="--", color="tab:gray", label=f"{name} ({nats:.4f})")
     for axes in errors:
         _both(axes, train, evaluations, "error", "Error", f"share of {unit} answered wrongly")
-        axes.set_yscale("log")
+        axes.set_yscale("symlog", linthresh=1e-3)  # as log, and shows an error of 0
     for axes in (loss, *errors):
         if axes.get_legend_handles_labels()[0]:
             axes.legend()

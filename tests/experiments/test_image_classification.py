@@ -12,7 +12,7 @@ from processes import final_state, records, sealed
 from seqjax.diagnostics.pictures import WorstMistakes
 
 EXPERIMENT = "image_classification"
-PICTURES = ("confusion.png", "mistakes.png", "filters.png", "features.png")
+PICTURES = ("confusion_validation.png", "mistakes_validation.png", "filters.png", "features_validation.png")
 
 
 def write_images(path, number=150, seed=0, side=8):
@@ -146,7 +146,7 @@ def test_predict(start, finished, images, tmp_path):
 
 WRONG = {
     "unknown network": ({"model.name": "resnet19"}, ["config.model.name='resnet19'", "resnet18"]),
-    "unknown option": ({"model.options": "with=3"}, ["no option 'with'", "nearest: width"]),
+    "unknown option": ({"model.options": "widht=3"}, ["no option 'widht'", "nearest: width"]),
     "option not name=value": ({"model.options": "small"}, ["'small'", "name=value"]),
     "image too small": ({"model.name": "inception_v3"}, ["at least 75 x 75", "8, 8"]),
     "image too small for the auxiliary head": ({"model.name": "inception_v3", "data.image_size": 80}, ["299", "aux_logits=False"]),
