@@ -93,14 +93,17 @@ def main() -> None:
     parser.add_argument("--tag", default="")
     options = parser.parse_args()
     settings, nets = timing.prepare(), {}
-    for name in options.nets:
-        nets[name] = overfit(name, options.steps)
-        print(name, {key: round(value, 4) if isinstance(value, float) else value for key, value in nets[name].items()}, flush=True)
-        jax.clear_caches()
-    failed = [name for name, row in nets.items() if row["error"] or row["aux_error"]]
-    common.save(f"cnn_overfit{options.tag}", {
-        "question": "does every network learn a fixed batch by heart", "settings": settings, "not_learned": failed, "nets": nets
-    })  # fmt: skip
+    try:  # what is done when it is interrupted is saved
+        for name in options.nets:
+            nets[name] = overfit(name, options.steps)
+            print(name, {key: round(v, 4) if isinstance(v, float) else v for key, v in nets[name].items()}, flush=True)
+            jax.clear_caches()
+    finally:
+        failed = [name for name, row in nets.items() if row["error"] or row["aux_error"]]
+        common.save(f"cnn_overfit{options.tag}", {
+            "question": "does every network learn a fixed batch by heart", "settings": settings, "not_learned": failed,
+            "not_run": [name for name in options.nets if name not in nets], "nets": nets,
+        })  # fmt: skip
 
 
 if __name__ == "__main__":
