@@ -211,11 +211,16 @@ class Checkpoints:
         return best if best is not None and losses[best] < math.inf else None
 
     def _loss(self, step: int) -> float | None:
-        """The evaluation saved with a checkpoint, infinite where there was none; None where it cannot be read."""
+        """The evaluation saved with a checkpoint, infinite where there was none; None where it cannot be read or has changed."""
+        folder = self._folder / str(step)
         try:
-            loss = json.loads((self._folder / str(step) / "metrics" / "metrics").read_text(encoding="utf-8"))["loss"]
+            content = (folder / "metrics" / "metrics").read_bytes()
+            sealed = json.loads((folder / SEAL).read_text(encoding="utf-8"))["metrics/metrics"]
+            loss = json.loads(content)["loss"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
+        if sealed != [len(content), hashlib.sha256(content).hexdigest()]:
+            return None  # a loss that was changed must not make another checkpoint the best in silence
         if not isinstance(loss, float):
             return None
         return math.inf if math.isnan(loss) else loss
