@@ -3,10 +3,10 @@
     python -m benchmarks.cnn_overfit [--nets=lenet5,vgg11,...] [--steps=300]
 
 Random inputs with random labels of 4 classes, so that nothing but learning by heart can help; Adam, clipped at 1;
-dropout is on, the weights of the auxiliary heads' losses are 0.3. A run ends when evaluation, with dropout off and
-running statistics, is right for every input, and so is every auxiliary head in training, and the loss is below half
-of the first; at most `--steps` steps. Also told: the seconds that the training step took to trace and compile, and
-those of a step.
+dropout is on, the weights of the auxiliary heads' losses are 0.3. A run ends when every input is answered rightly, in
+training or in evaluation (where running statistics may lag far behind: MobileNet v1 keeps 0.99 of them a step), by
+every auxiliary head in training too, and the loss is below half of the first; at most `--steps` steps. Also told: the
+seconds that the training step took to trace and compile, and those of a step.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from seqjax import cnn
 from seqjax.cnn.googlenet import AUX_WEIGHT
 
 INPUTS, CLASSES = 12, 4
-SIZES = {"alexnet": 67, "inception_v3": 107, "lenet5": 28, "lenet5_1998": 28, "googlenet": 64}
+SIZES = {"alexnet": 67, "inception_v3": 299, "lenet5": 28, "lenet5_1998": 28, "googlenet": 64}
 GREY = ("lenet5", "lenet5_1998")
-RATES = {"vgg16": 1e-4, "vgg19": 1e-4}  # deep and without norms: at 1e-3 they do not begin to learn
+RATES = dict.fromkeys(("vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"), 1e-4)  # at 1e-3 they do not begin
 OPTIONS = {"tcn": {"channels": (16, 16)}, "text_cnn": {"vocab_size": 20, "embed_size": 16}}
 
 
@@ -45,7 +45,8 @@ def overfit(name: str, steps: int) -> dict[str, Any]:
     """Trains a network on one batch.
 
     Returns:
-      The first and last loss, the steps that were made, the error in evaluation and that of the worst auxiliary head.
+      The first and last loss, the steps that were made, the errors in evaluation (with running statistics), in training (with those
+      of the batch, and dropout) and of the worst auxiliary head.
     """
     images, labels = make_inputs(name)
     model = cnn.create(name, num_classes=CLASSES, **OPTIONS.get(name, {"in_channels": images.shape[-1]}))
@@ -57,14 +58,14 @@ def overfit(name: str, steps: int) -> dict[str, Any]:
         out, new = model.apply({"params": params, **statistics}, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
         logits, aux = out if isinstance(out, cnn.Outputs) else (out, ())
         entropy = [optax.softmax_cross_entropy_with_integer_labels(head, labels).mean() for head in (logits, *aux)]
-        wrong = jnp.stack([jnp.mean(head.argmax(-1) != labels) for head in (*aux, *(() if aux else (logits,)))]).max()
-        return entropy[0] + AUX_WEIGHT * sum(entropy[1:]), ({name: new[name] for name in statistics}, wrong * bool(aux))
+        wrong = jnp.stack([jnp.mean(head.argmax(-1) != labels) for head in (logits, *aux)])
+        return entropy[0] + AUX_WEIGHT * sum(entropy[1:]), ({name: new[name] for name in statistics}, wrong)
 
     @jax.jit
     def step(params, statistics, slots, key):
-        (value, (statistics, aux_wrong)), grads = jax.value_and_grad(loss, has_aux=True)(params, statistics, key)
+        (value, (statistics, wrong)), grads = jax.value_and_grad(loss, has_aux=True)(params, statistics, key)
         updates, slots = optimizer.update(grads, slots, params)
-        return optax.apply_updates(params, updates), statistics, slots, value, aux_wrong
+        return optax.apply_updates(params, updates), statistics, slots, value, wrong
 
     @jax.jit
     def error(params, statistics):
@@ -72,17 +73,23 @@ def overfit(name: str, steps: int) -> dict[str, Any]:
 
     slots, begin, losses, took = jax.jit(optimizer.init)(params), time.perf_counter(), [], []
     for number in range(steps):
-        params, variables, slots, value, aux_wrong = step(params, variables, slots, jax.random.key(number))
+        params, variables, slots, value, wrong = step(params, variables, slots, jax.random.key(number))
         losses.append(float(value))
         took.append(time.perf_counter() - begin)
-        if number % 10 == 9 and value < 0.5 * losses[0] and not aux_wrong and not error(params, variables):
+        heads = value < 0.5 * losses[0] and not wrong[1:].any()
+        if number % 10 == 9 and heads and not (wrong[0] and error(params, variables)):
             break
         begin = time.perf_counter()
-    wrong = float(error(params, variables))
     return {
-        "inputs": list(images.shape), "steps": len(losses), "first_loss": losses[0], "last_loss": losses[-1], "error": wrong,
-        "aux_error": float(aux_wrong), "first_step_seconds": took[0], "step_seconds": min(took),
+        "inputs": list(images.shape), "steps": len(losses), "first_loss": losses[0], "last_loss": losses[-1],
+        "error": float(error(params, variables)), "training_error": float(wrong[0]), "aux_error": float(wrong[1:].max(initial=0.0)),
+        "first_step_seconds": took[0], "step_seconds": min(took),
     }  # fmt: skip
+
+
+def learned(told: dict[str, Any]) -> bool:
+    """Whether a network knows the batch by heart."""
+    return min(told["error"], told["training_error"]) == 0 == told["aux_error"]
 
 
 def main() -> None:
@@ -99,7 +106,7 @@ def main() -> None:
             print(name, {key: round(v, 4) if isinstance(v, float) else v for key, v in nets[name].items()}, flush=True)
             jax.clear_caches()
     finally:
-        failed = [name for name, row in nets.items() if row["error"] or row["aux_error"]]
+        failed = [name for name, row in nets.items() if not learned(row)]
         common.save(f"cnn_overfit{options.tag}", {
             "question": "does every network learn a fixed batch by heart", "settings": settings, "not_learned": failed,
             "not_run": [name for name in options.nets if name not in nets], "nets": nets,
