@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 SETUP = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
@@ -91,5 +93,6 @@ def test_a_batch_sharded_by_jit_gives_the_loss_statistics_and_gradients_of_one_d
     _on_two_devices(BY_JIT)
 
 
+@pytest.mark.slow
 def test_explicit_axes_and_shard_map_give_the_gradients_of_one_device():
     _on_two_devices(FUNCTIONS, EXPLICIT, CONVOLUTIONS, SHARD_MAP)  # XLA's own convolutions have no gradient over explicit axes

@@ -5,7 +5,7 @@ import pytest
 from benchmarks.cnn_overfit import learned, overfit
 from seqjax import cnn
 
-CHEAP = ("lenet5", "resnet20_cifar", "tcn", "text_cnn")
+CHEAP = ("lenet5", "tcn", "text_cnn")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in CHEAP else [pytest.mark.slow]) for n in cnn.names()])
