@@ -59,7 +59,8 @@ def main() -> int:
     """Does what --mode says."""
     process.keep_freed_memory()
     process.use_compilation_cache()
-    command.refuse_idle_flags(MODE.value, {"split": "evaluate", "image": "predict", "top": "predict"})
+    reading = {"checkpoint": ("evaluate", "predict")}
+    command.refuse_idle_flags(MODE.value, reading | {"split": "evaluate", "image": "predict", "top": "predict"})
     folder = pathlib.Path(WORKDIR.value).expanduser()
     if MODE.value == "train":
         return train(folder, CONFIG.value)

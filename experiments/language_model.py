@@ -76,7 +76,8 @@ def main() -> int:
     process.keep_freed_memory()
     process.use_compilation_cache()
     sampling = ("prompt", "temperature", "top_k", "top_p", "num_samples", "length", "seed")
-    command.refuse_idle_flags(MODE.value, {"split": "evaluate", "text": "score"} | dict.fromkeys(sampling, "sample"))
+    belong = {"split": "evaluate", "text": "score", "checkpoint": ("evaluate", "sample", "score")}
+    command.refuse_idle_flags(MODE.value, belong | dict.fromkeys(sampling, "sample"))
     folder = pathlib.Path(WORKDIR.value).expanduser()
     if MODE.value == "train":
         return train(folder, CONFIG.value)

@@ -32,19 +32,20 @@ def define_config(path: pathlib.Path, preset: str, fields: Mapping[str, settings
     return config_flags.DEFINE_config_file("config", f"{path}:{preset}", "FILE.py:PRESET.")
 
 
-def refuse_idle_flags(mode: str, modes: Mapping[str, str]) -> None:
+def refuse_idle_flags(mode: str, modes: Mapping[str, str | tuple[str, ...]]) -> None:
     """Refuses flags that have no effect in this mode.
 
     Args:
       mode: the one at hand.
-      modes: flag to the mode it belongs to.
+      modes: flag to the mode, or the modes, it belongs to.
 
     Raises:
       UserError: a flag was given that belongs to another mode.
     """
     for name, belongs in modes.items():
-        if flags.FLAGS[name].present and mode != belongs:
-            raise UserError(f"--{name} has no effect with --mode={mode}; it is for --mode={belongs}")
+        belongs = (belongs,) if isinstance(belongs, str) else belongs
+        if flags.FLAGS[name].present and mode not in belongs:
+            raise UserError(f"--{name} has no effect with --mode={mode}; it is for --mode={' or '.join(belongs)}")
 
 
 def stored_config(workdir: pathlib.Path, fields: Mapping[str, settings.Field]) -> ConfigDict:

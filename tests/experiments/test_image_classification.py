@@ -183,6 +183,11 @@ def test_wrong_command_line(start, tmp_path, flags, words):
     start(f"--workdir={tmp_path / 'run'}", *flags).refused(*words, status=2)
 
 
+def test_flags_of_another_mode_are_refused(start, tmp_path):
+    for flag, mode in (("--checkpoint=best", "evaluate or predict"), ("--top=2", "predict")):
+        start(f"--workdir={tmp_path / 'run'}", flag).refused(flag.split("=")[0], "no effect with --mode=train", mode)
+
+
 def test_one_class_is_nothing_to_learn(start, tmp_path):
     np.savez(tmp_path / "ones.npz", images=np.zeros((50, 8, 8), np.uint8), labels=np.zeros(50, np.int64))
     start(f"--workdir={tmp_path / 'run'}", *small(tmp_path / "ones.npz")).refused("ones.npz", "one class only")
