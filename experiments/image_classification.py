@@ -40,8 +40,8 @@ from seqjax.data.images import ImageBatches, Images, ImageSet, load_images, orde
 from seqjax.diagnostics import pictures
 from seqjax.errors import UserError
 from seqjax.training import command, loop, losses, process, reporting, settings, train_step, workdir
-from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.recipe import Recipe, devices_line, make_plan, make_recipe, usable_devices
+from seqjax.training.trained import WHICH, read_model
 
 __doc__ += "\nConfig fields, as digits sets them:\n\n" + settings.describe(FIELDS, PRESETS["digits"]) + "\n"
 
@@ -49,7 +49,7 @@ CONFIG = command.define_config(pathlib.Path(__file__).parent / "configs" / "imag
 flags.adopt_module_key_flags(command)
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict"], "What to do.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, pictures.", required=True)
-CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "newest"], "evaluate, predict: which checkpoint to read.")
+CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", WHICH, "evaluate, predict: which checkpoint to read, or the mean of the newest.")
 SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "evaluate: on which part of the data.")
 IMAGE = flags.DEFINE_multi_string("image", [], "predict: an image file; give the flag several times for several.")
 TOP = flags.DEFINE_integer("top", 3, "predict: how many classes to show for each image.", 1)
@@ -66,7 +66,6 @@ def main() -> int:
         return train(folder, CONFIG.value)
     config = command.stored_config(folder, FIELDS)
     model = load_model(folder, config)
-    print(f"checkpoint of step {model.step}")
     {"evaluate": evaluate, "predict": predict}[MODE.value](folder, config, model)
     return 0
 
@@ -284,7 +283,7 @@ class Trained(NamedTuple):
 
 
 def load_model(folder: pathlib.Path, config: ConfigDict) -> Trained:
-    """Reads the best or the newest checkpoint of a run."""
+    """Reads the checkpoint of a run that --checkpoint names."""
     made = {}
 
     def target(meta):
@@ -292,11 +291,7 @@ def load_model(folder: pathlib.Path, config: ConfigDict) -> Trained:
         made.update(facts=facts, setup=set_up(config, facts, None))
         return made["setup"].state
 
-    checkpoints = Checkpoints(folder, keep=config.train.keep)
-    restored = checkpoints.restore(target, mend=False, best=CHECKPOINT.value == "best")
-    checkpoints.close()
-    if restored is None:
-        raise UserError(f"the run in {folder} has no checkpoint yet; train it first")
+    restored = read_model(folder, target, keep=config.train.keep, which=CHECKPOINT.value, parts=("params", "carry"))
     return Trained(**made, weights=shown(config, restored.state), step=restored.step)
 
 

@@ -41,8 +41,8 @@ from seqjax.errors import UserError
 from seqjax.models import LanguageModel, make_stack
 from seqjax.text import BOS, EOS, PAD, UNK, CharTokenizer, NGramModel, WordTokenizer, tokenizer_from_dict
 from seqjax.training import command, loop, losses, process, reporting, settings, train_step, workdir
-from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.recipe import Recipe, devices_line, make_plan, make_recipe, usable_devices
+from seqjax.training.trained import WHICH, read_model
 
 __doc__ += "\nConfig fields, as char_small sets them:\n\n" + settings.describe(FIELDS, PRESETS["char_small"]) + "\n"
 
@@ -50,7 +50,7 @@ CONFIG = command.define_config(pathlib.Path(__file__).parent / "configs" / "lang
 flags.adopt_module_key_flags(command)
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "sample", "score"], "What to do.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, plots.", required=True)
-CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "newest"], "evaluate, sample, score: which checkpoint to read.")
+CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", WHICH, "evaluate, sample, score: which checkpoint to read, or the mean of the newest.")
 SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "evaluate: on which part of the data.")
 PROMPT = flags.DEFINE_string("prompt", "", "sample: the text to go on from.")
 TEMPERATURE = flags.DEFINE_float("temperature", 0.8, "sample: below 1 bolder, above 1 wilder, 0 always the likeliest.", 0.0)
@@ -83,7 +83,6 @@ def main() -> int:
         return train(folder, CONFIG.value)
     config = command.stored_config(folder, FIELDS)
     model = load_model(folder, config)
-    print(f"checkpoint of step {model.step}")
     {"evaluate": evaluate, "sample": draw_samples, "score": score}[MODE.value](folder, config, model)
     return 0
 
@@ -308,7 +307,7 @@ class Trained(NamedTuple):
 
 
 def load_model(folder: pathlib.Path, config: ConfigDict) -> Trained:
-    """Reads the best or the newest checkpoint of a run."""
+    """Reads the checkpoint of a run that --checkpoint names."""
     made = {}
 
     def target(meta):
@@ -316,11 +315,7 @@ def load_model(folder: pathlib.Path, config: ConfigDict) -> Trained:
         made.update(meta=meta, tokenizer=tokenizer, setup=set_up(config, tokenizer.vocab_size, None))
         return made["setup"].state
 
-    checkpoints = Checkpoints(folder, keep=config.train.keep)
-    restored = checkpoints.restore(target, mend=False, best=CHECKPOINT.value == "best")
-    checkpoints.close()
-    if restored is None:
-        raise UserError(f"the run in {folder} has no checkpoint yet; train it first")
+    restored = read_model(folder, target, keep=config.train.keep, which=CHECKPOINT.value)
     return Trained(**made, params=shown_params(config, restored.state), step=restored.step)
 
 

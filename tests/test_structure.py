@@ -29,7 +29,11 @@ HEAVY = {
     "haiku": ("seqjax.interop",),
     "equinox": ("seqjax.interop",),
     "PIL": ("seqjax.data.pixels",),
-    "sklearn": ("seqjax.data.image_sets",),
+    "sklearn": ("seqjax.data.image_sets", "seqjax.training.baselines"),
+    "sacrebleu": ("seqjax.training.metrics",),
+    "seqeval": ("seqjax.training.metrics",),
+    "sentencepiece": ("seqjax.text.subword",),
+    "babel": ("seqjax.data.dates",),
 }
 
 
@@ -193,7 +197,8 @@ with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / "text.txt"
     path.write_text("a line of text\\n" * 100)
     assert load_corpus("file", path=str(path)).train
-heavy = {"tensorflow", "torch", "tensorflow_datasets", "keras", "haiku", "equinox", "matplotlib"} & sys.modules.keys()
+heavy = {"tensorflow", "torch", "tensorflow_datasets", "keras", "haiku", "equinox", "matplotlib", "sklearn", "sacrebleu", "seqeval",
+         "sentencepiece", "babel"} & sys.modules.keys()
 assert not heavy, f"imported by the way: {heavy}"
 """
 

@@ -1,5 +1,9 @@
-"""Data and where it comes from: text for truncated BPTT, and images to classify, each from three kinds of source."""
+"""Data and where it comes from, each kind from three kinds of source, and how it becomes batches.
 
+Text for truncated BPTT, images, texts with labels, tagged sentences, translations; windows, buckets, shuffled batches.
+"""
+
+from seqjax.data.buckets import BucketBatches, choose_boundaries, one_pass
 from seqjax.data.images import (
     ArrayImages,
     FileImages,
@@ -11,10 +15,16 @@ from seqjax.data.images import (
     ordered_batches,
     read_image,
 )
+from seqjax.data.labelled import LabelledSet, LabelledTexts, load_labelled
+from seqjax.data.parallel import Pairs, ParallelSet, load_parallel
 from seqjax.data.sources import Corpus, load_corpus
+from seqjax.data.tables import read_inputs
+from seqjax.data.tagged import TaggedSentences, TaggedSet, load_tagged
 from seqjax.data.windows import SequenceBatch, TokenStream, Windows, encode_documents
 
 __all__ = [
-    "ArrayImages", "Corpus", "FileImages", "ImageBatch", "ImageBatches", "ImageSet", "Images", "SequenceBatch",
-    "TokenStream", "Windows", "encode_documents", "load_corpus", "load_images", "ordered_batches", "read_image",
+    "ArrayImages", "BucketBatches", "Corpus", "FileImages", "ImageBatch", "ImageBatches", "ImageSet", "Images", "LabelledSet",
+    "LabelledTexts", "Pairs", "ParallelSet", "SequenceBatch", "TaggedSentences", "TaggedSet", "TokenStream", "Windows",
+    "choose_boundaries", "encode_documents", "load_corpus", "load_images", "load_labelled", "load_parallel", "load_tagged",
+    "one_pass", "ordered_batches", "read_image", "read_inputs",
 ]  # fmt: skip

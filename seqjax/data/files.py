@@ -77,7 +77,7 @@ def read_documents(path: str, documents: str) -> tuple[str, ...]:
     """
     if documents not in DOCUMENTS:
         raise UserError(f"documents={documents!r} is not a way to cut a file; choose one of {', '.join(DOCUMENTS)}")
-    text = _decode(path, _read(path))
+    text = decode_text(path, read_bytes(path))
     if _is_json(path):
         found = _json_lines(path, text)
     elif documents == "none":
@@ -96,7 +96,26 @@ def _is_json(path: str) -> bool:
     return path.endswith((".jsonl", ".jsonl.gz"))
 
 
-def _read(path: str) -> bytes:
+def read_bytes(path: str) -> bytes:
+    """The bytes of a file; those of a `.gz` unpacked.
+
+    Args:
+      path: of the file; a leading `~` is the home folder.
+
+    Returns:
+      All of it.
+
+    Raises:
+      UserError: no such file, a folder, no permission, or damaged gzip.
+
+    Example:
+      >>> import gzip, pathlib, tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     place = pathlib.Path(folder, "line.txt.gz")
+      ...     _ = place.write_bytes(gzip.compress(b"to be"))
+      ...     read_bytes(str(place))
+      b'to be'
+    """
     place = pathlib.Path(os.path.expanduser(path))
     try:
         data = place.read_bytes()
@@ -114,7 +133,23 @@ def _read(path: str) -> bytes:
     raise UserError(fault)
 
 
-def _decode(path: str, data: bytes) -> str:
+def decode_text(path: str, data: bytes) -> str:
+    r"""Bytes as text: UTF-8, without a byte order mark, lines that end in \r\n ending in \n.
+
+    Args:
+      path: what to call the text in errors.
+      data: its bytes.
+
+    Returns:
+      At least one character.
+
+    Raises:
+      UserError: not UTF-8 (with the byte), or empty.
+
+    Example:
+      >>> decode_text("line.txt", b"\xef\xbb\xbfto be\r\n")
+      'to be\n'
+    """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 
-def plot_confusion(path: pathlib.Path, counts: np.ndarray, classes: Sequence[str]) -> pathlib.Path:
+def plot_confusion(
+    path: pathlib.Path, counts: np.ndarray, classes: Sequence[str], *, unit: str = "images"
+) -> pathlib.Path:
     """How often each class was taken for each.
 
     Args:
       path: of the PNG file.
       counts: (K, K) whole numbers; row: the true class, column: the answer.
       classes: K names.
+      unit: what was counted, in the plural, for the title.
 
     Returns:
       The path.
@@ -32,7 +35,7 @@ def plot_confusion(path: pathlib.Path, counts: np.ndarray, classes: Sequence[str
     drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(drawn, ax=axes, label="share of the true class")
     right = np.trace(counts) / max(counts.sum(), 1)
-    axes.set(xlabel="answer", ylabel="true class", title=f"{counts.sum():,} images, {right:.2%} right")
+    axes.set(xlabel="answer", ylabel="true class", title=f"{counts.sum():,} {unit}, {right:.2%} right")
     if len(classes) <= 40:
         axes.set_xticks(range(len(classes)), classes, rotation=90 if max(map(len, classes)) > 2 else 0)
         axes.set_yticks(range(len(classes)), classes)

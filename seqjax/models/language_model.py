@@ -1,73 +1,13 @@
 """The recurrent language model: embedding, a stack of cells, a softmax over the vocabulary."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 
 import seqjax
-from seqjax import initializers
 from seqjax.errors import UserError
 from seqjax.typing import Array, Carry, Cell
-
-# name in a config -> cell of a given size
-CELLS: dict[str, Callable[..., Cell]] = {
-    "lstm": seqjax.lstm,
-    "gru": seqjax.gru,
-    "rnn": seqjax.rnn,
-    "irnn": lambda size, **options: seqjax.rnn(size, "relu", recurrent_init=initializers.identity(), **options),
-    "indrnn": seqjax.indrnn,
-    "mgu": seqjax.mgu,
-    "mingru": seqjax.mingru,
-    "minlstm": seqjax.minlstm,
-    "lru": seqjax.lru,
-}
-
-
-def make_stack(
-    cell: str,
-    hidden_size: int,
-    num_layers: int,
-    *,
-    dropout: float = 0.0,
-    input_dropout: float | None = None,
-    residual: bool = False,
-    dtype: Any = None,
-) -> Cell:
-    """Stacks equal cells with dropout on the inputs of each, the non-recurrent connections only.
-
-    Args:
-      cell: a name of CELLS: `lstm`, `gru`, `rnn` (tanh), `irnn` (relu, identity), `indrnn`, `mgu`, `mingru`, `minlstm`, `lru`.
-      hidden_size: H of every layer.
-      num_layers: L.
-      dropout: the share of each layer's inputs that is dropped in training.
-      input_dropout: the same for the first layer; None is `dropout`.
-      residual: every layer above the first adds its inputs to its outputs.
-      dtype: computation dtype of the cells; parameters stay float32.
-
-    Returns:
-      One Cell.
-
-    Raises:
-      UserError: the name is unknown.
-
-    Example:
-      >>> make_stack("gru", 8, 2).hidden_size
-      8
-
-    Reference:
-      Zaremba, Sutskever and Vinyals 2014, arXiv:1409.2329.
-    """
-    if cell not in CELLS:
-        raise UserError(f"model.cell={cell!r} is unknown; choose one of {', '.join(CELLS)}")
-    layers = []
-    for depth in range(num_layers):
-        layer = CELLS[cell](hidden_size, dtype=dtype)
-        rate = dropout if depth or input_dropout is None else input_dropout
-        layer = seqjax.dropout(layer, rate) if rate else layer
-        layers.append(seqjax.residual(layer) if residual and depth else layer)
-    return seqjax.stack(*layers)
 
 
 class LanguageModel(nn.Module):

@@ -1,6 +1,7 @@
 """Tokenizers as dictionaries and as files."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -8,15 +9,17 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from seqjax.errors import UserError
+from seqjax.text.subword import SubwordTokenizer
 from seqjax.text.tokenizers import CharTokenizer, WordTokenizer
 
 FORMAT = "seqjax tokenizer 1"
-KINDS = {"char": CharTokenizer, "word": WordTokenizer}
+KINDS = {"char": CharTokenizer, "word": WordTokenizer, "subword": SubwordTokenizer}
 
+Tokenizer = CharTokenizer | WordTokenizer | SubwordTokenizer
 Segmenter = Callable[[str], Iterable[str]]
 
 
-def tokenizer_from_dict(d: Mapping[str, Any], *, segmenter: Segmenter | None = None) -> CharTokenizer | WordTokenizer:
+def tokenizer_from_dict(d: Mapping[str, Any], *, segmenter: Segmenter | None = None) -> Tokenizer:
     """Rebuilds the tokenizer that `to_dict` described.
 
     Args:
@@ -37,7 +40,7 @@ def tokenizer_from_dict(d: Mapping[str, Any], *, segmenter: Segmenter | None = N
     if not isinstance(d, Mapping) or d.get("kind") not in list(KINDS):
         raise UserError("this describes no tokenizer; give what to_dict returned, or build a tokenizer with fit")
     cls = KINDS[d["kind"]]
-    expected = cls.__dataclass_fields__.keys() | {"kind"}
+    expected = {field.name for field in dataclasses.fields(cls) if field.init} | {"kind"}
     if d.keys() != expected:
         odd = ", ".join(sorted(map(str, d.keys() ^ expected)))
         raise UserError(f"a tokenizer's description has missing or unknown entries ({odd}); build it again with fit")
@@ -52,7 +55,7 @@ def tokenizer_from_dict(d: Mapping[str, Any], *, segmenter: Segmenter | None = N
     return cls(**settings, segmenter=segmenter) if had_one else cls(**settings)
 
 
-def save_tokenizer(tokenizer: CharTokenizer | WordTokenizer, path: str | os.PathLike) -> None:
+def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike) -> None:
     """Writes a tokenizer as JSON in UTF-8; the file is there whole or, if writing fails, as it was before.
 
     Args:
@@ -85,7 +88,7 @@ def save_tokenizer(tokenizer: CharTokenizer | WordTokenizer, path: str | os.Path
         raise UserError(f"cannot write {path} ({error.strerror}); give a path that can be written") from error
 
 
-def load_tokenizer(path: str | os.PathLike, *, segmenter: Segmenter | None = None) -> CharTokenizer | WordTokenizer:
+def load_tokenizer(path: str | os.PathLike, *, segmenter: Segmenter | None = None) -> Tokenizer:
     """Reads a tokenizer that `save_tokenizer` wrote.
 
     Args:

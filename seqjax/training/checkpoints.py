@@ -29,9 +29,10 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from seqjax.errors import UserError
-from seqjax.training.workdir import DISK_ERRORS, write_atomically
+from seqjax.training.averaging import RunningMean
+from seqjax.training.sealing import SEAL, damage, seal
+from seqjax.training.workdir import DISK_ERRORS
 
-SEAL = "SEAL.json"
 DELETING = ".deleting"
 _TRIES = 5  # of reading while another process deletes
 
@@ -46,64 +47,6 @@ class Restored(NamedTuple):
 
 class _Gone(Exception):
     """A checkpoint was deleted by another process between listing and reading."""
-
-
-def seal(folder: pathlib.Path) -> None:
-    """Writes the sizes and checksums of all files in a finished checkpoint beside them.
-
-    The files are brought to the disk before and the folder's own name after, so a loss of power, too, leaves a sealed
-    checkpoint whole.
-    """
-    for path in (*folder.rglob("*"), folder):
-        _sync(path)
-    write_atomically(folder / SEAL, json.dumps(_digests(folder), indent=1, sort_keys=True) + "\n")
-    _sync(folder.parent)
-    _sync(folder.parent.parent)  # the name of a checkpoints/ that is new
-
-
-def _sync(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def damage(folder: pathlib.Path) -> str | None:
-    """Says what is wrong with a checkpoint; None where it is exactly what was saved.
-
-    Every byte of every file counts, and a file too many or too few does.
-    """
-    try:
-        text = (folder / SEAL).read_text(encoding="utf-8")
-        expected = json.loads(text)
-        # Written one way only: a seal that reads the same but is not the same bytes was touched too.
-        if not isinstance(expected, dict) or json.dumps(expected, indent=1, sort_keys=True) + "\n" != text:
-            return f"{SEAL} is damaged"
-    except FileNotFoundError:
-        return f"{SEAL} is missing"
-    except ValueError:
-        return f"{SEAL} is damaged"
-    found = _digests(folder)
-    for name in sorted(expected.keys() | found.keys()):
-        if name not in found:
-            return f"{name} is missing"
-        if name not in expected:
-            return f"{name} does not belong there"
-        if expected[name] != found[name]:
-            return f"{name} has changed since it was saved"
-    return None
-
-
-def _digests(folder: pathlib.Path) -> dict[str, list]:
-    digests = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != SEAL and not name.startswith(f".{SEAL}"):
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            digests[name] = [path.stat().st_size, digest]
-    return digests
 
 
 class Checkpoints:
@@ -248,31 +191,96 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints and all are damaged or lack their seals.
         """
+        return self._undisturbed(lambda: self._restore(make_target, mend, best))
+
+    def restore_average(
+        self, make_target: Callable[[dict[str, Any]], Any], number: int, *, parts: tuple[str, ...] = ("params",)
+    ) -> Restored | None:
+        """Reads the newest good checkpoint with the mean of the newest `number` in place of its parameters.
+
+        They are read one at a time and summed up on the host. A damaged one is left out; no older one takes its place,
+        since the best one, which stays too, may be of another time. Nothing in the folder is changed.
+
+        Args:
+          make_target: as for restore; called once, for the newest.
+          number: how many of the newest checkpoints count, at most.
+          parts: the fields of the state, a NamedTuple, that are averaged.
+
+        Returns:
+          The checkpoint, or None where none was ever completed.
+
+        Raises:
+          UserError: all that count are damaged, or a part has leaves that are not floats.
+
+        Reference: Vaswani et al. 2017, "Attention Is All You Need" (arXiv:1706.03762), section 6.1.
+        """
+        if number < 1:
+            raise ValueError(f"number={number} must be at least 1")
+        return self._undisturbed(lambda: self._restore_average(make_target, number, parts))
+
+    def _undisturbed(self, read: Callable[[], Restored | None]) -> Restored | None:
+        """Reads anew where another process deleted what was being read."""
         for _ in range(_TRIES):
             with contextlib.suppress(_Gone):
-                return self._restore(make_target, mend, best)
+                return read()
         raise UserError(f"the checkpoints in {self._folder} are deleted while they are read; try again")
+
+    def _restore_average(self, make_target, number: int, parts: tuple[str, ...]) -> Restored | None:
+        newest, steps, mean, bad, target = None, [], RunningMean(), {}, []
+
+        def first_target(meta):
+            target.extend([] if target else [make_target(meta)])
+            return target[0]
+
+        for step in reversed(self.steps()[-number:]):
+            restored = self._read(step, first_target)
+            if isinstance(restored, str):
+                bad[step] = restored
+                continue
+            mean.add({part: getattr(restored.state, part) for part in parts})
+            steps.append(step)
+            newest = restored if newest is None else newest
+            del restored  # before the next one is read
+        if newest is None:
+            self._none_good(bad, f"the newest {len(bad)}")
+            return None
+        for step, why in bad.items():
+            self._report(f"checkpoint {step} is damaged ({why}); it is left out of the average")
+        several, numbers = "s" if len(steps) > 1 else "", ", ".join(map(str, sorted(steps)))
+        self._report(f"{' and '.join(parts)} averaged over {len(steps)} checkpoint{several}: step{several} {numbers}")
+        averages = mean.result({part: getattr(newest.state, part) for part in parts})
+        return newest._replace(state=newest.state._replace(**averages))
 
     def _restore(self, make_target, mend: bool, best: bool) -> Restored | None:
         order = sorted(self.steps(), key=self._best_first if best else lambda step: -step)
         bad: dict[int, str] = {}
         for step in order:
-            with self._deleted_meanwhile(step):
-                wrong = damage(self._folder / str(step))
-                if wrong is not None and not self._sealed(step):
-                    raise _Gone
-                if wrong is None:
-                    restored = self._load(step, make_target)
-            if wrong is None:
+            restored = self._read(step, make_target)
+            if isinstance(restored, Restored):
                 self._report_bad(bad, step, mend)
                 if mend:
                     self._clear_unfinished()
                 return restored
-            bad[step] = wrong
+            bad[step] = restored
+        self._none_good(bad)
+        if mend:
+            self._clear_unfinished()
+        return None
+
+    def _read(self, step: int, make_target) -> Restored | str:
+        """One checkpoint, or what is wrong with it."""
+        with self._deleted_meanwhile(step):
+            wrong = damage(self._folder / str(step))
+            if wrong is not None and not self._sealed(step):
+                raise _Gone
+            return self._load(step, make_target) if wrong is None else wrong
+
+    def _none_good(self, bad: dict[int, str], which: str = "all") -> None:
+        """Stops where there are checkpoints and none can be read; returns where there is at most the first save, cut off."""
         if bad:
             what = "; ".join(f"{step}: {why}" for step, why in bad.items())
             raise UserError(
-                f"all checkpoints in {self._folder} are damaged ({what}); nothing was deleted: "
+                f"{which} checkpoints in {self._folder} are damaged ({what}); nothing was deleted: "
                 "restore one from a backup, or start again in another --workdir"
             )
         unsealed = [step for step in self._all_steps() if not self._sealed(step)]
@@ -281,9 +289,6 @@ class Checkpoints:
                 f"all checkpoints in {self._folder} lack their {SEAL} ({', '.join(map(str, unsealed))}); "
                 "nothing was deleted: restore them from a backup, or start again in another --workdir"
             )
-        if mend:
-            self._clear_unfinished()
-        return None
 
     @contextlib.contextmanager
     def _deleted_meanwhile(self, step: int) -> Iterator[None]:

@@ -130,6 +130,11 @@ def _nobody_reads() -> None:
     sys.exit(128 + signal.SIGPIPE)
 
 
+def note(line: str) -> None:
+    """Prints a line beside the output of a command, on standard error, so that a program can read the output."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def fail(message: str, status: int) -> None:
     """Prints one line on standard error and ends the process."""
     if os.environ.get("SEQJAX_TRACEBACK"):

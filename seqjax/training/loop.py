@@ -12,10 +12,12 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.losses import Sums, means
+from seqjax.training.progress import Plan, Progress, after_evaluation, stops_early
 from seqjax.training.reporting import Reporter
 from seqjax.training.train_step import StepMetrics, TrainState
 
@@ -33,18 +35,6 @@ class Data(Protocol):
         """Goes to a place that get_state gave."""
 
 
-class Plan(NamedTuple):
-    """How long a run is and how often it does what."""
-
-    steps: int
-    log_every: int
-    eval_every: int
-    checkpoint_every: int
-    max_skipped_in_row: int
-    stall_patience: int = 0  # evaluations without a new best before the learning rate is lowered; 0 never does
-    stall_factor: float = 1.0
-
-
 class Task(NamedTuple):
     """What the loop needs to know of an experiment."""
 
@@ -57,22 +47,14 @@ class Task(NamedTuple):
     unit: str = "tokens"  # what there is one answer for, in the plural
 
 
-class Progress(NamedTuple):
-    """What the loop keeps beside the state; JSON-able, saved with every checkpoint."""
-
-    best: float | None = None  # lowest criterion of the validations so far
-    since_best: int = 0  # evaluations since, or since the learning rate was lowered
-    seconds: float = 0.0  # of training, over all sittings
-    interval: tuple[float, ...] = (0.0,) * 6  # the sums of the log interval under way: see _add
-    counts: dict[str, float] = {}  # the same for the counts that the loss function gives
-
-
 class Outcome(NamedTuple):
     """How a call of fit ended."""
 
     state: TrainState
     progress: Progress
-    signal: int | None  # the signal that stopped it, None where all steps are done
+    signal: int | None  # the signal that stopped it, None where the run is finished
+    stopped_early: bool = False  # finished before its last step: see Plan.stop_patience
+    shapes: int = 0  # of batches seen in this sitting; the step is compiled once for each
 
 
 def fit(
@@ -86,7 +68,7 @@ def fit(
     checkpoints: Checkpoints,
     meta: dict[str, Any],
 ) -> Outcome:
-    """Trains from `state` to `plan.steps`.
+    """Trains from `state` to `plan.steps`, or until validation has not become better for `plan.stop_patience` evaluations.
 
     The device is never waited for: each step's metrics are read after the next one was sent off. The first SIGINT or SIGTERM
     ends the loop after the step under way with a checkpoint; a second one interrupts at once. In each turn records are
@@ -111,12 +93,14 @@ def fit(
     """
     run = _Run(task, plan, state, data, progress, reporter, checkpoints, meta)
     with _signals() as received:
-        while run.step < plan.steps and not received:
+        while not run.finished() and not received:
             run.advance()
         run.finish()
         checkpoints.wait()
         run.show()
-    return Outcome(run.state, run.progress, received[0] if received and run.step < plan.steps else None)
+    number = received[0] if received and not run.finished() else None
+    early = run.step < plan.steps and run.finished()
+    return Outcome(run.state, run.progress, number, early, len(run.shapes))
 
 
 def run(
@@ -147,7 +131,8 @@ def run(
     restored = restore(checkpoints, state, data, check_meta)
     state, progress, first = restored or (state, Progress(), 0)
     if restored:
-        print(f"going on from the checkpoint of step {first}" + (", which is the last" if first >= plan.steps else ""))
+        last = first >= plan.steps or stops_early(progress, plan)
+        print(f"going on from the checkpoint of step {first}" + (", which is the last" if last else ""))
     print(f"ready after {time.perf_counter() - begin:.1f} s; Ctrl-C stops with a checkpoint, the same command goes on")
     parts = {"progress": progress, "checkpoints": checkpoints, "meta": meta}
     with Reporter(folder, first_step=first, total_steps=plan.steps) as reporter:
@@ -170,7 +155,13 @@ def conclude(outcome: Outcome, steps: int, found: str, curves: pathlib.Path) -> 
       The exit status: 0, or 128 and the signal's number.
     """
     minutes = outcome.progress.seconds / 60
-    print(f"step {int(outcome.state.step)} of {steps}, {minutes:.1f} minutes, {found}\ncurves: {curves}")
+    step = int(outcome.state.step)
+    print(f"step {step} of {steps}, {minutes:.1f} minutes, {found}\ncurves: {curves}")
+    if outcome.shapes > 1:
+        print(f"compiled {outcome.shapes} shapes of the training step")
+    if outcome.stopped_early:
+        count = outcome.progress.without_best
+        print(f"stopped early at step {step}: no better validation in {count} evaluation{'s' if count > 1 else ''}")
     if outcome.signal is None:
         return 0
     print("stopped; the same command goes on from here")
@@ -190,9 +181,15 @@ class _Run:
         self._since = time.perf_counter()
         self._tokens = 0.0  # read since _since
         self._unshown: list[Callable[[], None]] = []  # lines that wait for the end of the turn
+        self.shapes: set[Any] = set()  # of the batches so far
+
+    def finished(self) -> bool:
+        """Whether there is nothing more to train."""
+        return self.step >= self.plan.steps or stops_early(self.progress, self.plan)
 
     def advance(self) -> None:
         batch = self.task.place_batch(next(self.data))
+        self.shapes.add(_shapes(batch))
         self.state, metrics = self.task.step(self.state, batch)
         self.step += 1
         self._read(self.step - 1)
@@ -277,19 +274,16 @@ class _Run:
         begin = time.perf_counter()
         figures = self.task.figures(self.task.evaluate(self.state))
         value = figures[self.task.criterion]
-        best = value < (math.inf if self.progress.best is None else self.progress.best)  # never where it is not a number
-        since = 0 if best else self.progress.since_best + 1
-        if self.plan.stall_patience and since >= self.plan.stall_patience:
+        self.progress, lower = after_evaluation(self.progress, self.plan, value)
+        if lower:
             scale = jnp.float32(self.state.lr_scale * self.plan.stall_factor)
             self.state = self.state._replace(lr_scale=jax.device_put(scale, self.state.lr_scale.sharding))
-            since = 0
-        self.progress = self.progress._replace(best=value if best else self.progress.best, since_best=since)
         values = figures | {"best": self.progress.best}
         seconds = time.perf_counter() - begin
         self._record("evaluation", self.step, values | {"minutes": (self.progress.seconds + seconds) / 60})
         if self.task.sample is not None:
             self._record("sample", self.step, {"text": self.task.sample(self.state)})
-        self._validation = value
+        self._validation = value if math.isfinite(value) else None
         self.save()
         self._clock()
 
@@ -299,6 +293,12 @@ class _Run:
         progress = self.progress._replace(seconds=seconds)._asdict()
         meta = self.meta | {"data": self.data.get_state(), "progress": progress}
         self.checkpoints.save(self.step, self.state, meta, value)
+
+
+def _shapes(batch: Any) -> Any:
+    """What the step is compiled for anew: structure, shapes and dtypes."""
+    leaves, structure = jax.tree.flatten(batch)
+    return structure, tuple((np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in leaves)
 
 
 @contextlib.contextmanager

@@ -30,15 +30,16 @@ def means(sums: Sums) -> dict[str, float]:
     return {name: float(value) / tokens if tokens else math.inf for name, value in {"loss": sums.loss, **sums.counts}.items()}
 
 
-def token_cross_entropy(logits: jax.Array, targets: jax.Array, mask: jax.Array) -> Sums:
+def token_cross_entropy(logits: jax.Array, targets: jax.Array, mask: jax.Array, *, smoothing: float = 0.0) -> Sums:
     r"""Cross-entropy in nats, summed over the real tokens.
 
-    .. math:: L = -\sum_{b,t} m_{b,t} \log \mathrm{softmax}(z_{b,t})_{y_{b,t}}
+    .. math:: L = -\sum_{b,t} m_{b,t} \sum_v q_{b,t,v} \log \mathrm{softmax}(z_{b,t})_v, \quad q = (1 - s) [v = y_{b,t}] + s / V
 
     Args:
       logits: (B, T, V), any float type; the sum is taken in float32 or wider.
       targets: (B, T) int, ids in [0, V).
       mask: (B, T) bool, true where the token is real. What stands where it is false has no influence, NaN included.
+      smoothing: s, the share of the target that is spread over all tokens (label smoothing).
 
     Returns:
       The summed loss and the number of real tokens.
@@ -51,6 +52,9 @@ def token_cross_entropy(logits: jax.Array, targets: jax.Array, mask: jax.Array) 
     """
     logits = jnp.where(mask[..., None], logits, 0).astype(jnp.promote_types(logits.dtype, jnp.float32))
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    if smoothing:  # -mean_v log p_v = logsumexp(z) - mean(z), and losses = logsumexp(z) - z_y
+        chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        losses += smoothing * (chosen - jnp.mean(logits, axis=-1))
     return Sums(jnp.sum(jnp.where(mask, losses, 0)), jnp.sum(mask, dtype=losses.dtype))
 
 

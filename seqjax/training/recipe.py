@@ -82,6 +82,12 @@ TRAIN_FIELDS = {
     "train.eval_every": Field(500, "Steps between evaluations on the whole validation part.", at_least(1)),
     "train.checkpoint_every": Field(250, "Steps between checkpoints.", at_least(1), free=True),
     "train.keep": Field(3, "How many of the newest checkpoints stay, besides the best.", at_least(1), free=True),
+    "train.stop_after": Field(
+        0,
+        "Stop early after this many evaluations in a row without a new best; 0 never does.",
+        at_least(0),
+        free=True,  # a run that stopped can be gone on with
+    ),
     "train.max_skipped": Field(20, "Stop after this many non-finite steps in a row.", at_least(1), free=True),
 }
 
@@ -148,7 +154,8 @@ def make_plan(config: ConfigDict, steps: int) -> loop.Plan:
     """
     t, s = config.train, config.schedule
     patience = s.patience if s.name == "plateau" else 0
-    return loop.Plan(steps, t.log_every, t.eval_every, t.checkpoint_every, t.max_skipped, patience, s.decay)
+    often = (t.log_every, t.eval_every, t.checkpoint_every)
+    return loop.Plan(steps, *often, t.max_skipped, patience, s.decay, stop_patience=t.stop_after)
 
 
 def usable_devices(*batches: int) -> list[jax.Device]:

@@ -119,8 +119,9 @@ class Reporter:
             return
         figures = "  ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in values.items())
         self.say(f"{step:>7}  {kind:<10}  {figures}")
-        if kind == "train":
-            self._progress.update(self._bar, figures=f"loss {values['loss']:.3f}")
+        if kind == "train" and values:
+            name, value = next(iter(values.items()))
+            self._progress.update(self._bar, figures=f"{name} {value:.3f}")
 
     def say(self, text: str) -> None:
         """Prints a line above the progress bar."""
@@ -168,7 +169,9 @@ def _short(value: Any) -> str:
 
 
 def plot_curves(workdir: pathlib.Path, records: Iterable[dict[str, Any]], *, baselines: dict[str, float]) -> pathlib.Path:
-    """Draws loss, gradient norm, learning rate and speed against the step into workdir/curves.png, and the error if there is one.
+    """Draws loss, gradient norm, learning rate and speed against the step into workdir/curves.png.
+
+    The error is there where evaluations give one, and so is each figure that only they give, such as BLEU, up to four.
 
     Args:
       workdir: the run's folder.
@@ -183,9 +186,14 @@ def plot_curves(workdir: pathlib.Path, records: Iterable[dict[str, Any]], *, bas
     records = list(records)
     train = [r for r in records if r["kind"] == "train"]
     evaluations = [r for r in records if r["kind"] == "evaluation"]
-    has_error = any("error" in r for r in evaluations)
-    figure = Figure(figsize=(16, 7) if has_error else (11, 7), layout="constrained")
-    loss, norm, *errors, rate, speed = figure.subplots(2, 3 if has_error else 2).flat[: 5 if has_error else 4]
+    error_name = ["error"] if any("error" in r for r in evaluations) else []
+    scores = _only_evaluated(train, evaluations)[:4]
+    count = 4 + len(error_name) + len(scores)
+    columns = (count + 1) // 2
+    figure = Figure(figsize=(1 + 5 * columns, 7), layout="constrained")
+    panels = figure.subplots(2, columns).flat
+    loss, norm, *others, rate, speed = panels[:count]
+    errors, others = others[: len(error_name)], others[len(error_name) :]
     unit = next((n.removesuffix("_per_second") for r in train for n in r if n.endswith("_per_second")), "tokens")
     _both(loss, train, evaluations, "loss", "Loss", f"nats, mean over {unit}")
     for name, nats in baselines.items():
@@ -193,7 +201,9 @@ def plot_curves(workdir: pathlib.Path, records: Iterable[dict[str, Any]], *, bas
     for axes in errors:
         _both(axes, train, evaluations, "error", "Error", f"share of {unit} answered wrongly")
         axes.set_yscale("symlog", linthresh=1e-3)  # as log, and shows an error of 0
-    for axes in (loss, *errors):
+    for axes, name in zip(others, scores):
+        _both(axes, [], evaluations, name, name.replace("_", " "), "on the validation part")
+    for axes in (loss, *errors, *others):
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
     _line(norm, train, "grad_norm", "Gradient norm before clipping (mean of interval)", "global norm")
@@ -203,24 +213,32 @@ def plot_curves(workdir: pathlib.Path, records: Iterable[dict[str, Any]], *, bas
     _line(rate, train, "learning_rate", "Learning rate", "learning rate")
     _line(speed, train, f"{unit}_per_second", "Speed", f"{unit} per second")
     speed.set_ylim(bottom=0)
-    for axes in (loss, norm, *errors, rate, speed):
+    for axes in panels[:count]:
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
-    if has_error:
-        figure.axes[5].set_axis_off()
+    for axes in panels[count:]:
+        axes.set_axis_off()
     path = workdir / "curves.png"
     figure.savefig(path, dpi=110)
     return path
 
 
+def _only_evaluated(train, evaluations) -> list[str]:
+    """Names of the figures that evaluations give and training does not, in their order."""
+    known = {name for r in train for name in r} | {"kind", "step", "loss", "error", "best", "minutes"}
+    return list(dict.fromkeys(name for r in evaluations for name in r if name not in known))
+
+
 def _both(axes, train, evaluations, name, title, ylabel):
-    """A figure of the training and the validation against the step."""
-    if train:
-        axes.plot([r["step"] for r in train], _values(train, name), label="training", color="tab:blue", alpha=0.6)
-    if evaluations:
-        values = _values(evaluations, name)
-        best = min((value for value in values if not math.isnan(value)), default=math.nan)
-        axes.plot([r["step"] for r in evaluations], values, "o-", label=f"validation (best {best:.4f})", color="tab:orange")
+    """A figure of the training and the validation against the step, as far as there is one."""
+    values = _values(train, name)
+    if not all(map(math.isnan, values)):
+        axes.plot([r["step"] for r in train], values, label="training", color="tab:blue", alpha=0.6)
+    values = _values(evaluations, name)
+    found = [value for value in values if not math.isnan(value)]
+    if found:
+        best = f"best {min(found):.4f}" if name in ("loss", "error") else f"last {found[-1]:.4g}"
+        axes.plot([r["step"] for r in evaluations], values, "o-", label=f"validation ({best})", color="tab:orange")
     axes.set(title=title, ylabel=ylabel)
 
 

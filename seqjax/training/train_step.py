@@ -146,7 +146,7 @@ def make_train_step(
     averaged: Averaged | None = None,
     ema_decay: float = 0.0,
 ) -> Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]:
-    """One training step as a pure function, compiled once, the state's buffers donated.
+    """One training step as a pure function, compiled once for each shape of batch, the state's buffers donated.
 
     The loss is the mean over the batch's real tokens. Where the loss or the gradient's norm is not finite, nothing of the
     state changes but the counters: the batch is skipped.
@@ -241,7 +241,10 @@ def make_evaluate(
     Returns:
       `evaluate(params, carry, batches) -> {"loss": nats, ...}`: the mean loss over all real tokens, and each count of the
       Sums divided by the tokens too; read from the device once, at the end. It does not depend on how a stream is cut into
-      windows.
+      windows; batches may be of several shapes, for each of which it is compiled once.
+
+    Raises:
+      ValueError: there is no batch.
 
     Example:
       >>> def loss_fn(params, carry, batch, rng):
@@ -277,6 +280,8 @@ def make_evaluate(
             batch = jax.device_put(batch, by_batch)
             sums = begin(params, carry, batch) if sums is None else sums
             carry, sums = step(params, carry, sums, batch)
+        if sums is None:
+            raise ValueError("batches is empty: there is nothing to evaluate")
         return means(jax.device_get(sums))
 
     return evaluate

@@ -14,7 +14,9 @@ import pytest
 
 from seqjax.errors import UserError
 from seqjax.training import checkpoints as module
-from seqjax.training.checkpoints import SEAL, Checkpoints, damage
+from seqjax.training import sealing
+from seqjax.training.checkpoints import Checkpoints
+from seqjax.training.sealing import SEAL, damage
 
 
 def make_state(seed: int):
@@ -334,7 +336,7 @@ def test_deleted_while_it_is_read(three, tmp_path, monkeypatch, when, best):
     if when == "loading":
         monkeypatch.setattr(module, "_abstract", delete(module._abstract))
     elif when == "checking":
-        monkeypatch.setattr(module, "_digests", delete(module._digests))
+        monkeypatch.setattr(sealing, "_digests", delete(sealing._digests))
     else:
         monkeypatch.setattr(module, "damage", delete(damage, after=when == "checked"))
     restored, lines = restore(workdir, mend=False, best=best)

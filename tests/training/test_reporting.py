@@ -7,6 +7,7 @@ import struct
 import sys
 
 import pytest
+from matplotlib.figure import Figure
 from tensorboardX.proto import event_pb2
 
 from seqjax.errors import UserError
@@ -154,3 +155,49 @@ def test_curves(tmp_path):
         path = plot_curves(tmp_path, records, baselines={"3-gram": 1.25})
         assert path.read_bytes().startswith(b"\x89PNG")
     assert json.dumps(train)  # plotting changes nothing that cannot be written
+
+
+def drawn(workdir, records, monkeypatch, baselines=()):
+    """Title -> the legend and the curves with at least one point, of every panel that is shown."""
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: figures.append(figure))
+    plot_curves(workdir, records, baselines=dict(baselines))
+    panels = {}
+    for axes in figures[0].axes:
+        if axes.axison and axes.get_title():
+            legend = axes.get_legend()
+            labels = [text.get_text() for text in legend.get_texts()] if legend else None
+            lines = [list(line.get_ydata()) for line in axes.get_lines()]
+            panels[axes.get_title()] = labels, lines
+    return panels
+
+
+def test_figures_that_only_evaluations_have(tmp_path, monkeypatch):
+    train = [{"kind": "train", "step": step} | TRAIN for step in (1, 2)]
+    scores = {"loss": 1.5, "error": 0.25, "bleu": 28.5, "entity_f1": None, "best": 0.25, "minutes": 1.0}
+    evaluations = [{"kind": "evaluation", "step": 1} | scores, {"kind": "evaluation", "step": 2} | scores | {"bleu": 29.5}]
+    panels = drawn(tmp_path, train + evaluations, monkeypatch)
+    assert list(panels)[:2] == ["Loss", "Gradient norm before clipping (mean of interval)"]
+    assert set(panels) == {*list(panels)[:2], "Error", "bleu", "entity f1", "Learning rate", "Speed"}
+    assert panels["Loss"] == (["training", "validation (best 1.5000)"], [[2.25, 2.25], [1.5, 1.5]])
+    assert panels["Error"] == (["validation (best 0.2500)"], [[0.25, 0.25]])  # no line of nothing for the training
+    assert panels["bleu"] == (["validation (last 29.5)"], [[28.5, 29.5]])
+    assert panels["entity f1"] == (None, [])
+    # As before where both give the same figures.
+    same = {"kind": "evaluation", "step": 2, "loss": 1.5, "best": 1.5, "minutes": 1.0}
+    plain = drawn(tmp_path, [*train, same], monkeypatch, {"3-gram": 1.25}.items())
+    assert len(plain) == 4 and plain["Loss"][0] == ["training", "validation (best 1.5000)", "3-gram (1.2500)"]
+    both = [record | {"error": 0.5, "accuracy": 0.5} for record in (*train, same)]
+    assert len(drawn(tmp_path, both, monkeypatch)) == 5
+    many = same | {f"score_{i}": 0.5 for i in range(9)}
+    assert len(drawn(tmp_path, [*train, many], monkeypatch)) == 8  # four of them
+    assert drawn(tmp_path, [same], monkeypatch)["Loss"][0] == ["validation (best 1.5000)"]
+
+
+def test_the_bar_shows_the_first_figure_whatever_it_is(tmp_path, capsys):
+    with Reporter(tmp_path, first_step=0, total_steps=3) as reporter:
+        reporter.show("train", 1, {"cost": 2.0, "grad_norm": 1.0})
+        assert reporter._progress.tasks[0].fields["figures"] == "cost 2.000"
+        reporter.show("evaluation", 1, {"bleu": 28.5})
+        assert reporter._progress.tasks[0].fields["figures"] == "cost 2.000"
+    assert "bleu 28.5" in capsys.readouterr().out

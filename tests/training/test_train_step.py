@@ -290,7 +290,56 @@ def test_a_step_that_is_not_finite_changes_nothing(poisonous, kind):
     assert float(told[-1].sums.loss) == float(clean_told[-1].sums.loss)
 
 
+# Batches of several shapes, as length buckets give them, and a model that carries nothing.
+
+
+def squares(params, carry, batch, rng):
+    """A loss whose mean is over the tokens under the mask, and a count."""
+    errors = jnp.where(batch["mask"], (params["w"] * batch["x"] - 1) ** 2, 0)
+    large = jnp.sum(errors > 1, dtype=jnp.float32)
+    return carry, Sums(jnp.sum(errors), jnp.sum(batch["mask"], dtype=jnp.float32), {"large": large})
+
+
+def buckets(seed, sizes):
+    rng = np.random.default_rng(seed)
+    return [{"x": rng.normal(size=s).astype(np.float32), "mask": rng.random(s) < 0.7} for s in sizes]
+
+
+def test_evaluation_over_several_shapes_is_that_of_all_tokens():
+    traces = []
+
+    def counted(*arguments):
+        traces.append(arguments[2]["x"].shape)
+        return squares(*arguments)
+
+    evaluate = train_step.make_evaluate(counted, train_step.make_mesh(B, ONE))
+    sizes = [(B, 2), (B, 5), (B, 2), (2 * B, 5), (B, 5)]
+    for seed in range(2):
+        batches = buckets(seed, sizes)
+        x, mask = (np.concatenate([b[name].ravel() for b in batches]).astype(np.float64) for name in ("x", "mask"))
+        errors = (0.75 * x[mask > 0] - 1) ** 2
+        found = evaluate({"w": jnp.float32(0.75)}, (), iter(batches))
+        assert found == pytest.approx({"loss": errors.mean(), "large": (errors > 1).mean()}, rel=1e-5)
+    assert len(traces) == len(set(sizes)) + 1  # once for each shape, and one that finds the zeros
+    with pytest.raises(ValueError, match="batches is empty"):
+        evaluate({"w": jnp.float32(0.75)}, (), [])
+
+
+def test_steps_of_several_shapes_go_on_from_each_other():
+    optimizer, mesh = optax.sgd(0.1), train_step.make_mesh(B, ONE)
+    step = train_step.make_train_step(squares, optimizer, optax.constant_schedule(0.1), mesh, clip_norm=jnp.inf)
+    state, w = train_step.init_state({"w": jnp.float32(0.5)}, optimizer, (), KEY, mesh), 0.5
+    for batch in buckets(0, [(B, 2), (B, 5), (2 * B, 3), (B, 5), (B, 2)]):
+        state, metrics = step(state, jax.device_put(batch, train_step.batch_sharding(mesh)))
+        x = batch["x"][batch["mask"]]
+        assert float(metrics.sums.loss) == pytest.approx(((w * x - 1) ** 2).sum(), rel=1e-5)
+        w -= 0.1 * (2 * (w * x - 1) * x).mean()
+        assert float(state.params["w"]) == pytest.approx(w, rel=1e-5)
+    assert step._cache_size() == 3
+
+
 # Several devices.
+
 
 @pytest.mark.parametrize("bad", [(), (1,)])
 def test_the_average_follows_the_good_steps(bad):

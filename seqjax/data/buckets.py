@@ -1,0 +1,285 @@
+"""Sequences of all lengths to batches of few shapes: length buckets, shuffled batches that resume exactly, one pass in order.
+
+A compiled step takes one shape. A batch padded to the longest sequence of all would be mostly padding, and one padded to its own
+longest would be compiled anew each time; between the two stand a few lengths, the buckets, to which batches are padded.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seqjax.data.image_parts import is_whole, permutation
+from seqjax.errors import UserError
+
+# (places (n,), rows B, steps T) -> a batch of the sequences at these places, n <= B, in arrays (B, T, ...); rows from n on are padding.
+Collate = Callable[[np.ndarray, int, int], Any]
+
+CANDIDATES = 256  # lengths that choose_boundaries looks at
+
+
+def choose_boundaries(lengths: Sequence[int] | np.ndarray, number: int) -> tuple[int, ...]:
+    r"""The lengths of at most `number` buckets that need the fewest steps in all, padding included.
+
+    .. math:: \min_{b_1 < \dots < b_K} \sum_i \min \{b_k : b_k \ge l_i\}
+
+    Found by dynamic programming over the lengths that occur (over 256 of them, evenly spread by rank, where there are more).
+
+    Args:
+      lengths: of the sequences, l (N,).
+      number: K, the most buckets; each costs a compilation.
+
+    Returns:
+      The buckets' lengths, rising; the last is that of the longest sequence, and at least 1.
+
+    Raises:
+      UserError: no sequences, or a number below 1.
+
+    Example:
+      >>> choose_boundaries([3, 3, 3, 4, 10, 11, 11], 2)
+      (4, 11)
+    """
+    if not is_whole(number) or number < 1:
+        raise UserError(f"the number of buckets is {number!r}; it must be a whole number of at least 1")
+    if not len(lengths):
+        raise UserError("there are no sequences to choose buckets for; give at least one")
+    ends, counts = np.unique(np.maximum(np.asarray(lengths, np.int64), 1), return_counts=True)
+    if len(ends) > CANDIDATES:
+        ranks = np.cumsum(counts)
+        chosen = np.unique(np.searchsorted(ranks, np.linspace(0, ranks[-1], CANDIDATES + 1)[1:]))
+        counts, ends = np.diff(ranks[chosen], prepend=0), ends[chosen]
+    before = np.concatenate([[0], np.cumsum(counts)])  # sequences shorter than candidate i
+    # cost[k, j]: steps of the first j candidates in k buckets; a bucket of candidates i to j - 1 has length ends[j - 1].
+    cost = np.full((number + 1, len(ends) + 1), np.inf)
+    cost[:, 0] = 0
+    begin = np.zeros((number + 1, len(ends) + 1), np.int64)
+    for k in range(1, number + 1):
+        for j in range(1, len(ends) + 1):
+            totals = cost[k - 1, :j] + (before[j] - before[:j]) * ends[j - 1]
+            begin[k, j] = np.argmin(totals)
+            cost[k, j] = totals[begin[k, j]]
+    found, j = [], len(ends)
+    for k in range(number, 0, -1):
+        if j:
+            found.append(int(ends[j - 1]))
+            j = begin[k, j]
+    return tuple(sorted(found))
+
+
+class Shape(NamedTuple):
+    """A batch before its arrays are made."""
+
+    places: np.ndarray  # (n,), which sequences, n <= B
+    steps: int  # the bucket's length, T
+
+
+class BucketBatches:
+    """An endless iterator over shuffled batches of sequences of like lengths, epoch after epoch, that can stop and go on exactly.
+
+    Each epoch is a fresh permutation of the N sequences, a pure function of (seed, epoch). They are dealt out to the buckets;
+    what does not fill a batch of one bucket goes on to the next longer one, so that every sequence comes once an epoch, in
+    ceil(N / B) batches of which all but one are full. The batches come in random order. There are as many shapes as buckets.
+
+    Args:
+      lengths: of the sequences, (N,).
+      collate: makes a batch: `(places, rows, steps) -> batch`.
+      batch_size: B, the rows of every batch.
+      boundaries: the buckets' lengths, rising, as `choose_boundaries` gives them; none may be shorter than the longest sequence.
+      seed: of the permutations.
+
+    Raises:
+      UserError: sizes that cannot be, or a sequence longer than the largest bucket.
+
+    Example:
+      >>> collate = lambda places, rows, steps: (places.tolist(), steps)
+      >>> batches = BucketBatches([2, 9, 3, 8, 2], collate, 2, (3, 9), seed=0)
+      >>> batches.batches_per_epoch, sorted(next(batches)[1] for _ in range(3)), batches.get_state()
+      (3, [3, 9, 9], {'epoch': 1, 'batch': 0})
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int] | np.ndarray,
+        collate: Collate,
+        batch_size: int,
+        boundaries: Sequence[int],
+        *,
+        seed: int,
+    ):
+        self._lengths = _check(lengths, batch_size)
+        self.boundaries = tuple(int(b) for b in boundaries)
+        if not self.boundaries or list(self.boundaries) != sorted(set(self.boundaries)) or self.boundaries[0] < 1:
+            raise UserError(f"boundaries are {self.boundaries}; they must be rising whole numbers of at least 1")
+        longest = int(self._lengths.max())
+        if longest > self.boundaries[-1]:
+            raise UserError(f"a sequence has {longest} steps, and the largest bucket {self.boundaries[-1]}")
+        if not is_whole(seed) or seed < 0:
+            raise UserError(f"seed is {seed!r}; it must be a whole number of at least 0")
+        self._collate, self._batch_size, self._seed = collate, int(batch_size), int(seed)
+        self._bucket = np.searchsorted(self.boundaries, self._lengths)
+        self.batches_per_epoch = -(-len(self._lengths) // self._batch_size)
+        self._epoch = self._batch = 0
+        self._plan: tuple[int, list[Shape]] | None = None  # (epoch, its batches)
+
+    def __iter__(self) -> "BucketBatches":
+        return self
+
+    def __next__(self) -> Any:
+        if self._plan is None or self._plan[0] != self._epoch:
+            self._plan = (self._epoch, self.epoch(self._epoch))
+        shape = self._plan[1][self._batch]
+        batch = self._collate(shape.places, self._batch_size, shape.steps)
+        self._batch += 1
+        if self._batch == self.batches_per_epoch:
+            self._epoch, self._batch = self._epoch + 1, 0
+        return batch
+
+    def epoch(self, number: int) -> list[Shape]:
+        """The batches of an epoch in their order.
+
+        Example:
+          >>> batches = BucketBatches([1, 1, 4], lambda *shape: shape, 2, (1, 4), seed=0)
+          >>> sorted(shape.steps for shape in batches.epoch(7))
+          [1, 4]
+        """
+        order = permutation(len(self._lengths), self._seed, 0, number)
+        made, waiting = [], np.zeros(0, np.int64)
+        for bucket, steps in enumerate(self.boundaries):
+            waiting = np.concatenate([waiting, order[self._bucket[order] == bucket]])
+            full = len(waiting) - len(waiting) % self._batch_size
+            made += [Shape(part, steps) for part in waiting[:full].reshape(-1, self._batch_size)]
+            waiting = waiting[full:]
+        if len(waiting):
+            made.append(Shape(waiting, self.boundaries[-1]))
+        return [made[i] for i in permutation(len(made), self._seed, 1, number)]
+
+    def padding(self) -> float:
+        """The share of an epoch's steps that are padding.
+
+        Example:
+          >>> round(BucketBatches([3, 5], lambda *shape: shape, 1, (4, 6), seed=0).padding(), 3)
+          0.2
+        """
+        steps = sum(shape.steps * self._batch_size for shape in self.epoch(0))
+        return 1 - float(self._lengths.sum()) / steps
+
+    def get_state(self) -> dict[str, int]:
+        """The place of the next batch, small and JSON-able.
+
+        Example:
+          >>> BucketBatches([3], lambda *shape: shape, 1, (3,), seed=0).get_state()
+          {'epoch': 0, 'batch': 0}
+        """
+        return {"epoch": self._epoch, "batch": self._batch}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes to a place that `get_state` gave; the next batch is the one that stood next there.
+
+        Raises:
+          UserError: it is no such place, as that of another number of sequences or batch size may be.
+
+        Example:
+          >>> batches = BucketBatches([3, 3], lambda *shape: shape, 1, (3,), seed=0)
+          >>> batches.set_state({"epoch": 4, "batch": 1})
+          >>> _ = next(batches)
+          >>> batches.get_state()
+          {'epoch': 5, 'batch': 0}
+        """
+        if not isinstance(state, dict) or set(state) != {"epoch", "batch"}:
+            raise UserError(f"{state!r} is not a place in the data; give what get_state gave, epoch and batch")
+        epoch, batch = state["epoch"], state["batch"]
+        if not (is_whole(epoch) and is_whole(batch)) or epoch < 0 or not 0 <= batch < self.batches_per_epoch:
+            raise UserError(
+                f"{state!r} is not a place in the data, of which an epoch has {self.batches_per_epoch} batches; "
+                "go on with the data and batch_size of the run that saved it"
+            )
+        self._epoch, self._batch = int(epoch), int(batch)
+
+
+def one_pass(
+    lengths: Sequence[int] | np.ndarray, collate: Collate, batch_size: int, boundaries: Sequence[int]
+) -> Iterator[tuple[np.ndarray, Any]]:
+    """Every sequence once, sorted by length, for evaluation and prediction.
+
+    Args:
+      lengths, collate, batch_size, boundaries: as for `BucketBatches`; what is longer than the largest bucket gets more
+        buckets, as `reach` makes them.
+
+    Returns:
+      An iterator over (places, batch), places (n,) with n <= B: row i of the batch is sequence places[i].
+
+    Example:
+      >>> collate = lambda places, rows, steps: steps
+      >>> [(places.tolist(), steps) for places, steps in one_pass([5, 1, 20], collate, 2, (4, 8))]
+      [([1, 0], 8), ([2], 32)]
+    """
+    lengths = _check(lengths, batch_size)
+    boundaries = reach(boundaries, int(lengths.max()))
+    order = np.argsort(lengths, kind="stable")
+    for first in range(0, len(order), batch_size):
+        places = order[first : first + batch_size]
+        steps = next(b for b in boundaries if b >= lengths[places[-1]])
+        yield places, collate(places, int(batch_size), steps)
+
+
+def reach(boundaries: Sequence[int], longest: int) -> tuple[int, ...]:
+    """Buckets for sequences longer than the largest one: each twice as long as the one before.
+
+    Args:
+      boundaries: rising.
+      longest: the length to reach.
+
+    Returns:
+      The boundaries, with those added that are needed.
+
+    Example:
+      >>> reach((4, 8), 20), reach((4, 8), 8)
+      ((4, 8, 16, 32), (4, 8))
+    """
+    boundaries = list(boundaries)
+    while boundaries[-1] < longest:
+        boundaries.append(2 * boundaries[-1])
+    return tuple(boundaries)
+
+
+def pad(sequences: Sequence[np.ndarray], rows: int, steps: int, value: int = 0) -> np.ndarray:
+    """Sequences side by side, padded at their ends.
+
+    Args:
+      sequences: at most `rows` arrays (t, ...) of one dtype, t <= `steps`, equal in their other axes; at least one.
+      rows: B.
+      steps: T.
+      value: what padding is.
+
+    Returns:
+      An array (B, T, ...).
+
+    Example:
+      >>> pad([np.array([1, 2, 3]), np.array([4])], 3, 4).tolist()
+      [[1, 2, 3, 0], [4, 0, 0, 0], [0, 0, 0, 0]]
+    """
+    padded = np.full((rows, steps, *sequences[0].shape[1:]), value, sequences[0].dtype)
+    for row, sequence in zip(padded, sequences):
+        row[: len(sequence)] = sequence
+    return padded
+
+
+def pad_lengths(lengths: np.ndarray, rows: int) -> np.ndarray:
+    """The lengths of the rows of a batch, 0 for the rows that are padding.
+
+    Example:
+      >>> pad_lengths(np.array([3, 1]), 4).tolist()
+      [3, 1, 0, 0]
+    """
+    return np.concatenate([lengths, np.zeros(rows - len(lengths), np.int64)]).astype(np.int32)
+
+
+def _check(lengths: Sequence[int] | np.ndarray, batch_size: int) -> np.ndarray:
+    lengths = np.asarray(lengths)
+    if lengths.ndim != 1 or not len(lengths):
+        raise UserError("there are no sequences to make batches of; give at least one")
+    if not np.issubdtype(lengths.dtype, np.integer) or lengths.min() < 0:
+        raise UserError(f"lengths are {lengths.dtype} from {lengths.min()}; they must be whole numbers of at least 0")
+    if not is_whole(batch_size) or batch_size < 1:
+        raise UserError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
+    return lengths.astype(np.int64)

@@ -1,0 +1,329 @@
+"""The interface of decoders, and what every decoder can do: write greedily, draw, and score given outputs.
+
+A decoder writes one sequence for each row, token by token. It is a function, a `DecoderStep`,
+
+  carry, logits = step(params, memory, carry, tokens)
+
+of
+
+  params: any pytree, the same for all rows.
+  memory: what is read at every step and never changes, such as the outputs of an encoder and their mask: a pytree whose
+    arrays have B as their first axis; () for none.
+  carry: what changes from step to step: a pytree whose arrays have B as their first axis.
+  tokens: int32 (B,), the token before the one to predict.
+  logits: (B, V), of the next token.
+
+Row b of the new carry and of the logits depends on row b of memory, carry and tokens alone. Whatever is compiled here is
+compiled once for a step, so give the same function each time; arrays belong in params, memory and carry, since those that
+a step closes over are compiled in as constants.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seqjax.decoding import sampling
+from seqjax.decoding.sampling import Samples
+from seqjax.decoding.scoring import sequence_log_probs
+from seqjax.errors import UserError
+
+DecoderStep = Callable[[Any, Any, Any, jax.Array], tuple[Any, jax.Array]]
+
+
+class Limits(NamedTuple):
+    """What a search is compiled for."""
+
+    length: int  # the most tokens to write
+    banned: tuple[int, ...]  # ids never to write; () where they are given as a mask
+
+
+class Start(NamedTuple):
+    """What a search begins with; other values compile nothing."""
+
+    first_token: jax.Array  # int32 (B,)
+    eos_id: jax.Array  # int32 (); -1 where no id ends a row
+    pad_id: jax.Array  # int32 ()
+    banned: jax.Array | None  # bool (V,), where given as a mask
+
+
+def check_start(length: Any, first_token: Any, eos_id: Any, pad_id: Any, banned: Any) -> tuple[Limits, Start]:
+    """The arguments that all searches share, checked and in their types: see `greedy` for what they are.
+
+    Raises:
+      UserError: a length below 1, or every id banned.
+      ValueError: first tokens that are not a line of integers.
+
+    Example:
+      >>> check_start(5, np.array([2, 2]), None, 0, [1])[0]
+      Limits(length=5, banned=(1,))
+    """
+    if not isinstance(length, (int, np.integer)) or isinstance(length, bool) or length < 1:
+        raise UserError(f"length is {length!r}; it must be a whole number of at least 1")
+    first_token = jnp.asarray(first_token)
+    if first_token.ndim != 1 or not jnp.issubdtype(first_token.dtype, jnp.integer):
+        raise ValueError(f"first_token is {first_token.dtype} of shape {first_token.shape}; it must be integers (B,)")
+    ids, mask = (tuple(sorted(map(int, banned))), None) if sampling._is_ids(banned) else ((), banned)
+    if mask is not None:
+        sampling._banned_mask(mask, np.size(mask))  # while its values can still be seen
+    eos_id, pad_id = jnp.asarray(-1 if eos_id is None else eos_id, jnp.int32), jnp.asarray(pad_id, jnp.int32)
+    return Limits(int(length), ids), Start(first_token.astype(jnp.int32), eos_id, pad_id, mask)
+
+
+def allowed_ids(limits: Limits, start: Start, vocab: int) -> jax.Array:
+    """bool (V,), true for the ids that a search may write.
+
+    Raises:
+      UserError: a banned id outside the vocabulary, a mask of another length, or every id banned.
+
+    Example:
+      >>> allowed_ids(*check_start(5, np.array([2, 2]), None, 0, [1]), 3).tolist()
+      [True, False, True]
+    """
+    return ~jnp.asarray(sampling._banned_mask(limits.banned if start.banned is None else start.banned, vocab))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Packed:
+    """A decoder step as `sampling.sample` takes it. Equal for equal steps, so that what jit compiled for one is found."""
+
+    step: DecoderStep
+
+    def __call__(self, carry: Any, tokens: jax.Array) -> tuple[Any, jax.Array]:
+        params, memory, inner = carry
+        inner, logits = self.step(params, memory, inner, tokens)
+        return (params, memory, inner), logits
+
+
+def draw(
+    step: DecoderStep,
+    params: Any,
+    memory: Any,
+    carry: Any,
+    first_token: jax.Array,
+    key: jax.Array,
+    *,
+    length: int,
+    eos_id: int | None,
+    pad_id: int = 0,
+    banned: Any = (),
+    temperature: float | jax.Array = 1.0,
+    top_k: int | jax.Array = 0,
+    top_p: float | jax.Array = 1.0,
+) -> Samples:
+    """Sequences drawn token by token from what a decoder predicts: `sampling.sample` for a DecoderStep.
+
+    Args:
+      step, params, memory, carry: the decoder, and its carry before the first token.
+      first_token: int (B,), as a rule bos.
+      key: a JAX random key; row b depends on (key, b), not on the other rows.
+      length: the most tokens to draw.
+      eos_id: the id that ends a row; None, no id does.
+      pad_id: the token after a row's end.
+      banned: ids never to draw: a tuple of ids, or bool (V,), true where banned.
+      temperature, top_k, top_p: as in `sampling.filter_logits`.
+
+    Returns:
+      Samples of tokens and log probabilities (B, length), and lengths (B,).
+
+    Raises:
+      UserError: what `sampling.sample` refuses.
+
+    Example:
+      >>> def step(params, memory, carry, tokens):  # a copy of the memory (B, S), one token a step
+      ...     here = jnp.take_along_axis(memory, carry[:, None], axis=1)[:, 0]
+      ...     return carry + 1, params * jax.nn.one_hot(here, 8)
+      >>> memory, carry = jnp.array([[5, 6, 3], [7, 3, 3]]), jnp.zeros(2, jnp.int32)
+      >>> first = jnp.array([2, 2])
+      >>> draw(step, 100.0, memory, carry, first, jax.random.key(0), length=3, eos_id=3).tokens.tolist()
+      [[5, 6, 3], [7, 3, 0]]
+    """
+    return sampling.sample(
+        _Packed(step), (params, memory, carry), first_token, key, length=length, banned=banned, eos_id=eos_id,
+        temperature=temperature, top_k=top_k, top_p=top_p, pad_id=pad_id,
+    )  # fmt: skip
+
+
+def greedy(
+    step: DecoderStep,
+    params: Any,
+    memory: Any,
+    carry: Any,
+    first_token: jax.Array,
+    *,
+    length: int,
+    eos_id: int | None,
+    pad_id: int = 0,
+    banned: Any = (),
+) -> Samples:
+    r"""Sequences of which each token is the likeliest after those before it.
+
+    .. math:: y_t = \mathrm{argmax}_{v \notin \mathrm{banned}}\; p(v \mid y_{<t}, \mathrm{memory})
+
+    Of equally likely ids the lower is taken. The result is that of `draw` at temperature 0, in a loop of its own that
+    neither draws nor filters. The loop is compiled once for a step, a length, banned ids and the shapes, and ends early
+    once every row has met `<eos>`.
+
+    Args:
+      step, params, memory, carry: the decoder, and its carry before the first token.
+      first_token: int (B,), as a rule bos.
+      length: the most tokens to write.
+      eos_id: the id that ends a row; None, no id does.
+      pad_id: the token after a row's end.
+      banned: ids never to write: a tuple of ids, or bool (V,), true where banned.
+
+    Returns:
+      Samples of tokens and log probabilities (B, length), and lengths (B,).
+
+    Raises:
+      UserError: a length below 1, a banned id outside the vocabulary, or every id banned.
+      ValueError: first tokens that are not a line of integers.
+
+    Example:
+      >>> def step(params, memory, carry, tokens):  # a copy of the memory (B, S), one token a step
+      ...     here = jnp.take_along_axis(memory, carry[:, None], axis=1)[:, 0]
+      ...     return carry + 1, params * jax.nn.one_hot(here, 8)
+      >>> memory, carry = jnp.array([[5, 6, 3], [7, 3, 3]]), jnp.zeros(2, jnp.int32)
+      >>> samples = greedy(step, 9.0, memory, carry, jnp.array([2, 2]), length=3, eos_id=3)
+      >>> samples.tokens.tolist(), samples.lengths.tolist()
+      ([[5, 6, 3], [7, 3, 0]], [3, 2])
+    """
+    return _greedy(step, *check_start(length, first_token, eos_id, pad_id, banned), params, memory, carry)
+
+
+class _Loop(NamedTuple):
+    """What the loop of `_greedy` carries."""
+
+    time: jax.Array  # int32 ()
+    carry: Any  # the decoder's
+    token: jax.Array  # int32 (B,): the next input
+    done: jax.Array  # bool (B,): <eos> was written
+    written: Samples
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _greedy(step, limits, start, params, memory, carry):
+    (rows,) = start.first_token.shape
+
+    def write(loop: _Loop) -> _Loop:
+        time, carry, token, done, written = loop
+        carry, logits = step(params, memory, carry, token)
+        logits = jnp.asarray(logits, jnp.float32)
+        allowed = jnp.where(allowed_ids(limits, start, logits.shape[1])[None, :], logits, -jnp.inf)
+        token = jnp.argmax(allowed, axis=1).astype(jnp.int32)
+        log_prob = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0] - jax.nn.logsumexp(logits, axis=1)
+        token = jnp.where(done, start.pad_id, token)
+        written = Samples(
+            tokens=written.tokens.at[:, time].set(token),
+            log_probs=written.log_probs.at[:, time].set(jnp.where(done, 0.0, log_prob)),
+            lengths=written.lengths + ~done,
+        )
+        return _Loop(time + 1, carry, token, done | (token == start.eos_id), written)
+
+    empty = Samples(
+        tokens=jnp.full((rows, limits.length), start.pad_id, jnp.int32),
+        log_probs=jnp.zeros((rows, limits.length), jnp.float32),
+        lengths=jnp.zeros((rows,), jnp.int32),
+    )
+    loop = _Loop(jnp.int32(0), carry, start.first_token, jnp.zeros((rows,), bool), empty)
+    return jax.lax.while_loop(lambda loop: (loop.time < limits.length) & ~jnp.all(loop.done), write, loop).written
+
+
+def force(step: DecoderStep, params: Any, memory: Any, carry: Any, inputs: jax.Array) -> jax.Array:
+    """The logits of a decoder that is given every input (teacher forcing), one step after the other.
+
+    Args:
+      step, params, memory, carry: the decoder, and its carry before the first token.
+      inputs: int (B, T), the token before each one to predict.
+
+    Returns:
+      logits (B, T, V).
+
+    Raises:
+      ValueError: inputs that are not integers (B, T).
+
+    Example:
+      >>> step = lambda params, memory, carry, tokens: (carry + 1, jnp.stack([carry, tokens, memory], axis=1))
+      >>> force(step, (), jnp.array([9]), jnp.array([0]), jnp.array([[5, 6]])).tolist()
+      [[[0, 5, 9], [1, 6, 9]]]
+    """
+    inputs = _check_ids("inputs", inputs)
+    return _force(step, params, memory, carry, inputs)
+
+
+@partial(jax.jit, static_argnums=0)
+def _force(step, params, memory, carry, inputs):
+    _, logits = jax.lax.scan(lambda carry, tokens: step(params, memory, carry, tokens), carry, inputs.T)
+    return jnp.swapaxes(logits, 0, 1)
+
+
+def score_outputs(
+    step: DecoderStep,
+    params: Any,
+    memory: Any,
+    carry: Any,
+    first_token: jax.Array,
+    targets: jax.Array,
+    mask: jax.Array,
+) -> jax.Array:
+    r"""The log probability of given outputs, `<eos>` included where the mask includes it.
+
+    .. math:: \mathrm{score}_b = \sum_{t:\, \mathrm{mask}_{bt}} \log p(y_{bt} \mid y_{b,<t}, \mathrm{memory}_b)
+
+    The sum of what teacher forcing predicts, without the (B, T, V) logits in memory. Padding stands at the end of a row;
+    the targets there have no influence.
+
+    Args:
+      step, params, memory, carry: the decoder, and its carry before the first token.
+      first_token: int (B,), as a rule bos.
+      targets: int (B, T).
+      mask: bool (B, T), true for a real token.
+
+    Returns:
+      float32 (B,), in nats.
+
+    Raises:
+      ValueError: targets that are not integers (B, T), or a mask or first tokens that do not fit them.
+
+    Example:
+      >>> step = lambda params, memory, carry, tokens: (carry, jnp.zeros((*tokens.shape, 8)))
+      >>> targets, mask = jnp.array([[5, 3, 0]]), jnp.array([[True, True, False]])
+      >>> score = score_outputs(step, (), (), (), jnp.array([2]), targets, mask)
+      >>> print(np.asarray(jnp.exp(-score)).round(3))  # 8 ids a step, two steps
+      [64.]
+    """
+    targets, mask, first_token = _check_ids("targets", targets), jnp.asarray(mask), jnp.asarray(first_token)
+    if mask.shape != targets.shape or mask.dtype != bool:
+        raise ValueError(f"mask is {mask.dtype} of shape {mask.shape}; it must be bool {targets.shape} like targets")
+    if first_token.shape != targets.shape[:1]:
+        raise ValueError(
+            f"first_token has shape {first_token.shape}, targets {targets.shape}; (B,) and (B, T) expected"
+        )
+    return _score_outputs(step, params, memory, carry, first_token.astype(jnp.int32), targets, mask)
+
+
+@partial(jax.jit, static_argnums=0)
+def _score_outputs(step, params, memory, carry, first_token, targets, mask):
+    targets = jnp.where(mask, targets, 0)
+    inputs = jnp.concatenate([first_token[:, None], targets[:, :-1]], axis=1)
+
+    def add(state, now):
+        carry, total = state
+        tokens, target, real = now
+        carry, logits = step(params, memory, carry, tokens)
+        return (carry, total + sequence_log_probs(logits[:, None], target[:, None], real[:, None])), None
+
+    (_, total), _ = jax.lax.scan(add, (carry, jnp.zeros(mask.shape[:1], jnp.float32)), (inputs.T, targets.T, mask.T))
+    return total
+
+
+def _check_ids(name: str, ids: Any) -> jax.Array:
+    """int32 (B, T)."""
+    ids = jnp.asarray(ids)
+    if ids.ndim != 2 or not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise ValueError(f"{name} is {ids.dtype} of shape {ids.shape}; it must be integers (B, T)")
+    return ids.astype(jnp.int32)

@@ -1,0 +1,129 @@
+"""Whole lists of sources to outputs: batches of like lengths through an encoder-decoder, greedily or by beam search."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from seqjax.data.buckets import one_pass, pad, pad_lengths
+from seqjax.decoding.beam import beam_search
+from seqjax.decoding.decoder import greedy
+from seqjax.models.seq2seq import Seq2Seq
+from seqjax.text import BOS, EOS, PAD, UNK
+
+
+class Hypothesis(NamedTuple):
+    """One output for one source."""
+
+    tokens: np.ndarray  # int32 (n,), without <eos>
+    score: float  # by which hypotheses are ordered: log_prob over the length penalty
+    log_prob: float  # nats, <eos> included
+    finished: bool  # ended by <eos>, not by the length limit
+
+
+class Translator:
+    """Writes outputs for sources with a Seq2Seq model.
+
+    Sources are sorted by length and run in batches of few shapes; every result is that of the source alone. An output may
+    be twice as long as its bucket, and 10 tokens more. `<pad>`, `<bos>` and `<unk>` are never written.
+
+    Args:
+      model: the model.
+      batch_size: sources side by side.
+      boundaries: the buckets' lengths; longer sources get more of them.
+
+    Example:
+      >>> import jax.numpy as jnp, seqjax
+      >>> from seqjax.models import make_stack
+      >>> model = Seq2Seq(20, 30, make_stack("gru", 8, 1, bidirectional=True), (seqjax.gru(8),), embed_size=4)
+      >>> tokens = jnp.ones((1, 1), int)
+      >>> params = model.init(jax.random.key(0), tokens, jnp.array([1]), tokens)["params"]
+      >>> translator = Translator(model, batch_size=2, boundaries=(4,))
+      >>> found = translator.beam(params, [np.array([4, 5]), np.array([6])], width=3, n_best=2)
+      >>> len(found), len(found[0]), found[0][0].score >= found[0][1].score
+      (2, 2, True)
+      >>> [len(tokens) <= 18 for tokens in translator.greedy(params, [np.array([4, 5]), np.array([6])])]
+      [True, True]
+    """
+
+    def __init__(self, model: Seq2Seq, *, batch_size: int, boundaries: Sequence[int]):
+        self._batch_size, self._boundaries = batch_size, tuple(boundaries)
+
+        def begin(params, source, lengths):
+            encoded = model.apply({"params": params}, source, lengths, method="encode")
+            return encoded, model.apply({"params": params}, encoded, method="initial_carry")
+
+        def step(params, encoded, carry, tokens):
+            return model.apply({"params": params}, encoded, carry, tokens, method="step")
+
+        def weights(params, source, lengths, inputs):
+            return model.apply({"params": params}, source, lengths, inputs).weights
+
+        self._begin, self._step, self._weights = jax.jit(begin), step, jax.jit(weights)
+
+    def _batches(self, params: Any, sources: Sequence[np.ndarray]):
+        lengths = np.array([len(source) for source in sources])
+
+        def collate(places, rows, steps):
+            return pad([sources[i] for i in places], rows, steps, PAD), pad_lengths(lengths[places], rows)
+
+        for places, (source, real) in one_pass(lengths, collate, self._batch_size, self._boundaries):
+            encoded, carry = self._begin(params, source, real)
+            yield places, encoded, carry, 2 * source.shape[1] + 10
+
+    def _options(self, length: int) -> dict[str, Any]:
+        return {"length": length, "eos_id": EOS, "pad_id": PAD, "banned": (PAD, UNK, BOS)}
+
+    def greedy(self, params: Any, sources: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The likeliest token at each step, for every source: ids without `<eos>`, in the sources' order."""
+        outputs: list[Any] = [None] * len(sources)
+        for places, encoded, carry, length in self._batches(params, sources) if len(sources) else ():
+            first = np.full(self._batch_size, BOS, np.int32)
+            found = jax.device_get(greedy(self._step, params, encoded, carry, first, **self._options(length)))
+            for row, place in enumerate(places):
+                outputs[place] = _without_end(found.tokens[row, : found.lengths[row]])
+        return outputs
+
+    def beam(
+        self, params: Any, sources: Sequence[np.ndarray], *, width: int, n_best: int = 1, length_penalty: float = 0.0
+    ) -> list[list[Hypothesis]]:
+        """The n-best hypotheses of every source, the best first; see `beam_search` for width and length_penalty."""
+        outputs: list[Any] = [None] * len(sources)
+        for places, encoded, carry, length in self._batches(params, sources) if len(sources) else ():
+            first = np.full(self._batch_size, BOS, np.int32)
+            options = self._options(length) | {"width": width, "n_best": n_best, "length_penalty": length_penalty}
+            beams = jax.device_get(beam_search(self._step, params, encoded, carry, first, **options))
+            for row, place in enumerate(places):
+                outputs[place] = [
+                    Hypothesis(
+                        _without_end(beams.tokens[row, i, : beams.lengths[row, i]]), float(beams.scores[row, i]),
+                        float(beams.log_probs[row, i]), bool(beams.finished[row, i]),
+                    )
+                    for i in range(n_best)
+                    if beams.lengths[row, i]
+                ]  # fmt: skip
+        return outputs
+
+    def attention(self, params: Any, source: np.ndarray, output: np.ndarray) -> np.ndarray:
+        """Where attention looked while this output was written: (output tokens and `<eos>`, source tokens).
+
+        Example:
+          >>> import jax.numpy as jnp, seqjax
+          >>> from seqjax.models import make_stack
+          >>> from seqjax.models.seq2seq import make_attention
+          >>> encoder, attention = make_stack("gru", 8, 1, bidirectional=True), make_attention("luong_general", 8)
+          >>> model = Seq2Seq(20, 30, encoder, (seqjax.gru(8),), embed_size=4, attention=attention)
+          >>> tokens = jnp.ones((1, 1), int)
+          >>> params = model.init(jax.random.key(0), tokens, jnp.array([1]), tokens)["params"]
+          >>> translator = Translator(model, batch_size=2, boundaries=(4,))
+          >>> translator.attention(params, np.array([4, 5]), np.array([6, 7, 8])).shape
+          (4, 2)
+        """
+        inputs = np.concatenate([[BOS], output]).astype(np.int32)[None]
+        weights = self._weights(params, source[None], np.array([len(source)], np.int32), inputs)
+        return np.asarray(weights[0])
+
+
+def _without_end(tokens: np.ndarray) -> np.ndarray:
+    return tokens[:-1] if len(tokens) and tokens[-1] == EOS else tokens

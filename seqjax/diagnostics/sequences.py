@@ -1,0 +1,335 @@
+"""What models of sequences did: attention as PNG files; tags in colour and n-best lists for the terminal."""
+
+import os
+import pathlib
+import unicodedata
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TextIO
+
+import numpy as np
+
+SHOWN_AS = {" ": "␣", "\n": "↵", "\t": "⇥"}
+LONGEST_LABEL, LONGEST_TITLE = 24, 80  # characters that are drawn of a token, and of a map's title
+INCHES = 0.2  # side of a cell of a heat map, and so the height of a label
+
+# Of a strip of words: characters to a line, in a font in which all are equally wide, at a size that makes that 8 whole pixels.
+COLUMNS, FONT_SIZE, DPI = 90, 8.7, 110
+MONOSPACE = "DejaVu Sans Mono"  # comes with matplotlib
+CHARACTER = 0.602 * FONT_SIZE / 72  # width in inches of one of its characters
+
+# Colours of the 256 of a terminal that can be read on black and on white, neighbours far apart.
+COLOURS = (33, 166, 34, 161, 133, 37, 172, 69, 71, 205, 136, 99, 202, 64, 167, 39, 170, 130)
+
+
+class Attention(NamedTuple):
+    """Which source tokens one target looked at."""
+
+    weights: np.ndarray  # (T, S), each row sums to 1
+    targets: Sequence[str]  # T tokens
+    sources: Sequence[str]  # S tokens
+
+
+def plot_attention(
+    path: pathlib.Path, weights: np.ndarray, targets: Sequence[str], sources: Sequence[str], title: str = ""
+) -> pathlib.Path:
+    """Which source token each target token looked at, as a heat map.
+
+    Characters that the font lacks are shown by their number, such as U+5E74, unless matplotlib's `font.family` lists a font that has
+    them; a space is shown as ␣.
+
+    Args:
+      path: of the PNG file.
+      weights: (T, S), in [0, 1].
+      targets: T tokens, one for each row.
+      sources: S tokens, one for each column.
+      title: above the map.
+
+    Returns:
+      The path.
+
+    Raises:
+      ValueError: weights of another shape than (T, S), or no token.
+
+    Example:
+      >>> import tempfile
+      >>> weights = np.array([[0.9, 0.1], [0.2, 0.8]])
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     plot_attention(pathlib.Path(folder) / "attention.png", weights, ["the", "house"], ["das", "Haus"]).name
+      'attention.png'
+    """
+    return plot_attentions(path, [Attention(weights, targets, sources)], [title])
+
+
+def plot_attentions(
+    path: pathlib.Path, maps: Sequence[tuple], titles: Sequence[str] | None = None, *, columns: int = 2
+) -> pathlib.Path:
+    """Several attention maps on one sheet, all on the scale from 0 to 1.
+
+    Args:
+      path: of the PNG file.
+      maps: at least one Attention, or (weights, targets, sources), as in `plot_attention`.
+      titles: one for each.
+      columns: maps side by side.
+
+    Returns:
+      The path.
+
+    Raises:
+      ValueError: as `plot_attention`; no map, or another number of titles.
+
+    Example:
+      >>> import tempfile
+      >>> maps = [(np.eye(2), ["a", "b"], ["A", "B"]), (np.ones((1, 3)) / 3, ["abc"], ["A", "B", "C"])]
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     plot_attentions(pathlib.Path(folder) / "attentions.png", maps).name
+      'attentions.png'
+    """
+    if not maps:
+        raise ValueError("maps is empty; a sheet needs at least one")
+    titles = [""] * len(maps) if titles is None else titles
+    if len(titles) != len(maps):
+        raise ValueError(f"there are {len(maps)} maps and {len(titles)} titles; there must be one for each")
+    maps = [_labelled(*entry) for entry in maps]
+    titles = [_readable(title, LONGEST_TITLE, spaces=True) for title in titles]
+    columns = min(columns, len(maps))
+    rows = -(-len(maps) // columns)
+    width, height = np.max([_size(entry, title) for entry, title in zip(maps, titles)], axis=0)
+    figure = _figure((columns * width + 0.8, rows * height))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.ravel()[len(maps) :]:
+        axes.set_axis_off()
+    for axes, entry, title in zip(grid.ravel(), maps, titles):
+        drawn = axes.imshow(entry.weights, cmap="Blues", vmin=0, vmax=1)
+        axes.set_xticks(range(len(entry.sources)), entry.sources, rotation=90, fontsize=8, parse_math=False)
+        axes.set_yticks(range(len(entry.targets)), entry.targets, fontsize=8, parse_math=False)
+        axes.set_title(title, fontsize=9, parse_math=False)
+    figure.colorbar(drawn, ax=grid, shrink=min(1.0, 3 / (rows * height)), label="weight")
+    return _save(figure, path)
+
+
+def plot_weighted_text(
+    path: pathlib.Path, words: Sequence[str], weights: np.ndarray, title: str = "", *, limit: int = 200
+) -> pathlib.Path:
+    """A text whose words are shaded by weight, such as what a classifier's pooling attended to.
+
+    Args:
+      path: of the PNG file.
+      words: N of them, at least one.
+      weights: (N,), at least 0; the largest that is shown is the darkest.
+      title: above the text.
+      limit: so many words at most are shown, the first ones; the title says so.
+
+    Returns:
+      The path.
+
+    Raises:
+      ValueError: weights of another shape than (N,), negative or not finite; or no word.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     plot_weighted_text(pathlib.Path(folder) / "text.png", ["a", "great", "film"], np.array([0.1, 0.7, 0.2])).name
+      'text.png'
+    """
+    weights = np.asarray(weights, np.float64)
+    if not len(words) or weights.shape != (len(words),):
+        raise ValueError(
+            f"weights has shape {weights.shape} for {len(words)} words; it must be one for each, at least one"
+        )
+    if not np.all(np.isfinite(weights) & (weights >= 0)):
+        raise ValueError("weights has entries that are negative or not finite")
+    from matplotlib import colormaps
+
+    largest = weights[:limit].max()
+    shades = weights[:limit] / (largest or 1.0)
+    placed, lines = _wrap([_readable(word, COLUMNS, MONOSPACE) for word in words[:limit]])
+    notes = [f"the first {limit} of {len(words):,} words"] if len(words) > limit else []
+    heading = "; ".join([part for part in (title, *notes) if part] + [f"darkest: {largest:.3g}"])
+    width, height, margin, above = COLUMNS * CHARACTER, 0.2 * lines, 0.15, 0.4  # inches
+    outer = np.array([width + 2 * margin, height + margin + above])
+    figure = _figure(tuple(outer), layout="none")
+    axes = figure.add_axes((*(margin / outer), width / outer[0], height / outer[1]))
+    axes.set(xlim=(0, COLUMNS), ylim=(lines, 0))
+    axes.set_axis_off()
+    axes.set_title(_readable(heading, limit=None, spaces=True), fontsize=9, loc="left", parse_math=False, wrap=True)
+    for (column, line, word), shade in zip(placed, shades):
+        axes.text(
+            column,
+            line + 0.5,
+            word,
+            va="center_baseline",
+            fontsize=FONT_SIZE,
+            family=MONOSPACE,
+            parse_math=False,
+            color="white" if shade > 0.6 else "black",
+            bbox={"boxstyle": "square,pad=0.15", "linewidth": 0, "facecolor": colormaps["Blues"](0.9 * shade)},
+        )
+    return _save(figure, path)
+
+
+def use_colour(stream: TextIO) -> bool:
+    """Whether colours belong on a stream: it is a terminal, and the user has not set NO_COLOR.
+
+    Example:
+      >>> import io
+      >>> use_colour(io.StringIO())
+      False
+
+    Reference:
+      https://no-color.org
+    """
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def colour_tags(words: Sequence[str], tags: Sequence[str], *, colour: bool, order: Sequence[str] = ()) -> str:
+    """A tagged sentence as one line of word/TAG.
+
+    An entity's tags share the colour of its type; `O` has none.
+
+    Args:
+      words: N of them.
+      tags: N.
+      colour: with the codes that colour a terminal.
+      order: all tags of the model, so that a tag has the same colour in every sentence; those of the sentence where left out.
+
+    Returns:
+      The line. Characters that would steer the terminal are shown by their escapes.
+
+    Raises:
+      ValueError: words and tags of unequal number.
+
+    Example:
+      >>> colour_tags(["a", "film"], ["DET", "NOUN"], colour=False)
+      'a/DET film/NOUN'
+      >>> colour_tags(["a", "film"], ["DET", "NOUN"], colour=True)
+      '\\x1b[38;5;33ma/DET\\x1b[0m \\x1b[38;5;166mfilm/NOUN\\x1b[0m'
+    """
+    if len(words) != len(tags):
+        raise ValueError(f"words has {len(words)} entries and tags has {len(tags)}; there must be one for each")
+    codes = _codes([*order, *sorted(set(tags))]) if colour else {}
+    return " ".join(_painted(f"{_plain(word)}/{_plain(tag)}", codes.get(_kind(tag))) for word, tag in zip(words, tags))
+
+
+def legend(tags: Sequence[str], colour: bool) -> str:
+    """One line with every tag in its colour, as `colour_tags` gives it with these tags as the order.
+
+    Example:
+      >>> legend(["O", "B-PER", "I-PER", "B-LOC"], colour=False)
+      'tags: O PER LOC'
+    """
+    codes = _codes(tags) if colour else {}
+    kinds = dict.fromkeys(map(_kind, tags))
+    return " ".join(["tags:", *(_painted(_plain(kind), codes.get(kind)) for kind in kinds)])
+
+
+def n_best(texts: Sequence[str], scores: Sequence[float]) -> str:
+    """The answers with their scores, a line for each, in the order given.
+
+    Args:
+      texts: the best first.
+      scores: one for each.
+
+    Returns:
+      The lines. Characters that would steer the terminal are shown by their escapes.
+
+    Raises:
+      ValueError: texts and scores of unequal number.
+
+    Example:
+      >>> print(n_best(["a house", "the house"], [-0.25, -1.5]))
+      1  -0.2500  a house
+      2  -1.5000  the house
+    """
+    if len(texts) != len(scores):
+        raise ValueError(f"texts has {len(texts)} entries and scores has {len(scores)}; there must be one for each")
+    shown = [f"{float(score):.4f}" for score in scores]
+    width, places = max(map(len, shown), default=0), len(str(len(texts)))
+    rows = zip(range(1, len(texts) + 1), shown, texts)
+    return "\n".join(f"{place:>{places}}  {score:>{width}}  {_plain(text)}" for place, score, text in rows)
+
+
+def _labelled(weights: np.ndarray, targets: Sequence[str], sources: Sequence[str]) -> Attention:
+    weights = np.asarray(weights, np.float32)
+    wanted = (len(targets), len(sources))
+    if weights.shape != wanted or 0 in wanted:
+        raise ValueError(
+            f"weights has shape {weights.shape}; {wanted[0]} targets and {wanted[1]} sources need {wanted}, at least (1, 1)"
+        )
+    return Attention(weights, *([_readable(token) for token in tokens] for tokens in (targets, sources)))
+
+
+def _size(entry: Attention, title: str) -> tuple[float, float]:
+    """Inches of a map with its labels and its title."""
+    rows, columns = entry.weights.shape
+    left, below = (0.085 * max(map(len, labels)) + 0.3 for labels in (entry.targets, entry.sources))
+    return max(INCHES * columns + left, 0.08 * len(title), 1.5), max(INCHES * rows + below + 0.4, 1.5)
+
+
+def _readable(text: str, limit: int | None = LONGEST_LABEL, family: str | None = None, spaces: bool = False) -> str:
+    """Text as the font can draw it: what it lacks, and what has no shape of its own, by its number."""
+    fonts = _fonts(family)
+    characters = [
+        character
+        if (character == " " and spaces)
+        or (character.isprintable() and any(font.get_char_index(ord(character)) for font in fonts))
+        else f"U+{ord(character):04X}"
+        for character in (text if spaces else text.translate(str.maketrans(SHOWN_AS)))
+    ]
+    shown = "".join(characters)
+    return shown if limit is None or len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _fonts(family: str | None) -> list[Any]:
+    """The font of a family; those that matplotlib is set to use where None."""
+    from matplotlib import font_manager, rcParams
+
+    families = [family] if family else rcParams["font.family"]
+    found = [font_manager.findfont(font_manager.FontProperties(family=[name])) for name in families]
+    return [font_manager.get_font(path) for path in found]
+
+
+def _wrap(words: Sequence[str]) -> tuple[list[tuple[int, int, str]], int]:
+    """(column, line, word) of each word, and the number of lines."""
+    placed, column, line = [], 0, 0
+    for word in words:
+        if column and column + len(word) > COLUMNS:
+            column, line = 0, line + 1
+        placed.append((column, line, word))
+        column += len(word) + 1
+    return placed, line + 1
+
+
+def _kind(tag: str) -> str:
+    """An entity's type without its place in the entity; any other tag as it is."""
+    return tag[2:] if tag[:2] in ("B-", "I-", "E-", "S-") and len(tag) > 2 else tag
+
+
+def _codes(tags: Sequence[str]) -> dict[str, str]:
+    kinds = [kind for kind in dict.fromkeys(map(_kind, tags)) if kind != "O"]
+    rounds = ("", ";4", ";1", ";1;4")  # underlined, bold and both where the colours run out
+    return {
+        kind: f"38;5;{COLOURS[i % len(COLOURS)]}{rounds[i // len(COLOURS) % len(rounds)]}"
+        for i, kind in enumerate(kinds)
+    }
+
+
+def _painted(text: str, code: str | None) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m" if code else text
+
+
+def _plain(text: str) -> str:
+    """Control characters, and halves of pairs that cannot be written, by their escapes."""
+    return "".join(
+        ascii(character)[1:-1] if unicodedata.category(character) in ("Cc", "Cs") else character for character in text
+    )
+
+
+def _figure(size: tuple[float, float], layout: str = "constrained") -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, dpi=DPI, layout=layout)
+
+
+def _save(figure: Any, path: pathlib.Path) -> pathlib.Path:
+    figure.savefig(path)
+    return path

@@ -1,0 +1,93 @@
+"""Which steps of a padded batch are real, and a softmax over those alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seqjax.typing import Array
+
+
+def real_steps(lengths: Array | None, batch: int, steps: int) -> Array:
+    """Which steps are real, as a mask.
+
+    Args:
+      lengths: integers (B,), each 0 to T; or a bool mask (B, T); or None where all steps are real.
+      batch: B.
+      steps: T.
+
+    Returns:
+      (B, T) bool. Inside jit, where their values are not known, lengths outside 0 ... T count as the nearest of these.
+
+    Raises:
+      ValueError: the shape does not fit, or a length is outside 0 ... T.
+      TypeError: lengths are neither integers nor bool.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> real_steps(jnp.array([2, 0]), 2, 3).tolist()
+      [[True, True, False], [False, False, False]]
+    """
+    if lengths is None:
+        return jnp.ones((batch, steps), bool)
+    concrete = not isinstance(lengths, jax.core.Tracer)
+    lengths = np.asarray(lengths) if concrete else lengths
+    if lengths.dtype == bool:
+        if lengths.shape != (batch, steps):
+            raise ValueError(f"lengths as a mask must have shape {(batch, steps)}, and its shape is {lengths.shape}")
+        return jnp.asarray(lengths)
+    if not np.issubdtype(lengths.dtype, np.integer):
+        raise TypeError(f"lengths must be integers (B,) or a bool mask (B, T), and their dtype is {lengths.dtype}")
+    if lengths.shape != (batch,):
+        raise ValueError(
+            f"lengths must have shape {(batch,)}, one for each sequence, and their shape is {lengths.shape}"
+        )
+    if concrete and lengths.size and not 0 <= lengths.min() <= lengths.max() <= steps:
+        raise ValueError(f"lengths must lie in 0 ... T = {steps}, and they go from {lengths.min()} to {lengths.max()}")
+    return jnp.arange(steps)[None, :] < jnp.asarray(lengths)[:, None]
+
+
+def masked_softmax(scores: Array, mask: Array) -> Array:
+    """Softmax over the real steps.
+
+      w_s = exp(a_s) / sum_r exp(a_r),  r and s real steps
+
+    Args:
+      scores: a, (..., S). What stands at padded steps has no influence, on values or gradients, NaN included.
+      mask: true where a step is real, of the same shape or one that broadcasts to it.
+
+    Returns:
+      (..., S) in float32 or wider; exactly 0 at padded steps, and everywhere in a row without real steps.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> masked_softmax(jnp.array([1.0, 1.0, jnp.nan]), jnp.array([True, True, False])).tolist()
+      [0.5, 0.5, 0.0]
+    """
+    wide = jnp.promote_types(scores.dtype, jnp.float32)
+    scores = jnp.where(mask, scores.astype(wide), jnp.finfo(wide).min)
+    highest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
+    shares = jnp.where(mask, jnp.exp(scores - highest), 0)
+    total = shares.sum(axis=-1, keepdims=True)
+    return shares / jnp.where(total > 0, total, 1)
+
+
+def check_sequences(name: str, values: Array, layout: str) -> Array:
+    """The array as JAX has it, or an error where it is not floating point with three axes.
+
+    Raises:
+      ValueError: it has another number of axes.
+      TypeError: it is not floating point.
+
+    Example:
+      >>> import numpy as np
+      >>> check_sequences("ys", np.zeros((2, 3), np.float32), "(B, T, H)")
+      Traceback (most recent call last):
+      ...
+      ValueError: ys must have three axes, (B, T, H), and its shape is (2, 3)
+    """
+    values = jnp.asarray(values)
+    if values.ndim != 3:
+        raise ValueError(f"{name} must have three axes, {layout}, and its shape is {values.shape}")
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        raise TypeError(f"{name} must be floating point, and its dtype is {values.dtype}")
+    return values

@@ -1,0 +1,72 @@
+"""How long a run is, how far it has come, and what an evaluation changes in that."""
+
+import math
+from typing import NamedTuple
+
+
+class Plan(NamedTuple):
+    """How long a run is and how often it does what."""
+
+    steps: int
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+    max_skipped_in_row: int
+    stall_patience: int = 0  # evaluations without a new best before the learning rate is lowered; 0 never does
+    stall_factor: float = 1.0
+    stop_patience: int = 0  # evaluations in a row without a new best that end the run; 0 never does
+
+
+class Progress(NamedTuple):
+    """What the loop keeps beside the state; JSON-able, saved with every checkpoint."""
+
+    best: float | None = None  # lowest criterion of the validations so far
+    since_best: int = 0  # evaluations since, or since the learning rate was lowered
+    seconds: float = 0.0  # of training, over all sittings
+    interval: tuple[float, ...] = (0.0,) * 6  # the sums of the log interval under way: see loop
+    counts: dict[str, float] = {}  # the same for the counts that the loss function gives
+    without_best: int = 0  # evaluations in a row without a new best, a lowered learning rate or not
+
+
+def after_evaluation(progress: Progress, plan: Plan, value: float) -> tuple[Progress, bool]:
+    """What an evaluation makes of the progress, and whether the learning rate is to be lowered.
+
+    A value that is not finite is never a new best. The two counts go each by itself: a lowered rate begins the count of
+    stalls anew, and leaves that of early stopping as it is.
+
+    Args:
+      progress: before.
+      plan: says how many evaluations without a new best are a stall.
+      value: the criterion; lower is better.
+
+    Returns:
+      The progress after, and true where the rate is to be lowered.
+
+    Example:
+      >>> plan = Plan(9, 1, 1, 1, 1, stall_patience=2, stop_patience=3)
+      >>> progress = Progress()
+      >>> for value in (2.0, 3.0, 2.5):
+      ...     progress, lower = after_evaluation(progress, plan, value)
+      >>> progress.best, progress.since_best, progress.without_best, lower
+      (2.0, 0, 2, True)
+    """
+    new = math.isfinite(value) and (progress.best is None or value < progress.best)
+    since = 0 if new else progress.since_best + 1
+    lower = bool(plan.stall_patience) and since >= plan.stall_patience
+    after = progress._replace(
+        best=value if new else progress.best,
+        since_best=0 if lower else since,
+        without_best=0 if new else progress.without_best + 1,
+    )
+    return after, lower
+
+
+def stops_early(progress: Progress, plan: Plan) -> bool:
+    """Whether validation has not become better for so long that the run is finished before its last step.
+
+    Example:
+      >>> plan = Plan(9, 1, 1, 1, 1, stop_patience=2)
+      >>> [stops_early(Progress(without_best=count), plan) for count in (1, 2)]
+      [False, True]
+    """
+    return bool(plan.stop_patience) and progress.without_best >= plan.stop_patience
