@@ -24,7 +24,6 @@ _BEGIN = time.perf_counter()
 import collections
 import functools
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -37,18 +36,25 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from experiments.configs.tagging import FIELDS, PRESETS
-from seqjax.data.buckets import BucketBatches, choose_boundaries, one_pass
+from seqjax.data.buckets import BucketBatches, choose_boundaries, one_pass, within_limit
 from seqjax.data.collate import collate_tagged
 from seqjax.data.tables import read_inputs
 from seqjax.data.tagged import TaggedSentences, TaggedSet, baseline_accuracy, load_tagged, most_frequent_tags
 from seqjax.diagnostics import pictures, sequences
-from seqjax.errors import UserError
 from seqjax.models import make_stack
 from seqjax.models.tagger import Tagger
-from seqjax.text import CharTokenizer, apply_vectors, load_vectors, split_words, tokenizer_from_dict
+from seqjax.text import CharTokenizer, apply_vectors, split_words, starting_vectors, tokenizer_from_dict
 from seqjax.text.lookup import WordLookup, char_ids
 from seqjax.training import command, loop, losses, metrics, process, reporting, settings, train_step, workdir
-from seqjax.training.recipe import Recipe, devices_line, make_plan, make_recipe, usable_devices
+from seqjax.training.recipe import (
+    Recipe,
+    averaged_params,
+    data_mesh,
+    devices_line,
+    make_plan,
+    make_recipe,
+    shown_params,
+)
 from seqjax.training.trained import WHICH, read_model
 
 __doc__ += "\nConfig fields, as python sets them:\n\n" + settings.describe(FIELDS, PRESETS["python"]) + "\n"
@@ -61,7 +67,7 @@ CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", WHICH, "evaluate, predict: 
 SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "evaluate: on which part of the data.")
 INPUT = flags.DEFINE_string("input", "-", "predict: a file of sentences, a line each (or .jsonl with a field text); - is standard input.")
 FORMAT = flags.DEFINE_enum("format", "text", ["text", "jsonl"], "predict: for people, or a line of JSON for each sentence.")
-PRETOKENIZED = flags.DEFINE_bool("pretokenized", False, "predict: words are what stands between spaces; else seqjax.text.split_words finds them.")
+PRETOKENIZED = flags.DEFINE_bool("pretokenized", False, "predict: words stand between spaces; else they are split as English is.")
 
 
 def main() -> int:
@@ -97,7 +103,7 @@ def load_data(config: ConfigDict) -> TaggedSet:
     d = config.data
     return load_tagged(
         d.source, name=d.name if d.source != "file" else "", path=d.path, validation_path=d.validation_path,
-        test_path=d.test_path, data_dir=d.data_dir, column=d.column, validation_fraction=d.validation_fraction, seed=config.seed,
+        test_path=d.test_path, data_dir=d.data_dir, column=d.column, validation_fraction=d.validation_fraction, seed=d.seed,
     )  # fmt: skip
 
 
@@ -177,8 +183,7 @@ class Setup(NamedTuple):
 
 def set_up(config: ConfigDict, facts: Facts, batches_per_epoch: int | None, vectors: Any = None) -> Setup:
     """Builds everything that training changes, from the seed; without an epoch's length, for reading a model only."""
-    recipe = make_recipe(config, batches_per_epoch)
-    mesh = train_step.make_mesh(config.data.batch_size, usable_devices(config.data.batch_size, config.data.eval_batch_size))
+    recipe, mesh = make_recipe(config, batches_per_epoch), data_mesh(config)
     encoder = make_encoder(config, facts)
     model = make_model(config, facts, encoder)
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
@@ -186,19 +191,8 @@ def set_up(config: ConfigDict, facts: Facts, batches_per_epoch: int | None, vect
     params = dict(jax.jit(model.init)(init_key, word, chars, word[0])["params"])
     if vectors is not None:
         params["embed"] = {"embedding": apply_vectors(params["embed"]["embedding"], vectors)}
-    averaged = averaged_parts(config)
-    state = train_step.init_state(params, recipe.optimizer, (), run_key, mesh, averaged=averaged)
+    state = train_step.init_state(params, recipe.optimizer, (), run_key, mesh, averaged=averaged_params(config))
     return Setup(encoder, model, make_loss(model), recipe, mesh, state)
-
-
-def averaged_parts(config: ConfigDict) -> train_step.Averaged | None:
-    """What a moving average is kept of: the parameters, where the config asks for one."""
-    return (lambda params, carry: params) if config.optimizer.ema else None
-
-
-def shown_params(config: ConfigDict, state: train_step.TrainState) -> Any:
-    """The parameters to evaluate: the averaged ones, where the config asks for an average."""
-    return state.average if config.optimizer.ema else state.params
 
 
 def lengths_of(words: Sequence[Sequence[Any]]) -> np.ndarray:
@@ -245,7 +239,7 @@ def make_task(config: ConfigDict, setup: Setup, data: TaggedSet, facts: Facts) -
     where, recipe = train_step.batch_sharding(setup.mesh), setup.recipe
     step = train_step.make_train_step(
         setup.loss_fn, recipe.optimizer, recipe.schedule, setup.mesh, clip_norm=recipe.clip_norm,
-        averaged=averaged_parts(config), ema_decay=config.optimizer.ema,
+        averaged=averaged_params(config), ema_decay=config.optimizer.ema,
     )  # fmt: skip
     validate = evaluator(config, setup, facts, data.parts["validation"])
     return loop.Task(
@@ -267,21 +261,6 @@ def shown_sample(config: ConfigDict, tag, data: TaggedSet, state: train_step.Tra
     return sequences.colour_tags(sentence, tags, colour=sequences.use_colour(sys.stdout), order=data.tags)
 
 
-def read_vectors(config: ConfigDict, words: WordLookup, sentences: Sequence[Sequence[str]]) -> Any:
-    """The word vectors to begin with, if the config names a file; says how much of the text they cover."""
-    if not config.model.vectors:
-        return None
-    counts = collections.Counter(word.lower() if words.lower else word for sentence in sentences for word in sentence)
-    vectors = load_vectors(config.model.vectors, words.vocabulary, counts=counts)
-    if vectors.matrix.shape[1] != config.model.embed_size:
-        raise UserError(
-            f"the vectors in {config.model.vectors} have {vectors.matrix.shape[1]} numbers, and model.embed_size is "
-            f"{config.model.embed_size}; make them equal"
-        )
-    print(f"{pathlib.Path(config.model.vectors).name}: {vectors}")
-    return vectors
-
-
 # Modes.
 
 
@@ -289,19 +268,20 @@ def train(folder: pathlib.Path, config: ConfigDict) -> int:
     """Starts the run of a work folder, or goes on with it."""
     reporting.require_extras()
     settings.validate(config, FIELDS)
-    for group, name in (("data", "path"), ("data", "validation_path"), ("data", "test_path"), ("model", "vectors")):
-        if config[group][name]:  # the run can be found and evaluated from any folder
-            config[group][name] = os.path.abspath(os.path.expanduser(config[group][name]))
+    settings.make_absolute(config, "data.path", "data.validation_path", "data.test_path", "model.vectors")
     workdir.refuse_another_config(folder, settings.to_json(config), FIELDS)
     data = load_data(config)
-    part = leave_out_long(data.parts["train"], config.data.max_length)
+    keep = within_limit(lengths_of(data.parts["train"].words), config.data.max_length, "sentences")
+    part = TaggedSentences(*(tuple(column[i] for i in keep) for column in data.parts["train"]))
     words = WordLookup.fit(part.words, min_count=config.words.min_count, lower=config.words.lower)
+    counts = collections.Counter(word.lower() if words.lower else word for sentence in part.words for word in sentence)
+    vectors = starting_vectors(config.model.vectors, words.vocabulary, counts, config.model.embed_size)
     chars = CharTokenizer.fit(sorted({word for sentence in part.words for word in sentence}))
     boundaries = choose_boundaries(lengths_of(part.words), config.data.buckets)
     facts = Facts(data.fingerprint, list(data.tags), data.entities, words.to_dict(), chars.to_dict(), list(boundaries))
     collate = collate_tagged(*make_encoder(config, facts).columns(part.words, part.tags))
     batches = BucketBatches(lengths_of(part.words), collate, config.data.batch_size, boundaries, seed=config.seed)
-    setup = set_up(config, facts, batches.batches_per_epoch, read_vectors(config, words, part.words))
+    setup = set_up(config, facts, batches.batches_per_epoch, vectors)
     task = make_task(config, setup, data, facts)
     with workdir.locked(folder):
         workdir.claim(folder, settings.to_json(config), FIELDS)
@@ -309,7 +289,7 @@ def train(folder: pathlib.Path, config: ConfigDict) -> int:
         saved = {"config": settings.to_json(config), "facts": facts._asdict()}
         outcome = loop.run(
             folder, task, make_plan(config, setup.recipe.steps), setup.state, batches, meta=saved, keep=config.train.keep,
-            begin=_BEGIN, check_meta=lambda meta: check_data(folder, data, meta),
+            begin=_BEGIN, check_meta=functools.partial(check_data, folder, data),
         )  # fmt: skip
         curves = reporting.plot_curves(folder, reporting.read_records(folder), baselines={})
     best = outcome.progress.best
@@ -317,22 +297,9 @@ def train(folder: pathlib.Path, config: ConfigDict) -> int:
     return loop.conclude(outcome, setup.recipe.steps, found, curves)
 
 
-def leave_out_long(part: TaggedSentences, limit: int) -> TaggedSentences:
-    """Training sentences within the limit; says how many are not."""
-    keep = [i for i, words in enumerate(part.words) if not limit or len(words) <= limit]
-    if len(keep) < len(part.words):
-        print(f"left out of training: {len(part.words) - len(keep):,} of {len(part.words):,} sentences, longer than data.max_length={limit}")
-    if not keep:
-        raise UserError(f"every training sentence is longer than data.max_length={limit}; raise it, or 0 keeps all")
-    return TaggedSentences(tuple(part.words[i] for i in keep), tuple(part.tags[i] for i in keep))
-
-
 def check_data(folder: pathlib.Path, data: TaggedSet, saved: dict[str, Any]) -> None:
     """Refuses sentences that are not those a checkpoint was trained on."""
-    if saved["facts"]["fingerprint"] != data.fingerprint:
-        raise UserError(
-            f"the sentences of {data.name} are not those that the run in {folder} began with; restore them, or use another --workdir"
-        )
+    workdir.refuse_other_data(folder, f"the sentences of {data.name}", data.fingerprint, saved)
 
 
 def describe(data: TaggedSet, setup: Setup, batches: BucketBatches) -> None:
@@ -343,8 +310,7 @@ def describe(data: TaggedSet, setup: Setup, batches: BucketBatches) -> None:
     for note in data.notes:
         print(f"  {note}")
     print(f"vocabulary: {setup.encoder.words.vocab_size:,} words, {setup.encoder.chars.vocab_size:,} characters")
-    lengths = ", ".join(map(str, batches.boundaries))
-    print(f"buckets: {lengths} words, {len(batches.boundaries)} shapes to compile, {batches.padding():.1%} padding")
+    print(batches.summary("words"))
     share = baseline_accuracy(data.parts["train"], data.parts["validation"])
     print(f"baseline: the most frequent tag of each word, validation accuracy {share:.2%}")
     number = sum(leaf.size for leaf in jax.tree.leaves(setup.state.params))
@@ -379,9 +345,7 @@ def evaluate(folder: pathlib.Path, config: ConfigDict) -> None:
     trained = load_model(folder, config)
     data = load_data(config)
     check_data(folder, data, {"facts": trained.facts._asdict()})
-    if SPLIT.value not in data.parts:
-        raise UserError(f"{data.name} has no {SPLIT.value} part; it has {', '.join(data.parts)}")
-    part, train = data.parts[SPLIT.value], data.parts["train"]
+    part, train = command.chosen_part(data, SPLIT.value), data.parts["train"]
     loss = evaluator(config, trained.setup, trained.facts, part)(trained.params)["loss"]
     print(f"{SPLIT.value} part of {data.name}, {len(part.words):,} sentences\nloss {loss:.4f} for each word")
     best, default = most_frequent_tags(train)
@@ -391,11 +355,8 @@ def evaluate(folder: pathlib.Path, config: ConfigDict) -> None:
     }
     for name, tags in found.items():
         show_scores(name, part, tags, best.keys(), data.entities)
-    path = folder / f"predictions_{SPLIT.value}.jsonl"
-    rows = zip(part.words, part.tags, found["model"])
-    lines = (json.dumps(dict(zip(("words", "tags", "predicted"), row)), ensure_ascii=False) for row in rows)
-    workdir.write_atomically(path, "\n".join(lines) + "\n")
-    print(path)
+    rows = (dict(zip(("words", "tags", "predicted"), row)) for row in zip(part.words, part.tags, found["model"]))
+    print(workdir.write_json_lines(folder / f"predictions_{SPLIT.value}.jsonl", rows))
     counts, place = np.zeros((len(data.tags),) * 2, np.int64), {tag: i for i, tag in enumerate(data.tags)}
     for true, given in zip(part.tags, found["model"]):
         np.add.at(counts, ([place[tag] for tag in true], [place[tag] for tag in given]), 1)

@@ -21,10 +21,10 @@ import time
 _BEGIN = time.perf_counter()
 
 import collections
+import functools
 import itertools
 import json
 import math
-import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -40,12 +40,19 @@ from seqjax.data.collate import collate_texts
 from seqjax.data.labelled import LabelledSet, LabelledTexts, load_labelled
 from seqjax.data.tables import read_inputs
 from seqjax.diagnostics import pictures, sequences
-from seqjax.errors import UserError
 from seqjax.models import make_stack
 from seqjax.models.classifier import TextClassifier
-from seqjax.text import apply_vectors, fit_tokenizer, load_vectors, tokenizer_from_dict
+from seqjax.text import apply_vectors, fit_tokenizer, starting_vectors, tokenizer_from_dict
 from seqjax.training import baselines, command, loop, losses, metrics, process, reporting, settings, train_step, workdir
-from seqjax.training.recipe import Recipe, devices_line, make_plan, make_recipe, usable_devices
+from seqjax.training.recipe import (
+    Recipe,
+    averaged_params,
+    data_mesh,
+    devices_line,
+    make_plan,
+    make_recipe,
+    shown_params,
+)
 from seqjax.training.trained import WHICH, read_model
 
 __doc__ += "\nConfig fields, as docstrings sets them:\n\n" + settings.describe(FIELDS, PRESETS["docstrings"]) + "\n"
@@ -94,7 +101,7 @@ def load_data(config: ConfigDict) -> LabelledSet:
     return load_labelled(
         d.source, name=d.name if d.source != "file" else "", path=d.path, validation_path=d.validation_path, test_path=d.test_path,
         data_dir=d.data_dir, validation_fraction=d.validation_fraction, test_fraction=d.test_fraction,
-        strip_html=d.strip_html, seed=config.seed, **fields,
+        strip_html=d.strip_html, seed=d.seed, **fields,
     )  # fmt: skip
 
 
@@ -154,27 +161,15 @@ class Setup(NamedTuple):
 
 def set_up(config: ConfigDict, facts: Facts, batches_per_epoch: int | None, vectors: Any = None) -> Setup:
     """Builds everything that training changes, from the seed; without an epoch's length, for reading a model only."""
-    recipe = make_recipe(config, batches_per_epoch)
-    mesh = train_step.make_mesh(config.data.batch_size, usable_devices(config.data.batch_size, config.data.eval_batch_size))
+    recipe, mesh = make_recipe(config, batches_per_epoch), data_mesh(config)
     tokenizer = tokenizer_from_dict(facts.tokenizer)
     model = make_model(config, tokenizer.vocab_size, len(facts.classes))
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     params = jax.jit(model.init)(init_key, np.ones((1, 1), np.int32))["params"]
     if vectors is not None:
         params["embed"]["embedding"] = apply_vectors(params["embed"]["embedding"], vectors)
-    averaged = averaged_parts(config)
-    state = train_step.init_state(params, recipe.optimizer, (), run_key, mesh, averaged=averaged)
+    state = train_step.init_state(params, recipe.optimizer, (), run_key, mesh, averaged=averaged_params(config))
     return Setup(tokenizer, model, make_loss(model, config), recipe, mesh, state)
-
-
-def averaged_parts(config: ConfigDict) -> train_step.Averaged | None:
-    """What a moving average is kept of: the parameters, where the config asks for one."""
-    return (lambda params, carry: params) if config.optimizer.ema else None
-
-
-def shown_params(config: ConfigDict, state: train_step.TrainState) -> Any:
-    """The parameters to evaluate: the averaged ones, where the config asks for an average."""
-    return state.average if config.optimizer.ema else state.params
 
 
 def lengths_of(tokens: list[np.ndarray]) -> np.ndarray:
@@ -196,7 +191,7 @@ def make_task(config: ConfigDict, setup: Setup, data: LabelledSet, facts: Facts)
     where, recipe = train_step.batch_sharding(setup.mesh), setup.recipe
     step = train_step.make_train_step(
         setup.loss_fn, recipe.optimizer, recipe.schedule, setup.mesh, clip_norm=recipe.clip_norm,
-        averaged=averaged_parts(config), ema_decay=config.optimizer.ema,
+        averaged=averaged_params(config), ema_decay=config.optimizer.ema,
     )  # fmt: skip
     validate = evaluator(config, setup, data.parts["validation"], facts.boundaries)
     return loop.Task(
@@ -209,21 +204,6 @@ def make_task(config: ConfigDict, setup: Setup, data: LabelledSet, facts: Facts)
     )
 
 
-def read_vectors(config: ConfigDict, tokenizer: Any, texts: tuple[str, ...]) -> Any:
-    """The word vectors to begin with, if the config names a file; says how much of the text they cover."""
-    if not config.model.vectors:
-        return None
-    counts = collections.Counter(itertools.chain.from_iterable(tokenizer.tokenize(text) for text in texts))
-    vectors = load_vectors(config.model.vectors, tokenizer.vocabulary, counts=counts)
-    if vectors.matrix.shape[1] != config.model.embed_size:
-        raise UserError(
-            f"the vectors in {config.model.vectors} have {vectors.matrix.shape[1]} numbers, and model.embed_size is "
-            f"{config.model.embed_size}; make them equal"
-        )
-    print(f"{pathlib.Path(config.model.vectors).name}: {vectors}")
-    return vectors
-
-
 # Modes.
 
 
@@ -231,9 +211,7 @@ def train(folder: pathlib.Path, config: ConfigDict) -> int:
     """Starts the run of a work folder, or goes on with it."""
     reporting.require_extras()
     settings.validate(config, FIELDS)
-    for group, name in (("data", "path"), ("data", "validation_path"), ("data", "test_path"), ("model", "vectors")):
-        if config[group][name]:  # the run can be found and evaluated from any folder
-            config[group][name] = os.path.abspath(os.path.expanduser(config[group][name]))
+    settings.make_absolute(config, "data.path", "data.validation_path", "data.test_path", "model.vectors")
     workdir.refuse_another_config(folder, settings.to_json(config), FIELDS)
     data = load_data(config)
     texts = data.parts["train"].texts
@@ -241,12 +219,14 @@ def train(folder: pathlib.Path, config: ConfigDict) -> int:
     tokenizer = fit_tokenizer(
         t.kind, texts, vocab_size=t.vocab_size, min_count=t.min_count, max_size=t.max_size, lower=t.lower
     )
+    counts = collections.Counter(itertools.chain.from_iterable(tokenizer.tokenize(text) for text in texts))
+    vectors = starting_vectors(config.model.vectors, tokenizer.vocabulary, counts, config.model.embed_size)
     tokens = encode(config, tokenizer, texts)
     boundaries = choose_boundaries(lengths_of(tokens), config.data.buckets)
     facts = Facts(data.fingerprint, list(data.classes), tokenizer.to_dict(), list(boundaries))
     collate = collate_texts(tokens, data.parts["train"].labels)
     batches = BucketBatches(lengths_of(tokens), collate, config.data.batch_size, boundaries, seed=config.seed)
-    setup = set_up(config, facts, batches.batches_per_epoch, read_vectors(config, tokenizer, texts))
+    setup = set_up(config, facts, batches.batches_per_epoch, vectors)
     task = make_task(config, setup, data, facts)
     with workdir.locked(folder):
         workdir.claim(folder, settings.to_json(config), FIELDS)
@@ -254,7 +234,7 @@ def train(folder: pathlib.Path, config: ConfigDict) -> int:
         saved = {"config": settings.to_json(config), "facts": facts._asdict()}
         outcome = loop.run(
             folder, task, make_plan(config, setup.recipe.steps), setup.state, batches, meta=saved, keep=config.train.keep,
-            begin=_BEGIN, check_meta=lambda meta: check_data(folder, data, meta),
+            begin=_BEGIN, check_meta=functools.partial(check_data, folder, data),
         )  # fmt: skip
         curves = reporting.plot_curves(folder, reporting.read_records(folder), baselines={})
     best = outcome.progress.best
@@ -264,10 +244,7 @@ def train(folder: pathlib.Path, config: ConfigDict) -> int:
 
 def check_data(folder: pathlib.Path, data: LabelledSet, saved: dict[str, Any]) -> None:
     """Refuses texts that are not those a checkpoint was trained on."""
-    if saved["facts"]["fingerprint"] != data.fingerprint:
-        raise UserError(
-            f"the texts of {data.name} are not those that the run in {folder} began with; restore them, or use another --workdir"
-        )
+    workdir.refuse_other_data(folder, f"the texts of {data.name}", data.fingerprint, saved)
 
 
 def describe(config: ConfigDict, data: LabelledSet, setup: Setup, batches: BucketBatches) -> None:
@@ -280,9 +257,8 @@ def describe(config: ConfigDict, data: LabelledSet, setup: Setup, batches: Bucke
     if limit := config.data.max_length:
         longer = sum(len(setup.tokenizer.tokenize(text)) > limit for text in data.parts["train"].texts)
         print(f"cut to {limit} tokens at the {config.data.keep}: {longer:,} of the training texts")
-    lengths = ", ".join(map(str, batches.boundaries))
     print(f"vocabulary: {setup.tokenizer.vocab_size:,}")
-    print(f"buckets: {lengths} tokens, {len(batches.boundaries)} shapes to compile, {batches.padding():.1%} padding")
+    print(batches.summary("tokens"))
     labels = data.parts["train"].labels
     share = np.mean(data.parts["validation"].labels == baselines.majority(labels.tolist()))
     print(f"baseline: always {data.classes[baselines.majority(labels.tolist())]}, validation accuracy {share:.2%}")
@@ -338,9 +314,7 @@ def evaluate(folder: pathlib.Path, config: ConfigDict) -> None:
     trained = load_model(folder, config)
     data = load_data(config)
     check_data(folder, data, {"facts": trained.facts._asdict()})
-    if SPLIT.value not in data.parts:
-        raise UserError(f"{data.name} has no {SPLIT.value} part; it has {', '.join(data.parts)}")
-    part = data.parts[SPLIT.value]
+    part = command.chosen_part(data, SPLIT.value)
     loss = evaluator(config, trained.setup, part, trained.facts.boundaries)(trained.params)["loss"]
     probabilities, weights = classify(config, trained, list(part.texts))
     answers = probabilities.argmax(axis=1)
@@ -350,7 +324,11 @@ def evaluate(folder: pathlib.Path, config: ConfigDict) -> None:
         right = int(np.sum(given == part.labels))
         low, high = metrics.accuracy_interval(right, len(given))
         print(f"{name}: accuracy {right / len(given):.2%} ({low:.2%} to {high:.2%}), {len(given) - right:,} wrong")
-    write_answers(folder / f"predictions_{SPLIT.value}.jsonl", data, part, probabilities)
+    rows = (
+        {"text": text, "label": data.classes[label], "answer": data.classes[p.argmax()], "probability": float(p.max())}
+        for text, label, p in zip(part.texts, part.labels, probabilities)
+    )
+    print(workdir.write_json_lines(folder / f"predictions_{SPLIT.value}.jsonl", rows))
     counts = np.zeros((len(data.classes),) * 2, np.int64)
     np.add.at(counts, (part.labels, answers), 1)
     print(pictures.plot_confusion(folder / f"confusion_{SPLIT.value}.png", counts, data.classes, unit="texts"))
@@ -371,18 +349,6 @@ def baseline_answers(config: ConfigDict, data: LabelledSet, part: LabelledTexts)
     most = baselines.majority(train.labels.tolist())
     name = f"bag of {kind} n-grams, logistic regression with C={strength:g}"
     return {f"always {data.classes[most]}": np.full(len(part.labels), most), name: answers}
-
-
-def write_answers(path: pathlib.Path, data: LabelledSet, part: LabelledTexts, probabilities: np.ndarray) -> None:
-    """Writes text, label, answer and its probability of every text as JSON lines."""
-    rows = zip(part.texts, part.labels, probabilities)
-    lines = (
-        json.dumps({"text": text, "label": data.classes[label], "answer": data.classes[p.argmax()], "probability": float(p.max())},
-                   ensure_ascii=False)
-        for text, label, p in rows
-    )  # fmt: skip
-    workdir.write_atomically(path, "\n".join(lines) + "\n")
-    print(path)
 
 
 def predict(folder: pathlib.Path, config: ConfigDict) -> None:

@@ -24,7 +24,6 @@ _BEGIN = time.perf_counter()
 
 import functools
 import json
-import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -35,10 +34,10 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from experiments.configs.translation import FIELDS, PRESETS
-from seqjax.data.buckets import BucketBatches, choose_boundaries, one_pass
+from seqjax.data.buckets import BucketBatches, choose_boundaries, one_pass, within_limit
 from seqjax.data.collate import collate_pairs
-from seqjax.data.tables import read_inputs
 from seqjax.data.parallel import Pairs, ParallelSet, load_parallel
+from seqjax.data.tables import read_inputs
 from seqjax.decoding.translation import Translator
 from seqjax.diagnostics import sequences
 from seqjax.errors import UserError
@@ -46,7 +45,15 @@ from seqjax.models import make_cell, make_stack
 from seqjax.models.seq2seq import Seq2Seq, make_attention
 from seqjax.text import BOS, EOS, fit_tokenizer, tokenizer_from_dict
 from seqjax.training import command, loop, losses, metrics, process, reporting, settings, train_step, workdir
-from seqjax.training.recipe import Recipe, devices_line, make_plan, make_recipe, usable_devices
+from seqjax.training.recipe import (
+    Recipe,
+    averaged_params,
+    data_mesh,
+    devices_line,
+    make_plan,
+    make_recipe,
+    shown_params,
+)
 from seqjax.training.trained import WHICH, read_model
 
 __doc__ += "\nConfig fields, as dates sets them:\n\n" + settings.describe(FIELDS, PRESETS["dates"]) + "\n"
@@ -98,7 +105,7 @@ def load_data(config: ConfigDict) -> ParallelSet:
         d.source, name=d.name, path=d.path, target_path=d.target_path, validation_path=d.validation_path,
         validation_target_path=d.validation_target_path, test_path=d.test_path, test_target_path=d.test_target_path,
         data_dir=d.data_dir, source_language=d.source_language, target_language=d.target_language,
-        validation_fraction=d.validation_fraction, seed=config.seed,
+        validation_fraction=d.validation_fraction, seed=d.seed,
     )  # fmt: skip
 
 
@@ -125,16 +132,6 @@ def encode(tokenizers: list[Any], pairs: Pairs) -> Tokens:
     """Pairs as token ids."""
     source, target = tokenizers
     return Tokens([source.encode(text) for text in pairs.source], [target.encode(text) for text in pairs.target])
-
-
-def leave_out_long(tokens: Tokens, limit: int) -> Tokens:
-    """Training pairs within the limit; says how many are not."""
-    keep = np.flatnonzero(tokens.lengths() <= (limit or np.inf))
-    if len(keep) < len(tokens.source):
-        print(f"left out of training: {len(tokens.source) - len(keep):,} of {len(tokens.source):,} pairs, longer than data.max_length={limit}")
-    if not len(keep):
-        raise UserError(f"every training pair is longer than data.max_length={limit}; raise it, or 0 keeps all")
-    return Tokens([tokens.source[i] for i in keep], [tokens.target[i] for i in keep])
 
 
 def make_model(config: ConfigDict, sizes: list[int]) -> Seq2Seq:
@@ -172,6 +169,8 @@ def make_loss(model: Seq2Seq, config: ConfigDict) -> train_step.LossFn:
 
 def figures(means: dict[str, float]) -> dict[str, float]:
     """What is reported: nats and perplexity for a token, and what decoding gave where it was done."""
+    if "bleu" not in means:  # of training, whose loss may be smoothed
+        return means
     return {"loss": means["loss"], "perplexity": losses.perplexity(means["loss"])} | means
 
 
@@ -189,27 +188,15 @@ class Setup(NamedTuple):
 
 def set_up(config: ConfigDict, facts: Facts, batches_per_epoch: int | None) -> Setup:
     """Builds everything that training changes, from the seed; without an epoch's length, for reading a model only."""
-    recipe = make_recipe(config, batches_per_epoch)
-    mesh = train_step.make_mesh(config.data.batch_size, usable_devices(config.data.batch_size, config.data.eval_batch_size))
+    recipe, mesh = make_recipe(config, batches_per_epoch), data_mesh(config)
     tokenizers = [tokenizer_from_dict(d) for d in facts.tokenizers]
     model = make_model(config, [tokenizer.vocab_size for tokenizer in tokenizers])
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     one = np.ones((1, 1), np.int32)
     params = jax.jit(model.init)(init_key, one, one[0], one)["params"]
-    averaged = averaged_parts(config)
-    state = train_step.init_state(params, recipe.optimizer, (), run_key, mesh, averaged=averaged)
+    state = train_step.init_state(params, recipe.optimizer, (), run_key, mesh, averaged=averaged_params(config))
     translator = Translator(model, batch_size=config.data.eval_batch_size, boundaries=facts.boundaries)
     return Setup(tokenizers, model, make_loss(model, config), recipe, mesh, state, translator)
-
-
-def averaged_parts(config: ConfigDict) -> train_step.Averaged | None:
-    """What a moving average is kept of: the parameters, where the config asks for one."""
-    return (lambda params, carry: params) if config.optimizer.ema else None
-
-
-def shown_params(config: ConfigDict, state: train_step.TrainState) -> Any:
-    """The parameters to evaluate: the averaged ones, where the config asks for an average."""
-    return state.average if config.optimizer.ema else state.params
 
 
 def evaluator(config: ConfigDict, setup: Setup, tokens: Tokens, boundaries: list[int]):
@@ -235,7 +222,7 @@ def make_task(config: ConfigDict, setup: Setup, data: ParallelSet, facts: Facts)
     where, recipe = train_step.batch_sharding(setup.mesh), setup.recipe
     step = train_step.make_train_step(
         setup.loss_fn, recipe.optimizer, recipe.schedule, setup.mesh, clip_norm=recipe.clip_norm,
-        averaged=averaged_parts(config), ema_decay=config.optimizer.ema,
+        averaged=averaged_params(config), ema_decay=config.optimizer.ema,
     )  # fmt: skip
     pairs = data.parts["validation"]
     tokens = encode(setup.tokenizers, pairs)
@@ -273,13 +260,13 @@ def train(folder: pathlib.Path, config: ConfigDict) -> int:
     """Starts the run of a work folder, or goes on with it."""
     reporting.require_extras()
     settings.validate(config, FIELDS)
-    for name in ("path", "target_path", "validation_path", "validation_target_path", "test_path", "test_target_path"):
-        if config.data[name]:  # the run can be found and evaluated from any folder
-            config.data[name] = os.path.abspath(os.path.expanduser(config.data[name]))
+    settings.make_absolute(config, *(f"data.{part}{side}path" for part in ("", "validation_", "test_") for side in ("", "target_")))
     workdir.refuse_another_config(folder, settings.to_json(config), FIELDS)
     data = load_data(config)
     tokenizers = fit_tokenizers(config, data.parts["train"])
-    tokens = leave_out_long(encode(tokenizers, data.parts["train"]), config.data.max_length)
+    tokens = encode(tokenizers, data.parts["train"])
+    keep = within_limit(tokens.lengths(), config.data.max_length, "pairs")
+    tokens = Tokens(*([side[i] for i in keep] for side in tokens))
     lengths = tokens.lengths()
     boundaries = choose_boundaries(lengths, config.data.buckets)
     facts = Facts(data.fingerprint, [tokenizer.to_dict() for tokenizer in tokenizers], list(boundaries))
@@ -293,7 +280,7 @@ def train(folder: pathlib.Path, config: ConfigDict) -> int:
         saved = {"config": settings.to_json(config), "facts": facts._asdict()}
         outcome = loop.run(
             folder, task, make_plan(config, setup.recipe.steps), setup.state, batches, meta=saved, keep=config.train.keep,
-            begin=_BEGIN, check_meta=lambda meta: check_data(folder, data, meta),
+            begin=_BEGIN, check_meta=functools.partial(check_data, folder, data),
         )  # fmt: skip
         curves = reporting.plot_curves(folder, reporting.read_records(folder), baselines={})
     best = outcome.progress.best
@@ -310,10 +297,7 @@ def shown_best(config: ConfigDict, best: float) -> str:
 
 def check_data(folder: pathlib.Path, data: ParallelSet, saved: dict[str, Any]) -> None:
     """Refuses pairs that are not those a checkpoint was trained on."""
-    if saved["facts"]["fingerprint"] != data.fingerprint:
-        raise UserError(
-            f"the pairs of {data.name} are not those that the run in {folder} began with; restore them, or use another --workdir"
-        )
+    workdir.refuse_other_data(folder, f"the pairs of {data.name}", data.fingerprint, saved)
 
 
 def describe(data: ParallelSet, setup: Setup, batches: BucketBatches) -> None:
@@ -324,8 +308,7 @@ def describe(data: ParallelSet, setup: Setup, batches: BucketBatches) -> None:
     for note in data.notes:
         print(f"  {note}")
     print("vocabularies: " + " and ".join(f"{tokenizer.vocab_size:,}" for tokenizer in setup.tokenizers))
-    lengths = ", ".join(map(str, batches.boundaries))
-    print(f"buckets: {lengths} tokens, {len(batches.boundaries)} shapes to compile, {batches.padding():.1%} padding")
+    print(batches.summary("tokens"))
     copies = metrics.bleu(list(data.parts["validation"].source), list(data.parts["validation"].target))
     print(f"baseline: the source copied, validation BLEU {copies.score:.2f}")
     number = sum(leaf.size for leaf in jax.tree.leaves(setup.state.params))
@@ -373,9 +356,7 @@ def evaluate(folder: pathlib.Path, config: ConfigDict) -> None:
     trained = load_model(folder, config)
     data = load_data(config)
     check_data(folder, data, {"facts": trained.facts._asdict()})
-    if SPLIT.value not in data.parts:
-        raise UserError(f"{data.name} has no {SPLIT.value} part; it has {', '.join(data.parts)}")
-    pairs = data.parts[SPLIT.value]
+    pairs = command.chosen_part(data, SPLIT.value)
     tokens = encode(trained.setup.tokenizers, pairs)
     loss = evaluator(config, trained.setup, tokens, trained.facts.boundaries)(trained.params)["loss"]
     begin = time.perf_counter()
@@ -389,11 +370,8 @@ def evaluate(folder: pathlib.Path, config: ConfigDict) -> None:
         print(f"{name}: BLEU {found.score:.2f}  chrF {found.chrf:.2f}  exact {right / len(texts):.2%} ({low:.2%} to {high:.2%})")
     print(f"sacrebleu {found.signature}")
     by_language(data, outputs)
-    path = folder / f"outputs_{SPLIT.value}.jsonl"
-    rows = zip(pairs.source, pairs.target, outputs)
-    lines = (json.dumps(dict(zip(("source", "target", "output"), row)), ensure_ascii=False) for row in rows)
-    workdir.write_atomically(path, "\n".join(lines) + "\n")
-    print(path)
+    rows = (dict(zip(("source", "target", "output"), row)) for row in zip(pairs.source, pairs.target, outputs))
+    print(workdir.write_json_lines(folder / f"outputs_{SPLIT.value}.jsonl", rows))
     draw_attention(folder / f"attention_{SPLIT.value}.png", config, trained, list(pairs.source), outputs)
 
 

@@ -10,19 +10,21 @@ from seqjax.training import recipe
 from seqjax.training.settings import Field, at_least, build, one_of, within
 
 _FILE, _TFDS = ("data.source", ("file",)), ("data.source", ("tfds",))
+_NOT_EMBEDDED = ("data.source", ("file", "tfds"))
 _CHARS = ("model.char_features", ("rnn", "cnn"))
 
 FIELDS = {
-    "seed": Field(0, "Seed of the parameters, the order of the sentences, what is held out and the dropout.", within(0, 2**32)),
+    "seed": Field(0, "Seed of the parameters, the order of the sentences and the dropout.", within(0, 2**32)),
     # Data.
     "data.source": Field("embedded", "Where the sentences come from.", one_of(*SOURCES)),
     "data.name": Field("python", "The embedded set (python) or TFDS set (universal_dependencies/en_ewt, ...); unused for file."),
     "data.path": Field("", "CoNLL-U (.conllu) or columns (.conll, .txt, .bio, .tsv); any may be .gz.", when=_FILE),
     "data.validation_path": Field("", "The same for validation; without it a share of the training part is held out.", when=_FILE),
     "data.test_path": Field("", "The same for the test, read by --mode=evaluate --split=test.", when=_FILE),
-    "data.column": Field("", "Which tags: upos (when empty), xpos, deprel of CoNLL-U; the number of a column; a TFDS feature.", when=("data.source", ("file", "tfds"))),
+    "data.column": Field("", "Tags: upos (when empty), xpos, deprel of CoNLL-U; a column's number; a TFDS feature.", when=_NOT_EMBEDDED),
     "data.data_dir": Field("", "TFDS folder with the prepared set; empty for ~/tensorflow_datasets.", free=True, when=_TFDS),
     "data.validation_fraction": Field(0.1, "Share of the training part held out where there is no validation part.", within(0.001, 0.9)),
+    "data.seed": Field(0, "Seed of what is held out: another one, another split.", within(0, 2**32)),
     "data.batch_size": Field(32, "Sentences of a step, B.", at_least(1)),
     "data.eval_batch_size": Field(64, "Sentences of a step in evaluation; changes speed, not the result.", at_least(1), free=True),
     "data.buckets": Field(5, "Lengths that batches are padded to, at most; each is compiled once.", at_least(1)),
@@ -44,9 +46,9 @@ FIELDS = {
     "model.embed_dropout": Field(0.3, "Dropout on the words' features.", within(0.0, 1.0)),
     "model.word_dropout": Field(0.0, "Share of words that become <unk> in training.", within(0.0, 1.0)),
     "model.recurrent_dropout": Field(0.0, "Dropout on the recurrent product, one mask for all steps.", within(0.0, 1.0)),
-    "model.vectors": Field("", "File of word vectors to begin with, in GloVe's or word2vec's text format."),
+    "model.vectors": Field("", "File of word vectors to begin with, GloVe's or word2vec's text."),
     "model.dtype": Field("float32", "Computation dtype; parameters stay float32.", one_of("float32", "bfloat16")),
-    "criterion": Field("error", "What the best checkpoint is chosen by: wrong tags (for entities 1 - F1), or the loss.", one_of("error", "loss")),
+    "criterion": Field("error", "What the best checkpoint is chosen by: wrong tags (entities: 1 - F1) or loss.", one_of("error", "loss")),
     # Optimiser, schedule, length of the run.
     **recipe.FIELDS,
 }  # fmt: skip

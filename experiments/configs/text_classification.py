@@ -11,13 +11,14 @@ from seqjax.training import recipe
 from seqjax.training.settings import Field, at_least, build, one_of, within
 
 _FILE, _TFDS = ("data.source", ("file",)), ("data.source", ("tfds",))
+_COUNTED = ("tokenizer.kind", ("char", "word"))
 
 FIELDS = {
-    "seed": Field(0, "Seed of the parameters, the order of the texts, what is held out and the dropout.", within(0, 2**32)),
+    "seed": Field(0, "Seed of the parameters, the order of the texts and the dropout.", within(0, 2**32)),
     # Data.
     "data.source": Field("embedded", "Where the texts come from.", one_of(*SOURCES)),
     "data.name": Field("docstrings", "The embedded set (docstrings) or TFDS set (imdb_reviews, ...); unused for file."),
-    "data.path": Field("", ".jsonl, .csv or .tsv with text and label, or a folder with a file or folder of texts for each class.", when=_FILE),
+    "data.path": Field("", ".jsonl, .csv or .tsv with text and label, or a folder with a file or folder for each class.", when=_FILE),
     "data.validation_path": Field("", "The same for validation; without it a share of the training part is held out.", when=_FILE),
     "data.test_path": Field("", "The same for the test, read by --mode=evaluate --split=test.", when=_FILE),
     "data.text_field": Field("text", "Where the text stands in a record.", when=("data.source", ("file", "tfds"))),
@@ -26,6 +27,7 @@ FIELDS = {
     "data.validation_fraction": Field(0.1, "Share of the training part held out where there is no validation part.", within(0.001, 0.9)),
     "data.test_fraction": Field(0.0, "Share held out as test part where there is none; 0 holds none out.", within(0.0, 0.9)),
     "data.strip_html": Field(False, "Take tags such as <br /> out and turn entities into characters."),
+    "data.seed": Field(0, "Seed of what is held out: another one, another split.", within(0, 2**32)),
     "data.batch_size": Field(32, "Texts of a step, B.", at_least(1)),
     "data.eval_batch_size": Field(64, "Texts of a step in evaluation; changes speed, not the result.", at_least(1), free=True),
     "data.buckets": Field(5, "Lengths that batches are padded to, at most; each is compiled once.", at_least(1)),
@@ -34,8 +36,8 @@ FIELDS = {
     # Tokens.
     "tokenizer.kind": Field("word", "Characters, words or pieces of words.", one_of(*KINDS)),
     "tokenizer.vocab_size": Field(8000, "Pieces of words.", at_least(5), when=("tokenizer.kind", ("subword",))),
-    "tokenizer.min_count": Field(1, "Rarer characters or words become <unk>.", at_least(1), when=("tokenizer.kind", ("char", "word"))),
-    "tokenizer.max_size": Field(0, "At most so many characters or words; 0 keeps all.", at_least(0), when=("tokenizer.kind", ("char", "word"))),
+    "tokenizer.min_count": Field(1, "Rarer characters or words become <unk>.", at_least(1), when=_COUNTED),
+    "tokenizer.max_size": Field(0, "At most so many characters or words; 0 keeps all.", at_least(0), when=_COUNTED),
     "tokenizer.lower": Field(False, "Words and pieces in lower case.", when=("tokenizer.kind", ("word", "subword"))),
     # Model and loss.
     "model.cell": Field("lstm", "Recurrent cell.", one_of(*CELLS)),
@@ -48,7 +50,7 @@ FIELDS = {
     "model.embed_dropout": Field(0.3, "Dropout on the embeddings.", within(0.0, 1.0)),
     "model.word_dropout": Field(0.0, "Share of tokens that become <unk> in training.", within(0.0, 1.0)),
     "model.recurrent_dropout": Field(0.0, "Dropout on the recurrent product, one mask for all steps.", within(0.0, 1.0)),
-    "model.vectors": Field("", "File of word vectors to begin with, in GloVe's or word2vec's text format.", when=("tokenizer.kind", ("word",))),
+    "model.vectors": Field("", "File of word vectors to begin with, GloVe's or word2vec's text.", when=("tokenizer.kind", ("word",))),
     "model.dtype": Field("float32", "Computation dtype; parameters stay float32.", one_of("float32", "bfloat16")),
     "loss.label_smoothing": Field(0.0, "Share of the target that is spread over all classes.", within(0.0, 1.0)),
     "criterion": Field("error", "What the best checkpoint is chosen by, on the validation part.", one_of("error", "loss")),
@@ -69,6 +71,7 @@ PRESETS = {
         "model.dropout": 0.5,
         "model.embed_dropout": 0.5,
         "optimizer.learning_rate": 3e-3,
+        "optimizer.clip_norm": 5.0,
         "optimizer.ema": 0.99,
         "schedule.warmup_steps": 50,
         "train.epochs": 20.0,
@@ -93,6 +96,7 @@ PRESETS = {
         "model.embed_dropout": 0.5,
         "model.word_dropout": 0.1,
         "optimizer.learning_rate": 2e-3,
+        "optimizer.clip_norm": 5.0,
         "optimizer.ema": 0.998,
         "schedule.warmup_steps": 100,
         "train.epochs": 6.0,
@@ -113,6 +117,7 @@ PRESETS = {
         "model.dropout": 0.4,
         "model.embed_dropout": 0.1,
         "optimizer.learning_rate": 3e-3,
+        "optimizer.clip_norm": 5.0,
         "optimizer.ema": 0.998,
         "schedule.warmup_steps": 100,
         "train.epochs": 20.0,

@@ -26,6 +26,7 @@ FIELDS = {
     "data.target_language": Field("", "Of a TFDS set; empty for its own choice.", when=_TFDS),
     "data.data_dir": Field("", "TFDS folder with the prepared set; empty for ~/tensorflow_datasets.", free=True, when=_TFDS),
     "data.validation_fraction": Field(0.05, "Share of the training pairs held out where there is no validation part.", within(0.001, 0.9)),
+    "data.seed": Field(0, "Seed of what is held out: another one, another split.", within(0, 2**32)),
     "data.batch_size": Field(64, "Pairs of a step, B.", at_least(1)),
     "data.eval_batch_size": Field(64, "Pairs of a step in evaluation; changes speed, not the result.", at_least(1), free=True),
     "data.buckets": Field(4, "Lengths that batches are padded to, at most; each is compiled once.", at_least(1)),

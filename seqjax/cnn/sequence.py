@@ -1,9 +1,8 @@
 """What the networks for sequences share: the check of their input, and which of its steps are real."""
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
+from seqjax.nn import masks
 from seqjax.typing import Array
 
 
@@ -42,39 +41,15 @@ def check_sequences(name: str, xs: Array, features: int, what: str, min_length: 
 
 
 def real_steps(lengths: Array | None, batch: int, steps: int) -> Array | None:
-    """Says which steps are real.
-
-    Args:
-      lengths: integers (B,), or a boolean mask (B, T), true where a step is real; None where all are.
-      batch: B.
-      steps: T.
-
-    Returns:
-      A mask (B, T), or None. Inside jit, where their values are not known, lengths outside 0 ... T count as the nearest.
-
-    Raises:
-      ValueError: the shape is another, or a length is outside 0 ... T.
-      TypeError: neither integers nor bool.
+    """Says which steps are real: `seqjax.nn.masks.real_steps`, but None where all are.
 
     Example:
       >>> real_steps(jnp.array([1, 3]), 2, 3).astype(int).tolist()
       [[1, 0, 0], [1, 1, 1]]
+      >>> real_steps(None, 2, 3) is None
+      True
     """
-    if lengths is None:
-        return None
-    concrete = not isinstance(lengths, jax.core.Tracer)
-    lengths = np.asarray(lengths) if concrete else lengths
-    if lengths.dtype == bool:
-        if lengths.shape != (batch, steps):
-            raise ValueError(f"lengths as a mask must have shape {(batch, steps)}, and its shape is {lengths.shape}")
-        return jnp.asarray(lengths)
-    if not np.issubdtype(lengths.dtype, np.integer):
-        raise TypeError(f"lengths must be integers (B,) or a boolean mask, and its dtype is {lengths.dtype}")
-    if lengths.shape != (batch,):
-        raise ValueError(f"lengths must have shape {(batch,)}, one for each sequence, and its shape is {lengths.shape}")
-    if concrete and lengths.size and not 0 <= lengths.min() <= lengths.max() <= steps:
-        raise ValueError(f"lengths must lie in 0 ... T = {steps}, and they go from {lengths.min()} to {lengths.max()}")
-    return jnp.arange(steps)[None, :] < jnp.asarray(lengths)[:, None]
+    return None if lengths is None else masks.real_steps(lengths, batch, steps)
 
 
 def last_real(mask: Array) -> Array:

@@ -107,9 +107,7 @@ class BucketBatches:
         seed: int,
     ):
         self._lengths = _check(lengths, batch_size)
-        self.boundaries = tuple(int(b) for b in boundaries)
-        if not self.boundaries or list(self.boundaries) != sorted(set(self.boundaries)) or self.boundaries[0] < 1:
-            raise UserError(f"boundaries are {self.boundaries}; they must be rising whole numbers of at least 1")
+        self.boundaries = _check_boundaries(boundaries)
         longest = int(self._lengths.max())
         if longest > self.boundaries[-1]:
             raise UserError(f"a sequence has {longest} steps, and the largest bucket {self.boundaries[-1]}")
@@ -162,6 +160,16 @@ class BucketBatches:
         """
         steps = sum(shape.steps * self._batch_size for shape in self.epoch(0))
         return 1 - float(self._lengths.sum()) / steps
+
+    def summary(self, unit: str) -> str:
+        """One line for people on the shapes that will be compiled.
+
+        Example:
+          >>> BucketBatches([3, 5], lambda *shape: shape, 1, (4, 6), seed=0).summary("words")
+          'buckets: 4, 6 words, 2 shapes to compile, 20.0% padding'
+        """
+        lengths, number = ", ".join(map(str, self.boundaries)), len(self.boundaries)
+        return f"buckets: {lengths} {unit}, {number} shape{'s' if number > 1 else ''} to compile, {self.padding():.1%} padding"
 
     def get_state(self) -> dict[str, int]:
         """The place of the next batch, small and JSON-able.
@@ -232,14 +240,47 @@ def reach(boundaries: Sequence[int], longest: int) -> tuple[int, ...]:
     Returns:
       The boundaries, with those added that are needed.
 
+    Raises:
+      UserError: boundaries that are none.
+
     Example:
       >>> reach((4, 8), 20), reach((4, 8), 8)
       ((4, 8, 16, 32), (4, 8))
     """
-    boundaries = list(boundaries)
+    boundaries = list(_check_boundaries(boundaries))
     while boundaries[-1] < longest:
         boundaries.append(2 * boundaries[-1])
     return tuple(boundaries)
+
+
+def within_limit(lengths: Sequence[int] | np.ndarray, limit: int, what: str) -> np.ndarray:
+    """Which training sequences are not too long; prints how many are.
+
+    Args:
+      lengths: of the sequences, (N,).
+      limit: the most steps; 0 takes all.
+      what: the sequences, in the plural.
+
+    Returns:
+      Their places, (n,).
+
+    Raises:
+      UserError: all are longer.
+
+    Example:
+      >>> within_limit([3, 9, 4], 5, "pairs").tolist()
+      left out of training: 1 of 3 pairs, longer than data.max_length=5
+      [0, 2]
+    """
+    lengths = np.asarray(lengths)
+    keep = np.flatnonzero(lengths <= limit) if limit else np.arange(len(lengths))
+    if len(keep) < len(lengths):
+        print(
+            f"left out of training: {len(lengths) - len(keep):,} of {len(lengths):,} {what}, longer than data.max_length={limit}"
+        )
+    if not len(keep):
+        raise UserError(f"all training {what} are longer than data.max_length={limit}; raise it, or 0 takes all")
+    return keep
 
 
 def pad(sequences: Sequence[np.ndarray], rows: int, steps: int, value: int = 0) -> np.ndarray:
@@ -283,3 +324,10 @@ def _check(lengths: Sequence[int] | np.ndarray, batch_size: int) -> np.ndarray:
     if not is_whole(batch_size) or batch_size < 1:
         raise UserError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
     return lengths.astype(np.int64)
+
+
+def _check_boundaries(boundaries: Sequence[int]) -> tuple[int, ...]:
+    boundaries = tuple(int(b) for b in boundaries)
+    if not boundaries or list(boundaries) != sorted(set(boundaries)) or boundaries[0] < 1:
+        raise UserError(f"boundaries are {boundaries}; they must be rising whole numbers of at least 1")
+    return boundaries

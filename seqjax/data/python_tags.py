@@ -147,7 +147,7 @@ def _find_names(tree: ast.AST) -> _Names:
     waiting = [tree]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, STRING_NODES):  # one token for us, and its places are not reliable before Python 3.12
+        if isinstance(node, STRING_NODES):  # one token here, so the names in it have no tags
             continue
         if isinstance(node, ast.Call):
             called.add(id(node.func))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from seqjax.data.buckets import one_pass, pad, pad_lengths
+from seqjax.data.buckets import one_pass, pad, pad_lengths, reach
 from seqjax.decoding.beam import beam_search
 from seqjax.decoding.decoder import greedy
 from seqjax.models.seq2seq import Seq2Seq
@@ -25,8 +25,9 @@ class Hypothesis(NamedTuple):
 class Translator:
     """Writes outputs for sources with a Seq2Seq model.
 
-    Sources are sorted by length and run in batches of few shapes; every result is that of the source alone. An output may
-    be twice as long as its bucket, and 10 tokens more. `<pad>`, `<bos>` and `<unk>` are never written.
+    Sources are sorted by length and run in batches of few shapes, each of one bucket; every result is that of the source
+    alone. An output may be twice as long as its source's bucket, and 10 tokens more. `<pad>`, `<bos>` and `<unk>` are never
+    written.
 
     Args:
       model: the model.
@@ -64,13 +65,18 @@ class Translator:
 
     def _batches(self, params: Any, sources: Sequence[np.ndarray]):
         lengths = np.array([len(source) for source in sources])
+        boundaries = reach(self._boundaries, int(lengths.max()))
+        buckets = np.searchsorted(boundaries, lengths)
+        for bucket in np.unique(buckets):  # one at a time: its length limits the outputs, whoever is in the batch
+            members = np.flatnonzero(buckets == bucket)
 
-        def collate(places, rows, steps):
-            return pad([sources[i] for i in places], rows, steps, PAD), pad_lengths(lengths[places], rows)
+            def collate(places, rows, steps, members=members):
+                chosen = [np.asarray(sources[i], np.int32) for i in members[places]]
+                return pad(chosen, rows, steps, PAD), pad_lengths(lengths[members[places]], rows)
 
-        for places, (source, real) in one_pass(lengths, collate, self._batch_size, self._boundaries):
-            encoded, carry = self._begin(params, source, real)
-            yield places, encoded, carry, 2 * source.shape[1] + 10
+            for places, batch in one_pass(lengths[members], collate, self._batch_size, (boundaries[bucket],)):
+                encoded, carry = self._begin(params, *batch)
+                yield members[places], encoded, carry, 2 * boundaries[bucket] + 10
 
     def _options(self, length: int) -> dict[str, Any]:
         return {"length": length, "eos_id": EOS, "pad_id": PAD, "banned": (PAD, UNK, BOS)}
@@ -106,7 +112,7 @@ class Translator:
         return outputs
 
     def attention(self, params: Any, source: np.ndarray, output: np.ndarray) -> np.ndarray:
-        """Where attention looked while this output was written: (output tokens and `<eos>`, source tokens).
+        """Where attention looked while this output was written: (output tokens and `<eos>`, source tokens); of sum 1.
 
         Example:
           >>> import jax.numpy as jnp, seqjax
@@ -121,6 +127,8 @@ class Translator:
           (4, 2)
         """
         inputs = np.concatenate([[BOS], output]).astype(np.int32)[None]
+        if not len(source):
+            return np.zeros((inputs.shape[1], 0), np.float32)
         weights = self._weights(params, source[None], np.array([len(source)], np.int32), inputs)
         return np.asarray(weights[0])
 

@@ -13,6 +13,7 @@ from seqjax.models.classifier import drop_words
 from seqjax.nn.attention import pool
 from seqjax.nn.crf import crf_decode, crf_init, crf_log_likelihood, forbid
 from seqjax.nn.crf_constraints import entity_constraints
+from seqjax.nn.masks import real_steps
 from seqjax.typing import Array, Cell
 
 CHAR_FEATURES = ("none", "rnn", "cnn")
@@ -180,7 +181,7 @@ class Tagger(nn.Module):
         """
         if self.crf:
             return -crf_log_likelihood(self.transitions, scores, tags, lengths)
-        real = real_mask(lengths, tags.shape[1])
+        real = real_steps(lengths, *tags.shape)
         scores, tags = jnp.where(real[..., None], scores, 0), jnp.where(real, tags, 0)
         log_probs = jnp.take_along_axis(jax.nn.log_softmax(scores), tags[..., None], axis=-1)[..., 0]
         return -jnp.sum(jnp.where(real, log_probs, 0), axis=1)
@@ -194,14 +195,4 @@ class Tagger(nn.Module):
         if self.crf:
             return crf_decode(self.transitions, scores, lengths)[0]
         best = jnp.argmax(scores, axis=-1).astype(jnp.int32)
-        return jnp.where(real_mask(lengths, scores.shape[1]), best, 0)
-
-
-def real_mask(lengths: Array, steps: int) -> Array:
-    """Lengths (B,) as a mask (B, T); a mask as it is.
-
-    Example:
-      >>> real_mask(jnp.array([1, 2]), 2).tolist()
-      [[True, False], [True, True]]
-    """
-    return lengths if lengths.ndim == 2 else jnp.arange(steps)[None, :] < lengths[:, None]
+        return jnp.where(real_steps(lengths, *scores.shape[:2]), best, 0)

@@ -36,10 +36,10 @@ def real_steps(lengths: Array | None, batch: int, steps: int) -> Array:
             raise ValueError(f"lengths as a mask must have shape {(batch, steps)}, and its shape is {lengths.shape}")
         return jnp.asarray(lengths)
     if not np.issubdtype(lengths.dtype, np.integer):
-        raise TypeError(f"lengths must be integers (B,) or a bool mask (B, T), and their dtype is {lengths.dtype}")
+        raise TypeError(f"lengths must be integers (B,) or a boolean mask, and its dtype is {lengths.dtype}")
     if lengths.shape != (batch,):
         raise ValueError(
-            f"lengths must have shape {(batch,)}, one for each sequence, and their shape is {lengths.shape}"
+            f"lengths must have shape {(batch,)}, one for each sequence, and its shape is {lengths.shape}"
         )
     if concrete and lengths.size and not 0 <= lengths.min() <= lengths.max() <= steps:
         raise ValueError(f"lengths must lie in 0 ... T = {steps}, and they go from {lengths.min()} to {lengths.max()}")

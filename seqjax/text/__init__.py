@@ -5,7 +5,7 @@ from seqjax.text.ngram import NGramModel
 from seqjax.text.storage import load_tokenizer, save_tokenizer, tokenizer_from_dict
 from seqjax.text.subword import SubwordTokenizer
 from seqjax.text.tokenizers import CharTokenizer, Report, WordTokenizer, report
-from seqjax.text.vectors import Vectors, apply_vectors, load_vectors
+from seqjax.text.vectors import Vectors, apply_vectors, load_vectors, starting_vectors
 from seqjax.text.vocabulary import BOS, EOS, PAD, SPECIAL_TOKENS, UNK
 from seqjax.text.words import join_words, split_words
 
@@ -29,5 +29,6 @@ __all__ = [
     "report",
     "save_tokenizer",
     "split_words",
+    "starting_vectors",
     "tokenizer_from_dict",
 ]

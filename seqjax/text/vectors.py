@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import pathlib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple
@@ -88,6 +89,35 @@ def load_vectors(
     covered = {token for token, is_found in zip(tokens, found, strict=True) if is_found}
     coverage = len(covered) / max(len(ordinary), 1)
     return Vectors(matrix, found, coverage, None if counts is None else _running_coverage(counts, covered))
+
+
+def starting_vectors(path: str, vocabulary: Sequence[str], counts: Mapping[str, int], width: int) -> Vectors | None:
+    """The word vectors that a config's model begins with; prints how much of the text they cover.
+
+    Args:
+      path: of the file; "" is none.
+      vocabulary: V tokens.
+      counts: of the training text's words.
+      width: of the embedding.
+
+    Returns:
+      Vectors, or None where no file is named.
+
+    Raises:
+      UserError: what load_vectors refuses, or vectors of another width.
+
+    Example:
+      >>> starting_vectors("", [], {}, 100) is None
+      True
+    """
+    if not path:
+        return None
+    vectors = load_vectors(path, vocabulary, counts=counts)
+    found = vectors.matrix.shape[1]
+    if found != width:
+        raise UserError(f"the vectors in {path} have {found} numbers each, and model.embed_size is {width}; make them equal")
+    print(f"{pathlib.Path(path).name}: {vectors}")
+    return vectors
 
 
 def apply_vectors(table: jax.typing.ArrayLike, vectors: Vectors) -> jax.Array:

@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
@@ -128,6 +129,21 @@ def _nobody_reads() -> None:
     """Ends the process as a shell's own commands end when whoever read their output has gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(128 + signal.SIGPIPE)
+
+
+def chosen_part(data: Any, split: str) -> Any:
+    """The part of a data set that --split names.
+
+    Args:
+      data: with a `name` and a dict of `parts`.
+      split: the part's name.
+
+    Raises:
+      UserError: the set has no such part.
+    """
+    if split not in data.parts:
+        raise UserError(f"{data.name} has no {split} part; it has {', '.join(data.parts)}")
+    return data.parts[split]
 
 
 def note(line: str) -> None:

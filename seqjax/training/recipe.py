@@ -8,7 +8,7 @@ import optax
 from ml_collections import ConfigDict
 
 from seqjax.errors import UserError
-from seqjax.training import loop, optimizers
+from seqjax.training import loop, optimizers, train_step
 from seqjax.training.optimizers import OPTIMIZERS, SCHEDULES
 from seqjax.training.settings import Check, Field, above, at_least, one_of, within
 
@@ -181,3 +181,35 @@ def devices_line(mesh: Any) -> str:
     there, used = jax.device_count(), mesh.size
     why = "" if there == used else f" of {there}, as many as cut batch_size and eval_batch_size evenly"
     return f"{used} {jax.default_backend()} device(s){why}"
+
+
+def data_mesh(config: ConfigDict) -> Any:
+    """The mesh of a run: as many devices as cut its batches of training and evaluation evenly.
+
+    Example:
+      >>> data_mesh(ConfigDict({"data": {"batch_size": 3, "eval_batch_size": 1}})).size
+      1
+    """
+    sizes = config.data.batch_size, config.data.eval_batch_size
+    return train_step.make_mesh(sizes[0], usable_devices(*sizes))
+
+
+def averaged_params(config: ConfigDict) -> train_step.Averaged | None:
+    """What a moving average is kept of: the parameters, where the config asks for one.
+
+    Example:
+      >>> averaged_params(ConfigDict({"optimizer": {"ema": 0.0}})) is None
+      True
+    """
+    return (lambda params, carry: params) if config.optimizer.ema else None
+
+
+def shown_params(config: ConfigDict, state: train_step.TrainState) -> Any:
+    """The parameters to evaluate and to predict with: the averaged ones, where the config asks for an average.
+
+    Example:
+      >>> state = train_step.TrainState(*range(9))
+      >>> shown_params(ConfigDict({"optimizer": {"ema": 0.9}}), state) is state.average
+      True
+    """
+    return state.average if config.optimizer.ema else state.params

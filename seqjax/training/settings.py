@@ -7,6 +7,7 @@ and the comparison with the config of a run that stands in the work folder alrea
 import difflib
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -210,6 +211,20 @@ def differences(
         for name in names
         if old.get(name, missing) != new.get(name, missing)
     ]
+
+
+def make_absolute(config: ml_collections.ConfigDict, *names: str) -> None:
+    """Makes the paths in these fields absolute, so that a run can be found and evaluated from any folder; "" stays.
+
+    Example:
+      >>> config = build({"data.path": Field("~/a.txt", "File."), "data.test_path": Field("", "File.")})
+      >>> make_absolute(config, "data.path", "data.test_path")
+      >>> config.data.path.startswith("/"), config.data.test_path
+      (True, '')
+    """
+    flat = flatten(config)
+    paths = {name: os.path.abspath(os.path.expanduser(flat[name])) for name in names if flat[name]}
+    config.update_from_flattened_dict(paths)
 
 
 def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from seqjax.errors import UserError
@@ -118,3 +118,29 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); restore it or use another --workdir") from error
     return config
+
+
+def write_json_lines(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> pathlib.Path:
+    """Writes a line of JSON for each row, whole or not at all.
+
+    Returns:
+      The path.
+    """
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return path
+
+
+def refuse_other_data(folder: pathlib.Path, what: str, fingerprint: str, meta: Mapping[str, Any]) -> None:
+    """Refuses data that are not those a checkpoint was trained on.
+
+    Args:
+      folder: the work folder.
+      what: the data, such as "the texts of imdb".
+      fingerprint: of them.
+      meta: of the checkpoint, with `facts.fingerprint`.
+
+    Raises:
+      UserError: the fingerprints differ.
+    """
+    if meta["facts"]["fingerprint"] != fingerprint:
+        raise UserError(f"{what} are not those that the run in {folder} began with; restore them, or use another --workdir")

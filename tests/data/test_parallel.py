@@ -40,9 +40,9 @@ def refused(settings, says):
 @pytest.fixture(scope="module")
 def dates():
     pytest.importorskip("babel")
-    begin = time.monotonic()
+    begin = time.process_time()  # not the clock: other programs may have the processor
     found = load_parallel("embedded", name="dates")
-    assert time.monotonic() - begin < 15  # about one second where the machine does nothing else
+    assert time.process_time() - begin < 10  # it is about 1
     return found
 
 

@@ -1,22 +1,41 @@
 """What tests do to a process of the experiment before it runs: slow it down, stop it in a place, make it forget."""
 
+import functools
+import os
 import resource
+import signal
 import time
 
 import jax
 import numpy as np
 
+from seqjax.data.buckets import BucketBatches
 from seqjax.data.image_batches import ImageBatches
 from seqjax.data.windows import Windows
 from seqjax.training import checkpoints, losses
 
-DATA = (Windows, ImageBatches)
+DATA = (Windows, ImageBatches, BucketBatches)
 
 
 def slow_steps(seconds: float) -> None:
     """Each batch takes so long to come."""
     for kind in DATA:
         _delay(kind, "__next__", seconds)
+
+
+def kill_at_batch(number: int) -> None:
+    """The process is killed when it asks for this batch, counted from 1: after number - 1 steps."""
+    asked = 0
+
+    def counted(self, take):
+        nonlocal asked
+        asked += 1
+        if asked == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return take(self)
+
+    for kind in DATA:
+        kind.__next__ = functools.partialmethod(counted, kind.__next__)
 
 
 def slow_seal(seconds: float) -> None:
@@ -59,7 +78,11 @@ def nan_logits(_: bool) -> None:
     """No loss of training or evaluation is finite."""
     for name in ("token_cross_entropy", "label_cross_entropy"):
         entropy = getattr(losses, name)
-        setattr(losses, name, lambda logits, *rest, entropy=entropy: entropy(logits * np.float32("nan"), *rest))
+        setattr(losses, name, _of_nan(entropy))
+
+
+def _of_nan(entropy):
+    return lambda logits, *rest, **options: entropy(logits * np.float32("nan"), *rest, **options)
 
 
 def file_limit(size: int) -> None:

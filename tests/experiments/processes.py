@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HELLO = "--config=experiments/configs/language_model.py:hello"
-TIMINGS = ("tokens_per_second", "images_per_second", "minutes")
+TIMINGS = (*(f"{unit}_per_second" for unit in ("tokens", "images", "texts", "words")), "minutes")
 
 
 class Run:
@@ -93,14 +93,18 @@ class Server:
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
 
-    def start(self, *argv: str, experiment: str = "language_model", env: dict | None = None, **faults) -> Run:
-        """Starts a process of an experiment; keyword arguments are functions of faults and their argument."""
+    def start(
+        self, *argv: str, experiment: str = "language_model", env: dict | None = None, stdin: str = "", **faults
+    ) -> Run:
+        """Starts a process of an experiment; other keyword arguments are functions of faults and their argument."""
         folder = self._folder / str(len(self._runs))
         folder.mkdir()
         (folder / "out").touch()
         (folder / "err").touch()
+        (folder / "in").write_text(stdin, encoding="utf-8")
         request = {"experiment": experiment, "argv": argv, "env": env or {}, "faults": list(faults.items())}
-        pid = self.ask(request | {"stdout": str(folder / "out"), "stderr": str(folder / "err")})
+        streams = {"stdin": folder / "in", "stdout": folder / "out", "stderr": folder / "err"}
+        pid = self.ask(request | {name: str(path) for name, path in streams.items()})
         self._runs.append(Run(self, pid, folder))
         return self._runs[-1]
 
@@ -135,7 +139,12 @@ def small(text: pathlib.Path, **changes) -> list[str]:
         "schedule.name": "cosine", "schedule.warmup_steps": 0, "ngram_order": 2, "train.steps": 60,
         "train.log_every": 5, "train.eval_every": 20, "train.checkpoint_every": 7, "train.keep": 2, "sample.length": 10,
     }  # fmt: skip
-    settings |= {name.replace("__", "."): value for name, value in changes.items()}
+    return config_flags(settings, changes)
+
+
+def config_flags(settings: dict, changes: dict) -> list[str]:
+    """Flags that set the config; in the names of changes __ stands for the dot."""
+    settings = settings | {name.replace("__", "."): value for name, value in changes.items()}
     return [f"--config.{name}={value}" for name, value in settings.items()]
 
 

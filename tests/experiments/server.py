@@ -2,7 +2,8 @@
 
 Each is a process of its own, with its own JAX, standard streams, signals and exit status. Reads one JSON object a line:
 
-    {"experiment": name, "argv": [...], "env": {...}, "stdout": path, "stderr": path, "faults": [[name, argument], ...]} -> pid
+    {"experiment": name, "argv": [...], "env": {...}, "stdin": path, "stdout": path, "stderr": path,
+     "faults": [[name, argument], ...]} -> pid
     {"poll": pid} -> null while it runs, then its exit status (negative: the signal)
 """
 
@@ -38,7 +39,7 @@ def start(request: dict) -> int:
     try:
         for number, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(os.open(request["stdin"], os.O_RDONLY), 0)
         os.environ.update(request["env"])
         signal.signal(signal.SIGINT, signal.default_int_handler)
         import faults
@@ -71,18 +72,26 @@ def warm_up() -> None:
     import matplotlib.figure  # noqa: F401
     import orbax.checkpoint  # noqa: F401
     import rich.progress  # noqa: F401
+    import sacrebleu.metrics  # noqa: F401
+    import seqeval.metrics.sequence_labeling  # noqa: F401
     import tensorboardX  # noqa: F401
 
     import experiments.configs.image_classification  # noqa: F401
     import experiments.configs.language_model  # noqa: F401
+    import experiments.configs.tagging  # noqa: F401
+    import experiments.configs.text_classification  # noqa: F401
+    import experiments.configs.translation  # noqa: F401
     import seqjax.cnn
     import seqjax.data
     import seqjax.data.augmentation
+    import seqjax.data.collate
     import seqjax.data.images
-    import seqjax.decoding
+    import seqjax.decoding.translation
     import seqjax.diagnostics.pictures
+    import seqjax.diagnostics.sequences
     import seqjax.models
     import seqjax.text
+    import seqjax.training.baselines
     import seqjax.training.command
     import seqjax.training.loop
     import seqjax.training.train_step  # noqa: F401

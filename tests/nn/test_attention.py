@@ -127,12 +127,10 @@ def test_inside_a_loop_and_in_bfloat16(name):
     _close(weights, want[1], 0.15)
 
 
-def test_large_scores_do_not_overflow():
-    scores, mask = (
-        np.array([[3e38, -3e38, 3e38], [1e4, 9e3, np.nan]], np.float32),
-        np.array([[1, 1, 1], [1, 1, 0]], bool),
-    )
-    assert masked_softmax(jnp.asarray(scores), mask).tolist() == [[0.5, 0, 0.5], [1, 0, 0]]
+def test_large_scores_of_either_sign_do_not_overflow():
+    scores = np.array([[3e38, -3e38, 3e38], [1e4, 9e3, np.nan], [-1e4, -1e4, np.nan]], np.float32)
+    weights = masked_softmax(jnp.asarray(scores), np.isfinite(scores))
+    assert weights.tolist() == [[0.5, 0, 0.5], [1, 0, 0], [0.5, 0.5, 0]]
 
 
 def _pool_by_loops(kind, ys, mask, params, bidirectional):

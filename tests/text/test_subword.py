@@ -48,6 +48,7 @@ def never_held(character):
 
 @both_kinds
 @hypothesis.given(st.text(st.sampled_from(sorted(set(TEXT)))))
+@hypothesis.settings(deadline=None)
 def test_text_of_known_characters_comes_back(kind, text):
     tokenizer = FITTED[kind]
     ids = tokenizer.encode(text)
@@ -58,6 +59,7 @@ def test_text_of_known_characters_comes_back(kind, text):
 
 @both_kinds
 @hypothesis.given(ANY_TEXT | st.text("ab \n字▁▅\x00\x1f\ud800<pad>"))
+@hypothesis.settings(deadline=None)
 def test_runs_of_unknown_characters_are_one_token(kind, text):
     """What comes back is the text with its unknown runs replaced, whatever the text."""
     tokenizer = FITTED[kind]
@@ -75,6 +77,8 @@ def test_runs_of_unknown_characters_are_one_token(kind, text):
 
 @both_kinds
 @hypothesis.given(st.lists(ANY_TEXT, min_size=1, max_size=3))
+@hypothesis.example(["0\x1f"])  # sentencepiece parts text at it
+@hypothesis.example(["0\r"])
 @hypothesis.settings(max_examples=40, deadline=None)
 def test_any_text_is_learned_whole(kind, texts):
     """With a vocabulary of just the characters, every text of the training comes back."""
@@ -190,6 +194,7 @@ def test_samples_have_the_probabilities_of_the_paper(word, alpha):
 
 
 @hypothesis.given(st.text(st.sampled_from("abcdehst \n")), st.integers(0, 2**32))
+@hypothesis.settings(deadline=None)
 def test_samples_are_the_same_text(text, seed):
     tokenizer = FITTED["unigram"]
     ids = tokenizer.sample(text, seed, alpha=0.2)
@@ -232,7 +237,7 @@ def test_a_text_without_an_end_is_learned_from(kind):
     """Pieces that stand only at the far end of one very long line, and of one very long word, are learned."""
     line = TEXT.replace("\n", " ") + " xyzzy xyzzied xyzzying" * 500
     assert "▁xyzzy" in SubwordTokenizer.fit([line], vocab_size=600, kind=kind)
-    word = "ab" * 50_000 + "z"
+    word = "aaaaaaaaab" * 100_000 + "z"
     tokenizer = SubwordTokenizer.fit([word], vocab_size=8, kind=kind)
     assert {"a", "b", "z", "▁"} <= set(tokenizer.vocabulary) and tokenizer.decode(tokenizer.encode(word)) == word
 

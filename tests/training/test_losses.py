@@ -1,6 +1,7 @@
 """Losses: against NumPy in float64, and what stands under the mask has no influence."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -95,6 +96,41 @@ def test_targets_under_the_mask_have_no_influence(junk):
     clean, dirty = _value_and_grad(LOGITS), _value_and_grad(LOGITS, np.where(MASK, TARGETS, junk))
     assert float(clean[0]) == float(dirty[0])
     np.testing.assert_array_equal(clean[1], dirty[1])
+
+
+def _smoothed_reference(smoothing):
+    share = np.full((B, T, V), smoothing / V) + (1 - smoothing) * np.eye(V)[TARGETS]
+    return share, -(share * _log_softmax(LOGITS)).sum(-1)[MASK].sum()
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.9, 1.0])
+def test_smoothing_is_cross_entropy_with_the_smoothed_distribution(smoothing):
+    share, want = _smoothed_reference(smoothing)
+    smoothed = partial(token_cross_entropy, targets=TARGETS, mask=MASK, smoothing=smoothing)
+    sums = smoothed(LOGITS)
+    np.testing.assert_allclose(sums.loss, want, rtol=1e-6)
+    assert float(sums.tokens) == MASK.sum() and abs(want - _reference(LOGITS, TARGETS, MASK)) > 0.5
+    grad = jax.grad(lambda z: smoothed(z).loss)(LOGITS)
+    np.testing.assert_allclose(grad, (np.exp(_log_softmax(LOGITS)) - share) * MASK[..., None], atol=1e-6)
+
+
+@pytest.mark.parametrize("junk, target", [(np.nan, 0), (np.inf, -1), (1e38, V), (0.0, 10**6)])
+def test_what_stands_under_the_mask_has_no_influence_on_the_smoothed_loss(junk, target):
+    def run(logits, targets):
+        loss = lambda z: token_cross_entropy(z, jnp.asarray(targets), MASK, smoothing=0.2).loss  # noqa: E731
+        return jax.value_and_grad(loss)(logits)
+
+    clean = run(LOGITS, TARGETS)
+    dirty = run(np.where(MASK[..., None], LOGITS, np.float32(junk)), np.where(MASK, TARGETS, target))
+    assert float(clean[0]) == float(dirty[0])
+    np.testing.assert_array_equal(clean[1], dirty[1])
+
+
+def test_smoothing_of_bfloat16_is_taken_in_float32():
+    logits = jnp.asarray(LOGITS, jnp.bfloat16)
+    sums = token_cross_entropy(logits, TARGETS, MASK, smoothing=0.3)
+    wide = token_cross_entropy(logits.astype(jnp.float32), TARGETS, MASK, smoothing=0.3)
+    assert sums.loss.dtype == jnp.float32 and float(sums.loss) == float(wide.loss)
 
 
 def test_parts_add_up_to_the_whole():
