@@ -5,9 +5,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import rnn
 
+PACK = True  # False runs over the padding too: another result for what reads backward, to see what packing costs
+
 
 def run_packed(layer: nn.Module, xs: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """A recurrent layer over padded sequences (B, T, D): outputs (B, T, ...), zero at padding, and the last states."""
+    if not PACK:
+        return layer(xs)
     packed = rnn.pack_padded_sequence(xs, lengths, batch_first=True, enforce_sorted=False)
     ys, last = layer(packed)
     ys, _ = rnn.pad_packed_sequence(ys, batch_first=True, total_length=xs.shape[1])
@@ -96,7 +100,9 @@ class Seq2Seq(nn.Module):
     the decoder runs all steps at once; else it is a loop over time, with the softmax once at the end.
     """
 
-    def __init__(self, vocab: int, embed: int, hidden: int, attention: str, feeding: bool, dropout: float, smoothing: float):
+    def __init__(
+        self, vocab: int, embed: int, hidden: int, attention: str, feeding: bool, dropout: float, smoothing: float
+    ):
         super().__init__()
         self.attention, self.feeding, self.smoothing = attention, feeding, smoothing
         self.embed = nn.Embedding(vocab, embed)

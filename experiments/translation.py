@@ -397,7 +397,8 @@ def draw_attention(path: pathlib.Path, config: ConfigDict, trained: Trained, sou
             weights = trained.setup.translator.attention(trained.params, encoder.encode(source), decoder.encode(output))
             maps.append((weights, [*decoder.tokenize(output), "<eos>"], encoder.tokenize(source)))
     if maps:
-        print(sequences.plot_attentions(path, maps))
+        report = print if MODE.value == "evaluate" else command.note
+        report(str(sequences.plot_attentions(path, maps)))
 
 
 def predict(folder: pathlib.Path, config: ConfigDict) -> None:

@@ -55,7 +55,9 @@ def stored_config(workdir: pathlib.Path, fields: Mapping[str, settings.Field]) -
     Raises:
       UserError: there is no run, or the command line asks for another config than the run's.
     """
-    stored = ConfigDict(read_config(workdir))
+    saved = settings.flatten(read_config(workdir))
+    added = {name: field.default for name, field in fields.items() if field.free and name not in saved}  # since that run began
+    stored = settings.nest(saved | added)
     settings.validate(stored, fields)
     flag = flags.FLAGS["config"]
     asked = settings.flatten(flag.value) if flag.present else config_flags.get_override_values(flag)

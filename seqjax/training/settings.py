@@ -99,10 +99,16 @@ def build(fields: Mapping[str, Field], changes: Mapping[str, Any] | None = None)
         if name not in values:
             raise UserError(unknown_field(name, fields))
         values[name] = value
-    return ml_collections.ConfigDict(_nest(values)).lock()
+    return nest(values).lock()
 
 
-def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
+def nest(values: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """Dotted names as a nested config.
+
+    Example:
+      >>> nest({"model.hidden_size": 32}).model.hidden_size
+      32
+    """
     nested: dict[str, Any] = {}
     for name, value in values.items():
         *groups, last = name.split(".")
@@ -110,7 +116,7 @@ def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
         for group in groups:
             inner = inner.setdefault(group, {})
         inner[last] = value
-    return nested
+    return ml_collections.ConfigDict(nested)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,11 +5,18 @@ from unittest import mock
 
 import jax
 import numpy as np
+import optax
 import pytest
+import torch
 
 import seqjax
-from benchmarks import cells, common, engines, peers, scaling, timing
+from benchmarks import beam, bucket_overhead, cells, common, engines, peers, scaling, text_training, timing, torch_texts
+from seqjax.data.buckets import BucketBatches
 from seqjax.engines import dense
+from seqjax.nn.crf import CRFParams, crf_log_likelihood
+from seqjax.text import EOS
+from seqjax.training import loop, train_step
+from seqjax.training.losses import Sums
 
 SHAPE = timing.Shape(2, 3, 4, 5)
 
@@ -110,3 +117,88 @@ def test_scaling_varies_one_size():
 def test_a_result_names_the_versions_installed():
     where = common.hardware()
     assert where["jax"] == jax.__version__ and where["cores"] >= 1
+
+
+SMALL_TEXTS = {
+    "text": (text_training.Text(30, 3, 4, 5, 4, 6, 3, 0.0), 3),
+    "tags": (text_training.Tags(True, 30, 12, 5, 4, 3, 6, 5, 4, 6, 3, 7, 0.0), 5),
+    "pairs": (text_training.Pairs("luong_general", True, 4, 30, 8, 4, 6, 3, 0.0, 0.0), 30),
+}
+
+
+@pytest.mark.parametrize("name", SMALL_TEXTS)
+def test_models_of_text_have_a_twin_in_torch_and_both_learn(name):
+    case, answers = SMALL_TEXTS[name]
+    made = text_training.sides(case)  # which compares the numbers of parameters
+    assert list(made) == ["ours", "torch", "torch padded"]
+    for side, step in made.items():
+        losses = [step() for _ in range(61)]
+        assert losses[0] == pytest.approx(np.log(answers), rel=0.3), side
+        assert np.mean(losses[-4:]) < np.mean(losses[:4]), side
+    with mock.patch.object(text_training, "_doubled", lambda *_: 0), pytest.raises(ValueError, match="parameters"):
+        text_training.sides(case)
+
+
+def test_batches_of_text_have_one_shape_and_no_token_at_padding():
+    case = text_training.CASES["tagger"]
+    for batch in text_training.make_batches(case):
+        assert batch.words.shape == (case.batch, case.steps) and batch.lengths.max() == case.steps
+        real = np.arange(case.steps) < batch.lengths[:, None]
+        assert ((batch.words > 0) == real).all() and ((batch.chars > 0).any(axis=2) == real).all()
+
+
+def test_the_crf_in_torch_is_ours():
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=shape).astype(np.float32) for shape in ((5, 5), (5,), (5,))]
+    emissions, tags = rng.normal(size=(3, 6, 5)).astype(np.float32), rng.integers(0, 5, (3, 6))
+    lengths = np.array([6, 1, 4])
+    theirs = torch_texts.CRF(5)
+    with torch.no_grad():
+        for parameter, value in zip((theirs.transitions, theirs.start, theirs.end), weights, strict=True):
+            parameter.copy_(torch.tensor(value))
+        nats = theirs(*map(torch.tensor, (emissions, tags, lengths)))
+    ours = crf_log_likelihood(CRFParams(*weights), emissions, tags.astype(np.int32), lengths.astype(np.int32))
+    np.testing.assert_allclose(nats, -ours, rtol=1e-5, atol=1e-5)
+
+
+def test_both_decoders_write_their_full_length():
+    made = beam.sides(beam.make_model(vocab=12, embed=3, hidden=4), batch=2, width=3, length=5)
+    tokens = {name: np.asarray(run()) for name, run in made.items()}
+    assert {name: t.shape for name, t in tokens.items()} == {"greedy": (2, 5), "beam": (2, 1, 5), "wide step": (6, 5)}
+    assert min(t.min() for t in tokens.values()) > EOS
+    np.testing.assert_array_equal(tokens["wide step"][::3], tokens["greedy"])
+
+
+def test_the_loop_with_buckets_takes_the_bare_sides_batches():
+    mesh = train_step.make_mesh(2, jax.devices()[:1])
+    optimizer = optax.sgd(0.1)
+    state = train_step.init_state(jax.numpy.zeros(()), optimizer, (), jax.random.key(0), mesh)
+
+    def loss_fn(params, carry, batch, rng):
+        return carry, Sums(jax.numpy.sum((params - batch) ** 2), jax.numpy.float32(batch.size))
+
+    step = train_step.make_train_step(loss_fn, optimizer, lambda count: 0.1, mesh, clip_norm=1.0)
+    taken = []
+
+    def spy(state, batch):
+        taken.append(np.asarray(batch))
+        return step(state, batch)
+
+    def collate(places, rows, steps):
+        return np.pad(places.astype(np.float32), (0, rows - len(places)))[:, None].repeat(steps, axis=1)
+
+    task = loop.Task(
+        spy, lambda batch: jax.device_put(batch, train_step.batch_sharding(mesh)), None, lambda means: means
+    )
+    run = bucket_overhead.Run(task, state, lambda: BucketBatches([2, 2, 1, 3, 3, 3], collate, 2, (2, 3), seed=1))
+    found = bucket_overhead.shares(run, blocks=1, steps=4, log_every=2)
+    assert found["share_of_bare_speed"]["repeats"] == 1
+    shapes, rest = taken[:2], taken[2:]
+    assert sorted(batch.shape for batch in shapes) == [(2, 2), (2, 3)] and len(rest) == 2 * 2 * 4
+    for bare, looped in ((rest[:4], rest[4:8]), (rest[8:12], rest[12:])):
+        for a, b in zip(bare, looped, strict=True):
+            np.testing.assert_array_equal(a, b)
+    result = bucket_overhead.epochs({2: run}, rounds=4, seconds=0)["2"]
+    times = result["milliseconds"]
+    assert {length: row["batches"] for length, row in times.items()} == {"2": 1, "3": 2}
+    assert result["seconds_per_epoch"] == pytest.approx((times["2"]["median"] + 2 * times["3"]["median"]) / 1e3)

@@ -189,7 +189,7 @@ def test_predictions_for_people_from_standard_input(start, finished, answers):
         (first, share), (second, _) = re.findall(r"(\w+) ([\d.]+)%", line)[:2]
         assert first == row["label"] and second != first
         assert float(share) / 100 == pytest.approx(row["probabilities"][first], abs=6e-4)
-        assert len(line) < 110 and line.endswith(row["text"][:50] + ("..." if len(row["text"]) > 60 else ""))
+        assert len(line) < 110 and line.endswith(row["text"] if len(row["text"]) <= 60 else row["text"][:57] + "...")
 
 
 def test_two_devices_give_the_same_losses(start, data, finished, tmp_path):
