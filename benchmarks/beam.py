@@ -3,10 +3,10 @@
     python -m benchmarks.beam [--width=5] [--length=32] [--rounds=20] [--seconds=12]
 
 Both decode with the same encoder-decoder (bidirectional GRU, Luong's attention with input feeding, H = 512, E = 256, V = 8,000,
-random parameters), from sources of 16 tokens already encoded, for 1 sequence and for 32. `<eos>` is banned, so that both write
-exactly `length` tokens; neither returns before its result is there. `wide step` is greedy decoding of width times as many
-sequences: what the decoder's own work for a beam costs, without the search. In turn, in a new random order each round; the first call, which
-compiles, is apart. Target: at most `width` times greedy.
+random parameters), from sources of 16 tokens already encoded, for 1 sequence and for 32. `<eos>` is banned, so that both
+write exactly `length` tokens. `wide step` is greedy decoding of width times as many sequences: what the decoder's own work
+for a beam costs, without the search. In turn, in a new random order each round; the first call, which compiles, is apart.
+Target: at most `width` times greedy.
 """
 
 import argparse

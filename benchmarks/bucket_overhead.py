@@ -8,8 +8,8 @@ once, at the block's end. The loop's side makes them, moves the progress bar, re
 the metrics file and the TensorBoard events, and saves a checkpoint in the background once a block. Evaluation is left
 out: it is other work. Target: 95 % of the bare step's speed or more.
 
-The saving: the bare step on every shape of batch, in turn, with 1 bucket and with the preset's; a shape's median time, times the number of its
-batches in an epoch, summed over the shapes. The first calls, which compile, are apart.
+The saving: the bare step on every shape of batch, in turn, with 1 bucket and with the preset's; a shape's median time, times
+the number of its batches in an epoch, summed over the shapes. The first calls, which compile, are apart.
 """
 
 import argparse
@@ -117,8 +117,9 @@ def epochs(runs: dict[int, Run], rounds: int, seconds: float) -> dict[str, dict[
         kept = [copy_of(run.state)]
         counts[number] = collections.Counter(shape.steps for shape in run.make_batches().epoch(0))
         for length, batch in first_batches(run).items():
+            placed = run.task.place_batch(batch)
 
-            def step(kept=kept, batch=run.task.place_batch(batch), task=run.task):
+            def step(kept=kept, batch=placed, task=run.task):
                 kept[0], _ = task.step(kept[0], batch)
                 jax.block_until_ready(kept[0])
 

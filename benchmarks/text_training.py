@@ -2,13 +2,13 @@
 
     python -m benchmarks.text_training [--cases=classifier,tagger,...] [--rounds=12] [--seconds=9]
 
-One step is forward, loss, backward, clipping by the global norm and Adam, float32, with the models, the losses, the dropout and
-the step of the experiments; torch has the same models as one writes them there, with packed sequences and fused Adam
+One step is forward, loss, backward, clipping by the global norm and Adam, float32, with the models, the losses, the dropout
+and the step of the experiments; torch has the same models as one writes them there, with packed sequences and fused Adam
 (benchmarks/torch_texts.py). `torch padded` runs its recurrent layers over the padding too, which gives another result where
-they read backward: it is there to see what packing costs. Random tokens with random lengths, four batches of one shape in turn, the same ones on both sides. Both in one
-process, which keeps freed memory, in turn, in a new random order each round, two steps a turn of which the second is
-timed; the first call, which compiles, is apart. Before it times a case it checks that both have equally many parameters.
-Cases of an earlier run that are not measured now stay in the result.
+they read backward: it is there to see what packing costs. Random tokens with random lengths, four batches of one shape in
+turn, the same ones on all sides. All in one process, which keeps freed memory, in turn, in a new random order each round,
+two steps a turn of which the second is timed; the first call, which compiles, is apart. Before it times a case it checks that
+both have equally many parameters. Cases of an earlier run that are not measured now stay in the result.
 """
 
 import argparse

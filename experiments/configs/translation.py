@@ -87,7 +87,7 @@ PRESETS = {
         "criterion": "exact",
         "optimizer.learning_rate": 3e-3,
         "schedule.warmup_steps": 100,
-        "train.epochs": 6.0,
+        "train.epochs": 3.0,
         "train.log_every": 200,
         "train.eval_every": 600,
         "train.checkpoint_every": 300,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqjax.data.buckets import Collate, pad, pad_lengths
+from seqjax.data.buckets import Collate, pad_lengths
 
 
 class TextBatch(NamedTuple):
@@ -36,6 +36,40 @@ class PairBatch(NamedTuple):
     mask: np.ndarray  # bool (B, T): true for a real target token
 
 
+class Ragged:
+    """Sequences end to end in one array, from which padded batches are gathered at once; a loop over rows would cost milliseconds.
+
+    Args:
+      sequences: integers, each (t,) or each (t, C).
+
+    Example:
+      >>> Ragged([np.array([1, 2, 3]), np.array([4])]).take(np.array([1, 0]), 3, 4).tolist()
+      [[4, 0, 0, 0], [1, 2, 3, 0], [0, 0, 0, 0]]
+    """
+
+    def __init__(self, sequences: Sequence[np.ndarray]):
+        self.lengths = np.array([len(sequence) for sequence in sequences], np.int64)
+        self._starts = np.cumsum(self.lengths) - self.lengths
+        rest = np.shape(sequences[0])[1:] if len(sequences) else ()
+        end = np.zeros((1, *rest), np.int32)  # what padding is, and what an index past the last sequence meets
+        self._flat = np.concatenate([*sequences, end]).astype(np.int32)
+
+    def take(self, places: np.ndarray, rows: int, steps: int) -> np.ndarray:
+        """Some sequences side by side, int32 (B, T) or (B, T, C), padded with 0.
+
+        Args:
+          places: which, (n,).
+          rows: B >= n.
+          steps: T, at least the longest of them.
+        """
+        columns, padding = np.arange(steps)[None, :], len(self._flat) - 1
+        index = np.full((rows, steps), padding)
+        index[: len(places)] = np.where(
+            columns < self.lengths[places][:, None], self._starts[places][:, None] + columns, padding
+        )
+        return self._flat[index]
+
+
 def collate_texts(texts: Sequence[np.ndarray], labels: np.ndarray) -> Collate:
     """Makes TextBatches.
 
@@ -48,12 +82,11 @@ def collate_texts(texts: Sequence[np.ndarray], labels: np.ndarray) -> Collate:
       >>> batch.tokens.tolist(), batch.lengths.tolist(), batch.labels.tolist(), batch.mask.tolist()
       ([[6, 0, 0], [0, 0, 0]], [1, 0], [0, 0], [True, False])
     """
-    lengths, labels = np.array([len(text) for text in texts]), np.asarray(labels, np.int32)
+    tokens, labels = Ragged(texts), np.asarray(labels, np.int32)
 
     def collate(places: np.ndarray, rows: int, steps: int) -> TextBatch:
-        tokens = pad([np.asarray(texts[i], np.int32) for i in places], rows, steps)
-        mask = np.arange(rows) < len(places)
-        return TextBatch(tokens, pad_lengths(lengths[places], rows), pad_lengths(labels[places], rows), mask)
+        lengths, mask = pad_lengths(tokens.lengths[places], rows), np.arange(rows) < len(places)
+        return TextBatch(tokens.take(places, rows, steps), lengths, pad_lengths(labels[places], rows), mask)
 
     return collate
 
@@ -72,11 +105,11 @@ def collate_tagged(words: Sequence[np.ndarray], chars: Sequence[np.ndarray], tag
       >>> batch.words.tolist(), batch.chars.tolist(), batch.tags.tolist(), batch.lengths.tolist()
       ([[4, 5, 0]], [[[1, 0], [1, 2], [0, 0]]], [[0, 2, 0]], [2])
     """
-    lengths = np.array([len(sentence) for sentence in words])
+    columns = [Ragged(column) for column in (words, chars, tags)]
 
     def collate(places: np.ndarray, rows: int, steps: int) -> TaggedBatch:
-        made = (pad([np.asarray(column[i], np.int32) for i in places], rows, steps) for column in (words, chars, tags))
-        return TaggedBatch(*made, pad_lengths(lengths[places], rows))
+        made = (column.take(places, rows, steps) for column in columns)
+        return TaggedBatch(*made, pad_lengths(columns[0].lengths[places], rows))
 
     return collate
 
@@ -93,17 +126,16 @@ def collate_pairs(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], 
       >>> batch.source.tolist(), batch.inputs.tolist(), batch.targets.tolist(), batch.mask.tolist()
       ([[4, 5, 0]], [[2, 6, 0]], [[6, 3, 0]], [[True, True, False]])
     """
-    lengths = np.array([len(source) for source in sources])
-    outputs = [np.concatenate([[bos], target, [eos]]).astype(np.int32) for target in targets]
+    source = Ragged(sources)
+    inputs, outputs = (Ragged([[bos, *target] for target in targets]), Ragged([[*target, eos] for target in targets]))
 
     def collate(places: np.ndarray, rows: int, steps: int) -> PairBatch:
-        chosen = [outputs[i] for i in places]
-        real = pad_lengths(np.array([len(output) - 1 for output in chosen]), rows)
+        real = pad_lengths(outputs.lengths[places], rows)
         return PairBatch(
-            source=pad([np.asarray(sources[i], np.int32) for i in places], rows, steps),
-            source_lengths=pad_lengths(lengths[places], rows),
-            inputs=pad([output[:-1] for output in chosen], rows, steps),
-            targets=pad([output[1:] for output in chosen], rows, steps),
+            source=source.take(places, rows, steps),
+            source_lengths=pad_lengths(source.lengths[places], rows),
+            inputs=inputs.take(places, rows, steps),
+            targets=outputs.take(places, rows, steps),
             mask=np.arange(steps)[None, :] < real[:, None],
         )
 

@@ -200,7 +200,8 @@ def plot_curves(workdir: pathlib.Path, records: Iterable[dict[str, Any]], *, bas
         loss.axhline(nats, linestyle="--", color="tab:gray", label=f"{name} ({nats:.4f})")
     for axes in errors:
         _both(axes, train, evaluations, "error", "Error", f"share of {unit} answered wrongly")
-        axes.set_yscale("symlog", linthresh=1e-3)  # as log, and shows an error of 0
+        if min([r["error"] for r in evaluations if r.get("error") is not None], default=1.0) < 0.1:
+            axes.set_yscale("symlog", linthresh=1e-3)  # as log, and shows an error of 0
     for axes, name in zip(others, scores):
         _both(axes, [], evaluations, name, name.replace("_", " "), "on the validation part")
     for axes in (loss, *errors, *others):

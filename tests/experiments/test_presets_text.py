@@ -1,14 +1,16 @@
 """Every preset of the text experiments builds, passes the checks, and gives a loss and a training step; --help tells all."""
 
+import functools
+import importlib
 import pathlib
 import re
 
 import jax
 import jax.numpy as jnp
 import pytest
+from absl import flags
 from processes import ROOT
 
-from experiments import tagging, text_classification, translation
 from experiments.configs import tagging as tagging_config
 from experiments.configs import text_classification as text_config
 from experiments.configs import translation as translation_config
@@ -21,18 +23,41 @@ from seqjax.training.recipe import averaged_params, make_recipe
 STEPS = 12  # of a batch
 
 
+def source_of(experiment):
+    return pathlib.Path(ROOT / "experiments" / f"{experiment}.py").read_text(encoding="utf-8")
+
+
+def flags_of(experiment):
+    return ["config", *re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', source_of(experiment))]
+
+
+@functools.cache
+def load(experiment):
+    """An experiment as a module. Each defines flags of the same names, which a process has once: here they come and go."""
+    known, names = flags.FLAGS, flags_of(experiment)
+    aside = {name: known[name] for name in names if name in known}
+    for name in aside:
+        delattr(known, name)
+    module = importlib.import_module(f"experiments.{experiment}")
+    for name in names:
+        delattr(known, name)
+    for name, flag in aside.items():
+        known[name] = flag
+    return module
+
+
 def ids(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.int32)
 
 
-def for_text(config):
+def for_text(text_classification, config):
     model = text_classification.make_model(config, 50, 3)
     rows = config.data.batch_size
     batch = TextBatch(ids(rows, STEPS), ids(rows), ids(rows), jax.ShapeDtypeStruct((rows,), bool))
     return model, text_classification.make_loss(model, config), batch, (batch.tokens, batch.lengths)
 
 
-def for_tags(config):
+def for_tags(tagging, config):
     words = WordLookup.fit([["a", "bc"]])
     tags = ["B-PER", "I-PER", "O"]
     facts = tagging.Facts("", tags, True, words.to_dict(), CharTokenizer.fit(["a", "bc"]).to_dict(), [STEPS])
@@ -42,7 +67,7 @@ def for_tags(config):
     return model, tagging.make_loss(model), batch, (batch.words, batch.chars, batch.lengths)
 
 
-def for_pairs(config):
+def for_pairs(translation, config):
     model = translation.make_model(config, [50, 50])
     rows = config.data.batch_size
     mask = jax.ShapeDtypeStruct((rows, STEPS), bool)
@@ -66,7 +91,7 @@ def test_preset(experiment, preset):
     assert settings.flatten(config).keys() == table.FIELDS.keys()
     steps, schedule, optimizer, clip_norm = make_recipe(config, 100)
     assert steps > 100
-    model, loss_fn, batch, inputs = make(config)
+    model, loss_fn, batch, inputs = make(load(experiment), config)
     params = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
     averaged, mesh = averaged_params(config), train_step.make_mesh(config.data.batch_size, jax.devices()[:1])
     step = train_step.make_train_step(
@@ -103,11 +128,9 @@ def test_help(server, experiment):
     for name, field in table.FIELDS.items():
         assert f"--config.{name}={table.PRESETS[first].get(name, field.default)}\n" in run.out, name
         assert len(field.text) > 5 and " ".join(field.text.split()) in flat, name
-    source = pathlib.Path(ROOT / "experiments" / f"{experiment}.py").read_text(encoding="utf-8")
-    defined = re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', source)
-    for name in [*defined, "config"]:
-        assert f" --{name}" in flat or f"--[no]{name}" in flat, name
-    examples = source.split('"""')[1]
-    assert set(re.findall(r" --(?!config)(\w+)", examples)) <= {*defined}
+    for name in flags_of(experiment):
+        assert f" --{name}" in flat or f" --[no]{name}" in flat, name
+    examples = source_of(experiment).split('"""')[1]
+    assert set(re.findall(r" --(\w+)", examples)) <= {*flags_of(experiment)}
     assert set(re.findall(r"--config\.([\w.]+)=", examples)) <= table.FIELDS.keys()
     assert set(re.findall(rf"configs/{experiment}\.py:([a-z_]\w*)", examples)) <= table.PRESETS.keys()

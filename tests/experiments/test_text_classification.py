@@ -156,7 +156,7 @@ def test_checkpoints_to_choose_from(start, finished, tmp_path):
     start(f"--workdir={workdir}", "--mode=evaluate", "--checkpoint=average").refused("moving average", "optimizer.ema", "newest")
 
 
-TEXTS = ["ripe apple and pear", "", "the wave and the tide", "saw " * 50, "zebra", "rust of the hammer"]
+TEXTS = ["ripe apple and pear", "", "wave the tide and salt", "saw " * 50, "zebra", "rust of the hammer"]
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def answers(start, finished, tmp_path_factory):
     path = tmp_path_factory.mktemp("inputs") / "texts.txt"
     path.write_text("".join(text + "\n" for text in TEXTS))
     run = start(f"--workdir={finished}", "--mode=predict", f"--input={path}", "--format=jsonl", "--top=3").wait()
-    assert run.status == 0 and run.err.startswith("checkpoint of step"), run.err
+    assert run.status == 0 and "checkpoint of step" in run.err, run.err
     return [json.loads(line) for line in run.out.splitlines()]
 
 
@@ -199,8 +199,8 @@ def test_two_devices_give_the_same_losses(start, data, finished, tmp_path):
     ours, theirs = records(tmp_path / "run"), records(finished)
     assert [(r["kind"], r["step"]) for r in ours] == [("train", 5), ("evaluation", 5), ("train", 10), ("evaluation", 10)]
     for here, there in zip(ours, theirs):
-        for name in ("loss", "grad_norm"):
-            assert here.get(name) == pytest.approx(there.get(name), rel=1e-4), (here, there)
+        for name in {"loss", "grad_norm"} & here.keys():
+            assert here[name] == pytest.approx(there[name], rel=1e-4), (here, there)
 
 
 def test_an_interval_without_one_good_step_is_reported(start, data, tmp_path):
