@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from experiments.configs import image_classification, language_model
+from experiments.configs import image_classification, language_model, tagging, text_classification, translation
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,11 +25,17 @@ def test_there_is_something_to_check():
     assert CODE and len(COMMANDS) > 3
 
 
-CONFIGS = {"language_model": language_model, "image_classification": image_classification}
+CONFIGS = {
+    "language_model": language_model,
+    "image_classification": image_classification,
+    "text_classification": text_classification,
+    "tagging": tagging,
+    "translation": translation,
+}
 RUNS = [(name, c) for c in COMMANDS for name in CONFIGS if f"experiments.{name}" in c]
 
 
-def test_both_experiments_are_shown():
+def test_every_experiment_is_shown():
     assert {name for name, _ in RUNS} == set(CONFIGS)
 
 

@@ -162,7 +162,7 @@ def test_the_crf_in_torch_is_ours():
 
 
 def test_both_decoders_write_their_full_length():
-    made = beam.sides(beam.make_model(vocab=12, embed=3, hidden=4), batch=2, width=3, length=5)
+    made = beam.sides(beam.make_model(vocab=6, embed=3, hidden=4), batch=2, width=3, length=5)
     tokens = {name: np.asarray(run()) for name, run in made.items()}
     assert {name: t.shape for name, t in tokens.items()} == {"greedy": (2, 5), "beam": (2, 1, 5), "wide step": (6, 5)}
     assert min(t.min() for t in tokens.values()) > EOS

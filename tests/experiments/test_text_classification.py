@@ -101,7 +101,9 @@ def test_killed_and_resumed_ends_the_same(start, data, finished, killed, tmp_pat
     assert run.status == 0 and "going on from the checkpoint of step" in run.out, run.err
     assert final_state(workdir) == final_state(finished)
     assert records(workdir) == records(finished)
-    averages = {name for name, value in final_state(workdir).items() if name.startswith("state/average") and value != b"none"}
+    averages = {
+        name for name, value in final_state(workdir).items() if name.startswith("state/average") and value != b"none"
+    }
     assert len(averages) > 5
 
 
@@ -148,12 +150,20 @@ def test_checkpoints_to_choose_from(start, finished, tmp_path):
     workdir, found = shutil.copytree(finished, tmp_path / "run"), evaluations(finished)
     last = max(found)
     run = start(f"--workdir={workdir}", "--mode=evaluate", "--checkpoint=newest").wait()
-    assert f"checkpoint of step {last}\n" in run.out and f"loss {found[last]['loss']:.4f}\n" in run.out, run.out + run.err
+    assert f"checkpoint of step {last}\n" in run.out and f"loss {found[last]['loss']:.4f}\n" in run.out, (
+        run.out + run.err
+    )
     run = start(f"--workdir={workdir}", "--mode=evaluate", "--split=test").wait()
     best = min(found, key=lambda step: found[step]["error"])
-    assert f"checkpoint of step {best}\n" in run.out and "test part of train.jsonl, 14 texts" in run.out, run.out + run.err
-    assert {"predictions_test.jsonl", "confusion_test.png", "words_test.png"} <= {path.name for path in workdir.iterdir()}
-    start(f"--workdir={workdir}", "--mode=evaluate", "--checkpoint=average").refused("moving average", "optimizer.ema", "newest")
+    assert f"checkpoint of step {best}\n" in run.out and "test part of train.jsonl, 14 texts" in run.out, (
+        run.out + run.err
+    )
+    assert {"predictions_test.jsonl", "confusion_test.png", "words_test.png"} <= {
+        path.name for path in workdir.iterdir()
+    }
+    start(f"--workdir={workdir}", "--mode=evaluate", "--checkpoint=average").refused(
+        "moving average", "optimizer.ema", "newest"
+    )
 
 
 TEXTS = ["ripe apple and pear", "", "wave the tide and salt", "saw " * 50, "zebra", "rust of the hammer"]
@@ -175,7 +185,9 @@ def test_predictions_are_lines_of_json(answers):
     assert [labels[i] for i in (0, 2, 3, 5)] == ["fruit", "sea", "tool", "tool"]
     for row in answers:
         assert max(row["probabilities"], key=row["probabilities"].get) == row["label"]
-        assert row["probabilities"].keys() == TOPICS.keys() and sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert row["probabilities"].keys() == TOPICS.keys() and sum(row["probabilities"].values()) == pytest.approx(
+            1, abs=1e-5
+        )
 
 
 def test_predictions_for_people_from_standard_input(start, finished, answers):
@@ -197,7 +209,12 @@ def test_two_devices_give_the_same_losses(start, data, finished, tmp_path):
     run = start(f"--workdir={tmp_path / 'run'}", *small(data, train__steps=10), env=two).wait(300)
     assert run.status == 0 and "on 2 cpu device(s)\n" in run.out, run.out + run.err
     ours, theirs = records(tmp_path / "run"), records(finished)
-    assert [(r["kind"], r["step"]) for r in ours] == [("train", 5), ("evaluation", 5), ("train", 10), ("evaluation", 10)]
+    assert [(r["kind"], r["step"]) for r in ours] == [
+        ("train", 5),
+        ("evaluation", 5),
+        ("train", 10),
+        ("evaluation", 10),
+    ]
     for here, there in zip(ours, theirs):
         for name in {"loss", "grad_norm"} & here.keys():
             assert here[name] == pytest.approx(there[name], rel=1e-4), (here, there)
@@ -264,7 +281,9 @@ def test_unknown_fields_and_presets(start, tmp_path):
 ])  # fmt: skip
 def test_flags_of_another_mode(start, finished, flag, mode, belongs):
     name = flag.split("=")[0]
-    start(f"--workdir={finished}", f"--mode={mode}", f"--{flag}").refused(f"--{name} has no effect with --mode={mode}", belongs)
+    start(f"--workdir={finished}", f"--mode={mode}", f"--{flag}").refused(
+        f"--{name} has no effect with --mode={mode}", belongs
+    )
 
 
 def test_wrong_questions_to_a_run(start, finished, tmp_path):
@@ -279,7 +298,9 @@ def test_wrong_questions_to_a_run(start, finished, tmp_path):
     start(f"--workdir={tmp_path}", "--mode=predict").refused("there is no run in")
     (tmp_path / "begun").mkdir()
     shutil.copy(finished / "config.json", tmp_path / "begun")
-    start(f"--workdir={tmp_path / 'begun'}", "--mode=predict", stdin="a").refused("has no checkpoint yet", "train it first")
+    start(f"--workdir={tmp_path / 'begun'}", "--mode=predict", stdin="a").refused(
+        "has no checkpoint yet", "train it first"
+    )
 
 
 def test_texts_changed_since_the_run_began(start, data, finished, tmp_path):
