@@ -61,12 +61,17 @@ class Ragged:
           places: which, (n,).
           rows: B >= n.
           steps: T, at least the longest of them.
+
+        Raises:
+          ValueError: one is longer.
         """
+        lengths = self.lengths[places]
+        if lengths.max(initial=0) > steps:
+            raise ValueError(f"steps is {steps}, and a sequence of the batch has {lengths.max()}")
         columns, padding = np.arange(steps)[None, :], len(self._flat) - 1
         index = np.full((rows, steps), padding)
-        index[: len(places)] = np.where(
-            columns < self.lengths[places][:, None], self._starts[places][:, None] + columns, padding
-        )
+        starts = self._starts[places][:, None]
+        index[: len(places)] = np.where(columns < lengths[:, None], starts + columns, padding)
         return self._flat[index]
 
 

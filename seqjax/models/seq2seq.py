@@ -61,7 +61,8 @@ class Seq2Seq(nn.Module):
     Attributes:
       source_size, target_size: vocabularies.
       encoder: any Cell, bidirectional as a rule.
-      layers: the decoder's cells, from the bottom up; the query of attention is the topmost's output.
+      layers: the decoder's cells, from the bottom up, without noise of their own; the query of attention is the topmost's
+        output.
       embed_size: E, the width of both embeddings.
       attention: from make_attention; None for none.
       input_feeding: for Luong's kinds: o_{t-1} goes into the next step too.
@@ -130,11 +131,21 @@ class Seq2Seq(nn.Module):
             raise UserError(
                 f"shared embeddings need one vocabulary, and the sizes are {self.source_size} and {self.target_size}"
             )
+        if any(layer.noise is not None for layer in self.layers):
+            raise UserError("the decoder's cells draw no noise of their own; use Seq2Seq's dropout, and plain cells")
+        if self._feeds() == "context" and not self._remembers_h():
+            raise UserError(f"bahdanau queries with h, which the carry of {self.layers[-1].name} does not have; take another cell")
         if self.tie_embeddings and self.attention is None and self.embed_size != self.layers[-1].hidden_size:
             raise UserError(
                 f"model.tie_embeddings without attention needs model.embed_size={self.embed_size} equal to "
                 f"the decoder's size, {self.layers[-1].hidden_size}"
             )
+
+    def _remembers_h(self) -> bool:
+        """Whether the topmost cell's carry holds its output."""
+        top = self.layers[-1]
+        carry = jax.eval_shape(lambda: top.initial_carry(top.init(jax.random.key(0), 1), 1))
+        return getattr(getattr(carry, "h", None), "shape", None) == (1, top.hidden_size)
 
     def _feeds(self) -> str:
         """What a step takes besides the embedding: "nothing", "context" or "output"."""
@@ -191,7 +202,7 @@ class Seq2Seq(nn.Module):
             cells.append(jax.tree.unflatten(tree, parts))
         compute = encoded.summary.dtype
         if self._feeds() == "context":  # the first query is the state before the first step
-            return DecoderCarry(tuple(cells), jax.tree.leaves(cells[-1])[-1].astype(compute))
+            return DecoderCarry(tuple(cells), cells[-1].h.astype(compute))
         size = self._out() if self._feeds() == "output" else 0
         return DecoderCarry(tuple(cells), jnp.zeros((states.shape[0], size), compute))
 

@@ -59,7 +59,7 @@ def test_pairs():
 
 
 def test_a_sequence_longer_than_its_bucket_is_no_batch():
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="steps is 7, and a sequence of the batch has 8"):
         collate_texts([_ids(8)], np.array([0]))(np.array([0]), 1, STEPS)
-    with pytest.raises(ValueError):  # seven tokens, and <eos>
+    with pytest.raises(ValueError, match="has 8"):  # seven tokens, and <eos>
         collate_pairs([_ids(3)], [_ids(7)], BOS, EOS)(np.array([0]), 1, STEPS)

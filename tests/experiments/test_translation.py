@@ -143,15 +143,15 @@ def test_predict(start, finished, tmp_path):
 
 
 def test_pieces_of_words_without_attention(start, data, tmp_path):
-    """The other tokenizer, one vocabulary for both sides, the other way to look (none); early stopping by exact matches."""
+    """The other tokenizer, one vocabulary for both sides, no attention, and exact matches to choose by."""
     workdir = tmp_path / "run"
     flags = small(
-        data, tokenizer__kind="subword", tokenizer__vocab_size=40, tokenizer__joint=True, model__attention="none",
+        data, tokenizer__kind="subword", tokenizer__vocab_size=28, tokenizer__joint=True, model__attention="none",
         model__input_feeding=False, model__share_embeddings=True, model__hidden_size=8, model__scheduled_sampling=0.0,
         data__buckets=1, criterion="exact", train__steps=8, train__eval_every=8, train__checkpoint_every=8,
     )  # fmt: skip
     run = start(f"--workdir={workdir}", *flags).wait(300)
-    assert run.status == 0 and "vocabularies: 40 and 40\n" in run.out, run.out + run.err
+    assert run.status == 0 and "vocabularies: 28 and 28\n" in run.out, run.out + run.err
     assert evaluations(workdir)[-1]["error"] == pytest.approx(1 - evaluations(workdir)[-1]["exact"])
     ask = [f"--workdir={workdir}", "--mode=predict"]
     start(*ask, f"--attention={tmp_path / 'a.png'}", stdin="eins").refused(

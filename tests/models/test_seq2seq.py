@@ -315,8 +315,9 @@ def test_bfloat16_computes_narrow_and_keeps_float32(kind):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_decodes(cell):
+    kind = "luong_general" if cell == "lru" else "bahdanau"  # whose first query is the carry's h
     model = _model(
-        "bahdanau", layers=(make_cell(cell, 5), make_cell(cell, 6)), encoder=make_stack(cell, 6, 1), bidirectional=False
+        kind, layers=(make_cell(cell, 5), make_cell(cell, 6)), encoder=make_stack(cell, 6, 1), bidirectional=False
     )
     apply = lambda params: model.apply({"params": params}, SOURCE, LENGTHS, INPUTS)  # noqa: E731
     assert jax.eval_shape(apply, _shapes(model)).logits.shape == (B, T, W)
@@ -329,6 +330,8 @@ def test_every_cell_decodes(cell):
         ({"kind": "bahdanau+feed"}, "model.input_feeding=True"),
         ({"share_embeddings": True}, "the sizes are 9 and 11"),
         ({"kind": "none", "tie_embeddings": True}, "model.embed_size=4 equal to the decoder's size, 6"),
+        ({"kind": "bahdanau", "layers": (seqjax.lru(6),)}, "queries with h, which the carry of lru does not have"),
+        ({"layers": (seqjax.dropout(seqjax.gru(6), 0.5),)}, "no noise of their own"),
         ({"layers": (seqjax.conv_lstm(6, 3, 5),)}, "carries of real vectors"),
         ({"layers": (seqjax.gru(5), seqjax.conv_lstm(6, 3, 5), seqjax.gru(6))}, "carries of real vectors"),
     ],
