@@ -154,17 +154,13 @@ def test_entities_are_scored_by_f1(start, finished, tmp_path):
     start(f"--workdir={workdir}", "--mode=evaluate", "--split=test").refused("no test part", "train, validation")
 
 
-def test_checkpoints_to_choose_from(start, finished, tmp_path):
+def test_the_mean_of_the_newest_checkpoints(start, finished, tmp_path):
     workdir = shutil.copytree(finished, tmp_path / "run")
-    average = start(f"--workdir={workdir}", "--mode=evaluate", "--checkpoint=average").wait()
-    assert average.status == 0 and "params averaged over 2 checkpoints: steps 36, 40\n" in average.out, (
-        average.out + average.err
-    )
-    newest = start(f"--workdir={workdir}", "--mode=evaluate", "--checkpoint=newest").wait()
-    assert "checkpoint of step 40\n" in newest.out, newest.out + newest.err
-    last = [record for record in records(finished) if record["kind"] == "evaluation"][-1]
-    losses = [float(re.search(r"^loss ([\d.]+) for each word", run.out, re.M)[1]) for run in (newest, average)]
-    assert losses[0] == pytest.approx(last["loss"], abs=6e-5) and 0 < abs(losses[1] - losses[0]) < 1
+    run = start(f"--workdir={workdir}", "--mode=evaluate", "--checkpoint=average").wait()
+    assert run.status == 0 and "params averaged over 2 checkpoints: steps 36, 40\n" in run.out, run.out + run.err
+    newest = [record["loss"] for record in records(finished) if record["kind"] == "evaluation"][-1]
+    found = float(re.search(r"^loss ([\d.]+) for each word", run.out, re.M)[1])
+    assert 1e-4 < abs(found - newest) < 0.2 * newest
 
 
 LINES = ["Ada lives in Rome", "", "the unheard-of Zuse", " ".join(["Kurt works near Oslo"] * 9)]
@@ -209,8 +205,6 @@ def test_parts_of_speech(start, data, tmp_path):
     assert (workdir / "predictions_test.jsonl").exists() and (workdir / "confusion_test.png").exists()
     run = start(f"--workdir={workdir}", "--mode=predict", "--pretokenized", stdin="the dog don't a\n").wait()
     assert re.fullmatch(r"the/DET dog/NOUN don't/\w+ a/\w+\n", run.out), run.out + run.err
-    run = start(f"--workdir={workdir}", "--mode=predict", stdin="the dog don't a\n").wait()
-    assert re.fullmatch(r"the/DET dog/NOUN do/\w+ n't/\w+ a/\w+\n", run.out), run.out + run.err
 
 
 def conllu(*rows):

@@ -128,7 +128,7 @@ def test_a_finished_early_run_is_gone_on_with_when_it_may(start, data, finished,
 
 
 def test_it_learns_evaluates_and_draws(start, finished, tmp_path):
-    """The printed accuracy is that of the records and of the file of predictions, whatever the batch size."""
+    """The printed accuracy is that of the records and of the file of predictions."""
     workdir = shutil.copytree(finished, tmp_path / "run")
     best = min(record["error"] for record in evaluations(finished).values())
     assert best < 0.2  # always the most frequent class: about two thirds
@@ -140,16 +140,14 @@ def test_it_learns_evaluates_and_draws(start, finished, tmp_path):
     for name in ("confusion_validation.png", "words_validation.png"):
         content = (workdir / name).read_bytes()
         assert content.startswith(b"\x89PNG") and len(content) > 2000, name
-    other = start(f"--workdir={workdir}", "--mode=evaluate", "--config.data.eval_batch_size=7").wait()
-    assert [line for line in other.out.split("\n") if line.startswith(("loss", "model"))] == [
-        line for line in run.out.split("\n") if line.startswith(("loss", "model"))
-    ]
 
 
 def test_checkpoints_to_choose_from(start, finished, tmp_path):
+    """The newest gives the recorded loss, whatever the batch size; the best reads another part; a moving average is enough."""
     workdir, found = shutil.copytree(finished, tmp_path / "run"), evaluations(finished)
     last = max(found)
-    run = start(f"--workdir={workdir}", "--mode=evaluate", "--checkpoint=newest").wait()
+    newest = ["--checkpoint=newest", "--config.data.eval_batch_size=7"]
+    run = start(f"--workdir={workdir}", "--mode=evaluate", *newest).wait()
     assert f"checkpoint of step {last}\n" in run.out and f"loss {found[last]['loss']:.4f}\n" in run.out, (
         run.out + run.err
     )
