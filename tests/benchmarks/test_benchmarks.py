@@ -7,10 +7,9 @@ import jax
 import numpy as np
 import optax
 import pytest
-import torch
 
 import seqjax
-from benchmarks import beam, bucket_overhead, cells, common, engines, peers, scaling, text_training, timing, torch_texts
+from benchmarks import beam, bucket_overhead, cells, common, engines, peers, scaling, text_training, timing
 from seqjax.data.buckets import BucketBatches
 from seqjax.engines import dense
 from seqjax.nn.crf import CRFParams, crf_log_likelihood
@@ -128,6 +127,7 @@ SMALL_TEXTS = {
 
 @pytest.mark.parametrize("name", SMALL_TEXTS)
 def test_models_of_text_have_a_twin_in_torch_and_both_learn(name):
+    pytest.importorskip("torch")
     case, answers = SMALL_TEXTS[name]
     made = text_training.sides(case)  # which compares the numbers of parameters
     assert list(made) == ["ours", "torch", "torch padded"]
@@ -148,6 +148,9 @@ def test_batches_of_text_have_one_shape_and_no_token_at_padding():
 
 
 def test_the_crf_in_torch_is_ours():
+    torch = pytest.importorskip("torch")
+    from benchmarks import torch_texts
+
     rng = np.random.default_rng(0)
     weights = [rng.normal(size=shape).astype(np.float32) for shape in ((5, 5), (5,), (5,))]
     emissions, tags = rng.normal(size=(3, 6, 5)).astype(np.float32), rng.integers(0, 5, (3, 6))
