@@ -27,6 +27,16 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def executables_are_let_go():
+    """Frees what a file's tests compiled: each program holds memory maps, of which a process may have 65,530 on Linux.
+
+    Beyond that, loading another one is a segmentation fault, and the whole suite comes there.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def shared():
     """The developers' data folder beside the checkout."""
