@@ -22,7 +22,6 @@ _BEGIN = time.perf_counter()
 
 import functools
 import math
-import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -40,7 +39,7 @@ from seqjax.data.images import ImageBatches, Images, ImageSet, load_images, orde
 from seqjax.diagnostics import pictures
 from seqjax.errors import UserError
 from seqjax.training import command, loop, losses, process, reporting, settings, train_step, workdir
-from seqjax.training.recipe import Recipe, devices_line, make_plan, make_recipe, usable_devices
+from seqjax.training.recipe import Recipe, data_mesh, devices_line, make_plan, make_recipe
 from seqjax.training.trained import WHICH, read_model
 
 __doc__ += "\nConfig fields, as digits sets them:\n\n" + settings.describe(FIELDS, PRESETS["digits"]) + "\n"
@@ -171,9 +170,7 @@ class Setup(NamedTuple):
 
 def set_up(config: ConfigDict, facts: Facts, batches_per_epoch: int | None) -> Setup:
     """Builds everything that training changes, from the seed; without an epoch's length, for reading a model only."""
-    recipe = make_recipe(config, batches_per_epoch)
-    devices = usable_devices(config.data.batch_size, config.data.eval_batch_size)
-    mesh = train_step.make_mesh(config.data.batch_size, devices)
+    recipe, mesh = make_recipe(config, batches_per_epoch), data_mesh(config)
     model = make_model(config, facts)
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     variables = dict(jax.jit(model.init)(init_key, jnp.zeros((1, *facts.shape))))
@@ -227,8 +224,7 @@ def train(folder: pathlib.Path, config: ConfigDict) -> int:
     """Starts the run of a work folder, or goes on with it."""
     reporting.require_extras()
     settings.validate(config, FIELDS)
-    if config.data.path:  # the run can be found and evaluated from any folder
-        config.data.path = os.path.abspath(os.path.expanduser(config.data.path))
+    settings.make_absolute(config, "data.path")
     workdir.refuse_another_config(folder, settings.to_json(config), FIELDS)
     data = load_data(config)
     facts = find_facts(data, config.data.workers)
@@ -254,11 +250,7 @@ def train(folder: pathlib.Path, config: ConfigDict) -> int:
 
 def check_data(folder: pathlib.Path, data: ImageSet, saved: dict[str, Any]) -> None:
     """Refuses images that are not those a checkpoint was trained on."""
-    if saved["facts"]["fingerprint"] != data.fingerprint:
-        raise UserError(
-            f"the images of {data.name} are not those that the run in {folder} began with; "
-            "restore them, or use another --workdir"
-        )
+    workdir.refuse_other_data(folder, f"the images of {data.name}", data.fingerprint, saved)
 
 
 def describe(config, data: ImageSet, facts: Facts, setup: Setup, batches: ImageBatches) -> None:
@@ -312,9 +304,7 @@ def evaluate(folder: pathlib.Path, config: ConfigDict, trained: Trained) -> None
     """Prints loss and accuracy on a whole part, and draws what the network confuses and what it sees."""
     data = load_data(config)
     check_data(folder, data, {"facts": trained.facts._asdict()})
-    if SPLIT.value not in data.parts:
-        raise UserError(f"{data.name} has no {SPLIT.value} part; it has {', '.join(data.parts)}")
-    images = data.parts[SPLIT.value]
+    images = command.chosen_part(data, SPLIT.value)
     found = figures(evaluator(config, trained.setup, images)(trained.weights))
     wrong = round(found["error"] * len(images))
     print(f"{SPLIT.value} part of {data.name}, {len(images):,} images")

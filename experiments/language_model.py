@@ -23,7 +23,6 @@ _BEGIN = time.perf_counter()
 
 import hashlib
 import json
-import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -41,7 +40,15 @@ from seqjax.errors import UserError
 from seqjax.models import LanguageModel, make_stack
 from seqjax.text import BOS, EOS, PAD, UNK, CharTokenizer, NGramModel, WordTokenizer, tokenizer_from_dict
 from seqjax.training import command, loop, losses, process, reporting, settings, train_step, workdir
-from seqjax.training.recipe import Recipe, devices_line, make_plan, make_recipe, usable_devices
+from seqjax.training.recipe import (
+    Recipe,
+    averaged_params,
+    data_mesh,
+    devices_line,
+    make_plan,
+    make_recipe,
+    shown_params,
+)
 from seqjax.training.trained import WHICH, read_model
 
 __doc__ += "\nConfig fields, as char_small sets them:\n\n" + settings.describe(FIELDS, PRESETS["char_small"]) + "\n"
@@ -154,26 +161,13 @@ class Setup(NamedTuple):
 
 def set_up(config: ConfigDict, vocab_size: int, windows_per_epoch: int | None) -> Setup:
     """Builds everything that training changes, from the seed; without an epoch's length, for reading a model only."""
-    recipe = make_recipe(config, windows_per_epoch)
-    devices = usable_devices(config.data.batch_size, config.data.eval_batch_size)
-    mesh = train_step.make_mesh(config.data.batch_size, devices)
+    recipe, mesh = make_recipe(config, windows_per_epoch), data_mesh(config)
     model = make_model(config, vocab_size)
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     params = jax.jit(model.init)(init_key, np.zeros((1, 1), np.int32))["params"]
     carry = jax.jit(model.initial_carry, static_argnums=1)(params, config.data.batch_size)
-    averaged = averaged_parts(config)
-    state = train_step.init_state(params, recipe.optimizer, carry, run_key, mesh, averaged=averaged)
+    state = train_step.init_state(params, recipe.optimizer, carry, run_key, mesh, averaged=averaged_params(config))
     return Setup(model, make_loss(model, config.model.remat_every or None), recipe, mesh, state)
-
-
-def averaged_parts(config: ConfigDict) -> train_step.Averaged | None:
-    """What a moving average is kept of: the parameters, where the config asks for one."""
-    return (lambda params, carry: params) if config.optimizer.ema else None
-
-
-def shown_params(config: ConfigDict, state: train_step.TrainState) -> Any:
-    """The parameters to evaluate and to sample from: the averaged ones, where the config asks for an average."""
-    return state.average if config.optimizer.ema else state.params
 
 
 def make_windows(stream: TokenStream, config: ConfigDict) -> Windows:
@@ -203,7 +197,7 @@ def make_task(config: ConfigDict, setup: Setup, text: Text, tokenizer) -> loop.T
     where, recipe = train_step.batch_sharding(setup.mesh), setup.recipe
     step = train_step.make_train_step(
         setup.loss_fn, recipe.optimizer, recipe.schedule, setup.mesh, clip_norm=recipe.clip_norm,
-        averaged=averaged_parts(config), ema_decay=config.optimizer.ema,
+        averaged=averaged_params(config), ema_decay=config.optimizer.ema,
     )  # fmt: skip
     validate = evaluator(config, setup, text.streams["validation"])
     return loop.Task(
@@ -234,9 +228,7 @@ def train(folder: pathlib.Path, config: ConfigDict) -> int:
     """Starts the run of a work folder, or goes on with it."""
     reporting.require_extras()
     settings.validate(config, FIELDS)
-    for name in ("path", "validation_path", "test_path"):
-        if config.data[name]:  # the run can be found and evaluated from any folder
-            config.data[name] = os.path.abspath(os.path.expanduser(config.data[name]))
+    settings.make_absolute(config, "data.path", "data.validation_path", "data.test_path")
     workdir.refuse_another_config(folder, settings.to_json(config), FIELDS)
     text, tokenizer = load_text(config)
     data = make_windows(text.streams["train"], config)

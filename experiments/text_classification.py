@@ -40,6 +40,7 @@ from seqjax.data.collate import collate_texts
 from seqjax.data.labelled import LabelledSet, LabelledTexts, load_labelled
 from seqjax.data.tables import read_inputs
 from seqjax.diagnostics import pictures, sequences
+from seqjax.errors import UserError
 from seqjax.models import make_stack
 from seqjax.models.classifier import TextClassifier
 from seqjax.text import apply_vectors, fit_tokenizer, starting_vectors, tokenizer_from_dict
@@ -212,6 +213,8 @@ def train(folder: pathlib.Path, config: ConfigDict) -> int:
     reporting.require_extras()
     settings.validate(config, FIELDS)
     settings.make_absolute(config, "data.path", "data.validation_path", "data.test_path", "model.vectors")
+    if config.data.keep != "start" and not config.data.max_length:
+        raise UserError(f"config.data.keep={config.data.keep!r} has no effect with data.max_length=0; leave it at 'start'")
     workdir.refuse_another_config(folder, settings.to_json(config), FIELDS)
     data = load_data(config)
     texts = data.parts["train"].texts

@@ -38,7 +38,7 @@ from seqjax.data.buckets import BucketBatches, choose_boundaries, one_pass, with
 from seqjax.data.collate import collate_pairs
 from seqjax.data.parallel import Pairs, ParallelSet, load_parallel
 from seqjax.data.tables import read_inputs
-from seqjax.decoding.translation import Translator
+from seqjax.decoding.translation import Hypothesis, Translator
 from seqjax.diagnostics import sequences
 from seqjax.errors import UserError
 from seqjax.models import make_cell, make_stack
@@ -338,17 +338,12 @@ def load_model(folder: pathlib.Path, config: ConfigDict) -> Trained:
     return Trained(**made, params=shown_params(config, restored.state))
 
 
-def translate(trained: Trained, sources: list[str], n_best: int) -> list[list[dict[str, Any]]]:
-    """The n-best translations of each source: text, score, log_prob, finished."""
-    encoder, decoder = trained.setup.tokenizers
-    tokens = [encoder.encode(source) for source in sources]
-    found = trained.setup.translator.beam(
+def translate(trained: Trained, sources: list[str], n_best: int) -> list[list[Hypothesis]]:
+    """The n-best translations of each source, as tokens."""
+    tokens = [trained.setup.tokenizers[0].encode(source) for source in sources]
+    return trained.setup.translator.beam(
         trained.params, tokens, width=BEAM.value, n_best=n_best, length_penalty=PENALTY.value
     )
-    return [
-        [{"text": decoder.decode(h.tokens), "score": h.score, "log_prob": h.log_prob, "finished": h.finished} for h in row]
-        for row in found
-    ]
 
 
 def evaluate(folder: pathlib.Path, config: ConfigDict) -> None:
@@ -360,19 +355,20 @@ def evaluate(folder: pathlib.Path, config: ConfigDict) -> None:
     tokens = encode(trained.setup.tokenizers, pairs)
     loss = evaluator(config, trained.setup, tokens, trained.facts.boundaries)(trained.params)["loss"]
     begin = time.perf_counter()
-    outputs = [row[0]["text"] for row in translate(trained, list(pairs.source), 1)]
+    found = [row[0] for row in translate(trained, list(pairs.source), 1)]
+    outputs = [trained.setup.tokenizers[1].decode(best.tokens) for best in found]
     seconds = time.perf_counter() - begin
     print(f"{SPLIT.value} part of {data.name}, {len(outputs):,} pairs, beam {BEAM.value}, {seconds:.0f} s")
     print(f"loss {loss:.4f}  perplexity {losses.perplexity(loss):.4g}")
     for name, texts in (("model", outputs), ("source copied", list(pairs.source))):
-        found, right = metrics.bleu(texts, list(pairs.target)), metrics.exact_match(texts, pairs.target)
+        scores, right = metrics.bleu(texts, list(pairs.target)), metrics.exact_match(texts, pairs.target)
         low, high = metrics.accuracy_interval(right, len(texts))
-        print(f"{name}: BLEU {found.score:.2f}  chrF {found.chrf:.2f}  exact {right / len(texts):.2%} ({low:.2%} to {high:.2%})")
-    print(f"sacrebleu {found.signature}")
+        print(f"{name}: BLEU {scores.score:.2f}  chrF {scores.chrf:.2f}  exact {right / len(texts):.2%} ({low:.2%} to {high:.2%})")
+    print(f"sacrebleu {scores.signature}")
     by_language(data, outputs)
     rows = (dict(zip(("source", "target", "output"), row)) for row in zip(pairs.source, pairs.target, outputs))
     print(workdir.write_json_lines(folder / f"outputs_{SPLIT.value}.jsonl", rows))
-    draw_attention(folder / f"attention_{SPLIT.value}.png", config, trained, list(pairs.source), outputs)
+    draw_attention(folder / f"attention_{SPLIT.value}.png", config, trained, list(pairs.source), found)
 
 
 def by_language(data: ParallelSet, outputs: list[str]) -> None:
@@ -386,16 +382,16 @@ def by_language(data: ParallelSet, outputs: list[str]) -> None:
         print(f"{len(shares)} languages: " + "  ".join(f"{language} {share:.1%}" for share, language in shares))
 
 
-def draw_attention(path: pathlib.Path, config: ConfigDict, trained: Trained, sources: list[str], outputs: list[str]) -> None:
+def draw_attention(path: pathlib.Path, config: ConfigDict, trained: Trained, sources: list[str], found: list[Hypothesis]) -> None:
     """Draws where attention looked for the first six sources."""
     if config.model.attention == "none":
         return
     encoder, decoder = trained.setup.tokenizers
     maps = []
-    for source, output in list(zip(sources, outputs))[:6]:
+    for source, best in list(zip(sources, found))[:6]:
         if len(encoder.encode(source)):
-            weights = trained.setup.translator.attention(trained.params, encoder.encode(source), decoder.encode(output))
-            maps.append((weights, [*decoder.tokenize(output), "<eos>"], encoder.tokenize(source)))
+            weights = trained.setup.translator.attention(trained.params, encoder.encode(source), best.tokens)
+            maps.append((weights, [*(decoder.vocabulary[i] for i in best.tokens), "<eos>"], encoder.tokenize(source)))
     if maps:
         report = print if MODE.value == "evaluate" else command.note
         report(str(sequences.plot_attentions(path, maps)))
@@ -409,15 +405,17 @@ def predict(folder: pathlib.Path, config: ConfigDict) -> None:
     trained = load_model(folder, config)
     found = translate(trained, sources, N_BEST.value)
     for source, rows in zip(sources, found):
+        texts = [trained.setup.tokenizers[1].decode(h.tokens) for h in rows]
         if FORMAT.value == "jsonl":
-            print(json.dumps({"source": source, "translations": rows}, ensure_ascii=False))
+            answers = [{"text": text, "score": h.score, "log_prob": h.log_prob, "finished": h.finished} for text, h in zip(texts, rows)]
+            print(json.dumps({"source": source, "translations": answers}, ensure_ascii=False))
         elif N_BEST.value == 1:
-            print(rows[0]["text"])
+            print(texts[0])
         else:
             print(source)
-            print(sequences.n_best([row["text"] for row in rows], [row["score"] for row in rows]))
+            print(sequences.n_best(texts, [h.score for h in rows]))
     if ATTENTION.value:
-        draw_attention(pathlib.Path(ATTENTION.value), config, trained, sources, [rows[0]["text"] for rows in found])
+        draw_attention(pathlib.Path(ATTENTION.value), config, trained, sources, [rows[0] for rows in found])
 
 
 if __name__ == "__main__":

@@ -283,28 +283,6 @@ def within_limit(lengths: Sequence[int] | np.ndarray, limit: int, what: str) -> 
     return keep
 
 
-def pad(sequences: Sequence[np.ndarray], rows: int, steps: int, value: int = 0) -> np.ndarray:
-    """Sequences side by side, padded at their ends.
-
-    Args:
-      sequences: at most `rows` arrays (t, ...) of one dtype, t <= `steps`, equal in their other axes; at least one.
-      rows: B.
-      steps: T.
-      value: what padding is.
-
-    Returns:
-      An array (B, T, ...).
-
-    Example:
-      >>> pad([np.array([1, 2, 3]), np.array([4])], 3, 4).tolist()
-      [[1, 2, 3, 0], [4, 0, 0, 0], [0, 0, 0, 0]]
-    """
-    padded = np.full((rows, steps, *sequences[0].shape[1:]), value, sequences[0].dtype)
-    for row, sequence in zip(padded, sequences):
-        row[: len(sequence)] = sequence
-    return padded
-
-
 def pad_lengths(lengths: np.ndarray, rows: int) -> np.ndarray:
     """The lengths of the rows of a batch, 0 for the rows that are padding.
 

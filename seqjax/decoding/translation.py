@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from seqjax.data.buckets import one_pass, pad, pad_lengths, reach
+from seqjax.data.buckets import one_pass, pad_lengths, reach
+from seqjax.data.collate import Ragged
 from seqjax.decoding.beam import beam_search
 from seqjax.decoding.decoder import greedy
 from seqjax.models.seq2seq import Seq2Seq
@@ -64,15 +65,15 @@ class Translator:
         self._begin, self._step, self._weights = jax.jit(begin), step, jax.jit(weights)
 
     def _batches(self, params: Any, sources: Sequence[np.ndarray]):
-        lengths = np.array([len(source) for source in sources])
+        tokens = Ragged(sources)
+        lengths = tokens.lengths
         boundaries = reach(self._boundaries, int(lengths.max()))
         buckets = np.searchsorted(boundaries, lengths)
         for bucket in np.unique(buckets):  # one at a time: its length limits the outputs, whoever is in the batch
             members = np.flatnonzero(buckets == bucket)
 
             def collate(places, rows, steps, members=members):
-                chosen = [np.asarray(sources[i], np.int32) for i in members[places]]
-                return pad(chosen, rows, steps, PAD), pad_lengths(lengths[members[places]], rows)
+                return tokens.take(members[places], rows, steps), pad_lengths(lengths[members[places]], rows)
 
             for places, batch in one_pass(lengths[members], collate, self._batch_size, (boundaries[bucket],)):
                 encoded, carry = self._begin(params, *batch)

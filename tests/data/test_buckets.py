@@ -13,7 +13,6 @@ from seqjax.data.buckets import (
     BucketBatches,
     choose_boundaries,
     one_pass,
-    pad,
     pad_lengths,
     reach,
     within_limit,
@@ -248,16 +247,6 @@ def test_what_is_too_long_to_train_on_is_left_out_and_counted(capsys):
     capsys.readouterr()
 
 
-# pad
-
-
-@pytest.mark.parametrize("dtype", [np.int32, np.float32])
-def test_padding_stands_at_the_ends_and_below(dtype):
-    rng = np.random.default_rng(0)
-    sequences = [rng.integers(1, 9, (n, 2)).astype(dtype) for n in (3, 0, 5)]
-    padded = pad(sequences, 4, 5, -1)
-    assert padded.shape == (4, 5, 2) and padded.dtype == dtype
-    for row, sequence in zip(padded, [*sequences, np.zeros((0, 2))]):
-        assert (row[: len(sequence)] == sequence).all() and (row[len(sequence) :] == -1).all()
+def test_lengths_of_missing_rows_are_zero():
     assert pad_lengths(np.array([3, 0, 5]), 4).tolist() == [3, 0, 5, 0]
     assert pad_lengths(np.array([3]), 1).dtype == np.int32

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seqjax.data.collate import collate_pairs, collate_tagged, collate_texts
+from seqjax.data.collate import Ragged, collate_pairs, collate_tagged, collate_texts
 
 RNG = np.random.default_rng(0)
 LENGTHS = (4, 0, 2, 6, 1)
@@ -63,3 +63,12 @@ def test_a_sequence_longer_than_its_bucket_is_no_batch():
         collate_texts([_ids(8)], np.array([0]))(np.array([0]), 1, STEPS)
     with pytest.raises(ValueError, match="has 8"):  # seven tokens, and <eos>
         collate_pairs([_ids(3)], [_ids(7)], BOS, EOS)(np.array([0]), 1, STEPS)
+
+
+def test_padding_stands_at_the_ends_and_below():
+    rng = np.random.default_rng(0)
+    sequences = [rng.integers(1, 9, (n, 2)) for n in (3, 0, 5)]
+    padded = Ragged(sequences).take(np.arange(3), 4, 5)
+    assert padded.shape == (4, 5, 2) and padded.dtype == np.int32
+    for row, sequence in zip(padded, [*sequences, np.zeros((0, 2))]):
+        assert (row[: len(sequence)] == sequence).all() and (row[len(sequence) :] == 0).all()

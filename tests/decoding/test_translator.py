@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import seqjax
-from seqjax.data.buckets import pad, pad_lengths
+from seqjax.data.buckets import pad_lengths
 from seqjax.decoding.scoring import sequence_log_probs
 from seqjax.decoding.translation import Translator
 from seqjax.models import Seq2Seq, make_attention, make_stack
@@ -23,6 +23,14 @@ MODEL = Seq2Seq(
     V, W, make_stack("gru", 3, 1, bidirectional=True), (seqjax.gru(6),), embed_size=4,
     attention=make_attention("luong_general", 6), input_feeding=True,
 )  # fmt: skip
+
+
+def pad(sequences, rows, steps):
+    """Sequences side by side, zeros at their ends and below."""
+    padded = np.zeros((rows, steps), np.int32)
+    for row, sequence in zip(padded, sequences):
+        row[: len(sequence)] = sequence
+    return padded
 
 
 @functools.cache

@@ -242,6 +242,7 @@ FILES = {
     "uneven vectors": ("vectors.txt", b"apple 1 2 3 4 5 6\npear 4 5 6\n", ["vectors.txt: line 2 has 3 numbers", "expected 6"]),
 }  # fmt: skip
 FIELDS = {
+    "an end kept of what is not cut": ({"data.keep": "end", "data.max_length": 0}, ["data.keep='end' has no effect", "max_length"]),
     "vectors of characters": ({"tokenizer.kind": "char", "tokenizer.lower": False}, ["model.vectors", "no effect", "'char'"]),
     "too many pieces": ({"tokenizer.kind": "subword", "model.vectors": "", "tokenizer.vocab_size": 9000}, ["9000", "at most"]),
     "pooling": ({"model.pooling": "sum"}, ["config.model.pooling='sum'", "attention"]),
