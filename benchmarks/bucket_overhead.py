@@ -25,7 +25,8 @@ import jax
 
 from benchmarks import common, timing
 from seqjax.data.buckets import BucketBatches
-from seqjax.training import loop, reporting, train_step
+from seqjax.run import reporting
+from seqjax.training import loop, train_step
 from seqjax.training.checkpoints import Checkpoints
 
 

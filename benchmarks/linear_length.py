@@ -6,7 +6,7 @@ One layer over random inputs, time-major: the plain scan, the plain scan that ke
 the associative engine, each length in a process of its own, so that its peak of resident memory is its own. Forward, and
 forward with the gradient to weights and inputs; compile time apart. At a million steps of 32 inputs and 64 units, inputs
 take 128 MB and outputs 256 MB, and each has a gradient of its size. Freed memory is kept between calls, as a training
-run keeps it (`seqjax.training.process`), and peaks of memory are those of a second process, which does not. With
+run keeps it (`seqjax.run.process`), and peaks of memory are those of a second process, which does not. With
 --fresh-memory there is no other, and the cost of a token grows with the length by what the system takes to map new
 pages. Writes a plot to docs/images/linear_length.png.
 """
@@ -36,7 +36,7 @@ def measure(side: str, steps: int, options: argparse.Namespace) -> dict:
     import numpy as np
 
     import seqjax
-    from seqjax.training import process
+    from seqjax.run import process
 
     if not options.fresh_memory:
         process.keep_freed_memory()

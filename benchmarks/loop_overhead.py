@@ -19,7 +19,8 @@ import jax
 from benchmarks import common
 from experiments import language_model as lm
 from experiments.configs.language_model import get_config
-from seqjax.training import loop, process, reporting, train_step
+from seqjax.run import process, reporting
+from seqjax.training import loop, train_step
 from seqjax.training.checkpoints import Checkpoints
 
 

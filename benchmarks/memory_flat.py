@@ -13,7 +13,8 @@ import tempfile
 from benchmarks import common
 from experiments import language_model as lm
 from experiments.configs.language_model import get_config
-from seqjax.training import loop, process, reporting
+from seqjax.run import process, reporting
+from seqjax.training import loop
 from seqjax.training.checkpoints import Checkpoints
 
 

@@ -21,7 +21,7 @@ CASES = {
 
 def measure(keep: bool) -> dict:
     """Times both steps in this process; seconds a step, page faults of a step, highest resident memory."""
-    from seqjax.training import process
+    from seqjax.run import process
 
     if keep and not process.keep_freed_memory():
         raise SystemExit("the C library is not glibc: there is nothing to measure")

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from benchmarks import common
-from seqjax.training import process
+from seqjax.run import process
 
 WHATS = ("forward", "training")
 

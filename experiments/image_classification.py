@@ -38,9 +38,10 @@ from seqjax.data.image_parts import Subset
 from seqjax.data.images import ImageBatches, Images, ImageSet, load_images, ordered_batches, read_image
 from seqjax.diagnostics import pictures
 from seqjax.errors import UserError
-from seqjax.training import command, loop, losses, process, reporting, settings, train_step, workdir
-from seqjax.training.recipe import Recipe, data_mesh, devices_line, make_plan, make_recipe
-from seqjax.training.trained import WHICH, read_model
+from seqjax.run import command, process, reporting, session, settings, workdir
+from seqjax.run.recipe import Recipe, data_mesh, devices_line, make_plan, make_recipe
+from seqjax.run.trained import WHICH, read_model
+from seqjax.training import loop, losses, train_step
 
 __doc__ += "\nConfig fields, as digits sets them:\n\n" + settings.describe(FIELDS, PRESETS["digits"]) + "\n"
 
@@ -238,14 +239,14 @@ def train(folder: pathlib.Path, config: ConfigDict) -> int:
             describe(config, data, facts, setup, batches)
             saved = {"config": settings.to_json(config), "facts": facts._asdict()}
             plan = make_plan(config, setup.recipe.steps)
-            outcome = loop.run(
+            outcome = session.run(
                 folder, task, plan, setup.state, batches, meta=saved, keep=config.train.keep, begin=_BEGIN,
                 check_meta=lambda meta: check_data(folder, data, meta),
             )  # fmt: skip
             curves = reporting.plot_curves(folder, reporting.read_records(folder), baselines={})
     best = outcome.progress.best
     found = "not evaluated yet" if best is None else f"best validation accuracy {1 - best:.2%}"
-    return loop.conclude(outcome, setup.recipe.steps, found, curves)
+    return session.conclude(outcome, setup.recipe.steps, found, curves)
 
 
 def check_data(folder: pathlib.Path, data: ImageSet, saved: dict[str, Any]) -> None:

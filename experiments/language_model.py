@@ -38,9 +38,8 @@ from seqjax.decoding import scoring
 from seqjax.decoding.text import TextSampler, check_known, score_texts
 from seqjax.errors import UserError
 from seqjax.models import LanguageModel, make_stack
-from seqjax.text import BOS, EOS, PAD, UNK, CharTokenizer, NGramModel, WordTokenizer, tokenizer_from_dict
-from seqjax.training import command, loop, losses, process, reporting, settings, train_step, workdir
-from seqjax.training.recipe import (
+from seqjax.run import command, process, reporting, session, settings, workdir
+from seqjax.run.recipe import (
     Recipe,
     averaged_params,
     data_mesh,
@@ -49,7 +48,9 @@ from seqjax.training.recipe import (
     make_recipe,
     shown_params,
 )
-from seqjax.training.trained import WHICH, read_model
+from seqjax.run.trained import WHICH, read_model
+from seqjax.text import BOS, EOS, PAD, UNK, CharTokenizer, NGramModel, WordTokenizer, tokenizer_from_dict
+from seqjax.training import loop, losses, train_step
 
 __doc__ += "\nConfig fields, as char_small sets them:\n\n" + settings.describe(FIELDS, PRESETS["char_small"]) + "\n"
 
@@ -246,7 +247,7 @@ def train(folder: pathlib.Path, config: ConfigDict) -> int:
         curves = reporting.plot_curves(folder, reporting.read_records(folder), baselines=baselines)
     best = outcome.progress.best
     found = "not evaluated yet" if best is None else f"best validation {shown(config, best)}"
-    return loop.conclude(outcome, setup.recipe.steps, found, curves)
+    return session.conclude(outcome, setup.recipe.steps, found, curves)
 
 
 def run_training(folder, config, text, tokenizer, data, setup, task) -> loop.Outcome:
@@ -259,7 +260,7 @@ def run_training(folder, config, text, tokenizer, data, setup, task) -> loop.Out
             raise UserError(f"the run in {folder} has another tokenizer, of another version of seqjax; use another --workdir")
 
     plan = make_plan(config, setup.recipe.steps)
-    return loop.run(
+    return session.run(
         folder, task, plan, setup.state, data, meta=saved, check_meta=check, keep=config.train.keep, begin=_BEGIN
     )
 

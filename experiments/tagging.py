@@ -43,10 +43,8 @@ from seqjax.data.tagged import TaggedSentences, TaggedSet, baseline_accuracy, lo
 from seqjax.diagnostics import pictures, sequences
 from seqjax.models import make_stack
 from seqjax.models.tagger import Tagger
-from seqjax.text import CharTokenizer, apply_vectors, split_words, starting_vectors, tokenizer_from_dict
-from seqjax.text.lookup import WordLookup, char_ids
-from seqjax.training import command, loop, losses, metrics, process, reporting, settings, train_step, workdir
-from seqjax.training.recipe import (
+from seqjax.run import command, process, reporting, session, settings, workdir
+from seqjax.run.recipe import (
     Recipe,
     averaged_params,
     data_mesh,
@@ -55,7 +53,10 @@ from seqjax.training.recipe import (
     make_recipe,
     shown_params,
 )
-from seqjax.training.trained import WHICH, read_model
+from seqjax.run.trained import WHICH, read_model
+from seqjax.text import CharTokenizer, apply_vectors, split_words, starting_vectors, tokenizer_from_dict
+from seqjax.text.lookup import WordLookup, char_ids
+from seqjax.training import loop, losses, metrics, train_step
 
 __doc__ += "\nConfig fields, as python sets them:\n\n" + settings.describe(FIELDS, PRESETS["python"]) + "\n"
 
@@ -287,14 +288,14 @@ def train(folder: pathlib.Path, config: ConfigDict) -> int:
         workdir.claim(folder, settings.to_json(config), FIELDS)
         describe(data, setup, batches)
         saved = {"config": settings.to_json(config), "facts": facts._asdict()}
-        outcome = loop.run(
+        outcome = session.run(
             folder, task, make_plan(config, setup.recipe.steps), setup.state, batches, meta=saved, keep=config.train.keep,
             begin=_BEGIN, check_meta=functools.partial(check_data, folder, data),
         )  # fmt: skip
         curves = reporting.plot_curves(folder, reporting.read_records(folder), baselines={})
     best = outcome.progress.best
     found = "not evaluated yet" if best is None else f"best validation {config.criterion} {best:.4f}"
-    return loop.conclude(outcome, setup.recipe.steps, found, curves)
+    return session.conclude(outcome, setup.recipe.steps, found, curves)
 
 
 def check_data(folder: pathlib.Path, data: TaggedSet, saved: dict[str, Any]) -> None:

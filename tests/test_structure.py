@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Imports run from right to left in this list and never back.
 ROOMS = (
     "errors", "typing", "initializers", "cells", "wrappers", "engines", "unroll",  # the core, which is `import seqjax`
-    "nn", "cnn", "models", "text", "data", "training", "decoding", "diagnostics", "interop",
+    "nn", "cnn", "models", "text", "data", "training", "decoding", "diagnostics", "interop", "run",
 )  # fmt: skip
 CORE = ROOMS[: ROOMS.index("unroll") + 1]
 CORE_NEEDS = {"jax", "numpy"}
@@ -29,7 +29,7 @@ HEAVY = {
     "haiku": ("seqjax.interop",),
     "equinox": ("seqjax.interop",),
     "PIL": ("seqjax.data.pixels",),
-    "sklearn": ("seqjax.data.image_sets", "seqjax.training.baselines"),
+    "sklearn": ("seqjax.data.image_sets", "seqjax.run.baselines"),
     "sacrebleu": ("seqjax.training.metrics",),
     "seqeval": ("seqjax.training.metrics",),
     "sentencepiece": ("seqjax.text.subword",),

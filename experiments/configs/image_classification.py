@@ -5,8 +5,8 @@ Choose a preset with `--config=experiments/configs/image_classification.py:NAME`
 
 from seqjax import cnn
 from seqjax.data.images import SOURCES
-from seqjax.training import recipe
-from seqjax.training.settings import Field, at_least, build, one_of, within
+from seqjax.run import recipe
+from seqjax.run.settings import Field, at_least, build, one_of, within
 
 # Names of networks that take images; the others take sequences.
 NETWORKS = tuple(name for name in cnn.names() if name not in ("tcn", "text_cnn"))

@@ -5,8 +5,8 @@ Choose a preset with `--config=experiments/configs/language_model.py:NAME`, chan
 
 from seqjax.data.sources import SOURCES
 from seqjax.models import CELLS
-from seqjax.training import recipe
-from seqjax.training.settings import Field, at_least, build, one_of, within
+from seqjax.run import recipe
+from seqjax.run.settings import Field, at_least, build, one_of, within
 
 FIELDS = {
     "seed": Field(0, "Seed of the parameters, the dropout and the samples.", within(0, 2**32)),

@@ -6,8 +6,8 @@ Choose a preset with `--config=experiments/configs/tagging.py:NAME`, change any 
 from seqjax.data.tagged import SOURCES
 from seqjax.models import CELLS
 from seqjax.models.tagger import CHAR_FEATURES
-from seqjax.training import recipe
-from seqjax.training.settings import Field, at_least, build, one_of, within
+from seqjax.run import recipe
+from seqjax.run.settings import Field, at_least, build, one_of, within
 
 _FILE, _TFDS = ("data.source", ("file",)), ("data.source", ("tfds",))
 _NOT_EMBEDDED = ("data.source", ("file", "tfds"))

@@ -6,9 +6,9 @@ Choose a preset with `--config=experiments/configs/text_classification.py:NAME`,
 from seqjax.data.labelled import SOURCES
 from seqjax.models import CELLS
 from seqjax.models.classifier import POOLING
+from seqjax.run import recipe
+from seqjax.run.settings import Field, at_least, build, one_of, within
 from seqjax.text.fitting import KINDS
-from seqjax.training import recipe
-from seqjax.training.settings import Field, at_least, build, one_of, within
 
 _FILE, _TFDS = ("data.source", ("file",)), ("data.source", ("tfds",))
 _COUNTED = ("tokenizer.kind", ("char", "word"))

@@ -6,8 +6,8 @@ Choose a preset with `--config=experiments/configs/translation.py:NAME`, change 
 from seqjax.data.parallel import SOURCES
 from seqjax.models import CELLS
 from seqjax.models.seq2seq import ATTENTIONS
-from seqjax.training import recipe
-from seqjax.training.settings import Field, at_least, build, one_of, within
+from seqjax.run import recipe
+from seqjax.run.settings import Field, at_least, build, one_of, within
 
 _FILE, _TFDS = ("data.source", ("file",)), ("data.source", ("tfds",))
 

@@ -12,7 +12,8 @@ import numpy as np
 from seqjax.data.buckets import BucketBatches
 from seqjax.data.image_batches import ImageBatches
 from seqjax.data.windows import Windows
-from seqjax.training import checkpoints, losses
+from seqjax.training import losses
+from seqjax.training.checkpoints import store as checkpoints
 
 DATA = (Windows, ImageBatches, BucketBatches)
 

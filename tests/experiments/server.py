@@ -90,9 +90,9 @@ def warm_up() -> None:
     import seqjax.diagnostics.pictures
     import seqjax.diagnostics.sequences
     import seqjax.models
+    import seqjax.run.baselines
+    import seqjax.run.command
     import seqjax.text
-    import seqjax.training.baselines
-    import seqjax.training.command
     import seqjax.training.loop
     import seqjax.training.train_step  # noqa: F401
 

@@ -7,8 +7,9 @@ import pytest
 from experiments import language_model
 from experiments.configs.language_model import FIELDS, PRESETS, get_config
 from seqjax.data import SequenceBatch
-from seqjax.training import settings, train_step
-from seqjax.training.recipe import make_recipe
+from seqjax.run import settings
+from seqjax.run.recipe import make_recipe
+from seqjax.training import train_step
 
 
 @pytest.mark.parametrize("name", PRESETS)

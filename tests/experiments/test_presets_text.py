@@ -15,10 +15,11 @@ from experiments.configs import tagging as tagging_config
 from experiments.configs import text_classification as text_config
 from experiments.configs import translation as translation_config
 from seqjax.data.collate import PairBatch, TaggedBatch, TextBatch
+from seqjax.run import settings
+from seqjax.run.recipe import averaged_params, make_recipe
 from seqjax.text import CharTokenizer
 from seqjax.text.lookup import WordLookup
-from seqjax.training import settings, train_step
-from seqjax.training.recipe import averaged_params, make_recipe
+from seqjax.training import train_step
 
 STEPS = 12  # of a batch
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from seqjax.errors import UserError
-from seqjax.training import checkpoints as module
-from seqjax.training import sealing
 from seqjax.training.checkpoints import Checkpoints
-from seqjax.training.sealing import SEAL, damage
+from seqjax.training.checkpoints import seal as sealing
+from seqjax.training.checkpoints import store as module
+from seqjax.training.checkpoints.seal import SEAL, damage
 
 
 def make_state(seed: int):
@@ -304,7 +304,7 @@ def test_all_is_on_the_disk_before_the_seal_and_the_seal_before_a_deletion(tmp_p
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(module.shutil, "rmtree", removed)
-    monkeypatch.setattr("seqjax.training.workdir.os.replace", replaced)
+    monkeypatch.setattr("seqjax.training.disk.os.replace", replaced)
     save(tmp_path, [2], keep=1)
     monkeypatch.undo()
     folder = tmp_path.resolve() / "checkpoints" / "2"

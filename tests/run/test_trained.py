@@ -9,11 +9,11 @@ import optax
 import pytest
 
 from seqjax.errors import UserError
+from seqjax.run.trained import read_model
 from seqjax.training import train_step
 from seqjax.training.averaging import RunningMean
 from seqjax.training.checkpoints import Checkpoints
-from seqjax.training.sealing import SEAL
-from seqjax.training.trained import read_model
+from seqjax.training.checkpoints.seal import SEAL
 
 MESH = train_step.make_mesh(2, jax.devices()[:1])
 LOSSES = {3: 2.5, 10: 1.25, 200: 1.5, 210: 1.75}

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from tensorboardX.proto import event_pb2
 
 from seqjax.errors import UserError
-from seqjax.training import reporting
-from seqjax.training.reporting import METRICS, Reporter, plot_curves, read_records
+from seqjax.run import reporting
+from seqjax.run.reporting import METRICS, Reporter, plot_curves, read_records
 
 TRAIN = {"loss": 2.25, "grad_norm": 0.5, "clipped_share": 0.25, "learning_rate": 0.1, "tokens_per_second": 1234.5}
 

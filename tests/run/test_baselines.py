@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from seqjax.errors import UserError
-from seqjax.training import baselines
-from seqjax.training.baselines import bag_of_words, choose_strength, majority
+from seqjax.run import baselines
+from seqjax.run.baselines import bag_of_words, choose_strength, majority
 
 RNG = np.random.default_rng(0)
 WORDS = "red green blue one two three tree house sea".split()

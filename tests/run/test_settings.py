@@ -8,8 +8,7 @@ import pytest
 
 from experiments.configs.language_model import FIELDS, PRESETS, get_config
 from seqjax.errors import UserError
-from seqjax.training.optimizers import SCHEDULES
-from seqjax.training.settings import (
+from seqjax.run.settings import (
     ANYTHING,
     Field,
     above,
@@ -24,6 +23,7 @@ from seqjax.training.settings import (
     validate,
     within,
 )
+from seqjax.training.optimizers import SCHEDULES
 
 TABLE = {
     "seed": Field(3, "Seed.", at_least(0)),

@@ -1,7 +1,6 @@
 """The work folder of a run: one process at a time, one config for good, small files written whole or not at all."""
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -10,30 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from seqjax.errors import UserError
-from seqjax.training import settings
-
-# What a disk says that is full, read-only, forbidden or broken.
-DISK_ERRORS = {
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
-}  # fmt: skip
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a small file so that a reader, or a crash, sees the old content or the new and nothing between."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name, too, outlives a loss of power
-        finally:
-            os.close(folder)
-    finally:
-        temporary.unlink(missing_ok=True)
+from seqjax.run import settings
+from seqjax.training.disk import write_atomically
 
 
 @contextlib.contextmanager

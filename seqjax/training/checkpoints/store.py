@@ -30,8 +30,8 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from seqjax.errors import UserError
 from seqjax.training.averaging import RunningMean
-from seqjax.training.sealing import SEAL, damage, seal
-from seqjax.training.workdir import DISK_ERRORS
+from seqjax.training.checkpoints.seal import SEAL, damage, seal
+from seqjax.training.disk import DISK_ERRORS
 
 DELETING = ".deleting"
 _TRIES = 5  # of reading while another process deletes

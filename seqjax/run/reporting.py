@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from seqjax.errors import UserError
-from seqjax.training.workdir import write_atomically
+from seqjax.training.disk import write_atomically
 
 METRICS = "metrics.jsonl"
 EXTRAS = ("rich", "tensorboardX", "matplotlib")

@@ -8,9 +8,9 @@ import optax
 from ml_collections import ConfigDict
 
 from seqjax.errors import UserError
+from seqjax.run.settings import Check, Field, above, at_least, one_of, within
 from seqjax.training import loop, optimizers, train_step
 from seqjax.training.optimizers import OPTIMIZERS, SCHEDULES
-from seqjax.training.settings import Check, Field, above, at_least, one_of, within
 
 
 def _shares(text: str) -> bool:
@@ -110,7 +110,7 @@ def make_recipe(config: ConfigDict, steps_per_epoch: int | None) -> Recipe:
       UserError: the length is given twice or not at all, or settings do not fit each other.
 
     Example:
-      >>> from seqjax.training.settings import build
+      >>> from seqjax.run.settings import build
       >>> make_recipe(build(FIELDS, {"train.epochs": 2.5}), 10).steps
       25
     """
@@ -148,7 +148,7 @@ def make_plan(config: ConfigDict, steps: int) -> loop.Plan:
     """How often the loop does what.
 
     Example:
-      >>> from seqjax.training.settings import build
+      >>> from seqjax.run.settings import build
       >>> make_plan(build(FIELDS), 100).log_every
       100
     """

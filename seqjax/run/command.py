@@ -14,8 +14,9 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from seqjax.errors import UserError
-from seqjax.training import settings
-from seqjax.training.workdir import DISK_ERRORS, read_config
+from seqjax.run import settings
+from seqjax.run.workdir import read_config
+from seqjax.training.disk import DISK_ERRORS
 
 
 def define_config(path: pathlib.Path, preset: str, fields: Mapping[str, settings.Field]) -> flags.FlagHolder:

@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 
-from seqjax.training.workdir import write_atomically
+from seqjax.training.disk import write_atomically
 
 SEAL = "SEAL.json"
 

@@ -11,7 +11,8 @@ import pytest
 from training.line import MESH, OPTIMIZER, PLAN, Memory, Numbers, arrays, fit, fresh, make_task, stopped_at
 
 from seqjax.errors import UserError
-from seqjax.training import loop, progress, recipe, settings, train_step
+from seqjax.run import recipe, session, settings
+from seqjax.training import progress, train_step
 from seqjax.training.losses import Sums
 
 # By step; the best is at 8, and the third evaluation in a row that is not better is at 14.
@@ -102,7 +103,7 @@ def test_a_finished_run_stays_finished(straight, number, capsys):
     assert again.stopped_early and again.signal is None and again.shapes == 0
     assert data.place == 14 and store.saved == saved and text(ours) == text(records)
     assert arrays(again.state) == arrays(whole.state)
-    assert loop.conclude(again, plan.steps, "best 4", "curves.png") == 0
+    assert session.conclude(again, plan.steps, "best 4", "curves.png") == 0
     said = capsys.readouterr().out
     assert "step 14 of 20" in said
     assert said.endswith("stopped early at step 14: no better validation in 3 evaluations\n")
@@ -128,12 +129,12 @@ def test_the_criterion_decides_and_the_last_step_is_not_early():
 
 
 def test_on_the_disk_and_in_words(tmp_path, capsys):
-    """loop.run as an experiment calls it: a stop, the early end, and the same command again."""
+    """session.run as an experiment calls it: a stop, the early end, and the same command again."""
     parts = {"meta": {}, "check_meta": lambda meta: None, "keep": 2, "begin": 0.0}
     plan = EARLY._replace(stop_patience=2, checkpoint_every=100)  # saves are slow
 
     def run(data):
-        outcome = loop.run(tmp_path, by_table(), plan, fresh(), data, **parts)
+        outcome = session.run(tmp_path, by_table(), plan, fresh(), data, **parts)
         return outcome, capsys.readouterr().out, (tmp_path / "metrics.jsonl").read_bytes()
 
     stopped, _, _ = run(stopped_at(5))
@@ -176,8 +177,8 @@ def test_shapes_are_counted(capsys):
     plan = PLAN._replace(steps=9)
     outcome, _, _ = fit(plan, Lengths(), task=make_task(step))
     assert outcome.shapes == step._cache_size() == 4
-    assert loop.conclude(outcome, 9, "", "") == 0
+    assert session.conclude(outcome, 9, "", "") == 0
     assert "compiled 4 shapes of the training step\n" in capsys.readouterr().out
     outcome, _, _ = fit(PLAN._replace(steps=2), Numbers(), Memory())
-    assert outcome.shapes == 1 and loop.conclude(outcome, 2, "", "") == 0
+    assert outcome.shapes == 1 and session.conclude(outcome, 2, "", "") == 0
     assert "shapes" not in capsys.readouterr().out

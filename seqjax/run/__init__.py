@@ -1,0 +1,1 @@
+"""The driver: what every experiment shares, once."""
