@@ -278,8 +278,9 @@ def training(recorder: Recorder, dry_run: bool) -> None:
     """benchmarks.loop_overhead on the default language model, its own result put aside."""
     import tempfile
 
-    from benchmarks import loop_overhead
     from experiments.configs.language_model import get_config
+
+    from benchmarks import loop_overhead
 
     preset = "hello" if dry_run else "char_small"
     if not recorder.begin("training"):

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from seqjax.errors import UserError
 from seqjax.run import cli, curves, evaluation, initial, process, reporting, resuming, session, settings, sweep, workdir
-from seqjax.run.experiment import Dataset, Experiment, Model, Trained, spec_from_json, spec_to_json
+from seqjax.run.experiment import Dataset, Experiment, Model, Trained, spec_from_json
 from seqjax.run.recipe import Recipe, data_mesh, devices_line, make_plan, make_recipe, shown
 from seqjax.run.trained import read_model
 from seqjax.training import loop, train_step
