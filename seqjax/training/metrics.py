@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from seqjax.errors import UserError
+from seqjax.errors import missing
 
 
 class Bleu(NamedTuple):
@@ -127,7 +127,7 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: boo
     try:
         from sacrebleu.metrics import BLEU, CHRF
     except ImportError:
-        raise UserError("BLEU needs sacrebleu; pip install 'seqjax[experiments]'") from None
+        raise missing("BLEU needs sacrebleu", "experiments") from None
     metric = BLEU(lowercase=lowercase)
     score = metric.corpus_score(hypotheses, [references]).score
     chrf = CHRF(lowercase=lowercase).corpus_score(hypotheses, [references]).score
@@ -170,7 +170,7 @@ def entity_f1(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]])
     try:
         from seqeval.metrics.sequence_labeling import get_entities
     except ImportError:
-        raise UserError("entity F1 needs seqeval; pip install 'seqjax[experiments]'") from None
+        raise missing("entity F1 needs seqeval", "experiments") from None
     # seqeval's own scores warn where there is no entity to divide by; its spans are all that is needed.
     spans = [set(get_entities([list(sentence) for sentence in tags])) for tags in (true, predicted)]
     types = sorted({span[0] for span in spans[0] | spans[1]})
