@@ -161,6 +161,8 @@ class Reporter:
 
     def evaluating(self, done: int, total: int) -> None:
         """Shows how far an evaluation has come, in a second bar that goes when it is done; nothing where no bar is shown."""
+        if not self._progress.tasks[1].visible:
+            self._progress.reset(self._second_bar)  # its clock
         self._progress.update(self._second_bar, completed=done, total=total, visible=done < total)
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
