@@ -129,5 +129,5 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8  # malloc.h
-    # One arena: those of other threads cannot hold blocks above 64 MiB and would map them anew.
+    # One arena: those of other threads cannot hold blocks above 64 MiB and would map them again.
     return all([mallopt(m_arena_max, 1), mallopt(m_mmap_max, 0), mallopt(m_trim_threshold, 2**31 - 1)])

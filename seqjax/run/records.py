@@ -43,14 +43,15 @@ def accessing(path: pathlib.Path, what: str = "written") -> Iterator[None]:
       ...     open("/nowhere/metrics.csv", "w")
       Traceback (most recent call last):
       ...
-      seqjax.errors.UserError: /nowhere/metrics.csv cannot be written: No such file or directory; the same command resumes the run
+      seqjax.errors.UserError: /nowhere/metrics.csv cannot be written: No such file or directory; the same command resumes the run (what was saved before is untouched)
     """
     try:
         yield
     except OSError as error:
         advice = f"{_ADVICE[error.errno]}, then " if error.errno in _ADVICE else ""
         reason = error.strerror or str(error)
-        raise UserError(f"{path} cannot be {what}: {reason}; {advice}the same command resumes the run") from error
+        saved = " (what was saved before is untouched)" if what == "written" else ""
+        raise UserError(f"{path} cannot be {what}: {reason}; {advice}the same command resumes the run{saved}") from error
 
 
 def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:

@@ -121,7 +121,7 @@ class Reporter:
         self._progress = rich.progress.Progress(
             rich.progress.TextColumn("{task.description} {task.completed:.0f}/{task.total:.0f}"),
             rich.progress.BarColumn(),
-            rich.progress.TextColumn("{task.fields[figures]}"),
+            rich.progress.TextColumn("{task.fields[metric]}"),
             rich.progress.TimeElapsedColumn(),
             rich.progress.TextColumn("left"),
             rich.progress.TimeRemainingColumn(elapsed_when_finished=False),
@@ -130,8 +130,8 @@ class Reporter:
             redirect_stdout=self._to_terminal,
             console=rich.console.Console(stderr=True),
         )
-        self._bar = self._progress.add_task("step", total=total_steps, completed=first_step, figures="")
-        self._second_bar = self._progress.add_task("evaluating", total=1, visible=False, figures="")
+        self._bar = self._progress.add_task("step", total=total_steps, completed=first_step, metric="")
+        self._second_bar = self._progress.add_task("evaluating", total=1, visible=False, metric="")
 
     def __enter__(self) -> "Reporter":
         self._progress.start()
@@ -187,7 +187,7 @@ class Reporter:
         self.say(_wrapped(f"{step:>7}  {kind:<10}  ", [printable(part) for part in parts], width))
         if kind == "train" and values:
             name, value = next(iter(values.items()))
-            self._progress.update(self._bar, figures=f"{name} {value:.3f}")
+            self._progress.update(self._bar, metric=f"{name} {value:.3f}")
 
     def say(self, text: str) -> None:
         """Prints a line, above the progress bar where there is one; control characters are shown by their escapes."""

@@ -247,7 +247,8 @@ def _rounded(value: Any) -> str:
         return ""
     single = _single(value)
     told = single != value and (not math.isfinite(single) or single == int(single))
-    return f"; in float32 this is {single:g}" if told else ""
+    limits = {math.inf: ", the largest number being 3.4e38", 0.0: ", the smallest number above 0 being 1.2e-38"}
+    return f"; in float32 this is {single:g}{limits.get(abs(single), '')}" if told else ""
 
 
 def is_free(name: str, fields: Mapping[str, Field], config: Mapping[str, Any]) -> bool:

@@ -156,12 +156,12 @@ def test_a_full_disk_is_an_error_not_a_hang(tmp_path):
             reporter.record("train", step, TRAIN)
 
 
-def test_the_bar_shows_the_first_figure_whatever_it_is(tmp_path, capsys):
+def test_the_bar_shows_the_first_metric_whatever_it_is(tmp_path, capsys):
     with Reporter(tmp_path, first_step=0, total_steps=3) as reporter:
         reporter.show("train", 1, {"cost": 2.0, "grad_norm": 1.0})
-        assert reporter._progress.tasks[0].fields["figures"] == "cost 2.000"
+        assert reporter._progress.tasks[0].fields["metric"] == "cost 2.000"
         reporter.show("evaluation", 1, {"bleu": 28.5})
-        assert reporter._progress.tasks[0].fields["figures"] == "cost 2.000"
+        assert reporter._progress.tasks[0].fields["metric"] == "cost 2.000"
     assert "bleu 28.5" in capsys.readouterr().out
 
 

@@ -355,7 +355,9 @@ def test_values_hold_in_float32(name, value, single):
     with pytest.raises(UserError) as raised:
         validate(build(FIELDS, {"train.steps": 9, name: value}), FIELDS)
     text = FIELDS[name].check.text
-    assert str(raised.value) == f"config.{name}={value!r} is out of range: it must be {text}; in float32 this is {single}"
+    said = f"config.{name}={value!r} is out of range: it must be {text}; in float32 this is {single}"
+    limit = {"inf": ", the largest number being 3.4e38", "0": ", the smallest number above 0 being 1.2e-38", "1": ""}[single]
+    assert str(raised.value) == said + limit
 
 
 def test_every_bound_that_is_allowed_is_allowed_in_float32():
