@@ -39,11 +39,11 @@ def accessing(path: pathlib.Path, what: str = "written") -> Iterator[None]:
       UserError: in place of an OSError.
 
     Example:
-      >>> with accessing(pathlib.Path("/nowhere/metrics.csv")):
-      ...     open("/nowhere/metrics.csv", "w")
+      >>> with accessing(pathlib.Path("/nowhere/a"), "read"):
+      ...     open("/nowhere/a")
       Traceback (most recent call last):
       ...
-      seqjax.errors.UserError: /nowhere/metrics.csv cannot be written: No such file or directory; the same command resumes the run (what was saved before is untouched)
+      seqjax.errors.UserError: /nowhere/a cannot be read: No such file or directory; the same command resumes the run
     """
     try:
         yield
