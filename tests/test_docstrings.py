@@ -48,6 +48,8 @@ NOT_SHOWN = {
     "seqjax.training.loop": "needs a whole run: experiments/language_model.py shows it",
     "seqjax.run.process": "changes the whole process",
     "seqjax.run.session": "works on the folders of a run",
+    "seqjax.run.events": "works on the folders of a run",
+    "seqjax.run.records": "works on the folders of a run",
     "seqjax.run.reporting": "works on the folders of a run",
     "seqjax.run.workdir": "works on the folders of a run",
     "seqjax.training.train_step.state_shardings": "what place and make_train_step are made of",

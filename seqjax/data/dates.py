@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Sequence
 
 import numpy as np
 
-from seqjax.errors import UserError
+from seqjax.errors import UserError, missing
 
 LANGUAGES = (
     "en", "de", "fr", "es", "it", "pt", "nl", "sv", "da", "fi", "nb", "pl", "cs", "hu", "ro", "tr",
@@ -96,7 +96,7 @@ def _locale(language: str) -> Any:
     try:
         import babel
     except ImportError:
-        raise UserError("babel is not installed; the dates need it: pip install 'seqjax[experiments]'") from None
+        raise missing("the dates need Babel", "experiments") from None
     try:
         return babel.Locale.parse(language)
     except (babel.UnknownLocaleError, ValueError, TypeError):

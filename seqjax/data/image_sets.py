@@ -10,7 +10,7 @@ import numpy as np
 from seqjax.data.catalogue import VALIDATION_SPLITS, open_builder, open_split
 from seqjax.data.image_parts import ArrayImages, ImageSet, Subset, hold_out_images, image_set
 from seqjax.data.pixels import decode, resize_all
-from seqjax.errors import UserError
+from seqjax.errors import UserError, missing
 
 EMBEDDED = ("digits",)
 EMBEDDED_CHOICE = "source='embedded' with name='digits' needs no download"
@@ -61,7 +61,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     """
     package = importlib.util.find_spec("sklearn")
     if package is None:
-        raise UserError("the embedded digits come with scikit-learn, which is not installed; pip install scikit-learn")
+        raise missing("the embedded digits come with scikit-learn", "experiments")
     file = pathlib.Path(*package.submodule_search_locations, "datasets", "data", "digits.csv.gz")
     if not file.is_file():
         from sklearn.datasets import load_digits

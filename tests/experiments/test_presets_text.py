@@ -90,7 +90,7 @@ def test_preset(experiment, preset):
     config = table.get_config(preset)
     settings.validate(config, table.FIELDS)
     assert settings.flatten(config).keys() == table.FIELDS.keys()
-    steps, schedule, optimizer, clip_norm = make_recipe(config, 100)
+    steps, schedule, optimizer, clip_norm, *_ = make_recipe(config, 100)
     assert steps > 100
     model, loss_fn, batch, inputs = make(load(experiment), config)
     params = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
