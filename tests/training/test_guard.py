@@ -213,7 +213,7 @@ def test_a_step_whose_gradients_square_overflows_is_clipped_and_taken():
     optimizer = make_optimizer("sgd", schedule, clip_norm=0.5)
     step = train_step.make_train_step(loss_fn, optimizer, schedule, mesh, clip_norm=0.5)
     state = train_step.init_state(jnp.zeros(4), (), optimizer, (), KEY, mesh)
-    rows = (1e19 * np.random.default_rng(2).normal(size=(B, 4))).astype(np.float32)
+    rows = (1e25 * np.random.default_rng(2).normal(size=(B, 4))).astype(np.float32)
     state, metrics = step(state, rows)
     gradient = rows.astype(np.float64).mean(axis=0)
     assert int(metrics.skipped) == 0 and float(metrics.clipped) == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from seqjax.training import metrics
-from seqjax.training.losses import Sums, bits, means, perplexity
+from seqjax.training.losses import Sums, bits, perplexity
 
 
 def _run(metric, parts):
@@ -107,5 +107,5 @@ def test_sums_from_the_device_count_as_well():
 
     parts = [Sums(jnp.float32(6.0), jnp.float32(4.0), {"correct": jnp.float32(3.0)})] * 2
     found = _run(metrics.accuracy(), parts)
-    assert found == {"loss": 1.5, "error": 0.25, "accuracy": 0.75} == means(parts[0]) | found
+    assert found == {"loss": 1.5, "error": 0.25, "accuracy": 0.75}
     assert all(type(value) is float for value in found.values())
