@@ -46,6 +46,7 @@ NOT_SHOWN = {
     "seqjax.training.disk": "works on the folders of a run",
     "seqjax.run.command": "ends the process",
     "seqjax.training.loop": "needs a whole run: experiments/language_model.py shows it",
+    "seqjax.training.profiling": "called by the loop alone",
     "seqjax.run.process": "changes the whole process",
     "seqjax.run.session": "works on the folders of a run",
     "seqjax.run.events": "works on the folders of a run",
