@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from seqjax.errors import UserError
 from seqjax.run import settings
 from seqjax.run.workdir import read_config
-from seqjax.training.disk import DISK_ERRORS
+from seqjax.training.disk import refusal
 
 
 def define_config(path: pathlib.Path, preset: str, fields: Mapping[str, settings.Field]) -> flags.FlagHolder:
@@ -107,9 +107,7 @@ def run(main: Callable[[], int | None]) -> None:
         except BrokenPipeError:
             _nobody_reads()
         except OSError as error:
-            if error.errno not in DISK_ERRORS:
-                raise
-            fail(f"{error.filename or 'the work folder'}: {error.strerror}; what was saved before is untouched", 1)
+            fail(f"{error.filename or 'the work directory'}: {refusal(error)}; what was saved before is untouched", 1)
         except KeyboardInterrupt:
             fail("interrupted; the same command goes on from the newest checkpoint", 130)
 

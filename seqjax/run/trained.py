@@ -24,7 +24,7 @@ def read_model(
     """Reads the best checkpoint of a run, the newest, or the mean of the newest ones; nothing in the folder is changed.
 
     Args:
-      folder: the work folder.
+      folder: the work directory.
       make_target: from the checkpoint's meta to a TrainState of the same structure, shapes, dtypes and shardings.
       keep: `config.train.keep`: how many of the newest checkpoints stay, and so how many are averaged.
       which: one of WHICH.
@@ -61,7 +61,7 @@ def read_model(
         if which == "average":
             restored = checkpoints.restore_average(averaged_once, keep, parts=parts)
         else:
-            restored = checkpoints.restore(make_target, mend=False, best=which == "best")
+            restored = checkpoints.restore(make_target, repair=False, best=which == "best")
     finally:
         checkpoints.close()
     if restored is None:
