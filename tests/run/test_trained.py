@@ -13,7 +13,8 @@ from seqjax.run.trained import read_model
 from seqjax.training import train_step
 from seqjax.training.averaging import RunningMean
 from seqjax.training.checkpoints import Checkpoints
-from seqjax.training.checkpoints.seal import SEAL
+from seqjax.training.checkpoints import reader
+from seqjax.training.checkpoints.manifest import MANIFEST
 
 MESH = train_step.make_mesh(2, jax.devices()[:1])
 LOSSES = {3: 2.5, 10: 1.25, 200: 1.5, 210: 1.75}
@@ -42,7 +43,7 @@ def states():
 
 @pytest.fixture(scope="module")
 def run(states, tmp_path_factory):
-    """A work folder with four checkpoints; copy it to change it."""
+    """A work directory with four checkpoints; copy it to change it."""
     folder = tmp_path_factory.mktemp("run")
     save(folder, states)
     return folder
@@ -114,7 +115,7 @@ def test_a_damaged_one_is_left_out_and_nothing_is_changed(run, states, tmp_path)
     assert len(lines) == 2 and "checkpoint 210 is damaged (state/d/" in lines[0] and "left out" in lines[0]
     assert lines[1] == "params averaged over 2 checkpoints: steps 10, 200"
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-    (folder / "checkpoints" / "200" / SEAL).unlink()  # as if cut off: it does not count
+    (folder / "checkpoints" / "200" / MANIFEST).unlink()  # as if cut off: it does not count
     restored, lines, _ = read(folder)
     assert restored.step == 10 and lines[1] == "params averaged over 2 checkpoints: steps 3, 10"
 
@@ -136,13 +137,13 @@ def test_where_there_is_nothing_to_read(run, tmp_path):
 
 def test_deleted_while_it_is_read(run, states, tmp_path, monkeypatch):
     """By the process that trains: it begins anew with those that are there, and calls nothing damaged."""
-    folder, load = shutil.copytree(run, tmp_path / "run"), Checkpoints._load
+    folder, load = shutil.copytree(run, tmp_path / "run"), reader.read_leaves
 
-    def deleting(self, step, make_target):
+    def deleting(path, saved):
         shutil.rmtree(folder / "checkpoints" / "10", ignore_errors=True)
-        return load(self, step, make_target)
+        return load(path, saved)
 
-    monkeypatch.setattr(Checkpoints, "_load", deleting)
+    monkeypatch.setattr(reader, "read_leaves", deleting)
     restored, lines, _ = read(folder)
     assert lines == ["params averaged over 3 checkpoints: steps 3, 200, 210"]
     assert_same(restored.state.params, mean_of([states[step].params for step in (3, 200, 210)]))
@@ -158,7 +159,7 @@ def test_what_cannot_be_averaged(run, tmp_path):
     with pytest.raises(UserError, match=r"cannot be averaged: \['key'\] is of uint32"):
         read(run, parts=("params", "key"))
     other = make_state(1)
-    with pytest.raises(ValueError):  # another structure
+    with pytest.raises(UserError, match=r"does not fit .*params/more: nothing there, float32\[3\] here"):
         read(run, target=other._replace(params=other.params | {"more": jnp.zeros(3)}))
 
 
