@@ -11,370 +11,260 @@ Karpathy, Johnson and Fei-Fei 2015, "Visualizing and Understanding Recurrent Net
     python -m experiments.language_model --workdir=/tmp/lm --mode=sample --prompt="The " --temperature=0.8 --num_samples=4
     python -m experiments.language_model --workdir=/tmp/lm --mode=score --text="the apple and pear salad" --text="..."
     python -m experiments.language_model --workdir=/tmp/lm --mode=evaluate --split=test
-
-Modes: train (starts or goes on by itself; Ctrl-C stops it with a checkpoint), evaluate, sample, score. All but train read
-the config from the work folder. Presets: --config=experiments/configs/language_model.py:NAME with NAME one of hello,
-char_small (when nothing is said), char_large, word_small, word_medium.
 """
 
-import time
-
-_BEGIN = time.perf_counter()
-
 import hashlib
-import json
-import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from ml_collections import ConfigDict
 
-from experiments.configs.language_model import FIELDS, PRESETS
+from seqjax import run
 from seqjax.data import TokenStream, Windows, encode_documents, load_corpus
+from seqjax.data.sources import SOURCES
 from seqjax.decoding import scoring
 from seqjax.decoding.text import TextSampler, check_known, score_texts
 from seqjax.errors import UserError
 from seqjax.models import LanguageModel, make_stack
-from seqjax.run import command, process, reporting, session, settings, workdir
-from seqjax.run.recipe import (
-    Recipe,
-    averaged_params,
-    data_mesh,
-    devices_line,
-    make_plan,
-    make_recipe,
-    shown_params,
-)
-from seqjax.run.trained import WHICH, read_model
+from seqjax.run import Field, Flag, above, at_least, fields, one_of, recipe, within
 from seqjax.text import BOS, EOS, PAD, UNK, CharTokenizer, NGramModel, WordTokenizer, tokenizer_from_dict
-from seqjax.training import loop, losses, train_step
+from seqjax.training import losses, metrics
 
-__doc__ += "\nConfig fields, as char_small sets them:\n\n" + settings.describe(FIELDS, PRESETS["char_small"]) + "\n"
+FIELDS = {
+    **fields.seed("the dropout and the samples"),
+    **fields.source(
+        "text", SOURCES, name="python_docs",
+        names="The embedded text (python_docs, python_source, hello) or TFDS set; unused for file.",
+        path="Text file (.txt, .jsonl with a field `text`, either also .gz) for source=file.",
+        validation_path="Validation file for source=file; without it the end of data.path is held out.",
+        test_path="Test file for source=file, read by --mode=evaluate --split=test.",
+        held_out="text held out where there is no validation file",
+    ),
+    "data.documents": Field(
+        "none", "What a document is in a text file: running text, each line, each paragraph.",
+        one_of("none", "line", "paragraph"), when=fields.FILE,
+    ),
+    "data.reset": Field(True, "Forget the carry where a document begins; False reads on, with <eos> as an ordinary token."),
+    "data.batch_size": Field(32, "Parallel streams, B.", at_least(1)),
+    "data.window": Field(64, "Steps of truncated backpropagation, T; 0 takes each stream whole.", at_least(0)),
+    "data.eval_batch_size": Field(
+        32, "Parallel streams in evaluation, each from a fresh carry; 1 is one long pass, and slow.", at_least(1), free=True
+    ),
+    "data.eval_window": Field(256, "Window in evaluation; changes memory and speed, not the result.", at_least(1), free=True),
+    **fields.tokenizer(("char", "word"), "char"),
+    "tokenizer.pretokenized": Field(
+        False, "Words are what stands between spaces, <unk> in the text is <unk>.", when=("tokenizer.kind", ("word",))
+    ),
+    "ngram_order": Field(6, "Order of the Kneser-Ney baseline beside the losses; 0 leaves it out.", at_least(0), free=True),
+    **fields.recurrent(256, 64, units="Hidden units of each layer, H."),
+    **fields.dropouts(
+        dropout=(0.0, "between the layers and on the outputs of the last"),
+        embed_dropout=(0.0, "on the embedding, the first layer's inputs"),
+    ),
+    "model.residual": Field(False, "Layers above the first add their inputs to their outputs."),
+    "model.tie_embeddings": Field(False, "The softmax shares the embedding's weights (needs embed_size = hidden_size)."),
+    "model.remat_every": Field(0, "Keep every so many carries and recompute the rest, to save memory; 0 keeps all.", at_least(0)),
+    **recipe.FIELDS,
+    "sample.prompt": Field("", "What the samples shown at evaluations begin with.", free=True),
+    "sample.length": Field(200, "Tokens of a sample shown at an evaluation; 0 shows none.", at_least(0), free=True),
+    "sample.temperature": Field(0.8, "Their temperature.", at_least(0), free=True),
+}  # fmt: skip
 
-CONFIG = command.define_config(pathlib.Path(__file__).parent / "configs" / "language_model.py", "char_small", FIELDS)
-flags.adopt_module_key_flags(command)
-MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "sample", "score"], "What to do.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, plots.", required=True)
-CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", WHICH, "evaluate, sample, score: which checkpoint to read, or the mean of the newest.")
-SPLIT = flags.DEFINE_enum("split", "validation", ["train", "validation", "test"], "evaluate: on which part of the data.")
-PROMPT = flags.DEFINE_string("prompt", "", "sample: the text to go on from.")
-TEMPERATURE = flags.DEFINE_float("temperature", 0.8, "sample: below 1 bolder, above 1 wilder, 0 always the likeliest.", 0.0)
-TOP_K = flags.DEFINE_integer("top_k", 0, "sample: draw from the k likeliest only; 0 from all.", 0)
-TOP_P = flags.DEFINE_float("top_p", 1.0, "sample: draw from the likeliest that have this probability together.", 0.0, 1.0)
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1, "sample: how many.", 1)
-LENGTH = flags.DEFINE_integer("length", 400, "sample: at most this many tokens.", 1)
-SEED = flags.DEFINE_integer("seed", 0, "sample: another seed, other samples.", 0, 2**32 - 1)
-TEXT = flags.DEFINE_multi_string("text", [], "score: a text to score; give the flag several times to rank several.")
+# Zaremba et al. sum the loss over the window's 35 steps where we take the mean, so their learning rate of 1 and their
+# clipping at 5 are 35 and 5 / 35 here.
+_WORDS = {
+    "tokenizer.kind": "word", "ngram_order": 5, "data.batch_size": 20, "data.window": 35, "data.eval_batch_size": 20,
+    "data.eval_window": 35, "model.num_layers": 2, "optimizer.name": "sgd", "optimizer.learning_rate": 35.0,
+    "optimizer.clip_norm": 5 / 35, "schedule.name": "hold_then_decay", "train.eval_every": 3000,
+    "train.checkpoint_every": 1000, "sample.length": 60,
+}  # fmt: skip
+
+PRESETS = {
+    # A toy: four letters, overfitted in seconds.
+    "hello": {
+        "data.name": "hello", "data.batch_size": 1, "data.window": 8, "data.eval_batch_size": 1, "data.eval_window": 8,
+        "ngram_order": 2, "model.cell": "rnn", "model.hidden_size": 32, "model.embed_size": 8,
+        "optimizer.learning_rate": 1e-2, "train.steps": 600, "train.eval_every": 200, "sample.length": 20,
+        "sample.temperature": 1.0,
+    },
+    # The README's: a small LSTM over characters, under three minutes on two cores.
+    "char_small": {
+        "model.dropout": 0.1, "optimizer.learning_rate": 6e-3, "schedule.warmup_steps": 50, "train.steps": 2500,
+    },
+    # Characters, in about half an hour on two cores.
+    "char_large": {
+        "model.hidden_size": 384, "model.num_layers": 2, "model.embed_size": 96, "model.dropout": 0.3,
+        "data.batch_size": 64, "optimizer.learning_rate": 4e-3, "schedule.warmup_steps": 100, "train.epochs": 11.0,
+    },
+    # Zaremba et al. 2014, small and medium: SGD, held and then lowered each epoch.
+    "word_small": _WORDS | {
+        "model.hidden_size": 200, "model.embed_size": 200, "model.dropout": 0.2, "model.embed_dropout": 0.2,
+        "schedule.hold_epochs": 4, "schedule.decay": 0.5, "train.epochs": 13.0,
+    },
+    "word_medium": _WORDS | {
+        "model.hidden_size": 650, "model.embed_size": 650, "model.dropout": 0.5, "model.embed_dropout": 0.5,
+        "schedule.hold_epochs": 6, "schedule.decay": 1 / 1.2, "train.epochs": 39.0,
+    },
+}  # fmt: skip
+
+
+class Spec(NamedTuple):
+    """What the model must know of the text."""
+
+    tokenizer: dict[str, Any]
+    ends: bool  # <eos> ends a document, and the model predicts it
 
 
 class Text(NamedTuple):
-    """The data as the model reads it."""
+    """The data as the model reads them; `len` of a stream is its number of tokens."""
 
     name: str
-    streams: dict[str, TokenStream]  # train, validation, and test where there is one
-    ends: bool  # <eos> ends a document, and the model predicts it
+    parts: Mapping[str, TokenStream]
     fingerprint: str  # of all streams
+    spec: Spec
+    notes: tuple[str, ...] = ()
+    made_from: Mapping[str, str] = {}
 
 
-def main() -> int:
-    """Does what --mode says."""
-    process.keep_freed_memory()
-    process.use_compilation_cache()
-    sampling = ("prompt", "temperature", "top_k", "top_p", "num_samples", "length", "seed")
-    belong = {"split": "evaluate", "text": "score", "checkpoint": ("evaluate", "sample", "score")}
-    command.refuse_idle_flags(MODE.value, belong | dict.fromkeys(sampling, "sample"))
-    folder = pathlib.Path(WORKDIR.value).expanduser()
-    if MODE.value == "train":
-        return train(folder, CONFIG.value)
-    config = command.stored_config(folder, FIELDS)
-    model = load_model(folder, config)
-    {"evaluate": evaluate, "sample": draw_samples, "score": score}[MODE.value](folder, config, model)
-    return 0
-
-
-# Data and model.
-
-
-def load_text(config: ConfigDict, tokenizer=None) -> tuple[Text, Any]:
+def load(config: ConfigDict) -> Text:
     """Reads the corpus and turns it into streams of tokens, with a tokenizer fitted on the training part."""
-    data = config.data
+    data, kind = config.data, config.tokenizer
     corpus = load_corpus(
         data.source, name=data.name, path=data.path, validation_path=data.validation_path, test_path=data.test_path,
         documents=data.documents, validation_fraction=data.validation_fraction, data_dir=data.data_dir,
     )  # fmt: skip
-    tokenizer = tokenizer or fit_tokenizer(config, corpus.train)
-    parts = {"train": corpus.train, "validation": corpus.validation, "test": corpus.test}
+    options = {"min_count": kind.min_count, "max_size": kind.max_size or None}
+    if kind.kind == "char":
+        tokenizer = CharTokenizer.fit(corpus.train, **options)
+    else:
+        tokenizer = WordTokenizer.fit(corpus.train, lower=kind.lower, pretokenized=kind.pretokenized, **options)
     streams, digest = {}, hashlib.sha256()
-    for name, documents in parts.items():
-        if documents:
-            stream = encode_documents(documents, tokenizer.encode, ends=corpus.ends, eos_id=EOS, reset=data.reset)
-            if not len(stream.tokens):
-                raise UserError(f"the {name} part of {corpus.name} has no tokens; give some text")
-            digest.update(stream.tokens.tobytes() + stream.starts.tobytes())
-            streams[name] = stream
-    return Text(corpus.name, streams, corpus.ends, digest.hexdigest()), tokenizer
+    for name, documents in corpus.parts.items():
+        stream = encode_documents(documents, tokenizer.encode, ends=corpus.ends, eos_id=EOS, reset=data.reset)
+        if not len(stream.tokens):
+            raise UserError(f"the {name} part of {corpus.name} has no tokens; give some text")
+        digest.update(stream.tokens.tobytes() + stream.starts.tobytes())
+        streams[name] = stream
+    spec = Spec(tokenizer.to_dict(), corpus.ends)
+    return Text(corpus.name, streams, digest.hexdigest(), spec, tuple(corpus.notes), corpus.made_from)
 
 
-def fit_tokenizer(config: ConfigDict, documents):
-    """A character or word tokenizer from the training documents."""
-    options = {"min_count": config.tokenizer.min_count, "max_size": config.tokenizer.max_size or None}
-    if config.tokenizer.kind == "char":
-        return CharTokenizer.fit(documents, **options)
-    return WordTokenizer.fit(
-        documents, lower=config.tokenizer.lower, pretokenized=config.tokenizer.pretokenized, **options
-    )
-
-
-def make_model(config: ConfigDict, vocab_size: int) -> LanguageModel:
-    """The model that a config describes."""
-    m = config.model
+def build(config: ConfigDict, spec: Spec) -> run.Model:
+    """An embedding, a stack of recurrent layers and a softmax; the carry passes from window to window."""
+    m, tokenizer = config.model, tokenizer_from_dict(spec.tokenizer)
     dtype = None if m.dtype == "float32" else jnp.dtype(m.dtype)
     noise = {"dropout": m.dropout, "input_dropout": m.embed_dropout}
     cell = make_stack(m.cell, m.hidden_size, m.num_layers, **noise, residual=m.residual, dtype=dtype)
-    return LanguageModel(vocab_size, cell, m.embed_size, m.dropout, m.tie_embeddings, dtype)
+    model = LanguageModel(tokenizer.vocab_size, cell, m.embed_size, m.dropout, m.tie_embeddings, dtype)
 
-
-def make_loss(model: LanguageModel, remat_every: int | None) -> train_step.LossFn:
-    """Cross-entropy of a window given the carry of the one before."""
-
-    def loss_fn(params, carry, batch, rng):
+    def loss(params, model_state, carry, batch, rng):
         noise = {} if rng is None else {"rngs": {"dropout": rng}}
         carry, logits = model.apply(
-            {"params": params}, batch.inputs, carry, resets=batch.resets, train=rng is not None, remat_every=remat_every, **noise
-        )
-        return carry, losses.token_cross_entropy(logits, batch.targets, batch.mask)
+            {"params": params}, batch.inputs, carry, resets=batch.resets, train=rng is not None,
+            remat_every=m.remat_every or None, **noise,
+        )  # fmt: skip
+        return carry, model_state, losses.token_cross_entropy(logits, batch.targets, batch.mask)
 
-    return loss_fn
-
-
-class Setup(NamedTuple):
-    """Model, optimiser and first state."""
-
-    model: LanguageModel
-    loss_fn: train_step.LossFn
-    recipe: Recipe
-    mesh: Any
-    state: train_step.TrainState
-
-
-def set_up(config: ConfigDict, vocab_size: int, windows_per_epoch: int | None) -> Setup:
-    """Builds everything that training changes, from the seed; without an epoch's length, for reading a model only."""
-    recipe, mesh = make_recipe(config, windows_per_epoch), data_mesh(config)
-    model = make_model(config, vocab_size)
-    init_key, run_key = jax.random.split(jax.random.key(config.seed))
-    params = jax.jit(model.init)(init_key, np.zeros((1, 1), np.int32))["params"]
-    carry = jax.jit(model.initial_carry, static_argnums=1)(params, config.data.batch_size)
-    state = train_step.init_state(params, recipe.optimizer, carry, run_key, mesh, averaged=averaged_params(config))
-    return Setup(model, make_loss(model, config.model.remat_every or None), recipe, mesh, state)
-
-
-def make_windows(stream: TokenStream, config: ConfigDict) -> Windows:
-    """The training windows; a window of 0 takes each stream whole, which is full backpropagation through time."""
-    batch, window = config.data.batch_size, config.data.window
-    minimum = batch * window or batch
-    return Windows(stream, batch, window or -(-len(stream.tokens) // batch), bos_id=BOS, pad_id=PAD, minimum=minimum)
-
-
-def figures(config: ConfigDict):
-    """What is reported: the loss in nats, and the same in the unit that is usual."""
-    if config.tokenizer.kind == "char":
-        return lambda means: means | {"bits_per_character": losses.bits(means["loss"])}
-    return lambda means: means | {"perplexity": losses.perplexity(means["loss"])}
-
-
-def evaluator(config: ConfigDict, setup: Setup, stream: TokenStream):
-    """params -> {"loss": nats} over the whole stream, the carry passed on."""
-    batch = config.data.eval_batch_size
-    windows = Windows(stream, batch, config.data.eval_window, bos_id=BOS, pad_id=PAD)
-    run = train_step.make_evaluate(setup.loss_fn, train_step.make_mesh(batch, list(setup.mesh.devices.flat)))
-    return lambda params: run(params, setup.model.initial_carry(params, batch), windows.one_pass())
-
-
-def make_task(config: ConfigDict, setup: Setup, text: Text, tokenizer) -> loop.Task:
-    """What the training loop needs to know."""
-    where, recipe = train_step.batch_sharding(setup.mesh), setup.recipe
-    step = train_step.make_train_step(
-        setup.loss_fn, recipe.optimizer, recipe.schedule, setup.mesh, clip_norm=recipe.clip_norm,
-        averaged=averaged_params(config), ema_decay=config.optimizer.ema,
-    )  # fmt: skip
-    validate = evaluator(config, setup, text.streams["validation"])
-    return loop.Task(
-        step=step,
-        place_batch=lambda batch: jax.device_put(batch, where),
-        evaluate=lambda state: validate(shown_params(config, state)),
-        figures=figures(config),
-        sample=shown_sample(config, setup.model, tokenizer, text.ends),
+    unit = {"bits_per_character": losses.bits} if config.tokenizer.kind == "char" else {"perplexity": losses.perplexity}
+    return run.Model(
+        module=model,
+        init=lambda key: model.init(key, np.zeros((1, 1), np.int32)),
+        loss=loss,
+        metric=metrics.token_loss(**unit),
+        initial_carry=model.initial_carry,
+        tools=tokenizer,
     )
 
 
-def baseline(config: ConfigDict, folder: pathlib.Path, text: Text, vocab_size: int) -> float:
-    """Validation nats of the n-gram model over the same tokens; counted once for a work folder."""
-    path, key = folder / "baseline.json", f"{config.ngram_order}:{text.fingerprint}"
-    try:
-        return float(json.loads(path.read_text(encoding="utf-8"))[key])
-    except (FileNotFoundError, ValueError, TypeError, KeyError):  # not counted yet, or for another order or text
-        model = NGramModel.fit(*text.streams["train"], order=config.ngram_order, vocab_size=vocab_size)
-        nats = model.nats(*text.streams["validation"])
-        workdir.write_atomically(path, json.dumps({key: nats}) + "\n")
-        return nats
+def batches(config: ConfigDict, spec: Spec, stream: TokenStream, training: bool) -> Any:
+    """Windows of B parallel streams; a window of 0 takes each stream whole, which is full backpropagation through time."""
+    d = config.data
+    if not training:
+        return run.passes(Windows(stream, d.eval_batch_size, d.eval_window, bos_id=BOS, pad_id=PAD).one_pass)
+    window, minimum = d.window or -(-len(stream.tokens) // d.batch_size), d.batch_size * d.window or d.batch_size
+    return Windows(stream, d.batch_size, window, bos_id=BOS, pad_id=PAD, minimum=minimum)
 
 
-# Modes.
+def baselines(config: ConfigDict, text: Text, split: str) -> dict[str, dict[str, float]]:
+    """An n-gram model over the same tokens."""
+    if not config.ngram_order:
+        return {}
+    tokenizer = tokenizer_from_dict(text.spec.tokenizer)
+    ngram = NGramModel.fit(*text.parts["train"], order=config.ngram_order, vocab_size=tokenizer.vocab_size)
+    nats = ngram.nats(*text.parts[split])
+    unit = {"bits_per_character": losses.bits} if config.tokenizer.kind == "char" else {"perplexity": losses.perplexity}
+    return {f"{config.ngram_order}-gram Kneser-Ney": {"loss": nats} | {name: of(nats) for name, of in unit.items()}}
 
 
-def train(folder: pathlib.Path, config: ConfigDict) -> int:
-    """Starts the run of a work folder, or goes on with it."""
-    reporting.require_extras()
-    settings.validate(config, FIELDS)
-    settings.make_absolute(config, "data.path", "data.validation_path", "data.test_path")
-    workdir.refuse_another_config(folder, settings.to_json(config), FIELDS)
-    text, tokenizer = load_text(config)
-    data = make_windows(text.streams["train"], config)
-    setup = set_up(config, tokenizer.vocab_size, data.windows_per_epoch)
-    task = make_task(config, setup, text, tokenizer)
-    with workdir.locked(folder):
-        workdir.claim(folder, settings.to_json(config), FIELDS)
-        describe(config, text, tokenizer, setup, data)
-        baselines = {}
-        if config.ngram_order:
-            nats = baseline(config, folder, text, tokenizer.vocab_size)
-            baselines[f"{config.ngram_order}-gram Kneser-Ney"] = nats
-            print(f"baseline to beat: {config.ngram_order}-gram Kneser-Ney, validation {shown(config, nats)}")
-        outcome = run_training(folder, config, text, tokenizer, data, setup, task)
-        curves = reporting.plot_curves(folder, reporting.read_records(folder), baselines=baselines)
-    best = outcome.progress.best
-    found = "not evaluated yet" if best is None else f"best validation {shown(config, best)}"
-    return session.conclude(outcome, setup.recipe.steps, found, curves)
+def describe(config: ConfigDict, spec: Spec, text: Text, model: run.Model) -> list[str]:
+    """Types and coverage of each part, and what of the shown samples' prompt is unknown."""
+    known = {part: (len(np.unique(s.tokens)), np.mean(s.tokens != UNK)) for part, s in text.parts.items()}
+    lines = [f"  {part}: {types:,} types, coverage {share:.2%}" for part, (types, share) in known.items()]
+    lines.append(f"cell: {model.module.cell.name}, vocabulary {model.tools.vocab_size:,}")
+    prompt = check_known(model.tools, config.sample.prompt, "config.sample.prompt") if config.sample.length else ""
+    return lines + ([prompt] if prompt else [])
 
 
-def run_training(folder, config, text, tokenizer, data, setup, task) -> loop.Outcome:
-    """Goes on from the newest checkpoint, or from the beginning, to the end or a signal."""
-    saved = {"config": settings.to_json(config), "tokenizer": tokenizer.to_dict(), "ends": text.ends, "text": text.fingerprint}
-
-    def check(meta):
-        check_text(folder, text, meta)
-        if meta["tokenizer"] != saved["tokenizer"]:
-            raise UserError(f"the run in {folder} has another tokenizer, of another version of seqjax; use another --workdir")
-
-    plan = make_plan(config, setup.recipe.steps)
-    return session.run(
-        folder, task, plan, setup.state, data, meta=saved, check_meta=check, keep=config.train.keep, begin=_BEGIN
-    )
+def sample(trained: run.Trained, text: Text) -> str:
+    """The sample shown at evaluations, seeded by the step."""
+    s, key = trained.config.sample, jax.random.fold_in(jax.random.key(trained.config.seed), trained.step)
+    return _sampler(trained)(trained.params, key, s.prompt, length=s.length, temperature=s.temperature)[0]
 
 
-def check_text(folder: pathlib.Path, text: Text, saved: dict[str, Any]) -> None:
-    """Refuses a text that is not the one a checkpoint was trained on."""
-    if saved["text"] != text.fingerprint:
-        raise UserError(f"the text {text.name} is not the one that the run in {folder} began with; restore it, or use another --workdir")
+def _sampler(trained: run.Trained) -> TextSampler:
+    return TextSampler(trained.model.module, trained.model.tools, ends=trained.spec.ends, reset=trained.config.data.reset)
 
 
-def shown(config: ConfigDict, nats: float) -> str:
-    """A loss for people."""
-    _, *derived = figures(config)({"loss": nats}).items()
-    return f"loss {nats:.4f}  " + "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in derived)
+def draw_samples(trained: run.Trained, options: run.Options) -> None:
+    """Prints texts that begin with --prompt."""
+    warn(check_known(trained.model.tools, options.prompt, "the prompt"))
+    how = {"temperature": options.temperature, "top_k": options.top_k, "top_p": options.top_p}
+    key, size = jax.random.key(options.seed), {"number": options.num_samples, "length": options.length}
+    for place, text in enumerate(_sampler(trained)(trained.params, key, options.prompt, **size, **how), 1):
+        print(f"--- sample {place}\n{run.printable(text)}")
 
 
-def describe(config, text, tokenizer, setup, data) -> None:
-    """Prints what is about to be trained on what."""
-    print(f"text: {text.name}")
-    for part, stream in text.streams.items():
-        types, known = len(np.unique(stream.tokens)), np.mean(stream.tokens != UNK)
-        print(f"  {part:<10} {len(stream.tokens):>12,} tokens, {types:,} types, coverage {known:.2%}")
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(setup.state.params))
-    print(f"model: {setup.model.cell.name}, vocabulary {tokenizer.vocab_size:,}, {parameters:,} parameters")
-    epochs = setup.recipe.steps / data.windows_per_epoch
-    print(f"run: {setup.recipe.steps:,} steps, {epochs:.1f} passes over the text, on {devices_line(setup.mesh)}")
-
-
-class Trained(NamedTuple):
-    """A model read from a checkpoint."""
-
-    setup: Setup
-    tokenizer: Any
-    params: Any
-    meta: dict[str, Any]
-    step: int
-
-
-def load_model(folder: pathlib.Path, config: ConfigDict) -> Trained:
-    """Reads the checkpoint of a run that --checkpoint names."""
-    made = {}
-
-    def target(meta):
-        tokenizer = tokenizer_from_dict(meta["tokenizer"])
-        made.update(meta=meta, tokenizer=tokenizer, setup=set_up(config, tokenizer.vocab_size, None))
-        return made["setup"].state
-
-    restored = read_model(folder, target, keep=config.train.keep, which=CHECKPOINT.value)
-    return Trained(**made, params=shown_params(config, restored.state), step=restored.step)
-
-
-def evaluate(folder: pathlib.Path, config: ConfigDict, model: Trained) -> None:
-    """Prints the loss on a whole split, beside the n-gram baseline on the same tokens."""
-    text, _ = load_text(config, model.tokenizer)
-    check_text(folder, text, model.meta)
-    if SPLIT.value not in text.streams:
-        raise UserError(f"{text.name} has no {SPLIT.value} part; it has {', '.join(text.streams)}")
-    stream = text.streams[SPLIT.value]
-    print(f"{SPLIT.value} part of {text.name}, {len(stream.tokens):,} tokens")
-    nats = evaluator(config, model.setup, stream)(model.params)["loss"]
-    print(f"{'model':<20} {shown(config, nats)}")
-    if config.ngram_order:
-        vocab_size = model.tokenizer.vocab_size
-        ngram = NGramModel.fit(*text.streams["train"], order=config.ngram_order, vocab_size=vocab_size)
-        print(f"{f'{config.ngram_order}-gram Kneser-Ney':<20} {shown(config, ngram.nats(*stream))}")
-
-
-# Samples and scores.
-
-
-def draw_samples(folder: pathlib.Path, config: ConfigDict, model: Trained) -> None:
-    """Prints --num_samples texts that begin with --prompt."""
-    if not TOP_P.value > 0:
-        raise UserError("--top_p=0 keeps nothing; give a value above 0, 1 keeps all")
-    _say(check_known(model.tokenizer, PROMPT.value, "the prompt"))
-    sampler = TextSampler(model.setup.model, model.tokenizer, ends=model.meta["ends"], reset=config.data.reset)
-    options = {"temperature": TEMPERATURE.value, "top_k": TOP_K.value, "top_p": TOP_P.value}
-    key, number, length = jax.random.key(SEED.value), NUM_SAMPLES.value, LENGTH.value
-    for place, text in enumerate(sampler(model.params, key, PROMPT.value, number=number, length=length, **options), 1):
-        print(f"--- sample {place}\n{text}")
-
-
-def shown_sample(config: ConfigDict, model, tokenizer, ends: bool):
-    """The sample that the loop shows at evaluations, seeded by the step."""
-    s = config.sample
-    if not s.length:
-        return None
-    _say(check_known(tokenizer, s.prompt, "config.sample.prompt"))
-    sampler = TextSampler(model, tokenizer, ends=ends, reset=config.data.reset)
-
-    def sample(state: train_step.TrainState) -> str:
-        key = jax.random.fold_in(jax.random.key(config.seed), int(state.step))
-        return sampler(shown_params(config, state), key, s.prompt, length=s.length, temperature=s.temperature)[0]
-
-    return sample
-
-
-def score(folder: pathlib.Path, config: ConfigDict, model: Trained) -> None:
+def score(trained: run.Trained, options: run.Options) -> None:
     """Prints each --text with its log-probability and perplexity, the likeliest first."""
-    if not TEXT.value:
+    if not options.text:
         raise UserError('--mode=score needs a text: --text="..." once for each')
-    for text in TEXT.value:
-        _say(check_known(model.tokenizer, text, f"--text={text!r}"))
-    how = {"ends": model.meta["ends"], "reset": config.data.reset}
-    scores = score_texts(model.setup.model, model.params, model.tokenizer, TEXT.value, **how)
+    for text in options.text:
+        warn(check_known(trained.model.tools, text, f"--text={text!r}"))
+    how = {"ends": trained.spec.ends, "reset": trained.config.data.reset}
+    scores = score_texts(trained.model.module, trained.params, trained.model.tools, options.text, **how)
     print("rank  log-probability  perplexity  text")
     for place, i in enumerate(scoring.rank(scores), 1):
-        print(f"{place:>4}  {scores.log_prob[i]:>15.3f}  {scores.perplexity[i]:>10.3f}  {TEXT.value[i]}")
+        print(f"{place:>4}  {scores.log_prob[i]:>15.3f}  {scores.perplexity[i]:>10.3f}  {run.printable(options.text[i])}")
 
 
-def _say(line: str) -> None:
+def warn(line: str) -> None:
+    """Says what of a text is unknown to the model."""
     if line:
         print(line)
 
 
+SAMPLE, SCORE = ("sample",), ("score",)
+
+EXPERIMENT = run.Experiment.of(
+    __name__,
+    preset="char_small",
+    records="text",
+    prepare=lambda config, text: text.spec,
+    modes={"sample": draw_samples, "score": score},
+    flags={
+        "prompt": Flag("", "the text to continue.", SAMPLE),
+        "temperature": Flag(0.8, "below 1 bolder, above 1 wilder, 0 always the likeliest.", SAMPLE, at_least(0)),
+        "top_k": Flag(0, "draw from the k likeliest only; 0 from all.", SAMPLE, at_least(0)),
+        "top_p": Flag(1.0, "draw from the likeliest that have this probability together.", SAMPLE, above(0)),
+        "num_samples": Flag(1, "how many.", SAMPLE, at_least(1)),
+        "length": Flag(400, "at most this many tokens.", SAMPLE, at_least(1)),
+        "seed": Flag(0, "another seed, other samples.", SAMPLE, within(0, 2**32)),
+        "text": Flag([], "a text to score; give the flag several times to rank several.", SCORE),
+    },
+)
+
 if __name__ == "__main__":
-    command.run(main)
+    run.main(EXPERIMENT)

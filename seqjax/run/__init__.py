@@ -1,1 +1,18 @@
-"""The driver: what every experiment shares, once."""
+"""The driver: what every experiment shares, once. An experiment imports what it needs from here.
+
+    from seqjax import run
+    from seqjax.run import Field, Flag, at_least, fields, recipe
+"""
+
+from seqjax.run.driver import main
+from seqjax.run.experiment import Dataset, Experiment, Flag, Model, Options, Pipeline, Report, Trained
+from seqjax.run.evaluation import metrics as measure
+from seqjax.run.parts import accuracy, bucketed, compute_dtype, confusion, passes, prediction_flags, print_json
+from seqjax.run.reporting import printable, register_logger
+from seqjax.run.settings import Field, above, at_least, one_of, within
+
+__all__ = [
+    "Dataset", "Experiment", "Field", "Flag", "Model", "Options", "Pipeline", "Report", "Trained", "above", "accuracy", "at_least",
+    "bucketed", "compute_dtype", "confusion", "main", "measure", "one_of", "passes", "prediction_flags", "print_json", "printable",
+    "register_logger", "within",
+]  # fmt: skip

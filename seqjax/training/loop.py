@@ -4,6 +4,7 @@ import contextlib
 import functools
 import math
 import os
+import pathlib
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,22 +16,25 @@ import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.training.checkpoints import Checkpoints
-from seqjax.training.losses import Sums, means
+from seqjax.training.guard import fault_names
+from seqjax.training.losses import Sums
+from seqjax.training.metrics import Metric
+from seqjax.training.profiling import Profile
 from seqjax.training.progress import Plan, Progress, after_evaluation, stops_early
-from seqjax.training.train_step import StepMetrics, TrainState
+from seqjax.training.train_step import Advance, StepMetrics, TrainState
 
 
 class Data(Protocol):
-    """Batches that can stop and go on exactly (grain's protocol)."""
+    """Batches that can be resumed exactly (grain's protocol)."""
 
     def __next__(self) -> Any:
         """The next batch; there is always one."""
 
     def get_state(self) -> dict[str, Any]:
-        """The place of the next batch, JSON-able."""
+        """The iterator state before the next batch, JSON-able."""
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a place that get_state gave."""
+        """Goes to a state that get_state gave."""
 
 
 class Reporter(Protocol):
@@ -48,16 +52,19 @@ class Reporter(Protocol):
     def say(self, text: str) -> None:
         """Shows a line."""
 
+    def evaluating(self, done: int, total: int | None) -> None:
+        """This many batches of an evaluation are done; total is None where nobody knows how many there are."""
+
 
 class Task(NamedTuple):
     """What the loop needs to know of an experiment."""
 
     step: Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]
     place_batch: Callable[[Any], Any]  # host batch -> device
-    evaluate: Callable[[TrainState], dict[str, float]]  # means over the validation part, the loss in nats among them
-    figures: Callable[[dict[str, float]], dict[str, float]]  # means -> what is reported, the loss first
+    evaluate: Callable[[TrainState, Advance], dict[str, float]]  # what is reported of the validation part, the loss first
+    metric: Metric  # turns the Sums of a training interval into what is logged
     sample: Callable[[TrainState], str] | None = None  # what the model makes, as text, shown at evaluations
-    criterion: str = "loss"  # the reported figure by which the best checkpoint is chosen; lower is better
+    criterion: str = "loss"  # the value of an evaluation by which the best checkpoint is chosen; lower is better
     unit: str = "tokens"  # what there is one answer for, in the plural
 
 
@@ -68,7 +75,7 @@ class Outcome(NamedTuple):
     progress: Progress
     signal: int | None  # the signal that stopped it, None where the run is finished
     stopped_early: bool = False  # finished before its last step: see Plan.stop_patience
-    shapes: int = 0  # of batches seen in this sitting; the step is compiled once for each
+    shapes: int = 0  # of batches seen in this session; the step is compiled once for each
 
 
 def fit(
@@ -81,6 +88,7 @@ def fit(
     reporter: Reporter,
     checkpoints: Checkpoints,
     meta: dict[str, Any],
+    workdir: pathlib.Path | None = None,
 ) -> Outcome:
     """Trains from `state` to `plan.steps`, or until validation has not become better for `plan.stop_patience` evaluations.
 
@@ -97,18 +105,22 @@ def fit(
       progress: from the checkpoint, or a new one.
       reporter: takes the records.
       checkpoints: take the state.
-      meta: JSON values that go into every checkpoint besides the data's place and the progress.
+      meta: JSON values that go into every checkpoint besides the data's iterator state and the progress.
+      workdir: where `plan.profile` puts its trace, into a folder `profile`.
 
     Returns:
       The Outcome.
 
     Raises:
-      UserError: the loss or the gradient was not finite `plan.max_skipped_in_row` times in a row.
+      UserError: something in a step was not finite `plan.max_skipped_in_row` times in a row, or the steps to be profiled are not
+        among those that follow.
     """
     run = _Run(task, plan, state, data, progress, reporter, checkpoints, meta)
-    with _signals() as received:
+    profile = Profile(plan.profile, workdir, first=run.step, last=plan.steps, say=reporter.say)
+    with _signals() as received, profile:
         while not run.finished() and not received:
-            run.advance()
+            with profile.around(run.step + 1, run.wait):
+                run.advance()
         run.finish()
         checkpoints.wait()
         run.show()
@@ -138,7 +150,10 @@ class _Run:
 
     def advance(self) -> None:
         batch = self.task.place_batch(next(self.data))
-        self.shapes.add(_shapes(batch))
+        shapes = _shapes(batch)
+        if shapes not in self.shapes:
+            self.shapes.add(shapes)
+            self.reporter.say(f"compiling the training step for {_described(batch)}")
         self.state, metrics = self.task.step(self.state, batch)
         self.step += 1
         self._read(self.step - 1)
@@ -171,6 +186,10 @@ class _Run:
         """Reads what is still on its way, so that progress holds all steps up to this one."""
         self._read(self.step)
 
+    def wait(self) -> None:
+        """Waits for the device."""
+        jax.block_until_ready(self.state)
+
     def _read(self, step: int) -> None:
         if self._unread is None:
             return
@@ -182,18 +201,18 @@ class _Run:
             text = f"first step after {time.perf_counter() - self._since:.1f} s, compilation included"
             self._unshown.append(functools.partial(self.reporter.say, text))
         if metrics.skipped_in_row >= self.plan.max_skipped_in_row:
+            names = " and ".join(f"the {name}" for name in fault_names(int(metrics.faults)))
             raise UserError(
-                f"stopped at step {step}: the loss or the gradient was not finite {int(metrics.skipped_in_row)} times in a row "
-                f"(gradient norm {metrics.grad_norm}); the parameters are those of the last good step; "
-                "begin again in another --workdir with a lower optimizer.learning_rate or optimizer.clip_norm, or a longer warm-up"
+                f"stopped at step {step}: steps were skipped {int(metrics.skipped_in_row)} times in a row; not finite in the last: "
+                f"{names} (gradient norm {metrics.grad_norm}); the parameters are those of the last good step; "
+                "restart in another --workdir with a lower optimizer.learning_rate or optimizer.clip_norm, or a longer warm-up"
             )
         if step % self.plan.log_every == 0 or step == self.plan.steps:
             self._log(step, metrics)
 
     def _add(self, metrics: StepMetrics) -> None:
-        good = math.isfinite(metrics.sums.loss) and math.isfinite(metrics.grad_norm)
         new, counts = (0.0,) * 5 + (1.0,), {}
-        if good:
+        if not metrics.faults:
             new = (metrics.sums.loss, metrics.sums.tokens, metrics.grad_norm, metrics.clipped, 1.0, 0.0)
             counts = metrics.sums.counts
         interval = tuple(a + b for a, b in zip(self.progress.interval, new))
@@ -203,7 +222,7 @@ class _Run:
 
     def _log(self, step: int, metrics: StepMetrics) -> None:
         loss, tokens, norm, clipped, good, bad = self.progress.interval
-        values = dict(self.task.figures(means(Sums(loss, tokens, self.progress.counts))))
+        values = dict(self.task.metric.compute(Sums(loss, tokens, self.progress.counts)))
         values |= {"grad_norm": norm / max(good, 1.0), "clipped_share": clipped / max(good, 1.0)}
         values |= {"learning_rate": metrics.learning_rate, f"{self.task.unit}_per_second": self._tokens / self._clock()}
         if metrics.skipped:
@@ -221,13 +240,13 @@ class _Run:
     def _evaluate(self) -> None:
         self._clock()
         begin = time.perf_counter()
-        figures = self.task.figures(self.task.evaluate(self.state))
-        value = figures[self.task.criterion]
+        found = self.task.evaluate(self.state, self.reporter.evaluating)
+        value = found[self.task.criterion]
         self.progress, lower = after_evaluation(self.progress, self.plan, value)
         if lower:
             scale = jnp.float32(self.state.lr_scale * self.plan.stall_factor)
             self.state = self.state._replace(lr_scale=jax.device_put(scale, self.state.lr_scale.sharding))
-        values = figures | {"best": self.progress.best}
+        values = found | {"best": self.progress.best}
         seconds = time.perf_counter() - begin
         self._record("evaluation", self.step, values | {"minutes": (self.progress.seconds + seconds) / 60})
         if self.task.sample is not None:
@@ -250,6 +269,16 @@ def _shapes(batch: Any) -> Any:
     return structure, tuple((np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in leaves)
 
 
+def _described(batch: Any) -> str:
+    """A batch's shape in words: B and T of sequences, otherwise B and the shape of its largest array's rows."""
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
+    lengths = dict.fromkeys(str(shape[1]) for shape in shapes if len(shape) == 2)
+    largest = max(shapes, key=math.prod)
+    if lengths:
+        return f"B={largest[0]}, T={' and '.join(lengths)}"
+    return f"B={largest[0]}" + (f", {' x '.join(map(str, largest[1:]))}" if largest[1:] else "")
+
+
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
     """Collects the first SIGINT or SIGTERM in a list and says so; the next one does what it does by default."""
@@ -260,7 +289,7 @@ def _signals() -> Iterator[list[int]]:
         for other, handler in before.items():
             signal.signal(other, handler)
         with contextlib.suppress(OSError):  # past Python's streams: a handler may come in the middle of a print
-            text = b"stopping after this step; once more stops at once\n"
+            text = b"stopping after this step; press again to stop immediately\n"
             os.write(2, b"\n" + text) if os.isatty(2) else os.write(1, text)  # a terminal shows the bar and ^C there
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -278,10 +307,12 @@ def restore(
 ) -> tuple[TrainState, Progress, int] | None:
     """Puts state and data where the newest good checkpoint left them.
 
+    The plan has no part in it: a run may be resumed for more steps or fewer than it was begun for.
+
     Args:
       checkpoints: of the run.
       state: a fresh state; gives structure, shapes, dtypes and shardings.
-      data: is moved to its saved place.
+      data: is moved to its saved iterator state.
       check_meta: raises where the checkpoint is not of this run.
       repair: see Checkpoints.restore.
 

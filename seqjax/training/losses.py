@@ -80,26 +80,6 @@ def label_cross_entropy(logits: jax.Array, targets: jax.Array, mask: jax.Array) 
     return jnp.sum(jnp.where(mask, optax.softmax_cross_entropy(logits, targets), 0))
 
 
-def smooth_labels(targets: jax.Array, share: float) -> jax.Array:
-    r"""Spreads a share of each target evenly over all classes.
-
-    .. math:: t' = (1 - s) t + s / K
-
-    Args:
-      targets: (B, K), each row a distribution.
-      share: s, in [0, 1).
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> [round(float(t), 3) for t in smooth_labels(jnp.array([[1.0, 0.0]]), 0.1)[0]]
-      [0.95, 0.05]
-
-    Reference:
-      Szegedy et al. 2015, arXiv:1512.00567, section 7.
-    """
-    return (1 - share) * targets + share / targets.shape[-1]
-
-
 def perplexity(nats: float) -> float:
     """exp of the mean loss in nats; infinite where that overflows.
 

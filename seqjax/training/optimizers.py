@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from seqjax.errors import UserError
+from seqjax.training.guard import clip_by_global_norm
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "hold_then_decay", "step", "plateau")
@@ -145,7 +146,7 @@ def make_optimizer(
         raise UserError(f"optimizer.momentum={momentum} has no effect with {name}; choose sgd or set it to 0")
     if name == "sgd" and (b1, b2) != (0.9, 0.999):
         raise UserError("optimizer.b1 and b2 have no effect with sgd; choose adam, or leave them at 0.9 and 0.999")
-    clipped = optax.clip_by_global_norm(clip_norm) if math.isfinite(clip_norm) else optax.identity()
+    clipped = clip_by_global_norm(clip_norm) if math.isfinite(clip_norm) else optax.identity()
     decayed = optax.add_decayed_weights(weight_decay, mask=_matrices) if weight_decay else optax.identity()
     if name == "sgd":
         direction = (decayed, optax.trace(momentum, nesterov) if momentum else optax.identity())

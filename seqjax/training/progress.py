@@ -15,14 +15,19 @@ class Plan(NamedTuple):
     stall_patience: int = 0  # evaluations without a new best before the learning rate is lowered; 0 never does
     stall_factor: float = 1.0
     stop_patience: int = 0  # evaluations in a row without a new best that end the run; 0 never does
+    profile: tuple[int, int] | None = None  # the first and the last step of which a trace is made
 
 
 class Progress(NamedTuple):
-    """What the loop keeps beside the state; JSON-able, saved with every checkpoint."""
+    """What the loop keeps beside the state; JSON-able, saved with every checkpoint.
+
+    It knows nothing of the plan: a run may be resumed with more steps, or with another `eval_every` where
+    `evaluation_matters` says no.
+    """
 
     best: float | None = None  # lowest criterion of the validations so far
     since_best: int = 0  # evaluations since, or since the learning rate was lowered
-    seconds: float = 0.0  # of training, over all sittings
+    seconds: float = 0.0  # of training, over all sessions
     interval: tuple[float, ...] = (0.0,) * 6  # the sums of the log interval under way: see loop
     counts: dict[str, float] = {}  # the same for the counts that the loss function gives
     without_best: int = 0  # evaluations in a row without a new best, a lowered learning rate or not
@@ -31,8 +36,8 @@ class Progress(NamedTuple):
 def after_evaluation(progress: Progress, plan: Plan, value: float) -> tuple[Progress, bool]:
     """What an evaluation makes of the progress, and whether the learning rate is to be lowered.
 
-    A value that is not finite is never a new best. The two counts go each by itself: a lowered rate begins the count of
-    stalls anew, and leaves that of early stopping as it is.
+    A value that is not finite is never a new best. The two counts are independent: a lowered rate restarts the count of
+    stalls, and leaves that of early stopping as it is.
 
     Args:
       progress: before.
@@ -70,3 +75,27 @@ def stops_early(progress: Progress, plan: Plan) -> bool:
       [False, True]
     """
     return bool(plan.stop_patience) and progress.without_best >= plan.stop_patience
+
+
+def evaluation_matters(plan: Plan) -> bool:
+    """Whether evaluations change what is learned: they lower the learning rate or end the run.
+
+    Where they do not, `eval_every` may differ from one session of a run to the next: state, data and noise are the same to the
+    bit. What depends on it still is which checkpoints can be the best.
+
+    Example:
+      >>> evaluation_matters(Plan(9, 1, 1, 1, 1)), evaluation_matters(Plan(9, 1, 1, 1, 1, stop_patience=2))
+      (False, True)
+    """
+    return bool(plan.stop_patience) or bool(plan.stall_patience and plan.stall_factor != 1)
+
+
+def extended(progress: Progress) -> Progress:
+    """The progress with which a run that stopped early trains further: its patience is whole again, its best stays.
+
+    Example:
+      >>> plan = Plan(9, 1, 1, 1, 1, stop_patience=2)
+      >>> stops_early(extended(Progress(without_best=2)), plan)
+      False
+    """
+    return progress._replace(without_best=0)

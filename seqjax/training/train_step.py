@@ -1,16 +1,17 @@
 r"""The training state, one pure step of it, and evaluation: the same for every model.
 
-What one step hands to the next beside the parameters is the carry. For a recurrent network it is the recurrent state, cut
-along the batch: a long stream is read in windows of T steps, the carry goes on from window to window by value, its gradient
-does not. :func:`truncate` is the one place where it is cut (truncated backpropagation through time); full backpropagation
-through time is the case of one window as long as the stream. For a network with batch normalisation the carry is its running
-statistics, the same on every device; for one that keeps nothing it is `()`.
+What one step hands to the next beside the parameters is of two kinds. The carry is the recurrent state, cut along the batch: a
+long stream is read in windows of T steps, the carry goes on from window to window by value, its gradient does not.
+:func:`truncate` is the one place where it is cut (truncated backpropagation through time); full backpropagation through time is
+the case of one window as long as the stream. The model state is what a network keeps besides parameters that is not
+recurrent: the running statistics of batch normalisation, the same on every device. A network that keeps nothing of a kind has
+`()` there.
 
 Source: Williams and Peng 1990, "An efficient gradient-based algorithm for on-line training of recurrent network
 trajectories"; Mikolov 2012 for language models.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,15 +21,14 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from seqjax.errors import UserError
-from seqjax.training.losses import Sums, means
+from seqjax.training.accumulation import LossFn, accumulated_gradient, batch_gradient
+from seqjax.training.freezing import divide, unite
+from seqjax.training.guard import CHECKED, faults, global_norm
+from seqjax.training.losses import Sums
 
 PyTree = Any
 
-# (params, carry, batch, rng) -> (carry, Sums); rng is None in evaluation, where there is no noise.
-LossFn = Callable[[PyTree, PyTree, Any, jax.Array | None], tuple[PyTree, Sums]]
-
-# (params, carry) -> what of them a moving average is kept of.
-Averaged = Callable[[PyTree, PyTree], PyTree]
+Advance = Callable[[int, int | None], None]  # told how many batches of an evaluation are done, and of how many, if that is known
 
 
 class TrainState(NamedTuple):
@@ -36,13 +36,14 @@ class TrainState(NamedTuple):
 
     step: jax.Array  # () int32, batches seen, skipped ones included
     params: PyTree
+    model_state: PyTree  # batch statistics and the like, or ()
     opt_state: PyTree
-    carry: PyTree  # recurrent state at the window's border, leaves (B, ...), or batch statistics, or ()
+    carry: PyTree  # recurrent state at the window's border, leaves (B, ...), or ()
     key: jax.Array  # key data, uint32; the key of step i is fold_in(key, i)
     lr_scale: jax.Array  # () float32, factor on the learning rate; lowered when validation stalls
-    skipped: jax.Array  # () int32, steps skipped for a non-finite loss or gradient, in all
+    skipped: jax.Array  # () int32, steps skipped because something was not finite, in all
     skipped_in_row: jax.Array  # () int32, the same since the last good step
-    average: PyTree = ()  # moving average of the parameters, or () where none is kept
+    average: PyTree = ()  # moving averages of (params, model_state), or () where none are kept
 
 
 class StepMetrics(NamedTuple):
@@ -54,6 +55,7 @@ class StepMetrics(NamedTuple):
     learning_rate: jax.Array
     skipped: jax.Array  # steps skipped so far
     skipped_in_row: jax.Array
+    faults: jax.Array  # what was not finite, as bits: see guard.fault_names; 0 where the step was taken
 
 
 def truncate(carry: PyTree) -> PyTree:
@@ -86,16 +88,15 @@ def make_mesh(batch_size: int, devices: list[jax.Device] | None = None) -> Mesh:
 BY_BATCH, EVERYWHERE = PartitionSpec("data"), PartitionSpec()
 
 
-def state_shardings(mesh: Mesh, carry_spec: PartitionSpec = BY_BATCH) -> TrainState:
-    """Where each part of the state lies: the carry as `carry_spec` says, all else on every device."""
-    everywhere, carry = NamedSharding(mesh, EVERYWHERE), NamedSharding(mesh, carry_spec)
-    return TrainState(*[carry if name == "carry" else everywhere for name in TrainState._fields])
+def state_shardings(mesh: Mesh) -> TrainState:
+    """Where each part of the state lies: the carry cut along the batch, all else on every device."""
+    everywhere, by_batch = NamedSharding(mesh, EVERYWHERE), batch_sharding(mesh)
+    return TrainState(*[by_batch if name == "carry" else everywhere for name in TrainState._fields])
 
 
-def place(state: TrainState, mesh: Mesh, carry_spec: PartitionSpec = BY_BATCH) -> TrainState:
+def place(state: TrainState, mesh: Mesh) -> TrainState:
     """Puts a state onto the mesh."""
-    shardings = state_shardings(mesh, carry_spec)
-    return TrainState(*[jax.device_put(part, where) for part, where in zip(state, shardings)])
+    return TrainState(*[jax.device_put(part, where) for part, where in zip(state, state_shardings(mesh))])
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -105,34 +106,45 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def init_state(
     params: PyTree,
+    model_state: PyTree,
     optimizer: optax.GradientTransformation,
     carry: PyTree,
     rng: jax.Array,
     mesh: Mesh,
     *,
-    carry_spec: PartitionSpec = BY_BATCH,
-    averaged: Averaged | None = None,
+    average: bool = False,
+    frozen: Sequence[str] = (),
 ) -> TrainState:
-    """The state before the first step, on the mesh; `params` and `carry` are copied, so that donation leaves them whole.
+    """The state before the first step, on the mesh; what is given is copied, so that donation leaves it whole.
 
-    Args: as make_train_step, with the first carry, and the key that all noise comes from.
+    Args:
+      params: pytree of arrays.
+      model_state: batch statistics and the like, or ().
+      optimizer: as make_train_step's.
+      carry: the first recurrent state, leaves (B, ...), or ().
+      rng: the key that all noise comes from.
+      mesh: from make_mesh.
+      average: keep moving averages of parameters and model state; true where make_train_step has an `ema_decay`.
+      frozen: as make_train_step's; the optimiser keeps nothing of frozen parameters.
     """
 
-    def build(params, carry, rng):
+    def build(params, model_state, carry, rng):
         counter = jnp.zeros((), jnp.int32)
+        kept = params, model_state
         return TrainState(
             step=counter,
             params=jax.tree.map(jnp.copy, params),
-            opt_state=optimizer.init(params),
+            model_state=jax.tree.map(jnp.copy, model_state),
+            opt_state=optimizer.init(divide(params, frozen)[0]),
             carry=jax.tree.map(jnp.copy, carry),
             key=jax.random.key_data(rng),
             lr_scale=jnp.ones((), jnp.float32),
             skipped=counter,
             skipped_in_row=counter,
-            average=() if averaged is None else jax.tree.map(jnp.copy, averaged(params, carry)),
+            average=jax.tree.map(jnp.copy, kept) if average else (),
         )
 
-    return jax.jit(build, out_shardings=state_shardings(mesh, carry_spec))(params, carry, rng)
+    return jax.jit(build, out_shardings=state_shardings(mesh))(params, model_state, carry, rng)
 
 
 def make_train_step(
@@ -142,81 +154,98 @@ def make_train_step(
     mesh: Mesh,
     *,
     clip_norm: float,
-    carry_spec: PartitionSpec = BY_BATCH,
-    averaged: Averaged | None = None,
     ema_decay: float = 0.0,
+    accumulate: int = 1,
+    frozen: Sequence[str] = (),
 ) -> Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]:
     """One training step as a pure function, compiled once for each shape of batch, the state's buffers donated.
 
-    The loss is the mean over the batch's real tokens. Where the loss or the gradient's norm is not finite, nothing of the
-    state changes but the counters: the batch is skipped.
+    The loss is the mean over the batch's real tokens. Where the loss, the gradient's norm or anything that would enter the
+    state is not finite, nothing of the state changes but the counters: the batch is skipped.
 
     Args:
-      loss_fn: `(params, carry, batch, rng) -> (carry, Sums)`.
+      loss_fn: `(params, model_state, carry, batch, rng) -> (carry, model_state, Sums)`.
       optimizer: its first part clips at `clip_norm`.
       schedule: the optimiser's learning rate, for the log.
       mesh: from make_mesh.
       clip_norm: for the log; infinite where nothing is clipped.
-      carry_spec: BY_BATCH for a recurrent carry, EVERYWHERE for batch statistics.
-      averaged: what a moving average is kept of, such as `lambda params, carry: params`; None for nothing.
-      ema_decay: d of the average, a <- d a + (1 - d) new, with min(d, (1 + n) / (10 + n)) for d at update number n.
+      ema_decay: d of the moving averages, a <- d a + (1 - d) new, with min(d, (1 + n) / (10 + n)) for d at update number n;
+        0 keeps none.
+      accumulate: how many parts the batch is cut into, computed one after another: see accumulated_gradient.
+      frozen: regular expressions; parameters whose path one of them is found in stay as they are, bit for bit: no gradient,
+        no weight decay, no part in the norm. See frozen_mask. Batch statistics are not parameters and go on moving.
 
     Returns:
       `step(state, batch) -> (state, StepMetrics)`.
 
+    Raises:
+      UserError: accumulate is below 1. The step raises it where a batch cannot be cut or a pattern freezes nothing.
+
     Example:
-      >>> def loss_fn(params, carry, batch, rng):  # how far a running sum, scaled, is from 1
+      >>> def loss_fn(params, model_state, carry, batch, rng):  # how far a running sum, scaled, is from 1
       ...     carry = carry + batch.sum(axis=1)
-      ...     return carry, Sums(jnp.sum((params * carry - 1) ** 2), jnp.float32(carry.size))
+      ...     return carry, model_state, Sums(jnp.sum((params * carry - 1) ** 2), jnp.float32(carry.size))
       >>> schedule, mesh = optax.constant_schedule(0.1), make_mesh(1, jax.devices()[:1])
-      >>> state = init_state(jnp.float32(0.0), optax.sgd(schedule), jnp.zeros(1), jax.random.key(0), mesh)
+      >>> state = init_state(jnp.float32(0.0), (), optax.sgd(schedule), jnp.zeros(1), jax.random.key(0), mesh)
       >>> step = make_train_step(loss_fn, optax.sgd(schedule), schedule, mesh, clip_norm=1.0)
       >>> for window in jnp.array([[[0.5, 0.5]], [[-0.5, 0.5]]]):
       ...     state, metrics = step(state, jax.device_put(window, batch_sharding(mesh)))
       >>> round(float(state.params), 3), float(state.carry[0]), round(float(metrics.sums.loss), 3)
       (0.36, 1.0, 0.64)
     """
+    if accumulate < 1:
+        raise UserError(f"accumulate={accumulate} must be at least 1")
+
+    def gradient(trained, fixed, *rest):
+        def loss(trained, *rest):
+            return loss_fn(unite(trained, fixed), *rest)
+
+        if accumulate == 1:
+            return batch_gradient(loss, trained, *rest)
+        return accumulated_gradient(loss, trained, *rest, parts=accumulate, mesh=mesh)
 
     def step(state: TrainState, batch) -> tuple[TrainState, StepMetrics]:
         rng = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        before = truncate(state.carry)
+        trained, fixed = divide(state.params, frozen)
+        found = gradient(trained, fixed, state.model_state, truncate(state.carry), batch, rng)
+        norm = global_norm(found.grads)
+        updates, opt_state = optimizer.update(found.grads, state.opt_state, trained)
+        trained = jax.tree.map(lambda p, u: p + (state.lr_scale * u).astype(p.dtype), trained, updates)
+        done = state.step - state.skipped
+        average = ()
+        if ema_decay:
+            before = divide(state.average[0], frozen)[0], state.average[1]
+            moved = moving_average(before, (trained, found.model_state), ema_decay, done)
+            average = unite(moved[0], fixed), moved[1]
+        params = unite(trained, fixed)
+        checked = (found.loss, norm, opt_state, trained, found.model_state, average, found.carry)
+        faulty = faults(dict(zip(CHECKED, checked, strict=True)))
+        new = {"params": params, "model_state": found.model_state, "opt_state": opt_state}
+        after = _taken(state, faulty == 0, new | {"carry": found.carry, "average": average})
+        told = {"grad_norm": norm, "clipped": (norm > clip_norm).astype(jnp.float32), "faults": faulty}
+        told |= {"skipped": after.skipped, "skipped_in_row": after.skipped_in_row}
+        return after, StepMetrics(found.sums, learning_rate=schedule(done) * state.lr_scale, **told)
 
-        def mean_loss(params):
-            carry, sums = loss_fn(params, before, batch, rng)
-            return sums.loss / jnp.maximum(sums.tokens, 1), (carry, sums)
-
-        (loss, (carry, sums)), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-        norm = optax.tree.norm(grads)
-        good = jnp.isfinite(loss) & jnp.isfinite(norm)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = jax.tree.map(lambda p, u: p + (state.lr_scale * u).astype(p.dtype), state.params, updates)
-        updates_before = state.step - state.skipped
-        average = () if averaged is None else moving_average(state.average, averaged(params, carry), ema_decay, updates_before)
-
-        new, old = (params, opt_state, carry, average), (state.params, state.opt_state, state.carry, state.average)
-        params, opt_state, carry, average = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
-        bad = jnp.where(good, 0, 1).astype(jnp.int32)
-        after = state._replace(
-            step=state.step + 1,
-            params=params,
-            opt_state=opt_state,
-            carry=carry,
-            skipped=state.skipped + bad,
-            skipped_in_row=(state.skipped_in_row + bad) * bad,
-            average=average,
-        )
-        rate = schedule(updates_before) * state.lr_scale
-        clipped = (norm > clip_norm).astype(jnp.float32)
-        return after, StepMetrics(sums, norm, clipped, rate, after.skipped, after.skipped_in_row)
-
-    everywhere, states = NamedSharding(mesh, EVERYWHERE), state_shardings(mesh, carry_spec)
+    everywhere, states = NamedSharding(mesh, EVERYWHERE), state_shardings(mesh)
     return jax.jit(
         step, in_shardings=(states, batch_sharding(mesh)), out_shardings=(states, everywhere), donate_argnums=0
     )
 
 
+def _taken(state: TrainState, good: jax.Array, new: dict[str, PyTree]) -> TrainState:
+    """The state after a step, with what is new in it only where the step is good."""
+    old = {name: getattr(state, name) for name in new}
+    bad = jnp.where(good, 0, 1).astype(jnp.int32)
+    return state._replace(
+        step=state.step + 1,
+        skipped=state.skipped + bad,
+        skipped_in_row=(state.skipped_in_row + bad) * bad,
+        **jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old),
+    )
+
+
 def moving_average(average: PyTree, new: PyTree, decay: float, updates: jax.Array) -> PyTree:
-    r"""One step of an exponential moving average that forgets its beginning quickly.
+    r"""One step of an exponential moving average that forgets its beginning quickly; of integers the new value is kept.
 
     .. math:: a \leftarrow d a + (1 - d) x, \quad d = \min(\mathrm{decay}, (1 + n) / (10 + n))
 
@@ -230,58 +259,69 @@ def moving_average(average: PyTree, new: PyTree, decay: float, updates: jax.Arra
       0.8999999761581421
     """
     d = jnp.minimum(decay, (1.0 + updates) / (10.0 + updates))
-    return jax.tree.map(lambda a, x: (d * a + (1 - d) * x).astype(a.dtype), average, new)
+
+    def one(a, x):
+        return (d * a + (1 - d) * x).astype(a.dtype) if jnp.issubdtype(a.dtype, jnp.inexact) else x
+
+    return jax.tree.map(one, average, new)
 
 
-def make_evaluate(
-    loss_fn: LossFn, mesh: Mesh, *, carry_spec: PartitionSpec = BY_BATCH
-) -> Callable[[PyTree, PyTree, Iterable[Any]], dict[str, float]]:
+def make_evaluate(loss_fn: LossFn, mesh: Mesh) -> Callable[..., Sums]:
     """Evaluation over a whole split with the carry passed on from batch to batch.
 
+    Args:
+      loss_fn: as make_train_step's; called without noise (rng None), and the model state that it returns is ignored.
+      mesh: from make_mesh.
+
     Returns:
-      `evaluate(params, carry, batches) -> {"loss": nats, ...}`: the mean loss over all real tokens, and each count of the
-      Sums divided by the tokens too; read from the device once, at the end. It does not depend on how a stream is cut into
-      windows; batches may be of several shapes, for each of which it is compiled once.
+      `evaluate(params, model_state, carry, batches, progress=None) -> Sums`: the sums over all batches as plain numbers, for
+      `Metric.compute` or `means`, read from the device once, at the end. They do not depend on how a stream is cut into
+      windows; batches may be of several shapes, for each of which it is compiled once. `progress(done, total)` is called
+      after each batch, with total None where `batches` has no length.
 
     Raises:
       ValueError: there is no batch.
 
     Example:
-      >>> def loss_fn(params, carry, batch, rng):
-      ...     return carry, Sums(jnp.sum(params * batch), jnp.float32(batch.size))
+      >>> def loss_fn(params, model_state, carry, batch, rng):
+      ...     return carry, model_state, Sums(jnp.sum(params * batch), jnp.float32(batch.size))
       >>> evaluate = make_evaluate(loss_fn, make_mesh(1, jax.devices()[:1]))
-      >>> evaluate(jnp.float32(2.0), jnp.zeros(1), [jnp.array([[1.0, 2.0]]), jnp.array([[6.0, 7.0]])])
-      {'loss': 8.0}
+      >>> evaluate(jnp.float32(2.0), (), jnp.zeros(1), [jnp.array([[1.0, 2.0]]), jnp.array([[6.0, 7.0]])])
+      Sums(loss=32.0, tokens=4.0, counts={})
     """
-    everywhere, carries, by_batch = NamedSharding(mesh, EVERYWHERE), NamedSharding(mesh, carry_spec), batch_sharding(mesh)
+    everywhere, by_batch = NamedSharding(mesh, EVERYWHERE), batch_sharding(mesh)
 
-    def step(params, carry, sums, batch):
-        carry, more = loss_fn(params, carry, batch, None)
+    def step(params, model_state, carry, sums, batch):
+        carry, _, more = loss_fn(params, model_state, carry, batch, None)
         return carry, jax.tree.map(jnp.add, sums, more)
 
     step = jax.jit(
         step,
-        in_shardings=(everywhere, carries, everywhere, by_batch),
-        out_shardings=(carries, everywhere),
-        donate_argnums=(1, 2),
+        in_shardings=(everywhere, everywhere, by_batch, everywhere, by_batch),
+        out_shardings=(by_batch, everywhere),
+        donate_argnums=2,
     )
 
     zeros: list[Sums] = []  # found once: it takes a trace of the whole model
 
     def begin(*arguments) -> Sums:
         if not zeros:
-            sums = jax.eval_shape(loss_fn, *arguments, None)[1]
+            sums = jax.eval_shape(loss_fn, *arguments, None)[2]
             zeros.append(jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), sums))
         return jax.device_put(zeros[0], everywhere)
 
-    def evaluate(params, carry, batches) -> dict[str, float]:
-        carry, sums = jax.device_put(jax.tree.map(jnp.copy, carry), carries), None
-        for batch in batches:
+    def evaluate(params, model_state, carry, batches: Iterable[Any], progress: Advance | None = None) -> Sums:
+        carry, sums = jax.device_put(jax.tree.map(jnp.copy, carry), by_batch), None
+        total = len(batches) if hasattr(batches, "__len__") else None
+        for done, batch in enumerate(batches, start=1):
             batch = jax.device_put(batch, by_batch)
-            sums = begin(params, carry, batch) if sums is None else sums
-            carry, sums = step(params, carry, sums, batch)
+            before = begin(params, model_state, carry, batch) if sums is None else sums
+            carry, sums = step(params, model_state, carry, before, batch)
+            if progress is not None:
+                jax.block_until_ready(before)  # so that what is told is done, but for the batch under way
+                progress(done, total)
         if sums is None:
             raise ValueError("batches is empty: there is nothing to evaluate")
-        return means(jax.device_get(sums))
+        return jax.tree.map(float, jax.device_get(sums))
 
     return evaluate

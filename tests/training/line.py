@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from seqjax.training import loop, train_step
+from seqjax.training import loop, metrics, train_step
 from seqjax.training.checkpoints import Restored
 from seqjax.training.losses import Sums
 
@@ -20,12 +20,12 @@ OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(), o
 PLAN = loop.Plan(steps=12, log_every=5, eval_every=4, checkpoint_every=3, max_skipped_in_row=3)
 
 
-def regression(params, carry, batch, rng):
+def regression(params, model_state, carry, batch, rng):
     """Squared errors of a line, with noise from the key and a carry that counts."""
     noise = 0.0 if rng is None else 0.1 * jax.random.normal(rng, batch["y"].shape)
     errors = batch["x"] * params["w"] + params["b"] + 0.01 * carry + noise - batch["y"]
     counts = {"positive": jnp.sum(errors > 0, dtype=jnp.float32)}
-    return carry + batch["x"], Sums(jnp.sum(errors**2), jnp.float32(errors.size), counts)
+    return carry + batch["x"], model_state, Sums(jnp.sum(errors**2), jnp.float32(errors.size), counts)
 
 
 STEP = train_step.make_train_step(regression, OPTIMIZER, optax.constant_schedule(0.1), MESH, clip_norm=1.0)
@@ -68,6 +68,9 @@ class Records:
     def say(self, text):
         pass
 
+    def evaluating(self, done, total):
+        pass
+
 
 class Memory:
     """Checkpoints kept in memory, copied as a disk would."""
@@ -94,20 +97,21 @@ class Memory:
 
 def fresh():
     params = {"w": jnp.float32(0.5), "b": jnp.float32(-0.25)}
-    return train_step.init_state(params, OPTIMIZER, jnp.array([0.5, -1.0]), jax.random.key(3), MESH)
+    return train_step.init_state(params, (), OPTIMIZER, jnp.array([0.5, -1.0]), jax.random.key(3), MESH)
 
 
 def make_task(step=STEP, evaluate=None, sample=None, **more):
     def validate(state):
         return abs(float(state.params["w"]) - 3) + 0.01 * int(state.step)
 
-    def means(state):
-        return {"loss": (evaluate or validate)(state)}
+    derived = {"double": lambda loss: 2 * loss, "other": lambda loss: -loss}
 
-    def figures(means):
-        return means | {"double": 2 * means["loss"], "other": -means["loss"]}
+    def reported(state, progress):
+        loss = (evaluate or validate)(state)
+        progress(1, 1)
+        return {"loss": loss} | {name: function(loss) for name, function in derived.items()}
 
-    return loop.Task(step, lambda batch: batch, means, figures, sample, **more)
+    return loop.Task(step, lambda batch: batch, reported, metrics.token_loss(**derived), sample, **more)
 
 
 def fit(plan=PLAN, data=None, store=None, records=None, task=None):

@@ -60,7 +60,7 @@ def test_metrics_are_read_after_the_next_step_was_sent():
         number = int(state.step) + 1
         events.append(("sent", number))
         sums = Sums(Late(number, 2.0), Late(number, 1.0), {"right": Late(number, 0.5)})
-        metrics = train_step.StepMetrics(sums, *[Late(number, value) for value in (0.5, 0.0, 0.1, 0, 0)])
+        metrics = train_step.StepMetrics(sums, *[Late(number, value) for value in (0.5, 0.0, 0.1, 0, 0, 0)])
         return state._replace(step=state.step + 1), metrics
 
     plan = loop.Plan(steps=9, log_every=2, eval_every=100, checkpoint_every=6, max_skipped_in_row=3)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seqjax.errors import UserError
-from seqjax.training.metrics import accuracy_interval, bleu, entity_f1, exact_match
+from seqjax.training.metrics import accuracy_interval, corpus_bleu, entity_f1, exact_match
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def _corpus(seed, size=20):
 @pytest.mark.parametrize("seed", range(4))
 def test_bleu_is_that_of_the_paper(seed):
     hypotheses, references = _corpus(seed)
-    result = bleu(hypotheses, references)
+    result = corpus_bleu(hypotheses, references)
     assert 20 < result.score < 95
     assert result.score == pytest.approx(_bleu(hypotheses, references), rel=1e-6)
 
@@ -91,36 +91,36 @@ def test_bleu_is_that_of_the_paper(seed):
 def test_bleu_gives_the_librarys_published_examples():
     """sacrebleu's README (the form of the signature) and its tests (identical, empty; chrF where precision equals recall)."""
     same = "Niemand hat die Absicht, eine Mauer zu errichten"
-    result = bleu([same], [same])
+    result = corpus_bleu([same], [same])
     assert (result.score, result.chrf) == pytest.approx((100.0, 100.0))
     assert result.signature.startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.")
-    assert bleu(["", "", ""], ["The dog bit the man.", "It was not unexpected.", "He bit."])[:2] == (0.0, 0.0)
+    assert corpus_bleu(["", "", ""], ["The dog bit the man.", "It was not unexpected.", "He bit."])[:2] == (0.0, 0.0)
     for hypotheses, references, chrf in [
         (["aa"], ["ab"], 25.0),
         (["a", "b"], ["a", "c"], 50.0),
         (["a b c"], ["abc"], 100.0),
     ]:
-        assert bleu(hypotheses, references).chrf == pytest.approx(chrf)
+        assert corpus_bleu(hypotheses, references).chrf == pytest.approx(chrf)
 
 
 def test_chrf_by_hand():
     """abcd for abcx: precision and recall of the 1- to 4-grams are 3/4, 2/3, 1/2 and 0."""
-    assert bleu(["abcd"], ["abcx"]).chrf == pytest.approx(100 * (3 / 4 + 2 / 3 + 1 / 2 + 0) / 4)
+    assert corpus_bleu(["abcd"], ["abcx"]).chrf == pytest.approx(100 * (3 / 4 + 2 / 3 + 1 / 2 + 0) / 4)
     # One character of two: precision 1, recall 1/2; of n-grams that the answer is too short for, nothing is counted.
-    assert bleu(["a"], ["ab"]).chrf == pytest.approx(100 * 5 * 1 * 0.5 / (4 * 1 + 0.5))
+    assert corpus_bleu(["a"], ["ab"]).chrf == pytest.approx(100 * 5 * 1 * 0.5 / (4 * 1 + 0.5))
 
 
 def test_bleu_smooths_and_takes_words_apart():
     fourth = 1 / 2  # none of one 4-gram, counted as half of one
-    assert bleu(["this is a fest"], ["this is a test"]).score == pytest.approx(
+    assert corpus_bleu(["this is a fest"], ["this is a test"]).score == pytest.approx(
         100 * (3 / 4 * 2 / 3 / 2 * fourth) ** 0.25
     )
-    assert bleu(["She said: stop, now."], ["She said : stop , now ."]).score == pytest.approx(100)
+    assert corpus_bleu(["She said: stop, now."], ["She said : stop , now ."]).score == pytest.approx(100)
 
 
 def test_case_counts_unless_asked_not_to():
     mixed, lower = (
-        bleu(["A Dog runs over There"], ["a dog runs over there"], lowercase=value) for value in (False, True)
+        corpus_bleu(["A Dog runs over There"], ["a dog runs over there"], lowercase=value) for value in (False, True)
     )
     assert mixed.score < 50 and mixed.chrf < 90
     assert lower[:2] == pytest.approx((100, 100)) and "case:lc" in lower.signature
@@ -129,9 +129,9 @@ def test_case_counts_unless_asked_not_to():
 def test_bleu_is_of_the_corpus_whatever_its_order():
     hypotheses, references = _corpus(7)
     order = random.Random(1).sample(range(len(hypotheses)), len(hypotheses))
-    shuffled = bleu([hypotheses[i] for i in order], [references[i] for i in order])
-    assert shuffled == pytest.approx(bleu(hypotheses, references)[:2] + (shuffled.signature,))
-    assert bleu(hypotheses, [references[i] for i in order]).score < shuffled.score
+    shuffled = corpus_bleu([hypotheses[i] for i in order], [references[i] for i in order])
+    assert shuffled == pytest.approx(corpus_bleu(hypotheses, references)[:2] + (shuffled.signature,))
+    assert corpus_bleu(hypotheses, [references[i] for i in order]).score < shuffled.score
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_bleu_is_of_the_corpus_whatever_its_order():
 )
 def test_bleu_refuses_what_it_cannot_count(hypotheses, references, said):
     with pytest.raises(ValueError, match=said):
-        bleu(hypotheses, references)
+        corpus_bleu(hypotheses, references)
 
 
 def test_entity_f1_gives_seqevals_published_examples():
@@ -243,7 +243,7 @@ def test_entity_f1_refuses_what_are_no_entities(true, predicted, said):
         entity_f1(true, predicted)
 
 
-@pytest.mark.parametrize("package, call", [("sacrebleu", bleu), ("seqeval", lambda a, b: entity_f1([["O"]], [["O"]]))])
+@pytest.mark.parametrize("package, call", [("sacrebleu", corpus_bleu), ("seqeval", lambda a, b: entity_f1([["O"]], [["O"]]))])
 def test_a_missing_package_is_named(monkeypatch, package, call):
     for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
         monkeypatch.setitem(sys.modules, name, None)

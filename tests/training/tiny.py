@@ -25,13 +25,13 @@ def init(model, batch, seed=0):
 
 
 def loss_of(model):
-    """(params, carry, batch, rng) -> (carry, Sums), as an experiment has it."""
+    """A LossFn, as an experiment has it."""
 
-    def loss_fn(params, carry, batch, rng):
+    def loss_fn(params, model_state, carry, batch, rng):
         noise = {} if rng is None else {"rngs": {"dropout": rng}}
         variables = {"params": params}
         carry, logits = model.apply(variables, batch.inputs, carry, resets=batch.resets, train=rng is not None, **noise)
-        return carry, token_cross_entropy(logits, batch.targets, batch.mask)
+        return carry, model_state, token_cross_entropy(logits, batch.targets, batch.mask)
 
     return loss_fn
 
@@ -63,7 +63,7 @@ def assert_equal(a, b):
     assert_close(a, b, 0, 0)
 
 
-def linear_loss(params, carry, batch, rng):
+def linear_loss(params, model_state, carry, batch, rng):
     """A loss linear in the parameters: its gradient is the mean of the batch's rows. The carry sums up the noise."""
     noise = jax.random.uniform(rng, carry.shape)
-    return carry + noise, Sums(jnp.sum(batch @ params), jnp.float32(batch.shape[0]))
+    return carry + noise, model_state, Sums(jnp.sum(batch @ params), jnp.float32(batch.shape[0]))

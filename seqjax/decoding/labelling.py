@@ -1,0 +1,84 @@
+"""Labels of whole texts and of their words, from a trained model, in batches of about the same length."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from seqjax.data.buckets import one_pass
+from seqjax.data.collate import collate_tagged, collate_texts
+
+
+class TextLabeller:
+    """Probabilities of the classes of texts, compiled once for each length of a batch.
+
+    Args:
+      model: a TextClassifier.
+      batch_size: texts at a time.
+      boundaries: the lengths that batches are padded to.
+    """
+
+    def __init__(self, model: Any, *, batch_size: int, boundaries: Sequence[int]):
+        self._batch_size, self._boundaries = batch_size, boundaries
+
+        @jax.jit
+        def run(params, batch):
+            out = model.apply({"params": params}, batch.tokens, batch.lengths)
+            return jax.nn.softmax(out.logits), out.weights
+
+        self._run = run
+
+    def __call__(self, params: Any, tokens: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Labels texts.
+
+        Args:
+          params: of the model.
+          tokens: ids of each text, (T,).
+
+        Returns:
+          (probabilities (N, K), the weight of each token of each text, empty where the model's pooling has none).
+        """
+        rows, weights = [], [np.zeros(0)] * len(tokens)
+        collate, lengths = collate_texts(tokens, np.zeros(len(tokens), np.int32)), np.array([len(text) for text in tokens])
+        order = []
+        for places, batch in one_pass(lengths, collate, self._batch_size, self._boundaries):
+            shares, looked = jax.device_get(self._run(params, batch))
+            rows.append(shares[: len(places)])
+            order.extend(places)
+            for row, place in enumerate(places) if looked is not None else ():
+                weights[place] = looked[row, : len(tokens[place])]
+        probabilities = np.concatenate(rows).astype(np.float64)
+        return probabilities[np.argsort(order)], weights
+
+
+class WordLabeller:
+    """The tags of the words of sentences, compiled once for each length of a batch.
+
+    Args:
+      model: a Tagger.
+      columns: `columns(sentences, None) -> (words, chars, tags)`, ids of each sentence.
+      tags: the names of the tags.
+      batch_size: sentences at a time.
+      boundaries: the lengths that batches are padded to.
+    """
+
+    def __init__(self, model: Any, columns: Callable[..., Any], tags: Sequence[str], *, batch_size: int, boundaries: Sequence[int]):
+        self._columns, self._tags, self._batch_size, self._boundaries = columns, tags, batch_size, boundaries
+
+        @jax.jit
+        def run(params, batch):
+            scores = model.apply({"params": params}, batch.words, batch.chars, batch.lengths)
+            return model.apply({"params": params}, scores, batch.lengths, method="decode")
+
+        self._run = run
+
+    def __call__(self, params: Any, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
+        """The tags of each sentence, in the sentences' order."""
+        collate = collate_tagged(*self._columns(sentences, None))
+        found: list[list[str]] = [[] for _ in sentences]
+        lengths = np.array([len(sentence) for sentence in sentences])
+        for places, batch in one_pass(lengths, collate, self._batch_size, self._boundaries):
+            for place, row in zip(places, np.asarray(self._run(params, batch))):
+                found[place] = [self._tags[i] for i in row[: len(sentences[place])]]
+        return found

@@ -1,0 +1,210 @@
+"""The command line that all experiments share: flags, one clear line for whatever is wrong, an exit status."""
+
+import logging
+import os
+import pathlib
+import re
+import signal
+import sys
+import traceback
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from seqjax.errors import UserError
+from seqjax.run import settings
+from seqjax.run.experiment import Experiment, Flag
+
+ALL = ("train", "evaluate")  # the modes that every experiment has
+WHICH = ("best", "newest", "average")
+SPLITS = ("train", "validation", "test")
+
+
+class UsageError(UserError):
+    """The command line itself is wrong: exit status 2."""
+
+
+class Command(types.SimpleNamespace):
+    """What a command line asks for.
+
+    Attributes:
+      mode: "train", "evaluate" or one of the experiment's own.
+      workdir: the work directory.
+      preset: the preset's name, None where none was given.
+      given: dotted field -> value, for the fields that were given.
+      options: the other flags of the mode, by name.
+    """
+
+
+def common_flags(experiment: Experiment) -> dict[str, Flag]:
+    """The flags that every experiment has besides its settings."""
+    read = (*experiment.modes, "evaluate")
+    return {
+        "checkpoint": Flag("best", "which checkpoint to read, or the mean of the newest.", read, settings.one_of(*WHICH)),
+        "split": Flag("validation", "on which part of the data.", ("evaluate",), settings.one_of(*SPLITS)),
+        "extend": Flag(False, "continue a finished or stopped run to a new train.steps or train.epochs.", ("train",)),
+        "init_from": Flag("", "start from the weights of the run in this work directory (DIR, DIR:newest, DIR:STEP).", ("train",)),
+        "init_partial": Flag(False, "with --init_from: parts that do not fit start fresh, and are named.", ("train",)),
+        "profile": Flag("", "trace the steps FIRST:LAST of this session into the work directory, such as 10:12.", ("train",)),
+        "sweep": Flag([], "run once for each value, such as --sweep=seed=0,1,2; several flags make a grid.", ("train",)),
+    }
+
+
+def parse(experiment: Experiment, argv: Sequence[str]) -> Command:
+    """Reads a command line.
+
+    Args:
+      experiment: whose settings, modes and flags there are.
+      argv: the program's name and its arguments.
+
+    Raises:
+      UserError: a flag is unknown, has a wrong value, or has no effect with the mode asked for.
+    """
+    values, others = flags.FlagValues(), common_flags(experiment) | dict(experiment.flags)
+    modes = (*ALL, *experiment.modes)
+    flags.DEFINE_enum("mode", "train", modes, "What to do.", flag_values=values)
+    flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, metrics, pictures.", flag_values=values)
+    presets = f"Preset: {', '.join(experiment.presets)} (default {experiment.preset})."
+    flags.DEFINE_string("config", None, presets, flag_values=values)
+    flags.DEFINE_bool("help", False, "Shows this help.", short_name="h", flag_values=values)
+    for name, flag in others.items():
+        _define(values, name, flag.default, f"{', '.join(flag.modes)}: {flag.text}")
+    for name, field in experiment.fields.items():
+        _define(values, f"config.{name}", field.default, field.text, optional=True)
+    for argument in argv[1:]:
+        name = re.match(r"--?config\.([^=]*)", argument)
+        if name and name[1] not in experiment.fields:
+            raise UsageError(settings.unknown_field(name[1], experiment.fields))
+    try:
+        rest = values(list(argv))
+    except flags.Error as error:
+        raise UsageError(f"{str(error).strip().splitlines()[0].removeprefix('FATAL Flags parsing error:').strip()}; --help lists all flags") from None
+    if values.help:
+        print(usage(experiment))
+        sys.exit(0)
+    if len(rest) > 1:
+        raise UsageError(f"{rest[1]!r} is not a flag; flags begin with --, and --help lists them")
+    return _command(experiment, values, others)
+
+
+def _command(experiment: Experiment, values: flags.FlagValues, others: Mapping[str, Flag]) -> Command:
+    if values.workdir is None:
+        raise UsageError("--workdir is needed: the directory of the run")
+    mode, options = values.mode, types.SimpleNamespace()
+    for name, flag in others.items():
+        value = values[name].value
+        if values[name].present and mode not in flag.modes:
+            modes = " or ".join(flag.modes)
+            raise UserError(f"--{name} has no effect with --mode={mode}; it is for --mode={modes}")
+        if not flag.check.holds(value):
+            raise UsageError(f"--{name}={value} is out of range: it must be {flag.check.text}")
+        if mode in flag.modes:
+            setattr(options, name, value)
+    preset = values.config
+    if preset is not None and preset not in experiment.presets:
+        name = preset.rsplit(":", 1)[-1]
+        advice = f"presets go by name now: --config={name}" if name in experiment.presets else f"choose one of {', '.join(experiment.presets)}"
+        raise UsageError(f"there is no preset {preset!r}; {advice}")
+    given = {name: values[f"config.{name}"].value for name in experiment.fields if values[f"config.{name}"].present}
+    workdir = pathlib.Path(values.workdir).expanduser()
+    return Command(mode=mode, workdir=workdir, preset=preset, given=given, options=options)
+
+
+def config_of(experiment: Experiment, command: Command) -> ConfigDict:
+    """The settings of a new run: the preset's, with those given on the command line."""
+    changes = dict(experiment.presets[command.preset or experiment.preset]) | command.given
+    config = settings.build(experiment.fields, changes)
+    return settings.resolve_length(config, set(command.given))
+
+
+def _define(values: flags.FlagValues, name: str, default: Any, text: str, *, optional: bool = False) -> None:
+    """A flag of the default's type; an optional one is None where it is not given."""
+    start = None if optional else default
+    if isinstance(default, bool):
+        flags.DEFINE_bool(name, start, text, flag_values=values)
+    elif isinstance(default, list):
+        flags.DEFINE_multi_string(name, start, text, flag_values=values)
+    elif isinstance(default, str):
+        flags.DEFINE_string(name, start, text, flag_values=values)
+    else:
+        flags.DEFINE(_Number(type(default)), name, start, text, flag_values=values)
+
+
+class _Number(flags.ArgumentParser):
+    """An integer or a float; 1e3 is an integer, too."""
+
+    def __init__(self, kind: type):
+        self._kind, self.syntactic_help = kind, "an integer" if kind is int else "a number"
+
+    def parse(self, argument: Any) -> int | float:
+        return settings.parse_number(argument, self._kind)
+
+    def flag_type(self) -> str:
+        return self._kind.__name__
+
+
+def usage(experiment: Experiment) -> str:
+    """The text of --help: the experiment's own words, its flags, and every setting as the default preset has it."""
+    modes = ", ".join(("train (starts or resumes by itself; Ctrl-C stops it with a checkpoint)", "evaluate", *experiment.modes))
+    lines = [experiment.doc.strip(), "", f"Modes (--mode=...): {modes}.", "", "Flags:", ""]
+    lines += ["  --workdir=DIR\n      Directory of the run: checkpoints, metrics, pictures.", "  --config=PRESET"]
+    lines += [f"      One of {', '.join(experiment.presets)}; {experiment.preset} by default."]
+    for name, flag in (common_flags(experiment) | dict(experiment.flags)).items():
+        limits = "" if flag.check is settings.ANYTHING else f" ({flag.check.text})"
+        lines.append(f"  --{name}={flag.default}\n      {', '.join(flag.modes)}: {flag.text}{limits}")
+    lines += ["", f"Settings, as {experiment.preset} has them:", ""]
+    return "\n".join(lines) + "\n" + settings.describe(experiment.fields, experiment.presets[experiment.preset])
+
+
+def call(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> None:
+    """Calls main with the command line and ends the process.
+
+    Exit status: what main returns, 0 for None; 1 after a UserError or a disk that refuses; 2 for wrong flags. Set
+    SEQJAX_TRACEBACK=1 to see where an error came from.
+    """
+
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character must not end a run
+    if not os.environ.get("SEQJAX_TRACEBACK"):
+        # Errors come as exceptions; the background threads of a save log each of theirs with tracebacks besides.
+        logging.disable(logging.ERROR)
+        sys.unraisablehook = _unraisable
+    flags.FLAGS.mark_as_parsed()  # ours are elsewhere; libraries that ask for their own find the defaults
+    try:
+        sys.exit(main(sys.argv if argv is None else argv) or 0)
+    except UserError as error:
+        fail(str(error), 2 if isinstance(error, UsageError) else 1)
+    except BrokenPipeError:
+        _nobody_reads()
+    except OSError as error:
+        fail(f"{error.filename or 'the work directory'}: {error.strerror}; what was saved before is untouched", 1)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command resumes from the newest checkpoint", 130)
+
+
+def _unraisable(report: Any) -> None:
+    """Leaves out what the threads of a failed save say to an event loop that is closed; its own error is raised."""
+    if not (report.exc_type is RuntimeError and str(report.exc_value) == "Event loop is closed"):
+        sys.__unraisablehook__(report)
+
+
+def _nobody_reads() -> None:
+    """Ends the process as a shell's own commands end when whoever read their output has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
+
+
+def note(line: str) -> None:
+    """Prints a line beside the output of a command, on standard error, so that a program can read the output."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def fail(message: str, status: int) -> None:
+    """Prints one line on standard error and ends the process."""
+    if os.environ.get("SEQJAX_TRACEBACK"):
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(status)

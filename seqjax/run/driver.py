@@ -1,0 +1,234 @@
+"""The driver: everything that every experiment does, once. An experiment says what is particular to it."""
+
+import json
+import math
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from seqjax.errors import UserError
+from seqjax.run import cli, curves, evaluation, initial, process, reporting, resuming, session, settings, sweep, workdir
+from seqjax.run.experiment import Dataset, Experiment, Model, Trained, spec_from_json, spec_to_json
+from seqjax.run.recipe import Recipe, data_mesh, devices_line, make_plan, make_recipe, shown
+from seqjax.run.trained import read_model
+from seqjax.training import loop, train_step
+
+
+def main(experiment: Experiment, argv: list[str] | None = None) -> None:
+    """Runs the command line of an experiment, and ends the process.
+
+    Args:
+      experiment: what is run.
+      argv: the program's name and its arguments; the process's own by default.
+    """
+    cli.call(lambda argv: run(experiment, cli.parse(experiment, argv)), argv)
+
+
+def run(experiment: Experiment, command: cli.Command) -> int:
+    """Does what a command line asks for; returns the exit status."""
+    process.keep_freed_memory()
+    process.use_compilation_cache()
+    if command.mode == "train" and command.options.sweep:
+        return sweep.run(experiment, command, train)
+    if command.mode == "train":
+        return train(experiment, command)
+    trained, meta = read(experiment, command)
+    if command.mode == "evaluate":
+        evaluation.run(experiment, command, trained, load_same(experiment, command.workdir, trained.config, meta))
+    else:
+        experiment.modes[command.mode](trained, command.options)
+    return 0
+
+
+class Setup(NamedTuple):
+    """Model, optimiser and first state."""
+
+    model: Model
+    recipe: Recipe
+    mesh: Any
+    state: train_step.TrainState
+
+
+def set_up(experiment: Experiment, config: ConfigDict, spec: Any, batches_per_epoch: int | None) -> Setup:
+    """Builds everything that training changes, from the seed.
+
+    Args:
+      experiment: builds the model.
+      config: of the run.
+      spec: what the model must know of the data.
+      batches_per_epoch: of the training part; None for reading a model only.
+    """
+    recipe, mesh = make_recipe(config, batches_per_epoch), data_mesh(config)
+    model = experiment.build(config, spec)
+    init_key, run_key = jax.random.split(jax.random.key(config.seed))
+    variables = dict(jax.jit(model.init)(init_key))
+    params = variables.pop("params")
+    carry = jax.jit(model.initial_carry, static_argnums=1)(params, config.data.batch_size)
+    average = config.optimizer.ema > 0
+    state = train_step.init_state(params, variables or (), recipe.optimizer, carry, run_key, mesh, average=average)
+    return Setup(model, recipe, mesh, state)
+
+
+# Training.
+
+
+def train(experiment: Experiment, command: cli.Command) -> int:
+    """Starts the run of a work directory, or resumes it."""
+    reporting.require_extras()
+    stored = resuming.stored(command.workdir, experiment)
+    config = resuming.settings_of(experiment, command, stored)
+    dataset = experiment.load(config)
+    spec = experiment.prepare(config, dataset)
+    with _closing(experiment.batches(config, spec, dataset.parts["train"], training=True)) as pipeline:
+        setup = set_up(experiment, config, spec, pipeline.batches_per_epoch)
+        begin = initial.Start(experiment, command, config, spec, dataset, setup)
+        with workdir.locked(command.workdir) as held:
+            workdir.claim(command.workdir, settings.to_json(config))
+            baselines = baselines_of(experiment, command.workdir, config, dataset)
+            describe(experiment, config, spec, dataset, setup, pipeline, baselines)
+            state = setup.state if stored else begin.state()
+            outcome = session.run(
+                command.workdir, held, make_task(experiment, config, spec, dataset, setup),
+                make_plan(config, setup.recipe.steps, command.options.profile), state, pipeline,
+                meta=resuming.meta(experiment, config, spec, dataset), keep=config.train.keep, config=config,
+                check_meta=lambda meta: resuming.check_data(experiment, command.workdir, dataset, spec, meta),
+            )  # fmt: skip
+            picture = curves.of_run(experiment, command.workdir, config, baselines)
+    return session.conclude(outcome, setup.recipe.steps, best_line(experiment, config, command.workdir), picture)
+
+
+def _closing(pipeline: Any) -> Any:
+    return pipeline if hasattr(pipeline, "__exit__") else _Open(pipeline)
+
+
+class _Open(NamedTuple):
+    """A pipeline that holds nothing to be closed."""
+
+    pipeline: Any
+
+    def __enter__(self) -> Any:
+        return self.pipeline
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+
+def make_task(experiment: Experiment, config: ConfigDict, spec: Any, dataset: Dataset, setup: Setup) -> loop.Task:
+    """What the training loop needs to know."""
+    recipe, where = setup.recipe, train_step.batch_sharding(setup.mesh)
+    step = train_step.make_train_step(
+        setup.model.loss, recipe.optimizer, recipe.schedule, setup.mesh, clip_norm=recipe.clip_norm,
+        ema_decay=config.optimizer.ema, accumulate=recipe.accumulate, frozen=recipe.frozen,
+    )  # fmt: skip
+    records = dataset.parts["validation"]
+    evaluator = evaluation.Evaluator.make(experiment, config, spec, setup.model, records)
+
+    def now(state: train_step.TrainState) -> Trained:
+        return Trained(config, spec, setup.model, *shown(config, state), int(state.step))
+
+    def evaluate(state, progress=None):
+        trained = now(state)
+        found = evaluator(trained, progress)
+        return experiment.validate(trained, records, found) if experiment.validate else found
+
+    shows = experiment.sample is not None and not ("sample" in config and config.sample.length == 0)
+    return loop.Task(
+        step=step,
+        place_batch=lambda batch: jax.device_put(batch, where),
+        evaluate=evaluate,
+        metric=setup.model.metric,
+        sample=(lambda state: experiment.sample(now(state), dataset)) if shows else None,
+        criterion=experiment.criterion(config),
+        unit=experiment.unit,
+    )
+
+
+def describe(
+    experiment: Experiment, config: ConfigDict, spec: Any, dataset: Dataset, setup: Setup, pipeline: Any, baselines: dict[str, Any]
+) -> None:
+    """Prints what is about to be trained on what."""
+    print(f"{experiment.records}: {dataset.name}")
+    for part, records in dataset.parts.items():
+        print(f"  {part:<10} {len(records):>12,}")
+    for line in dataset.notes:
+        print(f"  {line}")
+    for line in experiment.describe(config, spec, dataset, setup.model) if experiment.describe else ():
+        print(line)
+    if hasattr(pipeline, "summary"):
+        print(pipeline.summary(experiment.unit))
+    for name, found in baselines.items():
+        print(f"baseline to beat: {name}, validation {evaluation.line(found)}")
+    count = sum(leaf.size for leaf in jax.tree.leaves(setup.state.params))
+    frozen = train_step.frozen_count(setup.state.params, setup.recipe.frozen)
+    print(f"model: {count:,} parameters" + (f", {frozen:,} of them frozen" if frozen else ""))
+    epochs = setup.recipe.steps / pipeline.batches_per_epoch
+    print(f"run: {setup.recipe.steps:,} steps, {epochs:.1f} passes over the data, on {devices_line(setup.mesh)}")
+
+
+def baselines_of(experiment: Experiment, folder: pathlib.Path, config: ConfigDict, dataset: Dataset) -> dict[str, dict[str, float]]:
+    """The baselines on the validation part; computed once for a work directory, since some take minutes.
+
+    A baseline knows nothing of the model: it is computed again where other settings than those of the model, the optimiser
+    and the length of the run change.
+    """
+    if experiment.baselines is None:
+        return {}
+    path, apart = folder / "baselines.json", ("model.", "optimizer.", "schedule.", "train.", "sample.")
+    flat = {name: value for name, value in settings.flatten(config.to_dict()).items() if not name.startswith(apart)}
+    key = json.dumps([dataset.fingerprint, flat], sort_keys=True)
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["key"] == key:
+            return kept["baselines"]
+    except (FileNotFoundError, ValueError, TypeError, KeyError):  # not computed yet, or a file of another version
+        pass
+    found = experiment.baselines(config, dataset, "validation")
+    workdir.write_atomically(path, json.dumps({"key": key, "baselines": found}) + "\n")
+    return found
+
+
+def best_line(experiment: Experiment, config: ConfigDict, folder: pathlib.Path) -> str:
+    """The best evaluation of a run so far, in words."""
+    criterion = experiment.criterion(config)
+    found = [r for r in reporting.read_records(folder) if r["kind"] == "evaluation" and r.get(criterion) is not None]
+    if not found:
+        return "not evaluated yet"
+    best = dict(min(found, key=lambda record: record[criterion] if math.isfinite(record[criterion]) else math.inf))
+    step = best.pop("step")
+    for name in ("kind", "best", "minutes"):
+        best.pop(name, None)
+    return f"best validation {evaluation.line(best)} at step {step}"
+
+
+# Reading a trained model.
+
+
+def read(experiment: Experiment, command: cli.Command) -> tuple[Trained, dict[str, Any]]:
+    """The model of a run that --checkpoint names, and the meta of its checkpoint."""
+    stored = resuming.stored(command.workdir, experiment)
+    if stored is None:
+        raise UserError(f"there is no run with a checkpoint in {command.workdir}; train one first with the same --workdir")
+    config = resuming.settings_of(experiment, command, stored)
+    report = print if command.mode == "evaluate" else cli.note  # predictions stand alone on standard output
+    made: dict[str, Any] = {}
+
+    def target(meta):
+        spec = spec_from_json(experiment, meta["spec"])
+        made.update(meta=meta, spec=spec, setup=set_up(experiment, config, spec, None))
+        return made["setup"].state
+
+    parts = ("params", "model_state")
+    restored = read_model(command.workdir, target, keep=config.train.keep, which=command.options.checkpoint, parts=parts, report=report)
+    weights = shown(config, restored.state)
+    trained = Trained(config, made["spec"], made["setup"].model, *weights, restored.step, report)
+    return trained, made["meta"]
+
+
+def load_same(experiment: Experiment, folder: pathlib.Path, config: ConfigDict, meta: dict[str, Any]) -> Dataset:
+    """The data of a run; refused where they are not those that it was trained on."""
+    dataset = experiment.load(config)
+    resuming.check_data(experiment, folder, dataset, None, meta)
+    return dataset
+

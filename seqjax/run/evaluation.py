@@ -1,0 +1,137 @@
+"""What an evaluation prints and writes: metrics beside their baselines, predictions, pictures."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from seqjax.errors import UserError
+from seqjax.run import cli
+from seqjax.run.experiment import Dataset, Experiment, Model, Report, Trained
+from seqjax.run.recipe import data_mesh
+from seqjax.run.workdir import write_json_lines
+from seqjax.training import train_step
+from seqjax.training.disk import write_atomically
+
+SHARES = ("accuracy", "error", "exact", "precision", "recall", "f1", "token_accuracy")  # shown as percentages
+POINTS = ("bleu", "chrf")  # 0 to 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """The metrics of a part of the data, by teacher forcing: the same in training and after."""
+
+    experiment: Experiment
+    records: Any
+    batches: Any
+    sums: Callable[..., Any]
+    batch_size: int
+
+    @classmethod
+    def make(cls, experiment: Experiment, config: ConfigDict, spec: Any, model: Model, records: Any) -> "Evaluator":
+        """Prepares the batches of a part and compiles nothing yet."""
+        size = config.data.eval_batch_size
+        mesh = train_step.make_mesh(size, list(data_mesh(config).devices.flat))
+        batches = experiment.batches(config, spec, records, training=False)
+        return cls(experiment, records, batches, train_step.make_evaluate(model.loss, mesh), size)
+
+    def __call__(self, trained: Trained, progress: Callable[..., None] | None = None) -> dict[str, float]:
+        """The metrics, the loss first."""
+        carry = trained.model.initial_carry(trained.params, self.batch_size)
+        sums = self.sums(trained.params, trained.model_state, carry, _counted(self.batches, progress))
+        return trained.model.metric.compute(sums)
+
+
+def _counted(batches: Iterable[Any], progress: Callable[..., None] | None) -> Iterator[Any]:
+    total = len(batches) if hasattr(batches, "__len__") else None
+    for number, batch in enumerate(batches, 1):
+        yield batch
+        if progress is not None:
+            progress(number, total)
+
+
+def run(experiment: Experiment, command: cli.Command, trained: Trained, dataset: Dataset) -> None:
+    """Evaluates a part of the data: prints the table, writes predictions, metrics and pictures into the work directory."""
+    split, folder = command.options.split, command.workdir
+    if split not in dataset.parts:
+        raise UserError(f"{dataset.name} has no {split} part; it has {', '.join(dataset.parts)}")
+    records, begin = dataset.parts[split], time.perf_counter()
+    print(f"{split} part of {dataset.name}: {len(records):,}")
+    report = (experiment.evaluate or plain(experiment))(trained, dataset, split, command.options)
+    seconds = time.perf_counter() - begin
+    for row in table(report.scores):
+        print(row)
+    for note in report.notes:
+        print(note)
+    print(f"evaluated in {seconds:.1f} s")
+    rows = list(report.rows)
+    if rows:
+        print(write_json_lines(folder / f"predictions_{split}.jsonl", rows))
+    found = {"step": trained.step, "split": split, "data": dataset.name, "scores": report.scores}
+    path = folder / f"evaluation_{split}.json"
+    write_atomically(path, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    print(path)
+    for picture in experiment.pictures(trained, dataset, split, report, folder) if experiment.pictures else ():
+        print(picture)
+
+
+def plain(experiment: Experiment) -> Any:
+    """The evaluation of an experiment that gives none: the model's metric, beside the baselines."""
+
+    def evaluate(trained: Trained, dataset: Dataset, split: str, options: Any) -> Report:
+        del options
+        records = dataset.parts[split]
+        scores = {"model": metrics(experiment, trained, records)}
+        if experiment.baselines is not None:
+            scores |= experiment.baselines(trained.config, dataset, split)
+        return Report(scores)
+
+    return evaluate
+
+
+def metrics(experiment: Experiment, trained: Trained, records: Any) -> dict[str, float]:
+    """The model's metric over records, the loss first."""
+    return Evaluator.make(experiment, trained.config, trained.spec, trained.model, records)(trained)
+
+
+def table(scores: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for the model and each baseline.
+
+    Example:
+      >>> table({"model": {"loss": 0.5, "accuracy": (0.9, 0.85, 0.93)}, "majority": {"accuracy": 0.25}})
+      ['model     loss 0.5000  accuracy 90.00% (85.00% to 93.00%)', 'majority  accuracy 25.00%']
+    """
+    width = max(map(len, scores))
+    return [f"{name:<{width}}  {line(found)}" for name, found in scores.items()]
+
+
+def line(found: dict[str, Any]) -> str:
+    """Metrics for people.
+
+    Example:
+      >>> line({"loss": 1.26351, "bits_per_character": 1.8228, "bleu": 36.158})
+      'loss 1.2635  bits per character 1.823  BLEU 36.16'
+    """
+    return "  ".join(f"{_shown_name(name)} {_shown(name, value)}" for name, value in found.items())
+
+
+def _shown_name(name: str) -> str:
+    return {"bleu": "BLEU", "chrf": "chrF", "f1": "F1"}.get(name, name.replace("_", " "))
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        middle, low, high = (_shown(name, v) for v in value)
+        return f"{middle} ({low} to {high})"
+    if value is None or isinstance(value, str):
+        return str(value)
+    if name in SHARES:
+        return f"{value:.2%}"
+    if name in POINTS:
+        return f"{value:.2f}"
+    if name == "loss":
+        return f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

@@ -1,0 +1,174 @@
+"""What an experiment is: its settings and a handful of functions. The driver does the rest.
+
+An experiment is one file. It describes itself by an :class:`Experiment` and ends with
+
+    if __name__ == "__main__":
+        run.main(EXPERIMENT)
+
+The path of a run through its functions:
+
+    load(config)                                   -> Dataset: parts by name, fingerprint, notes
+    prepare(config, dataset)                       -> Spec: what the model must know of the data, kept in every checkpoint
+    build(config, spec)                            -> Model
+    batches(config, spec, records, training=True)  -> a pipeline to train on
+    batches(config, spec, records, training=False) -> an iterable of batches, in order, to evaluate on
+    evaluate(trained, dataset, split, options)     -> Report
+    modes[name](trained, options)                  -> predict, sample, score, ... of a trained model
+"""
+
+import json
+import pathlib
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from ml_collections import ConfigDict
+
+from seqjax.run.settings import ANYTHING, Check, Field
+from seqjax.training import metrics
+from seqjax.training.train_step import LossFn
+
+PyTree = Any
+Options = types.SimpleNamespace  # the flags of a mode, by name
+
+
+class Dataset(Protocol):
+    """Data as `load` returns them; what else an experiment keeps here is its own affair."""
+
+    name: str
+    parts: Mapping[str, Any]  # "train" and "validation", and "test" where there is one; each with a length
+    fingerprint: str  # of the content: a run is resumed on the same data only
+    notes: Iterable[str]  # lines for the user: what was held out, left out, found twice
+    made_from: Mapping[str, str]  # package -> version, where the content depends on one
+
+
+class Pipeline(Protocol):
+    """Batches that can stop and continue exactly (grain's protocol)."""
+
+    batches_per_epoch: int
+
+    def __next__(self) -> Any:
+        """The next batch; there is always one."""
+
+    def get_state(self) -> dict[str, Any]:
+        """The iterator's state, JSON-able."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Moves to a state that get_state gave."""
+
+
+class Model(NamedTuple):
+    """A network, its loss, and what it keeps from batch to batch."""
+
+    module: Any  # the network itself, for the experiment's own modes
+    init: Callable[[jax.Array], Mapping[str, PyTree]]  # key -> {"params": ..., and further collections: the model state}
+    loss: LossFn  # (params, model_state, carry, batch, rng) -> (carry, model_state, Sums)
+    metric: metrics.Metric = metrics.token_loss()  # what the summed batches are reported as
+    initial_carry: Callable[[PyTree, int], PyTree] = lambda params, batch_size: ()
+    tools: Any = None  # what the experiment makes once beside it: tokenizers, a decoder, compiled functions
+
+
+class Flag(NamedTuple):
+    """A flag of the command line that belongs to some modes: its type is that of its default; a list repeats."""
+
+    default: Any
+    text: str  # one line, for --help
+    modes: tuple[str, ...]
+    check: Check = ANYTHING
+
+
+class Report(NamedTuple):
+    """What an evaluation found."""
+
+    scores: dict[str, dict[str, Any]]  # "model" and each baseline -> metric -> number, or (number, low, high) with its interval
+    rows: Iterable[Mapping[str, Any]] = ()  # predictions, a JSON object each
+    notes: Iterable[str] = ()  # further lines
+    answers: Any = None  # for `pictures`
+
+
+class Trained(NamedTuple):
+    """A model with its weights, at the end of a run or in the middle of one."""
+
+    config: ConfigDict
+    spec: Any
+    model: Model
+    params: PyTree
+    model_state: PyTree
+    step: int
+    report: Callable[[str], None] = print  # for lines that are not the output itself
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """What `module.apply` takes."""
+        return {"params": self.params, **dict(self.model_state or {})}
+
+
+_FUNCTIONS = (
+    "load", "prepare", "build", "batches", "check", "initialize", "describe", "baselines", "validate", "evaluate", "sample",
+    "pictures",
+)  # fmt: skip
+
+
+class Experiment(NamedTuple):
+    """An experiment; see the module for the order in which its functions are called."""
+
+    name: str
+    doc: str  # the file's docstring, shown by --help
+    fields: Mapping[str, Field]
+    presets: Mapping[str, Mapping[str, Any]]
+    preset: str  # the default one
+    load: Callable[[ConfigDict], Dataset]
+    prepare: Callable[[ConfigDict, Dataset], Any]
+    spec: type  # the NamedTuple that `prepare` returns
+    build: Callable[[ConfigDict, Any], Model]
+    batches: Callable[..., Any]
+    evaluate: Callable[[Trained, Dataset, str, Options], Report] | None = None  # None: the metric over the part's batches
+    modes: Mapping[str, Callable[[Trained, Options], None]] = {}
+    flags: Mapping[str, Flag] = {}
+    unit: str = "tokens"  # what there is one answer for, in the plural
+    records: str = "parts"  # what the data consist of, in the plural: texts, images, pairs
+    criterion: Callable[[ConfigDict], str] = lambda config: "loss"  # the reported metric that chooses the best checkpoint; low is good
+    check: Callable[[ConfigDict], None] | None = None  # refuses settings that do not fit each other
+    initialize: Callable[..., PyTree] | None = None  # (config, spec, dataset, params) -> params, such as word vectors
+    describe: Callable[..., Iterable[str]] | None = None  # (config, spec, dataset, model) -> further lines at the start
+    baselines: Callable[..., dict[str, dict[str, float]]] | None = None  # (config, dataset, split) -> name -> metrics
+    validate: Callable[..., dict[str, float]] | None = None  # (trained, records, metrics) -> all metrics of an evaluation in training
+    sample: Callable[[Trained, Dataset], str] | None = None  # what is shown at evaluations
+    pictures: Callable[..., Iterable[Any]] | None = None  # (trained, dataset, split, report, folder) -> paths
+    curve_labels: Mapping[str, str] = {}  # metric -> what curves.png writes at its axis
+
+    @classmethod
+    def of(cls, module: str, **parts: Any) -> "Experiment":
+        """The experiment that a module describes by its docstring and by what it defines under these names:
+
+        FIELDS, PRESETS, Spec; load, prepare, build, batches; and where it has them check, initialize, describe, baselines,
+        validate, evaluate, sample, pictures.
+
+        Args:
+          module: its `__name__`.
+          **parts: the other attributes, and those that the module defines under another name.
+
+        Raises:
+          TypeError: the module lacks a part.
+        """
+        file = sys.modules[module]
+        known = {"fields": "FIELDS", "presets": "PRESETS", "spec": "Spec", "doc": "__doc__"}
+        found = {name: getattr(file, known.get(name, name), None) for name in (*known, *_FUNCTIONS)}
+        path = pathlib.Path(getattr(file, "__file__", None) or module)
+        found = {"name": path.stem, **{name: part for name, part in found.items() if part is not None}}
+        missing = [known.get(n, n) for n in (*known, "load", "prepare", "build", "batches") if n not in found | parts]
+        if missing:
+            raise TypeError(f"the experiment {path} does not define {', '.join(missing)}")
+        return cls(**found | parts)
+
+
+def spec_to_json(spec: Any) -> dict[str, Any]:
+    """A spec as JSON values, as every checkpoint holds it."""
+    return json.loads(json.dumps(spec._asdict()))
+
+
+def spec_from_json(experiment: Experiment, values: Mapping[str, Any]) -> Any:
+    """The spec that a checkpoint holds."""
+    return experiment.spec(**values)

@@ -1,0 +1,246 @@
+"""Groups of settings that experiments share, with the words that differ as arguments; `|` joins them to a table.
+
+What is particular to an experiment stands in its own table, beside these groups and those of seqjax.run.recipe:
+
+    FIELDS = fields.seed("the order of the texts and the dropout") | fields.batches("texts", 32, 64) | {...} | recipe.FIELDS
+"""
+
+from collections.abc import Sequence
+
+from seqjax.models import CELLS
+from seqjax.run.settings import Field, at_least, one_of, within
+
+FILE = ("data.source", ("file",))
+TFDS = ("data.source", ("tfds",))
+FILE_OR_TFDS = ("data.source", ("file", "tfds"))
+SEEDS = within(0, 2**32)
+SHARE = within(0.0, 1.0)
+COUNTED = ("tokenizer.kind", ("char", "word"))
+
+
+def seed(of: str) -> dict[str, Field]:
+    """The seed of a run.
+
+    Args:
+      of: what is drawn from it besides the parameters.
+
+    Example:
+      >>> seed("the order of the texts and the dropout")["seed"].text
+      'Seed of the parameters, the order of the texts and the dropout.'
+    """
+    return {"seed": Field(0, f"Seed of the parameters, {of}.", SEEDS)}
+
+
+def source(
+    items: str,
+    sources: Sequence[str],
+    *,
+    name: str,
+    names: str,
+    path: str,
+    validation_path: str = "The same for validation; without it a share of the training part is held out.",
+    test_path: str = "The same for the test, read by --mode=evaluate --split=test.",
+    held_out: str = "training part held out where there is no validation part",
+    fraction: float = 0.1,
+) -> dict[str, Field]:
+    """Where the data come from: source, name, the paths of files, the TFDS folder and the share that is held out.
+
+    Args:
+      items: what there are many of, such as "texts".
+      sources: the values of data.source.
+      name: the default of data.name.
+      names: the text of data.name.
+      path: the text of data.path.
+      validation_path, test_path: the texts of these; "" where the experiment has no such field.
+      held_out: ends the text of data.validation_fraction, after "Share of the".
+      fraction: the default of data.validation_fraction.
+
+    Example:
+      >>> group = source("texts", ("embedded", "file"), name="docstrings", names="The set.", path="A .csv file.")
+      >>> group["data.source"].text, group["data.path"].when
+      ('Where the texts come from.', ('data.source', ('file',)))
+    """
+    verb = "come" if items.endswith("s") else "comes"
+    paths = {"data.path": path, "data.validation_path": validation_path, "data.test_path": test_path}
+    return {
+        "data.source": Field("embedded", f"Where the {items} {verb} from.", one_of(*sources)),
+        "data.name": Field(name, names),
+        **{field: Field("", text, when=FILE) for field, text in paths.items() if text},
+        "data.data_dir": Field(
+            "", "TFDS folder with the prepared set; empty for ~/tensorflow_datasets.", free=True, when=TFDS
+        ),
+        "data.validation_fraction": Field(fraction, f"Share of the {held_out}.", within(0.001, 0.9)),
+    }
+
+
+def split_seed() -> dict[str, Field]:
+    """The seed of what is held out, apart from the run's own.
+
+    Example:
+      >>> list(split_seed())
+      ['data.seed']
+    """
+    return {"data.seed": Field(0, "Seed of what is held out: another one, another split.", SEEDS)}
+
+
+def batches(items: str, size: int, eval_size: int) -> dict[str, Field]:
+    """The batch sizes of training and evaluation.
+
+    Args:
+      items: what a batch is made of, such as "texts".
+      size, eval_size: the defaults.
+
+    Example:
+      >>> batches("texts", 32, 64)["data.batch_size"].text
+      'Texts of a step, B.'
+    """
+    items = items.capitalize()
+    evaluation = f"{items} of a step in evaluation; changes speed, not the result."
+    return {
+        "data.batch_size": Field(size, f"{items} of a step, B.", at_least(1)),
+        "data.eval_batch_size": Field(eval_size, evaluation, at_least(1), free=True),
+    }
+
+
+def buckets(count: int, max_length: str) -> dict[str, Field]:
+    """The lengths that batches of sequences are padded to, and the longest sequence.
+
+    Args:
+      count: the default of data.buckets.
+      max_length: the text of data.max_length, which says what happens to longer sequences.
+
+    Example:
+      >>> buckets(5, "Longer texts are cut; 0 cuts none.")["data.buckets"].default
+      5
+    """
+    return {
+        "data.buckets": Field(count, "Lengths that batches are padded to, at most; each is compiled once.", at_least(1)),
+        "data.max_length": Field(0, max_length, at_least(0)),
+    }
+
+
+def tokenizer(kinds: Sequence[str], kind: str, *, max_size: bool = True) -> dict[str, Field]:
+    """How text becomes tokens; with subwords among the kinds, also how many of them.
+
+    Args:
+      kinds: the values of tokenizer.kind: `char`, `word` and perhaps `subword`.
+      kind: the default.
+      max_size: whether the vocabulary of characters or words can be limited.
+
+    Example:
+      >>> [len(tokenizer(kinds, "char")) for kinds in (("char", "word"), ("char", "word", "subword"))]
+      [4, 5]
+    """
+    if "subword" in kinds:
+        return {
+            "tokenizer.kind": Field(kind, "Characters, words or pieces of words.", one_of(*kinds)),
+            "tokenizer.vocab_size": Field(8000, "Pieces of words.", at_least(5), when=("tokenizer.kind", ("subword",))),
+            "tokenizer.min_count": Field(1, "Rarer characters or words become <unk>.", at_least(1), when=COUNTED),
+            **({"tokenizer.max_size": Field(0, _MOST, at_least(0), when=COUNTED)} if max_size else {}),
+            "tokenizer.lower": Field(
+                False, "Words and pieces in lower case.", when=("tokenizer.kind", ("word", "subword"))
+            ),
+        }
+    return {
+        "tokenizer.kind": Field(kind, "Characters or words.", one_of(*kinds)),
+        "tokenizer.min_count": Field(1, "Rarer tokens become <unk>.", at_least(1)),
+        **({"tokenizer.max_size": Field(0, _MOST_WITH_SPECIAL, at_least(0))} if max_size else {}),
+        "tokenizer.lower": Field(False, "Words in lower case.", when=("tokenizer.kind", ("word",))),
+    }
+
+
+_MOST = "At most so many characters or words; 0 keeps all."
+_MOST_WITH_SPECIAL = "At most this many tokens, the four special ones included, the most frequent; 0 keeps all."
+
+
+def recurrent(
+    hidden_size: int,
+    embed_size: int,
+    *,
+    cell: str = "lstm",
+    units: str = "Units of each layer and direction, H.",
+    layers: str = "Layers, L.",
+    embedding: str = "Width of the embedding, D.",
+) -> dict[str, Field]:
+    """The sizes of a recurrent model, and the dtype it computes in.
+
+    Args:
+      hidden_size, embed_size, cell: defaults.
+      units, layers, embedding: the texts of hidden_size, num_layers and embed_size.
+
+    Example:
+      >>> list(recurrent(128, 100))
+      ['model.cell', 'model.hidden_size', 'model.num_layers', 'model.embed_size', 'model.dtype']
+    """
+    return {
+        "model.cell": Field(cell, "Recurrent cell.", one_of(*CELLS)),
+        "model.hidden_size": Field(hidden_size, units, at_least(1)),
+        "model.num_layers": Field(1, layers, at_least(1)),
+        "model.embed_size": Field(embed_size, embedding, at_least(1)),
+        **dtype(),
+    }
+
+
+def dtype() -> dict[str, Field]:
+    """The dtype that a model computes in.
+
+    Example:
+      >>> dtype()["model.dtype"].default
+      'float32'
+    """
+    return {
+        "model.dtype": Field("float32", "Computation dtype; parameters stay float32.", one_of("float32", "bfloat16"))
+    }
+
+
+def dropouts(**where: tuple[float, str]) -> dict[str, Field]:
+    """Kinds of dropout.
+
+    Args:
+      **where: name of the field (dropout, embed_dropout, ...) to its default and to what follows "Dropout" in its text.
+
+    Example:
+      >>> dropouts(dropout=(0.5, "between layers"))["model.dropout"].text
+      'Dropout between layers.'
+    """
+    return {f"model.{name}": Field(share, f"Dropout {text}.", SHARE) for name, (share, text) in where.items()}
+
+
+def word_dropout(items: str) -> dict[str, Field]:
+    """The share of tokens that are unknown in training.
+
+    Example:
+      >>> word_dropout("words")["model.word_dropout"].text
+      'Share of words that become <unk> in training.'
+    """
+    return {"model.word_dropout": Field(0.0, f"Share of {items} that become <unk> in training.", SHARE)}
+
+
+def vectors(*, when: tuple[str, tuple[str, ...]] | None = None) -> dict[str, Field]:
+    """Word vectors that the embedding begins with.
+
+    Example:
+      >>> vectors()["model.vectors"].default
+      ''
+    """
+    return {"model.vectors": Field("", "File of word vectors to begin with, GloVe's or word2vec's text.", when=when)}
+
+
+def label_smoothing(target: str = "the target", over: str = "all classes") -> dict[str, Field]:
+    """The share of the target that other answers get.
+
+    Example:
+      >>> label_smoothing()["loss.label_smoothing"].text
+      'Share of the target that is spread over all classes.'
+    """
+    return {"loss.label_smoothing": Field(0.0, f"Share of {target} that is spread over {over}.", SHARE)}
+
+
+def criterion(*choices: str, text: str = "What the best checkpoint is chosen by, on the validation part.") -> dict[str, Field]:
+    """What the best checkpoint is chosen by; the first of the choices is the default.
+
+    Example:
+      >>> criterion("error", "loss")["criterion"].check.text
+      'one of error, loss'
+    """
+    return {"criterion": Field(choices[0], text, one_of(*choices))}

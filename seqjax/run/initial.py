@@ -1,0 +1,108 @@
+"""Where a new run starts: from random weights, from word vectors, or from the weights of another run."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from seqjax.errors import UserError
+from seqjax.run import cli
+from seqjax.run.experiment import Dataset, Experiment
+from seqjax.training import train_step
+from seqjax.training.checkpoints import read_weights
+
+
+class Match(NamedTuple):
+    """What of one tree of weights fits into another."""
+
+    weights: Any  # the target's structure; the other's arrays where they fit
+    taken: list[str]
+    fresh: dict[str, str]  # path in the target -> why nothing was taken
+    unused: list[str]  # paths of the other that have no place
+
+
+def match(target: Any, source: Any) -> Match:
+    """Takes from `source` each array whose path and shape are those of an array of `target`.
+
+    Args:
+      target: nested dicts of arrays.
+      source: nested dicts of arrays, of another run.
+
+    Example:
+      >>> found = match({"a": jnp.zeros(2), "b": jnp.zeros(3)}, {"a": jnp.array([1.0, 2.0]), "b": jnp.zeros(4)})
+      >>> found.weights["a"].tolist(), found.fresh
+      ([1.0, 2.0], {'b': 'shape (4,) there, (3,) here'})
+    """
+    ours, theirs = _by_name(target), _by_name(source)
+    weights, taken, fresh = [], [], {}
+    for path, array in ours.items():
+        other = theirs.get(path)
+        if other is None:
+            fresh[path] = "not there"
+        elif other.shape != array.shape:
+            fresh[path] = f"shape {tuple(other.shape)} there, {tuple(array.shape)} here"
+        else:
+            taken.append(path)
+        weights.append(array if path in fresh else jnp.asarray(other, array.dtype))
+    return Match(jax.tree.structure(target).unflatten(weights), taken, fresh, [path for path in theirs if path not in ours])
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    """The arrays of a tree by their paths, such as embed/embedding."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+class Start:
+    """The first state of a run, as the command line and the experiment say."""
+
+    def __init__(self, experiment: Experiment, command: cli.Command, config: ConfigDict, spec: Any, dataset: Dataset, setup: Any):
+        self._experiment, self._command, self._config = experiment, command, config
+        self._spec, self._dataset, self._setup = spec, dataset, setup
+        self.origin = self._origin()
+
+    def _origin(self) -> dict[str, Any] | None:
+        """The run that the weights come from, for the record; None for a start of its own."""
+        wanted = self._command.options.init_from
+        if not wanted:
+            return None
+        path, _, which = wanted.partition(":")
+        return {"workdir": str(pathlib.Path(path).expanduser().absolute()), "which": which or "best"}
+
+    def state(self) -> train_step.TrainState:
+        """The state before the first step.
+
+        Raises:
+          UserError: --init_from names no run, or one whose weights do not fit, and --init_partial was not given.
+        """
+        state, setup = self._setup.state, self._setup
+        params, model_state = state.params, state.model_state
+        if self._experiment.initialize is not None:
+            params = self._experiment.initialize(self._config, self._spec, self._dataset, params)
+        if self.origin is not None:
+            params, model_state = self._weights(params, model_state)
+        if params is state.params:
+            return state
+        key = jax.random.wrap_key_data(state.key)
+        average = self._config.optimizer.ema > 0
+        return train_step.init_state(params, model_state, setup.recipe.optimizer, state.carry, key, setup.mesh, average=average)
+
+    def _weights(self, params: Any, model_state: Any) -> tuple[Any, Any]:
+        folder, which = pathlib.Path(self.origin["workdir"]), self.origin["which"]
+        step, weights, meta = read_weights(folder, int(which) if which.isdigit() else which)
+        found = match({"params": params, "model_state": model_state or {}}, weights)
+        self.origin |= {"step": step, "run": meta["run"]}
+        where = f"step {step} of the run in {folder}"
+        if not found.taken:
+            raise UserError(f"--init_from: nothing of {where} fits this model")
+        lines = [f"{path} ({why})" for path, why in found.fresh.items()] + [f"{path} (no place here)" for path in found.unused]
+        if lines and not self._command.options.init_partial:
+            raise UserError(
+                f"--init_from: the weights of {where} do not all fit: {'; '.join(lines)}; --init_partial starts these fresh"
+            )
+        print(f"starting from the weights of {where}: {len(found.taken)} arrays")
+        for line in lines:
+            print(f"  not taken: {line}")
+        return found.weights["params"], found.weights["model_state"] or model_state

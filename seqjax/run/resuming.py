@@ -1,0 +1,125 @@
+"""Whether a work directory's run is the one asked for: its settings, its data, its length."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from seqjax.data.sources import explain_difference
+from seqjax.errors import UserError
+from seqjax.run import cli, settings
+from seqjax.run.experiment import Dataset, Experiment, spec_to_json
+from seqjax.training.checkpoints import Checkpoints
+
+LENGTH = ("train.steps", "train.epochs")
+
+
+class Stored(NamedTuple):
+    """What the newest good checkpoint of a run says of it."""
+
+    step: int
+    meta: dict[str, Any]
+
+
+def stored(folder: pathlib.Path, experiment: Experiment) -> Stored | None:
+    """The newest checkpoint's meta; None where there is none yet. Nothing in the work directory is changed.
+
+    Raises:
+      UserError: the run is of another experiment.
+    """
+    defaults = {name: field.default for name, field in experiment.fields.items()}
+    found = Checkpoints(folder, keep=1, defaults=defaults).newest_meta()
+    if found is None:
+        return None
+    step, meta = found
+    if meta["experiment"] != experiment.name:
+        raise UserError(f"the run in {folder} is of the experiment {meta['experiment']}, not of {experiment.name}; use another --workdir")
+    return Stored(step, meta)
+
+
+def settings_of(experiment: Experiment, command: cli.Command, stored: Stored | None) -> ConfigDict:
+    """The settings of the run that a command line starts, resumes, extends or reads.
+
+    They are compared with those inside the newest checkpoint. Fields that are free may differ; with --extend, the run's
+    length too. A mode that reads a model takes all settings from the checkpoint.
+
+    Raises:
+      UserError: settings that cannot be, or other ones than the run's.
+    """
+    if stored is None:
+        return _checked(experiment, cli.config_of(experiment, command))
+    kept = settings.flatten(stored.meta["config"])
+    extends = command.mode == "train" and command.options.extend
+    if command.mode == "train" and not extends:
+        asked = settings.flatten(_checked(experiment, cli.config_of(experiment, command)))
+    else:
+        base = dict(experiment.presets[command.preset]) if command.preset else {}
+        asked = settings.flatten(_checked(experiment, _with(kept, base | command.given, set(command.given))))
+    allowed = LENGTH if extends else ()
+    differ = settings.differences(kept, asked, experiment.fields)
+    differ = [line for line in differ if line.split(":")[0] not in allowed]
+    if differ:
+        _refuse(command, stored, differ)
+    return settings.nest(kept | asked).lock()
+
+
+def _with(kept: Mapping[str, Any], changes: Mapping[str, Any], given: set[str]) -> ConfigDict:
+    return settings.resolve_length(settings.nest(dict(kept) | dict(changes)), given)
+
+
+def _refuse(command: cli.Command, stored: Stored, differ: list[str]) -> None:
+    where = f"the run in {command.workdir} has other settings ({'; '.join(differ)})"
+    if command.mode != "train":
+        raise UserError(f"{where}; leave the --config flags out")
+    lengths = all(line.split(":")[0] in LENGTH for line in differ)
+    advice = "; --extend continues it to the new length" if lengths else ""
+    raise UserError(f"{where}; use its settings to resume it, or another --workdir{advice}")
+
+
+def _checked(experiment: Experiment, config: ConfigDict) -> ConfigDict:
+    settings.validate(config, experiment.fields)
+    settings.make_absolute(config, *(name for name in experiment.fields if name.endswith(("path", ".vectors"))))
+    if experiment.check is not None:
+        experiment.check(config)
+    return config
+
+
+def meta(experiment: Experiment, config: ConfigDict, spec: Any, dataset: Dataset, began_from: Any = None) -> dict[str, Any]:
+    """What every checkpoint of a run holds beside its state, its iterator's state and its progress."""
+    return {
+        "experiment": experiment.name,
+        "config": settings.to_json(config),
+        "spec": spec_to_json(spec),
+        "fingerprint": dataset.fingerprint,
+        "made_from": dict(dataset.made_from),
+        "began_from": began_from,
+    }
+
+
+def check_data(experiment: Experiment, folder: pathlib.Path, dataset: Dataset, spec: Any, saved: Mapping[str, Any]) -> None:
+    """Refuses data that are not those a checkpoint was trained on, and what they would make of the model.
+
+    Args:
+      experiment: names the data.
+      folder: the work directory.
+      dataset: as loaded now.
+      spec: as prepared now; None where it is not needed.
+      saved: the checkpoint's meta.
+
+    Raises:
+      UserError: they differ.
+    """
+    if saved["fingerprint"] != dataset.fingerprint:
+        why = explain_difference(saved.get("made_from") or {}, dict(dataset.made_from))
+        raise UserError(
+            f"the {experiment.records} of {dataset.name} are not those that the run in {folder} began with"
+            + (f": {why}" if why else "; restore them")
+            + ", or use another --workdir"
+        )
+    if spec is not None and spec_to_json(spec) != saved["spec"]:
+        names = [name for name, value in spec_to_json(spec).items() if saved["spec"].get(name) != value]
+        raise UserError(
+            f"the same {experiment.records} now give another {' and '.join(names)} than in the run in {folder}, "
+            "which another version of seqjax began; use that version, or another --workdir"
+        )

@@ -1,0 +1,168 @@
+"""The gradient of a batch's mean loss, taken whole or in parts one after another, which needs less memory."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from seqjax.errors import UserError
+from seqjax.training.losses import Sums
+
+PyTree = Any
+
+# (params, model_state, carry, batch, rng) -> (carry, model_state, Sums); rng is None in evaluation, where there is no noise
+# and the model state that is returned is ignored.
+LossFn = Callable[[PyTree, PyTree, PyTree, Any, jax.Array | None], tuple[PyTree, PyTree, Sums]]
+
+
+class Gradient(NamedTuple):
+    """What a batch gives."""
+
+    loss: jax.Array  # (), mean over the real tokens
+    grads: PyTree  # of that mean, like the parameters
+    carry: PyTree
+    model_state: PyTree
+    sums: Sums
+
+
+def batch_gradient(
+    loss_fn: LossFn, params: PyTree, model_state: PyTree, carry: PyTree, batch: Any, rng: jax.Array
+) -> Gradient:
+    """Loss and gradient of a batch at once.
+
+    Args: those of a LossFn.
+
+    Example:
+      >>> def loss_fn(params, model_state, carry, batch, rng):
+      ...     return carry, model_state, Sums(jnp.sum(params * batch), jnp.float32(batch.size))
+      >>> found = batch_gradient(loss_fn, jnp.float32(2.0), (), (), jnp.array([1.0, 3.0]), jax.random.key(0))
+      >>> float(found.loss), float(found.grads)
+      (4.0, 2.0)
+    """
+
+    def mean_loss(params):
+        after, new_state, sums = loss_fn(params, model_state, carry, batch, rng)
+        return sums.loss / jnp.maximum(sums.tokens, 1), (after, new_state, sums)
+
+    (loss, rest), grads = jax.value_and_grad(mean_loss, has_aux=True)(params)
+    return Gradient(loss, grads, *rest)
+
+
+def accumulated_gradient(
+    loss_fn: LossFn,
+    params: PyTree,
+    model_state: PyTree,
+    carry: PyTree,
+    batch: Any,
+    rng: jax.Array,
+    *,
+    parts: int,
+    mesh: Mesh,
+) -> Gradient:
+    r"""Loss and gradient of a batch in parts, each computed after the one before it.
+
+    .. math:: \nabla L = \frac{\sum_i \nabla \ell_i}{\sum_i n_i}
+
+    with l the loss of a part summed over its n tokens, so that it is the whole batch's to rounding, whatever the parts' lengths.
+    Two things are of a part and not of the batch: noise, drawn anew for each, and batch statistics, which go through the
+    parts in order.
+
+    Args:
+      loss_fn, params, model_state, carry, batch, rng: as for batch_gradient.
+      parts: how many.
+      mesh: the parts are cut within each device's share of the batch, so that all devices work on each.
+
+    Raises:
+      UserError: the batch cannot be cut into equal parts.
+
+    Example:
+      >>> from seqjax.training.train_step import make_mesh
+      >>> def loss_fn(params, model_state, carry, batch, rng):
+      ...     return carry, model_state, Sums(jnp.sum(params * batch), jnp.float32(batch.size))
+      >>> mesh, batch = make_mesh(2, jax.devices()[:1]), jnp.array([1.0, 3.0])
+      >>> found = accumulated_gradient(loss_fn, jnp.float32(2.0), (), (), batch, jax.random.key(0), parts=2, mesh=mesh)
+      >>> float(found.loss), float(found.grads)
+      (4.0, 2.0)
+    """
+
+    def advance(before, part):
+        model_state, grads = before
+        number, carry, batch = part
+
+        def summed_loss(params):
+            after, new_state, sums = loss_fn(params, model_state, carry, batch, jax.random.fold_in(rng, number))
+            return sums.loss, (after, new_state, sums)
+
+        more, (after, model_state, sums) = jax.grad(summed_loss, has_aux=True)(params)
+        return (model_state, jax.tree.map(jnp.add, grads, more)), (after, sums)
+
+    inputs = jnp.arange(parts), cut(carry, parts, mesh), cut(batch, parts, mesh)
+    begin = model_state, jax.tree.map(jnp.zeros_like, params)
+    (model_state, grads), (carries, sums) = jax.lax.scan(advance, begin, inputs)
+    sums = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), sums)
+    tokens = jnp.maximum(sums.tokens, 1)
+    grads = jax.tree.map(lambda leaf: (leaf / tokens).astype(leaf.dtype), grads)
+    return Gradient(sums.loss / tokens, grads, join(carries, mesh), model_state, sums)
+
+
+def cut(tree: PyTree, parts: int, mesh: Mesh) -> PyTree:
+    """Cuts arrays along their first axis into equal parts, each device's share by itself.
+
+    Args:
+      tree: leaves (B, ...).
+      parts: N, how many.
+      mesh: of D devices, over which B is cut.
+
+    Returns:
+      Leaves (N, B / N, ...), cut over the devices along the second axis.
+
+    Raises:
+      UserError: B is not a multiple of N D.
+
+    Example:
+      >>> from seqjax.training.train_step import make_mesh
+      >>> cut(jnp.arange(4), 2, make_mesh(4, jax.devices()[:1])).tolist()
+      [[0, 1], [2, 3]]
+    """
+    where = NamedSharding(mesh, PartitionSpec(None, "data"))
+
+    def one(leaf):
+        rows, *rest = leaf.shape
+        if rows % (parts * mesh.size):
+            over = f" on {mesh.size} devices" if mesh.size > 1 else ""
+            raise UserError(
+                f"accumulate={parts} cannot cut a batch of {rows} into equal parts{over}; the batch must be a multiple "
+                f"of {parts * mesh.size}: choose another batch size, or accumulate in fewer parts"
+            )
+        shares = leaf.reshape(mesh.size, parts, rows // (parts * mesh.size), *rest)
+        whole = jnp.swapaxes(shares, 0, 1).reshape(parts, rows // parts, *rest)
+        return jax.lax.with_sharding_constraint(whole, where)
+
+    return jax.tree.map(one, tree)
+
+
+def join(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Puts together what `cut` cut.
+
+    Args:
+      tree: leaves (N, B / N, ...).
+      mesh: as for cut.
+
+    Returns:
+      Leaves (B, ...).
+
+    Example:
+      >>> from seqjax.training.train_step import make_mesh
+      >>> join(jnp.array([[0, 1], [2, 3]]), make_mesh(4, jax.devices()[:1])).tolist()
+      [0, 1, 2, 3]
+    """
+    where = NamedSharding(mesh, PartitionSpec("data"))
+
+    def one(leaf):
+        parts, rows, *rest = leaf.shape
+        shares = leaf.reshape(parts, mesh.size, rows // mesh.size, *rest)
+        return jax.lax.with_sharding_constraint(jnp.swapaxes(shares, 0, 1).reshape(parts * rows, *rest), where)
+
+    return jax.tree.map(one, tree)

@@ -1,0 +1,106 @@
+"""What keeps numbers that are not finite out of the training state: the checks, and a global norm that does not overflow."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+PyTree = Any
+
+# What is checked, in the order in which trouble spreads; the bit of each in the number that `faults` gives.
+CHECKED = ("loss", "gradient norm", "optimizer state", "parameters", "model state", "moving average", "carry")
+
+_LARGE = 1e12  # the square of what is smaller cannot overflow in any sum of float32
+
+
+def all_finite(tree: PyTree) -> jax.Array:
+    """Whether no leaf of floats holds an infinity or a NaN.
+
+    Example:
+      >>> bool(all_finite({"a": jnp.arange(3), "b": jnp.ones(2)})), bool(all_finite(jnp.array([1.0, jnp.inf])))
+      (True, False)
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves], bool))
+
+
+def faults(parts: dict[str, PyTree]) -> jax.Array:
+    """Which of these parts of a training step are not finite, as bits of one number; 0 where all are finite.
+
+    Args:
+      parts: arrays by name; the names are of CHECKED.
+
+    Returns:
+      () int32, which `fault_names` puts into words.
+
+    Example:
+      >>> found = faults({"loss": jnp.float32(1.0), "carry": jnp.array([jnp.inf])})
+      >>> fault_names(int(found))
+      ['carry']
+    """
+    bits = [jnp.where(all_finite(part), 0, 1 << CHECKED.index(name)) for name, part in parts.items()]
+    return jnp.sum(jnp.array(bits), dtype=jnp.int32)
+
+
+def fault_names(found: int) -> list[str]:
+    """The names behind the bits of `faults`, in the order of CHECKED.
+
+    Example:
+      >>> fault_names(0b1001)
+      ['loss', 'parameters']
+    """
+    return [name for place, name in enumerate(CHECKED) if found >> place & 1]
+
+
+def global_norm(tree: PyTree) -> jax.Array:
+    r"""Euclidean norm of all leaves together, also where the sum of squares is beyond the largest float.
+
+    .. math:: \|g\| = m \sqrt{\sum_i (g_i / m)^2}
+
+    with m the largest absolute value where that is very large, and 1 otherwise: then the result is that of
+    `optax.tree.norm`, bit for bit.
+
+    Args:
+      tree: arrays of floats.
+
+    Returns:
+      (), not finite where a leaf is not.
+
+    Example:
+      >>> float(global_norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])}))
+      5.0
+      >>> float(global_norm(jnp.full(4, 1e20))) == float(jnp.float32(2e20))
+      True
+    """
+    leaves = jax.tree.leaves(tree)
+    if not leaves:
+        return optax.tree.norm(tree)
+    largest = jnp.max(jnp.array([jnp.max(jnp.abs(leaf), initial=0) for leaf in leaves]))
+    scale = jnp.where((largest > _LARGE) & jnp.isfinite(largest), largest, 1)
+    return optax.tree.norm(jax.tree.map(lambda leaf: leaf * (1 / scale).astype(leaf.dtype), tree)) * scale
+
+
+def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
+    """Scales a gradient down to this Euclidean norm where it exceeds it, as `optax.clip_by_global_norm`, but by `global_norm`.
+
+    Args:
+      max_norm: the largest norm.
+
+    Returns:
+      An optax transformation.
+
+    Example:
+      >>> clip = clip_by_global_norm(1.0)
+      >>> clipped, _ = clip.update(jnp.array([3e30, 4e30]), clip.init(None))
+      >>> [round(float(g), 6) for g in clipped]
+      [0.6, 0.8]
+
+    Reference: Pascanu et al. 2012, arXiv:1211.5063.
+    """
+
+    def update(updates, state, params=None):
+        norm = global_norm(updates)
+        return jax.tree.map(lambda g: jnp.where(norm < max_norm, g, g / norm.astype(g.dtype) * max_norm), updates), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -1,0 +1,12 @@
+"""Metrics, each as `init, update, compute`, beside functions that score a whole set in one call."""
+
+from seqjax.training.metrics.counted import accuracy, token_loss
+from seqjax.training.metrics.intervals import accuracy_interval
+from seqjax.training.metrics.metric import Metric
+from seqjax.training.metrics.spans import EntityScores, TypeScores, entities, entity_f1
+from seqjax.training.metrics.texts import Bleu, bleu, corpus_bleu, exact, exact_match
+
+__all__ = [
+    "Bleu", "EntityScores", "Metric", "TypeScores", "accuracy", "accuracy_interval", "bleu", "corpus_bleu", "entities",
+    "entity_f1", "exact", "exact_match", "token_loss",
+]  # fmt: skip

@@ -1,0 +1,78 @@
+"""A trace of a few training steps, to be looked at in a browser."""
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Iterator
+
+import jax
+
+from seqjax.errors import UserError
+
+
+class Profile:
+    """Traces some steps of a run with `jax.profiler`; as a context, it ends a trace that an error or a signal cut short.
+
+    Args:
+      steps: the first and the last step to trace, counted as in the log, or None for no trace.
+      workdir: the trace goes into its folder `profile`.
+      first: steps done before.
+      last: the run's last step.
+      say: shows a line: where the trace is and how to view it.
+
+    Raises:
+      UserError: the steps are not among those from `first` + 1 to `last`.
+      ValueError: there are steps and no work directory.
+    """
+
+    def __init__(
+        self,
+        steps: tuple[int, int] | None,
+        workdir: pathlib.Path | None,
+        *,
+        first: int,
+        last: int,
+        say: Callable[[str], None],
+    ):
+        self._steps, self._say, self._running = steps, say, False
+        if steps is None:
+            return
+        if workdir is None:
+            raise ValueError("profile needs a work directory")
+        if not first < steps[0] <= steps[1] <= last:
+            raise UserError(f"profile={steps[0]}:{steps[1]} must be steps of this session, {first + 1} to {last}")
+        self._folder = workdir / "profile"
+
+    def __enter__(self) -> "Profile":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stop()
+
+    @contextlib.contextmanager
+    def around(self, step: int, wait: Callable[[], None]) -> Iterator[None]:
+        """Surrounds one step; begins the trace before the first and ends it after the last.
+
+        Args:
+          step: the number of the step that follows.
+          wait: waits for the device, so that the trace holds these steps and all of them.
+        """
+        if self._steps is None:
+            yield
+            return
+        if step == self._steps[0]:
+            wait()
+            jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
+            self._running = True
+        yield
+        if step == self._steps[1]:
+            wait()
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._running:
+            self._running = False
+            jax.profiler.stop_trace()
+            self._say(
+                f"trace of steps {self._steps[0]} to {self._steps[1]}: {self._folder}; open its perfetto_trace.json.gz at "
+                "https://ui.perfetto.dev, or the folder with XProf or TensorBoard's profile plugin"
+            )
