@@ -28,8 +28,8 @@ def read_model(
       make_target: from the checkpoint's meta to a TrainState of the same structure, shapes, dtypes and shardings.
       keep: `config.train.keep`: how many of the newest checkpoints stay, and so how many are averaged.
       which: one of WHICH.
-      parts: fields of the TrainState that "average" averages: with batch normalisation, whose running statistics are the
-        carry, ("params", "carry"); the rest is as in the newest.
+      parts: fields of the TrainState that "average" averages: with batch normalisation,
+        ("params", "model_state"); the rest is as in the newest.
       report: takes the lines that say which checkpoint it is and what was passed over.
 
     Returns:

@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import pathlib
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
@@ -74,134 +73,62 @@ def locked(workdir: pathlib.Path) -> Iterator[Lock]:
         yield Lock(workdir, file)
 
 
-def refuse_another_config(
-    workdir: pathlib.Path,
-    config: Mapping[str, Any],
-    fields: Mapping[str, settings.Field],
-    *,
-    defaults: Mapping[str, Any] = {},
-) -> None:
-    """Makes sure that a config resumes the run in the work directory, if there is one.
-
-    It is compared with the settings inside the newest good checkpoint, not with config.json. Fields that the table marks
-    as free may differ, and all of them as long as nothing was saved.
-
-    Args:
-      workdir: the run's directory.
-      config: JSON values.
-      fields: the experiment's table.
-      defaults: of settings that may be younger than the checkpoint, by names with dots.
-
-    Raises:
-      UserError: the directory holds a run with another config; names the fields that differ.
-    """
-    saved = saved_config(workdir, defaults)
-    differ = [] if saved is None else settings.differences(saved[1], config, fields)
-    if differ:
-        raise UserError(
-            f"the work directory {workdir} holds a run with another config ({'; '.join(differ)}); "
-            "use that config to resume it, or another --workdir"
-        )
-
-
-def saved_config(workdir: pathlib.Path, defaults: Mapping[str, Any] = {}) -> tuple[int, dict[str, Any]] | None:
-    """The step of the newest good checkpoint and the config it was trained with; None where there is none."""
-    checkpoints = Checkpoints(workdir, keep=1, defaults=defaults)
-    try:
-        found = checkpoints.newest_meta()
-    finally:
-        checkpoints.close()
-    return None if found is None else (found[0], found[1]["config"])
-
-
 def claim(
     workdir: pathlib.Path,
     config: Mapping[str, Any],
-    fields: Mapping[str, settings.Field],
     *,
     experiment: str = "",
     defaults: Mapping[str, Any] = {},
     report: Callable[[str], None] = print,
 ) -> Run:
-    """Records the run in the work directory and writes its config there, unless another run is there.
+    """Records the run in the work directory, and writes its settings there as a copy for people.
+
+    What the settings are compared with when a run is resumed is inside its checkpoints; where the copy says something else,
+    that is reported, and it is written again.
 
     Args:
       workdir: the run's directory, held by this process.
-      config, fields, defaults: as for refuse_another_config.
-      experiment: its name; "" where it is not to be compared.
-      report: called with a line where the config there was missing or another than the checkpoint's.
+      config: JSON values; those of the run, as far as they are not free.
+      experiment: its name; "" where it is not to be recorded.
+      defaults: of settings that may be younger than the checkpoints, by names with dots.
+      report: called with a line where the copy or the record was missing or wrong.
 
     Returns:
       The run: its id, and the experiment's name.
 
     Raises:
-      UserError: as `refuse_another_config`, or the run is of another experiment.
+      UserError: the run is of another experiment, no checkpoint can be used, or the disk refuses.
     """
-    refuse_another_config(workdir, config, fields, defaults=defaults)
     run = begin(workdir, experiment, report=report)
-    _say_of_copy(workdir, saved_config(workdir, defaults), fields, report)
+    checkpoints = Checkpoints(workdir, keep=1, defaults=defaults)
+    try:
+        saved = checkpoints.newest_meta()
+    finally:
+        checkpoints.close()
     path, text = workdir / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n"
-    with refusals(f"{path} cannot be written", "make room, or choose another --workdir"):
-        if not path.exists() or path.read_bytes() != text.encode():
+    with refusals(f"{path} cannot be read or written", "repair that, or choose another --workdir"):
+        before = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+        if saved is not None and "config" in saved[1]:
+            _compare(path, before, *saved, report)
+        if before != text:
             write_atomically(path, text)
     return run
 
 
-def read_config(
-    workdir: pathlib.Path,
-    *,
-    fields: Mapping[str, settings.Field] | None = None,
-    defaults: Mapping[str, Any] = {},
-    report: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
-) -> dict[str, Any]:
-    """Reads the config of the run in a work directory: that of the newest good checkpoint, or else config.json.
-
-    Args:
-      workdir: the run's directory.
-      fields: the experiment's table; a free field of config.json may differ without a word.
-      defaults: of settings that may be younger than the checkpoint, by names with dots.
-      report: called with a line where config.json differs from the checkpoint; standard error.
-
-    Raises:
-      UserError: there is no run in it, or it has no checkpoint and its config file is damaged.
-    """
-    saved = saved_config(workdir, defaults)
-    if saved is not None:
-        _say_of_copy(workdir, saved, fields, report)
-        return saved[1]
-    return _read_copy(workdir)
-
-
-def _say_of_copy(workdir, saved: tuple[int, dict[str, Any]] | None, fields, report) -> None:
-    """Says where config.json, the copy for people, is not what the newest checkpoint holds."""
-    if saved is None:
-        return
-    step, config = saved
+def _compare(path: pathlib.Path, text: str | None, step: int, meta: Mapping[str, Any], report) -> None:
+    """Says where config.json is not what the newest checkpoint holds."""
     try:
-        copy = _read_copy(workdir)
-    except UserError:
-        report(f"{workdir / CONFIG} is missing or damaged; the settings are those of checkpoint {step}")
-        return
-    known = settings.flatten(config)
-    mine = settings.nest(known | settings.flatten(copy))  # without the settings that are younger than the copy
-    differ = settings.differences(mine, config, fields)
-    if differ:
-        report(f"{workdir / CONFIG} differs from checkpoint {step}, which counts ({'; '.join(differ)})")
-
-
-def _read_copy(workdir: pathlib.Path) -> dict[str, Any]:
-    path = workdir / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
+        copy = json.loads(text or "")
+        if not isinstance(copy, dict):
             raise ValueError("not an object")
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"there is no run in {workdir} (no {CONFIG}); train one first with the same --workdir") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {refusal(error)}; try again, or use another --workdir") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); restore it or use another --workdir") from error
-    return config
+    except ValueError:
+        how = "missing" if text is None else "damaged"
+        report(f"{path} was {how}; it was written again: the settings are those in checkpoint {step}")
+        return
+    kept = settings.flatten(meta["config"])
+    differ = settings.differences(settings.nest(kept | settings.flatten(copy)), meta["config"])
+    if differ:
+        report(f"{path} was not what checkpoint {step} holds, which counts ({'; '.join(differ)})")
 
 
 def write_json_lines(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> pathlib.Path:

@@ -20,12 +20,13 @@ MESH = train_step.make_mesh(2, jax.devices()[:1])
 LOSSES = {3: 2.5, 10: 1.25, 200: 1.5, 210: 1.75}
 
 
-def make_state(seed, averaged=None):
-    """Random parameters of two dtypes, whose sum in bfloat16 would lose most of them, and a carry."""
+def make_state(seed, average=False):
+    """Random parameters of two dtypes, whose sum in bfloat16 would lose most of them, batch statistics and a carry."""
     a, b, c = jax.random.split(jax.random.key(seed), 3)
     params = {"w": 100 + jax.random.normal(a, (7, 5)), "deep": {"b": jax.random.normal(b, (5,)).astype(jnp.bfloat16)}}
-    carry = {"mean": jax.random.normal(c, (2, 3))}
-    state = train_step.init_state(params, optax.adam(0.1), carry, jax.random.key(seed), MESH, averaged=averaged)
+    statistics = {"batch_stats": {"mean": jax.random.normal(c, (2, 3))}}
+    carry = (jax.random.normal(c, (2, 4)),)
+    state = train_step.init_state(params, statistics, optax.adam(0.1), carry, jax.random.key(seed), MESH, average=average)
     return state._replace(step=jnp.int32(seed))
 
 
@@ -99,10 +100,10 @@ def test_the_average_is_the_mean_of_the_newest(run, states, keep, steps):
 
 
 def test_batch_statistics_are_averaged_with_the_parameters(run, states):
-    restored, lines, _ = read(run, parts=("params", "carry"))
-    for part in ("params", "carry"):
+    restored, lines, _ = read(run, parts=("params", "model_state"))
+    for part in ("params", "model_state"):
         assert_same(getattr(restored.state, part), mean_of([getattr(states[step], part) for step in (10, 200, 210)]))
-    assert lines == ["params and carry averaged over 3 checkpoints: steps 10, 200, 210"]
+    assert lines == ["params and model_state averaged over 3 checkpoints: steps 10, 200, 210"]
 
 
 def test_a_damaged_one_is_left_out_and_nothing_is_changed(run, states, tmp_path):
@@ -150,7 +151,7 @@ def test_deleted_while_it_is_read(run, states, tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_averaged(run, tmp_path):
-    moving = make_state(1, averaged=lambda params, carry: params)
+    moving = make_state(1, average=True)
     save(tmp_path / "moving", {1: moving})
     with pytest.raises(UserError, match="moving average .optimizer.ema.") as caught:
         read(tmp_path / "moving", target=moving)

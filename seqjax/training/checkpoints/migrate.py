@@ -48,11 +48,11 @@ def meta_to_2(meta: Meta) -> Meta:
         spec, fingerprint = {"tokenizer": meta["tokenizer"], "ends": meta["ends"]}, meta["text"]
     return {
         "experiment": _experiment(spec),
-        "run": "",
         "config": meta["config"],
         "spec": spec,
         "fingerprint": fingerprint,
         "made_from": {},
+        "began_from": None,
         "data": meta["data"],
         "progress": meta["progress"],
     }

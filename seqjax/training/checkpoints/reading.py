@@ -36,6 +36,7 @@ class Saved(NamedTuple):
     """What a checkpoint holds beside its state."""
 
     format: int  # that it was written in
+    run: str  # the run's id; "" before format 2
     loss: float  # of the evaluation at its step, infinite where there was none
     meta: dict[str, Any]  # in the format of today
 
@@ -62,7 +63,7 @@ def read_saved(folder: pathlib.Path, run: Run | None, defaults: Mapping[str, Any
             raise Fault(f"it is checkpoint {manifest.step} under another name", STRANGER)
         if run is not None and manifest.run != run.id:
             raise Fault(f"it is of another run, {manifest.run[:8]} instead of {run.id[:8]}", STRANGER)
-        saved = Saved(FORMAT, math.inf if content["loss"] is None else content["loss"], content["meta"])
+        saved = Saved(FORMAT, manifest.run, math.inf if content["loss"] is None else content["loss"], content["meta"])
     if "config" in saved.meta:
         saved = saved._replace(meta=saved.meta | {"config": migrate.with_defaults(saved.meta["config"], defaults)})
     return saved
@@ -76,7 +77,7 @@ def _read_old(folder: pathlib.Path, manifest: Manifest, meta: dict[str, Any], ru
     if "config" in meta:  # an experiment's
         for migrated in migrate.META[number:]:
             meta = migrated(meta)
-    return Saved(number, math.inf if math.isnan(loss) else loss, meta)
+    return Saved(number, "", math.inf if math.isnan(loss) else loss, meta)
 
 
 def check_files(folder: pathlib.Path) -> None:

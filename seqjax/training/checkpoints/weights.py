@@ -9,7 +9,7 @@ from seqjax.training.checkpoints.manifest import Fault
 from seqjax.training.checkpoints.reader import Reader
 from seqjax.training.checkpoints.trees import nested
 
-PARTS = ("params", "model_state", "average")
+PARTS = ("params", "model_state")
 
 
 def read_weights(
@@ -28,9 +28,9 @@ def read_weights(
       defaults: see Checkpoints.
 
     Returns:
-      (step, weights, meta). The weights are {"params": ..., "model_state": ..., "average": ...}, each numpy arrays in
-      dicts in dicts, {} where there is none; an index, too, is a key, such as "0". The average has the keys "0", of the
-      parameters, and "1", of the model state, where that is not empty.
+      (step, weights, meta). The weights are {"params": ..., "model_state": ...}, each numpy arrays in dicts in dicts, {}
+      where there is none; an index, too, is a key, such as "0". They are what the run evaluates: where it keeps moving
+      averages, the averages. The meta has the run's id besides, as "run", "" before there were such.
 
     Raises:
       UserError: there is no such checkpoint, or none that can be used.
@@ -60,4 +60,6 @@ def read_weights(
             raise UserError(f"checkpoint {which} in {reader.folder} {fault}; choose another") from fault
     step, saved, leaves = found
     tree = nested(leaves)
-    return step, {part: tree.get(part, {}) for part in PARTS}, saved.meta
+    averages = tree.get("average", {})
+    weights = {part: averages.get(str(index)) or tree.get(part) or {} for index, part in enumerate(PARTS)}
+    return step, weights, saved.meta | {"run": saved.run}
