@@ -24,12 +24,12 @@ def read_model(
     """Reads the best checkpoint of a run, the newest, or the mean of the newest ones; nothing in the folder is changed.
 
     Args:
-      folder: the work folder.
+      folder: the work directory.
       make_target: from the checkpoint's meta to a TrainState of the same structure, shapes, dtypes and shardings.
       keep: `config.train.keep`: how many of the newest checkpoints stay, and so how many are averaged.
       which: one of WHICH.
-      parts: fields of the TrainState that "average" averages: with batch normalisation, whose running statistics are the
-        carry, ("params", "carry"); the rest is as in the newest.
+      parts: fields of the TrainState that "average" averages: with batch normalisation,
+        ("params", "model_state"); the rest is as in the newest.
       report: takes the lines that say which checkpoint it is and what was passed over.
 
     Returns:
@@ -61,7 +61,7 @@ def read_model(
         if which == "average":
             restored = checkpoints.restore_average(averaged_once, keep, parts=parts)
         else:
-            restored = checkpoints.restore(make_target, mend=False, best=which == "best")
+            restored = checkpoints.restore(make_target, repair=False, best=which == "best")
     finally:
         checkpoints.close()
     if restored is None:

@@ -1,30 +1,60 @@
-"""The work folder of a run: one process at a time, one config for good, small files written whole or not at all."""
+"""The work directory of a run: one process at a time, one config for good, small files written whole or not at all."""
 
 import contextlib
 import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TextIO
 
 from seqjax.errors import UserError
 from seqjax.run import settings
-from seqjax.training.disk import write_atomically
+from seqjax.training.checkpoints import Checkpoints
+from seqjax.training.checkpoints.record import Run, begin
+from seqjax.training.disk import refusal, refusals, write_atomically
+
+CONFIG = "config.json"
+
+
+class Lock:
+    """A work directory that this process holds; see `locked`."""
+
+    def __init__(self, workdir: pathlib.Path, file: TextIO):
+        self._workdir, self._file = workdir, file
+
+    def check(self) -> None:
+        """Makes sure that the work directory is still the one that was locked; cheap enough for every record.
+
+        Raises:
+          UserError: it was removed or replaced, or cannot be looked at.
+        """
+        try:
+            there, held = os.stat(self._workdir / "lock"), os.fstat(self._file.fileno())
+            same = (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino)
+        except (FileNotFoundError, NotADirectoryError):
+            same = False
+        except OSError as error:
+            raise UserError(f"the work directory {self._workdir} cannot be read: {refusal(error)}") from error
+        if not same:
+            raise UserError(
+                f"the work directory {self._workdir} was removed or replaced during training; what was trained since the "
+                "last checkpoint in it is lost: restore it, or start again"
+            )
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Holds the work folder for this process; the lock ends with the process, however it ends.
+def locked(workdir: pathlib.Path) -> Iterator[Lock]:
+    """Holds the work directory for this process; the lock ends with the process, however it ends.
 
     Raises:
-      UserError: another process holds it, or the folder cannot be made or written.
+      UserError: another process holds it, or the directory cannot be made or written.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         file = open(workdir / "lock", "a+", encoding="utf-8")
     except OSError as error:
-        raise UserError(f"cannot write in the work folder {workdir}: {error.strerror}; choose another --workdir") from error
+        raise UserError(f"cannot write in the work directory {workdir}: {refusal(error)}; choose another --workdir") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -32,69 +62,73 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
             file.seek(0)
             owner = file.read().strip() or "unknown"
             raise UserError(
-                f"the work folder {workdir} is in use by process {owner}; wait for it, stop it, or choose another --workdir"
+                f"the work directory {workdir} is in use by process {owner}; wait for it, stop it, or choose another --workdir"
             ) from None
         except OSError as error:
-            raise UserError(f"cannot lock the work folder {workdir}: {error.strerror}; choose one on a local disk") from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+            raise UserError(f"cannot lock the work directory {workdir}: {refusal(error)}; choose one on a local disk") from error
+        with refusals(f"cannot write in the work directory {workdir}", "choose another --workdir"):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        yield Lock(workdir, file)
 
 
-def refuse_another_config(
-    workdir: pathlib.Path, config: Mapping[str, Any], fields: Mapping[str, settings.Field]
-) -> None:
-    """Makes sure that a config goes on with the run in the work folder, if there is one.
+def claim(
+    workdir: pathlib.Path,
+    config: Mapping[str, Any],
+    *,
+    experiment: str = "",
+    defaults: Mapping[str, Any] = {},
+    report: Callable[[str], None] = print,
+) -> Run:
+    """Records the run in the work directory, and writes its settings there as a copy for people.
 
-    Fields that the table marks as free may differ, and all of them as long as nothing was saved.
+    What the settings are compared with when a run is resumed is inside its checkpoints; where the copy says something else,
+    that is reported, and it is written again.
 
     Args:
-      workdir: the run's folder.
-      config: JSON values.
-      fields: the experiment's table.
+      workdir: the run's directory, held by this process.
+      config: JSON values; those of the run, as far as they are not free.
+      experiment: its name; "" where it is not to be recorded.
+      defaults: of settings that may be younger than the checkpoints, by names with dots.
+      report: called with a line where the copy or the record was missing or wrong.
+
+    Returns:
+      The run: its id, and the experiment's name.
 
     Raises:
-      UserError: the folder holds a run with another config; names the fields that differ.
+      UserError: the run is of another experiment, no checkpoint can be used, or the disk refuses.
     """
-    saved = workdir / "checkpoints"
-    if (workdir / "config.json").exists() and saved.is_dir() and any(saved.iterdir()):
-        differ = settings.differences(read_config(workdir), config, fields)
-        if differ:
-            raise UserError(
-                f"the work folder {workdir} holds a run with another config ({'; '.join(differ)}); "
-                "use that config to go on with it, or another --workdir"
-            )
-
-
-def claim(workdir: pathlib.Path, config: Mapping[str, Any], fields: Mapping[str, settings.Field]) -> None:
-    """Writes the run's config into the work folder, unless another run is there.
-
-    Raises:
-      UserError: as `refuse_another_config`.
-    """
-    refuse_another_config(workdir, config, fields)
-    path, text = workdir / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n"
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        write_atomically(path, text)
-
-
-def read_config(workdir: pathlib.Path) -> dict[str, Any]:
-    """Reads the config of the run in a work folder.
-
-    Raises:
-      UserError: there is no run in it, or its config file is damaged.
-    """
-    path = workdir / "config.json"
+    run = begin(workdir, experiment, report=report)
+    checkpoints = Checkpoints(workdir, keep=1, defaults=defaults)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
+        saved = checkpoints.newest_meta()
+    finally:
+        checkpoints.close()
+    path, text = workdir / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n"
+    with refusals(f"{path} cannot be read or written", "repair that, or choose another --workdir"):
+        before = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+        if saved is not None and "config" in saved[1]:
+            _compare(path, before, *saved, report)
+        if before != text:
+            write_atomically(path, text)
+    return run
+
+
+def _compare(path: pathlib.Path, text: str | None, step: int, meta: Mapping[str, Any], report) -> None:
+    """Says where config.json is not what the newest checkpoint holds."""
+    try:
+        copy = json.loads(text or "")
+        if not isinstance(copy, dict):
             raise ValueError("not an object")
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"there is no run in {workdir} (no config.json); train one first with the same --workdir") from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); restore it or use another --workdir") from error
-    return config
+    except ValueError:
+        how = "missing" if text is None else "damaged"
+        report(f"{path} was {how}; it was written again: the settings are those in checkpoint {step}")
+        return
+    kept = settings.flatten(meta["config"])
+    differ = settings.differences(settings.nest(kept | settings.flatten(copy)), meta["config"])
+    if differ:
+        report(f"{path} was not what checkpoint {step} holds, which counts ({'; '.join(differ)})")
 
 
 def write_json_lines(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> pathlib.Path:
@@ -111,7 +145,7 @@ def refuse_other_data(folder: pathlib.Path, what: str, fingerprint: str, meta: M
     """Refuses data that are not those a checkpoint was trained on.
 
     Args:
-      folder: the work folder.
+      folder: the work directory.
       what: the data, such as "the texts of imdb".
       fingerprint: of them.
       meta: of the checkpoint, with `facts.fingerprint`.

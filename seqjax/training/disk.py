@@ -1,13 +1,14 @@
-"""What everything that writes files shares: small files written whole or not at all, and the errors of a disk that refuses."""
+"""What everything that writes files shares: small files written whole or not at all, and the words for a disk that refuses."""
 
+import contextlib
 import errno
 import os
 import pathlib
+import re
+import shutil
+from collections.abc import Iterator
 
-# What a disk says that is full, read-only, forbidden or broken.
-DISK_ERRORS = {
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
-}  # fmt: skip
+from seqjax.errors import UserError
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
@@ -19,10 +20,65 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name, too, outlives a loss of power
-        finally:
-            os.close(folder)
+        sync(path.parent)  # the new name, too, outlives a loss of power
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: pathlib.Path) -> None:
+    """Brings a file's content, or a directory's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: pathlib.Path) -> None:
+    """Removes a directory with all that is in it, or a file; of a link the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def refusal(error: BaseException) -> str | None:
+    """The operating system's reason for an error, in words; None where the error is of another kind.
+
+    Every OSError counts, a MemoryError, and TensorStore's errors, which carry the system's number in their text. Errors
+    that were raised from such an error count too.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError):
+            return error.strerror or str(error) or type(error).__name__
+        if isinstance(error, MemoryError):
+            return os.strerror(errno.ENOMEM)
+        number = re.search(r"os_error_code='(\d+)'", str(error))
+        if number:
+            return os.strerror(int(number[1]))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextlib.contextmanager
+def refusals(what: str, advice: str) -> Iterator[None]:
+    """Says in one line that the disk refused; other errors stay as they are.
+
+    Args:
+      what: could not be done, with the path, such as "checkpoint 7 could not be saved in run/checkpoints".
+      advice: what to do.
+
+    Raises:
+      UserError: in place of an error that has a `refusal`.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = refusal(error)
+        if reason is None:
+            raise
+        raise UserError(f"{what}: {reason}; {advice}") from error

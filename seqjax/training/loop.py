@@ -303,7 +303,7 @@ def _signals() -> Iterator[list[int]]:
 
 
 def restore(
-    checkpoints: Checkpoints, state: TrainState, data: Data, check_meta: Callable[[dict[str, Any]], None], *, mend: bool = True
+    checkpoints: Checkpoints, state: TrainState, data: Data, check_meta: Callable[[dict[str, Any]], None], *, repair: bool = True
 ) -> tuple[TrainState, Progress, int] | None:
     """Puts state and data where the newest good checkpoint left them.
 
@@ -314,7 +314,7 @@ def restore(
       state: a fresh state; gives structure, shapes, dtypes and shardings.
       data: is moved to its saved iterator state.
       check_meta: raises where the checkpoint is not of this run.
-      mend: see Checkpoints.restore.
+      repair: see Checkpoints.restore.
 
     Returns:
       (state, progress, step), or None where there is no checkpoint yet.
@@ -324,7 +324,7 @@ def restore(
         check_meta(meta)
         return state
 
-    restored = checkpoints.restore(target, mend=mend)
+    restored = checkpoints.restore(target, repair=repair)
     if restored is None:
         return None
     data.set_state(restored.meta["data"])

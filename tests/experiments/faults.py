@@ -3,6 +3,7 @@
 import functools
 import os
 import resource
+import shutil
 import signal
 import time
 
@@ -13,7 +14,7 @@ from seqjax.data.buckets import BucketBatches
 from seqjax.data.image_batches import ImageBatches
 from seqjax.data.windows import Windows
 from seqjax.training import losses
-from seqjax.training.checkpoints import store as checkpoints
+from seqjax.training.checkpoints import reader, writing
 
 DATA = (Windows, ImageBatches, BucketBatches)
 
@@ -39,14 +40,14 @@ def kill_at_batch(number: int) -> None:
         kind.__next__ = functools.partialmethod(counted, kind.__next__)
 
 
-def slow_seal(seconds: float) -> None:
-    """Between the end of a save and its seal."""
-    _delay(checkpoints, "seal", seconds)
+def slow_manifest(seconds: float) -> None:
+    """Between the end of a save and its manifest."""
+    _delay(writing, "write_manifest", seconds)
 
 
 def slow_delete(seconds: float) -> None:
     """Between a checkpoint's renaming and its removal."""
-    _delay(checkpoints.shutil, "rmtree", seconds)
+    _delay(shutil, "rmtree", seconds)
 
 
 def _delay(owner, name, seconds):
@@ -65,14 +66,14 @@ def forget(what: str) -> None:
         for kind in DATA:
             kind.set_state = lambda self, state: None
         return
-    load = checkpoints.Checkpoints._load
+    read = reader.Reader.restored
 
     def partial(self, step, make_target):
-        restored = load(self, step, make_target)
+        restored = read(self, step, make_target)
         zeros = jax.tree.map(lambda x: jax.device_put(np.zeros_like(x), x.sharding), getattr(restored.state, what))
         return restored._replace(state=restored.state._replace(**{what: zeros}))
 
-    checkpoints.Checkpoints._load = partial
+    reader.Reader.restored = partial
 
 
 def nan_logits(_: bool) -> None:

@@ -150,8 +150,8 @@ def config_flags(settings: dict, changes: dict) -> list[str]:
 
 def sealed(workdir: pathlib.Path) -> list[int]:
     """The steps of the finished checkpoints."""
-    folders = [seal.parent.name for seal in workdir.glob("checkpoints/*/SEAL.json")]
-    return sorted(int(name) for name in folders if name.isdigit())  # the others are being deleted
+    folders = [manifest.parent.name for manifest in workdir.glob("checkpoints/*/MANIFEST.json")]
+    return sorted(int(name) for name in folders if name.isdigit())  # the others are being written or deleted
 
 
 def final_state(workdir: pathlib.Path) -> dict[str, bytes]:
@@ -174,7 +174,7 @@ def final_state(workdir: pathlib.Path) -> dict[str, bytes]:
             collect(f"{prefix}/{name}", part)
 
     collect("state", state)
-    meta = json.loads((folder / "meta" / "metadata").read_text(encoding="utf-8"))
+    meta = json.loads((folder / "meta" / "metadata").read_text(encoding="utf-8"))["meta"]  # without the run's id
     del meta["progress"]["seconds"]
     found["meta"] = json.dumps(meta, sort_keys=True).encode()
     return found

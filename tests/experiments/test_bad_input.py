@@ -129,13 +129,17 @@ def test_text_changed_since_the_run_began(server, finished, text, tmp_path):
 def test_damaged_run_files(server, finished, text, tmp_path):
     """Every checkpoint damaged, or the small files: one line, and the folder is as it was."""
     workdir = shutil.copytree(finished, tmp_path / "run")
-    for seal in workdir.glob("checkpoints/*/SEAL.json"):
-        seal.write_bytes(seal.read_bytes()[:-2])
+    for manifest in workdir.glob("checkpoints/*/MANIFEST.json"):
+        manifest.write_bytes(manifest.read_bytes()[:-2])
     (workdir / "lock").write_text("")
     before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file() and path.name != "lock"}
     run = server.run(f"--workdir={workdir}", *small(text))
-    run.refused("all checkpoints in", "60: SEAL.json is damaged", "nothing was deleted")
+    run.refused("all checkpoints in", "60: MANIFEST.json is damaged", "nothing was deleted")
     server.run(f"--workdir={workdir}", "--mode=sample").refused("all checkpoints in")
     assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file() and path.name != "lock"} == before
-    (workdir / "config.json").write_text("{")
-    server.run(f"--workdir={workdir}", *small(text)).refused("config.json is damaged")
+    workdir = shutil.copytree(finished, tmp_path / "again")
+    for harm, word in ((lambda path: path.write_text("{"), "damaged"), (lambda path: path.unlink(), "missing")):
+        harm(workdir / "config.json")  # a copy for people: the settings are in the checkpoints
+        run = server.run(f"--workdir={workdir}", *small(text))
+        assert run.status == 0 and f"config.json was {word}; it was written again" in run.out, run.err
+        assert (workdir / "config.json").read_bytes() == (finished / "config.json").read_bytes()

@@ -37,12 +37,12 @@ def test_what_a_checkpoint_must_hold(server, text, finished, killed, tmp_path, w
 
 
 def test_killed_while_saving_ends_the_same(server, text, finished, tmp_path):
-    """Killed in the middle of a save, between the save and its seal, and while an old checkpoint is deleted."""
+    """Killed in the middle of a save, between the save and its manifest, and while an old checkpoint is deleted."""
     workdir = tmp_path / "run"
     folder = workdir / "checkpoints"
 
-    def unsealed():
-        return [p for p in folder.glob("*") if p.name.isdigit() and not (p / "SEAL.json").exists()]
+    def without_manifest():
+        return [p for p in folder.glob("*.saving") if not (p / "MANIFEST.json").exists()]
 
     def deleting():
         return list(folder.glob("*.deleting"))
@@ -51,13 +51,13 @@ def test_killed_while_saving_ends_the_same(server, text, finished, tmp_path):
     run.wait_for(lambda: sealed(workdir))
     run.wait_for(lambda: list(folder.glob("*.orbax-checkpoint-tmp/*")))
     run.kill()
-    assert list(folder.glob("*.orbax-checkpoint-tmp")) or unsealed()  # the kill came in time
+    assert list(folder.glob("*.orbax-checkpoint-tmp")) or without_manifest()  # the kill came in time
 
     first = sealed(workdir)[-1]
-    run = server.start(f"--workdir={workdir}", *small(text), slow_steps=0.01, slow_seal=0.3)
-    run.wait_for(lambda: max(sealed(workdir)) > first and unsealed())
+    run = server.start(f"--workdir={workdir}", *small(text), slow_steps=0.01, slow_manifest=0.3)
+    run.wait_for(lambda: max(sealed(workdir)) > first and without_manifest())
     run.kill()
-    assert unsealed()
+    assert without_manifest()
 
     run = server.start(f"--workdir={workdir}", *small(text), slow_steps=0.01, slow_delete=0.3)
     run.wait_for(lambda: "going on" in run.out and deleting())
@@ -68,4 +68,4 @@ def test_killed_while_saving_ends_the_same(server, text, finished, tmp_path):
     assert run.status == 0, run.err
     assert final_state(workdir) == final_state(finished)
     assert records(workdir) == records(finished)
-    assert not unsealed() and not deleting() and not list(folder.glob("*tmp*"))
+    assert not without_manifest() and not deleting() and not list(folder.glob("*tmp*"))

@@ -117,7 +117,7 @@ def test_a_file_that_may_not_grow(server, text, killed, tmp_path):
 def test_read_only_disk(server, text, disk):
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     run = server.run(f"--workdir={disk / 'run'}", *small(text))
-    run.refused("cannot write in the work folder", "Read-only file system", "choose another --workdir")
+    run.refused("cannot write in the work directory", "Read-only file system", "choose another --workdir")
 
 
 def test_damaged_newest_checkpoint(server, text, finished, tmp_path):

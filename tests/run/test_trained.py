@@ -13,18 +13,20 @@ from seqjax.run.trained import read_model
 from seqjax.training import train_step
 from seqjax.training.averaging import RunningMean
 from seqjax.training.checkpoints import Checkpoints
-from seqjax.training.checkpoints.seal import SEAL
+from seqjax.training.checkpoints import reader
+from seqjax.training.checkpoints.manifest import MANIFEST
 
 MESH = train_step.make_mesh(2, jax.devices()[:1])
 LOSSES = {3: 2.5, 10: 1.25, 200: 1.5, 210: 1.75}
 
 
-def make_state(seed, averaged=None):
-    """Random parameters of two dtypes, whose sum in bfloat16 would lose most of them, and a carry."""
+def make_state(seed, average=False):
+    """Random parameters of two dtypes, whose sum in bfloat16 would lose most of them, batch statistics and a carry."""
     a, b, c = jax.random.split(jax.random.key(seed), 3)
     params = {"w": 100 + jax.random.normal(a, (7, 5)), "deep": {"b": jax.random.normal(b, (5,)).astype(jnp.bfloat16)}}
-    carry = {"mean": jax.random.normal(c, (2, 3))}
-    state = train_step.init_state(params, optax.adam(0.1), carry, jax.random.key(seed), MESH, averaged=averaged)
+    statistics = {"batch_stats": {"mean": jax.random.normal(c, (2, 3))}}
+    carry = (jax.random.normal(c, (2, 4)),)
+    state = train_step.init_state(params, statistics, optax.adam(0.1), carry, jax.random.key(seed), MESH, average=average)
     return state._replace(step=jnp.int32(seed))
 
 
@@ -42,7 +44,7 @@ def states():
 
 @pytest.fixture(scope="module")
 def run(states, tmp_path_factory):
-    """A work folder with four checkpoints; copy it to change it."""
+    """A work directory with four checkpoints; copy it to change it."""
     folder = tmp_path_factory.mktemp("run")
     save(folder, states)
     return folder
@@ -98,10 +100,10 @@ def test_the_average_is_the_mean_of_the_newest(run, states, keep, steps):
 
 
 def test_batch_statistics_are_averaged_with_the_parameters(run, states):
-    restored, lines, _ = read(run, parts=("params", "carry"))
-    for part in ("params", "carry"):
+    restored, lines, _ = read(run, parts=("params", "model_state"))
+    for part in ("params", "model_state"):
         assert_same(getattr(restored.state, part), mean_of([getattr(states[step], part) for step in (10, 200, 210)]))
-    assert lines == ["params and carry averaged over 3 checkpoints: steps 10, 200, 210"]
+    assert lines == ["params and model_state averaged over 3 checkpoints: steps 10, 200, 210"]
 
 
 def test_a_damaged_one_is_left_out_and_nothing_is_changed(run, states, tmp_path):
@@ -114,7 +116,7 @@ def test_a_damaged_one_is_left_out_and_nothing_is_changed(run, states, tmp_path)
     assert len(lines) == 2 and "checkpoint 210 is damaged (state/d/" in lines[0] and "left out" in lines[0]
     assert lines[1] == "params averaged over 2 checkpoints: steps 10, 200"
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-    (folder / "checkpoints" / "200" / SEAL).unlink()  # as if cut off: it does not count
+    (folder / "checkpoints" / "200" / MANIFEST).unlink()  # as if cut off: it does not count
     restored, lines, _ = read(folder)
     assert restored.step == 10 and lines[1] == "params averaged over 2 checkpoints: steps 3, 10"
 
@@ -136,20 +138,20 @@ def test_where_there_is_nothing_to_read(run, tmp_path):
 
 def test_deleted_while_it_is_read(run, states, tmp_path, monkeypatch):
     """By the process that trains: it begins anew with those that are there, and calls nothing damaged."""
-    folder, load = shutil.copytree(run, tmp_path / "run"), Checkpoints._load
+    folder, load = shutil.copytree(run, tmp_path / "run"), reader.read_leaves
 
-    def deleting(self, step, make_target):
+    def deleting(path, saved):
         shutil.rmtree(folder / "checkpoints" / "10", ignore_errors=True)
-        return load(self, step, make_target)
+        return load(path, saved)
 
-    monkeypatch.setattr(Checkpoints, "_load", deleting)
+    monkeypatch.setattr(reader, "read_leaves", deleting)
     restored, lines, _ = read(folder)
     assert lines == ["params averaged over 3 checkpoints: steps 3, 200, 210"]
     assert_same(restored.state.params, mean_of([states[step].params for step in (3, 200, 210)]))
 
 
 def test_what_cannot_be_averaged(run, tmp_path):
-    moving = make_state(1, averaged=lambda params, carry: params)
+    moving = make_state(1, average=True)
     save(tmp_path / "moving", {1: moving})
     with pytest.raises(UserError, match="moving average .optimizer.ema.") as caught:
         read(tmp_path / "moving", target=moving)
@@ -158,7 +160,7 @@ def test_what_cannot_be_averaged(run, tmp_path):
     with pytest.raises(UserError, match=r"cannot be averaged: \['key'\] is of uint32"):
         read(run, parts=("params", "key"))
     other = make_state(1)
-    with pytest.raises(ValueError):  # another structure
+    with pytest.raises(UserError, match=r"does not fit .*params/more: nothing there, float32\[3\] here"):
         read(run, target=other._replace(params=other.params | {"more": jnp.zeros(3)}))
 
 

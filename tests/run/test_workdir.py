@@ -1,15 +1,20 @@
-"""The work folder: one process at a time, one config for good, small files whole or not at all."""
+"""The work directory: one process at a time, one config for good, small files whole or not at all."""
 
+import contextlib
 import errno
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import pytest
 
 from seqjax.errors import UserError
 from seqjax.run import workdir
-from seqjax.run.settings import Field
+from seqjax.training.checkpoints import Checkpoints
 
 
 def test_small_files_are_whole_or_not_there(tmp_path, monkeypatch):
@@ -52,47 +57,119 @@ def test_lock_is_for_one_process_and_ends_with_it(tmp_path):
 def test_lock_in_an_impossible_place(tmp_path):
     (tmp_path / "file").write_text("kept")
     for folder, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "run", "Not a directory")):
-        with pytest.raises(UserError, match=f"cannot write in the work folder .*{reason}; choose another --workdir"):
+        with pytest.raises(UserError, match=f"cannot write in the work directory .*{reason}; choose another --workdir"):
             with workdir.locked(folder):
                 raise AssertionError
     assert (tmp_path / "file").read_text() == "kept"
 
 
-FIELDS = {
-    "seed": Field(3, "Seed."),
-    "model.cell": Field("lstm", "Cell."),
-    "model.hidden_size": Field(16, "Size."),
-    "train.keep": Field(2, "Checkpoints.", free=True),
-}
+def test_the_lock_knows_when_the_directory_is_another(tmp_path, monkeypatch):
+    """Removed, moved away, replaced by a copy or by a second run's: each is found; a rewritten config is not."""
+
+    def removed(folder):
+        shutil.rmtree(folder)
+
+    def moved(folder):
+        folder.rename(tmp_path / "elsewhere")
+
+    def copied(folder):
+        moved(folder)
+        shutil.copytree(tmp_path / "elsewhere", folder)
+
+    def taken(folder):
+        removed(folder)
+        stack.enter_context(workdir.locked(folder))
+
+    def a_file(folder):
+        removed(folder)
+        folder.write_text("")
+
+    for change in (removed, moved, copied, taken, a_file):
+        folder = tmp_path / change.__name__
+        with contextlib.ExitStack() as stack:
+            held = stack.enter_context(workdir.locked(folder))
+            workdir.claim(folder, {"seed": 1})
+            held.check()
+            change(folder)
+            with pytest.raises(UserError, match=f"{folder} was removed or replaced during training") as caught:
+                held.check()
+            assert "\n" not in str(caught.value)
+            with pytest.raises(UserError, match="was removed or replaced"):
+                Checkpoints(folder, keep=1, check=held.check).save(1, {"w": jnp.ones(2)}, {})
+            assert not (folder / "checkpoints").exists()
+        shutil.rmtree(tmp_path / "elsewhere", ignore_errors=True)
+    with workdir.locked(tmp_path / "stale") as held, monkeypatch.context() as patch:
+        patch.setattr(os, "stat", lambda *_, **__: raise_error(errno.ESTALE))
+        with pytest.raises(UserError, match="stale cannot be read: Stale"):
+            held.check()
 
 
-def test_config_is_claimed_once_something_is_saved(tmp_path):
-    config = {"seed": 3, "model": {"cell": "lstm", "hidden_size": 16}, "train": {"keep": 2}}
-    other = {"seed": 3, "model": {"cell": "gru", "hidden_size": 32}, "train": {"keep": 5}}
-    workdir.claim(tmp_path, other, FIELDS)
-    workdir.claim(tmp_path, config, FIELDS)  # nothing was saved: the folder is free for another config
-    (tmp_path / "checkpoints" / "7").mkdir(parents=True)
-    workdir.claim(tmp_path, config, FIELDS)
-    assert workdir.read_config(tmp_path) == config
-    with pytest.raises(UserError) as caught:
-        workdir.claim(tmp_path, other, FIELDS)
-    assert "model.cell: lstm there, gru here; model.hidden_size: 16 there, 32 here" in str(caught.value)
-    assert "seed" not in str(caught.value) and "keep" not in str(caught.value)
-    assert workdir.read_config(tmp_path) == config
-    workdir.claim(tmp_path, config | {"train": {"keep": 5}}, FIELDS)  # a free field may change
-    assert workdir.read_config(tmp_path)["train"] == {"keep": 5}
+def raise_error(number):
+    raise OSError(number, os.strerror(number))
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff{}", b'{"seed": 3'])
-def test_damaged_config(tmp_path, content):
-    (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(UserError, match="config.json is damaged"):
-        workdir.read_config(tmp_path)
-    assert (tmp_path / "config.json").read_bytes() == content
+def checkpoint(folder, step, config, **more):
+    store = Checkpoints(folder, keep=3)
+    store.save(step, {"w": jnp.full(3, step)}, {"config": config, **more})
+    store.close()
 
 
-def test_no_config(tmp_path):
-    (tmp_path / "file").write_text("")
-    for folder in (tmp_path, tmp_path / "nowhere", tmp_path / "file"):
-        with pytest.raises(UserError, match="there is no run in .*train one first"):
-            workdir.read_config(folder)
+CONFIG = {"seed": 3, "model": {"cell": "lstm", "hidden_size": 16}, "train": {"keep": 2}}
+
+
+def claim(folder, config=CONFIG, **options):
+    lines = []
+    return workdir.claim(folder, config, report=lines.append, **options), lines
+
+
+def test_the_copy_of_the_settings_is_written_and_compared(tmp_path):
+    run, lines = claim(tmp_path)
+    copy = tmp_path / "config.json"
+    good = copy.read_text()
+    assert json.loads(good) == CONFIG and not lines
+    assert claim(tmp_path) == (run, []) and len(run.id) == 32
+    checkpoint(tmp_path, 7, CONFIG)
+    assert claim(tmp_path) == (run, [])
+
+    copy.unlink()
+    assert claim(tmp_path) == (run, [f"{copy} was missing; it was written again: the settings are those in checkpoint 7"])
+    for text in ("{", "[1]", "", "\xff"):
+        copy.write_text(text, encoding="latin-1")
+        assert claim(tmp_path)[1] == [f"{copy} was damaged; it was written again: the settings are those in checkpoint 7"]
+    copy.write_text(good.replace("lstm", "gru"))  # by hand
+    lines = claim(tmp_path)[1]
+    assert lines == [f"{copy} was not what checkpoint 7 holds, which counts (model.cell: gru there, lstm here)"]
+    assert copy.read_text() == good and claim(tmp_path)[1] == []
+
+
+def test_the_run_keeps_its_id(tmp_path):
+    run, _ = claim(tmp_path, experiment="tagging")
+    assert json.loads((tmp_path / "run.json").read_text())["run"] == run.id
+    assert claim(tmp_path)[0] == run
+    with pytest.raises(UserError, match="holds a run of tagging, not of translation; choose another --workdir"):
+        claim(tmp_path, experiment="translation")
+    checkpoint(tmp_path, 7, CONFIG)
+    for harm, word in (
+        (lambda path: path.unlink(), "missing"),
+        (lambda path: path.write_text("{}"), "damaged"),
+        (lambda path: path.write_bytes(b"\xff"), "damaged"),
+    ):
+        harm(tmp_path / "run.json")
+        again, lines = claim(tmp_path, experiment="tagging")
+        assert again == run and lines == [f"{tmp_path / 'run.json'} was {word}; it was written again"]
+    assert claim(tmp_path / "..")[0].id != run.id
+
+
+def test_a_disk_that_refuses(tmp_path, monkeypatch):
+    for name in ("config.json", "run.json"):
+        folder = tmp_path / name.split(".")[0]
+        (folder / name).mkdir(parents=True)
+        with pytest.raises(UserError, match=f"{name} cannot be .*: Is a directory") as caught:
+            claim(folder)
+        assert "\n" not in str(caught.value)
+    for number in (errno.ENOSPC, errno.EMFILE, errno.ESTALE, errno.ENOMEM):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", lambda *_: raise_error(number))
+            with pytest.raises(UserError, match=f"run.json cannot be written: {re.escape(os.strerror(number))}"):
+                claim(tmp_path)
+    assert not list(tmp_path.glob(".*"))

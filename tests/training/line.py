@@ -85,7 +85,7 @@ class Memory:
     def wait(self):
         pass
 
-    def restore(self, make_target, *, mend=True):
+    def restore(self, make_target, *, repair=True):
         if not self.saved:
             return None
         step = max(self.saved)

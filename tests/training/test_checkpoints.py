@@ -8,59 +8,23 @@ import shutil
 import warnings
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from saved import listing, make_state, restore, same, save
 
 from seqjax.errors import UserError
-from seqjax.training.checkpoints import Checkpoints
-from seqjax.training.checkpoints import seal as sealing
-from seqjax.training.checkpoints import store as module
-from seqjax.training.checkpoints.seal import SEAL, damage
+from seqjax.training.checkpoints import Checkpoints, manifest, reader, reading, writing
+from seqjax.training.checkpoints import store as store_module
+from seqjax.training.checkpoints.manifest import MANIFEST, damage
 
 
-def make_state(seed: int):
-    """A small state with several dtypes, a scalar and a tuple, no two values alike."""
-    a, b, c = jax.random.split(jax.random.key(seed), 3)
-    return {
-        "params": {"w": jax.random.normal(a, (7, 5)), "b": jax.random.normal(b, (5,)).astype(jnp.bfloat16)},
-        "carry": (jax.random.normal(c, (2, 3)),),
-        "key": jax.random.key_data(c),
-        "step": jnp.int32(seed),
-    }
-
-
-def same(a, b) -> bool:
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return all(x.dtype == y.dtype and np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
-
-
-def save(workdir, steps, keep=3):
-    """Saves a state made from each step; losses is a dict step -> loss or a list of steps."""
-    store = Checkpoints(workdir, keep=keep)
-    losses = steps if isinstance(steps, dict) else {}
-    for step in steps:
-        extra = (losses[step],) if step in losses else ()
-        store.save(step, make_state(step), {"note": f"of step {step}", "place": {"window": step * 3}}, *extra)
-    store.close()
-
-
-def restore(workdir, **options):
-    lines = []
-    store = Checkpoints(workdir, keep=3, report=lines.append)
-    restored = store.restore(lambda meta: make_state(0), **options)
-    store.close()
-    return restored, lines
-
-
-def listing(folder):
-    paths = folder.rglob("*")
-    return {path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None for path in paths}
+class Killed(BaseException):
+    """As if the process were killed."""
 
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
-    """A work folder with the checkpoints of steps 3, 10 and 200; copy it to change it."""
+    """A work directory with the checkpoints of steps 3, 10 and 200; copy it to change it."""
     workdir = tmp_path_factory.mktemp("three")
     save(workdir, {3: 2.5, 10: 1.25, 200: 1.5})
     return workdir
@@ -71,13 +35,13 @@ def test_restores_what_was_saved(three):
     assert restored.step == 200 and not lines
     assert same(restored.state, make_state(200)) and not same(restored.state, make_state(10))
     assert restored.meta == {"note": "of step 200", "place": {"window": 600}}
-    best, _ = restore(three, best=True, mend=False)
+    best, _ = restore(three, best=True, repair=False)
     assert best.step == 10 and same(best.state, make_state(10))
 
 
 def test_empty_folder(tmp_path):
     assert restore(tmp_path) == (None, [])
-    assert restore(tmp_path / "nowhere", mend=False) == (None, [])
+    assert restore(tmp_path / "nowhere", repair=False) == (None, [])
     assert not list(tmp_path.iterdir())
 
 
@@ -90,24 +54,26 @@ def test_the_newest_and_the_best_stay(tmp_path):
     save(tmp_path, [13, 14], keep=1)
     store = Checkpoints(tmp_path, keep=1)
     assert store.steps() == [12, 14] and store.best_step() == 12
-    assert store.restore(lambda meta: make_state(0), best=True, mend=False).step == 12
+    assert store.restore(lambda meta: make_state(0), best=True, repair=False).step == 12
 
 
-def test_old_ones_are_deleted_only_when_the_new_one_is_sealed(tmp_path, monkeypatch):
-    """What a kill between the end of a save and its seal leaves can be gone on from, with keep=1 too."""
+def test_old_ones_are_deleted_only_when_the_new_one_is_whole(tmp_path, monkeypatch):
+    """What a kill between the end of a save, its manifest and its name leaves can be resumed from, with keep=1 too."""
     save(tmp_path, [1], keep=1)
 
-    def killed(folder):
-        raise InterruptedError("as if killed")
+    def killed(*_):
+        raise Killed
 
-    monkeypatch.setattr(module, "seal", killed)
-    with pytest.raises(InterruptedError):
-        save(tmp_path, [2], keep=1)
-    monkeypatch.undo()
-    assert (tmp_path / "checkpoints" / "2" / "state").is_dir()
-    restored, lines = restore(tmp_path)
-    assert restored.step == 1 and same(restored.state, make_state(1))
-    assert lines == [f"checkpoint 2 was not completed; it was moved to {tmp_path / 'damaged' / '2-0'}"]
+    for name in ("write_manifest", "commit"):
+        with monkeypatch.context() as patch:
+            patch.setattr(writing if name == "write_manifest" else store_module, name, killed)
+            with pytest.raises(Killed):
+                save(tmp_path, [2], keep=1)
+        saving = tmp_path / "checkpoints" / "2.saving"
+        assert (saving / "state").is_dir() and (saving / MANIFEST).exists() == (name == "commit")
+        restored, lines = restore(tmp_path)
+        assert restored.step == 1 and same(restored.state, make_state(1)) and not lines
+        assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
     save(tmp_path, [2], keep=1)
     assert restore(tmp_path)[0].step == 2
 
@@ -186,16 +152,16 @@ def test_damaged_checkpoints_are_never_loaded(three, tmp_path):
         for number, what in enumerate(harm(folder, random.Random())):
             if number % 5:
                 continue
-            restored, lines = restore(workdir, mend=False, best=best)
+            restored, lines = restore(workdir, repair=False, best=best)
             assert restored.step == other and same(restored.state, make_state(other)), what
-            words = (f"checkpoint {step} is damaged", f"going on from checkpoint {other}")
+            words = (f"checkpoint {step} is damaged", f"checkpoint {other} is used instead")
             told = len(lines) == 1 and all(word in lines[0] for word in words)
-            assert told == (f"{SEAL} missing" != what), what
+            assert told == (f"{MANIFEST} missing" != what), what
             tried += 1
         assert tried > 40
 
 
-def test_damaged_newest_is_put_aside_and_its_step_can_be_saved_anew(three, tmp_path):
+def test_damaged_newest_is_quarantined_and_its_step_can_be_saved_again(three, tmp_path):
     workdir = shutil.copytree(three, tmp_path / "run")
     for number in range(2):
         victim = next((workdir / "checkpoints" / "200" / "state" / "d").iterdir())
@@ -212,26 +178,26 @@ def test_damaged_newest_is_put_aside_and_its_step_can_be_saved_anew(three, tmp_p
 
 def test_all_damaged_stops_and_deletes_nothing(three, tmp_path):
     workdir = shutil.copytree(three, tmp_path / "run")
-    for step, name in ((3, "meta/metadata"), (10, SEAL)):
+    for step, name in ((3, "meta/metadata"), (10, MANIFEST)):
         path = workdir / "checkpoints" / str(step) / name
         path.write_bytes(path.read_bytes()[1:])
-    (workdir / "checkpoints" / "200" / SEAL).unlink()  # as if cut off
+    (workdir / "checkpoints" / "200" / MANIFEST).unlink()  # as if cut off
     (workdir / "checkpoints" / "300.orbax-checkpoint-tmp").mkdir()
     before = listing(workdir)
-    for mend in (True, False):
+    for repair in (True, False):
         with pytest.raises(UserError, match="nothing was deleted") as caught:
-            restore(workdir, mend=mend)
-        assert "10: SEAL.json is damaged; 3: meta/metadata has changed" in str(caught.value)
+            restore(workdir, repair=repair)
+        assert "10: MANIFEST.json is damaged; 3: meta/metadata has changed" in str(caught.value)
         assert "\n" not in str(caught.value)
         assert listing(workdir) == before
 
 
 def test_half_written_saves_are_passed_over(three, tmp_path):
     workdir = shutil.copytree(three, tmp_path / "run")
-    (workdir / "checkpoints" / "200" / SEAL).unlink()
+    (workdir / "checkpoints" / "200" / MANIFEST).unlink()
     shutil.copytree(workdir / "checkpoints" / "10", workdir / "checkpoints" / "300.orbax-checkpoint-tmp")
     before = listing(workdir)
-    restored, lines = restore(workdir, mend=False)
+    restored, lines = restore(workdir, repair=False)
     assert restored.step == 10 and not lines and listing(workdir) == before
     unfinished = listing(workdir / "checkpoints" / "200")
     restored, lines = restore(workdir)
@@ -243,11 +209,11 @@ def test_half_written_saves_are_passed_over(three, tmp_path):
     assert restore(workdir)[0].step == 200
 
 
-def test_a_single_one_without_a_seal_is_the_first_save_cut_off(three, tmp_path):
+def test_a_single_one_without_a_manifest_is_the_first_save_cut_off(three, tmp_path):
     shutil.copytree(three / "checkpoints" / "3", tmp_path / "checkpoints" / "3")
-    (tmp_path / "checkpoints" / "3" / SEAL).unlink()
+    (tmp_path / "checkpoints" / "3" / MANIFEST).unlink()
     before = listing(tmp_path / "checkpoints" / "3")
-    assert restore(tmp_path, mend=False) == (None, []) and listing(tmp_path / "checkpoints" / "3") == before
+    assert restore(tmp_path, repair=False) == (None, []) and listing(tmp_path / "checkpoints" / "3") == before
     restored, lines = restore(tmp_path)
     assert restored is None and len(lines) == 1 and "checkpoint 3 was not completed" in lines[0]
     assert listing(tmp_path / "damaged" / "3-0") == before
@@ -255,14 +221,14 @@ def test_a_single_one_without_a_seal_is_the_first_save_cut_off(three, tmp_path):
     assert restore(tmp_path)[0].step == 3
 
 
-def test_all_without_seals_stops_and_deletes_nothing(three, tmp_path):
+def test_all_without_manifests_stops_and_deletes_nothing(three, tmp_path):
     """As a partial copy leaves them."""
-    workdir = shutil.copytree(three, tmp_path / "run", ignore=shutil.ignore_patterns(SEAL))
+    workdir = shutil.copytree(three, tmp_path / "run", ignore=shutil.ignore_patterns(MANIFEST))
     (workdir / "checkpoints" / "300.orbax-checkpoint-tmp").mkdir()
     before = listing(workdir)
-    for mend in (True, False):
-        with pytest.raises(UserError, match="lack their SEAL.json .3, 10, 200.; nothing was deleted") as caught:
-            restore(workdir, mend=mend)
+    for repair in (True, False):
+        with pytest.raises(UserError, match="lack their MANIFEST.json .3, 10, 200.; nothing was deleted") as caught:
+            restore(workdir, repair=repair)
         assert "\n" not in str(caught.value) and listing(workdir) == before
 
 
@@ -272,51 +238,62 @@ def test_a_killed_deletion_is_finished(three, tmp_path, monkeypatch):
 
     def killed(path):
         remove(path / "state")
-        raise InterruptedError("as if killed")
+        raise Killed
 
-    monkeypatch.setattr(module.shutil, "rmtree", killed)
-    with pytest.raises(InterruptedError):
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(Killed):
         save(workdir, {201: 1.0}, keep=3)
     monkeypatch.undo()
-    assert (workdir / "checkpoints" / "3.deleting" / SEAL).exists()
+    assert (workdir / "checkpoints" / "3.deleting" / MANIFEST).exists()
     before = listing(workdir)
-    assert restore(workdir, mend=False)[1] == [] and listing(workdir) == before
+    assert restore(workdir, repair=False)[1] == [] and listing(workdir) == before
     restored, lines = restore(workdir)
     assert restored.step == 201 and not lines and not (workdir / "damaged").exists()
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["10", "200", "201"]
 
 
-def test_all_is_on_the_disk_before_the_seal_and_the_seal_before_a_deletion(tmp_path, monkeypatch):
+def test_all_is_on_the_disk_before_the_manifest_then_the_name_then_a_deletion(tmp_path, monkeypatch):
     save(tmp_path, [1], keep=1)
-    happened, fsync, replace, remove = [], os.fsync, os.replace, shutil.rmtree
+    happened, fsync, replace, rename, remove = [], os.fsync, os.replace, os.rename, shutil.rmtree
 
     def synced(descriptor):
         happened.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
         fsync(descriptor)
 
     def replaced(source, target):
-        happened.append(("seal", str(target)))
+        happened.append(("manifest", str(target)))
         replace(source, target)
+
+    def renamed(source, target):
+        happened.append(("name", str(target)))
+        rename(source, target)
 
     def removed(path):
         happened.append(("remove", str(path)))
         remove(path)
 
     monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(module.shutil, "rmtree", removed)
+    monkeypatch.setattr(shutil, "rmtree", removed)
     monkeypatch.setattr("seqjax.training.disk.os.replace", replaced)
+    monkeypatch.setattr("seqjax.training.checkpoints.writing.os.rename", renamed)
     save(tmp_path, [2], keep=1)
     monkeypatch.undo()
     folder = tmp_path.resolve() / "checkpoints" / "2"
-    place = happened.index(("seal", str(folder / SEAL)))
-    before = {path for what, path in happened[:place] if what == "sync"}
-    assert before >= {str(path) for path in (folder, *folder.rglob("*")) if path.name != SEAL}
+    saving = folder.with_name("2.saving")
+    place = happened.index(("manifest", str(saving / MANIFEST)))
+    named = happened.index(("name", str(folder)))
     deleted = happened.index(("remove", str(folder.parent / "1.deleting")))
-    after = {path for what, path in happened[place:deleted] if what == "sync"}
-    assert after >= {str(folder), str(folder.parent), str(folder.parent.parent)}
+
+    def synced_between(begin, end):
+        return {path for what, path in happened[begin:end] if what == "sync"}
+
+    written = [path.relative_to(folder) for path in folder.rglob("*") if path.name != MANIFEST]
+    assert synced_between(0, place) >= {str(saving / name) for name in written} | {str(saving)}
+    assert str(saving) in synced_between(place, named)
+    assert synced_between(named, deleted) >= {str(folder.parent), str(folder.parent.parent)}
 
 
-@pytest.mark.parametrize("when", ["listed", "checking", "checked", "loading"])
+@pytest.mark.parametrize("when", ["listed", "peeked", "checking", "checked", "loading", "filling"])
 @pytest.mark.parametrize("best", [False, True])
 def test_deleted_while_it_is_read(three, tmp_path, monkeypatch, when, best):
     """By the process that trains: the reader takes another, and calls nothing damaged."""
@@ -334,54 +311,63 @@ def test_deleted_while_it_is_read(three, tmp_path, monkeypatch, when, best):
         return wrapped
 
     if when == "loading":
-        monkeypatch.setattr(module, "_abstract", delete(module._abstract))
+        monkeypatch.setattr(reading, "_read_arrays", delete(reading._read_arrays))
     elif when == "checking":
-        monkeypatch.setattr(sealing, "_digests", delete(sealing._digests))
+        monkeypatch.setattr(manifest, "_digests", delete(manifest._digests))
+    elif when == "filling":
+        monkeypatch.setattr(reader, "fill", delete(reader.fill))
+    elif when == "listed":
+        monkeypatch.setattr(reader, "read_saved", delete(reader.read_saved))
     else:
-        monkeypatch.setattr(module, "damage", delete(damage, after=when == "checked"))
-    restored, lines = restore(workdir, mend=False, best=best)
-    assert restored.step == other and same(restored.state, make_state(other)) and not lines
+        monkeypatch.setattr(reader, "check_files", delete(reader.check_files, after=when == "checked"))
+    restored, lines = restore(workdir, repair=False, best=best)
+    step = step if when == "filling" else other  # all of it was read
+    assert restored.step == step and same(restored.state, make_state(step)) and not lines
     assert not victim.exists()
 
 
 def test_a_file_that_vanishes_in_the_middle_of_a_deletion(three, tmp_path, monkeypatch):
     workdir = shutil.copytree(three, tmp_path / "run")
-    victim, digest = workdir / "checkpoints" / "200", module.hashlib.file_digest
+    victim, digest = workdir / "checkpoints" / "200", manifest.hashlib.file_digest
 
     def vanish(file, name):
         if pathlib.Path(file.name).is_relative_to(victim):
             shutil.rmtree(victim)
         return digest(file, name)
 
-    monkeypatch.setattr(module.hashlib, "file_digest", vanish)
-    restored, lines = restore(workdir, mend=False)
+    monkeypatch.setattr(manifest.hashlib, "file_digest", vanish)
+    restored, lines = restore(workdir, repair=False)
     assert restored.step == 10 and not lines
 
 
 def test_reading_gives_up_at_last(three, tmp_path, monkeypatch):
     def gone(*_):
-        raise module._Gone
+        raise reader.Gone
 
-    monkeypatch.setattr(Checkpoints, "_load", gone)
-    monkeypatch.setattr(Checkpoints, "_sealed", lambda self, step: True)
+    monkeypatch.setattr(reader.Reader, "restored", gone)
     store = Checkpoints(three, keep=3)
     with pytest.raises(UserError, match="are deleted while they are read; try again"):
-        store.restore(lambda meta: None, mend=False)
+        store.restore(lambda meta: None, repair=False)
 
 
 def test_the_earliest_of_equal_losses_is_the_best(tmp_path):
     save(tmp_path, {1: 2.0, 2: 1.0, 3: 1.0, 5: float("inf"), 8: float("nan")}, keep=9)
     store = Checkpoints(tmp_path, keep=9)
     assert store.best_step() == 2 and restore(tmp_path, best=True)[0].step == 2
-    assert sorted(store.steps(), key=store._best_first) == [2, 3, 1, 8, 5]
+    assert store._reader.order(best=True) == [2, 3, 1, 8, 5]
 
 
-def test_a_seal_written_otherwise_is_damage(three, tmp_path):
+def test_a_manifest_written_otherwise_is_damage(three, tmp_path):
     folder = shutil.copytree(three / "checkpoints" / "3", tmp_path / "3")
-    content = json.loads((folder / SEAL).read_text())
-    for text in (json.dumps(content), "[]\n", "{}\n", "null", "7", "\xff"):
-        (folder / SEAL).write_text(text, encoding="latin-1")
-        assert damage(folder) == f"{SEAL} is damaged" or (text == "{}\n" and "does not belong" in damage(folder))
+    content = json.loads((folder / MANIFEST).read_text())
+    pretty = json.dumps(content, indent=1, sort_keys=True)
+    edited = [pretty.replace('"step": 3', '"step": 4'), pretty.replace(content["run"], "0" * 32)]
+    edited += [json.dumps(content | {"files": {}}, indent=1, sort_keys=True)]
+    texts = ["[]", "{}", "7", '{\n "format": 2\n}', *edited]
+    assert pretty + "\n" == (folder / MANIFEST).read_text() and pretty not in edited
+    for text in (json.dumps(content), "null", "\xff", *(text + "\n" for text in texts)):
+        (folder / MANIFEST).write_text(text, encoding="latin-1")
+        assert damage(folder) == f"{MANIFEST} is damaged", text
 
 
 def test_other_errors_than_the_disks_are_not_hidden(tmp_path):

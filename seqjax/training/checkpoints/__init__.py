@@ -1,5 +1,6 @@
-"""Checkpoints that are whole or are not loaded."""
+"""Checkpoints that are whole, and those of this run, or are not loaded."""
 
 from seqjax.training.checkpoints.store import Checkpoints, Restored
+from seqjax.training.checkpoints.weights import read_weights
 
-__all__ = ["Checkpoints", "Restored"]
+__all__ = ["Checkpoints", "Restored", "read_weights"]

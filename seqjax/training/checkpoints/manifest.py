@@ -1,0 +1,226 @@
+"""Checksum manifests: the run, the step and every file of a checkpoint, so that every change to it is found.
+
+    checkpoints/1200/MANIFEST.json   {"format": 2, "run": ..., "step": 1200, "files": {name: [size, SHA-256]}, "sha256": ...}
+
+The last is the checksum of all that stands before it.
+
+Formats 0 and 1 have `SEAL.json` instead, which holds the files alone.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import stat
+from typing import Any, NamedTuple
+
+from seqjax.errors import UserError
+from seqjax.training.disk import refusal, sync, write_atomically
+
+FORMAT = 2
+MANIFEST = "MANIFEST.json"
+SEAL = "SEAL.json"  # the manifest of formats 0 and 1
+
+
+class Manifest(NamedTuple):
+    """What a checkpoint must be."""
+
+    name: str  # of the file: MANIFEST or SEAL
+    run: str  # the run's id; "" in a SEAL
+    step: int | None  # None in a SEAL
+    files: dict[str, list]  # name -> [size, SHA-256]
+
+
+DAMAGED, STRANGER, UNREADABLE = "is damaged", "does not belong there", "cannot be read"
+
+
+class Fault(Exception):
+    """Why a checkpoint cannot be used.
+
+    Args:
+      why: what is wrong.
+      verdict: DAMAGED, STRANGER, or UNREADABLE: the disk does not give it, so it may be whole and readable again tomorrow.
+    """
+
+    def __init__(self, why: str, verdict: str = DAMAGED):
+        super().__init__(why)
+        self.why, self.verdict = why, verdict
+
+    def __str__(self) -> str:
+        return f"{self.verdict} ({self.why})"
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether another day may find it whole."""
+        return self.verdict == UNREADABLE
+
+
+def write_manifest(folder: pathlib.Path, run: str, step: int) -> None:
+    """Writes the manifest of a finished checkpoint into it.
+
+    All files are brought to the disk first, so a loss of power, too, leaves a checkpoint with a manifest whole.
+
+    Args:
+      folder: of one checkpoint.
+      run: the run's id.
+      step: the checkpoint's.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as run:
+      ...     folder = pathlib.Path(run) / "7"
+      ...     folder.mkdir()
+      ...     (folder / "state").write_bytes(b"123") and write_manifest(folder, "a1b2", 7)
+      ...     print(damage(folder))
+      ...     (folder / "state").write_bytes(b"12") and print(damage(folder))
+      None
+      state has changed since it was saved
+    """
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
+    content = {"format": FORMAT, "run": run, "step": step, "files": _digests(folder, MANIFEST)}
+    write_atomically(folder / MANIFEST, _text(content | {"sha256": _checksum(content)}))
+
+
+def has_manifest(folder: pathlib.Path) -> bool:
+    """Whether a checkpoint was completed; true as well where that cannot be read, so that reading it finds out."""
+    for name in (MANIFEST, SEAL):
+        try:
+            os.lstat(folder / name)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            return True
+        return True
+    return False
+
+
+def read_manifest(folder: pathlib.Path) -> Manifest:
+    """Reads a checkpoint's manifest.
+
+    Raises:
+      Fault: it is missing, damaged or cannot be read.
+      UserError: a newer version of seqjax wrote it.
+    """
+    name = MANIFEST
+    try:
+        try:
+            content = (folder / MANIFEST).read_bytes()
+        except FileNotFoundError:
+            name = SEAL
+            content = (folder / SEAL).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise Fault(f"{MANIFEST} is missing") from None
+    except OSError as error:
+        raise unreadable(name, error) from error
+    found = _parsed(content)
+    if found is None:
+        raise Fault(f"{name} is damaged")
+    if name == SEAL:
+        return Manifest(SEAL, "", None, found)
+    if type(found.get("format")) is int and found["format"] > FORMAT:
+        raise UserError(f"{folder} was written by a newer version of seqjax (format {found['format']}); use that version")
+    checksum = found.pop("sha256", None)
+    kinds = {"format": int, "run": str, "step": int, "files": dict}
+    if checksum != _checksum(found) or {key: type(value) for key, value in found.items()} != kinds:
+        raise Fault(f"{name} is damaged")
+    return Manifest(MANIFEST, found["run"], found["step"], found["files"])
+
+
+def _parsed(content: bytes) -> dict[str, Any] | None:
+    """A manifest is written one way only: one that reads the same but is not the same bytes was touched too."""
+    try:
+        found = json.loads(content.decode("utf-8"))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and _text(found).encode() == content else None
+
+
+def _text(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(_text(content).encode()).hexdigest()
+
+
+def unreadable(name: str, error: BaseException) -> Fault:
+    """The fault of a file that the disk does not give."""
+    return Fault(f"{name}: {refusal(error)}", UNREADABLE)
+
+
+def damage(folder: pathlib.Path) -> str | None:
+    """Says what is wrong with a checkpoint's files; None where they are exactly those that were saved.
+
+    Every byte of every file counts, and a file too many or too few does.
+
+    Raises:
+      Fault: a file cannot be read.
+      UserError: as read_manifest.
+    """
+    try:
+        manifest = read_manifest(folder)
+    except Fault as fault:
+        if fault.unreadable:
+            raise
+        return fault.why
+    found = _digests(folder, manifest.name)
+    for name in sorted(manifest.files.keys() | found.keys()):
+        if name not in found:
+            return f"{name} is missing"
+        if name not in manifest.files:
+            return f"{name} does not belong there"
+        if manifest.files[name] != found[name]:
+            return f"{name} has changed since it was saved"
+    return None
+
+
+def read_checked(folder: pathlib.Path, name: str, manifest: Manifest) -> bytes:
+    """One file of a checkpoint, held against the manifest.
+
+    Raises:
+      Fault: it is not what was saved, or cannot be read.
+    """
+    try:
+        content = (folder / name).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise Fault(f"{name} is missing") from None
+    except OSError as error:
+        raise unreadable(name, error) from error
+    if manifest.files.get(name) != [len(content), hashlib.sha256(content).hexdigest()]:
+        raise Fault(f"{name} has changed since it was saved")
+    return content
+
+
+def _digests(folder: pathlib.Path, manifest: str) -> dict[str, list]:
+    """Sizes and checksums of all files but the manifest; whatever is no regular file, such as a pipe, has neither."""
+    digests = {}
+    for path in _files(folder):
+        name = path.relative_to(folder).as_posix()
+        if name == manifest or name.startswith(f".{manifest}"):
+            continue
+        try:
+            if not stat.S_ISREG(path.stat().st_mode):
+                digests[name] = [0, "not a regular file"]
+                continue
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                digests[name] = [os.fstat(file.fileno()).st_size, digest]
+        except FileNotFoundError:
+            continue  # a link to nothing, or deleted meanwhile: it is missing
+        except OSError as error:
+            raise unreadable(name, error) from error
+    return digests
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """All files below a folder. Path.rglob would pass over what it may not read in silence."""
+
+    def refuse(error: OSError):
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            name = pathlib.Path(error.filename).relative_to(folder).as_posix() if error.filename else "."
+            raise unreadable(name, error) from error
+
+    return [
+        pathlib.Path(place) / name for place, _, names in sorted(os.walk(folder, onerror=refuse)) for name in sorted(names)
+    ]

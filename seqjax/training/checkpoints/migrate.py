@@ -1,0 +1,112 @@
+"""Checkpoints of older formats, brought to the format of today one step at a time: their meta and the state's leaves.
+
+    0   before optimizer.ema existed: the state has no average
+    1   batch statistics in the carry; the average of the parameters alone, or the pair (parameters, carry) for images;
+        the meta holds what the model must know of the data under `facts`, or beside the config for language models
+    2   batch statistics in `model_state`; the average is the pair (params, model_state); the meta is that of `to_2`
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from seqjax.training.checkpoints.trees import Path
+
+Meta = dict[str, Any]
+Leaves = dict[Path, np.ndarray]
+
+
+def format_of(meta: Meta) -> int:
+    """The format of a checkpoint that has SEAL.json, which does not say it.
+
+    Example:
+      >>> format_of({"config": {"optimizer": {"name": "adam"}}})
+      0
+    """
+    return 1 if "ema" in meta["config"]["optimizer"] else 0
+
+
+def meta_to_1(meta: Meta) -> Meta:
+    """There was no average then, no early stopping, and no counts beside the loss."""
+    config = meta["config"] | {"optimizer": {"ema": 0.0} | meta["config"]["optimizer"]}
+    progress = {"counts": {}, "without_best": 0} | meta["progress"]
+    return meta | {"config": config, "progress": progress}
+
+
+def leaves_to_1(leaves: Leaves) -> Leaves:
+    """An average that is not kept has no leaves."""
+    return leaves
+
+
+def meta_to_2(meta: Meta) -> Meta:
+    """One meta for all experiments."""
+    if "facts" in meta:
+        spec = {name: value for name, value in meta["facts"].items() if name != "fingerprint"}
+        fingerprint = meta["facts"]["fingerprint"]
+    else:
+        spec, fingerprint = {"tokenizer": meta["tokenizer"], "ends": meta["ends"]}, meta["text"]
+    return {
+        "experiment": _experiment(spec),
+        "config": meta["config"],
+        "spec": spec,
+        "fingerprint": fingerprint,
+        "made_from": {},
+        "began_from": None,
+        "data": meta["data"],
+        "progress": meta["progress"],
+    }
+
+
+def _experiment(spec: Mapping[str, Any]) -> str:
+    """The experiments of format 1, each by what it alone kept of its data."""
+    known = {
+        "ends": "language_model",
+        "shape": "image_classification",
+        "tags": "tagging",
+        "tokenizers": "translation",
+        "classes": "text_classification",  # images have classes too, and a shape
+    }
+    return next((name for key, name in known.items() if key in spec), "")
+
+
+def leaves_to_2(leaves: Leaves) -> Leaves:
+    """Batch statistics leave the carry; an average of the parameters alone becomes the first of a pair."""
+    params = {path[1:] for path in leaves if path[0] == "params"}
+    alone = any(("average", *path) in leaves for path in params)
+
+    def renamed(path: Path) -> Path:
+        if path[:2] == ("carry", "batch_stats"):
+            return ("model_state", *path[1:])
+        return ("average", "0", *path[1:]) if alone and path[0] == "average" else path
+
+    return {renamed(path): leaf for path, leaf in leaves.items()}
+
+
+META: tuple[Callable[[Meta], Meta], ...] = (meta_to_1, meta_to_2)
+LEAVES: tuple[Callable[[Leaves], Leaves], ...] = (leaves_to_1, leaves_to_2)
+
+
+def with_defaults(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with the settings that did not exist when it was saved.
+
+    Args:
+      config: nested dicts.
+      defaults: of every setting, by its name with dots.
+
+    Returns:
+      Nested dicts; nothing that was there is changed.
+
+    Example:
+      >>> with_defaults({"optimizer": {"name": "sgd"}}, {"optimizer.name": "adam", "optimizer.ema": 0.0})
+      {'optimizer': {'name': 'sgd', 'ema': 0.0}}
+    """
+    full = {name: dict(value) if isinstance(value, Mapping) else value for name, value in config.items()}
+    for name, value in defaults.items():
+        *above, last = name.split(".")
+        place = full
+        for part in above:
+            place[part] = dict(place.get(part, {}))
+            place = place[part]
+        place.setdefault(last, value)
+    return full

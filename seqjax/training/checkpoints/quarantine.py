@@ -1,0 +1,54 @@
+"""Where checkpoints that cannot be used are moved to: `workdir/damaged/STEP-NUMBER`, of which the newest few stay."""
+
+import pathlib
+import re
+from collections.abc import Callable
+
+from seqjax.training.disk import refusals, remove
+
+KEPT = 5
+
+
+def quarantine(path: pathlib.Path, aside: pathlib.Path, report: Callable[[str], None]) -> pathlib.Path:
+    """Moves a checkpoint out of the way and removes the oldest of those that were moved before, so that KEPT stay.
+
+    Args:
+      path: of the checkpoint; where it is a link, the link is moved.
+      aside: the directory of what was moved; is made.
+      report: called with a line when one is removed.
+
+    Returns:
+      Where it is now.
+
+    Raises:
+      UserError: the disk refuses.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as run:
+      ...     folder = pathlib.Path(run) / "checkpoints" / "7"
+      ...     folder.mkdir(parents=True)
+      ...     quarantine(folder, pathlib.Path(run) / "damaged", print).name
+      '7-0'
+    """
+    with refusals(f"{path} cannot be used and cannot be moved to {aside}", "move it away yourself"):
+        aside.mkdir(exist_ok=True)
+        target = aside / f"{path.name}-{max(_numbered(aside), default=-1) + 1}"
+        path.rename(target)
+    numbered = _numbered(aside)
+    for number in sorted(numbered)[:-KEPT]:
+        for old in numbered[number]:
+            with refusals(f"{old} cannot be removed", "remove it yourself"):
+                remove(old)
+            report(f"{old} was removed: the newest {KEPT} checkpoints that could not be used are kept")
+    return target
+
+
+def _numbered(aside: pathlib.Path) -> dict[int, list[pathlib.Path]]:
+    """What was moved there, by the number at the end of its name, which counts up; before, each step had its own count."""
+    found: dict[int, list[pathlib.Path]] = {}
+    for path in sorted(aside.iterdir()):
+        name = re.fullmatch(r"\d+-(\d+)", path.name)
+        if name:
+            found.setdefault(int(name[1]), []).append(path)
+    return found

@@ -1,0 +1,120 @@
+"""Reads one checkpoint: is it whole, is it what its name says, and what is in it, in the format of today."""
+
+import json
+import math
+import pathlib
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from seqjax.training.checkpoints import migrate
+from seqjax.training.checkpoints.manifest import (
+    FORMAT,
+    MANIFEST,
+    SEAL,
+    STRANGER,
+    Fault,
+    Manifest,
+    damage,
+    read_checked,
+    read_manifest,
+    unreadable,
+)
+from seqjax.training.checkpoints.record import Run
+from seqjax.training.checkpoints.trees import Path, by_path
+from seqjax.training.disk import refusal
+
+META = "meta/metadata"  # where Orbax writes JSON
+_OLD_LOSS = "metrics/metrics"  # of formats 0 and 1
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds beside its state."""
+
+    format: int  # that it was written in
+    run: str  # the run's id; "" before format 2
+    loss: float  # of the evaluation at its step, infinite where there was none
+    meta: dict[str, Any]  # in the format of today
+
+
+def read_saved(folder: pathlib.Path, run: Run | None, defaults: Mapping[str, Any]) -> Saved:
+    """Reads what is beside the state, held against the manifest, the directory's name and the run.
+
+    Args:
+      folder: of the checkpoint, named as its step.
+      run: that it must belong to; None takes it from any run.
+      defaults: see migrate.with_defaults.
+
+    Raises:
+      Fault: it is damaged, is another checkpoint or of another run, or cannot be read.
+    """
+    manifest = read_manifest(folder)
+    content = json.loads(read_checked(folder, META, manifest))
+    if manifest.name == SEAL:
+        saved = _read_old(folder, manifest, content, run)
+    else:
+        if (content["run"], content["step"]) != (manifest.run, manifest.step):
+            raise Fault(f"{MANIFEST} has changed since it was saved")
+        if manifest.step != int(folder.name):
+            raise Fault(f"it is checkpoint {manifest.step} under another name", STRANGER)
+        if run is not None and manifest.run != run.id:
+            raise Fault(f"it is of another run, {manifest.run[:8]} instead of {run.id[:8]}", STRANGER)
+        saved = Saved(FORMAT, manifest.run, math.inf if content["loss"] is None else content["loss"], content["meta"])
+    if "config" in saved.meta:
+        saved = saved._replace(meta=saved.meta | {"config": migrate.with_defaults(saved.meta["config"], defaults)})
+    return saved
+
+
+def _read_old(folder: pathlib.Path, manifest: Manifest, meta: dict[str, Any], run: Run | None) -> Saved:
+    number = migrate.format_of(meta) if "config" in meta else 1
+    if run is not None and number < run.oldest:
+        raise Fault("it is of another run, older than this one", STRANGER)
+    loss = json.loads(read_checked(folder, _OLD_LOSS, manifest))["loss"]
+    if "config" in meta:  # an experiment's
+        for migrated in migrate.META[number:]:
+            meta = migrated(meta)
+    return Saved(number, "", math.inf if math.isnan(loss) else loss, meta)
+
+
+def check_files(folder: pathlib.Path) -> None:
+    """Holds every byte of a checkpoint against its manifest.
+
+    Raises:
+      Fault: one differs, or cannot be read.
+    """
+    wrong = damage(folder)
+    if wrong is not None:
+        raise Fault(wrong)
+
+
+def read_leaves(folder: pathlib.Path, saved: Saved) -> dict[Path, np.ndarray]:
+    """The arrays of a checkpoint's state by path, in the format of today, whatever structure they were saved in.
+
+    Raises:
+      Fault: the state is of another step, or cannot be read.
+    """
+    try:
+        leaves = by_path(_read_arrays(folder / "state"))
+    except Exception as error:
+        if refusal(error) is None:
+            raise
+        raise unreadable("state", error) from error
+    step = leaves.get(("step",))
+    if step is not None and int(step) != int(folder.name):
+        raise Fault(f"it is checkpoint {int(step)} under another name", STRANGER)
+    for migrated in migrate.LEAVES[saved.format :]:
+        leaves = migrated(leaves)
+    return leaves
+
+
+def _read_arrays(folder: pathlib.Path) -> Any:
+    """What Orbax saved, as numpy arrays in dicts and lists."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that no structure is given
+        tree = reader.handler.metadata(folder).tree
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        return reader.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))

@@ -1,0 +1,136 @@
+"""The run's record in its work directory: the id by which a run knows its own checkpoints.
+
+    workdir/run.json   {"experiment": "language_model", "format": 2, "oldest": 2, "run": "3f0c..."}
+"""
+
+import json
+import pathlib
+import uuid
+from collections.abc import Callable
+from typing import NamedTuple
+
+from seqjax.errors import UserError
+from seqjax.training.checkpoints import manifest
+from seqjax.training.disk import refusals, write_atomically
+
+RECORD = "run.json"
+
+
+class Run(NamedTuple):
+    """Which run a work directory holds."""
+
+    id: str
+    experiment: str  # the experiment's name; "" where none was told
+    oldest: int  # the format of its oldest checkpoints; one of an older format is of another run
+
+
+def identify(workdir: pathlib.Path) -> Run | None:
+    """The run in a work directory, from its record, or else from its checkpoints; nothing is written.
+
+    Returns:
+      The run, or None where there is neither a record nor a checkpoint of format 2.
+
+    Raises:
+      UserError: the record cannot be read, or there is none and the checkpoints are of several runs.
+    """
+    return _parsed(_read(workdir / RECORD)) or _from_checkpoints(workdir)
+
+
+def _read(path: pathlib.Path) -> str | None:
+    with refusals(f"{path} cannot be read", "try again when the disk answers"):
+        try:
+            return path.read_text(encoding="utf-8", errors="replace")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def _parsed(text: str | None) -> Run | None:
+    """A damaged record is worth no more than a missing one: the checkpoints know their run."""
+    try:
+        found = json.loads(text or "")
+        run = Run(found["run"], found["experiment"], found["oldest"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return run if [type(value) for value in run] == [str, str, int] else None
+
+
+def _from_checkpoints(workdir: pathlib.Path) -> Run | None:
+    runs: dict[str, int] = {}
+    old = False
+    for step, folder in list_steps(workdir / "checkpoints").items():
+        try:
+            found = manifest.read_manifest(folder)
+        except manifest.Fault:
+            continue  # reported by whoever reads the checkpoints
+        if found.name == manifest.SEAL:
+            old = True
+        else:
+            runs.setdefault(found.run, step)
+    if len(runs) > 1:
+        names = ", ".join(f"{step} of run {run[:8]}" for run, step in runs.items())
+        raise UserError(
+            f"{workdir} has no valid {RECORD}, and its checkpoints are of several runs ({names}); "
+            f"restore {RECORD}, or move away the checkpoints that do not belong there"
+        )
+    oldest = 0 if old else manifest.FORMAT
+    return next((Run(run, "", oldest) for run in runs), None)
+
+
+def begin(workdir: pathlib.Path, experiment: str = "", *, report: Callable[[str], None] = print) -> Run:
+    """The run in a work directory, recorded there; for the process that trains.
+
+    Args:
+      workdir: exists.
+      experiment: the experiment's name, where it is known.
+      report: takes a line where the record had to be written again.
+
+    Returns:
+      The run that was there, or a new one.
+
+    Raises:
+      UserError: the directory holds a run of another experiment, or as for `identify`.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     begin(pathlib.Path(folder), "tagging") == begin(pathlib.Path(folder))
+      True
+    """
+    path = workdir / RECORD
+    before = _read(path)
+    recorded = _parsed(before)
+    run = recorded or _from_checkpoints(workdir)
+    if recorded is None and (run or before is not None):
+        report(f"{path} was {'missing' if before is None else 'damaged'}; it was written again")
+    if run is None:
+        run = Run(uuid.uuid4().hex, experiment, 0 if list_steps(workdir / "checkpoints") else manifest.FORMAT)
+    if experiment and run.experiment and run.experiment != experiment:
+        raise UserError(f"{workdir} holds a run of {run.experiment}, not of {experiment}; choose another --workdir")
+    run = run._replace(experiment=run.experiment or experiment)
+    content = {"experiment": run.experiment, "format": manifest.FORMAT, "oldest": run.oldest, "run": run.id}
+    text = json.dumps(content, sort_keys=True) + "\n"
+    if text != before:
+        with refusals(f"{path} cannot be written", "make room, or choose another --workdir"):
+            write_atomically(path, text)
+    return run
+
+
+def list_steps(folder: pathlib.Path) -> dict[int, pathlib.Path]:
+    """The directories in `checkpoints/` that are named as a step, by step, lowest first; complete or not.
+
+    Raises:
+      UserError: the folder is something else, or cannot be read.
+    """
+    with refusals(f"the checkpoints in {folder} cannot be listed", "nothing was changed; try again when the disk answers"):
+        try:
+            names = [path.name for path in folder.iterdir()]
+        except FileNotFoundError:
+            if folder.is_symlink():
+                raise UserError(f"{folder} is a link to nothing; restore what it led to, or remove it") from None
+            return {}
+        except NotADirectoryError:
+            if not folder.exists():
+                return {}  # a part of the path above it is a file
+            raise
+    steps = sorted(int(name) for name in names if name.isascii() and name.isdecimal() and str(int(name)) == name)
+    return {step: folder / str(step) for step in steps}

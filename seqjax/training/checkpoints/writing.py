@@ -1,0 +1,50 @@
+"""Writes one checkpoint: under another name first, renamed when all of it, manifest included, is on the disk."""
+
+import math
+import os
+import pathlib
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+from seqjax.training.checkpoints.manifest import write_manifest
+from seqjax.training.checkpoints.trees import by_path
+from seqjax.training.disk import remove, sync
+
+SAVING = ".saving"
+ORBAX_SAVING = ".orbax-checkpoint-tmp"
+
+
+def write(folder: pathlib.Path, run: str, state: Any, meta: dict[str, Any], loss: float) -> pathlib.Path:
+    """Writes a checkpoint whole, still under its name for the time of writing.
+
+    Args:
+      folder: of the checkpoint, named as its step; does not exist.
+      run: the run's id.
+      state: a pytree of arrays; where it has a `step`, that must be the folder's.
+      meta: JSON values.
+      loss: of the evaluation, infinite or nan where there was none.
+
+    Returns:
+      The directory, to be given to `commit`.
+    """
+    step = int(folder.name)
+    known = by_path(state).get(("step",))
+    if known is not None and int(known) != step:
+        raise ValueError(f"the state of step {int(known)} was to be saved as checkpoint {step}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f"{step}{SAVING}*"):  # by a save that failed or was killed
+        remove(left)
+    saving = folder.with_name(f"{step}{SAVING}")
+    about = {"run": run, "step": step, "loss": loss if math.isfinite(loss) else None, "meta": meta}
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+        writer.save(saving, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(about)))
+    write_manifest(saving, run, step)
+    return saving
+
+
+def commit(saving: pathlib.Path, folder: pathlib.Path) -> None:
+    """Gives a checkpoint its name; from here on it counts, also after a loss of power."""
+    os.rename(saving, folder)
+    sync(folder.parent)
+    sync(folder.parent.parent)  # the name of a checkpoints/ that is new
