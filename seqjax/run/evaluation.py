@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -41,16 +41,8 @@ class Evaluator:
     def __call__(self, trained: Trained, progress: Callable[..., None] | None = None) -> dict[str, float]:
         """The metrics, the loss first."""
         carry = trained.model.initial_carry(trained.params, self.batch_size)
-        sums = self.sums(trained.params, trained.model_state, carry, _counted(self.batches, progress))
+        sums = self.sums(trained.params, trained.model_state, carry, self.batches, progress)
         return trained.model.metric.compute(sums)
-
-
-def _counted(batches: Iterable[Any], progress: Callable[..., None] | None) -> Iterator[Any]:
-    total = len(batches) if hasattr(batches, "__len__") else None
-    for number, batch in enumerate(batches, 1):
-        yield batch
-        if progress is not None:
-            progress(number, total)
 
 
 def run(experiment: Experiment, command: cli.Command, trained: Trained, dataset: Dataset) -> None:

@@ -131,3 +131,15 @@ def keep_freed_memory() -> bool:
     m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8  # malloc.h
     # One arena: those of other threads cannot hold blocks above 64 MiB and would map them again.
     return all([mallopt(m_arena_max, 1), mallopt(m_mmap_max, 0), mallopt(m_trim_threshold, 2**31 - 1)])
+
+
+_IMPORTED = time.perf_counter()
+
+
+def seconds_since_start() -> float:
+    """Seconds since the process began, imports included; where the system does not tell, since this module was imported."""
+    try:
+        fields = pathlib.Path("/proc/self/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, IndexError, ValueError):
+        return time.perf_counter() - _IMPORTED

@@ -188,8 +188,13 @@ def run_length(config: ConfigDict, steps_per_epoch: int) -> int:
     return steps
 
 
-def make_plan(config: ConfigDict, steps: int) -> loop.Plan:
+def make_plan(config: ConfigDict, steps: int, profile: tuple[int, int] | None = None) -> loop.Plan:
     """How often the loop does what.
+
+    Args:
+      config: of the run.
+      steps: of the run.
+      profile: the first and the last step of which a trace is made.
 
     Example:
       >>> from seqjax.run.settings import build
@@ -199,7 +204,7 @@ def make_plan(config: ConfigDict, steps: int) -> loop.Plan:
     t, s = config.train, config.schedule
     patience = s.patience if s.name == "plateau" else 0
     often = (t.log_every, t.eval_every, t.checkpoint_every)
-    return loop.Plan(steps, *often, t.max_skipped, patience, s.decay, stop_patience=t.stop_after)
+    return loop.Plan(steps, *often, t.max_skipped, patience, s.decay, stop_patience=t.stop_after, profile=profile)
 
 
 def usable_devices(*batches: int) -> list[jax.Device]:
@@ -242,27 +247,6 @@ def data_mesh(config: ConfigDict) -> Any:
     if size % parts:
         raise UserError(f"config.train.accumulate={parts} must cut config.data.batch_size={size} evenly")
     return train_step.make_mesh(size // parts, usable_devices(size // parts, config.data.eval_batch_size))
-
-
-def averaged_params(config: ConfigDict) -> train_step.Averaged | None:
-    """What a moving average is kept of: the parameters, where the config asks for one.
-
-    Example:
-      >>> averaged_params(ConfigDict({"optimizer": {"ema": 0.0}})) is None
-      True
-    """
-    return (lambda params, carry: params) if config.optimizer.ema else None
-
-
-def shown_params(config: ConfigDict, state: train_step.TrainState) -> Any:
-    """The parameters to evaluate and to predict with: the averaged ones, where the config asks for an average.
-
-    Example:
-      >>> state = train_step.TrainState(*range(9))
-      >>> shown_params(ConfigDict({"optimizer": {"ema": 0.9}}), state) is state.average
-      True
-    """
-    return state.average if config.optimizer.ema else state.params
 
 
 def shown(config: ConfigDict, state: Any) -> tuple[Any, Any]:

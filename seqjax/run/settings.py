@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 
 from seqjax.errors import UserError
 
@@ -111,9 +110,6 @@ class WholeNumber(flags.IntegerParser):
         if not number.is_finite() or number.adjusted() > 30 or number != number.to_integral_value():
             raise refusal
         return int(number)
-
-
-config_flags.register_flag_parser_for_type(int, WholeNumber())
 
 
 class Field(NamedTuple):

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from experiments.configs.language_model import FIELDS, PRESETS, get_config
 
 from experiments import language_model
-from experiments.configs.language_model import FIELDS, PRESETS, get_config
 from seqjax.data import SequenceBatch
 from seqjax.run import settings
 from seqjax.run.recipe import make_recipe

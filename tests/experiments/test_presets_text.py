@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 from absl import flags
-from processes import ROOT
-
 from experiments.configs import tagging as tagging_config
 from experiments.configs import text_classification as text_config
 from experiments.configs import translation as translation_config
+from processes import ROOT
+
 from seqjax.data.collate import PairBatch, TaggedBatch, TextBatch
 from seqjax.run import settings
 from seqjax.run.recipe import averaged_params, make_recipe

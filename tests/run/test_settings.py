@@ -6,9 +6,9 @@ import math
 import ml_collections
 import pytest
 from absl import flags
+from experiments.configs.language_model import FIELDS, PRESETS, get_config
 from ml_collections import config_flags
 
-from experiments.configs.language_model import FIELDS, PRESETS, get_config
 from seqjax.errors import UserError
 from seqjax.run.settings import (
     ANYTHING,
