@@ -98,7 +98,7 @@ def train(experiment: Experiment, command: cli.Command) -> int:
             checkpoints = Checkpoints(command.workdir, keep=config.train.keep, check=held.check, defaults=defaults)
             outcome = session.run(
                 command.workdir, make_task(experiment, config, spec, dataset, setup),
-                make_plan(config, setup.recipe.steps, command.options.profile), state, pipeline, checkpoints,
+                make_plan(config, setup.recipe.steps, profiled(command.options.profile)), state, pipeline, checkpoints,
                 meta=resuming.meta(experiment, config, spec, dataset, begin.origin), config=settings.to_json(config),
                 check_meta=lambda meta: resuming.check_data(experiment, command.workdir, dataset, spec, meta),
             )  # fmt: skip
@@ -108,6 +108,22 @@ def train(experiment: Experiment, command: cli.Command) -> int:
                 labels=experiment.curve_labels, label_smoothing=config.loss.label_smoothing if "loss" in config else 0.0,
             )  # fmt: skip
     return session.conclude(outcome, setup.recipe.steps, best_line(experiment, config, command.workdir), picture)
+
+
+def profiled(text: str) -> tuple[int, int] | None:
+    """The first and the last step that --profile names.
+
+    Example:
+      >>> profiled("10:12"), profiled("")
+      ((10, 12), None)
+    """
+    if not text:
+        return None
+    try:
+        first, last = map(int, text.split(":"))
+    except ValueError:
+        raise UserError(f"--profile={text} must name the first and the last step, such as 10:12") from None
+    return first, last
 
 
 def _closing(pipeline: Any) -> Any:
@@ -162,7 +178,7 @@ def describe(
     """Prints what is about to be trained on what."""
     print(f"{experiment.records}: {dataset.name}")
     for part, records in dataset.parts.items():
-        print(f"  {part:<10} {len(records):>12,}")
+        print(f"  {part:<10} {evaluation.size(records):>12,}")
     for line in dataset.notes:
         print(f"  {line}")
     for line in experiment.describe(config, spec, dataset, setup.model) if experiment.describe else ():

@@ -51,7 +51,7 @@ def run(experiment: Experiment, command: cli.Command, trained: Trained, dataset:
     if split not in dataset.parts:
         raise UserError(f"{dataset.name} has no {split} part; it has {', '.join(dataset.parts)}")
     records, begin = dataset.parts[split], time.perf_counter()
-    print(f"{split} part of {dataset.name}: {len(records):,}")
+    print(f"{split} part of {dataset.name}: {size(records):,}")
     report = (experiment.evaluate or plain(experiment))(trained, dataset, split, command.options)
     seconds = time.perf_counter() - begin
     for row in table(report.scores):
@@ -68,6 +68,20 @@ def run(experiment: Experiment, command: cli.Command, trained: Trained, dataset:
     print(path)
     for picture in experiment.pictures(trained, dataset, split, report, folder) if experiment.pictures else ():
         print(picture)
+
+
+def size(records: Any) -> int:
+    """How many records there are: of a tuple of columns, the length of the first.
+
+    Example:
+      >>> from typing import NamedTuple
+      >>> class Pairs(NamedTuple):
+      ...     source: tuple
+      ...     target: tuple
+      >>> size(Pairs(("a", "b", "c"), ("x", "y", "z"))), size([1, 2])
+      (3, 2)
+    """
+    return len(records[0]) if isinstance(records, tuple) and hasattr(records, "_fields") else len(records)
 
 
 def plain(experiment: Experiment) -> Any:

@@ -159,11 +159,11 @@ class Reporter:
         """Moves the progress bar."""
         self._progress.update(self._bar, completed=step)
 
-    def evaluating(self, done: int, total: int) -> None:
-        """Shows how far an evaluation has come, in a second bar that goes when it is done; nothing where no bar is shown."""
+    def evaluating(self, done: int, total: int | None) -> None:
+        """Shows how far an evaluation has come, in a second bar that goes with its record; nothing where no bar is shown."""
         if not self._progress.tasks[1].visible:
             self._progress.reset(self._second_bar)  # its clock
-        self._progress.update(self._second_bar, completed=done, total=total, visible=done < total)
+        self._progress.update(self._second_bar, completed=done, total=total, visible=True)
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Writes one record to the metrics files, then to TensorBoard and the registered loggers.
@@ -171,6 +171,7 @@ class Reporter:
         Raises:
           UserError: a file cannot be written, or a logger failed; the line names it.
         """
+        self._progress.update(self._second_bar, visible=False)
         values = {name: value.plain if isinstance(value, Styled) else value for name, value in values.items()}
         self._files.write({"kind": kind, "step": step} | values)
         for name, logger in self._loggers.items():

@@ -280,7 +280,7 @@ def test_a_short_text_is_learned_by_heart(name):
     state = train_step.init_state(params, (), optimizer, model.initial_carry(params, 1), jax.random.key(1), mesh)
     loss = lambda: means(evaluate(state.params, (), model.initial_carry(params, 1), windows.one_pass()))["loss"]  # noqa: E731
     first = loss()
-    for _ in range(60 * windows.windows_per_epoch):
+    for _ in range(60 * windows.batches_per_epoch):
         state, _ = step(state, next(windows))
     last = loss()
     assert 0.7 * np.log(symbols.size) < first < 1.6 * np.log(symbols.size + 1)
