@@ -13,24 +13,22 @@ Karpathy, Johnson and Fei-Fei 2015, "Visualizing and Understanding Recurrent Net
     python -m experiments.language_model --workdir=/tmp/lm --mode=evaluate --split=test
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from seqjax import run
-from seqjax.data import TokenStream, Windows, encode_documents, load_corpus
+from seqjax.data import TokenStream, Windows, encode_corpus, load_corpus
 from seqjax.data.sources import SOURCES
 from seqjax.decoding import scoring
 from seqjax.decoding.text import TextSampler, check_known, score_texts
 from seqjax.errors import UserError
-from seqjax.models import LanguageModel, make_stack
+from seqjax.models import LanguageModel
 from seqjax.run import Field, Flag, above, at_least, fields, one_of, recipe, within
-from seqjax.text import BOS, EOS, PAD, UNK, CharTokenizer, NGramModel, WordTokenizer, tokenizer_from_dict
+from seqjax.text import BOS, EOS, PAD, UNK, NGramModel, fit_tokenizer, tokenizer_from_dict
 from seqjax.training import losses, metrics
 
 FIELDS = {
@@ -131,33 +129,17 @@ class Text(NamedTuple):
 
 def load(config: ConfigDict) -> Text:
     """Reads the corpus and turns it into streams of tokens, with a tokenizer fitted on the training part."""
-    data, kind = config.data, config.tokenizer
-    corpus = load_corpus(
-        data.source, name=data.name, path=data.path, validation_path=data.validation_path, test_path=data.test_path,
-        documents=data.documents, validation_fraction=data.validation_fraction, data_dir=data.data_dir,
-    )  # fmt: skip
-    options = {"min_count": kind.min_count, "max_size": kind.max_size or None}
-    if kind.kind == "char":
-        tokenizer = CharTokenizer.fit(corpus.train, **options)
-    else:
-        tokenizer = WordTokenizer.fit(corpus.train, lower=kind.lower, pretokenized=kind.pretokenized, **options)
-    streams, digest = {}, hashlib.sha256()
-    for name, documents in corpus.parts.items():
-        stream = encode_documents(documents, tokenizer.encode, ends=corpus.ends, eos_id=EOS, reset=data.reset)
-        if not len(stream.tokens):
-            raise UserError(f"the {name} part of {corpus.name} has no tokens; give some text")
-        digest.update(stream.tokens.tobytes() + stream.starts.tobytes())
-        streams[name] = stream
+    corpus = run.with_settings(load_corpus, config.data)
+    tokenizer = run.with_settings(fit_tokenizer, config.tokenizer, texts=corpus.train, newlines=True)
+    streams, fingerprint = encode_corpus(corpus, tokenizer.encode, eos_id=EOS, reset=config.data.reset)
     spec = Spec(tokenizer.to_dict(), corpus.ends)
-    return Text(corpus.name, streams, digest.hexdigest(), spec, tuple(corpus.notes), corpus.made_from)
+    return Text(corpus.name, streams, fingerprint, spec, tuple(corpus.notes), corpus.made_from)
 
 
 def build(config: ConfigDict, spec: Spec) -> run.Model:
     """An embedding, a stack of recurrent layers and a softmax; the carry passes from window to window."""
-    m, tokenizer = config.model, tokenizer_from_dict(spec.tokenizer)
-    dtype = None if m.dtype == "float32" else jnp.dtype(m.dtype)
-    noise = {"dropout": m.dropout, "input_dropout": m.embed_dropout}
-    cell = make_stack(m.cell, m.hidden_size, m.num_layers, **noise, residual=m.residual, dtype=dtype)
+    m, tokenizer, dtype = config.model, tokenizer_from_dict(spec.tokenizer), run.compute_dtype(config)
+    cell = run.make_stack(config, input_dropout=m.embed_dropout)
     model = LanguageModel(tokenizer.vocab_size, cell, m.embed_size, m.dropout, m.tie_embeddings, dtype)
 
     def loss(params, model_state, carry, batch, rng):
@@ -168,15 +150,19 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
         )  # fmt: skip
         return carry, model_state, losses.token_cross_entropy(logits, batch.targets, batch.mask)
 
-    unit = {"bits_per_character": losses.bits} if config.tokenizer.kind == "char" else {"perplexity": losses.perplexity}
     return run.Model(
         module=model,
         init=lambda key: model.init(key, np.zeros((1, 1), np.int32)),
         loss=loss,
-        metric=metrics.token_loss(**unit),
+        metric=metrics.token_loss(**derived(config)),
         initial_carry=model.initial_carry,
         tools=tokenizer,
     )
+
+
+def derived(config: ConfigDict) -> dict[str, Any]:
+    """What the loss is reported as besides."""
+    return {"bits_per_character": losses.bits} if config.tokenizer.kind == "char" else {"perplexity": losses.perplexity}
 
 
 def batches(config: ConfigDict, spec: Spec, stream: TokenStream, training: bool) -> Any:
@@ -195,8 +181,8 @@ def baselines(config: ConfigDict, text: Text, split: str) -> dict[str, dict[str,
     tokenizer = tokenizer_from_dict(text.spec.tokenizer)
     ngram = NGramModel.fit(*text.parts["train"], order=config.ngram_order, vocab_size=tokenizer.vocab_size)
     nats = ngram.nats(*text.parts[split])
-    unit = {"bits_per_character": losses.bits} if config.tokenizer.kind == "char" else {"perplexity": losses.perplexity}
-    return {f"{config.ngram_order}-gram Kneser-Ney": {"loss": nats} | {name: of(nats) for name, of in unit.items()}}
+    found = {"loss": nats} | {name: of(nats) for name, of in derived(config).items()}
+    return {f"{config.ngram_order}-gram Kneser-Ney": found}
 
 
 def describe(config: ConfigDict, spec: Spec, text: Text, model: run.Model) -> list[str]:

@@ -14,7 +14,7 @@ Bi-directional LSTM-CNNs-CRF" (arXiv:1603.01354).
         --config.data.test_path=en_ewt-ud-test.conllu
 """
 
-import collections
+import functools
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -31,10 +31,9 @@ from seqjax.data.tagged import SOURCES, TaggedSentences, TaggedSet, load_tagged,
 from seqjax.decoding.labelling import WordLabeller
 from seqjax.diagnostics import sequences
 from seqjax.diagnostics.pictures import plot_confusion
-from seqjax.models import make_stack
 from seqjax.models.tagger import CHAR_FEATURES, Tagger
-from seqjax.run import Field, Flag, at_least, fields, one_of, recipe
-from seqjax.text import CharTokenizer, apply_vectors, split_words, starting_vectors
+from seqjax.run import Field, Flag, at_least, fields, one_of, recipe, scores
+from seqjax.text import CharTokenizer, split_words, start_embedding
 from seqjax.text.lookup import WordLookup
 from seqjax.text.word_table import WordTable
 from seqjax.training import losses, metrics
@@ -108,16 +107,13 @@ class Spec(NamedTuple):
 
 def load(config: ConfigDict) -> TaggedSet:
     """Reads the sentences that a config names."""
-    d = config.data
-    return load_tagged(
-        d.source, name=d.name if d.source != "file" else "", path=d.path, validation_path=d.validation_path,
-        test_path=d.test_path, data_dir=d.data_dir, column=d.column, validation_fraction=d.validation_fraction, seed=d.seed,
-    )  # fmt: skip
+    return run.with_settings(load_tagged, config.data)
 
 
-def kept(config: ConfigDict, part: TaggedSentences) -> TaggedSentences:
+@functools.lru_cache(maxsize=1)  # asked for several times, and prints what is left out
+def kept(limit: int, part: TaggedSentences) -> TaggedSentences:
     """The training sentences that are not too long."""
-    places = within_limit(lengths_of(part.words), config.data.max_length, "sentences")
+    places = within_limit(lengths_of(part.words), limit, "sentences")
     return TaggedSentences(*(tuple(column[i] for i in places) for column in part))
 
 
@@ -128,7 +124,7 @@ def lengths_of(words: Sequence[Sequence[Any]]) -> np.ndarray:
 
 def prepare(config: ConfigDict, data: TaggedSet) -> Spec:
     """Collects words and characters and chooses the buckets, on the training part."""
-    part = kept(config, data.parts["train"])
+    part = kept(config.data.max_length, data.parts["train"])
     words = WordLookup.fit(part.words, min_count=config.words.min_count, lower=config.words.lower)
     chars = CharTokenizer.fit(sorted({word for sentence in part.words for word in sentence}))
     boundaries = choose_boundaries(lengths_of(part.words), config.data.buckets)
@@ -137,12 +133,10 @@ def prepare(config: ConfigDict, data: TaggedSet) -> Spec:
 
 def initialize(config: ConfigDict, spec: Spec, data: TaggedSet, params: Any) -> Any:
     """Word vectors from a file, where the config names one."""
-    words, sentences = WordLookup(**spec.words), kept(config, data.parts["train"]).words
-    counts = collections.Counter(word.lower() if words.lower else word for sentence in sentences for word in sentence)
-    vectors = starting_vectors(config.model.vectors, words.vocabulary, counts, config.model.embed_size)
-    if vectors is None:
-        return params
-    return params | {"embed": {"embedding": apply_vectors(params["embed"]["embedding"], vectors)}}
+    words, sentences = WordLookup(**spec.words), kept(config.data.max_length, data.parts["train"]).words
+    read = (word.lower() if words.lower else word for sentence in sentences for word in sentence)
+    table = start_embedding(params["embed"]["embedding"], config.model.vectors, words.vocabulary, read)
+    return params | {"embed": {"embedding": table}}
 
 
 def table(config: ConfigDict, spec: Spec) -> WordTable:
@@ -153,10 +147,7 @@ def table(config: ConfigDict, spec: Spec) -> WordTable:
 def build(config: ConfigDict, spec: Spec) -> run.Model:
     """Features of words and of their characters, bidirectional layers, and a softmax or a conditional random field."""
     m, ids = config.model, table(config, spec)
-    cell = make_stack(
-        m.cell, m.hidden_size, m.num_layers, dropout=m.dropout, input_dropout=0.0,
-        recurrent_dropout=m.recurrent_dropout, bidirectional=True, dtype=run.compute_dtype(config),
-    )  # fmt: skip
+    cell = run.make_stack(config, bidirectional=True, input_dropout=0.0)
     model = Tagger(
         ids.words.vocab_size, len(spec.tags), cell, m.embed_size, m.char_features, ids.chars.vocab_size,
         m.char_embed_size, m.char_size, m.crf, tuple(spec.tags) if spec.entities and m.crf else (),
@@ -185,7 +176,7 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
 
 def batches(config: ConfigDict, spec: Spec, part: TaggedSentences, training: bool) -> Any:
     """Sentences of about the same length together."""
-    part = kept(config, part) if training else part
+    part = kept(config.data.max_length, part) if training else part
     collate = collate_tagged(*table(config, spec).columns(part.words, part.tags))
     return run.bucketed(config, lengths_of(part.words), collate, spec.boundaries, training)
 
@@ -215,43 +206,32 @@ def describe(config: ConfigDict, spec: Spec, data: TaggedSet, model: run.Model) 
     return lines + [f"vocabulary: {ids.words.vocab_size:,} words, {ids.chars.vocab_size:,} characters"]
 
 
-def scores(spec: Spec, part: TaggedSentences, tags: Sequence[Sequence[str]], known: Any) -> dict[str, Any]:
-    """What a tagger's answers are worth, on words not seen in training too, and on whole entities."""
-    right = np.array([a == b for true, given in zip(part.tags, tags) for a, b in zip(true, given)])
-    new = np.array([word not in known for words in part.words for word in words])
-    found = run.accuracy(right)
-    if new.any():
-        found |= {"unseen_words": int(new.sum()), "accuracy_on_unseen": float(right[new].mean())}
-    if spec.entities:
-        spans = metrics.entity_f1(part.tags, tags)
-        found |= {"precision": spans.precision, "recall": spans.recall, "f1": spans.f1}
-    return found
-
-
 def baselines(config: ConfigDict, data: TaggedSet, split: str) -> dict[str, dict[str, Any]]:
     """The most frequent tag of each word."""
     best, default = most_frequent_tags(data.parts["train"])
     part = data.parts[split]
     tags = [[best.get(word, default) for word in words] for words in part.words]
-    return {"most frequent tag": scores(data, part, tags, best.keys())}
+    return {"most frequent tag": scores.tagging(*part, tags, best.keys(), entities=data.entities)}
 
 
 def evaluate(trained: run.Trained, data: TaggedSet, split: str, options: run.Options) -> run.Report:
     """Loss for each word, accuracy and F1 beside the baseline."""
-    part, tags = data.parts[split], trained.model.tools(trained.params, data.parts[split].words)
-    loss = run.measure(EXPERIMENT, trained, part)["loss"]
-    found = {"model": {"loss": loss} | scores(data, part, tags, most_frequent_tags(data.parts["train"])[0].keys())}
+    part, known = data.parts[split], most_frequent_tags(data.parts["train"])[0].keys()
+    tags, loss = trained.model.tools(trained.params, part.words), run.measure(EXPERIMENT, trained, part)["loss"]
+    found = {"model": {"loss": loss} | scores.tagging(*part, tags, known, entities=data.entities)}
+    found |= baselines(trained.config, data, split)
     rows = (dict(zip(("words", "tags", "predicted"), row)) for row in zip(part.words, part.tags, tags))
     colour = sequences.use_colour(sys.stdout)
     shown = [sequences.colour_tags(*pair, colour=colour, order=data.tags) for pair in list(zip(part.words, tags))[:3]]
-    return run.Report(found | baselines(trained.config, data, split), rows, [sequences.legend(data.tags, colour), *shown], tags)
+    return run.Report(found, rows, [sequences.legend(data.tags, colour), *shown], tags)
 
 
 def pictures(trained: run.Trained, data: TaggedSet, split: str, report: run.Report, folder: Any) -> Any:
     """What is confused."""
     place = {tag: i for i, tag in enumerate(data.tags)}
     true, given = ([place[tag] for tags in column for tag in tags] for column in (data.parts[split].tags, report.answers))
-    yield plot_confusion(folder / f"confusion_{split}.png", run.confusion(true, given, len(place)), data.tags, unit="words")
+    counts = run.confusion(true, given, len(place))
+    yield plot_confusion(folder / f"confusion_{split}.png", counts, data.tags, unit="words")
 
 
 def predict(trained: run.Trained, options: run.Options) -> None:

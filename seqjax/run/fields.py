@@ -193,6 +193,28 @@ def dtype() -> dict[str, Field]:
     }
 
 
+def augmentation() -> dict[str, Field]:
+    """What is done to training images at random, on the device; see `seqjax.data.augmentation.Augmentation`.
+
+    Example:
+      >>> augmentation()["augment.flip"].default
+      False
+    """
+    return {
+        "augment.crop_padding": Field(
+            0, "Pad with so many zeros on each side and crop at random; 4 for CIFAR.", at_least(0)
+        ),
+        "augment.flip": Field(False, "Mirror left and right, each image with probability 1/2."),
+        "augment.cutout": Field(0, "Side of a square that is blanked out; 16 for CIFAR-10.", at_least(0)),
+        "augment.mixup": Field(0.0, "alpha of mixup; 0.2 to 1.", at_least(0)),
+        "augment.jitter": Field(0.0, "Random brightness, contrast and saturation, up to this share.", SHARE),
+        "augment.affine_degrees": Field(0.0, "Greatest random rotation, in degrees.", within(0.0, 180.0)),
+        "augment.affine_translate": Field(0.0, "Greatest random shift, as a share of the side.", SHARE),
+        "augment.affine_scale": Field(0.0, "Greatest random change of size.", SHARE),
+        "augment.resized_crop": Field(False, "A random part of the image, scaled to its size (ImageNet's way)."),
+    }
+
+
 def dropouts(**where: tuple[float, str]) -> dict[str, Field]:
     """Kinds of dropout.
 
