@@ -1,7 +1,8 @@
 r"""Image classification with the classic CNNs: train, resume exactly, see what is mistaken, predict.
 
-Papers: LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document recognition"; He, Zhang, Ren and
-Sun 2015, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385); those of the other networks stand in seqjax/cnn.
+Papers: LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document recognition"; He, Zhang,
+Ren and Sun 2015, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385); those of the other networks stand
+in seqjax/cnn.
 
     python -m experiments.image_classification --workdir=/tmp/digits
         learns scikit-learn's handwritten digits with LeNet-5: seconds on two cores
@@ -51,7 +52,7 @@ FIELDS = {
     "model.options": Field("", "Further options of the network, such as stem=small,zero_init_residual=True."),
     **fields.dtype(),
     **fields.label_smoothing(),
-    "loss.aux_weight": Field(0.3, "Weight of the auxiliary heads' losses, where the network has such heads.", at_least(0)),
+    "loss.aux_weight": Field(0.3, "Weight of the auxiliary heads' losses, where the network has them.", at_least(0)),
     **recipe.FIELDS,
 }  # fmt: skip
 

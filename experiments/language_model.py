@@ -4,11 +4,11 @@ Papers: Zaremba, Sutskever and Vinyals 2014, "Recurrent Neural Network Regulariz
 Karpathy, Johnson and Fei-Fei 2015, "Visualizing and Understanding Recurrent Networks" (arXiv:1506.02078).
 
     python -m experiments.language_model --workdir=/tmp/lm
-        learns Python's own documentation, character by character: 2 minutes on two cores, validation loss about 1.26 nats
+        learns Python's own documentation, character by character: 2 minutes on two cores, validation loss 1.26 nats
         (tiny Shakespeare, 1 MB: 1.56 nats as quickly; with the preset char_large 1.45 in 13 minutes)
     python -m experiments.language_model --workdir=/tmp/lm --config.data.source=file --config.data.path=book.txt
         learns a text of yours
-    python -m experiments.language_model --workdir=/tmp/lm --mode=sample --prompt="The " --temperature=0.8 --num_samples=4
+    python -m experiments.language_model --workdir=/tmp/lm --mode=sample --prompt="The " --num_samples=4
     python -m experiments.language_model --workdir=/tmp/lm --mode=score --text="the apple and pear salad" --text="..."
     python -m experiments.language_model --workdir=/tmp/lm --mode=evaluate --split=test
 """
@@ -45,30 +45,31 @@ FIELDS = {
         "none", "What a document is in a text file: running text, each line, each paragraph.",
         one_of("none", "line", "paragraph"), when=fields.FILE,
     ),
-    "data.reset": Field(True, "Forget the carry where a document begins; False reads on, with <eos> as an ordinary token."),
-    "data.batch_size": Field(32, "Parallel streams, B.", at_least(1)),
-    "data.window": Field(64, "Steps of truncated backpropagation, T; 0 takes each stream whole.", at_least(0)),
-    "data.eval_batch_size": Field(
-        32, "Parallel streams in evaluation, each from a fresh carry; 1 is one long pass, and slow.", at_least(1), free=True
+    "data.reset": Field(
+        True, "Forget the carry where a document begins; False reads on, with <eos> as an ordinary token."
     ),
-    "data.eval_window": Field(256, "Window in evaluation; changes memory and speed, not the result.", at_least(1), free=True),
+    **fields.windows(32, 64, 256),
     **fields.tokenizer(("char", "word"), "char"),
     "tokenizer.pretokenized": Field(
         False, "Words are what stands between spaces, <unk> in the text is <unk>.", when=("tokenizer.kind", ("word",))
     ),
-    "ngram_order": Field(6, "Order of the Kneser-Ney baseline beside the losses; 0 leaves it out.", at_least(0), free=True),
+    "ngram_order": Field(
+        6, "Order of the Kneser-Ney baseline beside the losses; 0 leaves it out.", at_least(0), free=True
+    ),
     **fields.recurrent(256, 64, units="Hidden units of each layer, H."),
     **fields.dropouts(
         dropout=(0.0, "between the layers and on the outputs of the last"),
         embed_dropout=(0.0, "on the embedding, the first layer's inputs"),
     ),
     "model.residual": Field(False, "Layers above the first add their inputs to their outputs."),
-    "model.tie_embeddings": Field(False, "The softmax shares the embedding's weights (needs embed_size = hidden_size)."),
-    "model.remat_every": Field(0, "Keep every so many carries and recompute the rest, to save memory; 0 keeps all.", at_least(0)),
+    "model.tie_embeddings": Field(
+        False, "The softmax shares the embedding's weights (needs embed_size = hidden_size)."
+    ),
+    "model.remat_every": Field(
+        0, "Keep every so many carries and recompute the rest, to save memory; 0 keeps all.", at_least(0)
+    ),
     **recipe.FIELDS,
-    "sample.prompt": Field("", "What the samples shown at evaluations begin with.", free=True),
-    "sample.length": Field(200, "Tokens of a sample shown at an evaluation; 0 shows none.", at_least(0), free=True),
-    "sample.temperature": Field(0.8, "Their temperature.", at_least(0), free=True),
+    **fields.samples(200, 0.8),
 }  # fmt: skip
 
 # Zaremba et al. sum the loss over the window's 35 steps where we take the mean, so their learning rate of 1 and their
@@ -166,7 +167,7 @@ def derived(config: ConfigDict) -> dict[str, Any]:
 
 
 def batches(config: ConfigDict, spec: Spec, stream: TokenStream, training: bool) -> Any:
-    """Windows of B parallel streams; a window of 0 takes each stream whole, which is full backpropagation through time."""
+    """Windows of B parallel streams; a window of 0 takes each stream whole: full backpropagation through time."""
     d = config.data
     if not training:
         return run.passes(Windows(stream, d.eval_batch_size, d.eval_window, bos_id=BOS, pad_id=PAD).one_pass)
@@ -201,7 +202,8 @@ def sample(trained: run.Trained, text: Text) -> str:
 
 
 def _sampler(trained: run.Trained) -> TextSampler:
-    return TextSampler(trained.model.module, trained.model.tools, ends=trained.spec.ends, reset=trained.config.data.reset)
+    how = {"ends": trained.spec.ends, "reset": trained.config.data.reset}
+    return TextSampler(trained.model.module, trained.model.tools, **how)
 
 
 def draw_samples(trained: run.Trained, options: run.Options) -> None:
@@ -223,7 +225,8 @@ def score(trained: run.Trained, options: run.Options) -> None:
     scores = score_texts(trained.model.module, trained.params, trained.model.tools, options.text, **how)
     print("rank  log-probability  perplexity  text")
     for place, i in enumerate(scoring.rank(scores), 1):
-        print(f"{place:>4}  {scores.log_prob[i]:>15.3f}  {scores.perplexity[i]:>10.3f}  {run.printable(options.text[i])}")
+        text = run.printable(options.text[i])
+        print(f"{place:>4}  {scores.log_prob[i]:>15.3f}  {scores.perplexity[i]:>10.3f}  {text}")
 
 
 def warn(line: str) -> None:

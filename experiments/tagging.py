@@ -1,14 +1,14 @@
 r"""Tagging, many to many: train, resume exactly, compare with the most frequent tag, tag your own text.
 
-Papers: Huang, Xu and Yu 2015, "Bidirectional LSTM-CRF Models for Sequence Tagging" (arXiv:1508.01991); Lample et al. 2016,
-"Neural Architectures for Named Entity Recognition" (arXiv:1603.01360); Ma and Hovy 2016, "End-to-end Sequence Labeling via
-Bi-directional LSTM-CNNs-CRF" (arXiv:1603.01354).
+Papers: Huang, Xu and Yu 2015, "Bidirectional LSTM-CRF Models for Sequence Tagging" (arXiv:1508.01991); Lample et al.
+2016, "Neural Architectures for Named Entity Recognition" (arXiv:1603.01360); Ma and Hovy 2016, "End-to-end Sequence
+Labeling via Bi-directional LSTM-CNNs-CRF" (arXiv:1603.01354).
 
     python -m experiments.tagging --workdir=/tmp/python
         learns what every token of Python code is, names as defined or used: minutes on two cores
     python -m experiments.tagging --workdir=/tmp/python --mode=evaluate --split=test
-        accuracy beside the most frequent tag of each word; confusion_test.png, predictions_test.jsonl in the work directory
-    echo "for line in open ( path ) :" | python -m experiments.tagging --workdir=/tmp/python --mode=predict --pretokenized
+        accuracy beside the most frequent tag of each word; confusion_test.png and predictions_test.jsonl in the workdir
+    echo "for x in open ( path ) :" | python -m experiments.tagging --workdir=/tmp/python --mode=predict --pretokenized
     python -m experiments.tagging --workdir=/tmp/pos --config=ud_pos_crf \
         --config.data.path=en_ewt-ud-train.conllu --config.data.validation_path=en_ewt-ud-dev.conllu \
         --config.data.test_path=en_ewt-ud-test.conllu
@@ -16,7 +16,6 @@ Bi-directional LSTM-CNNs-CRF" (arXiv:1603.01354).
 
 import functools
 import sys
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -49,33 +48,40 @@ FIELDS = {
     ),
     **fields.split_seed(),
     "data.column": Field(
-        "", "Tags: upos (when empty), xpos, deprel of CoNLL-U; a column's number; a TFDS feature.", when=fields.FILE_OR_TFDS
+        "", "Tags: upos (when empty), xpos, deprel of CoNLL-U; a column's number; a TFDS feature.",
+        when=fields.FILE_OR_TFDS,
     ),
     **fields.batches("sentences", 32, 64),
     **fields.buckets(5, "Training sentences with more words are left out; 0 keeps all."),
-    "data.max_word_length": Field(20, "Of longer words the first and the last characters are read.", at_least(1), when=_CHARS),
+    "data.max_word_length": Field(
+        20, "Of longer words the first and the last characters are read.", at_least(1), when=_CHARS
+    ),
     "words.min_count": Field(1, "Rarer words become <unk>; their characters are still read.", at_least(1)),
     "words.lower": Field(False, "Words are looked up in lower case; their characters stay as they are."),
     **fields.recurrent(128, 100, embedding="Width of a word's embedding, D."),
     "model.char_features": Field("cnn", "How characters become features of a word.", one_of(*CHAR_FEATURES)),
     "model.char_embed_size": Field(25, "Width of a character's embedding.", at_least(1), when=_CHARS),
     "model.char_size": Field(50, "Features that the characters of a word give.", at_least(1), when=_CHARS),
-    "model.crf": Field(False, "A conditional random field over the tags of a sentence instead of a softmax for each word."),
+    "model.crf": Field(
+        False, "A conditional random field over the tags of a sentence instead of a softmax for each word."
+    ),
     **fields.dropouts(
         dropout=(0.5, "between layers and before the scores"), embed_dropout=(0.3, "on the words' features"),
         recurrent_dropout=(0.0, "on the recurrent product, one mask for all steps"),
     ),
     **fields.word_dropout("words"),
     **fields.vectors(),
-    **fields.criterion("error", "loss", text="What the best checkpoint is chosen by: wrong tags (entities: 1 - F1) or loss."),
+    **fields.criterion(
+        "error", "loss", text="What the best checkpoint is chosen by: wrong tags (entities: 1 - F1) or loss."
+    ),
     **recipe.FIELDS,
 }  # fmt: skip
 
 _UD = {
-    "data.source": "file", "words.lower": True, "words.min_count": 2, "model.embed_size": 128, "model.char_embed_size": 32,
-    "model.char_size": 128, "model.hidden_size": 192, "model.word_dropout": 0.05, "optimizer.learning_rate": 3e-3,
-    "optimizer.clip_norm": 5.0, "optimizer.ema": 0.998, "schedule.warmup_steps": 100, "train.epochs": 14.0,
-    "train.log_every": 100, "train.eval_every": 392, "train.checkpoint_every": 392,
+    "data.source": "file", "words.lower": True, "words.min_count": 2, "model.embed_size": 128,
+    "model.char_embed_size": 32, "model.char_size": 128, "model.hidden_size": 192, "model.word_dropout": 0.05,
+    "optimizer.learning_rate": 3e-3, "optimizer.clip_norm": 5.0, "optimizer.ema": 0.998, "schedule.warmup_steps": 100,
+    "train.epochs": 14.0, "train.log_every": 100, "train.eval_every": 392, "train.checkpoint_every": 392,
 }  # fmt: skip
 
 PRESETS = {
@@ -113,13 +119,8 @@ def load(config: ConfigDict) -> TaggedSet:
 @functools.lru_cache(maxsize=1)  # asked for several times, and prints what is left out
 def kept(limit: int, part: TaggedSentences) -> TaggedSentences:
     """The training sentences that are not too long."""
-    places = within_limit(lengths_of(part.words), limit, "sentences")
+    places = within_limit([*map(len, part.words)], limit, "sentences")
     return TaggedSentences(*(tuple(column[i] for i in places) for column in part))
-
-
-def lengths_of(words: Sequence[Sequence[Any]]) -> np.ndarray:
-    """The number of words of each sentence."""
-    return np.array([len(sentence) for sentence in words])
 
 
 def prepare(config: ConfigDict, data: TaggedSet) -> Spec:
@@ -127,7 +128,7 @@ def prepare(config: ConfigDict, data: TaggedSet) -> Spec:
     part = kept(config.data.max_length, data.parts["train"])
     words = WordLookup.fit(part.words, min_count=config.words.min_count, lower=config.words.lower)
     chars = CharTokenizer.fit(sorted({word for sentence in part.words for word in sentence}))
-    boundaries = choose_boundaries(lengths_of(part.words), config.data.buckets)
+    boundaries = choose_boundaries([*map(len, part.words)], config.data.buckets)
     return Spec(list(data.tags), data.entities, words.to_dict(), chars.to_dict(), list(boundaries))
 
 
@@ -178,7 +179,7 @@ def batches(config: ConfigDict, spec: Spec, part: TaggedSentences, training: boo
     """Sentences of about the same length together."""
     part = kept(config.data.max_length, part) if training else part
     collate = collate_tagged(*table(config, spec).columns(part.words, part.tags))
-    return run.bucketed(config, lengths_of(part.words), collate, spec.boundaries, training)
+    return run.bucketed(config, [*map(len, part.words)], collate, spec.boundaries, training)
 
 
 def validate(trained: run.Trained, part: TaggedSentences, found: dict[str, float]) -> dict[str, float]:
@@ -200,8 +201,7 @@ def sample(trained: run.Trained, data: TaggedSet) -> str:
 
 def describe(config: ConfigDict, spec: Spec, data: TaggedSet, model: run.Model) -> list[str]:
     """Words, tags and vocabularies."""
-    lines = [f"  {name}: {lengths_of(part.words).sum():,} words" for name, part in data.parts.items()]
-    ids = table(config, spec)
+    ids, lines = table(config, spec), [f"  {name}: {sum(map(len, p.words)):,} words" for name, p in data.parts.items()]
     lines.append(f"tags: {len(spec.tags)}" + (" of entities" if spec.entities else ""))
     return lines + [f"vocabulary: {ids.words.vocab_size:,} words, {ids.chars.vocab_size:,} characters"]
 
@@ -228,8 +228,8 @@ def evaluate(trained: run.Trained, data: TaggedSet, split: str, options: run.Opt
 
 def pictures(trained: run.Trained, data: TaggedSet, split: str, report: run.Report, folder: Any) -> Any:
     """What is confused."""
-    place = {tag: i for i, tag in enumerate(data.tags)}
-    true, given = ([place[tag] for tags in column for tag in tags] for column in (data.parts[split].tags, report.answers))
+    place, columns = {tag: i for i, tag in enumerate(data.tags)}, (data.parts[split].tags, report.answers)
+    true, given = ([place[tag] for tags in column for tag in tags] for column in columns)
     counts = run.confusion(true, given, len(place))
     yield plot_confusion(folder / f"confusion_{split}.png", counts, data.tags, unit="words")
 

@@ -1,13 +1,13 @@
 r"""Text classification, many to one: train, resume exactly, compare with a bag of words, see what counts, predict.
 
-Papers: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory"; Yang et al. 2016, "Hierarchical Attention Networks for
-Document Classification", for the attention pooling.
+Papers: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory"; Yang et al. 2016, "Hierarchical Attention Networks
+for Document Classification", for the attention pooling.
 
     python -m experiments.text_classification --workdir=/tmp/docstrings
         learns which part of Python's library a docstring is from: about a minute on two cores
     python -m experiments.text_classification --workdir=/tmp/docstrings --mode=evaluate --split=test
         accuracy beside a bag of words; confusion_test.png, words_test.png, predictions_test.jsonl in the work directory
-    echo "Open a socket and return it." | python -m experiments.text_classification --workdir=/tmp/docstrings --mode=predict
+    echo "Open a socket." | python -m experiments.text_classification --workdir=/tmp/docstrings --mode=predict
     python -m experiments.text_classification --workdir=/tmp/imdb --config=imdb
     python -m experiments.text_classification --workdir=/tmp/names --config=names --config.data.path=FOLDER
 """
@@ -48,7 +48,9 @@ FIELDS = {
     **fields.split_seed(),
     "data.text_field": Field("text", "Where the text stands in a record.", when=fields.FILE_OR_TFDS),
     "data.label_field": Field("label", "Where the label stands in a record.", when=fields.FILE_OR_TFDS),
-    "data.test_fraction": Field(0.0, "Share held out as test part where there is none; 0 holds none out.", within(0.0, 0.9)),
+    "data.test_fraction": Field(
+        0.0, "Share held out as test part where there is none; 0 holds none out.", within(0.0, 0.9)
+    ),
     "data.strip_html": Field(False, "Take tags such as <br /> out and turn entities into characters."),
     **fields.batches("texts", 32, 64),
     **fields.buckets(5, "Longer texts are cut to this many tokens, in training and after; 0 cuts none."),
@@ -106,7 +108,7 @@ class Spec(NamedTuple):
 def check(config: ConfigDict) -> None:
     """Refuses settings without effect."""
     if config.data.keep != "start" and not config.data.max_length:
-        raise UserError(f"config.data.keep={config.data.keep!r} has no effect with data.max_length=0; leave it at 'start'")
+        raise UserError("config.data.keep='end' has no effect with data.max_length=0; leave it at 'start'")
 
 
 def load(config: ConfigDict) -> LabelledSet:
@@ -194,7 +196,7 @@ def classify(trained: run.Trained, texts: list[str]) -> tuple[np.ndarray, list[n
 
 
 def evaluate(trained: run.Trained, data: LabelledSet, split: str, options: run.Options) -> run.Report:
-    """Loss and accuracy beside the most frequent class and a bag of words, whose strength is chosen on the validation part."""
+    """Loss and accuracy beside the most frequent class and the bag of words that is best on the validation part."""
     part, train, validation = data.parts[split], data.parts["train"], data.parts["validation"]
     probabilities, weights = classify(trained, list(part.texts))
     loss = run.measure(EXPERIMENT, trained, part)["loss"]
@@ -250,7 +252,8 @@ EXPERIMENT = run.Experiment.of(
     unit="texts",
     criterion=lambda config: config.criterion,
     modes={"predict": predict},
-    flags=run.prediction_flags("texts", "text") | {"top": Flag(1, "how many classes to show for each text.", ("predict",), at_least(1))},
+    flags=run.prediction_flags("texts", "text")
+    | {"top": Flag(1, "how many classes to show for each text.", ("predict",), at_least(1))},
 )
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 r"""Translation with encoder and decoder: train, resume exactly, score with BLEU, see where attention looks, translate.
 
-Papers: Sutskever, Vinyals and Le 2014, "Sequence to Sequence Learning with Neural Networks" (arXiv:1409.3215); Bahdanau, Cho
-and Bengio 2014, "Neural Machine Translation by Jointly Learning to Align and Translate" (arXiv:1409.0473); Luong, Pham and
-Manning 2015, "Effective Approaches to Attention-based Neural Machine Translation" (arXiv:1508.04025).
+Papers: Sutskever, Vinyals and Le 2014, "Sequence to Sequence Learning with Neural Networks" (arXiv:1409.3215);
+Bahdanau, Cho and Bengio 2014, "Neural Machine Translation by Jointly Learning to Align and Translate"
+(arXiv:1409.0473); Luong, Pham and Manning 2015, "Effective Approaches to Attention-based Neural Machine Translation"
+(arXiv:1508.04025).
 
     python -m experiments.translation --workdir=/tmp/dates
         learns to read dates written in 32 languages: minutes on two cores
     python -m experiments.translation --workdir=/tmp/dates --mode=evaluate --split=test
-        BLEU, chrF, exact matches; attention_test.png, predictions_test.jsonl in the work directory
+        BLEU, chrF, exact matches; attention_test.png and predictions_test.jsonl in the work directory
     echo "7. März 2024" | python -m experiments.translation --workdir=/tmp/dates --mode=predict --n_best=3
     python -m experiments.translation --workdir=/tmp/m30k --config=multi30k \
         --config.data.path=train.de.gz --config.data.target_path=train.en.gz \
@@ -35,7 +36,7 @@ from seqjax.diagnostics import sequences
 from seqjax.errors import UserError
 from seqjax.models import make_cell
 from seqjax.models.seq2seq import ATTENTIONS, Seq2Seq, make_attention
-from seqjax.run import Field, Flag, at_least, fields, one_of, recipe, scores, within
+from seqjax.run import Field, Flag, at_least, fields, one_of, recipe, scores
 from seqjax.text import BOS, EOS, fit_pair, tokenizer_from_dict
 from seqjax.training import losses, metrics
 
@@ -69,7 +70,9 @@ FIELDS = {
         dropout=(0.0, "on embeddings, between layers and before the softmax"),
         recurrent_dropout=(0.0, "on the encoder's recurrent product, one mask for all steps"),
     ),
-    "model.scheduled_sampling": Field(0.0, "Share of the decoder's inputs that are its own choices in training.", within(0.0, 1.0)),
+    "model.scheduled_sampling": Field(
+        0.0, "Share of the decoder's inputs that are its own choices in training.", fields.SHARE
+    ),
     "model.share_embeddings": Field(False, "Source and target have one embedding.", when=("tokenizer.joint", (True,))),
     "model.tie_embeddings": Field(False, "The softmax shares the target embedding's weights."),
     **fields.label_smoothing("each target", "the vocabulary"),
@@ -78,10 +81,11 @@ FIELDS = {
 }  # fmt: skip
 
 _MULTI30K = {
-    "data.source": "file", "data.name": "multi30k", "data.max_length": 60, "tokenizer.joint": True, "model.hidden_size": 512,
-    "model.embed_size": 256, "model.dropout": 0.4, "model.share_embeddings": True, "model.tie_embeddings": True,
-    "loss.label_smoothing": 0.1, "optimizer.learning_rate": 2e-3, "optimizer.ema": 0.998, "schedule.warmup_steps": 200,
-    "train.epochs": 12.0, "train.log_every": 100, "train.eval_every": 454, "train.checkpoint_every": 227,
+    "data.source": "file", "data.name": "multi30k", "data.max_length": 60, "tokenizer.joint": True,
+    "model.hidden_size": 512, "model.embed_size": 256, "model.dropout": 0.4, "model.share_embeddings": True,
+    "model.tie_embeddings": True, "loss.label_smoothing": 0.1, "optimizer.learning_rate": 2e-3, "optimizer.ema": 0.998,
+    "schedule.warmup_steps": 200, "train.epochs": 12.0, "train.log_every": 100, "train.eval_every": 454,
+    "train.checkpoint_every": 227,
 }  # fmt: skip
 
 PRESETS = {
@@ -121,8 +125,7 @@ def prepare(config: ConfigDict, data: ParallelSet) -> Spec:
     pairs = data.parts["train"]
     tokenizers = run.with_settings(fit_pair, config.tokenizer, *pairs)
     lengths = encode(tuple(tokenizers), pairs, config.data.max_length).lengths()
-    boundaries = choose_boundaries(lengths, config.data.buckets)
-    return Spec([tokenizer.to_dict() for tokenizer in tokenizers], list(boundaries))
+    return Spec([fitted.to_dict() for fitted in tokenizers], list(choose_boundaries(lengths, config.data.buckets)))
 
 
 def build(config: ConfigDict, spec: Spec) -> run.Model:
@@ -143,7 +146,8 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
             noise = {"train": True, "rngs": {"dropout": dropout}}
             share = m.scheduled_sampling
             samples = jax.random.bernoulli(choice, share, batch.inputs.shape) if share else None
-        out = model.apply({"params": params}, batch.source, batch.source_lengths, batch.inputs, samples=samples, **noise)
+        sides = batch.source, batch.source_lengths, batch.inputs
+        out = model.apply({"params": params}, *sides, samples=samples, **noise)
         smoothing = config.loss.label_smoothing if noise else 0.0
         sums = losses.token_cross_entropy(out.logits, batch.targets, batch.mask, smoothing=smoothing)
         correct = (jnp.argmax(out.logits, axis=-1) == batch.targets) & batch.mask
@@ -173,9 +177,8 @@ def validate(trained: run.Trained, pairs: Pairs, found: dict[str, float]) -> dic
 
 def sample(trained: run.Trained, data: ParallelSet) -> str:
     """Three translations of the validation part, others at each evaluation."""
-    pairs = data.parts["validation"]
-    start = 3 * trained.step % len(pairs.source)
-    rows = list(zip(pairs.source, pairs.target))[start : start + 3]
+    rows = list(zip(*data.parts["validation"]))
+    rows = rows[(start := 3 * trained.step % len(rows)) : start + 3]
     outputs = trained.model.tools.greedy(trained.params, [source for source, _ in rows])
     return "\n".join(f"{source} -> {output} ({target})" for (source, target), output in zip(rows, outputs))
 
@@ -192,9 +195,8 @@ def baselines(config: ConfigDict, data: ParallelSet, split: str) -> dict[str, di
 
 def evaluate(trained: run.Trained, data: ParallelSet, split: str, options: run.Options) -> run.Report:
     """Loss, BLEU, chrF and exact matches of beam search beside the baseline; exact matches by language."""
-    pairs, tools = data.parts[split], trained.model.tools
-    how = {"width": options.beam, "length_penalty": options.length_penalty}
-    best = [row[0] for row in tools.beam(trained.params, pairs.source, **how)]
+    pairs, how = data.parts[split], {"width": options.beam, "length_penalty": options.length_penalty}
+    best = [row[0] for row in trained.model.tools.beam(trained.params, pairs.source, **how)]
     outputs = [translation.text for translation in best]
     model = run.measure(EXPERIMENT, trained, pairs) | scores.translation(outputs, pairs.target)
     found = {"model": model} | baselines(trained.config, data, split)
@@ -206,17 +208,16 @@ def evaluate(trained: run.Trained, data: ParallelSet, split: str, options: run.O
     return run.Report(found, rows, notes, best)
 
 
-def pictures(trained: run.Trained, data: ParallelSet, split: str, report: run.Report, folder: Any) -> list[Any]:
+def pictures(trained: run.Trained, data: ParallelSet, split: str, report: run.Report, folder: Any) -> Any:
     """Where attention looked."""
     return draw_attention(trained, folder / f"attention_{split}.png", data.parts[split].source, report.answers)
 
 
-def draw_attention(trained: run.Trained, path: Any, sources: Sequence[str], found: list[Translation]) -> list[Any]:
+def draw_attention(trained: run.Trained, path: Any, sources: Sequence[str], found: list[Translation]) -> Any:
     """Where attention looked for the first six sources."""
-    if trained.config.model.attention == "none":
-        return []
-    maps = trained.model.tools.attention(trained.params, sources[:6], found[:6])
-    return [sequences.plot_attentions(path, maps)] if maps else []
+    shown = [] if trained.config.model.attention == "none" else sources[:6]
+    if maps := trained.model.tools.attention(trained.params, shown, found):
+        yield sequences.plot_attentions(path, maps)
 
 
 def predict(trained: run.Trained, options: run.Options) -> None:
@@ -228,16 +229,15 @@ def predict(trained: run.Trained, options: run.Options) -> None:
     found = trained.model.tools.beam(trained.params, sources, **how)
     for source, rows in zip(sources, found):
         if options.format == "jsonl":
-            fields = ("text", "score", "log_prob", "finished")
-            run.print_json({"source": source, "translations": [{n: getattr(row, n) for n in fields} for row in rows]})
+            run.print_json({"source": source, "translations": [row.to_json() for row in rows]})
         elif options.n_best == 1:
             print(run.printable(rows[0].text))
         else:
             shown = sequences.n_best([row.text for row in rows], [row.score for row in rows])
             print(run.printable(source) + "\n" + run.printable(shown))
-    if options.attention:
-        for path in draw_attention(trained, options.attention, sources, [rows[0] for rows in found]):
-            print(path, file=sys.stderr)
+    best = [rows[0] for rows in found]
+    for path in draw_attention(trained, options.attention, sources, best) if options.attention else ():
+        print(path, file=sys.stderr)
 
 
 SEARCH, PREDICT = ("evaluate", "predict"), ("predict",)

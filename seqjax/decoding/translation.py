@@ -143,6 +143,10 @@ class Translation(NamedTuple):
     finished: bool
     tokens: np.ndarray
 
+    def to_json(self) -> dict[str, Any]:
+        """All but the tokens."""
+        return {"text": self.text, "score": self.score, "log_prob": self.log_prob, "finished": self.finished}
+
 
 class TextTranslator:
     """Writes texts for texts: a Translator with the tokenizers of both sides.

@@ -102,6 +102,49 @@ def batches(items: str, size: int, eval_size: int) -> dict[str, Field]:
     }
 
 
+def windows(streams: int, window: int, eval_window: int) -> dict[str, Field]:
+    """Streams of text side by side, cut into windows for truncated backpropagation.
+
+    Args:
+      streams: the default of data.batch_size and of data.eval_batch_size.
+      window, eval_window: the defaults of these.
+
+    Example:
+      >>> windows(32, 64, 256)["data.window"].default
+      64
+    """
+    evaluation = "Parallel streams in evaluation, each from a fresh carry; 1 is one long pass, and slow."
+    return {
+        "data.batch_size": Field(streams, "Parallel streams, B.", at_least(1)),
+        "data.window": Field(
+            window, "Steps of truncated backpropagation, T; 0 takes each stream whole.", at_least(0)
+        ),
+        "data.eval_batch_size": Field(streams, evaluation, at_least(1), free=True),
+        "data.eval_window": Field(
+            eval_window, "Window in evaluation; changes memory and speed, not the result.", at_least(1), free=True
+        ),
+    }
+
+
+def samples(length: int, temperature: float) -> dict[str, Field]:
+    """What is drawn from a model to be shown at evaluations.
+
+    Args:
+      length, temperature: defaults.
+
+    Example:
+      >>> list(samples(200, 0.8))
+      ['sample.prompt', 'sample.length', 'sample.temperature']
+    """
+    return {
+        "sample.prompt": Field("", "What the samples shown at evaluations begin with.", free=True),
+        "sample.length": Field(
+            length, "Tokens of a sample shown at an evaluation; 0 shows none.", at_least(0), free=True
+        ),
+        "sample.temperature": Field(temperature, "Their temperature.", at_least(0), free=True),
+    }
+
+
 def buckets(count: int, max_length: str) -> dict[str, Field]:
     """The lengths that batches of sequences are padded to, and the longest sequence.
 
