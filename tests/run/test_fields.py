@@ -1,4 +1,4 @@
-"""The shared groups of settings: the tables of the first five experiments, made of them, are what they have always been."""
+"""The tables of the first five experiments, made of shared groups of settings, are what they have always been."""
 
 import importlib
 import json
