@@ -105,7 +105,7 @@ def test_kept_mistakes_do_not_keep_their_batches():
 def test_losses_that_are_not_finite_stop_the_run(runs, tmp_path):
     flags = runs.flags(ROW, train__max_skipped=5)
     run = runs.start(ROW, f"--workdir={tmp_path / 'run'}", *flags, nan_logits=True).wait(300)
-    run.refused("not finite 5 times in a row", "learning_rate")
+    run.refused("skipped 5 times in a row", "not finite in the last: the loss", "learning_rate")
 
 
 def test_an_interval_without_one_good_step_is_reported(runs, tmp_path):

@@ -45,7 +45,7 @@ def killed(runs, start, finished, tmp_path_factory):
     run = start(f"--workdir={workdir}", *runs.flags(ROW), kill_at_batch=last)
     assert run.wait(300).status == -signal.SIGKILL, run.err
     newest = workdir / "checkpoints" / str(sealed(workdir)[-1]) / "meta" / "metadata"
-    assert json.loads(newest.read_text())["progress"]["without_best"] >= 1
+    assert json.loads(newest.read_text())["meta"]["progress"]["without_best"] >= 1
     return workdir
 
 
@@ -221,7 +221,8 @@ def test_wrong_questions_to_a_run(start, refuses, finished, tmp_path):
     ask = [f"--workdir={finished}", "--mode=predict"]
     refuses([*ask, "--input=/nowhere.txt"], "/nowhere.txt does not exist")
     refuses([*ask, f"--input={tmp_path}"], "is a folder")
-    start(*ask).refused("standard input is empty")
+    run = start(*ask).wait()
+    assert run.status == 1 and run.err.endswith("\nerror: standard input is empty; give a file with some text\n"), run.err
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     refuses([*ask, f"--input={tmp_path / 'latin.txt'}"], "latin.txt is not UTF-8 at byte 3")
     (tmp_path / "rows.jsonl").write_text('{"txt": "a"}')
