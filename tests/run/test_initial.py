@@ -3,9 +3,9 @@
 import shutil
 
 import jax
+import letters_run as tiny
 import numpy as np
 import pytest
-import tiny
 
 from seqjax.errors import UserError
 from seqjax.run import session
@@ -38,12 +38,10 @@ def first_state(monkeypatch):
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """A run with checkpoints 2, 4 and 6, the best of which is not the newest: the rate is far too high."""
-    from conftest import leave_the_process
-
     workdir = tmp_path_factory.mktemp("source") / "run:1"  # a colon in the name, as DIR:STEP has one
     with pytest.MonkeyPatch.context() as patch:
-        leave_the_process(patch)
-        tiny.run(workdir, optimizer__name="sgd", optimizer__learning_rate=3.0, optimizer__clip_norm=0, train__keep=9)
+        tiny.leave_the_process(patch)
+        tiny.run(workdir, optimizer__name="sgd", optimizer__learning_rate=1.5, schedule__name="constant", train__keep=9)
     losses = {record["step"]: record["loss"] for record in tiny.records(workdir, "evaluation")}
     assert min(losses, key=losses.get) == 2 and losses[6] > losses[4]
     return workdir

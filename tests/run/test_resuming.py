@@ -4,8 +4,8 @@ import json
 import math
 import shutil
 
+import letters_run as tiny
 import pytest
-import tiny
 
 from seqjax.errors import UserError
 
