@@ -10,6 +10,7 @@ second is timed, since steps of training follow each other; the first call, whic
 """
 
 import argparse
+import functools
 import importlib
 import types
 from collections.abc import Callable
@@ -74,8 +75,10 @@ def jax_step(model, images, labels) -> Callable[[], Any]:
     return run
 
 
-def torch_step(net: Net, images, labels, channels_last: bool) -> Callable[[], Any]:
-    """The same in torch."""
+def torch_step(
+    net: Net, images, labels, channels_last: bool, device: str = "cpu", bfloat16: bool = False
+) -> Callable[[], Any]:
+    """The same in torch, on the CPU or another device; `bfloat16` is its automatic mixed precision."""
     import torch
 
     module, name, arguments = net.twin
@@ -83,15 +86,20 @@ def torch_step(net: Net, images, labels, channels_last: bool) -> Callable[[], An
     made = twins.MODELS[name] if name in getattr(twins, "MODELS", {}) else getattr(twins, name)
     torch.manual_seed(0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = made(num_classes=CLASSES, in_channels=net.channels, **arguments).to(memory_format=layout).train()
-    images = torch.tensor(np.asarray(images)).permute(0, 3, 1, 2).contiguous(memory_format=layout)
-    labels = torch.tensor(np.asarray(labels), dtype=torch.int64)
+    model = made(num_classes=CLASSES, in_channels=net.channels, **arguments)
+    model = model.to(device, memory_format=layout).train()
+    images = torch.tensor(np.asarray(images)).permute(0, 3, 1, 2).to(device).contiguous(memory_format=layout)
+    labels = torch.tensor(np.asarray(labels), dtype=torch.int64, device=device)
     optimizer = torch.optim.SGD(model.parameters(), RATE, MOMENTUM)
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
 
     def run():
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(images), labels).backward()
+        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+            loss = torch.nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
         optimizer.step()
+        wait()
 
     return run
 
@@ -120,6 +128,22 @@ def sides(name: str, net: Net) -> dict[str, Callable[[], Any]]:
     found["torch"] = torch_step(net, images, labels, channels_last=False)
     found["torch channels_last"] = torch_step(net, images, labels, channels_last=True)
     return found
+
+
+def gpu_sides(name: str, net: Net, device: str) -> dict[str, Callable[[], Callable[[], Any]]]:
+    """Makers of the functions that benchmarks.gpu times: ours and torch's, in float32 and in bfloat16."""
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((net.batch, net.size, net.size, net.channels), np.float32)
+    labels = rng.integers(0, CLASSES, net.batch, np.int32)
+    create = functools.partial(cnn.create, name, num_classes=CLASSES, in_channels=net.channels, **net.options)
+    torchs = {"torch": (False, False), "torch channels_last": (True, False), "torch channels_last bfloat16": (True, True)}
+    return {
+        "ours": lambda: jax_step(create(), images, labels),
+        "ours bfloat16": lambda: jax_step(create(dtype=jnp.bfloat16), images, labels),
+    } | {
+        side: lambda last=last, bfloat16=bfloat16: torch_step(net, images, labels, last, device, bfloat16)
+        for side, (last, bfloat16) in torchs.items()
+    }
 
 
 def main() -> None:

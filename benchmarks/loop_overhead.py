@@ -35,7 +35,7 @@ def main() -> None:
     steps = config.train.checkpoint_every
     text, tokenizer = lm.load_text(config)
     data = lm.make_windows(text.streams["train"], config)
-    setup = lm.set_up(config, tokenizer.vocab_size, data.windows_per_epoch)
+    setup = lm.set_up(config, tokenizer.vocab_size, data.batches_per_epoch)
     task = lm.make_task(config, setup, text, tokenizer)
     batches = [task.place_batch(batch) for batch in data.one_pass()]
     bare_state = train_step.place(jax.tree.map(jax.numpy.copy, setup.state), setup.mesh)

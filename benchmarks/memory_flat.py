@@ -38,7 +38,7 @@ def main() -> None:
         config.train.steps = options.steps
     text, tokenizer = lm.load_text(config)
     data = lm.make_windows(text.streams["train"], config)
-    setup = lm.set_up(config, tokenizer.vocab_size, data.windows_per_epoch)
+    setup = lm.set_up(config, tokenizer.vocab_size, data.batches_per_epoch)
     task = lm.make_task(config, setup, text, tokenizer)
     tenth = options.steps // 10
     state, progress, megabytes = setup.state, loop.Progress(), {}

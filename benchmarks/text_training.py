@@ -182,17 +182,17 @@ def our_step(case: Any, batches: list[Any]) -> tuple[Callable[[], float], int]:
     """A training step, its state kept between calls, that gives the loss; and the number of parameters."""
     model, loss, fields = make_ours(case)
 
-    def loss_fn(params, carry, batch, rng):
+    def loss_fn(params, model_state, carry, batch, rng):
         def apply(*arguments, train=True, **options):
             noise = {} if train is None else {"train": train, "rngs": {"dropout": rng}}
             return model.apply({"params": params}, *arguments, **noise, **options)
 
-        return carry, loss(apply, batch)
+        return carry, model_state, loss(apply, batch)
 
     schedule, mesh = optax.constant_schedule(RATE), train_step.make_mesh(case.batch)
     optimizer = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(schedule))
     params = jax.jit(model.init)(jax.random.key(0), *(getattr(batches[0], name) for name in fields))["params"]
-    state = [train_step.init_state(params, optimizer, (), jax.random.key(0), mesh)]
+    state = [train_step.init_state(params, (), optimizer, (), jax.random.key(0), mesh)]
     step = train_step.make_train_step(loss_fn, optimizer, schedule, mesh, clip_norm=CLIP)
     turns = itertools.cycle(jax.device_put(batches, train_step.batch_sharding(mesh)))
 

@@ -179,7 +179,7 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
 
     size = config.data.eval_batch_size
     label = WordLabeller(model, ids.columns, spec.tags, batch_size=size, boundaries=spec.boundaries)
-    return run.Model(module=model, init=init, loss=loss, metric=metrics.accuracy(counted_in_training=False), tools=label)
+    return run.Model(module=model, init=init, loss=loss, metric=metrics.token_loss(), tools=label)
 
 
 def batches(config: ConfigDict, spec: Spec, part: TaggedSentences, training: bool) -> Any:

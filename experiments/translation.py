@@ -209,7 +209,7 @@ def validate(trained: run.Trained, pairs: Pairs, found: dict[str, float]) -> dic
     """Perplexity, BLEU and exact matches of greedy decoding, and the error that the criterion makes of them."""
     outputs = greedy(trained, list(pairs.source))
     exact = metrics.exact_match(outputs, pairs.target) / len(outputs)
-    scores = {"bleu": metrics.bleu(outputs, pairs.target).score, "exact": exact}
+    scores = {"bleu": metrics.corpus_bleu(outputs, pairs.target).score, "exact": exact}
     if trained.config.criterion != "loss":
         scores["error"] = 1 - (exact if trained.config.criterion == "exact" else scores["bleu"] / 100)
     return {"loss": found["loss"], "perplexity": losses.perplexity(found["loss"])} | found | scores
@@ -231,7 +231,7 @@ def describe(config: ConfigDict, spec: Spec, data: ParallelSet, model: run.Model
 
 def scores(outputs: list[str], pairs: Pairs) -> dict[str, Any]:
     """What translations are worth."""
-    found, right = metrics.bleu(outputs, list(pairs.target)), np.array(outputs) == np.array(pairs.target)
+    found, right = metrics.corpus_bleu(outputs, list(pairs.target)), np.array(outputs) == np.array(pairs.target)
     return {"bleu": found.score, "chrf": found.chrf, "exact": run.accuracy(right)["accuracy"]}
 
 
@@ -248,7 +248,7 @@ def evaluate(trained: run.Trained, data: ParallelSet, split: str, options: run.O
     loss = run.measure(EXPERIMENT, trained, pairs)["loss"]
     found = {"model": {"loss": loss, "perplexity": losses.perplexity(loss)} | scores(outputs, pairs)}
     found |= baselines(trained.config, data, split)
-    notes = [f"beam {options.beam}; sacrebleu {metrics.bleu(outputs, list(pairs.target)).signature}"]
+    notes = [f"beam {options.beam}; sacrebleu {metrics.corpus_bleu(outputs, list(pairs.target)).signature}"]
     if languages := data.languages.get(split):
         right: dict[str, list[bool]] = {}
         for language, output, target in zip(languages, outputs, pairs.target):

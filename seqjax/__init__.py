@@ -1,8 +1,11 @@
 """seqjax: recurrent networks for JAX, as small pure functions that compose.
 
-The core is imported here and needs jax alone; the other rooms (`seqjax.text`, `seqjax.data`, `seqjax.training`, ...)
-are imported by name.
+The core is imported here and needs jax alone; the other packages (`seqjax.text`, `seqjax.data`, `seqjax.training`, ...)
+are imported when they are first asked for.
 """
+
+import importlib
+import types
 
 from seqjax import initializers
 from seqjax.cells import (
@@ -98,3 +101,16 @@ __all__ = [
     "weight_drop",
     "zoneout",
 ]
+
+# Found after `import seqjax`, and imported with all they need only then (PEP 562).
+_PACKAGES = ("cnn", "data", "decoding", "diagnostics", "interop", "models", "nn", "run", "text", "training")
+
+
+def __getattr__(name: str) -> types.ModuleType:
+    if name in _PACKAGES:
+        return importlib.import_module(f"seqjax.{name}")
+    raise AttributeError(f"module 'seqjax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PACKAGES})

@@ -214,3 +214,33 @@ def test_importing_everything_imports_nothing_heavy():
     ]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+FIND_PACKAGES = """
+import sys
+import seqjax
+names = sys.argv[1:]
+assert set(names) <= set(dir(seqjax)) and "lstm" in dir(seqjax)
+assert not [name for name in names if f"seqjax.{name}" in sys.modules], "imported by import seqjax"
+assert not {"flax", "optax", "orbax"} & sys.modules.keys()
+try:
+    seqjax.lstn
+except AttributeError as error:
+    assert str(error) == "module 'seqjax' has no attribute 'lstn'", error
+else:
+    raise AssertionError("seqjax.lstn was found")
+for name in names:
+    assert getattr(seqjax, name) is sys.modules[f"seqjax.{name}"]
+assert "flax" in sys.modules and seqjax.nn.Attention and seqjax.text.NGramModel
+assert not {"torch", "keras", "tensorflow"} & sys.modules.keys()
+"""
+
+
+def test_packages_are_found_after_import_seqjax():
+    """Every package beside the core, and none of them is imported before it is asked for."""
+    names = [room for room in ROOMS if room not in CORE]
+    assert all((ROOT / "seqjax" / name / "__init__.py").exists() for name in names)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", FIND_PACKAGES, *names]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr

@@ -4,7 +4,7 @@ import os
 from typing import Any, Sequence
 
 from seqjax.data.corpus import Corpus, cut
-from seqjax.errors import UserError
+from seqjax.errors import UserError, missing
 
 VALIDATION_SPLITS = ("validation", "valid", "dev")
 EMBEDDED_CHOICE = "source='embedded' with name='python_docs' needs no download"
@@ -62,9 +62,7 @@ def open_builder(name: str, data_dir: str, embedded: str) -> Any:
     try:
         import tensorflow_datasets as tfds
     except ImportError:
-        raise UserError(
-            f"tensorflow_datasets is not installed; pip install 'seqjax[tfds]', or note that {embedded}"
-        ) from None
+        raise missing("a TFDS set needs tensorflow_datasets", "tfds", f"note that {embedded}") from None
     where = {"data_dir": os.path.expanduser(data_dir)} if data_dir else {}
     try:
         builder = tfds.builder(name, **where)

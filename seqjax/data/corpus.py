@@ -1,5 +1,7 @@
 """What every source gives, and how a text is cut into parts."""
 
+import hashlib
+import json
 import zlib
 from typing import Mapping, NamedTuple, Sequence
 
@@ -14,6 +16,24 @@ class Corpus(NamedTuple):
     validation: tuple[str, ...]
     test: tuple[str, ...]  # may be empty
     ends: bool  # the end of each document is predicted, as <eos>
+    notes: tuple[str, ...] = ()  # what to know of it, a line each
+    made_from: dict[str, str] = {}  # what else it depends on: "python" -> version
+
+    @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """The parts that are not empty, by name.
+
+        Example:
+          >>> Corpus("words.txt", ("one", "two"), ("three",), (), ends=True).parts
+          {'train': ('one', 'two'), 'validation': ('three',)}
+        """
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {part: documents for part, documents in named.items() if documents}
+
+    @property
+    def fingerprint(self) -> str:
+        """A sha256 over the documents of each part, and whether their ends count."""
+        return hashlib.sha256(json.dumps([self.ends, self.parts]).encode()).hexdigest()
 
 
 def cut(documents: Sequence[str], fraction: float, what: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

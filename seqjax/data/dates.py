@@ -5,9 +5,8 @@ import re
 from collections import defaultdict
 from typing import Any, NamedTuple, Sequence
 
-import numpy as np
-
-from seqjax.errors import UserError
+from seqjax.data.draws import shuffled, uniform
+from seqjax.errors import UserError, missing
 
 LANGUAGES = (
     "en", "de", "fr", "es", "it", "pt", "nl", "sv", "da", "fi", "nb", "pl", "cs", "hu", "ro", "tr",
@@ -33,7 +32,7 @@ def date_pairs(languages: Sequence[str], number: int, seed: int = 0) -> tuple[Wr
     The languages take turns, and each draws from all its forms (`date_patterns`) with equal chance. Each date occurs
     once, in one language: any two pieces of the result have no date in common. Should one written form stand for two
     dates, it is left out, so that every pair can be got right. Invisible characters, such as U+202F before the Russian
-    "г.", stay, as they do where someone pastes a date. The same for one version of Babel and of NumPy.
+    "г.", stay, as they do where someone pastes a date. The same for one version of Babel.
 
     Args:
       languages: codes of CLDR, such as `LANGUAGES`.
@@ -57,9 +56,8 @@ def date_pairs(languages: Sequence[str], number: int, seed: int = 0) -> tuple[Wr
     if not 0 <= number <= DAYS:
         raise ValueError(f"number is {number}; from {FIRST} to {LAST} there are {DAYS} dates")
     ways = [(language, _locale(language), _patterns(language)) for language in languages]
-    generator = np.random.default_rng(seed)
-    days = generator.permutation(DAYS)[:number].tolist()
-    choices = generator.random(number).tolist()
+    order, bits = shuffled(DAYS, seed)
+    days, choices = order[:number].tolist(), uniform(bits, number).tolist()
     found = []
     for turn, (day, choice) in enumerate(zip(days, choices)):
         date = datetime.date.fromordinal(FIRST.toordinal() + day)
@@ -96,7 +94,7 @@ def _locale(language: str) -> Any:
     try:
         import babel
     except ImportError:
-        raise UserError("babel is not installed; the dates need it: pip install 'seqjax[experiments]'") from None
+        raise missing("the dates need Babel", "experiments") from None
     try:
         return babel.Locale.parse(language)
     except (babel.UnknownLocaleError, ValueError, TypeError):

@@ -7,6 +7,7 @@ import sys
 import sysconfig
 
 from seqjax.data.corpus import Corpus, hold_out
+from seqjax.data.origins import origin_notes, versions
 from seqjax.errors import UserError
 
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.075
@@ -21,7 +22,8 @@ def load_embedded(name: str) -> Corpus:
       python_source: the standard library's own top-level modules; files are documents
       hello: the word "hello" over and over; after a reset everything is predictable, so the best loss is exactly 0
 
-    The first two differ a little between versions of Python; on one version they and their parts are always the same.
+    The first two differ a little between versions of Python; on one version they and their parts are always the same,
+  and `made_from` says which version that is.
 
     Args:
       name: one of the three.
@@ -54,7 +56,7 @@ def _python_docs() -> Corpus:
         from pydoc_data.topics import topics
     except ImportError:
         raise UserError("this Python lacks pydoc_data; choose the embedded text hello, or a file") from None
-    return Corpus("python_docs", *hold_out(_without_repeats(topics), [VALIDATION_SHARE, TEST_SHARE]), ends=True)
+    return _of_python("python_docs", _without_repeats(topics))
 
 
 def _without_repeats(topics: dict[str, str]) -> dict[str, str]:
@@ -80,4 +82,10 @@ def _python_source() -> Corpus:
         raise UserError(
             "this Python came without its library's source; choose the embedded text python_docs, or a file"
         )
-    return Corpus("python_source", *hold_out(texts, [VALIDATION_SHARE, TEST_SHARE]), ends=True)
+    return _of_python("python_source", texts)
+
+
+def _of_python(name: str, texts: dict[str, str]) -> Corpus:
+    made_from = versions("python")
+    parts = hold_out(texts, [VALIDATION_SHARE, TEST_SHARE])
+    return Corpus(name, *parts, ends=True, notes=origin_notes(made_from), made_from=made_from)

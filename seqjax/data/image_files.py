@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seqjax.data.image_parts import ArrayImages, FileImages, Images, ImageSet, image_set
+from seqjax.data.origins import versions
 from seqjax.data.pixels import resize_all
 from seqjax.errors import UserError
 
@@ -73,12 +74,14 @@ def load_image_files(path: str, image_size: int, validation_fraction: float, see
         )
     arrays = _idx_folder(place) if place.is_dir() else _npz(place)
     classes = _classes(arrays["train"].labels, path)
-    if image_size:
+    made_from = {}
+    if image_size and any(images.shape[:2] != (image_size, image_size) for images in arrays.values()):
+        made_from = versions("pillow")
         arrays = {
             part: ArrayImages(resize_all(images.images, image_size, name), images.labels)
             for part, images in arrays.items()
         }
-    return image_set(name, classes, arrays, validation_fraction, seed)
+    return image_set(name, classes, arrays, validation_fraction, seed, made_from)
 
 
 def read_idx(path: str | os.PathLike, dimensions: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Mapping, NamedTuple, Protocol, Sequence
 
 import numpy as np
 
+from seqjax.data.origins import origin_notes
 from seqjax.data.pixels import read_image
 from seqjax.errors import UserError
 
@@ -34,6 +35,8 @@ class ImageSet(NamedTuple):
     classes: tuple[str, ...]  # the name of each label
     parts: dict[str, Images]  # train, validation, and test where there is one
     fingerprint: str  # sha256 over classes, parts and their cut, images and labels; see each `fingerprint`
+    notes: tuple[str, ...] = ()  # what to know of it, a line each
+    made_from: dict[str, str] = {}  # what else it depends on: package -> version
 
 
 class ArrayImages:
@@ -166,7 +169,12 @@ class Subset:
 
 
 def image_set(
-    name: str, classes: Sequence[str], parts: Mapping[str, Images], validation_fraction: float, seed: int
+    name: str,
+    classes: Sequence[str],
+    parts: Mapping[str, Images],
+    validation_fraction: float,
+    seed: int,
+    made_from: Mapping[str, str] | None = None,
 ) -> ImageSet:
     """Checked parts as a set; a share of the training images is held out where there is no validation part.
 
@@ -176,6 +184,7 @@ def image_set(
       parts: "train", and "validation" and "test" where there are such; the test part is never touched.
       validation_fraction: the share to hold out, in (0, 1), stratified by label where the labels are known.
       seed: of the choice.
+      made_from: packages whose version the pixels depend on, with that version.
 
     Returns:
       An ImageSet.
@@ -202,7 +211,9 @@ def image_set(
         parts |= {"train": Subset(train, kept), "validation": Subset(train, held)}
     parts = {part: parts[part] for part in ("train", "validation", "test") if part in parts}
     prints = (f"{part} {images.fingerprint()}".encode() for part, images in parts.items())
-    return ImageSet(name, tuple(classes), parts, _hash(repr(tuple(classes)).encode(), *prints))
+    fingerprint = _hash(repr(tuple(classes)).encode(), *prints)
+    made = dict(made_from or {})
+    return ImageSet(name, tuple(classes), parts, fingerprint, origin_notes(made), made)
 
 
 def hold_out_images(labels: np.ndarray, fraction: float, seed: int, what: str) -> tuple[np.ndarray, np.ndarray]:

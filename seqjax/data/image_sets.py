@@ -9,8 +9,9 @@ import numpy as np
 
 from seqjax.data.catalogue import VALIDATION_SPLITS, open_builder, open_split
 from seqjax.data.image_parts import ArrayImages, ImageSet, Subset, hold_out_images, image_set
+from seqjax.data.origins import versions
 from seqjax.data.pixels import decode, resize_all
-from seqjax.errors import UserError
+from seqjax.errors import UserError, missing
 
 EMBEDDED = ("digits",)
 EMBEDDED_CHOICE = "source='embedded' with name='digits' needs no download"
@@ -51,7 +52,8 @@ def load_embedded_images(name: str, image_size: int, validation_fraction: float,
     images = ArrayImages(resize_all(pixels, image_size, name) if image_size else pixels, labels)
     kept, test = hold_out_images(images.labels, TEST_SHARE, 0, name)
     parts = {"train": Subset(images, kept), "test": Subset(images, test)}
-    return image_set(name, [str(digit) for digit in range(10)], parts, validation_fraction, seed)
+    made_from = versions("scikit-learn", *(["pillow"] if images.shape[0] != pixels.shape[1] else []))
+    return image_set(name, [str(digit) for digit in range(10)], parts, validation_fraction, seed, made_from)
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +63,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     """
     package = importlib.util.find_spec("sklearn")
     if package is None:
-        raise UserError("the embedded digits come with scikit-learn, which is not installed; pip install scikit-learn")
+        raise missing("the embedded digits come with scikit-learn", "experiments")
     file = pathlib.Path(*package.submodule_search_locations, "datasets", "data", "digits.csv.gz")
     if not file.is_file():
         from sklearn.datasets import load_digits
@@ -121,9 +123,11 @@ def load_image_catalogue(name: str, data_dir: str, image_size: int, validation_f
         del parts["test"]
     if "validation" in parts and "test" not in parts:
         parts["test"] = parts.pop("validation")
-    if even and sum(len(images) for images in parts.values()) * np.prod(shape) <= MEMORY:
+    in_memory = even and sum(len(images) for images in parts.values()) * np.prod(shape) <= MEMORY
+    if in_memory:
         parts = {part: ArrayImages(*images.take(np.arange(len(images)))) for part, images in parts.items()}
-    return image_set(name, classes, parts, validation_fraction, seed)
+    made_from = versions("pillow") if in_memory else {}  # which decoded the pixels that the fingerprint is over
+    return image_set(name, classes, parts, validation_fraction, seed, made_from)
 
 
 def _splits(splits: Any) -> dict[str, str]:

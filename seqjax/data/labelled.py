@@ -12,6 +12,7 @@ import numpy as np
 from seqjax.data.catalogue import VALIDATION_SPLITS, open_builder, open_split
 from seqjax.data.docstrings import read_docstrings
 from seqjax.data.image_parts import hold_out_images, is_whole
+from seqjax.data.origins import origin_notes, versions
 from seqjax.data.tables import Records, is_folder, read_inputs, read_records
 from seqjax.errors import UserError
 
@@ -40,6 +41,7 @@ class LabelledSet(NamedTuple):
     parts: dict[str, LabelledTexts]  # "train" and "validation", and "test" where there is one
     fingerprint: str  # of the classes, texts and labels, part by part
     notes: tuple[str, ...]  # what was left out, or should be known; for the user to read
+    made_from: dict[str, str] = {}  # what else it depends on: "python" -> version
 
 
 def load_labelled(
@@ -120,6 +122,7 @@ class _Found(NamedTuple):
     name: str
     parts: dict[str, Records]  # "train" and perhaps others
     classes: tuple[str, ...] = ()  # in the source's order, where it has one
+    made_from: dict[str, str] = {}
 
 
 def _check_settings(source: str, validation_fraction: float, test_fraction: float, seed: int) -> None:
@@ -159,7 +162,8 @@ def _embedded(name: str, fields: Mapping[str, str]) -> _Found:
     texts, labels = read_docstrings()
     everything = Records(texts, labels, [f"docstring {place}" for place in range(len(texts))], ())
     kept, test = hold_out_images(np.unique(labels, return_inverse=True)[1], TEST_SHARE, 0, name)
-    return _Found(name, {"train": _taken(everything, kept), "test": _taken(everything, test)})
+    parts = {"train": _taken(everything, kept), "test": _taken(everything, test)}
+    return _Found(name, parts, made_from=versions("python"))
 
 
 def _from_files(paths: Mapping[str, str], fields: Mapping[str, str]) -> _Found:
@@ -257,9 +261,9 @@ def _labelled_set(found: _Found, validation_fraction: float, test_fraction: floa
         share = validation_fraction / (1 - test_fraction)
         parts["train"], parts["validation"] = _hold_out(name, parts["train"], share, seed)
     parts = {part: parts[part] for part in ("train", "validation", "test") if part in parts}
-    notes += _repeats_between(parts)
+    notes += [*_repeats_between(parts), *origin_notes(found.made_from)]
     labelled = {part: LabelledTexts(tuple(r.texts), _numbers(r, classes)) for part, r in parts.items()}
-    return LabelledSet(name, classes, labelled, _fingerprint(classes, labelled), tuple(notes))
+    return LabelledSet(name, classes, labelled, _fingerprint(classes, labelled), tuple(notes), found.made_from)
 
 
 def _check_texts(records: Records) -> None:

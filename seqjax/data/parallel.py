@@ -10,7 +10,9 @@ import numpy as np
 
 from seqjax.data.catalogue import VALIDATION_SPLITS, open_builder, open_split
 from seqjax.data.dates import LANGUAGES, date_pairs
+from seqjax.data.draws import shuffled
 from seqjax.data.files import decode_text, read_bytes
+from seqjax.data.origins import origin_notes, versions
 from seqjax.errors import UserError
 
 SOURCES = ("embedded", "tfds", "file")
@@ -33,6 +35,7 @@ class ParallelSet(NamedTuple):
     fingerprint: str  # sha256 over the parts' names and sentences
     notes: tuple[str, ...]  # what was left out and what to know of the parts, a line each
     languages: dict[str, tuple[str, ...]] = {}  # part -> the language of each of its sources, where they differ
+    made_from: dict[str, str] = {}  # what else it depends on: package -> version
 
 
 def load_parallel(
@@ -132,7 +135,8 @@ def _dates(name: str, seed: int) -> ParallelSet:
     taken = {part: taken[part] for part in reversed(DATE_SIZES)}
     parts = {part: Pairs(tuple(d.written for d in dates), tuple(d.iso for d in dates)) for part, dates in taken.items()}
     languages = {part: tuple(date.language for date in dates) for part, dates in taken.items()}
-    return ParallelSet("dates", parts, _fingerprint(parts), (), languages)
+    made_from = versions("babel")
+    return ParallelSet("dates", parts, _fingerprint(parts), origin_notes(made_from), languages, made_from)
 
 
 def _read_files(files: Mapping[str, str]) -> dict[str, Pairs]:
@@ -235,7 +239,7 @@ def _hold_out(pairs: Pairs, fraction: float, seed: int, name: str) -> tuple[Pair
     if len(distinct) < 2:
         raise UserError(f"{name} has one distinct source, so none is left for validation; give a validation part")
     number = min(max(round(len(distinct) * fraction), 1), len(distinct) - 1)
-    held = {distinct[index] for index in np.random.default_rng(seed).permutation(len(distinct))[:number]}
+    held = {distinct[index] for index in shuffled(len(distinct), seed)[0][:number]}
     return _take(pairs, [s not in held for s in pairs.source]), _take(pairs, [s in held for s in pairs.source])
 
 

@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from seqjax.errors import UserError
+from seqjax.errors import UserError, missing
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -130,9 +130,7 @@ def _pillow() -> tuple[Any, Any]:
     try:
         from PIL import Image, ImageOps
     except ImportError:
-        raise UserError(
-            "Pillow is not installed, and image files cannot be read without it; pip install pillow"
-        ) from None
+        raise missing("image files need Pillow", "experiments") from None
     return Image, ImageOps
 
 

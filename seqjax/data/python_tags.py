@@ -85,7 +85,7 @@ def load_python_tags() -> tuple[dict[str, list[Statement]], tuple[str, ...]]:
                     parts[part].append(statement)
                 seen.add(statement)
     left_out = f"{long} of more than {LONGEST} tokens, {short} of a single one, {repeated} that repeat another"
-    return parts, (f"{len(texts)} modules of Python {sys.version.split()[0]}; statements left out: {left_out}",)
+    return parts, (f"{len(texts)} modules; statements left out: {left_out}",)
 
 
 def tag_python(source: str) -> list[Statement]:

@@ -6,9 +6,10 @@ from seqjax.data.catalogue import load_catalogue
 from seqjax.data.corpus import Corpus
 from seqjax.data.embedded import load_embedded
 from seqjax.data.files import load_files
+from seqjax.data.origins import explain_difference
 from seqjax.errors import UserError
 
-__all__ = ["Corpus", "load_corpus"]
+__all__ = ["Corpus", "explain_difference", "load_corpus"]
 SOURCES = ("embedded", "tfds", "file")
 
 

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from seqjax.data.catalogue import VALIDATION_SPLITS, open_builder, open_split
+from seqjax.data.draws import shuffled
+from seqjax.data.origins import origin_notes, versions
 from seqjax.data.python_tags import load_python_tags
 from seqjax.data.tagged_files import Part, Sentence, are_spans, read_tagged, to_bio
 from seqjax.errors import UserError
@@ -36,7 +36,8 @@ class TaggedSet(NamedTuple):
     parts: dict[str, TaggedSentences]  # "train", "validation" and, where there is one, "test"
     entities: bool  # the tags are BIO: B-X begins a span, I-X continues it, O is outside; scored by entity F1
     fingerprint: str  # sha256 over words and tags of all parts
-    notes: tuple[str, ...]  # what was left out, converted or cut; a sentence each
+    notes: tuple[str, ...]  # what was left out, converted or cut, and the versions it is made from; a sentence each
+    made_from: dict[str, str] = {}  # what else it depends on: package, or "python" -> version
 
 
 def load_tagged(
@@ -89,8 +90,10 @@ def load_tagged(
         source, validation_fraction, column, {"path": path, "validation_path": validation_path, "test_path": test_path}
     )
     notes: tuple[str, ...] = ()
+    made_from: dict[str, str] = {}
     if source == "embedded":
         parts, notes = _embedded_parts(name)
+        made_from = versions("python")
     elif source == "tfds":
         parts = _catalogue_parts(name, data_dir, column)
     else:
@@ -106,7 +109,7 @@ def load_tagged(
     tags = _known_tags(name, parts)
     chosen = {part: _plain(parts[part]) for part in ("train", "validation", "test") if part in parts}
     fingerprint = hashlib.sha256(json.dumps(chosen).encode("utf-8")).hexdigest()
-    return TaggedSet(name, tags, chosen, entities, fingerprint, notes)
+    return TaggedSet(name, tags, chosen, entities, fingerprint, notes + origin_notes(made_from), made_from)
 
 
 def most_frequent_tags(train: TaggedSentences) -> tuple[dict[str, str], str]:
@@ -252,11 +255,11 @@ def _cut(parts: dict[str, Part], fraction: float, seed: int, name: str) -> tuple
     most = min(max(round(len(sentences) * fraction), 1), len(sentences) - 1)
     left = Counter(tag for sentence in sentences for tag in set(sentence.tags))
     held: set[int] = set()
-    for i in np.random.default_rng(seed).permutation(len(sentences)):
+    for i in shuffled(len(sentences), seed)[0].tolist():
         own = set(sentences[i].tags)
         if len(held) < most and all(left[tag] > 1 for tag in own):
             left.subtract(own)
-            held.add(int(i))
+            held.add(i)
     if not held:
         raise UserError(
             f"{name} has too few sentences to hold some back for validation; give more, or a validation_path"

@@ -104,7 +104,7 @@ class Windows:
       >>> batch = next(windows)
       >>> batch.inputs.tolist(), batch.targets.tolist(), batch.resets.tolist()
       ([[9, 1], [3, 9]], [[1, 2], [4, 5]], [[True, False], [True, True]])
-      >>> windows.get_state(), windows.windows_per_epoch, windows.tokens_per_epoch
+      >>> windows.get_state(), windows.batches_per_epoch, windows.tokens_per_epoch
       ({'epoch': 0, 'window': 1}, 2, 5)
       >>> next(windows).mask.tolist()
       [[True, False], [False, False]]
@@ -128,7 +128,7 @@ class Windows:
                 f" {batch_size} x window {window} = {batch_size * window}); give more text, or make either smaller"
             )
         row = -(-tokens.size // batch_size)
-        self.windows_per_epoch = -(-row // window)
+        self.batches_per_epoch = -(-row // window)
         self.tokens_per_epoch = tokens.size
         inputs = np.concatenate([[bos_id], tokens[:-1]])
         inputs[starts] = bos_id
@@ -138,9 +138,9 @@ class Windows:
         def cut(values: np.ndarray, dtype: Any, fill: int) -> np.ndarray:
             rows = np.full((batch_size * row,), fill, dtype)
             rows[: values.size] = values
-            padded = np.full((batch_size, self.windows_per_epoch * window), fill, dtype)
+            padded = np.full((batch_size, self.batches_per_epoch * window), fill, dtype)
             padded[:, :row] = rows.reshape(batch_size, row)
-            by_window = padded.reshape(batch_size, self.windows_per_epoch, window).swapaxes(0, 1)
+            by_window = padded.reshape(batch_size, self.batches_per_epoch, window).swapaxes(0, 1)
             by_window = np.ascontiguousarray(by_window)
             by_window.flags.writeable = False
             return by_window
@@ -159,7 +159,7 @@ class Windows:
     def __next__(self) -> SequenceBatch:
         batch = self._at(self._window)
         self._window += 1
-        if self._window == self.windows_per_epoch:
+        if self._window == self.batches_per_epoch:
             self._epoch, self._window = self._epoch + 1, 0
         return batch
 
@@ -171,14 +171,14 @@ class Windows:
         """Each window of one epoch from its beginning, for evaluation; the iterator's own place is not touched.
 
         Returns:
-          An iterator over `windows_per_epoch` batches.
+          An iterator over `batches_per_epoch` batches.
 
         Example:
           >>> stream = TokenStream(np.arange(5, dtype=np.int32), np.arange(5) == 0)
           >>> [batch.targets.tolist() for batch in Windows(stream, 1, 3, bos_id=0, pad_id=0).one_pass()]
           [[[0, 1, 2]], [[3, 4, 0]]]
         """
-        return (self._at(window) for window in range(self.windows_per_epoch))
+        return (self._at(window) for window in range(self.batches_per_epoch))
 
     def get_state(self) -> dict[str, int]:
         """The place of the next batch, small and JSON-able: `{"epoch": e, "window": w}`.
@@ -194,7 +194,7 @@ class Windows:
         """Go to a place that `get_state` gave; the next batch is the one that stood next there.
 
         Args:
-          state: `{"epoch": e, "window": w}` with e >= 0 and 0 <= w < windows_per_epoch.
+          state: `{"epoch": e, "window": w}` with e >= 0 and 0 <= w < batches_per_epoch.
 
         Raises:
           UserError: anything else, such as the place in another text or with other sizes.
@@ -211,9 +211,9 @@ class Windows:
         epoch, window = state["epoch"], state["window"]
         if not (_is_integer(epoch) and _is_integer(window)) or epoch < 0 or window < 0:
             raise UserError(f"{state!r} is not a place in the data; both must be whole numbers of at least 0")
-        if window >= self.windows_per_epoch:
+        if window >= self.batches_per_epoch:
             raise UserError(
-                f"the saved place is window {window}, but an epoch has {self.windows_per_epoch}; "
+                f"the saved place is window {window}, but an epoch has {self.batches_per_epoch}; "
                 "go on with the text, batch_size and window of the run that saved it"
             )
         self._epoch, self._window = int(epoch), int(window)

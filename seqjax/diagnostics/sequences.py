@@ -2,11 +2,12 @@
 
 import os
 import pathlib
-import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TextIO
 
 import numpy as np
+
+from seqjax.errors import Styled, printable
 
 SHOWN_AS = {" ": "␣", "\n": "↵", "\t": "⇥"}
 LONGEST_LABEL, LONGEST_TITLE = 24, 80  # characters that are drawn of a token, and of a map's title
@@ -181,7 +182,7 @@ def use_colour(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def colour_tags(words: Sequence[str], tags: Sequence[str], *, colour: bool, order: Sequence[str] = ()) -> str:
+def colour_tags(words: Sequence[str], tags: Sequence[str], *, colour: bool, order: Sequence[str] = ()) -> Styled:
     """A tagged sentence as one line of word/TAG.
 
     An entity's tags share the colour of its type; `O` has none.
@@ -193,7 +194,7 @@ def colour_tags(words: Sequence[str], tags: Sequence[str], *, colour: bool, orde
       order: all tags of the model, so that a tag has the same colour in every sentence; those of the sentence where left out.
 
     Returns:
-      The line. Characters that would steer the terminal are shown by their escapes.
+      The line, a Styled text that also knows itself `plain`. Characters that would steer the terminal are shown by their escapes.
 
     Raises:
       ValueError: words and tags of unequal number.
@@ -207,10 +208,11 @@ def colour_tags(words: Sequence[str], tags: Sequence[str], *, colour: bool, orde
     if len(words) != len(tags):
         raise ValueError(f"words has {len(words)} entries and tags has {len(tags)}; there must be one for each")
     codes = _codes([*order, *sorted(set(tags))]) if colour else {}
-    return " ".join(_painted(f"{_plain(word)}/{_plain(tag)}", codes.get(_kind(tag))) for word, tag in zip(words, tags))
+    parts = [(f"{_plain(word)}/{_plain(tag)}", codes.get(_kind(tag))) for word, tag in zip(words, tags)]
+    return Styled(" ".join(_painted(*part) for part in parts), " ".join(text for text, _ in parts))
 
 
-def legend(tags: Sequence[str], colour: bool) -> str:
+def legend(tags: Sequence[str], colour: bool) -> Styled:
     """One line with every tag in its colour, as `colour_tags` gives it with these tags as the order.
 
     Example:
@@ -218,8 +220,8 @@ def legend(tags: Sequence[str], colour: bool) -> str:
       'tags: O PER LOC'
     """
     codes = _codes(tags) if colour else {}
-    kinds = dict.fromkeys(map(_kind, tags))
-    return " ".join(["tags:", *(_painted(_plain(kind), codes.get(kind)) for kind in kinds)])
+    parts = [("tags:", None), *((_plain(kind), codes.get(kind)) for kind in dict.fromkeys(map(_kind, tags)))]
+    return Styled(" ".join(_painted(*part) for part in parts), " ".join(text for text, _ in parts))
 
 
 def n_best(texts: Sequence[str], scores: Sequence[float]) -> str:
@@ -318,10 +320,8 @@ def _painted(text: str, code: str | None) -> str:
 
 
 def _plain(text: str) -> str:
-    """Control characters, and halves of pairs that cannot be written, by their escapes."""
-    return "".join(
-        ascii(character)[1:-1] if unicodedata.category(character) in ("Cc", "Cs") else character for character in text
-    )
+    """A word, a tag or an answer, on one line."""
+    return printable(text, keep="")
 
 
 def _figure(size: tuple[float, float], layout: str = "constrained") -> Any:

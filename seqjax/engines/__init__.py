@@ -64,7 +64,7 @@ def choose(engine: str, cell: Cell, params: Params, xs: Any, **settings: Any) ->
 
 
 def _quickest(cell, params, xs, settings):
-    """What benchmarks/engines.py found on a CPU (docs/design/speed.md); GPU engines are not chosen until measured."""
+    """What benchmarks/engines.py found on a CPU and benchmarks/gpu.py on a GPU (docs/design/speed.md)."""
     where = f"on {jax.default_backend()}"
     if associative.refusal(cell, params, xs, **settings) is None:
         return Choice(cell.name, "associative", f"a linear recurrence; in chunks, least memory {where}")

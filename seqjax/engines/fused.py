@@ -57,11 +57,11 @@ def run(
 def layout_of(cell: Cell, batch: int) -> dense.Layout | None:
     """How the products of a step are done: in one, with arrays in this layout; or None, the input's before the loop.
 
-    By measurement (docs/design/speed.md): with very few sequences the product of the loop is as long as its kernel, so that
-    the input's share of it is better done for all steps at once.
+    By measurement (docs/design/speed.md): on a CPU with very few sequences the product of the loop is as long as its
+    kernel, so that the input's share of it is better done for all steps at once; on a GPU that is so at every size.
     """
     few = jax.default_backend() == "cpu" and cell.additive and batch < 8
-    if cell.dense is None or few:
+    if cell.dense is None or few or jax.default_backend() == "gpu":
         return None
     return dense.Layout(dense.prefers_columns(cell, batch))
 

@@ -1,5 +1,6 @@
-"""The persistent kernel: one GPU program takes a block of sequences through all steps. Experimental: it has not run on a
-GPU yet; on a CPU its kernels are tested in interpret mode, and seen to lower to Triton.
+"""The persistent kernel: one GPU program takes a block of sequences through all steps. Experimental: its tests
+pass on an H200 (jax 0.11.2), where at H=64 it is three times as fast as the fused engine; on a CPU its kernels are tested in
+interpret mode. It rests on Pallas' lowering to Triton, which JAX has deprecated, so "auto" does not choose it.
 
   before the loop    the input product of all steps, one product
   inside             the recurrent weights on the chip, loaded once; the carry in registers; `combine`, traced into the
@@ -19,8 +20,8 @@ Compiled without a GPU, by Triton 3.6 for compute capability 9.0, at the largest
 cores, at most 152 KiB of shared memory, and no register is spilled but in the backward kernel of the layer-norm LSTM of 128
 units in bfloat16 (0.5 KiB a thread).
 
-What is left for a day with a GPU: that it runs; block of sequences, warps and stages (`ROWS`, `WARPS`, `STAGES` in
-`pallas_kernel.py`), the limit of the weights (`ON_CHIP` in `pallas_plan.py`), and all timings.
+What is left for a day with a GPU: block of sequences, warps and stages (`ROWS`, `WARPS`, `STAGES` in
+`pallas_kernel.py`), the limit of the weights (`ON_CHIP` in `pallas_plan.py`), and timings at other sizes than H=64.
 """
 
 import functools

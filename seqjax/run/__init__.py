@@ -5,8 +5,8 @@
 """
 
 from seqjax.run.driver import main
-from seqjax.run.experiment import Dataset, Experiment, Flag, Model, Options, Pipeline, Report, Trained
 from seqjax.run.evaluation import metrics as measure
+from seqjax.run.experiment import Dataset, Experiment, Flag, Model, Options, Pipeline, Report, Trained
 from seqjax.run.parts import accuracy, bucketed, compute_dtype, confusion, passes, prediction_flags, print_json
 from seqjax.run.reporting import printable, register_logger
 from seqjax.run.settings import Field, above, at_least, one_of, within

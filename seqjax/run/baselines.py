@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from seqjax.errors import UserError
+from seqjax.errors import UserError, missing
 
 NGRAMS = {"word": (1, 2), "char": (1, 4)}
 STRENGTHS = (1.0, 4.0, 16.0, 64.0)
@@ -120,7 +120,7 @@ def _features(texts, labels, kind, ngram):
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer
     except ImportError:
-        raise UserError("the bag of words needs scikit-learn; pip install 'seqjax[experiments]'") from None
+        raise missing("the bag of words needs scikit-learn", "experiments") from None
     vectorizer = TfidfVectorizer(
         analyzer={"word": "word", "char": "char_wb"}[kind],
         ngram_range=ngram or NGRAMS[kind],

@@ -81,7 +81,7 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> Command:
     try:
         rest = values(list(argv))
     except flags.Error as error:
-        raise UsageError(f"{str(error).strip().splitlines()[0].removeprefix('FATAL Flags parsing error:').strip()}; --help lists all flags") from None
+        raise UsageError(f"{str(error).strip().splitlines()[0]}; --help lists all flags") from None
     if values.help:
         print(usage(experiment))
         sys.exit(0)
@@ -106,7 +106,8 @@ def _command(experiment: Experiment, values: flags.FlagValues, others: Mapping[s
     preset = values.config
     if preset is not None and preset not in experiment.presets:
         name = preset.rsplit(":", 1)[-1]
-        advice = f"presets go by name now: --config={name}" if name in experiment.presets else f"choose one of {', '.join(experiment.presets)}"
+        known = f"choose one of {', '.join(experiment.presets)}"
+        advice = f"presets go by name now: --config={name}" if name in experiment.presets else known
         raise UsageError(f"there is no preset {preset!r}; {advice}")
     given = {name: values[f"config.{name}"].value for name in experiment.fields if values[f"config.{name}"].present}
     workdir = pathlib.Path(values.workdir).expanduser()
@@ -117,7 +118,8 @@ def config_of(experiment: Experiment, command: Command) -> ConfigDict:
     """The settings of a new run: the preset's, with those given on the command line."""
     changes = dict(experiment.presets[command.preset or experiment.preset]) | command.given
     config = settings.build(experiment.fields, changes)
-    return settings.resolve_length(config, set(command.given))
+    settings.resolve_length(config, set(command.given))
+    return config
 
 
 def _define(values: flags.FlagValues, name: str, default: Any, text: str, *, optional: bool = False) -> None:
@@ -130,20 +132,8 @@ def _define(values: flags.FlagValues, name: str, default: Any, text: str, *, opt
     elif isinstance(default, str):
         flags.DEFINE_string(name, start, text, flag_values=values)
     else:
-        flags.DEFINE(_Number(type(default)), name, start, text, flag_values=values)
-
-
-class _Number(flags.ArgumentParser):
-    """An integer or a float; 1e3 is an integer, too."""
-
-    def __init__(self, kind: type):
-        self._kind, self.syntactic_help = kind, "an integer" if kind is int else "a number"
-
-    def parse(self, argument: Any) -> int | float:
-        return settings.parse_number(argument, self._kind)
-
-    def flag_type(self) -> str:
-        return self._kind.__name__
+        parser = settings.WholeNumber() if isinstance(default, int) else flags.FloatParser()
+        flags.DEFINE(parser, name, start, text, flag_values=values)
 
 
 def usage(experiment: Experiment) -> str:

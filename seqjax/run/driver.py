@@ -10,10 +10,13 @@ from ml_collections import ConfigDict
 
 from seqjax.errors import UserError
 from seqjax.run import cli, curves, evaluation, initial, process, reporting, resuming, session, settings, sweep, workdir
-from seqjax.run.experiment import Dataset, Experiment, Model, Trained, spec_from_json, spec_to_json
+from seqjax.run.experiment import Dataset, Experiment, Model, Trained, spec_from_json
 from seqjax.run.recipe import Recipe, data_mesh, devices_line, make_plan, make_recipe, shown
 from seqjax.run.trained import read_model
 from seqjax.training import loop, train_step
+from seqjax.training.checkpoints import Checkpoints
+from seqjax.training.disk import write_atomically
+from seqjax.training.freezing import frozen_mask
 
 
 def main(experiment: Experiment, argv: list[str] | None = None) -> None:
@@ -67,7 +70,9 @@ def set_up(experiment: Experiment, config: ConfigDict, spec: Any, batches_per_ep
     params = variables.pop("params")
     carry = jax.jit(model.initial_carry, static_argnums=1)(params, config.data.batch_size)
     average = config.optimizer.ema > 0
-    state = train_step.init_state(params, variables or (), recipe.optimizer, carry, run_key, mesh, average=average)
+    state = train_step.init_state(
+        params, variables or (), recipe.optimizer, carry, run_key, mesh, average=average, frozen=recipe.frozen
+    )
     return Setup(model, recipe, mesh, state)
 
 
@@ -85,18 +90,40 @@ def train(experiment: Experiment, command: cli.Command) -> int:
         setup = set_up(experiment, config, spec, pipeline.batches_per_epoch)
         begin = initial.Start(experiment, command, config, spec, dataset, setup)
         with workdir.locked(command.workdir) as held:
-            workdir.claim(command.workdir, settings.to_json(config))
+            defaults = {name: field.default for name, field in experiment.fields.items()}
+            workdir.claim(command.workdir, settings.to_json(config), experiment=experiment.name, defaults=defaults)
             baselines = baselines_of(experiment, command.workdir, config, dataset)
             describe(experiment, config, spec, dataset, setup, pipeline, baselines)
             state = setup.state if stored else begin.state()
+            checkpoints = Checkpoints(command.workdir, keep=config.train.keep, check=held.check, defaults=defaults)
             outcome = session.run(
-                command.workdir, held, make_task(experiment, config, spec, dataset, setup),
-                make_plan(config, setup.recipe.steps, command.options.profile), state, pipeline,
-                meta=resuming.meta(experiment, config, spec, dataset), keep=config.train.keep, config=config,
+                command.workdir, make_task(experiment, config, spec, dataset, setup),
+                make_plan(config, setup.recipe.steps, profiled(command.options.profile)), state, pipeline, checkpoints,
+                meta=resuming.meta(experiment, config, spec, dataset, begin.origin), config=settings.to_json(config),
                 check_meta=lambda meta: resuming.check_data(experiment, command.workdir, dataset, spec, meta),
             )  # fmt: skip
-            picture = curves.of_run(experiment, command.workdir, config, baselines)
+            picture = curves.plot_curves(
+                command.workdir, reporting.read_records(command.workdir),
+                baselines={name: found["loss"] for name, found in baselines.items() if "loss" in found},
+                labels=experiment.curve_labels, label_smoothing=config.loss.label_smoothing if "loss" in config else 0.0,
+            )  # fmt: skip
     return session.conclude(outcome, setup.recipe.steps, best_line(experiment, config, command.workdir), picture)
+
+
+def profiled(text: str) -> tuple[int, int] | None:
+    """The first and the last step that --profile names.
+
+    Example:
+      >>> profiled("10:12"), profiled("")
+      ((10, 12), None)
+    """
+    if not text:
+        return None
+    try:
+        first, last = map(int, text.split(":"))
+    except ValueError:
+        raise UserError(f"--profile={text} must name the first and the last step, such as 10:12") from None
+    return first, last
 
 
 def _closing(pipeline: Any) -> Any:
@@ -151,7 +178,7 @@ def describe(
     """Prints what is about to be trained on what."""
     print(f"{experiment.records}: {dataset.name}")
     for part, records in dataset.parts.items():
-        print(f"  {part:<10} {len(records):>12,}")
+        print(f"  {part:<10} {evaluation.size(records):>12,}")
     for line in dataset.notes:
         print(f"  {line}")
     for line in experiment.describe(config, spec, dataset, setup.model) if experiment.describe else ():
@@ -161,7 +188,8 @@ def describe(
     for name, found in baselines.items():
         print(f"baseline to beat: {name}, validation {evaluation.line(found)}")
     count = sum(leaf.size for leaf in jax.tree.leaves(setup.state.params))
-    frozen = train_step.frozen_count(setup.state.params, setup.recipe.frozen)
+    mask = frozen_mask(setup.state.params, setup.recipe.frozen)
+    frozen = sum(leaf.size for leaf, is_frozen in zip(jax.tree.leaves(setup.state.params), jax.tree.leaves(mask)) if is_frozen)
     print(f"model: {count:,} parameters" + (f", {frozen:,} of them frozen" if frozen else ""))
     epochs = setup.recipe.steps / pipeline.batches_per_epoch
     print(f"run: {setup.recipe.steps:,} steps, {epochs:.1f} passes over the data, on {devices_line(setup.mesh)}")
@@ -185,7 +213,7 @@ def baselines_of(experiment: Experiment, folder: pathlib.Path, config: ConfigDic
     except (FileNotFoundError, ValueError, TypeError, KeyError):  # not computed yet, or a file of another version
         pass
     found = experiment.baselines(config, dataset, "validation")
-    workdir.write_atomically(path, json.dumps({"key": key, "baselines": found}) + "\n")
+    write_atomically(path, json.dumps({"key": key, "baselines": found}) + "\n")
     return found
 
 

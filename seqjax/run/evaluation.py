@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -41,16 +41,8 @@ class Evaluator:
     def __call__(self, trained: Trained, progress: Callable[..., None] | None = None) -> dict[str, float]:
         """The metrics, the loss first."""
         carry = trained.model.initial_carry(trained.params, self.batch_size)
-        sums = self.sums(trained.params, trained.model_state, carry, _counted(self.batches, progress))
+        sums = self.sums(trained.params, trained.model_state, carry, self.batches, progress)
         return trained.model.metric.compute(sums)
-
-
-def _counted(batches: Iterable[Any], progress: Callable[..., None] | None) -> Iterator[Any]:
-    total = len(batches) if hasattr(batches, "__len__") else None
-    for number, batch in enumerate(batches, 1):
-        yield batch
-        if progress is not None:
-            progress(number, total)
 
 
 def run(experiment: Experiment, command: cli.Command, trained: Trained, dataset: Dataset) -> None:
@@ -59,7 +51,7 @@ def run(experiment: Experiment, command: cli.Command, trained: Trained, dataset:
     if split not in dataset.parts:
         raise UserError(f"{dataset.name} has no {split} part; it has {', '.join(dataset.parts)}")
     records, begin = dataset.parts[split], time.perf_counter()
-    print(f"{split} part of {dataset.name}: {len(records):,}")
+    print(f"{split} part of {dataset.name}: {size(records):,}")
     report = (experiment.evaluate or plain(experiment))(trained, dataset, split, command.options)
     seconds = time.perf_counter() - begin
     for row in table(report.scores):
@@ -76,6 +68,20 @@ def run(experiment: Experiment, command: cli.Command, trained: Trained, dataset:
     print(path)
     for picture in experiment.pictures(trained, dataset, split, report, folder) if experiment.pictures else ():
         print(picture)
+
+
+def size(records: Any) -> int:
+    """How many records there are: of a tuple of columns, the length of the first.
+
+    Example:
+      >>> from typing import NamedTuple
+      >>> class Pairs(NamedTuple):
+      ...     source: tuple
+      ...     target: tuple
+      >>> size(Pairs(("a", "b", "c"), ("x", "y", "z"))), size([1, 2])
+      (3, 2)
+    """
+    return len(records[0]) if isinstance(records, tuple) and hasattr(records, "_fields") else len(records)
 
 
 def plain(experiment: Experiment) -> Any:

@@ -87,7 +87,10 @@ class Start:
             return state
         key = jax.random.wrap_key_data(state.key)
         average = self._config.optimizer.ema > 0
-        return train_step.init_state(params, model_state, setup.recipe.optimizer, state.carry, key, setup.mesh, average=average)
+        recipe = setup.recipe
+        return train_step.init_state(
+            params, model_state, recipe.optimizer, state.carry, key, setup.mesh, average=average, frozen=recipe.frozen
+        )
 
     def _weights(self, params: Any, model_state: Any) -> tuple[Any, Any]:
         folder, which = pathlib.Path(self.origin["workdir"]), self.origin["which"]

@@ -1,6 +1,8 @@
 """The settings that every experiment has (optimiser, schedule, length of the run), and what is made of them."""
 
 import math
+import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +23,31 @@ def _shares(text: str) -> bool:
     return all(0 < v < 1 for v in values) and list(values) == sorted(values)
 
 
+def _patterns_hold(text: str) -> bool:
+    try:
+        return all(map(re.compile, patterns(text))) and all(patterns(text))
+    except re.error:
+        return False
+
+
+def patterns(text: str) -> tuple[str, ...]:
+    """The regular expressions in a text that has commas between them; a comma inside [] or {} is part of one.
+
+    Example:
+      >>> patterns("embedding, layers_[0,1]/.*")
+      ('embedding', 'layers_[0,1]/.*')
+    """
+    return tuple(part.strip() for part in re.split(r",(?![^\[{]*[\]}])", text)) if text.strip() else ()
+
+
+def _nothing_waits_for_evaluations(config: Mapping[str, Any]) -> bool:
+    """Whether the number of evaluations decides neither the learning rate nor the end of the run."""
+    return config["schedule.name"] != "plateau" and config["train.stop_after"] == 0
+
+
 _ADAM = ("optimizer.name", ("adam", "adamw"))
+
+_STEPS = 2**31  # the number of a step is an int32
 
 OPTIMIZER_FIELDS = {
     "optimizer.name": Field("adam", "Optimiser.", one_of(*OPTIMIZERS)),
@@ -42,13 +68,18 @@ OPTIMIZER_FIELDS = {
         "Decay of a moving average of the parameters, which is what is evaluated then; 0 keeps none.",
         within(0.0, 1.0),
     ),
+    "optimizer.frozen": Field(
+        "",
+        "Parameters that are not trained: regular expressions with commas between, each searched in the name.",
+        Check("regular expressions with commas between", _patterns_hold),
+    ),
 }
 
 SCHEDULE_FIELDS = {
     "schedule.name": Field(
         "cosine", "Learning rate over time; plateau lowers it (times decay) when validation stalls.", one_of(*SCHEDULES)
     ),
-    "schedule.warmup_steps": Field(0, "Steps of linear warm-up.", at_least(0)),
+    "schedule.warmup_steps": Field(0, "Steps of linear warm-up.", within(0, _STEPS)),
     "schedule.final_fraction": Field(
         0.01, "What cosine leaves of the learning rate.", within(0.0, 1.0), when=("schedule.name", ("cosine",))
     ),
@@ -76,17 +107,25 @@ SCHEDULE_FIELDS = {
 }
 
 TRAIN_FIELDS = {
-    "train.steps": Field(0, "Length of the run in steps; 0 where train.epochs gives it.", at_least(0)),
+    "train.steps": Field(0, "Length of the run in steps; 0 where train.epochs gives it.", within(0, _STEPS)),
     "train.epochs": Field(0.0, "Length of the run in passes over the data; 0 where train.steps gives it.", at_least(0)),
+    "train.accumulate": Field(
+        1, "Parts that each batch is cut into to save memory: gradients are summed, then one update.", at_least(1)
+    ),
     "train.log_every": Field(100, "Steps between lines in the log.", at_least(1), free=True),
-    "train.eval_every": Field(500, "Steps between evaluations on the whole validation part.", at_least(1)),
+    "train.eval_every": Field(
+        500,
+        "Steps between evaluations on the whole validation part.",
+        at_least(1),
+        free=_nothing_waits_for_evaluations,
+    ),
     "train.checkpoint_every": Field(250, "Steps between checkpoints.", at_least(1), free=True),
     "train.keep": Field(3, "How many of the newest checkpoints stay, besides the best.", at_least(1), free=True),
     "train.stop_after": Field(
         0,
         "Stop early after this many evaluations in a row without a new best; 0 never does.",
         at_least(0),
-        free=True,  # a run that stopped can be gone on with
+        free=True,  # a run that stopped can be resumed
     ),
     "train.max_skipped": Field(20, "Stop after this many non-finite steps in a row.", at_least(1), free=True),
 }
@@ -101,6 +140,8 @@ class Recipe(NamedTuple):
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     clip_norm: float  # infinite where nothing is clipped
+    accumulate: int = 1  # parts that each batch is cut into
+    frozen: tuple[str, ...] = ()  # regular expressions: what they find a match in is not trained
 
 
 def make_recipe(config: ConfigDict, steps_per_epoch: int | None) -> Recipe:
@@ -129,7 +170,7 @@ def make_recipe(config: ConfigDict, steps_per_epoch: int | None) -> Recipe:
         o.name, schedule, clip_norm=clip_norm, b1=o.b1, b2=o.b2, momentum=o.momentum, nesterov=o.nesterov,
         weight_decay=o.weight_decay,
     )  # fmt: skip
-    return Recipe(steps, schedule, optimizer, clip_norm)
+    return Recipe(steps, schedule, optimizer, clip_norm, config.train.accumulate, patterns(o.frozen))
 
 
 def run_length(config: ConfigDict, steps_per_epoch: int) -> int:
@@ -141,11 +182,19 @@ def run_length(config: ConfigDict, steps_per_epoch: int) -> int:
     """
     if bool(config.train.steps) == bool(config.train.epochs):
         raise UserError("give the run's length as config.train.steps or as config.train.epochs, and set the other to 0")
-    return config.train.steps or max(1, round(config.train.epochs * steps_per_epoch))
+    steps = config.train.steps or max(1, round(config.train.epochs * steps_per_epoch))
+    if steps >= _STEPS:
+        raise UserError(f"config.train.epochs={config.train.epochs} is {steps} steps; it must be fewer than {_STEPS}")
+    return steps
 
 
-def make_plan(config: ConfigDict, steps: int) -> loop.Plan:
+def make_plan(config: ConfigDict, steps: int, profile: tuple[int, int] | None = None) -> loop.Plan:
     """How often the loop does what.
+
+    Args:
+      config: of the run.
+      steps: of the run.
+      profile: the first and the last step of which a trace is made.
 
     Example:
       >>> from seqjax.run.settings import build
@@ -155,7 +204,7 @@ def make_plan(config: ConfigDict, steps: int) -> loop.Plan:
     t, s = config.train, config.schedule
     patience = s.patience if s.name == "plateau" else 0
     often = (t.log_every, t.eval_every, t.checkpoint_every)
-    return loop.Plan(steps, *often, t.max_skipped, patience, s.decay, stop_patience=t.stop_after)
+    return loop.Plan(steps, *often, t.max_skipped, patience, s.decay, stop_patience=t.stop_after, profile=profile)
 
 
 def usable_devices(*batches: int) -> list[jax.Device]:
@@ -184,32 +233,36 @@ def devices_line(mesh: Any) -> str:
 
 
 def data_mesh(config: ConfigDict) -> Any:
-    """The mesh of a run: as many devices as cut its batches of training and evaluation evenly.
+    """The mesh of a run: as many devices as cut its batches, and each part of an accumulated batch, evenly.
+
+    Raises:
+      UserError: train.accumulate does not cut data.batch_size evenly.
 
     Example:
-      >>> data_mesh(ConfigDict({"data": {"batch_size": 3, "eval_batch_size": 1}})).size
+      >>> config = ConfigDict({"data": {"batch_size": 3, "eval_batch_size": 1}, "train": {"accumulate": 3}})
+      >>> data_mesh(config).size
       1
     """
-    sizes = config.data.batch_size, config.data.eval_batch_size
-    return train_step.make_mesh(sizes[0], usable_devices(*sizes))
+    size, parts = config.data.batch_size, config.train.accumulate
+    if size % parts:
+        raise UserError(f"config.train.accumulate={parts} must cut config.data.batch_size={size} evenly")
+    return train_step.make_mesh(size // parts, usable_devices(size // parts, config.data.eval_batch_size))
 
 
-def averaged_params(config: ConfigDict) -> train_step.Averaged | None:
-    """What a moving average is kept of: the parameters, where the config asks for one.
+def shown(config: ConfigDict, state: Any) -> tuple[Any, Any]:
+    """The parameters and the model state to evaluate and to predict with: averaged ones, where the config asks for them.
+
+    Args:
+      config: with `optimizer.ema`.
+      state: with `params`, `model_state`, and `average`: () or a pair like them.
+
+    Returns:
+      (params, model_state).
 
     Example:
-      >>> averaged_params(ConfigDict({"optimizer": {"ema": 0.0}})) is None
-      True
+      >>> from types import SimpleNamespace
+      >>> state = SimpleNamespace(params="now", model_state=(), average=("averaged", ()))
+      >>> [shown(ConfigDict({"optimizer": {"ema": ema}}), state)[0] for ema in (0.0, 0.9)]
+      ['now', 'averaged']
     """
-    return (lambda params, carry: params) if config.optimizer.ema else None
-
-
-def shown_params(config: ConfigDict, state: train_step.TrainState) -> Any:
-    """The parameters to evaluate and to predict with: the averaged ones, where the config asks for an average.
-
-    Example:
-      >>> state = train_step.TrainState(*range(9))
-      >>> shown_params(ConfigDict({"optimizer": {"ema": 0.9}}), state) is state.average
-      True
-    """
-    return state.average if config.optimizer.ema else state.params
+    return state.average if config.optimizer.ema else (state.params, state.model_state)

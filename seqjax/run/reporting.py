@@ -1,20 +1,24 @@
-"""What a run tells while it goes: a progress bar, a metrics file, TensorBoard events, curves as PNG."""
+"""What a run tells while it goes: records on the disk, loggers that take them elsewhere, lines and a progress bar."""
 
 import importlib.util
-import json
 import math
-import os
 import pathlib
+import shutil
 import sys
-import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
-from seqjax.errors import UserError
-from seqjax.training.disk import write_atomically
+from seqjax.errors import Styled, UserError, missing, printable
+from seqjax.run.curves import plot_curves
+from seqjax.run.events import Events
+from seqjax.run.records import METRICS, TABLE, RecordFiles, read_records
 
-METRICS = "metrics.jsonl"
+__all__ = [
+    "METRICS", "TABLE", "Logger", "Reporter", "plot_curves", "printable", "read_records", "register_logger", "require_extras",
+]  # fmt: skip
+
 EXTRAS = ("rich", "tensorboardX", "matplotlib")
+INDENT = 21  # columns of a line's step and kind
 
 
 def require_extras() -> None:
@@ -23,232 +27,206 @@ def require_extras() -> None:
     Raises:
       UserError: names what is missing.
     """
-    missing = [name for name in EXTRAS if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"this needs {', '.join(missing)}: pip install 'seqjax[experiments]'")
+    absent = [name for name in EXTRAS if importlib.util.find_spec(name) is None]
+    if absent:
+        raise missing(f"experiments need {' and '.join(absent)}", "experiments")
 
 
-def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """The records of a run's metrics file in order; a last line that was cut off by a crash is left out."""
-    path = workdir / METRICS
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    if lines.pop():  # a complete file ends with a newline
-        print(f"{path}: the last line was cut off; it is left out", file=sys.stderr)
-    try:
-        return [_parse(number, line) for number, line in enumerate(lines, start=1)]
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); move it away and start the command again") from error
+class Logger(Protocol):
+    """Takes the records of a run to another place."""
+
+    def log(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Takes a record: kind is train, evaluation or sample; values are numbers, None or text."""
+
+    def close(self) -> None:
+        """The run is over, or stopped."""
 
 
-def _parse(number: int, line: str) -> dict[str, Any]:
-    record = json.loads(line)
-    if not (isinstance(record, dict) and isinstance(record.get("step"), int) and isinstance(record.get("kind"), str)):
-        raise ValueError(f"line {number} is not a record with kind and step")
-    return record
+LoggerFactory = Callable[[pathlib.Path, dict[str, Any]], Logger]
+_factories: list[LoggerFactory] = []
 
 
-def _line_of(record: dict[str, Any]) -> str:
-    """One line of JSON, which has no word for a number that is not finite: it becomes null."""
-    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-    return json.dumps(finite, allow_nan=False) + "\n"
+def register_logger(factory: LoggerFactory) -> LoggerFactory:
+    """Sends the records of every run that starts after this to a logger too.
+
+    A record goes to the logger when it is on the disk. An error in the logger ends the run with a line that names it; a
+    logger that must not end a run catches its own errors. After a resume the records of the lost steps come again.
+
+    Args:
+      factory: called with a run's work directory and its config as dicts; gives an object with `log(kind, step, values)` and
+        `close()`.
+
+    Returns:
+      The factory, so that this can be used as a decorator.
+
+    Example, for Weights & Biases (https://docs.wandb.ai):
+
+        @register_logger
+        class WandbLogger:
+            def __init__(self, workdir, config):
+                import wandb
+
+                # The id makes a resumed run continue the same curves.
+                self.run = wandb.init(project="seqjax", id=workdir.name, resume="allow", dir=workdir, config=config)
+
+            def log(self, kind, step, values):
+                self.run.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
+
+            def close(self):
+                self.run.finish()
+    """
+    if factory not in _factories:
+        _factories.append(factory)
+    return factory
+
+
+def _name(factory: LoggerFactory) -> str:
+    kind = factory if hasattr(factory, "__qualname__") else type(factory)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 class Reporter:
     """Writes the records of one run, and shows its progress to whoever looks on.
 
     Every record is one JSON line with `kind` (train, evaluation, sample) and `step`; a value that is not finite is null.
-    After a resume from step s the records of later steps, which will be made again, are taken out first, so the file reads
-    like that of a run never stopped.
+    TensorBoard and the registered loggers get it after it is on the disk.
 
     Args:
-      workdir: metrics go to metrics.jsonl in it, events for TensorBoard to tensorboard/.
-      first_step: the step that the run begins or goes on from.
+      workdir: metrics go to metrics.jsonl and metrics.csv in it, events for TensorBoard to tensorboard/.
+      first_step: the step that the run starts or resumes from.
       total_steps: where it will end.
+      config: of the run, for the registered loggers.
 
     Raises:
-      UserError: a package is missing, or the metrics file is damaged.
+      UserError: a package is missing, a file cannot be written, the metrics file is damaged, or a logger cannot be made.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, first_step: int, total_steps: int):
+    def __init__(
+        self, workdir: pathlib.Path, *, first_step: int, total_steps: int, config: Mapping[str, Any] | None = None
+    ):
         require_extras()
         import rich.progress
 
-        kept = [record for record in read_records(workdir) if record["step"] <= first_step]
-        write_atomically(workdir / METRICS, "".join(map(_line_of, kept)))
-        self._file = open(workdir / METRICS, "a", encoding="utf-8")
-        self._events = _Events(workdir / "tensorboard", first_step)
+        self._files = RecordFiles(workdir, first_step)
+        self._loggers: dict[str, Logger] = {}  # in the order in which they get a record
+        try:
+            self._loggers["TensorBoard"] = Events(workdir / "tensorboard", first_step)
+            for factory in _factories:
+                name = _name(factory)
+                self._loggers[name] = _guarded(name, "could not start", factory, workdir, dict(config or {}))
+        except UserError as error:
+            self._close(error)
+            raise
+        self._to_terminal = sys.stdout.isatty()
         self._progress = rich.progress.Progress(
-            rich.progress.TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            rich.progress.TextColumn("{task.description} {task.completed:.0f}/{task.total:.0f}"),
             rich.progress.BarColumn(),
-            rich.progress.TextColumn("{task.fields[figures]}"),
+            rich.progress.TextColumn("{task.fields[metric]}"),
             rich.progress.TimeElapsedColumn(),
             rich.progress.TextColumn("left"),
             rich.progress.TimeRemainingColumn(elapsed_when_finished=False),
             transient=True,
             disable=not sys.stderr.isatty(),
+            redirect_stdout=self._to_terminal,
             console=rich.console.Console(stderr=True),
         )
-        self._bar = self._progress.add_task("train", total=total_steps, completed=first_step, figures="")
+        self._bar = self._progress.add_task("step", total=total_steps, completed=first_step, metric="")
+        self._second_bar = self._progress.add_task("evaluating", total=1, visible=False, metric="")
 
     def __enter__(self) -> "Reporter":
         self._progress.start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
         self._progress.stop()
-        self._file.close()
-        self._events.close()
+        self._close(error)
+
+    def _close(self, error: BaseException | None) -> None:
+        """Closes everything; raises the first error of that, or prints it where the run ends with an error already."""
+        failures = []
+        closing = [(name, logger.close) for name, logger in self._loggers.items()]
+        for name, close in [("the records", self._files.abandon if error else self._files.close), *closing]:
+            try:
+                _guarded(name, "could not be closed", close)
+            except UserError as failure:
+                failures.append(failure)
+        if failures and error is None:
+            raise failures[0]
+        for failure in failures:
+            print(f"besides: {failure}", file=sys.stderr)
 
     def at(self, step: int) -> None:
         """Moves the progress bar."""
         self._progress.update(self._bar, completed=step)
 
+    def evaluating(self, done: int, total: int | None) -> None:
+        """Shows how far an evaluation has come, in a second bar that goes with its record; nothing where no bar is shown."""
+        if not self._progress.tasks[1].visible:
+            self._progress.reset(self._second_bar)  # its clock
+        self._progress.update(self._second_bar, completed=done, total=total, visible=True)
+
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Writes one record to the metrics file and TensorBoard."""
-        self._file.write(_line_of({"kind": kind, "step": step} | values))
-        self._file.flush()
-        os.fsync(self._file.fileno())  # on the disk before the checkpoint that follows it
-        self._events.write(kind, step, values)
+        """Writes one record to the metrics files, then to TensorBoard and the registered loggers.
+
+        Raises:
+          UserError: a file cannot be written, or a logger failed; the line names it.
+        """
+        self._progress.update(self._second_bar, visible=False)
+        values = {name: value.plain if isinstance(value, Styled) else value for name, value in values.items()}
+        self._files.write({"kind": kind, "step": step} | values)
+        for name, logger in self._loggers.items():
+            _guarded(name, f"failed at step {step}", logger.log, kind, step, dict(values))
 
     def show(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Prints a record's figures on a line, a sample's text as it is."""
+        """Prints a record's metrics, on several lines where the terminal is too narrow; a sample's text as it is."""
         if kind == "sample":
-            self.say("\n".join("    " + line for line in values["text"].split("\n")))
+            text = values["text"]
+            self.say(_indented(text) if not isinstance(text, Styled) else Styled(_indented(text), _indented(text.plain)))
             return
-        figures = "  ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in values.items())
-        self.say(f"{step:>7}  {kind:<10}  {figures}")
+        parts = [f"{name.replace('_', ' ')} {_short(value)}" for name, value in values.items()]
+        width = shutil.get_terminal_size().columns if self._to_terminal else math.inf
+        self.say(_wrapped(f"{step:>7}  {kind:<10}  ", [printable(part) for part in parts], width))
         if kind == "train" and values:
             name, value = next(iter(values.items()))
-            self._progress.update(self._bar, figures=f"{name} {value:.3f}")
+            self._progress.update(self._bar, metric=f"{name} {value:.3f}")
 
     def say(self, text: str) -> None:
-        """Prints a line above the progress bar."""
-        if self._progress.disable:
+        """Prints a line, above the progress bar where there is one; control characters are shown by their escapes."""
+        text = printable(text)
+        if self._progress.disable or not self._to_terminal:
             print(text, flush=True)
         else:
             self._progress.console.out(text, highlight=False)
 
 
-class _Events:
-    """A TensorBoard event file, written on the spot.
+def _guarded(name: str, what: str, call: Callable[..., Any], *args: Any) -> Any:
+    """Calls a logger; whatever goes wrong in it becomes one line that names it."""
+    try:
+        return call(*args)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise UserError(f"the logger {name} {what} ({reason}); repair it or leave it out, then resume the run") from error
 
-    tensorboardX's SummaryWriter hands events to a thread through a queue: where the disk is full the thread dies, the
-    queue fills, and the run hangs. Its parts are used without the thread, so that the error comes to the caller.
-    """
 
-    def __init__(self, folder: pathlib.Path, first_step: int):
-        from tensorboardX import event_file_writer, proto, summary
+def _indented(text: str) -> str:
+    return "\n".join("    " + line for line in text.split("\n"))
 
-        self._summary, self._event = summary, proto.event_pb2.Event
-        folder.mkdir(exist_ok=True)
-        self._writer = event_file_writer.EventsWriter(str(folder / "events"))
-        start = proto.event_pb2.SessionLog(status=proto.event_pb2.SessionLog.START)
-        self._put(session_log=start, step=first_step + 1)  # hides what an earlier sitting wrote of later steps
 
-    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        for name, value in values.items():
-            if isinstance(value, str):
-                self._put(summary=self._summary.text(f"{kind}/{name}", value), step=step)
-            elif value is not None and math.isfinite(value):
-                self._put(summary=self._summary.scalar(f"{kind}/{name}", value), step=step)
-        self._writer.flush()
-
-    def _put(self, **content: Any) -> None:
-        self._writer.write_event(self._event(wall_time=time.time(), **content))
-
-    def close(self) -> None:
-        self._writer.close()
+def _wrapped(head: str, parts: Sequence[str], width: float) -> str:
+    """The parts after the head, two spaces between them, on as many lines as the width needs."""
+    indent = " " * (INDENT if width >= 2 * INDENT else 4)
+    lines = [head + "".join(parts[:1])]
+    for part in parts[1:]:
+        if len(lines[-1]) + 2 + len(part) > width:
+            lines.append(indent + part)
+        else:
+            lines[-1] += f"  {part}"
+    return "\n".join(lines)
 
 
 def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return str(value)
-
-
-def plot_curves(workdir: pathlib.Path, records: Iterable[dict[str, Any]], *, baselines: dict[str, float]) -> pathlib.Path:
-    """Draws loss, gradient norm, learning rate and speed against the step into workdir/curves.png.
-
-    The error is there where evaluations give one, and so is each figure that only they give, such as BLEU, up to four.
-
-    Args:
-      workdir: the run's folder.
-      records: of the metrics file.
-      baselines: name to nats, drawn as level lines beside the losses.
-
-    Returns:
-      The picture's path.
-    """
-    from matplotlib.figure import Figure
-
-    records = list(records)
-    train = [r for r in records if r["kind"] == "train"]
-    evaluations = [r for r in records if r["kind"] == "evaluation"]
-    error_name = ["error"] if any("error" in r for r in evaluations) else []
-    scores = _only_evaluated(train, evaluations)[:4]
-    count = 4 + len(error_name) + len(scores)
-    columns = (count + 1) // 2
-    figure = Figure(figsize=(1 + 5 * columns, 7), layout="constrained")
-    panels = figure.subplots(2, columns).flat
-    loss, norm, *others, rate, speed = panels[:count]
-    errors, others = others[: len(error_name)], others[len(error_name) :]
-    unit = next((n.removesuffix("_per_second") for r in train for n in r if n.endswith("_per_second")), "tokens")
-    _both(loss, train, evaluations, "loss", "Loss", f"nats, mean over {unit}")
-    for name, nats in baselines.items():
-        loss.axhline(nats, linestyle="--", color="tab:gray", label=f"{name} ({nats:.4f})")
-    for axes in errors:
-        _both(axes, train, evaluations, "error", "Error", f"share of {unit} answered wrongly")
-        if min([r["error"] for r in evaluations if r.get("error") is not None], default=1.0) < 0.1:
-            axes.set_yscale("symlog", linthresh=1e-3)  # as log, and shows an error of 0
-    for axes, name in zip(others, scores):
-        _both(axes, [], evaluations, name, name.replace("_", " "), "on the validation part")
-    for axes in (loss, *errors, *others):
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend()
-    _line(norm, train, "grad_norm", "Gradient norm before clipping (mean of interval)", "global norm")
-    share = norm.twinx()
-    share.set(ylim=(0, 1.05), ylabel="share of clipped steps")
-    share.fill_between([r["step"] for r in train], _values(train, "clipped_share"), color="tab:red", alpha=0.15)
-    _line(rate, train, "learning_rate", "Learning rate", "learning rate")
-    _line(speed, train, f"{unit}_per_second", "Speed", f"{unit} per second")
-    speed.set_ylim(bottom=0)
-    for axes in panels[:count]:
-        axes.set_xlabel("step")
-        axes.grid(alpha=0.3)
-    for axes in panels[count:]:
-        axes.set_axis_off()
-    path = workdir / "curves.png"
-    figure.savefig(path, dpi=110)
-    return path
-
-
-def _only_evaluated(train, evaluations) -> list[str]:
-    """Names of the figures that evaluations give and training does not, in their order."""
-    known = {name for r in train for name in r} | {"kind", "step", "loss", "error", "best", "minutes"}
-    return list(dict.fromkeys(name for r in evaluations for name in r if name not in known))
-
-
-def _both(axes, train, evaluations, name, title, ylabel):
-    """A figure of the training and the validation against the step, as far as there is one."""
-    values = _values(train, name)
-    if not all(map(math.isnan, values)):
-        axes.plot([r["step"] for r in train], values, label="training", color="tab:blue", alpha=0.6)
-    values = _values(evaluations, name)
-    found = [value for value in values if not math.isnan(value)]
-    if found:
-        best = f"best {min(found):.4f}" if name in ("loss", "error") else f"last {found[-1]:.4g}"
-        axes.plot([r["step"] for r in evaluations], values, "o-", label=f"validation ({best})", color="tab:orange")
-    axes.set(title=title, ylabel=ylabel)
-
-
-def _line(axes, records, name, title, ylabel):
-    axes.plot([r["step"] for r in records], _values(records, name), color="tab:blue")
-    axes.set(title=title, ylabel=ylabel)
-
-
-def _values(records: list[dict[str, Any]], name: str) -> list[float]:
-    """A gap, which is not a number, where a record has no finite value."""
-    values = [record.get(name) for record in records]
-    return [value if isinstance(value, (int, float)) and math.isfinite(value) else math.nan for value in values]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from seqjax.data.sources import explain_difference
+from seqjax.data.origins import explain_difference
 from seqjax.errors import UserError
 from seqjax.run import cli, settings
 from seqjax.run.experiment import Dataset, Experiment, spec_to_json
@@ -29,7 +29,11 @@ def stored(folder: pathlib.Path, experiment: Experiment) -> Stored | None:
       UserError: the run is of another experiment.
     """
     defaults = {name: field.default for name, field in experiment.fields.items()}
-    found = Checkpoints(folder, keep=1, defaults=defaults).newest_meta()
+    checkpoints = Checkpoints(folder, keep=1, defaults=defaults)
+    try:
+        found = checkpoints.newest_meta()
+    finally:
+        checkpoints.close()
     if found is None:
         return None
     step, meta = found
@@ -65,7 +69,9 @@ def settings_of(experiment: Experiment, command: cli.Command, stored: Stored | N
 
 
 def _with(kept: Mapping[str, Any], changes: Mapping[str, Any], given: set[str]) -> ConfigDict:
-    return settings.resolve_length(settings.nest(dict(kept) | dict(changes)), given)
+    config = settings.nest(dict(kept) | dict(changes))
+    settings.resolve_length(config, given)
+    return config
 
 
 def _refuse(command: cli.Command, stored: Stored, differ: list[str]) -> None:

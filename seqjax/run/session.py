@@ -1,10 +1,10 @@
 """One session of a run: resumes from the newest checkpoint, trains, and says how it ended."""
 
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Any
 
+from seqjax.run import process
 from seqjax.run.reporting import Reporter
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.loop import Data, Outcome, Plan, Progress, Task, fit, restore
@@ -18,37 +18,36 @@ def run(
     plan: Plan,
     state: TrainState,
     data: Data,
+    checkpoints: Checkpoints,
     *,
     meta: dict[str, Any],
+    config: dict[str, Any],
     check_meta: Callable[[dict[str, Any]], None],
-    keep: int,
-    begin: float,
 ) -> Outcome:
-    """Goes on from the newest checkpoint of a work folder, or from the beginning, to the end or a signal.
+    """Resumes from the newest checkpoint of a work directory, or starts, and trains to the end or a signal.
 
     Args:
-      folder: the work folder, held by this process.
+      folder: the work directory, held by this process.
       task, plan, state, data, meta: as for fit; `state` and `data` stand at the beginning.
+      checkpoints: of the work directory; closed at the end.
+      config: of the run, for loggers.
       check_meta: see restore.
-      keep: how many of the newest checkpoints stay.
-      begin: when the process began, by time.perf_counter.
 
     Returns:
       The Outcome.
     """
-    checkpoints = Checkpoints(folder, keep=keep)
-    restored = restore(checkpoints, state, data, check_meta)
-    state, progress, first = restored or (state, Progress(), 0)
-    if restored:
-        last = first >= plan.steps or stops_early(progress, plan)
-        print(f"going on from the checkpoint of step {first}" + (", which is the last" if last else ""))
-    print(f"ready after {time.perf_counter() - begin:.1f} s; Ctrl-C stops with a checkpoint, the same command goes on")
-    parts = {"progress": progress, "checkpoints": checkpoints, "meta": meta}
-    with Reporter(folder, first_step=first, total_steps=plan.steps) as reporter:
-        try:
+    try:
+        restored = restore(checkpoints, state, data, check_meta)
+        state, progress, first = restored or (state, Progress(), 0)
+        if restored:
+            last = first >= plan.steps or stops_early(progress, plan)
+            print(f"resuming from the checkpoint of step {first}" + (", which is the last" if last else ""))
+        print(f"ready after {process.seconds_since_start():.1f} s; Ctrl-C stops with a checkpoint, the same command resumes")
+        with Reporter(folder, first_step=first, total_steps=plan.steps, config=config) as reporter:
+            parts = {"progress": progress, "checkpoints": checkpoints, "meta": meta, "workdir": folder}
             return fit(task, plan, state, data, reporter=reporter, **parts)
-        finally:
-            checkpoints.close()
+    finally:
+        checkpoints.close()
 
 
 def conclude(outcome: Outcome, steps: int, found: str, curves: pathlib.Path) -> int:
@@ -73,5 +72,5 @@ def conclude(outcome: Outcome, steps: int, found: str, curves: pathlib.Path) -> 
         print(f"stopped early at step {step}: no better validation in {count} evaluation{'s' if count > 1 else ''}")
     if outcome.signal is None:
         return 0
-    print("stopped; the same command goes on from here")
+    print("stopped; the same command resumes from here")
     return 128 + outcome.signal

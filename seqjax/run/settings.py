@@ -1,17 +1,21 @@
 """Configs declared as one table: each field's default, what it means in one line, and what values it may take.
 
 An experiment lists its fields once; from that one table come the locked ConfigDict, the checks, the text of `--help`
-and the comparison with the config of a run that stands in the work folder already.
+and the comparison with the config of a run that is in the work directory already. Importing this module also teaches
+ml_collections that 1e3 is an integer: see WholeNumber.
 """
 
+import decimal
 import difflib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
+import numpy as np
+from absl import flags
 
 from seqjax.errors import UserError
 
@@ -40,7 +44,7 @@ def at_least(low) -> Check:
       >>> [at_least(1).holds(value) for value in (0, 1, float("nan"), float("inf"))]
       [False, True, False, False]
     """
-    return Check(f"at least {low}", lambda v: low <= v < math.inf)
+    return Check(f"at least {low}", lambda v: low <= v < math.inf and _single(low) <= _single(v) < math.inf)
 
 
 def above(low) -> Check:
@@ -50,7 +54,7 @@ def above(low) -> Check:
       >>> above(0).holds(0.0), above(0).holds(1e-3)
       (False, True)
     """
-    return Check(f"greater than {low}", lambda v: low < v < math.inf)
+    return Check(f"greater than {low}", lambda v: low < v < math.inf and _single(low) < _single(v) < math.inf)
 
 
 def within(low, high) -> Check:
@@ -60,10 +64,52 @@ def within(low, high) -> Check:
       >>> [within(0.0, 1.0).holds(value) for value in (0.0, 0.5, 1.0)]
       [True, True, False]
     """
-    return Check(f"at least {low} and below {high}", lambda v: low <= v < high)
+    return Check(
+        f"at least {low} and below {high}", lambda v: low <= v < high and _single(low) <= _single(v) < _single(high)
+    )
+
+
+def _single(value: float) -> float:
+    """A float as training sees it: rounded to float32, whose smallest numbers count as 0; an int as it is."""
+    if not isinstance(value, float):
+        return value
+    with np.errstate(over="ignore", under="ignore"):
+        single = np.float32(value)
+    return 0.0 if abs(single) < np.finfo(np.float32).tiny else float(single)
 
 
 ANYTHING = Check("anything", lambda v: True)
+
+
+class WholeNumber(flags.IntegerParser):
+    """Reads an integer field from the command line, also as 1e3 or 2.5e3.
+
+    Example:
+      >>> [WholeNumber().convert(text) for text in ("1000", "1e3", "2.5e3")]
+      [1000, 1000, 2500]
+      >>> WholeNumber().convert("1.5")
+      Traceback (most recent call last):
+      ...
+      ValueError: it must be a whole number, such as 1500 or 1.5e3
+    """
+
+    def convert(self, argument: int | str) -> int:
+        """The integer that the text stands for.
+
+        Raises:
+          ValueError: it stands for none.
+        """
+        try:
+            return super().convert(argument)
+        except ValueError:
+            refusal = ValueError("it must be a whole number, such as 1500 or 1.5e3")
+        try:
+            number = decimal.Decimal(argument)
+        except decimal.InvalidOperation:
+            raise refusal from None
+        if not number.is_finite() or number.adjusted() > 30 or number != number.to_integral_value():
+            raise refusal
+        return int(number)
 
 
 class Field(NamedTuple):
@@ -72,7 +118,9 @@ class Field(NamedTuple):
     default: Any
     text: str  # one line, shown by --help
     check: Check = ANYTHING
-    free: bool = False  # may change from one sitting of a run to the next: what is learned does not depend on it
+    # May change from one session of a run to the next, because what is learned does not depend on it. A function decides
+    # by the other settings, which it gets as dotted name -> value; ask is_free().
+    free: bool | Callable[[Mapping[str, Any]], bool] = False
     when: tuple[str, tuple[Any, ...]] | None = None  # (field, values): has an effect only where the field has such a value
 
 
@@ -174,14 +222,92 @@ def validate(config: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
         value, wanted = flat[name], type(field.default)
         if type(value) is not wanted and not (wanted is float and type(value) is int):
             raise UserError(f"config.{name}={value!r} must be of type {wanted.__name__}: {field.text}")
-        if not field.check.holds(value):
-            raise UserError(f"config.{name}={value!r} is out of range: it must be {field.check.text}")
+        if not field.check.holds(_as_float(value) if wanted is float else value):
+            raise UserError(f"config.{name}={value!r} is out of range: it must be {field.check.text}{_rounded(value)}")
     for name, field in fields.items():
         other, values = field.when or ("", ())
         if other and flat[name] != field.default and flat[other] not in values:
             raise UserError(
                 f"config.{name}={flat[name]!r} has no effect with {other}={flat[other]!r}; leave it at {field.default!r}"
             )
+
+
+def _as_float(value: float) -> float:
+    """A whole number too large for a float is infinite."""
+    return float(value) if abs(value) <= np.finfo(float).max else math.inf
+
+
+def _rounded(value: Any) -> str:
+    """Says what float32 makes of a number, where that may be why the number is refused."""
+    if type(value) is not float or not math.isfinite(value):
+        return ""
+    single = _single(value)
+    told = single != value and (not math.isfinite(single) or single == int(single))
+    limits = {math.inf: ", the largest number being 3.4e38", 0.0: ", the smallest number above 0 being 1.2e-38"}
+    return f"; in float32 this is {single:g}{limits.get(abs(single), '')}" if told else ""
+
+
+def is_free(name: str, fields: Mapping[str, Field], config: Mapping[str, Any]) -> bool:
+    """Whether a field may change from one session of a run to the next under these settings.
+
+    Args:
+      name: of the field; a field that is not in the table is not free.
+      fields: the table.
+      config: nested or flat; what it lacks counts as the default.
+
+    Example:
+      >>> fields = {
+      ...     "stop_after": Field(0, "Stop after so many.", free=True),
+      ...     "eval_every": Field(500, "Steps between evaluations.", free=lambda c: c["stop_after"] == 0),
+      ... }
+      >>> is_free("eval_every", fields, {}), is_free("eval_every", fields, {"stop_after": 3})
+      (True, False)
+    """
+    if name not in fields:
+        return False
+    free = fields[name].free
+    return free(complete(config, fields)) if callable(free) else free
+
+
+def complete(config: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, Any]:
+    """Dotted name -> value of a saved config, with the defaults of the fields that were added since it was saved.
+
+    A new field's default must therefore be what was done before there was the field.
+
+    Example:
+      >>> complete({"seed": 3}, {"seed": Field(0, "Seed."), "train.accumulate": Field(1, "Parts of a batch.")})
+      {'seed': 3, 'train.accumulate': 1}
+    """
+    flat = flatten(config)
+    return flat | {name: field.default for name, field in fields.items() if name not in flat}
+
+
+def resolve_length(config: ml_collections.ConfigDict, given: Collection[str]) -> None:
+    """Lets the length of a run that the command line gives win over the preset's, by setting the other one to 0.
+
+    Args:
+      config: with `train.steps` and `train.epochs`, of which one says how long the run is and the other is 0; is changed.
+      given: dotted names of the fields that the command line gives.
+
+    Raises:
+      UserError: it gives both.
+
+    Example:
+      >>> config = nest({"train.steps": 1000, "train.epochs": 20.0})
+      >>> resolve_length(config, {"train.steps"})
+      >>> config.train.steps, config.train.epochs
+      (1000, 0.0)
+    """
+    train = config.train
+    steps, epochs = ("train.steps" in given and train.steps != 0), ("train.epochs" in given and train.epochs != 0)
+    if steps and epochs:
+        raise UserError(
+            f"config.train.steps={train.steps} and config.train.epochs={train.epochs} both give the run's length; leave one out"
+        )
+    if steps:
+        train.epochs = 0.0
+    if epochs:
+        train.steps = 0
 
 
 def describe(fields: Mapping[str, Field], preset: Mapping[str, Any]) -> str:
@@ -202,20 +328,25 @@ def describe(fields: Mapping[str, Field], preset: Mapping[str, Any]) -> str:
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], fields: Mapping[str, Field] | None = None
 ) -> list[str]:
-    """Names the fields in which two configs differ, each with both values; not those that `fields` marks as free.
+    """Names the fields in which two configs differ, each with both values.
+
+    Args:
+      old, new: nested or flat.
+      fields: leaves out the fields that are free in both configs; and a field that `old` lacks, because it was saved before
+        there was the field, counts as its default.
 
     Example:
       >>> differences({"model": {"hidden_size": 32}}, {"model": {"hidden_size": 64}})
       ['model.hidden_size: 32 there, 64 here']
     """
-    old, new = flatten(old), flatten(new)
+    fields = fields or {}
+    old, new = complete(old, fields), flatten(new)
     missing = "nothing"
-    free = {name for name, field in (fields or {}).items() if field.free}
-    names = sorted((old.keys() | new.keys()) - free)
     return [
         f"{name}: {old.get(name, missing)} there, {new.get(name, missing)} here"
-        for name in names
+        for name in sorted(old.keys() | new.keys())
         if old.get(name, missing) != new.get(name, missing)
+        and not (is_free(name, fields, old) and is_free(name, fields, new))
     ]
 
 

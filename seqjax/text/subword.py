@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from seqjax.errors import UserError
+from seqjax.errors import UserError, missing
 from seqjax.text.tokenizers import _check_flag, _check_text, _texts, _Tokenizer
 from seqjax.text.vocabulary import BOS, EOS, PAD, SPECIAL_TOKENS, UNK, check_vocabulary
 
@@ -250,7 +250,7 @@ def _sentencepiece():
     try:
         import sentencepiece
     except ImportError as error:
-        raise UserError("subwords need sentencepiece; run: pip install 'seqjax[experiments]'") from error
+        raise missing("subwords need sentencepiece", "experiments") from error
     return sentencepiece
 
 

@@ -11,7 +11,8 @@ PyTree = Any
 # What is checked, in the order in which trouble spreads; the bit of each in the number that `faults` gives.
 CHECKED = ("loss", "gradient norm", "optimizer state", "parameters", "model state", "moving average", "carry")
 
-_LARGE = 1e12  # the square of what is smaller cannot overflow in any sum of float32
+_LARGE = 1e12  # squares of what is smaller do not overflow float32, nor does a sum of so many as there are parameters
+_SCALE = 2.0**84  # brings all between that and the largest float32 to where squares neither overflow nor vanish
 
 
 def all_finite(tree: PyTree) -> jax.Array:
@@ -56,10 +57,9 @@ def fault_names(found: int) -> list[str]:
 def global_norm(tree: PyTree) -> jax.Array:
     r"""Euclidean norm of all leaves together, also where the sum of squares is beyond the largest float.
 
-    .. math:: \|g\| = m \sqrt{\sum_i (g_i / m)^2}
+    .. math:: \|g\| = s \sqrt{\sum_i (g_i / s)^2}
 
-    with m the largest absolute value where that is very large, and 1 otherwise: then the result is that of
-    `optax.tree.norm`, bit for bit.
+    with s a power of two where a value is very large, and 1 otherwise: then the result is that of `optax.tree.norm`, bit for bit.
 
     Args:
       tree: arrays of floats.
@@ -73,12 +73,17 @@ def global_norm(tree: PyTree) -> jax.Array:
       >>> float(global_norm(jnp.full(4, 1e20))) == float(jnp.float32(2e20))
       True
     """
+    scaled, scale = _scaled(tree)
+    return optax.tree.norm(scaled) * scale
+
+
+def _scaled(tree: PyTree) -> tuple[PyTree, jax.Array]:
+    """The tree divided by s, and s."""
     leaves = jax.tree.leaves(tree)
-    if not leaves:
-        return optax.tree.norm(tree)
-    largest = jnp.max(jnp.array([jnp.max(jnp.abs(leaf), initial=0) for leaf in leaves]))
-    scale = jnp.where((largest > _LARGE) & jnp.isfinite(largest), largest, 1)
-    return optax.tree.norm(jax.tree.map(lambda leaf: leaf * (1 / scale).astype(leaf.dtype), tree)) * scale
+    largest = jnp.max(jnp.array([jnp.max(jnp.abs(leaf), initial=0) for leaf in leaves]), initial=0)
+    large = (largest > _LARGE) & jnp.isfinite(largest)
+    scaled = jax.tree.map(lambda leaf: leaf * jnp.where(large, 1 / _SCALE, 1).astype(leaf.dtype), tree)
+    return scaled, jnp.where(large, _SCALE, 1)
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
@@ -100,7 +105,12 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     """
 
     def update(updates, state, params=None):
-        norm = global_norm(updates)
-        return jax.tree.map(lambda g: jnp.where(norm < max_norm, g, g / norm.astype(g.dtype) * max_norm), updates), state
+        scaled, scale = _scaled(updates)
+        norm = optax.tree.norm(scaled)
+
+        def clip(leaf, small):
+            return jnp.where(norm * scale < max_norm, leaf, small / norm.astype(leaf.dtype) * max_norm)
+
+        return jax.tree.map(clip, updates, scaled), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -1,4 +1,4 @@
-"""Losses over real tokens only, and the figures derived from them."""
+"""Losses over real tokens only, and the values derived from them."""
 
 import math
 from typing import NamedTuple

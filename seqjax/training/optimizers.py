@@ -28,7 +28,7 @@ def make_schedule(
 ) -> optax.Schedule:
     r"""Learning rate as a function of the update's number.
 
-    All begin with a linear warm-up over `warmup_steps` updates. After it:
+    All begin with a linear warm-up over `warmup_steps` updates, fewer where the run is too short: see warmup_length. After it:
 
     - `constant`, `plateau`: the learning rate as given (`plateau` is lowered by the loop when validation stalls);
     - `cosine`: half a cosine down to `final_fraction` of it at the run's end, which is update number `steps`;
@@ -37,11 +37,14 @@ def make_schedule(
     - `step`: times `decay` once the share of each of the `milestones` of the run is over (He et al. 2015,
       arXiv:1512.03385: a tenth after 1/2 and after 3/4 of 64,000 steps on CIFAR-10).
 
+    A schedule is a function of `steps`: where a finished run is extended, `cosine` and `step` are those of the new length from the
+    first new step on, so the rate of a cosine rises again to where the longer run would have it.
+
     Args:
       name: one of SCHEDULES.
       learning_rate: the highest value.
       steps: number of updates of the whole run.
-      warmup_steps: length of the linear warm-up.
+      warmup_steps: length of the linear warm-up, in a run long enough for it.
       final_fraction: what is left of the learning rate at the end of `cosine`.
       steps_per_epoch, hold_epochs: for `hold_then_decay`.
       decay: for `hold_then_decay` and `step`.
@@ -51,15 +54,14 @@ def make_schedule(
       step -> learning rate.
 
     Raises:
-      UserError: the name is unknown, or the warm-up is longer than the run.
+      UserError: the name is unknown.
 
     Example:
       >>> schedule = make_schedule("hold_then_decay", 1.0, steps=90, steps_per_epoch=10, hold_epochs=4, decay=0.5)
       >>> float(schedule(39)), float(schedule(40)), float(schedule(50))
       (1.0, 0.5, 0.25)
     """
-    if warmup_steps and warmup_steps >= steps:
-        raise UserError(f"schedule.warmup_steps={warmup_steps} leaves nothing of the run's {steps} steps; make it shorter")
+    warmup_steps = warmup_length(warmup_steps, steps)
     if name in ("constant", "plateau"):
         main = optax.constant_schedule(learning_rate)
     elif name == "cosine":
@@ -85,6 +87,20 @@ def make_schedule(
         return main(jnp.maximum(step - shift, 0)) * jnp.minimum(1.0, (step + 1) / warmup_steps)
 
     return schedule
+
+
+def warmup_length(warmup_steps: int, steps: int) -> int:
+    """How many updates the warm-up of a run takes: as many as asked for, or a tenth of a run that is not longer than that.
+
+    Args:
+      warmup_steps: as asked for.
+      steps: number of updates of the whole run.
+
+    Example:
+      >>> warmup_length(400, 64000), warmup_length(400, 400), warmup_length(400, 12), warmup_length(400, 5)
+      (400, 40, 1, 0)
+    """
+    return warmup_steps if warmup_steps < steps else steps // 10
 
 
 def parse_milestones(text: str) -> tuple[float, ...]:

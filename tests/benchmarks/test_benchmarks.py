@@ -16,6 +16,7 @@ from seqjax.nn.crf import CRFParams, crf_log_likelihood
 from seqjax.text import EOS
 from seqjax.training import loop, train_step
 from seqjax.training.losses import Sums
+from seqjax.training.metrics import token_loss
 
 SHAPE = timing.Shape(2, 3, 4, 5)
 
@@ -175,10 +176,10 @@ def test_both_decoders_write_their_full_length():
 def test_the_loop_with_buckets_takes_the_bare_sides_batches():
     mesh = train_step.make_mesh(2, jax.devices()[:1])
     optimizer = optax.sgd(0.1)
-    state = train_step.init_state(jax.numpy.zeros(()), optimizer, (), jax.random.key(0), mesh)
+    state = train_step.init_state(jax.numpy.zeros(()), (), optimizer, (), jax.random.key(0), mesh)
 
-    def loss_fn(params, carry, batch, rng):
-        return carry, Sums(jax.numpy.sum((params - batch) ** 2), jax.numpy.float32(batch.size))
+    def loss_fn(params, model_state, carry, batch, rng):
+        return carry, model_state, Sums(jax.numpy.sum((params - batch) ** 2), jax.numpy.float32(batch.size))
 
     step = train_step.make_train_step(loss_fn, optimizer, lambda count: 0.1, mesh, clip_norm=1.0)
     taken = []
@@ -191,7 +192,7 @@ def test_the_loop_with_buckets_takes_the_bare_sides_batches():
         return np.pad(places.astype(np.float32), (0, rows - len(places)))[:, None].repeat(steps, axis=1)
 
     task = loop.Task(
-        spy, lambda batch: jax.device_put(batch, train_step.batch_sharding(mesh)), None, lambda means: means
+        spy, lambda batch: jax.device_put(batch, train_step.batch_sharding(mesh)), None, token_loss()
     )
     run = bucket_overhead.Run(task, state, lambda: BucketBatches([2, 2, 1, 3, 3, 3], collate, 2, (2, 3), seed=1))
     found = bucket_overhead.shares(run, blocks=1, steps=4, log_every=2)

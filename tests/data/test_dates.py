@@ -169,5 +169,5 @@ def test_without_babel_the_extra_is_named(monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(UserError, match=r"pip install 'seqjax\[experiments\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[experiments\]'"):
         date_pairs(["en"], 3)

@@ -384,4 +384,4 @@ def test_without_pillow_it_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(UserError) as error:
         read_image(tmp_path / "a.png", 8, 3)
-    assert "pip install pillow" in one_line(error)
+    assert "Pillow, which is not installed; run pip install -e '.[experiments]'" in one_line(error)

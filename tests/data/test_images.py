@@ -143,7 +143,7 @@ def test_without_scikit_learn_it_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError) as error:
         load_images("embedded", name="digits")
-    assert "pip install scikit-learn" in one_line(error)
+    assert "scikit-learn, which is not installed; run pip install -e '.[experiments]'" in one_line(error)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_without_tfds_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(UserError) as error:
         load_images("tfds", name="mnist")
-    assert "pip install 'seqjax[tfds]'" in one_line(error) and "name='digits'" in str(error.value)
+    assert "pip install -e '.[tfds]'" in one_line(error) and "name='digits'" in str(error.value)
 
 
 class Image:

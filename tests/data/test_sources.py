@@ -340,4 +340,4 @@ def test_without_tfds_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(UserError) as error:
         load_corpus("tfds", name="tiny_shakespeare")
-    assert "pip install 'seqjax[tfds]'" in one_line(error)
+    assert "pip install -e '.[tfds]'" in one_line(error)

@@ -42,7 +42,7 @@ def test_every_token_is_predicted_once_from_the_token_before_it(sizes):
     windows = make(stream, rows, window)
     mask = joined(windows, "mask")
     targets, inputs = joined(windows, "targets"), joined(windows, "inputs")
-    assert targets.shape == (rows, windows.windows_per_epoch * window)
+    assert targets.shape == (rows, windows.batches_per_epoch * window)
     before = {int(t): BOS if s else int(p) for p, t, s in zip(np.r_[-1, stream.tokens], stream.tokens, stream.starts)}
     assert targets[mask].tolist() == stream.tokens.tolist()  # row after row is reading order
     assert inputs[mask].tolist() == [before[int(t)] for t in stream.tokens]
@@ -57,7 +57,7 @@ def test_rows_are_contiguous_and_reset_only_at_documents_and_row_starts(sizes):
     stream = stream_of(size, seed)
     windows = make(stream, rows, window)
     row = -(-size // rows)
-    assert windows.windows_per_epoch == -(-row // window)
+    assert windows.batches_per_epoch == -(-row // window)
     for b, (targets, mask, resets) in enumerate(zip(*(joined(windows, f) for f in ("targets", "mask", "resets")))):
         part = slice(b * row, (b + 1) * row)
         length = len(stream.tokens[part])
@@ -140,7 +140,7 @@ def test_one_pass_starts_at_the_beginning_and_leaves_the_place_alone():
     first = next(windows)
     state = windows.get_state()
     batches = list(windows.one_pass())
-    assert len(batches) == windows.windows_per_epoch == 7
+    assert len(batches) == windows.batches_per_epoch == 7
     assert np.array_equal(batches[0].targets, first.targets)
     assert windows.get_state() == state and iter(windows) is windows
 

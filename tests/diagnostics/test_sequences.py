@@ -17,6 +17,7 @@ from seqjax.diagnostics.sequences import (
     plot_weighted_text,
     use_colour,
 )
+from seqjax.errors import printable
 
 RNG = np.random.default_rng(0)
 # Mathematics to matplotlib, no glyph in its font, no shape at all, half of a pair, longer than a label.
@@ -221,3 +222,13 @@ def test_colour_is_for_terminals_of_those_who_want_it(monkeypatch, stream, envir
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert use_colour(stream) is wanted
+
+
+def test_a_coloured_line_is_safe_and_knows_itself_plain():
+    """What is marked as our own colours holds no codes but those, whatever the words and tags are."""
+    words, tags = ["\x1b[31mred", "\u202eevil", "a\u2066b\x07\x7f"], ["A\x1b]0;title\x07", "B\n", "O"]
+    line, shown = colour_tags(words, tags, colour=True), legend(tags, colour=True)
+    for text in (line, shown):
+        assert printable(text) is text and ANSI.sub("", text) == text.plain == printable(text.plain, keep="")
+    assert line.plain == colour_tags(words, tags, colour=False) and shown.plain == legend(tags, colour=False)
+    assert "\\x1b[31mred" in line and "\\u202eevil" in line and "a\\u2066b\\x07\\x7f" in line

@@ -72,7 +72,8 @@ def test_values_and_gradients_equal_the_plain_scan(mask, reverse, cudnn_lstm):
 @pytest.mark.skipif(not GPU, reason="needs a GPU with cuDNN")
 def test_it_runs_on_a_gpu():
     cell, params, xs, carry = _case()
-    assert cudnn.refusal(cell, params, xs, **SETTINGS) is None
+    with cudnn.unverified():
+        assert cudnn.refusal(cell, params, xs, **SETTINGS) is None
     want = _value_and_gradients(scan.run, cell, params, carry, xs, mask=LENGTHS)
     assert_same(_value_and_gradients(cudnn.run, cell, params, carry, xs, mask=LENGTHS), want, rtol=2e-2, atol=2e-2)
 
@@ -109,7 +110,7 @@ def test_precision_follows_the_setting_of_jax():
         (lambda: seqjax.lstm(H, dtype=jnp.bfloat16), {}, "computes in float32, and the cell in bfloat16 and float32"),
         (lambda: seqjax.lstm(H), {"resets": LENGTHS}, "no resets"),
         (lambda: seqjax.lstm(H), {"remat_every": 3}, "remat_every"),
-        (lambda: seqjax.lstm(H), {}, None if GPU else "needs a GPU, and the backend is cpu"),
+        (lambda: seqjax.lstm(H), {}, "its numbers were wrong" if GPU else "needs a GPU, and the backend is cpu"),
     ],
 )
 def test_what_it_cannot_run_is_refused_with_the_reason(make, settings, reason):

@@ -103,6 +103,8 @@ def test_noise_along_with_the_inputs_in_every_layout(x64, monkeypatch):
 def test_the_layout_goes_by_cell_and_batch(cell):
     found = [LAYOUT_OF(cell, batch) for batch in (1, 32)]
     expected = {"lstm": [None, Layout(True)], "gru": [Layout(False)] * 2, "rnn": [None, Layout(False)]}
+    if jax.default_backend() == "gpu":
+        expected = dict.fromkeys(expected, [None] * 2)
     assert found == expected[cell.name]
 
 
@@ -257,7 +259,7 @@ def test_gradients_under_vmap(engine):
         ("lstm", "associative", "lstm is no linear recurrence.*engines that can: scan, fused"),
         ("gru-before", "fused", "gru does not split into the three parts.*engines that can: scan"),
         ("gru", "cudnn", "cuDNN has the plain LSTM alone"),
-        ("lstm", "cudnn", "GPU|gpu"),
+        ("lstm", "cudnn", "needs a GPU|numbers were wrong"),
         ("lstm", "pallas", "it is 4; engines that can: scan, fused"),
     ],
 )

@@ -68,19 +68,20 @@ def leave(status: int | None) -> None:
 def warm_up() -> None:
     """Imports what the experiments import, and starts no thread and no device."""
     import absl.app  # noqa: F401
+    import experiments.configs.image_classification  # noqa: F401
+    import experiments.configs.language_model  # noqa: F401
+    import experiments.configs.tagging  # noqa: F401
+    import experiments.configs.text_classification  # noqa: F401
+    import experiments.configs.translation  # noqa: F401
     import matplotlib.backends.backend_agg  # noqa: F401
     import matplotlib.figure  # noqa: F401
     import orbax.checkpoint  # noqa: F401
     import rich.progress  # noqa: F401
     import sacrebleu.metrics  # noqa: F401
     import seqeval.metrics.sequence_labeling  # noqa: F401
+    import seqjax.run.command
     import tensorboardX  # noqa: F401
 
-    import experiments.configs.image_classification  # noqa: F401
-    import experiments.configs.language_model  # noqa: F401
-    import experiments.configs.tagging  # noqa: F401
-    import experiments.configs.text_classification  # noqa: F401
-    import experiments.configs.translation  # noqa: F401
     import seqjax.cnn
     import seqjax.data
     import seqjax.data.augmentation
@@ -91,7 +92,6 @@ def warm_up() -> None:
     import seqjax.diagnostics.sequences
     import seqjax.models
     import seqjax.run.baselines
-    import seqjax.run.command
     import seqjax.text
     import seqjax.training.loop
     import seqjax.training.train_step  # noqa: F401

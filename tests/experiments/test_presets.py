@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from experiments.configs.language_model import FIELDS, PRESETS, get_config
 
 from experiments import language_model
-from experiments.configs.language_model import FIELDS, PRESETS, get_config
 from seqjax.data import SequenceBatch
 from seqjax.run import settings
 from seqjax.run.recipe import make_recipe
@@ -21,7 +21,7 @@ def test_preset(name):
     model = language_model.make_model(config, vocab)
     params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
     config.train.update({"steps": 1000, "epochs": 0.0})
-    _, schedule, optimizer, clip_norm = make_recipe(config, 100)
+    _, schedule, optimizer, clip_norm, *_ = make_recipe(config, 100)
     mesh = train_step.make_mesh(batch, jax.devices()[:1])
     loss_fn = language_model.make_loss(model, config.model.remat_every or None)
     step = train_step.make_train_step(loss_fn, optimizer, schedule, mesh, clip_norm=clip_norm)

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 from absl import flags
-from processes import ROOT
-
 from experiments.configs import tagging as tagging_config
 from experiments.configs import text_classification as text_config
 from experiments.configs import translation as translation_config
+from processes import ROOT
+
 from seqjax.data.collate import PairBatch, TaggedBatch, TextBatch
 from seqjax.run import settings
 from seqjax.run.recipe import averaged_params, make_recipe
@@ -90,7 +90,7 @@ def test_preset(experiment, preset):
     config = table.get_config(preset)
     settings.validate(config, table.FIELDS)
     assert settings.flatten(config).keys() == table.FIELDS.keys()
-    steps, schedule, optimizer, clip_norm = make_recipe(config, 100)
+    steps, schedule, optimizer, clip_norm, *_ = make_recipe(config, 100)
     assert steps > 100
     model, loss_fn, batch, inputs = make(load(experiment), config)
     params = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]

@@ -17,7 +17,7 @@ from seqjax.errors import UserError
 from seqjax.models import TextClassifier, make_stack
 from seqjax.models.classifier import POOLING, drop_words
 from seqjax.training import train_step
-from seqjax.training.losses import Sums
+from seqjax.training.losses import Sums, means
 
 B, T, V, K, D, H = 4, 6, 12, 3, 4, 5
 RNG = np.random.default_rng(0)
@@ -181,15 +181,15 @@ def test_evaluation_does_not_depend_on_buckets_batches_and_order():
     lengths = [len(text) for text in texts]
     collate = collate_texts(texts, rng.integers(0, K, 18))
 
-    def loss_fn(params, carry, batch, rng):
+    def loss_fn(params, model_state, carry, batch, rng):
         logits = model.apply({"params": params}, batch.tokens, batch.lengths).logits
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
         total = partial(jnp.sum, where=batch.mask)
         right = total((logits.argmax(-1) == batch.labels).astype(jnp.float32))
-        return carry, Sums(total(losses), batch.mask.sum().astype(jnp.float32), {"correct": right})
+        return carry, model_state, Sums(total(losses), batch.mask.sum().astype(jnp.float32), {"correct": right})
 
     evaluate = train_step.make_evaluate(loss_fn, train_step.make_mesh(1, jax.devices()[:1]))
-    run = lambda batches: list(evaluate(params, (), batches).values())  # noqa: E731
+    run = lambda batches: list(means(evaluate(params, (), (), batches)).values())  # noqa: E731
     want = run(batch for _, batch in one_pass(lengths, collate, 4, (5, 9)))
     np.testing.assert_allclose(run(batch for _, batch in one_pass(lengths, collate, 7, (12,))), want, rtol=1e-5)
     shuffled = BucketBatches(lengths, collate, 4, (5, 9), seed=0)

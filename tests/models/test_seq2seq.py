@@ -19,7 +19,7 @@ from seqjax.models import CELLS, Seq2Seq, make_attention, make_cell, make_stack
 from seqjax.models.attention_decoder import DecoderCarry, decode_steps, decode_whole, init_decoder
 from seqjax.nn.attention import luong, make_memory
 from seqjax.training import train_step
-from seqjax.training.losses import token_cross_entropy
+from seqjax.training.losses import means, token_cross_entropy
 
 B, S, T, V, W, E, BOS, EOS = 4, 5, 6, 9, 11, 4, 2, 3
 RNG = np.random.default_rng(0)
@@ -357,15 +357,15 @@ def test_evaluation_does_not_depend_on_buckets_and_batches():
     lengths = [max(len(s), len(t) + 1) for s, t in zip(sources, targets)]
     collate = collate_pairs(sources, targets, BOS, EOS)
 
-    def loss_fn(params, carry, batch, rng):
+    def loss_fn(params, model_state, carry, batch, rng):
         out = model.apply({"params": params}, batch.source, batch.source_lengths, batch.inputs)
         sums = token_cross_entropy(out.logits, batch.targets, batch.mask)
         right = jnp.where(batch.mask, out.logits.argmax(-1) == batch.targets, False)
-        return carry, sums._replace(counts={"correct": right.sum().astype(jnp.float32)})
+        return carry, model_state, sums._replace(counts={"correct": right.sum().astype(jnp.float32)})
 
     evaluate = train_step.make_evaluate(loss_fn, train_step.make_mesh(1, jax.devices()[:1]))
     found = [
-        evaluate(params, (), (batch for _, batch in one_pass(lengths, collate, size, boundaries)))
+        means(evaluate(params, (), (), (batch for _, batch in one_pass(lengths, collate, size, boundaries))))
         for size, boundaries in ((4, (4, 8)), (3, (8,)))
     ]
     assert found[0]["loss"] > 1

@@ -15,7 +15,7 @@ from seqjax.errors import UserError
 from seqjax.models import CharFeatures, Tagger, make_stack
 from seqjax.nn.crf import crf_decode, crf_log_likelihood
 from seqjax.training import train_step
-from seqjax.training.losses import Sums
+from seqjax.training.losses import Sums, means
 
 B, T, C, V, CHARS, D = 4, 6, 5, 12, 9, 4
 ENTITIES = ("O", "B-X", "I-X", "B-Y", "I-Y")
@@ -214,15 +214,15 @@ def test_evaluation_does_not_depend_on_buckets_batches_and_order():
     sentences = [[rng.integers(1, high, (n, *more)) for n in lengths] for high, *more in ((V,), (CHARS, C), (K,))]
     collate = collate_tagged(*sentences)
 
-    def loss_fn(params, carry, batch, rng):
+    def loss_fn(params, model_state, carry, batch, rng):
         tags = jnp.asarray(batch.tags)
         _, nats, best = model.apply({"params": params}, batch.words, batch.chars, batch.lengths, tags, method=_all)
         real = jnp.arange(tags.shape[1])[None] < batch.lengths[:, None]
         count = lambda flags: jnp.sum(flags & real).astype(jnp.float32)  # noqa: E731
-        return carry, Sums(nats.sum(), count(real), {"correct": count(best == tags)})
+        return carry, model_state, Sums(nats.sum(), count(real), {"correct": count(best == tags)})
 
     evaluate = train_step.make_evaluate(loss_fn, train_step.make_mesh(1, jax.devices()[:1]))
-    run = lambda batches: list(evaluate(params, (), batches).values())  # noqa: E731
+    run = lambda batches: list(means(evaluate(params, (), (), batches)).values())  # noqa: E731
     want = run(batch for _, batch in one_pass(lengths, collate, 4, (5, 9)))
     np.testing.assert_allclose(run(batch for _, batch in one_pass(lengths, collate, 7, (12,))), want, rtol=1e-5)
     shuffled = BucketBatches(lengths, collate, 4, (5, 9), seed=0)

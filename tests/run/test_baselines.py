@@ -130,5 +130,5 @@ def test_a_validation_part_that_cannot_choose(texts, labels):
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.feature_extraction.text", None)
-    with pytest.raises(UserError, match=r"scikit-learn; pip install 'seqjax\[experiments\]'"):
+    with pytest.raises(UserError, match=r"scikit-learn, which is not installed; run pip install -e '\.\[experiments\]'"):
         bag_of_words(["a", "b"], [0, 1], {})

@@ -170,8 +170,8 @@ class Lengths(Numbers):
 
 
 def test_shapes_are_counted(capsys):
-    def loss_fn(params, carry, batch, rng):
-        return carry, Sums(jnp.sum((params["w"] * batch["x"] - params["b"]) ** 2), jnp.float32(batch["x"].size))
+    def loss_fn(params, model_state, carry, batch, rng):
+        return carry, model_state, Sums(jnp.sum((params["w"] * batch["x"] - params["b"]) ** 2), jnp.float32(batch["x"].size))
 
     step = train_step.make_train_step(loss_fn, OPTIMIZER, optax.constant_schedule(0.1), MESH, clip_norm=1.0)
     plan = PLAN._replace(steps=9)

@@ -5,8 +5,10 @@ import math
 
 import ml_collections
 import pytest
-
+from absl import flags
 from experiments.configs.language_model import FIELDS, PRESETS, get_config
+from ml_collections import config_flags
+
 from seqjax.errors import UserError
 from seqjax.run.settings import (
     ANYTHING,
@@ -14,10 +16,13 @@ from seqjax.run.settings import (
     above,
     at_least,
     build,
+    complete,
     describe,
     differences,
     flatten,
+    is_free,
     one_of,
+    resolve_length,
     to_json,
     unknown_field,
     validate,
@@ -281,3 +286,105 @@ def test_free_fields_do_not_count_as_different():
     old, new = {"seed": 3, "keep": 2}, {"seed": 4, "keep": 9}
     assert differences(old, new, table) == ["seed: 3 there, 4 here"]
     assert len(differences(old, new)) == 2
+
+
+def test_fields_that_are_free_under_a_condition():
+    """train.eval_every may change unless the learning rate or the end of the run waits for evaluations, then or now."""
+    plain = {"train.steps": 9}
+    cases = [({}, True), ({"train.stop_after": 2}, False), ({"schedule.name": "plateau"}, False)]
+    for changes, free in cases:
+        old, new = (build(FIELDS, plain | changes | {"train.eval_every": n}) for n in (100, 200))
+        assert is_free("train.eval_every", FIELDS, new) is free
+        assert differences(old, new, FIELDS) == ([] if free else ["train.eval_every: 100 there, 200 here"])
+    old = build(FIELDS, plain | {"train.stop_after": 2, "train.eval_every": 100})
+    for a, b in ((old, build(FIELDS, plain)), (build(FIELDS, plain), old)):
+        assert len(differences(a, b, FIELDS)) == 1
+    assert not is_free("train.steps", FIELDS, old) and not is_free("nowhere", FIELDS, old)
+
+
+def test_a_run_saved_before_there_was_a_field_has_its_default():
+    config = build(FIELDS, {"train.steps": 9})
+    saved = {name: value for name, value in flatten(config).items() if name not in ("train.accumulate", "optimizer.frozen")}
+    assert complete(saved, FIELDS) == flatten(config) and differences(saved, config, FIELDS) == []
+    other = build(FIELDS, {"train.steps": 9, "train.accumulate": 4})
+    assert differences(saved, other, FIELDS) == ["train.accumulate: 1 there, 4 here"]
+
+
+# The command line's numbers
+
+
+def given(*arguments):
+    """The config of the language model's table with these overrides on the command line."""
+    found = flags.FlagValues()
+    argv = ["program", *arguments]
+    config_flags.DEFINE_config_dict("config", build(FIELDS), flag_values=found, sys_argv=argv)
+    found(argv)
+    return flatten(found["config"].value)
+
+
+@pytest.mark.parametrize("text, number", [("1e3", 1000), ("2.5E+3", 2500), ("7.0", 7), ("12", 12), ("-1e2", -100)])
+def test_integers_may_be_written_as_floats(text, number):
+    value = given(f"--config.train.steps={text}")["train.steps"]
+    assert value == number and type(value) is int
+
+
+@pytest.mark.parametrize("text", ["1.5", "1e-3", "nan", "inf", "1e999999999", "ten", ""])
+def test_what_is_no_whole_number_is_refused(text):
+    with pytest.raises(flags.IllegalFlagValueError, match="train.steps=.*it must be a whole number, such as"):
+        given(f"--config.train.steps={text}")
+
+
+def test_large_integers_are_exact():
+    assert given("--config.seed=4294967295e0")["seed"] == 2**32 - 1
+    assert given("--config.seed=9007199254740993.0")["seed"] == 2**53 + 1
+
+
+@pytest.mark.parametrize(
+    "name, value, single",
+    [
+        ("optimizer.learning_rate", 1e39, "inf"),
+        ("optimizer.learning_rate", 1e-50, "0"),
+        ("optimizer.learning_rate", 1e-39, "0"),  # below the smallest normal number, which processors take for 0
+        ("optimizer.clip_norm", 1e300, "inf"),
+        ("optimizer.b2", 1 - 1e-12, "1"),
+        ("optimizer.ema", 1 - 1e-9, "1"),
+        ("model.dropout", 1 - 1e-9, "1"),
+    ],
+)
+def test_values_hold_in_float32(name, value, single):
+    with pytest.raises(UserError) as raised:
+        validate(build(FIELDS, {"train.steps": 9, name: value}), FIELDS)
+    text = FIELDS[name].check.text
+    said = f"config.{name}={value!r} is out of range: it must be {text}; in float32 this is {single}"
+    limit = {"inf": ", the largest number being 3.4e38", "0": ", the smallest number above 0 being 1.2e-38", "1": ""}[single]
+    assert str(raised.value) == said + limit
+
+
+def test_every_bound_that_is_allowed_is_allowed_in_float32():
+    for low in (0.1, 0.3, 0.7, 0.001, 1e-30):
+        assert at_least(low).holds(low) and within(low, 2.0).holds(low) and above(low).holds(low * 1.0001)
+        assert not within(0.0, low).holds(low) and not above(low).holds(low)
+    validate(build(FIELDS, {"train.steps": 9, "optimizer.learning_rate": 3.4e38, "optimizer.b2": 1 - 1e-7}), FIELDS)
+
+
+@pytest.mark.parametrize(
+    "given, before, after",
+    [
+        ({}, (0, 3.0), (0, 3.0)),
+        ({"train.steps"}, (12, 3.0), (12, 0.0)),
+        ({"train.epochs"}, (500, 2.5), (0, 2.5)),
+        ({"train.steps", "train.epochs"}, (0, 3.0), (0, 3.0)),
+        ({"train.steps"}, (0, 3.0), (0, 3.0)),
+        ({"seed"}, (500, 0.0), (500, 0.0)),
+    ],
+)
+def test_the_length_on_the_command_line_wins(given, before, after):
+    config = build(FIELDS, dict(zip(("train.steps", "train.epochs"), before)))
+    resolve_length(config, given)
+    assert (config.train.steps, config.train.epochs) == after
+
+
+def test_both_lengths_on_the_command_line_are_refused():
+    config = build(FIELDS, {"train.steps": 12, "train.epochs": 3.0})
+    with pytest.raises(UserError, match="config.train.steps=12 and config.train.epochs=3.0 both give"):
+        resolve_length(config, {"train.steps", "train.epochs"})

@@ -12,8 +12,7 @@ from seqjax.errors import UserError
 from seqjax.run.trained import read_model
 from seqjax.training import train_step
 from seqjax.training.averaging import RunningMean
-from seqjax.training.checkpoints import Checkpoints
-from seqjax.training.checkpoints import reader
+from seqjax.training.checkpoints import Checkpoints, reader
 from seqjax.training.checkpoints.manifest import MANIFEST
 
 MESH = train_step.make_mesh(2, jax.devices()[:1])

@@ -326,7 +326,7 @@ def test_bad_input_is_named(build, named):
 def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     for build in (lambda: SubwordTokenizer.fit("a b", vocab_size=7), lambda: SubwordTokenizer(FITTED["bpe"].model)):
-        with pytest.raises(UserError, match=r"pip install 'seqjax\[experiments\]'"):
+        with pytest.raises(UserError, match=r"pip install -e '\.\[experiments\]'"):
             build()
 
 

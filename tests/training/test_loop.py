@@ -154,7 +154,7 @@ def test_a_signal_is_answered_at_once_and_all_time_is_counted(capfd, monkeypatch
 
     data.hooks = {2: stop, 1: lambda: now.__setitem__(0, now[0] + 5.0)}
     outcome, _, store = fit(data=data)
-    line = "stopping after this step; once more stops at once\n"
+    line = "stopping after this step; press again to stop immediately\n"
     assert written == [("", "\n" + line) if terminal else (line, "")]
     assert outcome.progress.seconds == 12.0
     assert json.loads(store.saved[2][1])["progress"]["seconds"] == 12.0

@@ -247,5 +247,5 @@ def test_entity_f1_refuses_what_are_no_entities(true, predicted, said):
 def test_a_missing_package_is_named(monkeypatch, package, call):
     for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError, match=rf"{package}; pip install 'seqjax\[experiments\]'"):
+    with pytest.raises(UserError, match=rf"{package}, which is not installed; run pip install -e '\.\[experiments\]'"):
         call(["a"], ["a"])

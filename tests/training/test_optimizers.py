@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from seqjax.errors import UserError
-from seqjax.training.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
+from seqjax.training.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule, warmup_length
 
 RATE = 0.03
 
@@ -76,9 +76,19 @@ def test_a_python_int_and_an_array_give_the_same_rate():
 def test_impossible_schedules_are_refused():
     with pytest.raises(UserError, match=r"schedule.name='linear' is unknown; choose one of constant, cosine, "):
         make_schedule("linear", RATE, steps=10)
-    for steps in (10, 9):
-        with pytest.raises(UserError, match=f"warmup_steps=10 leaves nothing of the run's {steps} steps"):
-            make_schedule("cosine", RATE, steps=steps, warmup_steps=10)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("asked, steps, taken", [(10, 11, 10), (100, 100, 10), (100, 99, 9), (1000, 12, 1), (7, 7, 0), (1, 1, 0)])
+def test_a_warm_up_shrinks_with_the_run(name, asked, steps, taken):
+    more = {"steps_per_epoch": 10, "milestones": (0.5,)}
+    rates = _rates(make_schedule(name, RATE, steps=steps, warmup_steps=asked, **more), steps + 2)
+    wanted = _rates(make_schedule(name, RATE, steps=steps, warmup_steps=taken, **more), steps + 2)
+    np.testing.assert_array_equal(rates, wanted)
+    assert name == "step" or rates[0] == pytest.approx(RATE / max(taken, 1), rel=1e-6)
+    assert warmup_length(asked, steps) == taken
+    if name == "constant":
+        np.testing.assert_allclose(rates, [RATE * _warmup(step, taken) for step in range(steps + 2)], rtol=1e-6)
 
 
 # Optimisers.

@@ -14,6 +14,7 @@ import seqjax
 from seqjax.data.windows import SequenceBatch
 from seqjax.errors import UserError
 from seqjax.training import train_step
+from seqjax.training.losses import means
 
 ONE = jax.devices()[:1]
 
@@ -101,7 +102,7 @@ def test_one_window_is_full_backpropagation(lm, long_pass):
     model, params, carry = lm
     loss, grads = long_pass
     step, mesh = _step(tiny.loss_of(model), batch=B)
-    state = train_step.init_state(params, optax.sgd(1.0), carry, jax.random.key(0), mesh)
+    state = train_step.init_state(params, (), optax.sgd(1.0), carry, jax.random.key(0), mesh)
     (whole,) = tiny.windows(TEXT, B, 17)
     state, metrics = step(state, whole)
     assert float(metrics.sums.tokens) == whole.mask.sum() == 50
@@ -113,7 +114,7 @@ def test_one_window_is_full_backpropagation(lm, long_pass):
 def test_windows_with_the_carry_have_the_losses_of_one_long_pass(lm, long_pass, window):
     model, params, carry = lm
     step, mesh = _step(tiny.loss_of(model), optax.sgd(0.0), batch=B)  # the parameters stay, the carry goes on
-    state = train_step.init_state(params, optax.sgd(0.0), carry, jax.random.key(0), mesh)
+    state = train_step.init_state(params, (), optax.sgd(0.0), carry, jax.random.key(0), mesh)
     loss = tokens = 0.0
     for batch in tiny.windows(TEXT, B, window):
         state, metrics = step(state, batch)
@@ -131,17 +132,17 @@ def test_a_windows_gradient_holds_the_carry_fixed(lm):
     @jax.jit
     def by_hand(params):
         start = model.initial_carry(params, B)
-        carry, _ = loss_fn(params, start, first, None)
+        carry, _, _ = loss_fn(params, (), start, first, None)
 
         def loss(params, carry):
-            sums = loss_fn(params, carry, second, None)[1]
+            sums = loss_fn(params, (), carry, second, None)[2]
             return sums.loss / sums.tokens
 
-        full = jax.grad(lambda p: loss(p, loss_fn(p, start, first, None)[0]))(params)
+        full = jax.grad(lambda p: loss(p, loss_fn(p, (), start, first, None)[0]))(params)
         return carry, jax.grad(loss)(params, carry), full
 
     carry, truncated, full = by_hand(params)
-    state = train_step.init_state(params, optax.sgd(1.0), carry, jax.random.key(0), mesh)
+    state = train_step.init_state(params, (), optax.sgd(1.0), carry, jax.random.key(0), mesh)
     state, _ = step(state, second)
     got = jax.tree.map(lambda a, b: a - b, params, state.params)
     tiny.assert_close(got, truncated, 1e-4, 1e-6)
@@ -175,7 +176,11 @@ def _numpy_nats(params, batches):
 def evaluated(lm):
     model, params, _ = lm
     evaluate = train_step.make_evaluate(tiny.loss_of(model), train_step.make_mesh(B, ONE))
-    return lambda window: evaluate(params, model.initial_carry(params, B), tiny.windows(TEXT, B, window))["loss"]
+
+    def loss(window):
+        return means(evaluate(params, (), model.initial_carry(params, B), tiny.windows(TEXT, B, window)))["loss"]
+
+    return loss
 
 
 @pytest.mark.parametrize("window", [1, 3, 7, 17])
@@ -193,7 +198,7 @@ def test_evaluation_of_streams_is_that_of_each_alone(lm, evaluated):
     for b in range(B):
         batches = [SequenceBatch(*[part[b : b + 1] for part in batch]) for batch in tiny.windows(TEXT, B, 7)]
         real = sum(batch.mask.sum() for batch in batches)
-        nats += real * evaluate(params, model.initial_carry(params, 1), batches)["loss"]
+        nats += real * means(evaluate(params, (), model.initial_carry(params, 1), batches))["loss"]
         tokens += real
     assert tokens == 50 and nats / tokens == pytest.approx(evaluated(7), rel=1e-6)
 
@@ -203,7 +208,7 @@ def test_evaluation_has_no_noise_and_leaves_its_arguments_alone():
     params, carry = tiny.init(model, B)
     evaluate = train_step.make_evaluate(tiny.loss_of(model), train_step.make_mesh(B, ONE))
     batches = tiny.windows(TEXT, B, 7)
-    first, second = (evaluate(params, carry, each)["loss"] for each in (batches, iter(batches)))
+    first, second = (means(evaluate(params, (), carry, each))["loss"] for each in (batches, iter(batches)))
     assert type(first) is float and first == second
     np.testing.assert_allclose(first, _numpy_nats(params, batches), rtol=1e-6)
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((params, carry)))

@@ -4,7 +4,7 @@ import collections
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from seqjax.errors import UserError
+from seqjax.errors import missing
 from seqjax.training.metrics.metric import Metric, check_pairs
 
 
@@ -110,7 +110,7 @@ def entity_counts(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
     try:
         from seqeval.metrics.sequence_labeling import get_entities
     except ImportError:
-        raise UserError("entity F1 needs seqeval; pip install 'seqjax[experiments]'") from None
+        raise missing("entity F1 needs seqeval", "experiments") from None
     # seqeval's own scores warn where there is no entity to divide by; its spans are all that is needed.
     spans = [set(get_entities([list(sentence) for sentence in tags])) for tags in (true, predicted)]
     kinds = [collections.Counter(span[0] for span in group) for group in (spans[0] & spans[1], spans[1], spans[0])]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from seqjax.errors import UserError
+from seqjax.errors import missing
 from seqjax.training.metrics.metric import Metric, check_pairs
 
 
@@ -95,7 +95,7 @@ def corpus_bleu(hypotheses: Sequence[str], references: Sequence[str], *, lowerca
     try:
         from sacrebleu.metrics import BLEU, CHRF
     except ImportError:
-        raise UserError("BLEU needs sacrebleu; pip install 'seqjax[experiments]'") from None
+        raise missing("BLEU needs sacrebleu", "experiments") from None
     metric = BLEU(lowercase=lowercase)
     score = metric.corpus_score(hypotheses, [references]).score
     chrf = CHRF(lowercase=lowercase).corpus_score(hypotheses, [references]).score

@@ -1,0 +1,69 @@
+"""What data is made from besides this project: versions of Python and of packages, by name."""
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+
+SPELLINGS = {"babel": "Babel", "pillow": "Pillow", "python": "Python"}  # others are written as pip has them
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The versions here, for the `made_from` of a data set.
+
+    Args:
+      *packages: as pip calls them, or "python".
+
+    Returns:
+      Package -> version.
+
+    Example:
+      >>> list(versions("python", "numpy"))
+      ['python', 'numpy']
+    """
+    return {name: platform.python_version() if name == "python" else importlib.metadata.version(name) for name in packages}
+
+
+def origin_notes(made_from: Mapping[str, str]) -> tuple[str, ...]:
+    """The note that names the versions; none where data is made from this project alone.
+
+    Example:
+      >>> origin_notes({"babel": "2.19.0", "pillow": "12.0.0"}), origin_notes({})
+      (('made from Babel 2.19.0 and Pillow 12.0.0',), ())
+    """
+    made = [f"{SPELLINGS.get(name, name)} {version}" for name, version in made_from.items()]
+    return (f"made from {' and '.join(made)}",) if made else ()
+
+
+def explain_difference(saved: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """Say which versions made data differ, and how to get the saved ones. For data with different fingerprints.
+
+    Args:
+      saved: the `made_from` of the data that a run was trained on.
+      here: the `made_from` of the data as it is loaded now.
+
+    Returns:
+      One sentence, without a period; "" where no version differs, so that the cause is another.
+
+    Example:
+      >>> explain_difference({"babel": "2.18.0"}, {"babel": "2.19.0"})
+      "made from Babel 2.18.0 there and 2.19.0 here; pip install 'babel==2.18.0' to resume"
+      >>> explain_difference({"python": "3.11.7"}, {"python": "3.12.1"})
+      'made from Python 3.11.7 there and 3.12.1 here; run with Python 3.11.7 to resume'
+      >>> explain_difference({"babel": "2.19.0"}, {"babel": "2.19.0"})
+      ''
+    """
+    names = [name for name in {**saved, **here} if saved.get(name) != here.get(name)]
+    if not names:
+        return ""
+    made = [_both_sides(SPELLINGS.get(name, name), saved.get(name), here.get(name)) for name in names]
+    wanted = [f"'{name}=={saved[name]}'" for name in names if name in saved and name != "python"]
+    ways = [f"pip install {' '.join(wanted)}"] if wanted else []
+    if "python" in names and "python" in saved:
+        ways.append(f"run with Python {saved['python']}")
+    return f"made from {', '.join(made)}; {' and '.join(ways) or 'choose the same source and settings'} to resume"
+
+
+def _both_sides(name: str, saved: str | None, here: str | None) -> str:
+    if saved and here:
+        return f"{name} {saved} there and {here} here"
+    return f"{name} {saved} there and without it here" if saved else f"{name} {here} here and without it there"
