@@ -13,7 +13,7 @@ from seqjax.run import cli, curves, evaluation, initial, process, reporting, res
 from seqjax.run.experiment import Dataset, Experiment, Model, Trained, spec_from_json
 from seqjax.run.recipe import Recipe, data_mesh, devices_line, make_plan, make_recipe, shown
 from seqjax.run.trained import read_model
-from seqjax.training import loop, train_step
+from seqjax.training import loop, optimizers, train_step
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.disk import write_atomically
 from seqjax.training.freezing import frozen_mask
@@ -191,6 +191,9 @@ def describe(
     mask = frozen_mask(setup.state.params, setup.recipe.frozen)
     frozen = sum(leaf.size for leaf, is_frozen in zip(jax.tree.leaves(setup.state.params), jax.tree.leaves(mask)) if is_frozen)
     print(f"model: {count:,} parameters" + (f", {frozen:,} of them frozen" if frozen else ""))
+    asked = config.schedule.warmup_steps
+    if (warmup := optimizers.warmup_length(asked, setup.recipe.steps)) != asked:
+        print(f"warm-up: {warmup} steps instead of {asked}, a tenth of so short a run")
     epochs = setup.recipe.steps / pipeline.batches_per_epoch
     print(f"run: {setup.recipe.steps:,} steps, {epochs:.1f} passes over the data, on {devices_line(setup.mesh)}")
 
