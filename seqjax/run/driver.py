@@ -80,28 +80,33 @@ def set_up(experiment: Experiment, config: ConfigDict, spec: Any, batches_per_ep
 
 
 def train(experiment: Experiment, command: cli.Command) -> int:
-    """Starts the run of a work directory, or resumes it."""
+    """Starts the run of a work directory, or resumes it. What can be refused is, before the directory is touched."""
     reporting.require_extras()
-    stored = resuming.stored(command.workdir, experiment)
+    profile, stored = profiled(command.options.profile), resuming.stored(command.workdir, experiment)
     config = resuming.settings_of(experiment, command, stored)
     dataset = experiment.load(config)
     spec = experiment.prepare(config, dataset)
     with _closing(experiment.batches(config, spec, dataset.parts["train"], training=True)) as pipeline:
         setup = set_up(experiment, config, spec, pipeline.batches_per_epoch)
+        plan = make_plan(config, setup.recipe.steps, profile)
+        extension = resuming.extension(command, stored, setup.recipe, plan, pipeline.batches_per_epoch)
         begin = initial.Start(experiment, command, config, spec, dataset, setup)
+        state = begin.resumed(stored.meta["began_from"]) if stored else begin.state()
+        lines = list(experiment.describe(config, spec, dataset, setup.model)) if experiment.describe else []
         with workdir.locked(command.workdir) as held:
+            resuming.check_unchanged(command.workdir, experiment, stored)
             defaults = {name: field.default for name, field in experiment.fields.items()}
             workdir.claim(command.workdir, settings.to_json(config), experiment=experiment.name, defaults=defaults)
             baselines = baselines_of(experiment, command.workdir, config, dataset)
-            describe(experiment, config, spec, dataset, setup, pipeline, baselines)
-            state = setup.state if stored else begin.state()
-            checkpoints = Checkpoints(command.workdir, keep=config.train.keep, check=held.check, defaults=defaults)
+            describe(experiment, dataset, setup, pipeline, baselines, lines)
             outcome = session.run(
-                command.workdir, make_task(experiment, config, spec, dataset, setup),
-                make_plan(config, setup.recipe.steps, profiled(command.options.profile)), state, pipeline, checkpoints,
+                command.workdir, make_task(experiment, config, spec, dataset, setup), plan, state, pipeline,
+                Checkpoints(command.workdir, keep=config.train.keep, check=held.check, defaults=defaults),
                 meta=resuming.meta(experiment, config, spec, dataset, begin.origin), config=settings.to_json(config),
                 check_meta=lambda meta: resuming.check_data(experiment, command.workdir, dataset, spec, meta),
+                extension=extension,
             )  # fmt: skip
+            held.check()
             picture = curves.plot_curves(
                 command.workdir, reporting.read_records(command.workdir),
                 baselines={name: found["loss"] for name, found in baselines.items() if "loss" in found},
@@ -173,7 +178,7 @@ def make_task(experiment: Experiment, config: ConfigDict, spec: Any, dataset: Da
 
 
 def describe(
-    experiment: Experiment, config: ConfigDict, spec: Any, dataset: Dataset, setup: Setup, pipeline: Any, baselines: dict[str, Any]
+    experiment: Experiment, dataset: Dataset, setup: Setup, pipeline: Any, baselines: dict[str, Any], lines: list[str]
 ) -> None:
     """Prints what is about to be trained on what."""
     print(f"{experiment.records}: {dataset.name}")
@@ -181,7 +186,7 @@ def describe(
         print(f"  {part:<10} {evaluation.size(records):>12,}")
     for line in dataset.notes:
         print(f"  {line}")
-    for line in experiment.describe(config, spec, dataset, setup.model) if experiment.describe else ():
+    for line in lines:
         print(line)
     if hasattr(pipeline, "summary"):
         print(pipeline.summary("steps"))
