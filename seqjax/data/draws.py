@@ -21,7 +21,7 @@ def shuffled(number: int, seed: int) -> tuple[np.ndarray, np.random.PCG64]:
 
     Example:
       >>> shuffled(8, seed=0)[0].tolist()
-      [2, 4, 3, 7, 0, 1, 5, 6]
+      [2, 4, 3, 6, 5, 0, 1, 7]
     """
     bits = np.random.PCG64(seed)
     halves = _halves(bits)
