@@ -35,7 +35,8 @@ from seqjax.models import make_stack
 from seqjax.models.tagger import CHAR_FEATURES, Tagger
 from seqjax.run import Field, Flag, at_least, fields, one_of, recipe
 from seqjax.text import CharTokenizer, apply_vectors, split_words, starting_vectors
-from seqjax.text.lookup import WordLookup, WordTable
+from seqjax.text.lookup import WordLookup
+from seqjax.text.word_table import WordTable
 from seqjax.training import losses, metrics
 
 _CHARS = ("model.char_features", ("rnn", "cnn"))
@@ -190,11 +191,12 @@ def batches(config: ConfigDict, spec: Spec, part: TaggedSentences, training: boo
 
 
 def validate(trained: run.Trained, part: TaggedSentences, found: dict[str, float]) -> dict[str, float]:
-    """F1, where tags mark entities; the error then is 1 - F1."""
+    """Error and accuracy; where tags mark entities, F1 too, and the error is 1 - F1."""
+    accuracy = found["correct"]
     if not trained.spec.entities:
-        return found
+        return {"loss": found["loss"], "error": 1 - accuracy, "accuracy": accuracy}
     f1 = metrics.entity_f1(part.tags, trained.model.tools(trained.params, part.words)).f1
-    return found | {"error": 1 - f1, "f1": f1}
+    return {"loss": found["loss"], "error": 1 - f1, "accuracy": accuracy, "f1": f1}
 
 
 def sample(trained: run.Trained, data: TaggedSet) -> str:

@@ -32,11 +32,11 @@ from seqjax.diagnostics import sequences
 from seqjax.diagnostics.pictures import plot_confusion
 from seqjax.errors import UserError
 from seqjax.models import make_stack
-from seqjax.models.classifier import TextClassifier
-from seqjax.nn.pooling import POOLING
+from seqjax.models.classifier import POOLING, TextClassifier
 from seqjax.run import Field, Flag, at_least, fields, one_of, recipe, within
 from seqjax.run.baselines import bag_of_words, choose_strength, majority
-from seqjax.text import KINDS, apply_vectors, fit_tokenizer, starting_vectors, tokenizer_from_dict
+from seqjax.text import apply_vectors, fit_tokenizer, starting_vectors, tokenizer_from_dict
+from seqjax.text.fitting import KINDS
 from seqjax.training import losses, metrics
 
 FIELDS = {

@@ -175,7 +175,7 @@ def describe(
     for line in experiment.describe(config, spec, dataset, setup.model) if experiment.describe else ():
         print(line)
     if hasattr(pipeline, "summary"):
-        print(pipeline.summary(experiment.unit))
+        print(pipeline.summary("steps"))
     for name, found in baselines.items():
         print(f"baseline to beat: {name}, validation {evaluation.line(found)}")
     count = sum(leaf.size for leaf in jax.tree.leaves(setup.state.params))

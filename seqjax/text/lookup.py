@@ -4,11 +4,11 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from seqjax.text.tokenizers import CharTokenizer, tokenizer_from_dict
+from seqjax.text.tokenizers import CharTokenizer
 from seqjax.text.vocabulary import PAD, SPECIAL_TOKENS, UNK, check_vocabulary, choose_tokens
 
 
@@ -99,32 +99,3 @@ def char_ids(tokenizer: CharTokenizer, words: Sequence[str], width: int) -> np.n
             ids = np.concatenate([ids[: width - width // 2], ids[len(ids) - width // 2 :]])
         row[: len(ids)] = ids
     return found
-
-
-class WordTable(NamedTuple):
-    """Sentences as ids of their words, of the words' characters, and of their tags.
-
-    Example:
-      >>> words, chars = WordLookup.fit([["a", "cat"]]), CharTokenizer.fit(["a", "cat"])
-      >>> table = WordTable(words, chars, {"DET": 0, "NOUN": 1}, 3)
-      >>> [column[0].tolist() for column in table.columns([["a", "cat"]], [["DET", "NOUN"]])]
-      [[4, 5], [[4, 0, 0], [5, 4, 6]], [0, 1]]
-    """
-
-    words: WordLookup
-    chars: CharTokenizer
-    tags: dict[str, int]
-    width: int  # characters of a word
-
-    @classmethod
-    def from_dicts(cls, words: dict[str, Any], chars: dict[str, Any], tags: Sequence[str], width: int) -> "WordTable":
-        """From the lookup and the tokenizer as JSON values, and the tags in the order of their ids."""
-        return cls(WordLookup(**words), tokenizer_from_dict(chars), {tag: i for i, tag in enumerate(tags)}, width)
-
-    def columns(self, words: Sequence[Sequence[str]], tags: Sequence[Sequence[str]] | None) -> tuple[list, list, list]:
-        """Ids of words (t,), characters (t, C) and tags (t,) of each sentence; tags are 0 where there are none."""
-        encoded = [self.words.ids(sentence) for sentence in words]
-        chars = [char_ids(self.chars, sentence, self.width) for sentence in words]
-        if tags is None:
-            return encoded, chars, [np.zeros(len(sentence), np.int32) for sentence in words]
-        return encoded, chars, [np.array([self.tags[tag] for tag in sentence], np.int32) for sentence in tags]
