@@ -80,7 +80,7 @@ def shares(run: Run, blocks: int, steps: int, log_every: int) -> dict[str, Any]:
         checkpoints = Checkpoints(pathlib.Path(folder), keep=3)
         with reporting.Reporter(pathlib.Path(folder), first_step=0, total_steps=10**6) as reporter:
             state, data = copy_of(run.state), run.make_batches()
-            whole = loop._Run(run.task, plan, state, data, loop.Progress(), reporter, checkpoints, {})
+            whole = loop.Run(run.task, plan, state, data, loop.Progress(), reporter, checkpoints, {})
             for batch in first_batches(run).values():  # so that every shape is compiled
                 bare_state, _ = run.task.step(bare_state, run.task.place_batch(batch))
             for block in range(blocks + 1):

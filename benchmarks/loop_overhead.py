@@ -41,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(pathlib.Path(folder), keep=3)
         with reporting.Reporter(pathlib.Path(folder), first_step=0, total_steps=10**6) as reporter:
-            run = loop._Run(task, plan, setup.state, data, loop.Progress(), reporter, checkpoints, {})
+            run = loop.Run(task, plan, setup.state, data, loop.Progress(), reporter, checkpoints, {})
             for block in range(options.blocks + 1):
                 begin = time.perf_counter()
                 for i in range(steps):
