@@ -1,5 +1,6 @@
 """The driver: everything that every experiment does, once. An experiment says what is particular to it."""
 
+import contextlib
 import json
 import pathlib
 from typing import Any, NamedTuple
@@ -74,7 +75,7 @@ def train(experiment: Experiment, command: cli.Command) -> int:
             defaults = {name: field.default for name, field in experiment.fields.items()}
             workdir.claim(command.workdir, settings.to_json(config), experiment=experiment.name, defaults=defaults)
             baselines = baselines_of(experiment, command.workdir, config, dataset)
-            describe(experiment, dataset, setup, pipeline, baselines, lines)
+            describe(experiment, config, dataset, setup, pipeline, baselines, lines)
             outcome = session.run(
                 command.workdir, make_task(experiment, config, spec, dataset, setup), plan, state, pipeline,
                 Checkpoints(command.workdir, keep=config.train.keep, check=held.check, defaults=defaults),
@@ -116,19 +117,7 @@ def profiled(text: str) -> tuple[int, int] | None:
 
 def closing(pipeline: Any) -> Any:
     """A pipeline as a context, whether it holds something to be closed or not."""
-    return pipeline if hasattr(pipeline, "__exit__") else _Open(pipeline)
-
-
-class _Open(NamedTuple):
-    """A pipeline that holds nothing to be closed."""
-
-    pipeline: Any
-
-    def __enter__(self) -> Any:
-        return self.pipeline
-
-    def __exit__(self, *_: Any) -> None:
-        pass
+    return pipeline if hasattr(pipeline, "__exit__") else contextlib.nullcontext(pipeline)
 
 
 def make_task(
@@ -169,7 +158,7 @@ def make_task(
 
 
 def describe(
-    experiment: Experiment, dataset: Dataset, setup: Setup, pipeline: Any, baselines: dict[str, Any], lines: list[str]
+    experiment: Experiment, config: ConfigDict, dataset: Dataset, setup: Setup, pipeline: Any, baselines: dict[str, Any], lines: list[str]
 ) -> None:
     """Prints what is about to be trained on what."""
     print(f"{experiment.records}: {dataset.name}")
