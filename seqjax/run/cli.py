@@ -49,8 +49,12 @@ def common_flags(experiment: Experiment) -> dict[str, Flag]:
         "init_from": Flag("", "start from the weights of the run in this work directory (DIR, DIR:newest, DIR:STEP).", ("train",)),
         "init_partial": Flag(False, "with --init_from: parts that do not fit start fresh, and are named.", ("train",)),
         "profile": Flag("", "trace the steps FIRST:LAST of this session into the work directory, such as 10:12.", ("train",)),
-        "sweep": Flag([], "run once for each value, such as --sweep=seed=0,1,2; several flags make a grid.", ("train",)),
-    }
+        "sweep": Flag([], "one run for each value of a setting, such as --sweep=seed=0,1,2; several flags make a grid.", ("train",)),
+        "sweep_vmap": Flag(
+            "auto", "with --sweep=seed=...: auto trains the seeds together where their batches have the same shapes.", ("train",),
+            settings.one_of("auto", "off"),
+        ),
+    }  # fmt: skip
 
 
 def parse(experiment: Experiment, argv: Sequence[str]) -> Command:
@@ -109,6 +113,8 @@ def _command(experiment: Experiment, values: flags.FlagValues, others: Mapping[s
         known = f"choose one of {', '.join(experiment.presets)}"
         advice = f"presets go by name now: --config={name}" if name in experiment.presets else known
         raise UsageError(f"there is no preset {preset!r}; {advice}")
+    if mode == "train" and values["sweep_vmap"].present and not options.sweep:
+        raise UsageError("--sweep_vmap has no effect without --sweep")
     given = {name: values[f"config.{name}"].value for name in experiment.fields if values[f"config.{name}"].present}
     workdir = pathlib.Path(values.workdir).expanduser()
     return Command(mode=mode, workdir=workdir, preset=preset, given=given, options=options)
@@ -129,11 +135,19 @@ def _define(values: flags.FlagValues, name: str, default: Any, text: str, *, opt
         flags.DEFINE_bool(name, start, text, flag_values=values)
     elif isinstance(default, list):
         flags.DEFINE_multi_string(name, start, text, flag_values=values)
-    elif isinstance(default, str):
-        flags.DEFINE_string(name, start, text, flag_values=values)
     else:
-        parser = settings.WholeNumber() if isinstance(default, int) else flags.FloatParser()
-        flags.DEFINE(parser, name, start, text, flag_values=values)
+        flags.DEFINE(parser_of(default), name, start, text, flag_values=values)
+
+
+def parser_of(default: bool | int | float | str) -> flags.ArgumentParser:
+    """What reads a value of the default's type from the command line.
+
+    Example:
+      >>> parser_of(1).parse("1e3"), parser_of(0.5).parse("1e3"), parser_of(True).parse("false"), parser_of("").parse("1e3")
+      (1000, 1000.0, False, '1e3')
+    """
+    kinds = {bool: flags.BooleanParser, int: settings.WholeNumber, float: flags.FloatParser, str: flags.ArgumentParser}
+    return kinds[type(default)]()
 
 
 def usage(experiment: Experiment) -> str:
