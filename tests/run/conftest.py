@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """For tests that call `driver.run`."""
+    """For tests that call `command.run`."""
     tiny.leave_the_process(monkeypatch)
 
 

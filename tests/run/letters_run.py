@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.run import cli, curves, driver, fields, process, recipe
+from seqjax.run import cli, command, curves, fields, process, recipe
 from seqjax.run.experiment import Experiment, Model
 from seqjax.run.settings import Field, at_least
 from seqjax.training.checkpoints.reader import Reader
@@ -109,7 +109,7 @@ def run(workdir: pathlib.Path, *flags: str, stop: int | None = None, experiment:
     """The exit status of a command; with `stop`, Ctrl-C comes while that step is under way. __ stands for the dot."""
     Pipeline.signals = {} if stop is None else {stop - 1: signal.SIGINT}
     given = [f"--config.{name.replace('__', '.')}={value}" for name, value in changes.items()]
-    status = driver.run(experiment, cli.parse(experiment, ["tiny", f"--workdir={workdir}", *flags, *given]))
+    status = command.run(experiment, cli.parse(experiment, ["tiny", f"--workdir={workdir}", *flags, *given]))
     assert status == (0 if stop is None else 130)
     return status
 
