@@ -56,7 +56,7 @@ def test_frozen_parameters_stay_and_the_others_move(server, text, tmp_path):
 
 
 def test_a_batch_in_parts_teaches_the_same(server, text, tmp_path):
-    """Up to rounding, where there is no noise; with parts forgotten it would not."""
+    """Up to rounding, where there is no noise; half of the batch does not."""
     whole, parts, half = (tmp_path / name for name in ("whole", "parts", "half"))
     plain = {"model__dropout": 0.0, "optimizer__name": "sgd", "optimizer__learning_rate": 1.0, **QUICK}
     ended(server.run(f"--workdir={whole}", *small(text, **plain)))
@@ -65,6 +65,7 @@ def test_a_batch_in_parts_teaches_the_same(server, text, tmp_path):
     one, two, other = map(params, (whole, parts, half))
     for name in one:
         np.testing.assert_allclose(two[name], one[name], rtol=1e-4, atol=1e-6)
+    assert any(not np.array_equal(two[name], one[name]) for name in one)  # it was computed in parts
     assert max(np.abs(other[name] - one[name]).max() for name in one) > 1e-3
     assert [r["loss"] for r in records(parts)[:1]] == pytest.approx([r["loss"] for r in records(whole)[:1]], rel=1e-5)
 
