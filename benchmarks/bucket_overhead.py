@@ -48,7 +48,9 @@ def make_runs(config: Any, buckets: list[int]) -> dict[int, Run]:
             config.data.buckets = number
         config, dataset, spec, _, setup, task = make_ready(EXPERIMENT, config)
 
-        def make(config=config.copy_and_resolve_references(), spec=spec, part=dataset.parts["train"]):
+        made = config.copy_and_resolve_references()
+
+        def make(config=made, spec=spec, part=dataset.parts["train"]):
             return EXPERIMENT.batches(config, spec, part, training=True)
 
         runs[number] = Run(task, setup.state, make)

@@ -278,10 +278,9 @@ def training(recorder: Recorder, dry_run: bool) -> None:
     """benchmarks.loop_overhead on the default language model, its own result put aside."""
     import tempfile
 
+    from benchmarks import loop_overhead
     from benchmarks.experiment import config_of
     from experiments.language_model import EXPERIMENT
-
-    from benchmarks import loop_overhead
 
     preset = "hello" if dry_run else "char_small"
     if not recorder.begin("training"):

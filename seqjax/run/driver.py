@@ -1,5 +1,6 @@
 """The driver: everything that every experiment does, once. An experiment says what is particular to it."""
 
+import contextlib
 import json
 import pathlib
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from seqjax.run import cli, curves, evaluation, initial, records, reporting, res
 from seqjax.run.experiment import Dataset, Experiment, Model, Trained, spec_from_json
 from seqjax.run.recipe import Recipe, data_mesh, devices_line, make_plan, make_recipe, shown
 from seqjax.run.trained import read_model
-from seqjax.training import loop, train_step
+from seqjax.training import loop, optimizers, train_step
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.disk import write_atomically
 from seqjax.training.freezing import frozen_mask
@@ -56,28 +57,33 @@ def set_up(
 
 
 def train(experiment: Experiment, command: cli.Command) -> int:
-    """Starts the run of a work directory, or resumes it."""
+    """Starts the run of a work directory, or resumes it. What can be refused is, before the directory is touched."""
     reporting.require_extras()
-    stored = resuming.stored(command.workdir, experiment)
+    profile, stored = profiled(command.options.profile), resuming.stored(command.workdir, experiment)
     config = resuming.settings_of(experiment, command, stored)
     dataset = experiment.load(config)
     spec = experiment.prepare(config, dataset)
     with closing(experiment.batches(config, spec, dataset.parts["train"], training=True)) as pipeline:
         setup = set_up(experiment, config, spec, pipeline.batches_per_epoch)
+        plan = make_plan(config, setup.recipe.steps, profile)
+        extension = resuming.extension(command, stored, setup.recipe, plan, pipeline.batches_per_epoch)
         begin = initial.Start(experiment, command, config, spec, dataset, setup)
+        state = begin.resumed(stored.meta["began_from"]) if stored else begin.state()
+        lines = list(experiment.describe(config, spec, dataset, setup.model)) if experiment.describe else []
         with workdir.locked(command.workdir) as held:
+            resuming.check_unchanged(command.workdir, experiment, stored)
             defaults = {name: field.default for name, field in experiment.fields.items()}
             workdir.claim(command.workdir, settings.to_json(config), experiment=experiment.name, defaults=defaults)
             baselines = baselines_of(experiment, command.workdir, config, dataset)
-            describe(experiment, config, spec, dataset, setup, pipeline, baselines)
-            state = setup.state if stored else begin.state()
-            checkpoints = Checkpoints(command.workdir, keep=config.train.keep, check=held.check, defaults=defaults)
+            describe(experiment, config, dataset, setup, pipeline, baselines, lines)
             outcome = session.run(
-                command.workdir, make_task(experiment, config, spec, dataset, setup),
-                make_plan(config, setup.recipe.steps, profiled(command.options.profile)), state, pipeline, checkpoints,
+                command.workdir, make_task(experiment, config, spec, dataset, setup), plan, state, pipeline,
+                Checkpoints(command.workdir, keep=config.train.keep, check=held.check, defaults=defaults),
                 meta=resuming.meta(experiment, config, spec, dataset, begin.origin), config=settings.to_json(config),
                 check_meta=lambda meta: resuming.check_data(experiment, command.workdir, dataset, spec, meta),
+                extension=extension,
             )  # fmt: skip
+            held.check()
             picture = curves.plot_curves(
                 command.workdir, reporting.read_records(command.workdir), **curve_options(experiment, config, baselines)
             )
@@ -111,19 +117,7 @@ def profiled(text: str) -> tuple[int, int] | None:
 
 def closing(pipeline: Any) -> Any:
     """A pipeline as a context, whether it holds something to be closed or not."""
-    return pipeline if hasattr(pipeline, "__exit__") else _Open(pipeline)
-
-
-class _Open(NamedTuple):
-    """A pipeline that holds nothing to be closed."""
-
-    pipeline: Any
-
-    def __enter__(self) -> Any:
-        return self.pipeline
-
-    def __exit__(self, *_: Any) -> None:
-        pass
+    return pipeline if hasattr(pipeline, "__exit__") else contextlib.nullcontext(pipeline)
 
 
 def make_task(
@@ -164,7 +158,7 @@ def make_task(
 
 
 def describe(
-    experiment: Experiment, config: ConfigDict, spec: Any, dataset: Dataset, setup: Setup, pipeline: Any, baselines: dict[str, Any]
+    experiment: Experiment, config: ConfigDict, dataset: Dataset, setup: Setup, pipeline: Any, baselines: dict[str, Any], lines: list[str]
 ) -> None:
     """Prints what is about to be trained on what."""
     print(f"{experiment.records}: {dataset.name}")
@@ -172,7 +166,7 @@ def describe(
         print(f"  {part:<10} {evaluation.size(contents):>12,}")
     for line in dataset.notes:
         print(f"  {line}")
-    for line in experiment.describe(config, spec, dataset, setup.model) if experiment.describe else ():
+    for line in lines:
         print(line)
     if hasattr(pipeline, "summary"):
         print(pipeline.summary("steps"))
@@ -182,6 +176,9 @@ def describe(
     mask = frozen_mask(setup.state.params, setup.recipe.frozen)
     frozen = sum(leaf.size for leaf, is_frozen in zip(jax.tree.leaves(setup.state.params), jax.tree.leaves(mask)) if is_frozen)
     print(f"model: {count:,} parameters" + (f", {frozen:,} of them frozen" if frozen else ""))
+    asked = config.schedule.warmup_steps
+    if (warmup := optimizers.warmup_length(asked, setup.recipe.steps)) != asked:
+        print(f"warm-up: {warmup} steps instead of {asked}, a tenth of so short a run")
     epochs = setup.recipe.steps / pipeline.batches_per_epoch
     print(f"run: {setup.recipe.steps:,} steps, {epochs:.1f} passes over the data, on {devices_line(setup.mesh)}")
 

@@ -13,6 +13,8 @@ from seqjax.run.experiment import Dataset, Experiment
 from seqjax.training import train_step
 from seqjax.training.checkpoints import read_weights
 
+WHICH = ("best", "newest")
+
 
 class Match(NamedTuple):
     """What of one tree of weights fits into another."""
@@ -65,11 +67,33 @@ class Start:
 
     def _origin(self) -> dict[str, Any] | None:
         """The run that the weights come from, for the record; None for a start of its own."""
-        wanted = self._command.options.init_from
+        wanted, own = self._command.options.init_from, self._command.workdir
         if not wanted:
+            if self._command.options.init_partial:
+                raise UserError("--init_partial has no effect without --init_from")
             return None
-        path, _, which = wanted.partition(":")
-        return {"workdir": str(pathlib.Path(path).expanduser().absolute()), "which": which or "best"}
+        path, _, which = wanted.rpartition(":")
+        if not path or not (which in WHICH or which.isdigit()):
+            path, which = wanted, "best"
+        folder = pathlib.Path(path).expanduser().absolute()
+        if folder.resolve() == own.resolve():
+            raise UserError(f"--init_from={wanted} is the run's own --workdir; choose another --workdir for the new run")
+        return {"workdir": str(folder), "which": which}
+
+    def resumed(self, began_from: dict[str, Any] | None) -> train_step.TrainState:
+        """A state for the checkpoint to fill; the run's origin is what the checkpoint says.
+
+        Raises:
+          UserError: --init_from names another origin.
+        """
+        if self.origin is not None and not self.origin.items() <= (began_from or {}).items():
+            began = f"from {began_from['which']} of {began_from['workdir']}" if began_from else "without --init_from"
+            raise UserError(
+                f"the run in {self._command.workdir} began {began}, and is resumed from its own checkpoints; "
+                "leave --init_from out, or use another --workdir"
+            )
+        self.origin = began_from
+        return self._setup.state
 
     def state(self) -> train_step.TrainState:
         """The state before the first step.
@@ -94,6 +118,8 @@ class Start:
 
     def _weights(self, params: Any, model_state: Any) -> tuple[Any, Any]:
         folder, which = pathlib.Path(self.origin["workdir"]), self.origin["which"]
+        if not folder.is_dir():
+            raise UserError(f"--init_from: there is no run in {folder}; it must be DIR, DIR:newest or DIR:STEP")
         step, weights, meta = read_weights(folder, int(which) if which.isdigit() else which)
         found = match({"params": params, "model_state": model_state or {}}, weights)
         self.origin |= {"step": step, "run": meta["run"]}

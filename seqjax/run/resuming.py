@@ -1,7 +1,7 @@
 """Whether a work directory's run is the one asked for: its settings, its data, its length."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -10,9 +10,15 @@ from seqjax.data.origins import explain_difference
 from seqjax.errors import UserError
 from seqjax.run import cli, settings
 from seqjax.run.experiment import Dataset, Experiment, spec_to_json
+from seqjax.run.recipe import Recipe, make_recipe
 from seqjax.training.checkpoints import Checkpoints
+from seqjax.training.progress import Plan, Progress, extended, stops_early
+from seqjax.training.train_step import TrainState
 
 LENGTH = ("train.steps", "train.epochs")
+SCALED = ("cosine", "step")  # the schedules that are laid over the whole run
+
+Extension = Callable[[TrainState, Progress], Progress]
 
 
 class Stored(NamedTuple):
@@ -51,10 +57,12 @@ def settings_of(experiment: Experiment, command: cli.Command, stored: Stored | N
     Raises:
       UserError: settings that cannot be, or other ones than the run's.
     """
+    extends = command.mode == "train" and command.options.extend
+    if stored is None and extends:
+        raise UserError(f"--extend: there is no run with a checkpoint in {command.workdir}; without --extend one is started there")
     if stored is None:
         return _checked(experiment, cli.config_of(experiment, command))
     kept = settings.flatten(stored.meta["config"])
-    extends = command.mode == "train" and command.options.extend
     if command.mode == "train" and not extends:
         asked = settings.flatten(_checked(experiment, cli.config_of(experiment, command)))
     else:
@@ -89,6 +97,62 @@ def _checked(experiment: Experiment, config: ConfigDict) -> ConfigDict:
     if experiment.check is not None:
         experiment.check(config)
     return config
+
+
+def extension(
+    command: cli.Command, stored: Stored | None, recipe: Recipe, plan: Plan, batches_per_epoch: int
+) -> Extension | None:
+    """What --extend makes of a run: it says how the schedule is treated, and a run that stopped early may train further.
+
+    Args:
+      command: with --extend or without.
+      stored: the run as it was.
+      recipe, plan: of the new length.
+      batches_per_epoch: of the training part.
+
+    Returns:
+      The function that takes the restored state and progress, prints what changes, and returns the progress to train on
+      with; None without --extend.
+
+    Raises:
+      UserError: the run has gone further already.
+    """
+    if not command.options.extend:
+        return None
+    before = make_recipe(settings.nest(settings.flatten(stored.meta["config"])), batches_per_epoch)
+    if recipe.steps < stored.step:
+        raise UserError(
+            f"the run in {command.workdir} has {stored.step} steps behind it; --extend cannot end it at {recipe.steps}"
+        )
+
+    def extend(state: TrainState, progress: Progress) -> Progress:
+        early = stops_early(progress, plan)
+        if recipe.steps != before.steps:
+            name = stored.meta["config"]["schedule"]["name"]
+            print(f"extended from {before.steps} to {recipe.steps} steps: {_rates(name, state, before, recipe)}")
+        elif not early:
+            print(f"the run has {recipe.steps} steps already; --extend with a larger config.train.steps makes it longer")
+        if early:
+            count = progress.without_best
+            print(f"it had stopped early, after {count} evaluation{'s' if count > 1 else ''} without a better one, and counts from 0 again")
+        return extended(progress) if early else progress
+
+    return extend
+
+
+def _rates(name: str, state: TrainState, before: Recipe, after: Recipe) -> str:
+    """What becomes of the learning rate, which is a function of the updates done."""
+    done, scale = int(state.step) - int(state.skipped), float(state.lr_scale)
+    old, new = (float(recipe.schedule(done)) * scale for recipe in (before, after))
+    changes = f"is {new:.3g} there instead of {old:.3g}" if new != old else f"stays {new:.3g}"
+    how = f"is recomputed over {after.steps}" if name in SCALED else "does not depend on the length"
+    return f"the {name} schedule {how}; the learning rate at step {int(state.step)} {changes}"
+
+
+def check_unchanged(folder: pathlib.Path, experiment: Experiment, before: Stored | None) -> None:
+    """Refuses a work directory in which another process trained between the first look at it and its lock."""
+    if stored(folder, experiment) != before:
+        raise UserError(f"another process has just trained the run in {folder}; the same command resumes it")
 
 
 def meta(experiment: Experiment, config: ConfigDict, spec: Any, dataset: Dataset, began_from: Any = None) -> dict[str, Any]:

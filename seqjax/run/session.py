@@ -6,6 +6,7 @@ from typing import Any
 
 from seqjax.run import process
 from seqjax.run.reporting import Reporter
+from seqjax.run.resuming import Extension
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.loop import Data, Outcome, Plan, Progress, Task, fit, restore
 from seqjax.training.progress import stops_early
@@ -23,6 +24,7 @@ def run(
     meta: dict[str, Any],
     config: dict[str, Any],
     check_meta: Callable[[dict[str, Any]], None],
+    extension: Extension | None = None,
 ) -> Outcome:
     """Resumes from the newest checkpoint of a work directory, or starts, and trains to the end or a signal.
 
@@ -32,6 +34,7 @@ def run(
       checkpoints: of the work directory; closed at the end.
       config: of the run, for loggers.
       check_meta: see restore.
+      extension: makes of a resumed run a longer one.
 
     Returns:
       The Outcome.
@@ -40,6 +43,7 @@ def run(
         restored = restore(checkpoints, state, data, check_meta)
         state, progress, first = restored or (state, Progress(), 0)
         if restored:
+            progress = extension(state, progress) if extension else progress
             last = first >= plan.steps or stops_early(progress, plan)
             print(f"resuming from the checkpoint of step {first}" + (", which is the last" if last else ""))
         print(f"ready after {process.seconds_since_start():.1f} s; Ctrl-C stops with a checkpoint, the same command resumes")

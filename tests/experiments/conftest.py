@@ -7,6 +7,10 @@ import time
 import processes
 import pytest
 
+from experiments import language_model
+from seqjax.errors import UserError
+from seqjax.run import cli, driver, process, session
+
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
@@ -24,7 +28,7 @@ def text(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished(server, text, tmp_path_factory):
-    """The work folder of a run that was never stopped; not to be changed."""
+    """The work directory of a run that was never stopped; not to be changed."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
     run = server.run(f"--workdir={workdir}", *processes.small(text))
     assert run.status == 0, run.err
@@ -33,7 +37,7 @@ def finished(server, text, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def killed(server, text, tmp_path_factory):
-    """A work folder whose process was killed (SIGKILL) at a random moment after its first checkpoint; copy it."""
+    """A work directory whose process was killed (SIGKILL) at a random moment after its first checkpoint; copy it."""
     workdir = tmp_path_factory.mktemp("killed") / "run"
     run = server.start(f"--workdir={workdir}", *processes.small(text), slow_steps=0.02)
     run.wait_for(lambda: processes.sealed(workdir))
@@ -41,3 +45,29 @@ def killed(server, text, tmp_path_factory):
     assert run.kill().status == -signal.SIGKILL
     assert processes.sealed(workdir)[-1] < 60
     return workdir
+
+
+@pytest.fixture
+def refused(monkeypatch):
+    """Asserts that a command line is refused before anything is trained: one line with all the words, and the exit status.
+
+    In this process, since one of its own takes seconds: whatever `cli.call` turns into that line and status.
+    """
+
+    def train(*_, **__):
+        raise AssertionError("it was not refused")
+
+    monkeypatch.setattr(session, "run", train)
+    monkeypatch.setattr(process, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(process, "use_compilation_cache", lambda: None)
+
+    def check(argv, *words, status=1, experiment=language_model.EXPERIMENT):
+        with pytest.raises(UserError) as caught:
+            driver.run(experiment, cli.parse(experiment, [experiment.name, *argv]))
+        message = str(caught.value)
+        assert message and "\n" not in message
+        assert (2 if isinstance(caught.value, cli.UsageError) else 1) == status, message
+        for word in words:
+            assert word in message, f"{word!r} is not in {message}"
+
+    return check

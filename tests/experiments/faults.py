@@ -61,7 +61,7 @@ def _delay(owner, name, seconds):
 
 
 def forget(what: str) -> None:
-    """A part of the checkpoint is not restored: a part of the state is zero, or the data begin anew."""
+    """A part of the checkpoint is not restored: a part of the state is zero, or the data restart."""
     if what == "data":
         for kind in DATA:
             kind.set_state = lambda self, state: None

@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-HELLO = "--config=experiments/configs/language_model.py:hello"
+HELLO = "--config=hello"
 TIMINGS = (*(f"{unit}_per_second" for unit in ("tokens", "images", "texts", "words")), "minutes")
 
 

@@ -9,8 +9,10 @@ Each is a process of its own, with its own JAX, standard streams, signals and ex
 
 import atexit
 import gc
+import importlib
 import json
 import os
+import pathlib
 import runpy
 import signal
 import sys
@@ -67,34 +69,23 @@ def leave(status: int | None) -> None:
 
 def warm_up() -> None:
     """Imports what the experiments import, and starts no thread and no device."""
-    import absl.app  # noqa: F401
-    import experiments.configs.image_classification  # noqa: F401
-    import experiments.configs.language_model  # noqa: F401
-    import experiments.configs.tagging  # noqa: F401
-    import experiments.configs.text_classification  # noqa: F401
-    import experiments.configs.translation  # noqa: F401
     import matplotlib.backends.backend_agg  # noqa: F401
     import matplotlib.figure  # noqa: F401
     import orbax.checkpoint  # noqa: F401
     import rich.progress  # noqa: F401
     import sacrebleu.metrics  # noqa: F401
     import seqeval.metrics.sequence_labeling  # noqa: F401
-    import seqjax.run.command
     import tensorboardX  # noqa: F401
 
-    import seqjax.cnn
-    import seqjax.data
-    import seqjax.data.augmentation
     import seqjax.data.collate
-    import seqjax.data.images
-    import seqjax.decoding.translation
     import seqjax.diagnostics.pictures
     import seqjax.diagnostics.sequences
-    import seqjax.models
-    import seqjax.run.baselines
-    import seqjax.text
-    import seqjax.training.loop
-    import seqjax.training.train_step  # noqa: F401
+    import seqjax.run.baselines  # noqa: F401
+
+    for path in sorted(pathlib.Path(__file__).resolve().parents[2].glob("experiments/[a-z]*.py")):
+        name = f"experiments.{path.stem}"
+        importlib.import_module(name)
+        del sys.modules[name]  # each process runs the file itself, as __main__
 
 
 if __name__ == "__main__":

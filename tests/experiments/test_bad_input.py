@@ -12,11 +12,12 @@ COMMAND_LINE = {
     "unknown flag": (["--tempreature=1"], ["tempreature", "temperature"]),
     "not a number": (["--config.data.batch_size=many"], ["config.data.batch_size", "many"]),
     "not whole": (["--config.data.batch_size=1.5"], ["config.data.batch_size", "1.5"]),
-    "unknown preset": (["--config=experiments/configs/language_model.py:hallo"], ["hallo", "hello, char_small"]),
+    "unknown preset": (["--config=hallo"], ["no preset 'hallo'", "hello, char_small"]),
+    "a preset as it was given before": (["--config=experiments/configs/language_model.py:hello"], ["by name now: --config=hello"]),
     "no config file": (["--config=nowhere.py"], ["nowhere.py"]),
     "unknown mode": (["--mode=tarin"], ["tarin", "train|evaluate|sample|score"]),
     "positional": (["extra"], ["'extra' is not a flag"]),
-    "temperature": (["--temperature=-1"], ["--temperature"]),
+    "temperature": (["--mode=sample", "--temperature=-1"], ["--temperature=-1", "at least 0"]),
     "nothing after =": (["--config.train.steps="], ["config.train.steps"]),
 }
 SETTINGS = {
@@ -24,8 +25,14 @@ SETTINGS = {
     "negative": (["--config.data.batch_size=-4"], ["config.data.batch_size=-4", "at least 1"]),
     "not finite": (["--config.optimizer.learning_rate=nan"], ["config.optimizer.learning_rate=nan"]),
     "no such choice": (["--config.model.cell=lstn"], ["config.model.cell='lstn'", "lstm"]),
-    "steps and epochs": (["--config.train.epochs=1"], ["config.train.steps", "config.train.epochs"]),
-    "long warm-up": (["--config.schedule.warmup_steps=600"], ["schedule.warmup_steps=600", "600 steps"]),
+    "steps and epochs": (["--config.train.epochs=1", "--config.train.steps=9"], ["config.train.steps=9", "config.train.epochs=1"]),
+    "neither": (["--config.train.steps=0"], ["config.train.steps", "config.train.epochs"]),
+    "warm-up": (["--config.schedule.warmup_steps=-1"], ["schedule.warmup_steps=-1", "at least 0"]),
+    "infinite in float32": (["--config.optimizer.learning_rate=1e39"], ["config.optimizer.learning_rate=1e+39", "3.4e38"]),
+    "nothing is frozen": (["--config.optimizer.frozen=embde"], ["'embde' matches no parameter", "embed/embedding"]),
+    "nothing is trained": (["--config.optimizer.frozen=."], ["nothing is left to train"]),
+    "uneven parts": (["--config.train.accumulate=2"], ["config.train.accumulate=2", "config.data.batch_size=1"]),
+    "no steps to profile": (["--profile=3"], ["--profile=3", "10:12"]),
     "unused setting": (["--config.optimizer.momentum=0.5"], ["momentum", "no effect", "adam"]),
     "no such text": (["--config.data.name=helo"], ["helo", "hello"]),
     "file without path": (["--config.data.source=file"], ["path"]),
@@ -33,22 +40,31 @@ SETTINGS = {
 }
 
 
-def test_no_workdir(server):
-    server.run(HELLO).refused("workdir", status=2)
+def test_no_workdir(refused):
+    refused([HELLO], "workdir", status=2)
 
 
 @pytest.mark.parametrize("case", COMMAND_LINE)
-def test_command_line(server, tmp_path, case):
+def test_command_line(refused, tmp_path, case):
     flags, words = COMMAND_LINE[case]
-    server.run(f"--workdir={tmp_path / 'run'}", *flags).refused(*words, status=2)
+    refused([f"--workdir={tmp_path / 'run'}", *flags], *words, status=2)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("case", SETTINGS)
-def test_settings(server, tmp_path, case):
+def test_settings(refused, tmp_path, case):
     flags, words = SETTINGS[case]
-    server.run(f"--workdir={tmp_path / 'run'}", HELLO, *flags).refused(*words)
-    assert not list(tmp_path.glob("run/checkpoints"))
+    refused([f"--workdir={tmp_path / 'run'}", HELLO, *flags], *words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("table", [COMMAND_LINE, SETTINGS])
+def test_the_real_command_says_it_in_one_line(server, tmp_path, table):
+    """What the `refused` of the others leaves out: standard error and the exit status of a process."""
+    flags, words = next(iter(table.values()))
+    run = server.run(f"--workdir={tmp_path / 'run'}", *flags)
+    run.refused(*words, status=2 if table is COMMAND_LINE else 1)
+    assert not run.out and not (tmp_path / "run").exists()
 
 
 FILES = {
@@ -61,73 +77,73 @@ FILES = {
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_text_file(server, tmp_path, case):
+def test_text_file(refused, tmp_path, case):
     content, words = FILES[case]
     path = tmp_path / "text.txt"
     if content == "folder":
         path.mkdir()
     elif content is not None:
         path.write_bytes(content)
-    server.run(f"--workdir={tmp_path / 'run'}", *small(path)).refused(*words)
+    refused([f"--workdir={tmp_path / 'run'}", *small(path)], *words)
     assert not (tmp_path / "run").exists()
 
 
-def test_unprepared_tfds_set_is_told_in_seconds(server, tmp_path):
+def test_unprepared_tfds_set_is_told_in_seconds(refused, tmp_path):
     begin = time.monotonic()
     where = f"--config.data.data_dir={tmp_path / 'tfds'}"
     flags = ["--config.data.source=tfds", "--config.data.name=tiny_shakespeare"]
-    server.run(f"--workdir={tmp_path / 'run'}", *flags, where).refused("tiny_shakespeare", "embedded")
+    refused([f"--workdir={tmp_path / 'run'}", *flags, where], "tiny_shakespeare", "embedded")
     assert time.monotonic() - begin < 30
 
 
-def test_workdir_that_cannot_be_one(server, text, tmp_path):
+def test_workdir_that_cannot_be_one(refused, text, tmp_path):
     (tmp_path / "file").write_text("kept")
-    server.run(f"--workdir={tmp_path / 'file'}", *small(text)).refused("file", "choose another --workdir")
-    server.run(f"--workdir={tmp_path / 'file' / 'run'}", *small(text)).refused("Not a directory", "--workdir")
+    refused([f"--workdir={tmp_path / 'file'}", *small(text)], "file", "choose another --workdir")
+    refused([f"--workdir={tmp_path / 'file' / 'run'}", *small(text)], "Not a directory", "--workdir")
     assert (tmp_path / "file").read_text() == "kept"
 
 
 @pytest.mark.parametrize("mode", ["evaluate", "sample", "score"])
-def test_modes_without_a_run(server, tmp_path, mode):
+def test_modes_without_a_run(refused, tmp_path, mode):
     for workdir in (tmp_path, tmp_path / "nowhere"):
-        server.run(f"--workdir={workdir}", f"--mode={mode}").refused("there is no run in", "train one first")
+        refused([f"--workdir={workdir}", f"--mode={mode}"], "there is no run with a checkpoint in", "train one first")
     assert not list(tmp_path.iterdir())
 
 
-def test_another_config(server, text, finished):
+def test_another_config(refused, text, finished):
     """Named in every mode; the finished run is not touched."""
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     other = small(text, model__hidden_size=32, seed=5)
     words = ["model.hidden_size: 16 there, 32 here", "seed: 0 there, 5 here"]
-    server.run(f"--workdir={finished}", *other).refused(*words, "another --workdir")
-    run = server.run(f"--workdir={finished}", "--mode=evaluate", "--config.seed=5")
-    run.refused(words[1], "leave the --config flags out")
+    refused([f"--workdir={finished}", *other], *words, "another --workdir")
+    refused([f"--workdir={finished}", "--mode=evaluate", "--config.seed=5"], words[1], "leave the --config flags out")
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
-def test_wrong_questions_to_a_run(server, finished):
+def test_wrong_questions_to_a_run(refused, finished):
     workdir = f"--workdir={finished}"
-    server.run(workdir, "--mode=sample", "--prompt=Äpple").refused("the prompt", "'Ä'", "outside the vocabulary")
-    server.run(workdir, "--mode=sample", "--top_p=0").refused("--top_p=0")
-    server.run(workdir, "--mode=score").refused("--text")
-    server.run(workdir, "--mode=score", "--text=").refused("empty")
-    server.run(workdir, "--mode=score", "--text=apple", "--text=Ä").refused("'Ä'")
-    server.run(workdir, "--mode=evaluate", "--split=test").refused("no test part", "train, validation")
+    refused([workdir, "--mode=sample", "--prompt=Äpple"], "the prompt", "'Ä'", "outside the vocabulary")
+    refused([workdir, "--mode=sample", "--top_p=0"], "--top_p=0", status=2)
+    refused([workdir, "--mode=score"], "--text")
+    refused([workdir, "--mode=score", "--text="], "empty")
+    refused([workdir, "--mode=score", "--text=apple", "--text=Ä"], "'Ä'")
+    refused([workdir, "--mode=evaluate", "--split=test"], "no test part", "train, validation")
 
 
-def test_text_changed_since_the_run_began(server, finished, text, tmp_path):
+def test_text_changed_since_the_run_began(server, refused, text, tmp_path):
     """Refused in training and in evaluation, and the checkpoints stay."""
     path, workdir = shutil.copy(text, tmp_path / "text.txt"), tmp_path / "run"
     assert server.run(f"--workdir={workdir}", *small(path, train__steps=7)).status == 0
     write_text(path, seed=1)
     before = {found: found.read_bytes() for found in workdir.glob("checkpoints/**/*") if found.is_file()}
-    server.run(f"--workdir={workdir}", *small(path, train__steps=7)).refused("not the one that the run", "restore it")
-    server.run(f"--workdir={workdir}", "--mode=evaluate").refused("not the one that the run", "restore it")
+    words = ["the text of", "not those that the run", "restore them"]
+    server.run(f"--workdir={workdir}", *small(path, train__steps=7)).refused(*words)
+    refused([f"--workdir={workdir}", "--mode=evaluate"], *words)
     assert {found: found.read_bytes() for found in workdir.glob("checkpoints/**/*") if found.is_file()} == before
 
 
 def test_damaged_run_files(server, finished, text, tmp_path):
-    """Every checkpoint damaged, or the small files: one line, and the folder is as it was."""
+    """Every checkpoint damaged, or the small files: one line, and the work directory is as it was."""
     workdir = shutil.copytree(finished, tmp_path / "run")
     for manifest in workdir.glob("checkpoints/*/MANIFEST.json"):
         manifest.write_bytes(manifest.read_bytes()[:-2])

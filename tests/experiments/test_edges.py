@@ -28,37 +28,48 @@ def test_whole_streams(server, text, tmp_path):
     assert "12 steps, 12.0 passes" in run.out
 
 
-def test_a_run_that_never_began_leaves_the_folder_free(server, text, tmp_path):
+def test_a_run_that_never_began_leaves_the_directory_free(refused, server, text, tmp_path):
     run = tmp_path / "run"
-    server.run(f"--workdir={run}", *small(text, sample__prompt="%", **QUICK)).refused("'%'", "outside the vocabulary")
-    assert not run.exists()  # all was checked before the folder was claimed
+    refused([f"--workdir={run}", *small(text, sample__prompt="%", **QUICK)], "'%'", "outside the vocabulary")
+    assert not run.exists()  # all was checked before the directory was claimed
     assert server.run(f"--workdir={run}", *small(text, model__hidden_size=8, **QUICK)).status == 0
 
 
-def test_free_settings_may_change_and_others_may_not(server, text, tmp_path):
+def test_a_length_on_the_command_line_wins_and_the_warm_up_shrinks(server, tmp_path):
+    """A run of a preset in steps is given in epochs, and is shorter than its warm-up."""
+    run = server.run(f"--workdir={tmp_path / 'run'}", HELLO, "--config.train.epochs=2", "--config.schedule.warmup_steps=600")
+    assert run.status == 0, run.err
+    steps = int(re.search(r"run: (\d+) steps, 2.0 passes", run.out)[1])
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["train"]
+    assert (config["steps"], config["epochs"]) == (0, 2.0) and steps < 600 and f"step {steps} of {steps}," in run.out
+
+
+def test_free_settings_may_change_and_others_may_not(server, refused, text, tmp_path):
     run, flags = tmp_path / "run", small(text, **QUICK)
     assert server.run(f"--workdir={run}", *flags).status == 0
     changed = server.run(f"--workdir={run}", *small(text, **QUICK | {"train__log_every": 3, "train__keep": 1}))
     assert changed.status == 0 and "which is the last" in changed.out
     assert json.loads((run / "config.json").read_text())["train"]["log_every"] == 3
-    server.run(f"--workdir={run}", *small(text, **QUICK, model__cell="gru")).refused("model.cell: lstm there, gru here")
+    refused([f"--workdir={run}", *small(text, **QUICK, model__cell="gru")], "model.cell: lstm there, gru here")
     one = server.run(f"--workdir={run}", "--mode=evaluate", "--config.data.eval_batch_size=1")
-    server.run(f"--workdir={run}", "--mode=evaluate", "--config.seed=5").refused("seed: 0 there, 5 here")
+    refused([f"--workdir={run}", "--mode=evaluate", "--config.seed=5"], "seed: 0 there, 5 here")
     assert one.status == 0, one.err
 
 
-@pytest.mark.parametrize("flag, mode", [("prompt=a", "score"), ("text=a", "sample"), ("split=test", "train")])
-def test_flags_of_another_mode_are_refused(server, finished, flag, mode):
+@pytest.mark.parametrize(
+    "flag, mode", [("prompt=a", "score"), ("text=a", "sample"), ("split=test", "train"), ("extend", "evaluate"), ("profile=1:2", "sample")]
+)  # fmt: skip
+def test_flags_of_another_mode_are_refused(refused, finished, flag, mode):
     name = flag.split("=")[0]
-    server.run(f"--workdir={finished}", f"--mode={mode}", f"--{flag}").refused(f"--{name} has no effect with --mode={mode}")
+    refused([f"--workdir={finished}", f"--mode={mode}", f"--{flag}"], f"--{name} has no effect with --mode={mode}")
 
 
-def test_a_part_without_tokens_is_named(server, text, tmp_path):
+def test_a_part_without_tokens_is_named(refused, text, tmp_path):
     empty = tmp_path / "empty.txt"
     empty.write_text("  \n \n")
     flags = small(text, data__validation_path=empty, tokenizer__kind="word", tokenizer__pretokenized=True, **QUICK)
-    server.run(f"--workdir={tmp_path / 'run'}", *flags).refused("validation part")
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    refused([f"--workdir={tmp_path / 'run'}", *flags], "validation part")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_prompt_is_kept_as_it_was_given(server, text, tmp_path):
@@ -79,11 +90,13 @@ def test_a_terminal_that_cannot_show_a_character_ends_no_run(tmp_path):
     assert "\\u" in done.stdout
 
 
-def test_a_damaged_baseline_is_counted_anew(server, tmp_path):
+def test_a_damaged_baseline_is_computed_again(server, tmp_path):
     run = tmp_path / "run"
     flags = [HELLO, "--config.train.steps=4"]
     first = server.run(f"--workdir={run}", *flags)
-    (run / "baseline.json").write_text("{")
+    whole = (run / "baselines.json").read_text()
+    (run / "baselines.json").write_text("{")
     again = server.run(f"--workdir={run}", *flags)
     line = next(line for line in first.out.split("\n") if line.startswith("baseline"))
     assert again.status == 0 and line in again.out
+    assert (run / "baselines.json").read_text() == whole

@@ -1,7 +1,6 @@
 """What the modes do on trained runs, what --help says, and several devices."""
 
 import os
-import pathlib
 import re
 import subprocess
 import sys
@@ -9,14 +8,15 @@ import sys
 import pytest
 from processes import HELLO, ROOT, records, small
 
-from experiments.configs.language_model import FIELDS, PRESETS
+from experiments.language_model import EXPERIMENT, FIELDS, PRESETS
+from seqjax.run import cli
 
 HOST_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
 
 
 @pytest.fixture(scope="module")
 def hello(server, tmp_path_factory):
-    """The work folder of the preset hello, trained to its end."""
+    """The work directory of the preset hello, trained to its end."""
     workdir = tmp_path_factory.mktemp("hello") / "run"
     run = server.run(f"--workdir={workdir}", HELLO)
     assert run.status == 0, run.err
@@ -37,9 +37,10 @@ def test_help(tmp_path):
     for name, field in FIELDS.items():
         assert f"--config.{name}={PRESETS['char_small'].get(name, field.default)}\n" in done.stdout, name
         assert len(field.text) > 5 and " ".join(field.text.split()) in flat, name
-    flags = pathlib.Path(ROOT / "experiments" / "language_model.py").read_text(encoding="utf-8")
-    for name in re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', flags) + ["config"]:
-        assert f" --{name}" in flat, name
+    for name in (*cli.common_flags(EXPERIMENT), *EXPERIMENT.flags, "config", "workdir"):
+        assert f" --{name}=" in flat, name
+    for flag in (cli.common_flags(EXPERIMENT) | EXPERIMENT.flags).values():
+        assert flag.text in flat and f" {', '.join(flag.modes)}: {flag.text}" in flat
     for word in ("train", "evaluate", "sample", "score", "hello", "char_small"):
         assert word in flat, word
 

@@ -1,4 +1,4 @@
-"""A run stopped anywhere goes on by itself and ends as the run that was never stopped: real processes, real signals."""
+"""A run stopped anywhere resumes by itself and ends as the run that was never stopped: real processes, real signals."""
 
 import random
 import shutil
@@ -18,7 +18,7 @@ def test_killed_twice_at_random_moments_ends_the_same(server, text, finished, ki
     assert before < sealed(workdir)[-1] < 60
     run = server.run(f"--workdir={workdir}", *small(text))
     assert run.status == 0, run.err
-    assert "going on from the checkpoint of step" in run.out
+    assert "resuming from the checkpoint of step" in run.out
     assert final_state(workdir) == final_state(finished)
     assert records(workdir) == records(finished)
 
@@ -60,7 +60,7 @@ def test_killed_while_saving_ends_the_same(server, text, finished, tmp_path):
     assert without_manifest()
 
     run = server.start(f"--workdir={workdir}", *small(text), slow_steps=0.01, slow_delete=0.3)
-    run.wait_for(lambda: "going on" in run.out and deleting())
+    run.wait_for(lambda: "resuming" in run.out and deleting())
     run.kill()
     assert deleting() and sealed(workdir)[-1] < 60
 

@@ -26,10 +26,10 @@ def test_sigint_and_sigterm_then_the_same_end(server, text, tmp_path):
         time.sleep(random.uniform(0.3, 0.7))
         run.signal(number)
         assert run.wait().status == status, run.err
-        assert "stopped; the same command goes on from here" in run.out and not run.err
+        assert "stopped; the same command resumes from here" in run.out and not run.err
         steps.append(sealed(workdir)[-1])
         run = server.start(f"--workdir={workdir}", *flags, slow_steps=0.03 if status == 130 else 0)
-    assert run.wait().status == 0 and f"going on from the checkpoint of step {steps[-1]}" in run.out, run.err
+    assert run.wait().status == 0 and f"resuming from the checkpoint of step {steps[-1]}" in run.out, run.err
     assert 0 < steps[0] < steps[1] < 60
     assert reference.wait().status == 0
     assert final_state(workdir) == final_state(straight)
@@ -48,7 +48,7 @@ def test_second_ctrl_c_interrupts_at_once(server, text, finished, killed, tmp_pa
     assert run.poll() is None  # it waits for the step under way
     run.signal(signal.SIGINT)
     begin = time.monotonic()
-    run.refused("interrupted", "the same command goes on", status=130)
+    run.refused("interrupted", "the same command resumes", status=130)
     assert time.monotonic() - begin < 10
     assert server.run(f"--workdir={workdir}", *small(text)).status == 0
     assert final_state(workdir) == final_state(finished)
@@ -60,7 +60,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(server, text, tmp_path):
     run.refused("step 9", "9 times in a row", "norm nan", "lower optimizer.learning_rate")
     skipped = [record["skipped_steps"] for record in records(workdir) if record["kind"] == "train"]
     assert skipped == [5]
-    # The same command goes on from the last checkpoint, and when all is well again, to the end.
+    # The same command resumes from the last checkpoint, and when all is well again, to the end.
     assert server.run(f"--workdir={workdir}", *small(text, train__max_skipped=9)).status == 0
     first, *_, last = [record for record in records(workdir) if record["kind"] == "train"]
     assert last["skipped_steps"] == 7 and last["loss"] < 3.2
@@ -121,7 +121,7 @@ def test_read_only_disk(server, text, disk):
 
 
 def test_damaged_newest_checkpoint(server, text, finished, tmp_path):
-    """The command line's part of tests/training/test_checkpoints.py: it says so, goes on, and ends the same."""
+    """The command line's part of tests/training/test_checkpoints.py: it says so, resumes, and ends the same."""
     workdir = shutil.copytree(finished, tmp_path / "run")
     newest = workdir / "checkpoints" / "60" / "meta" / "metadata"
     newest.write_bytes(newest.read_bytes()[:-1])
