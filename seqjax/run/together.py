@@ -6,6 +6,7 @@ compiled once: the data, the model's functions (which must not depend on the see
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -142,12 +143,12 @@ def _evaluation(same: Same, config: ConfigDict, spec: Any, model: Model) -> Call
         # Of the carry the second axis is that of the runs: its first is the batch's, along which devices share it.
         return jax.vmap(one, in_axes=(0, 0, 1), out_axes=(1, 0, 0))(params, model_state, carry)
 
-    sums_of = train_step.make_evaluate(loss, mesh)
+    for_so_many = functools.cache(lambda runs: train_step.make_evaluate(loss, mesh))
     first_carry = jax.jit(jax.vmap(lambda params: model.initial_carry(params, size), out_axes=1))
 
     def evaluate(state: train_step.TrainState, places: Sequence[int], progress: train_step.Advance) -> None:
         params, model_state = shown(config, state)
-        sums = sums_of(params, model_state, first_carry(params), batches, progress)
+        sums = for_so_many(len(places))(params, model_state, first_carry(params), batches, progress)
         for row, place in enumerate(places):
             mine = jax.tree.map(lambda column: column[row], sums, is_leaf=lambda x: isinstance(x, list))  # noqa: B023
             same.found[place] = model.metric.compute(mine)
