@@ -107,7 +107,7 @@ class Start:
             params = self._experiment.initialize(self._config, self._spec, self._dataset, params)
         if self.origin is not None:
             params, model_state = self._weights(params, model_state)
-        if params is state.params:
+        if all(new is old for new, old in zip(jax.tree.leaves(params), jax.tree.leaves(state.params), strict=True)):
             return state
         key = jax.random.wrap_key_data(state.key)
         average = self._config.optimizer.ema > 0

@@ -6,6 +6,7 @@ import time
 
 import processes
 import pytest
+import table
 
 from experiments import language_model
 from seqjax.errors import UserError
@@ -18,6 +19,12 @@ def server(tmp_path_factory):
     server = processes.Server(tmp_path_factory.mktemp("processes"))
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def runs(server, tmp_path_factory):
+    """Runs of all experiments of the table."""
+    return table.Runs(server, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="session")
