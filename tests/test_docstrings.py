@@ -54,6 +54,8 @@ NOT_SHOWN = {
     "seqjax.training.loop": "needs a whole run: experiments/language_model.py shows it",
     "seqjax.training.profiling": "called by the loop alone",
     "seqjax.run.process": "changes the whole process",
+    "seqjax.run.initial.Start": "works on the folders of a run",
+    "seqjax.run.resuming": "works on the folders of a run",
     "seqjax.run.session": "works on the folders of a run",
     "seqjax.run.events": "works on the folders of a run",
     "seqjax.run.records": "works on the folders of a run",

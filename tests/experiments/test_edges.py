@@ -43,6 +43,7 @@ def test_a_length_on_the_command_line_wins_and_the_warm_up_shrinks(server, tmp_p
     config = json.loads((tmp_path / "run" / "config.json").read_text())["train"]
     assert (config["steps"], config["epochs"]) == (0, 0.05)
     assert 0 < steps < 600 and f"step {steps} of {steps}," in run.out
+    assert f"warm-up: {steps // 10} steps instead of 600" in run.out
 
 
 def test_free_settings_may_change_and_others_may_not(server, refused, text, tmp_path):
