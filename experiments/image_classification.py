@@ -1,7 +1,8 @@
 r"""Image classification with the classic CNNs: train, resume exactly, see what is mistaken, predict.
 
-Papers: LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document recognition"; He, Zhang, Ren and
-Sun 2015, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385); those of the other networks stand in seqjax/cnn.
+Papers: LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document recognition"; He, Zhang,
+Ren and Sun 2015, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385); those of the other networks stand
+in seqjax/cnn.
 
     python -m experiments.image_classification --workdir=/tmp/digits
         learns scikit-learn's handwritten digits with LeNet-5: seconds on two cores
@@ -13,7 +14,6 @@ Sun 2015, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385); tho
     python -m experiments.image_classification --workdir=/tmp/mnist --mode=predict --image=seven.png
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -24,11 +24,11 @@ from ml_collections import ConfigDict
 
 from seqjax import cnn, run
 from seqjax.data.augmentation import Augmentation, augment, normalize, to_float
-from seqjax.data.image_parts import Subset
-from seqjax.data.images import SOURCES, ImageBatches, Images, ImageSet, load_images, ordered_batches, read_image
+from seqjax.data.image_batches import ImageBatches, channel_statistics, ordered_batches
+from seqjax.data.images import SOURCES, Images, ImageSet, load_images, read_image
 from seqjax.diagnostics.pictures import WorstMistakes, plot_confusion, plot_feature_maps, plot_filters
 from seqjax.errors import UserError
-from seqjax.run import Field, Flag, at_least, fields, one_of, recipe, within
+from seqjax.run import Field, Flag, at_least, fields, one_of, recipe
 from seqjax.training import losses, metrics
 
 # Names of networks that take images; the others take sequences.
@@ -44,28 +44,28 @@ FIELDS = {
     ),
     "data.image_size": Field(0, "Side to which all images are scaled; 0 keeps the set's own.", at_least(0)),
     **fields.batches("images", 128, 256),
-    "data.workers": Field(0, "Threads that decode image files ahead of the training; 0 for sets in memory.", at_least(0), free=True),
-    # Augmentation, on the device, in training only.
-    "augment.crop_padding": Field(0, "Pad with so many zeros on each side and crop at random; 4 for CIFAR.", at_least(0)),
-    "augment.flip": Field(False, "Mirror left and right, each image with probability 1/2."),
-    "augment.cutout": Field(0, "Side of a square that is blanked out; 16 for CIFAR-10.", at_least(0)),
-    "augment.mixup": Field(0.0, "alpha of mixup; 0.2 to 1.", at_least(0)),
-    "augment.jitter": Field(0.0, "Random brightness, contrast and saturation, up to this share.", within(0.0, 1.0)),
-    "augment.affine_degrees": Field(0.0, "Greatest random rotation, in degrees.", within(0.0, 180.0)),
-    "augment.affine_translate": Field(0.0, "Greatest random shift, as a share of the side.", within(0.0, 1.0)),
-    "augment.affine_scale": Field(0.0, "Greatest random change of size.", within(0.0, 1.0)),
-    "augment.resized_crop": Field(False, "A random part of the image, scaled to its size (ImageNet's way)."),
+    "data.workers": Field(
+        0, "Threads that decode image files ahead of the training; 0 for sets in memory.", at_least(0), free=True
+    ),
+    **fields.augmentation(),
     "model.name": Field("lenet5", "The network; seqjax.cnn.names() lists them.", one_of(*NETWORKS)),
     "model.options": Field("", "Further options of the network, such as stem=small,zero_init_residual=True."),
     **fields.dtype(),
     **fields.label_smoothing(),
-    "loss.aux_weight": Field(0.3, "Weight of the auxiliary heads' losses, where the network has such heads.", at_least(0)),
+    "loss.aux_weight": Field(0.3, "Weight of the auxiliary heads' losses, where the network has them.", at_least(0)),
     **recipe.FIELDS,
 }  # fmt: skip
 
+_MNIST = {
+    "data.source": "tfds", "data.name": "mnist", "data.batch_size": 128, "data.eval_batch_size": 500,
+    "augment.affine_degrees": 10.0, "augment.affine_translate": 0.07, "augment.affine_scale": 0.1,
+    "optimizer.learning_rate": 3e-3, "optimizer.clip_norm": 5.0, "optimizer.ema": 0.998, "schedule.warmup_steps": 100,
+    "train.epochs": 20.0, "train.log_every": 200, "train.eval_every": 1000, "train.checkpoint_every": 500,
+}  # fmt: skip
+
 _HE = {  # He et al. 2015, section 4.2: SGD, weight decay 1e-4, a tenth of the rate after 1/2 and 3/4 of the run
-    "optimizer.name": "sgd", "optimizer.learning_rate": 0.1, "optimizer.momentum": 0.9,
-    "optimizer.weight_decay": 1e-4, "optimizer.clip_norm": 0.0, "schedule.name": "step", "schedule.decay": 0.1,
+    "optimizer.name": "sgd", "optimizer.learning_rate": 0.1, "optimizer.momentum": 0.9, "optimizer.weight_decay": 1e-4,
+    "optimizer.clip_norm": 0.0, "schedule.name": "step", "schedule.decay": 0.1,
 }  # fmt: skip
 
 _IMAGENET = _HE | {
@@ -83,29 +83,18 @@ PRESETS = {
         "train.checkpoint_every": 100,
     },
     # LeNet-5 on MNIST with small random rotations, shifts and zooms.
-    "mnist_lenet5": {
-        "data.source": "tfds", "data.name": "mnist", "data.batch_size": 128, "data.eval_batch_size": 500,
-        "augment.affine_degrees": 10.0, "augment.affine_translate": 0.07, "augment.affine_scale": 0.1,
-        "optimizer.learning_rate": 3e-3, "optimizer.clip_norm": 5.0, "optimizer.ema": 0.998,
-        "schedule.warmup_steps": 100, "schedule.final_fraction": 0.001, "train.epochs": 20.0, "train.log_every": 200,
-        "train.eval_every": 1000, "train.checkpoint_every": 500,
-    },
+    "mnist_lenet5": _MNIST | {"schedule.final_fraction": 0.001},
     # A small ResNet on MNIST: ResNet-20 of the CIFAR family on 28 x 28.
-    "mnist_resnet": {
-        "data.source": "tfds", "data.name": "mnist", "data.batch_size": 128, "data.eval_batch_size": 500,
-        "model.name": "resnet20_cifar", "augment.affine_degrees": 10.0, "augment.affine_translate": 0.07,
-        "augment.affine_scale": 0.1, "optimizer.name": "sgd", "optimizer.learning_rate": 0.1,
-        "optimizer.momentum": 0.9, "optimizer.nesterov": True, "optimizer.weight_decay": 5e-4,
-        "optimizer.clip_norm": 5.0, "optimizer.ema": 0.995, "schedule.warmup_steps": 100,
+    "mnist_resnet": _MNIST | {
+        "model.name": "resnet20_cifar", "optimizer.name": "sgd", "optimizer.learning_rate": 0.1,
+        "optimizer.momentum": 0.9, "optimizer.nesterov": True, "optimizer.weight_decay": 5e-4, "optimizer.ema": 0.995,
         "schedule.final_fraction": 0.0, "train.epochs": 6.0, "train.log_every": 100, "train.eval_every": 500,
         "train.checkpoint_every": 250,
     },
     # Fashion-MNIST with the modern LeNet; for comparison, its authors list about 0.9 for small convolutional networks.
-    "fashion_mnist_lenet5": {
-        "data.source": "tfds", "data.name": "fashion_mnist", "data.batch_size": 128, "data.eval_batch_size": 500,
-        "augment.flip": True, "optimizer.learning_rate": 3e-3, "optimizer.clip_norm": 5.0, "optimizer.ema": 0.998,
-        "schedule.warmup_steps": 100, "train.epochs": 20.0, "train.log_every": 200, "train.eval_every": 1000,
-        "train.checkpoint_every": 500,
+    "fashion_mnist_lenet5": _MNIST | {
+        "data.name": "fashion_mnist", "augment.affine_degrees": 0.0, "augment.affine_translate": 0.0,
+        "augment.affine_scale": 0.0, "augment.flip": True,
     },
     # He et al. 2015, table 6: ResNet-20 on CIFAR-10, 64,000 steps of 128. EXPECTED: 8.75 % test error. NOT YET RUN.
     "cifar10_resnet20": _HE | {
@@ -140,11 +129,7 @@ class Spec(NamedTuple):
 
 def load(config: ConfigDict) -> ImageSet:
     """Reads the images that a config names."""
-    d = config.data
-    data = load_images(
-        d.source, name=d.name if d.source != "file" else "", path=d.path, data_dir=d.data_dir, image_size=d.image_size,
-        validation_fraction=d.validation_fraction, seed=config.seed,
-    )  # fmt: skip
+    data = run.with_settings(load_images, config.data, seed=config.seed)
     if len(data.classes) < 2:
         raise UserError(f"{data.name} has one class only, {data.classes[0]}; give images of at least two")
     return data
@@ -153,33 +138,14 @@ def load(config: ConfigDict) -> ImageSet:
 def prepare(config: ConfigDict, data: ImageSet) -> Spec:
     """Channels' mean and standard deviation, of at most 10,000 training images spread over the part."""
     images = data.parts["train"]
-    places = np.linspace(0, len(images) - 1, min(len(images), 10_000)).astype(np.int64)
-    channels = images.shape[-1]
-    total, squares, count = np.zeros(channels), np.zeros(channels), 0
-    for batch in ordered_batches(Subset(images, places), 500, workers=config.data.workers):
-        pixels = batch.images[batch.mask].reshape(-1, channels) / 255.0
-        total, squares, count = total + pixels.sum(0), squares + (pixels**2).sum(0), count + len(pixels)
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-4))  # a channel that never changes must divide, too
-    return Spec(list(data.classes), list(images.shape), mean.tolist(), std.tolist())
-
-
-def network(config: ConfigDict, spec: Spec) -> Any:
-    """The network that a config describes; refused where it cannot take these images."""
-    shape = {"num_classes": len(spec.classes), "in_channels": spec.shape[-1], "dtype": run.compute_dtype(config)}
-    try:
-        module = cnn.create(config.model.name, **shape, **cnn.parse_options(config.model.options))
-        keys = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
-        training = functools.partial(module.init, train=True)  # auxiliary heads, too, must find the images large enough
-        jax.eval_shape(training, keys, jnp.zeros((1, *spec.shape)))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"config.model: {error}") from error
-    return module
+    return Spec(list(data.classes), list(images.shape), *channel_statistics(images, workers=config.data.workers))
 
 
 def build(config: ConfigDict, spec: Spec) -> run.Model:
     """A network of seqjax.cnn; its batch statistics are the model state."""
-    module, classes, augmentation = network(config, spec), len(spec.classes), Augmentation(**config.augment.to_dict())
+    classes, augmentation = len(spec.classes), Augmentation(**config.augment.to_dict())
+    how = {"num_classes": classes, "dtype": run.compute_dtype(config)}
+    module = run.with_settings(cnn.create_for, config.model, spec.shape, **how)
 
     def loss(params, statistics, carry, batch, rng):
         images, targets = to_float(batch.images), jax.nn.one_hot(batch.labels, classes)
@@ -190,16 +156,13 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
             noise, dropout = jax.random.split(rng)
             images, targets = augment(noise, images, targets, augmentation)
             targets = optax.smooth_labels(targets, config.loss.label_smoothing)
-            out, updated = module.apply(
-                variables, normalize(images, spec.mean, spec.std), train=True, mutable=["batch_stats"], rngs={"dropout": dropout}
-            )
+            images, training = normalize(images, spec.mean, spec.std), {"train": True, "rngs": {"dropout": dropout}}
+            out, updated = module.apply(variables, images, mutable=["batch_stats"], **training)
             logits, aux = out if isinstance(out, cnn.Outputs) else (out, ())
             statistics = {name: updated[name] for name in statistics} if statistics else statistics
-        nats = losses.label_cross_entropy(logits, targets, batch.mask)
-        nats += config.loss.aux_weight * sum(losses.label_cross_entropy(head, targets, batch.mask) for head in aux)
-        correct = (jnp.argmax(logits, axis=-1) == batch.labels) & jnp.isfinite(logits).all(axis=-1) & batch.mask
-        sums = losses.Sums(nats, jnp.sum(batch.mask, dtype=jnp.float32), {"correct": jnp.sum(correct, dtype=jnp.float32)})
-        return carry, statistics, sums
+        sums = losses.label_sums(logits, targets, batch.labels, batch.mask)
+        heads = sum(losses.label_cross_entropy(head, targets, batch.mask) for head in aux)
+        return carry, statistics, sums._replace(loss=sums.loss + config.loss.aux_weight * heads)
 
     @jax.jit
     def probabilities(variables, images):
@@ -247,21 +210,20 @@ def evaluate(trained: run.Trained, data: ImageSet, split: str, options: run.Opti
 def pictures(trained: run.Trained, data: ImageSet, split: str, report: run.Report, folder: Any) -> Any:
     """Confusion matrix, worst mistakes, first-layer filters and feature maps."""
     images, (labels, shares), classes = data.parts[split], report.answers, trained.spec.classes
-    yield plot_confusion(folder / f"confusion_{split}.png", run.confusion(labels, shares.argmax(-1), len(classes)), classes)
+    counts = run.confusion(labels, shares.argmax(-1), len(classes))
+    yield plot_confusion(folder / f"confusion_{split}.png", counts, classes)
     mistakes, start = WorstMistakes(classes), 0
     for batch in batches(trained.config, trained.spec, images, training=False):
         rows = slice(start, start := start + int(batch.mask.sum()))
         mistakes.add(batch.images[batch.mask], labels[rows], shares[rows])
     yield mistakes.plot(folder / f"mistakes_{split}.png")
-    module, rows = trained.model.module, cnn.summary(trained.model.module, (1, *trained.spec.shape)).rows
-    kernel = trained.params
-    for name in next(row.path for row in rows if row.module == "Conv").split("."):
-        kernel = kernel[name]
-    yield plot_filters(folder / "filters.png", np.asarray(kernel["kernel"]))
+    module, shape = trained.model.module, (1, *trained.spec.shape)
+    yield plot_filters(folder / "filters.png", np.asarray(cnn.first_kernel(module, trained.params, shape)))
     image = images.take(np.array([0]))[0]
     pixels = normalize(to_float(jnp.asarray(image)), trained.spec.mean, trained.spec.std)
     maps = cnn.feature_maps(module, trained.variables, pixels)
-    yield plot_feature_maps(folder / f"features_{split}.png", image[0], {name: value[0] for name, value in maps.items()})
+    maps = {name: value[0] for name, value in maps.items()}
+    yield plot_feature_maps(folder / f"features_{split}.png", image[0], maps)
 
 
 def predict(trained: run.Trained, options: run.Options) -> None:
@@ -273,8 +235,8 @@ def predict(trained: run.Trained, options: run.Options) -> None:
         raise UserError(f"this model is of images of {height} x {width}; image files are scaled to squares")
     for path in options.image:
         shares = np.asarray(trained.model.tools(trained.variables, read_image(path, height, channels)[None]))[0]
-        best = np.argsort(-shares, kind="stable")[: options.top]
-        print(run.printable(f"{path}: " + "  ".join(f"{trained.spec.classes[i]} {shares[i]:.1%}" for i in best)))
+        best = run.ranked(shares, trained.spec.classes, options.top)
+        print(run.printable(f"{path}: " + "  ".join(f"{name} {share:.1%}" for name, share in best)))
 
 
 EXPERIMENT = run.Experiment.of(

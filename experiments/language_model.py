@@ -4,33 +4,31 @@ Papers: Zaremba, Sutskever and Vinyals 2014, "Recurrent Neural Network Regulariz
 Karpathy, Johnson and Fei-Fei 2015, "Visualizing and Understanding Recurrent Networks" (arXiv:1506.02078).
 
     python -m experiments.language_model --workdir=/tmp/lm
-        learns Python's own documentation, character by character: 2 minutes on two cores, validation loss about 1.26 nats
+        learns Python's own documentation, character by character: 2 minutes on two cores, validation loss 1.26 nats
         (tiny Shakespeare, 1 MB: 1.56 nats as quickly; with the preset char_large 1.45 in 13 minutes)
     python -m experiments.language_model --workdir=/tmp/lm --config.data.source=file --config.data.path=book.txt
         learns a text of yours
-    python -m experiments.language_model --workdir=/tmp/lm --mode=sample --prompt="The " --temperature=0.8 --num_samples=4
+    python -m experiments.language_model --workdir=/tmp/lm --mode=sample --prompt="The " --num_samples=4
     python -m experiments.language_model --workdir=/tmp/lm --mode=score --text="the apple and pear salad" --text="..."
     python -m experiments.language_model --workdir=/tmp/lm --mode=evaluate --split=test
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from seqjax import run
-from seqjax.data import TokenStream, Windows, encode_documents, load_corpus
+from seqjax.data import TokenStream, Windows, encode_corpus, load_corpus
 from seqjax.data.sources import SOURCES
 from seqjax.decoding import scoring
 from seqjax.decoding.text import TextSampler, check_known, score_texts
 from seqjax.errors import UserError
-from seqjax.models import LanguageModel, make_stack
+from seqjax.models import LanguageModel
 from seqjax.run import Field, Flag, above, at_least, fields, one_of, recipe, within
-from seqjax.text import BOS, EOS, PAD, UNK, CharTokenizer, NGramModel, WordTokenizer, tokenizer_from_dict
+from seqjax.text import BOS, EOS, PAD, UNK, NGramModel, fit_tokenizer, tokenizer_from_dict
 from seqjax.training import losses, metrics
 
 FIELDS = {
@@ -47,30 +45,31 @@ FIELDS = {
         "none", "What a document is in a text file: running text, each line, each paragraph.",
         one_of("none", "line", "paragraph"), when=fields.FILE,
     ),
-    "data.reset": Field(True, "Forget the carry where a document begins; False reads on, with <eos> as an ordinary token."),
-    "data.batch_size": Field(32, "Parallel streams, B.", at_least(1)),
-    "data.window": Field(64, "Steps of truncated backpropagation, T; 0 takes each stream whole.", at_least(0)),
-    "data.eval_batch_size": Field(
-        32, "Parallel streams in evaluation, each from a fresh carry; 1 is one long pass, and slow.", at_least(1), free=True
+    "data.reset": Field(
+        True, "Forget the carry where a document begins; False reads on, with <eos> as an ordinary token."
     ),
-    "data.eval_window": Field(256, "Window in evaluation; changes memory and speed, not the result.", at_least(1), free=True),
+    **fields.windows(32, 64, 256),
     **fields.tokenizer(("char", "word"), "char"),
     "tokenizer.pretokenized": Field(
         False, "Words are what stands between spaces, <unk> in the text is <unk>.", when=("tokenizer.kind", ("word",))
     ),
-    "ngram_order": Field(6, "Order of the Kneser-Ney baseline beside the losses; 0 leaves it out.", at_least(0), free=True),
+    "ngram_order": Field(
+        6, "Order of the Kneser-Ney baseline beside the losses; 0 leaves it out.", at_least(0), free=True
+    ),
     **fields.recurrent(256, 64, units="Hidden units of each layer, H."),
     **fields.dropouts(
         dropout=(0.0, "between the layers and on the outputs of the last"),
         embed_dropout=(0.0, "on the embedding, the first layer's inputs"),
     ),
     "model.residual": Field(False, "Layers above the first add their inputs to their outputs."),
-    "model.tie_embeddings": Field(False, "The softmax shares the embedding's weights (needs embed_size = hidden_size)."),
-    "model.remat_every": Field(0, "Keep every so many carries and recompute the rest, to save memory; 0 keeps all.", at_least(0)),
+    "model.tie_embeddings": Field(
+        False, "The softmax shares the embedding's weights (needs embed_size = hidden_size)."
+    ),
+    "model.remat_every": Field(
+        0, "Keep every so many carries and recompute the rest, to save memory; 0 keeps all.", at_least(0)
+    ),
     **recipe.FIELDS,
-    "sample.prompt": Field("", "What the samples shown at evaluations begin with.", free=True),
-    "sample.length": Field(200, "Tokens of a sample shown at an evaluation; 0 shows none.", at_least(0), free=True),
-    "sample.temperature": Field(0.8, "Their temperature.", at_least(0), free=True),
+    **fields.samples(200, 0.8),
 }  # fmt: skip
 
 # Zaremba et al. sum the loss over the window's 35 steps where we take the mean, so their learning rate of 1 and their
@@ -131,33 +130,17 @@ class Text(NamedTuple):
 
 def load(config: ConfigDict) -> Text:
     """Reads the corpus and turns it into streams of tokens, with a tokenizer fitted on the training part."""
-    data, kind = config.data, config.tokenizer
-    corpus = load_corpus(
-        data.source, name=data.name, path=data.path, validation_path=data.validation_path, test_path=data.test_path,
-        documents=data.documents, validation_fraction=data.validation_fraction, data_dir=data.data_dir,
-    )  # fmt: skip
-    options = {"min_count": kind.min_count, "max_size": kind.max_size or None}
-    if kind.kind == "char":
-        tokenizer = CharTokenizer.fit(corpus.train, **options)
-    else:
-        tokenizer = WordTokenizer.fit(corpus.train, lower=kind.lower, pretokenized=kind.pretokenized, **options)
-    streams, digest = {}, hashlib.sha256()
-    for name, documents in corpus.parts.items():
-        stream = encode_documents(documents, tokenizer.encode, ends=corpus.ends, eos_id=EOS, reset=data.reset)
-        if not len(stream.tokens):
-            raise UserError(f"the {name} part of {corpus.name} has no tokens; give some text")
-        digest.update(stream.tokens.tobytes() + stream.starts.tobytes())
-        streams[name] = stream
+    corpus = run.with_settings(load_corpus, config.data)
+    tokenizer = run.with_settings(fit_tokenizer, config.tokenizer, texts=corpus.train, newlines=True)
+    streams, fingerprint = encode_corpus(corpus, tokenizer.encode, eos_id=EOS, reset=config.data.reset)
     spec = Spec(tokenizer.to_dict(), corpus.ends)
-    return Text(corpus.name, streams, digest.hexdigest(), spec, tuple(corpus.notes), corpus.made_from)
+    return Text(corpus.name, streams, fingerprint, spec, tuple(corpus.notes), corpus.made_from)
 
 
 def build(config: ConfigDict, spec: Spec) -> run.Model:
     """An embedding, a stack of recurrent layers and a softmax; the carry passes from window to window."""
-    m, tokenizer = config.model, tokenizer_from_dict(spec.tokenizer)
-    dtype = None if m.dtype == "float32" else jnp.dtype(m.dtype)
-    noise = {"dropout": m.dropout, "input_dropout": m.embed_dropout}
-    cell = make_stack(m.cell, m.hidden_size, m.num_layers, **noise, residual=m.residual, dtype=dtype)
+    m, tokenizer, dtype = config.model, tokenizer_from_dict(spec.tokenizer), run.compute_dtype(config)
+    cell = run.make_stack(config, input_dropout=m.embed_dropout)
     model = LanguageModel(tokenizer.vocab_size, cell, m.embed_size, m.dropout, m.tie_embeddings, dtype)
 
     def loss(params, model_state, carry, batch, rng):
@@ -168,19 +151,23 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
         )  # fmt: skip
         return carry, model_state, losses.token_cross_entropy(logits, batch.targets, batch.mask)
 
-    unit = {"bits_per_character": losses.bits} if config.tokenizer.kind == "char" else {"perplexity": losses.perplexity}
     return run.Model(
         module=model,
         init=lambda key: model.init(key, np.zeros((1, 1), np.int32)),
         loss=loss,
-        metric=metrics.token_loss(**unit),
+        metric=metrics.token_loss(**derived(config)),
         initial_carry=model.initial_carry,
         tools=tokenizer,
     )
 
 
+def derived(config: ConfigDict) -> dict[str, Any]:
+    """What the loss is reported as besides."""
+    return {"bits_per_character": losses.bits} if config.tokenizer.kind == "char" else {"perplexity": losses.perplexity}
+
+
 def batches(config: ConfigDict, spec: Spec, stream: TokenStream, training: bool) -> Any:
-    """Windows of B parallel streams; a window of 0 takes each stream whole, which is full backpropagation through time."""
+    """Windows of B parallel streams; a window of 0 takes each stream whole: full backpropagation through time."""
     d = config.data
     if not training:
         return run.passes(Windows(stream, d.eval_batch_size, d.eval_window, bos_id=BOS, pad_id=PAD).one_pass)
@@ -195,8 +182,8 @@ def baselines(config: ConfigDict, text: Text, split: str) -> dict[str, dict[str,
     tokenizer = tokenizer_from_dict(text.spec.tokenizer)
     ngram = NGramModel.fit(*text.parts["train"], order=config.ngram_order, vocab_size=tokenizer.vocab_size)
     nats = ngram.nats(*text.parts[split])
-    unit = {"bits_per_character": losses.bits} if config.tokenizer.kind == "char" else {"perplexity": losses.perplexity}
-    return {f"{config.ngram_order}-gram Kneser-Ney": {"loss": nats} | {name: of(nats) for name, of in unit.items()}}
+    found = {"loss": nats} | {name: of(nats) for name, of in derived(config).items()}
+    return {f"{config.ngram_order}-gram Kneser-Ney": found}
 
 
 def describe(config: ConfigDict, spec: Spec, text: Text, model: run.Model) -> list[str]:
@@ -215,7 +202,8 @@ def sample(trained: run.Trained, text: Text) -> str:
 
 
 def _sampler(trained: run.Trained) -> TextSampler:
-    return TextSampler(trained.model.module, trained.model.tools, ends=trained.spec.ends, reset=trained.config.data.reset)
+    how = {"ends": trained.spec.ends, "reset": trained.config.data.reset}
+    return TextSampler(trained.model.module, trained.model.tools, **how)
 
 
 def draw_samples(trained: run.Trained, options: run.Options) -> None:
@@ -237,7 +225,8 @@ def score(trained: run.Trained, options: run.Options) -> None:
     scores = score_texts(trained.model.module, trained.params, trained.model.tools, options.text, **how)
     print("rank  log-probability  perplexity  text")
     for place, i in enumerate(scoring.rank(scores), 1):
-        print(f"{place:>4}  {scores.log_prob[i]:>15.3f}  {scores.perplexity[i]:>10.3f}  {run.printable(options.text[i])}")
+        text = run.printable(options.text[i])
+        print(f"{place:>4}  {scores.log_prob[i]:>15.3f}  {scores.perplexity[i]:>10.3f}  {text}")
 
 
 def warn(line: str) -> None:

@@ -1,22 +1,21 @@
 r"""Tagging, many to many: train, resume exactly, compare with the most frequent tag, tag your own text.
 
-Papers: Huang, Xu and Yu 2015, "Bidirectional LSTM-CRF Models for Sequence Tagging" (arXiv:1508.01991); Lample et al. 2016,
-"Neural Architectures for Named Entity Recognition" (arXiv:1603.01360); Ma and Hovy 2016, "End-to-end Sequence Labeling via
-Bi-directional LSTM-CNNs-CRF" (arXiv:1603.01354).
+Papers: Huang, Xu and Yu 2015, "Bidirectional LSTM-CRF Models for Sequence Tagging" (arXiv:1508.01991); Lample et al.
+2016, "Neural Architectures for Named Entity Recognition" (arXiv:1603.01360); Ma and Hovy 2016, "End-to-end Sequence
+Labeling via Bi-directional LSTM-CNNs-CRF" (arXiv:1603.01354).
 
     python -m experiments.tagging --workdir=/tmp/python
         learns what every token of Python code is, names as defined or used: minutes on two cores
     python -m experiments.tagging --workdir=/tmp/python --mode=evaluate --split=test
-        accuracy beside the most frequent tag of each word; confusion_test.png, predictions_test.jsonl in the work directory
-    echo "for line in open ( path ) :" | python -m experiments.tagging --workdir=/tmp/python --mode=predict --pretokenized
+        accuracy beside the most frequent tag of each word; confusion_test.png and predictions_test.jsonl in the workdir
+    echo "for x in open ( path ) :" | python -m experiments.tagging --workdir=/tmp/python --mode=predict --pretokenized
     python -m experiments.tagging --workdir=/tmp/pos --config=ud_pos_crf \
         --config.data.path=en_ewt-ud-train.conllu --config.data.validation_path=en_ewt-ud-dev.conllu \
         --config.data.test_path=en_ewt-ud-test.conllu
 """
 
-import collections
+import functools
 import sys
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -31,10 +30,9 @@ from seqjax.data.tagged import SOURCES, TaggedSentences, TaggedSet, load_tagged,
 from seqjax.decoding.labelling import WordLabeller
 from seqjax.diagnostics import sequences
 from seqjax.diagnostics.pictures import plot_confusion
-from seqjax.models import make_stack
 from seqjax.models.tagger import CHAR_FEATURES, Tagger
-from seqjax.run import Field, Flag, at_least, fields, one_of, recipe
-from seqjax.text import CharTokenizer, apply_vectors, split_words, starting_vectors
+from seqjax.run import Field, Flag, at_least, fields, one_of, recipe, scores
+from seqjax.text import CharTokenizer, split_words, start_embedding
 from seqjax.text.lookup import WordLookup
 from seqjax.text.word_table import WordTable
 from seqjax.training import losses, metrics
@@ -50,33 +48,40 @@ FIELDS = {
     ),
     **fields.split_seed(),
     "data.column": Field(
-        "", "Tags: upos (when empty), xpos, deprel of CoNLL-U; a column's number; a TFDS feature.", when=fields.FILE_OR_TFDS
+        "", "Tags: upos (when empty), xpos, deprel of CoNLL-U; a column's number; a TFDS feature.",
+        when=fields.FILE_OR_TFDS,
     ),
     **fields.batches("sentences", 32, 64),
     **fields.buckets(5, "Training sentences with more words are left out; 0 keeps all."),
-    "data.max_word_length": Field(20, "Of longer words the first and the last characters are read.", at_least(1), when=_CHARS),
+    "data.max_word_length": Field(
+        20, "Of longer words the first and the last characters are read.", at_least(1), when=_CHARS
+    ),
     "words.min_count": Field(1, "Rarer words become <unk>; their characters are still read.", at_least(1)),
     "words.lower": Field(False, "Words are looked up in lower case; their characters stay as they are."),
     **fields.recurrent(128, 100, embedding="Width of a word's embedding, D."),
     "model.char_features": Field("cnn", "How characters become features of a word.", one_of(*CHAR_FEATURES)),
     "model.char_embed_size": Field(25, "Width of a character's embedding.", at_least(1), when=_CHARS),
     "model.char_size": Field(50, "Features that the characters of a word give.", at_least(1), when=_CHARS),
-    "model.crf": Field(False, "A conditional random field over the tags of a sentence instead of a softmax for each word."),
+    "model.crf": Field(
+        False, "A conditional random field over the tags of a sentence instead of a softmax for each word."
+    ),
     **fields.dropouts(
         dropout=(0.5, "between layers and before the scores"), embed_dropout=(0.3, "on the words' features"),
         recurrent_dropout=(0.0, "on the recurrent product, one mask for all steps"),
     ),
     **fields.word_dropout("words"),
     **fields.vectors(),
-    **fields.criterion("error", "loss", text="What the best checkpoint is chosen by: wrong tags (entities: 1 - F1) or loss."),
+    **fields.criterion(
+        "error", "loss", text="What the best checkpoint is chosen by: wrong tags (entities: 1 - F1) or loss."
+    ),
     **recipe.FIELDS,
 }  # fmt: skip
 
 _UD = {
-    "data.source": "file", "words.lower": True, "words.min_count": 2, "model.embed_size": 128, "model.char_embed_size": 32,
-    "model.char_size": 128, "model.hidden_size": 192, "model.word_dropout": 0.05, "optimizer.learning_rate": 3e-3,
-    "optimizer.clip_norm": 5.0, "optimizer.ema": 0.998, "schedule.warmup_steps": 100, "train.epochs": 14.0,
-    "train.log_every": 100, "train.eval_every": 392, "train.checkpoint_every": 392,
+    "data.source": "file", "words.lower": True, "words.min_count": 2, "model.embed_size": 128,
+    "model.char_embed_size": 32, "model.char_size": 128, "model.hidden_size": 192, "model.word_dropout": 0.05,
+    "optimizer.learning_rate": 3e-3, "optimizer.clip_norm": 5.0, "optimizer.ema": 0.998, "schedule.warmup_steps": 100,
+    "train.epochs": 14.0, "train.log_every": 100, "train.eval_every": 392, "train.checkpoint_every": 392,
 }  # fmt: skip
 
 PRESETS = {
@@ -108,41 +113,31 @@ class Spec(NamedTuple):
 
 def load(config: ConfigDict) -> TaggedSet:
     """Reads the sentences that a config names."""
-    d = config.data
-    return load_tagged(
-        d.source, name=d.name if d.source != "file" else "", path=d.path, validation_path=d.validation_path,
-        test_path=d.test_path, data_dir=d.data_dir, column=d.column, validation_fraction=d.validation_fraction, seed=d.seed,
-    )  # fmt: skip
+    return run.with_settings(load_tagged, config.data)
 
 
-def kept(config: ConfigDict, part: TaggedSentences) -> TaggedSentences:
+@functools.lru_cache(maxsize=1)  # asked for several times, and prints what is left out
+def kept(limit: int, part: TaggedSentences) -> TaggedSentences:
     """The training sentences that are not too long."""
-    places = within_limit(lengths_of(part.words), config.data.max_length, "sentences")
+    places = within_limit([*map(len, part.words)], limit, "sentences")
     return TaggedSentences(*(tuple(column[i] for i in places) for column in part))
-
-
-def lengths_of(words: Sequence[Sequence[Any]]) -> np.ndarray:
-    """The number of words of each sentence."""
-    return np.array([len(sentence) for sentence in words])
 
 
 def prepare(config: ConfigDict, data: TaggedSet) -> Spec:
     """Collects words and characters and chooses the buckets, on the training part."""
-    part = kept(config, data.parts["train"])
+    part = kept(config.data.max_length, data.parts["train"])
     words = WordLookup.fit(part.words, min_count=config.words.min_count, lower=config.words.lower)
     chars = CharTokenizer.fit(sorted({word for sentence in part.words for word in sentence}))
-    boundaries = choose_boundaries(lengths_of(part.words), config.data.buckets)
+    boundaries = choose_boundaries([*map(len, part.words)], config.data.buckets)
     return Spec(list(data.tags), data.entities, words.to_dict(), chars.to_dict(), list(boundaries))
 
 
 def initialize(config: ConfigDict, spec: Spec, data: TaggedSet, params: Any) -> Any:
     """Word vectors from a file, where the config names one."""
-    words, sentences = WordLookup(**spec.words), kept(config, data.parts["train"]).words
-    counts = collections.Counter(word.lower() if words.lower else word for sentence in sentences for word in sentence)
-    vectors = starting_vectors(config.model.vectors, words.vocabulary, counts, config.model.embed_size)
-    if vectors is None:
-        return params
-    return params | {"embed": {"embedding": apply_vectors(params["embed"]["embedding"], vectors)}}
+    words, sentences = WordLookup(**spec.words), kept(config.data.max_length, data.parts["train"]).words
+    read = (word.lower() if words.lower else word for sentence in sentences for word in sentence)
+    table = start_embedding(params["embed"]["embedding"], config.model.vectors, words.vocabulary, read)
+    return params | {"embed": {"embedding": table}}
 
 
 def table(config: ConfigDict, spec: Spec) -> WordTable:
@@ -153,10 +148,7 @@ def table(config: ConfigDict, spec: Spec) -> WordTable:
 def build(config: ConfigDict, spec: Spec) -> run.Model:
     """Features of words and of their characters, bidirectional layers, and a softmax or a conditional random field."""
     m, ids = config.model, table(config, spec)
-    cell = make_stack(
-        m.cell, m.hidden_size, m.num_layers, dropout=m.dropout, input_dropout=0.0,
-        recurrent_dropout=m.recurrent_dropout, bidirectional=True, dtype=run.compute_dtype(config),
-    )  # fmt: skip
+    cell = run.make_stack(config, bidirectional=True, input_dropout=0.0)
     model = Tagger(
         ids.words.vocab_size, len(spec.tags), cell, m.embed_size, m.char_features, ids.chars.vocab_size,
         m.char_embed_size, m.char_size, m.crf, tuple(spec.tags) if spec.entities and m.crf else (),
@@ -185,9 +177,9 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
 
 def batches(config: ConfigDict, spec: Spec, part: TaggedSentences, training: bool) -> Any:
     """Sentences of about the same length together."""
-    part = kept(config, part) if training else part
+    part = kept(config.data.max_length, part) if training else part
     collate = collate_tagged(*table(config, spec).columns(part.words, part.tags))
-    return run.bucketed(config, lengths_of(part.words), collate, spec.boundaries, training)
+    return run.bucketed(config, [*map(len, part.words)], collate, spec.boundaries, training)
 
 
 def validate(trained: run.Trained, part: TaggedSentences, found: dict[str, float]) -> dict[str, float]:
@@ -209,23 +201,9 @@ def sample(trained: run.Trained, data: TaggedSet) -> str:
 
 def describe(config: ConfigDict, spec: Spec, data: TaggedSet, model: run.Model) -> list[str]:
     """Words, tags and vocabularies."""
-    lines = [f"  {name}: {lengths_of(part.words).sum():,} words" for name, part in data.parts.items()]
-    ids = table(config, spec)
+    ids, lines = table(config, spec), [f"  {name}: {sum(map(len, p.words)):,} words" for name, p in data.parts.items()]
     lines.append(f"tags: {len(spec.tags)}" + (" of entities" if spec.entities else ""))
     return lines + [f"vocabulary: {ids.words.vocab_size:,} words, {ids.chars.vocab_size:,} characters"]
-
-
-def scores(spec: Spec, part: TaggedSentences, tags: Sequence[Sequence[str]], known: Any) -> dict[str, Any]:
-    """What a tagger's answers are worth, on words not seen in training too, and on whole entities."""
-    right = np.array([a == b for true, given in zip(part.tags, tags) for a, b in zip(true, given)])
-    new = np.array([word not in known for words in part.words for word in words])
-    found = run.accuracy(right)
-    if new.any():
-        found |= {"unseen_words": int(new.sum()), "accuracy_on_unseen": float(right[new].mean())}
-    if spec.entities:
-        spans = metrics.entity_f1(part.tags, tags)
-        found |= {"precision": spans.precision, "recall": spans.recall, "f1": spans.f1}
-    return found
 
 
 def baselines(config: ConfigDict, data: TaggedSet, split: str) -> dict[str, dict[str, Any]]:
@@ -233,25 +211,27 @@ def baselines(config: ConfigDict, data: TaggedSet, split: str) -> dict[str, dict
     best, default = most_frequent_tags(data.parts["train"])
     part = data.parts[split]
     tags = [[best.get(word, default) for word in words] for words in part.words]
-    return {"most frequent tag": scores(data, part, tags, best.keys())}
+    return {"most frequent tag": scores.tagging(*part, tags, best.keys(), entities=data.entities)}
 
 
 def evaluate(trained: run.Trained, data: TaggedSet, split: str, options: run.Options) -> run.Report:
     """Loss for each word, accuracy and F1 beside the baseline."""
-    part, tags = data.parts[split], trained.model.tools(trained.params, data.parts[split].words)
-    loss = run.measure(EXPERIMENT, trained, part)["loss"]
-    found = {"model": {"loss": loss} | scores(data, part, tags, most_frequent_tags(data.parts["train"])[0].keys())}
+    part, known = data.parts[split], most_frequent_tags(data.parts["train"])[0].keys()
+    tags, loss = trained.model.tools(trained.params, part.words), run.measure(EXPERIMENT, trained, part)["loss"]
+    found = {"model": {"loss": loss} | scores.tagging(*part, tags, known, entities=data.entities)}
+    found |= baselines(trained.config, data, split)
     rows = (dict(zip(("words", "tags", "predicted"), row)) for row in zip(part.words, part.tags, tags))
     colour = sequences.use_colour(sys.stdout)
     shown = [sequences.colour_tags(*pair, colour=colour, order=data.tags) for pair in list(zip(part.words, tags))[:3]]
-    return run.Report(found | baselines(trained.config, data, split), rows, [sequences.legend(data.tags, colour), *shown], tags)
+    return run.Report(found, rows, [sequences.legend(data.tags, colour), *shown], tags)
 
 
 def pictures(trained: run.Trained, data: TaggedSet, split: str, report: run.Report, folder: Any) -> Any:
     """What is confused."""
-    place = {tag: i for i, tag in enumerate(data.tags)}
-    true, given = ([place[tag] for tags in column for tag in tags] for column in (data.parts[split].tags, report.answers))
-    yield plot_confusion(folder / f"confusion_{split}.png", run.confusion(true, given, len(place)), data.tags, unit="words")
+    place, columns = {tag: i for i, tag in enumerate(data.tags)}, (data.parts[split].tags, report.answers)
+    true, given = ([place[tag] for tags in column for tag in tags] for column in columns)
+    counts = run.confusion(true, given, len(place))
+    yield plot_confusion(folder / f"confusion_{split}.png", counts, data.tags, unit="words")
 
 
 def predict(trained: run.Trained, options: run.Options) -> None:
@@ -266,15 +246,14 @@ def predict(trained: run.Trained, options: run.Options) -> None:
 
 
 EXPERIMENT = run.Experiment.of(
-    __name__,
-    preset="python",
-    records="sentences",
+    __name__, preset="python", records="sentences",
     unit="words",
     criterion=lambda config: config.criterion,
+    curve_labels=lambda config, spec: {"error": "1 - F1 of whole entities"} if spec.entities else {},
     modes={"predict": predict},
     flags=run.prediction_flags("sentences", "sentence")
     | {"pretokenized": Flag(False, "words stand between spaces; else they are split as English is.", ("predict",))},
-)
+)  # fmt: skip
 
 if __name__ == "__main__":
     run.main(EXPERIMENT)

@@ -1,23 +1,23 @@
 r"""Text classification, many to one: train, resume exactly, compare with a bag of words, see what counts, predict.
 
-Papers: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory"; Yang et al. 2016, "Hierarchical Attention Networks for
-Document Classification", for the attention pooling.
+Papers: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory"; Yang et al. 2016, "Hierarchical Attention Networks
+for Document Classification", for the attention pooling.
 
     python -m experiments.text_classification --workdir=/tmp/docstrings
         learns which part of Python's library a docstring is from: about a minute on two cores
     python -m experiments.text_classification --workdir=/tmp/docstrings --mode=evaluate --split=test
         accuracy beside a bag of words; confusion_test.png, words_test.png, predictions_test.jsonl in the work directory
-    echo "Open a socket and return it." | python -m experiments.text_classification --workdir=/tmp/docstrings --mode=predict
+    echo "Open a socket." | python -m experiments.text_classification --workdir=/tmp/docstrings --mode=predict
     python -m experiments.text_classification --workdir=/tmp/imdb --config=imdb
     python -m experiments.text_classification --workdir=/tmp/names --config=names --config.data.path=FOLDER
 """
 
-import collections
+import functools
 import itertools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
@@ -31,11 +31,10 @@ from seqjax.decoding.labelling import TextLabeller
 from seqjax.diagnostics import sequences
 from seqjax.diagnostics.pictures import plot_confusion
 from seqjax.errors import UserError
-from seqjax.models import make_stack
 from seqjax.models.classifier import POOLING, TextClassifier
 from seqjax.run import Field, Flag, at_least, fields, one_of, recipe, within
-from seqjax.run.baselines import bag_of_words, choose_strength, majority
-from seqjax.text import apply_vectors, fit_tokenizer, starting_vectors, tokenizer_from_dict
+from seqjax.run.baselines import best_bag_of_words, majority
+from seqjax.text import fit_tokenizer, start_embedding, tokenizer_from_dict
 from seqjax.text.fitting import KINDS
 from seqjax.training import losses, metrics
 
@@ -49,7 +48,9 @@ FIELDS = {
     **fields.split_seed(),
     "data.text_field": Field("text", "Where the text stands in a record.", when=fields.FILE_OR_TFDS),
     "data.label_field": Field("label", "Where the label stands in a record.", when=fields.FILE_OR_TFDS),
-    "data.test_fraction": Field(0.0, "Share held out as test part where there is none; 0 holds none out.", within(0.0, 0.9)),
+    "data.test_fraction": Field(
+        0.0, "Share held out as test part where there is none; 0 holds none out.", within(0.0, 0.9)
+    ),
     "data.strip_html": Field(False, "Take tags such as <br /> out and turn entities into characters."),
     **fields.batches("texts", 32, 64),
     **fields.buckets(5, "Longer texts are cut to this many tokens, in training and after; 0 cuts none."),
@@ -107,56 +108,50 @@ class Spec(NamedTuple):
 def check(config: ConfigDict) -> None:
     """Refuses settings without effect."""
     if config.data.keep != "start" and not config.data.max_length:
-        raise UserError(f"config.data.keep={config.data.keep!r} has no effect with data.max_length=0; leave it at 'start'")
+        raise UserError("config.data.keep='end' has no effect with data.max_length=0; leave it at 'start'")
 
 
 def load(config: ConfigDict) -> LabelledSet:
     """Reads the texts that a config names."""
-    d = config.data
-    names = {} if d.source == "embedded" else {"text_field": d.text_field, "label_field": d.label_field}
-    return load_labelled(
-        d.source, name=d.name if d.source != "file" else "", path=d.path, validation_path=d.validation_path, test_path=d.test_path,
-        data_dir=d.data_dir, validation_fraction=d.validation_fraction, test_fraction=d.test_fraction,
-        strip_html=d.strip_html, seed=d.seed, **names,
-    )  # fmt: skip
+    return run.with_settings(load_labelled, config.data)
 
 
 def prepare(config: ConfigDict, data: LabelledSet) -> Spec:
     """Fits the tokenizer and chooses the buckets, on the training part."""
-    t, texts = config.tokenizer, data.parts["train"].texts
-    options = {"vocab_size": t.vocab_size, "min_count": t.min_count, "max_size": t.max_size, "lower": t.lower}
-    tokenizer = fit_tokenizer(t.kind, texts, **options)
+    texts = data.parts["train"].texts
+    tokenizer = run.with_settings(fit_tokenizer, config.tokenizer, texts=texts)
     lengths = [len(tokens) for tokens in encode(config, tokenizer, texts)]
     return Spec(list(data.classes), tokenizer.to_dict(), list(choose_boundaries(lengths, config.data.buckets)))
 
 
-def encode(config: ConfigDict, tokenizer: Any, texts: tuple[str, ...] | list[str]) -> list[np.ndarray]:
+@functools.lru_cache(maxsize=2)  # the training part is asked for twice
+def tokens_of(tokenizer: Any, texts: tuple[str, ...]) -> list[np.ndarray]:
+    """Texts as token ids, whole."""
+    return [tokenizer.encode(text) for text in texts]
+
+
+def encode(config: ConfigDict, tokenizer: Any, texts: Sequence[str]) -> list[np.ndarray]:
     """Texts as token ids, cut as the config says."""
     limit = config.data.max_length or None
     cut = slice(limit) if config.data.keep == "start" or not limit else slice(-limit, None)
-    return [tokenizer.encode(text)[cut] for text in texts]
+    return [tokens[cut] for tokens in tokens_of(tokenizer, tuple(texts))]
 
 
 def initialize(config: ConfigDict, spec: Spec, data: LabelledSet, params: Any) -> Any:
     """Word vectors from a file, where the config names one."""
     tokenizer, texts = tokenizer_from_dict(spec.tokenizer), data.parts["train"].texts
-    counts = collections.Counter(itertools.chain.from_iterable(tokenizer.tokenize(text) for text in texts))
-    vectors = starting_vectors(config.model.vectors, tokenizer.vocabulary, counts, config.model.embed_size)
-    if vectors is None:
-        return params
-    return params | {"embed": {"embedding": apply_vectors(params["embed"]["embedding"], vectors)}}
+    words = itertools.chain.from_iterable(tokenizer.tokenize(text) for text in texts)
+    table = start_embedding(params["embed"]["embedding"], config.model.vectors, tokenizer.vocabulary, words)
+    return params | {"embed": {"embedding": table}}
 
 
 def build(config: ConfigDict, spec: Spec) -> run.Model:
     """An embedding, a stack of recurrent layers, a pooling over time and a softmax."""
     m, tokenizer = config.model, tokenizer_from_dict(spec.tokenizer)
-    cell = make_stack(
-        m.cell, m.hidden_size, m.num_layers, dropout=m.dropout, input_dropout=m.embed_dropout,
-        recurrent_dropout=m.recurrent_dropout, bidirectional=m.bidirectional, dtype=run.compute_dtype(config),
-    )  # fmt: skip
+    cell, dtype = run.make_stack(config, input_dropout=m.embed_dropout), run.compute_dtype(config)
     model = TextClassifier(
-        tokenizer.vocab_size, len(spec.classes), cell, m.embed_size, m.pooling, m.bidirectional, m.dropout, m.word_dropout,
-        run.compute_dtype(config),
+        tokenizer.vocab_size, len(spec.classes), cell, m.embed_size, m.pooling, m.bidirectional, m.dropout,
+        m.word_dropout, dtype,
     )  # fmt: skip
 
     def loss(params, model_state, carry, batch, rng):
@@ -164,10 +159,7 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
         logits = model.apply({"params": params}, batch.tokens, batch.lengths, **noise).logits
         targets = jax.nn.one_hot(batch.labels, len(spec.classes))
         targets = optax.smooth_labels(targets, config.loss.label_smoothing) if noise else targets
-        nats = losses.label_cross_entropy(logits, targets, batch.mask)
-        correct = (jnp.argmax(logits, axis=-1) == batch.labels) & batch.mask
-        counts = {"correct": jnp.sum(correct, dtype=jnp.float32)}
-        return carry, model_state, losses.Sums(nats, jnp.sum(batch.mask, dtype=jnp.float32), counts)
+        return carry, model_state, losses.label_sums(logits, targets, batch.labels, batch.mask)
 
     size = config.data.eval_batch_size
     labeller = TextLabeller(model, batch_size=size, boundaries=spec.boundaries)
@@ -192,7 +184,7 @@ def describe(config: ConfigDict, spec: Spec, data: LabelledSet, model: run.Model
     tokenizer, limit = model.tools[0], config.data.max_length
     lines = [f"classes: {len(spec.classes)}", f"vocabulary: {tokenizer.vocab_size:,}"]
     if limit:
-        longer = sum(len(tokenizer.tokenize(text)) > limit for text in data.parts["train"].texts)
+        longer = sum(len(tokens) > limit for tokens in tokens_of(tokenizer, data.parts["train"].texts))
         lines.append(f"cut to {limit} tokens at the {config.data.keep}: {longer:,} of the training texts")
     return lines
 
@@ -204,15 +196,15 @@ def classify(trained: run.Trained, texts: list[str]) -> tuple[np.ndarray, list[n
 
 
 def evaluate(trained: run.Trained, data: LabelledSet, split: str, options: run.Options) -> run.Report:
-    """Loss and accuracy beside the most frequent class and a bag of words, whose strength is chosen on the validation part."""
+    """Loss and accuracy beside the most frequent class and the bag of words that is best on the validation part."""
     part, train, validation = data.parts[split], data.parts["train"], data.parts["validation"]
     probabilities, weights = classify(trained, list(part.texts))
     loss = run.measure(EXPERIMENT, trained, part)["loss"]
     scores = {"model": {"loss": loss} | run.accuracy(probabilities.argmax(axis=1) == part.labels)}
     scores |= baselines(trained.config, data, split)
     kind = "char" if trained.config.tokenizer.kind == "char" else "word"
-    strength = choose_strength(train.texts, train.labels, validation.texts, validation.labels, kind=kind)
-    answers = bag_of_words(train.texts, train.labels, {"part": part.texts}, kind=kind, strength=strength)["part"]
+    others = (validation.texts, validation.labels, part.texts)
+    answers, strength = best_bag_of_words(train.texts, train.labels, *others, kind=kind)
     scores[f"bag of {kind} n-grams, logistic regression with C={strength:g}"] = run.accuracy(answers == part.labels)
     rows = (
         {"text": text, "label": data.classes[label], "answer": data.classes[p.argmax()], "probability": float(p.max())}
@@ -243,14 +235,14 @@ def pictures(trained: run.Trained, data: LabelledSet, split: str, report: run.Re
 
 def predict(trained: run.Trained, options: run.Options) -> None:
     """Prints the likeliest classes of each text of --input."""
-    texts, classes = read_inputs(options.input), trained.spec.classes
+    texts = read_inputs(options.input)
     for text, shares in zip(texts, classify(trained, texts)[0]):
-        best = np.argsort(-shares, kind="stable")[: options.top]
+        best = run.ranked(shares, trained.spec.classes, options.top)
         if options.format == "jsonl":
-            run.print_json({"text": text, "label": classes[best[0]], "probabilities": {classes[i]: float(shares[i]) for i in best}})
+            run.print_json({"text": text, "label": best[0][0], "probabilities": dict(best)})
         else:
             shown = run.printable(text if len(text) <= 60 else text[:57] + "...")
-            print("  ".join(f"{run.printable(classes[i])} {shares[i]:.1%}" for i in best) + f"  {shown}")
+            print("  ".join(f"{run.printable(name)} {share:.1%}" for name, share in best) + f"  {shown}")
 
 
 EXPERIMENT = run.Experiment.of(
@@ -260,7 +252,8 @@ EXPERIMENT = run.Experiment.of(
     unit="texts",
     criterion=lambda config: config.criterion,
     modes={"predict": predict},
-    flags=run.prediction_flags("texts", "text") | {"top": Flag(1, "how many classes to show for each text.", ("predict",), at_least(1))},
+    flags=run.prediction_flags("texts", "text")
+    | {"top": Flag(1, "how many classes to show for each text.", ("predict",), at_least(1))},
 )
 
 if __name__ == "__main__":

@@ -188,6 +188,33 @@ def feature_maps(
     return {name: outputs[name] for name in (outputs if names is None else names)}
 
 
+def first_kernel(model: nn.Module, params: Any, inputs: Any) -> Array:
+    """The kernel of the convolution that runs first: what a network looks for in the image itself.
+
+    Args:
+      model, inputs: as for `summary`.
+      params: its parameters.
+
+    Returns:
+      The kernel, such as (H, W, C, filters).
+
+    Raises:
+      ValueError: the network has no convolution.
+
+    Example:
+      >>> model = nn.Sequential([nn.Conv(8, (3, 3)), nn.relu, nn.Conv(4, (1, 1))])
+      >>> params = model.init(jax.random.key(0), jnp.ones((1, 4, 4, 3)))["params"]
+      >>> first_kernel(model, params, (1, 4, 4, 3)).shape
+      (3, 3, 3, 8)
+    """
+    for row in summary(model, inputs).rows:
+        if row.module == "Conv" and row.shape is not None:
+            for name in row.path.split("."):
+                params = params[name]
+            return params["kernel"]
+    raise ValueError(f"{type(model).__name__} has no convolution")
+
+
 def _recorder(rows: dict[str, Row]) -> Callable[..., Any]:
     """An interceptor of linen that writes one row for each module that is called."""
 

@@ -3,13 +3,16 @@
 import ast
 import difflib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from seqjax.cnn import alexnet, googlenet, inception, lenet, mobilenet, resnet, resnet_cifar, tcn, text_cnn, vgg
 from seqjax.cnn.base import field_names
+from seqjax.errors import UserError
 
 # name -> the class with the options that make the variant; torchvision's names where it has one
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -62,6 +65,34 @@ def create(name: str, /, **options) -> nn.Module:
         if option not in known:
             raise ValueError(f"{name} has no option {option!r}{_nearest(option, known)}; it has {', '.join(known)}")
     return made(**options)
+
+
+def create_for(shape: Sequence[int], name: str, *, options: str = "", **others: Any) -> nn.Module:
+    """Makes a network for images of one shape, and finds out whether they are large enough for it.
+
+    Args:
+      shape: of an image, (H, W, C).
+      name: as in `create`.
+      options: further options as text, see `parse_options`.
+      **others: further options as in `create`.
+
+    Returns:
+      A linen module.
+
+    Raises:
+      UserError: what `create` and `parse_options` refuse, or images that are too small, for auxiliary heads too.
+
+    Example:
+      >>> create_for((28, 28, 1), "lenet5", num_classes=10).num_classes
+      10
+    """
+    try:
+        module = create(name, in_channels=shape[-1], **others, **parse_options(options))
+        keys = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
+        jax.eval_shape(functools.partial(module.init, train=True), keys, jnp.zeros((1, *shape)))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"model {name}: {error}") from error
+    return module
 
 
 def _nearest(name, known) -> str:

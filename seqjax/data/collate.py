@@ -1,11 +1,11 @@
 """What bucketed batches of texts, tagged sentences and translations hold, and how they are made."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqjax.data.buckets import Collate, pad_lengths
+from seqjax.data.buckets import Collate, pad_lengths, within_limit
 
 
 class TextBatch(NamedTuple):
@@ -117,6 +117,35 @@ def collate_tagged(words: Sequence[np.ndarray], chars: Sequence[np.ndarray], tag
         return TaggedBatch(*made, pad_lengths(columns[0].lengths[places], rows))
 
     return collate
+
+
+class PairTokens(NamedTuple):
+    """Pairs as token ids, without special tokens.
+
+    Example:
+      >>> pairs = PairTokens.encode(["ab", "a"], ["x", "xyz"], str.encode, str.encode)
+      >>> pairs.lengths().tolist()
+      [2, 4]
+    """
+
+    source: list[np.ndarray]
+    target: list[np.ndarray]
+
+    @classmethod
+    def encode(
+        cls, sources: Sequence[str], targets: Sequence[str], source: Callable[[str], Any], target: Callable[[str], Any]
+    ) -> "PairTokens":
+        """Encodes each side with its own function."""
+        return cls([source(text) for text in sources], [target(text) for text in targets])
+
+    def lengths(self) -> np.ndarray:
+        """The bucket that each pair needs: the longer side, the target with `<eos>`."""
+        return np.array([max(len(source), len(target) + 1) for source, target in zip(*self)])
+
+    def within(self, limit: int) -> "PairTokens":
+        """The pairs that are not longer, as `within_limit` finds them."""
+        keep = within_limit(self.lengths(), limit, "pairs")
+        return PairTokens(*([side[i] for i in keep] for side in self))
 
 
 def collate_pairs(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], bos: int, eos: int) -> Collate:

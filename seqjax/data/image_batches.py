@@ -6,7 +6,7 @@ from typing import Any, Iterable, Iterator, NamedTuple
 
 import numpy as np
 
-from seqjax.data.image_parts import Images, is_whole, permutation
+from seqjax.data.image_parts import Images, Subset, is_whole, permutation
 from seqjax.errors import UserError
 
 AHEAD = 2  # batches that workers read before they are asked for
@@ -185,6 +185,33 @@ def ordered_batches(images: Images, batch_size: int, *, workers: int = 0) -> Ite
     number = len(images)
     places = (np.arange(first, min(first + batch_size, number)) for first in range(0, number, batch_size))
     return _read(images, batch_size, places, workers)
+
+
+def channel_statistics(images: Images, *, limit: int = 10_000, workers: int = 0) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel, for values in [0, 1].
+
+    Args:
+      images: N images, as in `ImageBatches`.
+      limit: of more images, so many are read, evenly spread.
+      workers: threads that read ahead.
+
+    Returns:
+      (mean, standard deviation), C numbers each; a channel that hardly changes has 0.01, so that it can be divided by.
+
+    Example:
+      >>> from seqjax.data.image_parts import ArrayImages
+      >>> pixels = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)
+      >>> channel_statistics(ArrayImages(pixels, np.zeros(2, np.int32)))
+      ([0.5], [0.5])
+    """
+    places = np.linspace(0, len(images) - 1, min(len(images), limit)).astype(np.int64)
+    channels = images.shape[-1]
+    total, squares, count = np.zeros(channels), np.zeros(channels), 0
+    for batch in ordered_batches(Subset(images, places), 500, workers=workers):
+        pixels = batch.images[batch.mask].reshape(-1, channels) / 255.0
+        total, squares, count = total + pixels.sum(0), squares + (pixels**2).sum(0), count + len(pixels)
+    mean = total / count
+    return mean.tolist(), np.sqrt(np.maximum(squares / count - mean**2, 1e-4)).tolist()
 
 
 def _check(images: Images, batch_size: int, workers: int) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 
-from seqjax.data.image_batches import ImageBatch, ImageBatches, ordered_batches
+from seqjax.data.image_batches import ImageBatch, ImageBatches, channel_statistics, ordered_batches
 from seqjax.data.image_files import load_image_files
 from seqjax.data.image_parts import ArrayImages, FileImages, Images, ImageSet, is_whole
 from seqjax.data.image_sets import load_embedded_images, load_image_catalogue
@@ -10,8 +10,8 @@ from seqjax.data.pixels import read_image
 from seqjax.errors import UserError
 
 __all__ = [
-    "ArrayImages", "FileImages", "ImageBatch", "ImageBatches", "ImageSet", "Images", "load_images", "ordered_batches",
-    "read_image",
+    "ArrayImages", "FileImages", "ImageBatch", "ImageBatches", "ImageSet", "Images", "channel_statistics", "load_images",
+    "ordered_batches", "read_image",
 ]  # fmt: skip
 SOURCES = ("embedded", "tfds", "file")
 

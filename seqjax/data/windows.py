@@ -1,9 +1,11 @@
 """Documents to one stream of tokens, and the stream to windows of a fixed shape for truncated BPTT."""
 
+import hashlib
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
 import numpy as np
 
+from seqjax.data.corpus import Corpus
 from seqjax.errors import UserError
 
 
@@ -71,6 +73,35 @@ def encode_documents(
     firsts = np.cumsum([0] + lengths[:-1])[np.asarray(lengths, np.int64) > 0] if lengths else np.zeros(0, np.int64)
     starts[firsts if reset else firsts[:1]] = True
     return TokenStream(tokens, starts)
+
+
+def encode_corpus(corpus: Corpus, encode: Callable[[str], Any], *, eos_id: int, reset: bool) -> tuple[dict[str, TokenStream], str]:
+    """Every part of a corpus as a stream of tokens.
+
+    Args:
+      corpus: the text.
+      encode, eos_id, reset: as in `encode_documents`.
+
+    Returns:
+      (part -> TokenStream, a sha256 over all of them).
+
+    Raises:
+      UserError: a part has no tokens.
+
+    Example:
+      >>> corpus = Corpus("words.txt", ("ab",), ("c",), (), ends=True)
+      >>> streams, digest = encode_corpus(corpus, lambda text: [ord(c) for c in text], eos_id=0, reset=True)
+      >>> streams["train"].tokens.tolist(), len(digest)
+      ([97, 98, 0], 64)
+    """
+    streams, digest = {}, hashlib.sha256()
+    for name, documents in corpus.parts.items():
+        stream = encode_documents(documents, encode, ends=corpus.ends, eos_id=eos_id, reset=reset)
+        if not len(stream.tokens):
+            raise UserError(f"the {name} part of {corpus.name} has no tokens; give some text")
+        digest.update(stream.tokens.tobytes() + stream.starts.tobytes())
+        streams[name] = stream
+    return streams, digest.hexdigest()
 
 
 class Windows:

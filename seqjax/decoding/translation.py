@@ -134,5 +134,70 @@ class Translator:
         return np.asarray(weights[0])
 
 
+class Translation(NamedTuple):
+    """A text for a text."""
+
+    text: str
+    score: float  # this and the rest as in Hypothesis
+    log_prob: float
+    finished: bool
+    tokens: np.ndarray
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the tokens."""
+        return {"text": self.text, "score": self.score, "log_prob": self.log_prob, "finished": self.finished}
+
+
+class TextTranslator:
+    """Writes texts for texts: a Translator with the tokenizers of both sides.
+
+    Args:
+      model, batch_size, boundaries: as for `Translator`.
+      source, target: tokenizers, with `encode`, `decode`, `tokenize` and `vocabulary`.
+
+    Example:
+      >>> import jax.numpy as jnp, seqjax
+      >>> from seqjax.models import make_stack
+      >>> from seqjax.text import CharTokenizer
+      >>> digits = CharTokenizer.fit(["12"])
+      >>> model = Seq2Seq(6, 6, make_stack("gru", 8, 1, bidirectional=True), (seqjax.gru(8),), embed_size=4)
+      >>> tokens = jnp.ones((1, 1), int)
+      >>> params = model.init(jax.random.key(0), tokens, jnp.array([1]), tokens)["params"]
+      >>> translator = TextTranslator(model, digits, digits, batch_size=2, boundaries=(4,))
+      >>> len(translator.greedy(params, ["1", "2 1", ""]))
+      3
+    """
+
+    def __init__(self, model: Seq2Seq, source: Any, target: Any, *, batch_size: int, boundaries: Sequence[int]):
+        self.source, self.target = source, target
+        self._translator = Translator(model, batch_size=batch_size, boundaries=boundaries)
+
+    def greedy(self, params: Any, sources: Sequence[str]) -> list[str]:
+        """The text of the likeliest token at each step, for every source."""
+        return [self.target.decode(ids) for ids in self._translator.greedy(params, self._encode(sources))]
+
+    def beam(self, params: Any, sources: Sequence[str], **how: Any) -> list[list[Translation]]:
+        """The n-best translations of every source, the best first; see `Translator.beam` for the arguments."""
+        found = self._translator.beam(params, self._encode(sources), **how)
+        return [[Translation(self.target.decode(best.tokens), *best[1:], best.tokens) for best in rows] for rows in found]
+
+    def attention(self, params: Any, sources: Sequence[str], found: Sequence[Translation]) -> list[tuple]:
+        """Where attention looked while these translations were written, to be plotted.
+
+        Returns:
+          (weights, tokens of the output and `<eos>`, tokens of the source) of each pair whose source has a token.
+        """
+        maps = []
+        for source, tokens, output in zip(sources, self._encode(sources), found):
+            if len(tokens):
+                weights = self._translator.attention(params, tokens, output.tokens)
+                words = [*(self.target.vocabulary[i] for i in output.tokens), "<eos>"]
+                maps.append((weights, words, self.source.tokenize(source)))
+        return maps
+
+    def _encode(self, sources: Sequence[str]) -> list[np.ndarray]:
+        return [self.source.encode(text) for text in sources]
+
+
 def _without_end(tokens: np.ndarray) -> np.ndarray:
     return tokens[:-1] if len(tokens) and tokens[-1] == EOS else tokens

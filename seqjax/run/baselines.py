@@ -118,6 +118,36 @@ def choose_strength(
     return search.best_params_["C"]
 
 
+def best_bag_of_words(
+    texts: Sequence[str],
+    labels: Sequence[Any],
+    validation_texts: Sequence[str],
+    validation_labels: Sequence[Any],
+    part: Sequence[str],
+    *,
+    kind: str = "word",
+) -> tuple[np.ndarray, float]:
+    """The answers of `bag_of_words` with the strength that `choose_strength` finds.
+
+    Args:
+      texts, labels, validation_texts, validation_labels, kind: as in `choose_strength`.
+      part: texts to answer for.
+
+    Returns:
+      (the predicted labels, the strength).
+
+    Raises:
+      ValueError, UserError: as `choose_strength`.
+
+    Example:
+      >>> answers, _ = best_bag_of_words(["good film", "bad film"], ["+", "-"], ["good", "bad"], ["+", "-"], ["so bad"])
+      >>> answers.tolist()
+      ['-']
+    """
+    strength = choose_strength(texts, labels, validation_texts, validation_labels, kind=kind)
+    return bag_of_words(texts, labels, {"part": part}, kind=kind, strength=strength)["part"], strength
+
+
 def _features(texts, labels, kind, ngram):
     if kind not in NGRAMS:
         raise ValueError(f"kind={kind!r} must be one of {', '.join(NGRAMS)}")

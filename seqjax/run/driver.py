@@ -85,16 +85,16 @@ def train(experiment: Experiment, command: cli.Command) -> int:
             )  # fmt: skip
             held.check()
             picture = curves.plot_curves(
-                command.workdir, reporting.read_records(command.workdir), **curve_options(experiment, config, baselines)
+                command.workdir, reporting.read_records(command.workdir), **curve_options(experiment, config, spec, baselines)
             )
     return session.conclude(outcome, setup.recipe.steps, best_line(experiment, config, command.workdir), picture)
 
 
-def curve_options(experiment: Experiment, config: ConfigDict, baselines: dict[str, Any]) -> dict[str, Any]:
+def curve_options(experiment: Experiment, config: ConfigDict, spec: Any, baselines: dict[str, Any]) -> dict[str, Any]:
     """What plot_curves shows beside the records of a run."""
     return {
         "baselines": {name: found["loss"] for name, found in baselines.items() if "loss" in found},
-        "labels": experiment.curve_labels,
+        "labels": experiment.curve_labels(config, spec),
         "label_smoothing": config.loss.label_smoothing if "loss" in config else 0.0,
     }
 

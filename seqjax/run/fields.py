@@ -102,6 +102,49 @@ def batches(items: str, size: int, eval_size: int) -> dict[str, Field]:
     }
 
 
+def windows(streams: int, window: int, eval_window: int) -> dict[str, Field]:
+    """Streams of text side by side, cut into windows for truncated backpropagation.
+
+    Args:
+      streams: the default of data.batch_size and of data.eval_batch_size.
+      window, eval_window: the defaults of these.
+
+    Example:
+      >>> windows(32, 64, 256)["data.window"].default
+      64
+    """
+    evaluation = "Parallel streams in evaluation, each from a fresh carry; 1 is one long pass, and slow."
+    return {
+        "data.batch_size": Field(streams, "Parallel streams, B.", at_least(1)),
+        "data.window": Field(
+            window, "Steps of truncated backpropagation, T; 0 takes each stream whole.", at_least(0)
+        ),
+        "data.eval_batch_size": Field(streams, evaluation, at_least(1), free=True),
+        "data.eval_window": Field(
+            eval_window, "Window in evaluation; changes memory and speed, not the result.", at_least(1), free=True
+        ),
+    }
+
+
+def samples(length: int, temperature: float) -> dict[str, Field]:
+    """What is drawn from a model to be shown at evaluations.
+
+    Args:
+      length, temperature: defaults.
+
+    Example:
+      >>> list(samples(200, 0.8))
+      ['sample.prompt', 'sample.length', 'sample.temperature']
+    """
+    return {
+        "sample.prompt": Field("", "What the samples shown at evaluations begin with.", free=True),
+        "sample.length": Field(
+            length, "Tokens of a sample shown at an evaluation; 0 shows none.", at_least(0), free=True
+        ),
+        "sample.temperature": Field(temperature, "Their temperature.", at_least(0), free=True),
+    }
+
+
 def buckets(count: int, max_length: str) -> dict[str, Field]:
     """The lengths that batches of sequences are padded to, and the longest sequence.
 
@@ -190,6 +233,28 @@ def dtype() -> dict[str, Field]:
     """
     return {
         "model.dtype": Field("float32", "Computation dtype; parameters stay float32.", one_of("float32", "bfloat16"))
+    }
+
+
+def augmentation() -> dict[str, Field]:
+    """What is done to training images at random, on the device; see `seqjax.data.augmentation.Augmentation`.
+
+    Example:
+      >>> augmentation()["augment.flip"].default
+      False
+    """
+    return {
+        "augment.crop_padding": Field(
+            0, "Pad with so many zeros on each side and crop at random; 4 for CIFAR.", at_least(0)
+        ),
+        "augment.flip": Field(False, "Mirror left and right, each image with probability 1/2."),
+        "augment.cutout": Field(0, "Side of a square that is blanked out; 16 for CIFAR-10.", at_least(0)),
+        "augment.mixup": Field(0.0, "alpha of mixup; 0.2 to 1.", at_least(0)),
+        "augment.jitter": Field(0.0, "Random brightness, contrast and saturation, up to this share.", SHARE),
+        "augment.affine_degrees": Field(0.0, "Greatest random rotation, in degrees.", within(0.0, 180.0)),
+        "augment.affine_translate": Field(0.0, "Greatest random shift, as a share of the side.", SHARE),
+        "augment.affine_scale": Field(0.0, "Greatest random change of size.", SHARE),
+        "augment.resized_crop": Field(False, "A random part of the image, scaled to its size (ImageNet's way)."),
     }
 
 

@@ -73,7 +73,7 @@ class Start:
                 raise UserError("--init_partial has no effect without --init_from")
             return None
         path, _, which = wanted.rpartition(":")
-        if not path or not (which in WHICH or which.isdigit()):
+        if not (path and (which in WHICH or which.isdigit())) or pathlib.Path(wanted).expanduser().is_dir():
             path, which = wanted, "best"
         folder = pathlib.Path(path).expanduser().absolute()
         if folder.resolve() == own.resolve():
@@ -107,7 +107,7 @@ class Start:
             params = self._experiment.initialize(self._config, self._spec, self._dataset, params)
         if self.origin is not None:
             params, model_state = self._weights(params, model_state)
-        if params is state.params:
+        if all(new is old for new, old in zip(jax.tree.leaves(params), jax.tree.leaves(state.params), strict=True)):
             return state
         key = jax.random.wrap_key_data(state.key)
         average = self._config.optimizer.ema > 0

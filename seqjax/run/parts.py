@@ -1,5 +1,6 @@
 """Small parts that several experiments are made of."""
 
+import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -8,10 +9,44 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from seqjax import models
 from seqjax.data.buckets import BucketBatches, one_pass
 from seqjax.run.experiment import Flag
 from seqjax.run.settings import one_of
-from seqjax.training import metrics
+from seqjax.typing import Cell
+
+
+def with_settings(function: Callable[..., Any], group: ConfigDict, *arguments: Any, **others: Any) -> Any:
+    """Calls a function with those settings of a group that it has parameters for, by name.
+
+    Args:
+      function: whose parameters are called as the settings are, such as `load_labelled`.
+      group: of the config, such as config.data.
+      *arguments: come first.
+      **others: further arguments; they win over the settings.
+
+    Example:
+      >>> data = ConfigDict({"path": "a.txt", "seed": 3, "buckets": 5})
+      >>> with_settings(lambda path, *, lower, seed: (path, lower, seed), data, lower=True)
+      ('a.txt', True, 3)
+    """
+    parameters = list(inspect.signature(function).parameters)[len(arguments) :]
+    return function(*arguments, **{name: group[name] for name in parameters if name in group} | others)
+
+
+def make_stack(config: ConfigDict, **others: Any) -> Cell:
+    """The recurrent layers of config.model: `seqjax.models.make_stack` with the settings that it has parameters for.
+
+    Args:
+      config: with model.cell, model.hidden_size, model.num_layers, model.dtype, and perhaps other arguments.
+      **others: arguments that are no settings, or are called otherwise.
+
+    Example:
+      >>> model = {"cell": "gru", "hidden_size": 8, "num_layers": 2, "dropout": 0.5, "dtype": "float32"}
+      >>> make_stack(ConfigDict({"model": model}), bidirectional=True).hidden_size
+      16
+    """
+    return with_settings(models.make_stack, config.model, **{"dtype": compute_dtype(config)} | others)
 
 
 class passes:
@@ -74,27 +109,3 @@ def prediction_flags(items: str, item: str) -> dict[str, Flag]:
 def print_json(row: dict[str, Any]) -> None:
     """Prints a row as a line of JSON."""
     print(json.dumps(row, ensure_ascii=False))
-
-
-def accuracy(right: Sequence[bool] | np.ndarray) -> dict[str, Any]:
-    """The share of right answers with its 95 % interval, and the number of wrong ones.
-
-    Example:
-      >>> found = accuracy([True, True, False, True])
-      >>> round(found["accuracy"][0], 2), found["wrong"]
-      (0.75, 1)
-    """
-    count, total = int(np.sum(right)), len(right)
-    return {"accuracy": (count / total, *metrics.accuracy_interval(count, total)), "wrong": total - count}
-
-
-def confusion(true: Sequence[int] | np.ndarray, given: Sequence[int] | np.ndarray, classes: int) -> np.ndarray:
-    """How often each class (row) was taken for each (column).
-
-    Example:
-      >>> confusion([0, 1, 1], [0, 0, 1], 2).tolist()
-      [[1, 0], [1, 1]]
-    """
-    counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (np.asarray(true), np.asarray(given)), 1)
-    return counts

@@ -73,7 +73,8 @@ def train(experiment: Experiment, runs: Sequence[tuple[str, cli.Command]]) -> li
             opened.append(Checkpoints(folder, keep=member.config.train.keep, check=held.check, defaults=defaults))
             stack.callback(opened[-1].close)
         same = Same(experiment, dataset, driver.baselines_of(experiment, first.command.workdir, first.config, dataset), {})
-        driver.describe(experiment, first.config, first.spec, dataset, first.setup, first.pipeline, same.baselines)
+        lines = list(experiment.describe(first.config, first.spec, dataset, first.setup.model)) if experiment.describe else []
+        driver.describe(experiment, first.config, dataset, first.setup, first.pipeline, same.baselines, lines)
         print(f"training {len(members)} seeds together, one vmapped step for all: {', '.join(member.name for member in members)}")
         loops = [_loop(same, *one, place, stack) for place, one in enumerate(zip(members, opened))]
         print(f"ready after {process.seconds_since_start():.1f} s; Ctrl-C stops with checkpoints, the same command resumes")
@@ -163,5 +164,7 @@ def _conclude(same: Same, member: Member, outcome: loop.Outcome | UserError) -> 
     if isinstance(outcome, UserError):
         print(f"failed: {outcome}")
         return outcome
-    picture = curves.plot_curves(folder, records.read_records(folder), **driver.curve_options(same.experiment, config, same.baselines))
+    picture = curves.plot_curves(
+        folder, records.read_records(folder), **driver.curve_options(same.experiment, config, member.spec, same.baselines)
+    )
     return session.conclude(outcome, member.setup.recipe.steps, driver.best_line(same.experiment, config, folder), picture)

@@ -17,8 +17,10 @@ def fit_tokenizer(
     min_count: int = 1,
     max_size: int = 0,
     lower: bool = False,
+    newlines: bool = False,
+    pretokenized: bool = False,
 ) -> CharTokenizer | WordTokenizer | SubwordTokenizer:
-    """A tokenizer for single lines, fitted on the training texts.
+    """A tokenizer fitted on the training texts: for single lines, unless said.
 
     Args:
       kind: "char", "word" (white space and line ends are none) or "subword".
@@ -27,6 +29,8 @@ def fit_tokenizer(
       min_count, max_size: rarer characters or words become `<unk>`, and at most max_size tokens stay (0 keeps all); for
         "char" and "word".
       lower: words or pieces in lower case.
+      newlines: ends of lines are tokens, for "word"; characters have them always.
+      pretokenized: words are what stands between spaces, for "word".
 
     Returns:
       The tokenizer.
@@ -43,5 +47,40 @@ def fit_tokenizer(
     if kind == "subword":
         return SubwordTokenizer.fit(texts, vocab_size=vocab_size, lower=lower)
     if kind == "word":
-        return WordTokenizer.fit(texts, min_count=min_count, max_size=max_size or None, lower=lower, newlines=False)
+        counts = {"min_count": min_count, "max_size": max_size or None}
+        return WordTokenizer.fit(texts, lower=lower, newlines=newlines, pretokenized=pretokenized, **counts)
     return CharTokenizer.fit(texts, min_count=min_count, max_size=max_size or None)
+
+
+def fit_pair(
+    sources: Sequence[str],
+    targets: Sequence[str],
+    *,
+    kind: str,
+    joint: bool = False,
+    vocab_size: int = 8000,
+    min_count: int = 1,
+    lower: bool = False,
+) -> list[CharTokenizer | WordTokenizer | SubwordTokenizer]:
+    """The tokenizers of two sides, such as two languages.
+
+    Args:
+      sources, targets: the training texts of each.
+      kind, vocab_size, min_count, lower: as in `fit_tokenizer`.
+      joint: one tokenizer for both sides.
+
+    Returns:
+      That of the sources and that of the targets.
+
+    Raises:
+      UserError: as `fit_tokenizer`.
+
+    Example:
+      >>> source, target = fit_pair(["ein Haus"], ["a house"], kind="word")
+      >>> source.vocabulary[4:], target.vocabulary[4:]
+      (('Haus', 'ein'), ('a', 'house'))
+    """
+    how = {"vocab_size": vocab_size, "min_count": min_count, "lower": lower}
+    if joint:
+        return [fit_tokenizer(kind, [*sources, *targets], **how)] * 2
+    return [fit_tokenizer(kind, texts, **how) for texts in (sources, targets)]

@@ -1,10 +1,11 @@
 """Word vectors that were trained elsewhere, in the text formats of GloVe and word2vec."""
 
+import collections
 import gzip
 import os
 import pathlib
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple
 
 import jax
@@ -118,6 +119,31 @@ def starting_vectors(path: str, vocabulary: Sequence[str], counts: Mapping[str, 
         raise UserError(f"the vectors in {path} have {found} numbers each, and model.embed_size is {width}; make them equal")
     print(f"{pathlib.Path(path).name}: {vectors}")
     return vectors
+
+
+def start_embedding(table: jax.Array, path: str, vocabulary: Sequence[str], words: Iterable[str]) -> jax.Array:
+    """An embedding table that begins with the word vectors of a file; prints how much of the text they cover.
+
+    Args:
+      table: (V, D), such as the start that an embedding's `init` gives.
+      path: of the file; "" leaves the table as it is.
+      vocabulary: V tokens.
+      words: of the training text, one after the other.
+
+    Returns:
+      (V, D).
+
+    Raises:
+      UserError: what load_vectors refuses, or vectors of another width.
+
+    Example:
+      >>> start_embedding(jnp.ones((1, 2)), "", ["a"], ["a", "a"])
+      Array([[1., 1.]], dtype=float32)
+    """
+    if not path:
+        return table
+    vectors = starting_vectors(path, vocabulary, collections.Counter(words), table.shape[1])
+    return apply_vectors(table, vectors)
 
 
 def apply_vectors(table: jax.typing.ArrayLike, vectors: Vectors) -> jax.Array:

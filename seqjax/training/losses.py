@@ -80,6 +80,29 @@ def label_cross_entropy(logits: jax.Array, targets: jax.Array, mask: jax.Array) 
     return jnp.sum(jnp.where(mask, optax.softmax_cross_entropy(logits, targets), 0))
 
 
+def label_sums(logits: jax.Array, targets: jax.Array, labels: jax.Array, mask: jax.Array) -> Sums:
+    """The cross-entropy of labels, the number of examples, and how many of them have the largest logit at their label.
+
+    Args:
+      logits: (B, K). A row that is not finite is no right answer.
+      targets, mask: as in `label_cross_entropy`.
+      labels: (B,) int, the true classes.
+
+    Returns:
+      Sums with the count "correct".
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> logits, labels = jnp.array([[2.0, 1.0], [2.0, 1.0], [0.0, 1.0]]), jnp.array([0, 1, 1])
+      >>> sums = label_sums(logits, jax.nn.one_hot(labels, 2), labels, jnp.array([True, True, False]))
+      >>> float(sums.tokens), float(sums.counts["correct"])
+      (2.0, 1.0)
+    """
+    correct = (jnp.argmax(logits, axis=-1) == labels) & jnp.isfinite(logits).all(axis=-1) & mask
+    counts = {"correct": jnp.sum(correct, dtype=jnp.float32)}
+    return Sums(label_cross_entropy(logits, targets, mask), jnp.sum(mask, dtype=jnp.float32), counts)
+
+
 def perplexity(nats: float) -> float:
     """exp of the mean loss in nats; infinite where that overflows.
 

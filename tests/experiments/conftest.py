@@ -6,10 +6,11 @@ import time
 
 import processes
 import pytest
+import table
 
 from experiments import language_model
 from seqjax.errors import UserError
-from seqjax.run import cli, driver, process, session
+from seqjax.run import cli, command, process, session
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +19,12 @@ def server(tmp_path_factory):
     server = processes.Server(tmp_path_factory.mktemp("processes"))
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def runs(server, tmp_path_factory):
+    """Runs of all experiments of the table."""
+    return table.Runs(server, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +70,7 @@ def refused(monkeypatch):
 
     def check(argv, *words, status=1, experiment=language_model.EXPERIMENT):
         with pytest.raises(UserError) as caught:
-            driver.run(experiment, cli.parse(experiment, [experiment.name, *argv]))
+            command.run(experiment, cli.parse(experiment, [experiment.name, *argv]))
         message = str(caught.value)
         assert message and "\n" not in message
         assert (2 if isinstance(caught.value, cli.UsageError) else 1) == status, message

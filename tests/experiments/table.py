@@ -1,0 +1,163 @@
+"""The table of all experiments, by which test_every_experiment.py tests each of them: a new experiment is one more row."""
+
+import importlib
+import pathlib
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import made
+from processes import Run, Server, config_flags, sealed
+
+from seqjax.run import Experiment
+
+
+class Question(NamedTuple):
+    """What a trained model is asked."""
+
+    mode: str
+    flags: Sequence[str] = ()  # {data} is the folder of the data
+    stdin: str = ""
+    lines: int = 0  # of JSON on standard output; 0 where the mode prints for people
+
+
+class Row(NamedTuple):
+    """An experiment, small data for it, and settings that train on them in seconds."""
+
+    module: str
+    data: made.Data
+    settings: Callable[[pathlib.Path], Mapping[str, Any]]  # folder of the data -> settings
+    questions: Sequence[Question]
+    stop: signal.Signals = signal.SIGKILL  # how a run is stopped in the middle
+    presets: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda preset: {}  # what must change in one for these data
+
+    @property
+    def experiment(self) -> Experiment:
+        return importlib.import_module(f"experiments.{self.module}").EXPERIMENT
+
+
+OFTEN = {"train.epochs": 0.0, "train.log_every": 5, "train.checkpoint_every": 4, "train.keep": 2}
+JSON = "--format=jsonl"
+
+LANGUAGE_MODEL = Row(
+    "language_model", made.TEXT,
+    lambda data: OFTEN | {
+        "data.batch_size": 4, "data.window": 10, "data.eval_batch_size": 4, "data.eval_window": 10,
+        "model.hidden_size": 16, "model.embed_size": 8, "model.dropout": 0.2, "optimizer.learning_rate": 0.01,
+        "schedule.warmup_steps": 0, "ngram_order": 2, "train.steps": 40, "train.eval_every": 20, "sample.length": 10,
+    },
+    [Question("sample", ["--num_samples=2", "--prompt=the "]), Question("score", ["--text=the apple", "--text=pear"])],
+)  # fmt: skip
+IMAGE_CLASSIFICATION = Row(
+    "image_classification", made.IMAGES,  # with all that draws random numbers and all that keeps a state
+    lambda data: OFTEN | {
+        "data.batch_size": 16, "data.eval_batch_size": 16, "data.image_size": 0, "data.validation_fraction": 0.2,
+        "model.name": "resnet20_cifar", "augment.crop_padding": 1, "augment.flip": True, "augment.mixup": 0.2,
+        "augment.affine_degrees": 0.0, "augment.affine_translate": 0.0, "augment.affine_scale": 0.0,
+        "loss.label_smoothing": 0.1, "optimizer.name": "sgd", "optimizer.learning_rate": 0.05, "optimizer.momentum": 0.9,
+        "optimizer.weight_decay": 1e-4, "optimizer.ema": 0.9, "schedule.warmup_steps": 3, "train.steps": 30,
+        "train.eval_every": 10,
+    },
+    [Question("predict", ["--image={data}/0.png", "--image={data}/1.png", "--top=2"])],
+    stop=signal.SIGINT,
+    presets=lambda preset: {"data.image_size": preset["data.image_size"] or 28},
+)  # fmt: skip
+TEXT_CLASSIFICATION = Row(
+    "text_classification", made.LABELLED,  # stops early; with noise of every kind, a moving average and word vectors
+    lambda data: OFTEN | {
+        "data.batch_size": 8, "data.eval_batch_size": 8, "data.buckets": 2, "tokenizer.min_count": 1,
+        "tokenizer.lower": True, "data.max_length": 0, "model.cell": "gru", "model.hidden_size": 8, "model.embed_size": 6,
+        "model.vectors": data / "vectors.txt", "model.dropout": 0.1, "model.embed_dropout": 0.1,
+        "model.word_dropout": 0.1, "model.recurrent_dropout": 0.1, "loss.label_smoothing": 0.1,
+        "optimizer.learning_rate": 0.03, "optimizer.ema": 0.8, "schedule.name": "constant", "schedule.warmup_steps": 0,
+        "train.steps": 60, "train.eval_every": 5, "train.checkpoint_every": 3, "train.stop_after": 3,
+    },
+    [Question("predict", [JSON, "--top=3"], "ripe apple\n\nwave the tide\n", lines=3)],
+    presets=lambda preset: {"data.test_fraction": 0.0},
+)  # fmt: skip
+TAGGING = Row(
+    "tagging", made.TAGGED,  # entities, with the random field
+    lambda data: OFTEN | {
+        "data.batch_size": 8, "data.eval_batch_size": 8, "data.buckets": 2, "data.max_word_length": 6,
+        "words.min_count": 2, "model.cell": "gru", "model.hidden_size": 8, "model.embed_size": 6,
+        "model.char_embed_size": 4, "model.char_size": 6, "model.crf": True, "model.dropout": 0.1,
+        "model.embed_dropout": 0.1, "model.word_dropout": 0.1, "optimizer.learning_rate": 0.03, "optimizer.ema": 0.0,
+        "schedule.warmup_steps": 2, "train.steps": 40, "train.eval_every": 10,
+    },
+    [Question("predict", [JSON], "Ada lives in Rome\n\nnear Oslo\n", lines=3)],
+    stop=signal.SIGTERM,
+)  # fmt: skip
+TRANSLATION = Row(
+    "translation", made.PAIRS,  # attention, input feeding, tied embeddings and noise of every kind
+    lambda data: OFTEN | {
+        "data.batch_size": 8, "data.eval_batch_size": 8, "data.buckets": 2, "tokenizer.kind": "word", "model.cell": "gru",
+        "model.hidden_size": 16, "model.embed_size": 8, "model.attention": "luong_general", "model.input_feeding": True,
+        "model.tie_embeddings": True, "model.dropout": 0.05, "model.recurrent_dropout": 0.05,
+        "model.scheduled_sampling": 0.1, "loss.label_smoothing": 0.05, "criterion": "bleu",
+        "optimizer.learning_rate": 0.03, "schedule.warmup_steps": 2, "train.steps": 40, "train.eval_every": 20,
+    },
+    [Question("predict", [JSON, "--n_best=2", "--beam=2"], "eins zwei\n\ndrei\n", lines=3)],
+    presets=lambda preset: {"tokenizer.vocab_size": 28} if preset["tokenizer.kind"] == "subword" else {},
+)  # fmt: skip
+
+ROWS = {row.module: row for row in (LANGUAGE_MODEL, IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION, TAGGING, TRANSLATION)}
+
+
+class Runs:
+    """Runs of the rows, each made when it is first asked for, and then only read."""
+
+    def __init__(self, server: Server, folder: pathlib.Path):
+        self._server, self._folder = server, folder
+        self._said: dict[str, str] = {}
+
+    def data(self, row: Row) -> pathlib.Path:
+        """The folder of a row's data."""
+        folder = self._folder / row.module / "data"
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            row.data.write(folder)
+        return folder
+
+    def settings(self, row: Row, data: pathlib.Path | None = None) -> dict[str, Any]:
+        """The settings of a row; with the data in another folder, where one is given."""
+        data = data or self.data(row)
+        return {**row.settings(data), **row.data.sources(data)}
+
+    def flags(self, row: Row, data: pathlib.Path | None = None, **changes: Any) -> list[str]:
+        """The same as flags, with changes, in whose names __ stands for the dot."""
+        return config_flags(self.settings(row, data), changes)
+
+    def start(self, row: Row, *argv: str, **options: Any) -> Run:
+        """Starts a process of an experiment."""
+        return self._server.start(*argv, experiment=row.module, **options)
+
+    def finished(self, row: Row) -> pathlib.Path:
+        """The work directory of a run that was never stopped; not to be changed."""
+        workdir = self._folder / row.module / "finished"
+        if row.module not in self._said:
+            run = self.start(row, f"--workdir={workdir}", *self.flags(row)).wait(300)
+            assert run.status == 0, run.out + run.err
+            self._said[row.module] = run.out
+        return workdir
+
+    def said(self, row: Row) -> str:
+        """What that run printed."""
+        self.finished(row)
+        return self._said[row.module]
+
+    def stopped(self, row: Row, copy: pathlib.Path) -> pathlib.Path:
+        """A copy of the work directory of a run that was stopped at a random moment after its first checkpoint."""
+        workdir = self._folder / row.module / "stopped"
+        if not workdir.exists():
+            run = self.start(row, f"--workdir={workdir}", *self.flags(row), slow_steps=0.1)
+            run.wait_for(lambda: sealed(workdir), 300)
+            time.sleep(random.uniform(0, 0.5))
+            run.signal(row.stop)
+            killed = row.stop == signal.SIGKILL
+            assert run.wait(300).status == (-row.stop if killed else 128 + row.stop), run.out + run.err
+            assert killed or "stopped; the same command resumes from here" in run.out
+            assert sealed(workdir)[-1] < sealed(self.finished(row))[-1]
+        return shutil.copytree(workdir, copy)
