@@ -34,6 +34,10 @@ class Member(NamedTuple):
     spec: Any
     pipeline: Any
     setup: driver.Setup
+    plan: loop.Plan
+    extension: resuming.Extension | None
+    begin: initial.Start
+    state: train_step.TrainState  # the first one, or one for the checkpoint to fill
 
 
 class Same(NamedTuple):
@@ -69,6 +73,7 @@ def train(experiment: Experiment, runs: Sequence[tuple[str, cli.Command]]) -> li
         for member in members:
             folder = member.command.workdir
             held = stack.enter_context(workdir.locked(folder))
+            resuming.check_unchanged(folder, experiment, member.stored)
             workdir.claim(folder, settings.to_json(member.config), experiment=experiment.name, defaults=defaults)
             opened.append(Checkpoints(folder, keep=member.config.train.keep, check=held.check, defaults=defaults))
             stack.callback(opened[-1].close)
@@ -101,8 +106,11 @@ def _members(
         if isinstance(pipeline, BucketBatches) and len(pipeline.boundaries) > 1:
             return "batches are padded to several lengths, whose order depends on the seed"
         setup = driver.set_up(experiment, config, spec, pipeline.batches_per_epoch, model)
-        model = setup.model
-        members.append(Member(name, command, stored, config, spec, pipeline, setup))
+        model, plan = setup.model, make_plan(config, setup.recipe.steps)
+        extension = resuming.extension(command, stored, setup.recipe, plan, pipeline.batches_per_epoch)
+        begin = initial.Start(experiment, command, config, spec, dataset, setup)
+        state = begin.resumed(stored.meta["began_from"]) if stored else begin.state()
+        members.append(Member(name, command, stored, config, spec, pipeline, setup, plan, extension, begin, state))
         if spec_to_json(spec) != spec_to_json(members[0].spec) or setup.recipe.steps != members[0].setup.recipe.steps:
             return "what is made of the data depends on the seed"
     return members, dataset
@@ -110,17 +118,15 @@ def _members(
 
 def _loop(same: Same, member: Member, checkpoints: Checkpoints, place: int, stack: contextlib.ExitStack) -> loop.Run:
     """The loop of one run at its newest checkpoint, or at its start."""
-    name, command, stored, config, spec, pipeline, setup = member
+    name, command, _, config, spec, pipeline, setup, plan, extension, begin, state = member
     experiment, dataset, folder = same.experiment, same.dataset, command.workdir
-    begin = initial.Start(experiment, command, config, spec, dataset, setup)
-    state = setup.state if stored else begin.state()
     restored = loop.restore(
         checkpoints, state, pipeline, lambda meta: resuming.check_data(experiment, folder, dataset, spec, meta)
     )
     state, progress, first = restored or (state, Progress(), 0)
     if restored:
         print(f"{name}: resuming from the checkpoint of step {first}")
-    plan = make_plan(config, setup.recipe.steps)
+        progress = extension(state, progress) if extension else progress
     reporter = stack.enter_context(
         reporting.Reporter(
             folder, first_step=first, total_steps=plan.steps, config=settings.to_json(config), label=f"{name}  ", bar=place == 0

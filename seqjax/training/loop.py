@@ -265,6 +265,7 @@ class Run:
         self._clock()
 
     def save(self) -> None:
+        """Begins to save where the run stands."""
         value = math.inf if self._validation is None else self._validation
         seconds = self.progress.seconds + time.perf_counter() - self._since
         progress = self.progress._replace(seconds=seconds)._asdict()
