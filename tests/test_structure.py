@@ -196,10 +196,10 @@ light = {"flax", "optax", "orbax", "tensorflow", "torch", "tensorflow_datasets",
 assert not light, f"import seqjax imports {light}"
 from absl import flags
 for name in sys.argv[1:]:
+    known = set(flags.FLAGS)
     importlib.import_module(name)
-    if name.startswith("experiments."):  # each is a program of its own, with the same flags
-        for flag in list(flags.FLAGS):
-            delattr(flags.FLAGS, flag)
+    if name.startswith("experiments."):  # each is a program of its own, with flags of the same names
+        assert set(flags.FLAGS) == known, f"import {name} defines flags"
 from seqjax.data import load_corpus
 assert load_corpus("embedded", name="hello").train
 with tempfile.TemporaryDirectory() as folder:

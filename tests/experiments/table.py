@@ -70,7 +70,7 @@ TEXT_CLASSIFICATION = Row(
     lambda data: OFTEN | {
         "data.batch_size": 8, "data.eval_batch_size": 8, "data.buckets": 2, "tokenizer.min_count": 1,
         "tokenizer.lower": True, "data.max_length": 0, "model.cell": "gru", "model.hidden_size": 8, "model.embed_size": 6,
-        "model.vectors": data / "vectors.txt", "model.dropout": 0.1, "model.embed_dropout": 0.1,
+        "model.vectors": str(data / "vectors.txt"), "model.dropout": 0.1, "model.embed_dropout": 0.1,
         "model.word_dropout": 0.1, "model.recurrent_dropout": 0.1, "loss.label_smoothing": 0.1,
         "optimizer.learning_rate": 0.03, "optimizer.ema": 0.8, "schedule.name": "constant", "schedule.warmup_steps": 0,
         "train.steps": 60, "train.eval_every": 5, "train.checkpoint_every": 3, "train.stop_after": 3,
@@ -106,6 +106,11 @@ TRANSLATION = Row(
 ROWS = {row.module: row for row in (LANGUAGE_MODEL, IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION, TAGGING, TRANSLATION)}
 
 
+def sources(row: Row, data: pathlib.Path) -> dict[str, Any]:
+    """The settings that name a row's data."""
+    return {name: str(value) for name, value in row.data.sources(data).items()}
+
+
 class Runs:
     """Runs of the rows, each made when it is first asked for, and then only read."""
 
@@ -124,7 +129,7 @@ class Runs:
     def settings(self, row: Row, data: pathlib.Path | None = None) -> dict[str, Any]:
         """The settings of a row; with the data in another folder, where one is given."""
         data = data or self.data(row)
-        return {**row.settings(data), **row.data.sources(data)}
+        return {**row.settings(data), **sources(row, data)}
 
     def flags(self, row: Row, data: pathlib.Path | None = None, **changes: Any) -> list[str]:
         """The same as flags, with changes, in whose names __ stands for the dot."""

@@ -9,7 +9,7 @@ import shutil
 import jax
 import pytest
 from processes import ROOT, final_state, records, sealed
-from table import ROWS
+from table import ROWS, sources
 
 from seqjax.run import cli, settings
 from seqjax.run.cli import SPLITS
@@ -223,7 +223,7 @@ def test_preset(name, preset, runs):
     if experiment.check is not None:
         experiment.check(config)
     flat = settings.flatten(config)
-    config = settings.build(experiment.fields, values | row.data.sources(runs.data(row)) | row.presets(flat))
+    config = settings.build(experiment.fields, values | sources(row, runs.data(row)) | row.presets(flat))
     dataset = experiment.load(config)
     spec = experiment.prepare(config, dataset)
     batch = next(iter(experiment.batches(config, spec, dataset.parts["validation"], training=False)))

@@ -1,76 +1,40 @@
-"""The tagging experiment: entities with the conditional random field, parts of speech with a softmax, and bad input."""
+"""What is particular to tagging: entities with the random field, parts of speech with a softmax, files of both."""
 
 import json
-import random
 import re
 import shutil
-import signal
 
 import pytest
-from processes import config_flags, final_state, records, sealed
-
-EXPERIMENT = "tagging"
-PEOPLE, PLACES = ["Ada", "Alan", "Emmy", "Kurt", "Noether", "Turing"], ["Rome", "Oslo", "Lima", "Bonn", "Bath", "York"]
-OTHERS = ["lives", "in", "and", "works", "near", "with", "the", "of"]
-CLASSES = {"NOUN": ["dog", "cat", "tree", "song"], "VERB": ["sees", "likes", "hears"], "DET": ["the", "a", "every"]}
+from processes import config_flags, records
+from table import TAGGING as ROW
 
 
-def made_entities(chooser, words):
-    """(word, BIO tag) pairs: names of one or two words among others."""
-    found = []
-    while len(found) < words:
-        kind, names = chooser.choice([("PER", PEOPLE), ("LOC", PLACES), ("", OTHERS), ("", OTHERS)])
-        if kind:
-            found += [(chooser.choice(names), f"{start}-{kind}") for start in "BI"[: chooser.randint(1, 2)]]
-        found.append((chooser.choice(OTHERS), "O"))
-    return found[:words]
+@pytest.fixture
+def refuses(refused):
+    return lambda argv, *words: refused(argv, *words, experiment=ROW.experiment)
 
 
-def write_entities(path, number, seed, extra=()):
-    """Columns of words and BIO tags; `extra` are lengths of further sentences."""
-    chooser = random.Random(seed)
-    lengths = [*(chooser.randint(1, 8) for _ in range(number)), *extra]
-    sentences = [made_entities(chooser, words) for words in lengths]
-    path.write_text("\n".join("".join(f"{word} {tag}\n" for word, tag in sentence) for sentence in sentences))
-    return path
+@pytest.fixture(scope="module")
+def start(runs):
+    return lambda *argv, **options: runs.start(ROW, *argv, **options)
 
 
-def write_conllu(path, number, seed):
-    """CoNLL-U with comments and multiword ranges: a determiner, a noun and a verb, again and again."""
-    chooser, lines = random.Random(seed), []
-    for _ in range(number):
-        lines += ["# text = made up", "1-2\tdoesn't" + "\t_" * 8]
-        for i in range(chooser.randint(1, 9)):
-            tag = ("DET", "NOUN", "VERB")[i % 3]
-            lines.append(f"{i + 1}\t{chooser.choice(CLASSES[tag])}\t_\t{tag}" + "\t_" * 6)
-        lines.append("")
-    path.write_text("\n".join(lines))
-    return path
+@pytest.fixture(scope="module")
+def data(runs):
+    return runs.data(ROW)
 
 
-SHARED = {
-    "data.source": "file", "data.batch_size": 8, "data.eval_batch_size": 8, "data.buckets": 2, "data.max_word_length": 6,
-    "words.min_count": 2, "model.cell": "gru", "model.hidden_size": 8, "model.embed_size": 6, "model.char_embed_size": 4,
-    "model.char_size": 6, "model.dropout": 0.1, "model.embed_dropout": 0.1, "model.word_dropout": 0.1,
-    "optimizer.learning_rate": 0.03, "optimizer.ema": 0.0, "schedule.warmup_steps": 2, "train.epochs": 0.0,
-    "train.log_every": 5, "train.checkpoint_every": 4, "train.keep": 2,
-}  # fmt: skip
-
-
-def small(data, **changes):
-    """Flags of a run of 40 steps on entities, with the random field."""
-    settings = SHARED | {
-        "data.path": data / "train.bio", "data.validation_path": data / "validation.bio", "model.crf": True,
-        "train.steps": 40, "train.eval_every": 10,
-    }  # fmt: skip
-    return config_flags(settings, changes)
+@pytest.fixture(scope="module")
+def finished(runs):
+    return runs.finished(ROW)
 
 
 def small_pos(data, **changes):
     """Flags of a run of 30 steps on parts of speech, with a softmax and a recurrent network over characters."""
-    settings = SHARED | {
-        "data.path": data / "train.conllu", "data.test_path": data / "test.conllu", "data.max_length": 7, "words.lower": True,
-        "data.validation_fraction": 0.2, "model.char_features": "rnn", "train.steps": 30, "train.eval_every": 15,
+    settings = {**ROW.settings(data)} | {
+        "data.source": "file", "data.path": data / "train.conllu", "data.test_path": data / "test.conllu",
+        "data.max_length": 7, "data.validation_fraction": 0.2, "words.lower": True, "model.char_features": "rnn",
+        "model.crf": False, "train.steps": 30, "train.eval_every": 15,
     }  # fmt: skip
     return config_flags(settings, changes)
 
@@ -87,42 +51,8 @@ def spans(tags):
     return found
 
 
-@pytest.fixture(scope="module")
-def start(server):
-    return lambda *argv, **options: server.start(*argv, experiment=EXPERIMENT, **options)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A folder of sentences; one of the validation part is longer than the largest bucket."""
-    folder = tmp_path_factory.mktemp("sentences")
-    write_entities(folder / "train.bio", 80, seed=0)
-    write_entities(folder / "validation.bio", 30, seed=1, extra=[30])
-    write_conllu(folder / "train.conllu", 60, seed=2)
-    write_conllu(folder / "test.conllu", 20, seed=3)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def finished(start, data, tmp_path_factory):
-    """The work folder of a run on entities that was never stopped; not to be changed."""
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    run = start(f"--workdir={workdir}", *small(data)).wait(300)
-    assert run.status == 0 and "5 tags of entities" in run.out and "2 shapes to compile" in run.out, run.out + run.err
-    return workdir
-
-
-def test_stopped_by_sigterm_and_resumed_ends_the_same(start, data, finished, tmp_path):
-    workdir = tmp_path / "run"
-    run = start(f"--workdir={workdir}", *small(data), slow_steps=0.1)
-    run.wait_for(lambda: sealed(workdir))
-    run.signal(signal.SIGTERM)
-    assert run.wait().status == 143 and "stopped; the same command goes on from here" in run.out, run.err
-    assert sealed(workdir)[-1] < 40
-    run = start(f"--workdir={workdir}", *small(data)).wait()
-    assert run.status == 0 and "going on from the checkpoint of step" in run.out, run.err
-    assert final_state(workdir) == final_state(finished)
-    assert records(workdir) == records(finished)
+def test_what_it_says_of_the_data(runs):
+    assert "tags: 5 of entities\n" in runs.said(ROW) and "2 shapes to compile" in runs.said(ROW)
 
 
 def test_entities_are_scored_by_f1(start, finished, tmp_path):
@@ -141,25 +71,23 @@ def test_entities_are_scored_by_f1(start, finished, tmp_path):
     )
     f1 = 2 * len(true & given) / (len(true) + len(given))
     right = [a == b for row in rows for a, b in zip(row["tags"], row["predicted"], strict=True)]
-    assert re.search(
-        rf"^model: accuracy {sum(right) / len(right):.2%} .*\n  entities: .* F1 {f1:.2%}$", run.out, re.M
-    ), run.out
+    share = sum(right) / len(right)
+    assert re.search(rf"^model .* accuracy {share:.2%} .*  F1 {f1:.2%}$", run.out, re.M), run.out
     assert f1 == pytest.approx(1 - found[-1]["best"])
-    assert re.search(r"^most frequent tag: accuracy .*\n  entities: precision", run.out, re.M)
+    assert re.search(r"^most frequent tag +accuracy .*  precision", run.out, re.M)
     for row in rows:  # the random field lets no entity continue that was not begun
         before = ["O", *row["predicted"]]
         assert all(here[0] != "I" or there[1:] == here[1:] for there, here in zip(before, before[1:]))
     content = (workdir / "confusion_validation.png").read_bytes()
     assert content.startswith(b"\x89PNG") and len(content) > 2000
-    start(f"--workdir={workdir}", "--mode=evaluate", "--split=test").refused("no test part", "train, validation")
 
 
 def test_the_mean_of_the_newest_checkpoints(start, finished, tmp_path):
     workdir = shutil.copytree(finished, tmp_path / "run")
     run = start(f"--workdir={workdir}", "--mode=evaluate", "--checkpoint=average").wait()
-    assert run.status == 0 and "params averaged over 2 checkpoints: steps 36, 40\n" in run.out, run.out + run.err
+    assert run.status == 0 and "averaged over 2 checkpoints: steps 36, 40\n" in run.out, run.out + run.err
     newest = [record["loss"] for record in records(finished) if record["kind"] == "evaluation"][-1]
-    found = float(re.search(r"^loss ([\d.]+) for each word", run.out, re.M)[1])
+    found = float(re.search(r"^model +loss ([\d.]+) ", run.out, re.M)[1])
     assert 1e-4 < abs(found - newest) < 0.2 * newest
 
 
@@ -195,13 +123,14 @@ def test_parts_of_speech(start, data, tmp_path):
     assert run.status == 0 and re.search(
         r"left out of training: \d+ of 48 sentences, longer than data.max_length=7", run.out
     ), run.err
-    assert "3 tags\n" in run.out and "12 of 60 training sentences" in run.out
+    assert run.out.count("left out of training") == 1
+    assert "tags: 3\n" in run.out and "12 of 60 training sentences" in run.out
     found = [record for record in records(workdir) if record["kind"] == "evaluation"]
     assert all(record["error"] == pytest.approx(1 - record["accuracy"]) and "f1" not in record for record in found)
     run = start(f"--workdir={workdir}", "--mode=evaluate", "--split=test").wait()
-    accuracy = re.search(r"^model: accuracy ([\d.]+)%", run.out, re.M)
-    assert run.status == 0 and float(accuracy[1]) > 90 and "entities" not in run.out, run.out + run.err
-    assert "test part of train.conllu, 20 sentences" in run.out
+    accuracy = re.search(r"^model .* accuracy ([\d.]+)%", run.out, re.M)
+    assert run.status == 0 and float(accuracy[1]) > 90 and "F1" not in run.out, run.out + run.err
+    assert "test part of train.conllu: 20\n" in run.out
     assert (workdir / "predictions_test.jsonl").exists() and (workdir / "confusion_test.png").exists()
     run = start(f"--workdir={workdir}", "--mode=predict", "--pretokenized", stdin="the dog don't a\n").wait()
     assert re.fullmatch(r"the/DET dog/NOUN don't/\w+ a/\w+\n", run.out), run.out + run.err
@@ -239,46 +168,25 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_bad_files(start, data, tmp_path, case):
+def test_bad_files(runs, refuses, data, tmp_path, case):
     name, content, words = FILES[case]
     folder = shutil.copytree(data, tmp_path / "data")
     (folder / name).write_bytes(content)
-    flags = small(folder) if name.endswith(".bio") else small_pos(folder)
-    start(f"--workdir={tmp_path / 'run'}", *flags).refused(*words)
+    flags = runs.flags(ROW, folder) if name.endswith(".bio") else small_pos(folder)
+    refuses([f"--workdir={tmp_path / 'run'}", *flags], *words)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("case", FIELDS)
-def test_bad_fields(start, data, tmp_path, case):
+def test_bad_fields(refuses, data, tmp_path, case):
     changes, words = FIELDS[case]
     (tmp_path / "vectors.txt").write_text("the 1 2 3\ndog 4 5 6\n")
     (tmp_path / "x.doc").write_text("the DET\n")
     (tmp_path / "folder.conllu").mkdir()
     changes = {name: value.format(tmp_path) for name, value in changes.items()}
-    start(f"--workdir={tmp_path / 'run'}", *small_pos(data, **changes)).refused(*words)
+    refuses([f"--workdir={tmp_path / 'run'}", *small_pos(data, **changes)], *words)
     assert not (tmp_path / "run").exists()
 
 
-def test_wrong_command_lines(start, finished, tmp_path):
-    run = start(f"--workdir={tmp_path / 'run'}", "--config.model.crv=True")
-    run.refused("config.model.crv", "did you mean config.model.crf?", status=2)
-    for flag, mode, belongs in (("pretokenized", "train", "predict"), ("format=text", "evaluate", "predict")):
-        run = start(f"--workdir={finished}", f"--mode={mode}", f"--{flag}")
-        run.refused(f"--{flag.split('=')[0]} has no effect with --mode={mode}", belongs)
-    start(f"--workdir={finished}", "--mode=predict", "--input=/nowhere.txt").refused("/nowhere.txt does not exist")
-    (tmp_path / "begun").mkdir()
-    shutil.copy(finished / "config.json", tmp_path / "begun")
-    start(f"--workdir={tmp_path / 'begun'}", "--mode=evaluate").refused("has no checkpoint yet", "train it first")
-
-
-def test_sentences_changed_since_the_run_began(start, data, finished, tmp_path):
-    path, workdir = data / "validation.bio", shutil.copytree(finished, tmp_path / "run")
-    content = path.read_bytes()
-    try:
-        path.write_bytes(content + b"\n" + BIO)
-        trained = start(f"--workdir={workdir}", *small(data))
-        evaluated = start(f"--workdir={workdir}", "--mode=evaluate")
-        for run in (trained, evaluated):
-            run.refused("the sentences of train.bio are not those that the run", "restore them")
-    finally:
-        path.write_bytes(content)
+def test_wrong_questions_to_a_run(refuses, finished):
+    refuses([f"--workdir={finished}", "--mode=predict", "--input=/nowhere.txt"], "/nowhere.txt does not exist")

@@ -1,83 +1,37 @@
-"""The translation experiment: learns, resumes exactly, scores, draws attention, translates, and refuses what is wrong."""
+"""What is particular to translation: BLEU, beams, attention, the tokenizers of two sides, and files that do not match."""
 
 import json
-import random
 import re
 import shutil
-import signal
-import time
 
 import pytest
-from processes import config_flags, final_state, records, sealed
-
-EXPERIMENT = "translation"
-WORDS = {"eins": "one", "zwei": "two", "drei": "three", "vier": "four", "fünf": "five"}
+from processes import records
+from table import TRANSLATION as ROW
 
 
-def write_pairs(folder, part, number, seed, extra=()):
-    """PART.de and PART.en, the numbers that stand for each other word by word; `extra` are lengths of further pairs."""
-    chooser = random.Random(seed)
-    lengths = [*(chooser.randint(1, 6) for _ in range(number)), *extra]
-    sources = [[chooser.choice(list(WORDS)) for _ in range(length)] for length in lengths]
-    (folder / f"{part}.de").write_text("".join(" ".join(words) + "\n" for words in sources), encoding="utf-8")
-    (folder / f"{part}.en").write_text("".join(" ".join(WORDS[word] for word in words) + "\n" for words in sources))
-
-
-def small(data, **changes):
-    """Flags of a run of 40 steps with attention, input feeding, tied embeddings and noise of every kind."""
-    settings = {
-        "data.source": "file", "data.name": "numbers", "data.path": data / "train.de", "data.target_path": data / "train.en",
-        "data.validation_path": data / "validation.de", "data.validation_target_path": data / "validation.en",
-        "data.batch_size": 8, "data.eval_batch_size": 8, "data.buckets": 2, "tokenizer.kind": "word", "model.cell": "gru",
-        "model.hidden_size": 16, "model.embed_size": 8, "model.attention": "luong_general", "model.input_feeding": True,
-        "model.tie_embeddings": True, "model.dropout": 0.05, "model.recurrent_dropout": 0.05, "model.scheduled_sampling": 0.1,
-        "loss.label_smoothing": 0.05, "criterion": "bleu", "optimizer.learning_rate": 0.03, "schedule.warmup_steps": 2,
-        "train.steps": 40, "train.epochs": 0.0, "train.log_every": 5, "train.eval_every": 20, "train.checkpoint_every": 4,
-        "train.keep": 2,
-    }  # fmt: skip
-    return config_flags(settings, changes)
+@pytest.fixture
+def refuses(refused):
+    return lambda argv, *words: refused(argv, *words, experiment=ROW.experiment)
 
 
 @pytest.fixture(scope="module")
-def start(server):
-    return lambda *argv, **options: server.start(*argv, experiment=EXPERIMENT, **options)
+def start(runs):
+    return lambda *argv, **options: runs.start(ROW, *argv, **options)
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A folder of pairs; one of the validation part is longer than the largest bucket."""
-    folder = tmp_path_factory.mktemp("pairs")
-    write_pairs(folder, "train", 80, seed=0)
-    write_pairs(folder, "validation", 15, seed=1, extra=[11])
-    return folder
+def finished(runs):
+    return runs.finished(ROW)
 
 
-@pytest.fixture(scope="module")
-def finished(start, data, tmp_path_factory):
-    """The work folder of a run that was never stopped; not to be changed."""
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    run = start(f"--workdir={workdir}", *small(data)).wait(300)
-    assert run.status == 0 and "vocabularies: 9 and 9\n" in run.out and "2 shapes to compile" in run.out, (
-        run.out + run.err
-    )
-    assert "baseline: the source copied, validation BLEU 0.00" in run.out
-    return workdir
+def test_what_it_says_of_the_data(runs):
+    said = runs.said(ROW)
+    assert "vocabularies: 9 and 9\n" in said and "2 shapes to compile" in said
+    assert "baseline to beat: source copied, validation BLEU 0.00" in said
 
 
 def evaluations(workdir):
     return [record for record in records(workdir) if record["kind"] == "evaluation"]
-
-
-def test_killed_at_a_random_moment_and_resumed_ends_the_same(start, data, finished, tmp_path):
-    workdir = tmp_path / "run"
-    run = start(f"--workdir={workdir}", *small(data), slow_steps=0.1)
-    run.wait_for(lambda: sealed(workdir), 300)
-    time.sleep(random.uniform(0, 0.5))
-    assert run.kill().status == -signal.SIGKILL and sealed(workdir)[-1] < 40
-    run = start(f"--workdir={workdir}", *small(data)).wait(300)
-    assert run.status == 0 and "going on from the checkpoint of step" in run.out, run.err
-    assert final_state(workdir) == final_state(finished)
-    assert records(workdir) == records(finished)
 
 
 def test_it_learns_and_scores(start, finished, tmp_path):
@@ -94,22 +48,21 @@ def test_it_learns_and_scores(start, finished, tmp_path):
     run = start(f"--workdir={workdir}", "--mode=evaluate", "--beam=2").wait(300)
     assert run.status == 0, run.err
     rows = [
-        json.loads(line) for line in (workdir / "outputs_validation.jsonl").read_text(encoding="utf-8").splitlines()
+        json.loads(line) for line in (workdir / "predictions_validation.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     outputs, targets = ([row[name] for row in rows] for name in ("output", "target"))
     bleu, exact = sacrebleu.corpus_bleu(outputs, [targets]).score, sum(a == b for a, b in zip(outputs, targets)) / 16
-    assert len(rows) == 16 and re.search(rf"^model: BLEU {bleu:.2f}  chrF .* exact {exact:.2%}", run.out, re.M), run.out
-    assert "source copied: BLEU 0.00" in run.out and "validation part of numbers, 16 pairs, beam 2" in run.out
+    assert len(rows) == 16 and re.search(rf"^model .* BLEU {bleu:.2f}  chrF .* exact {exact:.2%}", run.out, re.M), run.out
+    assert "source copied  BLEU 0.00" in run.out and "validation part of numbers: 16\n" in run.out and "beam 2;" in run.out
     content = (workdir / "attention_validation.png").read_bytes()
     assert content.startswith(b"\x89PNG") and len(content) > 5000
-    start(f"--workdir={workdir}", "--mode=evaluate", "--split=test").refused("numbers has no test part")
 
 
-def test_greedy_evaluation_of_the_newest_gives_the_recorded_figures(start, finished, tmp_path):
+def test_greedy_evaluation_of_the_newest_gives_the_recorded_metrics(start, finished, tmp_path):
     workdir, last = shutil.copytree(finished, tmp_path / "run"), evaluations(finished)[-1]
     run = start(f"--workdir={workdir}", "--mode=evaluate", "--checkpoint=newest", "--beam=1").wait(300)
     assert "checkpoint of step 40\n" in run.out and f"loss {last['loss']:.4f}" in run.out, run.out + run.err
-    assert f"model: BLEU {last['bleu']:.2f}" in run.out and f"exact {last['exact']:.2%}" in run.out
+    assert f"  BLEU {last['bleu']:.2f}  " in run.out and f"exact {last['exact']:.2%}" in run.out
 
 
 SOURCES = ["eins zwei", "", "drei", " ".join(["fünf vier"] * 7), "sieben"]
@@ -143,11 +96,11 @@ def test_predict(start, finished, tmp_path):
     assert not list(lines)
 
 
-def test_pieces_of_words_without_attention(start, data, tmp_path):
+def test_pieces_of_words_without_attention(runs, refuses, start, tmp_path):
     """The other tokenizer, one vocabulary for both sides, no attention, and exact matches to choose by."""
     workdir = tmp_path / "run"
-    flags = small(
-        data, tokenizer__kind="subword", tokenizer__vocab_size=28, tokenizer__joint=True, model__attention="none",
+    flags = runs.flags(
+        ROW, tokenizer__kind="subword", tokenizer__vocab_size=28, tokenizer__joint=True, model__attention="none",
         model__input_feeding=False, model__share_embeddings=True, model__hidden_size=8, model__scheduled_sampling=0.0,
         data__buckets=1, criterion="exact", train__steps=8, train__eval_every=8, train__checkpoint_every=8,
     )  # fmt: skip
@@ -155,9 +108,7 @@ def test_pieces_of_words_without_attention(start, data, tmp_path):
     assert run.status == 0 and "vocabularies: 28 and 28\n" in run.out, run.out + run.err
     assert evaluations(workdir)[-1]["error"] == pytest.approx(1 - evaluations(workdir)[-1]["exact"])
     ask = [f"--workdir={workdir}", "--mode=predict"]
-    start(*ask, f"--attention={tmp_path / 'a.png'}", stdin="eins").refused(
-        "has no attention to draw", "leave --attention out"
-    )
+    refuses([*ask, f"--attention={tmp_path / 'a.png'}"], "has no attention to draw", "leave --attention out")
     run = start(*ask, "--beam=1", stdin="eins\n\n").wait(300)
     assert run.status == 0 and run.out.count("\n") == 2, run.out + run.err
     assert not (tmp_path / "a.png").exists()
@@ -171,7 +122,7 @@ FILES = {
 }
 FIELDS = {
     "folder": ({"data.target_path": "{}"}, ["is a folder"]),
-    "half a test part": ({"data.test_path": "{}/train.de"}, ["test_target_path"]),
+    "half a test part": ({"data.test_target_path": ""}, ["test_target_path"]),
     "all too long": ({"data.max_length": 1}, ["all training pairs are longer than data.max_length=1"]),
     "feeding without attention": ({"model.attention": "none", "model.embed_size": 16}, ["model.input_feeding=True", "Luong"]),
     "feeding with bahdanau": ({"model.attention": "bahdanau"}, ["model.input_feeding=True", "Luong"]),
@@ -186,48 +137,23 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_bad_files(start, data, tmp_path, case):
+def test_bad_files(runs, refuses, tmp_path, case):
     name, content, words = FILES[case]
-    folder = shutil.copytree(data, tmp_path / "data")
+    folder = shutil.copytree(runs.data(ROW), tmp_path / "data")
     (folder / name).write_bytes(content)
-    start(f"--workdir={tmp_path / 'run'}", *small(folder)).refused(*words)
+    refuses([f"--workdir={tmp_path / 'run'}", *runs.flags(ROW, folder)], *words)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("case", FIELDS)
-def test_bad_fields(start, data, tmp_path, case):
+def test_bad_fields(runs, refuses, tmp_path, case):
     changes, words = FIELDS[case]
-    folder = shutil.copytree(data, tmp_path / "data")
+    folder = shutil.copytree(runs.data(ROW), tmp_path / "data")
     changes = {name: value.format(folder) if isinstance(value, str) else value for name, value in changes.items()}
-    start(f"--workdir={tmp_path / 'run'}", *small(folder, **changes)).refused(*words)
+    refuses([f"--workdir={tmp_path / 'run'}", *runs.flags(ROW, folder, **changes)], *words)
     assert not (tmp_path / "run").exists()
 
 
-def test_wrong_command_lines(start, finished, tmp_path):
-    run = start(f"--workdir={tmp_path / 'run'}", "--config.model.atention=none")
-    run.refused("config.model.atention", "did you mean config.model.attention?", status=2)
-    start(f"--workdir={finished}", "--mode=predict", "--beam=0").refused("--beam", status=2)
-    for flag, mode, belongs in (
-        ("beam=2", "train", "evaluate or predict"), ("n_best=2", "evaluate", "predict"), ("split=test", "predict", "evaluate"),
-    ):  # fmt: skip
-        run = start(f"--workdir={finished}", f"--mode={mode}", f"--{flag}")
-        run.refused(f"--{flag.split('=')[0]} has no effect with --mode={mode}", belongs)
-    start(f"--workdir={finished}", "--mode=predict", "--input=/nowhere.txt").refused("/nowhere.txt does not exist")
-    (tmp_path / "begun").mkdir()
-    shutil.copy(finished / "config.json", tmp_path / "begun")
-    start(f"--workdir={tmp_path / 'begun'}", "--mode=predict", stdin="eins").refused(
-        "has no checkpoint yet", "train it first"
-    )
-
-
-def test_pairs_changed_since_the_run_began(start, data, finished, tmp_path):
-    path, workdir = data / "train.en", shutil.copytree(finished, tmp_path / "run")
-    content = path.read_bytes()
-    try:
-        path.write_bytes(content.replace(b"one", b"five", 1))
-        trained = start(f"--workdir={workdir}", *small(data))
-        evaluated = start(f"--workdir={workdir}", "--mode=evaluate")
-        for run in (trained, evaluated):
-            run.refused("the pairs of numbers are not those that the run", "restore them")
-    finally:
-        path.write_bytes(content)
+def test_wrong_questions_to_a_run(refuses, refused, finished):
+    refused([f"--workdir={finished}", "--mode=predict", "--beam=0"], "--beam=0", status=2, experiment=ROW.experiment)
+    refuses([f"--workdir={finished}", "--mode=predict", "--input=/nowhere.txt"], "/nowhere.txt does not exist")
