@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 import jax
 
 from benchmarks import common, timing
+from benchmarks.experiment import config_of, make_ready
+from experiments.translation import EXPERIMENT
 from seqjax.data.buckets import BucketBatches
 from seqjax.run import reporting
 from seqjax.training import loop, train_step
@@ -40,22 +42,18 @@ class Run(NamedTuple):
 
 def make_runs(config: Any, buckets: list[int]) -> dict[int, Run]:
     """The experiment's run with each of these numbers of buckets."""
-    from experiments import translation as tr
-
-    data = tr.load_data(config)
-    tokenizers = tr.fit_tokenizers(config, data.parts["train"])
-    tokens = tr.encode(tokenizers, data.parts["train"])
-    collate, lengths = tr.collate_pairs(tokens.source, tokens.target, tr.BOS, tr.EOS), tokens.lengths()
     runs = {}
     for number in buckets:
-        boundaries = tr.choose_boundaries(lengths, number)
-        facts = tr.Facts(data.fingerprint, [tokenizer.to_dict() for tokenizer in tokenizers], list(boundaries))
+        with config.unlocked():
+            config.data.buckets = number
+        config, dataset, spec, _, setup, task = make_ready(EXPERIMENT, config)
 
-        def make(boundaries=boundaries):
-            return BucketBatches(lengths, collate, config.data.batch_size, boundaries, seed=config.seed)
+        made = config.copy_and_resolve_references()
 
-        setup = tr.set_up(config, facts, make().batches_per_epoch)
-        runs[number] = Run(tr.make_task(config, setup, data, facts), setup.state, make)
+        def make(config=made, spec=spec, part=dataset.parts["train"]):
+            return EXPERIMENT.batches(config, spec, part, training=True)
+
+        runs[number] = Run(task, setup.state, make)
     return runs
 
 
@@ -84,7 +82,7 @@ def shares(run: Run, blocks: int, steps: int, log_every: int) -> dict[str, Any]:
         checkpoints = Checkpoints(pathlib.Path(folder), keep=3)
         with reporting.Reporter(pathlib.Path(folder), first_step=0, total_steps=10**6) as reporter:
             state, data = copy_of(run.state), run.make_batches()
-            whole = loop._Run(run.task, plan, state, data, loop.Progress(), reporter, checkpoints, {})
+            whole = loop.Run(run.task, plan, state, data, loop.Progress(), reporter, checkpoints, {})
             for batch in first_batches(run).values():  # so that every shape is compiled
                 bare_state, _ = run.task.step(bare_state, run.task.place_batch(batch))
             for block in range(blocks + 1):
@@ -141,8 +139,6 @@ def epochs(runs: dict[int, Run], rounds: int, seconds: float) -> dict[str, dict[
 
 def main() -> None:
     """Measures and saves."""
-    from experiments.configs.translation import get_config
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="dates")
     parser.add_argument("--blocks", type=int, default=6)
@@ -151,7 +147,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--tag", default="", help="put behind the result's name, so that a trial replaces none")
     options = parser.parse_args()
-    settings, config = timing.prepare(), get_config(options.preset)
+    settings, config = timing.prepare(), config_of(EXPERIMENT, options.preset)
     runs = make_runs(config, [1, config.data.buckets])
     by_buckets = epochs(runs, options.rounds, options.seconds)  # first, so that its first calls compile
     found = shares(runs[config.data.buckets], options.blocks, options.steps, config.train.log_every)

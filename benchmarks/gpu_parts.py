@@ -278,9 +278,9 @@ def training(recorder: Recorder, dry_run: bool) -> None:
     """benchmarks.loop_overhead on the default language model, its own result put aside."""
     import tempfile
 
-    from experiments.configs.language_model import get_config
-
     from benchmarks import loop_overhead
+    from benchmarks.experiment import config_of
+    from experiments.language_model import EXPERIMENT
 
     preset = "hello" if dry_run else "char_small"
     if not recorder.begin("training"):
@@ -290,7 +290,7 @@ def training(recorder: Recorder, dry_run: bool) -> None:
         with mock.patch("sys.argv", ["loop_overhead", f"--preset={preset}", f"--blocks={1 if dry_run else 4}"]):
             loop_overhead.main()
         found = [gpu.read(path) for path in pathlib.Path(folder).glob("*.json")]
-    data, times = get_config(preset).data, found[0]["milliseconds_per_step"]
+    data, times = config_of(EXPERIMENT, preset).data, found[0]["milliseconds_per_step"]
     tokens = data.batch_size * data.window
     rates = {side: 1e3 * tokens / row["median"] for side, row in times.items()}
     summary = [f"{preset}, tokens a second: " + ", ".join(f"{side} {rate:,.0f}" for side, rate in rates.items())]

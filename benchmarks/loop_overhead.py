@@ -17,8 +17,8 @@ import time
 import jax
 
 from benchmarks import common
-from experiments import language_model as lm
-from experiments.configs.language_model import get_config
+from benchmarks.experiment import config_of, make_ready
+from experiments.language_model import EXPERIMENT
 from seqjax.run import process, reporting
 from seqjax.training import loop, train_step
 from seqjax.training.checkpoints import Checkpoints
@@ -31,12 +31,9 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=6)
     options = parser.parse_args()
     process.keep_freed_memory()
-    config = get_config(options.preset)
+    config = config_of(EXPERIMENT, options.preset)
     steps = config.train.checkpoint_every
-    text, tokenizer = lm.load_text(config)
-    data = lm.make_windows(text.streams["train"], config)
-    setup = lm.set_up(config, tokenizer.vocab_size, data.batches_per_epoch)
-    task = lm.make_task(config, setup, text, tokenizer)
+    _, _, _, data, setup, task = make_ready(EXPERIMENT, config)
     batches = [task.place_batch(batch) for batch in data.one_pass()]
     bare_state = train_step.place(jax.tree.map(jax.numpy.copy, setup.state), setup.mesh)
     plan = loop.Plan(10**9, config.train.log_every, 10**9, steps, config.train.max_skipped)
@@ -44,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(pathlib.Path(folder), keep=3)
         with reporting.Reporter(pathlib.Path(folder), first_step=0, total_steps=10**6) as reporter:
-            run = loop._Run(task, plan, setup.state, data, loop.Progress(), reporter, checkpoints, {})
+            run = loop.Run(task, plan, setup.state, data, loop.Progress(), reporter, checkpoints, {})
             for block in range(options.blocks + 1):
                 begin = time.perf_counter()
                 for i in range(steps):

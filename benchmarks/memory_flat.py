@@ -11,8 +11,8 @@ import pathlib
 import tempfile
 
 from benchmarks import common
-from experiments import language_model as lm
-from experiments.configs.language_model import get_config
+from benchmarks.experiment import config_of, make_ready
+from experiments.language_model import EXPERIMENT
 from seqjax.run import process, reporting
 from seqjax.training import loop
 from seqjax.training.checkpoints import Checkpoints
@@ -32,14 +32,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20_000)
     options = parser.parse_args()
     process.keep_freed_memory()
-    config = get_config("char_small")
-    with config.unlocked():
-        config.update({"model": {"hidden_size": 64}, "data": {"batch_size": 8, "window": 32}})
-        config.train.steps = options.steps
-    text, tokenizer = lm.load_text(config)
-    data = lm.make_windows(text.streams["train"], config)
-    setup = lm.set_up(config, tokenizer.vocab_size, data.batches_per_epoch)
-    task = lm.make_task(config, setup, text, tokenizer)
+    sizes = {"model.hidden_size": 64, "data.batch_size": 8, "data.window": 32, "train.steps": options.steps}
+    config = config_of(EXPERIMENT, "char_small", sizes)
+    _, _, _, data, setup, task = make_ready(EXPERIMENT, config)
     tenth = options.steps // 10
     state, progress, megabytes = setup.state, loop.Progress(), {}
     with tempfile.TemporaryDirectory() as folder:
@@ -47,7 +42,7 @@ def main() -> None:
         with reporting.Reporter(pathlib.Path(folder), first_step=0, total_steps=options.steps) as reporter:
             for end in range(tenth, options.steps + 1, tenth):
                 plan = loop.Plan(end, 200, 2 * tenth // 4, tenth // 4, config.train.max_skipped)
-                state, progress, _ = loop.fit(
+                state, progress, *_ = loop.fit(
                     task, plan, state, data, progress=progress, reporter=reporter, checkpoints=checkpoints, meta={}
                 )
                 megabytes[end] = resident_megabytes()

@@ -130,7 +130,7 @@ def _make_batch(case, rng):
     return PairBatch(_ids(rng, case.vocab, lengths, case.steps), lengths, np.where(mask, inputs, 0), targets, mask)
 
 
-# Our side: what make_model and make_loss of the experiments make.
+# Our side: the models and losses that the experiments build.
 
 
 def make_ours(case: Any) -> tuple[Any, Callable, tuple]:

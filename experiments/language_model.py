@@ -131,7 +131,8 @@ class Text(NamedTuple):
 def load(config: ConfigDict) -> Text:
     """Reads the corpus and turns it into streams of tokens, with a tokenizer fitted on the training part."""
     corpus = run.with_settings(load_corpus, config.data)
-    tokenizer = run.with_settings(fit_tokenizer, config.tokenizer, texts=corpus.train, newlines=True)
+    lines = not config.tokenizer.pretokenized  # there what stands between spaces is a word, and a line's end is a space
+    tokenizer = run.with_settings(fit_tokenizer, config.tokenizer, texts=corpus.train, newlines=lines)
     streams, fingerprint = encode_corpus(corpus, tokenizer.encode, eos_id=EOS, reset=config.data.reset)
     spec = Spec(tokenizer.to_dict(), corpus.ends)
     return Text(corpus.name, streams, fingerprint, spec, tuple(corpus.notes), corpus.made_from)

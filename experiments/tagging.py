@@ -246,15 +246,14 @@ def predict(trained: run.Trained, options: run.Options) -> None:
 
 
 EXPERIMENT = run.Experiment.of(
-    __name__,
-    preset="python",
-    records="sentences",
+    __name__, preset="python", records="sentences",
     unit="words",
     criterion=lambda config: config.criterion,
+    curve_labels=lambda config, spec: {"error": "1 - F1 of whole entities"} if spec.entities else {},
     modes={"predict": predict},
     flags=run.prediction_flags("sentences", "sentence")
     | {"pretokenized": Flag(False, "words stand between spaces; else they are split as English is.", ("predict",))},
-)
+)  # fmt: skip
 
 if __name__ == "__main__":
     run.main(EXPERIMENT)

@@ -243,10 +243,9 @@ def predict(trained: run.Trained, options: run.Options) -> None:
 SEARCH, PREDICT = ("evaluate", "predict"), ("predict",)
 
 EXPERIMENT = run.Experiment.of(
-    __name__,
-    preset="dates",
-    records="pairs",
+    __name__, preset="dates", records="pairs",
     criterion=lambda config: "loss" if config.criterion == "loss" else "error",
+    curve_labels=lambda config, spec: {"error": "share of pairs not exact" if config.criterion == "exact" else "1 - BLEU / 100"},
     modes={"predict": predict},
     flags=run.prediction_flags("sources", "source") | {
         "beam": Flag(5, "hypotheses that continue at each step; 1 is greedy.", SEARCH, at_least(1)),

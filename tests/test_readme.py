@@ -1,4 +1,4 @@
-"""README's promises: its Python runs, its commands name flags that exist, CI runs its test command."""
+"""The documentation's promises: its Python runs, its commands are ones that the experiments take, CI runs the test command."""
 
 import pathlib
 import re
@@ -6,12 +6,14 @@ import shlex
 
 import pytest
 
-from experiments.configs import image_classification, language_model, tagging, text_classification, translation
+from experiments import image_classification, language_model, tagging, text_classification, translation
+from seqjax.run import cli
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CODE = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) for line in block.strip().split("\n")]
+PAGES = README + (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGES, flags=re.DOTALL) for line in block.strip().split("\n")]
 
 
 @pytest.mark.parametrize("code", CODE)
@@ -25,34 +27,26 @@ def test_there_is_something_to_check():
     assert CODE and len(COMMANDS) > 3
 
 
-CONFIGS = {
-    "language_model": language_model,
-    "image_classification": image_classification,
-    "text_classification": text_classification,
-    "tagging": tagging,
-    "translation": translation,
+EXPERIMENTS = {
+    module.EXPERIMENT.name: module.EXPERIMENT
+    for module in (language_model, image_classification, text_classification, tagging, translation)
 }
-RUNS = [(name, c) for c in COMMANDS for name in CONFIGS if f"experiments.{name}" in c]
+FORMS = re.compile(r"(?:-m experiments\.|-m seqjax |^seqjax )(\w+)(?= )(.*)")
+RUNS = [(command, *found.groups()) for command in COMMANDS if (found := FORMS.search(command))]
 
 
 def test_every_experiment_is_shown():
-    assert {name for name, _ in RUNS} == set(CONFIGS)
+    assert {name for _, name, _ in RUNS} == set(EXPERIMENTS)
+    assert sum("experiments." in command for command, _, _ in RUNS) > 10
 
 
-@pytest.mark.parametrize("name, command", RUNS)
-def test_flags_exist(name, command):
-    source = (ROOT / "experiments" / f"{name}.py").read_text(encoding="utf-8")
-    defined = {"config", *re.findall(r"flags\.DEFINE_\w+\(\s*\"(\w+)\"", source)}
-    assert len(defined) > 5
-    for word in shlex.split(command.split(f"experiments.{name}", 1)[1]):
-        assert word.startswith("--"), f"{word} is not a flag"
-        flag = word[2:].split("=")[0]
-        if flag.startswith("config."):
-            assert flag.removeprefix("config.") in CONFIGS[name].FIELDS
-        else:
-            assert flag in defined
-    for preset in re.findall(r"--config=\S*:(\w+)", command):
-        assert preset in CONFIGS[name].PRESETS
+@pytest.mark.parametrize("command, name, flags", RUNS, ids=[command for command, _, _ in RUNS])
+def test_an_experiment_takes_the_command(command, name, flags):
+    words = shlex.split(flags, comments=True)
+    parsed = cli.parse(EXPERIMENTS[name], [name, *words])
+    if parsed.mode == "train" and not parsed.options.extend:
+        cli.config_of(EXPERIMENTS[name], parsed)
+    assert str(parsed.workdir).startswith("/tmp/")
 
 
 def test_ci_runs_the_test_command():
@@ -61,5 +55,5 @@ def test_ci_runs_the_test_command():
 
 
 def test_presets_are_in_the_table():
-    presets = {preset for config in CONFIGS.values() for preset in config.PRESETS}
+    presets = {preset for experiment in EXPERIMENTS.values() for preset in experiment.presets}
     assert set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE)) >= presets

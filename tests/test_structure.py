@@ -19,6 +19,7 @@ ROOMS = (
 )  # fmt: skip
 CORE = ROOMS[: ROOMS.index("unroll") + 1]
 CORE_NEEDS = {"jax", "numpy"}
+CONSOLE = "seqjax.__main__"  # the command: above all rooms, and it finds experiments by their files, never by an import
 
 # Large packages that most runs do not need; where each may be imported, inside a function.
 HEAVY = {
@@ -80,7 +81,7 @@ def imports(source):
 def room(module):
     """The place of a module in the list; `import seqjax` itself means the whole core."""
     parts = module.split(".")
-    if parts[0] == "experiments":
+    if parts[0] == "experiments" or module == CONSOLE:
         return len(ROOMS)
     return CORE.index("unroll") if parts == ["seqjax"] else ROOMS.index(parts[1])
 
@@ -110,13 +111,21 @@ def outside(source, *, lazy):
 
 
 def test_every_room_has_its_place():
-    assert {name.split(".")[1] for name in FILES if name.startswith("seqjax.")} <= set(ROOMS)
+    assert {name.split(".")[1] for name in FILES if name.startswith("seqjax.") and name != CONSOLE} <= set(ROOMS)
     assert len(FILES) > 40 and {"seqjax", "seqjax.unroll", "experiments.language_model"} <= FILES.keys()
 
 
 @every_file
 def test_imports_run_upward(name):
     assert downward(name, FILES[name].read_text("utf-8")) == []
+
+
+def test_nothing_in_the_package_imports_experiments():
+    """They are installed under another name, and found by the console at run time."""
+    for name, path in FILES.items():
+        if name.startswith("seqjax"):
+            tops = {found.target.split(".")[0] for found in imports(path.read_text("utf-8"))}
+            assert not tops & {"experiments", "seqjax_experiments"}, name
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ def shuffled(number: int, seed: int) -> tuple[np.ndarray, np.random.PCG64]:
     """The numbers below `number`, shuffled, and the stream of random bits as it stands after that.
 
     NumPy promises the raw bits of a bit generator, and may change what a `Generator` makes of them with any version.
-    So data made or cut at random is made from the bits, by a Fisher-Yates shuffle. It is the order that `np.random.default_rng(seed).permutation(number)` gives up to NumPy 2.5.
+    So data made or cut at random is made from the bits, by a Fisher-Yates shuffle. It is the order that
+    `np.random.default_rng(seed).permutation(number)` gives up to NumPy 2.5.
 
     Args:
       number: how many, below 2^32.
@@ -20,7 +21,7 @@ def shuffled(number: int, seed: int) -> tuple[np.ndarray, np.random.PCG64]:
 
     Example:
       >>> shuffled(8, seed=0)[0].tolist()
-      [2, 4, 3, 7, 0, 1, 5, 6]
+      [2, 4, 3, 6, 5, 0, 1, 7]
     """
     bits = np.random.PCG64(seed)
     halves = _halves(bits)

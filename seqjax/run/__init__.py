@@ -4,7 +4,7 @@
     from seqjax.run import Field, Flag, at_least, fields, recipe
 """
 
-from seqjax.run.driver import main
+from seqjax.run.command import main
 from seqjax.run.evaluation import metrics as measure
 from seqjax.run.experiment import Dataset, Experiment, Flag, Model, Options, Pipeline, Report, Trained
 from seqjax.run.parts import bucketed, compute_dtype, make_stack, passes, prediction_flags, print_json, with_settings

@@ -103,11 +103,19 @@ def choose_strength(
         counts = f"{len(validation_texts)} texts and {len(validation_labels)} labels"
         raise ValueError(f"the validation part has {counts}; there must be a label for each, and at least one")
     vectorizer, features = _features(texts, labels, kind, ngram)
-    right = [
-        np.sum(_predict(_fit(features, labels, choice), vectorizer, validation_texts) == np.asarray(validation_labels))
-        for choice in choices
-    ]
-    return choices[int(np.argmax(right))]
+    import scipy.sparse
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, PredefinedSplit
+
+    answered = [-1] * len(labels) + [0] * len(validation_labels)  # -1 is always learned from
+    search = GridSearchCV(
+        LogisticRegression(max_iter=2000), {"C": list(choices)}, scoring="accuracy", refit=False,
+        cv=PredefinedSplit(answered), error_score="raise",
+    )  # fmt: skip
+    search.fit(
+        scipy.sparse.vstack([features, vectorizer.transform(validation_texts)]), np.concatenate([labels, validation_labels])
+    )
+    return search.best_params_["C"]
 
 
 def best_bag_of_words(

@@ -43,14 +43,18 @@ def common_flags(experiment: Experiment) -> dict[str, Flag]:
     """The flags that every experiment has besides its settings."""
     read = (*experiment.modes, "evaluate")
     return {
-        "checkpoint": Flag("best", "which checkpoint to read, or the mean of the newest.", read, settings.one_of(*WHICH)),
-        "split": Flag("validation", "on which part of the data.", ("evaluate",), settings.one_of(*SPLITS)),
+        "checkpoint": Flag("best", "which checkpoint to read, or the mean of the newest train.keep.", read, settings.one_of(*WHICH)),
+        "split": Flag("validation", "the part of the data to evaluate on.", ("evaluate",), settings.one_of(*SPLITS)),
         "extend": Flag(False, "continue a finished or stopped run to a new train.steps or train.epochs.", ("train",)),
         "init_from": Flag("", "start from the weights of the run in this work directory (DIR, DIR:newest, DIR:STEP).", ("train",)),
-        "init_partial": Flag(False, "with --init_from: parts that do not fit start fresh, and are named.", ("train",)),
+        "init_partial": Flag(False, "with --init_from: parts that do not fit start fresh and are listed, instead of an error.", ("train",)),
         "profile": Flag("", "trace the steps FIRST:LAST of this session into the work directory, such as 10:12.", ("train",)),
-        "sweep": Flag([], "run once for each value, such as --sweep=seed=0,1,2; several flags make a grid.", ("train",)),
-    }
+        "sweep": Flag([], "one run for each value of a setting, such as --sweep=seed=0,1,2; several flags make a grid.", ("train",)),
+        "sweep_vmap": Flag(
+            "auto", "with --sweep=seed=...: auto trains the seeds together where their batches have the same shapes.", ("train",),
+            settings.one_of("auto", "off"),
+        ),
+    }  # fmt: skip
 
 
 def parse(experiment: Experiment, argv: Sequence[str]) -> Command:
@@ -92,7 +96,7 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> Command:
 
 def _command(experiment: Experiment, values: flags.FlagValues, others: Mapping[str, Flag]) -> Command:
     if values.workdir is None:
-        raise UsageError("--workdir is needed: the directory of the run")
+        raise UsageError("--workdir=DIR is needed: the directory of the run, new or begun before")
     mode, options = values.mode, types.SimpleNamespace()
     for name, flag in others.items():
         value = values[name].value
@@ -109,6 +113,8 @@ def _command(experiment: Experiment, values: flags.FlagValues, others: Mapping[s
         known = f"choose one of {', '.join(experiment.presets)}"
         advice = f"presets go by name now: --config={name}" if name in experiment.presets else known
         raise UsageError(f"there is no preset {preset!r}; {advice}")
+    if mode == "train" and values["sweep_vmap"].present and not options.sweep:
+        raise UsageError("--sweep_vmap has no effect without --sweep")
     given = {name: values[f"config.{name}"].value for name in experiment.fields if values[f"config.{name}"].present}
     workdir = pathlib.Path(values.workdir).expanduser()
     return Command(mode=mode, workdir=workdir, preset=preset, given=given, options=options)
@@ -129,11 +135,19 @@ def _define(values: flags.FlagValues, name: str, default: Any, text: str, *, opt
         flags.DEFINE_bool(name, start, text, flag_values=values)
     elif isinstance(default, list):
         flags.DEFINE_multi_string(name, start, text, flag_values=values)
-    elif isinstance(default, str):
-        flags.DEFINE_string(name, start, text, flag_values=values)
     else:
-        parser = settings.WholeNumber() if isinstance(default, int) else flags.FloatParser()
-        flags.DEFINE(parser, name, start, text, flag_values=values)
+        flags.DEFINE(parser_of(default), name, start, text, flag_values=values)
+
+
+def parser_of(default: bool | int | float | str) -> flags.ArgumentParser:
+    """What reads a value of the default's type from the command line.
+
+    Example:
+      >>> parser_of(1).parse("1e3"), parser_of(0.5).parse("1e3"), parser_of(True).parse("false"), parser_of("").parse("1e3")
+      (1000, 1000.0, False, '1e3')
+    """
+    kinds = {bool: flags.BooleanParser, int: settings.WholeNumber, float: flags.FloatParser, str: flags.ArgumentParser}
+    return kinds[type(default)]()
 
 
 def usage(experiment: Experiment) -> str:
@@ -144,8 +158,9 @@ def usage(experiment: Experiment) -> str:
     lines += [f"      One of {', '.join(experiment.presets)}; {experiment.preset} by default."]
     for name, flag in (common_flags(experiment) | dict(experiment.flags)).items():
         limits = "" if flag.check is settings.ANYTHING else f" ({flag.check.text})"
-        lines.append(f"  --{name}={flag.default}\n      {', '.join(flag.modes)}: {flag.text}{limits}")
-    lines += ["", f"Settings, as {experiment.preset} has them:", ""]
+        shown = "..." if isinstance(flag.default, list) else flag.default
+        lines.append(f"  --{name}={shown}\n      {', '.join(flag.modes)}: {flag.text}{limits}")
+    lines += ["", f"Settings, as {experiment.preset} has them; a run keeps its own, except how often it reports and saves:", ""]
     return "\n".join(lines) + "\n" + settings.describe(experiment.fields, experiment.presets[experiment.preset])
 
 

@@ -1,7 +1,7 @@
 """The driver: everything that every experiment does, once. An experiment says what is particular to it."""
 
+import contextlib
 import json
-import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -9,40 +9,14 @@ import jax
 from ml_collections import ConfigDict
 
 from seqjax.errors import UserError
-from seqjax.run import cli, curves, evaluation, initial, process, reporting, resuming, session, settings, sweep, workdir
+from seqjax.run import cli, curves, evaluation, initial, records, reporting, resuming, session, settings, workdir
 from seqjax.run.experiment import Dataset, Experiment, Model, Trained, spec_from_json
 from seqjax.run.recipe import Recipe, data_mesh, devices_line, make_plan, make_recipe, shown
 from seqjax.run.trained import read_model
-from seqjax.training import loop, train_step
+from seqjax.training import loop, optimizers, train_step
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.disk import write_atomically
 from seqjax.training.freezing import frozen_mask
-
-
-def main(experiment: Experiment, argv: list[str] | None = None) -> None:
-    """Runs the command line of an experiment, and ends the process.
-
-    Args:
-      experiment: what is run.
-      argv: the program's name and its arguments; the process's own by default.
-    """
-    cli.call(lambda argv: run(experiment, cli.parse(experiment, argv)), argv)
-
-
-def run(experiment: Experiment, command: cli.Command) -> int:
-    """Does what a command line asks for; returns the exit status."""
-    process.keep_freed_memory()
-    process.use_compilation_cache()
-    if command.mode == "train" and command.options.sweep:
-        return sweep.run(experiment, command, train)
-    if command.mode == "train":
-        return train(experiment, command)
-    trained, meta = read(experiment, command)
-    if command.mode == "evaluate":
-        evaluation.run(experiment, command, trained, load_same(experiment, command.workdir, trained.config, meta))
-    else:
-        experiment.modes[command.mode](trained, command.options)
-    return 0
 
 
 class Setup(NamedTuple):
@@ -54,7 +28,9 @@ class Setup(NamedTuple):
     state: train_step.TrainState
 
 
-def set_up(experiment: Experiment, config: ConfigDict, spec: Any, batches_per_epoch: int | None) -> Setup:
+def set_up(
+    experiment: Experiment, config: ConfigDict, spec: Any, batches_per_epoch: int | None, model: Model | None = None
+) -> Setup:
     """Builds everything that training changes, from the seed.
 
     Args:
@@ -62,9 +38,10 @@ def set_up(experiment: Experiment, config: ConfigDict, spec: Any, batches_per_ep
       config: of the run.
       spec: what the model must know of the data.
       batches_per_epoch: of the training part; None for reading a model only.
+      model: where it was built already, for another seed.
     """
     recipe, mesh = make_recipe(config, batches_per_epoch), data_mesh(config)
-    model = experiment.build(config, spec)
+    model = model or experiment.build(config, spec)
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     variables = dict(jax.jit(model.init)(init_key))
     params = variables.pop("params")
@@ -86,7 +63,7 @@ def train(experiment: Experiment, command: cli.Command) -> int:
     config = resuming.settings_of(experiment, command, stored)
     dataset = experiment.load(config)
     spec = experiment.prepare(config, dataset)
-    with _closing(experiment.batches(config, spec, dataset.parts["train"], training=True)) as pipeline:
+    with closing(experiment.batches(config, spec, dataset.parts["train"], training=True)) as pipeline:
         setup = set_up(experiment, config, spec, pipeline.batches_per_epoch)
         plan = make_plan(config, setup.recipe.steps, profile)
         extension = resuming.extension(command, stored, setup.recipe, plan, pipeline.batches_per_epoch)
@@ -98,7 +75,7 @@ def train(experiment: Experiment, command: cli.Command) -> int:
             defaults = {name: field.default for name, field in experiment.fields.items()}
             workdir.claim(command.workdir, settings.to_json(config), experiment=experiment.name, defaults=defaults)
             baselines = baselines_of(experiment, command.workdir, config, dataset)
-            describe(experiment, dataset, setup, pipeline, baselines, lines)
+            describe(experiment, config, dataset, setup, pipeline, baselines, lines)
             outcome = session.run(
                 command.workdir, make_task(experiment, config, spec, dataset, setup), plan, state, pipeline,
                 Checkpoints(command.workdir, keep=config.train.keep, check=held.check, defaults=defaults),
@@ -108,11 +85,18 @@ def train(experiment: Experiment, command: cli.Command) -> int:
             )  # fmt: skip
             held.check()
             picture = curves.plot_curves(
-                command.workdir, reporting.read_records(command.workdir),
-                baselines={name: found["loss"] for name, found in baselines.items() if "loss" in found},
-                labels=experiment.curve_labels, label_smoothing=config.loss.label_smoothing if "loss" in config else 0.0,
-            )  # fmt: skip
+                command.workdir, reporting.read_records(command.workdir), **curve_options(experiment, config, spec, baselines)
+            )
     return session.conclude(outcome, setup.recipe.steps, best_line(experiment, config, command.workdir), picture)
+
+
+def curve_options(experiment: Experiment, config: ConfigDict, spec: Any, baselines: dict[str, Any]) -> dict[str, Any]:
+    """What plot_curves shows beside the records of a run."""
+    return {
+        "baselines": {name: found["loss"] for name, found in baselines.items() if "loss" in found},
+        "labels": experiment.curve_labels(config, spec),
+        "label_smoothing": config.loss.label_smoothing if "loss" in config else 0.0,
+    }
 
 
 def profiled(text: str) -> tuple[int, int] | None:
@@ -131,31 +115,27 @@ def profiled(text: str) -> tuple[int, int] | None:
     return first, last
 
 
-def _closing(pipeline: Any) -> Any:
-    return pipeline if hasattr(pipeline, "__exit__") else _Open(pipeline)
+def closing(pipeline: Any) -> Any:
+    """A pipeline as a context, whether it holds something to be closed or not."""
+    return pipeline if hasattr(pipeline, "__exit__") else contextlib.nullcontext(pipeline)
 
 
-class _Open(NamedTuple):
-    """A pipeline that holds nothing to be closed."""
+def make_task(
+    experiment: Experiment, config: ConfigDict, spec: Any, dataset: Dataset, setup: Setup, evaluator: Any = None
+) -> loop.Task:
+    """What the training loop needs to know.
 
-    pipeline: Any
-
-    def __enter__(self) -> Any:
-        return self.pipeline
-
-    def __exit__(self, *_: Any) -> None:
-        pass
-
-
-def make_task(experiment: Experiment, config: ConfigDict, spec: Any, dataset: Dataset, setup: Setup) -> loop.Task:
-    """What the training loop needs to know."""
+    Args:
+      experiment, config, spec, dataset, setup: of the run.
+      evaluator: `(trained, progress) -> metrics` of the validation part; by default it goes over the part's batches.
+    """
     recipe, where = setup.recipe, train_step.batch_sharding(setup.mesh)
     step = train_step.make_train_step(
         setup.model.loss, recipe.optimizer, recipe.schedule, setup.mesh, clip_norm=recipe.clip_norm,
         ema_decay=config.optimizer.ema, accumulate=recipe.accumulate, frozen=recipe.frozen,
     )  # fmt: skip
-    records = dataset.parts["validation"]
-    evaluator = evaluation.Evaluator.make(experiment, config, spec, setup.model, records)
+    validation = dataset.parts["validation"]
+    evaluator = evaluator or evaluation.Evaluator.make(experiment, config, spec, setup.model, validation)
 
     def now(state: train_step.TrainState) -> Trained:
         return Trained(config, spec, setup.model, *shown(config, state), int(state.step))
@@ -163,7 +143,7 @@ def make_task(experiment: Experiment, config: ConfigDict, spec: Any, dataset: Da
     def evaluate(state, progress=None):
         trained = now(state)
         found = evaluator(trained, progress)
-        return experiment.validate(trained, records, found) if experiment.validate else found
+        return experiment.validate(trained, validation, found) if experiment.validate else found
 
     shows = experiment.sample is not None and not ("sample" in config and config.sample.length == 0)
     return loop.Task(
@@ -178,12 +158,12 @@ def make_task(experiment: Experiment, config: ConfigDict, spec: Any, dataset: Da
 
 
 def describe(
-    experiment: Experiment, dataset: Dataset, setup: Setup, pipeline: Any, baselines: dict[str, Any], lines: list[str]
+    experiment: Experiment, config: ConfigDict, dataset: Dataset, setup: Setup, pipeline: Any, baselines: dict[str, Any], lines: list[str]
 ) -> None:
     """Prints what is about to be trained on what."""
     print(f"{experiment.records}: {dataset.name}")
-    for part, records in dataset.parts.items():
-        print(f"  {part:<10} {evaluation.size(records):>12,}")
+    for part, contents in dataset.parts.items():
+        print(f"  {part:<10} {evaluation.size(contents):>12,}")
     for line in dataset.notes:
         print(f"  {line}")
     for line in lines:
@@ -196,6 +176,9 @@ def describe(
     mask = frozen_mask(setup.state.params, setup.recipe.frozen)
     frozen = sum(leaf.size for leaf, is_frozen in zip(jax.tree.leaves(setup.state.params), jax.tree.leaves(mask)) if is_frozen)
     print(f"model: {count:,} parameters" + (f", {frozen:,} of them frozen" if frozen else ""))
+    asked = config.schedule.warmup_steps
+    if (warmup := optimizers.warmup_length(asked, setup.recipe.steps)) != asked:
+        print(f"warm-up: {warmup} steps instead of {asked}, a tenth of so short a run")
     epochs = setup.recipe.steps / pipeline.batches_per_epoch
     print(f"run: {setup.recipe.steps:,} steps, {epochs:.1f} passes over the data, on {devices_line(setup.mesh)}")
 
@@ -225,13 +208,10 @@ def baselines_of(experiment: Experiment, folder: pathlib.Path, config: ConfigDic
 def best_line(experiment: Experiment, config: ConfigDict, folder: pathlib.Path) -> str:
     """The best evaluation of a run so far, in words."""
     criterion = experiment.criterion(config)
-    found = [r for r in reporting.read_records(folder) if r["kind"] == "evaluation" and r.get(criterion) is not None]
-    if not found:
+    best = records.best_evaluation(reporting.read_records(folder), criterion)
+    if best is None:
         return "not evaluated yet"
-    best = dict(min(found, key=lambda record: record[criterion] if math.isfinite(record[criterion]) else math.inf))
     step = best.pop("step")
-    for name in ("kind", "best", "minutes"):
-        best.pop(name, None)
     return f"best validation {evaluation.line(best)} at step {step}"
 
 

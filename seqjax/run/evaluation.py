@@ -121,16 +121,28 @@ def line(found: dict[str, Any]) -> str:
       >>> line({"loss": 1.26351, "bits_per_character": 1.8228, "bleu": 36.158})
       'loss 1.2635  bits per character 1.823  BLEU 36.16'
     """
-    return "  ".join(f"{_shown_name(name)} {_shown(name, value)}" for name, value in found.items())
+    return "  ".join(f"{shown_name(name)} {shown_value(name, value)}" for name, value in found.items())
 
 
-def _shown_name(name: str) -> str:
+def shown_name(name: str) -> str:
+    """A metric's name for people.
+
+    Example:
+      >>> shown_name("bits_per_character"), shown_name("bleu")
+      ('bits per character', 'BLEU')
+    """
     return {"bleu": "BLEU", "chrf": "chrF", "f1": "F1"}.get(name, name.replace("_", " "))
 
 
-def _shown(name: str, value: Any) -> str:
+def shown_value(name: str, value: Any) -> str:
+    """A metric's value for people; (value, low, high) with its interval.
+
+    Example:
+      >>> shown_value("accuracy", (0.9, 0.85, 0.93)), shown_value("loss", 0.5)
+      ('90.00% (85.00% to 93.00%)', '0.5000')
+    """
     if isinstance(value, (tuple, list)):
-        middle, low, high = (_shown(name, v) for v in value)
+        middle, low, high = (shown_value(name, v) for v in value)
         return f"{middle} ({low} to {high})"
     if value is None or isinstance(value, str):
         return str(value)

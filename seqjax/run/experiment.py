@@ -137,7 +137,7 @@ class Experiment(NamedTuple):
     validate: Callable[..., dict[str, float]] | None = None  # (trained, records, metrics) -> all metrics of an evaluation in training
     sample: Callable[[Trained, Dataset], str] | None = None  # what is shown at evaluations
     pictures: Callable[..., Iterable[Any]] | None = None  # (trained, dataset, split, report, folder) -> paths
-    curve_labels: Mapping[str, str] = {}  # metric -> what curves.png writes at its axis
+    curve_labels: Callable[[ConfigDict, Any], Mapping[str, str]] = lambda config, spec: {}  # metric -> text at its axis in curves.png
 
     @classmethod
     def of(cls, module: str, **parts: Any) -> "Experiment":

@@ -73,7 +73,7 @@ class Start:
                 raise UserError("--init_partial has no effect without --init_from")
             return None
         path, _, which = wanted.rpartition(":")
-        if not path or not (which in WHICH or which.isdigit()):
+        if not (path and (which in WHICH or which.isdigit())) or pathlib.Path(wanted).expanduser().is_dir():
             path, which = wanted, "best"
         folder = pathlib.Path(path).expanduser().absolute()
         if folder.resolve() == own.resolve():

@@ -76,6 +76,25 @@ def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
     return records
 
 
+def best_evaluation(records: Iterable[dict[str, Any]], criterion: str) -> dict[str, Any] | None:
+    """The step and the metrics of the best evaluation of a run; None where there is none.
+
+    Args:
+      records: from read_records.
+      criterion: the metric that decides; the lowest is the best.
+
+    Example:
+      >>> losses = {3: 0.5, 6: 0.25, 9: None}
+      >>> best_evaluation([{"kind": "evaluation", "step": step, "loss": loss} for step, loss in losses.items()], "loss")
+      {'step': 6, 'loss': 0.25}
+    """
+    found = [record for record in records if record["kind"] == "evaluation" and record.get(criterion) is not None]
+    if not found:
+        return None
+    best = min(found, key=lambda record: record[criterion])
+    return {name: value for name, value in best.items() if name not in ("kind", "best", "minutes")}
+
+
 def _parse(number: int, line: str) -> dict[str, Any]:
     record = json.loads(line)
     if not (isinstance(record, dict) and isinstance(record.get("step"), int) and isinstance(record.get("kind"), str)):

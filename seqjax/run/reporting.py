@@ -96,13 +96,22 @@ class Reporter:
       first_step: the step that the run starts or resumes from.
       total_steps: where it will end.
       config: of the run, for the registered loggers.
+      label: begins each text that is printed, where several runs report side by side.
+      bar: show a progress bar; one of several runs does.
 
     Raises:
       UserError: a package is missing, a file cannot be written, the metrics file is damaged, or a logger cannot be made.
     """
 
     def __init__(
-        self, workdir: pathlib.Path, *, first_step: int, total_steps: int, config: Mapping[str, Any] | None = None
+        self,
+        workdir: pathlib.Path,
+        *,
+        first_step: int,
+        total_steps: int,
+        config: Mapping[str, Any] | None = None,
+        label: str = "",
+        bar: bool = True,
     ):
         require_extras()
         import rich.progress
@@ -117,6 +126,7 @@ class Reporter:
         except UserError as error:
             self._close(error)
             raise
+        self._label = label
         self._to_terminal = sys.stdout.isatty()
         self._progress = rich.progress.Progress(
             rich.progress.TextColumn("{task.description} {task.completed:.0f}/{task.total:.0f}"),
@@ -126,7 +136,7 @@ class Reporter:
             rich.progress.TextColumn("left"),
             rich.progress.TimeRemainingColumn(elapsed_when_finished=False),
             transient=True,
-            disable=not sys.stderr.isatty(),
+            disable=not (bar and sys.stderr.isatty()),
             redirect_stdout=self._to_terminal,
             console=rich.console.Console(stderr=True),
         )
@@ -192,7 +202,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Prints a line, above the progress bar where there is one; control characters are shown by their escapes."""
-        text = printable(text)
+        text = self._label + printable(text) if self._label else printable(text)
         if self._progress.disable or not self._to_terminal:
             print(text, flush=True)
         else:

@@ -1,8 +1,7 @@
 """Configs declared as one table: each field's default, what it means in one line, and what values it may take.
 
 An experiment lists its fields once; from that one table come the locked ConfigDict, the checks, the text of `--help`
-and the comparison with the config of a run that is in the work directory already. Importing this module also teaches
-ml_collections that 1e3 is an integer: see WholeNumber.
+and the comparison with the config of a run that is in the work directory already.
 """
 
 import decimal

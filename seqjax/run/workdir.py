@@ -48,7 +48,8 @@ def locked(workdir: pathlib.Path) -> Iterator[Lock]:
     """Holds the work directory for this process; the lock ends with the process, however it ends.
 
     Raises:
-      UserError: another process holds it, or the directory cannot be made or written.
+      UserError: another process holds it, or the directory cannot be made or written; in place of another error, that the
+        directory was removed meanwhile.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -70,7 +71,12 @@ def locked(workdir: pathlib.Path) -> Iterator[Lock]:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
-        yield Lock(workdir, file)
+        lock = Lock(workdir, file)
+        try:
+            yield lock
+        except (UserError, OSError):
+            lock.check()  # where the directory has gone, that is the reason
+            raise
 
 
 def claim(

@@ -115,9 +115,9 @@ def fit(
       UserError: something in a step was not finite `plan.max_skipped_in_row` times in a row, or the steps to be profiled are not
         among those that follow.
     """
-    run = _Run(task, plan, state, data, progress, reporter, checkpoints, meta)
+    run = Run(task, plan, state, data, progress, reporter, checkpoints, meta)
     profile = Profile(plan.profile, workdir, first=run.step, last=plan.steps, say=reporter.say)
-    with _signals() as received, profile:
+    with signals() as received, profile:
         while not run.finished() and not received:
             with profile.around(run.step + 1, run.wait):
                 run.advance()
@@ -129,15 +129,15 @@ def fit(
     return Outcome(run.state, run.progress, number, early, len(run.shapes))
 
 
-class _Run:
-    """The loop's moving parts; `advance` is one turn of it."""
+class Run:
+    """The loop's moving parts; `advance` is one turn of it: a step, and `taken`, which is all that follows it."""
 
     def __init__(self, task, plan, state, data, progress, reporter, checkpoints, meta):
         self.task, self.plan, self.state, self.data = task, plan, state, data
         self.progress, self.reporter, self.checkpoints, self.meta = progress, reporter, checkpoints, meta
         self.step = int(state.step)
         self._first = self.step
-        self._unread: StepMetrics | None = None  # of the last step sent off
+        self._unread: Callable[[], StepMetrics] | None = None  # fetches those of the last step sent off
         self._validation: float | None = None  # the criterion at this step, if it was evaluated
         self._since = time.perf_counter()
         self._tokens = 0.0  # read since _since
@@ -149,15 +149,24 @@ class _Run:
         return self.step >= self.plan.steps or stops_early(self.progress, self.plan)
 
     def advance(self) -> None:
+        """Takes a step with the next batch."""
         batch = self.task.place_batch(next(self.data))
         shapes = _shapes(batch)
         if shapes not in self.shapes:
             self.shapes.add(shapes)
             self.reporter.say(f"compiling the training step for {_described(batch)}")
         self.state, metrics = self.task.step(self.state, batch)
+        self.taken(lambda: jax.device_get(metrics))
+
+    def taken(self, fetch: Callable[[], StepMetrics]) -> None:
+        """Reads the metrics of the step before the one just sent off; then evaluates, saves and shows, where it is time.
+
+        Args:
+          fetch: waits for the metrics of the step just sent off, and gives them; called one step later.
+        """
         self.step += 1
         self._read(self.step - 1)
-        self._unread, self._validation = metrics, None
+        self._unread, self._validation = fetch, None
         if self.step % self.plan.eval_every == 0 or self.step == self.plan.steps:
             self.flush()
             self._evaluate()
@@ -193,7 +202,7 @@ class _Run:
     def _read(self, step: int) -> None:
         if self._unread is None:
             return
-        metrics = jax.tree.map(float, jax.device_get(self._unread))
+        metrics = jax.tree.map(float, self._unread())
         self._unread = None
         self._add(metrics)
         self.reporter.at(step)
@@ -256,6 +265,7 @@ class _Run:
         self._clock()
 
     def save(self) -> None:
+        """Begins to save where the run stands."""
         value = math.inf if self._validation is None else self._validation
         seconds = self.progress.seconds + time.perf_counter() - self._since
         progress = self.progress._replace(seconds=seconds)._asdict()
@@ -280,7 +290,7 @@ def _described(batch: Any) -> str:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
+def signals() -> Iterator[list[int]]:
     """Collects the first SIGINT or SIGTERM in a list and says so; the next one does what it does by default."""
     received: list[int] = []
 

@@ -275,9 +275,9 @@ def make_evaluate(loss_fn: LossFn, mesh: Mesh) -> Callable[..., Sums]:
 
     Returns:
       `evaluate(params, model_state, carry, batches, progress=None) -> Sums`: the sums over all batches as plain numbers, for
-      `Metric.compute` or `means`, read from the device once, at the end. They do not depend on how a stream is cut into
-      windows; batches may be of several shapes, for each of which it is compiled once. `progress(done, total)` is called
-      after each batch, with total None where `batches` has no length.
+      `Metric.compute` or `means` (as lists where the loss function gives vectors), read from the device once, at the end. They
+      do not depend on how a stream is cut into windows; batches may be of several shapes, for each of which it is compiled
+      once. `progress(done, total)` is called after each batch, with total None where `batches` has no length.
 
     Raises:
       ValueError: there is no batch.
@@ -322,6 +322,6 @@ def make_evaluate(loss_fn: LossFn, mesh: Mesh) -> Callable[..., Sums]:
                 progress(done, total)
         if sums is None:
             raise ValueError("batches is empty: there is nothing to evaluate")
-        return jax.tree.map(float, jax.device_get(sums))
+        return jax.tree.map(lambda total: np.asarray(total, float).tolist(), jax.device_get(sums))
 
     return evaluate

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -80,7 +81,8 @@ def found():
 
 
 def test_docstrings_in_parts_are_disjoint_and_stratified(found):
-    assert list(found.parts) == ["train", "validation", "test"] and found.notes == ()
+    assert list(found.parts) == ["train", "validation", "test"]
+    assert found.notes == (f"made from Python {platform.python_version()}",)
     everything = [text for part in found.parts.values() for text in part.texts]
     assert len(set(everything)) == len(everything) > 2000
     counts = {part: np.bincount(found.parts[part].labels, minlength=12) for part in found.parts}

@@ -10,7 +10,7 @@ import table
 
 from experiments import language_model
 from seqjax.errors import UserError
-from seqjax.run import cli, driver, process, session
+from seqjax.run import cli, command, process, session
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +70,7 @@ def refused(monkeypatch):
 
     def check(argv, *words, status=1, experiment=language_model.EXPERIMENT):
         with pytest.raises(UserError) as caught:
-            driver.run(experiment, cli.parse(experiment, [experiment.name, *argv]))
+            command.run(experiment, cli.parse(experiment, [experiment.name, *argv]))
         message = str(caught.value)
         assert message and "\n" not in message
         assert (2 if isinstance(caught.value, cli.UsageError) else 1) == status, message

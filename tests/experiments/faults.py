@@ -13,7 +13,7 @@ import numpy as np
 from seqjax.data.buckets import BucketBatches
 from seqjax.data.image_batches import ImageBatches
 from seqjax.data.windows import Windows
-from seqjax.training import losses
+from seqjax.training import losses, train_step
 from seqjax.training.checkpoints import reader, writing
 
 DATA = (Windows, ImageBatches, BucketBatches)
@@ -85,6 +85,42 @@ def nan_logits(_: bool) -> None:
 
 def _of_nan(entropy):
     return lambda logits, *rest, **options: entropy(logits * np.float32("nan"), *rest, **options)
+
+
+def huge_loss(factor: float) -> None:
+    """The loss, and with it its gradient, is so many times as large in training and in evaluation."""
+    entropy = losses.token_cross_entropy
+
+    def enlarged(*args, **options):
+        sums = entropy(*args, **options)
+        return sums._replace(loss=sums.loss * np.float32(factor))
+
+    losses.token_cross_entropy = enlarged
+
+
+def carry_overflows_at(number: int) -> None:
+    """From this step on, counted from 1, the new carry is infinite though the loss is finite."""
+    make = train_step.make_train_step
+
+    def made(loss_fn, *rest, **options):
+        inner = make(loss_fn, *rest, **options)
+        beyond = make(_infinite_carry(loss_fn), *rest, **options)
+        return lambda state, batch: (inner if int(state.step) < number - 1 else beyond)(state, batch)
+
+    train_step.make_train_step = made
+
+
+def _infinite_carry(loss_fn):
+    def loss(*args):
+        carry, *rest = loss_fn(*args)
+        return jax.tree.map(lambda x: x * np.float32("inf"), carry), *rest
+
+    return loss
+
+
+def compilation_cache(folder: str) -> None:
+    """Where compiled programs are kept; the environment was read when the server started."""
+    jax.config.update("jax_compilation_cache_dir", folder)
 
 
 def file_limit(size: int) -> None:

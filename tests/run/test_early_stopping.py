@@ -13,6 +13,7 @@ from training.line import MESH, OPTIMIZER, PLAN, Memory, Numbers, arrays, fit, f
 from seqjax.errors import UserError
 from seqjax.run import recipe, session, settings
 from seqjax.training import progress, train_step
+from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.losses import Sums
 
 # By step; the best is at 8, and the third evaluation in a row that is not better is at 14.
@@ -130,11 +131,11 @@ def test_the_criterion_decides_and_the_last_step_is_not_early():
 
 def test_on_the_disk_and_in_words(tmp_path, capsys):
     """session.run as an experiment calls it: a stop, the early end, and the same command again."""
-    parts = {"meta": {}, "check_meta": lambda meta: None, "keep": 2, "begin": 0.0}
+    parts = {"meta": {}, "check_meta": lambda meta: None, "config": {}}
     plan = EARLY._replace(stop_patience=2, checkpoint_every=100)  # saves are slow
 
     def run(data):
-        outcome = session.run(tmp_path, by_table(), plan, fresh(), data, **parts)
+        outcome = session.run(tmp_path, by_table(), plan, fresh(), data, Checkpoints(tmp_path, keep=2), **parts)
         return outcome, capsys.readouterr().out, (tmp_path / "metrics.jsonl").read_bytes()
 
     stopped, _, _ = run(stopped_at(5))
@@ -142,7 +143,7 @@ def test_on_the_disk_and_in_words(tmp_path, capsys):
     outcome, said, records = run(Numbers())
     assert outcome.stopped_early and "from the checkpoint of step 5\n" in said
     again, said, after = run(Numbers())
-    assert "going on from the checkpoint of step 6, which is the last\n" in said
+    assert "resuming from the checkpoint of step 6, which is the last\n" in said
     assert again.stopped_early and again.progress.without_best == 2 and records == after
     assert arrays(again.state) == arrays(outcome.state)
 

@@ -5,11 +5,10 @@ import math
 
 import ml_collections
 import pytest
-from absl import flags
-from experiments.configs.language_model import FIELDS, PRESETS, get_config
-from ml_collections import config_flags
 
+from experiments.language_model import EXPERIMENT, FIELDS, PRESETS
 from seqjax.errors import UserError
+from seqjax.run import cli
 from seqjax.run.settings import (
     ANYTHING,
     Field,
@@ -249,7 +248,7 @@ def test_every_field_is_explained_in_one_line_and_its_default_passes():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_valid_and_survive_json(preset):
-    config = get_config(preset)
+    config = build(FIELDS, PRESETS[preset])
     validate(config, FIELDS)
     back = ml_collections.ConfigDict(json.loads(json.dumps(to_json(config))))
     validate(back, FIELDS)
@@ -260,13 +259,13 @@ def test_presets_are_valid_and_survive_json(preset):
 
 def test_presets_give_their_length_in_one_way():
     for preset in PRESETS:
-        train = get_config(preset).train
+        train = build(FIELDS, PRESETS[preset]).train
         assert bool(train.steps) != bool(train.epochs), preset
 
 
 def test_an_unknown_preset_is_refused():
-    with pytest.raises(ValueError, match="there is no preset 'tiny'; choose one of hello, char_small"):
-        get_config("tiny")
+    with pytest.raises(UserError, match="there is no preset 'tiny'; choose one of hello, char_small"):
+        cli.parse(EXPERIMENT, ["program", "--workdir=run", "--config=tiny"])
 
 
 def test_settings_without_effect_are_refused():
@@ -314,12 +313,8 @@ def test_a_run_saved_before_there_was_a_field_has_its_default():
 
 
 def given(*arguments):
-    """The config of the language model's table with these overrides on the command line."""
-    found = flags.FlagValues()
-    argv = ["program", *arguments]
-    config_flags.DEFINE_config_dict("config", build(FIELDS), flag_values=found, sys_argv=argv)
-    found(argv)
-    return flatten(found["config"].value)
+    """What the language model's command line makes of these flags."""
+    return cli.parse(EXPERIMENT, ["program", "--workdir=run", *arguments]).given
 
 
 @pytest.mark.parametrize("text, number", [("1e3", 1000), ("2.5E+3", 2500), ("7.0", 7), ("12", 12), ("-1e2", -100)])
@@ -330,7 +325,7 @@ def test_integers_may_be_written_as_floats(text, number):
 
 @pytest.mark.parametrize("text", ["1.5", "1e-3", "nan", "inf", "1e999999999", "ten", ""])
 def test_what_is_no_whole_number_is_refused(text):
-    with pytest.raises(flags.IllegalFlagValueError, match="train.steps=.*it must be a whole number, such as"):
+    with pytest.raises(cli.UsageError, match="train.steps=.*it must be a whole number, such as"):
         given(f"--config.train.steps={text}")
 
 

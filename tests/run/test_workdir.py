@@ -169,7 +169,7 @@ def test_a_disk_that_refuses(tmp_path, monkeypatch):
         assert "\n" not in str(caught.value)
     for number in (errno.ENOSPC, errno.EMFILE, errno.ESTALE, errno.ENOMEM):
         with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", lambda *_: raise_error(number))
+            patch.setattr(os, "fsync", lambda *_, number=number: raise_error(number))
             with pytest.raises(UserError, match=f"run.json cannot be written: {re.escape(os.strerror(number))}"):
                 claim(tmp_path)
     assert not list(tmp_path.glob(".*"))

@@ -98,6 +98,9 @@ def test_its_step_is_not_written_over_and_it_is_never_deleted(three, tmp_path):
     checkpoints = Checkpoints(workdir, keep=1, report=lines.append)
     with refusing(errno.EIO, victim):
         assert checkpoints.restore(lambda meta: make_state(0)).step == 10
+        checkpoints.save(20, make_state(20), {})
+        checkpoints.wait()
+        assert checkpoints.steps() == [10, 20, 200]  # the newest that can be read, and the best
         checkpoints.save(200, make_state(200), {})
         checkpoints.wait()
         assert len(lines) == 2 and f"step 200 is not saved: {victim} is in its place and cannot be read" in lines[1]

@@ -3,6 +3,7 @@
 import math
 import os
 import pathlib
+import threading
 from typing import Any
 
 import orbax.checkpoint as ocp
@@ -13,6 +14,9 @@ from seqjax.training.disk import remove, sync
 
 SAVING = ".saving"
 ORBAX_SAVING = ".orbax-checkpoint-tmp"
+
+# Orbax numbers its saves by one counter for the whole process: two at a time wait for each other's signals, and time out.
+_one_at_a_time = threading.Lock()
 
 
 def write(folder: pathlib.Path, run: str, state: Any, meta: dict[str, Any], loss: float) -> pathlib.Path:
@@ -37,7 +41,7 @@ def write(folder: pathlib.Path, run: str, state: Any, meta: dict[str, Any], loss
         remove(left)
     saving = folder.with_name(f"{step}{SAVING}")
     about = {"run": run, "step": step, "loss": loss if math.isfinite(loss) else None, "meta": meta}
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+    with _one_at_a_time, ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
         writer.save(saving, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(about)))
     write_manifest(saving, run, step)
     return saving

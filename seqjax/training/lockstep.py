@@ -1,0 +1,126 @@
+"""Several runs that differ in their seeds alone, trained as one: their states stacked, one vmapped step for all."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from seqjax.errors import UserError
+from seqjax.training.loop import Outcome, Run, signals
+from seqjax.training.progress import stops_early
+from seqjax.training.train_step import BY_BATCH, EVERYWHERE, Advance, TrainState, state_shardings
+
+PyTree = Any
+STACKED_BY_BATCH = PartitionSpec(None, *BY_BATCH)
+
+
+class Joint(NamedTuple):
+    """What runs do together."""
+
+    step: Callable[..., Any]  # of one run, from make_train_step
+    mesh: Mesh
+    evaluate: Callable[[TrainState, Sequence[int], Advance], None]  # (stacked state, which runs, progress): for their tasks
+
+
+def fit_together(runs: Sequence[Run], joint: Joint) -> list[Outcome | UserError]:
+    """Trains all runs to their ends, or until a signal, as `fit` does with one.
+
+    Those that are furthest behind take a step together, so runs that were stopped at different steps come together again. A run
+    that stops early, or that cannot continue, leaves the others.
+
+    Args:
+      runs: with the same plan; their batches have the same shapes.
+      joint: what they do together.
+
+    Returns:
+      How each of them ended: its Outcome, or the error that ended it.
+    """
+    group = _Group(runs, joint)
+    with signals() as received:
+        while not received and (behind := group.furthest_behind()):
+            group.stretch(behind, received)
+        for place, run in enumerate(runs):
+            group.attempt(place, run.finish)
+            group.attempt(place, run.checkpoints.wait)
+            group.attempt(place, run.show)
+    return [group.errors.get(place) or _outcome(run, received) for place, run in enumerate(runs)]
+
+
+def _outcome(run: Run, received: list[int]) -> Outcome:
+    number = received[0] if received and not run.finished() else None
+    return Outcome(run.state, run.progress, number, run.step < run.plan.steps and stops_early(run.progress, run.plan))
+
+
+class _Group:
+    """The runs, what ended some of them, and the compiled functions."""
+
+    def __init__(self, runs: Sequence[Run], joint: Joint):
+        self.runs, self.errors = runs, {}
+        self._evaluate, self._shapes, mesh = joint.evaluate, set(), joint.mesh
+        everywhere, self._where = NamedSharding(mesh, EVERYWHERE), NamedSharding(mesh, STACKED_BY_BATCH)
+        stacked = TrainState(*[self._where if name == "carry" else everywhere for name in TrainState._fields])
+        self._step = jax.jit(
+            jax.vmap(joint.step), in_shardings=(stacked, self._where), out_shardings=(stacked, everywhere), donate_argnums=0
+        )
+        self._stack = jax.jit(lambda states: jax.tree.map(lambda *leaves: jnp.stack(leaves), *states), out_shardings=stacked)
+        self._row = jax.jit(lambda stacked, row: jax.tree.map(lambda x: x[row], stacked), out_shardings=state_shardings(mesh))
+
+    def furthest_behind(self) -> list[int]:
+        """Which of the unfinished runs have taken the fewest steps."""
+        going = {i: run.step for i, run in enumerate(self.runs) if i not in self.errors and not run.finished()}
+        return [i for i, step in going.items() if step == min(going.values())]
+
+    def stretch(self, places: list[int], received: list[int]) -> None:
+        """Takes steps with some runs until one of them needs its own state, or others wait at the same step, or a signal comes."""
+        runs = [self.runs[i] for i in places]
+        others = [run.step for i, run in enumerate(self.runs) if i not in places and i not in self.errors]
+        meet = min((step for step in others if step > runs[0].step), default=None)
+        stacked, apart = self._stack([run.state for run in runs]), False
+        while not apart and not received and not any(i in self.errors for i in places):
+            stacked, metrics = self._step(stacked, self._next_batch(runs))
+            step, plan = runs[0].step + 1, runs[0].plan
+            evaluates = step % plan.eval_every == 0 or step == plan.steps
+            if evaluates:
+                self._evaluate(stacked, places, runs[0].reporter.evaluating)
+            apart = evaluates or step % plan.checkpoint_every == 0 or step == meet
+            if apart:
+                self._give_back(runs, stacked)
+            fetch = functools.cache(functools.partial(jax.device_get, metrics))
+            for row, i in enumerate(places):
+                self.attempt(i, self.runs[i].taken, functools.partial(_row, fetch, row))
+        if not apart:
+            self._give_back(runs, stacked)
+
+    def _next_batch(self, runs: list[Run]) -> PyTree:
+        batches = [next(run.data) for run in runs]
+        shapes = [[np.shape(leaf) for leaf in jax.tree.leaves(batch)] for batch in batches]
+        if any(other != shapes[0] for other in shapes):
+            raise UserError(
+                "the batches of these seeds have different shapes, so they cannot be trained together; "
+                "--sweep_vmap=off resumes them one after another"
+            )
+        key = len(runs), str(shapes[0])
+        if key not in self._shapes:
+            self._shapes.add(key)
+            runs[0].reporter.say(f"compiling the training step for {len(runs)} runs together")
+        return jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *batches), self._where)
+
+    def _give_back(self, runs: list[Run], stacked: TrainState) -> None:
+        for row, run in enumerate(runs):
+            run.state = self._row(stacked, row)
+
+    def attempt(self, place: int, call: Callable[..., None], *arguments: Any) -> None:
+        """Calls something of a run unless it has failed; an error ends that run alone."""
+        if place not in self.errors:
+            try:
+                call(*arguments)
+            except UserError as error:
+                self.errors[place] = error
+
+
+def _row(fetch: Callable[[], PyTree], row: int) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[row], fetch())
