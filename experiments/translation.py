@@ -235,9 +235,8 @@ def predict(trained: run.Trained, options: run.Options) -> None:
         else:
             shown = sequences.n_best([row.text for row in rows], [row.score for row in rows])
             print(run.printable(source) + "\n" + run.printable(shown))
-    best = [rows[0] for rows in found]
-    for path in draw_attention(trained, options.attention, sources, best) if options.attention else ():
-        print(path, file=sys.stderr)
+    if options.attention:
+        print(*draw_attention(trained, options.attention, sources, [rows[0] for rows in found]), file=sys.stderr)
 
 
 SEARCH, PREDICT = ("evaluate", "predict"), ("predict",)
@@ -245,7 +244,9 @@ SEARCH, PREDICT = ("evaluate", "predict"), ("predict",)
 EXPERIMENT = run.Experiment.of(
     __name__, preset="dates", records="pairs",
     criterion=lambda config: "loss" if config.criterion == "loss" else "error",
-    curve_labels=lambda config, spec: {"error": "share of pairs not exact" if config.criterion == "exact" else "1 - BLEU / 100"},
+    curve_labels=lambda config, spec: {
+        "error": "share of pairs not exact" if config.criterion == "exact" else "1 - BLEU / 100"
+    },
     modes={"predict": predict},
     flags=run.prediction_flags("sources", "source") | {
         "beam": Flag(5, "hypotheses that continue at each step; 1 is greedy.", SEARCH, at_least(1)),

@@ -17,6 +17,17 @@ class TextLabeller:
       model: a TextClassifier.
       batch_size: texts at a time.
       boundaries: the lengths that batches are padded to.
+
+    Example:
+      >>> from seqjax.models import make_stack
+      >>> from seqjax.models.classifier import TextClassifier
+      >>> cell = make_stack("gru", 4, 1, bidirectional=True)
+      >>> model = TextClassifier(6, 3, cell, 2, "attention", True, 0.0, 0.0, None)
+      >>> params = model.init(jax.random.key(0), np.ones((1, 1), np.int32))["params"]
+      >>> label = TextLabeller(model, batch_size=2, boundaries=(3,))
+      >>> shares, weights = label(params, [np.array([4, 5]), np.array([5]), np.array([4, 5, 4])])
+      >>> shares.shape, [len(row) for row in weights]
+      ((3, 3), [2, 1, 3])
     """
 
     def __init__(self, model: Any, *, batch_size: int, boundaries: Sequence[int]):
@@ -61,6 +72,21 @@ class WordLabeller:
       tags: the names of the tags.
       batch_size: sentences at a time.
       boundaries: the lengths that batches are padded to.
+
+    Example:
+      >>> from seqjax.models import make_stack
+      >>> from seqjax.models.tagger import Tagger
+      >>> from seqjax.text import CharTokenizer
+      >>> from seqjax.text.lookup import WordLookup
+      >>> from seqjax.text.word_table import WordTable
+      >>> table = WordTable(WordLookup.fit([["a", "dog"]]), CharTokenizer.fit(["a", "dog"]), {"DET": 0, "NOUN": 1}, 3)
+      >>> cell = make_stack("gru", 4, 1, bidirectional=True)
+      >>> model = Tagger(6, 2, cell, 4, "none", 8, 2, 2, False, (), 0.0, 0.0, 0.0, None)
+      >>> one = np.ones((1, 1), np.int32)
+      >>> params = model.init(jax.random.key(0), one, np.ones((1, 1, 3), np.int32), one[0])["params"]
+      >>> label = WordLabeller(model, table.columns, ["DET", "NOUN"], batch_size=2, boundaries=(3,))
+      >>> [len(tags) for tags in label(params, [["a", "dog"], ["dog"]])]
+      [2, 1]
     """
 
     def __init__(self, model: Any, columns: Callable[..., Any], tags: Sequence[str], *, batch_size: int, boundaries: Sequence[int]):

@@ -165,10 +165,24 @@ class Experiment(NamedTuple):
 
 
 def spec_to_json(spec: Any) -> dict[str, Any]:
-    """A spec as JSON values, as every checkpoint holds it."""
+    """A spec as JSON values, as every checkpoint holds it.
+
+    Example:
+      >>> class Spec(NamedTuple):
+      ...     classes: tuple[str, ...]
+      >>> spec_to_json(Spec(("cat", "dog")))
+      {'classes': ['cat', 'dog']}
+    """
     return json.loads(json.dumps(spec._asdict()))
 
 
 def spec_from_json(experiment: Experiment, values: Mapping[str, Any]) -> Any:
-    """The spec that a checkpoint holds."""
+    """The spec that a checkpoint holds.
+
+    Example:
+      >>> class Spec(NamedTuple):
+      ...     classes: list[str]
+      >>> spec_from_json(types.SimpleNamespace(spec=Spec), {"classes": ["cat", "dog"]})
+      Spec(classes=['cat', 'dog'])
+    """
     return experiment.spec(**values)

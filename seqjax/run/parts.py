@@ -76,6 +76,12 @@ def bucketed(
       collate: `(places, rows, steps) -> batch`.
       boundaries: the lengths that batches are padded to.
       training: which of the two.
+
+    Example:
+      >>> config = ConfigDict({"seed": 0, "data": {"batch_size": 2, "eval_batch_size": 4}})
+      >>> collate = lambda places, rows, steps: (places.tolist(), rows, steps)
+      >>> list(bucketed(config, [3, 1, 5], collate, (3, 5), training=False))
+      [([1, 0, 2], 4, 5)]
     """
     if training:
         return BucketBatches(lengths, collate, config.data.batch_size, tuple(boundaries), seed=config.seed)
@@ -107,5 +113,10 @@ def prediction_flags(items: str, item: str) -> dict[str, Flag]:
 
 
 def print_json(row: dict[str, Any]) -> None:
-    """Prints a row as a line of JSON."""
+    """Prints a row as a line of JSON.
+
+    Example:
+      >>> print_json({"text": "Café", "label": "place"})
+      {"text": "Café", "label": "place"}
+    """
     print(json.dumps(row, ensure_ascii=False))
