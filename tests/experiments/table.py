@@ -154,15 +154,15 @@ class Runs:
         return self._said[row.module]
 
     def stopped(self, row: Row, copy: pathlib.Path) -> pathlib.Path:
-        """A copy of the work directory of a run that was stopped at a random moment after its first checkpoint."""
-        workdir = self._folder / row.module / "stopped"
+        """A copy of the work directory of a run that was stopped at a random moment after about half of its steps."""
+        workdir, last = self._folder / row.module / "stopped", sealed(self.finished(row))[-1]
         if not workdir.exists():
             run = self.start(row, f"--workdir={workdir}", *self.flags(row), slow_steps=0.1)
-            run.wait_for(lambda: sealed(workdir), 300)
-            time.sleep(random.uniform(0, 0.5))
+            run.wait_for(lambda: sealed(workdir) and sealed(workdir)[-1] >= last // 2, 300)
+            time.sleep(random.uniform(0, 0.2))
             run.signal(row.stop)
             killed = row.stop == signal.SIGKILL
             assert run.wait(300).status == (-row.stop if killed else 128 + row.stop), run.out + run.err
             assert killed or "stopped; the same command resumes from here" in run.out
-            assert sealed(workdir)[-1] < sealed(self.finished(row))[-1]
+            assert sealed(workdir)[-1] < last
         return shutil.copytree(workdir, copy)
