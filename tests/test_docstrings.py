@@ -59,7 +59,6 @@ NOT_SHOWN = {
     "seqjax.run.evaluation.metrics": "needs a trained model: experiments/tagging.py",
     "seqjax.run.experiment": "what an experiment is made of: experiments/language_model.py",
     "seqjax.run.parts.bucketed": "needs data and settings: experiments/tagging.py",
-    "seqjax.run.parts.prediction_flags": "flags of an experiment: experiments/tagging.py",
     "seqjax.decoding.labelling": "needs a trained model: experiments/tagging.py",
     "seqjax.__main__.main": "ends the process",
     "seqjax.__main__.refuse": "ends the process",

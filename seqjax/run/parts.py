@@ -107,5 +107,10 @@ def prediction_flags(items: str, item: str) -> dict[str, Flag]:
 
 
 def print_json(row: dict[str, Any]) -> None:
-    """Prints a row as a line of JSON."""
+    """Prints a row as a line of JSON.
+
+    Example:
+      >>> print_json({"text": "7. März", "label": "de"})
+      {"text": "7. März", "label": "de"}
+    """
     print(json.dumps(row, ensure_ascii=False))
