@@ -275,7 +275,7 @@ def cnn(recorder: Recorder, dry_run: bool) -> None:
 
 
 def training(recorder: Recorder, dry_run: bool) -> None:
-    """benchmarks.loop_overhead on the default language model, its own result put aside."""
+    """benchmarks.loop_overhead on the default language model, its own result kept apart."""
     import tempfile
 
     from benchmarks import loop_overhead

@@ -116,7 +116,7 @@ def print_json(row: dict[str, Any]) -> None:
     """Prints a row as a line of JSON.
 
     Example:
-      >>> print_json({"text": "Café", "label": "place"})
-      {"text": "Café", "label": "place"}
+      >>> print_json({"text": "7. März", "label": "de"})
+      {"text": "7. März", "label": "de"}
     """
     print(json.dumps(row, ensure_ascii=False))

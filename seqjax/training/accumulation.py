@@ -66,7 +66,7 @@ def accumulated_gradient(
     .. math:: \nabla L = \frac{\sum_i \nabla \ell_i}{\sum_i n_i}
 
     with l the loss of a part summed over its n tokens, so that it is the whole batch's to rounding, whatever the parts' lengths.
-    Two things are of a part and not of the batch: noise, drawn anew for each, and batch statistics, which go through the
+    Two things are of a part and not of the batch: noise, drawn for each, and batch statistics, which go through the
     parts in order.
 
     Args:

@@ -274,7 +274,7 @@ class Run:
 
 
 def _shapes(batch: Any) -> Any:
-    """What the step is compiled for anew: structure, shapes and dtypes."""
+    """What the step is compiled again for: structure, shapes and dtypes."""
     leaves, structure = jax.tree.flatten(batch)
     return structure, tuple((np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in leaves)
 
