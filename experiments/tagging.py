@@ -25,7 +25,6 @@ from ml_collections import ConfigDict
 from seqjax import run
 from seqjax.data.buckets import choose_boundaries, within_limit
 from seqjax.data.collate import collate_tagged
-from seqjax.data.tables import read_inputs
 from seqjax.data.tagged import SOURCES, TaggedSentences, TaggedSet, load_tagged, most_frequent_tags
 from seqjax.decoding.labelling import WordLabeller
 from seqjax.diagnostics import sequences
@@ -236,8 +235,8 @@ def pictures(trained: run.Trained, data: TaggedSet, split: str, report: run.Repo
 
 def predict(trained: run.Trained, options: run.Options) -> None:
     """Tags the sentences of --input."""
-    lines, colour = read_inputs(options.input), sequences.use_colour(sys.stdout)
-    words = [line.split() if options.pretokenized else split_words(line) for line in lines]
+    colour = sequences.use_colour(sys.stdout)
+    words = [line.split() if options.pretokenized else split_words(line) for line in options.input]
     for sentence, tags in zip(words, trained.model.tools(trained.params, words)):
         if options.format == "jsonl":
             run.print_json({"words": sentence, "tags": tags})

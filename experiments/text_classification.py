@@ -26,7 +26,6 @@ from seqjax import run
 from seqjax.data.buckets import choose_boundaries
 from seqjax.data.collate import collate_texts
 from seqjax.data.labelled import SOURCES, LabelledSet, LabelledTexts, load_labelled
-from seqjax.data.tables import read_inputs
 from seqjax.decoding.labelling import TextLabeller
 from seqjax.diagnostics import sequences
 from seqjax.diagnostics.pictures import plot_confusion
@@ -235,8 +234,7 @@ def pictures(trained: run.Trained, data: LabelledSet, split: str, report: run.Re
 
 def predict(trained: run.Trained, options: run.Options) -> None:
     """Prints the likeliest classes of each text of --input."""
-    texts = read_inputs(options.input)
-    for text, shares in zip(texts, classify(trained, texts)[0]):
+    for text, shares in zip(options.input, classify(trained, options.input)[0]):
         best = run.ranked(shares, trained.spec.classes, options.top)
         if options.format == "jsonl":
             run.print_json({"text": text, "label": best[0][0], "probabilities": dict(best)})

@@ -30,7 +30,6 @@ from seqjax import run
 from seqjax.data.buckets import choose_boundaries
 from seqjax.data.collate import PairTokens, collate_pairs
 from seqjax.data.parallel import SOURCES, Pairs, ParallelSet, load_parallel
-from seqjax.data.tables import read_inputs
 from seqjax.decoding.translation import TextTranslator, Translation
 from seqjax.diagnostics import sequences
 from seqjax.errors import UserError
@@ -224,10 +223,9 @@ def predict(trained: run.Trained, options: run.Options) -> None:
     """Translates --input, line by line."""
     if options.attention and trained.config.model.attention == "none":
         raise UserError("this model has no attention to draw; leave --attention out")
-    sources = read_inputs(options.input)
     how = {"width": options.beam, "length_penalty": options.length_penalty, "n_best": options.n_best}
-    found = trained.model.tools.beam(trained.params, sources, **how)
-    for source, rows in zip(sources, found):
+    found = trained.model.tools.beam(trained.params, options.input, **how)
+    for source, rows in zip(options.input, found):
         if options.format == "jsonl":
             run.print_json({"source": source, "translations": [row.to_json() for row in rows]})
         elif options.n_best == 1:
@@ -236,7 +234,7 @@ def predict(trained: run.Trained, options: run.Options) -> None:
             shown = sequences.n_best([row.text for row in rows], [row.score for row in rows])
             print(run.printable(source) + "\n" + run.printable(shown))
     if options.attention:
-        print(*draw_attention(trained, options.attention, sources, [rows[0] for rows in found]), file=sys.stderr)
+        print(*draw_attention(trained, options.attention, options.input, [rows[0] for rows in found]), file=sys.stderr)
 
 
 SEARCH, PREDICT = ("evaluate", "predict"), ("predict",)

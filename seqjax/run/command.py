@@ -20,6 +20,9 @@ def run(experiment: Experiment, command: cli.Command) -> int:
     process.use_compilation_cache()
     if command.mode == "train":
         return sweep.run(experiment, command) if command.options.sweep else driver.train(experiment, command)
+    for name, flag in experiment.flags.items():
+        if flag.read is not None and command.mode in flag.modes:
+            setattr(command.options, name, flag.read(getattr(command.options, name)))
     trained, meta = driver.read(experiment, command)
     if command.mode == "evaluate":
         dataset = driver.load_same(experiment, command.workdir, trained.config, meta)

@@ -77,6 +77,7 @@ class Flag(NamedTuple):
     text: str  # one line, for --help
     modes: tuple[str, ...]
     check: Check = ANYTHING
+    read: Callable[[Any], Any] | None = None  # what the mode gets of the value, read before the model is: lines of a file
 
 
 class Report(NamedTuple):

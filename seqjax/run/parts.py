@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from seqjax import models
 from seqjax.data.buckets import BucketBatches, one_pass
+from seqjax.data.tables import read_inputs
 from seqjax.run.experiment import Flag
 from seqjax.run.settings import one_of
 from seqjax.typing import Cell
@@ -100,14 +101,16 @@ def compute_dtype(config: ConfigDict) -> Any:
 
 
 def prediction_flags(items: str, item: str) -> dict[str, Flag]:
-    """--input and --format of a mode `predict`.
+    """--input, which the mode gets as the lines of the file, and --format of a mode `predict`.
 
     Example:
       >>> list(prediction_flags("texts", "text"))
       ['input', 'format']
     """
     return {
-        "input": Flag("-", f"a file of {items}, a line each (or .jsonl with a field text); - is standard input.", ("predict",)),
+        "input": Flag(
+            "-", f"a file of {items}, a line each (or .jsonl with a field text); - is standard input.", ("predict",), read=read_inputs
+        ),
         "format": Flag("text", f"for people, or a line of JSON for each {item}.", ("predict",), one_of("text", "jsonl")),
     }
 

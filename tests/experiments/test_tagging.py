@@ -85,7 +85,7 @@ def test_entities_are_scored_by_f1(start, finished, tmp_path):
 def test_the_mean_of_the_newest_checkpoints(start, finished, tmp_path):
     workdir = shutil.copytree(finished, tmp_path / "run")
     run = start(f"--workdir={workdir}", "--mode=evaluate", "--checkpoint=average").wait()
-    assert run.status == 0 and "averaged over 2 checkpoints: steps 36, 40\n" in run.out, run.out + run.err
+    assert run.status == 0 and "params averaged over 2 checkpoints: steps 36, 40\n" in run.out, run.out + run.err
     newest = [record["loss"] for record in records(finished) if record["kind"] == "evaluation"][-1]
     found = float(re.search(r"^model +loss ([\d.]+) ", run.out, re.M)[1])
     assert 1e-4 < abs(found - newest) < 0.2 * newest

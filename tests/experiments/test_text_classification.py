@@ -222,7 +222,7 @@ def test_wrong_questions_to_a_run(start, refuses, finished, tmp_path):
     refuses([*ask, "--input=/nowhere.txt"], "/nowhere.txt does not exist")
     refuses([*ask, f"--input={tmp_path}"], "is a folder")
     run = start(*ask).wait()
-    assert run.status == 1 and run.err.endswith("\nerror: standard input is empty; give a file with some text\n"), run.err
+    assert run.status == 1 and run.err == "error: standard input is empty; give a file with some text\n", run.err
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     refuses([*ask, f"--input={tmp_path / 'latin.txt'}"], "latin.txt is not UTF-8 at byte 3")
     (tmp_path / "rows.jsonl").write_text('{"txt": "a"}')

@@ -253,7 +253,7 @@ class Checkpoints:
             self._report(f"checkpoint {step} {fault}; it is left out of the average")
         if restored is not None:
             several, numbers = "s" if len(steps) > 1 else "", ", ".join(map(str, steps))
-            named = " and ".join(parts)
+            named = " and ".join(part for part in parts if jax.tree.leaves(getattr(restored.state, part)))
             self._report(f"{named} averaged over {len(steps)} checkpoint{several}: step{several} {numbers}")
         return restored
 
