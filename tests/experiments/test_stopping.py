@@ -86,7 +86,8 @@ def contents(folder):
 def test_full_disk(server, text, finished, killed, disk):
     workdir = shutil.copytree(killed, disk / "run")
     newest = sealed(workdir)[-1]
-    run = server.start(f"--workdir={workdir}", *small(text), slow_steps=0.05)
+    # Enough are kept that no old one is deleted, which would make room again.
+    run = server.start(f"--workdir={workdir}", *small(text, train__keep=20), slow_steps=0.05)
     run.wait_for(lambda: sealed(workdir)[-1] > newest)
     with open(disk / "filler", "wb", buffering=0) as file:
         try:
