@@ -135,7 +135,7 @@ def test_flags_without_effect_are_refused(mode):
 
 
 def test_no_workdir():
-    with pytest.raises(cli.UsageError, match="--workdir is needed"):
+    with pytest.raises(cli.UsageError, match="--workdir=DIR is needed"):
         cli.parse(TINY, ["program"])
 
 

@@ -324,6 +324,10 @@ def test_a_bar_for_evaluations(tmp_path, capsys):
         for done, total, visible in ((0, 5, True), (3, 5, True), (5, 5, False), (1, 2, True), (2, 2, False)):
             reporter.evaluating(done, total)
             assert (bar.completed, bar.total, bar.visible) == (done, total, visible)
+        reporter.evaluating(7, None)  # nobody knows how many there are: the bar goes with the evaluation's record
+        assert (bar.completed, bar.total, bar.visible) == (7, None, True)
+        reporter.record("evaluation", 1, {"loss": 1.0})
+        assert not bar.visible
     assert capsys.readouterr() == ("", "")  # where there is no terminal
 
 
