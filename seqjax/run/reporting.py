@@ -173,7 +173,8 @@ class Reporter:
         """Shows how far an evaluation has come, in a second bar that goes with its record; nothing where no bar is shown."""
         if not self._progress.tasks[1].visible:
             self._progress.reset(self._second_bar)  # its clock
-        self._progress.update(self._second_bar, completed=done, total=total, visible=total is None or done < total)
+        self._progress.tasks[self._second_bar].total = total  # update() takes None for no change
+        self._progress.update(self._second_bar, completed=done, visible=total is None or done < total)
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Writes one record to the metrics files, then to TensorBoard and the registered loggers.
