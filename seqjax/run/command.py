@@ -20,6 +20,7 @@ def run(experiment: Experiment, command: cli.Command) -> int:
     process.use_compilation_cache()
     if command.mode == "train":
         return sweep.run(experiment, command) if command.options.sweep else driver.train(experiment, command)
+    driver.stored_run(experiment, command)  # nobody types texts for a run that is not there
     for name, flag in experiment.flags.items():
         if flag.read is not None and command.mode in flag.modes:
             setattr(command.options, name, flag.read(getattr(command.options, name)))

@@ -218,11 +218,17 @@ def best_line(experiment: Experiment, config: ConfigDict, folder: pathlib.Path) 
 # Reading a trained model.
 
 
-def read(experiment: Experiment, command: cli.Command) -> tuple[Trained, dict[str, Any]]:
-    """The model of a run that --checkpoint names, and the meta of its checkpoint."""
+def stored_run(experiment: Experiment, command: cli.Command) -> resuming.Stored:
+    """What the newest checkpoint says of the run that a command is about; refused where there is none."""
     stored = resuming.stored(command.workdir, experiment)
     if stored is None:
         raise UserError(f"there is no run with a checkpoint in {command.workdir}; train one first with the same --workdir")
+    return stored
+
+
+def read(experiment: Experiment, command: cli.Command) -> tuple[Trained, dict[str, Any]]:
+    """The model of a run that --checkpoint names, and the meta of its checkpoint."""
+    stored = stored_run(experiment, command)
     config = resuming.settings_of(experiment, command, stored)
     report = print if command.mode == "evaluate" else cli.note  # predictions stand alone on standard output
     made: dict[str, Any] = {}
