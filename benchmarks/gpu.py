@@ -10,11 +10,11 @@ crashes is restarted without the engine or case that it crashed in. In order:
   device     what there is, and measured ceilings: matrix products, device copies, in JAX and torch
   layers     one large layer (LSTM, GRU; float32, bfloat16): our engines, torch (cuDNN), flax
   shapes     the six shapes of benchmarks.timing and the linear recurrences: which engine is the fastest
-  kernels    the Pallas engine at the small sizes it takes, beside the others
-  accuracy   every engine and cell against float64, at full float32, at the default precision, and in bfloat16
-  suite      the tests of engines, cells and wrappers, on the GPU
+  suite      the tests of engines and of unroll, on the GPU
   cnn        training steps of CNNs against torch
+  kernels    the Pallas engine at the small sizes it takes, beside the others
   resume     a run that was stopped and resumed ends byte for byte as one that was not
+  accuracy   every engine and cell against float64, at full float32, at the default precision, and in bfloat16
   training   throughput of the language model, the loop against the bare step
 
 Needs jax for CUDA and torch with CUDA, flax, optax; pytest for suite (in parallel with pytest-xdist); ml_collections,

@@ -227,7 +227,7 @@ def outcomes(text: str) -> dict[str, list[str]]:
 
 
 def suite(recorder: Recorder, dry_run: bool) -> None:
-    """The project's tests of engines, cells and wrappers with products in full float32; stopped where time runs out."""
+    """The project's tests of engines and of unroll with products in full float32; stopped where time runs out."""
     if not recorder.begin("suite"):
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that pytest is stopped too

@@ -17,9 +17,9 @@ from ml_collections import ConfigDict
 from seqjax.errors import UserError
 from seqjax.run import settings
 from seqjax.run.experiment import Experiment, Flag
+from seqjax.run.trained import WHICH
 
 ALL = ("train", "evaluate")  # the modes that every experiment has
-WHICH = ("best", "newest", "average")
 SPLITS = ("train", "validation", "test")
 
 

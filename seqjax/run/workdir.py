@@ -145,19 +145,3 @@ def write_json_lines(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> p
     """
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return path
-
-
-def refuse_other_data(folder: pathlib.Path, what: str, fingerprint: str, meta: Mapping[str, Any]) -> None:
-    """Refuses data that are not those a checkpoint was trained on.
-
-    Args:
-      folder: the work directory.
-      what: the data, such as "the texts of imdb".
-      fingerprint: of them.
-      meta: of the checkpoint, with `facts.fingerprint`.
-
-    Raises:
-      UserError: the fingerprints differ.
-    """
-    if meta["facts"]["fingerprint"] != fingerprint:
-        raise UserError(f"{what} are not those that the run in {folder} began with; restore them, or use another --workdir")
