@@ -253,3 +253,11 @@ def test_packages_are_found_after_import_seqjax():
     command = [sys.executable, "-c", FIND_PACKAGES, *names]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_two_test_files_share_a_name():
+    """pytest imports a test file by its bare name: a second one of that name ends the whole run before its first test."""
+    seen = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        seen.setdefault(path.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: paths for name, paths in seen.items() if len(paths) > 1} == {}
