@@ -26,7 +26,7 @@ import jax
 from benchmarks import common, timing
 from benchmarks.experiment import config_of, make_ready
 from experiments.translation import EXPERIMENT
-from seqjax.data.buckets import BucketBatches
+from seqjax.data.pipeline.buckets import BucketBatches
 from seqjax.run import reporting
 from seqjax.training import loop, train_step
 from seqjax.training.checkpoints import Checkpoints

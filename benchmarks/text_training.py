@@ -24,7 +24,7 @@ import optax
 
 import seqjax
 from benchmarks import common, timing
-from seqjax.data.collate import PairBatch, TaggedBatch, TextBatch
+from seqjax.data.pipeline.collate import PairBatch, TaggedBatch, TextBatch
 from seqjax.models import make_stack
 from seqjax.models.classifier import TextClassifier
 from seqjax.models.seq2seq import Seq2Seq, make_attention

@@ -23,9 +23,9 @@ import optax
 from ml_collections import ConfigDict
 
 from seqjax import cnn, run
-from seqjax.data.augmentation import Augmentation, augment, normalize, to_float
-from seqjax.data.image_batches import ImageBatches, channel_statistics, ordered_batches
 from seqjax.data.images import SOURCES, Images, ImageSet, load_images, read_image
+from seqjax.data.pipeline.shuffled import ImageBatches, channel_statistics, ordered_batches
+from seqjax.data.transforms.augmentation import Augmentation, augment, normalize, to_float
 from seqjax.diagnostics.pictures import WorstMistakes, plot_confusion, plot_feature_maps, plot_filters
 from seqjax.errors import UserError
 from seqjax.run import Field, Flag, at_least, fields, one_of, recipe

@@ -23,8 +23,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from seqjax import run
-from seqjax.data.buckets import choose_boundaries, within_limit
-from seqjax.data.collate import collate_tagged
+from seqjax.data.pipeline.buckets import choose_boundaries, within_limit
+from seqjax.data.pipeline.collate import collate_tagged
 from seqjax.data.tagged import SOURCES, TaggedSentences, TaggedSet, load_tagged, most_frequent_tags
 from seqjax.decoding.labelling import WordLabeller
 from seqjax.diagnostics import sequences

@@ -23,9 +23,9 @@ import optax
 from ml_collections import ConfigDict
 
 from seqjax import run
-from seqjax.data.buckets import choose_boundaries
-from seqjax.data.collate import collate_texts
 from seqjax.data.labelled import SOURCES, LabelledSet, LabelledTexts, load_labelled
+from seqjax.data.pipeline.buckets import choose_boundaries
+from seqjax.data.pipeline.collate import collate_texts
 from seqjax.decoding.labelling import TextLabeller
 from seqjax.diagnostics import sequences
 from seqjax.diagnostics.pictures import plot_confusion

@@ -27,9 +27,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from seqjax import run
-from seqjax.data.buckets import choose_boundaries
-from seqjax.data.collate import PairTokens, collate_pairs
 from seqjax.data.parallel import SOURCES, Pairs, ParallelSet, load_parallel
+from seqjax.data.pipeline.buckets import choose_boundaries
+from seqjax.data.pipeline.collate import PairTokens, collate_pairs
 from seqjax.decoding.translation import TextTranslator, Translation
 from seqjax.diagnostics import sequences
 from seqjax.errors import UserError

@@ -29,12 +29,12 @@ HEAVY = {
     "keras": ("seqjax.interop",),
     "haiku": ("seqjax.interop",),
     "equinox": ("seqjax.interop",),
-    "PIL": ("seqjax.data.pixels",),
+    "PIL": ("seqjax.data.transforms.pixels",),
     "sklearn": ("seqjax.data.image_sets", "seqjax.run.baselines"),
     "sacrebleu": ("seqjax.training.metrics",),
     "seqeval": ("seqjax.training.metrics",),
     "sentencepiece": ("seqjax.text.subword",),
-    "babel": ("seqjax.data.dates",),
+    "babel": ("seqjax.data.readers.dates",),
 }
 
 
@@ -139,7 +139,7 @@ def test_nothing_in_the_package_imports_experiments():
         ("seqjax.text.ngram", "from seqjax.data import Windows"),
         ("seqjax.training.loop", "from seqjax import decoding"),
         ("seqjax.training.loop", "from experiments.language_model import main"),
-        ("seqjax.data.windows", "from tests.cells import table"),
+        ("seqjax.data.pipeline.windows", "from tests.cells import table"),
         ("seqjax", "from seqjax.models import LanguageModel"),
     ],
 )

@@ -3,7 +3,6 @@
 Text for truncated BPTT, images, texts with labels, tagged sentences, translations; windows, buckets, shuffled batches.
 """
 
-from seqjax.data.buckets import BucketBatches, choose_boundaries, one_pass
 from seqjax.data.images import (
     ArrayImages,
     FileImages,
@@ -17,10 +16,11 @@ from seqjax.data.images import (
 )
 from seqjax.data.labelled import LabelledSet, LabelledTexts, load_labelled
 from seqjax.data.parallel import Pairs, ParallelSet, load_parallel
+from seqjax.data.pipeline.buckets import BucketBatches, choose_boundaries, one_pass
+from seqjax.data.pipeline.windows import SequenceBatch, TokenStream, Windows, encode_corpus, encode_documents
 from seqjax.data.sources import Corpus, load_corpus
 from seqjax.data.tables import read_inputs
 from seqjax.data.tagged import TaggedSentences, TaggedSet, load_tagged
-from seqjax.data.windows import SequenceBatch, TokenStream, Windows, encode_corpus, encode_documents
 
 __all__ = [
     "ArrayImages", "BucketBatches", "Corpus", "FileImages", "ImageBatch", "ImageBatches", "ImageSet", "Images", "LabelledSet",

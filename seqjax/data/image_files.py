@@ -13,7 +13,7 @@ import numpy as np
 
 from seqjax.data.image_parts import ArrayImages, FileImages, Images, ImageSet, image_set
 from seqjax.data.origins import versions
-from seqjax.data.pixels import resize_all
+from seqjax.data.transforms.pixels import resize_all
 from seqjax.errors import UserError
 
 FOLDER_SIZE = 224  # to which image files are scaled unless another size is asked for

@@ -8,7 +8,7 @@ from typing import Mapping, NamedTuple, Protocol, Sequence
 import numpy as np
 
 from seqjax.data.origins import origin_notes
-from seqjax.data.pixels import read_image
+from seqjax.data.transforms.pixels import read_image
 from seqjax.errors import UserError
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqjax.data.buckets import one_pass
-from seqjax.data.collate import collate_tagged, collate_texts
+from seqjax.data.pipeline.buckets import one_pass
+from seqjax.data.pipeline.collate import collate_tagged, collate_texts
 
 
 class TextLabeller:

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from seqjax.data.buckets import one_pass, pad_lengths, reach
-from seqjax.data.collate import Ragged
+from seqjax.data.pipeline.buckets import one_pass, pad_lengths, reach
+from seqjax.data.pipeline.collate import Ragged
 from seqjax.decoding.beam import beam_search
 from seqjax.decoding.decoder import greedy
 from seqjax.models.seq2seq import Seq2Seq

@@ -237,7 +237,7 @@ def dtype() -> dict[str, Field]:
 
 
 def augmentation() -> dict[str, Field]:
-    """What is done to training images at random, on the device; see `seqjax.data.augmentation.Augmentation`.
+    """What is done to training images at random, on the device; see `seqjax.data.transforms.augmentation.Augmentation`.
 
     Example:
       >>> augmentation()["augment.flip"].default

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from seqjax import models
-from seqjax.data.buckets import BucketBatches, one_pass
+from seqjax.data.pipeline.buckets import BucketBatches, one_pass
 from seqjax.data.tables import read_inputs
 from seqjax.run.experiment import Flag
 from seqjax.run.settings import one_of

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from seqjax.data.buckets import BucketBatches
+from seqjax.data.pipeline.buckets import BucketBatches
 from seqjax.errors import UserError
 from seqjax.run import cli, curves, driver, initial, process, records, reporting, resuming, session, settings, workdir
 from seqjax.run.experiment import Dataset, Experiment, Model, spec_to_json

@@ -10,7 +10,7 @@ import pytest
 
 import seqjax
 from benchmarks import beam, bucket_overhead, cells, common, engines, peers, scaling, text_training, timing
-from seqjax.data.buckets import BucketBatches
+from seqjax.data.pipeline.buckets import BucketBatches
 from seqjax.engines import dense
 from seqjax.nn.crf import CRFParams, crf_log_likelihood
 from seqjax.text import EOS

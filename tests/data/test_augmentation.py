@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.data import augmentation
-from seqjax.data.augmentation import Augmentation, augment
-from seqjax.data.augmentation_parts import computed_once
+from seqjax.data.transforms import augmentation
+from seqjax.data.transforms.augmentation import Augmentation, augment
+from seqjax.data.transforms.parts import computed_once
 
 KEY = jax.random.key(7)
 BATCH = 5

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqjax.data.buckets import (
+from seqjax.data.pipeline.buckets import (
     CANDIDATES,
     BucketBatches,
     choose_boundaries,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seqjax.data.collate import Ragged, collate_pairs, collate_tagged, collate_texts
+from seqjax.data.pipeline.collate import Ragged, collate_pairs, collate_tagged, collate_texts
 
 RNG = np.random.default_rng(0)
 LENGTHS = (4, 0, 2, 6, 1)

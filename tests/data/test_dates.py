@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from seqjax.data.dates import DAYS, FIRST, LANGUAGES, LAST, _is_sure, date_pairs, date_patterns
+from seqjax.data.readers.dates import DAYS, FIRST, LANGUAGES, LAST, _is_sure, date_pairs, date_patterns
 from seqjax.errors import UserError
 
 babel = pytest.importorskip("babel")

@@ -17,8 +17,8 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from seqjax.data import docstrings
 from seqjax.data.labelled import load_labelled, read_inputs
+from seqjax.data.readers import docstrings
 from seqjax.errors import UserError
 
 

@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from seqjax.data import python_tags
-from seqjax.data.python_tags import PYTHON_TAGS, tag_python
+from seqjax.data.readers import python_tags
+from seqjax.data.readers.python_tags import PYTHON_TAGS, tag_python
 from seqjax.data.tagged import baseline_accuracy, load_tagged
 from seqjax.errors import UserError
 
@@ -184,7 +184,7 @@ def test_the_tags_of_a_statement_follow_from_its_words(python):
 
 
 def test_the_embedded_set_is_the_same_in_another_process(monkeypatch):
-    code = "from seqjax.data import python_tags as p; p.SOURCE_LIMIT = 300_000; print(repr(p.load_python_tags()))"
+    code = "from seqjax.data.readers import python_tags as p; p.SOURCE_LIMIT = 300_000; print(repr(p.load_python_tags()))"
     environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
     monkeypatch.setattr(python_tags, "SOURCE_LIMIT", 300_000)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqjax.data.windows import TokenStream, Windows, encode_documents
+from seqjax.data.pipeline.windows import TokenStream, Windows, encode_documents
 from seqjax.errors import UserError
 
 BOS, PAD = 1000, 2000

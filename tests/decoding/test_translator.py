@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import seqjax
-from seqjax.data.buckets import pad_lengths
+from seqjax.data.pipeline.buckets import pad_lengths
 from seqjax.decoding.scoring import sequence_log_probs
 from seqjax.decoding.translation import Translator
 from seqjax.models import Seq2Seq, make_attention, make_stack

@@ -10,9 +10,9 @@ import time
 import jax
 import numpy as np
 
-from seqjax.data.buckets import BucketBatches
-from seqjax.data.image_batches import ImageBatches
-from seqjax.data.windows import Windows
+from seqjax.data.pipeline.buckets import BucketBatches
+from seqjax.data.pipeline.shuffled import ImageBatches
+from seqjax.data.pipeline.windows import Windows
 from seqjax.training import losses, train_step
 from seqjax.training.checkpoints import reader, writing
 

@@ -77,7 +77,7 @@ def warm_up() -> None:
     import seqeval.metrics.sequence_labeling  # noqa: F401
     import tensorboardX  # noqa: F401
 
-    import seqjax.data.collate
+    import seqjax.data.pipeline.collate
     import seqjax.diagnostics.pictures
     import seqjax.diagnostics.sequences
     import seqjax.run.baselines  # noqa: F401

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import language_model, tagging, text_classification, translation
 from seqjax.data import SequenceBatch
-from seqjax.data.collate import PairBatch, TaggedBatch, TextBatch
+from seqjax.data.pipeline.collate import PairBatch, TaggedBatch, TextBatch
 from seqjax.run import cli, settings
 from seqjax.run.recipe import make_recipe
 from seqjax.text import CharTokenizer

@@ -11,8 +11,8 @@ import optax
 import pytest
 
 import seqjax
-from seqjax.data.buckets import BucketBatches, one_pass
-from seqjax.data.collate import collate_texts
+from seqjax.data.pipeline.buckets import BucketBatches, one_pass
+from seqjax.data.pipeline.collate import collate_texts
 from seqjax.errors import UserError
 from seqjax.models import TextClassifier, make_stack
 from seqjax.models.classifier import POOLING, drop_words

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import seqjax
-from seqjax.data.windows import TokenStream, Windows
+from seqjax.data.pipeline.windows import TokenStream, Windows
 from seqjax.errors import UserError
 from seqjax.models import CELLS, LanguageModel, make_stack
 from seqjax.training import train_step

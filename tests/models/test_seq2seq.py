@@ -11,8 +11,8 @@ import numpy_reference as ref
 import pytest
 
 import seqjax
-from seqjax.data.buckets import one_pass
-from seqjax.data.collate import collate_pairs
+from seqjax.data.pipeline.buckets import one_pass
+from seqjax.data.pipeline.collate import collate_pairs
 from seqjax.decoding.decoder import greedy, score_outputs
 from seqjax.errors import UserError
 from seqjax.models import CELLS, Seq2Seq, make_attention, make_cell, make_stack

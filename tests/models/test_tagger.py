@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from seqjax.data.buckets import BucketBatches, one_pass
-from seqjax.data.collate import collate_tagged
+from seqjax.data.pipeline.buckets import BucketBatches, one_pass
+from seqjax.data.pipeline.collate import collate_tagged
 from seqjax.errors import UserError
 from seqjax.models import CharFeatures, Tagger, make_stack
 from seqjax.nn.crf import crf_decode, crf_log_likelihood

@@ -11,7 +11,7 @@ import pytest
 from training import tiny
 
 import seqjax
-from seqjax.data.windows import SequenceBatch
+from seqjax.data.pipeline.windows import SequenceBatch
 from seqjax.errors import UserError
 from seqjax.training import train_step
 from seqjax.training.losses import means

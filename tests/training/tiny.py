@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.data.windows import TokenStream, Windows
+from seqjax.data.pipeline.windows import TokenStream, Windows
 from seqjax.models import LanguageModel, make_stack
 from seqjax.training.losses import Sums, token_cross_entropy
 

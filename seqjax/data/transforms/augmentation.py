@@ -5,15 +5,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from seqjax.data.augmentation_colour import colour_jitter, normalize, to_float
-from seqjax.data.augmentation_geometry import (
+from seqjax.data.transforms.colour import colour_jitter, normalize, to_float
+from seqjax.data.transforms.geometry import (
     affine,
     horizontal_flip,
     pad_and_crop,
     random_resized_crop,
     small_affine,
 )
-from seqjax.data.augmentation_parts import computed_once, draw_each, require_images, require_within
+from seqjax.data.transforms.parts import computed_once, draw_each, require_images, require_within
 
 __all__ = [
     "Augmentation",

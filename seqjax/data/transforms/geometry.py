@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from seqjax.data.augmentation_parts import draw_each, require_images, require_within
+from seqjax.data.transforms.parts import draw_each, require_images, require_within
 
 ATTEMPTS = 10  # boxes drawn for a resized crop before the whole image is taken
 

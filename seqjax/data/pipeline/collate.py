@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqjax.data.buckets import Collate, pad_lengths, within_limit
+from seqjax.data.pipeline.buckets import Collate, pad_lengths, within_limit
 
 
 class TextBatch(NamedTuple):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.data.augmentation_parts import draw_each, require_images, require_within
+from seqjax.data.transforms.parts import draw_each, require_images, require_within
 
 LUMA = (0.299, 0.587, 0.114)  # the grey of red, green and blue by ITU-R BT.601
 

@@ -1,0 +1,1 @@
+"""Records to batches of fixed shapes: windows of a stream, length buckets, shuffled batches; each can stop and resume exactly."""

@@ -1,0 +1,1 @@
+"""Files, prepared sets and embedded data to records: one module a format."""
