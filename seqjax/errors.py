@@ -1,6 +1,8 @@
 """What is said to the user: the one exception that means "here is what to do instead", and text that is safe to show."""
 
+import difflib
 import unicodedata
+from collections.abc import Iterable
 
 # Characters that reorder the text around them: embeddings, overrides and isolates.
 _REORDERING = set(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
@@ -11,7 +13,7 @@ class UserError(ValueError):
 
     The message is one line, says what is wrong, and says what to do. Commands print it without a traceback and exit with
     status 1. What comes from a file into the message (names of classes, of files) is shown with its control characters
-    escaped.
+    escaped. Where several things are wrong at once, further arguments are printed below, a line each.
 
     Example:
       >>> raise UserError("book.txt is empty; give a file with some text")
@@ -21,7 +23,7 @@ class UserError(ValueError):
     """
 
     def __str__(self) -> str:
-        return printable(super().__str__(), keep="")
+        return "\n  ".join(printable(str(line), keep="") for line in self.args)
 
 
 class Styled(str):
@@ -65,6 +67,44 @@ def printable(text: str, *, keep: str = "\n\t") -> str:
 
 def _steers(character: str) -> bool:
     return character in _REORDERING or unicodedata.category(character) in ("Cc", "Cs")
+
+
+def nearest(word: object, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """The part of a message that says what may have been meant; "" where nothing is near.
+
+    Args:
+      word: what was given.
+      known: what it can be.
+      cutoff: how alike it must be, from 0 (the nearest of all) to 1.
+
+    Example:
+      >>> nearest("embeded", ["embedded", "tfds"]), nearest("xyz", ["embedded", "tfds"])
+      (' (nearest: embedded)', '')
+    """
+    found = difflib.get_close_matches(str(word), list(known), n=1, cutoff=cutoff)
+    return f" (nearest: {found[0]})" if found else ""
+
+
+def refuse_unknown(what: str, value: object, known: Iterable[str]) -> None:
+    """Raise the error that says that a value is none of those that there are.
+
+    Args:
+      what: begins the message and ends before the list, such as "source='fil' is not a source".
+      value: what was given.
+      known: what it can be.
+
+    Raises:
+      UserError: the value is not among them.
+
+    Example:
+      >>> refuse_unknown("source='fil' is not a source", "fil", ("embedded", "file"))
+      Traceback (most recent call last):
+      ...
+      seqjax.errors.UserError: source='fil' is not a source (nearest: file); choose one of embedded, file
+    """
+    known = list(known)
+    if value not in known:
+        raise UserError(f"{what}{nearest(value, known, cutoff=0.5)}; choose one of {', '.join(known)}")
 
 
 def missing(what: str, extra: str, instead: str = "") -> UserError:

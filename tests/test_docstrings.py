@@ -41,7 +41,7 @@ NOT_SHOWN = {
     "seqjax.cnn.convolution_winograd": "called by convolve alone",
     "seqjax.wrappers.parts": "what the wrappers share; users do not call it",
     "seqjax.interop.parts": "what the converters share; users do not call it",
-    "seqjax.data.catalogue": "needs a prepared TFDS set",
+    "seqjax.data.readers.tfds": "needs a prepared TFDS set",
     "seqjax.training.checkpoints.manifest": "called by Checkpoints alone",
     "seqjax.training.checkpoints.migrate": "called by Checkpoints alone",
     "seqjax.training.checkpoints.reader": "works on the folders of a run",

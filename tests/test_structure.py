@@ -24,7 +24,7 @@ CONSOLE = "seqjax.__main__"  # the command: above all rooms, and it finds experi
 # Large packages that most runs do not need; where each may be imported, inside a function.
 HEAVY = {
     "tensorflow": (),
-    "tensorflow_datasets": ("seqjax.data.catalogue",),
+    "tensorflow_datasets": ("seqjax.data.readers.tfds",),
     "torch": ("seqjax.interop",),
     "keras": ("seqjax.interop",),
     "haiku": ("seqjax.interop",),

@@ -18,9 +18,9 @@ from seqjax.data.labelled import LabelledSet, LabelledTexts, load_labelled
 from seqjax.data.parallel import Pairs, ParallelSet, load_parallel
 from seqjax.data.pipeline.buckets import BucketBatches, choose_boundaries, one_pass
 from seqjax.data.pipeline.windows import SequenceBatch, TokenStream, Windows, encode_corpus, encode_documents
-from seqjax.data.sources import Corpus, load_corpus
 from seqjax.data.tables import read_inputs
 from seqjax.data.tagged import TaggedSentences, TaggedSet, load_tagged
+from seqjax.data.texts import Corpus, load_corpus
 
 __all__ = [
     "ArrayImages", "BucketBatches", "Corpus", "FileImages", "ImageBatch", "ImageBatches", "ImageSet", "Images", "LabelledSet",

@@ -7,6 +7,8 @@ from typing import Mapping, NamedTuple, Protocol, Sequence
 
 import numpy as np
 
+from seqjax.data.checks import is_whole
+from seqjax.data.draws import permutation
 from seqjax.data.origins import origin_notes
 from seqjax.data.transforms.pixels import read_image
 from seqjax.errors import UserError
@@ -257,28 +259,6 @@ def hold_out_images(labels: np.ndarray, fraction: float, seed: int, what: str) -
     return np.setdiff1d(np.arange(labels.size), held, assume_unique=True), held
 
 
-def permutation(number: int, seed: int, *key: int) -> np.ndarray:
-    """The numbers below `number` in an order that is a pure function of the arguments.
-
-    Made of the raw bits of a generator, whose stream NumPy promises never to change; its shuffles may change with a
-    version, and a run could then not be gone on with.
-
-    Args:
-      number: how many.
-      seed: at least 0.
-      *key: whole numbers of at least 0; another key gives another order.
-
-    Returns:
-      int64 (number,).
-
-    Example:
-      >>> sorted(permutation(5, 0, 3).tolist()), (permutation(99, 0, 3) == permutation(99, 0, 4)).all().item()
-      ([0, 1, 2, 3, 4], False)
-    """
-    bits = np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)).random_raw(number)
-    return np.argsort(bits, kind="stable")
-
-
 def check_labels(labels: np.ndarray, classes: int, what: str) -> None:
     """Refuse labels that are no class.
 
@@ -303,16 +283,6 @@ def check_labels(labels: np.ndarray, classes: int, what: str) -> None:
             f"{what}: label {first} (counting from 0) is {labels[first]}, "
             f"but with {classes} classes labels are 0 to {classes - 1}"
         )
-
-
-def is_whole(value: object) -> bool:
-    """Whether it is an integer, and not a boolean.
-
-    Example:
-      >>> is_whole(3), is_whole(np.int32(3)), is_whole(True), is_whole(3.0)
-      (True, True, False, False)
-    """
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _labels(labels: np.ndarray, number: int) -> np.ndarray:

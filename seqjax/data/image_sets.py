@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from seqjax.data.catalogue import VALIDATION_SPLITS, open_builder, open_split
 from seqjax.data.image_parts import ArrayImages, ImageSet, Subset, hold_out_images, image_set
 from seqjax.data.origins import versions
+from seqjax.data.readers.tfds import VALIDATION_SPLITS, open_builder, open_split
 from seqjax.data.transforms.pixels import decode, resize_all
 from seqjax.errors import UserError, missing
 

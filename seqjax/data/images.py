@@ -2,8 +2,9 @@
 
 import difflib
 
+from seqjax.data.checks import is_whole
 from seqjax.data.image_files import load_image_files
-from seqjax.data.image_parts import ArrayImages, FileImages, Images, ImageSet, is_whole
+from seqjax.data.image_parts import ArrayImages, FileImages, Images, ImageSet
 from seqjax.data.image_sets import load_embedded_images, load_image_catalogue
 from seqjax.data.pipeline.shuffled import ImageBatch, ImageBatches, channel_statistics, ordered_batches
 from seqjax.data.transforms.pixels import read_image

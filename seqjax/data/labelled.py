@@ -9,10 +9,11 @@ from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
-from seqjax.data.catalogue import VALIDATION_SPLITS, open_builder, open_split
-from seqjax.data.image_parts import hold_out_images, is_whole
+from seqjax.data.checks import is_whole
+from seqjax.data.image_parts import hold_out_images
 from seqjax.data.origins import origin_notes, versions
 from seqjax.data.readers.docstrings import read_docstrings
+from seqjax.data.readers.tfds import VALIDATION_SPLITS, open_builder, open_split
 from seqjax.data.tables import Records, is_folder, read_inputs, read_records
 from seqjax.errors import UserError
 

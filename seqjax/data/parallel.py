@@ -8,11 +8,11 @@ from typing import Any, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
-from seqjax.data.catalogue import VALIDATION_SPLITS, open_builder, open_split
 from seqjax.data.draws import shuffled
 from seqjax.data.files import decode_text, read_bytes
 from seqjax.data.origins import origin_notes, versions
 from seqjax.data.readers.dates import LANGUAGES, date_pairs
+from seqjax.data.readers.tfds import VALIDATION_SPLITS, open_builder, open_split
 from seqjax.errors import UserError
 
 SOURCES = ("embedded", "tfds", "file")

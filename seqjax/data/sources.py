@@ -1,69 +1,77 @@
-"""One door to text: embedded, from TFDS, or from local files."""
+"""Where data comes from: the table of sources, and the checks that every loader begins with."""
 
-import difflib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
-from seqjax.data.catalogue import load_catalogue
-from seqjax.data.corpus import Corpus
-from seqjax.data.embedded import load_embedded
-from seqjax.data.files import load_files
-from seqjax.data.origins import explain_difference
-from seqjax.errors import UserError
+from seqjax.errors import UserError, refuse_unknown
 
-__all__ = ["Corpus", "explain_difference", "load_corpus"]
 SOURCES = ("embedded", "tfds", "file")
 
 
-def load_corpus(
-    source: str,
-    *,
-    name: str = "",
-    path: str = "",
-    validation_path: str = "",
-    test_path: str = "",
-    documents: str = "none",
-    validation_fraction: float = 0.1,
-    data_dir: str = "",
-) -> Corpus:
-    r"""A text with its training, validation and test parts, from one of three kinds of source.
+class Setting(NamedTuple):
+    """A setting that some sources have no use for."""
 
-    No source stands in for another in silence: what cannot be had is an error that says how to get it.
+    value: Any
+    sources: tuple[str, ...]  # those that read it
+    usual: Any = ""  # what it is where it is not given
+
+
+def check_source(source: str, settings: dict[str, Setting]) -> None:
+    """Refuse an unknown source, and settings that the source has no use for: none is accepted and ignored.
 
     Args:
-      source: "embedded" (ships with Python, no network), "tfds" (a prepared set, read without TensorFlow) or "file".
-      name: embedded: "python_docs", "python_source" or "hello". tfds: the set, such as "tiny_shakespeare" or
-        "imdb_reviews/plain_text". file: not used, the corpus is called after its file.
-      path: file: UTF-8 text, or `.jsonl` with a field "text" (each line a document); either may be `.gz`. \r\n is
-        read as \n, and a byte order mark is dropped.
-      validation_path, test_path: file: the other parts. Without the first, the end of `path` is cut off.
-      documents: file: "none" (running text: one document, cut in characters), "line" (a blank line is an empty
-        document) or "paragraph" (blank lines between); with the last two the ends are predicted and the cut is
-        between documents.
-      validation_fraction: the share to cut off where the source has no validation part of its own.
-      data_dir: tfds: the folder of prepared sets; "" is TFDS's own, ~/tensorflow_datasets.
-
-    Returns:
-      A Corpus.
+      source: one of `SOURCES`.
+      settings: those that not every source reads.
 
     Raises:
-      UserError: an unknown source or name, a set that is not prepared, a file that cannot be read as text, a fraction
-        outside (0, 1), or a setting of files given to another source.
+      UserError: with the setting, and what reads it.
 
     Example:
-      >>> corpus = load_corpus("embedded", name="hello")
-      >>> corpus.train[0], corpus.ends
-      ('hello', True)
+      >>> check_source("embedded", {"path": Setting("a.txt", ("file",))})
+      Traceback (most recent call last):
+      ...
+      seqjax.errors.UserError: path='a.txt' is for source='file' only; leave it empty with 'embedded'
     """
-    if source not in SOURCES:
-        near = difflib.get_close_matches(str(source), SOURCES, 1)
-        hint = f" (nearest: {near[0]})" if near else ""
-        raise UserError(f"source={source!r} is not a source{hint}; choose one of {', '.join(SOURCES)}")
-    if not 0 < validation_fraction < 1:
-        raise UserError(f"validation_fraction is {validation_fraction}; it must be above 0 and below 1")
-    if source == "file":
-        return load_files(path, validation_path, test_path, documents, validation_fraction)
-    for setting, value in (("path", path), ("validation_path", validation_path), ("test_path", test_path)):
-        if value:
-            raise UserError(f"{setting}={value!r} is for source='file' only; leave it empty with {source!r}")
-    if documents != "none":
-        raise UserError(f"documents={documents!r} is for source='file' only; leave it at 'none' with {source!r}")
-    return load_embedded(name) if source == "embedded" else load_catalogue(name, data_dir, validation_fraction)
+    refuse_unknown(f"source={source!r} is not a source", source, SOURCES)
+    for name, (value, sources, usual) in settings.items():
+        if value != usual and source not in sources:
+            where = " and ".join(f"source={known!r}" for known in sources)
+            leave = "leave it empty" if usual == "" else f"leave it at {usual!r}"
+            raise UserError(f"{name}={value!r} is for {where} only; {leave} with {source!r}")
+
+
+def check_name(source: str, name: str, embedded: Iterable[str], what: str, example: str) -> None:
+    """Refuse a name that the source does not have.
+
+    Args:
+      source: one of `SOURCES`; names of files are not checked.
+      name: the data set.
+      embedded: the names of those that are embedded.
+      what: the kind of data, such as "text" or "set of images", for the error.
+      example: a set of TFDS, for the error.
+
+    Raises:
+      UserError: an unknown embedded name, or none for TFDS.
+
+    Example:
+      >>> check_name("embedded", "digts", ["digits"], "set of images", "mnist")
+      Traceback (most recent call last):
+      ...
+      seqjax.errors.UserError: no embedded set of images is called 'digts' (nearest: digits); choose one of digits
+    """
+    if source == "embedded":
+        refuse_unknown(f"no embedded {what} is called {name!r}", name, embedded)
+    if source == "tfds" and not name:
+        raise UserError(f"source='tfds' needs a name, such as name={example!r}")
+
+
+def file_set_name(name: str, embedded: Iterable[str], path: str) -> str:
+    """What to call a set of the user's own files: as they say, else after the file or folder.
+
+    A name that is an embedded set's is an experiment's default and not the user's word.
+
+    Example:
+      >>> file_set_name("dates", ["dates"], "data/train.de.gz"), file_set_name("multi30k", ["dates"], "data/train.de.gz")
+      ('train.de.gz', 'multi30k')
+    """
+    return name if name and name not in embedded else path.rstrip("/").rsplit("/", 1)[-1]

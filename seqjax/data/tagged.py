@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from seqjax.data.catalogue import VALIDATION_SPLITS, open_builder, open_split
 from seqjax.data.draws import shuffled
 from seqjax.data.origins import origin_notes, versions
 from seqjax.data.readers.python_tags import load_python_tags
+from seqjax.data.readers.tfds import VALIDATION_SPLITS, open_builder, open_split
 from seqjax.data.tagged_files import Part, Sentence, are_spans, read_tagged, to_bio
 from seqjax.errors import UserError
 

@@ -9,7 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from seqjax.data.image_parts import ArrayImages, FileImages, Subset, permutation
+from seqjax.data.draws import permutation
+from seqjax.data.image_parts import ArrayImages, FileImages, Subset
 from seqjax.data.images import ImageBatches, ordered_batches
 from seqjax.errors import UserError
 

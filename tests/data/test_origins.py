@@ -11,7 +11,7 @@ import pytest
 from seqjax.data import load_corpus, load_images, load_labelled, load_parallel, load_tagged
 from seqjax.data import origins as origins_module
 from seqjax.data.draws import shuffled, uniform
-from seqjax.data.sources import explain_difference
+from seqjax.data.texts import explain_difference
 
 
 def version(package):

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from seqjax.data.corpus import cut, hold_out
-from seqjax.data.sources import load_corpus
+from seqjax.data.texts import load_corpus
 from seqjax.errors import UserError
 
 
@@ -63,7 +63,7 @@ def test_topics_in_the_parts_do_not_repeat_each_other():
 
 def test_embedded_text_is_the_same_in_another_process():
     code = (
-        "import hashlib; from seqjax.data.sources import load_corpus\n"
+        "import hashlib; from seqjax.data.texts import load_corpus\n"
         "for n in ('python_docs', 'python_source', 'hello'):\n"
         "    print(hashlib.sha256(repr(load_corpus('embedded', name=n)).encode()).hexdigest())"
     )

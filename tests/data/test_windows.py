@@ -222,7 +222,7 @@ def test_encoding_refuses_what_is_not_a_line_of_integers():
 
 def test_hello_is_predictable_from_the_last_reset():
     """The best loss is 0: what follows never depends on more than the tokens since the reset."""
-    from seqjax.data.sources import load_corpus
+    from seqjax.data.texts import load_corpus
 
     corpus = load_corpus("embedded", name="hello")
     stream = encode_documents(corpus.train, lambda text: ["helo".index(c) for c in text], ends=True, eos_id=4)

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqjax.data.image_parts import is_whole, permutation
+from seqjax.data.checks import is_whole
+from seqjax.data.draws import permutation
 from seqjax.errors import UserError
 
 # (places (n,), rows B, steps T) -> a batch of the sequences at these places, n <= B, in arrays (B, T, ...); rows from n on are padding.

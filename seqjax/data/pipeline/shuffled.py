@@ -6,7 +6,9 @@ from typing import Any, Iterable, Iterator, NamedTuple
 
 import numpy as np
 
-from seqjax.data.image_parts import Images, Subset, is_whole, permutation
+from seqjax.data.checks import is_whole
+from seqjax.data.draws import permutation
+from seqjax.data.image_parts import Images, Subset
 from seqjax.errors import UserError
 
 AHEAD = 2  # batches that workers read before they are asked for

@@ -1,56 +1,20 @@
-"""Sets from TensorFlow Datasets, prepared as array_record and read without TensorFlow; and text from them."""
+"""Sets from TensorFlow Datasets, prepared as array_record and read without TensorFlow."""
 
 import os
-from typing import Any, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from seqjax.data.corpus import Corpus, cut
 from seqjax.errors import UserError, missing
 
 VALIDATION_SPLITS = ("validation", "valid", "dev")
-EMBEDDED_CHOICE = "source='embedded' with name='python_docs' needs no download"
-
-
-def load_catalogue(name: str, data_dir: str, validation_fraction: float) -> Corpus:
-    """A text set of TFDS that was prepared on some machine; nothing is downloaded.
-
-    Args:
-      name: as TFDS has it, such as "tiny_shakespeare" or "imdb_reviews/plain_text".
-      data_dir: the folder of prepared sets; "" is TFDS's own, ~/tensorflow_datasets.
-      validation_fraction: the share to cut off the end of the training part where the set has no validation part.
-
-    Returns:
-      A Corpus; the end of a document is predicted unless the training part is one long document.
-
-    Raises:
-      UserError: TFDS is not installed, the set is unknown or not prepared, or it has no single text feature.
-    """
-    if not name:
-        raise UserError("source='tfds' needs a name, such as name='tiny_shakespeare'")
-    builder = open_builder(name, data_dir, EMBEDDED_CHOICE)
-    splits = builder.info.splits
-    feature = _text_feature(name, builder.info.features)
-
-    def read(split: str) -> tuple[str, ...]:
-        examples = open_split(name, builder, split, EMBEDDED_CHOICE)
-        try:
-            return tuple(example[feature].decode("utf-8") for example in examples)
-        except UnicodeDecodeError as error:
-            raise UserError(f"{name} holds text that is not UTF-8 ({error}); choose another set") from None
-
-    train = read("train")
-    validation = next((read(split) for split in VALIDATION_SPLITS if split in splits), ())
-    test = read("test") if "test" in splits else ()
-    ends = len(train) > 1
-    if not validation:
-        train, validation = cut(train, validation_fraction, name)
-    return Corpus(name, train, validation, test, ends)
 
 
 def open_builder(name: str, data_dir: str, embedded: str) -> Any:
     """The builder of a set of TFDS, prepared and with a training part.
 
     Args:
-      name, data_dir: as in `load_catalogue`.
+      name: as TFDS has it, such as "tiny_shakespeare" or "imdb_reviews/plain_text".
+      data_dir: the folder of prepared sets; "" is TFDS's own, ~/tensorflow_datasets.
       embedded: for errors, what there is without a download.
 
     Returns:
@@ -112,14 +76,54 @@ def _how_to_prepare(name: str, embedded: str) -> str:
     )
 
 
-def _text_feature(name: str, features: Any) -> str:
-    """The feature called text, or the only one that is a text."""
-    texts = [key for key in features if type(features[key]).__name__ == "Text"]
-    if "text" in texts:
-        return "text"
-    if len(texts) != 1:
-        raise UserError(
-            f"{name} has {len(texts)} text features, none called text; choose another set "
-            f"(its features: {', '.join(features)})"
-        )
-    return texts[0]
+def part_splits(splits: Mapping[str, Any]) -> dict[str, str]:
+    """Part -> the split that it is, for the parts that a set has.
+
+    Example:
+      >>> part_splits({"train": 1, "dev": 1, "unsupervised": 1})
+      {'train': 'train', 'validation': 'dev'}
+    """
+    validation = next((split for split in VALIDATION_SPLITS if split in splits), "validation")
+    wanted = {"train": "train", "validation": validation, "test": "test"}
+    return {part: split for part, split in wanted.items() if split in splits}
+
+
+def examples(source: Any) -> Iterator[Mapping[str, Any]]:
+    """All examples of a split, many at a time, which takes half as long as one by one.
+
+    Args:
+      source: as `open_split` gives it.
+    """
+    for first in range(0, len(source), 1000):
+        yield from source.__getitems__(list(range(first, min(first + 1000, len(source)))))
+
+
+def feature_of(name: str, features: Mapping[str, Any], kind: str, field: str, *, setting: str = "", usual: str = "") -> str:
+    """The feature of a kind that is called as a field, or the only one of its kind.
+
+    Args:
+      name: of the set, for the error.
+      features: of the set.
+      kind: the class of the feature, such as "Text".
+      field: what it is called.
+      setting: which setting names the field, where one does.
+      usual: the setting's default; where the field is that, the only feature of its kind will do.
+
+    Raises:
+      UserError: there is none, or several of other names.
+
+    Example:
+      >>> class Text: pass
+      >>> feature_of("reviews", {"review": Text(), "id": 3}, "Text", "text", usual="text")
+      'review'
+    """
+    keys = [key for key in features if type(features[key]).__name__ == kind]
+    if field in keys:
+        return field
+    if field == usual and len(keys) == 1:
+        return keys[0]
+    advice = f"set {setting}, or choose another set" if setting else "choose another set"
+    raise UserError(
+        f"{name} has no {kind} feature called {field!r}, but {', '.join(keys) or 'none'}; {advice} "
+        f"(its features: {', '.join(features)})"
+    )

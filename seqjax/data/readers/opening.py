@@ -1,0 +1,306 @@
+r"""Files to bytes and text: packed or not, in any encoding that is named, as a stream where they are large.
+
+What is packed is found by its first bytes, whatever the file is called. A text is UTF-8 unless another encoding is named;
+a byte order mark is dropped, and lines that end in \r\n end in \n.
+"""
+
+import codecs
+import gzip
+import io
+import os
+import pathlib
+import re
+import sys
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from seqjax.errors import UserError, missing, nearest
+
+CHUNK = 1 << 20  # bytes that are read at once
+EXPANSION, SMALL = 100, 64 << 20  # a packed file may unpack to a hundred times its size, and in any case to 64 MB
+GZIP, ZSTD, ZIP = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
+PACKED = (".gz", ".zst")
+BYTE_ORDER_MARKS = {  # the longer ones first: UTF-32's begins as UTF-16's does
+    codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
+CONTROL = re.compile("[\x80-\x9f]")  # C1: in a text they mean that cp1252 was read as latin1
+
+
+def unpacked_suffix(path: str | os.PathLike) -> str:
+    """The ending of a file's name in lower case, without that of a packed file.
+
+    Example:
+      >>> unpacked_suffix("Reviews.CSV.gz"), unpacked_suffix("book")
+      ('.csv', '')
+    """
+    name = os.fspath(path).lower()
+    for ending in PACKED:
+        name = name.removesuffix(ending)
+    return pathlib.PurePath(name).suffix
+
+
+def is_folder(path: str | os.PathLike) -> bool:
+    """Whether there is a folder.
+
+    Example:
+      >>> is_folder("/"), is_folder("a\\0b")
+      (True, False)
+    """
+    try:
+        return pathlib.Path(os.path.expanduser(path)).is_dir()
+    except (OSError, ValueError):  # a name too long, or with a null character; reading it says so
+        return False
+
+
+def byte_chunks(path: str | os.PathLike) -> Iterator[bytes]:
+    """The bytes of a file, a megabyte at a time; those of a gzip or zstd file unpacked.
+
+    Args:
+      path: of the file; a leading `~` is the home folder, and "-" the standard input.
+
+    Raises:
+      UserError: no such file, a folder, no permission, a damaged or suspiciously small packed file, or zstandard is not
+        installed.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.NamedTemporaryFile(suffix=".txt.gz") as file:
+      ...     _ = file.write(gzip.compress(b"to be"))
+      ...     file.flush()
+      ...     b"".join(byte_chunks(file.name))
+      b'to be'
+    """
+    try:
+        with _open(path) as file:
+            yield from _unpacked(path, file)
+    except FileNotFoundError:
+        fault = f"{path} does not exist; check the path (the current folder is {pathlib.Path.cwd()})"
+    except IsADirectoryError:
+        fault = f"{path} is a folder; give the name of a file in it"
+    except PermissionError:
+        fault = f"{path} may not be read by this user; change its permissions, or give another file"
+    except (OSError, ValueError) as error:  # a name too long, or with a null character
+        if isinstance(error, UserError):
+            raise
+        fault = f"{os.fspath(path)!r} cannot be read ({getattr(error, 'strerror', None) or error}); give another file"
+    else:
+        return
+    raise UserError(fault)
+
+
+def _open(path: str | os.PathLike) -> BinaryIO:
+    if os.fspath(path) != "-":
+        return open(os.path.expanduser(path), "rb")
+    if sys.stdin is None:
+        raise UserError("there is no standard input here; give the path of a file instead of -")
+    return io.BytesIO(sys.stdin.buffer.read())
+
+
+def _unpacked(path: str | os.PathLike, file: BinaryIO) -> Iterator[bytes]:
+    begin = file.read(4)
+    name = os.fspath(path).lower()
+    whole = _Rest(begin, file)
+    if begin.startswith(GZIP) or name.endswith(".gz"):
+        stream, kind = gzip.GzipFile(fileobj=whole), "gzip"
+    elif begin == ZSTD or name.endswith(".zst"):
+        stream, kind = _zstd(path).stream_reader(whole, read_across_frames=True), "zstd"
+    elif begin == ZIP:
+        raise UserError(f"{path} is a zip archive; unpack it, and give the file in it")
+    else:
+        stream, kind = whole, ""
+    read = 0
+    while True:
+        try:
+            chunk = stream.read(CHUNK)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise UserError(f"{path} is not a sound gzip file ({error}); make it anew, or drop .gz from its name") from None
+        except Exception as error:
+            if kind != "zstd" or type(error).__name__ != "ZstdError":
+                raise
+            raise UserError(f"{path} is not a sound zstd file ({error}); make it anew, or drop .zst from its name") from None
+        if not chunk:
+            return
+        read += len(chunk)
+        if kind and read > max(SMALL, EXPANSION * whole.taken):
+            raise UserError(
+                f"{path} unpacks to more than {EXPANSION} times its size; if that is right, unpack it and give the file in it"
+            )
+        yield chunk
+
+
+class _Rest(io.RawIOBase):
+    """A file whose first bytes were taken, with them; counts what is read."""
+
+    def __init__(self, begin: bytes, file: BinaryIO):
+        self._begin, self._file, self.taken = begin, file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        begin, self._begin = self._begin[: size if size >= 0 else None], self._begin[size if size >= 0 else len(self._begin) :]
+        data = begin + (self._file.read(size - len(begin) if size >= 0 else -1) if len(begin) != size else b"")
+        self.taken += len(data)
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _zstd(path: str | os.PathLike) -> Any:
+    try:
+        import zstandard
+    except ImportError:
+        raise missing(f"{path} is packed with zstd and needs zstandard", "experiments") from None
+    return zstandard.ZstdDecompressor()
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """All bytes of a file, as `byte_chunks` gives them.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.NamedTemporaryFile() as file:
+      ...     _ = file.write(b"to be")
+      ...     file.flush()
+      ...     read_bytes(file.name)
+      b'to be'
+    """
+    return b"".join(byte_chunks(path))
+
+
+def text_chunks(path: str | os.PathLike, encoding: str = "utf-8", notes: list[str] | None = None) -> Iterator[str]:
+    r"""The text of a file in pieces of about a megabyte.
+
+    Args:
+      path: as in `byte_chunks`.
+      encoding: any that Python knows.
+      notes: at the end gets a line that says so where the text has control characters, which a wrong encoding gives.
+
+    Raises:
+      UserError: as `byte_chunks`; an unknown encoding; bytes that are not of it, with their offset and what they look like.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.NamedTemporaryFile(suffix=".txt") as file:
+      ...     _ = file.write(b"\xef\xbb\xbfto be\r\nor not")
+      ...     file.flush()
+      ...     list(text_chunks(file.name))
+      ['to be\nor not']
+    """
+    decoder = _decoder(encoding)
+    held, offset, first, nulls, controls = "", 0, True, 0, 0
+    chunks = byte_chunks(path)
+    begin = b""
+    for data in _and_end(chunks):
+        begin = begin or data[:4096]
+        pending = decoder.getstate()[0]
+        try:
+            text = held + decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            at = offset - len(pending) + error.start
+            raise UserError(_not_in(path, encoding, at, error.object[error.start], begin, data)) from None
+        offset += len(data)
+        if first and text:
+            text, first = text.removeprefix("\ufeff"), False
+        held = "\r" if text.endswith("\r") and data else ""
+        text = text.removesuffix(held).replace("\r\n", "\n")
+        nulls += text.count("\0")
+        controls += 0 if text.isascii() else len(CONTROL.findall(text))
+        if text:
+            yield text
+    if notes is not None and (nulls or controls):
+        found = [f"{number:,} {what}" for number, what in ((nulls, "NUL"), (controls, "C1 control")) if number]
+        notes.append(f"{path} has {' and '.join(found)} characters, as a text read in a wrong encoding has; see data.encoding")
+
+
+def _and_end(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    yield from chunks
+    yield b""
+
+
+def _decoder(encoding: str) -> Any:
+    try:
+        return codecs.getincrementaldecoder(encoding)()
+    except (LookupError, TypeError, ValueError):
+        known = ("utf-8", "utf-16", "utf-32", "latin1", "cp1252", "cp1251", "shift_jis", "euc_jp", "gb18030", "big5", "euc_kr")
+        raise UserError(f"encoding={encoding!r} is not one that Python knows{nearest(encoding, known)}; such as utf-8 or cp1252") from None
+
+
+def _not_in(path: str | os.PathLike, encoding: str, at: int, byte: int, begin: bytes, data: bytes) -> str:
+    fault = f"{path} is not {encoding.upper().replace('UTF8', 'UTF-8')} at byte {at} (0x{byte:02x})"
+    as_utf8 = data.decode("utf-8", "replace")
+    if sum(not c.isascii() for c in as_utf8) > 2 * as_utf8.count("\ufffd"):
+        return f"{fault}, though most of the rest is UTF-8; repair that character"
+    likely = likely_encoding(begin, data)
+    if not likely or likely == encoding:
+        return f"{fault}, nor any other text by its first bytes; give a text file"
+    return f"{fault}; it looks like {likely}: set encoding={likely}, or convert it with iconv -f {likely} -t utf-8"
+
+
+def likely_encoding(begin: bytes, sample: bytes = b"") -> str:
+    """The encoding that a file's bytes look like; "" where they are no text.
+
+    Args:
+      begin: the first bytes of the file.
+      sample: bytes around what could not be decoded.
+
+    Example:
+      >>> [likely_encoding("hä".encode(encoding)) for encoding in ("utf-16", "latin1")], likely_encoding("“hä”".encode("cp1252"))
+      (['utf-16', 'latin1'], 'cp1252')
+    """
+    for mark, encoding in BYTE_ORDER_MARKS.items():
+        if begin.startswith(mark):
+            return encoding
+    even, odd = begin[::2].count(0), begin[1::2].count(0)
+    if max(even, odd) > len(begin) / 8:
+        return ("utf-16-be" if even > odd else "utf-16-le") if min(even, odd) < max(even, odd) / 4 else ""
+    if b"\0" in begin:
+        return ""
+    return "cp1252" if any(0x80 <= byte < 0xA0 for byte in begin + sample) else "latin1"
+
+
+def read_text(path: str | os.PathLike, encoding: str = "utf-8", notes: list[str] | None = None) -> str:
+    """The whole text of a file, as `text_chunks` gives it; at least one character.
+
+    Raises:
+      UserError: as `text_chunks`, or an empty file.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.NamedTemporaryFile(suffix=".txt") as file:
+      ...     read_text(file.name)
+      Traceback (most recent call last):
+      ...
+      seqjax.errors.UserError: ... is empty; give a file with some text
+    """
+    text = "".join(text_chunks(path, encoding, notes))
+    if not text:
+        raise UserError(f"{'standard input' if os.fspath(path) == '-' else path} is empty; give a file with some text")
+    return text
+
+
+def text_lines(path: str | os.PathLike, encoding: str = "utf-8", notes: list[str] | None = None) -> Iterator[str]:
+    r"""The lines of a file, one by one, without their ends; a final \n adds none. Lines end at \n alone.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.NamedTemporaryFile(suffix=".txt") as file:
+      ...     _ = file.write(b"one\r\n\nthree\n")
+      ...     file.flush()
+      ...     list(text_lines(file.name))
+      ['one', '', 'three']
+    """
+    held: list[str] = []
+    for chunk in text_chunks(path, encoding, notes):
+        *whole, rest = chunk.split("\n")
+        for line in whole:
+            yield "".join([*held, line]) if held else line
+            held = []
+        if rest:
+            held.append(rest)
+    if held:
+        yield "".join(held)
