@@ -65,6 +65,7 @@ BITS = [
 ]  # fmt: skip
 strange = st.lists(st.sampled_from(BITS), max_size=40).map("".join)
 contents = st.builds(lambda mark, text: mark * b"\xef\xbb\xbf" + text.encode(), st.booleans(), strange)
+some_words = st.builds(lambda before, text: before + b"a" + text.encode(), contents, strange)
 
 
 @settings(max_examples=300, deadline=None)
@@ -109,10 +110,9 @@ TOKENIZERS = {
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 @settings(max_examples=80, deadline=None)
-@given(data=contents, form=st.sampled_from(FORMS), chunk=st.integers(1, 9), piece=st.integers(1, 9), block=st.integers(1, 9))
+@given(data=some_words, form=st.sampled_from(FORMS), chunk=st.integers(1, 9), piece=st.integers(1, 9), block=st.integers(1, 9))
 def test_streamed_tokens_are_those_of_the_whole(path, kind, data, form, chunk, piece, block):
     wanted = expected(data, form)
-    assume(any("a" in text for text in wanted))
     file, how = write(path, data, form), "none" if form == "json" else form
     whole = TOKENIZERS[kind](list(wanted))
     ids = [[*whole.encode(text), *([EOS] if form != "none" else [])] for text in wanted]
