@@ -11,7 +11,6 @@ import argparse
 import pathlib
 import random
 import re
-import resource
 import subprocess
 import sys
 import tempfile
