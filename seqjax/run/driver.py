@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from seqjax.data.report import report
 from seqjax.errors import UserError
 from seqjax.run import cli, curves, evaluation, initial, records, reporting, resuming, session, settings, workdir
 from seqjax.run.experiment import Dataset, Experiment, Model, Trained, spec_from_json
@@ -168,9 +169,7 @@ def describe(
 ) -> None:
     """Prints what is about to be trained on what."""
     print(f"{experiment.records}: {dataset.name}")
-    for part, contents in dataset.parts.items():
-        print(f"  {part:<10} {evaluation.size(contents):>12,}")
-    for line in dataset.notes:
+    for line in report(dataset):
         print(f"  {line}")
     for line in lines:
         print(line)

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from seqjax import models
 from seqjax.data.pipeline.buckets import BucketBatches, one_pass
-from seqjax.data.tables import read_inputs
+from seqjax.data.readers.tables import read_inputs
 from seqjax.run.cli import note
 from seqjax.run.experiment import Flag
 from seqjax.run.settings import one_of
