@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from seqjax.data.corpus import hold_out
+from seqjax.data.hold_out import deal_documents
 from seqjax.errors import UserError
 
 # What each tag says. The names' tags are read off Python's own parse of the file.
@@ -69,7 +69,7 @@ def load_python_tags() -> tuple[dict[str, list[Statement]], tuple[str, ...]]:
       (['train', 'validation', 'test'], set())
     """
     texts = _library_files()
-    dealt = dict(zip(("train", "validation", "test"), hold_out(texts, [VALIDATION_SHARE, TEST_SHARE]), strict=True))
+    dealt = dict(zip(("train", "validation", "test"), deal_documents(texts, [VALIDATION_SHARE, TEST_SHARE]), strict=True))
     seen: set[Statement] = set()
     parts: dict[str, list[Statement]] = {}
     short = long = repeated = 0
