@@ -19,12 +19,12 @@ from seqjax.data.parallel import Pairs, ParallelSet, load_parallel
 from seqjax.data.pipeline.buckets import BucketBatches, choose_boundaries, one_pass
 from seqjax.data.pipeline.windows import SequenceBatch, TokenStream, Windows, encode_corpus, encode_documents
 from seqjax.data.tables import read_inputs
-from seqjax.data.tagged import TaggedSentences, TaggedSet, load_tagged
+from seqjax.data.tagged import load_tagged
 from seqjax.data.texts import Corpus, load_corpus
 
 __all__ = [
     "ArrayImages", "BucketBatches", "Corpus", "FileImages", "ImageBatch", "ImageBatches", "ImageSet", "Images", "LabelledSet",
-    "LabelledTexts", "Pairs", "ParallelSet", "SequenceBatch", "TaggedSentences", "TaggedSet", "TokenStream", "Windows",
+    "LabelledTexts", "Pairs", "ParallelSet", "SequenceBatch", "TokenStream", "Windows",
     "choose_boundaries", "encode_corpus", "encode_documents", "load_corpus", "load_images", "load_labelled", "load_parallel", "load_tagged",
     "one_pass", "ordered_batches", "read_image", "read_inputs",
 ]  # fmt: skip

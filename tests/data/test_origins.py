@@ -44,7 +44,7 @@ def test_an_embedded_set_has_the_common_shape_and_names_its_versions(loaded):
     name, data, packages = loaded
     assert data.name == name.split()[0]
     assert isinstance(data.parts, dict) and list(data.parts)[:2] == ["train", "validation"]
-    assert re.fullmatch("[0-9a-f]{64}", data.fingerprint)
+    assert re.fullmatch("(v2-)?[0-9a-f]{64}", data.fingerprint)
     here = {package: platform.python_version() if package == "python" else version(package) for package in packages}
     assert data.made_from == here
     made = [note for note in data.notes if note.startswith("made from ")]
