@@ -17,6 +17,7 @@ from seqjax.training import loop, optimizers, train_step
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.disk import write_atomically
 from seqjax.training.freezing import frozen_mask
+from seqjax.training.profiling import check_steps
 
 
 class Setup(NamedTuple):
@@ -66,6 +67,8 @@ def train(experiment: Experiment, command: cli.Command) -> int:
     with closing(experiment.batches(config, spec, dataset.parts["train"], training=True)) as pipeline:
         setup = set_up(experiment, config, spec, pipeline.batches_per_epoch)
         plan = make_plan(config, setup.recipe.steps, profile)
+        if profile:
+            check_steps(profile, first=stored.step if stored else 0, last=plan.steps)
         extension = resuming.extension(command, stored, setup.recipe, plan, pipeline.batches_per_epoch)
         begin = initial.Start(experiment, command, config, spec, dataset, setup)
         state = begin.resumed(stored.meta["began_from"]) if stored else begin.state()

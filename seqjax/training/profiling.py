@@ -9,6 +9,27 @@ import jax
 from seqjax.errors import UserError
 
 
+def check_steps(steps: tuple[int, int], *, first: int, last: int) -> None:
+    """Refuse to trace steps that will not be run.
+
+    Args:
+      steps: the first and the last step to trace.
+      first: steps done before.
+      last: the run's last step.
+
+    Raises:
+      UserError: with the steps that can be traced.
+
+    Example:
+      >>> check_steps((3, 12), first=0, last=10)
+      Traceback (most recent call last):
+      ...
+      seqjax.errors.UserError: profile=3:12 must be steps of this session, 1 to 10
+    """
+    if not first < steps[0] <= steps[1] <= last:
+        raise UserError(f"profile={steps[0]}:{steps[1]} must be steps of this session, {first + 1} to {last}")
+
+
 class Profile:
     """Traces some steps of a run with `jax.profiler`; as a context, it ends a trace that an error or a signal cut short.
 
@@ -38,8 +59,7 @@ class Profile:
             return
         if workdir is None:
             raise ValueError("profile needs a work directory")
-        if not first < steps[0] <= steps[1] <= last:
-            raise UserError(f"profile={steps[0]}:{steps[1]} must be steps of this session, {first + 1} to {last}")
+        check_steps(steps, first=first, last=last)
         self._folder = workdir / "profile"
 
     def __enter__(self) -> "Profile":

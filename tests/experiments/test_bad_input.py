@@ -33,6 +33,7 @@ SETTINGS = {
     "nothing is trained": (["--config.optimizer.frozen=."], ["nothing is left to train"]),
     "uneven parts": (["--config.train.accumulate=2"], ["config.train.accumulate=2", "config.data.batch_size=1"]),
     "no steps to profile": (["--profile=3"], ["--profile=3", "10:12"]),
+    "steps after the end": (["--profile=599:601"], ["profile=599:601 must be steps of this session, 1 to 600"]),
     "unused setting": (["--config.optimizer.momentum=0.5"], ["momentum", "no effect", "adam"]),
     "no such text": (["--config.data.name=helo"], ["helo", "hello"]),
     "file without path": (["--config.data.source=file"], ["path"]),
