@@ -214,7 +214,7 @@ def text_chunks(path: str | os.PathLike, encoding: str = "utf-8", notes: list[st
             yield text
     if notes is not None and (nulls or controls):
         found = [f"{number:,} {what}" for number, what in ((nulls, "NUL"), (controls, "C1 control")) if number]
-        notes.append(f"{path} has {' and '.join(found)} characters, as a text read in a wrong encoding has; see data.encoding")
+        notes.append(f"{path} has {' and '.join(found)} characters, as a text read in a wrong encoding has; check encoding=")
 
 
 def _and_end(chunks: Iterator[bytes]) -> Iterator[bytes]:
