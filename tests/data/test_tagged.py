@@ -122,7 +122,7 @@ def test_words_between_tabs_may_have_spaces(tmp_path):
     assert sentences(read_tagged(put(tmp_path, "a.tsv", "New York\tB-LOC\nis\tO\n"))) == (sentence,)
 
 
-@pytest.mark.parametrize("between, delimiter", [(",", ","), ("|", "|"), ("\t", "tab"), ("  ", "space"), ("\t", "\t")])
+@pytest.mark.parametrize("between, delimiter", [(",", ","), ("|", "|"), ("\t", "tab"), (";", "semicolon"), ("  ", "space"), ("\t", "\t")])
 def test_a_delimiter_may_be_named(tmp_path, between, delimiter):
     path = put(tmp_path, "a.txt", "a\tO\n".replace("\t", between) + f"b{between}X\n")
     assert sentences(read_tagged(path, delimiter=delimiter)) == ((("a", "b"), ("O", "X"), (1, 2)),)
@@ -213,7 +213,7 @@ def test_columns_that_are_not_there(tmp_path, name, column, said):
         ("a.conll", {"word_column": 0}, "word_column is 0"),
         ("a.conll", {"word_column": 3}, "line 1 has 2 columns; needed are a word in column 3 and its tag in column 2"),
         ("a.conll", {"word_column": 2, "column": "2"}, "column='2' is not a column of tags"),
-        ("a.conll", {"delimiter": "::"}, "delimiter='::' is not one character"),
+        ("a.conll", {"delimiter": "::"}, "delimiter='::' cannot separate columns"),
         ("a.conll", {"encoding": "utf-9"}, "encoding='utf-9' is not one that Python knows (nearest: utf-"),
     ],
 )

@@ -4,13 +4,13 @@ import re
 from collections.abc import Callable, Iterator
 
 from seqjax.data.readers.opening import read_text, unpacked_suffix
+from seqjax.data.readers.tables import DELIMITERS
 from seqjax.data.records import Faults, Places, Records
 from seqjax.errors import UserError, refuse_unknown
 
 CONLLU_COLUMNS = {"upos": 4, "xpos": 5, "deprel": 8}  # counted from 1, of 10
 COLUMN_SUFFIXES = (".conll", ".txt", ".bio", ".iob", ".tsv")
 NUMBER = re.compile("[0-9]{1,9}")
-DELIMITERS = {"tab": "\t", "space": " "}  # names of those that are hard to type
 
 # (line, its number, words before it in the sentence) -> (word, tag), None for a line without a word; raises UserError.
 Split = Callable[[str, int, int], tuple[str, str] | None]
@@ -28,8 +28,8 @@ def read_tagged(path: str, column: str = "", *, word_column: int = 1, delimiter:
       column: of the tags. CoNLL-U: "upos" ("" is this), "xpos" or "deprel". Other files: its number, from 1; "" is the
         last one that is not the words'.
       word_column: the number of the words' column, from 1. Not for CoNLL-U.
-      delimiter: what stands between columns: a character, "tab" or "space" (any number of them); "" is tabs where the
-        first line has any, otherwise spaces. Not for CoNLL-U.
+      delimiter: what stands between columns: a character, or its name (tab, space, comma, ...; of spaces any number);
+        "" is tabs where the first line has any, otherwise spaces. Not for CoNLL-U.
       encoding: of the text.
 
     Returns:
@@ -126,7 +126,7 @@ def _columns(path: str, column: str, word_column: int, delimiter: str) -> Split:
         )
     between = DELIMITERS.get(delimiter, delimiter)
     if len(between) > 1:
-        raise UserError(f"delimiter={delimiter!r} is not one character; give one, or tab or space")
+        raise UserError(f"delimiter={delimiter!r} cannot separate columns; give one character, or {', '.join(DELIMITERS)}")
     usual = 1 if word_column == 2 else 2
     first, size = 0, 0  # the first line, and the number of its columns
 
