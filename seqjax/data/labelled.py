@@ -10,7 +10,7 @@ from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 import numpy as np
 
 from seqjax.data.checks import is_whole
-from seqjax.data.image_parts import hold_out_images
+from seqjax.data.hold_out import hold_out
 from seqjax.data.origins import origin_notes, versions
 from seqjax.data.readers.docstrings import read_docstrings
 from seqjax.data.readers.tfds import VALIDATION_SPLITS, open_builder, open_split
@@ -162,7 +162,7 @@ def _embedded(name: str, fields: Mapping[str, str]) -> _Found:
         raise UserError(f"no embedded set of labelled texts is called {name!r}{hint}; choose {', '.join(EMBEDDED)}")
     texts, labels = read_docstrings()
     everything = Records(texts, labels, [f"docstring {place}" for place in range(len(texts))], ())
-    kept, test = hold_out_images(np.unique(labels, return_inverse=True)[1], TEST_SHARE, 0, name)
+    kept, test = hold_out(len(labels), TEST_SHARE, 0, name, strata=np.unique(labels, return_inverse=True)[1])
     parts = {"train": _taken(everything, kept), "test": _taken(everything, test)}
     return _Found(name, parts, made_from=versions("python"))
 
@@ -306,7 +306,7 @@ def _hold_out(name: str, records: Records, fraction: float, seed: int) -> tuple[
     labels = np.unique(records.labels, return_inverse=True)[1]
     if np.bincount(labels).max() < 2:
         raise UserError(f"{name} has no class of two texts, so none can be held out; give more texts, or a file a part")
-    kept, held = hold_out_images(labels, fraction, seed, name)
+    kept, held = hold_out(len(labels), fraction, seed, name, strata=labels)
     return _taken(records, kept), _taken(records, held)
 
 

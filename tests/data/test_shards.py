@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from seqjax.data.image_parts import ArrayImages
+from seqjax.data.image_columns import ArrayImages
 from seqjax.data.pipeline.buckets import BucketBatches, choose_boundaries, one_pass
 from seqjax.data.pipeline.collate import collate_pairs, collate_tagged, collate_texts
 from seqjax.data.pipeline.shuffled import ImageBatches, ordered_batches
@@ -117,11 +117,6 @@ def test_a_shard_stands_where_its_pipeline_stood_and_moves_alone(make):
     next(shard)
     next(other)
     assert same(next(whole), next(other))
-
-
-def test_a_shard_may_be_shared_again(make):
-    quarters = [make().shard(half, 2).shard(part, 2) for half in (0, 1) for part in (0, 1)]
-    assert same(joined([next(quarter) for quarter in quarters]), next(make()))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
