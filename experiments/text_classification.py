@@ -23,9 +23,10 @@ import optax
 from ml_collections import ConfigDict
 
 from seqjax import run
-from seqjax.data.labelled import SOURCES, LabelledSet, LabelledTexts, load_labelled
+from seqjax.data.labelled import SOURCES, load_labelled
 from seqjax.data.pipeline.buckets import choose_boundaries
 from seqjax.data.pipeline.collate import collate_texts
+from seqjax.data.records import Dataset, Records
 from seqjax.decoding.labelling import TextLabeller
 from seqjax.diagnostics import sequences
 from seqjax.diagnostics.pictures import plot_confusion
@@ -44,9 +45,10 @@ FIELDS = {
         names="The embedded set (docstrings) or TFDS set (imdb_reviews, ...); unused for file.",
         path=".jsonl, .csv or .tsv with text and label, or a folder with a file or folder for each class.",
     ),
+    **fields.table(),
     **fields.split_seed(),
-    "data.text_field": Field("text", "Where the text stands in a record.", when=fields.FILE_OR_TFDS),
-    "data.label_field": Field("label", "Where the label stands in a record.", when=fields.FILE_OR_TFDS),
+    "data.text_field": Field("text", "The text's field, by name or number.", when=fields.FILE_OR_TFDS),
+    "data.label_field": Field("label", "The label's field, by name or number.", when=fields.FILE_OR_TFDS),
     "data.test_fraction": Field(
         0.0, "Share held out as test part where there is none; 0 holds none out.", within(0.0, 0.9)
     ),
@@ -110,14 +112,14 @@ def check(config: ConfigDict) -> None:
         raise UserError("config.data.keep='end' has no effect with data.max_length=0; leave it at 'start'")
 
 
-def load(config: ConfigDict) -> LabelledSet:
+def load(config: ConfigDict) -> Dataset:
     """Reads the texts that a config names."""
     return run.with_settings(load_labelled, config.data)
 
 
-def prepare(config: ConfigDict, data: LabelledSet) -> Spec:
+def prepare(config: ConfigDict, data: Dataset) -> Spec:
     """Fits the tokenizer and chooses the buckets, on the training part."""
-    texts = data.parts["train"].texts
+    texts = data.parts["train"]["text"]
     tokenizer = run.with_settings(fit_tokenizer, config.tokenizer, texts=texts)
     lengths = [len(tokens) for tokens in encode(config, tokenizer, texts)]
     return Spec(list(data.classes), tokenizer.to_dict(), list(choose_boundaries(lengths, config.data.buckets)))
@@ -136,9 +138,9 @@ def encode(config: ConfigDict, tokenizer: Any, texts: Sequence[str]) -> list[np.
     return [tokens[cut] for tokens in tokens_of(tokenizer, tuple(texts))]
 
 
-def initialize(config: ConfigDict, spec: Spec, data: LabelledSet, params: Any) -> Any:
+def initialize(config: ConfigDict, spec: Spec, data: Dataset, params: Any) -> Any:
     """Word vectors from a file, where the config names one."""
-    tokenizer, texts = tokenizer_from_dict(spec.tokenizer), data.parts["train"].texts
+    tokenizer, texts = tokenizer_from_dict(spec.tokenizer), data.parts["train"]["text"]
     words = itertools.chain.from_iterable(tokenizer.tokenize(text) for text in texts)
     table = start_embedding(params["embed"]["embedding"], config.model.vectors, tokenizer.vocabulary, words)
     return params | {"embed": {"embedding": table}}
@@ -171,19 +173,19 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
     )
 
 
-def batches(config: ConfigDict, spec: Spec, part: LabelledTexts, training: bool) -> Any:
+def batches(config: ConfigDict, spec: Spec, part: Records, training: bool) -> Any:
     """Texts of about the same length together."""
-    tokens = encode(config, tokenizer_from_dict(spec.tokenizer), part.texts)
+    tokens = encode(config, tokenizer_from_dict(spec.tokenizer), part["text"])
     lengths = np.array([len(text) for text in tokens])
-    return run.bucketed(config, lengths, collate_texts(tokens, part.labels), spec.boundaries, training)
+    return run.bucketed(config, lengths, collate_texts(tokens, part["label"]), spec.boundaries, training)
 
 
-def describe(config: ConfigDict, spec: Spec, data: LabelledSet, model: run.Model) -> list[str]:
-    """Classes, vocabulary, and how many texts are cut."""
+def describe(config: ConfigDict, spec: Spec, data: Dataset, model: run.Model) -> list[str]:
+    """The vocabulary, and how many texts are cut."""
     tokenizer, limit = model.tools[0], config.data.max_length
-    lines = [f"classes: {len(spec.classes)}", f"vocabulary: {tokenizer.vocab_size:,}"]
+    lines = [f"vocabulary: {tokenizer.vocab_size:,}"]
     if limit:
-        longer = sum(len(tokens) > limit for tokens in tokens_of(tokenizer, data.parts["train"].texts))
+        longer = sum(len(tokens) > limit for tokens in tokens_of(tokenizer, data.parts["train"]["text"]))
         lines.append(f"cut to {limit} tokens at the {config.data.keep}: {longer:,} of the training texts")
     return lines
 
@@ -194,41 +196,41 @@ def classify(trained: run.Trained, texts: list[str]) -> tuple[np.ndarray, list[n
     return labeller(trained.params, encode(trained.config, tokenizer, texts))
 
 
-def evaluate(trained: run.Trained, data: LabelledSet, split: str, options: run.Options) -> run.Report:
+def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Options) -> run.Report:
     """Loss and accuracy beside the most frequent class and the bag of words that is best on the validation part."""
     part, train, validation = data.parts[split], data.parts["train"], data.parts["validation"]
-    probabilities, weights = classify(trained, list(part.texts))
+    probabilities, weights = classify(trained, list(part["text"]))
     loss = run.measure(EXPERIMENT, trained, part)["loss"]
-    scores = {"model": {"loss": loss} | run.accuracy(probabilities.argmax(axis=1) == part.labels)}
+    scores = {"model": {"loss": loss} | run.accuracy(probabilities.argmax(axis=1) == part["label"])}
     scores |= baselines(trained.config, data, split)
     kind = "char" if trained.config.tokenizer.kind == "char" else "word"
-    others = (validation.texts, validation.labels, part.texts)
-    answers, strength = best_bag_of_words(train.texts, train.labels, *others, kind=kind)
-    scores[f"bag of {kind} n-grams, logistic regression with C={strength:g}"] = run.accuracy(answers == part.labels)
+    others = (validation["text"], validation["label"], part["text"])
+    answers, strength = best_bag_of_words(train["text"], train["label"], *others, kind=kind)
+    scores[f"bag of {kind} n-grams, logistic regression with C={strength:g}"] = run.accuracy(answers == part["label"])
     rows = (
         {"text": text, "label": data.classes[label], "answer": data.classes[p.argmax()], "probability": float(p.max())}
-        for text, label, p in zip(part.texts, part.labels, probabilities)
+        for text, label, p in zip(part["text"], part["label"], probabilities)
     )
     return run.Report(scores, rows, answers=(probabilities, weights))
 
 
-def baselines(config: ConfigDict, data: LabelledSet, split: str) -> dict[str, dict[str, Any]]:
+def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[str, Any]]:
     """The most frequent class."""
-    most = majority(data.parts["train"].labels.tolist())
-    return {f"always {data.classes[most]}": run.accuracy(data.parts[split].labels == most)}
+    most = majority(data.parts["train"]["label"].tolist())
+    return {f"always {data.classes[most]}": run.accuracy(data.parts[split]["label"] == most)}
 
 
-def pictures(trained: run.Trained, data: LabelledSet, split: str, report: run.Report, folder: Any) -> Any:
+def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report, folder: Any) -> Any:
     """What is confused, and which words count in the text that the model is surest of."""
     part, (probabilities, weights) = data.parts[split], report.answers
     answers = probabilities.argmax(axis=1)
-    counts = run.confusion(part.labels, answers, len(data.classes))
+    counts = run.confusion(part["label"], answers, len(data.classes))
     yield plot_confusion(folder / f"confusion_{split}.png", counts, data.classes, unit="texts")
     if trained.config.model.pooling == "attention":
         place = int(np.argmax(probabilities.max(axis=1)))
-        words, count = trained.model.tools[0].tokenize(part.texts[place]), len(weights[place])
+        words, count = trained.model.tools[0].tokenize(part["text"][place]), len(weights[place])
         words = words[:count] if trained.config.data.keep == "start" else words[-count:]
-        title = f"{data.classes[part.labels[place]]}, taken for {data.classes[answers[place]]}"
+        title = "{}, taken for {}".format(data.classes[part["label"][place]], data.classes[answers[place]])
         yield sequences.plot_weighted_text(folder / f"words_{split}.png", words, weights[place], title)
 
 

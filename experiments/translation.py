@@ -27,9 +27,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from seqjax import run
-from seqjax.data.parallel import SOURCES, Pairs, ParallelSet, load_parallel
+from seqjax.data.parallel import SOURCES, load_parallel
 from seqjax.data.pipeline.buckets import choose_boundaries
 from seqjax.data.pipeline.collate import PairTokens, collate_pairs
+from seqjax.data.records import Dataset, Records
 from seqjax.decoding.translation import TextTranslator, Translation
 from seqjax.diagnostics import sequences
 from seqjax.errors import UserError
@@ -44,15 +45,18 @@ FIELDS = {
     **fields.source(
         "pairs", SOURCES, name="dates",
         names="The embedded set (dates) or TFDS set (ted_hrlr_translate/pt_to_en, ...); for files what to call them.",
-        path="Text file of the sources, a line each, for source=file; may be .gz.",
+        path="Text file of the sources, a line each, or a table of both sides; may be packed.",
         validation_path="Sources of the validation part; without it a share of the training is held out.",
         test_path="Sources of the test part, read by --mode=evaluate --split=test.",
         held_out="training pairs held out where there is no validation part", fraction=0.05,
     ),
     **fields.split_seed(),
-    "data.target_path": Field("", "Text file of their translations, line by line.", when=fields.FILE),
+    "data.target_path": Field("", "Text file of their translations, line by line; empty for a table.", when=fields.FILE),
     "data.validation_target_path": Field("", "Their translations.", when=fields.FILE),
     "data.test_target_path": Field("", "Their translations.", when=fields.FILE),
+    "data.source_field": Field("", "Of a table, by name or number; empty is source, or 1 without a header.", when=fields.FILE),
+    "data.target_field": Field("", "Of a table; empty is target, or 2 without a header.", when=fields.FILE),
+    **fields.table(),
     "data.source_language": Field("", "Of a TFDS set; empty for its own choice.", when=fields.TFDS),
     "data.target_language": Field("", "Of a TFDS set; empty for its own choice.", when=fields.TFDS),
     **fields.batches("pairs", 64, 64),
@@ -69,9 +73,7 @@ FIELDS = {
         dropout=(0.0, "on embeddings, between layers and before the softmax"),
         recurrent_dropout=(0.0, "on the encoder's recurrent product, one mask for all steps"),
     ),
-    "model.scheduled_sampling": Field(
-        0.0, "Share of the decoder's inputs that are its own choices in training.", fields.SHARE
-    ),
+    "model.scheduled_sampling": Field(0.0, "Share of the decoder's inputs that are its own choices in training.", fields.SHARE),
     "model.share_embeddings": Field(False, "Source and target have one embedding.", when=("tokenizer.joint", (True,))),
     "model.tie_embeddings": Field(False, "The softmax shares the target embedding's weights."),
     **fields.label_smoothing("each target", "the vocabulary"),
@@ -108,21 +110,22 @@ class Spec(NamedTuple):
     boundaries: list[int]  # the buckets' lengths
 
 
-def load(config: ConfigDict) -> ParallelSet:
+def load(config: ConfigDict) -> Dataset:
     """Reads the pairs that a config names."""
     return run.with_settings(load_parallel, config.data)
 
 
 @functools.lru_cache(maxsize=2)  # the training part is asked for twice
-def encode(tokenizers: tuple[Any, Any], pairs: Pairs, limit: int = 0) -> PairTokens:
+def encode(tokenizers: tuple[Any, Any], pairs: Records, limit: int = 0) -> PairTokens:
     """Pairs as token ids; without those that are longer than the limit, unless it is 0."""
-    return PairTokens.encode(*pairs, *(tokenizer.encode for tokenizer in tokenizers)).within(limit)
+    tokens = PairTokens.encode(pairs["source"], pairs["target"], *(tokenizer.encode for tokenizer in tokenizers))
+    return tokens.take(run.short_enough(tokens.lengths(), limit, "pairs"))
 
 
-def prepare(config: ConfigDict, data: ParallelSet) -> Spec:
+def prepare(config: ConfigDict, data: Dataset) -> Spec:
     """Fits the tokenizers and chooses the buckets, on the training part."""
     pairs = data.parts["train"]
-    tokenizers = run.with_settings(fit_pair, config.tokenizer, *pairs)
+    tokenizers = run.with_settings(fit_pair, config.tokenizer, pairs["source"], pairs["target"])
     lengths = encode(tuple(tokenizers), pairs, config.data.max_length).lengths()
     return Spec([fitted.to_dict() for fitted in tokenizers], list(choose_boundaries(lengths, config.data.buckets)))
 
@@ -158,58 +161,59 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
     return run.Model(model, lambda key: model.init(key, one, one[0], one), loss, metric, tools=tools)
 
 
-def batches(config: ConfigDict, spec: Spec, pairs: Pairs, training: bool) -> Any:
+def batches(config: ConfigDict, spec: Spec, pairs: Records, training: bool) -> Any:
     """Pairs of about the same length together."""
     tokens = encode(tuple(map(tokenizer_from_dict, spec.tokenizers)), pairs, config.data.max_length if training else 0)
     return run.bucketed(config, tokens.lengths(), collate_pairs(*tokens, BOS, EOS), spec.boundaries, training)
 
 
-def validate(trained: run.Trained, pairs: Pairs, found: dict[str, float]) -> dict[str, float]:
+def validate(trained: run.Trained, pairs: Records, found: dict[str, float]) -> dict[str, float]:
     """BLEU and exact matches of greedy decoding too, and the error that the criterion makes of them."""
-    outputs = trained.model.tools.greedy(trained.params, pairs.source)
-    exact = metrics.exact_match(outputs, pairs.target) / len(outputs)
-    found = found | {"bleu": metrics.corpus_bleu(outputs, pairs.target).score, "exact": exact}
+    outputs = trained.model.tools.greedy(trained.params, pairs["source"])
+    exact = metrics.exact_match(outputs, pairs["target"]) / len(outputs)
+    found = found | {"bleu": metrics.corpus_bleu(outputs, pairs["target"]).score, "exact": exact}
     errors = {"bleu": 1 - found["bleu"] / 100, "exact": 1 - exact}
     criterion = trained.config.criterion
     return found | ({"error": errors[criterion]} if criterion in errors else {})
 
 
-def sample(trained: run.Trained, data: ParallelSet) -> str:
+def sample(trained: run.Trained, data: Dataset) -> str:
     """Three translations of the validation part, others at each evaluation."""
-    rows = list(zip(*data.parts["validation"]))
+    rows = list(zip(data.parts["validation"]["source"], data.parts["validation"]["target"]))
     rows = rows[(start := 3 * trained.step % len(rows)) : start + 3]
     outputs = trained.model.tools.greedy(trained.params, [source for source, _ in rows])
     return "\n".join(f"{source} -> {output} ({target})" for (source, target), output in zip(rows, outputs))
 
 
-def describe(config: ConfigDict, spec: Spec, data: ParallelSet, model: run.Model) -> list[str]:
+def describe(config: ConfigDict, spec: Spec, data: Dataset, model: run.Model) -> list[str]:
     """The vocabularies."""
     return [f"vocabularies: {model.tools.source.vocab_size:,} and {model.tools.target.vocab_size:,}"]
 
 
-def baselines(config: ConfigDict, data: ParallelSet, split: str) -> dict[str, dict[str, Any]]:
+def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[str, Any]]:
     """The source, copied."""
-    return {"source copied": scores.translation(data.parts[split].source, data.parts[split].target)}
+    return {"source copied": scores.translation(data.parts[split]["source"], data.parts[split]["target"])}
 
 
-def evaluate(trained: run.Trained, data: ParallelSet, split: str, options: run.Options) -> run.Report:
+def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Options) -> run.Report:
     """Loss, BLEU, chrF and exact matches of beam search beside the baseline; exact matches by language."""
     pairs, how = data.parts[split], {"width": options.beam, "length_penalty": options.length_penalty}
-    best = [row[0] for row in trained.model.tools.beam(trained.params, pairs.source, **how)]
+    sources, targets = pairs["source"], pairs["target"]
+    best = [row[0] for row in trained.model.tools.beam(trained.params, sources, **how)]
     outputs = [translation.text for translation in best]
-    model = run.measure(EXPERIMENT, trained, pairs) | scores.translation(outputs, pairs.target)
+    model = run.measure(EXPERIMENT, trained, pairs) | scores.translation(outputs, targets)
     found = {"model": model} | baselines(trained.config, data, split)
-    notes = [f"beam {options.beam}; sacrebleu {metrics.corpus_bleu(outputs, pairs.target).signature}"]
-    if languages := data.languages.get(split):
-        shares = scores.by_group(languages, [output == target for output, target in zip(outputs, pairs.target)])
+    notes = [f"beam {options.beam}; sacrebleu {metrics.corpus_bleu(outputs, targets).signature}"]
+    if "language" in pairs:
+        shares = scores.by_group(pairs["language"], [output == target for output, target in zip(outputs, targets)])
         notes.append(f"{len(shares)} languages: " + "  ".join(f"{language} {share:.1%}" for language, share in shares))
-    rows = (dict(zip(("source", "target", "output"), row)) for row in zip(pairs.source, pairs.target, outputs))
+    rows = (dict(zip(("source", "target", "output"), row)) for row in zip(sources, targets, outputs))
     return run.Report(found, rows, notes, best)
 
 
-def pictures(trained: run.Trained, data: ParallelSet, split: str, report: run.Report, folder: Any) -> Any:
+def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report, folder: Any) -> Any:
     """Where attention looked."""
-    return draw_attention(trained, folder / f"attention_{split}.png", data.parts[split].source, report.answers)
+    return draw_attention(trained, folder / f"attention_{split}.png", data.parts[split]["source"], report.answers)
 
 
 def draw_attention(trained: run.Trained, path: Any, sources: Sequence[str], found: list[Translation]) -> Any:
@@ -242,9 +246,7 @@ SEARCH, PREDICT = ("evaluate", "predict"), ("predict",)
 EXPERIMENT = run.Experiment.of(
     __name__, preset="dates", records="pairs",
     criterion=lambda config: "loss" if config.criterion == "loss" else "error",
-    curve_labels=lambda config, spec: {
-        "error": "share of pairs not exact" if config.criterion == "exact" else "1 - BLEU / 100"
-    },
+    curve_labels=lambda config, spec: {"error": "share of pairs not exact" if config.criterion == "exact" else "1 - BLEU / 100"},
     modes={"predict": predict},
     flags=run.prediction_flags("sources", "source") | {
         "beam": Flag(5, "hypotheses that continue at each step; 1 is greedy.", SEARCH, at_least(1)),

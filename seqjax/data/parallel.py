@@ -1,41 +1,26 @@
 """One door to sentences and their translations: embedded, from TFDS, or from local files."""
 
-import difflib
-import hashlib
-import json
-import pathlib
-from typing import Any, Mapping, NamedTuple, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from seqjax.data.draws import shuffled
-from seqjax.data.files import decode_text, read_bytes
-from seqjax.data.origins import origin_notes, versions
+from seqjax.data.checks import check_fractions, check_whole
+from seqjax.data.hold_out import hold_out
+from seqjax.data.origins import versions
 from seqjax.data.readers.dates import LANGUAGES, date_pairs
-from seqjax.data.readers.tfds import VALIDATION_SPLITS, open_builder, open_split
+from seqjax.data.readers.pairs import read_line_pairs, read_table_pairs
+from seqjax.data.readers.tables import USUAL, Format, check_format, is_table
+from seqjax.data.readers.tfds import examples, open_builder, open_split, part_splits
+from seqjax.data.records import PARTS, Dataset, Places, Records, make_dataset
+from seqjax.data.report import part_title, repeats_between
+from seqjax.data.sources import SOURCES, Setting, check_name, check_source, file_set_name
 from seqjax.errors import UserError
 
-SOURCES = ("embedded", "tfds", "file")
+__all__ = ["SOURCES", "load_parallel"]
+EMBEDDED = ("dates",)
 EMBEDDED_CHOICE = "source='embedded' with name='dates' needs no download"
 DATE_SIZES = {"test": 4_000, "validation": 2_048, "train": 40_000}  # multiples of the number of languages
-
-
-class Pairs(NamedTuple):
-    """Sentences and their translations."""
-
-    source: tuple[str, ...]
-    target: tuple[str, ...]  # as many; the i-th translates the i-th source
-
-
-class ParallelSet(NamedTuple):
-    """Translations in parts."""
-
-    name: str  # what to call it in logs
-    parts: dict[str, Pairs]  # "train", "validation", and "test" where there is one
-    fingerprint: str  # sha256 over the parts' names and sentences
-    notes: tuple[str, ...]  # what was left out and what to know of the parts, a line each
-    languages: dict[str, tuple[str, ...]] = {}  # part -> the language of each of its sources, where they differ
-    made_from: dict[str, str] = {}  # what else it depends on: package -> version
 
 
 def load_parallel(
@@ -51,9 +36,15 @@ def load_parallel(
     data_dir: str = "",
     source_language: str = "",
     target_language: str = "",
+    source_field: str = "",
+    target_field: str = "",
+    delimiter: str = "",
+    quoting: str = "double",
+    header: bool = True,
+    encoding: str = "utf-8",
     validation_fraction: float = 0.1,
     seed: int = 0,
-) -> ParallelSet:
+) -> Dataset:
     r"""Sentences with translations, in training, validation and test parts, from one of three kinds of source.
 
     No source stands in for another in silence: what cannot be had is an error that says how to get it.
@@ -72,17 +63,21 @@ def load_parallel(
         TensorFlow) or "file".
       name: embedded: "dates". tfds: a translation set, such as "ted_hrlr_translate/pt_to_en". file: what to call it;
         "" is the files' names.
-      path, target_path: file: UTF-8 text, plain or `.gz`, a sentence a line; line i of one translates line i of the
-        other. \r\n is read as \n, lines end at \n alone, and a final newline adds none.
-      validation_path, validation_target_path, test_path, test_target_path: file: the other parts, both of each or
-        neither.
+      path, target_path: file: text, plain or packed, a sentence a line; line i of one translates line i of the
+        other. \r\n is read as \n, lines end at \n alone, and a final newline adds none. Or `path` alone: a table of both
+        (.tsv, .csv or .jsonl, or any file with a `delimiter`).
+      validation_path, validation_target_path, test_path, test_target_path: file: the other parts, in the same ways.
       data_dir: tfds: the folder of prepared sets; "" is TFDS's own, ~/tensorflow_datasets.
       source_language, target_language: tfds: of those the set has; "" is what the set itself says.
+      source_field, target_field: file: what the two are called in a table, or their numbers from "1"; "" is "source" and
+        "target", and "1" and "2" where there is no header.
+      delimiter, quoting, header, encoding: how a table is written, see `Format`; the encoding that of any file. Tab-separated
+        pairs as Tatoeba has them: delimiter="tab", quoting="none", header=False.
       validation_fraction: the share of distinct sources to hold out, in (0, 1), where there is no validation part.
       seed: of what is held out; of the dates and their forms.
 
     Returns:
-      A ParallelSet.
+      A Dataset whose parts have the columns "source" and "target", and "language" (of each source) with `dates`.
 
     Raises:
       UserError: an unknown source, name or language, a set that is not prepared, a file that cannot be read, files
@@ -91,100 +86,88 @@ def load_parallel(
 
     Example:
       >>> dates = load_parallel("embedded", name="dates")
-      >>> {part: len(pairs.source) for part, pairs in dates.parts.items()}
+      >>> {part: len(pairs) for part, pairs in dates.parts.items()}
       {'train': 40000, 'validation': 2048, 'test': 4000}
-      >>> dates.languages["test"][:3], dates.parts["test"].target[:3]
+      >>> dates.parts["test"]["language"][:3], dates.parts["test"]["target"][:3]
       (('en', 'de', 'fr'), ('2084-03-31', '2074-12-25', '2098-10-06'))
     """
-    if source not in SOURCES:
-        near = difflib.get_close_matches(str(source), SOURCES, 1)
-        hint = f" (nearest: {near[0]})" if near else ""
-        raise UserError(f"source={source!r} is not a source{hint}; choose one of {', '.join(SOURCES)}")
-    if not 0 < validation_fraction < 1:
-        raise UserError(f"validation_fraction is {validation_fraction}; it must be above 0 and below 1")
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise UserError(f"seed is {seed!r}; it must be a whole number of at least 0")
     files = {
         "path": path, "target_path": target_path,
         "validation_path": validation_path, "validation_target_path": validation_target_path,
         "test_path": test_path, "test_target_path": test_target_path,
     }  # fmt: skip
     catalogue = {"data_dir": data_dir, "source_language": source_language, "target_language": target_language}
-    for kind, settings in (("file", files), ("tfds", catalogue)):
-        for setting, value in settings.items():
-            if value and source != kind:
-                raise UserError(f"{setting}={value!r} is for source={kind!r} only; leave it empty with {source!r}")
+    fields, format = {"source_field": source_field, "target_field": target_field}, Format(delimiter, quoting, header, encoding)
+    check_source(source, {
+        **{setting: Setting(value, ("file",)) for setting, value in {**files, **fields}.items()},
+        **{setting: Setting(value, ("file",), usual) for setting, value, usual in zip(Format._fields, format, USUAL)},
+        **{setting: Setting(value, ("tfds",)) for setting, value in catalogue.items()},
+    })  # fmt: skip
+    check_fractions(validation_fraction)
+    check_whole(0, seed=seed)
+    check_name(source, name, EMBEDDED, "set of translations", "ted_hrlr_translate/pt_to_en")
     if source == "embedded":
-        return _dates(name, seed)
+        return make_dataset("dates", _dates(seed), "pairs", made_from=versions("babel"))
+    own = {}
     if source == "file":
-        parts, units = _read_files(files), "line"
-        name = name or " and ".join(pathlib.Path(place).name for place in (path, target_path))
+        parts, own = _files(files, fields, format)
+        name = file_set_name(name, EMBEDDED, own["train"])
     else:
-        parts, units = _read_catalogue(name, **catalogue), "example"
-    return _gather(name, parts, units, validation_fraction, seed)
+        parts = _catalogue(name, **catalogue)
+    return _gathered(name, parts, own, validation_fraction, seed)
 
 
-def _dates(name: str, seed: int) -> ParallelSet:
-    if name != "dates":
-        near = " (nearest: dates)" if difflib.get_close_matches(name, ["dates"], 1, 0.5) else ""
-        raise UserError(f"no embedded translations are called {name!r}{near}; choose name='dates'")
-    waiting = date_pairs(LANGUAGES, sum(DATE_SIZES.values()), seed)
-    taken = {}
+def _dates(seed: int) -> dict[str, Records]:
+    waiting, parts = date_pairs(LANGUAGES, sum(DATE_SIZES.values()), seed), {}
     for part, size in DATE_SIZES.items():
-        taken[part], waiting = waiting[:size], waiting[size:]
-    taken = {part: taken[part] for part in reversed(DATE_SIZES)}
-    parts = {part: Pairs(tuple(d.written for d in dates), tuple(d.iso for d in dates)) for part, dates in taken.items()}
-    languages = {part: tuple(date.language for date in dates) for part, dates in taken.items()}
-    made_from = versions("babel")
-    return ParallelSet("dates", parts, _fingerprint(parts), origin_notes(made_from), languages, made_from)
-
-
-def _read_files(files: Mapping[str, str]) -> dict[str, Pairs]:
-    parts = {}
-    for part, prefix in (("train", ""), ("validation", "validation_"), ("test", "test_")):
-        settings = (f"{prefix}path", f"{prefix}target_path")
-        missing = [setting for setting in settings if not files[setting]]
-        if len(missing) == 2 and part != "train":
-            continue
-        if missing:
-            raise UserError(
-                f"source='file' needs {' and '.join(missing)}; give a file of sentences and one of translations"
-            )
-        path, target_path = (files[setting] for setting in settings)
-        pairs = Pairs(_lines(path), _lines(target_path))
-        if len(pairs.source) != len(pairs.target):
-            raise UserError(
-                f"{path} has {len(pairs.source)} lines and {target_path} has {len(pairs.target)}; "
-                "line i of one must translate line i of the other"
-            )
-        parts[part] = pairs
+        dates, waiting = waiting[:size], waiting[size:]
+        language, source, target = zip(*((date.language, date.written, date.iso) for date in dates))
+        columns = {"source": source, "target": target, "language": language}
+        parts[part] = Records(columns, Places.of(f"{part} date", range(1, size + 1)))
     return parts
 
 
-def _lines(path: str) -> tuple[str, ...]:
-    return tuple(decode_text(path, read_bytes(path)).removesuffix("\n").split("\n"))
+def _files(files: Mapping[str, str], fields: Mapping[str, str], format: Format) -> tuple[dict[str, Records], dict[str, str]]:
+    """The parts, and what the files of each are called."""
+    check_format(format)
+    parts, own, tables = {}, {}, 0
+    for part, prefix in zip(PARTS, ("", "validation_", "test_")):
+        path, target_path = files[f"{prefix}path"], files[f"{prefix}target_path"]
+        if part != "train" and not path and not target_path:
+            continue
+        if path and not target_path and is_table(path, format):
+            names = [fields[field] or usual for field, usual in zip(fields, ("source", "target") if format.header else ("1", "2"))]
+            if names[0] == names[1]:
+                raise UserError(f"source_field and target_field are both {names[0]!r}; name a field for each")
+            parts[part], tables = read_table_pairs(path, *names, format), tables + 1
+        elif missing := [setting for setting in (f"{prefix}path", f"{prefix}target_path") if not files[setting]]:
+            raise UserError(
+                f"source='file' needs {' and '.join(missing)}; give a file of sentences and one of translations, or a table of "
+                "both (.tsv, .csv, .jsonl, or another with a delimiter)"
+            )
+        else:
+            parts[part] = read_line_pairs(path, target_path, format.encoding)
+        own[part] = " and ".join(place.rstrip("/").rsplit("/", 1)[-1] for place in (path, target_path) if place)
+    for setting, value, usual in zip((*fields, *Format._fields[:3]), (*fields.values(), *format), ("", "", *USUAL)):
+        if value != usual and not tables:
+            raise UserError(f"{setting}={value!r} is for tables, and {own['train']} are two files of lines; leave it at {usual!r}")
+    return parts, own
 
 
-def _read_catalogue(name: str, data_dir: str, source_language: str, target_language: str) -> dict[str, Pairs]:
-    if not name:
-        raise UserError("source='tfds' needs a name, such as name='ted_hrlr_translate/pt_to_en'")
+def _catalogue(name: str, data_dir: str, source_language: str, target_language: str) -> dict[str, Records]:
     builder = open_builder(name, data_dir, EMBEDDED_CHOICE)
-    languages = _languages(name, builder.info, source_language, target_language)
-    there = builder.info.splits
-    validation = next((split for split in VALIDATION_SPLITS if split in there), "")
-    splits = {"train": "train", "validation": validation, "test": "test" if "test" in there else ""}
-
-    def read(split: str) -> Pairs:
-        sides: tuple[list[str], list[str]] = ([], [])
+    languages, parts = _languages(name, builder.info, source_language, target_language), {}
+    for part, split in part_splits(builder.info.splits).items():
         try:
-            for example in open_split(name, builder, split, EMBEDDED_CHOICE):
-                for side, language in zip(sides, languages):
-                    side.append(example[language].decode("utf-8"))
+            rows = [
+                [example[language].decode("utf-8") for language in languages]
+                for example in examples(open_split(name, builder, split, EMBEDDED_CHOICE))
+            ]
         except UnicodeDecodeError as error:
             raise UserError(f"{name} holds text that is not UTF-8 ({error}); choose another set") from None
-        return Pairs(*map(tuple, sides))
-
-    return {part: read(split) for part, split in splits.items() if split}
+        columns = {side: tuple(row[at] for row in rows) for at, side in enumerate(("source", "target"))}
+        parts[part] = Records(columns, Places.of(f"{name}, {split}, index", range(len(rows))))
+    return parts
 
 
 def _languages(name: str, info: Any, source_language: str, target_language: str) -> tuple[str, str]:
@@ -211,44 +194,22 @@ def _languages(name: str, info: Any, source_language: str, target_language: str)
     return chosen
 
 
-def _gather(name: str, parts: Mapping[str, Pairs], unit: str, fraction: float, seed: int) -> ParallelSet:
-    """Parts without empty pairs, a validation part held out where there is none, and what to know of them."""
+def _gathered(name: str, parts: Mapping[str, Records], own: Mapping[str, str], fraction: float, seed: int) -> Dataset:
+    """Parts without empty pairs, a validation part held out where there is none."""
     kept, notes = {}, []
     for part, pairs in parts.items():
-        whole = [bool(source.strip() and target.strip()) for source, target in zip(*pairs)]
-        if not any(whole):
-            raise UserError(f"the {part} part of {name} has no pair with words on both sides; give other sentences")
-        if not all(whole):
-            first, number = whole.index(False) + 1, whole.count(False)
-            notes.append(f"{part}: left out {number} of {len(whole)} pairs, with an empty side (first: {unit} {first})")
-        kept[part] = _take(pairs, whole)
+        whole = np.array([bool(source.strip() and target.strip()) for source, target in zip(pairs["source"], pairs["target"])])
+        if not whole.any():
+            raise UserError(f"the {part} part of {part_title(name, own, part)} has no pair with words on both sides; give other sentences")
+        if not whole.all():
+            first, number = pairs.places.at(int(np.argmin(whole))), int((~whole).sum())
+            notes.append(f"{part}: left out {number:,} of {len(pairs):,} pairs, with an empty side (first: {first})")
+        kept[part] = pairs.take(np.flatnonzero(whole))
     if "validation" not in kept:
-        train, validation = _hold_out(kept.pop("train"), fraction, seed, name)
-        kept = {"train": train, "validation": validation} | kept
-    known = set(kept["train"].source)
-    for part, pairs in kept.items():
-        seen = sum(source in known for source in pairs.source)
-        if part != "train" and seen:
-            notes.append(f"{part}: {seen} of {len(pairs.source)} sources are also in the training part")
-    return ParallelSet(name, kept, _fingerprint(kept), tuple(notes))
-
-
-def _hold_out(pairs: Pairs, fraction: float, seed: int, name: str) -> tuple[Pairs, Pairs]:
-    """(what stays, what is held out), by distinct sources; each in its order."""
-    distinct = list(dict.fromkeys(pairs.source))
-    if len(distinct) < 2:
-        raise UserError(f"{name} has one distinct source, so none is left for validation; give a validation part")
-    number = min(max(round(len(distinct) * fraction), 1), len(distinct) - 1)
-    held = {distinct[index] for index in shuffled(len(distinct), seed)[0][:number]}
-    return _take(pairs, [s not in held for s in pairs.source]), _take(pairs, [s in held for s in pairs.source])
-
-
-def _take(pairs: Pairs, which: Sequence[bool]) -> Pairs:
-    return Pairs(*(tuple(sentence for sentence, here in zip(side, which) if here) for side in pairs))
-
-
-def _fingerprint(parts: Mapping[str, Pairs]) -> str:
-    whole = hashlib.sha256()
-    for part, pairs in parts.items():  # JSON, so that no sentence can run into the next
-        whole.update(json.dumps((part, *pairs)).encode())
-    return whole.hexdigest()
+        sources = kept["train"]["source"]
+        if len(set(sources)) < 2:
+            raise UserError(f"{name} has one distinct source, so none is left for validation; give a validation part")
+        stays, held = hold_out(len(sources), fraction, seed, name, groups=sources)
+        kept |= {"train": kept["train"].take(stays), "validation": kept["train"].take(held)}
+    kept = {part: kept[part] for part in PARTS if part in kept}
+    return make_dataset(name, kept, "pairs", notes=[*notes, *repeats_between(kept)], files=own)

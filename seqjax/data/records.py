@@ -110,6 +110,7 @@ class Dataset:
       facts: what else a model must know of all parts, JSON-able: whether ends of documents are predicted, ...
       notes: what was left out, converted, held out or found twice; a sentence each.
       made_from: what the content depends on besides this project: package, or "python" -> version.
+      files: what the parts are called that have files of their own.
 
     Example:
       >>> part = Records({"text": ("a", "b")}, Places.of("letters.txt line", [1, 2]))
@@ -125,6 +126,7 @@ class Dataset:
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     made_from: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from seqjax.data.report import part_title, report, size
 from seqjax.errors import UserError
 from seqjax.run import cli
 from seqjax.run.experiment import Dataset, Experiment, Model, Report, Trained
@@ -51,37 +52,25 @@ def run(experiment: Experiment, command: cli.Command, trained: Trained, dataset:
     if split not in dataset.parts:
         raise UserError(f"{dataset.name} has no {split} part; it has {', '.join(dataset.parts)}")
     records, begin = dataset.parts[split], time.perf_counter()
-    print(f"{split} part of {dataset.name}: {size(records):,}")
-    report = (experiment.evaluate or plain(experiment))(trained, dataset, split, command.options)
+    print(f"{split} part of {part_title(dataset.name, getattr(dataset, 'files', {}), split)}: {size(records):,}")
+    for found in report(dataset, split):
+        print(f"  {found}")
+    result = (experiment.evaluate or plain(experiment))(trained, dataset, split, command.options)
     seconds = time.perf_counter() - begin
-    for row in table(report.scores):
+    for row in table(result.scores):
         print(row)
-    for note in report.notes:
+    for note in result.notes:
         print(note)
     print(f"evaluated in {seconds:.1f} s")
-    rows = list(report.rows)
+    rows = list(result.rows)
     if rows:
         print(write_json_lines(folder / f"predictions_{split}.jsonl", rows))
-    found = {"step": trained.step, "split": split, "data": dataset.name, "scores": report.scores}
+    found = {"step": trained.step, "split": split, "data": dataset.name, "scores": result.scores}
     path = folder / f"evaluation_{split}.json"
     write_atomically(path, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     print(path)
-    for picture in experiment.pictures(trained, dataset, split, report, folder) if experiment.pictures else ():
+    for picture in experiment.pictures(trained, dataset, split, result, folder) if experiment.pictures else ():
         print(picture)
-
-
-def size(records: Any) -> int:
-    """How many records there are: of a tuple of columns, the length of the first.
-
-    Example:
-      >>> from typing import NamedTuple
-      >>> class Pairs(NamedTuple):
-      ...     source: tuple
-      ...     target: tuple
-      >>> size(Pairs(("a", "b", "c"), ("x", "y", "z"))), size([1, 2])
-      (3, 2)
-    """
-    return len(records[0]) if isinstance(records, tuple) and hasattr(records, "_fields") else len(records)
 
 
 def plain(experiment: Experiment) -> Any:

@@ -7,6 +7,7 @@ What is particular to an experiment stands in its own table, beside these groups
 
 from collections.abc import Sequence
 
+from seqjax.data.readers.tables import QUOTING
 from seqjax.models import CELLS
 from seqjax.run.settings import Field, at_least, one_of, within
 
@@ -92,6 +93,23 @@ def split_seed() -> dict[str, Field]:
       ['data.seed']
     """
     return {"data.seed": Field(0, "Seed of what is held out: another one, another split.", SEEDS)}
+
+
+def table() -> dict[str, Field]:
+    """How tables of the user's own are written; see `seqjax.data.readers.tables.Format`.
+
+    Example:
+      >>> {name: field.default for name, field in table().items()}
+      {'data.delimiter': '', 'data.quoting': 'double', 'data.header': True, 'data.encoding': 'utf-8'}
+    """
+    return {
+        "data.delimiter": Field(
+            "", "Between a table's fields: a character, comma, tab, semicolon, bar or space; empty goes by the file's ending.", when=FILE
+        ),
+        "data.quoting": Field("double", "Of a table: fields may stand in double quotes, or quotes are text.", one_of(*QUOTING), when=FILE),
+        "data.header": Field(True, "The first row of a table names its fields; without it they have numbers from 1.", when=FILE),
+        "data.encoding": Field("utf-8", "Of files of text and tables: utf-8, utf-16, cp1252, ...", when=FILE),
+    }
 
 
 def batches(items: str, size: int, eval_size: int) -> dict[str, Field]:

@@ -236,6 +236,7 @@ def _decoder(encoding: str) -> Any:
 
 
 def _not_in(path: str | os.PathLike, encoding: str, at: int, byte: int, begin: bytes, data: bytes) -> str:
+    path = "standard input" if os.fspath(path) == "-" else path
     fault = f"{path} is not {encoding.upper().replace('UTF8', 'UTF-8')} at byte {at} (0x{byte:02x})"
     as_utf8 = data.decode("utf-8", "replace")
     if sum(not c.isascii() for c in as_utf8) > 2 * as_utf8.count("\ufffd"):

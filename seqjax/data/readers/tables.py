@@ -1,0 +1,296 @@
+r"""Tables and JSON lines: a record a row, its fields by name or number."""
+
+import contextlib
+import csv
+import json
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from seqjax.data.readers.opening import byte_chunks, text_lines, unpacked_suffix
+from seqjax.data.records import Faults, Places, Records
+from seqjax.errors import UserError, nearest, refuse_unknown
+
+ENDINGS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}  # the ending -> what separates the fields
+DELIMITERS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "bar": "|", "space": " "}
+QUOTING = ("double", "none")
+LONGEST_LABEL = 200  # characters; a longer one is a text that was taken for a label
+NO_FIELD = object()
+
+
+class Format(NamedTuple):
+    """How a table is written. JSON lines have an encoding only."""
+
+    delimiter: str = ""  # a character, or its name: comma, tab, semicolon, bar, space; "" is that of the file's ending
+    quoting: str = "double"  # "double": fields may stand in double quotes, two of them are one; "none": quotes are text
+    header: bool = True  # whether the first row names the fields; where it does not, they have numbers only
+    encoding: str = "utf-8"
+
+
+USUAL = Format()
+
+
+def read_table(
+    path: str | os.PathLike,
+    fields: Mapping[str, tuple[str, str]],
+    format: Format = USUAL,
+    labels: Collection[str] = (),
+) -> Records:
+    r"""Columns of a file of records, plain or packed.
+
+      .jsonl       an object a line; lines end in \n alone, blank ones are skipped
+      .csv, .tsv   a record a row, blank ones are skipped; a field in quotes may have line breaks
+      any other    the same, where `format` names a delimiter
+
+    Args:
+      path: of the file.
+      fields: column -> (the parameter that names the field, for messages; the field). A field of a table may also be
+        given by its number, from "1"; a name that is a number comes first.
+      format: how the table is written.
+      labels: the columns that hold labels: in JSON they may be whole numbers, true or false too; they are not empty.
+
+    Returns:
+      Records of tuples of str, in the order of the file, each with the line where it begins.
+
+    Raises:
+      UserError: with all that is wrong in the file, each fault with its line.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.NamedTemporaryFile(suffix=".csv") as file:
+      ...     _ = file.write(b"stars;review\n5;bravo\n1;'boring'\n")
+      ...     file.flush()
+      ...     fields = {"text": ("text_field", "review"), "label": ("label_field", "1")}
+      ...     read_table(file.name, fields, Format(delimiter=";"), labels=["label"]).columns
+      {'text': ('bravo', "'boring'"), 'label': ('5', '1')}
+    """
+    faults, notes, numbers = Faults(str(path)), [], []
+    columns: dict[str, list[str]] = {column: [] for column in fields}
+    for number, values in _reader(path, format)(path, fields, format, faults, notes):
+        numbers.append(number)
+        for (column, (setting, field)), value in zip(fields.items(), values):
+            if column in labels and isinstance(value, int):
+                value = str(value)
+            if fault := _fault(value, field, setting, column in labels):
+                faults.add(f"{path} line {number}: {fault}")
+            columns[column].append(value)
+    faults.raise_any()
+    if not numbers:
+        raise UserError(f"{path} has no records in it; give a file with some")
+    return Records({column: tuple(values) for column, values in columns.items()}, Places.of(f"{path} line", numbers), tuple(notes))
+
+
+def is_table(path: str | os.PathLike, format: Format = USUAL) -> bool:
+    """Whether a file is read as a table or as JSON lines, by its ending or because a delimiter is named.
+
+    Example:
+      >>> is_table("films.CSV.gz"), is_table("films.txt"), is_table("films.txt", Format("tab"))
+      (True, False, True)
+    """
+    return bool(format.delimiter) or unpacked_suffix(path) in ENDINGS
+
+
+def check_format(format: Format) -> None:
+    """Refuse what no table can be.
+
+    Example:
+      >>> check_format(Format(quoting="single"))
+      Traceback (most recent call last):
+      ...
+      seqjax.errors.UserError: quoting='single' is not a way to quote; choose one of double, none
+    """
+    refuse_unknown(f"quoting={format.quoting!r} is not a way to quote", format.quoting, QUOTING)
+    delimiter = DELIMITERS.get(format.delimiter, format.delimiter)
+    if len(delimiter) > 1 or delimiter in ('"', "\n", "\r"):
+        raise UserError(f"delimiter={format.delimiter!r} cannot separate fields; give one character, or {', '.join(DELIMITERS)}")
+
+
+def _reader(path: str | os.PathLike, format: Format) -> Callable[..., Iterator[tuple[int, list[Any]]]]:
+    check_format(format)
+    if not is_table(path, format):
+        next(byte_chunks(path), None)  # says so where there is no such file
+        raise UserError(f"{path} is no table by its ending; give a .csv, .tsv or .jsonl (or a packed one), or a delimiter")
+    if unpacked_suffix(path) != ".jsonl":
+        return _rows
+    for setting, value, usual in zip(Format._fields[:3], format, USUAL):
+        if value != usual:
+            raise UserError(f"{setting}={value!r} is for tables, and {path} is JSON lines; leave it at {usual!r}")
+    return _objects
+
+
+def _objects(
+    path: str | os.PathLike, fields: Mapping[str, tuple[str, str]], format: Format, faults: Faults, notes: list[str]
+) -> Iterator[tuple[int, list[Any]]]:
+    """(line, values of the fields) of each record of JSON lines."""
+    for number, line in enumerate(_lines(path, format, notes), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            fault = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+            faults.add(f"{path} line {number} is not JSON ({fault}); repair that line")
+            continue
+        if not isinstance(row, dict):
+            faults.add(f"{path} line {number} is not a JSON object, {{...}}; repair that line")
+            continue
+        values = [row.get(field, NO_FIELD) for _, field in fields.values()]
+        for (setting, field), value in zip(fields.values(), values):
+            if value is NO_FIELD:
+                faults.add(f"{path} line {number} has no field {field!r}{_instead(field, row)}; set {setting}")
+        if NO_FIELD not in values:
+            yield number, values
+
+
+def _rows(
+    path: str | os.PathLike, fields: Mapping[str, tuple[str, str]], format: Format, faults: Faults, notes: list[str]
+) -> Iterator[tuple[int, list[str]]]:
+    """(line where it begins, values of the fields) of each record of a table."""
+    delimiter = DELIMITERS.get(format.delimiter, format.delimiter) or ENDINGS[unpacked_suffix(path)]
+    first, taken, joined = [], [], 0
+    for number, row in _split(path, format, delimiter, faults, notes):
+        if not first:
+            if len(faults):
+                return  # the first row itself is faulty
+            first, where = row, f"{path} line {number}"
+            taken = [_find(where, row, *names, format, faults) for names in fields.values()]
+            if len(faults):
+                return
+            if format.header:
+                continue
+        if len(row) != len(first):
+            said = "the first line names" if format.header else "the first record has"
+            quotes = " (put double quotes around a text that has the delimiter in it)" if format.quoting == "double" else ""
+            faults.add(f"{path} line {number} has {len(row)} fields, but {said} {len(first)}; repair that line{quotes}")
+            continue
+        joined += delimiter == "\t" and any("\n" in field and "\t" in field for field in row)
+        yield number, [row[place] for place in taken]
+    if joined:
+        notes.append(f"{path}: {joined:,} quoted fields have tabs and line breaks in them; if its quotes are text, set quoting=none")
+
+
+def _split(path: str | os.PathLike, format: Format, delimiter: str, faults: Faults, notes: list[str]) -> Iterator[tuple[int, list[str]]]:
+    """(line where it begins, all fields) of each row that is not blank."""
+    lines, read = _lines(path, format, notes), 0
+    if format.quoting == "none":
+        yield from ((number, line.split(delimiter)) for number, line in enumerate(lines, 1) if line)
+        return
+
+    def pieces() -> Iterator[str]:
+        nonlocal read
+        for line in lines:
+            *heads, last = line.split("\r")  # ends a row too, outside quotes
+            yield from (f"{head}\r" for head in heads)
+            read += 1
+            yield f"{last}\n"
+
+    reader = csv.reader(pieces(), delimiter=delimiter, strict=True)
+    with _fields_of_any_length():
+        while True:
+            begin = read + 1
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                faults.add(
+                    f"{path} line {begin} is not sound ({error}); double the quotes inside a quoted text, or set quoting=none "
+                    "where quotes are text"
+                )
+                continue
+            if row:
+                yield begin, row
+
+
+@contextlib.contextmanager
+def _fields_of_any_length() -> Iterator[None]:
+    limit = csv.field_size_limit(2**31 - 1)  # the process's own, so it is put back
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _lines(path: str | os.PathLike, format: Format, notes: list[str]) -> Iterator[str]:
+    lines = text_lines(path, format.encoding, notes)
+    first = next(lines, None)
+    if first is None:
+        raise UserError(f"{path} is empty; give a file with some text")
+    yield first
+    yield from lines
+
+
+def _find(where: str, first: list[str], setting: str, field: str, format: Format, faults: Faults) -> int:
+    """Which of a row's fields is meant; -1 with a fault where there is none."""
+    names = first if format.header else []
+    if names.count(field) > 1:
+        faults.add(f"{where} names two fields {field!r}; give each its own name, or set {setting} to a number from 1 to {len(first)}")
+    known = {str(place + 1): place for place in range(len(first))} | {name: place for place, name in enumerate(names)}
+    if field in known:
+        return known[field]
+    if len(first) == 1 and (other := next((d for d in ",;\t|" if d in first[0]), "")):
+        advice = f"its fields may be separated by another delimiter: {other!r}"
+    elif format.header:
+        advice = f"set {setting}, or, if that line is a record already, header=False and numbers of fields"
+    else:
+        advice = f"set {setting} to a number from 1 to {len(first)}"
+    only = _instead(field, first) if format.header else f": there is no header, and the first record is {_listed(first)}"
+    faults.add(f"{where} has no field {field!r}{only}; {advice}")
+    return -1
+
+
+def _instead(field: str, names: Collection[str]) -> str:
+    return f"{nearest(field, names)}, only {_listed(names)}"
+
+
+def _listed(names: Collection[str]) -> str:
+    shown = [name if len(name) <= 40 else f"{name[:37]}..." for name in list(names)[:20]]
+    return ", ".join(shown + ["..."] * (len(names) > 20)) or "none"
+
+
+def _fault(value: Any, field: str, setting: str, is_label: bool) -> str:
+    """What is wrong with a value; "" for nothing."""
+    if not isinstance(value, str):
+        said = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
+        return f"{field!r} is {said}" + (
+            "; a label is a string, a whole number, true or false" if is_label else ", not a string; repair that line"
+        )
+    if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+        return f"{field!r} holds half a surrogate pair, which is no character; repair that line"
+    if is_label and len(value) > LONGEST_LABEL:
+        return f"{field!r} has {len(value)} characters, too many for a label; set {setting}"
+    if is_label and not value.strip():
+        return f"{field!r} is empty; give a label, or leave the line out"
+    return ""
+
+
+def read_inputs(path: str, text_field: str = "text") -> list[str]:
+    r"""Texts to make predictions for.
+
+    Args:
+      path: a file, plain or packed, or "-" for the standard input. Of a `.jsonl`, `.csv` or `.tsv` the texts are one
+        field. Else each line is a text; an empty line is an empty text, and a final newline adds none.
+      text_field: what that field is called, or its number.
+
+    Returns:
+      The texts, in order.
+
+    Raises:
+      UserError: whatever cannot be read, or has nothing in it.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.NamedTemporaryFile(suffix=".txt") as file:
+      ...     _ = file.write(b"a fine film\n\nnot so fine\n")
+      ...     file.flush()
+      ...     read_inputs(file.name)
+      ['a fine film', '', 'not so fine']
+    """
+    if not path:
+        raise UserError("no file of texts was named; give a path, or - for the standard input")
+    if is_table(path):
+        return list(read_table(path, {"text": ("text_field", text_field)})["text"])
+    texts = list(text_lines(path))
+    if not texts:
+        raise UserError(f"{'standard input' if path == '-' else path} is empty; give a file with some text")
+    return texts

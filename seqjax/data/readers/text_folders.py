@@ -1,0 +1,172 @@
+"""Folders of texts with labels: a file of lines a class, or a folder of files a class."""
+
+import os
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from seqjax.data.readers.opening import PACKED, read_text, text_lines
+from seqjax.data.records import Faults, Places, Records
+from seqjax.errors import UserError
+
+PART_FOLDERS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test", "testing")}
+ABOUT = ("README", "LICENSE", "LICENCE", "NOTICE", "SOURCE")  # text files that tell about a data set; the first three in any case
+MOST_NOTES = 5  # about characters that a wrong encoding gives
+
+
+def part_folders(path: str | os.PathLike) -> dict[str, str]:
+    """The parts that a folder consists of: "train" -> the path of its folder `Train`, and so on.
+
+    Args:
+      path: of the folder.
+
+    Returns:
+      Part -> path; empty where the folder has no training part, or that is one of several classes: trains, buses, cars.
+
+    Raises:
+      UserError: two folders for one part.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     for name in ("Train", "val"):
+      ...         (pathlib.Path(folder) / name).mkdir()
+      ...     list(part_folders(folder))
+      ['train', 'validation']
+    """
+    folders, found = [entry for entry in _entries(pathlib.Path(os.path.expanduser(path))) if entry.is_dir()], {}
+    for part, names in PART_FOLDERS.items():
+        mine = [folder for folder in folders if folder.name.lower() in names]
+        if len(mine) > 1:
+            both = " and ".join(folder.name for folder in mine)
+            raise UserError(f"{path} has the folders {both}, both for the {part} part; rename one, or give the parts' own paths")
+        found |= {part: str(mine[0])} if mine else {}
+    return found if "train" in found and (len(found) > 1 or len(folders) == 1) else {}
+
+
+def read_text_folder(path: str | os.PathLike, encoding: str = "utf-8") -> Records:
+    """Texts and labels of a folder; files are `.txt`, plain or packed.
+
+      pos/1.txt, neg/1.txt   a folder of texts for each class; `unsup`, where reviews without labels lie, is none
+      pos.txt, neg.txt       a file of lines for each class, blank ones skipped; README.txt and its like are none
+
+    White space around texts is dropped. What is left out is noted; names that begin with a dot are not looked at.
+
+    Args:
+      path: of the folder.
+      encoding: of the files.
+
+    Returns:
+      Records with columns "text" and "label", in the order of the names.
+
+    Raises:
+      UserError: no texts; or with all files that cannot be read: links to nothing, no permission, another encoding.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     for label in ("pos", "neg"):
+      ...         _ = (pathlib.Path(folder) / f"{label}.txt").write_text(f"so {label}")
+      ...     read_text_folder(folder).columns
+      {'text': ('so neg', 'so pos'), 'label': ('neg', 'pos')}
+    """
+    place, faults, notes = pathlib.Path(os.path.expanduser(path)), Faults(str(path)), []
+    inside = _entries(place)
+    for entry in inside:
+        if entry.is_symlink() and not entry.exists():
+            faults.add(f"{entry} is a link to {os.readlink(entry)}, which does not exist; repair or remove it")
+    files = {folder: [file for file in _entries(folder, faults) if _is_text(file)] for folder in inside if folder.is_dir()}
+    if any(files.values()):
+        found = _folders(files, encoding, faults, notes)
+    else:
+        found = _files([file for file in inside if _is_text(file)], encoding, faults, notes)
+    rows = list(found)
+    faults.raise_any()
+    if not rows:
+        raise UserError(_nothing(path, inside))
+    texts, labels, names, numbers = zip(*rows)
+    distinct = {name: which for which, name in enumerate(dict.fromkeys(names))}
+    places = Places(tuple(distinct), np.array([distinct[name] for name in names], np.int32), np.array(numbers, np.int64))
+    if len(notes) > MOST_NOTES:
+        notes = [*notes[:MOST_NOTES], f"... and {len(notes) - MOST_NOTES:,} more such notes on {path}"]
+    return Records({"text": texts, "label": labels}, places, tuple(notes))
+
+
+def _folders(
+    files: dict[pathlib.Path, list[pathlib.Path]], encoding: str, faults: Faults, notes: list[str]
+) -> Iterator[tuple[str, str, str, int]]:
+    """(text, label, name of its file, line) of each text."""
+    for folder, texts in files.items():
+        if folder.name == "unsup":
+            notes.append("unsup was left out: its texts have no labels")
+            continue
+        if not texts:
+            notes.append(f"{folder.name} was left out: it has no .txt files directly in it")
+        for file in texts if _is_label(folder, folder.name, faults) else ():
+            try:
+                yield read_text(file, encoding, notes).strip(), folder.name, f"{file} line", 1
+            except UserError as error:
+                faults.add(_said(file, error))
+
+
+def _files(files: list[pathlib.Path], encoding: str, faults: Faults, notes: list[str]) -> Iterator[tuple[str, str, str, int]]:
+    """(text, label, name of its file, line) of each line."""
+    labels = [file.name[: file.name.lower().rindex(".txt")] for file in files]
+    if parts := [label for label in labels if any(label.lower() in names for names in PART_FOLDERS.values())]:
+        if len(parts) > 1 and any(label.lower() in PART_FOLDERS["train"] for label in parts):
+            raise UserError(f"{files[0].parent} has files called {', '.join(parts)}: those are parts, not classes; give a table a part")
+    for file, label in zip(files, labels):
+        if label in ABOUT or label.upper() in ABOUT[:3]:
+            notes.append(f"{file.name} was left out: it is about the data, not a class")
+            continue
+        if not _is_label(file, label, faults):
+            continue
+        try:
+            number = 0
+            for number, line in enumerate(text_lines(file, encoding, notes), 1):
+                if line.strip():
+                    yield line.strip(), label, f"{file} line", number
+            if not number:
+                faults.add(f"{file} is empty; give a file with some text")
+        except UserError as error:
+            faults.add(_said(file, error))
+
+
+def _entries(folder: pathlib.Path, faults: Faults | None = None) -> list[pathlib.Path]:
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        fault = f"{folder} cannot be read ({error.strerror}); change its permissions, or give another folder"
+    if faults is None:
+        raise UserError(fault)
+    faults.add(fault)
+    return []
+
+
+def _is_text(entry: pathlib.Path) -> bool:
+    ends = entry.name.lower().endswith((".txt", *(f".txt{ending}" for ending in PACKED)))
+    return ends and not entry.is_dir() and (entry.is_file() or entry.is_symlink())
+
+
+def _is_label(entry: pathlib.Path, label: str, faults: Faults) -> bool:
+    sound = label.isascii() or not any("\ud800" <= c <= "\udfff" for c in label)
+    if not sound:
+        faults.add(f"{entry}: the name, which is the label of its texts, is not UTF-8; rename it")
+    return sound
+
+
+def _said(file: pathlib.Path, error: UserError) -> str:
+    if file.is_symlink() and not file.exists():
+        return f"{file} is a link to {os.readlink(file)}, which does not exist; repair or remove it"
+    return error.args[0]
+
+
+def _nothing(path: str | os.PathLike, inside: list[pathlib.Path]) -> str:
+    if any(map(_is_text, inside)):
+        return f"{path} has no records in it; give some texts and labels"
+    there = ", ".join(entry.name for entry in inside[:8]) or "nothing"
+    return (
+        f"{path} has no .txt files in it, only {there}; give a folder with a file of lines for each class, a folder with a "
+        "folder of texts for each class, or a .jsonl, .csv or .tsv"
+    )
