@@ -10,11 +10,12 @@ import io
 import itertools
 import os
 import pathlib
-import re
 import sys
 import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
+
+import numpy as np
 
 from seqjax.errors import UserError, missing, nearest
 
@@ -26,7 +27,6 @@ BYTE_ORDER_MARKS = {  # the longer ones first: UTF-32's begins as UTF-16's does
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
 COMMON = ("utf-8", "utf-16", "utf-32", "latin1", "cp1252", "cp1251", "shift_jis", "euc_jp", "gb18030", "big5", "euc_kr")
-CONTROL = re.compile("[\x80-\x9f]")  # C1: in a text they mean that cp1252 was read as latin1
 
 
 def unpacked_suffix(path: str | os.PathLike) -> str:
@@ -203,13 +203,21 @@ def text_chunks(path: str | os.PathLike, encoding: str = "utf-8", notes: list[st
             text, first = text.removeprefix("\ufeff"), False
         offset += len(data)
         held = "\r" if text.endswith("\r") and data else ""
-        text = text.removesuffix(held).replace("\r\n", "\n")
-        nulls += text.count("\0")
-        controls += 0 if text.isascii() else len(CONTROL.findall(text))
+        if "\r" in text:
+            text = text.removesuffix(held).replace("\r\n", "\n")
+        if notes is not None:
+            nulls += text.count("\0")
+            controls += 0 if text.isascii() else _c1_controls(text)
         if text:
             yield text
     if notes is not None:
         notes += _suspicions(path, encoding, begin, nulls, controls)
+
+
+def _c1_controls(text: str) -> int:
+    """How many characters lie between U+0080 and U+009F: in a text they mean that cp1252 was read as latin1."""
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    return np.count_nonzero(points - np.uint32(0x80) < 0x20)
 
 
 def _suspicions(path: str | os.PathLike, encoding: str, begin: bytes, nulls: int, controls: int) -> Iterator[str]:
