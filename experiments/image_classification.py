@@ -23,8 +23,10 @@ import optax
 from ml_collections import ConfigDict
 
 from seqjax import cnn, run
-from seqjax.data.images import SOURCES, Images, ImageSet, load_images, read_image
+from seqjax.data.image_check import BAD_FILES
+from seqjax.data.images import Images, load_images, read_image
 from seqjax.data.pipeline.shuffled import ImageBatches, channel_statistics, ordered_batches
+from seqjax.data.sources import SOURCES
 from seqjax.data.transforms.augmentation import Augmentation, augment, normalize, to_float
 from seqjax.diagnostics.pictures import WorstMistakes, plot_confusion, plot_feature_maps, plot_filters
 from seqjax.errors import UserError
@@ -38,14 +40,24 @@ FIELDS = {
     **fields.seed("the order of the images, the augmentation and the dropout"),
     **fields.source(
         "images", SOURCES, name="digits",
-        names="The embedded set (digits) or TFDS set (mnist, cifar10, ...); unused for file.",
-        path="Folder of idx files, .npz file or folder with a folder of images for each class, for source=file.",
-        validation_path="", test_path="", held_out="training images held out where there is no validation part",
+        names="The embedded set (digits) or TFDS set (mnist, cifar10, ...); of files, what to call them, or which EMNIST set.",
+        path="Folder of idx files, .npz file, folder with a folder of images for each class, or table of images, for source=file.",
+        validation_path="The same for validation, of a table; without a validation part a share of the training part is held out.",
+        test_path="The same for the test, of a table.", held_out="training images held out where there is no validation part",
+    ),
+    "data.image_field": Field("", "A table's field of image files; empty looks for image, path, file, id, ...", when=fields.FILE),
+    "data.label_field": Field("", "A table's field of labels; empty looks for label, class, ..., or the only other.", when=fields.FILE),
+    "data.image_folder": Field("", "Folder that a table names its images from, beside it; empty looks for it.", when=fields.FILE),
+    **fields.table(),
+    "data.class_levels": Field(1, "Levels of folders that name a class; 2 for animals/cat/1.png.", at_least(1), when=fields.FILE),
+    "data.bad_files": Field(
+        "stop", "Image files that are not sound end the run before it starts, or are left out and listed.", one_of(*BAD_FILES),
+        free=True, when=fields.FILE,
     ),
     "data.image_size": Field(0, "Side to which all images are scaled; 0 keeps the set's own.", at_least(0)),
     **fields.batches("images", 128, 256),
     "data.workers": Field(
-        0, "Threads that decode image files ahead of the training; 0 for sets in memory.", at_least(0), free=True
+        0, "Threads that check image files and decode them ahead of the training; 0 for sets in memory.", at_least(0), free=True
     ),
     **fields.augmentation(),
     "model.name": Field("lenet5", "The network; seqjax.cnn.names() lists them.", one_of(*NETWORKS)),
@@ -127,15 +139,16 @@ class Spec(NamedTuple):
     std: list[float]
 
 
-def load(config: ConfigDict) -> ImageSet:
-    """Reads the images that a config names."""
-    data = run.with_settings(load_images, config.data, seed=config.seed)
+def load(config: ConfigDict) -> run.Dataset:
+    """Reads the images that a config names; image files are checked first."""
+    told = {"cache": run.cache_folder(), "progress": run.counted("image files checked")}
+    data = run.with_settings(load_images, config.data, seed=config.seed, **told)
     if len(data.classes) < 2:
         raise UserError(f"{data.name} has one class only, {data.classes[0]}; give images of at least two")
     return data
 
 
-def prepare(config: ConfigDict, data: ImageSet) -> Spec:
+def prepare(config: ConfigDict, data: run.Dataset) -> Spec:
     """Channels' mean and standard deviation, of at most 10,000 training images spread over the part."""
     images = data.parts["train"]
     return Spec(list(data.classes), list(images.shape), *channel_statistics(images, workers=config.data.workers))
@@ -183,7 +196,7 @@ def batches(config: ConfigDict, spec: Spec, images: Images, training: bool) -> A
     return run.passes(lambda: ordered_batches(images, d.eval_batch_size, workers=d.workers))
 
 
-def describe(config: ConfigDict, spec: Spec, data: ImageSet, model: run.Model) -> list[str]:
+def describe(config: ConfigDict, spec: Spec, data: run.Dataset, model: run.Model) -> list[str]:
     """Sizes, and the work that one image costs."""
     height, width, channels = spec.shape
     work = cnn.summary(model.module, (1, *spec.shape)).multiply_adds
@@ -193,7 +206,7 @@ def describe(config: ConfigDict, spec: Spec, data: ImageSet, model: run.Model) -
     ]
 
 
-def evaluate(trained: run.Trained, data: ImageSet, split: str, options: run.Options) -> run.Report:
+def evaluate(trained: run.Trained, data: run.Dataset, split: str, options: run.Options) -> run.Report:
     """Loss and accuracy, beside the most frequent class."""
     images, labels, shares = data.parts[split], [], []
     for batch in batches(trained.config, trained.spec, images, training=False):
@@ -207,7 +220,7 @@ def evaluate(trained: run.Trained, data: ImageSet, split: str, options: run.Opti
     return run.Report(scores, answers=(labels, shares))
 
 
-def pictures(trained: run.Trained, data: ImageSet, split: str, report: run.Report, folder: Any) -> Any:
+def pictures(trained: run.Trained, data: run.Dataset, split: str, report: run.Report, folder: Any) -> Any:
     """Confusion matrix, worst mistakes, first-layer filters and feature maps."""
     images, (labels, shares), classes = data.parts[split], report.answers, trained.spec.classes
     counts = run.confusion(labels, shares.argmax(-1), len(classes))

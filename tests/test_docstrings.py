@@ -42,6 +42,7 @@ NOT_SHOWN = {
     "seqjax.wrappers.parts": "what the wrappers share; users do not call it",
     "seqjax.interop.parts": "what the converters share; users do not call it",
     "seqjax.data.readers.tfds": "needs a prepared TFDS set",
+    "seqjax.data.readers.image_tfds": "needs a prepared TFDS set",
     "seqjax.training.checkpoints.manifest": "called by Checkpoints alone",
     "seqjax.training.checkpoints.migrate": "called by Checkpoints alone",
     "seqjax.training.checkpoints.reader": "works on the folders of a run",

@@ -30,7 +30,7 @@ HEAVY = {
     "haiku": ("seqjax.interop",),
     "equinox": ("seqjax.interop",),
     "PIL": ("seqjax.data.transforms.pixels",),
-    "sklearn": ("seqjax.data.image_sets", "seqjax.run.baselines"),
+    "sklearn": ("seqjax.data.readers.digits", "seqjax.run.baselines"),
     "sacrebleu": ("seqjax.training.metrics",),
     "seqeval": ("seqjax.training.metrics",),
     "sentencepiece": ("seqjax.text.subword",),

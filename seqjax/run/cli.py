@@ -46,6 +46,7 @@ def common_flags(experiment: Experiment) -> dict[str, Flag]:
         "checkpoint": Flag("best", "which checkpoint to read, or the mean of the newest train.keep.", read, settings.one_of(*WHICH)),
         "split": Flag("validation", "the part of the data to evaluate on.", ("evaluate",), settings.one_of(*SPLITS)),
         "extend": Flag(False, "continue a finished or stopped run to a new train.steps or train.epochs.", ("train",)),
+        "accept_changed_data": Flag(False, "use the data though they are not those that the run began with.", ("train", "evaluate")),
         "init_from": Flag("", "start from the weights of the run in this work directory (DIR, DIR:newest, DIR:STEP).", ("train",)),
         "init_partial": Flag(False, "with --init_from: parts that do not fit start fresh and are listed, instead of an error.", ("train",)),
         "profile": Flag("", "trace the steps FIRST:LAST of this session into the work directory, such as 10:12.", ("train",)),

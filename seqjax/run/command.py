@@ -26,7 +26,7 @@ def run(experiment: Experiment, command: cli.Command) -> int:
             setattr(command.options, name, flag.read(getattr(command.options, name)))
     trained, meta = driver.read(experiment, command)
     if command.mode == "evaluate":
-        dataset = driver.load_same(experiment, command.workdir, trained.config, meta)
+        dataset = driver.load_same(experiment, command, trained, meta)
         evaluation.run(experiment, command, trained, dataset)
     else:
         experiment.modes[command.mode](trained, command.options)

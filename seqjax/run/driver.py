@@ -64,7 +64,7 @@ def train(experiment: Experiment, command: cli.Command) -> int:
     profile, stored = profiled(command.options.profile), resuming.stored(command.workdir, experiment)
     config = resuming.settings_of(experiment, command, stored)
     dataset = experiment.load(config)
-    spec = experiment.prepare(config, dataset)
+    spec = resuming.accepted_spec(experiment, command, stored, dataset, experiment.prepare(config, dataset))
     with closing(experiment.batches(config, spec, dataset.parts["train"], training=True)) as pipeline:
         setup = set_up(experiment, config, spec, pipeline.batches_per_epoch)
         plan = make_plan(config, setup.recipe.steps, profile)
@@ -81,10 +81,13 @@ def train(experiment: Experiment, command: cli.Command) -> int:
             baselines = baselines_of(experiment, command.workdir, config, dataset)
             describe(experiment, config, dataset, setup, pipeline, baselines, lines)
             outcome = session.run(
-                command.workdir, make_task(experiment, config, spec, dataset, setup), plan, state, pipeline,
+                command.workdir, make_task(experiment, config, spec, dataset, setup), plan, state,
+                resuming.accepting(pipeline, command.options.accept_changed_data),
                 Checkpoints(command.workdir, keep=config.train.keep, check=held.check, defaults=defaults),
-                meta=resuming.meta(experiment, config, spec, dataset, begin.origin), config=settings.to_json(config),
-                check_meta=lambda meta: resuming.check_data(experiment, command.workdir, dataset, spec, meta),
+                meta=resuming.meta(experiment, config, spec, dataset, begin.origin, stored), config=settings.to_json(config),
+                check_meta=lambda meta: resuming.check_data(
+                    experiment, command.workdir, dataset, spec, meta, accepted=command.options.accept_changed_data
+                ),
                 extension=extension,
             )  # fmt: skip
             held.check()
@@ -247,9 +250,12 @@ def read(experiment: Experiment, command: cli.Command) -> tuple[Trained, dict[st
     return trained, made["meta"]
 
 
-def load_same(experiment: Experiment, folder: pathlib.Path, config: ConfigDict, meta: dict[str, Any]) -> Dataset:
-    """The data of a run; refused where they are not those that it was trained on."""
-    dataset = experiment.load(config)
-    resuming.check_data(experiment, folder, dataset, None, meta)
+def load_same(experiment: Experiment, command: cli.Command, trained: Trained, meta: dict[str, Any]) -> Dataset:
+    """The data of a run; refused where they are not those that it was trained on, unless that is accepted."""
+    dataset, accepted = experiment.load(trained.config), command.options.accept_changed_data
+    resuming.check_data(experiment, command.workdir, dataset, None, meta, accepted=accepted)
+    if accepted:
+        spec = experiment.prepare(trained.config, dataset)
+        resuming.accepted_spec(experiment, command, resuming.Stored(trained.step, meta), dataset, spec)
     return dataset
 

@@ -49,6 +49,12 @@ def use_compilation_cache() -> None:
         print(f"removed {entries} from the compilation cache {folder}", file=sys.stderr)
 
 
+def cache_folder() -> str:
+    """The folder of the compilation cache, where other things are kept too; "" where there is none on this machine."""
+    name = jax.config.jax_compilation_cache_dir or ""
+    return "" if "://" in name else name
+
+
 def remove_damaged_entries(folder: pathlib.Path) -> int:
     """Removes entries of JAX's compilation cache that are empty or cannot be decompressed.
 

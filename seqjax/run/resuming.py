@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from seqjax.data.origins import explain_difference
 from seqjax.errors import UserError
 from seqjax.run import cli, settings
-from seqjax.run.experiment import Dataset, Experiment, spec_to_json
+from seqjax.run.experiment import Dataset, Experiment, spec_from_json, spec_to_json
 from seqjax.run.recipe import Recipe, make_recipe
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.progress import Plan, Progress, extended, stops_early
@@ -155,19 +155,101 @@ def check_unchanged(folder: pathlib.Path, experiment: Experiment, before: Stored
         raise UserError(f"another process has just trained the run in {folder}; the same command resumes it")
 
 
-def meta(experiment: Experiment, config: ConfigDict, spec: Any, dataset: Dataset, began_from: Any = None) -> dict[str, Any]:
-    """What every checkpoint of a run holds beside its state, its iterator's state and its progress."""
+def meta(
+    experiment: Experiment, config: ConfigDict, spec: Any, dataset: Dataset, began_from: Any = None, stored: Stored | None = None
+) -> dict[str, Any]:
+    """What every checkpoint of a run holds beside its state, its iterator's state and its progress.
+
+    That the data changed is kept with every change: the step, and the fingerprints before and after.
+    """
+    changes = list(stored.meta.get("data_changes", ())) if stored else []
+    if stored and has_changed(stored.meta, dataset):
+        changes.append({"step": stored.step, "from": stored.meta["fingerprint"], "to": dataset.fingerprint})
     return {
         "experiment": experiment.name,
         "config": settings.to_json(config),
         "spec": spec_to_json(spec),
         "fingerprint": dataset.fingerprint,
         "made_from": dict(dataset.made_from),
+        "notes": list(dataset.notes),
+        "data_changes": changes,
         "began_from": began_from,
     }
 
 
-def check_data(experiment: Experiment, folder: pathlib.Path, dataset: Dataset, spec: Any, saved: Mapping[str, Any]) -> None:
+def has_changed(saved: Mapping[str, Any], dataset: Dataset) -> bool:
+    """Whether the data are others than a checkpoint, whose meta is given, was trained on."""
+    return saved["fingerprint"] != dataset.fingerprint
+
+
+def accepted_spec(experiment: Experiment, command: cli.Command, stored: Stored | None, dataset: Dataset, spec: Any) -> Any:
+    """The spec of a run whose data are used though they have changed: its own, for its model was trained with that.
+
+    Args:
+      experiment: of the run.
+      command: with --accept_changed_data or without.
+      stored: the run as it was; None for a new one.
+      dataset, spec: as loaded and prepared now.
+
+    Returns:
+      The checkpoint's spec where the data changed, now or before, and that is accepted; else the one given.
+
+    Raises:
+      UserError: another spec is needed: other than measured means and shares, which stay those of the run, something differs.
+    """
+    changed = stored is not None and has_changed(stored.meta, dataset)
+    if stored is not None and command.options.accept_changed_data and not changed:
+        print(f"--accept_changed_data: the {experiment.records} are those that the run was trained on")
+    if changed and not command.options.accept_changed_data or not changed and not (stored and stored.meta.get("data_changes")):
+        return spec
+    saved, now = stored.meta["spec"], spec_to_json(spec)
+    names = [name for name, value in now.items() if _without_floats(saved.get(name)) != _without_floats(value)]
+    if names:
+        raise UserError(
+            f"the {experiment.records} of {dataset.name} give another {' and '.join(names)} than those that the run in "
+            f"{command.workdir} was trained on, so its model cannot use them; use another --workdir"
+        )
+    if changed:
+        print(
+            f"the {experiment.records} of {dataset.name} have changed, which is accepted and kept in the checkpoints: at step "
+            f"{stored.step} from {stored.meta['fingerprint']} to {dataset.fingerprint}"
+        )
+    return spec_from_json(experiment, saved)
+
+
+def accepting(data: Any, accepted: bool) -> Any:
+    """A pipeline whose data may have changed: an iterator state that it does not have is the beginning of the next epoch."""
+    return _Changed(data) if accepted else data
+
+
+class _Changed:
+    def __init__(self, data: Any):
+        self._data, self.get_state = data, data.get_state
+
+    def __next__(self) -> Any:
+        return next(self._data)
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        try:
+            self._data.set_state(state)
+        except UserError:
+            if "epoch" not in state:
+                raise
+            self._data.set_state({name: 0 for name in state} | {"epoch": state["epoch"] + 1})
+
+
+def _without_floats(value: Any) -> Any:
+    """A JSON value with 0 for each measured number."""
+    if isinstance(value, dict):
+        return {name: _without_floats(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_floats(inner) for inner in value]
+    return 0.0 if isinstance(value, float) else value
+
+
+def check_data(
+    experiment: Experiment, folder: pathlib.Path, dataset: Dataset, spec: Any, saved: Mapping[str, Any], *, accepted: bool = False
+) -> None:
     """Refuses data that are not those a checkpoint was trained on, and what they would make of the model.
 
     Args:
@@ -176,16 +258,17 @@ def check_data(experiment: Experiment, folder: pathlib.Path, dataset: Dataset, s
       dataset: as loaded now.
       spec: as prepared now; None where it is not needed.
       saved: the checkpoint's meta.
+      accepted: whether other data are accepted, as far as the spec is the same.
 
     Raises:
       UserError: they differ.
     """
-    if saved["fingerprint"] != dataset.fingerprint:
+    if has_changed(saved, dataset) and not accepted:
         why = explain_difference(saved.get("made_from") or {}, dict(dataset.made_from))
         raise UserError(
             f"the {experiment.records} of {dataset.name} are not those that the run in {folder} began with"
             + (f": {why}" if why else "; restore them")
-            + ", or use another --workdir"
+            + ", use another --workdir, or accept them as they are with --accept_changed_data"
         )
     if spec is not None and spec_to_json(spec) != saved["spec"]:
         names = [name for name, value in spec_to_json(spec).items() if saved["spec"].get(name) != value]

@@ -101,7 +101,7 @@ def _members(
         dataset = dataset or loaded
         if loaded.fingerprint != dataset.fingerprint:
             return "the data depend on the seed"
-        spec = experiment.prepare(config, dataset)
+        spec = resuming.accepted_spec(experiment, command, stored, dataset, experiment.prepare(config, dataset))
         pipeline = stack.enter_context(driver.closing(experiment.batches(config, spec, dataset.parts["train"], training=True)))
         if isinstance(pipeline, BucketBatches) and len(pipeline.boundaries) > 1:
             return "batches are padded to several lengths, whose order depends on the seed"
@@ -118,10 +118,12 @@ def _members(
 
 def _loop(same: Same, member: Member, checkpoints: Checkpoints, place: int, stack: contextlib.ExitStack) -> loop.Run:
     """The loop of one run at its newest checkpoint, or at its start."""
-    name, command, _, config, spec, pipeline, setup, plan, extension, begin, state = member
+    name, command, stored, config, spec, pipeline, setup, plan, extension, begin, state = member
     experiment, dataset, folder = same.experiment, same.dataset, command.workdir
+    accepted = command.options.accept_changed_data
+    pipeline = resuming.accepting(pipeline, accepted)
     restored = loop.restore(
-        checkpoints, state, pipeline, lambda meta: resuming.check_data(experiment, folder, dataset, spec, meta)
+        checkpoints, state, pipeline, lambda meta: resuming.check_data(experiment, folder, dataset, spec, meta, accepted=accepted)
     )
     state, progress, first = restored or (state, Progress(), 0)
     if restored:
@@ -133,7 +135,7 @@ def _loop(same: Same, member: Member, checkpoints: Checkpoints, place: int, stac
         )
     )
     task = driver.make_task(experiment, config, spec, dataset, setup, lambda trained, progress: same.found[place])
-    meta = resuming.meta(experiment, config, spec, dataset, begin.origin)
+    meta = resuming.meta(experiment, config, spec, dataset, begin.origin, stored)
     return loop.Run(task, plan, state, pipeline, progress, reporter, checkpoints, meta)
 
 

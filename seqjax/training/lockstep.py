@@ -81,7 +81,10 @@ class _Group:
         meet = min((step for step in others if step > runs[0].step), default=None)
         stacked, apart = self._stack([run.state for run in runs]), False
         while not apart and not received and not any(i in self.errors for i in places):
-            stacked, metrics = self._step(stacked, self._next_batch(runs))
+            batches = self._next_batches(places, stacked)
+            if not batches:
+                return
+            stacked, metrics = self._step(stacked, self._stacked(runs, batches))
             step, plan = runs[0].step + 1, runs[0].plan
             evaluates = step % plan.eval_every == 0 or step == plan.steps
             if evaluates:
@@ -95,15 +98,28 @@ class _Group:
         if not apart:
             self._give_back(runs, stacked)
 
-    def _next_batch(self, runs: list[Run]) -> PyTree:
-        batches = [next(run.data) for run in runs]
-        shapes = [[np.shape(leaf) for leaf in jax.tree.leaves(batch)] for batch in batches]
-        if any(other != shapes[0] for other in shapes):
+    def _next_batches(self, places: list[int], stacked: TrainState) -> list[PyTree]:
+        """The next batch of each run; none where one cannot be read: that run is saved and has ended, the others stay where they are."""
+        runs = [self.runs[i] for i in places]
+        before, batches = [run.data.get_state() for run in runs], []
+        for i, run in zip(places, runs):
+            try:
+                batches.append(next(run.data))
+            except Exception as error:
+                for other, state in zip(runs[: len(batches)], before):
+                    other.data.set_state(state)
+                self._give_back(runs, stacked)
+                self.attempt(i, run.stop_for, error)
+                return []
+        return batches
+
+    def _stacked(self, runs: list[Run], batches: list[PyTree]) -> PyTree:
+        if any(_shapes(batch) != _shapes(batches[0]) for batch in batches):
             raise UserError(
                 "the batches of these seeds have different shapes, so they cannot be trained together; "
                 "--sweep_vmap=off resumes them one after another"
             )
-        key = len(runs), str(shapes[0])
+        key = len(runs), str(_shapes(batches[0]))
         if key not in self._shapes:
             self._shapes.add(key)
             runs[0].reporter.say(f"compiling the training step for {len(runs)} runs together")
@@ -120,6 +136,10 @@ class _Group:
                 call(*arguments)
             except UserError as error:
                 self.errors[place] = error
+
+
+def _shapes(batch: PyTree) -> list[tuple[int, ...]]:
+    return [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
 
 
 def _row(fetch: Callable[[], PyTree], row: int) -> PyTree:

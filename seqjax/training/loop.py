@@ -8,7 +8,7 @@ import pathlib
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -112,8 +112,8 @@ def fit(
       The Outcome.
 
     Raises:
-      UserError: something in a step was not finite `plan.max_skipped_in_row` times in a row, or the steps to be profiled are not
-        among those that follow.
+      UserError: something in a step was not finite `plan.max_skipped_in_row` times in a row, the steps to be profiled are not
+        among those that follow, or the next batch cannot be read: then the run is saved as it stands before that batch.
     """
     run = Run(task, plan, state, data, progress, reporter, checkpoints, meta)
     profile = Profile(plan.profile, workdir, first=run.step, last=plan.steps, say=reporter.say)
@@ -150,7 +150,11 @@ class Run:
 
     def advance(self) -> None:
         """Takes a step with the next batch."""
-        batch = self.task.place_batch(next(self.data))
+        try:
+            batch = next(self.data)
+        except Exception as error:
+            self.stop_for(error)
+        batch = self.task.place_batch(batch)
         shapes = _shapes(batch)
         if shapes not in self.shapes:
             self.shapes.add(shapes)
@@ -174,6 +178,20 @@ class Run:
             self.flush()
             self.save()
         self.show()
+
+    def stop_for(self, error: Exception) -> NoReturn:
+        """Saves where the run stands, since the next batch cannot be read, and raises the error that says why.
+
+        Raises:
+          UserError: what the error says, where it is one, and how the run is resumed; else the error itself.
+        """
+        self.finish()
+        self.checkpoints.wait()
+        self.show()
+        if isinstance(error, UserError):
+            first, *rest = error.args
+            raise UserError(f"{first}; the run is saved at step {self.step}, and the same command resumes it", *rest) from error
+        raise error
 
     def finish(self) -> None:
         """Saves where the run stands, with all its time."""

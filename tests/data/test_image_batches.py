@@ -1,4 +1,4 @@
-"""Batches of images: each once, in an order that can be gone on with, whoever reads them."""
+"""Batches of images: each once, in an order that can be resumed, whoever reads them."""
 
 import gc
 import itertools
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from seqjax.data.draws import permutation
-from seqjax.data.image_parts import ArrayImages, FileImages, Subset
-from seqjax.data.images import ImageBatches, ordered_batches
+from seqjax.data.image_columns import ArrayImages, FileImages, Subset
+from seqjax.data.pipeline.shuffled import ImageBatches, ordered_batches
 from seqjax.errors import UserError
 
 
@@ -214,16 +214,16 @@ def test_sizes_that_cannot_be_are_refused(settings, says):
 @pytest.mark.parametrize(
     "state, says",
     [
-        ({"epoch": 0}, "not a place"),
-        ({"epoch": 0, "window": 1}, "not a place"),
-        ([0, 1], "not a place"),
+        ({"epoch": 0}, "not an iterator state"),
+        ({"epoch": 0, "window": 1}, "not an iterator state"),
+        ([0, 1], "not an iterator state"),
         ({"epoch": -1, "batch": 0}, "at least 0"),
         ({"epoch": 0, "batch": 1.0}, "whole numbers"),
         ({"epoch": True, "batch": 0}, "whole numbers"),
         ({"epoch": 0, "batch": 4}, "batch 4, but an epoch has 4"),
     ],
 )
-def test_places_that_cannot_be_are_refused(state, says):
+def test_states_that_cannot_be_are_refused(state, says):
     batches = ImageBatches(numbered(9), 2, seed=0)
     with pytest.raises(UserError) as error:
         batches.set_state(state)

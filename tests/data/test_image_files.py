@@ -8,9 +8,9 @@ import struct
 import numpy as np
 import pytest
 
-from seqjax.data.image_files import read_idx
-from seqjax.data.image_parts import FileImages
+from seqjax.data.image_columns import FileImages
 from seqjax.data.images import load_images, read_image
+from seqjax.data.readers.image_arrays import read_idx
 from seqjax.errors import UserError
 
 Image = pytest.importorskip("PIL.Image")
@@ -188,7 +188,7 @@ def test_faults_in_npz_files_are_named(tmp_path):
         ({"images": images, "labels": np.eye(20, dtype=int)}, "(20, 20); give one whole number an image"),
         ({"images": images, "labels": labels - 1}, "label 0 (counting from 0) is -1"),
         ({"images": images, "labels": labels * 10_000}, "20 images, but a label of 10000"),
-        ({"images": images, "labels": np.arange(20)}, "no class of two images"),
+        ({"images": images, "labels": np.arange(20)}, "no class of two examples"),
         ({"images": uneven, "labels": labels[:2]}, "uneven shape"),
     ]
     for arrays, says in faults:
@@ -201,7 +201,7 @@ def test_faults_in_npz_files_are_named(tmp_path):
     (tmp_path / "b.npy").rename(path)
     refused("a.npz cannot be read as arrays", path)
     (tmp_path / "a.txt").write_text("text")
-    refused("neither a folder nor an .npz", tmp_path / "a.txt")
+    refused("neither a folder nor an .npz nor a table", tmp_path / "a.txt")
     refused("absent.npz does not exist", tmp_path / "absent.npz")
 
 
@@ -270,10 +270,7 @@ def test_faults_in_folders_are_named(tmp_path):
     (text := folder("a/1.png") / "a/notes.txt").write_text("x")
     refused(f"{text} is not an image by its name", text.parents[1])
     (text := folder("a/1.png", "a/2.png") / "a/1.png").write_text("no image")
-    images = load_images("file", path=str(text.parents[1]), validation_fraction=0.5)
-    with pytest.raises(UserError) as error:
-        [part.take(np.array([0])) for part in images.parts.values()]
-    assert f"{text} is not a sound image (not a format that Pillow knows)" in one_line(error)
+    refused(f"{text} is not a sound image (not a format that Pillow knows)", text.parents[1], validation_fraction=0.5)
 
 
 # One image

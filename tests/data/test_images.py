@@ -8,9 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from seqjax.data import image_sets
-from seqjax.data.image_parts import ArrayImages, hold_out_images, image_set
-from seqjax.data.images import ImageBatches, load_images
+from seqjax.data import images as door
+from seqjax.data.hold_out import hold_out
+from seqjax.data.image_columns import ArrayImages, Found
+from seqjax.data.images import load_images
+from seqjax.data.pipeline.shuffled import ImageBatches
+from seqjax.data.readers import digits, image_tfds
 from seqjax.errors import UserError
 
 
@@ -54,7 +57,7 @@ def test_what_is_held_out_is_stratified_disjoint_and_covers(seed, fraction):
     random = np.random.default_rng(seed)
     labels = random.choice([0, 1, 5, 7], size=200, p=[0.6, 0.3, 0.09, 0.01])
     labels[0] = 9  # alone in its class
-    kept, held = hold_out_images(labels, fraction, seed, "x")
+    kept, held = hold_out(200, fraction, seed, "x", strata=labels)
     assert sorted([*kept, *held]) == list(range(200)) and (np.diff(kept) > 0).all() and (np.diff(held) > 0).all()
     assert set(labels[kept]) == set(labels) and held.size >= 1
     for label in set(labels):
@@ -62,22 +65,22 @@ def test_what_is_held_out_is_stratified_disjoint_and_covers(seed, fraction):
         assert share in (min(int(count * fraction), count - 1), min(int(count * fraction) + 1, count - 1))
     if fraction < 0.9:
         assert held.size == max(round(200 * fraction), 1)
-    assert same((kept, held), hold_out_images(labels, fraction, seed, "x"))
+    assert same((kept, held), hold_out(200, fraction, seed, "x", strata=labels))
     if 0.01 < fraction < 0.9:
-        assert set(held) != set(hold_out_images(labels, fraction, seed + 1, "x")[1])
+        assert set(held) != set(hold_out(200, fraction, seed + 1, "x", strata=labels)[1])
 
 
 def test_a_set_that_cannot_be_is_refused():
     few = ArrayImages(np.zeros((2, 3, 3, 1), np.uint8), np.array([0, 1]))
     faults = [
-        ({"train": few}, ("a", "b"), "no class of two images"),
+        ({"train": few}, ("a", "b"), "no class of two examples"),
         ({"train": few, "test": few}, ("a",), "few, train: label 1 (counting from 0) is 1, but with 1 classes"),
         ({"train": few, "test": ArrayImages(np.zeros((2, 3, 3, 1), np.uint8), [0, -1])}, "ab", "test: label 1"),
         ({"train": few, "test": ArrayImages(np.zeros((2, 4, 3, 1), np.uint8), [0, 1])}, "ab", "(4, 3, 1), of train"),
     ]
     for parts, classes, says in faults:
         with pytest.raises(UserError) as error:
-            image_set("few", classes, parts, 0.1, 0)
+            door._dataset("few", Found(classes, parts), 0.1, 0)
         assert says in one_line(error)
 
 
@@ -86,7 +89,7 @@ def test_the_fingerprint_changes_with_what_it_is_of():
     pixels, labels = random.integers(0, 256, (20, 4, 2, 1), np.uint8), np.arange(20) % 2
 
     def made(pixels=pixels, labels=labels, classes="ab", fraction=0.2, seed=0):
-        return image_set("x", classes, {"train": ArrayImages(pixels, labels)}, fraction, seed).fingerprint
+        return door._dataset("x", Found(tuple(classes), {"train": ArrayImages(pixels, labels)}), fraction, seed).fingerprint
 
     one_pixel, one_label = pixels.copy(), labels.copy()
     one_pixel[3, 1, 1, 0] ^= 1
@@ -99,7 +102,7 @@ def test_the_fingerprint_changes_with_what_it_is_of():
         made(fraction=0.3),
         made(seed=1),
     ]
-    assert made() == made(pixels=np.asfortranarray(pixels)) and len({made(), *others}) == 7 and len(made()) == 64
+    assert made() == made(pixels=np.asfortranarray(pixels)) and len({made(), *others}) == 7
 
 
 # Embedded
@@ -108,17 +111,17 @@ def test_the_fingerprint_changes_with_what_it_is_of():
 def test_digits_are_those_of_scikit_learn():
     datasets = pytest.importorskip("sklearn.datasets")
     found = datasets.load_digits()
-    values, labels = image_sets._digits()
-    assert np.array_equal(values, found.images) and np.array_equal(labels, found.target)
-    digits = load_images("embedded", name="digits")
-    assert digits.name == "digits" and digits.classes == tuple("0123456789")
-    assert list(digits.parts) == ["train", "validation", "test"]
-    assert {part: len(images) for part, images in digits.parts.items()} == {
+    pixels, labels = digits.read_digits()
+    assert np.array_equal(pixels[..., 0], np.rint(found.images * 255 / 16)) and np.array_equal(labels, found.target)
+    loaded = load_images("embedded", name="digits")
+    assert loaded.name == "digits" and loaded.classes == tuple("0123456789")
+    assert list(loaded.parts) == ["train", "validation", "test"]
+    assert {part: len(images) for part, images in loaded.parts.items()} == {
         "train": 1294,
         "validation": 144,
         "test": 359,
     }
-    parts = [images.take(np.arange(len(images))) for images in digits.parts.values()]
+    parts = [images.take(np.arange(len(images))) for images in loaded.parts.values()]
     pixels, labels = (np.concatenate(arrays) for arrays in zip(*parts))
     assert pixels.dtype == np.uint8 and pixels.max() == 255 and pixels.min() == 0
     key = lambda images, labels: sorted(zip(map(bytes, images), labels.tolist()))  # noqa: E731
@@ -173,7 +176,7 @@ def test_settings_that_cannot_be_are_refused(settings, says):
 
 def test_mnist_of_tfds_is_mnist_of_idx_files(shared, monkeypatch):
     pytest.importorskip("tensorflow_datasets")
-    monkeypatch.setattr(image_sets, "MEMORY", 0)  # to decode some instead of all
+    monkeypatch.setattr(image_tfds, "MEMORY", 0)  # to decode some instead of all
     settings = {"source": "tfds", "name": "mnist", "data_dir": str(shared / "tfds")}
     found, files = load_images(**settings), load_images("file", path=str(shared / "data/mnist"))
     assert found.classes == files.classes and found.name == "mnist" and "tensorflow" not in sys.modules
@@ -194,7 +197,7 @@ def test_mnist_of_tfds_is_mnist_of_idx_files(shared, monkeypatch):
 @pytest.mark.parametrize(
     "name, says",
     [
-        ("imdb_reviews/plain_text", "has 0 Image features, none called image"),
+        ("imdb_reviews/plain_text", "has no Image feature called 'image', but none; choose another set (its features: "),
         ("mnits", "Did you mean: mnits -> mnist"),
         ("cifar10", "`tfds build cifar10 --file_format=array_record`"),
     ],
@@ -205,7 +208,7 @@ def test_sets_that_cannot_be_read(shared, name, says):
         load_images("tfds", name=name, data_dir=str(shared / "tfds"))
     message = one_line(error)
     assert says in message and "python_docs" not in message
-    assert "Image features" in message or "name='digits' needs no download" in message
+    assert "Image feature" in message or "name='digits' needs no download" in message
 
 
 def test_without_tfds_the_extra_is_named(monkeypatch):
@@ -250,8 +253,8 @@ def published(monkeypatch):
                 return [self[key] for key in keys]
 
         builder = SimpleNamespace(info=SimpleNamespace(features=features, splits=splits, full_name="pets/1.0.0"))
-        monkeypatch.setattr(image_sets, "open_builder", lambda *_: builder)
-        monkeypatch.setattr(image_sets, "open_split", lambda name, builder, split, *_, **__: Source(sources[split]))
+        monkeypatch.setattr(image_tfds, "open_builder", lambda *_: builder)
+        monkeypatch.setattr(image_tfds, "open_split", lambda name, builder, split, *_, **__: Source(sources[split]))
         return lambda **settings: load_images("tfds", name="pets", **settings)
 
     return publish
@@ -299,7 +302,7 @@ def test_faults_in_a_published_set_are_named(published):
         (EVEN, [*rows, ((9, 9), 5, 2)], "image 3 of pets/1.0.0, train has label 2, but there are 2 classes"),
         ({**EVEN, "image": Image((9, 9, 1), np.float32)}, rows, "images of float32"),
         ({"image": EVEN["image"], "name": EVEN["image"]}, rows, "its features: image, name"),
-        ({"a": EVEN["image"], "b": EVEN["image"], "label": EVEN["label"]}, rows, "has 2 Image features"),
+        ({"a": EVEN["image"], "b": EVEN["image"], "label": EVEN["label"]}, rows, "has no Image feature called 'image', but a, b; choose"),
     ]
     for features, train, says in faults:
         with pytest.raises(UserError) as error:

@@ -1,14 +1,15 @@
-"""Images to batches of one shape: an endless, shuffled iterator that can stop and go on exactly."""
+"""Images to batches of one shape: an endless, shuffled iterator that can be stopped and resumed exactly."""
 
 import collections
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Iterable, Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqjax.data.checks import is_whole
+from seqjax.data.checks import check_whole, is_whole
 from seqjax.data.draws import permutation
-from seqjax.data.image_parts import Images, Subset
+from seqjax.data.image_columns import Images, Subset
 from seqjax.errors import UserError
 
 AHEAD = 2  # batches that workers read before they are asked for
@@ -23,15 +24,15 @@ class ImageBatch(NamedTuple):
 
 
 class ImageBatches:
-    """An endless iterator over shuffled batches, epoch after epoch, that can stop and go on exactly.
+    """An endless iterator over shuffled batches, epoch after epoch, that can be stopped and resumed exactly.
 
     Each epoch is a fresh permutation of the N images, a pure function of (seed, epoch). An epoch has floor(N / B) full
     batches; the N mod B images that remain are dropped from it. Since another permutation follows, other images are
     dropped then: none is left out for good.
 
     With workers, threads read the next two batches meanwhile. What is handed out does not depend on their number, and
-    `get_state` is always the place of the next batch to be handed out, whatever has been read ahead. The threads end
-    with `close`, with the `with` block, or with the iterator itself.
+    `get_state` is always that of the next batch to be handed out, whatever has been read ahead. The threads end with
+    `close`, with the `with` block, or with the iterator itself.
 
     Args:
       images: N images in memory, in files, or any other `Images`.
@@ -41,10 +42,10 @@ class ImageBatches:
 
     Raises:
       UserError: sizes that cannot be, a batch larger than the set; from `next`, an image that cannot be read. Then the
-        place stays at that batch.
+        state stays that of that batch.
 
     Example:
-      >>> from seqjax.data.image_parts import ArrayImages
+      >>> from seqjax.data.image_columns import ArrayImages
       >>> images = ArrayImages(np.zeros((5, 2, 2, 1), np.uint8), np.arange(5))
       >>> batches = ImageBatches(images, 2, seed=0)
       >>> first = next(batches)
@@ -58,13 +59,13 @@ class ImageBatches:
 
     def __init__(self, images: Images, batch_size: int, *, seed: int, workers: int = 0):
         _check(images, batch_size, workers)
-        if not is_whole(seed) or seed < 0:
-            raise UserError(f"seed is {seed!r}; it must be a whole number of at least 0")
+        check_whole(0, seed=seed)
         if batch_size > len(images):
             raise UserError(f"batch_size is {batch_size}, but there are only {len(images)} images; make it smaller")
         self.batches_per_epoch = len(images) // batch_size
         self.images_per_epoch = self.batches_per_epoch * batch_size
         self._images, self._batch_size, self._seed, self._workers = images, batch_size, int(seed), workers
+        self._index, self._count = 0, 1  # the shard
         self._epoch = self._batch = 0
         self._reading: Iterator[ImageBatch] | None = None
         self._closed = False
@@ -74,36 +75,64 @@ class ImageBatches:
 
     def __next__(self) -> ImageBatch:
         if self._closed:
-            raise ValueError("these batches are closed; make new ones, and set_state to go on")
+            raise ValueError("these batches are closed; make new ones, and set_state to continue")
         if self._reading is None:
-            places = _shuffled(len(self._images), self._batch_size, self._seed, self._epoch, self._batch)
-            self._reading = _read(self._images, self._batch_size, places, self._workers)
+            rows = _rows(self._batch_size, self._index, self._count)
+            indices = _shuffled(len(self._images), self._batch_size, self._seed, self._epoch, self._batch, rows)
+            self._reading = _read(self._images, len(rows), indices, self._workers)
         try:
             batch = next(self._reading)
         except BaseException:
-            self._stop()  # what was read ahead is void: the next call begins at this place again
+            self._stop()  # what was read ahead is void: the next call begins at this batch again
             raise
         self._batch += 1
         if self._batch == self.batches_per_epoch:
             self._epoch, self._batch = self._epoch + 1, 0
         return batch
 
-    def one_pass(self) -> Iterator[ImageBatch]:
-        """Every image once, in the set's order, as `ordered_batches`; the iterator's own place is not touched.
+    def shard(self, index: int, count: int) -> "ImageBatches":
+        """The same batches, of which only some rows are read: what one of several processes needs.
+
+        The state is that of whole batches, so that a run may be resumed with another number of shards.
+
+        Args:
+          index: which shard, 0 to count - 1; it has rows index B / count to (index + 1) B / count - 1 of each whole batch.
+          count: of the shards, which divides B.
+
+        Returns:
+          New batches, with this state; `one_pass` gives the same rows of its batches.
+
+        Raises:
+          UserError: the batch cannot be divided so.
 
         Example:
-          >>> from seqjax.data.image_parts import ArrayImages
+          >>> from seqjax.data.image_columns import ArrayImages
+          >>> batches = ImageBatches(ArrayImages(np.zeros((9, 1, 1, 1), np.uint8), np.arange(9)), 4, seed=0)
+          >>> shards = [batches.shard(index, 2) for index in range(2)]
+          >>> [next(shard).labels.tolist() for shard in shards], next(batches).labels.tolist()
+          ([[7, 6], [8, 3]], [7, 6, 8, 3])
+        """
+        _rows(self._batch_size, index, count)
+        shard = ImageBatches(self._images, self._batch_size, seed=self._seed, workers=self._workers)
+        shard._index, shard._count, shard._epoch, shard._batch = index, count, self._epoch, self._batch
+        return shard
+
+    def one_pass(self) -> Iterator[ImageBatch]:
+        """Every image once, in the set's order, as `ordered_batches`; the iterator's own state is not touched.
+
+        Example:
+          >>> from seqjax.data.image_columns import ArrayImages
           >>> images = ArrayImages(np.zeros((3, 1, 1, 1), np.uint8), np.arange(3))
           >>> [batch.labels.tolist() for batch in ImageBatches(images, 2, seed=0).one_pass()]
           [[0, 1], [2, 0]]
         """
-        return ordered_batches(self._images, self._batch_size, workers=self._workers)
+        return ordered_batches(self._images, self._batch_size, workers=self._workers, index=self._index, count=self._count)
 
     def get_state(self) -> dict[str, int]:
-        """The place of the next batch, small and JSON-able: `{"epoch": e, "batch": b}`.
+        """The state before the next batch, small and JSON-able: `{"epoch": e, "batch": b}`.
 
         Example:
-          >>> from seqjax.data.image_parts import ArrayImages
+          >>> from seqjax.data.image_columns import ArrayImages
           >>> images = ArrayImages(np.zeros((3, 1, 1, 1), np.uint8), np.arange(3))
           >>> ImageBatches(images, 2, seed=0).get_state()
           {'epoch': 0, 'batch': 0}
@@ -111,16 +140,16 @@ class ImageBatches:
         return {"epoch": self._epoch, "batch": self._batch}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Go to a place that `get_state` gave; the next batch is the one that stood next there.
+        """Goes to a state that `get_state` gave, of any shard; the next batch is the one that was next then.
 
         Args:
           state: `{"epoch": e, "batch": b}` with e >= 0 and 0 <= b < batches_per_epoch.
 
         Raises:
-          UserError: anything else, such as the place in another set or with another batch size.
+          UserError: anything else, such as the state in another set or with another batch size.
 
         Example:
-          >>> from seqjax.data.image_parts import ArrayImages
+          >>> from seqjax.data.image_columns import ArrayImages
           >>> images = ArrayImages(np.zeros((9, 1, 1, 1), np.uint8), np.arange(9))
           >>> batches = ImageBatches(images, 2, seed=0)
           >>> batches.set_state({"epoch": 1, "batch": 3})
@@ -129,23 +158,23 @@ class ImageBatches:
           {'epoch': 2, 'batch': 0}
         """
         if not isinstance(state, dict) or set(state) != {"epoch", "batch"}:
-            raise UserError(f"{state!r} is not a place in the images; give what get_state gave, epoch and batch")
+            raise UserError(f"{state!r} is not an iterator state of images; give what get_state gave, epoch and batch")
         epoch, batch = state["epoch"], state["batch"]
         if not (is_whole(epoch) and is_whole(batch)) or epoch < 0 or batch < 0:
-            raise UserError(f"{state!r} is not a place in the images; both must be whole numbers of at least 0")
+            raise UserError(f"{state!r} is not an iterator state of images; both must be whole numbers of at least 0")
         if batch >= self.batches_per_epoch:
             raise UserError(
-                f"the saved place is batch {batch}, but an epoch has {self.batches_per_epoch}; "
-                "go on with the images and batch_size of the run that saved it"
+                f"the saved state is of batch {batch}, but an epoch has {self.batches_per_epoch}; "
+                "resume with the images and batch_size of the run that saved it"
             )
         self._stop()
         self._epoch, self._batch = int(epoch), int(batch)
 
     def close(self) -> None:
-        """End the threads; the iterator gives nothing any more. A second call does nothing.
+        """Ends the threads; the iterator gives nothing any more. A second call does nothing.
 
         Example:
-          >>> from seqjax.data.image_parts import ArrayImages
+          >>> from seqjax.data.image_columns import ArrayImages
           >>> ImageBatches(ArrayImages(np.zeros((3, 1, 1, 1), np.uint8), np.arange(3)), 2, seed=0).close()
         """
         self._closed = True
@@ -163,30 +192,35 @@ class ImageBatches:
         self._reading = None
 
 
-def ordered_batches(images: Images, batch_size: int, *, workers: int = 0) -> Iterator[ImageBatch]:
+def ordered_batches(
+    images: Images, batch_size: int, *, workers: int = 0, index: int = 0, count: int = 1
+) -> Iterator[ImageBatch]:
     """Every image once, in the set's order, for evaluation.
 
     Args:
       images: N images, as in `ImageBatches`.
       batch_size: B; it may be more than N.
       workers: threads that read ahead; they end with the iterator.
+      index, count: of several processes, which one this is, and how many there are; see `ImageBatches.shard`.
 
     Returns:
-      An iterator over ceil(N / B) batches. The last is padded with zeros, where the mask is false.
+      An iterator over ceil(N / B) batches. The last is padded with zeros, where the mask is false: of a shard perhaps all.
 
     Raises:
       UserError: sizes that cannot be; from the iterator, an image that cannot be read.
 
     Example:
-      >>> from seqjax.data.image_parts import ArrayImages
+      >>> from seqjax.data.image_columns import ArrayImages
       >>> images = ArrayImages(np.zeros((3, 1, 1, 1), np.uint8), np.arange(3) + 5)
       >>> [(batch.labels.tolist(), batch.mask.tolist()) for batch in ordered_batches(images, 2)]
       [([5, 6], [True, True]), ([7, 0], [True, False])]
     """
     _check(images, batch_size, workers)
-    number = len(images)
-    places = (np.arange(first, min(first + batch_size, number)) for first in range(0, number, batch_size))
-    return _read(images, batch_size, places, workers)
+    number, rows = len(images), _rows(batch_size, index, count)
+    indices = (
+        np.arange(min(first + rows.start, number), min(first + rows.stop, number)) for first in range(0, number, batch_size)
+    )
+    return _read(images, len(rows), indices, workers)
 
 
 def channel_statistics(images: Images, *, limit: int = 10_000, workers: int = 0) -> tuple[list[float], list[float]]:
@@ -201,15 +235,15 @@ def channel_statistics(images: Images, *, limit: int = 10_000, workers: int = 0)
       (mean, standard deviation), C numbers each; a channel that hardly changes has 0.01, so that it can be divided by.
 
     Example:
-      >>> from seqjax.data.image_parts import ArrayImages
+      >>> from seqjax.data.image_columns import ArrayImages
       >>> pixels = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)
       >>> channel_statistics(ArrayImages(pixels, np.zeros(2, np.int32)))
       ([0.5], [0.5])
     """
-    places = np.linspace(0, len(images) - 1, min(len(images), limit)).astype(np.int64)
+    indices = np.linspace(0, len(images) - 1, min(len(images), limit)).astype(np.int64)
     channels = images.shape[-1]
     total, squares, count = np.zeros(channels), np.zeros(channels), 0
-    for batch in ordered_batches(Subset(images, places), 500, workers=workers):
+    for batch in ordered_batches(Subset(images, indices), 500, workers=workers):
         pixels = batch.images[batch.mask].reshape(-1, channels) / 255.0
         total, squares, count = total + pixels.sum(0), squares + (pixels**2).sum(0), count + len(pixels)
     mean = total / count
@@ -217,37 +251,48 @@ def channel_statistics(images: Images, *, limit: int = 10_000, workers: int = 0)
 
 
 def _check(images: Images, batch_size: int, workers: int) -> None:
-    for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
-        if not is_whole(value) or value < least:
-            raise UserError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+    check_whole(1, batch_size=batch_size)
+    check_whole(0, workers=workers)
     if not len(images):
         raise UserError("there are no images to make batches of; give at least one")
 
 
-def _shuffled(number: int, batch_size: int, seed: int, epoch: int, batch: int) -> Iterator[np.ndarray]:
-    """The images of each batch from a place on, for ever."""
+def _rows(batch_size: int, index: int, count: int) -> range:
+    """The rows of a whole batch that a shard reads."""
+    check_whole(1, count=count)
+    check_whole(0, index=index)
+    if index >= count:
+        raise UserError(f"index is {index}, but there are {count} shards; it must be below that")
+    if batch_size % count:
+        raise UserError(f"batch_size is {batch_size}, which {count} shards cannot share evenly; make it a multiple of {count}")
+    size = batch_size // count
+    return range(index * size, (index + 1) * size)
+
+
+def _shuffled(number: int, batch_size: int, seed: int, epoch: int, batch: int, rows: range) -> Iterator[np.ndarray]:
+    """Some rows of each batch's images, from a batch on, for ever."""
     while True:
         order = permutation(number, seed, 0, epoch)
         for first in range(batch * batch_size, number - batch_size + 1, batch_size):
-            yield order[first : first + batch_size]
+            yield order[first + rows.start : first + rows.stop]
         epoch, batch = epoch + 1, 0
 
 
-def _read(images: Images, batch_size: int, places: Iterable[np.ndarray], workers: int) -> Iterator[ImageBatch]:
-    """The batches at these places, in order. Each is cut among the workers, so that even one batch is read by all."""
+def _read(images: Images, rows: int, batches: Iterable[np.ndarray], workers: int) -> Iterator[ImageBatch]:
+    """Batches of the images at these indices, in order. Each is cut among the workers, so that even one batch is read by all."""
     if not workers:
-        for indices in places:
-            yield _padded(*images.take(indices), batch_size)
+        for indices in batches:
+            yield _padded(*images.take(indices), rows)
         return
     pool, waiting = ThreadPoolExecutor(workers, thread_name_prefix="images"), collections.deque()
     try:
-        for indices in places:
-            pieces = np.array_split(indices, min(workers, len(indices)))
+        for indices in batches:
+            pieces = np.array_split(indices, max(min(workers, len(indices)), 1))
             waiting.append([pool.submit(images.take, piece) for piece in pieces])
             if len(waiting) > AHEAD:
-                yield _padded(*_joined(waiting.popleft()), batch_size)
+                yield _padded(*_joined(waiting.popleft()), rows)
         while waiting:
-            yield _padded(*_joined(waiting.popleft()), batch_size)
+            yield _padded(*_joined(waiting.popleft()), rows)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -257,9 +302,9 @@ def _joined(pieces: list[Future[Any]]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(images), np.concatenate(labels)
 
 
-def _padded(images: np.ndarray, labels: np.ndarray, batch_size: int) -> ImageBatch:
-    mask = np.arange(batch_size) < len(labels)
-    missing = batch_size - len(labels)
+def _padded(images: np.ndarray, labels: np.ndarray, rows: int) -> ImageBatch:
+    mask = np.arange(rows) < len(labels)
+    missing = rows - len(labels)
     if missing:
         images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
         labels = np.concatenate([labels, np.zeros(missing, labels.dtype)])

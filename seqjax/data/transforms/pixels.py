@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from seqjax.errors import UserError, missing
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+FEW, MANY = 4, 16  # levels of grey: an image that keeps fewer than FEW of at least MANY has lost what it shows
 
 
 def read_image(path: str | os.PathLike, size: int, channels: int) -> np.ndarray:
@@ -40,11 +42,47 @@ def read_image(path: str | os.PathLike, size: int, channels: int) -> np.ndarray:
       >>> image.shape, image.dtype.name, int(image.max())
       ((8, 8, 3), 'uint8', 7)
     """
+    return _of_file(path, lambda file: decode(file, os.fspath(path), size, channels))
+
+
+def examine_image(path: str | os.PathLike, channels: int) -> bool:
+    """Make sure that `read_image` can read a file and that what the image shows survives it.
+
+    An image whose colours hardly differ while its transparency does (black on transparent) becomes all of one colour, and
+    so does one of 16 bits whose values are small, since the high bytes are kept. A network would learn nothing from them.
+
+    Args:
+      path: as in `read_image`.
+      channels: 1, 3 or 4; transparency is kept with 4.
+
+    Returns:
+      Whether transparency is dropped.
+
+    Raises:
+      UserError: as `read_image`; or nearly all of what the image shows would be lost.
+
+    Example:
+      >>> import tempfile
+      >>> from PIL import Image
+      >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
+      ...     Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20)).save(file.name)
+      ...     examine_image(file.name, channels=1)
+      Traceback (most recent call last):
+      ...
+      seqjax.errors.UserError: ... has 16 bits a channel, of which the high 8 are kept, and they hardly differ; stretch ...
+    """
+    what = os.fspath(path)
+    return _of_file(path, lambda file: _opened(file, what, lambda image: _examined(image, file, MODES[channels], what)))
+
+
+def _of_file(path: str | os.PathLike, use: Callable[[BinaryIO], Any]) -> Any:
     try:
         with open(os.path.expanduser(path), "rb") as file:
-            return decode(file, os.fspath(path), size, channels)
+            return use(file)
     except FileNotFoundError:
         fault = f"{path} does not exist; check the path"
+        if os.path.islink(path):
+            fault = f"{path} is a link to {os.readlink(path)}, which does not exist; repair or remove it"
     except IsADirectoryError:
         fault = f"{path} is a folder; give the name of an image file"
     except (OSError, ValueError) as error:
@@ -77,20 +115,25 @@ def decode(source: bytes | BinaryIO, what: str, size: int, channels: int) -> np.
         raise UserError(f"channels is {channels!r}; choose one of {', '.join(map(str, MODES))}")
     if size < 0:
         raise UserError(f"size is {size}; it must be at least 0")
+    image = _opened(source, what, lambda image: _in_mode(image, MODES[channels], what))
+    return _pixels(_square(image, size) if size else image)
+
+
+def _opened(source: bytes | BinaryIO, what: str, use: Callable[[Any], Any]) -> Any:
+    """What a function makes of the image, which is decoded and turned upright."""
     image_module, image_ops = _pillow()
     try:
         with image_module.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
             opened.load()
             image_ops.exif_transpose(opened, in_place=True)
-            image = _in_mode(opened, MODES[channels], what)
+            return use(opened)
     except (UserError, MemoryError):
         raise
     except Exception as error:  # a broken file makes a decoder raise anything
         said = (str(error) or type(error).__name__).split("\n")[0]
         if isinstance(error, image_module.UnidentifiedImageError):
             said = "not a format that Pillow knows"
-        raise UserError(f"{what} is not a sound image ({said}); mend it or take it away") from None
-    return _pixels(_square(image, size) if size else image)
+        raise UserError(f"{what} is not a sound image ({said}); repair or remove it") from None
 
 
 def resize_all(images: np.ndarray, size: int, what: str) -> np.ndarray:
@@ -151,6 +194,44 @@ def _in_mode(image: Any, mode: str, what: str) -> Any:
     if image.mode in ("P", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow warns about what it drops
     return image if image.mode == mode else image.convert(mode)
+
+
+def _examined(image: Any, file: BinaryIO, mode: str, what: str) -> bool:
+    """Whether alpha is dropped; see `examine_image`."""
+    kept = np.asarray(_in_mode(image, mode, what))
+    deep = np.asarray(image) if image.mode.startswith("I") else None
+    if deep is None and _levels(kept) < FEW:
+        deep = _low_bytes(file)
+    if deep is not None and _levels(kept) < FEW and _levels(deep) >= MANY:
+        raise UserError(
+            f"{what} has 16 bits a channel, of which the high 8 are kept, and they hardly differ; stretch its values to 0..65535, or save "
+            "it with 8 bits (magick FILE -auto-level -depth 8 FILE)"
+        )
+    if mode == "RGBA" or image.mode not in ("LA", "PA", "RGBA") and "transparency" not in image.info:
+        return False
+    alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+    if _levels(kept) < FEW and _levels(alpha) >= MANY:
+        raise UserError(
+            f"{what} is nearly of one colour but for its transparency, which is dropped; give it a background "
+            "(magick FILE -background white -flatten FILE)"
+        )
+    return bool(alpha.min() < 255)
+
+
+def _levels(pixels: np.ndarray) -> int:
+    """How many levels of grey an image may have, by its highest and its lowest; of colours, that of the widest channel."""
+    return int(np.ptp(pixels, axis=(0, 1)).max()) + 1
+
+
+def _low_bytes(file: BinaryIO) -> np.ndarray | None:
+    """What Pillow drops of a PNG of 16-bit colours; None for any other image."""
+    file.seek(0)
+    with _pillow()[0].open(file) as image:
+        if image.format != "PNG" or image.tile[0][3] not in ("RGB;16B", "RGBA;16B"):
+            return None
+        image.tile = [(*image.tile[0][:3], image.tile[0][3].replace("16B", "16L"))]  # the other byte of each pair
+        image.load()
+        return np.asarray(image)
 
 
 def _eight_bits(image: Any, what: str) -> Any:

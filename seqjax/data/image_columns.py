@@ -1,15 +1,14 @@
-"""What every source of images gives: sets in parts, and images that are in memory, in files, or some of others."""
+"""Images to classify, by number: in memory, in files, or some of others."""
 
 import functools
 import hashlib
 import os
-from typing import Mapping, NamedTuple, Protocol, Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from seqjax.data.checks import is_whole
-from seqjax.data.draws import permutation
-from seqjax.data.origins import origin_notes
+from seqjax.data.checks import check_whole
 from seqjax.data.transforms.pixels import read_image
 from seqjax.errors import UserError
 
@@ -24,21 +23,19 @@ class Images(Protocol):
         """N."""
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images uint8 (B, H, W, C) and labels int32 (B,) at B places; several threads may call it at once."""
+        """Images uint8 (B, H, W, C) and labels int32 (B,) at B indices; several threads may call it at once."""
 
     def fingerprint(self) -> str:
         """A hash that changes with the images or their labels."""
 
 
-class ImageSet(NamedTuple):
-    """Images to classify, in their parts."""
+class Found(NamedTuple):
+    """What a reader of images gives."""
 
-    name: str  # what to call it in logs
     classes: tuple[str, ...]  # the name of each label
-    parts: dict[str, Images]  # train, validation, and test where there is one
-    fingerprint: str  # sha256 over classes, parts and their cut, images and labels; see each `fingerprint`
-    notes: tuple[str, ...] = ()  # what to know of it, a line each
-    made_from: dict[str, str] = {}  # what else it depends on: package -> version
+    parts: dict[str, Images]  # "train", and "validation" and "test" where there are such
+    notes: tuple[str, ...] = ()
+    made_from: Mapping[str, str] = {}  # packages that the pixels depend on -> version
 
 
 class ArrayImages:
@@ -72,7 +69,7 @@ class ArrayImages:
         return len(self.images)
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images and labels at these places."""
+        """Images and labels at these indices."""
         return self.images.take(indices, axis=0), self.labels.take(indices)
 
     def fingerprint(self) -> str:
@@ -113,8 +110,7 @@ class FileImages:
     ):
         if not paths:
             raise UserError("there are no image files; give at least one")
-        if not is_whole(size) or size < 1:
-            raise UserError(f"size is {size!r}; it must be a whole number of at least 1")
+        check_whole(1, size=size)
         self.paths, self.labels = tuple(paths), _labels(np.asarray(labels), len(paths))
         self.shape = (size, size, channels)
         self._root = root
@@ -123,10 +119,10 @@ class FileImages:
         return len(self.paths)
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Decodes the images at these places, and gives them with their labels."""
+        """Decodes the images at these indices, and gives them with their labels."""
         images = np.empty((len(indices), *self.shape), np.uint8)
-        for place, index in enumerate(indices):
-            images[place] = read_image(self.paths[index], self.shape[0], self.shape[2])
+        for row, index in enumerate(indices):
+            images[row] = read_image(self.paths[index], self.shape[0], self.shape[2])
         return images, self.labels.take(indices)
 
     def fingerprint(self) -> str:
@@ -162,101 +158,12 @@ class Subset:
         return len(self._indices)
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images and labels at these places of the subset."""
+        """Images and labels at these indices of the subset."""
         return self._images.take(self._indices[indices])
 
     def fingerprint(self) -> str:
         """Over the others' fingerprint and the indices."""
         return _hash(self._images.fingerprint().encode(), self._indices.tobytes())
-
-
-def image_set(
-    name: str,
-    classes: Sequence[str],
-    parts: Mapping[str, Images],
-    validation_fraction: float,
-    seed: int,
-    made_from: Mapping[str, str] | None = None,
-) -> ImageSet:
-    """Checked parts as a set; a share of the training images is held out where there is no validation part.
-
-    Args:
-      name: what to call it.
-      classes: the name of each label.
-      parts: "train", and "validation" and "test" where there are such; the test part is never touched.
-      validation_fraction: the share to hold out, in (0, 1), stratified by label where the labels are known.
-      seed: of the choice.
-      made_from: packages whose version the pixels depend on, with that version.
-
-    Returns:
-      An ImageSet.
-
-    Raises:
-      UserError: a label that is no class, parts of different shapes, or too few images to hold any out.
-
-    Example:
-      >>> images = ArrayImages(np.zeros((20, 1, 1, 1), np.uint8), np.arange(20) % 2)
-      >>> parts = image_set("halves", ("even", "odd"), {"train": images}, 0.2, seed=0).parts
-      >>> len(parts["train"]), np.bincount(parts["validation"].labels).tolist()
-      (16, [2, 2])
-    """
-    for part, images in parts.items():
-        if images.shape != parts["train"].shape:
-            raise UserError(f"{name}: images of {part} are {images.shape}, of train {parts['train'].shape}")
-        if images.labels is not None:
-            check_labels(images.labels, len(classes), f"{name}, {part}")
-    parts = dict(parts)
-    if "validation" not in parts:
-        train = parts["train"]
-        labels = np.zeros(len(train), np.int32) if train.labels is None else train.labels
-        kept, held = hold_out_images(labels, validation_fraction, seed, name)
-        parts |= {"train": Subset(train, kept), "validation": Subset(train, held)}
-    parts = {part: parts[part] for part in ("train", "validation", "test") if part in parts}
-    prints = (f"{part} {images.fingerprint()}".encode() for part, images in parts.items())
-    fingerprint = _hash(repr(tuple(classes)).encode(), *prints)
-    made = dict(made_from or {})
-    return ImageSet(name, tuple(classes), parts, fingerprint, origin_notes(made), made)
-
-
-def hold_out_images(labels: np.ndarray, fraction: float, seed: int, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """Deal images out to two sides, each label in its share.
-
-    Of n images of a label floor(fraction n) or one more are held out, so that in all it is round(fraction N), but at
-    least one; one image of each label stays.
-
-    Args:
-      labels: integers (N,).
-      fraction: the share to hold out, in (0, 1).
-      seed: of the choice; the same on every machine.
-      what: the set's name, for the error.
-
-    Returns:
-      (places of what stays, places of what is held out), both in rising order; together every place once.
-
-    Raises:
-      UserError: no label has two images.
-
-    Example:
-      >>> kept, held = hold_out_images(np.array([0] * 6 + [1] * 4), 0.5, seed=0, what="ten")
-      >>> kept.size, np.bincount(np.array([0] * 6 + [1] * 4)[held]).tolist()
-      (5, [3, 2])
-    """
-    values, members, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    if counts.max() < 2:
-        raise UserError(f"{what} has no class of two images, so none can be held out for validation; give more images")
-    exact = counts * fraction
-    takes = np.minimum(exact.astype(np.int64), counts - 1)
-    missing = max(round(fraction * labels.size), 1) - takes.sum()
-    spare = np.flatnonzero(takes < counts - 1)
-    takes[spare[np.argsort(takes[spare] - exact[spare], kind="stable")[: max(missing, 0)]]] += 1
-    order = np.argsort(members, kind="stable")
-    firsts = np.cumsum(counts) - counts
-    held = [
-        order[first : first + count][permutation(count, seed, 1, int(label))[:take]]
-        for label, first, count, take in zip(values, firsts, counts, takes)
-    ]
-    held = np.sort(np.concatenate(held))
-    return np.setdiff1d(np.arange(labels.size), held, assume_unique=True), held
 
 
 def check_labels(labels: np.ndarray, classes: int, what: str) -> None:
@@ -268,7 +175,7 @@ def check_labels(labels: np.ndarray, classes: int, what: str) -> None:
       what: the set and its part, for the error.
 
     Raises:
-      UserError: with the first label outside and its place.
+      UserError: with the first label outside and its number.
 
     Example:
       >>> check_labels(np.array([0, 2]), 2, "pets, test")

@@ -1,0 +1,207 @@
+"""Image files are checked before training: each is decoded once, all bad ones are named, and sound ones are remembered."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import pathlib
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from seqjax.data.image_columns import FileImages, Found
+from seqjax.data.records import MOST_FAULTS, Faults
+from seqjax.data.transforms.pixels import examine_image
+from seqjax.errors import UserError
+
+BAD_FILES = ("stop", "leave_out")
+CHANNELS = 3  # of image files
+CHUNK = 256  # files that are checked before progress is told
+SAVE_EVERY = 60.0  # seconds between saves of what was found
+
+Progress = Callable[[int, int], None]  # (files checked, files to check)
+
+
+class Listing(NamedTuple):
+    """Image files with their classes, not yet opened."""
+
+    root: str  # where the files are named from
+    classes: tuple[str, ...]
+    parts: dict[str, tuple[list[str], list[int]]]  # part -> paths and labels
+    bad: dict[str, str] = {}  # path -> what is wrong with it, as far as its name tells
+    notes: tuple[str, ...] = ()
+
+
+class Checked(NamedTuple):
+    """What `check_files` found."""
+
+    faults: dict[str, str]  # path -> what is wrong with it
+    transparent: int  # how many images have transparency, which is dropped
+    notes: tuple[str, ...]  # that the cache could not be written
+
+
+def checked(
+    found: Listing, size: int, bad_files: str, *, workers: int = 0, cache: str = "", progress: Progress | None = None
+) -> Found:
+    """The images of a listing, those that are sound.
+
+    Args:
+      found: the listing.
+      size: to which images are scaled.
+      bad_files: "stop", an error names the bad ones; or "leave_out", notes do.
+      workers, cache, progress: as in `check_files`.
+
+    Returns:
+      FileImages in their parts.
+
+    Raises:
+      UserError: there are bad files; or, where they are left out, a part or a class of the training part has no others.
+
+    Example:
+      >>> import tempfile
+      >>> from PIL import Image
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     paths = [f"{folder}/{name}.png" for name in "abc"]
+      ...     for path in paths[:2]:
+      ...         Image.new("L", (3, 3)).save(path)
+      ...     found = Listing(folder, ("letter",), {"train": (paths, [0, 0, 0])})
+      ...     sound = checked(found, 2, "leave_out")
+      >>> len(sound.parts["train"]), sound.notes[0]
+      (2, '1 of 3 image files is left out:')
+    """
+    every = list(dict.fromkeys(path for paths, _ in found.parts.values() for path in paths))
+    faults, transparent, unkept = check_files(every, workers=workers, cache=cache, progress=progress)
+    bad = {**found.bad, **faults}
+    if bad and bad_files == "stop":
+        _refuse(found.root, list(bad.values()))
+    parts, notes = {}, list(found.notes)
+    for part, (paths, labels) in found.parts.items():
+        kept = [i for i, path in enumerate(paths) if path not in faults]
+        labels = np.asarray(labels, np.int64)[kept]
+        if part == "train" and (empty := np.setdiff1d(np.arange(len(found.classes)), labels)).size:
+            raise UserError(f"{found.root}: no image of the class {found.classes[empty[0]]} for training is sound; repair them")
+        if not kept:
+            raise UserError(f"{found.root}: no image of the {part} part is sound; repair them")
+        parts[part] = FileImages([paths[i] for i in kept], labels, size, CHANNELS, found.root)
+    if bad:
+        notes.append(f"{len(bad):,} of {len(every) + len(found.bad):,} image files {'is' if len(bad) == 1 else 'are'} left out:")
+        more = len(bad) - MOST_FAULTS
+        notes += [f"  {fault}" for fault in list(bad.values())[:MOST_FAULTS]] + [f"  ... and {more:,} more"] * (more > 0)
+    if transparent:
+        notes.append(f"{transparent:,} images have transparency, which is dropped")
+    return Found(found.classes, parts, (*notes, *unkept))
+
+
+def _refuse(root: str, bad: Sequence[str]) -> None:
+    advice = "repair or remove them, or leave them out with bad_files='leave_out'"
+    if len(bad) == 1:
+        raise UserError(f"{bad[0]}; or leave it out with bad_files='leave_out'")
+    faults = Faults(f"{root} has image files that cannot be used ({advice})")
+    for fault in bad:
+        faults.add(fault)
+    faults.raise_any()
+
+
+def check_files(
+    paths: Sequence[str], *, workers: int = 0, cache: str = "", progress: Progress | None = None
+) -> Checked:
+    """Decode image files, each once, as `seqjax.data.transforms.pixels.examine_image` does.
+
+    Args:
+      paths: the files.
+      workers: threads; 0 decodes in the caller's.
+      cache: a file that remembers which were sound, by path, size and time of change, so that those are not decoded again;
+        written every minute, so that little is lost when this is interrupted. "" for none.
+      progress: called now and then with how many are decoded, and of how many.
+
+    Returns:
+      A Checked.
+
+    Raises:
+      UserError: Pillow is not installed.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
+      ...     found = check_files([file.name])
+      >>> found.faults[file.name].removeprefix(file.name)
+      ' is not a sound image (not a format that Pillow knows); repair or remove it'
+    """
+    keys, faults, notes = np.zeros(len(paths), np.uint64), {}, []
+    release = importlib.metadata.version("pillow") if importlib.util.find_spec("PIL") else ""
+    for i, path in enumerate(paths):
+        with contextlib.suppress(OSError, ValueError):  # examine_image says what is wrong
+            keys[i] = _key(path, release)
+    known, seen = _recalled(cache)
+    transparent = np.zeros(len(paths), bool)
+    at = np.minimum(np.searchsorted(known, keys), max(len(known) - 1, 0))
+    done = (known[at] == keys) & (keys != 0) if len(known) else np.zeros(len(paths), bool)
+    transparent[done] = seen[at[done]] if len(known) else False
+    todo, since = np.flatnonzero(~done), time.monotonic()
+    with contextlib.ExitStack() as stack:
+        run = map
+        if workers:
+            pool = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="images"))
+            run = pool.map
+        if cache and len(todo):
+            stack.callback(lambda: notes.extend(_remember(cache, keys[done], transparent[done])))
+        for first in range(0, len(todo), CHUNK):
+            chunk = todo[first : first + CHUNK]
+            for i, (fault, drops) in zip(chunk, run(_examine, (paths[i] for i in chunk))):
+                done[i], transparent[i] = not fault and keys[i] != 0, drops
+                if fault:
+                    faults[paths[i]] = fault
+            if progress is not None:
+                progress(min(first + CHUNK, len(todo)), len(todo))
+            if cache and time.monotonic() - since > SAVE_EVERY:
+                _remember(cache, keys[done], transparent[done])
+                since = time.monotonic()
+    return Checked(faults, int(transparent.sum()), tuple(notes))
+
+
+def _examine(path: str) -> tuple[str, bool]:
+    try:
+        return "", examine_image(path, CHANNELS)
+    except UserError as error:
+        if "not installed" in str(error):
+            raise
+        return str(error), False
+
+
+def _key(path: str, release: str) -> int:
+    """What a file was when it was checked: another key where it, or the Pillow that decodes it, is another."""
+    stat = os.stat(path)
+    what = f"1\0{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0{CHANNELS}\0{release}"
+    return int.from_bytes(hashlib.blake2b(what.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little") or 1
+
+
+def _recalled(cache: str) -> tuple[np.ndarray, np.ndarray]:
+    """Keys in rising order, and which of the images have transparency; none where there is no such file or it is damaged."""
+    nothing = np.zeros(0, np.uint64), np.zeros(0, bool)
+    if not cache:
+        return nothing
+    try:
+        with np.load(cache, allow_pickle=False) as file:
+            keys, transparent = file["keys"], file["transparent"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return nothing
+    sound = keys.ndim == 1 and keys.dtype == np.uint64 and transparent.dtype == bool and transparent.shape == keys.shape
+    return (keys, transparent) if sound else nothing
+
+
+def _remember(cache: str, keys: np.ndarray, transparent: np.ndarray) -> list[str]:
+    """Writes the cache; returns a note where it cannot be written."""
+    order, new = np.argsort(keys), f"{cache}.{os.getpid()}"
+    try:
+        pathlib.Path(cache).parent.mkdir(parents=True, exist_ok=True)
+        with open(new, "wb") as file:
+            np.savez(file, keys=keys[order], transparent=transparent[order])
+        os.replace(new, cache)
+    except OSError as error:
+        return [f"{cache} cannot be written ({error.strerror}): the image files will all be checked again next time"]
+    return []

@@ -1,0 +1,135 @@
+"""Image files in a folder for each class: which part and which class each is of."""
+
+import os
+import pathlib
+from collections.abc import Iterator
+
+from seqjax.data.image_check import Listing
+from seqjax.errors import UserError, nearest
+
+SUFFIXES = tuple(".png .jpg .jpeg .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .jp2".split())
+NOT_MEANT = ("thumbs.db", "desktop.ini")  # what some systems put beside images; so do hidden files
+PARTS = {  # a folder's name in lower case -> the part that it is
+    "train": "train", "training": "train",
+    "validation": "validation", "val": "validation", "valid": "validation", "dev": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+
+
+def read_folders(folder: pathlib.Path, levels: int = 1) -> Listing:
+    """The image files of a folder.
+
+    Args:
+      folder: with `train/CLASS/...` (and `val/CLASS/...`, `test/CLASS/...`, see `PARTS`; in any case), or `CLASS/...`.
+      levels: how many levels of folders name a class: with 2, `animals/cat/1.png` is of the class "animals/cat".
+
+    Returns:
+      A Listing, with the classes in the order of their names; files that are no images by their names are among the bad ones.
+
+    Raises:
+      UserError: there are no classes, one has no images, a part has a class that is not in the training part, two folders
+        are one part, or all folders are parts but hold images directly.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as name:
+      ...     folder = pathlib.Path(name)
+      ...     for file in ("Train/cat/1.png", "Train/dog/2.png", "Test/dog/3.png"):
+      ...         (folder / file).parent.mkdir(parents=True)
+      ...         (folder / file).touch()
+      ...     found = read_folders(folder)
+      >>> found.classes, {part: labels for part, (_, labels) in found.parts.items()}
+      (('cat', 'dog'), {'train': [0, 1], 'test': [1]})
+    """
+    places, notes = _parts(folder)
+    bad: dict[str, str] = {}
+    files = {part: _classes(place, levels, bad) for part, place in places.items()}
+    classes = tuple(files["train"])
+    parts = {}
+    for part, found in files.items():
+        for name in found:
+            if name not in classes:
+                raise UserError(
+                    f"{places[part] / name} is no class of the training part{nearest(name, classes)}; {len(classes)} are known"
+                )
+        number = {name: label for label, name in enumerate(classes)}
+        pairs = [(path, number[name]) for name, paths in found.items() for path in paths]
+        parts[part] = [path for path, _ in pairs], [label for _, label in pairs]
+    return Listing(str(folder), classes, parts, bad, notes)
+
+
+def _parts(folder: pathlib.Path) -> tuple[dict[str, pathlib.Path], tuple[str, ...]]:
+    """The folder of each part; all of it is the training part where it is not in parts."""
+    folders = [path for path in _visible(folder) if path.is_dir()]
+    named = [path for path in folders if path.name.lower() in PARTS]
+    train = [path for path in named if PARTS[path.name.lower()] == "train"]
+    if not any(inner.is_dir() for path in train for inner in _visible(path)):
+        if train and len(named) == len(folders) > 1:
+            raise UserError(
+                f"{folder} has the parts {', '.join(path.name for path in named)}, but no folders of classes in "
+                f"{train[0].name}; put images in a folder for each class, such as {train[0].name}/CLASS/1.png"
+            )
+        return {"train": folder}, ()
+    found: dict[str, pathlib.Path] = {}
+    for path in named:
+        part = PARTS[path.name.lower()]
+        if part in found:
+            raise UserError(f"{folder} has more than one folder for {part}: {path.name}, {found[part].name}; keep one")
+        found[part] = path
+    others = [path.name for path in folders if path not in named]
+    notes = (f"not read, since {found['train'].name} is a part: {', '.join(others)}",) if others else ()
+    return {part: found[part] for part in ("train", "validation", "test") if part in found}, notes
+
+
+def _classes(folder: pathlib.Path, levels: int, bad: dict[str, str]) -> dict[str, list[str]]:
+    """Class -> its images, at any depth below its folder."""
+    inside = _visible(folder)
+    if not any(path.is_dir() for path in inside):
+        loose = sum(path.suffix.lower() in SUFFIXES for path in inside)
+        has = f"{loose} images but no class folders" if loose else "no images"
+        raise UserError(f"{folder} has {has}; put images in a folder for each class, such as {folder.name}/CLASS/1.png")
+    places = list(_class_folders(folder, levels, (), bad))
+    files = {"/".join(names): list(_images_below(folder.joinpath(*names), bad)) for names in places}
+    if not any(files.values()):
+        raise UserError(f"{folder} has {len(files)} folders but no images in them; give a folder of images")
+    for name, paths in files.items():
+        if not paths:
+            raise UserError(f"the class folder {folder / name} has no images; add some, or remove it")
+    return files
+
+
+def _class_folders(folder: pathlib.Path, levels: int, names: tuple[str, ...], bad: dict[str, str]) -> Iterator[tuple[str, ...]]:
+    for path in _visible(folder.joinpath(*names)):
+        if path.is_dir():
+            yield from _class_folders(folder, levels - 1, (*names, path.name), bad) if levels > 1 else [(*names, path.name)]
+        elif path.is_symlink() and not path.exists():
+            bad[str(path)] = f"{path} is a link to {os.readlink(path)}, which does not exist; repair or remove it"
+        elif names and path.suffix.lower() in SUFFIXES:
+            bad[str(path)] = f"{path} is not in a class folder, {len(names) + levels} levels deep as class_levels says"
+
+
+def _images_below(folder: pathlib.Path, bad: dict[str, str]) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename} cannot be read ({error.strerror}); check its permissions")
+
+    for where, inner, names in os.walk(folder, followlinks=True, onerror=refuse):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        for name in inner:
+            path = os.path.join(where, name)
+            if os.path.islink(path) and pathlib.Path(where).resolve().is_relative_to(os.path.realpath(path)):
+                raise UserError(f"{path} is a link to a folder that it is in; remove it")
+        for name in sorted(names):
+            if name.startswith(".") or name.lower() in NOT_MEANT:
+                continue
+            path = os.path.join(where, name)
+            if name.lower().endswith(SUFFIXES):
+                yield path
+            else:
+                bad[path] = f"{path} is not an image by its name; take it out of the class folder"
+
+
+def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror}); check its permissions") from None
