@@ -36,7 +36,7 @@ FIELDS = {
     **fields.source(
         "text", SOURCES, name="python_docs",
         names="The embedded text (python_docs, python_source, hello) or TFDS set; unused for file.",
-        path="Text file (.txt, .jsonl with a field `text`, either also .gz) for source=file.",
+        path="Text file (.txt, .jsonl with a field `text`, either also .gz or .zst) for source=file.",
         validation_path="Validation file for source=file; without it the end of data.path is held out.",
         test_path="Test file for source=file, read by --mode=evaluate --split=test.",
         held_out="text held out where there is no validation file",
@@ -45,6 +45,7 @@ FIELDS = {
         "none", "What a document is in a text file: running text, each line, each paragraph.",
         one_of("none", "line", "paragraph"), when=fields.FILE,
     ),
+    **fields.encoding(),
     "data.reset": Field(
         True, "Forget the carry where a document begins; False reads on, with <eos> as an ordinary token."
     ),
@@ -110,6 +111,9 @@ PRESETS = {
 }  # fmt: skip
 
 
+NGRAM_TOKENS = 10_000_000  # of a part, at most, for the n-gram model, which takes 100 bytes for each
+
+
 class Spec(NamedTuple):
     """What the model must know of the text."""
 
@@ -118,7 +122,7 @@ class Spec(NamedTuple):
 
 
 class Text(NamedTuple):
-    """The data as the model reads them; `len` of a stream is its number of tokens."""
+    """The data as the model reads them; the length of a stream is its number of tokens."""
 
     name: str
     parts: Mapping[str, TokenStream]
@@ -132,10 +136,9 @@ def load(config: ConfigDict) -> Text:
     """Reads the corpus and turns it into streams of tokens, with a tokenizer fitted on the training part."""
     corpus = run.with_settings(load_corpus, config.data)
     lines = not config.tokenizer.pretokenized  # there what stands between spaces is a word, and a line's end is a space
-    tokenizer = run.with_settings(fit_tokenizer, config.tokenizer, texts=corpus.train, newlines=lines)
-    streams, fingerprint = encode_corpus(corpus, tokenizer.encode, eos_id=EOS, reset=config.data.reset)
-    spec = Spec(tokenizer.to_dict(), corpus.ends)
-    return Text(corpus.name, streams, fingerprint, spec, tuple(corpus.notes), corpus.made_from)
+    tokenizer = run.with_settings(fit_tokenizer, config.tokenizer, texts=corpus.parts["train"]["text"], newlines=lines)
+    streams, fingerprint = encode_corpus(corpus, tokenizer, eos_id=EOS, reset=config.data.reset)
+    return Text(corpus.name, streams, fingerprint, Spec(tokenizer.to_dict(), corpus.facts["ends"]), corpus.notes, corpus.made_from)
 
 
 def build(config: ConfigDict, spec: Spec) -> run.Model:
@@ -172,25 +175,27 @@ def batches(config: ConfigDict, spec: Spec, stream: TokenStream, training: bool)
     d = config.data
     if not training:
         return run.passes(Windows(stream, d.eval_batch_size, d.eval_window, bos_id=BOS, pad_id=PAD).one_pass)
-    window, minimum = d.window or -(-len(stream.tokens) // d.batch_size), d.batch_size * d.window or d.batch_size
+    window, minimum = d.window or -(-len(stream) // d.batch_size), d.batch_size * d.window or d.batch_size
     return Windows(stream, d.batch_size, window, bos_id=BOS, pad_id=PAD, minimum=minimum)
 
 
 def baselines(config: ConfigDict, text: Text, split: str) -> dict[str, dict[str, float]]:
-    """An n-gram model over the same tokens."""
+    """An n-gram model over the same tokens; of a large text, over the first ten million of a part."""
     if not config.ngram_order:
         return {}
-    tokenizer = tokenizer_from_dict(text.spec.tokenizer)
-    ngram = NGramModel.fit(*text.parts["train"], order=config.ngram_order, vocab_size=tokenizer.vocab_size)
-    nats = ngram.nats(*text.parts[split])
-    found = {"loss": nats} | {name: of(nats) for name, of in derived(config).items()}
-    return {f"{config.ngram_order}-gram Kneser-Ney": found}
+    train, part = (text.parts[name].first(NGRAM_TOKENS) for name in ("train", split))
+    vocab_size = tokenizer_from_dict(text.spec.tokenizer).vocab_size
+    ngram = NGramModel.fit(train.tokens, train.mask(), order=config.ngram_order, vocab_size=vocab_size)
+    nats = ngram.nats(part.tokens, part.mask())
+    whole = len(train) == len(text.parts["train"]) and len(part) == len(text.parts[split])
+    name = f"{config.ngram_order}-gram Kneser-Ney" + ("" if whole else f" of the first {NGRAM_TOKENS:,} tokens")
+    return {name: {"loss": nats} | {name: of(nats) for name, of in derived(config).items()}}
 
 
 def describe(config: ConfigDict, spec: Spec, text: Text, model: run.Model) -> list[str]:
     """Types and coverage of each part, and what of the shown samples' prompt is unknown."""
-    known = {part: (len(np.unique(s.tokens)), np.mean(s.tokens != UNK)) for part, s in text.parts.items()}
-    lines = [f"  {part}: {types:,} types, coverage {share:.2%}" for part, (types, share) in known.items()]
+    counts = {part: stream.counts(model.tools.vocab_size) for part, stream in text.parts.items()}
+    lines = [f"  {part}: {np.count_nonzero(c):,} types, coverage {1 - c[UNK] / c.sum():.2%}" for part, c in counts.items()]
     lines.append(f"cell: {model.module.cell.name}, vocabulary {model.tools.vocab_size:,}")
     prompt = check_known(model.tools, config.sample.prompt, "config.sample.prompt") if config.sample.length else ""
     return lines + ([prompt] if prompt else [])

@@ -23,14 +23,17 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from seqjax import run
-from seqjax.data.pipeline.buckets import choose_boundaries, within_limit
+from seqjax.data.pipeline.buckets import choose_boundaries
 from seqjax.data.pipeline.collate import collate_tagged
-from seqjax.data.tagged import SOURCES, TaggedSentences, TaggedSet, load_tagged, most_frequent_tags
+from seqjax.data.records import Dataset, Records
+from seqjax.data.sources import SOURCES
+from seqjax.data.tagged import load_tagged
 from seqjax.decoding.labelling import WordLabeller
 from seqjax.diagnostics import sequences
 from seqjax.diagnostics.pictures import plot_confusion
 from seqjax.models.tagger import CHAR_FEATURES, Tagger
 from seqjax.run import Field, Flag, at_least, fields, one_of, recipe, scores
+from seqjax.run import baselines as simple
 from seqjax.text import CharTokenizer, split_words, start_embedding
 from seqjax.text.lookup import WordLookup
 from seqjax.text.word_table import WordTable
@@ -42,14 +45,17 @@ FIELDS = {
     **fields.seed("the order of the sentences and the dropout"),
     **fields.source(
         "sentences", SOURCES, name="python",
-        names="The embedded set (python) or TFDS set (universal_dependencies/en_ewt, ...); unused for file.",
-        path="CoNLL-U (.conllu) or columns (.conll, .txt, .bio, .tsv); any may be .gz.",
+        names="The embedded set (python) or TFDS set (universal_dependencies/en_ewt, ...); for files what to call them.",
+        path="CoNLL-U (.conllu) or columns (.conll, .txt, .bio, .tsv); any may be .gz or .zst.",
     ),
     **fields.split_seed(),
     "data.column": Field(
         "", "Tags: upos (when empty), xpos, deprel of CoNLL-U; a column's number; a TFDS feature.",
         when=fields.FILE_OR_TFDS,
     ),
+    "data.word_column": Field(1, "Number of the words' column, from 1; not for CoNLL-U.", at_least(1), when=fields.FILE),
+    "data.delimiter": Field("", "Between columns: a character, tab or space; empty to find it.", when=fields.FILE),
+    "data.encoding": Field("utf-8", "Of the files, such as latin1 or utf-16.", when=fields.FILE),
     **fields.batches("sentences", 32, 64),
     **fields.buckets(5, "Training sentences with more words are left out; 0 keeps all."),
     "data.max_word_length": Field(
@@ -110,30 +116,29 @@ class Spec(NamedTuple):
     boundaries: list[int]  # the buckets' lengths
 
 
-def load(config: ConfigDict) -> TaggedSet:
+def load(config: ConfigDict) -> Dataset:
     """Reads the sentences that a config names."""
     return run.with_settings(load_tagged, config.data)
 
 
 @functools.lru_cache(maxsize=1)  # asked for several times, and prints what is left out
-def kept(limit: int, part: TaggedSentences) -> TaggedSentences:
+def kept(limit: int, part: Records) -> Records:
     """The training sentences that are not too long."""
-    places = within_limit([*map(len, part.words)], limit, "sentences")
-    return TaggedSentences(*(tuple(column[i] for i in places) for column in part))
+    return part.take(run.short_enough([*map(len, part["words"])], limit, "sentences"))
 
 
-def prepare(config: ConfigDict, data: TaggedSet) -> Spec:
+def prepare(config: ConfigDict, data: Dataset) -> Spec:
     """Collects words and characters and chooses the buckets, on the training part."""
     part = kept(config.data.max_length, data.parts["train"])
-    words = WordLookup.fit(part.words, min_count=config.words.min_count, lower=config.words.lower)
-    chars = CharTokenizer.fit(sorted({word for sentence in part.words for word in sentence}))
-    boundaries = choose_boundaries([*map(len, part.words)], config.data.buckets)
-    return Spec(list(data.tags), data.entities, words.to_dict(), chars.to_dict(), list(boundaries))
+    words = WordLookup.fit(part["words"], min_count=config.words.min_count, lower=config.words.lower)
+    chars = CharTokenizer.fit(sorted({word for sentence in part["words"] for word in sentence}))
+    boundaries = choose_boundaries([*map(len, part["words"])], config.data.buckets)
+    return Spec(list(data.classes), data.facts["entities"], words.to_dict(), chars.to_dict(), list(boundaries))
 
 
-def initialize(config: ConfigDict, spec: Spec, data: TaggedSet, params: Any) -> Any:
+def initialize(config: ConfigDict, spec: Spec, data: Dataset, params: Any) -> Any:
     """Word vectors from a file, where the config names one."""
-    words, sentences = WordLookup(**spec.words), kept(config.data.max_length, data.parts["train"]).words
+    words, sentences = WordLookup(**spec.words), kept(config.data.max_length, data.parts["train"])["words"]
     read = (word.lower() if words.lower else word for sentence in sentences for word in sentence)
     table = start_embedding(params["embed"]["embedding"], config.model.vectors, words.vocabulary, read)
     return params | {"embed": {"embedding": table}}
@@ -174,63 +179,68 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
     return run.Model(module=model, init=init, loss=loss, metric=metrics.token_loss(), tools=label)
 
 
-def batches(config: ConfigDict, spec: Spec, part: TaggedSentences, training: bool) -> Any:
+def batches(config: ConfigDict, spec: Spec, part: Records, training: bool) -> Any:
     """Sentences of about the same length together."""
     part = kept(config.data.max_length, part) if training else part
-    collate = collate_tagged(*table(config, spec).columns(part.words, part.tags))
-    return run.bucketed(config, [*map(len, part.words)], collate, spec.boundaries, training)
+    collate = collate_tagged(*table(config, spec).columns(part["words"], part["tags"]))
+    return run.bucketed(config, [*map(len, part["words"])], collate, spec.boundaries, training)
 
 
-def validate(trained: run.Trained, part: TaggedSentences, found: dict[str, float]) -> dict[str, float]:
+def validate(trained: run.Trained, part: Records, found: dict[str, float]) -> dict[str, float]:
     """Error and accuracy; where tags mark entities, F1 too, and the error is 1 - F1."""
     accuracy = found["correct"]
     if not trained.spec.entities:
         return {"loss": found["loss"], "error": 1 - accuracy, "accuracy": accuracy}
-    f1 = metrics.entity_f1(part.tags, trained.model.tools(trained.params, part.words)).f1
+    f1 = metrics.entity_f1(part["tags"], trained.model.tools(trained.params, part["words"])).f1
     return {"loss": found["loss"], "error": 1 - f1, "accuracy": accuracy, "f1": f1}
 
 
-def sample(trained: run.Trained, data: TaggedSet) -> str:
+def sample(trained: run.Trained, data: Dataset) -> str:
     """A sentence of the validation part, another at each evaluation."""
-    words = data.parts["validation"].words
+    words = data.parts["validation"]["words"]
     sentence = words[trained.step % len(words)]
     (tags,) = trained.model.tools(trained.params, [sentence])
-    return sequences.colour_tags(sentence, tags, colour=sequences.use_colour(sys.stdout), order=data.tags)
+    return sequences.colour_tags(sentence, tags, colour=sequences.use_colour(sys.stdout), order=data.classes)
 
 
-def describe(config: ConfigDict, spec: Spec, data: TaggedSet, model: run.Model) -> list[str]:
+def describe(config: ConfigDict, spec: Spec, data: Dataset, model: run.Model) -> list[str]:
     """Words, tags and vocabularies."""
-    ids, lines = table(config, spec), [f"  {name}: {sum(map(len, p.words)):,} words" for name, p in data.parts.items()]
+    ids, lines = table(config, spec), [f"  {name}: {sum(map(len, p['words'])):,} words" for name, p in data.parts.items()]
     lines.append(f"tags: {len(spec.tags)}" + (" of entities" if spec.entities else ""))
     return lines + [f"vocabulary: {ids.words.vocab_size:,} words, {ids.chars.vocab_size:,} characters"]
 
 
-def baselines(config: ConfigDict, data: TaggedSet, split: str) -> dict[str, dict[str, Any]]:
+def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[str, Any]]:
     """The most frequent tag of each word."""
-    best, default = most_frequent_tags(data.parts["train"])
-    part = data.parts[split]
-    tags = [[best.get(word, default) for word in words] for words in part.words]
-    return {"most frequent tag": scores.tagging(*part, tags, best.keys(), entities=data.entities)}
+    best, default = simple.most_frequent_tags(*_columns(data.parts["train"]))
+    words, tags = _columns(data.parts[split])
+    given = [[best.get(word, default) for word in sentence] for sentence in words]
+    return {"most frequent tag": scores.tagging(words, tags, given, best.keys(), entities=data.facts["entities"])}
 
 
-def evaluate(trained: run.Trained, data: TaggedSet, split: str, options: run.Options) -> run.Report:
+def _columns(part: Records) -> tuple[Any, Any]:
+    return part["words"], part["tags"]
+
+
+def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Options) -> run.Report:
     """Loss for each word, accuracy and F1 beside the baseline."""
-    part, known = data.parts[split], most_frequent_tags(data.parts["train"])[0].keys()
-    tags, loss = trained.model.tools(trained.params, part.words), run.measure(EXPERIMENT, trained, part)["loss"]
-    found = {"model": {"loss": loss} | scores.tagging(*part, tags, known, entities=data.entities)}
+    words, true = _columns(data.parts[split])
+    known = {word for sentence in data.parts["train"]["words"] for word in sentence}
+    tags, loss = trained.model.tools(trained.params, words), run.measure(EXPERIMENT, trained, data.parts[split])["loss"]
+    found = {"model": {"loss": loss} | scores.tagging(words, true, tags, known, entities=data.facts["entities"])}
     found |= baselines(trained.config, data, split)
-    rows = (dict(zip(("words", "tags", "predicted"), row)) for row in zip(part.words, part.tags, tags))
+    rows = (dict(zip(("words", "tags", "predicted"), row)) for row in zip(words, true, tags))
     colour = sequences.use_colour(sys.stdout)
-    shown = [sequences.colour_tags(*pair, colour=colour, order=data.tags) for pair in list(zip(part.words, tags))[:3]]
-    return run.Report(found, rows, [sequences.legend(data.tags, colour), *shown], tags)
+    shown = [sequences.colour_tags(*pair, colour=colour, order=data.classes) for pair in list(zip(words, tags))[:3]]
+    return run.Report(found, rows, [sequences.legend(data.classes, colour), *shown], tags)
 
 
-def pictures(trained: run.Trained, data: TaggedSet, split: str, report: run.Report, folder: Any) -> Any:
+def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report, folder: Any) -> Any:
     """What is confused."""
-    place, columns = {tag: i for i, tag in enumerate(data.tags)}, (data.parts[split].tags, report.answers)
+    place, columns = {tag: i for i, tag in enumerate(data.classes)}, (data.parts[split]["tags"], report.answers)
     true, given = ([place[tag] for tags in column for tag in tags] for column in columns)
     counts = run.confusion(true, given, len(place))
-    yield plot_confusion(folder / f"confusion_{split}.png", counts, data.tags, unit="words")
+    yield plot_confusion(folder / f"confusion_{split}.png", counts, data.classes, unit="words")
 
 
 def predict(trained: run.Trained, options: run.Options) -> None:

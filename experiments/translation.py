@@ -118,7 +118,8 @@ def load(config: ConfigDict) -> Dataset:
 @functools.lru_cache(maxsize=2)  # the training part is asked for twice
 def encode(tokenizers: tuple[Any, Any], pairs: Records, limit: int = 0) -> PairTokens:
     """Pairs as token ids; without those that are longer than the limit, unless it is 0."""
-    return PairTokens.encode(pairs["source"], pairs["target"], *(tokenizer.encode for tokenizer in tokenizers)).within(limit)
+    tokens = PairTokens.encode(pairs["source"], pairs["target"], *(tokenizer.encode for tokenizer in tokenizers))
+    return tokens.take(run.short_enough(tokens.lengths(), limit, "pairs"))
 
 
 def prepare(config: ConfigDict, data: Dataset) -> Spec:

@@ -3,21 +3,21 @@
 Text for truncated BPTT, images, texts with labels, tagged sentences, translations; windows, buckets, shuffled batches.
 """
 
+from seqjax.data.corpus import load_corpus
 from seqjax.data.images import ArrayImages, FileImages, Images, load_images, read_image
 from seqjax.data.labelled import load_labelled
 from seqjax.data.parallel import load_parallel
 from seqjax.data.pipeline.buckets import BucketBatches, choose_boundaries, one_pass
 from seqjax.data.pipeline.shuffled import ImageBatch, ImageBatches, ordered_batches
-from seqjax.data.pipeline.windows import SequenceBatch, TokenStream, Windows, encode_corpus, encode_documents
+from seqjax.data.pipeline.streams import TokenStream, encode_corpus, encode_documents
+from seqjax.data.pipeline.windows import SequenceBatch, Windows
 from seqjax.data.readers.tables import Format, read_inputs, read_table
 from seqjax.data.records import Dataset, Places, Records
-from seqjax.data.tagged import TaggedSentences, TaggedSet, load_tagged
-from seqjax.data.texts import Corpus, load_corpus
+from seqjax.data.tagged import load_tagged
 
 __all__ = [
-    "ArrayImages", "BucketBatches", "Corpus", "Dataset", "FileImages", "Format", "ImageBatch", "ImageBatches",
-    "Images", "Places", "Records", "SequenceBatch", "TaggedSentences", "TaggedSet", "TokenStream",
-    "Windows", "choose_boundaries", "encode_corpus", "encode_documents", "load_corpus", "load_images",
-    "load_labelled", "load_parallel", "load_tagged", "one_pass", "ordered_batches", "read_image", "read_inputs",
-    "read_table",
+    "ArrayImages", "BucketBatches", "Dataset", "FileImages", "Format", "ImageBatch", "ImageBatches", "Images", "Places",
+    "Records", "SequenceBatch", "TokenStream", "Windows", "choose_boundaries", "encode_corpus", "encode_documents",
+    "load_corpus", "load_images", "load_labelled", "load_parallel", "load_tagged", "one_pass", "ordered_batches",
+    "read_image", "read_inputs", "read_table",
 ]  # fmt: skip

@@ -1,97 +1,96 @@
-"""What every source gives, and how a text is cut into parts."""
+"""Running text and documents: embedded, from TFDS, or from local files."""
 
-import hashlib
-import json
-import zlib
-from typing import Mapping, NamedTuple, Sequence
+from typing import Any
 
+from seqjax.data.checks import check_fractions
+from seqjax.data.origins import versions
+from seqjax.data.readers import tfds
+from seqjax.data.readers.python_text import TEXTS, read_python_text
+from seqjax.data.readers.texts import cut_end, is_json_lines, read_texts
+from seqjax.data.records import PARTS, Dataset, Places, Records, make_dataset
+from seqjax.data.sources import Setting, check_name, check_source, file_set_name
 from seqjax.errors import UserError
 
-
-class Corpus(NamedTuple):
-    """A text in three parts, each a tuple of documents."""
-
-    name: str  # what to call it in logs
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-    test: tuple[str, ...]  # may be empty
-    ends: bool  # the end of each document is predicted, as <eos>
-    notes: tuple[str, ...] = ()  # what to know of it, a line each
-    made_from: dict[str, str] = {}  # what else it depends on: "python" -> version
-
-    @property
-    def parts(self) -> dict[str, tuple[str, ...]]:
-        """The parts that are not empty, by name.
-
-        Example:
-          >>> Corpus("words.txt", ("one", "two"), ("three",), (), ends=True).parts
-          {'train': ('one', 'two'), 'validation': ('three',)}
-        """
-        named = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {part: documents for part, documents in named.items() if documents}
-
-    @property
-    def fingerprint(self) -> str:
-        """A sha256 over the documents of each part, and whether their ends count."""
-        return hashlib.sha256(json.dumps([self.ends, self.parts]).encode()).hexdigest()
+INSTEAD = "source='embedded' with name='python_docs' needs no download"
 
 
-def cut(documents: Sequence[str], fraction: float, what: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Cut the last part off: documents where there are several, characters where there is one.
+def load_corpus(
+    source: str,
+    *,
+    name: str = "",
+    path: str = "",
+    validation_path: str = "",
+    test_path: str = "",
+    documents: str = "none",
+    encoding: str = "utf-8",
+    validation_fraction: float = 0.1,
+    data_dir: str = "",
+) -> Dataset:
+    r"""A text with its training, validation and test parts, from one of three kinds of source.
+
+    No source stands in for another in silence: what cannot be had is an error that says how to get it.
 
     Args:
-      documents: at least one.
-      fraction: the share to cut off, in (0, 1); at least one document or character on either side.
-      what: the text's name, for the error.
+      source: "embedded" (ships with Python, no network), "tfds" (a prepared set, read without TensorFlow) or "file".
+      name: embedded: "python_docs", "python_source" or "hello". tfds: the set, such as "tiny_shakespeare" or
+        "imdb_reviews/plain_text". file: what to call the text, which is otherwise called after its file.
+      path: file: text, or `.jsonl` with a field "text" (each line a document); either may be packed with gzip or zstd.
+        \r\n is read as \n, and a byte order mark is dropped. Above 64 million characters it is read as a stream.
+      validation_path, test_path: file: the other parts. Without the first, the end of `path` is cut off.
+      documents: file: "none" (running text: one document, cut in characters), "line" (a blank line is an empty
+        document) or "paragraph" (blank lines between); with the last two the ends are predicted and the cut is
+        between documents.
+      encoding: file: of all files, such as "utf-16" or "cp1252".
+      validation_fraction: the share to cut off where the source has no validation part of its own.
+      data_dir: tfds: the folder of prepared sets; "" is TFDS's own, ~/tensorflow_datasets.
 
     Returns:
-      (what stays, what was cut off); together they are the documents, in their order.
+      A Dataset of Records with the column "text"; the fact "ends" says whether the end of a document is predicted.
 
     Raises:
-      UserError: one document of fewer than two characters.
+      UserError: an unknown source or name, a set that is not prepared, a file that cannot be read as text, a fraction
+        outside (0, 1), or a setting that the source has no use for.
 
     Example:
-      >>> cut(["one", "two", "three"], 0.3, "words.txt")
-      (('one', 'two'), ('three',))
-      >>> cut(["abcdefghij"], 0.2, "letters.txt")
-      (('abcdefgh',), ('ij',))
+      >>> corpus = load_corpus("embedded", name="hello")
+      >>> corpus.parts["train"]["text"][0], corpus.facts
+      ('hello', {'ends': True})
     """
-    whole = documents if len(documents) > 1 else documents[0]
-    if len(whole) < 2:
-        raise UserError(f"{what} is too short to cut a validation part off; give more text, or a validation file")
-    place = len(whole) - min(max(round(len(whole) * fraction), 1), len(whole) - 1)
-    if whole is documents:
-        return tuple(documents[:place]), tuple(documents[place:])
-    return (whole[:place],), (whole[place:],)
+    paths = {"path": path, "validation_path": validation_path, "test_path": test_path}
+    settings = {key: Setting(value, ("file",)) for key, value in paths.items()}
+    settings |= {"documents": Setting(documents, ("file",), "none"), "encoding": Setting(encoding, ("file",), "utf-8")}
+    check_source(source, settings | {"data_dir": Setting(data_dir, ("tfds",))})
+    check_fractions(validation_fraction)
+    check_name(source, name, TEXTS, "text", "tiny_shakespeare")
+    if source == "embedded":
+        made_from = {} if name == "hello" else versions("python")
+        return make_dataset(name, read_python_text(name), "documents", facts={"ends": True}, made_from=made_from)
+    if source == "tfds":
+        parts = _of_tfds(name, data_dir)
+        ends = len(parts["train"]) > 1
+    else:
+        if not path:
+            raise UserError("source='file' needs a path; give the name of a text file")
+        parts = {part: read_texts(file, documents, encoding) for part, file in zip(PARTS, paths.values()) if file}
+        ends = documents != "none" or any(map(is_json_lines, paths.values()))
+        name = file_set_name(name, TEXTS, path)
+    if "validation" not in parts:
+        if ends and len(parts["train"]) < 2:
+            raise UserError(f"{path or name} is a single document, so none is left for validation; give a validation_path")
+        parts["train"], parts["validation"] = cut_end(parts["train"], validation_fraction, path or name)
+    return make_dataset(name, parts, "documents", facts={"ends": ends})
 
 
-def hold_out(texts: Mapping[str, str], shares: Sequence[float]) -> list[tuple[str, ...]]:
-    """Deal named documents out to parts, spread over the whole text; always the same way.
+def _of_tfds(name: str, data_dir: str) -> dict[str, Records]:
+    builder = tfds.open_builder(name, data_dir, INSTEAD)
+    feature = tfds.feature_of(name, builder.info.features, "Text", "text", usual="text")
 
-    The documents are shuffled by a checksum of their names. Each part in turn takes those that fit into its share of
-    all characters, until it is nine tenths full; never one larger than a third of the part. So no part exceeds its
-    share or is a single document's, and a change in one document moves few.
+    def read(split: str) -> Records:
+        source: Any = tfds.open_split(name, builder, split, INSTEAD)
+        try:
+            texts = tuple(example[feature].decode("utf-8") for example in tfds.examples(source))
+        except UnicodeDecodeError as error:
+            raise UserError(f"{name} holds text that is not UTF-8 ({error}); choose another set") from None
+        return Records({"text": texts}, Places.of(f"{name} {split} example", range(len(texts))))
 
-    Args:
-      texts: name -> document.
-      shares: the share of all characters for each part; together below 1.
-
-    Returns:
-      The rest, then one tuple of documents a share; each in the order of the names.
-
-    Example:
-      >>> [len(part) for part in hold_out({f"page {n}": "some text" for n in range(100)}, [0.1, 0.05])]
-      [86, 9, 5]
-    """
-    waiting = sorted(texts, key=lambda name: (zlib.crc32(name.encode("utf-8")), name))
-    total = sum(map(len, texts.values()))
-    parts = []
-    for share in shares:
-        taken, size, most = [], 0, share * total
-        for name in waiting:
-            if size < 0.9 * most and size + len(texts[name]) <= most and len(texts[name]) <= most / 3:
-                taken.append(name)
-                size += len(texts[name])
-        waiting = [name for name in waiting if name not in taken]
-        parts.append(taken)
-    return [tuple(texts[name] for name in sorted(part)) for part in (waiting, *parts)]
+    return {part: read(split) for part, split in tfds.part_splits(builder.info.splits).items()}

@@ -68,8 +68,18 @@ def hold_out(
     return np.setdiff1d(np.arange(number), held, assume_unique=True), held
 
 
+def held_count(number: int, fraction: float) -> int:
+    """How many of a number are held out: a share of it, at least one; at least one stays.
+
+    Example:
+      >>> held_count(10, 0.25), held_count(10, 0.001), held_count(10, 0.999)
+      (2, 1, 9)
+    """
+    return min(max(round(number * fraction), 1), number - 1)
+
+
 def _first(order: np.ndarray, fraction: float, number: int) -> np.ndarray:
-    return order[: min(max(round(number * fraction), 1), number - 1)]
+    return order[: held_count(number, fraction)]
 
 
 def _drawn(number: int, seed: int, what: str) -> np.ndarray:

@@ -31,7 +31,7 @@ class Places(NamedTuple):
     @classmethod
     def of(cls, name: str, numbers: Sequence[int]) -> "Places":
         """Places under one name."""
-        return cls((name,), np.zeros(len(numbers), np.int32), np.asarray(numbers, np.int64))
+        return cls((name,), np.broadcast_to(np.int32(0), len(numbers)), np.asarray(numbers, np.int64))
 
     @classmethod
     def joined(cls, several: Iterable["Places"]) -> "Places":

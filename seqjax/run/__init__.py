@@ -7,7 +7,16 @@
 from seqjax.run.command import main
 from seqjax.run.evaluation import metrics as measure
 from seqjax.run.experiment import Dataset, Experiment, Flag, Model, Options, Pipeline, Report, Trained
-from seqjax.run.parts import bucketed, compute_dtype, make_stack, passes, prediction_flags, print_json, with_settings
+from seqjax.run.parts import (
+    bucketed,
+    compute_dtype,
+    make_stack,
+    passes,
+    prediction_flags,
+    print_json,
+    short_enough,
+    with_settings,
+)
 from seqjax.run.process import cache_folder
 from seqjax.run.reporting import counted, printable, register_logger
 from seqjax.run.scores import accuracy, confusion, ranked
@@ -16,5 +25,5 @@ from seqjax.run.settings import Field, above, at_least, one_of, within
 __all__ = [
     "Dataset", "Experiment", "Field", "Flag", "Model", "Options", "Pipeline", "Report", "Trained", "above", "accuracy", "at_least",
     "bucketed", "cache_folder", "compute_dtype", "confusion", "counted", "main", "make_stack", "measure", "one_of", "passes",
-    "prediction_flags", "print_json", "printable", "ranked", "register_logger", "with_settings", "within",
+    "prediction_flags", "print_json", "printable", "ranked", "register_logger", "short_enough", "with_settings", "within",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a figure stands beside: the most frequent label, and a bag of words with logistic regression."""
+"""What a result is compared with: the most frequent label, of all or of each word; a bag of words with logistic regression."""
 
 import collections
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +26,27 @@ def majority(labels: Iterable[Any]) -> Any:
     if not counts:
         raise ValueError("labels is empty; the most frequent needs at least one")
     return counts.most_common(1)[0][0]
+
+
+def most_frequent_tags(words: Sequence[Sequence[str]], tags: Sequence[Sequence[str]]) -> tuple[dict[str, str], str]:
+    """The tag that each word has most often, and the one that is most frequent of all, for words that are not known.
+
+    Args:
+      words: of each sentence.
+      tags: a tag for each word.
+
+    Example:
+      >>> most_frequent_tags([("a", "run"), ("run", "run")], [("DET", "NOUN"), ("VERB", "VERB")])
+      ({'a': 'DET', 'run': 'VERB'}, 'VERB')
+    """
+    pairs = collections.Counter(pair for sentence in zip(words, tags, strict=True) for pair in zip(*sentence, strict=True))
+    overall: collections.Counter[str] = collections.Counter()
+    best: dict[str, str] = {}
+    for (word, tag), count in pairs.items():
+        overall[tag] += count
+        if word not in best or count > pairs[word, best[word]]:
+            best[word] = tag
+    return best, overall.most_common(1)[0][0]
 
 
 def bag_of_words(

@@ -45,9 +45,13 @@ class Dataset(Protocol):
 
 
 class Pipeline(Protocol):
-    """Batches that can stop and continue exactly (grain's protocol)."""
+    """Batches that can stop and continue exactly (grain's protocol), and that several processes can share.
 
-    batches_per_epoch: int
+    `seqjax.data` has three: windows of a text, length buckets, shuffled images. One of your own needs no `shard` as long
+    as it runs in a single process.
+    """
+
+    batches_per_epoch: int  # of whole batches, however many processes share them
 
     def __next__(self) -> Any:
         """The next batch; there is always one."""
@@ -57,6 +61,14 @@ class Pipeline(Protocol):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Moves to a state that get_state gave."""
+
+    def shard(self, index: int, count: int) -> "Pipeline":
+        """The same batches, of which only rows index B / count up to (index + 1) B / count are made.
+
+        One process of several reads each shard; one below the other they are the whole batches. The state is that of the
+        whole, the same for every shard: a run may be resumed with another number of processes. `batches(...,
+        training=False)` gives an iterable with the same method where evaluation is to be shared too.
+        """
 
 
 class Model(NamedTuple):

@@ -74,6 +74,17 @@ def source(
     }
 
 
+def encoding() -> dict[str, Field]:
+    """The encoding of text files.
+
+    Example:
+      >>> encoding()["data.encoding"].default
+      'utf-8'
+    """
+    text = "Encoding of the files: utf-8, utf-16, cp1252 or another that Python knows."
+    return {"data.encoding": Field("utf-8", text, when=FILE)}
+
+
 def split_seed() -> dict[str, Field]:
     """The seed of what is held out, apart from the run's own.
 

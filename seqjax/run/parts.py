@@ -1,5 +1,6 @@
 """Small parts that several experiments are made of."""
 
+import functools
 import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,8 +11,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from seqjax import models
-from seqjax.data.pipeline.buckets import BucketBatches, one_pass
+from seqjax.data.pipeline.buckets import BucketBatches, one_pass, within_limit
 from seqjax.data.readers.tables import read_inputs
+from seqjax.errors import UserError
 from seqjax.run.experiment import Flag
 from seqjax.run.settings import one_of
 from seqjax.typing import Cell
@@ -53,17 +55,51 @@ def make_stack(config: ConfigDict, **others: Any) -> Cell:
 class passes:
     """An iterable that calls `make` for a new iterator at every pass.
 
+    Args:
+      make: `make()` gives all of it, `make(index=i, count=n)` what one of n processes reads.
+
     Example:
-      >>> twice = passes(lambda: iter([1, 2]))
-      >>> list(twice), list(twice)
-      ([1, 2], [1, 2])
+      >>> twice = passes(lambda index=0, count=1: iter([1, 2, 3, 4][index::count]))
+      >>> list(twice), list(twice), list(twice.shard(1, 2))
+      ([1, 2, 3, 4], [1, 2, 3, 4], [2, 4])
     """
 
-    def __init__(self, make: Callable[[], Iterable[Any]]):
+    def __init__(self, make: Callable[..., Iterable[Any]]):
         self._make = make
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._make())
+
+    def shard(self, index: int, count: int) -> "passes":
+        """What one of several processes reads."""
+        return passes(functools.partial(self._make, index=index, count=count))
+
+
+def short_enough(lengths: Sequence[int] | np.ndarray, limit: int, items: str) -> np.ndarray:
+    """Which training sequences data.max_length leaves in; prints how many it leaves out.
+
+    Args:
+      lengths: of the sequences.
+      limit: data.max_length; 0 takes all.
+      items: what the sequences are, in the plural.
+
+    Returns:
+      Their places, (n,).
+
+    Raises:
+      UserError: all are longer.
+
+    Example:
+      >>> short_enough([3, 9, 4], 5, "pairs").tolist()
+      left out of training: 1 of 3 pairs, longer than data.max_length=5
+      [0, 2]
+    """
+    keep, total = within_limit(lengths, limit), len(lengths)
+    if not len(keep):
+        raise UserError(f"all training {items} are longer than data.max_length={limit}; raise it, or 0 takes all")
+    if len(keep) < total:
+        print(f"left out of training: {total - len(keep):,} of {total:,} {items}, longer than data.max_length={limit}")
+    return keep
 
 
 def bucketed(
@@ -87,7 +123,7 @@ def bucketed(
     if training:
         return BucketBatches(lengths, collate, config.data.batch_size, tuple(boundaries), seed=config.seed)
     size = config.data.eval_batch_size
-    return passes(lambda: (batch for _, batch in one_pass(lengths, collate, size, boundaries)))
+    return passes(lambda **shard: (batch for _, batch in one_pass(lengths, collate, size, boundaries, **shard)))
 
 
 def compute_dtype(config: ConfigDict) -> Any:

@@ -121,7 +121,7 @@ class SubwordTokenizer(_Tokenizer):
         """
         _check_settings(vocab_size, kind, character_coverage)
         _check_flag("lower", lower)
-        texts = [_lines(text, lower) for text in _texts(texts)]
+        texts = [_lines(text, lower) for text in _texts(texts, cut_after="\n")]
         parts = [part for lines in texts for line in lines for part in _parts(line)]
         if not any(map(str.strip, parts)):
             raise UserError("texts hold no token to build a vocabulary from; give some text")

@@ -16,6 +16,8 @@ from seqjax.errors import UserError
 from seqjax.text.vocabulary import BOS, EOS, PAD, SPECIAL_TOKENS, UNK, check_vocabulary, choose_tokens
 from seqjax.text.words import join_words, split_words
 
+LONG = 10_000  # characters from which a text's are counted together
+
 
 @dataclasses.dataclass(frozen=True)
 class _Tokenizer:
@@ -35,6 +37,11 @@ class _Tokenizer:
     def _ids(self) -> dict[str, int]:
         """The id of each token that text can hold. Special tokens are none of them: text cannot forge padding."""
         return {token: i for i, token in enumerate(self.vocabulary) if i >= len(SPECIAL_TOKENS)}
+
+    @property
+    def cut_after(self) -> str | None:
+        """Characters after which a text may be cut: its parts have the tokens that the whole has. "" is anywhere, None nowhere."""
+        return "\n"
 
     def __contains__(self, token: str) -> bool:
         return token in self._ids
@@ -151,9 +158,14 @@ class CharTokenizer(_Tokenizer):
         """
         _check_flag("nfc", nfc)
         counts = collections.Counter()
-        for text in _texts(texts):
-            counts.update(unicodedata.normalize("NFC", text) if nfc else text)
+        for text in _texts(texts, cut_after="\n" if nfc else ""):
+            text = unicodedata.normalize("NFC", text) if nfc else text
+            counts.update(text if len(text) < LONG else _character_counts(text))
         return cls((*SPECIAL_TOKENS, *sorted(choose_tokens(counts, min_count=min_count, max_size=max_size))), nfc)
+
+    @property
+    def cut_after(self) -> str | None:
+        return "\n" if self.nfc else ""
 
     @functools.cached_property
     def _table(self) -> np.ndarray:
@@ -168,7 +180,7 @@ class CharTokenizer(_Tokenizer):
         return list(self._normalise(text))
 
     def encode(self, text: str) -> np.ndarray:
-        points = np.frombuffer(self._normalise(text).encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        points = _code_points(self._normalise(text))
         return self._table[np.minimum(points, len(self._table) - 1)]
 
     encode.__doc__ = _Tokenizer.encode.__doc__
@@ -260,10 +272,16 @@ class WordTokenizer(_Tokenizer):
         newlines = not pretokenized if newlines is None else newlines
         empty = cls(SPECIAL_TOKENS, lower, newlines, split_contractions, pretokenized, segmenter)
         counts = collections.Counter()
-        for text in _texts(texts):
+        for text in _texts(texts, cut_after=empty.cut_after):
             counts.update(empty.tokenize(text))
         chosen = choose_tokens(counts, min_count=min_count, max_size=max_size)
         return dataclasses.replace(empty, vocabulary=(*SPECIAL_TOKENS, *chosen))
+
+    @property
+    def cut_after(self) -> str | None:
+        if self.segmenter is None:
+            return "\n "  # no token has white space in it
+        return "\n" if self.newlines else None
 
     @functools.cached_property
     def _ids(self) -> dict[str, int]:
@@ -356,8 +374,20 @@ def report(tokenizer: CharTokenizer | WordTokenizer, text: str | Iterable[str]) 
     return Report(len(tokens), len(counts), 1 - sum(lacking) / len(tokens), len(lacking))
 
 
-def _texts(texts: str | Iterable[str], name: str = "texts") -> Iterable[str]:
-    """The texts one by one; one string is one text."""
+def _code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
+def _character_counts(text: str) -> dict[str, int]:
+    """How often each character occurs, ten times as quickly as one by one."""
+    counts = np.bincount(_code_points(text))
+    return {chr(point): int(counts[point]) for point in np.flatnonzero(counts)}
+
+
+def _texts(texts: str | Iterable[str], name: str = "texts", cut_after: str | None = None) -> Iterable[str]:
+    """The texts one by one; one string is one text. Those of a file too large to hold come in pieces (seqjax.data.readers.texts)."""
+    if hasattr(texts, "pieces"):
+        texts = (text for text, _ in texts.pieces(cut_after))
     if isinstance(texts, str):
         texts = [texts]
     if not isinstance(texts, Iterable) or isinstance(texts, bytes):

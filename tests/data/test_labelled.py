@@ -17,8 +17,9 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from seqjax.data.labelled import load_labelled, read_inputs
+from seqjax.data.labelled import load_labelled
 from seqjax.data.readers import docstrings
+from seqjax.data.readers.tables import read_inputs
 from seqjax.errors import UserError
 
 
@@ -29,7 +30,7 @@ def one_line(error):
 
 
 def pairs(part):
-    return list(zip(part.texts, part.labels.tolist()))
+    return list(zip(part["text"], part["label"].tolist()))
 
 
 def named(found, part):
@@ -83,9 +84,9 @@ def found():
 def test_docstrings_in_parts_are_disjoint_and_stratified(found):
     assert list(found.parts) == ["train", "validation", "test"]
     assert found.notes == (f"made from Python {platform.python_version()}",)
-    everything = [text for part in found.parts.values() for text in part.texts]
+    everything = [text for part in found.parts.values() for text in part["text"]]
     assert len(set(everything)) == len(everything) > 2000
-    counts = {part: np.bincount(found.parts[part].labels, minlength=12) for part in found.parts}
+    counts = {part: np.bincount(found.parts[part]["label"], minlength=12) for part in found.parts}
     whole = sum(counts.values())
     assert np.abs(counts["test"] - 0.15 * whole).max() <= 1
     assert np.abs(counts["validation"] - 0.1 * 0.85 * whole).max() <= 1.2
@@ -93,8 +94,8 @@ def test_docstrings_in_parts_are_disjoint_and_stratified(found):
 
 def test_docstrings_for_testing_are_the_same_for_every_seed(found):
     other = load_labelled("embedded", name="docstrings", seed=1)
-    assert other.parts["test"].texts == found.parts["test"].texts
-    assert other.parts["validation"].texts != found.parts["validation"].texts
+    assert other.parts["test"]["text"] == found.parts["test"]["text"]
+    assert other.parts["validation"]["text"] != found.parts["validation"]["text"]
     assert other.fingerprint != found.fingerprint
 
 
@@ -144,10 +145,10 @@ def test_every_kind_of_file_gives_the_same_set(write):
     for path in paths:
         found = load_labelled("file", path=path, validation_fraction=0.2, test_fraction=0.1)
         assert found.name == os.path.basename(path) and found.classes == ("ham", "spam")
-        assert [np.bincount(found.parts[p].labels).tolist() for p in found.parts] == [[14, 14], [4, 4], [2, 2]], path
+        assert [np.bincount(found.parts[p]["label"]).tolist() for p in found.parts] == [[14, 14], [4, 4], [2, 2]], path
         seen = [pair for part in found.parts for pair in named(found, part)]
         assert len(seen) == 40 and set(seen) == wanted, path
-        assert all(part.labels.dtype == np.int32 for part in found.parts.values())
+        assert all(part["label"].dtype == np.int32 for part in found.parts.values())
         assert len(found.notes) == ("tree" in path or "lines" in path), found.notes
 
 
@@ -190,26 +191,26 @@ def test_classes_are_sorted_numbers_by_value(write, labels, classes):
     path = write("a.jsonl", json_lines({"text": f"t{n}", "label": label} for n, label in enumerate(labels)))
     found = load_labelled("file", path=path, validation_path=path)
     assert found.classes == classes
-    assert [found.classes[k] for k in found.parts["train"].labels] == [str(label) for label in labels]
+    assert [found.classes[k] for k in found.parts["train"]["label"]] == [str(label) for label in labels]
 
 
 def test_given_parts_are_kept_as_they_are_and_only_missing_ones_are_held_out(write):
     train, test = write("a.jsonl", json_lines(rows(20))), write("b.jsonl", json_lines(rows(6, start=17)))
     both = load_labelled("file", path=train, validation_path=test, test_path=test)
-    assert [len(part.texts) for part in both.parts.values()] == [20, 6, 6]
-    assert both.parts["validation"].texts == tuple(f"message {n}" for n in range(17, 23))
-    said = "3 of 6 texts of the test part stand in the training part too, 3 of them with the same label"
+    assert [len(part["text"]) for part in both.parts.values()] == [20, 6, 6]
+    assert both.parts["validation"]["text"] == tuple(f"message {n}" for n in range(17, 23))
+    said = "test: 3 of 6 texts are also in the training part, 3 of them with the same label"
     assert said in both.notes
     one = load_labelled("file", path=train, test_path=test)
-    assert [len(part.texts) for part in one.parts.values()] == [18, 2, 6]
+    assert [len(part["text"]) for part in one.parts.values()] == [18, 2, 6]
     assert "test" not in load_labelled("file", path=train).parts
 
 
 def test_the_seed_alone_decides_what_is_held_out(write):
     path = write("a.jsonl", json_lines(rows(60, ("a", "b", "c"))))
     first, again, other = (load_labelled("file", path=path, test_fraction=0.2, seed=seed) for seed in (3, 3, 4))
-    assert first.fingerprint == again.fingerprint and first.parts["test"].texts == again.parts["test"].texts
-    assert first.parts["test"].texts != other.parts["test"].texts and first.fingerprint != other.fingerprint
+    assert first.fingerprint == again.fingerprint and first.parts["test"]["text"] == again.parts["test"]["text"]
+    assert first.parts["test"]["text"] != other.parts["test"]["text"] and first.fingerprint != other.fingerprint
 
 
 def test_the_fingerprint_is_over_texts_labels_classes_and_parts(write):
@@ -235,15 +236,15 @@ def test_a_repeated_text_is_kept_once_where_parts_are_held_out(write):
     assert "4 of 15 texts stood there before with the same label and were left out" in found.notes
     seen = named(found, "train") + named(found, "validation")
     assert len(seen) == 11 and set(seen) == {(row["text"], row["label"]) for row in table}
-    assert len(load_labelled("file", path=path, validation_path=path).parts["train"].texts) == 15
+    assert len(load_labelled("file", path=path, validation_path=path).parts["train"]["text"]) == 15
 
 
 def test_html_is_stripped_and_other_angles_are_kept(write):
     before = "A<br /><br/>B &amp; &lt;C&gt; <a href='x'>D</a><!-- no --> 1 < 2 > 0, <3, x <- y"
     path = write("a.jsonl", json_lines([{"text": before, "label": "a"}, {"text": "x &unknown; y", "label": "b"}]))
     found = load_labelled("file", path=path, validation_path=path, strip_html=True)
-    assert found.parts["train"].texts == ("A  B & <C>  D   1 < 2 > 0, <3, x <- y", "x &unknown; y")
-    assert load_labelled("file", path=path, validation_path=path).parts["train"].texts[0] == before
+    assert found.parts["train"]["text"] == ("A  B & <C>  D   1 < 2 > 0, <3, x <- y", "x &unknown; y")
+    assert load_labelled("file", path=path, validation_path=path).parts["train"]["text"][0] == before
     bare = write("b.jsonl", json_lines([{"text": "<br />", "label": "a"}, *rows(3)]))
     with pytest.raises(UserError, match="line 1 has an empty text"):
         load_labelled("file", path=bare, strip_html=True)
@@ -258,10 +259,10 @@ def test_json_lines_end_in_newlines_only_and_a_field_may_be_long(write):
     path = write(
         "a.jsonl", "".join(json.dumps({"text": odd + str(n), "label": n}, ensure_ascii=False) + "\n" for n in (0, 1))
     )
-    assert load_labelled("file", path=path, validation_path=path).parts["train"].texts == (odd + "0", odd + "1")
+    assert load_labelled("file", path=path, validation_path=path).parts["train"]["text"] == (odd + "0", odd + "1")
     limit = csv.field_size_limit()
     path = write("a.csv", f"text,label\n{'x' * 200_000},a\n\ny,b\n")
-    assert len(load_labelled("file", path=path, validation_path=path).parts["train"].texts[0]) == 200_000
+    assert len(load_labelled("file", path=path, validation_path=path).parts["train"]["text"][0]) == 200_000
     assert csv.field_size_limit() == limit
 
 
@@ -288,17 +289,17 @@ GOOD = '{"text": "t", "label": "a"}\n{"text": "u", "label": "b"}\n'
         ("a.jsonl", GOOD + '{"text": "x", "label": "%s"}' % ("long " * 50), "'label' has 250 characters"),
         ("a.jsonl", GOOD + '{"text": " \\n", "label": "a"}', "a.jsonl line 3 has an empty text"),
         ("a.jsonl", '{"text": "x", "label": "a"}', "a.jsonl has one class only, 'a'"),
-        ("a.jsonl", GOOD, "no class of two texts"),
-        ("a.csv", "a,b\n1,2\n", "a.csv line 2 has no field 'text', only a, b"),
-        ("a.csv", "text,text,label\n1,2,3\n", "a.csv line 1 names two fields alike"),
+        ("a.jsonl", GOOD, "no class of two examples"),
+        ("a.csv", "a,label\n1,2\n", "a.csv line 1 has no field 'text', only a, label; set text_field"),
+        ("a.csv", "text,text,label\n1,2,3\n", "a.csv line 1 names two fields 'text'; give each its own name"),
         ("a.csv", 'text,label\n"two\nlines",a\nx,b\nwith, comma,a\n', "a.csv line 5 has 3 fields, but the first line names 2"),
         ("a.csv", 'text,label\nx,b\n"open,a\n', "a.csv line 3 is not sound"),
         ("a.tsv", 'text\tlabel\n"Oh" she said\ta\n', "a.tsv line 2 is not sound"),
         ("a.csv", "text,label\nx,a\n,b\n", "a.csv line 3 has an empty text"),
         ("a.csv", b"text,label\n\xff,a\n", "not UTF-8 at byte 11"),
-        ("a.txt", "x", "a.txt is no file of texts with labels"),
+        ("a.txt", "x", "a.txt is no table by its ending"),
         ("d/a.md", "x", "d has no .txt files"),
-        ("d/train/pos/1.txt", "x", "d has a folder train"),
+        ("d/train/pos/1.txt", "x", "d has one class only, 'pos'"),
         ("d/a.txt", "x\n", "d has one class only, 'a'"),
         ("d/README.txt", "x\n", "d has no records in it"),
         ("d/a/1.txt", "", "1.txt is empty"),
@@ -325,7 +326,7 @@ def test_a_label_that_training_lacks_is_an_error(write, part):
     "settings, says",
     [
         ({"source": "flie"}, "nearest: file"),
-        ({"source": "embedded"}, "choose docstrings"),
+        ({"source": "embedded"}, "choose one of docstrings"),
         ({"source": "embedded", "name": "docstring"}, "nearest: docstrings"),
         ({"source": "embedded", "path": "a.csv"}, "path='a.csv' is for source='file' only"),
         ({"source": "tfds", "name": "x", "validation_path": "a.csv"}, "validation_path='a.csv'"),
@@ -424,7 +425,7 @@ def test_names_to_languages(shared):
     seen = [pair for part in found.parts for pair in named(found, part)]
     assert len(seen) == len(set(seen)) == 20_050 - 2_038
     assert any("2038 of 20050" in note for note in found.notes)
-    counts = [np.bincount(part.labels, minlength=18) for part in found.parts.values()]
+    counts = [np.bincount(part["label"], minlength=18) for part in found.parts.values()]
     assert all(np.abs(count - 0.1 * sum(counts)).max() <= 1 for count in counts[1:])
     assert ("Abdulov", "Russian") in seen and ("Yamamoto", "Japanese") in seen
 
@@ -432,8 +433,8 @@ def test_names_to_languages(shared):
 def test_imdb_reviews_from_files(shared):
     paths = {part: str(shared / "data" / "imdb" / f"imdb_{part}.jsonl.gz") for part in ("train", "test")}
     found = load_labelled("file", path=paths["train"], test_path=paths["test"], strip_html=True)
-    assert found.classes == ("0", "1") and np.bincount(found.parts["test"].labels).tolist() == [12_500, 12_500]
-    train = found.parts["train"].texts + found.parts["validation"].texts
+    assert found.classes == ("0", "1") and np.bincount(found.parts["test"]["label"]).tolist() == [12_500, 12_500]
+    train = found.parts["train"]["text"] + found.parts["validation"]["text"]
     assert len(train) == len(set(train)) == 25_000 - 96 and not any("<br />" in text for text in train)
 
 
@@ -442,8 +443,8 @@ def test_imdb_reviews_from_the_catalogue(shared):
     settings = {"name": "imdb_reviews/plain_text", "data_dir": str(shared / "tfds")}
     found = load_labelled("tfds", **settings)
     assert found.classes == ("neg", "pos") and list(found.parts) == ["train", "validation", "test"]
-    assert np.bincount(found.parts["test"].labels).tolist() == [12_500, 12_500]
-    held = np.bincount(found.parts["validation"].labels)
+    assert np.bincount(found.parts["test"]["label"]).tolist() == [12_500, 12_500]
+    held = np.bincount(found.parts["validation"]["label"])
     assert abs(int(held[0]) - int(held[1])) < 10 and abs(held.sum() - 2_490) <= 1
     files = load_labelled("file", path=str(shared / "data" / "imdb" / "imdb_test.jsonl.gz"))
     own = {text: files.classes[label] for text, label in pairs(files.parts["train"])}
@@ -464,8 +465,8 @@ def test_faults_with_the_catalogue(shared, monkeypatch, settings, says):
     pytest.importorskip("tensorflow_datasets")
     from seqjax.data import labelled
 
-    whole = labelled._examples
-    monkeypatch.setattr(labelled, "_examples", lambda source: itertools.islice(whole(source), 1))
+    whole = labelled.examples
+    monkeypatch.setattr(labelled, "examples", lambda source: itertools.islice(whole(source), 1))
     settings = {"name": "imdb_reviews/plain_text", "data_dir": str(shared / "tfds"), **settings}
     with pytest.raises(UserError) as error:
         load_labelled("tfds", **settings)

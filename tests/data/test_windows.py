@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqjax.data.pipeline.windows import TokenStream, Windows, encode_documents
+from seqjax.data import load_corpus
+from seqjax.data.pipeline import windows as windows_module
+from seqjax.data.pipeline.streams import TokenStream, encode_documents
+from seqjax.data.pipeline.windows import Windows
 from seqjax.errors import UserError
 
 BOS, PAD = 1000, 2000
@@ -19,7 +22,7 @@ def stream_of(size, seed=0, share=0.15):
     rng = np.random.default_rng(seed)
     starts = rng.random(size) < share
     starts[0] = True
-    return TokenStream(rng.permutation(size).astype(np.int32), starts)
+    return TokenStream(rng.permutation(size).astype(np.int32), np.flatnonzero(starts))
 
 
 def make(stream, rows, window, **options):
@@ -43,7 +46,7 @@ def test_every_token_is_predicted_once_from_the_token_before_it(sizes):
     mask = joined(windows, "mask")
     targets, inputs = joined(windows, "targets"), joined(windows, "inputs")
     assert targets.shape == (rows, windows.batches_per_epoch * window)
-    before = {int(t): BOS if s else int(p) for p, t, s in zip(np.r_[-1, stream.tokens], stream.tokens, stream.starts)}
+    before = {int(t): BOS if s else int(p) for p, t, s in zip(np.r_[-1, stream.tokens], stream.tokens, stream.mask())}
     assert targets[mask].tolist() == stream.tokens.tolist()  # row after row is reading order
     assert inputs[mask].tolist() == [before[int(t)] for t in stream.tokens]
     assert (targets[~mask] == PAD).all() and (inputs[~mask] == PAD).all()
@@ -63,7 +66,7 @@ def test_rows_are_contiguous_and_reset_only_at_documents_and_row_starts(sizes):
         length = len(stream.tokens[part])
         assert targets[:length].tolist() == stream.tokens[part].tolist()
         assert mask.tolist() == [True] * length + [False] * (len(mask) - length)
-        expected = stream.starts[part].copy()
+        expected = stream.mask()[part].copy()
         expected[:1] = True
         assert resets[:length].tolist() == expected.tolist()
         assert not resets[length:].any()
@@ -81,7 +84,7 @@ def test_within_a_row_the_inputs_are_the_targets_one_step_late():
 
 
 def test_a_later_row_is_told_the_token_before_it():
-    stream = TokenStream(np.arange(10, dtype=np.int32), np.arange(10) == 0)
+    stream = TokenStream(np.arange(10, dtype=np.int32), np.array([0]))
     first = next(make(stream, 2, 3))
     assert first.inputs[:, 0].tolist() == [BOS, 4]
     assert first.resets.tolist() == [[True, False, False]] * 2
@@ -122,6 +125,76 @@ def test_resuming_twice_gives_the_uninterrupted_batches(sizes, first, second):
     assert len(got) == total
     for a, b in zip(whole, got):
         assert all(np.array_equal(x, y) for x, y in zip(a, b))
+
+
+@settings(max_examples=100, deadline=None)
+@given(sizes, st.integers(1, 200), st.sampled_from(["uint8", "uint16", "int64"]))
+def test_arrays_made_for_a_few_windows_at_a_time_are_the_same(sizes, block, dtype):
+    """And in whatever dtype the tokens are kept."""
+    size, rows, window, seed = sizes
+    stream = stream_of(size, seed)
+    whole, before = make(stream, rows, window), windows_module.BLOCK
+    narrow = make(TokenStream(stream.tokens.astype(dtype), stream.starts), rows, window)
+    windows_module.BLOCK = block
+    try:
+        blocks = make(TokenStream(stream.tokens.astype(dtype), stream.starts), rows, window)
+    finally:
+        windows_module.BLOCK = before
+    for _ in range(2 * whole.batches_per_epoch + 1):
+        wanted = next(whole)
+        for other in (narrow, blocks):
+            got = next(other)
+            assert [a.dtype for a in got] == [a.dtype for a in wanted]
+            assert all(map(np.array_equal, wanted, got))
+    for wanted, got in zip(whole.one_pass(), blocks.one_pass(), strict=True):
+        assert all(map(np.array_equal, wanted, got))
+
+
+def together(parts):
+    return [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(sizes, st.integers(1, 5), st.integers(1, 5), st.integers(0, 30))
+def test_shards_read_together_what_one_process_reads(sizes, first, second, steps):
+    """Also where the number of shards changes on resuming, in the middle of an epoch."""
+    size, rows, window, seed = sizes
+    stream, rows = stream_of(size, seed), rows * first * second
+    whole = make(stream, rows, window)
+    state = whole.get_state()
+    for count in (first, second):
+        shards = [make(stream, rows, window).shard(index, count) for index in range(count)]
+        for shard in shards:
+            shard.set_state(json.loads(json.dumps(state)))
+        for _ in range(steps):
+            wanted = next(whole)
+            assert all(map(np.array_equal, wanted, together(map(next, shards))))
+        for shard in shards:
+            assert shard.get_state() == whole.get_state()
+            assert (shard.batches_per_epoch, shard.tokens_per_epoch) == (whole.batches_per_epoch, whole.tokens_per_epoch)
+        state = shards[0].get_state()
+        for wanted, *parts in zip(whole.one_pass(), *(shard.one_pass() for shard in shards), strict=True):
+            assert all(map(np.array_equal, wanted, together(parts)))
+
+
+def test_a_shard_begins_where_the_windows_are_and_moves_alone():
+    windows = make(stream_of(97, seed=8), 6, 4)
+    for _ in range(3):
+        next(windows)
+    shard = windows.shard(1, 3)
+    state, wanted = windows.get_state(), next(shard)
+    assert windows.get_state() == state and shard.get_state() != state
+    assert np.array_equal(next(windows).targets[2:4], wanted.targets)
+    assert np.array_equal(shard.shard(1, 2).one_pass().__next__().targets, next(windows.one_pass()).targets[3:4])
+
+
+@pytest.mark.parametrize(
+    "index, count, says",
+    [(0, 4, "batch_size 6 is not divisible by 4"), (3, 3, "from 0 to 2"), (-1, 2, "from 0"), (0, 0, "count is 0"), (0.0, 2, "whole")],
+)
+def test_rows_that_cannot_be_shared_are_refused(index, count, says):
+    with pytest.raises(UserError, match=says):
+        make(stream_of(97), 6, 4).shard(index, count)
 
 
 def test_resuming_in_the_middle_of_a_later_epoch():
@@ -180,9 +253,11 @@ def test_sizes_out_of_range_are_refused_by_name(rows, window, named):
         make(stream_of(20), rows, window)
 
 
-def test_tokens_and_starts_must_match():
-    with pytest.raises(UserError, match="one shape"):
-        make(TokenStream(np.arange(4, dtype=np.int32), np.zeros(3, bool)), 1, 2)
+@pytest.mark.parametrize("tokens", [np.arange(4), np.zeros((2, 2), int)])
+@pytest.mark.parametrize("starts", [np.arange(4) == 0, [0, 0], [2, 1], [4], [-1], [[0]], [0.0]])
+def test_starts_are_offsets_of_tokens(tokens, starts):
+    with pytest.raises(UserError, match="np.flatnonzero makes them of a mask|starts must rise"):
+        TokenStream(tokens, np.asarray(starts))
 
 
 def test_a_batch_costs_next_to_nothing():
@@ -209,8 +284,9 @@ def test_encoded_documents_read_back(documents, ends, reset):
     for text in texts:
         firsts += [place] * bool(text)
         place += len(text)
-    assert np.flatnonzero(stream.starts).tolist() == (firsts if reset else firsts[:1])
-    assert stream.tokens.dtype == np.int32 and stream.starts.dtype == bool
+    assert stream.starts.tolist() == (firsts if reset else firsts[:1])
+    assert np.flatnonzero(stream.mask()).tolist() == stream.starts.tolist()
+    assert stream.tokens.dtype == np.int32 and len(stream) == place
 
 
 def test_encoding_refuses_what_is_not_a_line_of_integers():
@@ -222,10 +298,8 @@ def test_encoding_refuses_what_is_not_a_line_of_integers():
 
 def test_hello_is_predictable_from_the_last_reset():
     """The best loss is 0: what follows never depends on more than the tokens since the reset."""
-    from seqjax.data.texts import load_corpus
-
-    corpus = load_corpus("embedded", name="hello")
-    stream = encode_documents(corpus.train, lambda text: ["helo".index(c) for c in text], ends=True, eos_id=4)
+    texts = load_corpus("embedded", name="hello").parts["train"]["text"]
+    stream = encode_documents(texts, lambda text: ["helo".index(c) for c in text], ends=True, eos_id=4)
     for rows, window in [(1, 5), (8, 7), (32, 16), (64, 35)]:
         seen = {}
         for row in zip(*(joined(make(stream, rows, window), f) for f in ("inputs", "targets", "mask", "resets"))):

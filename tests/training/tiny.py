@@ -41,7 +41,7 @@ def stream(tokens, seed=0, starts=0.1):
     rng = np.random.default_rng(seed)
     begins = rng.random(tokens) < starts
     begins[0] = True
-    return TokenStream(rng.integers(4, V, tokens).astype(np.int32), begins)
+    return TokenStream(rng.integers(4, V, tokens).astype(np.int32), np.flatnonzero(begins))
 
 
 def windows(text, batch, window):

@@ -4,16 +4,18 @@ A compiled step takes one shape. A batch padded to the longest sequence of all w
 longest would be compiled anew each time; between the two stand a few lengths, the buckets, to which batches are padded.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqjax.data.checks import is_whole
+from seqjax.data.checks import check_whole, is_whole, shard_rows
 from seqjax.data.draws import permutation
 from seqjax.errors import UserError
 
 # (places (n,), rows B, steps T) -> a batch of the sequences at these places, n <= B, in arrays (B, T, ...); rows from n on are padding.
+# What is in a row depends on its sequence alone, so that rows made apart, by several processes, are those of the whole batch.
 Collate = Callable[[np.ndarray, int, int], Any]
 
 CANDIDATES = 256  # lengths that choose_boundaries looks at
@@ -112,9 +114,9 @@ class BucketBatches:
         longest = int(self._lengths.max())
         if longest > self.boundaries[-1]:
             raise UserError(f"a sequence has {longest} steps, and the largest bucket {self.boundaries[-1]}")
-        if not is_whole(seed) or seed < 0:
-            raise UserError(f"seed is {seed!r}; it must be a whole number of at least 0")
+        check_whole(0, seed=seed)
         self._collate, self._batch_size, self._seed = collate, int(batch_size), int(seed)
+        self._rows = slice(0, self._batch_size)  # those of each batch that are made here
         self._bucket = np.searchsorted(self.boundaries, self._lengths)
         self.batches_per_epoch = -(-len(self._lengths) // self._batch_size)
         self._epoch = self._batch = 0
@@ -127,11 +129,38 @@ class BucketBatches:
         if self._plan is None or self._plan[0] != self._epoch:
             self._plan = (self._epoch, self.epoch(self._epoch))
         shape = self._plan[1][self._batch]
-        batch = self._collate(shape.places, self._batch_size, shape.steps)
+        rows = self._rows
+        batch = self._collate(shape.places[rows], rows.stop - rows.start, shape.steps)
         self._batch += 1
         if self._batch == self.batches_per_epoch:
             self._epoch, self._batch = self._epoch + 1, 0
         return batch
+
+    def shard(self, index: int, count: int) -> "BucketBatches":
+        """The same batches, of which only a share of the rows is made: what one of several processes reads.
+
+        The shards' batches, one below the other, are the whole batches. The state is that of the whole: a state that one
+        gave may be set on the whole pipeline, or on a shard of another number of shards.
+
+        Args:
+          index: of the shard, from 0.
+          count: the number of shards; it must divide the batch size.
+
+        Returns:
+          An iterator of its own, in the state of this one. Its rows are index B / count up to (index + 1) B / count.
+
+        Raises:
+          UserError: the rows cannot be shared evenly, or there is no such shard.
+
+        Example:
+          >>> batches = BucketBatches([3, 3, 3], lambda places, rows, steps: (places.tolist(), rows), 2, (3,), seed=0)
+          >>> shards = [batches.shard(index, 2) for index in (0, 1)]
+          >>> list(zip(range(2), batches, *shards))
+          [(0, ([0], 2), ([0], 1), ([], 1)), (1, ([2, 1], 2), ([2], 1), ([1], 1))]
+        """
+        part = copy.copy(self)
+        part._rows = shard_rows(self._rows, index, count)
+        return part
 
     def epoch(self, number: int) -> list[Shape]:
         """The batches of an epoch in their order.
@@ -206,16 +235,26 @@ class BucketBatches:
 
 
 def one_pass(
-    lengths: Sequence[int] | np.ndarray, collate: Collate, batch_size: int, boundaries: Sequence[int]
+    lengths: Sequence[int] | np.ndarray,
+    collate: Collate,
+    batch_size: int,
+    boundaries: Sequence[int],
+    *,
+    index: int = 0,
+    count: int = 1,
 ) -> Iterator[tuple[np.ndarray, Any]]:
     """Every sequence once, sorted by length, for evaluation and prediction.
 
     Args:
       lengths, collate, batch_size, boundaries: as for `BucketBatches`; what is longer than the largest bucket gets more
         buckets, as `reach` makes them.
+      index, count: of the shard of each batch's rows to make, as in `BucketBatches.shard`.
 
     Returns:
       An iterator over (places, batch), places (n,) with n <= B: row i of the batch is sequence places[i].
+
+    Raises:
+      UserError: sizes that cannot be.
 
     Example:
       >>> collate = lambda places, rows, steps: steps
@@ -223,12 +262,13 @@ def one_pass(
       [([1, 0], 8), ([2], 32)]
     """
     lengths = _check(lengths, batch_size)
+    rows = shard_rows(slice(0, int(batch_size)), index, count)
     boundaries = reach(boundaries, int(lengths.max()))
     order = np.argsort(lengths, kind="stable")
     for first in range(0, len(order), batch_size):
         places = order[first : first + batch_size]
         steps = next(b for b in boundaries if b >= lengths[places[-1]])
-        yield places, collate(places, int(batch_size), steps)
+        yield places[rows], collate(places[rows], rows.stop - rows.start, steps)
 
 
 def reach(boundaries: Sequence[int], longest: int) -> tuple[int, ...]:
@@ -254,34 +294,22 @@ def reach(boundaries: Sequence[int], longest: int) -> tuple[int, ...]:
     return tuple(boundaries)
 
 
-def within_limit(lengths: Sequence[int] | np.ndarray, limit: int, what: str) -> np.ndarray:
-    """Which training sequences are not too long; prints how many are.
+def within_limit(lengths: Sequence[int] | np.ndarray, limit: int) -> np.ndarray:
+    """Which sequences are not too long.
 
     Args:
       lengths: of the sequences, (N,).
       limit: the most steps; 0 takes all.
-      what: the sequences, in the plural.
 
     Returns:
       Their places, (n,).
 
-    Raises:
-      UserError: all are longer.
-
     Example:
-      >>> within_limit([3, 9, 4], 5, "pairs").tolist()
-      left out of training: 1 of 3 pairs, longer than data.max_length=5
+      >>> within_limit([3, 9, 4], 5).tolist()
       [0, 2]
     """
     lengths = np.asarray(lengths)
-    keep = np.flatnonzero(lengths <= limit) if limit else np.arange(len(lengths))
-    if len(keep) < len(lengths):
-        print(
-            f"left out of training: {len(lengths) - len(keep):,} of {len(lengths):,} {what}, longer than data.max_length={limit}"
-        )
-    if not len(keep):
-        raise UserError(f"all training {what} are longer than data.max_length={limit}; raise it, or 0 takes all")
-    return keep
+    return np.flatnonzero(lengths <= limit) if limit else np.arange(len(lengths))
 
 
 def pad_lengths(lengths: np.ndarray, rows: int) -> np.ndarray:
@@ -300,8 +328,7 @@ def _check(lengths: Sequence[int] | np.ndarray, batch_size: int) -> np.ndarray:
         raise UserError("there are no sequences to make batches of; give at least one")
     if not np.issubdtype(lengths.dtype, np.integer) or lengths.min() < 0:
         raise UserError(f"lengths are {lengths.dtype} from {lengths.min()}; they must be whole numbers of at least 0")
-    if not is_whole(batch_size) or batch_size < 1:
-        raise UserError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
+    check_whole(1, batch_size=batch_size)
     return lengths.astype(np.int64)
 
 

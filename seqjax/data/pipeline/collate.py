@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqjax.data.pipeline.buckets import Collate, pad_lengths, within_limit
+from seqjax.data.pipeline.buckets import Collate, pad_lengths
 
 
 class TextBatch(NamedTuple):
@@ -142,10 +142,9 @@ class PairTokens(NamedTuple):
         """The bucket that each pair needs: the longer side, the target with `<eos>`."""
         return np.array([max(len(source), len(target) + 1) for source, target in zip(*self)])
 
-    def within(self, limit: int) -> "PairTokens":
-        """The pairs that are not longer, as `within_limit` finds them."""
-        keep = within_limit(self.lengths(), limit, "pairs")
-        return PairTokens(*([side[i] for i in keep] for side in self))
+    def take(self, places: Sequence[int] | np.ndarray) -> "PairTokens":
+        """The pairs at these places."""
+        return PairTokens(*([side[i] for i in places] for side in self))
 
 
 def collate_pairs(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], bos: int, eos: int) -> Collate:

@@ -1,19 +1,16 @@
-"""Documents to one stream of tokens, and the stream to windows of a fixed shape for truncated BPTT."""
+"""A stream of tokens to windows of a fixed shape for truncated BPTT."""
 
-import hashlib
-from typing import Any, Callable, Iterable, Iterator, NamedTuple
+import copy
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from seqjax.data.corpus import Corpus
+from seqjax.data.checks import check_shard, check_whole, is_whole
+from seqjax.data.pipeline.streams import TokenStream
 from seqjax.errors import UserError
 
-
-class TokenStream(NamedTuple):
-    """A text as one long line of tokens."""
-
-    tokens: np.ndarray  # int32 (N,): every token to predict, in reading order
-    starts: np.ndarray  # bool (N,): true where a document begins
+BLOCK = 1 << 22  # tokens whose batches are made at once; of a text that has fewer, those of a whole epoch
 
 
 class SequenceBatch(NamedTuple):
@@ -25,100 +22,22 @@ class SequenceBatch(NamedTuple):
     resets: np.ndarray  # bool (B, T): true where the carry is the initial carry before that step
 
 
-def encode_documents(
-    documents: Iterable[str],
-    encode: Callable[[str], Any],
-    *,
-    ends: bool,
-    eos_id: int | None = None,
-    reset: bool = True,
-) -> TokenStream:
-    """Documents, encoded and joined into one stream.
-
-    Args:
-      documents: the texts, in reading order; an empty one is a lone end with `ends`, and nothing without.
-      encode: text -> token ids, a sequence or a one-dimensional array of integers.
-      ends: append `eos_id` to each document, so that its end is predicted too.
-      eos_id: the id of `<eos>`; needed with `ends` only.
-      reset: each document starts afresh. With False only the first token of all is a start: running text with
-        `<eos>` as an ordinary token, as is the practice on PTB and WikiText.
-
-    Returns:
-      A TokenStream of N tokens.
-
-    Raises:
-      UserError: `ends` without `eos_id`, or an encoder that gives something other than a line of integers.
-
-    Example:
-      >>> stream = encode_documents(["ab", "", "c"], lambda text: [ord(c) for c in text], ends=True, eos_id=0)
-      >>> stream.tokens.tolist()
-      [97, 98, 0, 0, 99, 0]
-      >>> stream.starts.tolist()
-      [True, False, False, True, True, False]
-    """
-    if ends and eos_id is None:
-        raise UserError("ends=True needs eos_id, the id of <eos>; give it, or choose ends=False")
-    tail = np.asarray([eos_id] if ends else [], np.int32)
-    pieces, lengths = [np.zeros(0, np.int32)], []
-    for number, document in enumerate(documents, 1):
-        ids = np.asarray(encode(document))
-        if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
-            raise UserError(
-                f"encode gave {ids.dtype} of shape {ids.shape} for document {number}; it must give a line of integers"
-            )
-        pieces += [ids.astype(np.int32), tail]
-        lengths.append(ids.size + tail.size)
-    tokens = np.concatenate(pieces)
-    starts = np.zeros(tokens.size, bool)
-    firsts = np.cumsum([0] + lengths[:-1])[np.asarray(lengths, np.int64) > 0] if lengths else np.zeros(0, np.int64)
-    starts[firsts if reset else firsts[:1]] = True
-    return TokenStream(tokens, starts)
-
-
-def encode_corpus(corpus: Corpus, encode: Callable[[str], Any], *, eos_id: int, reset: bool) -> tuple[dict[str, TokenStream], str]:
-    """Every part of a corpus as a stream of tokens.
-
-    Args:
-      corpus: the text.
-      encode, eos_id, reset: as in `encode_documents`.
-
-    Returns:
-      (part -> TokenStream, a sha256 over all of them).
-
-    Raises:
-      UserError: a part has no tokens.
-
-    Example:
-      >>> corpus = Corpus("words.txt", ("ab",), ("c",), (), ends=True)
-      >>> streams, digest = encode_corpus(corpus, lambda text: [ord(c) for c in text], eos_id=0, reset=True)
-      >>> streams["train"].tokens.tolist(), len(digest)
-      ([97, 98, 0], 64)
-    """
-    streams, digest = {}, hashlib.sha256()
-    for name, documents in corpus.parts.items():
-        stream = encode_documents(documents, encode, ends=corpus.ends, eos_id=eos_id, reset=reset)
-        if not len(stream.tokens):
-            raise UserError(f"the {name} part of {corpus.name} has no tokens; give some text")
-        digest.update(stream.tokens.tobytes() + stream.starts.tobytes())
-        streams[name] = stream
-    return streams, digest.hexdigest()
-
-
 class Windows:
-    """An endless iterator over the windows of a stream, epoch after epoch, that can stop and go on exactly.
+    """An endless iterator over the windows of a stream, epoch after epoch, that can stop and resume exactly.
 
     The N tokens are cut into B contiguous rows of L = ceil(N / B) (the last rows may be short), and each row into
-    W = ceil(L / T) windows of T. Window w + 1 goes on where window w stopped, so a carry may pass from one to the next;
+    W = ceil(L / T) windows of T. Window w + 1 begins where window w ended, so a carry may pass from one to the next;
     padding stands at the end of a row and is masked. Every token is a target exactly once an epoch.
 
       inputs[b, t] = bos where a document starts, otherwise the token before targets[b, t] in the stream
       resets[b, t] = a document starts here, or the row does (in each epoch the first step of each row)
 
-    The first input of row b > 0 is the real token before it, although that token stands in row b - 1. All arrays are
-    made once, here; a batch is four read-only views of them.
+    The first input of row b > 0 is the real token before it, although that token stands in row b - 1. The stream is kept
+    as it is. The arrays of many batches are made at once, those of a text of up to four million tokens once and for all;
+    a batch is four read-only views of them.
 
     Args:
-      stream: the tokens (N,) and where documents start (N,).
+      stream: the tokens (N,) and where documents start.
       batch_size: B, the number of rows read side by side.
       window: T, the steps of one window.
       bos_id: the input at the start of a document.
@@ -127,10 +46,10 @@ class Windows:
         default takes any text that is not empty, as evaluation should.
 
     Raises:
-      UserError: too few tokens, a size below 1, or tokens and starts that do not match.
+      UserError: too few tokens, or a size below 1.
 
     Example:
-      >>> stream = encode_documents(["abcd", "e"], lambda text: [ord(c) - 96 for c in text], ends=False)
+      >>> stream = TokenStream(np.array([1, 2, 3, 4, 5]), np.array([0, 4]))
       >>> windows = Windows(stream, batch_size=2, window=2, bos_id=9, pad_id=0)
       >>> batch = next(windows)
       >>> batch.inputs.tolist(), batch.targets.tolist(), batch.resets.tolist()
@@ -147,42 +66,24 @@ class Windows:
     def __init__(
         self, stream: TokenStream, batch_size: int, window: int, *, bos_id: int, pad_id: int, minimum: int = 1
     ):
-        tokens, starts = np.asarray(stream.tokens), np.asarray(stream.starts)
-        if tokens.ndim != 1 or tokens.shape != starts.shape:
-            raise UserError(f"tokens {tokens.shape} and starts {starts.shape} must both have the one shape (N,)")
-        for name, value in (("batch_size", batch_size), ("window", window)):
-            if not _is_integer(value) or value < 1:
-                raise UserError(f"{name} is {value!r}; it must be a whole number of at least 1")
-        if tokens.size < max(minimum, 1):
+        check_whole(1, batch_size=batch_size, window=window)
+        if len(stream) < max(minimum, 1):
             raise UserError(
-                f"the text has {tokens.size} tokens, but at least {max(minimum, 1)} are needed (one batch is batch_size"
+                f"the text has {len(stream)} tokens, but at least {max(minimum, 1)} are needed (one batch is batch_size"
                 f" {batch_size} x window {window} = {batch_size * window}); give more text, or make either smaller"
             )
-        row = -(-tokens.size // batch_size)
-        self.batches_per_epoch = -(-row // window)
-        self.tokens_per_epoch = tokens.size
-        inputs = np.concatenate([[bos_id], tokens[:-1]])
-        inputs[starts] = bos_id
-        resets = starts.astype(bool)
-        resets[::row] = True
-
-        def cut(values: np.ndarray, dtype: Any, fill: int) -> np.ndarray:
-            rows = np.full((batch_size * row,), fill, dtype)
-            rows[: values.size] = values
-            padded = np.full((batch_size, self.batches_per_epoch * window), fill, dtype)
-            padded[:, :row] = rows.reshape(batch_size, row)
-            by_window = padded.reshape(batch_size, self.batches_per_epoch, window).swapaxes(0, 1)
-            by_window = np.ascontiguousarray(by_window)
-            by_window.flags.writeable = False
-            return by_window
-
-        self._arrays = SequenceBatch(
-            inputs=cut(inputs, np.int32, pad_id),
-            targets=cut(tokens, np.int32, pad_id),
-            mask=cut(np.full(tokens.shape, True), bool, False),
-            resets=cut(resets, bool, False),
-        )
+        self._stream, self._window_size, self._bos, self._pad = stream, int(window), bos_id, pad_id
+        self._row = -(-len(stream) // batch_size)
+        self._rows = range(batch_size)
+        self.batches_per_epoch = -(-self._row // window)
+        self.tokens_per_epoch = len(stream)
         self._epoch = self._window = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        """Makes room for the arrays of as many windows as are to be made at once; none is made yet."""
+        self._at_once = max(BLOCK // (len(self._rows) * self._window_size), 1)
+        self._first, self._block = 0, None
 
     def __iter__(self) -> "Windows":
         return self
@@ -195,60 +96,110 @@ class Windows:
         return batch
 
     def _at(self, window: int) -> SequenceBatch:
-        inputs, targets, mask, resets = self._arrays
-        return SequenceBatch(inputs[window], targets[window], mask[window], resets[window])
+        place = window - self._first
+        if self._block is None or not 0 <= place < self._at_once:
+            self._first = window - window % self._at_once
+            self._block = self._made(self._first, min(self._first + self._at_once, self.batches_per_epoch))
+            place = window - self._first
+        inputs, targets, mask, resets = self._block
+        return SequenceBatch(inputs[place], targets[place], mask[place], resets[place])
+
+    def _made(self, first: int, stop: int) -> SequenceBatch:
+        """The arrays (W, B, T) of some windows."""
+        tokens, number, width = self._stream.tokens, len(self._stream), (stop - first) * self._window_size
+        inputs, targets = (np.full((len(self._rows), width), self._pad, np.int32) for _ in range(2))
+        mask, resets = (np.zeros((len(self._rows), width), bool) for _ in range(2))
+        for place, row in enumerate(self._rows):
+            low = row * self._row + first * self._window_size
+            high = min(low + width, (row + 1) * self._row, number)
+            size = high - low
+            if size <= 0:
+                continue
+            targets[place, :size] = tokens[low:high]
+            mask[place, :size] = True
+            resets[place, :size] = starts = self._stream.mask(low, high)
+            inputs[place, 1:size] = tokens[low : high - 1]
+            inputs[place, 0] = tokens[low - 1] if low else self._bos
+            inputs[place, :size][starts] = self._bos
+            resets[place, 0] |= first == 0
+        return SequenceBatch(*map(self._by_window, (inputs, targets, mask, resets)))
+
+    def _by_window(self, values: np.ndarray) -> np.ndarray:
+        cut = values.reshape(len(self._rows), -1, self._window_size)
+        by_window = np.ascontiguousarray(cut.swapaxes(0, 1))
+        by_window.flags.writeable = False
+        return by_window
+
+    def shard(self, index: int, count: int) -> "Windows":
+        """These windows of a share of the rows: what process `index` of `count` reads of every batch.
+
+        Args:
+          index, count: the share, rows `index * B / count` to `(index + 1) * B / count`.
+
+        Returns:
+          Windows that stand where these stand; their state is that of all rows.
+
+        Raises:
+          UserError: the rows cannot be shared by so many.
+
+        Example:
+          >>> stream = TokenStream(np.arange(8), np.array([0]))
+          >>> windows = Windows(stream, 4, 2, bos_id=0, pad_id=0)
+          >>> [next(windows.shard(index, 2)).targets.tolist() for index in range(2)]
+          [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]
+        """
+        share = copy.copy(self)
+        share._rows = self._rows[check_shard(index, count, len(self._rows))]
+        share._forget()
+        return share
 
     def one_pass(self) -> Iterator[SequenceBatch]:
-        """Each window of one epoch from its beginning, for evaluation; the iterator's own place is not touched.
+        """Each window of one epoch from its beginning, for evaluation; the iterator's own state is not touched.
 
         Returns:
           An iterator over `batches_per_epoch` batches.
 
         Example:
-          >>> stream = TokenStream(np.arange(5, dtype=np.int32), np.arange(5) == 0)
+          >>> stream = TokenStream(np.arange(5), np.array([0]))
           >>> [batch.targets.tolist() for batch in Windows(stream, 1, 3, bos_id=0, pad_id=0).one_pass()]
           [[[0, 1, 2]], [[3, 4, 0]]]
         """
         return (self._at(window) for window in range(self.batches_per_epoch))
 
     def get_state(self) -> dict[str, int]:
-        """The place of the next batch, small and JSON-able: `{"epoch": e, "window": w}`.
+        """Where the next batch is, small and JSON-able: `{"epoch": e, "window": w}`.
 
         Example:
-          >>> stream = TokenStream(np.arange(5, dtype=np.int32), np.arange(5) == 0)
+          >>> stream = TokenStream(np.arange(5), np.array([0]))
           >>> Windows(stream, 1, 3, bos_id=0, pad_id=0).get_state()
           {'epoch': 0, 'window': 0}
         """
         return {"epoch": self._epoch, "window": self._window}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Go to a place that `get_state` gave; the next batch is the one that stood next there.
+        """Move to a state that `get_state` gave; the next batch is the one that was next there.
 
         Args:
           state: `{"epoch": e, "window": w}` with e >= 0 and 0 <= w < batches_per_epoch.
 
         Raises:
-          UserError: anything else, such as the place in another text or with other sizes.
+          UserError: anything else, such as the state of another text or with other sizes.
 
         Example:
-          >>> stream = TokenStream(np.arange(5, dtype=np.int32), np.arange(5) == 0)
+          >>> stream = TokenStream(np.arange(5), np.array([0]))
           >>> windows = Windows(stream, 1, 3, bos_id=0, pad_id=0)
           >>> windows.set_state({"epoch": 2, "window": 1})
           >>> next(windows).targets.tolist(), windows.get_state()
           ([[3, 4, 0]], {'epoch': 3, 'window': 0})
         """
         if not isinstance(state, dict) or set(state) != {"epoch", "window"}:
-            raise UserError(f"{state!r} is not a place in the data; give what get_state gave, epoch and window")
+            raise UserError(f"{state!r} is not a state of these windows; give what get_state gave, epoch and window")
         epoch, window = state["epoch"], state["window"]
-        if not (_is_integer(epoch) and _is_integer(window)) or epoch < 0 or window < 0:
-            raise UserError(f"{state!r} is not a place in the data; both must be whole numbers of at least 0")
+        if not (is_whole(epoch) and is_whole(window)) or epoch < 0 or window < 0:
+            raise UserError(f"{state!r} is not a state of these windows; both must be whole numbers of at least 0")
         if window >= self.batches_per_epoch:
             raise UserError(
-                f"the saved place is window {window}, but an epoch has {self.batches_per_epoch}; "
-                "go on with the text, batch_size and window of the run that saved it"
+                f"the saved state is window {window}, but an epoch has {self.batches_per_epoch}; "
+                "resume with the text, batch_size and window of the run that saved it"
             )
         self._epoch, self._window = int(epoch), int(window)
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

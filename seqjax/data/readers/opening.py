@@ -7,6 +7,7 @@ a byte order mark is dropped, and lines that end in \r\n end in \n.
 import codecs
 import gzip
 import io
+import itertools
 import os
 import pathlib
 import re
@@ -24,6 +25,7 @@ PACKED = (".gz", ".zst")
 BYTE_ORDER_MARKS = {  # the longer ones first: UTF-32's begins as UTF-16's does
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
+COMMON = ("utf-8", "utf-16", "utf-32", "latin1", "cp1252", "cp1251", "shift_jis", "euc_jp", "gb18030", "big5", "euc_kr")
 CONTROL = re.compile("[\x80-\x9f]")  # C1: in a text they mean that cp1252 was read as latin1
 
 
@@ -74,88 +76,82 @@ def byte_chunks(path: str | os.PathLike) -> Iterator[bytes]:
     try:
         with _open(path) as file:
             yield from _unpacked(path, file)
-    except FileNotFoundError:
-        fault = f"{path} does not exist; check the path (the current folder is {pathlib.Path.cwd()})"
-    except IsADirectoryError:
-        fault = f"{path} is a folder; give the name of a file in it"
-    except PermissionError:
-        fault = f"{path} may not be read by this user; change its permissions, or give another file"
-    except (OSError, ValueError) as error:  # a name too long, or with a null character
-        if isinstance(error, UserError):
-            raise
-        fault = f"{os.fspath(path)!r} cannot be read ({getattr(error, 'strerror', None) or error}); give another file"
-    else:
-        return
-    raise UserError(fault)
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:  # a ValueError is a name with a null character
+        raise UserError(_unreadable(path, error)) from None
 
 
-def _open(path: str | os.PathLike) -> BinaryIO:
+def _open(path: str | os.PathLike) -> io.BufferedReader:
     if os.fspath(path) != "-":
         return open(os.path.expanduser(path), "rb")
     if sys.stdin is None:
         raise UserError("there is no standard input here; give the path of a file instead of -")
-    return io.BytesIO(sys.stdin.buffer.read())
+    return io.BufferedReader(io.BytesIO(sys.stdin.buffer.read()))
 
 
-def _unpacked(path: str | os.PathLike, file: BinaryIO) -> Iterator[bytes]:
-    begin = file.read(4)
-    name = os.fspath(path).lower()
-    whole = _Rest(begin, file)
-    if begin.startswith(GZIP) or name.endswith(".gz"):
-        stream, kind = gzip.GzipFile(fileobj=whole), "gzip"
-    elif begin == ZSTD or name.endswith(".zst"):
-        stream, kind = _zstd(path).stream_reader(whole, read_across_frames=True), "zstd"
-    elif begin == ZIP:
+def _unreadable(path: str | os.PathLike, error: OSError | ValueError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{path} does not exist; check the path (the current folder is {pathlib.Path.cwd()})"
+    if isinstance(error, IsADirectoryError):
+        return f"{path} is a folder; give the name of a file in it"
+    if isinstance(error, PermissionError):
+        return f"{path} may not be read by this user; change its permissions, or give another file"
+    return f"{os.fspath(path)!r} cannot be read ({getattr(error, 'strerror', None) or error}); give another file"
+
+
+def _unpacked(path: str | os.PathLike, file: io.BufferedReader) -> Iterator[bytes]:
+    begin, name = file.peek(4)[:4], os.fspath(path).lower()
+    if begin == ZIP:
         raise UserError(f"{path} is a zip archive; unpack it, and give the file in it")
+    if begin.startswith(GZIP) or name.endswith(".gz"):
+        chunks = _gzip(path, file)
+    elif begin == ZSTD or name.endswith(".zst"):
+        chunks = _zstd(path, file)
     else:
-        stream, kind = whole, ""
+        yield from iter(lambda: file.read(CHUNK), b"")
+        return
+    size = len(file.raw.getbuffer()) if isinstance(file.raw, io.BytesIO) else os.fstat(file.fileno()).st_size
     read = 0
-    while True:
-        try:
-            chunk = stream.read(CHUNK)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise UserError(f"{path} is not a sound gzip file ({error}); make it anew, or drop .gz from its name") from None
-        except Exception as error:
-            if kind != "zstd" or type(error).__name__ != "ZstdError":
-                raise
-            raise UserError(f"{path} is not a sound zstd file ({error}); make it anew, or drop .zst from its name") from None
-        if not chunk:
-            return
+    for chunk in chunks:
         read += len(chunk)
-        if kind and read > max(SMALL, EXPANSION * whole.taken):
+        if read > max(SMALL, EXPANSION * size):
             raise UserError(
                 f"{path} unpacks to more than {EXPANSION} times its size; if that is right, unpack it and give the file in it"
             )
         yield chunk
 
 
-class _Rest(io.RawIOBase):
-    """A file whose first bytes were taken, with them; counts what is read."""
-
-    def __init__(self, begin: bytes, file: BinaryIO):
-        self._begin, self._file, self.taken = begin, file, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        begin, self._begin = self._begin[: size if size >= 0 else None], self._begin[size if size >= 0 else len(self._begin) :]
-        data = begin + (self._file.read(size - len(begin) if size >= 0 else -1) if len(begin) != size else b"")
-        self.taken += len(data)
-        return data
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+def _gzip(path: str | os.PathLike, file: BinaryIO) -> Iterator[bytes]:
+    stream = gzip.GzipFile(fileobj=file)
+    try:
+        yield from iter(lambda: stream.read(CHUNK), b"")
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is not a sound gzip file ({error}); make it again, or drop .gz from its name") from None
 
 
-def _zstd(path: str | os.PathLike) -> Any:
+def _zstd(path: str | os.PathLike, file: BinaryIO) -> Iterator[bytes]:
+    """Frame by frame: the library's own stream says nothing of a frame that lacks its end."""
     try:
         import zstandard
     except ImportError:
         raise missing(f"{path} is packed with zstd and needs zstandard", "experiments") from None
-    return zstandard.ZstdDecompressor()
+    frame, held, fault = None, [], ""
+    try:
+        while data := file.read(1024):  # little can become very much, and is only then counted
+            while data:
+                frame = zstandard.ZstdDecompressor().decompressobj() if frame is None or frame.eof else frame
+                held.append(frame.decompress(data))
+                data = frame.unused_data
+            if sum(map(len, held)) >= CHUNK:
+                yield b"".join(held)
+                held = []
+    except zstandard.ZstdError as error:
+        fault = str(error)
+    if fault or frame is None or not frame.eof:
+        fault = fault or "it ends too early"
+        raise UserError(f"{path} is not a sound zstd file ({fault}); make it again, or drop .zst from its name")
+    yield from held
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
@@ -191,46 +187,56 @@ def text_chunks(path: str | os.PathLike, encoding: str = "utf-8", notes: list[st
       ...     list(text_chunks(file.name))
       ['to be\nor not']
     """
-    decoder = _decoder(encoding)
-    held, offset, first, nulls, controls = "", 0, True, 0, 0
-    chunks = byte_chunks(path)
-    begin = b""
-    for data in _and_end(chunks):
+    decoder, begin, offset, held, first = _decoder(encoding), b"", 0, "", True
+    nulls = controls = 0
+    for data in itertools.chain(byte_chunks(path), [b""]):
         begin = begin or data[:4096]
-        pending = decoder.getstate()[0]
+        pending = len(decoder.getstate()[0])
         try:
             text = held + decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
-            at = offset - len(pending) + error.start
+            at = offset - pending + error.start
             raise UserError(_not_in(path, encoding, at, error.object[error.start], begin, data)) from None
-        offset += len(data)
+        except UnicodeError:
+            raise UserError(f"{path} has no byte order mark, as {encoding} needs it; set encoding={encoding}-le or -be") from None
         if first and text:
             text, first = text.removeprefix("\ufeff"), False
+        offset += len(data)
         held = "\r" if text.endswith("\r") and data else ""
         text = text.removesuffix(held).replace("\r\n", "\n")
         nulls += text.count("\0")
         controls += 0 if text.isascii() else len(CONTROL.findall(text))
         if text:
             yield text
-    if notes is not None and (nulls or controls):
-        found = [f"{number:,} {what}" for number, what in ((nulls, "NUL"), (controls, "C1 control")) if number]
-        notes.append(f"{path} has {' and '.join(found)} characters, as a text read in a wrong encoding has; see data.encoding")
+    if notes is not None:
+        notes += _suspicions(path, encoding, begin, nulls, controls)
 
 
-def _and_end(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    yield from chunks
-    yield b""
+def _suspicions(path: str | os.PathLike, encoding: str, begin: bytes, nulls: int, controls: int) -> Iterator[str]:
+    """What control characters say of a text that could be decoded."""
+    if nulls:
+        likely = likely_encoding(begin)
+        advice = f"it looks like {likely}: set encoding={likely}" if likely not in ("", encoding) else "is it a text?"
+        yield f"{path} has {nulls:,} NUL characters; {advice}"
+    if controls:
+        latin = codecs.lookup(encoding).name == "iso8859-1"
+        advice = "set encoding=cp1252" if latin else "that was done before the file was written"
+        yield f"{path} has {controls:,} C1 control characters, which come of reading cp1252 as latin1; {advice}"
 
 
 def _decoder(encoding: str) -> Any:
     try:
-        return codecs.getincrementaldecoder(encoding)()
+        decoder = codecs.getincrementaldecoder(encoding)()
+        if isinstance(decoder.decode(b""), str):
+            return decoder
     except (LookupError, TypeError, ValueError):
-        known = ("utf-8", "utf-16", "utf-32", "latin1", "cp1252", "cp1251", "shift_jis", "euc_jp", "gb18030", "big5", "euc_kr")
-        raise UserError(f"encoding={encoding!r} is not one that Python knows{nearest(encoding, known)}; such as utf-8 or cp1252") from None
+        pass
+    near = nearest(encoding, COMMON)
+    raise UserError(f"encoding={encoding!r} is not one that Python knows{near}; give one such as utf-8, utf-16 or cp1252")
 
 
 def _not_in(path: str | os.PathLike, encoding: str, at: int, byte: int, begin: bytes, data: bytes) -> str:
+    path = "standard input" if os.fspath(path) == "-" else path
     fault = f"{path} is not {encoding.upper().replace('UTF8', 'UTF-8')} at byte {at} (0x{byte:02x})"
     as_utf8 = data.decode("utf-8", "replace")
     if sum(not c.isascii() for c in as_utf8) > 2 * as_utf8.count("\ufffd"):
@@ -272,10 +278,10 @@ def read_text(path: str | os.PathLike, encoding: str = "utf-8", notes: list[str]
     Example:
       >>> import tempfile
       >>> with tempfile.NamedTemporaryFile(suffix=".txt") as file:
-      ...     read_text(file.name)
-      Traceback (most recent call last):
-      ...
-      seqjax.errors.UserError: ... is empty; give a file with some text
+      ...     _ = file.write("où".encode("latin1"))
+      ...     file.flush()
+      ...     read_text(file.name, encoding="latin1")
+      'où'
     """
     text = "".join(text_chunks(path, encoding, notes))
     if not text:

@@ -14,7 +14,8 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from seqjax.data.corpus import hold_out
+from seqjax.data.hold_out import deal_documents
+from seqjax.data.records import PARTS, Places, Records
 from seqjax.errors import UserError
 
 # What each tag says. The names' tags are read off Python's own parse of the file.
@@ -51,25 +52,25 @@ Statement = tuple[tuple[str, ...], tuple[str, ...]]  # words, tags
 Place = tuple[int, int]  # line from 1, column from 0 in bytes of UTF-8, as `ast` counts
 
 
-def load_python_tags() -> tuple[dict[str, list[Statement]], tuple[str, ...]]:
+def load_python_tags() -> dict[str, Records]:
     """The statements of Python's top-level modules, each token with its tag.
 
     Statements of one token (docstrings, `pass`) and of more than 60 are left out; of equal ones the first stays,
     those of the training part coming first. So no statement of one part stands in another.
 
     Returns:
-      Part ("train", "validation", "test") -> statements; and notes that say how many were left out.
+      Part ("train", "validation", "test") -> Records with "words" and "tags"; a note says how many were left out.
 
     Raises:
       UserError: a Python that was installed without its library's source.
 
     Example:
-      >>> parts, notes = load_python_tags()
-      >>> list(parts), set(parts["train"]) & set(parts["test"])
+      >>> parts = load_python_tags()
+      >>> list(parts), set(parts["train"]["words"]) & set(parts["test"]["words"])
       (['train', 'validation', 'test'], set())
     """
     texts = _library_files()
-    dealt = dict(zip(("train", "validation", "test"), hold_out(texts, [VALIDATION_SHARE, TEST_SHARE]), strict=True))
+    dealt = dict(zip(PARTS, deal_documents(texts, [VALIDATION_SHARE, TEST_SHARE]), strict=True))
     seen: set[Statement] = set()
     parts: dict[str, list[Statement]] = {}
     short = long = repeated = 0
@@ -85,7 +86,13 @@ def load_python_tags() -> tuple[dict[str, list[Statement]], tuple[str, ...]]:
                     parts[part].append(statement)
                 seen.add(statement)
     left_out = f"{long} of more than {LONGEST} tokens, {short} of a single one, {repeated} that repeat another"
-    return parts, (f"{len(texts)} modules; statements left out: {left_out}",)
+    notes = (f"{len(texts)} modules; statements left out: {left_out}",)
+    return {part: _records(part, statements, notes) for part, statements in parts.items()}
+
+
+def _records(part: str, statements: list[Statement], notes: tuple[str, ...]) -> Records:
+    columns = {"words": tuple(words for words, _ in statements), "tags": tuple(tags for _, tags in statements)}
+    return Records(columns, Places.of(f"{part} statement", range(1, len(statements) + 1)), notes)
 
 
 def tag_python(source: str) -> list[Statement]:

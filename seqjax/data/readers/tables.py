@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from seqjax.data.readers.opening import text_lines, unpacked_suffix
+from seqjax.data.readers.opening import byte_chunks, text_lines, unpacked_suffix
 from seqjax.data.records import Faults, Places, Records
 from seqjax.errors import UserError, nearest, refuse_unknown
 
@@ -108,6 +108,7 @@ def check_format(format: Format) -> None:
 def _reader(path: str | os.PathLike, format: Format) -> Callable[..., Iterator[tuple[int, list[Any]]]]:
     check_format(format)
     if not is_table(path, format):
+        next(byte_chunks(path), None)  # says so where there is no such file
         raise UserError(f"{path} is no table by its ending; give a .csv, .tsv or .jsonl (or a packed one), or a delimiter")
     if unpacked_suffix(path) != ".jsonl":
         return _rows

@@ -1,13 +1,13 @@
 """Text that is on every machine that has Python: nothing to download."""
 
-import difflib
 import itertools
 import pathlib
 import sys
 import sysconfig
+from collections.abc import Callable
 
-from seqjax.data.corpus import Corpus, hold_out
-from seqjax.data.origins import origin_notes, versions
+from seqjax.data.hold_out import deal_documents
+from seqjax.data.records import PARTS, Places, Records
 from seqjax.errors import UserError
 
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.075
@@ -15,48 +15,45 @@ HELLO_COPIES = 960  # divides among most batch sizes, so that no row of a batch 
 SOURCE_LIMIT = 4_000_000  # characters of python_source
 
 
-def load_embedded(name: str) -> Corpus:
-    """A corpus that ships with Python.
+def read_python_text(name: str) -> dict[str, Records]:
+    """The parts of a text that ships with Python, in the column "text".
 
       python_docs: the English documentation of the language, the text behind `help("topics")`; topics are documents
       python_source: the standard library's own top-level modules; files are documents
       hello: the word "hello" over and over; after a reset everything is predictable, so the best loss is exactly 0
 
-    The first two differ a little between versions of Python; on one version they and their parts are always the same,
-  and `made_from` says which version that is.
+    The first two differ a little between versions of Python; on one version they and their parts are always the same.
 
     Args:
-      name: one of the three.
+      name: one of `TEXTS`.
 
     Returns:
-      A Corpus with validation and test parts; those of `hello` are its training text again.
+      Training, validation and test part; those of `hello` are the same.
 
     Raises:
-      UserError: another name, or a Python that was installed without these texts.
+      UserError: a Python that was installed without these texts.
 
     Example:
-      >>> load_embedded("hello").train[0]
-      'hello'
+      >>> read_python_text("hello")["train"]["text"][:2]
+      ('hello', 'hello')
     """
-    loaders = {"python_docs": _python_docs, "python_source": _python_source, "hello": _hello}
-    if name not in loaders:
-        near = difflib.get_close_matches(name, loaders, 1, 0.5)
-        hint = f" (nearest: {near[0]})" if near else ""
-        raise UserError(f"no embedded text is called {name!r}{hint}; choose one of {', '.join(loaders)}")
-    return loaders[name]()
+    parts = TEXTS[name]()
+    return {
+        part: Records({"text": texts}, Places.of(f"{name} {part} document", range(1, len(texts) + 1)))
+        for part, texts in zip(PARTS, parts)
+    }
 
 
-def _hello() -> Corpus:
-    words = ("hello",) * HELLO_COPIES
-    return Corpus("hello", words, words, words, ends=True)
+def _hello() -> list[tuple[str, ...]]:
+    return [("hello",) * HELLO_COPIES] * 3
 
 
-def _python_docs() -> Corpus:
+def _python_docs() -> list[tuple[str, ...]]:
     try:
         from pydoc_data.topics import topics
     except ImportError:
         raise UserError("this Python lacks pydoc_data; choose the embedded text hello, or a file") from None
-    return _of_python("python_docs", _without_repeats(topics))
+    return deal_documents(_without_repeats(topics), [VALIDATION_SHARE, TEST_SHARE])
 
 
 def _without_repeats(topics: dict[str, str]) -> dict[str, str]:
@@ -72,20 +69,17 @@ def _without_repeats(topics: dict[str, str]) -> dict[str, str]:
     return kept
 
 
-def _python_source() -> Corpus:
+def _python_source() -> list[tuple[str, ...]]:
     folder = pathlib.Path(sysconfig.get_path("stdlib"))
     public = (path for path in sorted(folder.glob("*.py")) if path.stem in sys.stdlib_module_names)
     texts = {path.stem: path.read_text("utf-8", "replace") for path in public if not path.stem.startswith("_")}
     sizes = itertools.accumulate(map(len, texts.values()))
     texts = {name: text for (name, text), size in zip(texts.items(), sizes) if size <= SOURCE_LIMIT}
     if len(texts) < 20:
-        raise UserError(
-            "this Python came without its library's source; choose the embedded text python_docs, or a file"
-        )
-    return _of_python("python_source", texts)
+        raise UserError("this Python came without its library's source; choose the embedded text python_docs, or a file")
+    return deal_documents(texts, [VALIDATION_SHARE, TEST_SHARE])
 
 
-def _of_python(name: str, texts: dict[str, str]) -> Corpus:
-    made_from = versions("python")
-    parts = hold_out(texts, [VALIDATION_SHARE, TEST_SHARE])
-    return Corpus(name, *parts, ends=True, notes=origin_notes(made_from), made_from=made_from)
+TEXTS: dict[str, Callable[[], list[tuple[str, ...]]]] = {
+    "python_docs": _python_docs, "python_source": _python_source, "hello": _hello,
+}  # fmt: skip

@@ -10,8 +10,11 @@ import time
 
 import pytest
 
-from seqjax.data.corpus import cut, hold_out
-from seqjax.data.texts import load_corpus
+from seqjax.data import load_corpus
+from seqjax.data.hold_out import deal_documents
+from seqjax.data.readers import opening
+from seqjax.data.readers.texts import cut_end
+from seqjax.data.records import Places, Records
 from seqjax.errors import UserError
 
 
@@ -19,6 +22,14 @@ def one_line(error):
     message = str(error.value)
     assert "\n" not in message and len(message) > 20
     return message
+
+
+def texts(corpus, *parts):
+    """The documents of these parts, one after the other."""
+    return sum((corpus.parts[part]["text"] for part in parts), ())
+
+
+ALL = ("train", "validation", "test")
 
 
 def size(documents):
@@ -31,14 +42,15 @@ def size(documents):
 @pytest.mark.parametrize("name, least", [("python_docs", 250_000), ("python_source", 2_000_000)])
 def test_embedded_parts_are_disjoint_and_of_their_sizes(name, least):
     corpus = load_corpus("embedded", name=name)
-    assert corpus.name == name and corpus.ends
-    parts = [set(part) for part in corpus[1:4]]
-    everything = corpus.train + corpus.validation + corpus.test
+    assert corpus.name == name and corpus.facts == {"ends": True}
+    assert tuple(corpus.parts) == ALL
+    parts = [set(texts(corpus, part)) for part in ALL]
+    everything = texts(corpus, *ALL)
     assert len(parts[0] | parts[1] | parts[2]) == len(everything)  # no document twice
     total = size(everything)
     assert total > least
-    assert 0.08 < size(corpus.validation) / total <= 0.1
-    assert 0.05 < size(corpus.test) / total <= 0.075
+    assert 0.08 < size(texts(corpus, "validation")) / total <= 0.1
+    assert 0.05 < size(texts(corpus, "test")) / total <= 0.075
     assert min(len(part) for part in parts) >= 5
 
 
@@ -48,24 +60,24 @@ def test_embedded_documents_are_what_python_has():
     from pydoc_data.topics import topics
 
     docs = load_corpus("embedded", name="python_docs")
-    assert set(docs.train + docs.validation + docs.test) <= set(topics.values())
+    assert set(texts(docs, *ALL)) <= set(topics.values())
     source = load_corpus("embedded", name="python_source")
-    assert inspect.getsource(string) in source.train + source.validation + source.test
+    assert inspect.getsource(string) in texts(source, *ALL)
 
 
 def test_topics_in_the_parts_do_not_repeat_each_other():
     corpus = load_corpus("embedded", name="python_docs")
-    train = {line.strip() for text in corpus.train for line in text.split("\n") if len(line.strip()) > 25}
-    held = [line.strip() for text in corpus.validation + corpus.test for line in text.split("\n")]
+    train = {line.strip() for text in texts(corpus, "train") for line in text.split("\n") if len(line.strip()) > 25}
+    held = [line.strip() for text in texts(corpus, "validation", "test") for line in text.split("\n")]
     held = [line for line in held if len(line) > 25]
     assert sum(line in train for line in held) < 0.02 * len(held)
 
 
 def test_embedded_text_is_the_same_in_another_process():
     code = (
-        "import hashlib; from seqjax.data.texts import load_corpus\n"
+        "from seqjax.data import load_corpus\n"
         "for n in ('python_docs', 'python_source', 'hello'):\n"
-        "    print(hashlib.sha256(repr(load_corpus('embedded', name=n)).encode()).hexdigest())"
+        "    print(load_corpus('embedded', name=n).fingerprint)"
     )
     outputs = [
         subprocess.run(
@@ -78,8 +90,8 @@ def test_embedded_text_is_the_same_in_another_process():
 
 def test_hello_has_four_letters():
     corpus = load_corpus("embedded", name="hello")
-    assert set("".join(corpus.train)) == set("helo") and set(corpus.train) == {"hello"}
-    assert corpus.train == corpus.validation == corpus.test and corpus.ends
+    assert set("".join(texts(corpus, "train"))) == set("helo") and set(texts(corpus, "train")) == {"hello"}
+    assert texts(corpus, "train") == texts(corpus, "validation") == texts(corpus, "test") and corpus.facts["ends"]
 
 
 def test_reading_text_needs_no_tensorflow_and_no_tfds():
@@ -101,6 +113,8 @@ def test_reading_text_needs_no_tensorflow_and_no_tfds():
         ({"source": "embedded", "name": "hello", "path": "a.txt"}, "path='a.txt' is for source='file'"),
         ({"source": "embedded", "name": "hello", "test_path": "a.txt"}, "test_path"),
         ({"source": "embedded", "name": "hello", "documents": "line"}, "documents='line'"),
+        ({"source": "tfds", "name": "lm1b", "encoding": "cp1252"}, "encoding='cp1252' is for source='file' only"),
+        ({"source": "embedded", "name": "hello", "data_dir": "x"}, "data_dir='x' is for source='tfds' only"),
         ({"source": "embedded", "name": "hello", "validation_fraction": 0.0}, "validation_fraction is 0.0"),
         ({"source": "embedded", "name": "hello", "validation_fraction": 1}, "validation_fraction is 1"),
         ({"source": "file"}, "needs a path"),
@@ -133,21 +147,22 @@ TEXT = "".join(f"line {n} of the text\n" for n in range(100))
 @pytest.mark.parametrize("fraction", [0.1, 0.25, 0.0001, 0.9999])
 def test_running_text_is_cut_once(write, name, fraction):
     corpus = load_corpus("file", path=write(name, TEXT), validation_fraction=fraction)
-    (train,), (validation,) = corpus.train, corpus.validation
-    assert train + validation == TEXT and not corpus.ends and corpus.test == () and corpus.name == name
+    (train,), (validation,) = texts(corpus, "train"), texts(corpus, "validation")
+    assert train + validation == TEXT and corpus.facts == {"ends": False} and corpus.name == name
+    assert list(corpus.parts) == ["train", "validation"]
     assert len(validation) == min(max(round(fraction * len(TEXT)), 1), len(TEXT) - 1)
 
 
 def test_lines_are_documents(write):
     corpus = load_corpus("file", path=write("a.txt", "a\n\nb\r\n c \n\n"), documents="line", validation_fraction=0.4)
-    assert corpus.train == ("a", "", "b") and corpus.validation == (" c ", "") and corpus.ends
+    assert texts(corpus, "train") == ("a", "", "b") and texts(corpus, "validation") == (" c ", "") and corpus.facts["ends"]
     corpus = load_corpus("file", path=write("a.txt", "a\n\nb"), documents="line")
-    assert corpus.train + corpus.validation == ("a", "", "b")
+    assert texts(corpus, "train", "validation") == ("a", "", "b")
 
 
 def test_lines_end_at_newlines_only(write):
     corpus = load_corpus("file", path=write("a.txt", "a\u2028b\x0c\x85c\nd"), documents="line")
-    assert corpus.train + corpus.validation == ("a\u2028b\x0c\x85c", "d")
+    assert texts(corpus, "train", "validation") == ("a\u2028b\x0c\x85c", "d")
 
 
 @pytest.mark.parametrize(
@@ -155,36 +170,36 @@ def test_lines_end_at_newlines_only(write):
 )
 def test_paragraphs_are_separated_by_blank_lines(write, text):
     corpus = load_corpus("file", path=write("a.txt", text), documents="paragraph")
-    assert corpus.train + corpus.validation == ("a\nb", "c", "  d") and corpus.ends
+    assert texts(corpus, "train", "validation") == ("a\nb", "c", "  d") and corpus.facts["ends"]
 
 
 def test_the_byte_order_mark_and_carriage_returns_go(write):
     path = write("a.txt", b"\xef\xbb\xbfone\r\ntwo\rthree\xc3\xa9\n")
     corpus = load_corpus("file", path=path)
-    assert corpus.train[0] + corpus.validation[0] == "one\ntwo\rthreeé\n"
+    assert "".join(texts(corpus, "train", "validation")) == "one\ntwo\rthreeé\n"
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
 @pytest.mark.parametrize("documents", ["none", "line", "paragraph"])
 def test_json_lines(write, name, documents):
-    texts = ["one\ntwo", "", "three\u2028é", "four\r\n"]
-    lines = [json.dumps({"text": text, "label": 1}, ensure_ascii=False) for text in texts]
+    wanted = ["one\ntwo", "", "three\u2028é", "four\r\n"]
+    lines = [json.dumps({"text": text, "label": 1}, ensure_ascii=False) for text in wanted]
     corpus = load_corpus("file", path=write(name, "\n".join(lines) + "\n\n"), documents=documents)
-    assert corpus.train + corpus.validation == tuple(texts) and corpus.ends
+    assert texts(corpus, "train", "validation") == tuple(wanted) and corpus.facts["ends"]
 
 
 def test_a_file_a_part(write):
     paths = {key: write(f"{key}.txt", f"{key}\ntext") for key in ("path", "validation_path", "test_path")}
     corpus = load_corpus("file", **paths)
-    assert corpus[1:4] == (("path\ntext",), ("validation_path\ntext",), ("test_path\ntext",)) and not corpus.ends
+    assert [texts(corpus, part) for part in ALL] == [(f"{key}\ntext",) for key in paths] and not corpus.facts["ends"]
     corpus = load_corpus("file", **paths, documents="line")
-    assert corpus[1:4] == (("path", "text"), ("validation_path", "text"), ("test_path", "text")) and corpus.ends
+    assert [texts(corpus, part) for part in ALL] == [(key, "text") for key in paths] and corpus.facts["ends"]
 
 
 def test_a_path_from_the_home_folder(write, monkeypatch, tmp_path):
     write("a.txt", TEXT)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert load_corpus("file", path="~/a.txt").train[0].startswith("line 0")
+    assert load_corpus("file", path="~/a.txt").parts["train"]["text"][0].startswith("line 0")
 
 
 @pytest.mark.parametrize(
@@ -257,13 +272,11 @@ def test_a_file_without_permission_is_refused(write):
 
 
 def test_permission_denied_by_the_system_is_refused(write, monkeypatch):
-    import pathlib
-
-    def denied(self):
+    def denied(*_):
         raise PermissionError(13, "Permission denied")
 
     path = write("a.txt", TEXT)
-    monkeypatch.setattr(pathlib.Path, "read_bytes", denied)
+    monkeypatch.setattr(opening, "open", denied, raising=False)
     with pytest.raises(UserError) as error:
         load_corpus("file", path=path)
     assert "may not be read" in one_line(error)
@@ -271,16 +284,17 @@ def test_permission_denied_by_the_system_is_refused(write, monkeypatch):
 
 def test_cutting_keeps_everything_in_order():
     documents = tuple(f"document {n}" for n in range(37))
+    records = Records({"text": documents}, Places.of("x line", range(37)))
     for fraction in (0.001, 0.1, 0.5, 0.999):
-        stays, off = cut(documents, fraction, "x")
+        stays, off = (part["text"] for part in cut_end(records, fraction, "x"))
         assert stays + off == documents and stays and off and abs(len(off) - 37 * fraction) < 1.5
 
 
 def test_holding_out_depends_on_names_not_on_order():
     texts = {f"name {n}": "x" * (n % 7 + 1) + str(n) for n in range(200)}
-    parts = hold_out(texts, [0.1, 0.05])
+    parts = deal_documents(texts, [0.1, 0.05])
     assert sorted(sum(parts, ())) == sorted(texts.values())
-    assert parts == hold_out(dict(reversed(texts.items())), [0.1, 0.05])
+    assert parts == deal_documents(dict(reversed(texts.items())), [0.1, 0.05])
 
 
 # TFDS
@@ -290,15 +304,15 @@ def test_tiny_shakespeare_is_the_whole_text(shared):
     pytest.importorskip("tensorflow_datasets")
     corpus = load_corpus("tfds", name="tiny_shakespeare", data_dir=str(shared / "tfds"))
     raw = gzip.decompress((shared / "data/tinyshakespeare/input.txt.gz").read_bytes()).decode()
-    assert "".join(corpus.train + corpus.validation + corpus.test) == raw
-    assert [size(part) for part in corpus[1:4]] == [1_003_854, 55_770, 55_770]
-    assert not corpus.ends and "tensorflow" not in sys.modules
+    assert "".join(texts(corpus, *ALL)) == raw
+    assert [size(texts(corpus, part)) for part in ALL] == [1_003_854, 55_770, 55_770]
+    assert not corpus.facts["ends"] and "tensorflow" not in sys.modules
 
 
 def test_a_set_with_its_own_dev_part(shared):
     pytest.importorskip("tensorflow_datasets")
     corpus = load_corpus("tfds", name="universal_dependencies/en_ewt", data_dir=str(shared / "tfds"))
-    assert [len(part) for part in corpus[1:4]] == [12_543, 2_001, 2_077] and corpus.ends
+    assert [len(corpus.parts[part]) for part in ALL] == [12_543, 2_001, 2_077] and corpus.facts["ends"]
 
 
 @pytest.mark.parametrize(
