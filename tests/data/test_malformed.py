@@ -1,10 +1,12 @@
 """Files of every format, damaged at random: the loaders name the file and the line, or give what other readers give."""
 
+import importlib
 import pathlib
 import random
 import re
 import tempfile
 
+import numpy as np
 import pytest
 from formats import FORMATS, KINDS, damage, decoded_text, packed, unpacked
 from hypothesis import HealthCheck, given, seed, settings
@@ -112,3 +114,95 @@ def test_sound_files_are_read_as_by_other_readers(name):
         for packing in ("", "gz", "zst"):
             for encoding in ENCODINGS:
                 assert check(name, (number, [], packing, encoding, [])) == "same"
+
+
+# A fault in a reader is found
+
+
+def shifts(records):
+    """The last column a place off against the others."""
+    *_, name = (name for name in records if name != "lines")
+    column = records[name]
+    moved = np.roll(column, 1) if isinstance(column, np.ndarray) else (*column[-1:], *column[:-1])
+    return records.replace(**{name: moved})
+
+
+def drops_last(records):
+    return records.take(np.arange(len(records) - 1))
+
+
+def reads_wrong(records):
+    """A character of the first column is another one."""
+    name = next(iter(records))
+    first, *rest = records[name]
+    changed = (f"{first}x" if isinstance(first, str) else (f"{first[0]}x", *first[1:]), *rest)
+    return records.replace(**{name: changed})
+
+
+READERS = {  # format -> where its reader is looked up
+    "lines": "seqjax.data.corpus.read_texts", "jsonl": "seqjax.data.corpus.read_texts", "csv": "seqjax.data.labelled.read_table",
+    "labelled jsonl": "seqjax.data.labelled.read_table", "file a class": "seqjax.data.labelled.read_text_folder",
+    "folder a class": "seqjax.data.labelled.read_text_folder", "line pairs": "seqjax.data.parallel.read_line_pairs",
+    "tab pairs": "seqjax.data.parallel.read_table_pairs", "conllu": "seqjax.data.tagged.read_tagged",
+    "columns": "seqjax.data.tagged.read_tagged",
+}  # fmt: skip
+ARRAYS = {
+    "idx": "seqjax.data.readers.image_arrays.array_images", "npz": "seqjax.data.readers.image_arrays.array_images",
+    "pixel table": "seqjax.data.readers.image_tables.array_images",
+}  # fmt: skip
+
+
+def is_found(name):
+    """Whether sound files are not read as by other readers."""
+    return any(differs(name, number) for number in range(5))
+
+
+def differs(name, number):
+    try:
+        return check(name, (number, [], "", "utf-8", [])) != "same"
+    except AssertionError:
+        return True
+
+
+PLANTED = [(n, f) for n in READERS for f in (drops_last, shifts, reads_wrong) if f is not shifts or n not in ("lines", "jsonl")]
+
+
+@pytest.mark.parametrize("name, fault", PLANTED)
+def test_a_fault_planted_in_a_reader_is_found(monkeypatch, name, fault):
+    module, _, function = READERS[name].rpartition(".")
+    real = getattr(importlib.import_module(module), function)
+    assert not is_found(name)
+    monkeypatch.setattr(READERS[name], lambda *args, **options: fault(real(*args, **options)))
+    assert is_found(name)
+
+
+@pytest.mark.parametrize("fault", ["labels", "pixels", "last"])
+@pytest.mark.parametrize("name", ARRAYS)
+def test_a_fault_planted_in_a_reader_of_arrays_is_found(monkeypatch, name, fault):
+    module, _, function = ARRAYS[name].rpartition(".")
+    real = getattr(importlib.import_module(module), function)
+
+    def faulty(images, labels, what):
+        if fault == "last":
+            return real(images[:-1], labels[:-1], what)
+        return real(images, np.roll(labels, 1), what) if fault == "labels" else real(images[:, ::-1], labels, what)
+
+    assert not is_found(name)
+    monkeypatch.setattr(ARRAYS[name], faulty)
+    assert is_found(name)
+
+
+@pytest.mark.parametrize("name, target", [
+    ("image folders", "seqjax.data.images.read_folders"), ("image table", "seqjax.data.images.read_image_tables"),
+])  # fmt: skip
+def test_a_fault_planted_in_a_listing_of_images_is_found(monkeypatch, name, target):
+    module, _, function = target.rpartition(".")
+    real = getattr(importlib.import_module(module), function)
+
+    def faulty(*args, **options):
+        found = real(*args, **options)
+        return found._replace(parts={part: (paths, labels[1:] + labels[:1]) for part, (paths, labels) in found.parts.items()})
+
+    assert not is_found(name)
+    monkeypatch.setattr(target, faulty)
+    assert is_found(name)
