@@ -10,7 +10,8 @@ from seqjax.data.image_columns import ArrayImages
 from seqjax.data.pipeline.buckets import BucketBatches, choose_boundaries, one_pass
 from seqjax.data.pipeline.collate import collate_pairs, collate_tagged, collate_texts
 from seqjax.data.pipeline.shuffled import ImageBatches, ordered_batches
-from seqjax.data.pipeline.windows import TokenStream, Windows
+from seqjax.data.pipeline.streams import TokenStream
+from seqjax.data.pipeline.windows import Windows
 from seqjax.errors import UserError
 
 ROWS = 60  # of a batch: 1 to 5 shards divide it
@@ -27,8 +28,7 @@ COLLATES = {
 
 
 def windows():
-    starts = np.zeros(1001, bool)
-    starts[[0, 3, 250, 251, 999]] = True
+    starts = np.array([0, 3, 250, 251, 999])
     return Windows(TokenStream(np.arange(1001, dtype=np.int32) + 5, starts), ROWS, 4, bos_id=1, pad_id=0)
 
 
