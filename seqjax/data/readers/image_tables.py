@@ -195,4 +195,6 @@ def _square(path: str, format: Format) -> ArrayImages:
         if len(values) != side * side:
             faults.add(f"{path} line {number} has {len(values)} pixels, not {side * side}; repair that line")
     faults.raise_any()
+    if not labels:
+        raise UserError(f"{path} has no records in it; give a file with some")
     return array_images(np.frombuffer(bytes(pixels), np.uint8).reshape(-1, side, side), np.array(labels, np.int64), path)
