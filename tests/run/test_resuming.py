@@ -6,6 +6,7 @@ import math
 import pathlib
 import shutil
 import types
+from typing import NamedTuple
 
 import letters_run as tiny
 import pytest
@@ -250,3 +251,81 @@ def test_a_released_run_of_images_is_checked_by_its_spec(capsys):
     other = stored.meta | {"spec": stored.meta["spec"] | {"classes": ["zero"]}}
     with pytest.raises(UserError, match="now give another classes"):
         resuming.check_data(experiment, ASSETS, same, spec, other)
+
+
+# Data that changed.
+
+
+def changed(how="changed", **spec):
+    """The experiment on data with another fingerprint."""
+    prepare = tiny.EXPERIMENT.prepare
+    load = lambda config: tiny.load(config)._replace(fingerprint=how)  # noqa: E731
+    return tiny.EXPERIMENT._replace(load=load, prepare=lambda config, data: prepare(config, data)._replace(**spec))
+
+
+def test_changed_data_are_refused_unless_they_are_accepted(tmp_path, capsys):
+    run, straight = tmp_path / "run", tmp_path / "straight"
+    tiny.run(straight)
+    tiny.run(run, stop=4)
+    refused(run, words=["are not those that the run in", "--accept_changed_data"], experiment=changed())
+    tiny.run(run, "--accept_changed_data", experiment=changed(), stop=5)
+    assert "at step 4 from 4 letters to changed" in capsys.readouterr().out
+    assert tiny.meta(run)["data_changes"] == [{"step": 4, "from": "4 letters", "to": "changed"}]
+    tiny.run(run, experiment=changed())  # they are the run's own now
+    assert tiny.state(run) == tiny.state(straight) and tiny.meta(run)["fingerprint"] == "changed"
+    refused(run, words=["--accept_changed_data"])  # and those that it began with are not
+    tiny.run(run, "--accept_changed_data", "--extend", train__steps=8)
+    assert [change["to"] for change in tiny.meta(run)["data_changes"]] == ["changed", "4 letters"]
+    capsys.readouterr()
+    tiny.run(run, "--accept_changed_data", train__steps=8)
+    assert "--accept_changed_data: the parts are those that the run was trained on" in capsys.readouterr().out
+
+
+def test_changed_data_that_need_another_model_are_refused(tmp_path):
+    tiny.run(tmp_path / "run", stop=4)
+    words = ["give another letters than those", "use another --workdir"]
+    refused(tmp_path / "run", "--accept_changed_data", words=words, experiment=changed(letters=5))
+
+
+class Measured(NamedTuple):
+    letters: int
+    mean: float
+
+
+def test_means_of_changed_data_stay_those_of_the_run(tmp_path):
+    """The model was trained with them."""
+    means = iter([0.5, 0.25, 0.125])
+    seen = []
+
+    def build(config, spec):
+        seen.append(spec.mean)
+        return tiny.build(config, spec)
+
+    def experiment(how):
+        return changed(how)._replace(spec=Measured, build=build, prepare=lambda config, data: Measured(4, next(means)))
+
+    tiny.run(tmp_path / "run", experiment=experiment("one"), stop=3)
+    tiny.run(tmp_path / "run", "--accept_changed_data", experiment=experiment("two"), stop=5)
+    tiny.run(tmp_path / "run", experiment=experiment("two"))
+    assert seen == [0.5] * 3 and tiny.meta(tmp_path / "run")["spec"] == {"letters": 4, "mean": 0.5}
+
+
+def test_a_place_that_changed_data_do_not_have_is_the_next_epoch():
+    class Epochs:
+        state = {"epoch": 0, "batch": 0}
+
+        def get_state(self):
+            return self.state
+
+        def set_state(self, state):
+            if state["batch"] > 3:
+                raise UserError("there are only three batches")
+            self.state = state
+
+    data = Epochs()
+    with pytest.raises(UserError):
+        resuming.accepting(data, False).set_state({"epoch": 2, "batch": 4})
+    resuming.accepting(data, True).set_state({"epoch": 2, "batch": 3})
+    assert data.state == {"epoch": 2, "batch": 3}
+    resuming.accepting(data, True).set_state({"epoch": 2, "batch": 4})
+    assert data.state == {"epoch": 3, "batch": 0}
