@@ -8,6 +8,7 @@ import os
 import pathlib
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -186,9 +187,9 @@ def _recalled(cache: str) -> tuple[np.ndarray, np.ndarray]:
     if not cache:
         return nothing
     try:
-        with np.load(cache, allow_pickle=False) as file:
+        with open(cache, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             keys, transparent = file["keys"], file["transparent"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, LookupError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error):
         return nothing
     sound = keys.ndim == 1 and keys.dtype == np.uint64 and transparent.dtype == bool and transparent.shape == keys.shape
     return (keys, transparent) if sound else nothing

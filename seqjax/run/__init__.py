@@ -10,7 +10,6 @@ from seqjax.run.experiment import Dataset, Experiment, Flag, Model, Options, Pip
 from seqjax.run.parts import (
     bucketed,
     compute_dtype,
-    counted,
     make_stack,
     passes,
     prediction_flags,
@@ -19,7 +18,7 @@ from seqjax.run.parts import (
     with_settings,
 )
 from seqjax.run.process import cache_folder
-from seqjax.run.reporting import printable, register_logger
+from seqjax.run.reporting import counted, printable, register_logger
 from seqjax.run.scores import accuracy, confusion, ranked
 from seqjax.run.settings import Field, above, at_least, one_of, within
 

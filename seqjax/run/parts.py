@@ -3,7 +3,6 @@
 import functools
 import inspect
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +14,6 @@ from seqjax import models
 from seqjax.data.pipeline.buckets import BucketBatches, one_pass, within_limit
 from seqjax.data.readers.tables import read_inputs
 from seqjax.errors import UserError
-from seqjax.run.cli import note
 from seqjax.run.experiment import Flag
 from seqjax.run.settings import one_of
 from seqjax.typing import Cell
@@ -52,30 +50,6 @@ def make_stack(config: ConfigDict, **others: Any) -> Cell:
       16
     """
     return with_settings(models.make_stack, config.model, **{"dtype": compute_dtype(config)} | others)
-
-
-def counted(what: str, every: float = 10.0) -> Callable[[int, int], None]:
-    """A function that is told how many of how many are done, and says so on standard error now and then; nothing of what is quick.
-
-    Args:
-      what: is done, such as "image files checked".
-      every: seconds between two lines.
-
-    Example:
-      >>> import contextlib, sys
-      >>> with contextlib.redirect_stderr(sys.stdout):
-      ...     counted("image files checked", every=0)(12000, 50000)
-      image files checked: 12,000 of 50,000
-    """
-    last = time.monotonic()
-
-    def tell(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= every:
-            last = time.monotonic()
-            note(f"{what}: {done:,} of {total:,}")
-
-    return tell
 
 
 class passes:

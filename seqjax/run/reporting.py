@@ -5,6 +5,7 @@ import math
 import pathlib
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from seqjax.run.events import Events
 from seqjax.run.records import METRICS, TABLE, RecordFiles, read_records
 
 __all__ = [
-    "METRICS", "TABLE", "Logger", "Reporter", "plot_curves", "printable", "read_records", "register_logger", "require_extras",
+    "METRICS", "TABLE", "Logger", "Reporter", "counted", "plot_curves", "printable", "read_records", "register_logger", "require_extras",
 ]  # fmt: skip
 
 EXTRAS = ("rich", "tensorboardX", "matplotlib")
@@ -208,6 +209,30 @@ class Reporter:
             print(text, flush=True)
         else:
             self._progress.console.out(text, highlight=False)
+
+
+def counted(what: str, every: float = 10.0) -> Callable[[int, int], None]:
+    """A function that is told how many of how many are done, and says so on standard error now and then; nothing of what is quick.
+
+    Args:
+      what: is done, such as "image files checked".
+      every: seconds between two lines.
+
+    Example:
+      >>> import contextlib, sys
+      >>> with contextlib.redirect_stderr(sys.stdout):
+      ...     counted("image files checked", every=0)(12000, 50000)
+      image files checked: 12,000 of 50,000
+    """
+    last = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= every:
+            last = time.monotonic()
+            print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+
+    return tell
 
 
 def _guarded(name: str, what: str, call: Callable[..., Any], *args: Any) -> Any:

@@ -1,5 +1,6 @@
 """Batches of images: each once, in an order that can be resumed, whoever reads them."""
 
+import contextlib
 import gc
 import itertools
 import json
@@ -190,6 +191,84 @@ def test_one_pass_has_all_in_order_and_pads(workers, number, size):
         batches = ImageBatches(images, size, seed=0, workers=workers)
         state = batches.get_state()
         assert all(same(*pair) for pair in zip(got, batches.one_pass(), strict=True)) and batches.get_state() == state
+
+
+# Shards
+
+
+def joined(batches):
+    """What several processes read, as one batch."""
+    return [np.concatenate(field) for field in zip(*batches)]
+
+
+@workers
+@pytest.mark.parametrize("count", range(1, 6))
+def test_shards_together_are_the_whole_batches(workers, count):
+    images = Recorded(numbered(137))
+    with contextlib.ExitStack() as stack:
+        whole = ImageBatches(images, 60, seed=4)
+        shards = [stack.enter_context(ImageBatches(images, 60, seed=4, workers=workers)).shard(i, count) for i in range(count)]
+        for _ in range(5):  # beyond an epoch of two batches
+            batch, rows = next(whole), [next(stack.enter_context(shard)) for shard in shards]
+            assert all(one.images.shape[0] == 60 // count and one.mask.all() for one in rows) and same(joined(rows), batch)
+            assert all(shard.get_state() == whole.get_state() for shard in shards)
+
+
+@workers
+@pytest.mark.parametrize("count", range(1, 6))
+@pytest.mark.parametrize("number", [1, 60, 61, 100, 137])
+def test_shards_of_one_pass_are_the_whole_pass(workers, count, number):
+    images = numbered(number)
+    whole = list(ordered_batches(images, 60))
+    shards = [list(ordered_batches(images, 60, workers=workers, index=i, count=count)) for i in range(count)]
+    assert [len(shard) for shard in shards] == [len(whole)] * count
+    assert all(same(joined(rows), batch) for batch, rows in zip(whole, zip(*shards)))
+    if number >= 60:
+        again = [list(ImageBatches(images, 60, seed=1, workers=workers).shard(i, count).one_pass()) for i in range(count)]
+        assert all(same(*pair) for one, other in zip(shards, again) for pair in zip(one, other, strict=True))
+
+
+@workers
+def test_a_run_is_resumed_twice_with_another_number_of_shards(workers):
+    images, rows = numbered(137), []
+    whole = list(itertools.islice(ImageBatches(images, 12, seed=2), 20))
+    state = {"epoch": 0, "batch": 0}
+    for count, steps in ((3, 7), (4, 8), (1, 5)):  # stops in the middle of the first epoch of 11 batches, and of the second
+        with contextlib.ExitStack() as stack:
+            shards = []
+            for i in range(count):
+                shards.append(stack.enter_context(ImageBatches(images, 12, seed=2, workers=workers).shard(i, count)))
+                shards[-1].set_state(json.loads(json.dumps(state)))
+            rows += [joined([next(shard) for shard in shards]) for _ in range(steps)]
+            states = [shard.get_state() for shard in shards]
+        assert all(other == states[0] for other in states)
+        state = states[0]
+    assert state == {"epoch": 1, "batch": 9} and all(same(*pair) for pair in zip(whole, rows, strict=True))
+
+
+def test_a_shard_stands_where_its_whole_stands():
+    batches = ImageBatches(numbered(20), 4, seed=0)
+    next(batches), next(batches)
+    shard = batches.shard(1, 2)
+    assert shard.get_state() == batches.get_state() == {"epoch": 0, "batch": 2}
+    assert next(shard).labels.tolist() == next(batches).labels[2:].tolist()
+
+
+@pytest.mark.parametrize(
+    "index, count, says",
+    [
+        (0, 5, "batch_size is 4, which 5 shards cannot share evenly"),
+        (2, 2, "index is 2, but there are 2 shards"),
+        (-1, 2, "index is -1"),
+        (0, 0, "count is 0"),
+        (0.0, 2, "index is 0.0"),
+    ],
+)
+def test_shards_that_cannot_be_are_refused(index, count, says):
+    for make in (ImageBatches(numbered(9), 4, seed=0).shard, lambda i, n: ordered_batches(numbered(9), 4, index=i, count=n)):
+        with pytest.raises(UserError) as error:
+            make(index, count)
+        assert says in one_line(error)
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,39 @@ def test_a_seed_that_diverges_fails_alone(jointly, tmp_path, capsys):
             assert_same_records(workdir / name, jointly / name)
 
 
+def test_a_seed_whose_data_cannot_be_read_is_saved_and_ends_alone(jointly, tmp_path):
+    """The others' iterators go back to where they stood, and all resume to what they would have been."""
+    broken = {4}
+
+    class Spoiled:
+        def __init__(self, batches, seed):
+            self.batches, self.seed, self.number = batches, seed, 0
+            self.batches_per_epoch, self.get_state = batches.batches_per_epoch, batches.get_state
+
+        def __next__(self):
+            if self.seed in broken and self.batches.get_state()["batch"] == 9:
+                raise UserError("sequence 9 is broken; repair it")
+            return next(self.batches)
+
+        def set_state(self, state):
+            self.batches.set_state(state)
+
+    def batches(config, spec, part, training):
+        found = MINE.batches(config, spec, part, training)
+        return Spoiled(found, config.seed) if training else found
+
+    experiment = MINE.EXPERIMENT._replace(batches=batches)
+    assert start(tmp_path, SEEDS, experiment=experiment) == 1
+    found = results(tmp_path)["points"]
+    assert [entry["status"] for entry in found] == ["finished", "failed", "finished"]
+    assert found[1]["error"] == "sequence 9 is broken; repair it; the run is saved at step 9, and the same command resumes it"
+    assert sealed(tmp_path / "seed=4")[-1] == 9
+    broken.clear()
+    assert start(tmp_path, SEEDS, experiment=experiment) == 0
+    for name in NAMES:
+        assert_same_records(tmp_path / name, jointly / name, rel=1e-4)
+
+
 def test_data_that_depend_on_the_seed_and_buckets_are_trained_apart(tmp_path, capsys):
     def load(config):
         return MINE.load(config)._replace(fingerprint=str(config.seed))

@@ -1,13 +1,18 @@
 """Whether a run is the one asked for, and runs that are made longer: what counts is inside the checkpoints."""
 
+import importlib
 import json
 import math
+import pathlib
 import shutil
+import types
+from typing import NamedTuple
 
 import letters_run as tiny
 import pytest
 
 from seqjax.errors import UserError
+from seqjax.run import resuming, settings
 
 pytestmark = pytest.mark.usefixtures("in_process")
 CONSTANT = {"schedule__name": "constant"}
@@ -190,3 +195,137 @@ def test_a_run_that_stopped_early_is_extended_with_its_patience_whole(tmp_path, 
 def test_a_run_that_is_to_have_that_length_already_says_so(finished, capsys):
     tiny.run(finished, "--extend")
     assert "the run has 6 steps already; --extend with a larger config.train.steps makes it longer\n" in capsys.readouterr().out
+
+
+# Data that an earlier version of seqjax hashed in another way.
+
+OLD, NEW = "0123456789abcdef" * 4, "v2-" + "f" * 64
+ASSETS = pathlib.Path(__file__).parents[1] / "assets"
+
+
+def hashed(fingerprint):
+    """The experiment whose data have this fingerprint."""
+    return tiny.EXPERIMENT._replace(load=lambda config: tiny.load(config)._replace(fingerprint=fingerprint))
+
+
+def test_a_run_of_an_older_fingerprint_is_resumed_with_a_note(tmp_path, capsys):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    tiny.run(whole, experiment=hashed(NEW), train__steps=12, **CONSTANT)
+    tiny.run(parts, experiment=hashed(OLD), **CONSTANT)
+    assert tiny.meta(parts)["fingerprint"] == OLD
+    capsys.readouterr()
+    tiny.run(parts, "--extend", experiment=hashed(NEW), train__steps=12, **CONSTANT)
+    assert capsys.readouterr().err.count("could not be compared") == 1
+    assert tiny.meta(parts)["fingerprint"] == NEW and tiny.state(parts) == tiny.state(whole)
+    tiny.run(parts, experiment=hashed(NEW), train__steps=12, **CONSTANT)
+    assert "could not be compared" not in capsys.readouterr().err
+    refused(parts, experiment=hashed(NEW.replace("f", "e")), words=["not those that the run"], train__steps=12, **CONSTANT)
+    refused(parts, experiment=hashed(OLD), words=["not those that the run"], train__steps=12, **CONSTANT)
+
+
+def test_it_is_evaluated_with_a_note(tmp_path, capsys):
+    tiny.run(tmp_path / "run", experiment=hashed(OLD))
+    capsys.readouterr()
+    tiny.run(tmp_path / "run", "--mode=evaluate", experiment=hashed(NEW))
+    said = capsys.readouterr()
+    assert said.err.count("could not be compared") == 1 and "what they make of the model" not in said.err
+
+
+@pytest.mark.parametrize("before, now", [(OLD, OLD.replace("0", "1")), ("4 letters", NEW), (NEW, OLD)])
+def test_other_fingerprints_that_differ_are_refused(tmp_path, before, now):
+    tiny.run(tmp_path / "run", experiment=hashed(before))
+    refused(tmp_path / "run", experiment=hashed(now), words=["not those that the run"])
+
+
+def test_a_released_run_of_images_is_checked_by_its_spec(capsys):
+    pytest.importorskip("sklearn")
+    experiment = importlib.import_module("experiments.image_classification").EXPERIMENT
+    stored = resuming.stored(ASSETS / "format_1_image_classification", experiment)
+    assert resuming.EARLIER.fullmatch(stored.meta["fingerprint"])
+    config = settings.nest(settings.flatten(stored.meta["config"]))
+    dataset = experiment.load(config)
+    spec = experiment.prepare(config, dataset)
+    same = types.SimpleNamespace(name="digits", fingerprint=NEW, made_from={})
+    resuming.check_data(experiment, ASSETS, same, spec, stored.meta)
+    assert capsys.readouterr().err.count("could not be compared") == 1
+    other = stored.meta | {"spec": stored.meta["spec"] | {"classes": ["zero"]}}
+    with pytest.raises(UserError, match="now give another classes"):
+        resuming.check_data(experiment, ASSETS, same, spec, other)
+
+
+# Data that changed.
+
+
+def changed(how="changed", **spec):
+    """The experiment on data with another fingerprint."""
+    prepare = tiny.EXPERIMENT.prepare
+    load = lambda config: tiny.load(config)._replace(fingerprint=how)  # noqa: E731
+    return tiny.EXPERIMENT._replace(load=load, prepare=lambda config, data: prepare(config, data)._replace(**spec))
+
+
+def test_changed_data_are_refused_unless_they_are_accepted(tmp_path, capsys):
+    run, straight = tmp_path / "run", tmp_path / "straight"
+    tiny.run(straight)
+    tiny.run(run, stop=4)
+    refused(run, words=["are not those that the run in", "--accept_changed_data"], experiment=changed())
+    tiny.run(run, "--accept_changed_data", experiment=changed(), stop=5)
+    assert "at step 4 from 4 letters to changed" in capsys.readouterr().out
+    assert tiny.meta(run)["data_changes"] == [{"step": 4, "from": "4 letters", "to": "changed"}]
+    tiny.run(run, experiment=changed())  # they are the run's own now
+    assert tiny.state(run) == tiny.state(straight) and tiny.meta(run)["fingerprint"] == "changed"
+    refused(run, words=["--accept_changed_data"])  # and those that it began with are not
+    tiny.run(run, "--accept_changed_data", "--extend", train__steps=8)
+    assert [change["to"] for change in tiny.meta(run)["data_changes"]] == ["changed", "4 letters"]
+    capsys.readouterr()
+    tiny.run(run, "--accept_changed_data", train__steps=8)
+    assert "--accept_changed_data: the parts are those that the run was trained on" in capsys.readouterr().out
+
+
+def test_changed_data_that_need_another_model_are_refused(tmp_path):
+    tiny.run(tmp_path / "run", stop=4)
+    words = ["give another letters than those", "use another --workdir"]
+    refused(tmp_path / "run", "--accept_changed_data", words=words, experiment=changed(letters=5))
+
+
+class Measured(NamedTuple):
+    letters: int
+    mean: float
+
+
+def test_means_of_changed_data_stay_those_of_the_run(tmp_path):
+    """The model was trained with them."""
+    means = iter([0.5, 0.25, 0.125])
+    seen = []
+
+    def build(config, spec):
+        seen.append(spec.mean)
+        return tiny.build(config, spec)
+
+    def experiment(how):
+        return changed(how)._replace(spec=Measured, build=build, prepare=lambda config, data: Measured(4, next(means)))
+
+    tiny.run(tmp_path / "run", experiment=experiment("one"), stop=3)
+    tiny.run(tmp_path / "run", "--accept_changed_data", experiment=experiment("two"), stop=5)
+    tiny.run(tmp_path / "run", experiment=experiment("two"))
+    assert seen == [0.5] * 3 and tiny.meta(tmp_path / "run")["spec"] == {"letters": 4, "mean": 0.5}
+
+
+def test_a_place_that_changed_data_do_not_have_is_the_next_epoch():
+    class Epochs:
+        state = {"epoch": 0, "batch": 0}
+
+        def get_state(self):
+            return self.state
+
+        def set_state(self, state):
+            if state["batch"] > 3:
+                raise UserError("there are only three batches")
+            self.state = state
+
+    data = Epochs()
+    with pytest.raises(UserError):
+        resuming.accepting(data, False).set_state({"epoch": 2, "batch": 4})
+    resuming.accepting(data, True).set_state({"epoch": 2, "batch": 3})
+    assert data.state == {"epoch": 2, "batch": 3}
+    resuming.accepting(data, True).set_state({"epoch": 2, "batch": 4})
+    assert data.state == {"epoch": 3, "batch": 0}

@@ -45,6 +45,26 @@ def test_counts_are_means_over_the_interval_and_the_criterion_chooses_the_best(s
     assert all("tokens_per_second" not in r for r in records.all)
 
 
+@pytest.mark.parametrize("error", [UserError("7.png is broken; repair it", "and 8.png"), RuntimeError("a mistake in the pipeline")])
+def test_a_batch_that_cannot_be_read_stops_the_run_which_is_saved_before_it(error):
+    data, store, kept = Numbers(), Memory(), Records()
+
+    def fail():
+        data.place -= 1  # an iterator stays where it is
+        raise error
+
+    data.hooks[8] = fail
+    with pytest.raises(type(error)) as caught:
+        fit(data=data, store=store, records=kept)
+    assert max(store.saved) == 7 and json.loads(store.saved[7][1])["data"] == {"place": 7}
+    if isinstance(error, UserError):
+        saved = "the run is saved at step 7, and the same command resumes it"
+        assert caught.value.args == (f"7.png is broken; repair it; {saved}", "and 8.png")
+    outcome, records, store = fit(store=store, records=kept)
+    straight, all_records, _ = fit()
+    assert arrays(outcome.state) == arrays(straight.state) and records.all == all_records.all
+
+
 def test_metrics_are_read_after_the_next_step_was_sent():
     events = []
 

@@ -197,7 +197,9 @@ def text_chunks(path: str | os.PathLike, encoding: str = "utf-8", notes: list[st
         except UnicodeDecodeError as error:
             at = offset - pending + error.start
             raise UserError(_not_in(path, encoding, at, error.object[error.start], begin, data)) from None
-        except UnicodeError:
+        except UnicodeError as error:
+            if "BOM" not in str(error):
+                raise UserError(f"{path} cannot be read as {encoding} ({error}); name another encoding") from None
             raise UserError(f"{path} has no byte order mark, as {encoding} needs it; set encoding={encoding}-le or -be") from None
         if first and text:
             text, first = text.removeprefix("\ufeff"), False
@@ -217,11 +219,11 @@ def _suspicions(path: str | os.PathLike, encoding: str, begin: bytes, nulls: int
     if nulls:
         likely = likely_encoding(begin)
         advice = f"it looks like {likely}: set encoding={likely}" if likely not in ("", encoding) else "is it a text?"
-        yield f"{path} has {nulls:,} NUL characters; {advice}"
+        yield f"{path} has control characters: {nulls:,} NUL; {advice}"
     if controls:
         latin = codecs.lookup(encoding).name == "iso8859-1"
         advice = "set encoding=cp1252" if latin else "that was done before the file was written"
-        yield f"{path} has {controls:,} C1 control characters, which come of reading cp1252 as latin1; {advice}"
+        yield f"{path} has control characters: {controls:,} of C1, which come of reading cp1252 as latin1; {advice}"
 
 
 def _decoder(encoding: str) -> Any:
@@ -238,10 +240,12 @@ def _decoder(encoding: str) -> Any:
 def _not_in(path: str | os.PathLike, encoding: str, at: int, byte: int, begin: bytes, data: bytes) -> str:
     path = "standard input" if os.fspath(path) == "-" else path
     fault = f"{path} is not {encoding.upper().replace('UTF8', 'UTF-8')} at byte {at} (0x{byte:02x})"
-    as_utf8 = data.decode("utf-8", "replace")
-    if sum(not c.isascii() for c in as_utf8) > 2 * as_utf8.count("\ufffd"):
+    as_utf8, is_utf8 = data.decode("utf-8", "replace"), codecs.lookup(encoding).name == "utf-8"
+    if is_utf8 and sum(not c.isascii() for c in as_utf8) > 2 * as_utf8.count("\ufffd"):
         return f"{fault}, though most of the rest is UTF-8; repair that character"
     likely = likely_encoding(begin, data)
+    if not is_utf8 and likely in ("latin1", "cp1252") and "\ufffd" not in as_utf8[:-1]:  # the last may be cut
+        likely = "utf-8"
     if not likely or likely == encoding:
         return f"{fault}, nor any other text by its first bytes; give a text file"
     return f"{fault}; it looks like {likely}: set encoding={likely}, or convert it with iconv -f {likely} -t utf-8"
@@ -262,7 +266,7 @@ def likely_encoding(begin: bytes, sample: bytes = b"") -> str:
         if begin.startswith(mark):
             return encoding
     even, odd = begin[::2].count(0), begin[1::2].count(0)
-    if max(even, odd) > len(begin) / 8:
+    if max(even, odd) > max(len(begin) / 8, 1):
         return ("utf-16-be" if even > odd else "utf-16-le") if min(even, odd) < max(even, odd) / 4 else ""
     if b"\0" in begin:
         return ""
