@@ -130,6 +130,7 @@ class Text(NamedTuple):
     spec: Spec
     notes: tuple[str, ...] = ()
     made_from: Mapping[str, str] = {}
+    files: Mapping[str, str] = {}
 
 
 def load(config: ConfigDict) -> Text:
@@ -138,7 +139,8 @@ def load(config: ConfigDict) -> Text:
     lines = not config.tokenizer.pretokenized  # there what stands between spaces is a word, and a line's end is a space
     tokenizer = run.with_settings(fit_tokenizer, config.tokenizer, texts=corpus.parts["train"]["text"], newlines=lines)
     streams, fingerprint = encode_corpus(corpus, tokenizer, eos_id=EOS, reset=config.data.reset)
-    return Text(corpus.name, streams, fingerprint, Spec(tokenizer.to_dict(), corpus.facts["ends"]), corpus.notes, corpus.made_from)
+    spec = Spec(tokenizer.to_dict(), corpus.facts["ends"])
+    return Text(corpus.name, streams, fingerprint, spec, corpus.notes, corpus.made_from, corpus.files)
 
 
 def build(config: ConfigDict, spec: Spec) -> run.Model:

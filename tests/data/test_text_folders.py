@@ -116,7 +116,7 @@ def test_the_encoding_is_of_every_file_and_its_notes_are_few(write):
     folder = write(**files, neg__1="ä".encode("latin1"))
     assert rows(read_text_folder(folder, "cp1252"))[1] == ("\u201cgrün\u201d", "pos")
     notes = read_text_folder(folder, "latin1").notes
-    assert len(notes) == 6 and "C1 control" in notes[0] and notes[-1].startswith("... and 4 more such notes")
+    assert len(notes) == 6 and "2 of C1" in notes[0] and notes[-1].startswith("... and 4 more such notes")
 
 
 def test_labels_that_are_not_utf8_are_refused(write):

@@ -106,7 +106,7 @@ def test_checkpoints_to_choose_from(refuses, start, finished, tmp_path):
     assert f"checkpoint of step {last}\n" in run.out and f"  loss {found[last]['loss']:.4f}  " in run.out, run.out + run.err
     run = start(f"--workdir={workdir}", "--mode=evaluate", "--split=test").wait()
     best = min(found, key=lambda step: found[step]["error"])
-    assert f"checkpoint of step {best}\n" in run.out and "test part of train.jsonl: 14\n" in run.out, run.out + run.err
+    assert f"checkpoint of step {best}\n" in run.out and "test part of test.jsonl: 14\n" in run.out, run.out + run.err
     files = {path.name for path in workdir.iterdir()}
     assert {"predictions_test.jsonl", "confusion_test.png", "words_test.png"} <= files
     words = ["moving average", "optimizer.ema", "newest"]
