@@ -201,11 +201,11 @@ for name in sys.argv[1:]:
     if name.startswith("experiments."):  # each is a program of its own, with flags of the same names
         assert set(flags.FLAGS) == known, f"import {name} defines flags"
 from seqjax.data import load_corpus
-assert load_corpus("embedded", name="hello").train
+assert load_corpus("embedded", name="hello").parts["train"]
 with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / "text.txt"
     path.write_text("a line of text\\n" * 100)
-    assert load_corpus("file", path=str(path)).train
+    assert load_corpus("file", path=str(path)).parts["train"]
 heavy = {"tensorflow", "torch", "tensorflow_datasets", "keras", "haiku", "equinox", "matplotlib", "sklearn", "sacrebleu", "seqeval",
          "sentencepiece", "babel"} & sys.modules.keys()
 assert not heavy, f"imported by the way: {heavy}"

@@ -76,25 +76,3 @@ def check_fractions(validation_fraction: float, test_fraction: float = 0.0) -> N
             f"test_fraction is {test_fraction} and validation_fraction {validation_fraction}; neither may be negative, "
             "and together they must be below 1"
         )
-
-
-def check_shard(index: int, count: int, rows: int) -> slice:
-    """The rows of every batch that process `index` of `count` reads.
-
-    Args:
-      index, count: the share.
-      rows: of a batch.
-
-    Raises:
-      UserError: the rows cannot be shared by so many, or there is no such process.
-
-    Example:
-      >>> check_shard(1, 4, 32)
-      slice(8, 16, None)
-    """
-    check_whole(1, count=count)
-    if not is_whole(index) or not 0 <= index < count:
-        raise UserError(f"index is {index!r}; with count={count} it must be a whole number from 0 to {count - 1}")
-    if rows % count:
-        raise UserError(f"batch_size {rows} is not divisible by {count}, the number of shards; choose a multiple of it")
-    return slice(index * rows // count, (index + 1) * rows // count)
