@@ -49,13 +49,15 @@ FIELDS = {
         path="CoNLL-U (.conllu) or columns (.conll, .txt, .bio, .tsv); any may be .gz or .zst.",
     ),
     **fields.split_seed(),
-    "data.column": Field("", "Tags: upos (if empty), xpos, deprel; number of a column; feature.", when=fields.FILE_OR_TFDS),
+    "data.column": Field(
+        "", "Tags: upos (when empty), xpos, deprel of CoNLL-U; a number; a TFDS feature.", when=fields.FILE_OR_TFDS
+    ),
     "data.word_column": Field(1, "The words' column, from 1; not for CoNLL-U.", at_least(1), when=fields.FILE),
     "data.delimiter": Field("", "Between columns: a character, tab or space; empty to find it.", when=fields.FILE),
     "data.encoding": Field("utf-8", "Of the files, such as latin1 or utf-16.", when=fields.FILE),
     **fields.batches("sentences", 32, 64),
     **fields.buckets(5, "Training sentences with more words are left out; 0 keeps all."),
-    "data.max_word_length": Field(20, "Characters of a word that are read, its first and last.", at_least(1), when=_CHARS),
+    "data.max_word_length": Field(20, "Of longer words the first and last letters are read.", at_least(1), when=_CHARS),
     "words.min_count": Field(1, "Rarer words become <unk>; their characters are still read.", at_least(1)),
     "words.lower": Field(False, "Words are looked up in lower case; their characters stay as they are."),
     **fields.recurrent(128, 100, embedding="Width of a word's embedding, D."),
