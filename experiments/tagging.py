@@ -50,7 +50,8 @@ FIELDS = {
     ),
     **fields.split_seed(),
     "data.column": Field(
-        "", "Tags: upos (when empty), xpos, deprel of CoNLL-U; a number; a TFDS feature.", when=fields.FILE_OR_TFDS
+        "", "Tags: upos (when empty), xpos, deprel of CoNLL-U; a column's number; a TFDS feature.",
+        when=fields.FILE_OR_TFDS,
     ),
     "data.word_column": Field(1, "The words' column, from 1; not for CoNLL-U.", at_least(1), when=fields.FILE),
     "data.delimiter": Field("", "Between columns: a character, tab or space; empty to find it.", when=fields.FILE),
