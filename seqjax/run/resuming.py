@@ -1,6 +1,7 @@
 """Whether a work directory's run is the one asked for: its settings, its data, its length."""
 
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from seqjax.training.progress import Plan, Progress, extended, stops_early
 from seqjax.training.train_step import TrainState
 
 LENGTH = ("train.steps", "train.epochs")
+EARLIER = re.compile("[0-9a-f]{64}")  # a fingerprint of the first form, one for each kind of data
 SCALED = ("cosine", "step")  # the schedules that are laid over the whole run
 
 Extension = Callable[[TrainState, Progress], Progress]
@@ -252,6 +254,9 @@ def check_data(
 ) -> None:
     """Refuses data that are not those a checkpoint was trained on, and what they would make of the model.
 
+    A run whose data were hashed in an earlier form is resumed on the word of its spec alone, with a note that says so; its
+    next checkpoint has the form of today.
+
     Args:
       experiment: names the data.
       folder: the work directory.
@@ -263,12 +268,19 @@ def check_data(
     Raises:
       UserError: they differ.
     """
-    if has_changed(saved, dataset) and not accepted:
-        why = explain_difference(saved.get("made_from") or {}, dict(dataset.made_from))
-        raise UserError(
-            f"the {experiment.records} of {dataset.name} are not those that the run in {folder} began with"
-            + (f": {why}" if why else "; restore them")
-            + ", use another --workdir, or accept them as they are with --accept_changed_data"
+    before, now = saved["fingerprint"], dataset.fingerprint
+    if before != now and not accepted:
+        if not (EARLIER.fullmatch(before) and now.startswith("v2-")):
+            why = explain_difference(saved.get("made_from") or {}, dict(dataset.made_from))
+            raise UserError(
+                f"the {experiment.records} of {dataset.name} are not those that the run in {folder} began with"
+                + (f": {why}" if why else "; restore them")
+                + ", use another --workdir, or accept them as they are with --accept_changed_data"
+            )
+        cli.note(
+            f"the {experiment.records} of {dataset.name} could not be compared with those of the run in {folder}: an earlier version "
+            "of seqjax hashed them in another way"
+            + ("; what they make of the model was compared" if spec is not None else "")
         )
     if spec is not None and spec_to_json(spec) != saved["spec"]:
         names = [name for name, value in spec_to_json(spec).items() if saved["spec"].get(name) != value]

@@ -76,7 +76,7 @@ def test_outputs_statistics_and_gradients_are_those_of_flax(shape, evaluate):
         {"use_scale": False, "use_bias": False},
         {"scale_init": nn.initializers.zeros},
     ],
-    ids=str,
+    ids=["plain", "no scale", "no bias", "neither", "scale of zeros"],
 )
 def test_it_takes_the_place_of_flax_in_a_tree(options):
     x = _images(3, 2, 4)

@@ -219,11 +219,11 @@ def _suspicions(path: str | os.PathLike, encoding: str, begin: bytes, nulls: int
     if nulls:
         likely = likely_encoding(begin)
         advice = f"it looks like {likely}: set encoding={likely}" if likely not in ("", encoding) else "is it a text?"
-        yield f"{path} has {nulls:,} NUL characters; {advice}"
+        yield f"{path} has control characters: {nulls:,} NUL; {advice}"
     if controls:
         latin = codecs.lookup(encoding).name == "iso8859-1"
         advice = "set encoding=cp1252" if latin else "that was done before the file was written"
-        yield f"{path} has {controls:,} C1 control characters, which come of reading cp1252 as latin1; {advice}"
+        yield f"{path} has control characters: {controls:,} of C1, which come of reading cp1252 as latin1; {advice}"
 
 
 def _decoder(encoding: str) -> Any:
@@ -266,7 +266,7 @@ def likely_encoding(begin: bytes, sample: bytes = b"") -> str:
         if begin.startswith(mark):
             return encoding
     even, odd = begin[::2].count(0), begin[1::2].count(0)
-    if max(even, odd) > len(begin) / 8:
+    if max(even, odd) > max(len(begin) / 8, 1):
         return ("utf-16-be" if even > odd else "utf-16-le") if min(even, odd) < max(even, odd) / 4 else ""
     if b"\0" in begin:
         return ""
