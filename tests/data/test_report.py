@@ -48,8 +48,8 @@ def test_what_looks_like_a_fault_is_said():
     found = labelled(["neg", "pos", "pos ", "Pos", "rare"], train=train, test=[("good", "pos"), ("bad", "pos"), ("new", "neg")])
     assert report(found)[5:] == [
         "labels that differ in case or white space only: 'pos', 'pos ', 'Pos'",
-        "train: one example only of pos , Pos, rare",
-        "test: no example of pos , Pos, rare",
+        "train: one example only of 'pos ', Pos, rare",
+        "test: no example of 'pos ', Pos, rare",
         "train: 1 of 7 texts repeat an earlier one with the same label",
         "train: 1 texts have more than one label: 'good' (pos, neg)",
         "test: 2 of 3 texts are also in the training part, 1 of them with the same label",
