@@ -14,6 +14,7 @@ in seqjax/cnn.
     python -m experiments.image_classification --workdir=/tmp/mnist --mode=predict --image=seven.png
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -193,7 +194,7 @@ def batches(config: ConfigDict, spec: Spec, images: Images, training: bool) -> A
     d = config.data
     if training:
         return ImageBatches(images, d.batch_size, seed=config.seed, workers=d.workers)
-    return run.passes(lambda: ordered_batches(images, d.eval_batch_size, workers=d.workers))
+    return run.passes(functools.partial(ordered_batches, images, d.eval_batch_size, workers=d.workers))
 
 
 def describe(config: ConfigDict, spec: Spec, data: run.Dataset, model: run.Model) -> list[str]:

@@ -130,6 +130,7 @@ class Text(NamedTuple):
     spec: Spec
     notes: tuple[str, ...] = ()
     made_from: Mapping[str, str] = {}
+    files: Mapping[str, str] = {}
 
 
 def load(config: ConfigDict) -> Text:
@@ -138,7 +139,8 @@ def load(config: ConfigDict) -> Text:
     lines = not config.tokenizer.pretokenized  # there what stands between spaces is a word, and a line's end is a space
     tokenizer = run.with_settings(fit_tokenizer, config.tokenizer, texts=corpus.parts["train"]["text"], newlines=lines)
     streams, fingerprint = encode_corpus(corpus, tokenizer, eos_id=EOS, reset=config.data.reset)
-    return Text(corpus.name, streams, fingerprint, Spec(tokenizer.to_dict(), corpus.facts["ends"]), corpus.notes, corpus.made_from)
+    spec = Spec(tokenizer.to_dict(), corpus.facts["ends"])
+    return Text(corpus.name, streams, fingerprint, spec, corpus.notes, corpus.made_from, corpus.files)
 
 
 def build(config: ConfigDict, spec: Spec) -> run.Model:
@@ -174,7 +176,8 @@ def batches(config: ConfigDict, spec: Spec, stream: TokenStream, training: bool)
     """Windows of B parallel streams; a window of 0 takes each stream whole: full backpropagation through time."""
     d = config.data
     if not training:
-        return run.passes(Windows(stream, d.eval_batch_size, d.eval_window, bos_id=BOS, pad_id=PAD).one_pass)
+        whole = Windows(stream, d.eval_batch_size, d.eval_window, bos_id=BOS, pad_id=PAD)
+        return run.passes(lambda index=0, count=1: (whole.shard(index, count) if count > 1 else whole).one_pass())
     window, minimum = d.window or -(-len(stream) // d.batch_size), d.batch_size * d.window or d.batch_size
     return Windows(stream, d.batch_size, window, bos_id=BOS, pad_id=PAD, minimum=minimum)
 

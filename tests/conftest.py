@@ -1,5 +1,6 @@
-"""Strict by default: no rank promotion, warnings are errors, a compilation cache shared by all runs of the tests."""
+"""Strict by default: no rank promotion, warnings are errors. Quick compilation, kept in a cache that all runs and workers share."""
 
+import importlib.metadata
 import os
 import pathlib
 import tempfile
@@ -12,6 +13,13 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+# The programs of the tests are small, and compiling them takes far longer than running them: measured on the table of cells,
+# 285 CPU seconds with all optimizations and 105 with these flags. XLA_FLAGS in the environment replaces them.
+QUICK = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones end the process over a flag that they do not know
+    QUICK.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(QUICK))
+
 import hypothesis  # noqa: E402
 
 # On a developer's machine the examples are new each time; where a run is to be repeatable they are not.
@@ -20,8 +28,36 @@ if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
 
 import jax  # noqa: E402  (the environment is read at import)
+import whole_entries  # noqa: E402
+
+whole_entries.install()
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# What takes longest is begun first, so that no worker is left alone with it; the order of the files is free otherwise.
+LONG = ("experiments", "engines", "cells", "cnn", "models", "training")
+# Files that use the same runs of the experiments: one worker runs them, so that each run is made once.
+OF_THE_RUNS = ("every_experiment", "image_classification", "tagging", "text_classification", "translation")
+
+
+def pytest_collection_modifyitems(items):
+    folders = {name: place for place, name in enumerate(LONG)}
+    shared_runs = tuple(f"test_{name}.py" for name in OF_THE_RUNS)
+    items.sort(key=lambda item: (item.path.name not in shared_runs, folders.get(item.path.parent.name, len(LONG))))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A worker takes a whole file at a time, as with --dist loadfile."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "runs" if file.endswith(tuple(f"experiments/test_{name}.py" for name in OF_THE_RUNS)) else file
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
 
 # Data that only this project's developers have; tests that need it skip and say so.
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"

@@ -1,12 +1,10 @@
-"""Every module's examples run, every public name says what it is, and every public function is shown in an example."""
+"""Every module's examples run, every public name has a docstring, and what seqjax exports is shown in an example."""
 
 import doctest
-import enum
-import functools
 import importlib
 import inspect
 import pathlib
-import re
+import types
 
 import pytest
 
@@ -17,72 +15,6 @@ MODULES = sorted(
     ".".join(("seqjax", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
     for path in ROOT.rglob("*.py")
 )
-every_module = pytest.mark.parametrize("name", MODULES)
-
-# Shown in no example, each for a reason.
-NOT_SHOWN = {
-    "seqjax.cells.parts": "what the cells share; users do not call it",
-    "seqjax.engines": "called by unroll alone",
-    "seqjax.engines.associative": "called by unroll alone",
-    "seqjax.engines.cudnn": "called by unroll alone",
-    "seqjax.engines.dense": "called by the fused engine",
-    "seqjax.engines.fused": "called by unroll alone",
-    "seqjax.engines.pallas": "called by unroll alone",
-    "seqjax.engines.pallas_kernel": "called by the pallas engine",
-    "seqjax.engines.pallas_plan": "called by the pallas engine",
-    "seqjax.engines.pallas_tiles": "called by the pallas engine",
-    "seqjax.engines.scan": "called by unroll alone",
-    "seqjax.engines.steps": "what the engines share",
-    "seqjax.cnn.resnet.ResidualBlock": "what the two blocks share",
-    "seqjax.cnn.convolution_banded": "called by convolve alone",
-    "seqjax.cnn.convolution_columns": "called by convolve alone",
-    "seqjax.cnn.convolution_parts": "what the formulations share",
-    "seqjax.cnn.convolution_shifted": "called by convolve alone",
-    "seqjax.cnn.convolution_winograd": "called by convolve alone",
-    "seqjax.wrappers.parts": "what the wrappers share; users do not call it",
-    "seqjax.interop.parts": "what the converters share; users do not call it",
-    "seqjax.data.readers.tfds": "needs a prepared TFDS set",
-    "seqjax.data.readers.image_tfds": "needs a prepared TFDS set",
-    "seqjax.training.checkpoints.manifest": "called by Checkpoints alone",
-    "seqjax.training.checkpoints.migrate": "called by Checkpoints alone",
-    "seqjax.training.checkpoints.reader": "works on the folders of a run",
-    "seqjax.training.checkpoints.reading": "called by Checkpoints alone",
-    "seqjax.training.checkpoints.record": "works on the folders of a run",
-    "seqjax.training.checkpoints.store": "works on the folders of a run",
-    "seqjax.training.checkpoints.writing": "called by Checkpoints alone",
-    "seqjax.training.disk": "works on the folders of a run",
-    "seqjax.run.command": "ends the process",
-    "seqjax.run.cli": "ends the process, or needs an experiment: tests/run/test_cli.py",
-    "seqjax.run.driver": "needs a whole experiment: experiments/language_model.py",
-    "seqjax.run.evaluation.Evaluator": "needs a whole experiment: experiments/language_model.py",
-    "seqjax.run.evaluation.run": "works on the directory of a run",
-    "seqjax.run.evaluation.plain": "needs a whole experiment: experiments/language_model.py",
-    "seqjax.run.evaluation.metrics": "needs a trained model: experiments/tagging.py",
-    "seqjax.run.experiment": "what an experiment is made of: experiments/language_model.py",
-    "seqjax.decoding.labelling": "needs a trained model: experiments/tagging.py",
-    "seqjax.__main__.main": "ends the process",
-    "seqjax.__main__.refuse": "ends the process",
-    "seqjax.__main__.usage": "what --help prints",
-    "seqjax.run.sweep.points": "takes a command line, as `run` does",
-    "seqjax.run.sweep.run": "trains whole runs",
-    "seqjax.run.sweep.read_results": "works on the folders of a run",
-    "seqjax.run.sweep.table": "what a sweep prints",
-    "seqjax.run.together": "trains whole runs",
-    "seqjax.training.lockstep": "needs whole runs: seqjax.run.together calls it",
-    "seqjax.training.loop": "needs a whole run: experiments/language_model.py shows it",
-    "seqjax.training.profiling": "called by the loop alone",
-    "seqjax.run.process": "changes the whole process",
-    "seqjax.run.initial.Start": "works on the folders of a run",
-    "seqjax.run.resuming": "works on the folders of a run",
-    "seqjax.run.session": "works on the folders of a run",
-    "seqjax.run.events": "works on the folders of a run",
-    "seqjax.run.records": "works on the folders of a run",
-    "seqjax.run.reporting": "works on the folders of a run",
-    "seqjax.run.workdir": "works on the folders of a run",
-    "seqjax.training.train_step.state_shardings": "what place and make_train_step are made of",
-    "seqjax.training.train_step.place": "called by init_state",
-}
-
 
 # Examples of these need the package they are about.
 NEEDS = {f"seqjax.interop.{name}": name for name in ("torch", "keras", "haiku", "equinox")}
@@ -104,33 +36,24 @@ def _public(module):
             yield f"{module.__name__}.{name}", thing
 
 
-def _is_record(thing):
-    """A class that only holds or names values: its fields are explained one by one, it does nothing to show."""
-    is_tuple = inspect.isclass(thing) and issubclass(thing, tuple) and hasattr(thing, "_fields")
-    return (
-        is_tuple or getattr(thing, "_is_protocol", False) or (inspect.isclass(thing) and issubclass(thing, enum.Enum))
-    )
+def _package(name):
+    """What a module's examples run with: those of its package, or they alone where they need a package from outside."""
+    return name if name in NEEDS else ".".join(name.split(".")[:2])
 
 
-@functools.cache
-def _shown():
-    """The words of all examples of the package."""
-    sources = (
-        example.source
-        for name in MODULES
-        for test in _examples(importlib.import_module(name))
-        for example in test.examples
-    )
-    return set(re.findall(r"\w+", " ".join(sources)))
+PACKAGES = sorted({_package(name) for name in MODULES})
+SLOW = {"seqjax.cnn": [pytest.mark.slow]}  # each builds a network
 
 
-@every_module
-def test_examples_run(name):
-    if name in NEEDS:
-        pytest.importorskip(NEEDS[name])
+@pytest.mark.parametrize("package", [pytest.param(name, marks=SLOW.get(name, ())) for name in PACKAGES])
+def test_examples_run(package):
+    if package in NEEDS:
+        pytest.importorskip(NEEDS[package])
     runner, said = doctest.DocTestRunner(), []
-    for test in _examples(importlib.import_module(name)):
-        runner.run(test, out=said.append)
+    for name in MODULES:
+        if _package(name) == package:
+            for test in _examples(importlib.import_module(name)):
+                runner.run(test, out=said.append)
     assert runner.failures == 0, "".join(said)
 
 
@@ -140,35 +63,39 @@ def test_there_are_examples_and_a_wrong_one_is_found():
     assert doctest.DocTestRunner().run(wrong, out=lambda text: None).failed == 1
 
 
-@every_module
-def test_public_names_say_what_they_are(name):
-    module = importlib.import_module(name)
-    assert module.__doc__ and module.__doc__.strip(), f"{name} has no docstring"
+def _undocumented(name, module):
+    """The module, its public names and their methods that have no docstring."""
+    found = [] if (module.__doc__ or "").strip() else [name]
     for path, thing in _public(module):
         # NamedTuple and dataclass write a signature where there is no docstring.
-        assert thing.__doc__ and not thing.__doc__.startswith(f"{thing.__name__}("), f"{path} has no docstring"
+        if not thing.__doc__ or thing.__doc__.startswith(f"{thing.__name__}("):
+            found.append(path)
         for method, function in vars(thing).items() if inspect.isclass(thing) else ():
             field = method in getattr(thing, "__dataclass_fields__", {})  # a function that is a field's default
             if inspect.isfunction(function) and not method.startswith("_") and not field:
-                assert inspect.getdoc(getattr(thing, method)), f"{path}.{method} has no docstring"
+                if not inspect.getdoc(getattr(thing, method)):
+                    found.append(f"{path}.{method}")
+    return found
 
 
-@every_module
-def test_public_functions_are_shown(name):
-    for path, thing in _public(importlib.import_module(name)):
-        if name in NOT_SHOWN or path in NOT_SHOWN or _is_record(thing):
-            continue
-        assert thing.__name__ in _shown(), f"{path} is in no example; give it one, or a reason in NOT_SHOWN"
+def test_public_names_say_what_they_are():
+    found = [path for name in MODULES for path in _undocumented(name, importlib.import_module(name))]
+    assert not found, f"without a docstring: {', '.join(found)}"
 
 
-def test_the_exceptions_name_what_exists():
-    known = {path for name in MODULES for path in [name, *(path for path, _ in _public(importlib.import_module(name)))]}
-    assert NOT_SHOWN.keys() <= known
+def test_what_has_no_docstring_is_found():
+    source = "class Bare:\n    def method(self): pass\ndef bare(): pass\ndef _private(): pass\ndef told():\n    'Is told.'\n"
+    module = types.ModuleType("made")
+    exec(source, vars(module) | {"__name__": "made"}, names := {})
+    vars(module).update(names)
+    for thing in names.values():
+        thing.__module__ = "made"
+    assert _undocumented("made", module) == ["made", "made.Bare", "made.Bare.method", "made.bare"]
 
 
-@pytest.mark.parametrize("name", [name for name in seqjax.__all__ if inspect.isfunction(getattr(seqjax, name))])
-def test_what_seqjax_exports_has_an_example_of_its_own(name):
-    doc = inspect.getdoc(getattr(seqjax, name))
-    for part in ("Args:", "Returns:", "Raises:", "Example:"):
-        assert f"\n{part}\n" in doc, f"seqjax.{name} lacks {part}"
-    assert f"seqjax.{name}(" in doc
+def test_what_seqjax_exports_has_an_example_of_its_own():
+    docs = {name: inspect.getdoc(getattr(seqjax, name)) for name in seqjax.__all__ if inspect.isfunction(getattr(seqjax, name))}
+    parts = [f"\n{part}:\n" for part in ("Args", "Returns", "Raises", "Example")]
+    faults = [f"seqjax.{name} lacks {part.strip()}" for name, doc in docs.items() for part in parts if part not in doc]
+    faults += [f"seqjax.{name} is not in its own example" for name, doc in docs.items() if f"seqjax.{name}(" not in doc]
+    assert docs and not faults, "\n".join(faults)

@@ -35,6 +35,7 @@ HEAVY = {
     "seqeval": ("seqjax.training.metrics",),
     "sentencepiece": ("seqjax.text.subword",),
     "babel": ("seqjax.data.readers.dates",),
+    "zstandard": ("seqjax.data.readers.opening", "seqjax.run.process"),
 }
 
 
@@ -56,7 +57,6 @@ def _module_name(path):
 
 
 FILES = _files()
-every_file = pytest.mark.parametrize("name", FILES)
 
 
 def imports(source):
@@ -115,9 +115,9 @@ def test_every_room_has_its_place():
     assert len(FILES) > 40 and {"seqjax", "seqjax.unroll", "experiments.language_model"} <= FILES.keys()
 
 
-@every_file
-def test_imports_run_upward(name):
-    assert downward(name, FILES[name].read_text("utf-8")) == []
+def test_imports_run_upward():
+    faults = [f"{name}, {fault}" for name, path in FILES.items() for fault in downward(name, path.read_text("utf-8"))]
+    assert not faults, "\n".join(faults)
 
 
 def test_nothing_in_the_package_imports_experiments():
@@ -168,18 +168,36 @@ def test_there_are_no_circles():
     assert done == graph.keys()
 
 
-@every_file
-def test_packages_from_outside(name):
-    source = FILES[name].read_text("utf-8")
+def misplaced(name, source, needed):
+    """What is wrong with a file's imports of packages from outside; `needed` are those that are always installed."""
+    at_import, inside = outside(source, lazy=False), outside(source, lazy=True)
+    wrong = [f"{package} is optional: import it where it is used, inside a function" for package in at_import - needed]
+    if room(name) < len(CORE):
+        wrong += [f"{package}: the core needs jax alone" for package in (at_import | inside) - CORE_NEEDS]
+    heavy = [package for package in HEAVY.keys() & inside if not name.startswith(HEAVY[package])]
+    return [f"{name}: {fault}" for fault in sorted(wrong) + [f"{package} does not belong here" for package in sorted(heavy)]]
+
+
+def test_packages_from_outside():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     needed = {line.split(">")[0].strip() for line in project["dependencies"]}
     needed = {{"absl-py": "absl", "orbax-checkpoint": "orbax"}.get(package, package) for package in needed}
-    at_import, inside = outside(source, lazy=False), outside(source, lazy=True)
-    assert at_import <= needed, f"{at_import - needed}: optional, so imported where it is used, inside a function"
-    if room(name) < len(CORE):
-        assert at_import | inside <= CORE_NEEDS, "the core needs jax alone"
-    for package in HEAVY.keys() & inside:
-        assert name.startswith(HEAVY[package]), f"{package} is imported in {name}"
+    faults = [fault for name, path in FILES.items() for fault in misplaced(name, path.read_text("utf-8"), needed)]
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    "name, source",
+    [
+        ("seqjax.run.session", "import torch"),
+        ("seqjax.cells.lstm", "import flax"),
+        ("seqjax.cells.lstm", "def f():\n    import optax"),
+        ("seqjax.run.session", "def f():\n    import torch"),
+        ("seqjax.data", "def f():\n    import tensorflow"),
+    ],
+)
+def test_a_misplaced_package_is_found(name, source):
+    assert len(misplaced(name, source, {"jax", "flax", "optax"})) == 1
 
 
 def test_an_import_inside_a_function_is_told_from_one_outside():

@@ -8,7 +8,7 @@ from seqjax.data.readers import tfds
 from seqjax.data.readers.python_text import TEXTS, read_python_text
 from seqjax.data.readers.texts import cut_end, is_json_lines, read_texts
 from seqjax.data.records import PARTS, Dataset, Places, Records, make_dataset
-from seqjax.data.sources import Setting, check_name, check_source, file_set_name
+from seqjax.data.sources import Setting, check_name, check_source, file_set_name, part_files
 from seqjax.errors import UserError
 
 INSTEAD = "source='embedded' with name='python_docs' needs no download"
@@ -78,7 +78,8 @@ def load_corpus(
         if ends and len(parts["train"]) < 2:
             raise UserError(f"{path or name} is a single document, so none is left for validation; give a validation_path")
         parts["train"], parts["validation"] = cut_end(parts["train"], validation_fraction, path or name)
-    return make_dataset(name, parts, "documents", facts={"ends": ends})
+    files = part_files(dict(zip(PARTS, paths.values())))
+    return make_dataset(name, parts, "documents", facts={"ends": ends}, files=files)
 
 
 def _of_tfds(name: str, data_dir: str) -> dict[str, Records]:

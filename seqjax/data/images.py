@@ -1,5 +1,6 @@
 """One door to images with classes: embedded, from TFDS, or from local files."""
 
+import dataclasses
 import hashlib
 import os
 import pathlib
@@ -18,7 +19,7 @@ from seqjax.data.readers.image_tables import read_image_tables
 from seqjax.data.readers.image_tfds import read_catalogue
 from seqjax.data.readers.tables import USUAL, Format, is_table
 from seqjax.data.records import Dataset, make_dataset
-from seqjax.data.sources import Setting, check_name, check_source, file_set_name
+from seqjax.data.sources import Setting, check_name, check_source, file_set_name, part_files
 from seqjax.data.transforms.pixels import read_image, resize_all
 from seqjax.errors import UserError, refuse_unknown
 
@@ -136,7 +137,8 @@ def load_images(
         else:
             _refuse_settings(path, "image files", {"bad_files": Setting(bad_files, (), "stop")})
             found = _scaled(found, image_size, name)
-    return _dataset(name, found, validation_fraction, seed)
+    files = part_files({"train": path, "validation": validation_path, "test": test_path})
+    return dataclasses.replace(_dataset(name, found, validation_fraction, seed), files=files)
 
 
 def _existing(**paths: str) -> dict[str, str]:

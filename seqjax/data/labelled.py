@@ -16,7 +16,7 @@ from seqjax.data.readers.text_folders import part_folders, read_text_folder
 from seqjax.data.readers.tfds import examples, feature_of, open_builder, open_split, part_splits
 from seqjax.data.records import PARTS, Dataset, Faults, Places, Records, make_dataset
 from seqjax.data.report import repeats_between
-from seqjax.data.sources import SOURCES, Setting, check_name, check_source, file_set_name
+from seqjax.data.sources import SOURCES, Setting, check_name, check_source, file_set_name, part_files
 from seqjax.errors import UserError, nearest
 
 __all__ = ["SOURCES", "load_labelled"]
@@ -167,7 +167,7 @@ def _files(paths: Mapping[str, str], fields: Mapping[str, tuple[str, str]], form
         part: read_text_folder(place, format.encoding) if is_folder(place) else read_table(place, fields, format, ["label"])
         for part, place in given.items()
     }
-    return parts, {part: place.rstrip("/").rsplit("/", 1)[-1] for part, place in given.items()}
+    return parts, part_files(given)
 
 
 def _catalogue(name: str, data_dir: str, text_field: str, label_field: str) -> tuple[dict[str, Records], tuple[str, ...]]:

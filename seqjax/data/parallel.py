@@ -14,7 +14,7 @@ from seqjax.data.readers.tables import USUAL, Format, check_format, is_table
 from seqjax.data.readers.tfds import examples, open_builder, open_split, part_splits
 from seqjax.data.records import PARTS, Dataset, Places, Records, make_dataset
 from seqjax.data.report import part_title, repeats_between
-from seqjax.data.sources import SOURCES, Setting, check_name, check_source, file_set_name
+from seqjax.data.sources import SOURCES, Setting, check_name, check_source, file_set_name, part_files
 from seqjax.errors import UserError
 
 __all__ = ["SOURCES", "load_parallel"]
@@ -130,7 +130,7 @@ def _dates(seed: int) -> dict[str, Records]:
 def _files(files: Mapping[str, str], fields: Mapping[str, str], format: Format) -> tuple[dict[str, Records], dict[str, str]]:
     """The parts, and what the files of each are called."""
     check_format(format)
-    parts, own, tables = {}, {}, 0
+    parts, sides, tables = {}, {}, 0
     for part, prefix in zip(PARTS, ("", "validation_", "test_")):
         path, target_path = files[f"{prefix}path"], files[f"{prefix}target_path"]
         if part != "train" and not path and not target_path:
@@ -147,7 +147,8 @@ def _files(files: Mapping[str, str], fields: Mapping[str, str], format: Format) 
             )
         else:
             parts[part] = read_line_pairs(path, target_path, format.encoding)
-        own[part] = " and ".join(place.rstrip("/").rsplit("/", 1)[-1] for place in (path, target_path) if place)
+        sides[part] = (path, target_path)
+    own = part_files(sides)
     for setting, value, usual in zip((*fields, *Format._fields[:3]), (*fields.values(), *format), ("", "", *USUAL)):
         if value != usual and not tables:
             raise UserError(f"{setting}={value!r} is for tables, and {own['train']} are two files of lines; leave it at {usual!r}")

@@ -39,12 +39,12 @@ def report(dataset: Any, part: str = "") -> list[str]:
       2 classes in the training part: neg (2), pos (1)
       train: one example only of pos
     """
-    parts = {part: dataset.parts[part]} if part else dict(dataset.parts)
-    lines = [] if part and not isinstance(parts[part], Records) else _table(parts, getattr(dataset, "unit", ""))
-    found = Dataset(dataset.name, parts, "", tuple(getattr(dataset, "classes", ())))
-    lines += _classes(found)
-    notes = [] if part else dataset.notes
-    return lines + list(dict.fromkeys([*notes, *_findings(found)]))
+    shown = {part: dataset.parts[part]} if part else dict(dataset.parts)
+    lines = [] if part and not isinstance(shown[part], Records) else _table(shown, getattr(dataset, "unit", ""))
+    whole = Dataset(dataset.name, dataset.parts, "", tuple(getattr(dataset, "classes", ())))
+    lines += _classes(whole, part or next(iter(shown), ""))
+    found = dict.fromkeys([*dataset.notes, *_findings(whole)])
+    return lines + [line for line in found if not part or line.startswith(f"{part}: ")]
 
 
 def size(part: Any) -> int:
@@ -138,8 +138,7 @@ def _counts(dataset: Dataset, part: str) -> Counter | None:
     return Counter(dict(counts.most_common()))
 
 
-def _classes(dataset: Dataset) -> list[str]:
-    part = next(iter(dataset.parts), "")
+def _classes(dataset: Dataset, part: str) -> list[str]:
     counts = _counts(dataset, part) if part else None
     if not counts:
         return []
@@ -158,12 +157,11 @@ def _findings(dataset: Dataset) -> Iterator[str]:
     for name in names:
         alike.setdefault(" ".join(name.split()).casefold(), []).append(name)
     for several in alike.values():
-        if len(several) > 1:
+        if len(several) > 1 and "train" in counted:
             yield f"labels that differ in case or white space only: {_few(map(repr, several))}"
-    train = next(iter(dataset.parts), "")
     for part, counts in counted.items():
         absent = [name for name in names if not counts[name]]
-        single = [name for name in names if counts[name] == 1] if part == train else []
+        single = [name for name in names if counts[name] == 1] if part == "train" else []
         for what, found in (("no example", absent), ("one example only", single)):
             if found:
                 yield f"{part}: {what} of {_few(map(_shown, found))}"

@@ -1,6 +1,6 @@
 """Where data comes from: the table of sources, and the checks that every loader begins with."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from seqjax.errors import UserError, refuse_unknown
@@ -74,4 +74,22 @@ def file_set_name(name: str, embedded: Iterable[str], path: str) -> str:
       >>> file_set_name("dates", ["dates"], "data/train.de.gz"), file_set_name("multi30k", ["dates"], "data/train.de.gz")
       ('train.de.gz', 'multi30k')
     """
-    return name if name and name not in embedded else path.rstrip("/").rsplit("/", 1)[-1]
+    return name if name and name not in embedded else _last(path)
+
+
+def part_files(paths: Mapping[str, str | Iterable[str]]) -> dict[str, str]:
+    """What the parts are called that have files of their own: a data set's `files`.
+
+    Args:
+      paths: part -> its path, or the paths of its two sides; "" where it has none.
+
+    Example:
+      >>> part_files({"train": ("a/train.de", "a/train.en"), "validation": "", "test": "a/test.tsv"})
+      {'train': 'train.de and train.en', 'test': 'test.tsv'}
+    """
+    several = {part: (given,) if isinstance(given, str) else given for part, given in paths.items()}
+    return {part: " and ".join(map(_last, filter(None, given))) for part, given in several.items() if any(given)}
+
+
+def _last(path: str) -> str:
+    return path.rstrip("/").rsplit("/", 1)[-1]

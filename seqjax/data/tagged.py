@@ -12,7 +12,7 @@ from seqjax.data.readers.conll import read_tagged
 from seqjax.data.readers.python_tags import load_python_tags
 from seqjax.data.readers.tfds import examples, open_builder, open_split, part_splits
 from seqjax.data.records import Dataset, Faults, Places, Records, make_dataset
-from seqjax.data.sources import Setting, check_name, check_source, file_set_name
+from seqjax.data.sources import Setting, check_name, check_source, file_set_name, part_files
 from seqjax.data.spans import are_spans, is_span_tag, to_bio
 from seqjax.errors import UserError, nearest, refuse_unknown
 
@@ -92,7 +92,8 @@ def load_tagged(
         options = {"word_column": word_column, "delimiter": delimiter, "encoding": encoding}
         parts, made_from = _file_parts(paths, column, options), {}
         name = file_set_name(name, EMBEDDED, path)
-    return _dataset(name, parts, validation_fraction, seed, made_from)
+    files = part_files({"train": path, "validation": validation_path, "test": test_path})
+    return _dataset(name, parts, validation_fraction, seed, made_from, files)
 
 
 def _file_parts(paths: dict[str, str], column: str, options: dict[str, Any]) -> dict[str, Records]:
@@ -148,7 +149,9 @@ def _tag_name(names: Sequence[str] | None, tag: Any) -> str:
     return names[tag]
 
 
-def _dataset(name: str, parts: dict[str, Records], fraction: float, seed: int, made_from: dict[str, str]) -> Dataset:
+def _dataset(
+    name: str, parts: dict[str, Records], fraction: float, seed: int, made_from: dict[str, str], files: dict[str, str]
+) -> Dataset:
     """Span tags in BIO, a validation part, and no tag in it that the training part lacks."""
     notes = []
     entities = are_spans(parts["train"]["tags"])
@@ -162,7 +165,8 @@ def _dataset(name: str, parts: dict[str, Records], fraction: float, seed: int, m
         notes.append(f"{len(held):,} of {len(train):,} training sentences, chosen at random by seed {seed}, are for validation")
     classes = _known_tags(name, parts)
     plain = {part: Records({key: found[key] for key in ("words", "tags")}, found.places, found.notes) for part, found in parts.items()}
-    return make_dataset(name, plain, "sentences", notes=notes, classes=classes, facts={"entities": entities}, made_from=made_from)
+    facts = {"entities": entities}
+    return make_dataset(name, plain, "sentences", notes=notes, classes=classes, facts=facts, made_from=made_from, files=files)
 
 
 def _words(part: Records) -> Iterator[tuple[str, str, str]]:

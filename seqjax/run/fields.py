@@ -108,7 +108,7 @@ def table() -> dict[str, Field]:
         ),
         "data.quoting": Field("double", "Of a table: fields may stand in double quotes, or quotes are text.", one_of(*QUOTING), when=FILE),
         "data.header": Field(True, "The first row of a table names its fields; without it they have numbers from 1.", when=FILE),
-        "data.encoding": Field("utf-8", "Of files of text and tables: utf-8, utf-16, cp1252, ...", when=FILE),
+        **encoding(),
     }
 
 

@@ -346,6 +346,9 @@ def test_a_label_that_training_lacks_is_an_error(write, part):
         ({"source": "file", "path": "a\0b"}, "cannot be read"),
         ({"source": "file", "path": "a.csv", "text_field": "label"}, "are both 'label'"),
         ({"source": "tfds"}, "needs a name"),
+        ({"source": "tfds", "name": "x", "header": False}, "header=False is for source='file' only; leave it at True"),
+        ({"source": "embedded", "name": "docstrings", "delimiter": ";"}, "delimiter=';' is for source='file' only"),
+        ({"source": "file", "path": "a.csv", "quoting": "nome"}, "(nearest: none)"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, says):
@@ -359,9 +362,47 @@ def test_settings_of_fields_and_of_the_test_part_are_refused_where_they_have_no_
     write("d/b.txt", "z\n")
     with pytest.raises(UserError, match="label_field='x' is for files with fields"):
         load_labelled("file", path=folder, label_field="x")
+    with pytest.raises(UserError, match="delimiter=';' is for files with fields"):
+        load_labelled("file", path=folder, delimiter=";")
     path = write("a.jsonl", json_lines(rows(10)))
     with pytest.raises(UserError, match="test_fraction=0.1 has no effect"):
         load_labelled("file", path=path, test_path=path, test_fraction=0.1)
+
+
+@pytest.mark.parametrize(
+    "name, data, settings",
+    [
+        ("a.csv", "bravo,good\nboring,bad\n", {"header": False, "text_field": "1", "label_field": "2"}),
+        ("a.csv", "stars;n;review\ngood;1;bravo\nbad;2;boring\n", {"delimiter": "semicolon", "text_field": "review", "label_field": "1"}),
+        ("a.data", "text\tlabel\nbravo\tgood\nboring\tbad\n", {"delimiter": "tab", "quoting": "none"}),
+        ("a.csv", "text,label\nbravo,good\nboring,bad\n".encode("utf-16"), {"encoding": "utf-16"}),
+    ],
+)
+def test_tables_have_options(write, name, data, settings):
+    path = write(name, data)
+    found = load_labelled("file", path=path, validation_path=path, **settings)
+    assert named(found, "train") == [("bravo", "good"), ("boring", "bad")]
+
+
+def test_all_faults_of_a_set_are_said_at_once(write):
+    train = write("a.jsonl", json_lines([*rows(3), {"text": " ", "label": "ham"}, {"text": "", "label": "ham"}]))
+    with pytest.raises(UserError) as error:
+        load_labelled("file", path=train)
+    assert [line.split("a.jsonl")[1] for line in str(error.value).split("\n")][1:] == [
+        f" line {n} has an empty text; leave it out, or give it some text" for n in (4, 5)
+    ]
+    train = write("a.jsonl", json_lines(rows(4)))
+    held = write("b.jsonl", json_lines([*rows(2), {"text": "x", "label": "Ham"}, {"text": "y", "label": "spam "}]))
+    with pytest.raises(UserError) as error:
+        load_labelled("file", path=train, test_path=held)
+    assert "b.jsonl line 3 has the label 'Ham'" in str(error.value) and "b.jsonl line 4 has the label 'spam '" in str(error.value)
+
+
+def test_files_are_called_by_their_own_names_and_not_as_the_embedded_set(write):
+    path = write("a.jsonl", json_lines(rows(10)))
+    found = load_labelled("file", name="docstrings", path=path, test_path=write("t.jsonl", json_lines(rows(3))))
+    assert found.name == "a.jsonl" and found.files == {"train": "a.jsonl", "test": "t.jsonl"}
+    assert load_labelled("file", name="mine", path=path).name == "mine"
 
 
 # texts to make predictions for

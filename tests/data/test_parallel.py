@@ -2,6 +2,7 @@
 
 import datetime
 import gzip
+import json
 import random
 import re
 import sys
@@ -32,11 +33,12 @@ def sides(part):
     return part["source"], part["target"]
 
 
-def refused(settings, says):
+def refused(settings, *says):
+    """The error has these words; it is one line, unless None is among them."""
     with pytest.raises(UserError) as error:
         load_parallel(**settings)
     message = str(error.value)
-    assert "\n" not in message and re.search(says, message), message
+    assert ("\n" in message) == (None in says) and all(re.search(word, message) for word in says if word), message
 
 
 # dates
@@ -194,6 +196,72 @@ def test_faults_of_files_are_said(write):
     refused(both | {"path": write("latin", "x\n\xe9\n".encode("latin1"))}, "latin is not UTF-8 at byte 2")
     same = write("same", "x\n" * 5)
     refused(both | {"path": same}, "one distinct source")
+
+
+# one table of both sides
+
+ROWS = [(f"Satz {n}", f'sentence "{n}", so') for n in range(6)]
+
+
+@pytest.mark.parametrize(
+    "name, head, row, settings",
+    [
+        ("fra.txt", "", "{0}\t{1}\tCC-BY 2.0 (France) #{2}\n", {"delimiter": "tab", "quoting": "none", "header": False}),
+        ("a.tsv.gz", "", "{2}\t{1}\t{0}\n", {"quoting": "none", "header": False, "source_field": "3", "target_field": "2"}),
+        ("a.tsv", "id\ttarget\tsource\n", "{2}\t{1}\t{0}\n", {"quoting": "none"}),
+        ("a.csv", "de;en\n", "{0};{3}\n", {"delimiter": ";", "source_field": "de", "target_field": "en"}),
+        ("a.jsonl", "", '{{"target": {4}, "source": "{0}"}}\n', {}),
+    ],
+)
+def test_pairs_of_one_table(write, name, head, row, settings):
+    def file(name, rows):
+        quoted = [(*pair, n, '"' + pair[1].replace('"', '""') + '"', json.dumps(pair[1])) for n, pair in enumerate(rows)]
+        return write(name, head + "".join(row.format(*fields) for fields in quoted))
+
+    paths = {"path": file(name, ROWS[:3]), "validation_path": file(f"v{name}", ROWS[3:5]), "test_path": file(f"t{name}", ROWS[5:])}
+    found = load_parallel("file", **paths, **settings)
+    assert [list(zip(*sides(pairs))) for pairs in found.parts.values()] == [ROWS[:3], ROWS[3:5], ROWS[5:]]
+    assert found.name == name and found.files == {"train": name, "validation": f"v{name}", "test": f"t{name}"}
+    held = load_parallel("file", path=file(name, ROWS), validation_fraction=0.34, **settings)
+    assert sorted(pair for pairs in held.parts.values() for pair in zip(*sides(pairs))) == ROWS and len(held.parts["validation"]) == 2
+
+
+def test_a_table_and_two_files_may_be_parts_of_one_set(write):
+    table = write("a.tsv", "source\ttarget\neins\tone\nzwei\ttwo\n")
+    found = load_parallel("file", path=table, test_path=write("t.de", "drei\n"), test_target_path=write("t.en", "three\n"))
+    assert sides(found.parts["test"]) == (("drei",), ("three",)) and found.files == {"train": "a.tsv", "test": "t.de and t.en"}
+
+
+def test_faults_of_tables_of_pairs_are_said(write):
+    table = {"source": "file", "path": write("a.tsv", "eins\tone\nzwei\ttwo\n")}
+    refused(table, None, "2 faults", "line 1 has no field 'source', only eins, one; set source_field, or, if .* header=False", "'target'")
+    refused(table | {"source_field": "1", "target_field": "1"}, "are both '1'")
+    lines = {"source": "file", "path": write("a.de", "x\n"), "target_path": write("a.en", "y\n")}
+    refused(lines | {"delimiter": "tab"}, "delimiter='tab' is for tables, and a.de and a.en are two files of lines")
+    refused(lines | {"source_field": "de"}, "source_field='de' is for tables")
+    refused(lines | {"header": False}, "header=False is for tables")
+    refused({"source": "file", "path": lines["path"]}, "needs target_path; .* or a table of both")
+    refused(table | {"delimiter": "::"}, "delimiter='::' cannot separate fields")
+    refused(table | {"quoting": "single"}, "quoting='single' is not a way to quote")
+    refused({"source": "embedded", "name": "dates", "encoding": "utf-16"}, "encoding='utf-16' is for source='file' only")
+    refused({"source": "tfds", "name": "x", "source_field": "de"}, "source_field='de' is for source='file' only")
+
+
+def test_files_have_an_encoding(write):
+    path, target_path = write("a.de", "Männer\nHände".encode("cp1252")), write("a.en", "men\nhands".encode("cp1252"))
+    found = load_parallel("file", path=path, target_path=target_path, encoding="cp1252")
+    assert set(found.parts["train"]["source"] + found.parts["validation"]["source"]) == {"Männer", "Hände"}
+    refused({"source": "file", "path": path, "target_path": target_path}, "a.de is not UTF-8 at byte 1 .* looks like latin1")
+
+
+def test_files_are_called_by_their_own_names_and_not_as_the_embedded_set(write):
+    """The experiment's default name is "dates"."""
+    good, blank = write("a.de", "x\ny\n"), write("t.de", " \n")
+    files = {"source": "file", "path": good, "target_path": good}
+    assert load_parallel(**files, name="dates").name == "a.de and a.de" and load_parallel(**files, name="mine").name == "mine"
+    test = {"test_path": blank, "test_target_path": write("t.en", "z\n")}
+    refused(files | test | {"name": "dates"}, "the test part of t.de and t.en has no pair with words")
+    refused(files | test | {"name": "mine"}, r"the test part of mine \(t.de and t.en\) has no pair with words")
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,9 @@ def warm_up() -> None:
     import seqeval.metrics.sequence_labeling  # noqa: F401
     import tensorboardX  # noqa: F401
 
+    sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+    import whole_entries
+
     import seqjax.data.pipeline.collate
     import seqjax.diagnostics.pictures
     import seqjax.diagnostics.sequences
@@ -86,6 +89,7 @@ def warm_up() -> None:
         name = f"experiments.{path.stem}"
         importlib.import_module(name)
         del sys.modules[name]  # each process runs the file itself, as __main__
+    whole_entries.install()
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def test_parts_of_speech(start, data, tmp_path):
     run = start(f"--workdir={workdir}", "--mode=evaluate", "--split=test").wait()
     accuracy = re.search(r"^model .* accuracy ([\d.]+)%", run.out, re.M)
     assert run.status == 0 and float(accuracy[1]) > 90 and "F1" not in run.out, run.out + run.err
-    assert "test part of train.conllu: 20\n" in run.out
+    assert "test part of test.conllu: 20\n" in run.out
     assert (workdir / "predictions_test.jsonl").exists() and (workdir / "confusion_test.png").exists()
     run = start(f"--workdir={workdir}", "--mode=predict", "--pretokenized", stdin="the dog don't a\n").wait()
     assert re.fullmatch(r"the/DET dog/NOUN don't/\w+ a/\w+\n", run.out), run.out + run.err

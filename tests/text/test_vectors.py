@@ -122,7 +122,7 @@ def test_coverage_of_types_and_of_running_tokens(tmp_path):
         ("x 1 2\na 1e39 2\n", "line 2 holds a number that is not finite"),
         (b"x 1 2\n\xff\xfe 1 2\n", "line 2 is not UTF-8"),
         (b"\x1f\x8bnot gzip", "compressed data is damaged"),
-        (gzip.compress(b"a 1 2\n" * 1000)[:-12], "compressed data is damaged"),
+        (gzip.compress(b"a 1 2\n" * 1000, mtime=0)[:-12], "compressed data is damaged"),
         (b"PK\x03\x04zip", "zip archive"),
         (b"\x00" * (1 << 21), "line 1 is too long"),
         (b"1000 300\nthe " + bytes(range(256)) * 5000, "line 2"),

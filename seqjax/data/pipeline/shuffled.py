@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqjax.data.checks import check_whole, is_whole
+from seqjax.data.checks import check_whole, is_whole, shard_rows
 from seqjax.data.draws import permutation
 from seqjax.data.image_columns import Images, Subset
 from seqjax.errors import UserError
@@ -257,14 +257,7 @@ def _check(images: Images, batch_size: int, workers: int) -> None:
 
 def _rows(batch_size: int, index: int, count: int) -> range:
     """The rows of a whole batch that a shard reads."""
-    check_whole(1, count=count)
-    check_whole(0, index=index)
-    if index >= count:
-        raise UserError(f"index is {index}, but there are {count} shards; it must be below that")
-    if batch_size % count:
-        raise UserError(f"batch_size is {batch_size}, which {count} shards cannot share evenly; make it a multiple of {count}")
-    size = batch_size // count
-    return range(index * size, (index + 1) * size)
+    return range(batch_size)[shard_rows(slice(0, batch_size), index, count)]
 
 
 def _shuffled(number: int, batch_size: int, seed: int, epoch: int, batch: int, rows: range) -> Iterator[np.ndarray]:

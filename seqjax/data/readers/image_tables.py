@@ -1,6 +1,6 @@
 """Tables of images: of their files with a label each, or of their pixels."""
 
-import csv
+import itertools
 import json
 import math
 import os
@@ -15,7 +15,7 @@ from seqjax.data.image_columns import ArrayImages, Found
 from seqjax.data.readers.image_arrays import EMNIST, array_images, name_emnist, number_classes
 from seqjax.data.readers.image_folders import SUFFIXES
 from seqjax.data.readers.opening import text_lines, unpacked_suffix
-from seqjax.data.readers.tables import DELIMITERS, ENDINGS, USUAL, Format, check_format, read_table
+from seqjax.data.readers.tables import USUAL, Format, check_format, first_row, read_table, table_rows
 from seqjax.data.records import Faults, Records
 from seqjax.errors import UserError, nearest
 
@@ -98,18 +98,13 @@ def _named(path: str, format: Format, image_field: str, label_field: str) -> Rec
 
 def _first(path: str, format: Format) -> list[str]:
     """The first row: the names of the fields, where the table has such."""
+    if unpacked_suffix(path) != ".jsonl":
+        return first_row(path, format)
     line = next((line for line in text_lines(path, format.encoding) if line.strip()), "")
-    if unpacked_suffix(path) == ".jsonl":
-        try:
-            return list(json.loads(line))
-        except (ValueError, TypeError, RecursionError):
-            return []  # read_table says what is wrong
-    delimiter = _delimiter(path, format)
-    return line.split(delimiter) if format.quoting == "none" else next(csv.reader([line], delimiter=delimiter), [])
-
-
-def _delimiter(path: str, format: Format) -> str:
-    return DELIMITERS.get(format.delimiter, format.delimiter) or ENDINGS.get(unpacked_suffix(path)) or ","
+    try:
+        return list(json.loads(line))
+    except (ValueError, TypeError, RecursionError):
+        return []  # read_table says what is wrong
 
 
 def _finder(table: str, first: str, folder: str) -> Callable[[str], tuple[str, str]]:
@@ -178,7 +173,7 @@ def _pixels(paths: Mapping[str, str], format: Format) -> Found:
 
 
 def _square(path: str, format: Format) -> ArrayImages:
-    names, delimiter = _first(path, format), _delimiter(path, format)
+    names = _first(path, format)
     if format.header and names[0].isdecimal():
         raise UserError(f"{path} line 1 is a record already, and names no fields; set header=False")
     side = math.isqrt(len(names) - 1)
@@ -186,21 +181,20 @@ def _square(path: str, format: Format) -> ArrayImages:
         if format.header and PIXEL.fullmatch(names[0]):
             raise UserError(f"{path} has pixels but no labels; leave it out, or give a table whose first field is the label")
         raise UserError(f"{path} has {len(names) - 1} pixels an image, which is no square; give grey images of one height and width")
-    pixels, labels, faults, waits = bytearray(), [], Faults(path), format.header
-    for number, line in enumerate(text_lines(path, format.encoding), 1):
-        if not line.strip():
+    pixels, labels, faults = bytearray(), [], Faults(path)
+    rows = table_rows(path, format, faults, [])
+    for number, (label, *values) in itertools.islice(rows, int(format.header), None):
+        if not values and not label.strip():
             continue
-        if waits:
-            waits = False
-            continue
-        label, *values = next(csv.reader([line], delimiter=delimiter)) if '"' in line else line.split(delimiter)
         try:
-            labels.append(int(label))
+            labels.append(np.int64(int(label)))
             pixels += bytes(map(int, values))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             faults.add(f"{path} line {number} has what is no class number or pixel from 0 to 255 ({error}); repair that line")
             continue
         if len(values) != side * side:
             faults.add(f"{path} line {number} has {len(values)} pixels, not {side * side}; repair that line")
     faults.raise_any()
+    if not labels:
+        raise UserError(f"{path} has no records in it; give a file with some")
     return array_images(np.frombuffer(bytes(pixels), np.uint8).reshape(-1, side, side), np.array(labels, np.int64), path)

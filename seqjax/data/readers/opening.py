@@ -10,11 +10,12 @@ import io
 import itertools
 import os
 import pathlib
-import re
 import sys
 import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
+
+import numpy as np
 
 from seqjax.errors import UserError, missing, nearest
 
@@ -26,7 +27,6 @@ BYTE_ORDER_MARKS = {  # the longer ones first: UTF-32's begins as UTF-16's does
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
 COMMON = ("utf-8", "utf-16", "utf-32", "latin1", "cp1252", "cp1251", "shift_jis", "euc_jp", "gb18030", "big5", "euc_kr")
-CONTROL = re.compile("[\x80-\x9f]")  # C1: in a text they mean that cp1252 was read as latin1
 
 
 def unpacked_suffix(path: str | os.PathLike) -> str:
@@ -197,19 +197,29 @@ def text_chunks(path: str | os.PathLike, encoding: str = "utf-8", notes: list[st
         except UnicodeDecodeError as error:
             at = offset - pending + error.start
             raise UserError(_not_in(path, encoding, at, error.object[error.start], begin, data)) from None
-        except UnicodeError:
+        except UnicodeError as error:
+            if "BOM" not in str(error):
+                raise UserError(f"{path} cannot be read as {encoding} ({error}); name another encoding") from None
             raise UserError(f"{path} has no byte order mark, as {encoding} needs it; set encoding={encoding}-le or -be") from None
         if first and text:
             text, first = text.removeprefix("\ufeff"), False
         offset += len(data)
         held = "\r" if text.endswith("\r") and data else ""
-        text = text.removesuffix(held).replace("\r\n", "\n")
-        nulls += text.count("\0")
-        controls += 0 if text.isascii() else len(CONTROL.findall(text))
+        if "\r" in text:
+            text = text.removesuffix(held).replace("\r\n", "\n")
+        if notes is not None:
+            nulls += text.count("\0")
+            controls += 0 if text.isascii() else _c1_controls(text)
         if text:
             yield text
     if notes is not None:
         notes += _suspicions(path, encoding, begin, nulls, controls)
+
+
+def _c1_controls(text: str) -> int:
+    """How many characters lie between U+0080 and U+009F: in a text they mean that cp1252 was read as latin1."""
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    return np.count_nonzero(points - np.uint32(0x80) < 0x20)
 
 
 def _suspicions(path: str | os.PathLike, encoding: str, begin: bytes, nulls: int, controls: int) -> Iterator[str]:
@@ -238,10 +248,12 @@ def _decoder(encoding: str) -> Any:
 def _not_in(path: str | os.PathLike, encoding: str, at: int, byte: int, begin: bytes, data: bytes) -> str:
     path = "standard input" if os.fspath(path) == "-" else path
     fault = f"{path} is not {encoding.upper().replace('UTF8', 'UTF-8')} at byte {at} (0x{byte:02x})"
-    as_utf8 = data.decode("utf-8", "replace")
-    if sum(not c.isascii() for c in as_utf8) > 2 * as_utf8.count("\ufffd"):
+    as_utf8, is_utf8 = data.decode("utf-8", "replace"), codecs.lookup(encoding).name == "utf-8"
+    if is_utf8 and sum(not c.isascii() for c in as_utf8) > 2 * as_utf8.count("\ufffd"):
         return f"{fault}, though most of the rest is UTF-8; repair that character"
     likely = likely_encoding(begin, data)
+    if not is_utf8 and likely in ("latin1", "cp1252") and "\ufffd" not in as_utf8[:-1]:  # the last may be cut
+        likely = "utf-8"
     if not likely or likely == encoding:
         return f"{fault}, nor any other text by its first bytes; give a text file"
     return f"{fault}; it looks like {likely}: set encoding={likely}, or convert it with iconv -f {likely} -t utf-8"

@@ -90,6 +90,31 @@ def is_table(path: str | os.PathLike, format: Format = USUAL) -> bool:
     return bool(format.delimiter) or unpacked_suffix(path) in ENDINGS
 
 
+def first_row(path: str | os.PathLike, format: Format = USUAL) -> list[str]:
+    """The first row of a table, which names its fields where there is a header.
+
+    Args:
+      path, format: as in `read_table`, but not JSON lines.
+
+    Returns:
+      The fields; none where that row is not sound, which `read_table` says.
+
+    Raises:
+      UserError: a file that cannot be read.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.NamedTemporaryFile(suffix=".csv") as file:
+      ...     _ = file.write(b'text,"label, as given"')
+      ...     file.flush()
+      ...     first_row(file.name)
+      ['text', 'label, as given']
+    """
+    faults = Faults(str(path))
+    row = next((row for _, row in table_rows(path, format, faults, [])), [])
+    return [] if len(faults) else row
+
+
 def check_format(format: Format) -> None:
     """Refuse what no table can be.
 
@@ -146,9 +171,9 @@ def _rows(
     path: str | os.PathLike, fields: Mapping[str, tuple[str, str]], format: Format, faults: Faults, notes: list[str]
 ) -> Iterator[tuple[int, list[str]]]:
     """(line where it begins, values of the fields) of each record of a table."""
-    delimiter = DELIMITERS.get(format.delimiter, format.delimiter) or ENDINGS[unpacked_suffix(path)]
+    delimiter = _delimiter(path, format)
     first, taken, joined = [], [], 0
-    for number, row in _split(path, format, delimiter, faults, notes):
+    for number, row in table_rows(path, format, faults, notes):
         if not first:
             if len(faults):
                 return  # the first row itself is faulty
@@ -169,8 +194,27 @@ def _rows(
         notes.append(f"{path}: {joined:,} quoted fields have tabs and line breaks in them; if its quotes are text, set quoting=none")
 
 
-def _split(path: str | os.PathLike, format: Format, delimiter: str, faults: Faults, notes: list[str]) -> Iterator[tuple[int, list[str]]]:
-    """(line where it begins, all fields) of each row that is not blank."""
+def _delimiter(path: str | os.PathLike, format: Format) -> str:
+    return DELIMITERS.get(format.delimiter, format.delimiter) or ENDINGS[unpacked_suffix(path)]
+
+
+def table_rows(path: str | os.PathLike, format: Format, faults: Faults, notes: list[str]) -> Iterator[tuple[int, list[str]]]:
+    r"""(line where it begins, all fields) of each row of a table that is not blank, the header's included.
+
+    Args:
+      path, format: as in `read_table`, but not JSON lines.
+      faults: gets the rows that are not sound.
+      notes: gets what to know of the text.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.NamedTemporaryFile(suffix=".csv") as file:
+      ...     _ = file.write(b'text,label\n"a\nfilm",pos\n\nb,neg')
+      ...     file.flush()
+      ...     list(table_rows(file.name, USUAL, Faults(file.name), []))
+      [(1, ['text', 'label']), (2, ['a\nfilm', 'pos']), (5, ['b', 'neg'])]
+    """
+    delimiter = _delimiter(path, format)
     lines, read = _lines(path, format, notes), 0
     if format.quoting == "none":
         yield from ((number, line.split(delimiter)) for number, line in enumerate(lines, 1) if line)
