@@ -217,9 +217,7 @@ def ordered_batches(
     """
     _check(images, batch_size, workers)
     number, rows = len(images), _rows(batch_size, index, count)
-    indices = (
-        np.arange(min(first + rows.start, number), min(first + rows.stop, number)) for first in range(0, number, batch_size)
-    )
+    indices = (np.arange(first + rows.start, min(first + rows.stop, number)) for first in range(0, number, batch_size))
     return _read(images, len(rows), indices, workers)
 
 
