@@ -35,7 +35,7 @@ FIELDS = {
     **fields.seed("the dropout and the samples"),
     **fields.source(
         "text", SOURCES, name="python_docs",
-        names="The embedded text (python_docs, python_source, hello) or TFDS set; for a file, what to call it.",
+        names="The embedded text (python_docs, python_source, hello) or TFDS set; what to call a file.",
         path="Text file (.txt, .jsonl with a field `text`, either also .gz or .zst) for source=file.",
         validation_path="Validation file for source=file; without it the end of data.path is held out.",
         test_path="Test file for source=file, read by --mode=evaluate --split=test.",
