@@ -14,6 +14,7 @@ in seqjax/cnn.
     python -m experiments.image_classification --workdir=/tmp/mnist --mode=predict --image=seven.png
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -40,7 +41,7 @@ FIELDS = {
     **fields.seed("the order of the images, the augmentation and the dropout"),
     **fields.source(
         "images", SOURCES, name="digits",
-        names="The embedded set (digits) or TFDS set (mnist, cifar10, ...); of files, what to call them, or which EMNIST set.",
+        names="The embedded set (digits) or TFDS set (mnist, cifar10, ...); what to call files, or which EMNIST set.",
         path="Folder of idx files, .npz file, folder with a folder of images for each class, or table of images, for source=file.",
         validation_path="The same for validation, of a table; without a validation part a share of the training part is held out.",
         test_path="The same for the test, of a table.", held_out="training images held out where there is no validation part",
@@ -193,7 +194,7 @@ def batches(config: ConfigDict, spec: Spec, images: Images, training: bool) -> A
     d = config.data
     if training:
         return ImageBatches(images, d.batch_size, seed=config.seed, workers=d.workers)
-    return run.passes(lambda: ordered_batches(images, d.eval_batch_size, workers=d.workers))
+    return run.passes(functools.partial(ordered_batches, images, d.eval_batch_size, workers=d.workers))
 
 
 def describe(config: ConfigDict, spec: Spec, data: run.Dataset, model: run.Model) -> list[str]:

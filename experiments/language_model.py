@@ -35,7 +35,7 @@ FIELDS = {
     **fields.seed("the dropout and the samples"),
     **fields.source(
         "text", SOURCES, name="python_docs",
-        names="The embedded text (python_docs, python_source, hello) or TFDS set; for a file, what to call it.",
+        names="The embedded text (python_docs, python_source, hello) or TFDS set; what to call a file.",
         path="Text file (.txt, .jsonl with a field `text`, either also .gz or .zst) for source=file.",
         validation_path="Validation file for source=file; without it the end of data.path is held out.",
         test_path="Test file for source=file, read by --mode=evaluate --split=test.",
@@ -176,7 +176,8 @@ def batches(config: ConfigDict, spec: Spec, stream: TokenStream, training: bool)
     """Windows of B parallel streams; a window of 0 takes each stream whole: full backpropagation through time."""
     d = config.data
     if not training:
-        return run.passes(Windows(stream, d.eval_batch_size, d.eval_window, bos_id=BOS, pad_id=PAD).one_pass)
+        whole = Windows(stream, d.eval_batch_size, d.eval_window, bos_id=BOS, pad_id=PAD)
+        return run.passes(lambda index=0, count=1: (whole.shard(index, count) if count > 1 else whole).one_pass())
     window, minimum = d.window or -(-len(stream) // d.batch_size), d.batch_size * d.window or d.batch_size
     return Windows(stream, d.batch_size, window, bos_id=BOS, pad_id=PAD, minimum=minimum)
 

@@ -45,7 +45,7 @@ FIELDS = {
     **fields.seed("the order of the sentences and the dropout"),
     **fields.source(
         "sentences", SOURCES, name="python",
-        names="The embedded set (python) or TFDS set (universal_dependencies/en_ewt, ...); for files what to call them.",
+        names="The embedded set (python) or TFDS set (universal_dependencies/en_ewt, ...); what to call files.",
         path="CoNLL-U (.conllu) or columns (.conll, .txt, .bio, .tsv); any may be .gz or .zst.",
     ),
     **fields.split_seed(),
@@ -53,23 +53,19 @@ FIELDS = {
         "", "Tags: upos (when empty), xpos, deprel of CoNLL-U; a column's number; a TFDS feature.",
         when=fields.FILE_OR_TFDS,
     ),
-    "data.word_column": Field(1, "Number of the words' column, from 1; not for CoNLL-U.", at_least(1), when=fields.FILE),
+    "data.word_column": Field(1, "The words' column, from 1; not for CoNLL-U.", at_least(1), when=fields.FILE),
     "data.delimiter": Field("", "Between columns: a character, tab or space; empty to find it.", when=fields.FILE),
-    "data.encoding": Field("utf-8", "Of the files, such as latin1 or utf-16.", when=fields.FILE),
+    **fields.encoding(),
     **fields.batches("sentences", 32, 64),
     **fields.buckets(5, "Training sentences with more words are left out; 0 keeps all."),
-    "data.max_word_length": Field(
-        20, "Of longer words the first and the last characters are read.", at_least(1), when=_CHARS
-    ),
+    "data.max_word_length": Field(20, "Of longer words the first and last letters are read.", at_least(1), when=_CHARS),
     "words.min_count": Field(1, "Rarer words become <unk>; their characters are still read.", at_least(1)),
     "words.lower": Field(False, "Words are looked up in lower case; their characters stay as they are."),
     **fields.recurrent(128, 100, embedding="Width of a word's embedding, D."),
     "model.char_features": Field("cnn", "How characters become features of a word.", one_of(*CHAR_FEATURES)),
     "model.char_embed_size": Field(25, "Width of a character's embedding.", at_least(1), when=_CHARS),
     "model.char_size": Field(50, "Features that the characters of a word give.", at_least(1), when=_CHARS),
-    "model.crf": Field(
-        False, "A conditional random field over the tags of a sentence instead of a softmax for each word."
-    ),
+    "model.crf": Field(False, "A conditional random field over the tags of a sentence, not a softmax for each word."),
     **fields.dropouts(
         dropout=(0.5, "between layers and before the scores"), embed_dropout=(0.3, "on the words' features"),
         recurrent_dropout=(0.0, "on the recurrent product, one mask for all steps"),
@@ -204,27 +200,23 @@ def sample(trained: run.Trained, data: Dataset) -> str:
 
 
 def describe(config: ConfigDict, spec: Spec, data: Dataset, model: run.Model) -> list[str]:
-    """Words, tags and vocabularies."""
-    ids, lines = table(config, spec), [f"  {name}: {sum(map(len, p['words'])):,} words" for name, p in data.parts.items()]
-    lines.append(f"tags: {len(spec.tags)}" + (" of entities" if spec.entities else ""))
-    return lines + [f"vocabulary: {ids.words.vocab_size:,} words, {ids.chars.vocab_size:,} characters"]
+    """Tags and vocabularies."""
+    ids, tags = table(config, spec), f"tags: {len(spec.tags)}" + (" of entities" if spec.entities else "")
+    return [tags, f"vocabulary: {ids.words.vocab_size:,} words, {ids.chars.vocab_size:,} characters"]
 
 
 def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[str, Any]]:
     """The most frequent tag of each word."""
-    best, default = simple.most_frequent_tags(*_columns(data.parts["train"]))
-    words, tags = _columns(data.parts[split])
-    given = [[best.get(word, default) for word in sentence] for sentence in words]
-    return {"most frequent tag": scores.tagging(words, tags, given, best.keys(), entities=data.facts["entities"])}
-
-
-def _columns(part: Records) -> tuple[Any, Any]:
-    return part["words"], part["tags"]
+    train, part = data.parts["train"], data.parts[split]
+    best, default = simple.most_frequent_tags(train["words"], train["tags"])
+    given = [[best.get(word, default) for word in sentence] for sentence in part["words"]]
+    entities = data.facts["entities"]
+    return {"most frequent tag": scores.tagging(part["words"], part["tags"], given, best, entities=entities)}
 
 
 def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Options) -> run.Report:
     """Loss for each word, accuracy and F1 beside the baseline."""
-    words, true = _columns(data.parts[split])
+    words, true = data.parts[split]["words"], data.parts[split]["tags"]
     known = {word for sentence in data.parts["train"]["words"] for word in sentence}
     tags, loss = trained.model.tools(trained.params, words), run.measure(EXPERIMENT, trained, data.parts[split])["loss"]
     found = {"model": {"loss": loss} | scores.tagging(words, true, tags, known, entities=data.facts["entities"])}

@@ -29,6 +29,37 @@ def check_whole(least: int, **settings: object) -> None:
             raise UserError(f"{name} is {value!r}; it must be a whole number of at least {least}")
 
 
+def shard_rows(rows: slice, index: int, count: int) -> slice:
+    """Which rows of a batch one of several processes reads.
+
+    Args:
+      rows: those to divide: all of a batch, `slice(0, batch_size)`.
+      index: of the shard, from 0.
+      count: the number of shards, which must divide the rows evenly.
+
+    Raises:
+      UserError: it does not; or there is no such shard.
+
+    Example:
+      >>> shard_rows(slice(0, 6), 1, 3)
+      slice(2, 4, None)
+      >>> shard_rows(slice(0, 6), 1, 4)
+      Traceback (most recent call last):
+      ...
+      seqjax.errors.UserError: batch_size is 6, which 4 shards cannot share evenly; choose a multiple of 4
+    """
+    check_whole(1, count=count)
+    check_whole(0, index=index)
+    if index >= count:
+        raise UserError(f"index is {index}, but {count} shards have the indices 0 to {count - 1}")
+    size, rest = divmod(rows.stop - rows.start, count)
+    if rest:
+        raise UserError(
+            f"batch_size is {rows.stop - rows.start}, which {count} shards cannot share evenly; choose a multiple of {count}"
+        )
+    return slice(rows.start + index * size, rows.start + (index + 1) * size)
+
+
 def check_fractions(validation_fraction: float, test_fraction: float = 0.0) -> None:
     """Refuse shares to hold out that leave nothing.
 
@@ -45,25 +76,3 @@ def check_fractions(validation_fraction: float, test_fraction: float = 0.0) -> N
             f"test_fraction is {test_fraction} and validation_fraction {validation_fraction}; neither may be negative, "
             "and together they must be below 1"
         )
-
-
-def check_shard(index: int, count: int, rows: int) -> slice:
-    """The rows of every batch that process `index` of `count` reads.
-
-    Args:
-      index, count: the share.
-      rows: of a batch.
-
-    Raises:
-      UserError: the rows cannot be shared by so many, or there is no such process.
-
-    Example:
-      >>> check_shard(1, 4, 32)
-      slice(8, 16, None)
-    """
-    check_whole(1, count=count)
-    if not is_whole(index) or not 0 <= index < count:
-        raise UserError(f"index is {index!r}; with count={count} it must be a whole number from 0 to {count - 1}")
-    if rows % count:
-        raise UserError(f"batch_size is {rows}, which {count} shards cannot share evenly; make it a multiple of {count}")
-    return slice(index * rows // count, (index + 1) * rows // count)

@@ -180,8 +180,13 @@ def meta(
 
 
 def has_changed(saved: Mapping[str, Any], dataset: Dataset) -> bool:
-    """Whether the data are others than a checkpoint, whose meta is given, was trained on."""
-    return saved["fingerprint"] != dataset.fingerprint
+    """Whether the data are others than a checkpoint, whose meta is given, was trained on, as far as can be said."""
+    return saved["fingerprint"] != dataset.fingerprint and not _hashed_before(saved, dataset)
+
+
+def _hashed_before(saved: Mapping[str, Any], dataset: Dataset) -> bool:
+    """Whether the checkpoint's fingerprint has an earlier form, so that the two say nothing of each other."""
+    return bool(EARLIER.fullmatch(saved["fingerprint"])) and dataset.fingerprint.startswith("v2-")
 
 
 def accepted_spec(experiment: Experiment, command: cli.Command, stored: Stored | None, dataset: Dataset, spec: Any) -> Any:
@@ -268,15 +273,14 @@ def check_data(
     Raises:
       UserError: they differ.
     """
-    before, now = saved["fingerprint"], dataset.fingerprint
-    if before != now and not accepted:
-        if not (EARLIER.fullmatch(before) and now.startswith("v2-")):
-            why = explain_difference(saved.get("made_from") or {}, dict(dataset.made_from))
-            raise UserError(
-                f"the {experiment.records} of {dataset.name} are not those that the run in {folder} began with"
-                + (f": {why}" if why else "; restore them")
-                + ", use another --workdir, or accept them as they are with --accept_changed_data"
-            )
+    if has_changed(saved, dataset) and not accepted:
+        why = explain_difference(saved.get("made_from") or {}, dict(dataset.made_from))
+        raise UserError(
+            f"the {experiment.records} of {dataset.name} are not those that the run in {folder} began with"
+            + (f": {why}" if why else "; restore them")
+            + ", use another --workdir, or accept them as they are with --accept_changed_data"
+        )
+    if _hashed_before(saved, dataset):
         cli.note(
             f"the {experiment.records} of {dataset.name} could not be compared with those of the run in {folder}: an earlier version "
             "of seqjax hashed them in another way"

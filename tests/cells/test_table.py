@@ -1,4 +1,10 @@
-"""Properties that every cell and wrapper has, over the table."""
+"""Properties that every cell and wrapper has, over the table.
+
+What differs between two runs of a row, its mask and its resets, is given as arrays of one shape, and a row's cell is made
+once: `unroll` then compiles few programs for it.
+"""
+
+import functools
 
 import flax.serialization
 import jax
@@ -6,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpy_reference as ref
 import pytest
-from cells.table import ROWS, B, D, H, T, assert_same, names, setup
+from cells.table import ROWS, B, D, H, T, assert_same, names
+from cells.table import setup as make_setup
 
 import seqjax
 
@@ -17,13 +24,35 @@ SOME = [row for row in ROWS if row.reference is not None or row.name == "deep"]
 some = pytest.mark.parametrize("row", SOME, ids=names(SOME))
 
 
+@functools.cache
+def setup(row):
+    """As `make_setup`, once for all tests; the inputs cannot be written to."""
+    cell, params, xs, carry = make_setup(row)
+    xs.flags.writeable = False
+    return cell, params, xs, carry
+
+
+def _run(case, mask=None, resets=None, xs=None, **options):
+    """`unroll` with a mask, true where it is not given, and resets, false where they are not given."""
+    cell, params, own, carry = case
+    mask = np.ones((B, T), bool) if mask is None else mask
+    resets = np.zeros((B, T), bool) if resets is None else resets
+    return seqjax.unroll(cell, params, own if xs is None else xs, carry, lengths=mask, resets=resets, **options)
+
+
 def _by_steps(cell, params, xs, carry):
+    """(the carries after each step, ys)"""
     step = jax.jit(cell.step)
-    ys = []
+    carries, ys = [], []
     for t in range(xs.shape[1]):
         carry, y = step(params, carry, xs[:, t])
+        carries.append(carry)
         ys.append(y)
-    return carry, jnp.stack(ys, axis=1)
+    return carries, jnp.stack(ys, axis=1)
+
+
+def _mask(lengths):
+    return np.arange(T)[None, :] < np.asarray(lengths)[:, None]
 
 
 @every
@@ -32,36 +61,36 @@ def test_streaming_steps_equal_unroll(row):
     assert cell.hidden_size == H and cell.input_size(params) == D
     whole = seqjax.unroll(cell, params, xs, carry)
     assert whole[1].shape == (B, T, *cell.spatial, H)
-    assert_same(_by_steps(cell, params, xs, carry), whole)
+    carries, ys = _by_steps(cell, params, xs, carry)
+    assert_same((carries[-1], ys), whole)
 
 
 @some
 def test_starts_from_the_initial_carry_and_goes_on_from_a_carry(row):
     cell, params, xs, _ = setup(row)
-    whole = seqjax.unroll(cell, params, xs)
-    assert_same(whole, seqjax.unroll(cell, params, xs, cell.initial_carry(params, B)))
-    middle, first = seqjax.unroll(cell, params, xs[:, :3])
+    whole, initial = seqjax.unroll(cell, params, xs), cell.initial_carry(params, B)
+    assert_same(whole, seqjax.unroll(cell, params, xs, initial))
+    middle, first = seqjax.unroll(cell, params, xs[:, :3], initial)
     last, second = seqjax.unroll(cell, params, xs[:, 3:], middle)
     assert_same((last, jnp.concatenate([first, second], axis=1)), whole)
 
 
 @every
 def test_lengths_hold_the_carry_and_give_zeros(row):
-    cell, params, xs, carry = setup(row)
-    last, ys = seqjax.unroll(cell, params, xs, carry, lengths=LENGTHS)
-    mask = np.arange(T)[None, :] < LENGTHS[:, None]
-    assert_same(seqjax.unroll(cell, params, xs, carry, lengths=mask), (last, ys), 0, 0)
+    cell, params, xs, carry = case = setup(row)
+    last, ys = _run(case, LENGTHS)
+    assert_same(_run(case, _mask(LENGTHS)), (last, ys), 0, 0)
+    carries, want = _by_steps(cell, params, xs, carry)
     for b, n in enumerate(LENGTHS):
-        own = jax.tree.map(lambda a, b=b: a[b : b + 1], carry)
-        want = seqjax.unroll(cell, params, xs[b : b + 1, :n], own)
-        assert_same((jax.tree.map(lambda a, b=b: a[b : b + 1], last), ys[b : b + 1, :n]), want)
+        own = jax.tree.map(lambda a, b=b: a[b], (carries[n - 1] if n else carry, want[:, :n]))
+        assert_same(jax.tree.map(lambda a, b=b: a[b], (last, ys[:, :n])), own)
         assert np.all(np.asarray(ys)[b, n:] == 0)
 
 
 @every
 def test_nan_in_padding_changes_nothing(row):
     cell, params, xs, carry = setup(row)
-    padding = np.arange(T)[None, :] >= LENGTHS[:, None]
+    padding = ~_mask(LENGTHS)
     padding = padding.reshape(padding.shape + (1,) * (xs.ndim - 2))
 
     @jax.jit
@@ -80,44 +109,43 @@ def test_nan_in_padding_changes_nothing(row):
 
 @every
 def test_a_reset_forgets(row):
-    cell, params, xs, carry = setup(row)
+    cell, params, xs, carry = case = setup(row)
     at = 3
     resets = np.zeros((B, T), bool)
     resets[:2, at] = True
 
-    def outputs(xs, carry, params=params):
-        return seqjax.unroll(cell, params, xs, carry, resets=resets)
-
-    last, ys = outputs(xs, carry)
-    fresh = seqjax.unroll(cell, params, xs[:, at:])
-    plain = seqjax.unroll(cell, params, xs, carry)
+    last, ys = _run(case, resets=resets)
+    carries, fresh_ys = _by_steps(cell, params, xs[:, at:], cell.initial_carry(params, B))
+    fresh, plain = (carries[-1], fresh_ys), seqjax.unroll(cell, params, xs, carry)
     was_reset, was_not = (jax.tree.map(lambda a, s=s: a[s], (last, ys[:, at:])) for s in (slice(2), slice(2, None)))
     assert_same(was_reset, jax.tree.map(lambda a: a[:2], fresh))
     assert_same(was_not, jax.tree.map(lambda a: a[2:], (plain[0], plain[1][:, at:])))
     assert_same(ys[:, :at], plain[1][:, :at])
-    after = jax.jit(jax.grad(lambda x, c: (outputs(x, c)[1][:, at:] ** 2).sum(), argnums=(0, 1)))(xs, carry)
+
+    def loss(xs, carry):
+        return (seqjax.unroll(cell, params, xs, carry, resets=resets)[1][:, at:] ** 2).sum()
+
+    after = jax.jit(jax.grad(loss, argnums=(0, 1)))(xs, carry)
     assert np.all(after[0][:2, :at] == 0) and np.all(np.abs(after[0][2, :at]).max(-1) > 0)
     assert all(np.all(a[:2] == 0) and np.abs(a[2]).max() > 0 for a in jax.tree.leaves(after[1]))
 
 
 @every
 def test_a_reset_at_a_padded_step_does_nothing(row):
-    cell, params, xs, carry = setup(row)
-    resets = np.arange(T)[None, :] >= LENGTHS[:, None]
-    run = jax.jit(lambda resets: seqjax.unroll(cell, params, xs, carry, lengths=LENGTHS, resets=resets))
-    assert_same(run(resets), run(np.zeros_like(resets)), 0, 0)
+    case = setup(row)
+    assert_same(_run(case, LENGTHS, ~_mask(LENGTHS)), _run(case, LENGTHS), 0, 0)
 
 
 @every
 def test_reverse_is_a_run_over_flipped_sequences(row):
-    cell, params, xs, carry = setup(row, 11)
-    lengths = np.random.default_rng(12).integers(0, T + 1, B)
-    last, ys = seqjax.unroll(cell, params, xs, carry, lengths=lengths, reverse=True)
-    want_last, want_ys = seqjax.unroll(cell, params, ref.flip(xs, lengths), carry, lengths=lengths)
+    case = setup(row)
+    xs, rng = case[2], np.random.default_rng(12)
+    lengths, resets = rng.integers(0, T + 1, B), rng.random((B, T)) < 0.4
+    last, ys = _run(case, _mask(lengths), reverse=True)
+    want_last, want_ys = _run(case, _mask(lengths), xs=ref.flip(xs, lengths))
     assert_same((last, ys), (want_last, ref.flip(np.asarray(want_ys), lengths)))
-    resets = np.random.default_rng(13).random((B, T)) < 0.4
-    last, ys = seqjax.unroll(cell, params, xs, carry, reverse=True, resets=resets)
-    want_last, want_ys = seqjax.unroll(cell, params, xs[:, ::-1], carry, resets=resets[:, ::-1])
+    last, ys = _run(case, resets=resets, reverse=True)
+    want_last, want_ys = _run(case, resets=resets[:, ::-1], xs=xs[:, ::-1])
     assert_same((last, ys), (want_last, want_ys[:, ::-1]))
 
 
@@ -138,7 +166,8 @@ def test_causality_by_gradient(row):
     cell, params, xs, _ = setup(row)
     t = 2
     for reverse in (False, True):
-        grad = jax.grad(lambda x, r=reverse: (seqjax.unroll(cell, params, x, reverse=r)[1][:, t] ** 2).sum())(xs)
+        loss = lambda x, r=reverse: (seqjax.unroll(cell, params, x, reverse=r)[1][:, t] ** 2).sum()  # noqa: E731
+        grad = jax.jit(jax.grad(loss))(xs)
         reached = np.abs(grad.swapaxes(0, 1)).reshape(T, -1).max(axis=1) > 0
         assert reached.tolist() == [(s >= t) if reverse else (s <= t) for s in range(T)]
 
@@ -164,7 +193,7 @@ def test_remat_gives_the_same_gradients(row):
 
 @every
 def test_jit_vmap_and_no_second_compilation(row):
-    cell, params, xs, carry = setup(row)
+    cell, params, xs, carry = case = setup(row)
     traces = []
 
     @jax.jit
@@ -172,8 +201,7 @@ def test_jit_vmap_and_no_second_compilation(row):
         traces.append(1)
         return seqjax.unroll(cell, params, xs, carry, lengths=lengths)
 
-    want = seqjax.unroll(cell, params, xs, carry, lengths=LENGTHS)
-    assert_same(run(params, carry, xs, LENGTHS), want)
+    assert_same(run(params, carry, xs, LENGTHS), _run(case, LENGTHS))
     run(params, carry, xs + 1, LENGTHS[::-1])
     assert len(traces) == 1
     pair = np.stack([xs, -xs])

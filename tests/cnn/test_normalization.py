@@ -171,6 +171,7 @@ for one, other in zip(jax.tree.leaves(sharded), jax.tree.leaves(run(variables, x
 
 
 def test_on_a_mesh_the_statistics_are_those_of_the_whole_batch():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr

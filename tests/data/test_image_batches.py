@@ -258,7 +258,7 @@ def test_a_shard_stands_where_its_whole_stands():
     "index, count, says",
     [
         (0, 5, "batch_size is 4, which 5 shards cannot share evenly"),
-        (2, 2, "index is 2, but there are 2 shards"),
+        (2, 2, "index is 2, but 2 shards"),
         (-1, 2, "index is -1"),
         (0, 0, "count is 0"),
         (0.0, 2, "index is 0.0"),

@@ -190,7 +190,7 @@ def test_a_shard_begins_where_the_windows_are_and_moves_alone():
 
 @pytest.mark.parametrize(
     "index, count, says",
-    [(0, 4, "batch_size is 6, which 4 shards"), (3, 3, "from 0 to 2"), (-1, 2, "from 0"), (0, 0, "count is 0"), (0.0, 2, "whole")],
+    [(0, 4, "4 shards cannot share evenly"), (3, 3, "indices 0 to 2"), (-1, 2, "index is -1"), (0, 0, "count is 0"), (0.0, 2, "whole")],
 )
 def test_rows_that_cannot_be_shared_are_refused(index, count, says):
     with pytest.raises(UserError, match=says):

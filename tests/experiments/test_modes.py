@@ -11,7 +11,7 @@ from processes import HELLO, ROOT, records, small
 from experiments.language_model import EXPERIMENT, FIELDS, PRESETS
 from seqjax.run import cli
 
-HOST_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+HOST_DEVICES = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"}
 
 
 @pytest.fixture(scope="module")

@@ -339,7 +339,8 @@ def test_four_devices_train_seeds_together_with_a_carry_from_window_to_window(tm
     command = [sys.executable, "-m", "seqjax", "language_model", *small(text, train__steps=20), "--sweep=seed=0,1"]
     outs = []
     for flags, devices in (([f"--workdir={tmp_path / 'four'}"], 4), ([f"--workdir={tmp_path / 'one'}", "--sweep_vmap=off"], 1)):
-        env = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PYTHONPATH": str(ROOT)}
+        devices = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+        env = os.environ | {"XLA_FLAGS": devices, "PYTHONPATH": str(ROOT)}
         done = subprocess.run([*command, *flags], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         outs.append(done.stdout)

@@ -1,6 +1,7 @@
 """What is particular to the text experiment: early stopping, a bag of words beside it, predictions, labels and word vectors."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -152,7 +153,7 @@ def test_predictions_for_people_from_standard_input(start, finished, answers):
 
 
 def test_two_devices_give_the_same_losses(runs, start, finished, tmp_path):
-    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    two = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"}
     run = start(f"--workdir={tmp_path / 'run'}", *runs.flags(ROW, train__steps=10), env=two).wait(300)
     assert run.status == 0 and "on 2 cpu device(s)\n" in run.out, run.out + run.err
     ours, theirs = records(tmp_path / "run"), records(finished)

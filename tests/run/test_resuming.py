@@ -197,62 +197,6 @@ def test_a_run_that_is_to_have_that_length_already_says_so(finished, capsys):
     assert "the run has 6 steps already; --extend with a larger config.train.steps makes it longer\n" in capsys.readouterr().out
 
 
-# Data that an earlier version of seqjax hashed in another way.
-
-OLD, NEW = "0123456789abcdef" * 4, "v2-" + "f" * 64
-ASSETS = pathlib.Path(__file__).parents[1] / "assets"
-
-
-def hashed(fingerprint):
-    """The experiment whose data have this fingerprint."""
-    return tiny.EXPERIMENT._replace(load=lambda config: tiny.load(config)._replace(fingerprint=fingerprint))
-
-
-def test_a_run_of_an_older_fingerprint_is_resumed_with_a_note(tmp_path, capsys):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    tiny.run(whole, experiment=hashed(NEW), train__steps=12, **CONSTANT)
-    tiny.run(parts, experiment=hashed(OLD), **CONSTANT)
-    assert tiny.meta(parts)["fingerprint"] == OLD
-    capsys.readouterr()
-    tiny.run(parts, "--extend", experiment=hashed(NEW), train__steps=12, **CONSTANT)
-    assert capsys.readouterr().err.count("could not be compared") == 1
-    assert tiny.meta(parts)["fingerprint"] == NEW and tiny.state(parts) == tiny.state(whole)
-    tiny.run(parts, experiment=hashed(NEW), train__steps=12, **CONSTANT)
-    assert "could not be compared" not in capsys.readouterr().err
-    refused(parts, experiment=hashed(NEW.replace("f", "e")), words=["not those that the run"], train__steps=12, **CONSTANT)
-    refused(parts, experiment=hashed(OLD), words=["not those that the run"], train__steps=12, **CONSTANT)
-
-
-def test_it_is_evaluated_with_a_note(tmp_path, capsys):
-    tiny.run(tmp_path / "run", experiment=hashed(OLD))
-    capsys.readouterr()
-    tiny.run(tmp_path / "run", "--mode=evaluate", experiment=hashed(NEW))
-    said = capsys.readouterr()
-    assert said.err.count("could not be compared") == 1 and "what they make of the model" not in said.err
-
-
-@pytest.mark.parametrize("before, now", [(OLD, OLD.replace("0", "1")), ("4 letters", NEW), (NEW, OLD)])
-def test_other_fingerprints_that_differ_are_refused(tmp_path, before, now):
-    tiny.run(tmp_path / "run", experiment=hashed(before))
-    refused(tmp_path / "run", experiment=hashed(now), words=["not those that the run"])
-
-
-def test_a_released_run_of_images_is_checked_by_its_spec(capsys):
-    pytest.importorskip("sklearn")
-    experiment = importlib.import_module("experiments.image_classification").EXPERIMENT
-    stored = resuming.stored(ASSETS / "format_1_image_classification", experiment)
-    assert resuming.EARLIER.fullmatch(stored.meta["fingerprint"])
-    config = settings.nest(settings.flatten(stored.meta["config"]))
-    dataset = experiment.load(config)
-    spec = experiment.prepare(config, dataset)
-    same = types.SimpleNamespace(name="digits", fingerprint=NEW, made_from={})
-    resuming.check_data(experiment, ASSETS, same, spec, stored.meta)
-    assert capsys.readouterr().err.count("could not be compared") == 1
-    other = stored.meta | {"spec": stored.meta["spec"] | {"classes": ["zero"]}}
-    with pytest.raises(UserError, match="now give another classes"):
-        resuming.check_data(experiment, ASSETS, same, spec, other)
-
-
 # Data that changed.
 
 
@@ -329,3 +273,59 @@ def test_a_place_that_changed_data_do_not_have_is_the_next_epoch():
     assert data.state == {"epoch": 2, "batch": 3}
     resuming.accepting(data, True).set_state({"epoch": 2, "batch": 4})
     assert data.state == {"epoch": 3, "batch": 0}
+
+
+# Data that an earlier version of seqjax hashed in another way.
+
+OLD, NEW = "0123456789abcdef" * 4, "v2-" + "f" * 64
+ASSETS = pathlib.Path(__file__).parents[1] / "assets"
+
+
+def hashed(fingerprint):
+    """The experiment whose data have this fingerprint."""
+    return tiny.EXPERIMENT._replace(load=lambda config: tiny.load(config)._replace(fingerprint=fingerprint))
+
+
+def test_a_run_of_an_older_fingerprint_is_resumed_with_a_note(tmp_path, capsys):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    tiny.run(whole, experiment=hashed(NEW), train__steps=12, **CONSTANT)
+    tiny.run(parts, experiment=hashed(OLD), **CONSTANT)
+    assert tiny.meta(parts)["fingerprint"] == OLD
+    capsys.readouterr()
+    tiny.run(parts, "--extend", experiment=hashed(NEW), train__steps=12, **CONSTANT)
+    assert capsys.readouterr().err.count("could not be compared") == 1
+    assert tiny.meta(parts)["fingerprint"] == NEW and tiny.state(parts) == tiny.state(whole)
+    tiny.run(parts, experiment=hashed(NEW), train__steps=12, **CONSTANT)
+    assert "could not be compared" not in capsys.readouterr().err
+    refused(parts, experiment=hashed(NEW.replace("f", "e")), words=["not those that the run"], train__steps=12, **CONSTANT)
+    refused(parts, experiment=hashed(OLD), words=["not those that the run"], train__steps=12, **CONSTANT)
+
+
+def test_it_is_evaluated_with_a_note(tmp_path, capsys):
+    tiny.run(tmp_path / "run", experiment=hashed(OLD))
+    capsys.readouterr()
+    tiny.run(tmp_path / "run", "--mode=evaluate", experiment=hashed(NEW))
+    said = capsys.readouterr()
+    assert said.err.count("could not be compared") == 1 and "what they make of the model" not in said.err
+
+
+@pytest.mark.parametrize("before, now", [(OLD, OLD.replace("0", "1")), ("4 letters", NEW), (NEW, OLD)])
+def test_other_fingerprints_that_differ_are_refused(tmp_path, before, now):
+    tiny.run(tmp_path / "run", experiment=hashed(before))
+    refused(tmp_path / "run", experiment=hashed(now), words=["not those that the run"])
+
+
+def test_a_released_run_of_images_is_checked_by_its_spec(capsys):
+    pytest.importorskip("sklearn")
+    experiment = importlib.import_module("experiments.image_classification").EXPERIMENT
+    stored = resuming.stored(ASSETS / "format_1_image_classification", experiment)
+    assert resuming.EARLIER.fullmatch(stored.meta["fingerprint"])
+    config = settings.nest(settings.flatten(stored.meta["config"]))
+    dataset = experiment.load(config)
+    spec = experiment.prepare(config, dataset)
+    same = types.SimpleNamespace(name="digits", fingerprint=NEW, made_from={})
+    resuming.check_data(experiment, ASSETS, same, spec, stored.meta)
+    assert capsys.readouterr().err.count("could not be compared") == 1
+    other = stored.meta | {"spec": stored.meta["spec"] | {"classes": ["zero"]}}
+    with pytest.raises(UserError, match="now give another classes"):
+        resuming.check_data(experiment, ASSETS, same, spec, other)

@@ -169,7 +169,7 @@ except UserError as error:
 
 def test_four_devices_work_on_every_part():
     tests = pathlib.Path(__file__).resolve().parents[1]
-    flags = "--xla_force_host_platform_device_count=4"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     path = os.pathsep.join([str(tests.parent), str(tests)])
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(

@@ -336,7 +336,7 @@ print("equal", one[-1].loss, four[-1].loss)
 
 def test_four_devices_do_what_one_does():
     tests = pathlib.Path(__file__).resolve().parents[1]
-    flags = "--xla_force_host_platform_device_count=4"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     path = os.pathsep.join([str(tests.parent), str(tests)])
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqjax.data.checks import check_shard, check_whole, is_whole
+from seqjax.data.checks import check_whole, is_whole, shard_rows
 from seqjax.data.draws import permutation
 from seqjax.errors import UserError
 
@@ -159,7 +159,7 @@ class BucketBatches:
           [(0, ([0], 2), ([0], 1), ([], 1)), (1, ([2, 1], 2), ([2], 1), ([1], 1))]
         """
         part = copy.copy(self)
-        part._rows = check_shard(index, count, self._batch_size)
+        part._rows = shard_rows(self._rows, index, count)
         return part
 
     def epoch(self, number: int) -> list[Shape]:
@@ -262,7 +262,7 @@ def one_pass(
       [([1, 0], 8), ([2], 32)]
     """
     lengths = _check(lengths, batch_size)
-    rows = check_shard(index, count, int(batch_size))
+    rows = shard_rows(slice(0, int(batch_size)), index, count)
     boundaries = reach(boundaries, int(lengths.max()))
     order = np.argsort(lengths, kind="stable")
     for first in range(0, len(order), batch_size):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqjax.data.checks import check_shard, check_whole, is_whole
+from seqjax.data.checks import check_whole, is_whole, shard_rows
 from seqjax.data.draws import permutation
 from seqjax.data.image_columns import Images, Subset
 from seqjax.errors import UserError
@@ -217,9 +217,7 @@ def ordered_batches(
     """
     _check(images, batch_size, workers)
     number, rows = len(images), _rows(batch_size, index, count)
-    indices = (
-        np.arange(min(first + rows.start, number), min(first + rows.stop, number)) for first in range(0, number, batch_size)
-    )
+    indices = (np.arange(first + rows.start, min(first + rows.stop, number)) for first in range(0, number, batch_size))
     return _read(images, len(rows), indices, workers)
 
 
@@ -259,7 +257,7 @@ def _check(images: Images, batch_size: int, workers: int) -> None:
 
 def _rows(batch_size: int, index: int, count: int) -> range:
     """The rows of a whole batch that a shard reads."""
-    return range(batch_size)[check_shard(index, count, batch_size)]
+    return range(batch_size)[shard_rows(slice(0, batch_size), index, count)]
 
 
 def _shuffled(number: int, batch_size: int, seed: int, epoch: int, batch: int, rows: range) -> Iterator[np.ndarray]:

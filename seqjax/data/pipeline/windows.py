@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqjax.data.checks import check_shard, check_whole, is_whole
+from seqjax.data.checks import check_whole, is_whole, shard_rows
 from seqjax.data.pipeline.streams import TokenStream
 from seqjax.errors import UserError
 
@@ -149,7 +149,8 @@ class Windows:
           [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]
         """
         share = copy.copy(self)
-        share._rows = self._rows[check_shard(index, count, len(self._rows))]
+        rows = shard_rows(slice(self._rows.start, self._rows.stop), index, count)
+        share._rows = range(rows.start, rows.stop)
         share._forget()
         return share
 

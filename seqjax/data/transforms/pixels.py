@@ -66,7 +66,7 @@ def examine_image(path: str | os.PathLike, channels: int) -> bool:
       >>> from PIL import Image
       >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
       ...     Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20)).save(file.name)
-      ...     examine_image(file.name, channels=1)
+      ...     examine_image(file.name, channels=1)  # doctest: +ELLIPSIS
       Traceback (most recent call last):
       ...
       seqjax.errors.UserError: ... has 16 bits a channel, of which the high 8 are kept, and they hardly differ; stretch ...
@@ -198,40 +198,42 @@ def _in_mode(image: Any, mode: str, what: str) -> Any:
 
 def _examined(image: Any, file: BinaryIO, mode: str, what: str) -> bool:
     """Whether alpha is dropped; see `examine_image`."""
-    kept = np.asarray(_in_mode(image, mode, what))
-    deep = np.asarray(image) if image.mode.startswith("I") else None
-    if deep is None and _levels(kept) < FEW:
-        deep = _low_bytes(file)
-    if deep is not None and _levels(kept) < FEW and _levels(deep) >= MANY:
+    kept, deep = _levels(_in_mode(image, mode, what)), 0
+    if kept < FEW and image.mode.startswith("I"):
+        deep = int(np.ptp(np.asarray(image))) + 1
+    elif kept < FEW:
+        deep = _levels_of_low_bytes(file)
+    if deep >= MANY:
         raise UserError(
             f"{what} has 16 bits a channel, of which the high 8 are kept, and they hardly differ; stretch its values to 0..65535, or save "
             "it with 8 bits (magick FILE -auto-level -depth 8 FILE)"
         )
     if mode == "RGBA" or image.mode not in ("LA", "PA", "RGBA") and "transparency" not in image.info:
         return False
-    alpha = np.asarray(image.convert("RGBA").getchannel("A"))
-    if _levels(kept) < FEW and _levels(alpha) >= MANY:
+    alpha = image.convert("RGBA").getchannel("A")
+    if kept < FEW and _levels(alpha) >= MANY:
         raise UserError(
             f"{what} is nearly of one colour but for its transparency, which is dropped; give it a background "
             "(magick FILE -background white -flatten FILE)"
         )
-    return bool(alpha.min() < 255)
+    return alpha.getextrema()[0] < 255
 
 
-def _levels(pixels: np.ndarray) -> int:
-    """How many levels of grey an image may have, by its highest and its lowest; of colours, that of the widest channel."""
-    return int(np.ptp(pixels, axis=(0, 1)).max()) + 1
+def _levels(image: Any) -> int:
+    """How many levels of grey an image may have, by its lowest and its highest; of colours, that of the widest channel."""
+    extrema = image.getextrema()
+    return max(high - low + 1 for low, high in ([extrema] if len(image.getbands()) == 1 else extrema))
 
 
-def _low_bytes(file: BinaryIO) -> np.ndarray | None:
-    """What Pillow drops of a PNG of 16-bit colours; None for any other image."""
+def _levels_of_low_bytes(file: BinaryIO) -> int:
+    """The levels of what Pillow drops of a PNG of 16-bit colours; 0 for any other image."""
     file.seek(0)
     with _pillow()[0].open(file) as image:
         if image.format != "PNG" or image.tile[0][3] not in ("RGB;16B", "RGBA;16B"):
-            return None
+            return 0
         image.tile = [(*image.tile[0][:3], image.tile[0][3].replace("16B", "16L"))]  # the other byte of each pair
         image.load()
-        return np.asarray(image)
+        return _levels(image)
 
 
 def _eight_bits(image: Any, what: str) -> Any:
