@@ -180,17 +180,26 @@ def test_what_cannot_be_is_refused(settings, says):
 
 
 @pytest.mark.parametrize(
-    "state",
-    [None, {}, {"epoch": 0}, {"epoch": 0, "batch": 11}, {"epoch": -1, "batch": 0}, {"epoch": 0, "batch": -1},
-     {"epoch": 0.0, "batch": 0}, {"epoch": 0, "batch": True}, {"epoch": 0, "batch": 0, "window": 0}],
-)  # fmt: skip
-def test_places_that_cannot_be_are_refused(state):
+    "state, says",
+    [
+        (None, "not an iterator state"),
+        ({}, "not an iterator state"),
+        ({"epoch": 0}, "epoch and batch"),
+        ({"epoch": 0, "batch": 0, "window": 0}, "epoch and batch"),
+        ({"epoch": -1, "batch": 0}, "at least 0"),
+        ({"epoch": 0, "batch": -1}, "at least 0"),
+        ({"epoch": 0.0, "batch": 0}, "whole numbers"),
+        ({"epoch": 0, "batch": True}, "whole numbers"),
+        ({"epoch": 0, "batch": 11}, "batch 11, but an epoch has 11; resume with the data and batch_size"),
+    ],
+)
+def test_states_that_cannot_be_are_refused(state, says):
     batches = _batches()
     assert batches.batches_per_epoch == 11
     next(batches)
     with pytest.raises(UserError) as error:
         batches.set_state(state)
-    assert "not a place in the data" in _one_line(error) and batches.get_state() == {"epoch": 0, "batch": 1}
+    assert says in _one_line(error) and batches.get_state() == {"epoch": 0, "batch": 1}
 
 
 # one_pass

@@ -4,7 +4,6 @@ A compiled step takes one shape. A batch padded to the longest sequence of all w
 longest would be compiled anew each time; between the two stand a few lengths, the buckets, to which batches are padded.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from seqjax.data.checks import check_whole, is_whole, shard_rows
 from seqjax.data.draws import permutation
+from seqjax.data.pipeline.resumable import Resumable
 from seqjax.errors import UserError
 
 # (places (n,), rows B, steps T) -> a batch of the sequences at these places, n <= B, in arrays (B, T, ...); rows from n on are padding.
@@ -76,8 +76,8 @@ class Shape(NamedTuple):
     steps: int  # the bucket's length, T
 
 
-class BucketBatches:
-    """An endless iterator over shuffled batches of sequences of like lengths, epoch after epoch, that can stop and go on exactly.
+class BucketBatches(Resumable):
+    """An endless iterator over shuffled batches of sequences of like lengths, epoch after epoch, that can be stopped and resumed exactly.
 
     Each epoch is a fresh permutation of the N sequences, a pure function of (seed, epoch). They are dealt out to the buckets;
     what does not fill a batch of one bucket goes on to the next longer one, so that every sequence comes once an epoch, in
@@ -116,51 +116,16 @@ class BucketBatches:
             raise UserError(f"a sequence has {longest} steps, and the largest bucket {self.boundaries[-1]}")
         check_whole(0, seed=seed)
         self._collate, self._batch_size, self._seed = collate, int(batch_size), int(seed)
-        self._rows = slice(0, self._batch_size)  # those of each batch that are made here
+        self._take_rows(slice(0, self._batch_size))
         self._bucket = np.searchsorted(self.boundaries, self._lengths)
         self.batches_per_epoch = -(-len(self._lengths) // self._batch_size)
-        self._epoch = self._batch = 0
         self._plan: tuple[int, list[Shape]] | None = None  # (epoch, its batches)
 
-    def __iter__(self) -> "BucketBatches":
-        return self
-
-    def __next__(self) -> Any:
-        if self._plan is None or self._plan[0] != self._epoch:
-            self._plan = (self._epoch, self.epoch(self._epoch))
-        shape = self._plan[1][self._batch]
-        rows = self._rows
-        batch = self._collate(shape.places[rows], rows.stop - rows.start, shape.steps)
-        self._batch += 1
-        if self._batch == self.batches_per_epoch:
-            self._epoch, self._batch = self._epoch + 1, 0
-        return batch
-
-    def shard(self, index: int, count: int) -> "BucketBatches":
-        """The same batches, of which only a share of the rows is made: what one of several processes reads.
-
-        The shards' batches, one below the other, are the whole batches. The state is that of the whole: a state that one
-        gave may be set on the whole pipeline, or on a shard of another number of shards.
-
-        Args:
-          index: of the shard, from 0.
-          count: the number of shards; it must divide the batch size.
-
-        Returns:
-          An iterator of its own, in the state of this one. Its rows are index B / count up to (index + 1) B / count.
-
-        Raises:
-          UserError: the rows cannot be shared evenly, or there is no such shard.
-
-        Example:
-          >>> batches = BucketBatches([3, 3, 3], lambda places, rows, steps: (places.tolist(), rows), 2, (3,), seed=0)
-          >>> shards = [batches.shard(index, 2) for index in (0, 1)]
-          >>> list(zip(range(2), batches, *shards))
-          [(0, ([0], 2), ([0], 1), ([], 1)), (1, ([2, 1], 2), ([2], 1), ([1], 1))]
-        """
-        part = copy.copy(self)
-        part._rows = shard_rows(self._rows, index, count)
-        return part
+    def _at(self, epoch: int, batch: int) -> Any:
+        if self._plan is None or self._plan[0] != epoch:
+            self._plan = (epoch, self.epoch(epoch))
+        shape, rows = self._plan[1][batch], self._rows
+        return self._collate(shape.places[rows], rows.stop - rows.start, shape.steps)
 
     def epoch(self, number: int) -> list[Shape]:
         """The batches of an epoch in their order.
@@ -200,38 +165,6 @@ class BucketBatches:
         """
         lengths, number = ", ".join(map(str, self.boundaries)), len(self.boundaries)
         return f"buckets: {lengths} {unit}, {number} shape{'s' if number > 1 else ''} to compile, {self.padding():.1%} padding"
-
-    def get_state(self) -> dict[str, int]:
-        """The place of the next batch, small and JSON-able.
-
-        Example:
-          >>> BucketBatches([3], lambda *shape: shape, 1, (3,), seed=0).get_state()
-          {'epoch': 0, 'batch': 0}
-        """
-        return {"epoch": self._epoch, "batch": self._batch}
-
-    def set_state(self, state: dict[str, int]) -> None:
-        """Goes to a place that `get_state` gave; the next batch is the one that stood next there.
-
-        Raises:
-          UserError: it is no such place, as that of another number of sequences or batch size may be.
-
-        Example:
-          >>> batches = BucketBatches([3, 3], lambda *shape: shape, 1, (3,), seed=0)
-          >>> batches.set_state({"epoch": 4, "batch": 1})
-          >>> _ = next(batches)
-          >>> batches.get_state()
-          {'epoch': 5, 'batch': 0}
-        """
-        if not isinstance(state, dict) or set(state) != {"epoch", "batch"}:
-            raise UserError(f"{state!r} is not a place in the data; give what get_state gave, epoch and batch")
-        epoch, batch = state["epoch"], state["batch"]
-        if not (is_whole(epoch) and is_whole(batch)) or epoch < 0 or not 0 <= batch < self.batches_per_epoch:
-            raise UserError(
-                f"{state!r} is not a place in the data, of which an epoch has {self.batches_per_epoch} batches; "
-                "go on with the data and batch_size of the run that saved it"
-            )
-        self._epoch, self._batch = int(epoch), int(batch)
 
 
 def one_pass(

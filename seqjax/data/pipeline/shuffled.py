@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqjax.data.checks import check_whole, is_whole, shard_rows
+from seqjax.data.checks import check_whole, shard_rows
 from seqjax.data.draws import permutation
 from seqjax.data.image_columns import Images, Subset
+from seqjax.data.pipeline.resumable import Resumable
 from seqjax.errors import UserError
 
 AHEAD = 2  # batches that workers read before they are asked for
@@ -23,7 +24,7 @@ class ImageBatch(NamedTuple):
     mask: np.ndarray  # bool (B,): true for a real image, false for padding
 
 
-class ImageBatches:
+class ImageBatches(Resumable):
     """An endless iterator over shuffled batches, epoch after epoch, that can be stopped and resumed exactly.
 
     Each epoch is a fresh permutation of the N images, a pure function of (seed, epoch). An epoch has floor(N / B) full
@@ -57,6 +58,8 @@ class ImageBatches:
       True
     """
 
+    _needed = "images and batch_size"
+
     def __init__(self, images: Images, batch_size: int, *, seed: int, workers: int = 0):
         _check(images, batch_size, workers)
         check_whole(0, seed=seed)
@@ -64,58 +67,25 @@ class ImageBatches:
             raise UserError(f"batch_size is {batch_size}, but there are only {len(images)} images; make it smaller")
         self.batches_per_epoch = len(images) // batch_size
         self.images_per_epoch = self.batches_per_epoch * batch_size
-        self._images, self._batch_size, self._seed, self._workers = images, batch_size, int(seed), workers
-        self._index, self._count = 0, 1  # the shard
-        self._epoch = self._batch = 0
+        self._images, self._batch_size, self._seed, self._workers = images, int(batch_size), int(seed), workers
+        self._take_rows(slice(0, self._batch_size))
+
+    def _take_rows(self, rows: slice) -> None:
+        super()._take_rows(rows)
         self._reading: Iterator[ImageBatch] | None = None
         self._closed = False
 
-    def __iter__(self) -> "ImageBatches":
-        return self
-
-    def __next__(self) -> ImageBatch:
+    def _at(self, epoch: int, batch: int) -> ImageBatch:
         if self._closed:
             raise ValueError("these batches are closed; make new ones, and set_state to continue")
         if self._reading is None:
-            rows = _rows(self._batch_size, self._index, self._count)
-            indices = _shuffled(len(self._images), self._batch_size, self._seed, self._epoch, self._batch, rows)
-            self._reading = _read(self._images, len(rows), indices, self._workers)
+            indices = _shuffled(len(self._images), self._batch_size, self._seed, epoch, batch, self._rows)
+            self._reading = _read(self._images, self._rows, indices, self._workers)
         try:
-            batch = next(self._reading)
+            return next(self._reading)
         except BaseException:
             self._stop()  # what was read ahead is void: the next call begins at this batch again
             raise
-        self._batch += 1
-        if self._batch == self.batches_per_epoch:
-            self._epoch, self._batch = self._epoch + 1, 0
-        return batch
-
-    def shard(self, index: int, count: int) -> "ImageBatches":
-        """The same batches, of which only some rows are read: what one of several processes needs.
-
-        The state is that of whole batches, so that a run may be resumed with another number of shards.
-
-        Args:
-          index: which shard, 0 to count - 1; it has rows index B / count to (index + 1) B / count - 1 of each whole batch.
-          count: of the shards, which divides B.
-
-        Returns:
-          New batches, with this state; `one_pass` gives the same rows of its batches.
-
-        Raises:
-          UserError: the batch cannot be divided so.
-
-        Example:
-          >>> from seqjax.data.image_columns import ArrayImages
-          >>> batches = ImageBatches(ArrayImages(np.zeros((9, 1, 1, 1), np.uint8), np.arange(9)), 4, seed=0)
-          >>> shards = [batches.shard(index, 2) for index in range(2)]
-          >>> [next(shard).labels.tolist() for shard in shards], next(batches).labels.tolist()
-          ([[7, 6], [8, 3]], [7, 6, 8, 3])
-        """
-        _rows(self._batch_size, index, count)
-        shard = ImageBatches(self._images, self._batch_size, seed=self._seed, workers=self._workers)
-        shard._index, shard._count, shard._epoch, shard._batch = index, count, self._epoch, self._batch
-        return shard
 
     def one_pass(self) -> Iterator[ImageBatch]:
         """Every image once, in the set's order, as `ordered_batches`; the iterator's own state is not touched.
@@ -126,49 +96,11 @@ class ImageBatches:
           >>> [batch.labels.tolist() for batch in ImageBatches(images, 2, seed=0).one_pass()]
           [[0, 1], [2, 0]]
         """
-        return ordered_batches(self._images, self._batch_size, workers=self._workers, index=self._index, count=self._count)
-
-    def get_state(self) -> dict[str, int]:
-        """The state before the next batch, small and JSON-able: `{"epoch": e, "batch": b}`.
-
-        Example:
-          >>> from seqjax.data.image_columns import ArrayImages
-          >>> images = ArrayImages(np.zeros((3, 1, 1, 1), np.uint8), np.arange(3))
-          >>> ImageBatches(images, 2, seed=0).get_state()
-          {'epoch': 0, 'batch': 0}
-        """
-        return {"epoch": self._epoch, "batch": self._batch}
+        return _ordered(self._images, self._batch_size, self._rows, self._workers)
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Goes to a state that `get_state` gave, of any shard; the next batch is the one that was next then.
-
-        Args:
-          state: `{"epoch": e, "batch": b}` with e >= 0 and 0 <= b < batches_per_epoch.
-
-        Raises:
-          UserError: anything else, such as the state in another set or with another batch size.
-
-        Example:
-          >>> from seqjax.data.image_columns import ArrayImages
-          >>> images = ArrayImages(np.zeros((9, 1, 1, 1), np.uint8), np.arange(9))
-          >>> batches = ImageBatches(images, 2, seed=0)
-          >>> batches.set_state({"epoch": 1, "batch": 3})
-          >>> _ = next(batches)
-          >>> batches.get_state()
-          {'epoch': 2, 'batch': 0}
-        """
-        if not isinstance(state, dict) or set(state) != {"epoch", "batch"}:
-            raise UserError(f"{state!r} is not an iterator state of images; give what get_state gave, epoch and batch")
-        epoch, batch = state["epoch"], state["batch"]
-        if not (is_whole(epoch) and is_whole(batch)) or epoch < 0 or batch < 0:
-            raise UserError(f"{state!r} is not an iterator state of images; both must be whole numbers of at least 0")
-        if batch >= self.batches_per_epoch:
-            raise UserError(
-                f"the saved state is of batch {batch}, but an epoch has {self.batches_per_epoch}; "
-                "resume with the images and batch_size of the run that saved it"
-            )
-        self._stop()
-        self._epoch, self._batch = int(epoch), int(batch)
+        super().set_state(state)
+        self._stop()  # what was read ahead is of the old position
 
     def close(self) -> None:
         """Ends the threads; the iterator gives nothing any more. A second call does nothing.
@@ -216,9 +148,7 @@ def ordered_batches(
       [([5, 6], [True, True]), ([7, 0], [True, False])]
     """
     _check(images, batch_size, workers)
-    number, rows = len(images), _rows(batch_size, index, count)
-    indices = (np.arange(first + rows.start, min(first + rows.stop, number)) for first in range(0, number, batch_size))
-    return _read(images, len(rows), indices, workers)
+    return _ordered(images, batch_size, shard_rows(slice(0, batch_size), index, count), workers)
 
 
 def channel_statistics(images: Images, *, limit: int = 10_000, workers: int = 0) -> tuple[list[float], list[float]]:
@@ -255,12 +185,14 @@ def _check(images: Images, batch_size: int, workers: int) -> None:
         raise UserError("there are no images to make batches of; give at least one")
 
 
-def _rows(batch_size: int, index: int, count: int) -> range:
-    """The rows of a whole batch that a shard reads."""
-    return range(batch_size)[shard_rows(slice(0, batch_size), index, count)]
+def _ordered(images: Images, batch_size: int, rows: slice, workers: int) -> Iterator[ImageBatch]:
+    """Some rows of each batch of the set's order."""
+    number = len(images)
+    indices = (np.arange(first + rows.start, min(first + rows.stop, number)) for first in range(0, number, batch_size))
+    return _read(images, rows, indices, workers)
 
 
-def _shuffled(number: int, batch_size: int, seed: int, epoch: int, batch: int, rows: range) -> Iterator[np.ndarray]:
+def _shuffled(number: int, batch_size: int, seed: int, epoch: int, batch: int, rows: slice) -> Iterator[np.ndarray]:
     """Some rows of each batch's images, from a batch on, for ever."""
     while True:
         order = permutation(number, seed, 0, epoch)
@@ -269,11 +201,12 @@ def _shuffled(number: int, batch_size: int, seed: int, epoch: int, batch: int, r
         epoch, batch = epoch + 1, 0
 
 
-def _read(images: Images, rows: int, batches: Iterable[np.ndarray], workers: int) -> Iterator[ImageBatch]:
+def _read(images: Images, rows: slice, batches: Iterable[np.ndarray], workers: int) -> Iterator[ImageBatch]:
     """Batches of the images at these indices, in order. Each is cut among the workers, so that even one batch is read by all."""
+    size = rows.stop - rows.start
     if not workers:
         for indices in batches:
-            yield _padded(*images.take(indices), rows)
+            yield _padded(*images.take(indices), size)
         return
     pool, waiting = ThreadPoolExecutor(workers, thread_name_prefix="images"), collections.deque()
     try:
@@ -281,9 +214,9 @@ def _read(images: Images, rows: int, batches: Iterable[np.ndarray], workers: int
             pieces = np.array_split(indices, max(min(workers, len(indices)), 1))
             waiting.append([pool.submit(images.take, piece) for piece in pieces])
             if len(waiting) > AHEAD:
-                yield _padded(*_joined(waiting.popleft()), rows)
+                yield _padded(*_joined(waiting.popleft()), size)
         while waiting:
-            yield _padded(*_joined(waiting.popleft()), rows)
+            yield _padded(*_joined(waiting.popleft()), size)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
