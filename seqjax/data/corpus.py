@@ -1,13 +1,11 @@
 """Running text and documents: embedded, from TFDS, or from local files."""
 
-from typing import Any
-
 from seqjax.data.checks import check_fractions
 from seqjax.data.origins import versions
 from seqjax.data.readers import tfds
 from seqjax.data.readers.python_text import TEXTS, read_python_text
 from seqjax.data.readers.texts import cut_end, is_json_lines, read_texts
-from seqjax.data.records import PARTS, Dataset, Places, Records, make_dataset
+from seqjax.data.records import PARTS, Dataset, Records, make_dataset
 from seqjax.data.sources import Setting, check_name, check_source, file_set_name, part_files
 from seqjax.errors import UserError
 
@@ -85,13 +83,4 @@ def load_corpus(
 def _of_tfds(name: str, data_dir: str) -> dict[str, Records]:
     builder = tfds.open_builder(name, data_dir, INSTEAD)
     feature = tfds.feature_of(name, builder.info.features, "Text", "text", usual="text")
-
-    def read(split: str) -> Records:
-        source: Any = tfds.open_split(name, builder, split, INSTEAD)
-        try:
-            texts = tuple(example[feature].decode("utf-8") for example in tfds.examples(source))
-        except UnicodeDecodeError as error:
-            raise UserError(f"{name} holds text that is not UTF-8 ({error}); choose another set") from None
-        return Records({"text": texts}, Places.of(f"{name} {split} example", range(len(texts))))
-
-    return {part: read(split) for part, split in tfds.part_splits(builder.info.splits).items()}
+    return tfds.read_columns(name, builder, {"text": feature}, INSTEAD)

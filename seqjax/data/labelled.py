@@ -13,7 +13,7 @@ from seqjax.data.readers.docstrings import read_docstrings
 from seqjax.data.readers.opening import is_folder
 from seqjax.data.readers.tables import USUAL, Format, check_format, read_table
 from seqjax.data.readers.text_folders import part_folders, read_text_folder
-from seqjax.data.readers.tfds import examples, feature_of, open_builder, open_split, part_splits
+from seqjax.data.readers.tfds import class_names, feature_of, open_builder, read_columns
 from seqjax.data.records import PARTS, Dataset, Faults, Places, Records, make_dataset
 from seqjax.data.report import repeats_between
 from seqjax.data.sources import SOURCES, Setting, check_name, check_source, file_set_name, part_files
@@ -176,22 +176,15 @@ def _catalogue(name: str, data_dir: str, text_field: str, label_field: str) -> t
     features = builder.info.features
     text = feature_of(name, features, "Text", text_field, setting="text_field", usual="text")
     label = feature_of(name, features, "ClassLabel", label_field, setting="label_field", usual="label")
-    classes, parts = tuple(features[label].names or map(str, range(features[label].num_classes))), {}
-    for part, split in part_splits(builder.info.splits).items():
-        texts, labels = [], []
-        for example in examples(open_split(name, builder, split, EMBEDDED_CHOICE)):
-            try:
-                texts.append(example[text].decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise UserError(f"{name} holds text that is not UTF-8 ({error}); choose another set") from None
-            labels.append(int(example[label]))
+    classes, parts = class_names(features[label]), {}
+    for part, records in read_columns(name, builder, {"text": text, "label": label}, EMBEDDED_CHOICE).items():
+        labels, faults = records["label"], Faults(name)
         if set(labels) == {-1}:  # TFDS's mark of a test part without labels
             continue
-        places, faults = Places.of(f"{name}, {split}, index", range(len(texts))), Faults(name)
         for index in np.flatnonzero([not 0 <= value < len(classes) for value in labels]):
-            faults.add(f"{places.at(index)} has the label {labels[index]}, which is no class; prepare the set again")
+            faults.add(f"{records.places.at(index)} has the label {labels[index]}, which is no class; prepare the set again")
         faults.raise_any()
-        parts[part] = Records({"text": tuple(texts), "label": tuple(classes[value] for value in labels)}, places)
+        parts[part] = records.replace(label=tuple(classes[value] for value in labels))
     return parts, classes
 
 

@@ -11,7 +11,7 @@ from seqjax.data.origins import versions
 from seqjax.data.readers.dates import LANGUAGES, date_pairs
 from seqjax.data.readers.pairs import read_line_pairs, read_table_pairs
 from seqjax.data.readers.tables import USUAL, Format, check_format, is_table
-from seqjax.data.readers.tfds import examples, open_builder, open_split, part_splits
+from seqjax.data.readers.tfds import open_builder, read_columns
 from seqjax.data.records import PARTS, Dataset, Places, Records, make_dataset
 from seqjax.data.report import part_title, repeats_between
 from seqjax.data.sources import SOURCES, Setting, check_name, check_source, file_set_name, part_files
@@ -157,18 +157,8 @@ def _files(files: Mapping[str, str], fields: Mapping[str, str], format: Format) 
 
 def _catalogue(name: str, data_dir: str, source_language: str, target_language: str) -> dict[str, Records]:
     builder = open_builder(name, data_dir, EMBEDDED_CHOICE)
-    languages, parts = _languages(name, builder.info, source_language, target_language), {}
-    for part, split in part_splits(builder.info.splits).items():
-        try:
-            rows = [
-                [example[language].decode("utf-8") for language in languages]
-                for example in examples(open_split(name, builder, split, EMBEDDED_CHOICE))
-            ]
-        except UnicodeDecodeError as error:
-            raise UserError(f"{name} holds text that is not UTF-8 ({error}); choose another set") from None
-        columns = {side: tuple(row[at] for row in rows) for at, side in enumerate(("source", "target"))}
-        parts[part] = Records(columns, Places.of(f"{name}, {split}, index", range(len(rows))))
-    return parts
+    languages = _languages(name, builder.info, source_language, target_language)
+    return read_columns(name, builder, dict(zip(("source", "target"), languages)), EMBEDDED_CHOICE)
 
 
 def _languages(name: str, info: Any, source_language: str, target_language: str) -> tuple[str, str]:

@@ -504,10 +504,10 @@ def test_imdb_reviews_from_the_catalogue(shared):
 )
 def test_faults_with_the_catalogue(shared, monkeypatch, settings, says):
     pytest.importorskip("tensorflow_datasets")
-    from seqjax.data import labelled
+    from seqjax.data.readers import tfds
 
-    whole = labelled.examples
-    monkeypatch.setattr(labelled, "examples", lambda source: itertools.islice(whole(source), 1))
+    whole = tfds.examples
+    monkeypatch.setattr(tfds, "examples", lambda source: itertools.islice(whole(source), 1))
     settings = {"name": "imdb_reviews/plain_text", "data_dir": str(shared / "tfds"), **settings}
     with pytest.raises(UserError) as error:
         load_labelled("tfds", **settings)

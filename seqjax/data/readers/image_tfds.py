@@ -6,7 +6,7 @@ import numpy as np
 
 from seqjax.data.image_columns import ArrayImages, Found
 from seqjax.data.origins import versions
-from seqjax.data.readers.tfds import feature_of, open_builder, open_split, part_splits
+from seqjax.data.readers.tfds import class_names, feature_of, open_builder, open_split, part_splits
 from seqjax.data.transforms.pixels import decode
 from seqjax.errors import UserError
 
@@ -39,7 +39,7 @@ def read_catalogue(name: str, data_dir: str, image_size: int) -> Found:
     image, label = (feature_of(name, features, kind, usual, usual=usual) for kind, usual in (("Image", "image"), ("ClassLabel", "label")))
     if features[image].np_dtype != np.uint8:
         raise UserError(f"{name} has images of {np.dtype(features[image].np_dtype)}, not uint8; choose another set")
-    classes = tuple(features[label].names or map(str, range(features[label].num_classes)))
+    classes = class_names(features[label])
     own = tuple(features[image].shape)
     even = None not in own
     size = image_size or (0 if even else UNEVEN_SIZE)

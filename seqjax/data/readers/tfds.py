@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from seqjax.data.records import Places, Records
 from seqjax.errors import UserError, missing
 
 VALIDATION_SPLITS = ("validation", "valid", "dev")
@@ -96,6 +97,46 @@ def examples(source: Any) -> Iterator[Mapping[str, Any]]:
     """
     for first in range(0, len(source), 1000):
         yield from source.__getitems__(list(range(first, min(first + 1000, len(source)))))
+
+
+def read_columns(name: str, builder: Any, columns: Mapping[str, str], embedded: str) -> dict[str, Records]:
+    """Some features of all examples, in memory.
+
+    Args:
+      name, builder, embedded: as in `open_split`.
+      columns: what a column is called -> the feature that it is.
+
+    Returns:
+      The parts that the set has; texts are strings.
+
+    Raises:
+      UserError: as `open_split`; a text that is not UTF-8.
+    """
+    parts = {}
+    for part, split in part_splits(builder.info.splits).items():
+        found: dict[str, list[Any]] = {column: [] for column in columns}
+        for example in examples(open_split(name, builder, split, embedded)):
+            for column, feature in columns.items():
+                value = example[feature]
+                try:
+                    found[column].append(value.decode("utf-8") if isinstance(value, bytes) else value)
+                except UnicodeDecodeError as error:
+                    raise UserError(f"{name} holds text that is not UTF-8 ({error}); choose another set") from None
+        size = len(next(iter(found.values())))
+        values = {column: tuple(each) for column, each in found.items()}
+        parts[part] = Records(values, Places.of(f"{name}, {split}, index", range(size)))
+    return parts
+
+
+def class_names(feature: Any) -> tuple[str, ...]:
+    """The classes of a ClassLabel feature; their numbers where it does not name them.
+
+    Example:
+      >>> import types
+      >>> class_names(types.SimpleNamespace(names=None, num_classes=2))
+      ('0', '1')
+    """
+    return tuple(feature.names or map(str, range(feature.num_classes)))
 
 
 def feature_of(name: str, features: Mapping[str, Any], kind: str, field: str, *, setting: str = "", usual: str = "") -> str:
