@@ -264,7 +264,7 @@ def test_faults_in_folders_are_named(tmp_path):
     refused("has 1 folders but no images in them", empty.parent)
     refused("cart is no class of the training part (nearest: cat)", folder("train/cat/1.png", "test/cart/1.png"))
     refused(
-        "more than one folder for validation: validation, val",
+        "has the folders val and validation, both for the validation part; keep one",
         folder(*(f"{p}/a/1.png" for p in ("train", "val", "validation"))),
     )
     (text := folder("a/1.png") / "a/notes.txt").write_text("x")

@@ -71,7 +71,7 @@ def test_train_and_test_beside_each_other_are_no_classes(tmp_path):
 
 def test_folders_that_are_two_of_one_part_or_none(tmp_path):
     write(tmp_path, ["Train/a/1.png", "Train/b/1.png", "training/a/1.png"])
-    assert "more than one folder for train: training, Train; keep one" in message(tmp_path)
+    assert "has the folders Train and training, both for the train part; keep one" in message(tmp_path)
     write(tmp_path / "more", [f"{part}/{name}/1.png" for part in ("train", "extra") for name in "ab"])
     write(tmp_path / "more", [f"train/{name}/{n}.png" for name in "ab" for n in range(4)])
     assert load(tmp_path / "more", image_size=2).notes == ("not read, since train is a part: extra",)

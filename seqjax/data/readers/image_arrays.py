@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 
 from seqjax.data.image_columns import ArrayImages, Found
+from seqjax.data.readers.folders import visible
 from seqjax.data.readers.opening import EXPANSION, SMALL, read_bytes, read_text
 from seqjax.errors import UserError, refuse_unknown
 
@@ -72,11 +73,8 @@ def read_idx_folder(folder: pathlib.Path, name: str = "") -> Found | None:
 def _idx_files(folder: pathlib.Path) -> dict[str, dict[tuple[str, str], pathlib.Path]]:
     """Set -> (part, kind) -> its file, of several the one with the plainest name."""
     found: dict[str, dict[tuple[str, str], pathlib.Path]] = {}
-    try:
-        paths = sorted(folder.iterdir(), key=lambda path: ("." in path.name.removesuffix(".gz"), path.name))
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read ({error.strerror}); check its permissions") from None
-    for path in sorted(paths, key=lambda path: path.is_dir()):
+    plainest_first = sorted(visible(folder), key=lambda path: (path.is_dir(), "." in path.name.removesuffix(".gz"), path.name))
+    for path in plainest_first:
         match = IDX.fullmatch(path.name)
         path = path / path.name if path.is_dir() else path
         if match and path.is_file():

@@ -5,22 +5,18 @@ import pathlib
 from collections.abc import Iterator
 
 from seqjax.data.image_check import Listing
+from seqjax.data.readers.folders import PART_NAMES, dead_link, named_parts, unreadable, visible
 from seqjax.errors import UserError, nearest
 
 SUFFIXES = tuple(".png .jpg .jpeg .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .jp2".split())
 NOT_MEANT = ("thumbs.db", "desktop.ini")  # what some systems put beside images; so do hidden files
-PARTS = {  # a folder's name in lower case -> the part that it is
-    "train": "train", "training": "train",
-    "validation": "validation", "val": "validation", "valid": "validation", "dev": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 
 
 def read_folders(folder: pathlib.Path, levels: int = 1) -> Listing:
     """The image files of a folder.
 
     Args:
-      folder: with `train/CLASS/...` (and `val/CLASS/...`, `test/CLASS/...`, see `PARTS`; in any case), or `CLASS/...`.
+      folder: with `train/CLASS/...` (and `val/CLASS/...`, `test/CLASS/...`, see `folders.PART_NAMES`; in any case), or `CLASS/...`.
       levels: how many levels of folders name a class: with 2, `animals/cat/1.png` is of the class "animals/cat".
 
     Returns:
@@ -60,30 +56,24 @@ def read_folders(folder: pathlib.Path, levels: int = 1) -> Listing:
 
 def _parts(folder: pathlib.Path) -> tuple[dict[str, pathlib.Path], tuple[str, ...]]:
     """The folder of each part; all of it is the training part where it is not in parts."""
-    folders = [path for path in _visible(folder) if path.is_dir()]
-    named = [path for path in folders if path.name.lower() in PARTS]
-    train = [path for path in named if PARTS[path.name.lower()] == "train"]
-    if not any(inner.is_dir() for path in train for inner in _visible(path)):
+    folders = [path for path in visible(folder) if path.is_dir()]
+    named = [path for path in folders if path.name.lower() in PART_NAMES]
+    train = [path for path in named if PART_NAMES[path.name.lower()] == "train"]
+    if not any(inner.is_dir() for path in train for inner in visible(path)):
         if train and len(named) == len(folders) > 1:
             raise UserError(
                 f"{folder} has the parts {', '.join(path.name for path in named)}, but no folders of classes in "
                 f"{train[0].name}; put images in a folder for each class, such as {train[0].name}/CLASS/1.png"
             )
         return {"train": folder}, ()
-    found: dict[str, pathlib.Path] = {}
-    for path in named:
-        part = PARTS[path.name.lower()]
-        if part in found:
-            raise UserError(f"{folder} has more than one folder for {part}: {path.name}, {found[part].name}; keep one")
-        found[part] = path
+    found = named_parts(folder, named)
     others = [path.name for path in folders if path not in named]
-    notes = (f"not read, since {found['train'].name} is a part: {', '.join(others)}",) if others else ()
-    return {part: found[part] for part in ("train", "validation", "test") if part in found}, notes
+    return found, ((f"not read, since {found['train'].name} is a part: {', '.join(others)}",) if others else ())
 
 
 def _classes(folder: pathlib.Path, levels: int, bad: dict[str, str]) -> dict[str, list[str]]:
     """Class -> its images, at any depth below its folder."""
-    inside = _visible(folder)
+    inside = visible(folder)
     if not any(path.is_dir() for path in inside):
         loose = sum(path.suffix.lower() in SUFFIXES for path in inside)
         has = f"{loose} images but no class folders" if loose else "no images"
@@ -99,18 +89,18 @@ def _classes(folder: pathlib.Path, levels: int, bad: dict[str, str]) -> dict[str
 
 
 def _class_folders(folder: pathlib.Path, levels: int, names: tuple[str, ...], bad: dict[str, str]) -> Iterator[tuple[str, ...]]:
-    for path in _visible(folder.joinpath(*names)):
+    for path in visible(folder.joinpath(*names)):
         if path.is_dir():
             yield from _class_folders(folder, levels - 1, (*names, path.name), bad) if levels > 1 else [(*names, path.name)]
-        elif path.is_symlink() and not path.exists():
-            bad[str(path)] = f"{path} is a link to {os.readlink(path)}, which does not exist; repair or remove it"
+        elif fault := dead_link(path):
+            bad[str(path)] = fault
         elif names and path.suffix.lower() in SUFFIXES:
             bad[str(path)] = f"{path} is not in a class folder, {len(names) + levels} levels deep as class_levels says"
 
 
 def _images_below(folder: pathlib.Path, bad: dict[str, str]) -> Iterator[str]:
     def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename} cannot be read ({error.strerror}); check its permissions")
+        raise UserError(unreadable(error.filename, error))
 
     for where, inner, names in os.walk(folder, followlinks=True, onerror=refuse):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
@@ -126,10 +116,3 @@ def _images_below(folder: pathlib.Path, bad: dict[str, str]) -> Iterator[str]:
                 yield path
             else:
                 bad[path] = f"{path} is not an image by its name; take it out of the class folder"
-
-
-def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read ({error.strerror}); check its permissions") from None

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from seqjax.data.readers.folders import PART_NAMES, dead_link, named_parts, visible
 from seqjax.data.readers.opening import PACKED, read_text, text_lines
 from seqjax.data.records import Faults, Places, Records
 from seqjax.errors import UserError
 
-PART_FOLDERS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test", "testing")}
 ABOUT = ("README", "LICENSE", "LICENCE", "NOTICE", "SOURCE")  # text files that tell about a data set; the first three in any case
 MOST_NOTES = 5  # about characters that a wrong encoding gives
 
@@ -35,13 +35,8 @@ def part_folders(path: str | os.PathLike) -> dict[str, str]:
       ...     list(part_folders(folder))
       ['train', 'validation']
     """
-    folders, found = [entry for entry in _entries(pathlib.Path(os.path.expanduser(path))) if entry.is_dir()], {}
-    for part, names in PART_FOLDERS.items():
-        mine = [folder for folder in folders if folder.name.lower() in names]
-        if len(mine) > 1:
-            both = " and ".join(folder.name for folder in mine)
-            raise UserError(f"{path} has the folders {both}, both for the {part} part; rename one, or give the parts' own paths")
-        found |= {part: str(mine[0])} if mine else {}
+    folders = [entry for entry in visible(pathlib.Path(os.path.expanduser(path))) if entry.is_dir()]
+    found = {part: str(folder) for part, folder in named_parts(path, folders).items()}
     return found if "train" in found and (len(found) > 1 or len(folders) == 1) else {}
 
 
@@ -72,11 +67,10 @@ def read_text_folder(path: str | os.PathLike, encoding: str = "utf-8") -> Record
       {'text': ('so neg', 'so pos'), 'label': ('neg', 'pos')}
     """
     place, faults, notes = pathlib.Path(os.path.expanduser(path)), Faults(str(path)), []
-    inside = _entries(place)
-    for entry in inside:
-        if entry.is_symlink() and not entry.exists():
-            faults.add(f"{entry} is a link to {os.readlink(entry)}, which does not exist; repair or remove it")
-    files = {folder: [file for file in _entries(folder, faults) if _is_text(file)] for folder in inside if folder.is_dir()}
+    inside = visible(place)
+    for fault in filter(None, map(dead_link, inside)):
+        faults.add(fault)
+    files = {folder: _texts_in(folder, faults) for folder in inside if folder.is_dir()}
     if any(files.values()):
         found = _folders(files, encoding, faults, notes)
     else:
@@ -107,15 +101,15 @@ def _folders(
             try:
                 yield read_text(file, encoding, notes).strip(), folder.name, f"{file} line", 1
             except UserError as error:
-                faults.add(_said(file, error))
+                faults.add(dead_link(file) or error)
 
 
 def _files(files: list[pathlib.Path], encoding: str, faults: Faults, notes: list[str]) -> Iterator[tuple[str, str, str, int]]:
     """(text, label, name of its file, line) of each line."""
     labels = [file.name[: file.name.lower().rindex(".txt")] for file in files]
-    if parts := [label for label in labels if any(label.lower() in names for names in PART_FOLDERS.values())]:
-        if len(parts) > 1 and any(label.lower() in PART_FOLDERS["train"] for label in parts):
-            raise UserError(f"{files[0].parent} has files called {', '.join(parts)}: those are parts, not classes; give a table a part")
+    parts = {label: PART_NAMES[label.lower()] for label in labels if label.lower() in PART_NAMES}
+    if len(parts) > 1 and "train" in parts.values():
+        raise UserError(f"{files[0].parent} has files called {', '.join(parts)}: those are parts, not classes; give a table a part")
     for file, label in zip(files, labels):
         if label in ABOUT or label.upper() in ABOUT[:3]:
             notes.append(f"{file.name} was left out: it is about the data, not a class")
@@ -130,18 +124,15 @@ def _files(files: list[pathlib.Path], encoding: str, faults: Faults, notes: list
             if not number:
                 faults.add(f"{file} is empty; give a file with some text")
         except UserError as error:
-            faults.add(_said(file, error))
+            faults.add(dead_link(file) or error)
 
 
-def _entries(folder: pathlib.Path, faults: Faults | None = None) -> list[pathlib.Path]:
+def _texts_in(folder: pathlib.Path, faults: Faults) -> list[pathlib.Path]:
     try:
-        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    except OSError as error:
-        fault = f"{folder} cannot be read ({error.strerror}); change its permissions, or give another folder"
-    if faults is None:
-        raise UserError(fault)
-    faults.add(fault)
-    return []
+        return list(filter(_is_text, visible(folder)))
+    except UserError as error:
+        faults.add(error)
+        return []
 
 
 def _is_text(entry: pathlib.Path) -> bool:
@@ -154,12 +145,6 @@ def _is_label(entry: pathlib.Path, label: str, faults: Faults) -> bool:
     if not sound:
         faults.add(f"{entry}: the name, which is the label of its texts, is not UTF-8; rename it")
     return sound
-
-
-def _said(file: pathlib.Path, error: UserError) -> str:
-    if file.is_symlink() and not file.exists():
-        return f"{file} is a link to {os.readlink(file)}, which does not exist; repair or remove it"
-    return error.args[0]
 
 
 def _nothing(path: str | os.PathLike, inside: list[pathlib.Path]) -> str:

@@ -7,6 +7,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from seqjax.data.readers.folders import dead_link
 from seqjax.errors import UserError, missing
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -80,9 +81,7 @@ def _of_file(path: str | os.PathLike, use: Callable[[BinaryIO], Any]) -> Any:
         with open(os.path.expanduser(path), "rb") as file:
             return use(file)
     except FileNotFoundError:
-        fault = f"{path} does not exist; check the path"
-        if os.path.islink(path):
-            fault = f"{path} is a link to {os.readlink(path)}, which does not exist; repair or remove it"
+        fault = dead_link(path) or f"{path} does not exist; check the path"
     except IsADirectoryError:
         fault = f"{path} is a folder; give the name of an image file"
     except (OSError, ValueError) as error:
