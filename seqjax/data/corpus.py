@@ -5,8 +5,8 @@ from seqjax.data.origins import versions
 from seqjax.data.readers import tfds
 from seqjax.data.readers.python_text import TEXTS, read_python_text
 from seqjax.data.readers.texts import cut_end, is_json_lines, read_texts
-from seqjax.data.records import PARTS, Dataset, Records, make_dataset
-from seqjax.data.sources import Setting, check_name, check_source, file_set_name, part_files
+from seqjax.data.records import Dataset, Records, make_dataset
+from seqjax.data.sources import Setting, check_name, check_source, file_set_name, part_files, path_settings
 from seqjax.errors import UserError
 
 INSTEAD = "source='embedded' with name='python_docs' needs no download"
@@ -54,10 +54,11 @@ def load_corpus(
       >>> corpus.parts["train"]["text"][0], corpus.facts
       ('hello', {'ends': True})
     """
-    paths = {"path": path, "validation_path": validation_path, "test_path": test_path}
-    settings = {key: Setting(value, ("file",)) for key, value in paths.items()}
-    settings |= {"documents": Setting(documents, ("file",), "none"), "encoding": Setting(encoding, ("file",), "utf-8")}
-    check_source(source, settings | {"data_dir": Setting(data_dir, ("tfds",))})
+    paths = {"train": path, "validation": validation_path, "test": test_path}
+    check_source(source, {
+        **path_settings(paths), "data_dir": Setting(data_dir, ("tfds",)),
+        "documents": Setting(documents, ("file",), "none"), "encoding": Setting(encoding, ("file",), "utf-8"),
+    })  # fmt: skip
     check_fractions(validation_fraction)
     check_name(source, name, TEXTS, "text", "tiny_shakespeare")
     if source == "embedded":
@@ -69,15 +70,14 @@ def load_corpus(
     else:
         if not path:
             raise UserError("source='file' needs a path; give the name of a text file")
-        parts = {part: read_texts(file, documents, encoding) for part, file in zip(PARTS, paths.values()) if file}
+        parts = {part: read_texts(file, documents, encoding) for part, file in paths.items() if file}
         ends = documents != "none" or any(map(is_json_lines, paths.values()))
         name = file_set_name(name, TEXTS, path)
     if "validation" not in parts:
         if ends and len(parts["train"]) < 2:
             raise UserError(f"{path or name} is a single document, so none is left for validation; give a validation_path")
         parts["train"], parts["validation"] = cut_end(parts["train"], validation_fraction, path or name)
-    files = part_files(dict(zip(PARTS, paths.values())))
-    return make_dataset(name, parts, "documents", facts={"ends": ends}, files=files)
+    return make_dataset(name, parts, "documents", facts={"ends": ends}, files=part_files(paths))
 
 
 def _of_tfds(name: str, data_dir: str) -> dict[str, Records]:

@@ -17,9 +17,9 @@ from seqjax.data.readers.image_arrays import read_idx_folder, read_npz
 from seqjax.data.readers.image_folders import read_folders
 from seqjax.data.readers.image_tables import read_image_tables
 from seqjax.data.readers.image_tfds import read_catalogue
-from seqjax.data.readers.tables import USUAL, Format, is_table
+from seqjax.data.readers.tables import USUAL, Format, is_table, table_settings
 from seqjax.data.records import Dataset, make_dataset
-from seqjax.data.sources import Setting, check_name, check_source, file_set_name, part_files
+from seqjax.data.sources import Setting, check_name, check_source, file_set_name, part_files, path_settings
 from seqjax.data.transforms.pixels import read_image, resize_all
 from seqjax.errors import UserError, refuse_unknown
 
@@ -104,9 +104,11 @@ def load_images(
       ((3, 16, 16, 1), 'int32', '3', {'train': 1294, 'validation': 144, 'test': 359})
     """
     format = Format(delimiter, quoting, header, encoding)
-    of_table = {"validation_path": validation_path, "test_path": test_path, "image_field": image_field, "label_field": label_field}
-    of_table = {name: Setting(value, ("file",)) for name, value in (of_table | {"image_folder": image_folder}).items()}
-    of_table |= {name: Setting(value, ("file",), usual) for name, value, usual in zip(Format._fields, format, USUAL)}
+    paths = {"train": path, "validation": validation_path, "test": test_path}
+    of_table = path_settings({"validation": validation_path, "test": test_path})
+    fields = {"image_field": image_field, "label_field": label_field, "image_folder": image_folder}
+    of_table |= {name: Setting(value, ("file",)) for name, value in fields.items()}
+    of_table |= table_settings(format) | {"encoding": Setting(encoding, ("file",), USUAL.encoding)}
     check_source(source, of_table | {
         "path": Setting(path, ("file",)), "data_dir": Setting(data_dir, ("tfds",)),
         "class_levels": Setting(class_levels, ("file",), 1), "bad_files": Setting(bad_files, ("file",), "stop"),
@@ -121,7 +123,7 @@ def load_images(
     elif source == "tfds":
         found = read_catalogue(name, data_dir, image_size)
     else:
-        paths = _existing(train=path, validation=validation_path, test=test_path)
+        paths = _existing(paths)
         called, name = name, file_set_name(name, EMBEDDED, os.path.realpath(paths["train"]))
         if os.path.isfile(paths["train"]) and is_table(path, format):
             found = read_image_tables(paths, format, image_field=image_field, label_field=label_field, folder=image_folder)
@@ -141,7 +143,7 @@ def load_images(
     return dataclasses.replace(_dataset(name, found, validation_fraction, seed), files=files)
 
 
-def _existing(**paths: str) -> dict[str, str]:
+def _existing(paths: dict[str, str]) -> dict[str, str]:
     """The paths that are given, with the home folder in full; the first must be, and all must exist."""
     if not paths["train"]:
         raise UserError("source='file' needs a path; give a folder of images or of idx files, an .npz, or a table of images")

@@ -11,12 +11,21 @@ from seqjax.data.hold_out import hold_out
 from seqjax.data.origins import versions
 from seqjax.data.readers.docstrings import read_docstrings
 from seqjax.data.readers.opening import is_folder
-from seqjax.data.readers.tables import USUAL, Format, check_format, read_table
+from seqjax.data.readers.tables import USUAL, Format, check_format, read_table, table_settings
 from seqjax.data.readers.text_folders import part_folders, read_text_folder
 from seqjax.data.readers.tfds import class_names, feature_of, open_builder, read_columns
 from seqjax.data.records import PARTS, Dataset, Faults, Places, Records, make_dataset
 from seqjax.data.report import repeats_between
-from seqjax.data.sources import SOURCES, Setting, check_name, check_source, file_set_name, part_files
+from seqjax.data.sources import (
+    SOURCES,
+    Setting,
+    check_name,
+    check_source,
+    file_set_name,
+    part_files,
+    path_settings,
+    refuse_given,
+)
 from seqjax.errors import UserError, nearest
 
 __all__ = ["SOURCES", "load_labelled"]
@@ -90,15 +99,14 @@ def load_labelled(
       >>> docstrings.classes[:3], list(docstrings.parts)
       (('asyncio', 'email', 'http'), ['train', 'validation', 'test'])
     """
-    paths = {"path": path, "validation_path": validation_path, "test_path": test_path}
+    paths = {"train": path, "validation": validation_path, "test": test_path}
     fields = {"text": ("text_field", text_field), "label": ("label_field", label_field)}
     format = Format(delimiter, quoting, header, encoding)
     check_source(source, {
-        **{setting: Setting(value, ("file",)) for setting, value in paths.items()},
-        **{setting: Setting(value, ("file",), usual) for setting, value, usual in zip(Format._fields, format, USUAL)},
+        **path_settings(paths),
+        **table_settings(format), "encoding": Setting(encoding, ("file",), USUAL.encoding),
         "data_dir": Setting(data_dir, ("tfds",)),
-        "text_field": Setting(text_field, ("file", "tfds"), "text"),
-        "label_field": Setting(label_field, ("file", "tfds"), "label"),
+        **_field_settings(fields),
     })  # fmt: skip
     check_fractions(validation_fraction, test_fraction)
     check_whole(0, seed=seed)
@@ -136,6 +144,10 @@ def load_labelled(
 # Sources
 
 
+def _field_settings(fields: Mapping[str, tuple[str, str]]) -> dict[str, Setting]:
+    return {setting: Setting(value, ("file", "tfds"), usual) for usual, (setting, value) in fields.items()}
+
+
 def _docstrings(name: str) -> dict[str, Records]:
     texts, labels = read_docstrings()
     places = Places.of("docstring", range(len(texts)))
@@ -145,24 +157,21 @@ def _docstrings(name: str) -> dict[str, Records]:
 
 def _files(paths: Mapping[str, str], fields: Mapping[str, tuple[str, str]], format: Format) -> tuple[dict[str, Records], dict[str, str]]:
     """The parts, and what the file of each is called."""
-    path, text_field, label_field = paths["path"], fields["text"][1], fields["label"][1]
+    path, text_field, label_field = paths["train"], fields["text"][1], fields["label"][1]
     if not path:
         raise UserError("source='file' needs a path; give a .jsonl, .csv or .tsv, or a folder of texts")
     check_format(format)
     if text_field == label_field:
         raise UserError(f"text_field and label_field are both {text_field!r}; name a field for each")
-    given = dict(zip(("train", "validation", "test"), paths.values()))
+    given = dict(paths)
     for part, folder in (part_folders(path) if is_folder(path) else {}).items():
         if part != "train" and given[part]:
             raise UserError(f"{path} has a {part} part, {folder}; leave {part}_path empty, or give the training folder as path")
         given[part] = folder
     given = {part: place for part, place in given.items() if place}
     if all(map(is_folder, given.values())):
-        settings = dict(zip(Format._fields[:3], format)) | dict(fields.values())
-        usual = dict(zip(Format._fields[:3], USUAL)) | {"text_field": "text", "label_field": "label"}
-        for setting, value in settings.items():
-            if value != usual[setting]:
-                raise UserError(f"{setting}={value!r} is for files with fields; {path} is a folder, leave it at {usual[setting]!r}")
+        settings = table_settings(format) | _field_settings(fields)
+        refuse_given(settings, f"is for files with fields, and {path} is a folder")
     parts = {
         part: read_text_folder(place, format.encoding) if is_folder(place) else read_table(place, fields, format, ["label"])
         for part, place in given.items()

@@ -10,11 +10,11 @@ from seqjax.data.hold_out import hold_out
 from seqjax.data.origins import versions
 from seqjax.data.readers.dates import LANGUAGES, date_pairs
 from seqjax.data.readers.pairs import read_line_pairs, read_table_pairs
-from seqjax.data.readers.tables import USUAL, Format, check_format, is_table
+from seqjax.data.readers.tables import USUAL, Format, check_format, is_table, table_settings
 from seqjax.data.readers.tfds import open_builder, read_columns
 from seqjax.data.records import PARTS, Dataset, Places, Records, make_dataset
 from seqjax.data.report import part_title, repeats_between
-from seqjax.data.sources import SOURCES, Setting, check_name, check_source, file_set_name, part_files
+from seqjax.data.sources import SOURCES, Setting, check_name, check_source, file_set_name, part_files, refuse_given
 from seqjax.errors import UserError
 
 __all__ = ["SOURCES", "load_parallel"]
@@ -100,7 +100,7 @@ def load_parallel(
     fields, format = {"source_field": source_field, "target_field": target_field}, Format(delimiter, quoting, header, encoding)
     check_source(source, {
         **{setting: Setting(value, ("file",)) for setting, value in {**files, **fields}.items()},
-        **{setting: Setting(value, ("file",), usual) for setting, value, usual in zip(Format._fields, format, USUAL)},
+        **table_settings(format), "encoding": Setting(encoding, ("file",), USUAL.encoding),
         **{setting: Setting(value, ("tfds",)) for setting, value in catalogue.items()},
     })  # fmt: skip
     check_fractions(validation_fraction)
@@ -149,9 +149,9 @@ def _files(files: Mapping[str, str], fields: Mapping[str, str], format: Format) 
             parts[part] = read_line_pairs(path, target_path, format.encoding)
         sides[part] = (path, target_path)
     own = part_files(sides)
-    for setting, value, usual in zip((*fields, *Format._fields[:3]), (*fields.values(), *format), ("", "", *USUAL)):
-        if value != usual and not tables:
-            raise UserError(f"{setting}={value!r} is for tables, and {own['train']} are two files of lines; leave it at {usual!r}")
+    if not tables:
+        settings = {field: Setting(value, ("file",)) for field, value in fields.items()} | table_settings(format)
+        refuse_given(settings, f"is for tables, and {own['train']} are two files of lines")
     return parts, own
 
 

@@ -16,6 +16,19 @@ class Setting(NamedTuple):
     usual: Any = ""  # what it is where it is not given
 
 
+def path_settings(paths: Mapping[str, str]) -> dict[str, Setting]:
+    """The settings that name the files of the parts.
+
+    Args:
+      paths: part -> path.
+
+    Example:
+      >>> list(path_settings({"train": "a.txt", "test": ""}))
+      ['path', 'test_path']
+    """
+    return {"path" if part == "train" else f"{part}_path": Setting(path, ("file",)) for part, path in paths.items()}
+
+
 def check_source(source: str, settings: dict[str, Setting]) -> None:
     """Refuse an unknown source, and settings that the source has no use for: none is accepted and ignored.
 
@@ -38,6 +51,24 @@ def check_source(source: str, settings: dict[str, Setting]) -> None:
             where = " and ".join(f"source={known!r}" for known in sources)
             leave = "leave it empty" if usual == "" else f"leave it at {usual!r}"
             raise UserError(f"{name}={value!r} is for {where} only; {leave} with {source!r}")
+
+
+def refuse_given(settings: Mapping[str, Setting], why: str) -> None:
+    """Refuse settings that are given, though these files have no use for them.
+
+    Args:
+      settings: those that other files use.
+      why: what they are for, and what these files are.
+
+    Example:
+      >>> refuse_given({"header": Setting(False, ("file",), True)}, "is for tables, and a.jsonl is JSON lines")
+      Traceback (most recent call last):
+      ...
+      seqjax.errors.UserError: header=False is for tables, and a.jsonl is JSON lines; leave it at True
+    """
+    for name, (value, _, usual) in settings.items():
+        if value != usual:
+            raise UserError(f"{name}={value!r} {why}; leave it at {usual!r}")
 
 
 def check_name(source: str, name: str, embedded: Iterable[str], what: str, example: str) -> None:

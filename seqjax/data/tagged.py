@@ -12,7 +12,7 @@ from seqjax.data.readers.conll import read_tagged
 from seqjax.data.readers.python_tags import load_python_tags
 from seqjax.data.readers.tfds import examples, open_builder, open_split, part_splits
 from seqjax.data.records import Dataset, Faults, Places, Records, make_dataset
-from seqjax.data.sources import Setting, check_name, check_source, file_set_name, part_files
+from seqjax.data.sources import Setting, check_name, check_source, file_set_name, part_files, path_settings
 from seqjax.data.spans import are_spans, is_span_tag, to_bio
 from seqjax.errors import UserError, nearest, refuse_unknown
 
@@ -73,11 +73,11 @@ def load_tagged(
       >>> data.classes[:3], list(data.parts), data.facts
       (('ARGUMENT', 'ATTRIBUTE', 'CALL'), ['train', 'validation', 'test'], {'entities': False})
     """
-    file, several = ("file",), ("file", "tfds")
+    paths = {"train": path, "validation": validation_path, "test": test_path}
     check_source(source, {
-        "path": Setting(path, file), "validation_path": Setting(validation_path, file), "test_path": Setting(test_path, file),
-        "data_dir": Setting(data_dir, ("tfds",)), "column": Setting(column, several), "word_column": Setting(word_column, file, 1),
-        "delimiter": Setting(delimiter, file), "encoding": Setting(encoding, file, "utf-8"),
+        **path_settings(paths), "data_dir": Setting(data_dir, ("tfds",)),
+        "column": Setting(column, ("file", "tfds")), "word_column": Setting(word_column, ("file",), 1),
+        "delimiter": Setting(delimiter, ("file",)), "encoding": Setting(encoding, ("file",), "utf-8"),
     })  # fmt: skip
     check_name(source, name, EMBEDDED, "set of tagged words", "universal_dependencies/en_ewt")
     check_fractions(validation_fraction)
@@ -88,12 +88,10 @@ def load_tagged(
     elif source == "tfds":
         parts, made_from = _tfds_parts(name, data_dir, column), {}
     else:
-        paths = {"train": path, "validation": validation_path, "test": test_path}
         options = {"word_column": word_column, "delimiter": delimiter, "encoding": encoding}
         parts, made_from = _file_parts(paths, column, options), {}
         name = file_set_name(name, EMBEDDED, path)
-    files = part_files({"train": path, "validation": validation_path, "test": test_path})
-    return _dataset(name, parts, validation_fraction, seed, made_from, files)
+    return _dataset(name, parts, validation_fraction, seed, made_from, part_files(paths))
 
 
 def _file_parts(paths: dict[str, str], column: str, options: dict[str, Any]) -> dict[str, Records]:

@@ -51,10 +51,13 @@ def test_text_in_pieces_is_the_text(folder, text, encoding, chunk, packed):
     wanted = data.decode(encoding).removeprefix("\ufeff").replace("\r\n", "\n")
     with mock.patch.object(opening, "CHUNK", chunk):
         pieces = list(text_chunks(path, encoding))
-        lines = list(text_lines(path, encoding))
+        if wanted:
+            assert list(text_lines(path, encoding)) == wanted.removesuffix("\n").split("\n")
+        else:
+            with pytest.raises(UserError, match="is empty; give a file with some text"):
+                next(text_lines(path, encoding))
         assert b"".join(byte_chunks(path)) == data
     assert "".join(pieces) == wanted and all(pieces)
-    assert lines == (wanted.removesuffix("\n").split("\n") if wanted else [])
 
 
 def pack(data, how):

@@ -297,12 +297,15 @@ def read_text(path: str | os.PathLike, encoding: str = "utf-8", notes: list[str]
     """
     text = "".join(text_chunks(path, encoding, notes))
     if not text:
-        raise UserError(f"{'standard input' if os.fspath(path) == '-' else path} is empty; give a file with some text")
+        raise UserError(_empty(path))
     return text
 
 
 def text_lines(path: str | os.PathLike, encoding: str = "utf-8", notes: list[str] | None = None) -> Iterator[str]:
     r"""The lines of a file, one by one, without their ends; a final \n adds none. Lines end at \n alone.
+
+    Raises:
+      UserError: as `text_chunks`, or an empty file.
 
     Example:
       >>> import tempfile
@@ -313,6 +316,7 @@ def text_lines(path: str | os.PathLike, encoding: str = "utf-8", notes: list[str
       ['one', '', 'three']
     """
     held: list[str] = []
+    chunk = ""
     for chunk in text_chunks(path, encoding, notes):
         *whole, rest = chunk.split("\n")
         for line in whole:
@@ -320,5 +324,11 @@ def text_lines(path: str | os.PathLike, encoding: str = "utf-8", notes: list[str
             held = []
         if rest:
             held.append(rest)
+    if not chunk:
+        raise UserError(_empty(path))
     if held:
         yield "".join(held)
+
+
+def _empty(path: str | os.PathLike) -> str:
+    return f"{'standard input' if os.fspath(path) == '-' else path} is empty; give a file with some text"

@@ -32,11 +32,7 @@ def read_line_pairs(path: str | os.PathLike, target_path: str | os.PathLike, enc
       {'source': ('zwei Männer', 'ein Hund'), 'target': ('two men', 'a dog')}
     """
     notes: list[str] = []
-    sides = [tuple(text_lines(file, encoding, notes)) for file in (path, target_path)]
-    for file, lines in zip((path, target_path), sides):
-        if not lines:
-            raise UserError(f"{file} is empty; give a file with some text")
-    source, target = sides
+    source, target = (tuple(text_lines(file, encoding, notes)) for file in (path, target_path))
     if len(source) != len(target):
         raise UserError(
             f"{path} has {len(source)} lines and {target_path} has {len(target)}; line i of one must translate line i of the other"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from seqjax.data.readers.opening import byte_chunks, text_lines, unpacked_suffix
 from seqjax.data.records import Faults, Places, Records
+from seqjax.data.sources import Setting, refuse_given
 from seqjax.errors import UserError, nearest, refuse_unknown
 
 ENDINGS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}  # the ending -> what separates the fields
@@ -115,6 +116,16 @@ def first_row(path: str | os.PathLike, format: Format = USUAL) -> list[str]:
     return [] if len(faults) else row
 
 
+def table_settings(format: Format) -> dict[str, Setting]:
+    """The settings of a format that only tables have: all but the encoding.
+
+    Example:
+      >>> table_settings(Format("tab"))["delimiter"]
+      Setting(value='tab', sources=('file',), usual='')
+    """
+    return {name: Setting(value, ("file",), usual) for name, value, usual in zip(Format._fields[:-1], format, USUAL)}
+
+
 def check_format(format: Format) -> None:
     """Refuse what no table can be.
 
@@ -137,9 +148,7 @@ def _reader(path: str | os.PathLike, format: Format) -> Callable[..., Iterator[t
         raise UserError(f"{path} is no table by its ending; give a .csv, .tsv or .jsonl (or a packed one), or a delimiter")
     if unpacked_suffix(path) != ".jsonl":
         return _rows
-    for setting, value, usual in zip(Format._fields[:3], format, USUAL):
-        if value != usual:
-            raise UserError(f"{setting}={value!r} is for tables, and {path} is JSON lines; leave it at {usual!r}")
+    refuse_given(table_settings(format), f"is for tables, and {path} is JSON lines")
     return _objects
 
 
@@ -147,7 +156,7 @@ def _objects(
     path: str | os.PathLike, fields: Mapping[str, tuple[str, str]], format: Format, faults: Faults, notes: list[str]
 ) -> Iterator[tuple[int, list[Any]]]:
     """(line, values of the fields) of each record of JSON lines."""
-    for number, line in enumerate(_lines(path, format, notes), 1):
+    for number, line in enumerate(text_lines(path, format.encoding, notes), 1):
         if not line.strip():
             continue
         try:
@@ -215,7 +224,7 @@ def table_rows(path: str | os.PathLike, format: Format, faults: Faults, notes: l
       [(1, ['text', 'label']), (2, ['a\nfilm', 'pos']), (5, ['b', 'neg'])]
     """
     delimiter = _delimiter(path, format)
-    lines, read = _lines(path, format, notes), 0
+    lines, read = text_lines(path, format.encoding, notes), 0
     if format.quoting == "none":
         yield from ((number, line.split(delimiter)) for number, line in enumerate(lines, 1) if line)
         return
@@ -253,15 +262,6 @@ def _fields_of_any_length() -> Iterator[None]:
         yield
     finally:
         csv.field_size_limit(limit)
-
-
-def _lines(path: str | os.PathLike, format: Format, notes: list[str]) -> Iterator[str]:
-    lines = text_lines(path, format.encoding, notes)
-    first = next(lines, None)
-    if first is None:
-        raise UserError(f"{path} is empty; give a file with some text")
-    yield first
-    yield from lines
 
 
 def _find(where: str, first: list[str], setting: str, field: str, format: Format, faults: Faults) -> int:
@@ -334,7 +334,4 @@ def read_inputs(path: str, text_field: str = "text") -> list[str]:
         raise UserError("no file of texts was named; give a path, or - for the standard input")
     if is_table(path):
         return list(read_table(path, {"text": ("text_field", text_field)})["text"])
-    texts = list(text_lines(path))
-    if not texts:
-        raise UserError(f"{'standard input' if path == '-' else path} is empty; give a file with some text")
-    return texts
+    return list(text_lines(path))

@@ -117,12 +117,9 @@ def _files(files: list[pathlib.Path], encoding: str, faults: Faults, notes: list
         if not _is_label(file, label, faults):
             continue
         try:
-            number = 0
             for number, line in enumerate(text_lines(file, encoding, notes), 1):
                 if line.strip():
                     yield line.strip(), label, f"{file} line", number
-            if not number:
-                faults.add(f"{file} is empty; give a file with some text")
         except UserError as error:
             faults.add(dead_link(file) or error)
 
