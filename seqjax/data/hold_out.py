@@ -108,7 +108,7 @@ def _by_strata(labels: np.ndarray, fraction: float, seed: int, what: str) -> np.
 
 def _covered(covered: Sequence[Sequence[Any]], fraction: float, seed: int, what: str) -> np.ndarray:
     order = _drawn(len(covered), seed, what).tolist()
-    most = min(max(round(len(covered) * fraction), 1), len(covered) - 1)
+    most = held_count(len(covered), fraction)
     left = Counter(thing for things in covered for thing in set(things))
     held = []
     for i in order:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from seqjax.data.readers.opening import read_text, unpacked_suffix
-from seqjax.data.readers.tables import DELIMITERS
+from seqjax.data.readers.tables import separator
 from seqjax.data.records import Faults, Places, Records
 from seqjax.errors import UserError, refuse_unknown
 
@@ -124,9 +124,7 @@ def _columns(path: str, column: str, word_column: int, delimiter: str) -> Split:
         raise UserError(
             f"column={column!r} is not a column of tags in {path}; give its number, from 1 ({word_column} is the words)"
         )
-    between = DELIMITERS.get(delimiter, delimiter)
-    if len(between) > 1:
-        raise UserError(f"delimiter={delimiter!r} cannot separate columns; give one character, or {', '.join(DELIMITERS)}")
+    between = separator(delimiter, "columns")
     usual = 1 if word_column == 2 else 2
     first, size = 0, 0  # the first line, and the number of its columns
 

@@ -116,6 +116,26 @@ def first_row(path: str | os.PathLike, format: Format = USUAL) -> list[str]:
     return [] if len(faults) else row
 
 
+def separator(delimiter: str, separated: str) -> str:
+    """The character that a delimiter is; "" where none is given.
+
+    Args:
+      delimiter: a character, or its name.
+      separated: what stands between, for the error.
+
+    Raises:
+      UserError: it is no character that can separate them.
+
+    Example:
+      >>> separator("tab", "fields"), separator(";", "fields")
+      ('\\t', ';')
+    """
+    character = DELIMITERS.get(delimiter, delimiter)
+    if len(character) > 1 or character in ('"', "\n", "\r"):
+        raise UserError(f"delimiter={delimiter!r} cannot separate {separated}; give one character, or {', '.join(DELIMITERS)}")
+    return character
+
+
 def table_settings(format: Format) -> dict[str, Setting]:
     """The settings of a format that only tables have: all but the encoding.
 
@@ -136,9 +156,7 @@ def check_format(format: Format) -> None:
       seqjax.errors.UserError: quoting='single' is not a way to quote; choose one of double, none
     """
     refuse_unknown(f"quoting={format.quoting!r} is not a way to quote", format.quoting, QUOTING)
-    delimiter = DELIMITERS.get(format.delimiter, format.delimiter)
-    if len(delimiter) > 1 or delimiter in ('"', "\n", "\r"):
-        raise UserError(f"delimiter={format.delimiter!r} cannot separate fields; give one character, or {', '.join(DELIMITERS)}")
+    separator(format.delimiter, "fields")
 
 
 def _reader(path: str | os.PathLike, format: Format) -> Callable[..., Iterator[tuple[int, list[Any]]]]:
@@ -204,7 +222,7 @@ def _rows(
 
 
 def _delimiter(path: str | os.PathLike, format: Format) -> str:
-    return DELIMITERS.get(format.delimiter, format.delimiter) or ENDINGS[unpacked_suffix(path)]
+    return separator(format.delimiter, "fields") or ENDINGS[unpacked_suffix(path)]
 
 
 def table_rows(path: str | os.PathLike, format: Format, faults: Faults, notes: list[str]) -> Iterator[tuple[int, list[str]]]:
