@@ -196,7 +196,7 @@ def test_the_embedded_set_is_the_same_in_another_process(monkeypatch):
 
 
 def test_a_python_without_its_source_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(python_tags.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
     with pytest.raises(UserError) as error:
         load_tagged("embedded", name="python")
     assert "without its library's source" in one_line(error)

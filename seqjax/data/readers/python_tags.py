@@ -4,9 +4,6 @@ import ast
 import io
 import itertools
 import keyword
-import pathlib
-import sys
-import sysconfig
 import token
 import tokenize
 import warnings
@@ -15,8 +12,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from seqjax.data.hold_out import deal_documents
+from seqjax.data.readers.python_text import library_modules
 from seqjax.data.records import PARTS, Places, Records
-from seqjax.errors import UserError
 
 # What each tag says. The names' tags are read off Python's own parse of the file.
 PYTHON_TAGS = {
@@ -254,11 +251,7 @@ def _shorten(string: str) -> str:
 
 def _library_files() -> dict[str, str]:
     """Name -> text of public top-level modules, in an order by checksum, as many as fit into `SOURCE_LIMIT`."""
-    folder = pathlib.Path(sysconfig.get_path("stdlib"))
-    public = (path for path in folder.glob("*.py") if path.stem in sys.stdlib_module_names)
-    ordered = sorted((zlib.crc32(path.stem.encode()), path) for path in public if not path.stem.startswith("_"))
-    if len(ordered) < 20:
-        raise UserError("this Python came without its library's source; choose a set of TFDS, or a file")
+    ordered = sorted((zlib.crc32(path.stem.encode()), path) for path in library_modules("a set of TFDS, or a file"))
     texts, size = {}, 0
     for _, path in ordered:
         text = path.read_text("utf-8", "replace")

@@ -12,6 +12,7 @@ from seqjax.errors import UserError
 
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.075
 HELLO_COPIES = 960  # divides among most batch sizes, so that no row of a batch begins inside a word
+FEWEST_MODULES = 20  # fewer mean that the source is not all there
 SOURCE_LIMIT = 4_000_000  # characters of python_source
 
 
@@ -44,6 +45,27 @@ def read_python_text(name: str) -> dict[str, Records]:
     }
 
 
+def library_modules(instead: str) -> list[pathlib.Path]:
+    """The files of the standard library's public top-level modules, in the order of their names.
+
+    Args:
+      instead: for the error, what to choose where they are not there.
+
+    Raises:
+      UserError: a Python that was installed without its library's source.
+
+    Example:
+      >>> library_modules("another text")[0].name
+      'abc.py'
+    """
+    folder = pathlib.Path(sysconfig.get_path("stdlib"))
+    public = sys.stdlib_module_names
+    found = [path for path in sorted(folder.glob("*.py")) if path.stem in public and not path.stem.startswith("_")]
+    if len(found) < FEWEST_MODULES:
+        raise UserError(f"this Python came without its library's source; choose {instead}")
+    return found
+
+
 def _hello() -> list[tuple[str, ...]]:
     return [("hello",) * HELLO_COPIES] * 3
 
@@ -70,13 +92,9 @@ def _without_repeats(topics: dict[str, str]) -> dict[str, str]:
 
 
 def _python_source() -> list[tuple[str, ...]]:
-    folder = pathlib.Path(sysconfig.get_path("stdlib"))
-    public = (path for path in sorted(folder.glob("*.py")) if path.stem in sys.stdlib_module_names)
-    texts = {path.stem: path.read_text("utf-8", "replace") for path in public if not path.stem.startswith("_")}
+    texts = {path.stem: path.read_text("utf-8", "replace") for path in library_modules("the embedded text python_docs, or a file")}
     sizes = itertools.accumulate(map(len, texts.values()))
     texts = {name: text for (name, text), size in zip(texts.items(), sizes) if size <= SOURCE_LIMIT}
-    if len(texts) < 20:
-        raise UserError("this Python came without its library's source; choose the embedded text python_docs, or a file")
     return deal_documents(texts, [VALIDATION_SHARE, TEST_SHARE])
 
 
