@@ -68,7 +68,9 @@ WRONG = {
     "unknown option": ({"model.options": "widht=3"}, ["no option 'widht'", "nearest: width"]),
     "option not name=value": ({"model.options": "small"}, ["'small'", "name=value"]),
     "image too small": ({"model.name": "inception_v3", "model.options": ""}, ["at least 75 x 75", "8, 8"]),
-    "image too small for the auxiliary head": ({"model.name": "inception_v3", "model.options": "", "data.image_size": 80}, ["299", "aux_logits=False"]),
+    "image too small for the auxiliary head": (
+        {"model.name": "inception_v3", "model.options": "", "data.image_size": 80}, ["299", "aux_logits=False"]
+    ),
     "smoothing": ({"loss.label_smoothing": 1.0}, ["config.loss.label_smoothing=1.0", "below 1.0"]),
     "weight decay for adam": ({"optimizer.name": "adam", "optimizer.momentum": 0.0}, ["weight_decay", "no effect"]),
     "milestones": ({"schedule.name": "step", "schedule.milestones": "0.9,0.5"}, ["milestones", "rising"]),
