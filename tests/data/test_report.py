@@ -56,6 +56,11 @@ def test_what_looks_like_a_fault_is_said():
     ]
 
 
+def test_a_class_without_an_example_is_not_one_with_one():
+    found = labelled(["a", "b", "c"], train=[("x", "a"), ("y", "a"), ("z", "b"), ("v", "b")])
+    assert report(found)[3:] == ["2 classes in the training part: a (2), b (2), c (0)", "train: no example of c"]
+
+
 def test_nothing_is_said_of_sound_data():
     assert len(report(labelled(["a", "b"], train=[(f"{n}", "ab"[n % 2]) for n in range(9)], test=[("x", "a"), ("y", "b")]))) == 5
 
