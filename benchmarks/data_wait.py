@@ -3,7 +3,7 @@
     python -m benchmarks.data_wait [--experiments=tagging,translation] [--steps=200] [--rounds=3] [--seconds=2]
 
 A batch: `next` of windows of a text, of length buckets (texts, tagged words, pairs) and of shuffled images in memory, at the
-default sizes of the experiments; whole, and one of four shards. The processor's time, the least of several runs. Targets:
+default sizes of the experiments; whole, and one of four shards. The time of the processor, block by block. Targets:
 2 microseconds for a window batch, 40 for a bucket batch.
 
 The wait: the default run of each experiment, as the loop takes its steps. Time in `next(pipeline)` and `place_batch`, until
@@ -14,7 +14,6 @@ first steps, which compile every shape, are not counted. Target: 3 % or less.
 import argparse
 import importlib
 import itertools
-import resource
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -31,23 +30,19 @@ EXPERIMENTS = ("language_model", "image_classification", "text_classification", 
 KINDS = {"Windows": "windows", "BucketBatches": "buckets", "ImageBatches": "shuffled"}
 
 
-def processor_seconds() -> float:
-    """What this process took of all cores."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-def microseconds(pipeline: Any, seconds: float, rounds: int) -> dict[str, float]:
-    """Of the processor for one batch; the first epoch's order is made before."""
+def microseconds(pipeline: Any, seconds: float) -> dict[str, float]:
+    """Of the processor for one batch, in blocks of them; the first epoch's order is made before."""
     next(pipeline)
-    found = []
-    for _ in range(rounds):
-        count, begin, until = 0, processor_seconds(), time.perf_counter() + seconds
-        while time.perf_counter() < until:
-            for _ in itertools.repeat(None, 20):
-                next(pipeline)
-            count += 20
-        found.append(1e6 * (processor_seconds() - begin) / count)
+    found, until, count = [], time.perf_counter() + seconds, 1
+    while time.perf_counter() < until or not found:
+        begin = time.thread_time()
+        for _ in itertools.repeat(None, count):
+            next(pipeline)
+        used = time.thread_time() - begin
+        if used < 0.01:  # too short to be timed
+            count *= 2
+        else:
+            found.append(1e6 * used / count)
     return common.summary(found)
 
 
@@ -89,8 +84,8 @@ def measured(name: str, steps: int, rounds: int, seconds: float, say: Callable[[
     count = next(count for count in (4, 3, 2, 1) if rows % count == 0)
     batch = {
         "pipeline": kind, "rows": rows, "batches_per_epoch": pipeline.batches_per_epoch,
-        "whole": microseconds(pipeline.shard(0, 1), seconds, rounds), "shards": count,
-        "one_shard": microseconds(pipeline.shard(0, count), seconds, rounds),
+        "whole": microseconds(pipeline.shard(0, 1), seconds), "shards": count,
+        "one_shard": microseconds(pipeline.shard(0, count), seconds),
     }  # fmt: skip
     state = setup.state
     for made in every_shape(pipeline):

@@ -41,7 +41,7 @@ FIELDS = {
     **fields.seed("the order of the images, the augmentation and the dropout"),
     **fields.source(
         "images", SOURCES, name="digits",
-        names="The embedded set (digits) or TFDS set (mnist, cifar10, ...); of files, what to call them, or which EMNIST set.",
+        names="The embedded set (digits) or TFDS set (mnist, cifar10, ...); what to call files, or which EMNIST set.",
         path="Folder of idx files, .npz file, folder with a folder of images for each class, or table of images, for source=file.",
         validation_path="The same for validation, of a table; without a validation part a share of the training part is held out.",
         test_path="The same for the test, of a table.", held_out="training images held out where there is no validation part",

@@ -28,14 +28,15 @@ from seqjax.decoding.text import TextSampler, check_known, score_texts
 from seqjax.errors import UserError
 from seqjax.models import LanguageModel
 from seqjax.run import Field, Flag, above, at_least, fields, one_of, recipe, within
-from seqjax.text import BOS, EOS, PAD, UNK, NGramModel, fit_tokenizer, tokenizer_from_dict
+from seqjax.run.baselines import ngram
+from seqjax.text import BOS, EOS, PAD, UNK, fit_tokenizer, tokenizer_from_dict
 from seqjax.training import losses, metrics
 
 FIELDS = {
     **fields.seed("the dropout and the samples"),
     **fields.source(
         "text", SOURCES, name="python_docs",
-        names="The embedded text (python_docs, python_source, hello) or TFDS set; for a file, what to call it.",
+        names="The embedded text (python_docs, python_source, hello) or TFDS set; what to call a file.",
         path="Text file (.txt, .jsonl with a field `text`, either also .gz or .zst) for source=file.",
         validation_path="Validation file for source=file; without it the end of data.path is held out.",
         test_path="Test file for source=file, read by --mode=evaluate --split=test.",
@@ -111,9 +112,6 @@ PRESETS = {
 }  # fmt: skip
 
 
-NGRAM_TOKENS = 10_000_000  # of a part, at most, for the n-gram model, which takes 100 bytes for each
-
-
 class Spec(NamedTuple):
     """What the model must know of the text."""
 
@@ -183,22 +181,18 @@ def batches(config: ConfigDict, spec: Spec, stream: TokenStream, training: bool)
 
 
 def baselines(config: ConfigDict, text: Text, split: str) -> dict[str, dict[str, float]]:
-    """An n-gram model over the same tokens; of a large text, over the first ten million of a part."""
+    """An n-gram model over the same tokens."""
     if not config.ngram_order:
         return {}
-    train, part = (text.parts[name].first(NGRAM_TOKENS) for name in ("train", split))
     vocab_size = tokenizer_from_dict(text.spec.tokenizer).vocab_size
-    ngram = NGramModel.fit(train.tokens, train.mask(), order=config.ngram_order, vocab_size=vocab_size)
-    nats = ngram.nats(part.tokens, part.mask())
-    whole = len(train) == len(text.parts["train"]) and len(part) == len(text.parts[split])
-    name = f"{config.ngram_order}-gram Kneser-Ney" + ("" if whole else f" of the first {NGRAM_TOKENS:,} tokens")
+    name, nats = ngram(text.parts["train"], text.parts[split], order=config.ngram_order, vocab_size=vocab_size)
     return {name: {"loss": nats} | {name: of(nats) for name, of in derived(config).items()}}
 
 
 def describe(config: ConfigDict, spec: Spec, text: Text, model: run.Model) -> list[str]:
     """Types and coverage of each part, and what of the shown samples' prompt is unknown."""
     counts = {part: stream.counts(model.tools.vocab_size) for part, stream in text.parts.items()}
-    lines = [f"  {part}: {np.count_nonzero(c):,} types, coverage {1 - c[UNK] / c.sum():.2%}" for part, c in counts.items()]
+    lines = [f"  {part}: {(c > 0).sum():,} types, coverage {1 - c[UNK] / c.sum():.2%}" for part, c in counts.items()]
     lines.append(f"cell: {model.module.cell.name}, vocabulary {model.tools.vocab_size:,}")
     prompt = check_known(model.tools, config.sample.prompt, "config.sample.prompt") if config.sample.length else ""
     return lines + ([prompt] if prompt else [])

@@ -45,7 +45,7 @@ FIELDS = {
     **fields.seed("the order of the sentences and the dropout"),
     **fields.source(
         "sentences", SOURCES, name="python",
-        names="The embedded set (python) or TFDS set (universal_dependencies/en_ewt); of files, what to call them.",
+        names="The embedded set (python) or TFDS set (universal_dependencies/en_ewt, ...); what to call files.",
         path="CoNLL-U (.conllu) or columns (.conll, .txt, .bio, .tsv); any may be .gz or .zst.",
     ),
     **fields.split_seed(),
@@ -55,7 +55,7 @@ FIELDS = {
     ),
     "data.word_column": Field(1, "The words' column, from 1; not for CoNLL-U.", at_least(1), when=fields.FILE),
     "data.delimiter": Field("", "Between columns: a character, tab or space; empty to find it.", when=fields.FILE),
-    "data.encoding": Field("utf-8", "Of the files, such as latin1 or utf-16.", when=fields.FILE),
+    **fields.encoding(),
     **fields.batches("sentences", 32, 64),
     **fields.buckets(5, "Training sentences with more words are left out; 0 keeps all."),
     "data.max_word_length": Field(20, "Of longer words the first and last letters are read.", at_least(1), when=_CHARS),

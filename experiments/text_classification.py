@@ -42,7 +42,7 @@ FIELDS = {
     **fields.seed("the order of the texts and the dropout"),
     **fields.source(
         "texts", SOURCES, name="docstrings",
-        names="The embedded set (docstrings) or TFDS set (imdb_reviews, ...); unused for file.",
+        names="The embedded set (docstrings) or TFDS set (imdb_reviews, ...); what to call files.",
         path=".jsonl, .csv or .tsv with text and label, or a folder with a file or folder for each class.",
     ),
     **fields.table(),

@@ -44,7 +44,7 @@ FIELDS = {
     **fields.seed("the order of the pairs and the dropout"),
     **fields.source(
         "pairs", SOURCES, name="dates",
-        names="The embedded set (dates) or TFDS set (ted_hrlr_translate/pt_to_en, ...); for files what to call them.",
+        names="The embedded set (dates) or TFDS set (ted_hrlr_translate/pt_to_en, ...); what to call files.",
         path="Text file of the sources, a line each, or a table of both sides; may be packed.",
         validation_path="Sources of the validation part; without it a share of the training is held out.",
         test_path="Sources of the test part, read by --mode=evaluate --split=test.",

@@ -143,7 +143,7 @@ def _classes(dataset: Dataset, part: str) -> list[str]:
     if not counts:
         return []
     what = "tags" if _column(dataset.parts[part], ["tags"]) else "classes"
-    shown = [f"{_shown(name)} ({number:,})" for name, number in list(counts.items())[:SHOWN]]
+    shown = [f"{_name(name)} ({number:,})" for name, number in list(counts.items())[:SHOWN]]
     if more := len(counts) - SHOWN:
         shown += [f"and {more:,} more"] if more > 0 else []
     return [f"{sum(map(bool, counts.values())):,} {what} in the {_called(part)} part: {', '.join(shown)}"]
@@ -164,7 +164,7 @@ def _findings(dataset: Dataset) -> Iterator[str]:
         single = [name for name in names if counts[name] == 1] if part == "train" else []
         for what, found in (("no example", absent), ("one example only", single)):
             if found:
-                yield f"{part}: {what} of {_few(map(_shown, found))}"
+                yield f"{part}: {what} of {_few(map(_name, found))}"
     for part, records in dataset.parts.items():
         if _column(records, INPUTS):
             yield from _repeats_within(part, records, dataset.classes)
@@ -185,7 +185,7 @@ def _repeats_within(part: str, records: Records, classes: Sequence[str]) -> Iter
             labels.setdefault(key, []).append(label)
         several = [(key, found) for key, found in labels.items() if len(found) > 1]
         if several:
-            shown = (f"{_shown(key)!r} ({', '.join(_shown(classes[label]) for label in found)})" for key, found in several)
+            shown = (f"{_shown(key)!r} ({', '.join(_name(classes[label]) for label in found)})" for key, found in several)
             yield f"{part}: {len(several):,} {unit} have more than one label: {_few(shown)}"
 
 
@@ -196,6 +196,10 @@ def _called(part: str) -> str:
 def _few(items: Iterable[str]) -> str:
     items = list(items)
     return ", ".join(items[:FEW]) + (f" and {len(items) - FEW:,} more" if len(items) > FEW else "")
+
+
+def _name(label: str) -> str:
+    return _shown(label) if label == label.strip() else repr(label)
 
 
 def _shown(text: str) -> str:

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from seqjax.data.pipeline.streams import TokenStream
 from seqjax.errors import UserError, missing
+from seqjax.text.ngram import NGramModel
 
 NGRAMS = {"word": (1, 2), "char": (1, 4)}
 STRENGTHS = (1.0, 4.0, 16.0, 64.0)
@@ -47,6 +49,30 @@ def most_frequent_tags(words: Sequence[Sequence[str]], tags: Sequence[Sequence[s
         if word not in best or count > pairs[word, best[word]]:
             best[word] = tag
     return best, overall.most_common(1)[0][0]
+
+
+def ngram(train: TokenStream, part: TokenStream, *, order: int, vocab_size: int, most: int = 10_000_000) -> tuple[str, float]:
+    """An interpolated modified Kneser-Ney model of the training tokens, on those of a part.
+
+    Args:
+      train, part: the tokens.
+      order: n.
+      vocab_size: the number of ids.
+      most: of a longer stream, the first so many tokens are taken: fitting takes about 100 bytes for each.
+
+    Returns:
+      Its name, which says so where a stream is longer, and the loss in nats.
+
+    Example:
+      >>> stream = TokenStream(np.array([4, 5, 4, 5, 4, 6], np.uint8), np.array([0]))
+      >>> name, nats = ngram(stream, stream, order=2, vocab_size=7, most=4)
+      >>> name, round(nats, 3)
+      ('2-gram Kneser-Ney of the first 4 tokens', 0.395)
+    """
+    streams = train.first(most), part.first(most)
+    model = NGramModel.fit(streams[0].tokens, streams[0].mask(), order=order, vocab_size=vocab_size)
+    portion = f" of the first {most:,} tokens" if max(len(train), len(part)) > most else ""
+    return f"{order}-gram Kneser-Ney{portion}", model.nats(streams[1].tokens, streams[1].mask())
 
 
 def bag_of_words(

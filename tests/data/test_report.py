@@ -48,12 +48,17 @@ def test_what_looks_like_a_fault_is_said():
     found = labelled(["neg", "pos", "pos ", "Pos", "rare"], train=train, test=[("good", "pos"), ("bad", "pos"), ("new", "neg")])
     assert report(found)[5:] == [
         "labels that differ in case or white space only: 'pos', 'pos ', 'Pos'",
-        "train: one example only of pos , Pos, rare",
-        "test: no example of pos , Pos, rare",
+        "train: one example only of 'pos ', Pos, rare",
+        "test: no example of 'pos ', Pos, rare",
         "train: 1 of 7 texts repeat an earlier one with the same label",
         "train: 1 texts have more than one label: 'good' (pos, neg)",
         "test: 2 of 3 texts are also in the training part, 1 of them with the same label",
     ]
+
+
+def test_a_class_without_an_example_is_not_one_with_one():
+    found = labelled(["a", "b", "c"], train=[("x", "a"), ("y", "a"), ("z", "b"), ("v", "b")])
+    assert report(found)[3:] == ["2 classes in the training part: a (2), b (2), c (0)", "train: no example of c"]
 
 
 def test_nothing_is_said_of_sound_data():

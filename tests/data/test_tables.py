@@ -257,6 +257,24 @@ def test_delimiters_have_names(write, name, character):
     assert is_table(path, Format(name)) and not is_table(path)
 
 
+def test_a_lone_return_ends_a_row_but_no_line(write):
+    records = read_table(write("a.csv", 'text,label\nb,a\rc,a\n"d\re",a\nf,a'), BOTH, labels=["label"])
+    assert records["text"] == ("b", "c", "d\re", "f") and records.places.numbers.tolist() == [2, 2, 3, 4]
+
+
+@pytest.mark.parametrize("data", ["text,label\n" + "x" * 5000 + ",a\n", 'text,label\n"x\n', "text\nx\n"])
+def test_the_limit_of_fields_is_put_back(write, data):
+    before = csv.field_size_limit(1000)
+    try:
+        if "x" * 5000 in data:
+            assert len(read_table(write("a.csv", data), BOTH)["text"][0]) == 5000
+        else:
+            assert faults(write("a.csv", data))
+        assert csv.field_size_limit() == 1000
+    finally:
+        csv.field_size_limit(before)
+
+
 def test_inputs_are_a_field_of_a_table_or_lines(write):
     assert read_inputs(write("a.csv", "id,text\n1,one\n2,\n")) == ["one", ""]
     assert read_inputs(write("a.tsv.gz", "id\ttext\n1\tone\n"), "1") == ["1"]

@@ -109,7 +109,8 @@ def test_pieces_of_words_without_attention(runs, refuses, start, tmp_path):
     assert run.status == 0 and "vocabularies: 28 and 28\n" in run.out, run.out + run.err
     assert evaluations(workdir)[-1]["error"] == pytest.approx(1 - evaluations(workdir)[-1]["exact"])
     ask = [f"--workdir={workdir}", "--mode=predict"]
-    refuses([*ask, f"--attention={tmp_path / 'a.png'}"], "has no attention to draw", "leave --attention out")
+    (sources := tmp_path / "sources.txt").write_text("eins\n")
+    refuses([*ask, f"--input={sources}", f"--attention={tmp_path / 'a.png'}"], "has no attention to draw", "leave --attention out")
     run = start(*ask, "--beam=1", stdin="eins\n\n").wait(300)
     assert run.status == 0 and run.out.count("\n") == 2, run.out + run.err
     assert not (tmp_path / "a.png").exists()

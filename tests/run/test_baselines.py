@@ -7,9 +7,11 @@ import sys
 import numpy as np
 import pytest
 
+from seqjax.data import TokenStream
 from seqjax.errors import UserError
 from seqjax.run import baselines
-from seqjax.run.baselines import bag_of_words, choose_strength, majority
+from seqjax.run.baselines import bag_of_words, choose_strength, majority, ngram
+from seqjax.text import NGramModel
 
 RNG = np.random.default_rng(0)
 WORDS = "red green blue one two three tree house sea".split()
@@ -132,3 +134,13 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.feature_extraction.text", None)
     with pytest.raises(UserError, match=r"scikit-learn, which is not installed; run pip install -e '\.\[experiments\]'"):
         bag_of_words(["a", "b"], [0, 1], {})
+
+def test_an_ngram_model_of_a_long_stream_is_of_its_first_tokens_and_says_so():
+    rng = np.random.default_rng(0)
+    train, part = (TokenStream(rng.integers(4, 9, size).astype(np.uint8), np.arange(0, size, 7)) for size in (300, 90))
+    whole = NGramModel.fit(train.tokens, train.mask(), order=3, vocab_size=9).nats(part.tokens, part.mask())
+    assert ngram(train, part, order=3, vocab_size=9) == ("3-gram Kneser-Ney", whole)
+    name, nats = ngram(train, part, order=3, vocab_size=9, most=50)
+    assert name == "3-gram Kneser-Ney of the first 50 tokens"
+    few = NGramModel.fit(train.tokens[:50], train.mask()[:50], order=3, vocab_size=9)
+    assert nats == few.nats(part.tokens[:50], part.mask()[:50]) != whole
