@@ -73,7 +73,7 @@ FIELDS = {
         dropout=(0.0, "on embeddings, between layers and before the softmax"),
         recurrent_dropout=(0.0, "on the encoder's recurrent product, one mask for all steps"),
     ),
-    "model.scheduled_sampling": Field(0.0, "Share of its inputs in training that are its own choices.", fields.SHARE),
+    "model.scheduled_sampling": Field(0.0, "Share of the decoder's inputs that are its own choices.", fields.SHARE),
     "model.share_embeddings": Field(False, "Source and target have one embedding.", when=("tokenizer.joint", (True,))),
     "model.tie_embeddings": Field(False, "The softmax shares the target embedding's weights."),
     **fields.label_smoothing("each target", "the vocabulary"),
