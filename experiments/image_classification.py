@@ -24,7 +24,6 @@ import optax
 from ml_collections import ConfigDict
 
 from seqjax import cnn, run
-from seqjax.data.image_check import BAD_FILES
 from seqjax.data.images import Images, load_images, read_image
 from seqjax.data.pipeline.shuffled import ImageBatches, channel_statistics, ordered_batches
 from seqjax.data.sources import SOURCES
@@ -42,23 +41,16 @@ FIELDS = {
     **fields.source(
         "images", SOURCES, name="digits",
         names="The embedded set (digits) or TFDS set (mnist, cifar10, ...); what to call files, or which EMNIST set.",
-        path="Folder of idx files, .npz file, folder with a folder of images for each class, or table of images, for source=file.",
-        validation_path="The same for validation, of a table; without a validation part a share of the training part is held out.",
-        test_path="The same for the test, of a table.", held_out="training images held out where there is no validation part",
+        path="Folder of idx files or of a folder of images for each class, .npz, or table of images, for source=file.",
+        validation_path="The same for validation, of a table; without it a share of the training part is held out.",
+        test_path="The same for the test, of a table.",
+        held_out="training images held out where there is no validation part",
     ),
-    "data.image_field": Field("", "A table's field of image files; empty looks for image, path, file, id, ...", when=fields.FILE),
-    "data.label_field": Field("", "A table's field of labels; empty looks for label, class, ..., or the only other.", when=fields.FILE),
-    "data.image_folder": Field("", "Folder that a table names its images from, beside it; empty looks for it.", when=fields.FILE),
-    **fields.table(),
-    "data.class_levels": Field(1, "Levels of folders that name a class; 2 for animals/cat/1.png.", at_least(1), when=fields.FILE),
-    "data.bad_files": Field(
-        "stop", "Image files that are not sound end the run before it starts, or are left out and listed.", one_of(*BAD_FILES),
-        free=True, when=fields.FILE,
-    ),
+    **fields.image_files(),
     "data.image_size": Field(0, "Side to which all images are scaled; 0 keeps the set's own.", at_least(0)),
     **fields.batches("images", 128, 256),
     "data.workers": Field(
-        0, "Threads that check image files and decode them ahead of the training; 0 for sets in memory.", at_least(0), free=True
+        0, "Threads that check image files and decode them ahead; 0 for sets in memory.", at_least(0), free=True
     ),
     **fields.augmentation(),
     "model.name": Field("lenet5", "The network; seqjax.cnn.names() lists them.", one_of(*NETWORKS)),
@@ -199,12 +191,8 @@ def batches(config: ConfigDict, spec: Spec, images: Images, training: bool) -> A
 
 def describe(config: ConfigDict, spec: Spec, data: run.Dataset, model: run.Model) -> list[str]:
     """Sizes, and the work that one image costs."""
-    height, width, channels = spec.shape
     work = cnn.summary(model.module, (1, *spec.shape)).multiply_adds
-    return [
-        f"classes: {len(spec.classes)}; images of {height} x {width} x {channels}",
-        f"network: {config.model.name}, {work:,} multiply-adds an image",
-    ]
+    return [f"network: {config.model.name}, {work:,} multiply-adds an image"]
 
 
 def evaluate(trained: run.Trained, data: run.Dataset, split: str, options: run.Options) -> run.Report:

@@ -43,8 +43,7 @@ FIELDS = {
         held_out="text held out where there is no validation file",
     ),
     "data.documents": Field(
-        "none", "What a document is in a text file: running text, each line, each paragraph.",
-        one_of("none", "line", "paragraph"), when=fields.FILE,
+        "none", "Documents of a file: all, lines, paragraphs.", one_of("none", "line", "paragraph"), when=fields.FILE
     ),
     **fields.encoding(),
     "data.reset": Field(
@@ -74,8 +73,7 @@ FIELDS = {
     **fields.samples(200, 0.8),
 }  # fmt: skip
 
-# Zaremba et al. sum the loss over the window's 35 steps where we take the mean, so their learning rate of 1 and their
-# clipping at 5 are 35 and 5 / 35 here.
+# Zaremba et al. sum the loss over 35 steps, we take the mean: their rate of 1 and clipping at 5 are 35 and 5 / 35.
 _WORDS = {
     "tokenizer.kind": "word", "ngram_order": 5, "data.batch_size": 20, "data.window": 35, "data.eval_batch_size": 20,
     "data.eval_window": 35, "model.num_layers": 2, "optimizer.name": "sgd", "optimizer.learning_rate": 35.0,

@@ -190,6 +190,8 @@ def _add(whole: Any, value: Any) -> None:
     elif isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.number):
         data = np.ascontiguousarray(value.astype(value.dtype.newbyteorder("<")))
         whole.update(f"a{data.dtype.str}{data.shape}:".encode() + data.tobytes())
+    elif hasattr(value, "add_to"):  # a column that is too large to hold
+        value.add_to(whole)
     elif isinstance(value, (list, tuple)):
         whole.update(b"l%d:" % len(value))
         for item in value:

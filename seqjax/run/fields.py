@@ -7,6 +7,7 @@ What is particular to an experiment stands in its own table, beside these groups
 
 from collections.abc import Sequence
 
+from seqjax.data.image_check import BAD_FILES
 from seqjax.data.readers.tables import QUOTING
 from seqjax.models import CELLS
 from seqjax.run.settings import Field, at_least, one_of, within
@@ -83,6 +84,26 @@ def encoding() -> dict[str, Field]:
     """
     text = "Encoding of the files: utf-8, utf-16, cp1252 or another that Python knows."
     return {"data.encoding": Field("utf-8", text, when=FILE)}
+
+
+def image_files() -> dict[str, Field]:
+    """How image files and their classes are found: by tables or folders; and what becomes of bad ones.
+
+    Example:
+      >>> image_files()["data.class_levels"].default
+      1
+    """
+    return {
+        "data.image_field": Field("", "A table's field of image files; empty looks for image, path, file, id, ...", when=FILE),
+        "data.label_field": Field("", "A table's field of labels; empty looks for label, class, ..., or the only other.", when=FILE),
+        "data.image_folder": Field("", "Folder that a table names its images from, beside it; empty looks for it.", when=FILE),
+        **table(),
+        "data.class_levels": Field(1, "Levels of folders that name a class; 2 for animals/cat/1.png.", at_least(1), when=FILE),
+        "data.bad_files": Field(
+            "stop", "Image files that are not sound end the run before it starts, or are left out and listed.", one_of(*BAD_FILES),
+            free=True, when=FILE,
+        ),
+    }  # fmt: skip
 
 
 def split_seed() -> dict[str, Field]:

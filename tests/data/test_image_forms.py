@@ -151,7 +151,14 @@ def test_kaggles_ids_are_files_without_their_endings(tmp_path):
     assert f"{path} names 1 files more than once, 0 of them with different labels" in data.notes
     labels = table(tmp_path / "labels.csv", [("0", "cat"), ("1", "dog"), ("00a.x", "cat")], ("id", "breed"))
     assert both(load(labels, image_size=2, image_folder="train")) == {0: 0, 1: 1, 2: 0}
-    assert f"labels.csv line 2: there is no image '0' in {tmp_path}" in message(labels)
+    assert both(load(labels, image_size=2)) == {0: 0, 1: 1, 2: 0}  # in the folder of the part
+    (tmp_path / "train").rename(tmp_path / "dogs")
+    assert f"labels.csv: none of its images, such as '0', is in {tmp_path} or" in message(labels)
+    assert both(load(labels, image_size=2, image_folder="dogs")) == {0: 0, 1: 1, 2: 0}
+    (tmp_path / "dogs").rename(tmp_path / "train")
+    (tmp_path / "train/0.jpg").rename(tmp_path / "train/5.jpg")  # the first is missing, and the folder is found by the others
+    assert message(path).count("line 2: there is no image '0' in") == 1
+    (tmp_path / "train/5.jpg").rename(tmp_path / "train/0.jpg")
     write(tmp_path, ["train/0.png"])
     assert "'0' may be 0.jpg or 0.png; give it with its ending" in message(path)
 

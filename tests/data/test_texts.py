@@ -225,3 +225,15 @@ def test_a_large_text_is_encoded_in_memory_for_its_tokens_once(tmp_path):
         tracemalloc.stop()
     assert sum(stream.tokens.nbytes for stream in found.values()) == 4_000_000
     assert peak < 3_000_000, peak
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_fingerprint_of_a_stream_is_that_of_its_text(path, form):
+    file = write(path, "one é\n\ntwo\r\nthree\n\nfour".encode(), form)
+    how = {"path": file, "documents": "none" if form == "json" else form, "validation_fraction": 0.3}
+    held = load_corpus("file", **how)
+    with sizes(large=4, chunk=3):
+        streamed = load_corpus("file", **how)
+        assert isinstance(streamed.parts["train"]["text"], FileTexts)
+        assert streamed.fingerprint == held.fingerprint
+        assert streamed.fingerprint != load_corpus("file", **how | {"validation_fraction": 0.6}).fingerprint

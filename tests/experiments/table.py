@@ -55,7 +55,7 @@ IMAGE_CLASSIFICATION = Row(
     "image_classification", made.IMAGES,  # with all that draws random numbers and all that keeps a state
     lambda data: OFTEN | {
         "data.batch_size": 16, "data.eval_batch_size": 16, "data.image_size": 0, "data.validation_fraction": 0.2,
-        "model.name": "resnet20_cifar", "augment.crop_padding": 1, "augment.flip": True, "augment.mixup": 0.2,
+        "model.name": "resnet20_cifar", "model.options": "width=4", "augment.crop_padding": 1, "augment.flip": True, "augment.mixup": 0.2,
         "augment.affine_degrees": 0.0, "augment.affine_translate": 0.0, "augment.affine_scale": 0.0,
         "loss.label_smoothing": 0.1, "optimizer.name": "sgd", "optimizer.learning_rate": 0.05, "optimizer.momentum": 0.9,
         "optimizer.weight_decay": 1e-4, "optimizer.ema": 0.9, "schedule.warmup_steps": 3, "train.steps": 30,

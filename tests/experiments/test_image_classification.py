@@ -64,11 +64,13 @@ def test_predict(runs, refuses, tmp_path):
 
 
 WRONG = {
-    "unknown network": ({"model.name": "resnet19"}, ["config.model.name='resnet19'", "resnet18"]),
+    "unknown network": ({"model.name": "resnet19", "model.options": ""}, ["config.model.name='resnet19'", "resnet18"]),
     "unknown option": ({"model.options": "widht=3"}, ["no option 'widht'", "nearest: width"]),
     "option not name=value": ({"model.options": "small"}, ["'small'", "name=value"]),
-    "image too small": ({"model.name": "inception_v3"}, ["at least 75 x 75", "8, 8"]),
-    "image too small for the auxiliary head": ({"model.name": "inception_v3", "data.image_size": 80}, ["299", "aux_logits=False"]),
+    "image too small": ({"model.name": "inception_v3", "model.options": ""}, ["at least 75 x 75", "8, 8"]),
+    "image too small for the auxiliary head": (
+        {"model.name": "inception_v3", "model.options": "", "data.image_size": 80}, ["299", "aux_logits=False"]
+    ),
     "smoothing": ({"loss.label_smoothing": 1.0}, ["config.loss.label_smoothing=1.0", "below 1.0"]),
     "weight decay for adam": ({"optimizer.name": "adam", "optimizer.momentum": 0.0}, ["weight_decay", "no effect"]),
     "milestones": ({"schedule.name": "step", "schedule.milestones": "0.9,0.5"}, ["milestones", "rising"]),
@@ -109,7 +111,7 @@ def test_losses_that_are_not_finite_stop_the_run(runs, tmp_path):
 
 
 def test_an_interval_without_one_good_step_is_reported(runs, tmp_path):
-    flags = runs.flags(ROW, train__steps=10, schedule__warmup_steps=0, model__name="lenet5", data__image_size=28)
+    flags = runs.flags(ROW, train__steps=10, schedule__warmup_steps=0, model__name="lenet5", model__options="", data__image_size=28)
     run = runs.start(ROW, f"--workdir={tmp_path / 'run'}", *flags, nan_logits=True).wait(300)
     assert run.status == 0, run.err
     lines = [record for record in records(tmp_path / "run") if record["kind"] == "train"]

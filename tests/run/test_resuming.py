@@ -225,6 +225,17 @@ def test_changed_data_are_refused_unless_they_are_accepted(tmp_path, capsys):
     assert "--accept_changed_data: the parts are those that the run was trained on" in capsys.readouterr().out
 
 
+def test_changed_data_are_evaluated_where_they_are_accepted(tmp_path, capsys):
+    tiny.run(tmp_path / "run")
+    words = ["are not those that the run in", "--accept_changed_data"]
+    refused(tmp_path / "run", "--mode=evaluate", words=words, experiment=changed())
+    capsys.readouterr()
+    tiny.run(tmp_path / "run", "--mode=evaluate", "--accept_changed_data", experiment=changed())
+    assert "from 4 letters to changed" in capsys.readouterr().out
+    words = ["give another letters than those"]
+    refused(tmp_path / "run", "--mode=evaluate", "--accept_changed_data", words=words, experiment=changed(letters=5))
+
+
 def test_changed_data_that_need_another_model_are_refused(tmp_path):
     tiny.run(tmp_path / "run", stop=4)
     words = ["give another letters than those", "use another --workdir"]

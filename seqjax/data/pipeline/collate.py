@@ -65,14 +65,21 @@ class Ragged:
         Raises:
           ValueError: one is longer.
         """
+        return self.gather(self.index(places, rows, steps))
+
+    def index(self, places: np.ndarray, rows: int, steps: int) -> np.ndarray:
+        """Where each step of a batch stands, int (B, T); for `gather` of this and of other columns with the same lengths."""
         lengths = self.lengths[places]
         if lengths.max(initial=0) > steps:
             raise ValueError(f"steps is {steps}, and a sequence of the batch has {lengths.max()}")
-        columns, padding = np.arange(steps)[None, :], len(self._flat) - 1
-        index = np.full((rows, steps), padding)
-        starts = self._starts[places][:, None]
-        index[: len(places)] = np.where(columns < lengths[:, None], starts + columns, padding)
-        return self._flat[index]
+        columns, padding = np.arange(steps), len(self._flat) - 1
+        index = np.where(columns < lengths[:, None], self._starts[places][:, None] + columns, padding)
+        missing = rows - len(places)
+        return np.concatenate([index, np.full((missing, steps), padding)]) if missing else index
+
+    def gather(self, index: np.ndarray) -> np.ndarray:
+        """The values at an `index`."""
+        return self._flat.take(index, axis=0)
 
 
 def collate_texts(texts: Sequence[np.ndarray], labels: np.ndarray) -> Collate:
@@ -113,8 +120,8 @@ def collate_tagged(words: Sequence[np.ndarray], chars: Sequence[np.ndarray], tag
     columns = [Ragged(column) for column in (words, chars, tags)]
 
     def collate(places: np.ndarray, rows: int, steps: int) -> TaggedBatch:
-        made = (column.take(places, rows, steps) for column in columns)
-        return TaggedBatch(*made, pad_lengths(columns[0].lengths[places], rows))
+        index = columns[0].index(places, rows, steps)
+        return TaggedBatch(*(column.gather(index) for column in columns), pad_lengths(columns[0].lengths[places], rows))
 
     return collate
 
@@ -163,12 +170,12 @@ def collate_pairs(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], 
     inputs, outputs = (Ragged([[bos, *target] for target in targets]), Ragged([[*target, eos] for target in targets]))
 
     def collate(places: np.ndarray, rows: int, steps: int) -> PairBatch:
-        real = pad_lengths(outputs.lengths[places], rows)
+        index, real = inputs.index(places, rows, steps), pad_lengths(inputs.lengths[places], rows)
         return PairBatch(
             source=source.take(places, rows, steps),
             source_lengths=pad_lengths(source.lengths[places], rows),
-            inputs=inputs.take(places, rows, steps),
-            targets=outputs.take(places, rows, steps),
+            inputs=inputs.gather(index),
+            targets=outputs.gather(index),
             mask=np.arange(steps)[None, :] < real[:, None],
         )
 

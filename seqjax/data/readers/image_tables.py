@@ -21,7 +21,8 @@ from seqjax.errors import UserError, nearest
 
 IMAGE_FIELDS = ("image", "path", "file", "filename", "file_name", "image_path", "id", "image_id")  # those that are looked for
 LABEL_FIELDS = ("label", "class", "target", "category")
-FOLDERS = ("", "images")  # where images are looked for, beside the table
+FOLDERS = ("", "images")  # where images are looked for beside a table, and in folders called as the table or the part
+SAMPLE = 100  # names of a table by which their folder is found
 LEAST_PIXELS = 16  # fields that are taken for an image
 PIXEL = re.compile(r"(?:pixel|px|p)?_?\d+(?:x\d+)?", re.IGNORECASE)  # their names, or the first record
 
@@ -38,8 +39,8 @@ def read_image_tables(
       format: how they are written.
       image_field: the field of the file; "" is the first of `IMAGE_FIELDS` that there is.
       label_field: that of the label; "" is the first of `LABEL_FIELDS`, or the only other field.
-      folder: where the files are named from; "" is the table's own folder, or in it one that is called as the table or
-        `images`, whichever has the first file. A name may lack its ending (`a/7` for `a/7.jpg`).
+      folder: where the files are named from; "" is the table's own folder, or in it one that is called `images`, as the table
+        or as the part, whichever has most of the first files. A name may lack its ending (`a/7` for `a/7.jpg`).
 
     Returns:
       A Listing, with the classes in order: of numbers if all are, else of names; or, of pixels, a Found.
@@ -70,7 +71,7 @@ def read_image_tables(
     parts, notes = {}, []
     for part, table in tables.items():
         faults, files = Faults(paths[part]), []
-        find = _finder(paths[part], table["image"][0], folder)
+        find = _finder(paths[part], part, table["image"][:SAMPLE], folder)
         for i, (image, label) in enumerate(zip(table["image"], table["label"])):
             file, fault = find(image)
             if label not in number:
@@ -107,11 +108,10 @@ def _first(path: str, format: Format) -> list[str]:
         return []  # read_table says what is wrong
 
 
-def _finder(table: str, first: str, folder: str) -> Callable[[str], tuple[str, str]]:
-    """A function from a name in a table to (its file, what is wrong)."""
+def _finder(table: str, part: str, first: Sequence[str], folder: str) -> Callable[[str], tuple[str, str]]:
+    """A function from a name in a table to (its file, what is wrong); of the folders it takes the one with most of the first names."""
     beside = pathlib.Path(table).expanduser().parent
-    stem = pathlib.Path(table).name.split(".")[0]
-    roots = [beside / name for name in (folder and [folder] or [*FOLDERS, stem])]
+    roots = [beside / name for name in ([folder] if folder else [*FOLDERS, pathlib.Path(table).name.split(".")[0], part])]
     listings: dict[str, dict[str, list[str]]] = {}  # folder -> a name with or without its ending -> the files
 
     def find(root: pathlib.Path, name: str) -> list[str]:
@@ -120,8 +120,11 @@ def _finder(table: str, first: str, folder: str) -> Callable[[str], tuple[str, s
             listings[where] = _listing(where)
         return [os.path.join(where, other) for other in listings[where].get(file, ())]
 
-    root = next((root for root in roots if find(root, first)), roots[0])
-    looked = " or ".join(map(str, roots))
+    hits = [sum(bool(find(root, name)) for name in first) for root in roots]
+    if not any(hits):
+        looked = " or ".join(map(str, dict.fromkeys(roots)))
+        raise UserError(f"{table}: none of its images, such as {first[0]!r}, is in {looked}; set image_folder, or image_field")
+    root = roots[hits.index(max(hits))]
 
     def look(name: str) -> tuple[str, str]:
         files = find(root, name) if name.strip() else []
@@ -129,7 +132,7 @@ def _finder(table: str, first: str, folder: str) -> Callable[[str], tuple[str, s
             return files[0], ""
         if files:
             return "", f"{name!r} may be {' or '.join(map(os.path.basename, files))}; give it with its ending"
-        return "", f"there is no image {name!r} in {root if root != roots[0] else looked}; repair that line, or set image_folder"
+        return "", f"there is no image {name!r} in {root}; repair or remove that line"
 
     return look
 

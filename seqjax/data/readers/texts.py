@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -171,6 +172,15 @@ class FileTexts:
             if place >= self.stop:
                 return
         raise UserError(f"{self.path} has become shorter since it was looked through; leave it as it is while it is read")
+
+    def add_to(self, digest: Any) -> None:
+        """Add the documents to a hash, as `seqjax.data.records.fingerprint` adds a tuple of them."""
+        digest.update(b"l%d:" % len(self))
+        if self.form == "none":
+            digest.update(b"s%d:" % sum(len(text.encode("utf-8", "surrogatepass")) for text in self._texts()))
+        for text in self._texts():
+            data = text.encode("utf-8", "surrogatepass")
+            digest.update(data if self.form == "none" else b"s%d:" % len(data) + data)
 
     def pieces(self, cut_after: str | None = "") -> Iterator[tuple[str, bool]]:
         """As `pieces` gives them.
