@@ -75,7 +75,8 @@ def load_corpus(
         name = file_set_name(name, TEXTS, path)
     if "validation" not in parts:
         if ends and len(parts["train"]) < 2:
-            raise UserError(f"{path or name} is a single document, so none is left for validation; give a validation_path")
+            single = f"{path or name} is a single document, so none is left for validation; give a validation_path"
+            raise UserError(single, *parts["train"].notes)
         parts["train"], parts["validation"] = cut_end(parts["train"], validation_fraction, path or name)
     return make_dataset(name, parts, "documents", facts={"ends": ends}, files=part_files(paths))
 

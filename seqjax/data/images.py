@@ -125,7 +125,7 @@ def load_images(
     else:
         paths = _existing(paths)
         called, name = name, file_set_name(name, EMBEDDED, os.path.realpath(paths["train"]))
-        if os.path.isfile(paths["train"]) and is_table(path, format):
+        if os.path.isfile(paths["train"]) and not path.endswith(".npz") and is_table(path, format):
             found = read_image_tables(paths, format, image_field=image_field, label_field=label_field, folder=image_folder)
         else:
             _refuse_settings(path, "a table of images", of_table)

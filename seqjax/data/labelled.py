@@ -134,7 +134,10 @@ def load_labelled(
         parts["train"], notes = _without_repeats(parts["train"])
     for part, share in (("test", test_fraction), ("validation", validation_fraction / (1 - test_fraction))):
         if part not in parts and share:
-            parts["train"], parts[part] = _held_out(parts["train"], share, seed, name)
+            try:
+                parts["train"], parts[part] = _held_out(parts["train"], share, seed, name)
+            except UserError as error:
+                raise UserError(*(str(error), *notes)) from None
     numbered = {part: _numbered(parts[part], classes, name) for part in PARTS if part in parts}
     notes += repeats_between(numbered)
     made_from = versions("python") if source == "embedded" else {}

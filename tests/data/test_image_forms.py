@@ -296,6 +296,9 @@ def test_several_sets_in_one_folder_need_a_name(tmp_path):
         assert data.name == name and len(whole(data)) == 24
         assert whole(data) == sorted((i.T.tolist(), k - 1) for i, k in zip(*map(np.ndarray.tolist, letters(seed))) for i in [np.array(i)])
     assert load(tmp_path, name="letters").fingerprint == load(tmp_path, name="emnist-letters").fingerprint
+    for kind in ("images-idx3", "labels-idx1"):  # digits first by name: the default must not choose it either
+        (tmp_path / f"emnist-balanced-train-{kind}-ubyte").unlink()
+    assert "choose one of emnist-digits, emnist-letters" in message(tmp_path, name="digits")
     (tmp_path / "emnist-letters-train-labels-idx1-ubyte").unlink()
     assert "lacks emnist-letters-train-labels-idx1-ubyte (or .gz)" in message(tmp_path, name="letters")
 
@@ -357,3 +360,17 @@ def test_mnist_as_a_table_is_mnist_as_idx_files(shared, tmp_path):
     data = load(tmp_path / "train.csv")
     want = sorted((image[..., 0].tolist(), label) for image, label in zip(pieces[0][0], pieces[0][1].tolist()))
     assert whole(data) == want and pathlib.Path(data.name).suffix == ".csv"
+
+
+def test_a_wrong_folder_of_images_is_said_once(tmp_path):
+    labels = table(tmp_path / "labels.csv", [[f"{n}.png", n % 2] for n in range(40)], ["image", "label"])
+    write(tmp_path, ["elsewhere/0.png"])
+    found = message(labels)
+    assert "\n" not in found and "line 2: there is no image '0.png'" in found and "none of the other 39 either" in found
+
+
+def test_settings_of_other_forms_are_refused_by_what_they_are_for(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=np.zeros((4, 8, 8), np.uint8), y_train=np.arange(4) % 2)
+    assert "is not a table of images, for which delimiter is" in message(tmp_path / "a.npz", delimiter="tab")
+    write(tmp_path / "set", ["cat/0.png", "dog/1.png"])
+    assert "no folders 3 levels deep" in message(tmp_path / "set", class_levels=3)

@@ -512,3 +512,9 @@ def test_faults_with_the_catalogue(shared, monkeypatch, settings, says):
     with pytest.raises(UserError) as error:
         load_labelled("tfds", **settings)
     assert says in one_line(error)
+
+
+def test_where_no_class_has_two_texts_left_the_repeats_are_said(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\n" + "a,0\nb,1\n" * 9)
+    with pytest.raises(UserError, match="no class of two examples(.|\n)*16 of 18 texts stood there before with the same label"):
+        load_labelled("file", path=str(tmp_path / "a.csv"))

@@ -219,3 +219,11 @@ def test_a_named_pipe(tmp_path, how):
 )
 def test_the_ending_below_the_packing(name, suffix):
     assert unpacked_suffix(name) == suffix
+
+
+def test_lone_returns_without_other_line_ends_are_noted(tmp_path):
+    for text, noted in (("a\rb\rc", True), ("a\rb\nc", False), ("a\r\nb", False)):
+        (tmp_path / "a.txt").write_bytes(text.encode())
+        notes = []
+        assert "".join(text_chunks(tmp_path / "a.txt", notes=notes)) == text.replace("\r\n", "\n")
+        assert bool(notes) == noted and all("2 lone returns" in note for note in notes)

@@ -279,3 +279,37 @@ def test_inputs_are_a_field_of_a_table_or_lines(write):
     assert read_inputs(write("a.csv", "id,text\n1,one\n2,\n")) == ["one", ""]
     assert read_inputs(write("a.tsv.gz", "id\ttext\n1\tone\n"), "1") == ["1"]
     assert read_inputs(write("a.txt", "one, two\n\nthree")) == ["one, two", "", "three"]
+
+
+def test_a_wrong_name_of_a_field_is_said_once_and_of_some_records_for_each(write):
+    lines = ['{"text": "a", "label": 1}\n'] * 3
+    assert faults(write("a.jsonl", '{"txt": "a", "label": 1}\n' * 5000)) == [
+        " line 1 has no field 'text' (nearest: txt), only txt, label; set text_field"
+    ]
+    found = faults(write("b.jsonl", '{"label": 1}\n{"text": "a"}\n' + "".join(lines) + "{}\n"))
+    assert [fault.split("field")[0] for fault in found[1:]] == [" line 1 has no ", " line 2 has no ", " line 6 has no ", " line 6 has no "]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz"])
+def test_fields_by_number_say_that_the_first_line_is_no_record(write, ending):
+    path = write("a" + ending, "a film,pos\nanother,neg\n")
+    numbers = {"text": ("text_field", "1"), "label": ("label_field", "2")}
+    records = read_table(path, numbers)
+    assert len(records) == 1
+    assert records.notes == (
+        f"{path}: the first line (a film, pos) names the fields and is not read as a record (text is field 1, label is field 2); "
+        "if it is one, set header=False",
+    )
+    assert read_table(path, numbers, Format(header=False)).notes == ()
+    swapped = read_table(write("b" + ending, "2,1\nx,y\n"), numbers)  # a name goes before a number: the note says so
+    assert rows_of(swapped) == [("y", "x")] and "text is field 2, label is field 1" in swapped.notes[0]
+
+
+def test_two_settings_for_one_field_are_refused(write):
+    path = write("a.csv", "text,label\na,1\n")
+    found = faults(path, {"text": ("text_field", "text"), "label": ("label_field", "1")})
+    assert found == [
+        " line 1: text_field='text' and label_field='1' are one field, number 1; name a field for each, or, if that "
+        "line is a record already, set header=False (a name goes before a number)"
+    ]
+    assert "set header=False" in faults(write("b.csv", "a film,1\nb,0\n"), {"text": ("text_field", "1"), "label": ("label_field", "2")})[0]

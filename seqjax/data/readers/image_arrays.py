@@ -53,7 +53,7 @@ def read_idx_folder(folder: pathlib.Path, name: str = "") -> Found | None:
     if not sets:
         return None
     chosen = next((known for known in (name, EMNIST + name) if known in sets and name != "digits"), next(iter(sets)))
-    if len(sets) > 1 and chosen not in (name, EMNIST + name):
+    if len(sets) > 1 and (name == "digits" or chosen not in (name, EMNIST + name)):
         refuse_unknown(f"{folder} has several sets, and name={name!r} is none of them", name, sets)
     files, parts = sets[chosen], {}
     for part in dict.fromkeys(part for part, _ in [("train", ""), *files]):

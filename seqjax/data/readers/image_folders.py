@@ -80,6 +80,8 @@ def _classes(folder: pathlib.Path, levels: int, bad: dict[str, str]) -> dict[str
         raise UserError(f"{folder} has {has}; put images in a folder for each class, such as {folder.name}/CLASS/1.png")
     places = list(_class_folders(folder, levels, (), bad))
     files = {"/".join(names): list(_images_below(folder.joinpath(*names), bad)) for names in places}
+    if not places and levels > 1:
+        raise UserError(f"{folder} has no folders {levels} levels deep, as class_levels={levels} says; set class_levels lower")
     if not any(files.values()):
         raise UserError(f"{folder} has {len(files)} folders but no images in them; give a folder of images")
     for name, paths in files.items():

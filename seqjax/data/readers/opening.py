@@ -188,7 +188,7 @@ def text_chunks(path: str | os.PathLike, encoding: str = "utf-8", notes: list[st
       ['to be\nor not']
     """
     decoder, begin, offset, held, first = _decoder(encoding), b"", 0, "", True
-    nulls = controls = 0
+    nulls = controls = returns = ends = 0
     for data in itertools.chain(byte_chunks(path), [b""]):
         begin = begin or data[:4096]
         pending = len(decoder.getstate()[0])
@@ -209,11 +209,15 @@ def text_chunks(path: str | os.PathLike, encoding: str = "utf-8", notes: list[st
             text = text.removesuffix(held).replace("\r\n", "\n")
         if notes is not None:
             nulls += text.count("\0")
+            returns, ends = returns + text.count("\r"), ends + text.count("\n")
             controls += 0 if text.isascii() else _c1_controls(text)
         if text:
             yield text
     if notes is not None:
         notes += _suspicions(path, encoding, begin, nulls, controls)
+        if returns and not ends:
+            advice = "if they end lines, convert them with tr '\\r' '\\n'"
+            notes.append(f"{path} has {returns:,} lone returns (\\r) and no other line ends; {advice}")
 
 
 def _c1_controls(text: str) -> int:

@@ -2,6 +2,7 @@ r"""Tables and JSON lines: a record a row, its fields by name or number."""
 
 import contextlib
 import csv
+import itertools
 import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -16,7 +17,7 @@ ENDINGS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}  # the ending -> what separa
 DELIMITERS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "bar": "|", "space": " "}
 QUOTING = ("double", "none")
 LONGEST_LABEL = 200  # characters; a longer one is a text that was taken for a label
-NO_FIELD = object()
+MOST_LACKING = 1000  # records without a field, before one that has it, until a file is given up
 
 
 class Format(NamedTuple):
@@ -174,6 +175,7 @@ def _objects(
     path: str | os.PathLike, fields: Mapping[str, tuple[str, str]], format: Format, faults: Faults, notes: list[str]
 ) -> Iterator[tuple[int, list[Any]]]:
     """(line, values of the fields) of each record of JSON lines."""
+    lacking, complete = [], False  # faults of the records before the first one that has all fields
     for number, line in enumerate(text_lines(path, format.encoding, notes), 1):
         if not line.strip():
             continue
@@ -186,12 +188,20 @@ def _objects(
         if not isinstance(row, dict):
             faults.add(f"{path} line {number} is not a JSON object, {{...}}; repair that line")
             continue
-        values = [row.get(field, NO_FIELD) for _, field in fields.values()]
-        for (setting, field), value in zip(fields.values(), values):
-            if value is NO_FIELD:
-                faults.add(f"{path} line {number} has no field {field!r}{_instead(field, row)}; set {setting}")
-        if NO_FIELD not in values:
-            yield number, values
+        absent = [(setting, field) for setting, field in fields.values() if field not in row]
+        found = [f"{path} line {number} has no field {field!r}{_instead(field, row)}; set {setting}" for setting, field in absent]
+        lacking += [found] if found else []
+        complete |= not found
+        if complete:
+            for fault in itertools.chain.from_iterable(lacking):
+                faults.add(fault)
+            lacking.clear()
+        if len(lacking) == MOST_LACKING:
+            break
+        if not found:
+            yield number, [row[field] for _, field in fields.values()]
+    for fault in itertools.chain.from_iterable(lacking[:1]):  # a setting is wrong, and each line would say the same
+        faults.add(fault)
 
 
 def _rows(
@@ -206,9 +216,12 @@ def _rows(
                 return  # the first row itself is faulty
             first, where = row, f"{path} line {number}"
             taken = [_find(where, row, *names, format, faults) for names in fields.values()]
+            if not len(faults):
+                _check_distinct(where, taken, fields, faults)
             if len(faults):
                 return
             if format.header:
+                notes.extend(_numbered_header(path, row, taken, fields))
                 continue
         if len(row) != len(first):
             said = "the first line names" if format.header else "the first record has"
@@ -299,6 +312,29 @@ def _find(where: str, first: list[str], setting: str, field: str, format: Format
     only = _instead(field, first) if format.header else f": there is no header, and the first record is {_listed(first)}"
     faults.add(f"{where} has no field {field!r}{only}; {advice}")
     return -1
+
+
+def _check_distinct(where: str, taken: list[int], fields: Mapping[str, tuple[str, str]], faults: Faults) -> None:
+    """Two settings for one field, by its name and by its number, are a mistake."""
+    for i, place in enumerate(taken):
+        if place in taken[:i]:
+            settings = [f"{setting}={field!r}" for (setting, field), at in zip(fields.values(), taken) if at == place]
+            faults.add(
+                f"{where}: {' and '.join(settings)} are one field, number {place + 1}; name a field for each, or, if that line is a "
+                "record already, set header=False (a name goes before a number)"
+            )
+
+
+def _numbered_header(
+    path: str | os.PathLike, row: list[str], taken: list[int], fields: Mapping[str, tuple[str, str]]
+) -> Iterator[str]:
+    """Who names fields by number may have a file whose first line is a record: it is said that it is not read as one."""
+    if any(field.isdecimal() for _, field in fields.values()):
+        chosen = ", ".join(f"{column} is field {place + 1}" for column, place in zip(fields, taken))
+        yield (
+            f"{path}: the first line ({_listed(row)}) names the fields and is not read as a record ({chosen}); if it is one, "
+            "set header=False"
+        )
 
 
 def _instead(field: str, names: Collection[str]) -> str:
