@@ -1,6 +1,6 @@
 """What a command line does: trains, sweeps, evaluates, or runs a mode of the experiment's own."""
 
-from seqjax.run import cli, driver, evaluation, process, sweep
+from seqjax.run import cli, driver, evaluation, process, resuming, sweep
 from seqjax.run.experiment import Experiment
 
 
@@ -20,10 +20,11 @@ def run(experiment: Experiment, command: cli.Command) -> int:
     process.use_compilation_cache()
     if command.mode == "train":
         return sweep.run(experiment, command) if command.options.sweep else driver.train(experiment, command)
-    driver.stored_run(experiment, command)  # nobody types texts for a run that is not there
+    stored = driver.stored_run(experiment, command)  # nobody types texts for a run that is not there
+    config = resuming.settings_of(experiment, command, stored)
     for name, flag in experiment.flags.items():
         if flag.read is not None and command.mode in flag.modes:
-            setattr(command.options, name, flag.read(getattr(command.options, name)))
+            setattr(command.options, name, flag.read(getattr(command.options, name), config))
     trained, meta = driver.read(experiment, command)
     if command.mode == "evaluate":
         dataset = driver.load_same(experiment, command, trained, meta)

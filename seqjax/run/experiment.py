@@ -89,7 +89,7 @@ class Flag(NamedTuple):
     text: str  # one line, for --help
     modes: tuple[str, ...]
     check: Check = ANYTHING
-    read: Callable[[Any], Any] | None = None  # what the mode gets of the value, read before the model is: lines of a file
+    read: Callable[[Any, ConfigDict], Any] | None = None  # (value, config) -> what the mode gets, read before the model is
 
 
 class Report(NamedTuple):

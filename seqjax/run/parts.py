@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 
 from seqjax import models
 from seqjax.data.pipeline.buckets import BucketBatches, one_pass, within_limit
-from seqjax.data.readers.tables import read_inputs
+from seqjax.data.readers.opening import unpacked_suffix
+from seqjax.data.readers.tables import Format, read_inputs
 from seqjax.errors import UserError
 from seqjax.run.experiment import Flag
 from seqjax.run.settings import one_of
@@ -136,6 +137,34 @@ def compute_dtype(config: ConfigDict) -> Any:
     return None if config.model.dtype == "float32" else jnp.dtype(config.model.dtype)
 
 
+def input_texts(path: str, config: ConfigDict) -> list[str]:
+    """Texts to make predictions for. Where a run was trained on tables of the user's own, a table is read as those.
+
+    Args:
+      path: a file, or "-" for the standard input. Of a `.csv`, `.tsv` or `.jsonl` the texts are one field, that of the run's own
+        tables or else "text"; of any other file they are the lines.
+      config: of the run.
+
+    Example:
+      >>> import tempfile
+      >>> data = {"source": "file", "text_field": "review", "delimiter": ";", "quoting": "double", "header": True, "encoding": "utf-8"}
+      >>> with tempfile.NamedTemporaryFile(suffix=".csv") as file:
+      ...     _ = file.write(b"id;review\\n1;a fine film\\n")
+      ...     file.flush()
+      ...     input_texts(file.name, ConfigDict({"data": data}))
+      ['a fine film']
+    """
+    data = config.data
+    own = {name: data[name] for name in Format._fields if name in data}
+    encoding = own["encoding"] if "encoding" in own and path != "-" else "utf-8"  # a terminal's is not that of the run's files
+    of_tables = len(own) == len(Format._fields) and data.source == "file" and not ("target_path" in data and data.target_path)
+    format = Format(**own) if of_tables and unpacked_suffix(path) in (".csv", ".tsv") else Format(encoding=encoding)
+    if not of_tables:
+        return read_inputs(path, format=format)
+    field = data.text_field if "text_field" in data else data.source_field or ("source" if data.header else "1")
+    return read_inputs(path, field, format)
+
+
 def prediction_flags(items: str, item: str) -> dict[str, Flag]:
     """--input, which the mode gets as the lines of the file, and --format of a mode `predict`.
 
@@ -145,7 +174,7 @@ def prediction_flags(items: str, item: str) -> dict[str, Flag]:
     """
     return {
         "input": Flag(
-            "-", f"a file of {items}, a line each (or .jsonl with a field text); - is standard input.", ("predict",), read=read_inputs
+            "-", f"a file of {items}, a line each, or a table as the run's own; - is standard input.", ("predict",), read=input_texts
         ),
         "format": Flag("text", f"for people, or a line of JSON for each {item}.", ("predict",), one_of("text", "jsonl")),
     }

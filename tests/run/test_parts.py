@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from seqjax import run
 from seqjax.errors import UserError
+from seqjax.run.parts import input_texts
 
 
 def test_what_is_too_long_to_train_on_is_left_out_and_counted(capsys):
@@ -31,3 +32,26 @@ def test_an_evaluation_pass_can_be_shared(count):
     assert [batch.tolist() for batch in map(np.concatenate, zip(*shards, strict=True))] == [b.tolist() for b in whole]
     with pytest.raises(UserError, match="batch_size is 6, which 4 shards cannot share evenly"):
         next(iter(whole.shard(0, 4)))
+
+
+TABLE = {"source": "file", "delimiter": "", "quoting": "double", "header": True, "encoding": "utf-8"}
+
+
+@pytest.mark.parametrize(
+    "name, written, data, wanted",
+    [
+        ("a.tsv", 'index\tsentence\n0\tso "fine\n', TABLE | {"text_field": "sentence", "quoting": "none"}, ['so "fine']),
+        ("a.csv", "1;dull\n2;good\n", TABLE | {"text_field": "2", "delimiter": ";", "header": False}, ["dull", "good"]),
+        ("a.jsonl", '{"review": "good"}', TABLE | {"text_field": "review", "delimiter": ";", "quoting": "none"}, ["good"]),
+        ("a.txt", "one;two\nthree\n", TABLE | {"text_field": "2", "delimiter": ";"}, ["one;two", "three"]),
+        ("a.txt", "caf\u00e9\n", TABLE | {"text_field": "text", "encoding": "latin1"}, ["caf\u00e9"]),
+        ("a.csv", "id,text\n1,good\n", TABLE | {"source": "tfds", "text_field": "review"}, ["good"]),
+        ("a.csv", "hello,hallo\n", TABLE | {"source_field": "", "header": False, "target_path": ""}, ["hello"]),
+        ("a.csv", "text,n\nhello,1\n", TABLE | {"source_field": "", "target_path": "b.txt"}, ["hello"]),
+        ("a.conll.txt", "to be\n", {"source": "file", "delimiter": "tab", "encoding": "utf-8"}, ["to be"]),
+    ],
+)
+def test_texts_to_predict_for_are_written_as_the_run_s_own(tmp_path, name, written, data, wanted):
+    path = tmp_path / name
+    path.write_text(written, encoding=data["encoding"])
+    assert input_texts(str(path), ConfigDict({"data": data})) == wanted

@@ -79,8 +79,6 @@ def read_image_tables(
             if fault:
                 faults.add(f"{table.places.at(i)}: {fault}")
             files.append(file)
-        if not any(files) and len(files) > 1 and (fault := find(table["image"][0])[1]):  # a line for each would say the same
-            raise UserError(f"{table.places.at(0)}: {fault}; there is none of the other {len(files) - 1:,} either")
         faults.raise_any()
         parts[part] = files, [number[label] for label in table["label"]]
         notes += [*table.notes, *_repeated(files, parts[part][1], paths[part])]

@@ -362,13 +362,14 @@ def _fault(value: Any, field: str, setting: str, is_label: bool) -> str:
     return ""
 
 
-def read_inputs(path: str, text_field: str = "text") -> list[str]:
+def read_inputs(path: str, text_field: str = "text", format: Format = USUAL) -> list[str]:
     r"""Texts to make predictions for.
 
     Args:
       path: a file, plain or packed, or "-" for the standard input. Of a `.jsonl`, `.csv` or `.tsv` the texts are one
         field. Else each line is a text; an empty line is an empty text, and a final newline adds none.
       text_field: what that field is called, or its number.
+      format: how a table is written; its encoding is that of any file.
 
     Returns:
       The texts, in order.
@@ -387,5 +388,5 @@ def read_inputs(path: str, text_field: str = "text") -> list[str]:
     if not path:
         raise UserError("no file of texts was named; give a path, or - for the standard input")
     if is_table(path):
-        return list(read_table(path, {"text": ("text_field", text_field)})["text"])
-    return list(text_lines(path))
+        return list(read_table(path, {"text": ("text_field", text_field)}, format)["text"])
+    return list(text_lines(path, format.encoding))
