@@ -183,6 +183,7 @@ def test_a_failed_save_can_be_tried_again(tmp_path, monkeypatch):
     assert checkpoints.steps() == [1]
 
 
+@pytest.mark.slow  # Orbax waits for five minutes where it gets no descriptor at all
 def test_no_more_file_descriptors(tmp_path):
     """The real thing, in a process of its own: every number of free descriptors gives a save or one line."""
     script = f"""
