@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import orbax.checkpoint as ocp
+from orbax.checkpoint._src.futures import future as orbax_futures
 
 from seqjax.training.checkpoints.manifest import write_manifest
 from seqjax.training.checkpoints.trees import by_path
@@ -42,9 +43,27 @@ def write(folder: pathlib.Path, run: str, state: Any, meta: dict[str, Any], loss
     saving = folder.with_name(f"{step}{SAVING}")
     about = {"run": run, "step": step, "loss": loss if math.isfinite(loss) else None, "meta": meta}
     with _one_at_a_time, ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
-        writer.save(saving, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(about)))
+        before = set(threading.enumerate())
+        try:
+            writer.save(saving, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(about)))
+        except BaseException:
+            _release(set(threading.enumerate()) - before)
+            raise
     write_manifest(saving, run, step)
     return saving
+
+
+def _release(threads: set[threading.Thread]) -> None:
+    """Ends the threads that a failed save of Orbax's left: they wait five minutes for a signal, and the process for them.
+
+    What they are made of is private to Orbax: in a version where it has another form (before 0.12) they are left to their timeout.
+    """
+    set_signals = getattr(orbax_futures, "set_signals", None)
+    for thread in threads if set_signals else ():
+        signals, operation = getattr(thread, "_receive_signals", None), getattr(thread, "_operation_id", None)
+        if signals and operation:
+            thread.cancel()
+            set_signals(signals, operation_id=operation)
 
 
 def commit(saving: pathlib.Path, folder: pathlib.Path) -> None:
