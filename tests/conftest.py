@@ -37,7 +37,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # What takes longest is begun first, so that no worker is left alone with it; the order of the files is free otherwise.
 LONG = ("experiments", "engines", "cells", "cnn", "models", "training")
 # Files that use the same runs of the experiments: one worker runs them, so that each run is made once.
-OF_THE_RUNS = ("every_experiment", "image_classification", "tagging", "text_classification", "translation")
+OF_THE_RUNS = (
+    "every_experiment", "dna", "forecasting", "image_classification", "music", "tagging", "text_classification", "translation",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
