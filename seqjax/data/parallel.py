@@ -10,6 +10,7 @@ from seqjax.data.hold_out import hold_out
 from seqjax.data.origins import versions
 from seqjax.data.readers.dates import LANGUAGES, date_pairs
 from seqjax.data.readers.pairs import read_line_pairs, read_table_pairs
+from seqjax.data.readers.stories import make_stories
 from seqjax.data.readers.tables import USUAL, Format, check_format, is_table, table_settings
 from seqjax.data.readers.tfds import open_builder, read_columns
 from seqjax.data.records import PARTS, Dataset, Places, Records, make_dataset
@@ -18,8 +19,12 @@ from seqjax.data.sources import SOURCES, Setting, check_name, check_source, file
 from seqjax.errors import UserError
 
 __all__ = ["SOURCES", "load_parallel"]
-EMBEDDED = ("dates",)
+EMBEDDED = ("dates", "stories")
 EMBEDDED_CHOICE = "source='embedded' with name='dates' needs no download"
+STORY_SIZES = {"train": 60_000, "validation": 2_048, "test": 4_000}
+STORY_NOTES = (
+    "validation and test: every answer turns on a person with a place or a thing that no story of another part has together",
+)
 DATE_SIZES = {"test": 4_000, "validation": 2_048, "train": 40_000}  # multiples of the number of languages
 
 
@@ -59,10 +64,10 @@ def load_parallel(
     sources are drawn for it at random: all pairs of one source are in one part.
 
     Args:
-      source: "embedded" (made from the locale data of Babel, no network), "tfds" (a prepared set, read without
+      source: "embedded" (generated, `dates` from the locale data of Babel; no network), "tfds" (a prepared set, read without
         TensorFlow) or "file".
-      name: embedded: "dates". tfds: a translation set, such as "ted_hrlr_translate/pt_to_en". file: what to call it;
-        "" is the files' names.
+      name: embedded: "dates", or "stories" with a question each and their answers. tfds: a translation set, such as
+        "ted_hrlr_translate/pt_to_en". file: what to call it; "" is the files' names.
       path, target_path: file: text, plain or packed, a sentence a line; line i of one translates line i of the
         other. \r\n is read as \n, lines end at \n alone, and a final newline adds none. Or `path` alone: a table of both
         (.tsv, .csv or .jsonl, or any file with a `delimiter`).
@@ -74,10 +79,11 @@ def load_parallel(
       delimiter, quoting, header, encoding: how a table is written, see `Format`; the encoding that of any file. Tab-separated
         pairs as Tatoeba has them: delimiter="tab", quoting="none", header=False.
       validation_fraction: the share of distinct sources to hold out, in (0, 1), where there is no validation part.
-      seed: of what is held out; of the dates and their forms.
+      seed: of what is held out; of the dates and their forms; of the stories.
 
     Returns:
-      A Dataset whose parts have the columns "source" and "target", and "language" (of each source) with `dates`.
+      A Dataset whose parts have the columns "source" and "target", and "language" (of each source) with `dates`, "kind" (of the
+      question) and "sentences" (how many: "1-5", ...) with `stories`.
 
     Raises:
       UserError: an unknown source, name or language, a set that is not prepared, a file that cannot be read, files
@@ -107,6 +113,8 @@ def load_parallel(
     check_whole(0, seed=seed)
     check_name(source, name, EMBEDDED, "set of translations", "ted_hrlr_translate/pt_to_en")
     if source == "embedded":
+        if name == "stories":
+            return make_dataset("stories", _stories(seed), "pairs", notes=STORY_NOTES)
         return make_dataset("dates", _dates(seed), "pairs", made_from=versions("babel"))
     own = {}
     if source == "file":
@@ -124,6 +132,16 @@ def _dates(seed: int) -> dict[str, Records]:
         language, source, target = zip(*((date.language, date.written, date.iso) for date in dates))
         columns = {"source": source, "target": target, "language": language}
         parts[part] = Records(columns, Places.of(f"{part} date", range(1, size + 1)))
+    return parts
+
+
+def _stories(seed: int) -> dict[str, Records]:
+    parts = {}
+    for part, size in STORY_SIZES.items():
+        source, target, kind, lengths = zip(*make_stories(part, size, seed))
+        lengths = tuple(f"{first}-{first + 4}" for first in ((length - 1) // 5 * 5 + 1 for length in lengths))
+        columns = {"source": source, "target": target, "kind": kind, "sentences": lengths}
+        parts[part] = Records(columns, Places.of(f"{part} story", range(1, size + 1)))
     return parts
 
 

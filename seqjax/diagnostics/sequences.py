@@ -11,6 +11,7 @@ from seqjax.errors import Styled, printable
 
 SHOWN_AS = {" ": "␣", "\n": "↵", "\t": "⇥"}
 LONGEST_LABEL, LONGEST_TITLE = 24, 80  # characters that are drawn of a token, and of a map's title
+WIDEST = 50  # source tokens of a heat map that can still be read
 INCHES = 0.2  # side of a cell of a heat map, and so the height of a label
 
 # Of a strip of words: characters to a line, in a font in which all are equally wide, at a size that makes that 8 whole pixels.
@@ -85,13 +86,7 @@ def plot_attentions(
       ...     plot_attentions(pathlib.Path(folder) / "attentions.png", maps).name
       'attentions.png'
     """
-    if not maps:
-        raise ValueError("maps is empty; a sheet needs at least one")
-    titles = [""] * len(maps) if titles is None else titles
-    if len(titles) != len(maps):
-        raise ValueError(f"there are {len(maps)} maps and {len(titles)} titles; there must be one for each")
-    maps = [_labelled(*entry) for entry in maps]
-    titles = [_readable(title, LONGEST_TITLE, spaces=True) for title in titles]
+    maps, titles = _checked(maps, titles)
     columns = min(columns, len(maps))
     rows = -(-len(maps) // columns)
     width, height = np.max([_size(entry, title) for entry, title in zip(maps, titles)], axis=0)
@@ -139,33 +134,101 @@ def plot_weighted_text(
         )
     if not np.all(np.isfinite(weights) & (weights >= 0)):
         raise ValueError("weights has entries that are negative or not finite")
-    from matplotlib import colormaps
-
     largest = weights[:limit].max()
-    shades = weights[:limit] / (largest or 1.0)
     placed, lines = _wrap([_readable(word, COLUMNS, MONOSPACE) for word in words[:limit]])
     notes = [f"the first {limit} of {len(words):,} words"] if len(words) > limit else []
     heading = "; ".join([part for part in (title, *notes) if part] + [f"darkest: {largest:.3g}"])
-    width, height, margin, above = COLUMNS * CHARACTER, 0.2 * lines, 0.15, 0.4  # inches
-    outer = np.array([width + 2 * margin, height + margin + above])
-    figure = _figure(tuple(outer), layout="none")
-    axes = figure.add_axes((*(margin / outer), width / outer[0], height / outer[1]))
-    axes.set(xlim=(0, COLUMNS), ylim=(lines, 0))
-    axes.set_axis_off()
+    figure, (axes,) = _strips([lines])
     axes.set_title(_readable(heading, limit=None, spaces=True), fontsize=9, loc="left", parse_math=False, wrap=True)
+    _shade(axes, placed, weights[:limit] / (largest or 1.0))
+    return _save(figure, path)
+
+
+def plot_attention_texts(path: pathlib.Path, maps: Sequence[tuple], titles: Sequence[str] | None = None) -> pathlib.Path:
+    """Which source tokens each target token looked at, drawn over the source, for sources too long for a heat map.
+
+    The source stands there once for each target token, wrapped into lines, its tokens shaded by their weights: white is 0, the
+    darkest blue 1. What all outputs end with, `<eos>`, is not drawn.
+
+    Args:
+      path: of the PNG file.
+      maps: at least one Attention, or (weights, targets, sources), as in `plot_attention`.
+      titles: one for each, above its first target token.
+
+    Returns:
+      The path.
+
+    Raises:
+      ValueError: as `plot_attentions`.
+
+    Example:
+      >>> import tempfile
+      >>> story = "Mary went to the garden . Where is Mary ?".split()
+      >>> weights = np.eye(len(story))[[3, 4, 5]]
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = pathlib.Path(folder) / "story.png"
+      ...     plot_attention_texts(path, [(weights, ["the", "garden", "<eos>"], story)]).name
+      'story.png'
+    """
+    maps, titles = _checked(maps, titles)
+    rows = []  # title, target, placed tokens, weights, lines
+    for entry, title in zip(maps, titles):
+        placed, lines = _wrap([_readable(token, COLUMNS, MONOSPACE) for token in entry.sources])
+        shown = [i for i, target in enumerate(entry.targets) if target != "<eos>"] or [0]
+        rows += [(title if i == shown[0] else "", entry.targets[i], placed, entry.weights[i], lines) for i in shown]
+    figure, strips = _strips([lines for *_, lines in rows])
+    for axes, (title, target, placed, weights, _) in zip(strips, rows):
+        heading = f"{title}: {target}" if title else target
+        axes.set_title(heading, fontsize=9, loc="left", parse_math=False, fontweight="bold" if title else "normal")
+        _shade(axes, placed, weights)
+    return _save(figure, path)
+
+
+def _strips(lines: Sequence[int]) -> tuple[Any, list[Any]]:
+    """A figure with a place for so many lines of text for each number, one below the other, each with room for a title."""
+    width, margin, above = COLUMNS * CHARACTER, 0.15, 0.4  # inches
+    heights = [0.2 * number for number in lines]
+    outer = np.array([width + 2 * margin, sum(heights) + len(lines) * above + margin])
+    figure, strips, bottom = _figure(tuple(outer), layout="none"), [], outer[1]
+    for number, height in zip(lines, heights):
+        bottom -= above + height
+        axes = figure.add_axes((margin / outer[0], bottom / outer[1], width / outer[0], height / outer[1]))
+        axes.set(xlim=(0, COLUMNS), ylim=(number, 0))
+        axes.set_axis_off()
+        strips.append(axes)
+    return figure, strips
+
+
+def _shade(axes: Any, placed: Sequence[tuple[int, int, str]], shades: np.ndarray) -> None:
+    """Writes words in their places, on a ground between white for 0 and dark blue for 1."""
+    from matplotlib import colormaps
+
     for (column, line, word), shade in zip(placed, shades):
         axes.text(
-            column,
-            line + 0.5,
-            word,
-            va="center_baseline",
-            fontsize=FONT_SIZE,
-            family=MONOSPACE,
-            parse_math=False,
+            column, line + 0.5, word, va="center_baseline", fontsize=FONT_SIZE, family=MONOSPACE, parse_math=False,
             color="white" if shade > 0.6 else "black",
             bbox={"boxstyle": "square,pad=0.15", "linewidth": 0, "facecolor": colormaps["Blues"](0.9 * shade)},
-        )
-    return _save(figure, path)
+        )  # fmt: skip
+
+
+def show_attention(path: pathlib.Path, maps: Sequence[tuple]) -> pathlib.Path:
+    """Where attention looked: as heat maps, or over the sources where one of them has more than 50 tokens.
+
+    Args:
+      path: of the PNG file.
+      maps: at least one, as for `plot_attentions`, which draws the heat maps, and `plot_attention_texts`.
+
+    Returns:
+      The path.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     show_attention(pathlib.Path(folder) / "long.png", [(np.ones((1, 60)) / 60, ["a"], ["b"] * 60)]).name
+      'long.png'
+    """
+    short = all(len(sources) <= WIDEST for _, _, sources in maps)
+    return (plot_attentions if short else plot_attention_texts)(path, maps)
 
 
 def use_colour(stream: TextIO) -> bool:
@@ -248,6 +311,16 @@ def n_best(texts: Sequence[str], scores: Sequence[float]) -> str:
     width, places = max(map(len, shown), default=0), len(str(len(texts)))
     rows = zip(range(1, len(texts) + 1), shown, texts)
     return "\n".join(f"{place:>{places}}  {score:>{width}}  {_plain(text)}" for place, score, text in rows)
+
+
+def _checked(maps: Sequence[tuple], titles: Sequence[str] | None) -> tuple[list[Attention], list[str]]:
+    """Maps and their titles as the font can draw them."""
+    if not maps:
+        raise ValueError("maps is empty; a sheet needs at least one")
+    titles = [""] * len(maps) if titles is None else titles
+    if len(titles) != len(maps):
+        raise ValueError(f"there are {len(maps)} maps and {len(titles)} titles; there must be one for each")
+    return [_labelled(*entry) for entry in maps], [_readable(title, LONGEST_TITLE, spaces=True) for title in titles]
 
 
 def _labelled(weights: np.ndarray, targets: Sequence[str], sources: Sequence[str]) -> Attention:

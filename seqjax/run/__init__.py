@@ -14,6 +14,7 @@ from seqjax.run.parts import (
     passes,
     prediction_flags,
     print_json,
+    print_translations,
     short_enough,
     with_settings,
 )
@@ -25,5 +26,6 @@ from seqjax.run.settings import Field, above, at_least, one_of, within
 __all__ = [
     "Dataset", "Experiment", "Field", "Flag", "Model", "Options", "Pipeline", "Report", "Trained", "above", "accuracy", "at_least",
     "bucketed", "cache_folder", "compute_dtype", "confusion", "counted", "main", "make_stack", "measure", "one_of", "passes",
-    "prediction_flags", "print_json", "printable", "ranked", "register_logger", "short_enough", "with_settings", "within",
+    "prediction_flags", "print_json", "print_translations", "printable", "ranked", "register_logger",
+    "short_enough", "with_settings", "within",
 ]  # fmt: skip

@@ -133,6 +133,24 @@ def table() -> dict[str, Field]:
     }
 
 
+def sides() -> dict[str, Field]:
+    """The second side of pairs: files beside those of the first, fields of a table, languages of a TFDS set.
+
+    Example:
+      >>> [name for name, field in sides().items() if field.when == TFDS]
+      ['data.source_language', 'data.target_language']
+    """
+    return {
+        "data.target_path": Field("", "Their translations, line by line; empty for a table.", when=FILE),
+        "data.validation_target_path": Field("", "Their translations.", when=FILE),
+        "data.test_target_path": Field("", "Their translations.", when=FILE),
+        "data.source_field": Field("", "Of a table, by name or number; empty: source or 1.", when=FILE),
+        "data.target_field": Field("", "Of a table; empty: target, or 2.", when=FILE),
+        "data.source_language": Field("", "Of a TFDS set; empty for its own choice.", when=TFDS),
+        "data.target_language": Field("", "Of a TFDS set; empty for its own choice.", when=TFDS),
+    }
+
+
 def batches(items: str, size: int, eval_size: int) -> dict[str, Field]:
     """The batch sizes of training and evaluation.
 

@@ -14,7 +14,8 @@ from seqjax import models
 from seqjax.data.pipeline.buckets import BucketBatches, one_pass, within_limit
 from seqjax.data.readers.opening import unpacked_suffix
 from seqjax.data.readers.tables import Format, read_inputs
-from seqjax.errors import UserError
+from seqjax.diagnostics.sequences import n_best
+from seqjax.errors import UserError, printable
 from seqjax.run.experiment import Flag
 from seqjax.run.settings import one_of
 from seqjax.typing import Cell
@@ -188,3 +189,28 @@ def print_json(row: dict[str, Any]) -> None:
       {"text": "7. März", "label": "de"}
     """
     print(json.dumps(row, ensure_ascii=False))
+
+
+def print_translations(source: str, found: Sequence[Any], format: str, number: int) -> None:
+    """Prints the outputs for one source: a line of JSON; or for people the best by itself, or the source and several with scores.
+
+    Args:
+      source: what was asked.
+      found: the outputs with `text`, `score` and `to_json`, the best first.
+      format: "jsonl" or "text".
+      number: how many outputs were asked for.
+
+    Example:
+      >>> from types import SimpleNamespace
+      >>> found = [SimpleNamespace(text="a house", score=-0.25), SimpleNamespace(text="house", score=-1.5)]
+      >>> print_translations("ein Haus", found, "text", 2)
+      ein Haus
+      1  -0.2500  a house
+      2  -1.5000  house
+    """
+    if format == "jsonl":
+        print_json({"source": source, "translations": [row.to_json() for row in found]})
+    elif number == 1:
+        print(printable(found[0].text))
+    else:
+        print(printable(source) + "\n" + printable(n_best([row.text for row in found], [row.score for row in found])))

@@ -1,6 +1,6 @@
 """Scores of answers that several kinds of experiments report."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,22 @@ def by_group(groups: Sequence[str], right: Sequence[bool] | np.ndarray) -> list[
     names, members = np.unique(np.asarray(groups), return_inverse=True)
     shares = np.bincount(members, np.asarray(right, float)) / np.bincount(members)
     return sorted(((str(name), float(share)) for name, share in zip(names, shares)), key=lambda row: row[::-1])
+
+
+def group_lines(columns: Mapping[str, Sequence[str]], names: Mapping[str, str], right: Sequence[bool] | np.ndarray) -> list[str]:
+    """The share of right answers in each group of each column, a line for each column that is there; see `by_group`.
+
+    Args:
+      columns: of the examples.
+      names: column -> what it has, in the plural.
+      right: of each example.
+
+    Example:
+      >>> group_lines({"language": ("de", "en", "de")}, {"language": "languages", "kind": "kinds"}, [True, True, False])
+      ['2 languages: de 50.0%  en 100.0%']
+    """
+    found = {what: by_group(columns[name], right) for name, what in names.items() if name in columns}
+    return [f"{len(shares)} {what}: " + "  ".join(f"{g} {share:.1%}" for g, share in shares) for what, shares in found.items()]
 
 
 def tagging(

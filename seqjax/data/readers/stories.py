@@ -1,0 +1,237 @@
+"""Short stories with a question and its answer, made by rules: who is where, who has what, and where they were before."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seqjax.data.draws import uniform
+from seqjax.data.records import PARTS
+
+PEOPLE = ("Anna", "Ben", "Clara", "David", "Emma", "Frank", "Grace", "Henry", "Ida", "John", "Laura", "Mary")
+PLACES = (
+    "attic", "bathroom", "bedroom", "cellar", "garage", "garden", "hall", "kitchen", "library", "office", "park", "school",
+)  # fmt: skip
+THINGS = ("apple", "ball", "book", "bottle", "cake", "coat", "cup", "key", "lamp", "letter", "map", "umbrella")
+KINDS = ("where is who", "where was who", "who has", "who had", "how many", "whether")
+COUNTS = ("none", "one", "two", "three", "four")
+LONGEST = 20  # sentences of a story, without the question
+TRAINED = 1.7  # lengths are a uniform share to this power, times LONGEST, in the training part: more short stories
+TRIES = 10  # of a kind of question and a length, before others are drawn
+
+MOVE = ("{} entered the {}.", "{} reached the {}.")
+TAKE = ("{} took the {}.", "{} got the {}.")
+DROP = ("{} dropped the {}.", "{} lost the {}.")
+GIVE = ("{} gave {} the {}.", "{} handed {} the {}.")
+OF_A_PLACE = ("{} likes the {}.",)  # these change nothing
+OF_A_THING = ("{} saw the {}.",)
+OF_NOTHING = ("It rained.",)
+
+# A person's number and a place's or a thing's, modulo the number of them: this difference is for one part alone.
+HELD_OUT = {"validation": 0, "test": 1}
+
+
+class Story(NamedTuple):
+    """A story, a question about it, and the answer."""
+
+    text: str  # sentences, then the question
+    answer: str
+    kind: str  # of the question, one of KINDS
+    sentences: int  # of the story, without the question
+
+
+def make_stories(part: str, number: int, seed: int = 0) -> tuple[Story, ...]:
+    """Stories of 1 to 20 sentences, each with a question that it answers; no two alike.
+
+    Two to four people enter places, take things, hand them to others and lose them. Some sentences change nothing: what someone
+    likes or saw, and the weather. "Where was Ben before?" asks for the place before the present one, "Who had the key before?" for
+    the last one to have it besides the one who has it now, and "How many" counts those whom the story has put in a place.
+
+    Every person has one place and one thing that are held out for the validation part, and others for the test part: no story
+    of another part has the two together anywhere in it, and every answer of that part turns on such a pair. Lengths are uniform
+    in validation and test; in the training part short stories are more frequent. Kinds of question are about equally frequent.
+
+    Args:
+      part: "train", "validation" or "test"; each has its own stories.
+      number: how many.
+      seed: of the stories, and of what is held out.
+
+    Returns:
+      `number` of Story.
+
+    Example:
+      >>> story = make_stories("train", 3, seed=1)[2]
+      >>> print(story.text, story.answer, sep="\\n")
+    """
+    names = [_Draws(seed, len(PARTS) + i) for i in range(3)]
+    world_names = tuple(tuple(draws.some(words, len(words))) for draws, words in zip(names, (PEOPLE, PLACES, THINGS)))
+    draws, found = _Draws(seed, PARTS.index(part)), {}
+    while len(found) < number:
+        kind, length = draws.pick(KINDS), 1 + int(LONGEST * draws.share() ** (TRAINED if part == "train" else 1.0))
+        for _ in range(TRIES):
+            story = _story(part, kind, length, draws, *world_names)
+            if story is not None and story.text not in found:
+                found[story.text] = story
+                break
+    return tuple(found.values())
+
+
+def simple_answers(train: Mapping[str, Sequence[str]], part: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """What needs no reading: the most frequent answer to each kind of question, and the last place or person that is named.
+
+    Args:
+      train, part: columns "source", "target" and "kind" of the training part and of the one to answer.
+
+    Returns:
+      Name -> an answer to each question of the part. Where a question asks for no place or person, or none is named, the second
+      is the first.
+
+    Example:
+      >>> train = {"source": ["..."] * 3, "target": ["yes", "no", "no"], "kind": ["whether"] * 3}
+      >>> part = {"source": ["Ben entered the hall. Who has the key?", "Is Ben in the hall?"], "kind": ["who has", "whether"]}
+      >>> simple_answers(train, part)
+      {'most frequent answer to the kind of question': ['no', 'no'], 'last place or person named': ['Ben', 'no']}
+    """
+    counts = defaultdict(Counter)
+    for kind, answer in zip(train["kind"], train["target"]):
+        counts[kind][answer] += 1
+    overall = sum(counts.values(), Counter())
+    usual = [counts.get(kind, overall).most_common(1)[0][0] for kind in part["kind"]]
+    named = [_last_named(text, kind) or answer for text, kind, answer in zip(part["source"], part["kind"], usual)]
+    return {"most frequent answer to the kind of question": usual, "last place or person named": named}
+
+
+def _last_named(text: str, kind: str) -> str:
+    """An answer to a question about a place or a person; "" to others, and where none is named."""
+    words = re.findall(r"\w+", text[: text.rfind(". ") + 1])
+    among = PLACES if kind.startswith("where") else PEOPLE if kind.startswith("who ") else ()
+    found = [word for word in words if word in among]
+    return "" if not found else f"in the {found[-1]}" if among is PLACES else found[-1]
+
+
+class _Draws:
+    """Random choices that no version of NumPy or Python changes."""
+
+    def __init__(self, seed: int, key: int):
+        self._bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(key,)))
+        self._stream = self._numbers()
+
+    def _numbers(self) -> Iterator[float]:
+        while True:
+            yield from uniform(self._bits, 4096).tolist()
+
+    def share(self) -> float:
+        """A number in [0, 1)."""
+        return next(self._stream)
+
+    def pick(self, things: Sequence[Any]) -> Any:
+        """One of them."""
+        return things[int(next(self._stream) * len(things))]
+
+    def some(self, things: Sequence[Any], number: int) -> list[Any]:
+        """So many of them, in random order; all where there are fewer."""
+        left = list(things)
+        return [left.pop(int(next(self._stream) * len(left))) for _ in range(min(number, len(left)))]
+
+
+class _World:
+    """What the sentences so far have made of people and things, all by number."""
+
+    def __init__(self) -> None:
+        self.went: dict[int, list[int]] = {}  # person -> places, the present one last
+        self.had: dict[int, list[int]] = {}  # thing -> people, the last to hold it last
+        self.free: set[int] = set()  # things that nobody has any more
+
+    def things_of(self, who: int) -> list[int]:
+        return [thing for thing, people in self.had.items() if people[-1] == who and thing not in self.free]
+
+
+def _story(part: str, kind: str, length: int, draws: _Draws, people: Sequence[str], places: Sequence[str], things: Sequence[str]) -> Story | None:
+    """One story; None where the draw gives none that fits the part."""
+    own, size = HELD_OUT.get(part), len(PEOPLE)
+    cast = draws.some(range(size), 2 + int(3 * draws.share()))
+    wanted = [] if own is None else [(cast[0] + own) % size]  # the first one's place and thing that are held out for the part
+    taken = {(who + other) % size for who in cast for other in HELD_OUT.values() if other != own}
+    if taken & set(wanted):
+        return None
+    free = [x for x in range(size) if x not in taken and x not in wanted]
+    rooms = wanted + draws.some(free, 3 + int(3 * draws.share()) - len(wanted))
+    goods = wanted + draws.some(free, 1 + int(3 * draws.share()) - len(wanted))
+    world = _World()
+    lines = [_sentence(world, draws, cast, rooms, goods, people, places, things) for _ in range(length)]
+    by_answer = defaultdict(list)
+    for question, answer, pairs in _QUESTIONS[kind](world, people, places, things):
+        if own is None or any((other - who) % size == own for who, other in pairs):
+            by_answer[answer].append(question)
+    if not by_answer:
+        return None
+    answer = draws.pick(list(by_answer))  # first an answer, so that rare ones are not rare
+    return Story(" ".join([*lines, draws.pick(by_answer[answer])]), answer, kind, length)
+
+
+def _sentence(world, draws, cast, rooms, goods, people, places, things) -> str:
+    """A sentence, and what it changes."""
+    who, chance = draws.pick(cast), draws.share()
+    if chance < 0.22 and (near := [thing for thing in goods if thing not in world.had or thing in world.free]):
+        thing = draws.pick(near)
+        world.had.setdefault(thing, []).append(who)
+        world.free.discard(thing)
+        return draws.pick(TAKE).format(people[who], things[thing])
+    if chance < 0.4 and (own := world.things_of(who)):
+        thing, other = draws.pick(own), draws.pick([other for other in cast if other != who])
+        world.had[thing].append(other)
+        return draws.pick(GIVE).format(people[who], people[other], things[thing])
+    if 0.4 <= chance < 0.47 and (own := world.things_of(who)):
+        world.free.add(thing := draws.pick(own))
+        return draws.pick(DROP).format(people[who], things[thing])
+    if 0.47 <= chance < 0.53:
+        return draws.pick(OF_A_PLACE).format(people[who], places[draws.pick(rooms)])
+    if 0.53 <= chance < 0.59:
+        return draws.pick(OF_A_THING).format(people[who], things[draws.pick(goods)])
+    if 0.59 <= chance < 0.62:
+        return draws.pick(OF_NOTHING)
+    went = world.went.setdefault(who, [])
+    went.append(draws.pick([room for room in rooms if room not in went[-1:]]))
+    return draws.pick(MOVE).format(people[who], places[went[-1]])
+
+
+def _where_is_who(world, people, places, things):
+    for who, went in world.went.items():
+        yield f"Where is {people[who]}?", f"in the {places[went[-1]]}", [(who, went[-1])]
+
+
+def _where_was_who(world, people, places, things):
+    for who, went in world.went.items():
+        if len(went) > 1:
+            yield f"Where was {people[who]} before?", f"in the {places[went[-2]]}", [(who, went[-2])]
+
+
+def _who_has(world, people, places, things):
+    for thing, had in world.had.items():
+        answer = "nobody" if thing in world.free else people[had[-1]]
+        yield f"Who has the {things[thing]}?", answer, [(had[-1], thing)]
+
+
+def _who_had(world, people, places, things):
+    for thing, had in world.had.items():
+        others = had if thing in world.free else [who for who in had if who != had[-1]]
+        if others:
+            yield f"Who had the {things[thing]} before?", people[others[-1]], [(others[-1], thing)]
+
+
+def _how_many(world, people, places, things):
+    for place in {place: None for went in world.went.values() for place in went}:
+        there = [who for who, went in world.went.items() if went[-1] == place]
+        pairs = [(who, place) for who, went in world.went.items() if place in went]
+        yield f"How many are in the {places[place]}?", COUNTS[len(there)], pairs
+
+
+def _whether(world, people, places, things):
+    for who, went in world.went.items():
+        for place in {place: None for others in world.went.values() for place in others}:
+            yield f"Is {people[who]} in the {places[place]}?", "yes" if went[-1] == place else "no", [(who, place)]
+
+
+_QUESTIONS = dict(zip(KINDS, (_where_is_who, _where_was_who, _who_has, _who_had, _how_many, _whether)))
