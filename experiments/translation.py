@@ -58,6 +58,7 @@ FIELDS = {
     **fields.table(),
     **fields.batches("pairs", 64, 64),
     **fields.buckets(4, "Training pairs with more tokens on a side are left out; 0 keeps all."),
+    "data.short_first": Field(False, "The first pass over the training pairs goes from short to long."),
     **fields.tokenizer(("char", "word", "subword"), "subword", max_size=False),
     "tokenizer.joint": Field(False, "One vocabulary for both sides."),
     **fields.recurrent(
@@ -97,10 +98,11 @@ PRESETS = {
     },
     # Stories of up to 20 sentences with a question, answered in words: five minutes on two cores, nothing to download.
     "stories": {
-        "data.name": "stories", "data.batch_size": 32, "data.eval_batch_size": 256, "tokenizer.kind": "word",
-        "model.hidden_size": 64, "model.embed_size": 64, "criterion": "exact", "optimizer.learning_rate": 5e-3,
-        "schedule.warmup_steps": 100, "train.epochs": 4.0, "train.log_every": 500, "train.eval_every": 1000,
-        "train.checkpoint_every": 1000,
+        "data.name": "stories", "data.batch_size": 32, "data.eval_batch_size": 256, "data.buckets": 5,
+        "data.short_first": True, "tokenizer.kind": "word", "tokenizer.joint": True, "model.hidden_size": 64,
+        "model.embed_size": 64, "model.share_embeddings": True, "model.tie_embeddings": True, "criterion": "exact",
+        "optimizer.learning_rate": 1e-2, "schedule.warmup_steps": 100, "train.epochs": 4.0, "train.log_every": 500,
+        "train.eval_every": 2500, "train.checkpoint_every": 2500,
     },
     # Multi30k, German to English: set data.path and its five companions.
     "multi30k": _MULTI30K | {"model.input_feeding": True},
@@ -170,7 +172,8 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
 def batches(config: ConfigDict, spec: Spec, pairs: Records, training: bool) -> Any:
     """Pairs of about the same length together."""
     tokens = encode(tuple(map(tokenizer_from_dict, spec.tokenizers)), pairs, config.data.max_length if training else 0)
-    return run.bucketed(config, tokens.lengths(), collate_pairs(*tokens, BOS, EOS), spec.boundaries, training)
+    make, first = collate_pairs(*tokens, BOS, EOS), config.data.short_first
+    return run.bucketed(config, tokens.lengths(), make, spec.boundaries, training, short_first=first)
 
 
 def validate(trained: run.Trained, pairs: Records, found: dict[str, float]) -> dict[str, float]:

@@ -105,8 +105,9 @@ def short_enough(lengths: Sequence[int] | np.ndarray, limit: int, items: str) ->
 
 
 def bucketed(
-    config: ConfigDict, lengths: Sequence[int] | np.ndarray, collate: Callable[..., Any], boundaries: Sequence[int], training: bool
-) -> Any:
+    config: ConfigDict, lengths: Sequence[int] | np.ndarray, collate: Callable[..., Any], boundaries: Sequence[int], training: bool,
+    *, short_first: bool = False,
+) -> Any:  # fmt: skip
     """Batches of sequences padded to a few lengths: shuffled and endless in training, else one pass in order.
 
     Args:
@@ -115,6 +116,7 @@ def bucketed(
       collate: `(places, rows, steps) -> batch`.
       boundaries: the lengths that batches are padded to.
       training: which of the two.
+      short_first: the first pass of training goes from short to long sequences, as in `BucketBatches`.
 
     Example:
       >>> config = ConfigDict({"seed": 0, "data": {"batch_size": 2, "eval_batch_size": 4}})
@@ -123,7 +125,8 @@ def bucketed(
       [([1, 0, 2], 4, 5)]
     """
     if training:
-        return BucketBatches(lengths, collate, config.data.batch_size, tuple(boundaries), seed=config.seed)
+        order = {"seed": config.seed, "short_first": short_first}
+        return BucketBatches(lengths, collate, config.data.batch_size, tuple(boundaries), **order)
     size = config.data.eval_batch_size
     return passes(lambda **shard: (batch for _, batch in one_pass(lengths, collate, size, boundaries, **shard)))
 

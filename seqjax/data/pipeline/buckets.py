@@ -89,6 +89,7 @@ class BucketBatches(Resumable):
       batch_size: B, the rows of every batch.
       boundaries: the buckets' lengths, rising, as `choose_boundaries` gives them; none may be shorter than the longest sequence.
       seed: of the permutations.
+      short_first: the first epoch goes from the shortest to the longest sequences (Bengio et al. 2009, "Curriculum Learning").
 
     Raises:
       UserError: sizes that cannot be, or a sequence longer than the largest bucket.
@@ -108,6 +109,7 @@ class BucketBatches(Resumable):
         boundaries: Sequence[int],
         *,
         seed: int,
+        short_first: bool = False,
     ):
         self._lengths = _check(lengths, batch_size)
         self.boundaries = _check_boundaries(boundaries)
@@ -115,7 +117,7 @@ class BucketBatches(Resumable):
         if longest > self.boundaries[-1]:
             raise UserError(f"a sequence has {longest} steps, and the largest bucket {self.boundaries[-1]}")
         check_whole(0, seed=seed)
-        self._collate, self._batch_size, self._seed = collate, int(batch_size), int(seed)
+        self._collate, self._batch_size, self._seed, self._short_first = collate, int(batch_size), int(seed), short_first
         self._take_rows(slice(0, self._batch_size))
         self._bucket = np.searchsorted(self.boundaries, self._lengths)
         self.batches_per_epoch = -(-len(self._lengths) // self._batch_size)
@@ -136,6 +138,9 @@ class BucketBatches(Resumable):
           [1, 4]
         """
         order = permutation(len(self._lengths), self._seed, 0, number)
+        rising = self._short_first and number == 0
+        if rising:
+            order = order[np.argsort(self._lengths[order], kind="stable")]
         made, waiting = [], np.zeros(0, np.int64)
         for bucket, steps in enumerate(self.boundaries):
             waiting = np.concatenate([waiting, order[self._bucket[order] == bucket]])
@@ -144,7 +149,7 @@ class BucketBatches(Resumable):
             waiting = waiting[full:]
         if len(waiting):
             made.append(Shape(waiting, self.boundaries[-1]))
-        return [made[i] for i in permutation(len(made), self._seed, 1, number)]
+        return made if rising else [made[i] for i in permutation(len(made), self._seed, 1, number)]
 
     def padding(self) -> float:
         """The share of an epoch's steps that are padding.
