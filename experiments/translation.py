@@ -79,8 +79,6 @@ FIELDS = {
     **recipe.FIELDS,
 }  # fmt: skip
 
-GROUPS = {"language": "languages", "kind": "kinds of question", "sentences": "lengths in sentences"}  # column -> what it has
-
 _MULTI30K = {
     "data.source": "file", "data.name": "multi30k", "data.max_length": 60, "tokenizer.joint": True,
     "model.hidden_size": 512, "model.embed_size": 256, "model.dropout": 0.4, "model.share_embeddings": True,
@@ -214,7 +212,7 @@ def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Optio
     outputs = [translation.text for translation in best]
     model = run.measure(EXPERIMENT, trained, pairs) | scores.translation(outputs, targets)
     notes = [f"beam {options.beam}; sacrebleu {metrics.corpus_bleu(outputs, targets).signature}"]
-    notes += scores.group_lines(pairs, GROUPS, [output == target for output, target in zip(outputs, targets)])
+    notes += scores.group_lines(pairs, [output == target for output, target in zip(outputs, targets)])
     rows = (dict(zip(("source", "target", "output"), row)) for row in zip(sources, targets, outputs))
     return run.Report({"model": model} | baselines(trained.config, data, split), rows, notes, best)
 

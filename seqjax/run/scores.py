@@ -7,6 +7,8 @@ import numpy as np
 
 from seqjax.training import metrics
 
+GROUPS = {"language": "languages", "kind": "kinds of question", "sentences": "lengths in sentences"}  # column -> what it has
+
 
 def accuracy(right: Sequence[bool] | np.ndarray) -> dict[str, Any]:
     """The share of right answers with its 95 % interval, and the number of wrong ones.
@@ -58,20 +60,22 @@ def by_group(groups: Sequence[str], right: Sequence[bool] | np.ndarray) -> list[
     return sorted(((str(name), float(share)) for name, share in zip(names, shares)), key=lambda row: row[::-1])
 
 
-def group_lines(columns: Mapping[str, Sequence[str]], names: Mapping[str, str], right: Sequence[bool] | np.ndarray) -> list[str]:
-    """The share of right answers in each group of each column, a line for each column that is there; see `by_group`.
+def group_lines(columns: Mapping[str, Sequence[str]], right: Sequence[bool] | np.ndarray) -> list[str]:
+    """The share of right answers in each group that the columns of `GROUPS` make, a line for each column that is there.
 
     Args:
-      columns: of the examples.
-      names: column -> what it has, in the plural.
+      columns: of the examples; others are left alone.
       right: of each example.
 
     Example:
-      >>> group_lines({"language": ("de", "en", "de")}, {"language": "languages", "kind": "kinds"}, [True, True, False])
+      >>> group_lines({"source": ("drei", "three", "vier"), "language": ("de", "en", "de")}, [True, True, False])
       ['2 languages: de 50.0%  en 100.0%']
     """
-    found = {what: by_group(columns[name], right) for name, what in names.items() if name in columns}
-    return [f"{len(shares)} {what}: " + "  ".join(f"{g} {share:.1%}" for g, share in shares) for what, shares in found.items()]
+    found = {what: by_group(columns[name], right) for name, what in GROUPS.items() if name in columns}
+    return [
+        f"{len(shares)} {what}: " + "  ".join(f"{group} {share:.1%}" for group, share in shares)
+        for what, shares in found.items()
+    ]
 
 
 def tagging(

@@ -141,6 +141,20 @@ def test_batches_come_in_random_order_and_company():
     assert len(set(company)) == 3
 
 
+def test_short_sequences_come_first_in_the_first_epoch_alone():
+    """It is an epoch like any other, in rising order, and what follows is not changed by it."""
+    rising, usual = (BucketBatches(LENGTHS, _shapes, SIZE, BOUNDARIES, seed=0, short_first=first) for first in (True, False))
+    first = _epoch(rising)
+    assert sorted(place for places, _, _ in first for place in places) == list(range(len(LENGTHS)))
+    told = [LENGTHS[place] for places, _, _ in first for place in places]
+    assert told == sorted(told) and [steps for *_, steps in first] == sorted(steps for *_, steps in first)
+    usual.set_state(rising.get_state())
+    assert _epoch(rising) == _epoch(usual)
+    rising.set_state({"epoch": 0, "batch": 4})
+    assert next(rising) == first[4]
+    assert _epoch(BucketBatches(LENGTHS, _shapes, SIZE, BOUNDARIES, seed=1, short_first=True)) != first  # equal lengths are shuffled
+
+
 def test_a_stop_anywhere_goes_on_exactly():
     whole = list(itertools.islice(_batches(seed=7), 30))
     for stop in (0, 4, 10, 11, 17, 22):

@@ -13,8 +13,10 @@ from seqjax.diagnostics.sequences import (
     legend,
     n_best,
     plot_attention,
+    plot_attention_texts,
     plot_attentions,
     plot_weighted_text,
+    show_attention,
     use_colour,
 )
 from seqjax.errors import printable
@@ -90,9 +92,42 @@ def test_a_sheet_of_maps(tmp_path, drawn, number, shape):
     ],
 )
 def test_maps_that_do_not_fit_are_refused(tmp_path, maps, titles, said):
-    with pytest.raises(ValueError, match=said):
-        plot_attentions(tmp_path / "a.png", maps, titles)
+    for plot in (plot_attentions, plot_attention_texts):
+        with pytest.raises(ValueError, match=said):
+            plot(tmp_path / "a.png", maps, titles)
     assert not list(tmp_path.iterdir())
+
+
+def test_long_sources_are_written_out_once_for_each_target_token(tmp_path, drawn):
+    """Each under its target token, the heaviest token the darkest; <eos> is left out; nothing overlaps or leaves the page."""
+    words = ["word" * int(n) for n in RNG.integers(1, 4, 70)]
+    weights = RNG.dirichlet(np.ones(70), 3)
+    weights[1] = np.eye(70)[7]
+    maps = [(weights, ["two", "$x_1$", "<eos>"], words), (weights[:2], ["nobody", "<eos>"], ["a", *HARD, *words[:57]])]
+    path = plot_attention_texts(tmp_path / "a.png", maps, ["first", "second"])
+    strips = drawn[0].axes
+    assert [axes.get_title(loc="left") for axes in strips] == ["first: two", "$x_1$", "second: nobody"]
+    assert [text.get_text() for text in strips[0].texts] == words == [text.get_text() for text in strips[1].texts]
+    assert [text.get_text() for text in strips[2].texts][1 : len(HARD)] == SHOWN[:-1]
+    shades = [sum(text.get_bbox_patch().get_facecolor()[:3]) for text in strips[1].texts]
+    assert np.argmin(shades) == 7 and len({*shades}) == 2
+    heaviest = [sum(text.get_bbox_patch().get_facecolor()[:3]) for text in strips[0].texts]
+    assert np.argmin(heaviest) == np.argmax(weights[0])
+    boxes = [text.get_window_extent() for axes in strips for text in axes.texts if len(text.get_text()) > 1]
+    assert all(box.x0 >= 0 and box.x1 <= drawn[0].bbox.x1 and box.y0 >= 0 and box.y1 <= drawn[0].bbox.y1 for box in boxes)
+    rows = sorted({round(box.y0) for box in boxes})
+    assert min(np.diff(rows)) > 5 and np.ptp(_pixels(path)) > 0.5  # lines apart, those of different strips too
+    titles = [axes.title.get_window_extent() for axes in strips]
+    assert all(not title.overlaps(box) for title in titles for box in boxes)
+
+
+def test_attention_is_a_map_for_short_sources_and_a_text_for_long_ones(tmp_path, monkeypatch):
+    called = []
+    for name in ("plot_attentions", "plot_attention_texts"):
+        monkeypatch.setattr(sequences, name, lambda path, maps, name=name: called.append(name))
+    for longest in (50, 51):
+        show_attention(tmp_path / "a.png", [(np.ones((1, n)), ["t"], ["s"] * n) for n in (3, longest, 4)])
+    assert called == ["plot_attentions", "plot_attention_texts"]
 
 
 def test_words_stand_in_order_within_the_page_and_do_not_overlap(tmp_path, drawn):

@@ -21,13 +21,11 @@ LONGEST = 20  # sentences of a story, without the question
 TRAINED = 2.0  # lengths are a uniform share to this power, times LONGEST, in the training part: more short stories
 TRIES = 10  # of a kind of question and a length, before others are drawn
 
-MOVE = ("{} entered the {}.", "{} reached the {}.")
+ENTER = ("{} entered the {}.", "{} reached the {}.")
 TAKE = ("{} took the {}.", "{} got the {}.")
-DROP = ("{} dropped the {}.", "{} lost the {}.")
 GIVE = ("{} gave {} the {}.", "{} handed {} the {}.")
-OF_A_PLACE = ("{} likes the {}.",)  # these change nothing
-OF_A_THING = ("{} saw the {}.",)
-OF_NOTHING = ("It rained.",)
+LOSE = ("{} dropped the {}.", "{} lost the {}.")
+LIKE, SEE, RAIN = "{} likes the {}.", "{} saw the {}.", "It rained."  # these change nothing
 
 # A person's number and a place's or a thing's, modulo the number of them: this difference is for one part alone.
 HELD_OUT = {"validation": 0, "test": 1}
@@ -65,13 +63,12 @@ def make_stories(part: str, number: int, seed: int = 0) -> tuple[Story, ...]:
       >>> story = make_stories("train", 3, seed=1)[2]
       >>> print(story.text, story.answer, sep="\\n")
     """
-    names = [_Draws(seed, len(PARTS) + i) for i in range(3)]
-    world_names = tuple(tuple(draws.some(words, len(words))) for draws, words in zip(names, (PEOPLE, PLACES, THINGS)))
-    draws, found = _Draws(seed, PARTS.index(part)), {}
+    order, draws, found = _Draws(seed, len(PARTS)), _Draws(seed, PARTS.index(part)), {}
+    names = _Names(*(order.some(words, len(words)) for words in (PEOPLE, PLACES, THINGS)))
     while len(found) < number:
         kind, length = draws.pick(KINDS), 1 + int(LONGEST * draws.share() ** (TRAINED if part == "train" else 1.0))
         for _ in range(TRIES):
-            story = _story(part, kind, length, draws, *world_names)
+            story = _story(part, kind, length, draws, names)
             if story is not None and story.text not in found:
                 found[story.text] = story
                 break
@@ -137,19 +134,15 @@ class _Draws:
         return [left.pop(int(next(self._stream) * len(left))) for _ in range(min(number, len(left)))]
 
 
-class _World:
-    """What the sentences so far have made of people and things, all by number."""
+class _Names(NamedTuple):
+    """What is called by which number."""
 
-    def __init__(self) -> None:
-        self.went: dict[int, list[int]] = {}  # person -> places, the present one last
-        self.had: dict[int, list[int]] = {}  # thing -> people, the last to hold it last
-        self.free: set[int] = set()  # things that nobody has any more
-
-    def things_of(self, who: int) -> list[int]:
-        return [thing for thing, people in self.had.items() if people[-1] == who and thing not in self.free]
+    people: Sequence[str]
+    places: Sequence[str]
+    things: Sequence[str]
 
 
-def _story(part: str, kind: str, length: int, draws: _Draws, people: Sequence[str], places: Sequence[str], things: Sequence[str]) -> Story | None:
+def _story(part: str, kind: str, length: int, draws: _Draws, names: _Names) -> Story | None:
     """One story; None where the draw gives none that fits the part."""
     own, size = HELD_OUT.get(part), len(PEOPLE)
     cast = draws.some(range(size), 2 + int(3 * draws.share()))
@@ -157,15 +150,13 @@ def _story(part: str, kind: str, length: int, draws: _Draws, people: Sequence[st
     taken = {(who + other) % size for who in cast for other in HELD_OUT.values() if other != own}
     if taken & set(wanted):
         return None
-    free = [x for x in range(size) if x not in taken and x not in wanted]
+    free = [number for number in range(size) if number not in taken and number not in wanted]
     rooms = wanted + draws.some(free, 3 + int(3 * draws.share()) - len(wanted))
     goods = wanted + draws.some(free, 1 + int(3 * draws.share()) - len(wanted))
-    if len(rooms) < 2 or not goods:
-        return None
-    world = _World()
-    lines = [_sentence(world, draws, cast, rooms, goods, people, places, things) for _ in range(length)]
+    scene = _Scene(names, cast, rooms, goods)
+    lines = [scene.sentence(draws) for _ in range(length)]
     by_answer = defaultdict(list)
-    for question, answer, pairs in _QUESTIONS[kind](world, people, places, things):
+    for question, answer, pairs in scene.questions(kind):
         if own is None or any((other - who) % size == own for who, other in pairs):
             by_answer[re.match("[^,:]+", answer)[0]].append((question, answer))
     if not by_answer:
@@ -174,63 +165,60 @@ def _story(part: str, kind: str, length: int, draws: _Draws, people: Sequence[st
     return Story(" ".join([question, *lines]), answer, kind, length)
 
 
-def _sentence(world, draws, cast, rooms, goods, people, places, things) -> str:
-    """A sentence, and what it changes."""
-    who, chance = draws.pick(cast), draws.share()
-    if chance < 0.22 and (near := [thing for thing in goods if thing not in world.had or thing in world.free]):
-        thing = draws.pick(near)
-        world.had.setdefault(thing, []).append(who)
-        world.free.discard(thing)
-        return draws.pick(TAKE).format(people[who], things[thing])
-    if chance < 0.4 and (own := world.things_of(who)):
-        thing, other = draws.pick(own), draws.pick([other for other in cast if other != who])
-        world.had[thing].append(other)
-        return draws.pick(GIVE).format(people[who], people[other], things[thing])
-    if 0.4 <= chance < 0.47 and (own := world.things_of(who)):
-        world.free.add(thing := draws.pick(own))
-        return draws.pick(DROP).format(people[who], things[thing])
-    if 0.47 <= chance < 0.53:
-        return draws.pick(OF_A_PLACE).format(people[who], places[draws.pick(rooms)])
-    if 0.53 <= chance < 0.59:
-        return draws.pick(OF_A_THING).format(people[who], things[draws.pick(goods)])
-    if 0.59 <= chance < 0.62:
-        return draws.pick(OF_NOTHING)
-    went = world.went.setdefault(who, [])
-    went.append(draws.pick([room for room in rooms if room not in went[-1:]]))
-    return draws.pick(MOVE).format(people[who], places[went[-1]])
+class _Scene:
+    """People, places and things of one story, by number, and what the sentences so far have made of them."""
 
+    def __init__(self, names: _Names, cast: Sequence[int], rooms: Sequence[int], goods: Sequence[int]):
+        self._people, self._places, self._things = names
+        self._cast, self._rooms, self._goods = cast, rooms, goods
+        self._went: dict[int, list[int]] = {}  # person -> places, the present one last
+        self._had: dict[int, list[int]] = {}  # thing -> people, the last to have it last
+        self._lost: set[int] = set()  # things that nobody has any more
 
-def _where_is_who(world, people, places, things):
-    for who, went in world.went.items():
-        yield f"Where is {people[who]}?", f"in the {places[went[-1]]}", [(who, went[-1])]
+    def sentence(self, draws: _Draws) -> str:
+        """A sentence, and what it changes."""
+        who, chance = draws.pick(self._cast), draws.share()
+        name, own = self._people[who], [thing for thing, had in self._had.items() if had[-1] == who and thing not in self._lost]
+        if chance < 0.22 and (there := [thing for thing in self._goods if thing not in self._had or thing in self._lost]):
+            thing = draws.pick(there)
+            self._had.setdefault(thing, []).append(who)
+            self._lost.discard(thing)
+            return draws.pick(TAKE).format(name, self._things[thing])
+        if chance < 0.4 and own:
+            thing, other = draws.pick(own), draws.pick([other for other in self._cast if other != who])
+            self._had[thing].append(other)
+            return draws.pick(GIVE).format(name, self._people[other], self._things[thing])
+        if 0.4 <= chance < 0.47 and own:
+            self._lost.add(thing := draws.pick(own))
+            return draws.pick(LOSE).format(name, self._things[thing])
+        if 0.47 <= chance < 0.53:
+            return LIKE.format(name, self._places[draws.pick(self._rooms)])
+        if 0.53 <= chance < 0.59:
+            return SEE.format(name, self._things[draws.pick(self._goods)])
+        if 0.59 <= chance < 0.62:
+            return RAIN
+        went = self._went.setdefault(who, [])
+        went.append(draws.pick([room for room in self._rooms if room not in went[-1:]]))
+        return draws.pick(ENTER).format(name, self._places[went[-1]])
 
-
-def _where_was_who(world, people, places, things):
-    for who, went in world.went.items():
-        if len(went) > 1:
-            yield f"Where was {people[who]} before?", f"in the {places[went[-2]]}, now in the {places[went[-1]]}", [(who, went[-2])]
-
-
-def _who_has(world, people, places, things):
-    for thing, had in world.had.items():
-        answer = "nobody" if thing in world.free else people[had[-1]]
-        yield f"Who has the {things[thing]}?", answer, [(had[-1], thing)]
-
-
-def _who_had(world, people, places, things):
-    for thing, had in world.had.items():
-        nobody = thing in world.free
-        others = had if nobody else [who for who in had if who != had[-1]]
-        if others:
-            answer = f"{people[others[-1]]}, now {'nobody' if nobody else people[had[-1]]}"
-            yield f"Who had the {things[thing]} before?", answer, [(others[-1], thing)]
-
-
-def _how_many(world, people, places, things):
-    for place in {place: None for went in world.went.values() for place in went}:
-        there = sorted(people[who] for who, went in world.went.items() if went[-1] == place)
-        pairs = [(who, place) for who, went in world.went.items() if place in went]
-        yield f"How many are in the {places[place]}?", f"{COUNTS[len(there)]}: {' and '.join(there)}" if there else COUNTS[0], pairs
-
-
-_QUESTIONS = dict(zip(KINDS, (_where_is_who, _where_was_who, _who_has, _who_had, _how_many)))
+    def questions(self, kind: str) -> Iterator[tuple[str, str, list[tuple[int, int]]]]:
+        """All questions of a kind that can be answered: (question, answer, the pairs that the answer turns on)."""
+        if kind == "how many":
+            for place in {place: None for went in self._went.values() for place in went}:
+                there = sorted(self._people[who] for who, went in self._went.items() if went[-1] == place)
+                answer = f"{COUNTS[len(there)]}: {' and '.join(there)}" if there else COUNTS[0]
+                pairs = [(who, place) for who, went in self._went.items() if place in went]
+                yield f"How many are in the {self._places[place]}?", answer, pairs
+        for who, went in self._went.items() if kind.startswith("where") else ():
+            name, places = self._people[who], [f"in the {self._places[place]}" for place in went[-2:]]
+            if kind == "where is who":
+                yield f"Where is {name}?", places[-1], [(who, went[-1])]
+            elif len(places) > 1:
+                yield f"Where was {name} before?", f"{places[0]}, now {places[1]}", [(who, went[-2])]
+        for thing, had in self._had.items() if kind.startswith("who ") else ():
+            name, now = self._things[thing], None if thing in self._lost else had[-1]
+            holder = "nobody" if now is None else self._people[now]
+            if kind == "who has":
+                yield f"Who has the {name}?", holder, [(had[-1], thing)]
+            elif others := [who for who in had if who != now]:
+                yield f"Who had the {name} before?", f"{self._people[others[-1]]}, now {holder}", [(others[-1], thing)]
