@@ -60,8 +60,11 @@ def make_stories(part: str, number: int, seed: int = 0) -> tuple[Story, ...]:
       `number` of Story.
 
     Example:
-      >>> story = make_stories("train", 3, seed=1)[2]
-      >>> print(story.text, story.answer, sep="\\n")
+      >>> story = make_stories("train", 20)[8]
+      >>> print(story.text)
+      Where was John before? John entered the attic. Grace entered the bathroom. John reached the park.
+      >>> print(story.answer)
+      in the attic, now in the park
     """
     order, draws, found = _Draws(seed, len(PARTS)), _Draws(seed, PARTS.index(part)), {}
     names = _Names(*(order.some(words, len(words)) for words in (PEOPLE, PLACES, THINGS)))
