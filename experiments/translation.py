@@ -205,7 +205,7 @@ def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[s
 
 
 def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Options) -> run.Report:
-    """Loss, BLEU, chrF and exact matches of beam search beside the baselines; exact matches by language or kind of question."""
+    """Loss, BLEU, chrF and exact matches of beam search beside the baselines; exact matches by group."""
     pairs, how = data.parts[split], {"width": options.beam, "length_penalty": options.length_penalty}
     sources, targets = pairs["source"], pairs["target"]
     best = [row[0] for row in trained.model.tools.beam(trained.params, sources, **how)]
