@@ -1,19 +1,17 @@
 r"""Music, frame by frame: learn chorales or your own MIDI files, write new pieces, harmonise a melody.
 
 Papers: Boulanger-Lewandowski, Bengio and Vincent 2012, "Modeling Temporal Dependencies in High-Dimensional Sequences"
-(arXiv:1206.6392), for the task, the data and the protocol; Bai, Kolter and Koltun 2018 (arXiv:1803.01271), for the table.
+(arXiv:1206.6392), for the task, the data and the protocol; Bai, Kolter and Koltun 2018, arXiv:1803.01271, for results.
 
     python -m experiments.music --workdir=/tmp/canons
         learns canons made by rules, note by note, to within 0.05 nats of the best possible: minutes on two cores
     python -m experiments.music --workdir=/tmp/canons --mode=sample --seed=7 --output=piece
         writes piece 7 as piece_7.mid, piece_7.png and piece_7.wav
     python -m experiments.music --workdir=/tmp/jsb --config=jsb_notes --config.data.path=jsb-chorales-quarter.json.gz
-    python -m experiments.music --workdir=/tmp/jsb --mode=evaluate --split=test
     python -m experiments.music --workdir=/tmp/jsb --mode=sample --melody=song.mid --output=song_in_four_parts
     python -m experiments.music --workdir=/tmp/jsb --mode=score --input=song.mid
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +28,7 @@ from seqjax.data.readers.rolls import note_name, to_frames
 from seqjax.data.records import Dataset, Places, Records
 from seqjax.data.transforms.transposition import draw_shifts, transpose
 from seqjax.decoding.music import VOICES, RollSampler, RollScorer, draw_frames, sounding_shares
-from seqjax.diagnostics.rolls import plot_expected, plot_surprise
+from seqjax.diagnostics.rolls import MOST, plot_expected, plot_surprise
 from seqjax.errors import UserError
 from seqjax.models.music import ORDERS, OUTPUTS, MusicCarry, MusicModel
 from seqjax.run import Field, Flag, above, at_least, chord_baselines, fields, music_files, one_of, recipe, within
@@ -43,20 +41,16 @@ FIELDS = {
     **{name: field for name, field in fields.source(
         "pieces", SOURCES, name="canons", names=f"The embedded set ({', '.join(EMBEDDED)}); what to call files.",
         path="A MIDI file, a folder of them, or chorales in JSON (.json, .json.gz), which may hold all parts.",
-    ).items() if name != "data.data_dir"},
+    ).items() if name != "data.data_dir"},  # no set of TFDS is music as notes
     **fields.split_seed(),
-    "data.frames_per_quarter": Field(
-        1, "Frames of a quarter note: how finely MIDI is read, and how long a frame lasts in what is written.", at_least(1)
-    ),
+    "data.frames_per_quarter": Field(1, "Frames of a quarter note, as MIDI is read and written.", at_least(1)),
     **fields.batches("pieces", 16, 32),
     "data.buckets": Field(3, "Lengths that batches are padded to, at most; each is compiled once.", at_least(1)),
-    "data.window": Field(
-        256, "Frames of truncated backpropagation; longer pieces are read in windows with the carry passed on.", at_least(1)
-    ),
-    "data.transpose": Field(5, "Training pieces are moved up or down at random by at most so many semitones.", within(0, 88)),
+    "data.window": Field(256, "Longer pieces are read in windows of so many frames; the carry passes on.", at_least(1)),
+    "data.transpose": Field(5, "Training pieces are moved up or down by at most so many semitones.", within(0, 88)),
     **fields.recurrent(200, 64, embedding="Width of a frame's projection and of a note's embedding, D."),
-    "model.output": Field("notes", "Pitches independent of each other, or note by note within a frame.", one_of(*OUTPUTS)),
-    "model.order": Field("descending", "Notes of a frame from the highest, or from the lowest.", one_of(*ORDERS), when=_NOTES),
+    "model.output": Field("notes", "frames: pitches independent of each other; notes: one by one.", one_of(*OUTPUTS)),
+    "model.order": Field("descending", "Notes from the highest, or from the lowest.", one_of(*ORDERS), when=_NOTES),
     "model.note_size": Field(64, "Units of the cell over the notes of a frame.", at_least(1), when=_NOTES),
     "model.reach": Field(12, "How far from each pitch relative scores look, in semitones.", within(0, 88)),
     "model.memory": Field(1, "How many frames back relative scores look.", at_least(1)),
@@ -78,13 +72,15 @@ _JSB = {
 PRESETS = {
     # Canons and cadences by rules, whose entropy rate is known; nothing to download.
     "canons": {
-        "data.buckets": 1, "data.transpose": 0, "model.hidden_size": 128, "model.embed_size": 64, "model.note_size": 64, "model.dropout": 0.1,
-        "model.input_dropout": 0.0, "model.recurrent_dropout": 0.0, "optimizer.learning_rate": 4e-3, "optimizer.ema": 0.99,
-        "schedule.warmup_steps": 50, "train.epochs": 40.0, "train.eval_every": 200, "train.checkpoint_every": 200,
+        "data.buckets": 1, "data.transpose": 0, "model.hidden_size": 128, "model.dropout": 0.1,
+        "model.input_dropout": 0.0, "model.recurrent_dropout": 0.0, "optimizer.learning_rate": 4e-3,
+        "optimizer.ema": 0.99, "schedule.warmup_steps": 50, "train.epochs": 40.0, "train.eval_every": 200,
+        "train.checkpoint_every": 200,
     },
     # The JSB chorales (Bach, 229, 76 and 77 of them) in the published form, pitches independent: set data.path.
     "jsb": _JSB | {
-        "model.output": "frames", "model.hidden_size": 256, "model.embed_size": 128, "model.dropout": 0.2, "train.epochs": 240.0,
+        "model.output": "frames", "model.hidden_size": 256, "model.embed_size": 128, "model.dropout": 0.2,
+        "train.epochs": 240.0,
     },
     # The same, note by note.
     "jsb_notes": _JSB | {"train.epochs": 120.0},
@@ -112,17 +108,16 @@ def load(config: ConfigDict) -> Dataset:
 
 def prepare(config: ConfigDict, data: Dataset) -> Spec:
     """The most notes of a frame, and the buckets of the training part."""
-    return Spec(max(data.facts["most_notes"], 1), list(choose_boundaries(lengths(data.parts["train"]), config.data.buckets)))
+    boundaries = choose_boundaries(lengths(data.parts["train"]), config.data.buckets)
+    return Spec(data.facts["most_notes"], list(boundaries))
 
 
 def build(config: ConfigDict, spec: Spec) -> run.Model:
     """Recurrent layers over frames; pitches independent, or a second cell over the notes of a frame."""
-    m, most = config.model, config.data.transpose
-    cell = run.make_stack(config, input_dropout=m.input_dropout)
-    model = MusicModel(
-        cell, m.output, m.embed_size, note_size=m.note_size, order=m.order, max_notes=spec.most_notes, reach=m.reach, memory=m.memory,
-        dropout=m.dropout, dtype=run.compute_dtype(config),
-    )  # fmt: skip
+    d, most = config.data, config.data.transpose
+    how = {"max_notes": spec.most_notes, "dtype": run.compute_dtype(config)}
+    cell = run.make_stack(config, input_dropout=config.model.input_dropout)
+    model = run.with_settings(MusicModel, config.model, cell, **how)
 
     def loss(params, model_state, carry, batch, rng):
         before, frames, (inner, shift) = batch.before, batch.frames, carry
@@ -130,23 +125,26 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
             shift = jnp.where(batch.first, draw_shifts(jax.random.fold_in(rng, 1), batch.down, batch.up, most), shift)
             before, frames = transpose(before, shift), transpose(frames, shift)
         noise = {} if rng is None else {"train": True, "rngs": {"dropout": rng}}
-        inner, context = model.apply({"params": params}, before, inner, first=batch.first, lengths=batch.lengths, **noise)
+        where = {"first": batch.first, "lengths": batch.lengths}
+        inner, context = model.apply({"params": params}, before, inner, **where, **noise)
         nats = model.apply({"params": params}, context, frames, method="nats", **noise)
         if rng is not None:  # first frames are learned too
-            real = jnp.arange(nats.shape[1]) < batch.lengths[:, None]
+            real = jnp.arange(nats.shape[1])[None] < batch.lengths[:, None]
             sums = losses.Sums(jnp.sum(jnp.where(real, nats, 0)), jnp.sum(real, dtype=jnp.float32))
-        else:
-            answers = draw_frames(model, params, context, temperature=0)
-            sums = metrics.frame_sums(nats, answers, frames, batch.lengths, batch.first)
-        return Carry(inner, shift), model_state, sums
+            return Carry(inner, shift), model_state, sums
+        answers = draw_frames(model, params, context, temperature=0)
+        return Carry(inner, shift), model_state, metrics.frame_sums(nats, answers, frames, batch.lengths, batch.first)
 
     none = np.zeros((1, 2, model.pitches), np.uint8)
-    scorer = RollScorer(model, batch_size=config.data.eval_batch_size, boundaries=spec.boundaries, window=config.data.window)
+    scorer = RollScorer(model, batch_size=d.eval_batch_size, boundaries=spec.boundaries, window=d.window)
     return run.Model(
-        module=model, init=lambda key: model.init(key, none, none, method="whole"), loss=loss, metric=metrics.frame_loss(),
+        module=model,
+        init=lambda key: model.init(key, none, none, method="whole"),
+        loss=loss,
+        metric=metrics.frame_loss(),
         initial_carry=lambda params, rows: Carry(model.initial_carry(params, rows), jnp.zeros((rows,), jnp.int32)),
         tools=(RollSampler(model), scorer),
-    )  # fmt: skip
+    )
 
 
 def batches(config: ConfigDict, spec: Spec, part: Records, training: bool) -> Any:
@@ -154,8 +152,8 @@ def batches(config: ConfigDict, spec: Spec, part: Records, training: bool) -> An
     d, rolls = config.data, part["frames"]
     if training:
         return RollBatches(rolls, d.batch_size, spec.boundaries, window=d.window, seed=config.seed)
-    how = {"window": d.window}
-    return run.passes(lambda **shard: (b for _, b in roll_windows(rolls, d.eval_batch_size, spec.boundaries, **how, **shard)))
+    how = {"batch_size": d.eval_batch_size, "boundaries": spec.boundaries, "window": d.window}
+    return run.passes(lambda **shard: (batch for _, batch in roll_windows(rolls, **how, **shard)))
 
 
 def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[str, Any]]:
@@ -166,7 +164,8 @@ def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[s
         "last frame again": chord_baselines.repeat_last(validation, part),
     }
     if config.ngram_order:
-        found[f"{config.ngram_order}-gram of chords"] = chord_baselines.chord_ngram(train, part, order=config.ngram_order)
+        name = f"{config.ngram_order}-gram of chords"
+        found[name] = chord_baselines.chord_ngram(train, part, order=config.ngram_order)
     if config.data.source == "embedded" and config.data.name == "canons":
         pieces = [*map(to_frames, part)]
         for name, nats in (("the rules themselves", rules_nats), ("the rules, pitches independent", independent_nats)):
@@ -182,11 +181,9 @@ def sample(trained: run.Trained, data: Dataset) -> str:
 
 
 def describe(config: ConfigDict, spec: Spec, data: Dataset, model: run.Model) -> list[str]:
-    """How many frames there are, and of how many notes."""
-    frames = {name: sum(map(len, part["frames"])) for name, part in data.parts.items()}
-    notes = np.concatenate([roll.sum(axis=1) for roll in data.parts["train"]["frames"]]).mean()
-    counted = ", ".join(f"{name} {count:,}" for name, count in frames.items())
-    return [f"frames: {counted}; {notes:.2f} notes a frame in training, at most {spec.most_notes}"]
+    """How many notes the frames have."""
+    notes = np.concatenate([roll.sum(axis=1) for roll in data.parts["train"]["frames"]])
+    return [f"notes of a frame: {notes.mean():.2f} in training, at most {spec.most_notes}"]
 
 
 def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Options) -> run.Report:
@@ -195,28 +192,21 @@ def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Optio
     found = {"model": run.measure(EXPERIMENT, trained, part)} | baselines(trained.config, data, split)
     scored = trained.model.tools[1](trained.params, part["frames"])
     rows = (
-        {"piece": part.places.at(i), "frames": len(piece.nats), "loss": float(piece.nats[1:].mean()), "nats": piece.nats.round(4).tolist()}
+        {"piece": part.places.at(i), "loss": float(piece.nats[1:].mean()), "nats": piece.nats.round(4).tolist()}
         for i, piece in enumerate(scored)
     )
     return run.Report(found, rows, answers=scored)
 
 
 def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report, folder: Any) -> Any:
-    """Three pieces (the best, the median and the worst predicted) with what was expected; the loss along pieces."""
-    rolls, scored = data.parts[split]["frames"], report.answers
+    """The best, the median and the worst predicted piece with what was expected; the loss along pieces."""
+    part, scored = data.parts[split], report.answers
     order = np.argsort([piece.nats[1:].mean() for piece in scored])
-    for name, place in dict(best=order[0], median=order[len(order) // 2], worst=order[-1]).items():
-        shares = sounding_shares(trained.model.module, trained.params, rolls[place], jax.random.key(0))
-        title = f"the {name} predicted of {len(rolls)}, {data.parts[split].places.at(place)}"
-        yield plot_expected(folder / f"expected_{split}_{name}.png", rolls[place], shares, scored[place].nats, title)
-    longest = int(np.percentile([*map(len, rolls)], 50))  # so far there are many
-    yield plot_surprise(folder / f"loss_along_{split}.png", {"model": along([piece.nats for piece in scored], longest)}, f"{split} part")
-
-
-def along(nats: Sequence[np.ndarray], most: int) -> np.ndarray:
-    """The mean loss of frame 1, 2, ... of the pieces."""
-    padded = np.stack([np.pad(piece[:most].astype(float), (0, max(most - len(piece), 0)), constant_values=np.nan) for piece in nats])
-    return np.nanmean(padded, axis=0)
+    for name, place in {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}.items():
+        roll, title = part["frames"][place][:MOST], f"{part.places.at(place)}, the {name} predicted of {len(part)}"
+        shares = sounding_shares(trained.model.module, trained.params, roll, jax.random.key(0))
+        yield plot_expected(folder / f"expected_{split}_{name}.png", roll, shares, scored[place].nats, title)
+    yield plot_surprise(folder / f"loss_along_{split}.png", [piece.nats for piece in scored], f"{split} part")
 
 
 def draw_pieces(trained: run.Trained, options: run.Options) -> None:
@@ -224,22 +214,21 @@ def draw_pieces(trained: run.Trained, options: run.Options) -> None:
     sampler, frames_per_quarter = trained.model.tools[0], trained.config.data.frames_per_quarter
     prompt, fixed, length = music_files.given(options, frames_per_quarter)
     for number in range(options.seed, options.seed + options.num_samples):
-        roll = sampler(
-            trained.params, jax.random.key(number), length=length, prompt=prompt, temperature=options.temperature, fixed=fixed,
-            voice=options.voice,
-        )  # fmt: skip
+        how = {"prompt": prompt, "temperature": options.temperature, "fixed": fixed, "voice": options.voice}
+        roll = sampler(trained.params, jax.random.key(number), length=length, **how)
         music_files.write(options, number, roll, frames_per_quarter, given=0 if prompt is None else len(prompt))
 
 
 def score(trained: run.Trained, options: run.Options) -> None:
-    """Prints how likely the model finds the pieces of each --input: nats a frame, for the frames after the first."""
+    """Prints how likely the pieces of each --input are: nats a frame, for the frames after the first."""
     if not options.input:
         raise UserError("--mode=score needs music: --input=FILE, once for each MIDI or JSON file or folder")
-    parts = [part for path in options.input for part in read_pieces(path, trained.config.data.frames_per_quarter).values()]
-    rolls, places = [roll for part in parts for roll in part["frames"]], Places.joined(part.places for part in parts)
-    most = max(int(roll.sum(axis=1).max()) for roll in rolls)
-    model = build(trained.config, trained.spec._replace(most_notes=max(most, trained.spec.most_notes)))
-    scored = model.tools[1](trained.params, rolls)
+    grid = trained.config.data.frames_per_quarter
+    parts = [part for path in options.input for part in read_pieces(path, grid).values()]
+    rolls = [roll for part in parts for roll in part["frames"]]
+    places = Places.joined(part.places for part in parts)
+    most = max(trained.spec.most_notes, *(int(roll.sum(axis=1).max()) for roll in rolls))
+    scored = build(trained.config, trained.spec._replace(most_notes=most)).tools[1](trained.params, rolls)
     print("nats a frame  frames  piece")
     for place, piece in enumerate(scored):
         print(f"{piece.nats[1:].mean():>12.3f}  {len(piece.nats):>6}  {run.printable(places.at(place))}")
@@ -260,12 +249,12 @@ EXPERIMENT = run.Experiment.of(
         "length": Flag(64, "frames to write; with a melody at most so many.", SAMPLE, at_least(1)),
         "temperature": Flag(1.0, "below 1 bolder, above 1 wilder, 0 always the likeliest.", SAMPLE, at_least(0)),
         "prompt": Flag("", "a MIDI file (or JSON of one piece) to go on from.", SAMPLE),
-        "prompt_bars": Flag(4, "how many bars of the prompt, of four quarter notes each; 0 takes all.", SAMPLE, at_least(0)),
-        "melody": Flag("", "a MIDI file (or JSON of one piece) whose top voice (or bass) is kept, and the others are written.", SAMPLE),
-        "voice": Flag("top", "the voice of the melody that is kept.", SAMPLE, one_of(*VOICES)),
+        "prompt_bars": Flag(4, "how many bars of it, of four quarter notes each; 0 takes all.", SAMPLE, at_least(0)),
+        "melody": Flag("", "a MIDI file (or JSON of one piece): one voice is kept, the others are written.", SAMPLE),
+        "voice": Flag("top", "the voice of --melody that is kept.", SAMPLE, one_of(*VOICES)),
         "tempo": Flag(100.0, "quarter notes a minute in what is written.", SAMPLE, above(0)),
-        "output": Flag("music", "the beginning of the files' names: music_0.mid, music_0.png, music_0.wav.", SAMPLE),
-        "input": Flag([], "music to score: a MIDI or JSON file or a folder; give the flag several times for several.", ("score",)),
+        "output": Flag("music", "how the files' names begin: music_0.mid, music_0.png, music_0.wav.", SAMPLE),
+        "input": Flag([], "music to score: a MIDI or JSON file, or a folder; may be given several times.", ("score",)),
     },
 )  # fmt: skip
 

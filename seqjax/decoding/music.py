@@ -69,7 +69,9 @@ def check_voice(model: MusicModel, voice: str) -> None:
         raise UserError(f"voice={voice!r} is not known; choose one of {', '.join(VOICES)}")
     if model.output == "notes" and VOICES[voice] != model.order:
         able = next(name for name, order in VOICES.items() if order == model.order)
-        raise UserError(f"this model writes the notes of a frame in {model.order} order, which can hold the {able} fixed and not the {voice}")
+        raise UserError(
+            f"this model writes the notes of a frame in {model.order} order, which can hold the {able} fixed and not the {voice}"
+        )
 
 
 def _draw_pitches(model, params, context, key, temperature, fixed, *, voice):
@@ -78,7 +80,7 @@ def _draw_pitches(model, params, context, key, temperature, fixed, *, voice):
         sounding = jax.random.bernoulli(key, jax.nn.sigmoid(logits / temperature))
     else:
         sounding = logits > 0
-    places, pitch = jnp.arange(model.pitches), fixed[:, None]
+    places, pitch = jnp.arange(model.pitches)[None], fixed[:, None]
     within = places < pitch if voice == "top" else places > pitch
     return jnp.where(pitch == FREE, sounding, (sounding & within) | (places == pitch))
 

@@ -46,7 +46,9 @@ def plot_roll(path: pathlib.Path, roll: np.ndarray, *, title: str = "", given: i
     return _save(figure, path)
 
 
-def plot_expected(path: pathlib.Path, roll: np.ndarray, shares: np.ndarray, nats: Sequence[float] | np.ndarray, title: str = "") -> pathlib.Path:
+def plot_expected(
+    path: pathlib.Path, roll: np.ndarray, shares: np.ndarray, nats: Sequence[float] | np.ndarray, title: str = ""
+) -> pathlib.Path:
     """A piece, how probable each pitch was before its frame, and the surprise of each frame: the first 96 frames.
 
     Args:
@@ -80,12 +82,12 @@ def plot_expected(path: pathlib.Path, roll: np.ndarray, shares: np.ndarray, nats
     return _save(figure, path)
 
 
-def plot_surprise(path: pathlib.Path, losses: dict[str, Sequence[float]], title: str = "") -> pathlib.Path:
-    """How the mean loss changes from the beginning of a piece on, for the model and its baselines.
+def plot_surprise(path: pathlib.Path, nats: Sequence[np.ndarray], title: str = "") -> pathlib.Path:
+    """How the loss changes from the beginning of a piece on: the mean of each frame, and the middle half of the pieces.
 
     Args:
       path: of the PNG file.
-      losses: name -> mean of -log p of frame 1, 2, ... of the pieces; NaN where there is none.
+      nats: (T,), -log p of each frame, of each piece. As many frames are shown as half of the pieces have.
       title: above it.
 
     Returns:
@@ -94,14 +96,18 @@ def plot_surprise(path: pathlib.Path, losses: dict[str, Sequence[float]], title:
     Example:
       >>> import tempfile
       >>> with tempfile.TemporaryDirectory() as folder:
-      ...     plot_surprise(pathlib.Path(folder) / "loss.png", {"model": [3.0, 2.0]}).name
+      ...     plot_surprise(pathlib.Path(folder) / "loss.png", [np.array([3.0, 2.0])]).name
       'loss.png'
     """
+    longest = int(np.median([len(piece) for piece in nats]))
+    columns = [np.array([piece[place] for piece in nats if len(piece) > place], float) for place in range(longest)]
+    places = np.arange(1, longest + 1)
     figure = _figure((8, 4))
     axes = figure.subplots()
-    for name, values in losses.items():
-        axes.plot(np.arange(1, len(values) + 1), values, label=name, linewidth=1.2)
-    axes.set(xlabel="frame of the piece", ylabel="mean of -log p, nats", title=title)
+    low, high = np.transpose([np.percentile(column, (25, 75)) for column in columns])
+    axes.fill_between(places, low, high, alpha=0.25, label="middle half of the pieces")
+    axes.plot(places, [column.mean() for column in columns], linewidth=1.5, label="mean")
+    axes.set(xlabel="frame of the piece", ylabel="-log p, nats", title=f"{title}, {len(nats)} pieces" if title else "")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 import seqjax
@@ -51,17 +52,22 @@ def roll_to_notes(frames: Array, most: int, order: str = "descending") -> tuple[
     """
     marked, counts = _marked(frames, most, order)
     notes = jnp.argmax(marked, axis=-1).astype(jnp.int32)
-    return jnp.where(jnp.arange(most) < counts[..., None], notes, frames.shape[-1]), counts
+    return jnp.where(_places(notes.shape) < counts[..., None], notes, frames.shape[-1]), counts
 
 
 def _marked(frames: Array, most: int, order: str) -> tuple[Array, Array]:
     """Of each frame its k-th note one-hot, bool (..., K, P), and how many there are, int32 (...)."""
     sounding = frames != 0
-    places = jnp.arange(frames.shape[-1])
-    earlier = places[:, None] >= places if order == "descending" else places[:, None] <= places
-    ranks = sounding.astype(jnp.float32) @ earlier.astype(jnp.float32)  # a sort would take far longer, here and to compile
-    marked = sounding[..., None, :] & (ranks[..., None, :] == 1 + jnp.arange(most, dtype=jnp.float32)[:, None])
+    pitches = frames.shape[-1]
+    earlier = jnp.tri(pitches) if order == "descending" else jnp.tri(pitches).T
+    ranks = (sounding.astype(jnp.float32) @ earlier)[..., None, :]  # a sort would take far longer, here and to compile
+    marked = sounding[..., None, :] & (ranks == 1 + _places((*frames.shape[:-1], most, pitches), -2))
     return marked, jnp.sum(sounding, axis=-1, dtype=jnp.int32)
+
+
+def _places(shape: tuple[int, ...], axis: int = -1) -> Array:
+    """0, 1, 2, ... along an axis, int32."""
+    return jax.lax.broadcasted_iota(jnp.int32, shape, axis % len(shape))
 
 
 class MusicModel(nn.Module):
@@ -76,7 +82,7 @@ class MusicModel(nn.Module):
     h_t and the notes before; the softmax is over the pitches that are still to come, and the end. So each set of pitches has
     one way of being written, and their probabilities sum to one:
 
-    .. math:: p(x_t \mid x_{<t}) = \prod_{k=1}^{n+1} \mathrm{softmax}(z_{t,k})_{p_k}, \quad p_1 > p_2 > \dots > p_n, \quad p_{n+1} = \mathrm{end}
+    .. math:: p(x_t \mid x_{<t}) = \prod_{k=1}^{n+1} \mathrm{softmax}(z_{t,k})_{p_k}, \quad p_1 > \dots > p_n, \quad p_{n+1} = \mathrm{end}
 
     In either form the scores have a part that is relative: how much a pitch gains by its distance d from each pitch of the last M
     frames (and, by notes, from the note just written) is a function of h_t and the same wherever on the keyboard it happens.
@@ -155,7 +161,13 @@ class MusicModel(nn.Module):
         )
 
     def __call__(
-        self, frames: Array, carry: MusicCarry | None = None, *, first: Array | None = None, lengths: Array | None = None, train: bool = False
+        self,
+        frames: Array,
+        carry: MusicCarry | None = None,
+        *,
+        first: Array | None = None,
+        lengths: Array | None = None,
+        train: bool = False,
     ) -> tuple[MusicCarry, Context]:
         """Reads windows of frames.
 
@@ -218,7 +230,7 @@ class MusicModel(nn.Module):
         ys = self.noise(ys.reshape(batch, steps, self.max_notes + 1, -1), deterministic=not train)
         log_probs = jax.nn.log_softmax(self._note_logits(ys, before, context))
         written = jnp.sum(jnp.where(marked, log_probs[..., :-1, :-1], 0), axis=(-2, -1))
-        ended = jnp.sum(jnp.where(jnp.arange(self.max_notes + 1) == counts[..., None], log_probs[..., -1], 0), axis=-1)
+        ended = jnp.sum(jnp.where(_places(before.shape) == counts[..., None], log_probs[..., -1], 0), axis=-1)
         nats = -(written + ended)
         return jnp.where(counts > self.max_notes, jnp.inf, nats)
 
@@ -251,7 +263,7 @@ class MusicModel(nn.Module):
         scores = (self.note_head(ys) + self.head(features)).astype(jnp.float32)
         relative = self._relative(context.past, self.note_relative(ys) + self.relative(features))
         intervals = (self.interval(ys) + self.interval_context(features)).astype(jnp.float32)
-        places = jnp.arange(self.pitches)
+        places = _places((*before.shape, self.pitches))
         at_start = (before == self.pitches)[..., None]
         possible = at_start | (places < before[..., None] if self.order == "descending" else places > before[..., None])
         pitches = scores[..., :-1] + relative + _by_interval(self.order, intervals, before)
@@ -268,7 +280,7 @@ class MusicModel(nn.Module):
           (B, T, K, P) in float32.
         """
         padded = jnp.pad(past, ((0, 0),) * (past.ndim - 1) + ((self.reach, self.reach),))
-        around = padded[..., jnp.arange(self.pitches)[:, None] + jnp.arange(2 * self.reach + 1)]  # (..., M, P, 2 R + 1)
+        around = padded[..., np.arange(self.pitches)[:, None] + np.arange(2 * self.reach + 1)]  # (..., M, P, 2 R + 1)
         around = jnp.moveaxis(around, -3, -2).reshape(*past.shape[:-2], self.pitches, -1)
         return jnp.einsum("btpd,btkd->btkp", around, kernels.astype(jnp.float32))
 
@@ -285,7 +297,7 @@ def _by_interval(order: str, scores: Array, before: Array) -> Array:
       scores: (..., P), of the distances 1, 2, ...
       before: (...) int.
     """
-    places = jnp.arange(scores.shape[-1])
+    places = _places(scores.shape)
     sources = before[..., None] - 1 - places if order == "descending" else places - before[..., None] - 1
     return _taken(scores, sources, before)
 
@@ -301,7 +313,7 @@ def _by_interval_forward(order, scores, before):
 
 
 def _by_interval_backward(order, before, gradient):
-    places = jnp.arange(gradient.shape[-1])
+    places = _places(gradient.shape)
     sources = before[..., None] - 1 - places if order == "descending" else places + before[..., None] + 1
     return _taken(gradient, sources, before), None
 
@@ -315,5 +327,5 @@ def _features(frames: Array, first: Array) -> Array:
     octaves = -(-pitches // 12)
     padded = jnp.pad(frames, ((0, 0), (0, 0), (0, 12 * octaves - pitches)))
     classes = jnp.sum(padded.reshape(batch, steps, octaves, 12), axis=2)
-    begins = first[:, None] & (jnp.arange(steps) == 0)
+    begins = first[:, None] & (_places((batch, steps)) == 0)
     return jnp.concatenate([frames, classes, begins[..., None].astype(frames.dtype)], axis=-1)

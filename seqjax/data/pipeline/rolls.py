@@ -1,7 +1,7 @@
 """Pieces to batches of windows: rows of about the same length side by side, read window after window with a carry."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 

@@ -107,8 +107,9 @@ def _files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 def _piece(file: Any, roll: np.ndarray, score: Score) -> np.ndarray:
     sounding = np.flatnonzero(roll.any(axis=1))
     if not len(sounding):
-        more = f" besides {score.drums:,} of drums" if score.drums else ""
-        raise UserError(f"{file} has no notes{more}; leave it out" if not score.notes else f"{file} has no notes at its frames; use more frames")
+        if score.notes:
+            raise UserError(f"{file} has no note at any frame; use more frames_per_quarter, or leave it out")
+        raise UserError(f"{file} has no notes{f' besides {score.drums:,} of drums' if score.drums else ''}; leave it out")
     roll = roll[sounding[0] : sounding[-1] + 1]
     if len(roll) < 2:
         raise UserError(f"{file} has one frame; at least 2 are needed, since each is predicted from those before")
@@ -260,7 +261,8 @@ def write_midi(path: pathlib.Path, frames: Iterable[Iterable[int]], *, frames_pe
     track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(tempo)), mido.Message("program_change", program=0)])
     sounding, waiting = set(), 0
     for pitches in (*map(set, frames), set()):
-        changes = [("note_off", pitch, 0) for pitch in sorted(sounding - pitches)] + [("note_on", pitch, 80) for pitch in sorted(pitches - sounding)]
+        changes = [("note_off", pitch, 0) for pitch in sorted(sounding - pitches)]
+        changes += [("note_on", pitch, 80) for pitch in sorted(pitches - sounding)]
         for kind, pitch, velocity in changes:
             track.append(mido.Message(kind, note=pitch, velocity=velocity, time=waiting))
             waiting = 0

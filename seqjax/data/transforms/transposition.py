@@ -37,7 +37,7 @@ def transpose(frames: jax.Array, shifts: jax.Array) -> jax.Array:
       [[[0, 1, 0, 0]], [[1, 1, 0, 0]]]
     """
     pitches = frames.shape[-1]
-    source = jnp.arange(pitches) - shifts[:, None]  # (B, P)
+    source = jnp.arange(pitches)[None] - shifts[:, None]  # (B, P)
     known = (source >= 0) & (source < pitches)
     moved = jax.vmap(lambda rows, places: rows[:, places])(frames, jnp.clip(source, 0, pitches - 1))
     return jnp.where(known[:, None], moved, jnp.zeros((), frames.dtype))

@@ -30,11 +30,14 @@ def frame_sums(nats: jax.Array, given: jax.Array, frames: jax.Array, lengths: ja
       >>> float(sums.loss), {name: float(value) for name, value in sums.counts.items()}
       (2.0, {'first_loss': 4.0, 'firsts': 1.0, 'hits': 1.0, 'errors': 2.0})
     """
-    steps = jnp.arange(nats.shape[1])
+    steps = jnp.arange(nats.shape[1])[None]
     real = steps < lengths[:, None]
     begins = real & first[:, None] & (steps == 0)
     counted, sounding = real & ~begins, frames != 0
-    total = lambda values, where: jnp.sum(jnp.where(where, values, 0), dtype=jnp.float32)
+
+    def total(values, where):
+        return jnp.sum(jnp.where(where, values, 0), dtype=jnp.float32)
+
     counts = {
         "first_loss": total(nats, begins), "firsts": total(1, begins),
         "hits": total(given & sounding, counted[..., None]), "errors": total(given ^ sounding, counted[..., None]),
