@@ -78,7 +78,7 @@ def _part(path: str | os.PathLike, name: str, given: list, faults: Faults) -> Re
         if fault:
             faults.add(f"{path}, {name} piece {number}{fault}")
         else:
-            rolls.append(to_roll([[pitch for pitch in frame if pitch != SILENT] for frame in piece]))
+            rolls.append(to_roll([[int(pitch) for pitch in frame if pitch != SILENT] for frame in piece]))
             numbers.append(number)
     return pieces(rolls, Places.of(f"{path}, {name} piece", numbers))
 
@@ -89,7 +89,8 @@ def _fault(piece: Any) -> str:
         return " is not a list of frames, each a list of pitches"
     for place, frame in enumerate(piece, 1):
         for pitch in frame:
-            if not is_whole(pitch) or not (pitch == SILENT or 0 <= pitch - LOWEST < PITCHES):
+            whole = is_whole(pitch) or (isinstance(pitch, float) and pitch.is_integer())  # 67.0 stands in the sixteenths
+            if not whole or not (pitch == SILENT or 0 <= pitch - LOWEST < PITCHES):
                 return f", frame {place}: {pitch!r} is not a pitch; give whole numbers from {LOWEST} to {LOWEST + PITCHES - 1}, or -1"
     if len(piece) < 2:
         return f" has {len(piece)} frame{'s' * (len(piece) != 1)}; at least 2 are needed, since each is predicted from those before"

@@ -75,7 +75,7 @@ def read_midi(path: str | os.PathLike, frames_per_quarter: int = 1) -> Records:
     for file in files:
         try:
             score = read_score(file)
-            roll, lost = to_grid(score, frames_per_quarter)
+            roll, lost = to_grid(score, frames_per_quarter, os.fspath(file))
             rolls.append(_piece(file, roll, score))
         except UserError as error:
             faults.add(error)
@@ -191,7 +191,7 @@ def _events(file: Any) -> Iterable[tuple[int, int, Any]]:
     return sorted(found, key=lambda event: event[0])
 
 
-def to_grid(score: Score, frames_per_quarter: int) -> tuple[np.ndarray, int]:
+def to_grid(score: Score, frames_per_quarter: int, what: str = "the piece") -> tuple[np.ndarray, int]:
     """The pitches that sound at the points of a grid.
 
     With the start s and the end e of a note in frames, it sounds in the frames ceil(s - 1/4) to ceil(e - 1/4) - 1, and at least in
@@ -200,6 +200,7 @@ def to_grid(score: Score, frames_per_quarter: int) -> tuple[np.ndarray, int]:
     Args:
       score: the notes.
       frames_per_quarter: points of the grid in a quarter note.
+      what: the file, for the error.
 
     Returns:
       (uint8 (T, 88), how many notes lie between the points).
@@ -225,7 +226,7 @@ def to_grid(score: Score, frames_per_quarter: int) -> tuple[np.ndarray, int]:
             spans.append((pitch - LOWEST, first, last))
     length = max((last for _, _, last in spans), default=0)
     if length > LONGEST:
-        raise UserError(f"a piece of {length:,} frames is longer than {LONGEST:,}; use fewer frames, or cut it")
+        raise UserError(f"{what} has {length:,} frames, and {LONGEST:,} are the most; use fewer frames_per_quarter, or cut it")
     roll = np.zeros((length, PITCHES), np.uint8)
     for pitch, first, last in spans:
         roll[first:last, pitch] = 1
