@@ -35,6 +35,9 @@ HEAVY = {
     "seqeval": ("seqjax.training.metrics",),
     "sentencepiece": ("seqjax.text.subword",),
     "babel": ("seqjax.data.readers.dates",),
+    "mido": ("seqjax.data.readers.midi",),
+    "music21": ("seqjax.data.readers.bach",),
+    "symusic": (),
     "zstandard": ("seqjax.data.readers.opening", "seqjax.run.process"),
 }
 
@@ -225,7 +228,7 @@ with tempfile.TemporaryDirectory() as folder:
     path.write_text("a line of text\\n" * 100)
     assert load_corpus("file", path=str(path)).parts["train"]
 heavy = {"tensorflow", "torch", "tensorflow_datasets", "keras", "haiku", "equinox", "matplotlib", "sklearn", "sacrebleu", "seqeval",
-         "sentencepiece", "babel"} & sys.modules.keys()
+         "sentencepiece", "babel", "mido", "music21"} & sys.modules.keys()
 assert not heavy, f"imported by the way: {heavy}"
 """
 

@@ -12,7 +12,9 @@ from seqjax.errors import printable
 
 INPUTS = {"text": "texts", "words": "sentences", "source": "sources"}  # the column that a model reads -> what it has
 ANSWERS = {"label": "label", "tags": "tags", "target": "translation"}  # the column that it is to give
-MEASURED = {"text": "characters", "words": "words", "source": "characters of the source", "target": "of the translation"}
+MEASURED = {
+    "text": "characters", "words": "words", "source": "characters of the source", "target": "of the translation", "frames": "frames",
+}  # fmt: skip
 SHOWN, FEW = 12, 3  # classes with their counts; examples in a finding
 QUARTILES = ("25 %", "50 %", "75 %", "longest")
 

@@ -17,7 +17,9 @@ from seqjax.run.workdir import write_json_lines
 from seqjax.training import train_step
 from seqjax.training.disk import write_atomically
 
-SHARES = ("accuracy", "accuracy_on_unseen", "error", "exact", "precision", "recall", "f1", "token_accuracy")  # shown as percentages
+SHARES = (  # shown as percentages
+    "accuracy", "accuracy_on_unseen", "error", "exact", "frame_accuracy", "precision", "recall", "f1", "token_accuracy",
+)  # fmt: skip
 POINTS = ("bleu", "chrf")  # 0 to 100
 
 

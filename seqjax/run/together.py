@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from seqjax.data.pipeline.buckets import BucketBatches
 from seqjax.errors import UserError
 from seqjax.run import cli, curves, driver, initial, process, records, reporting, resuming, session, settings, workdir
 from seqjax.run.experiment import Dataset, Experiment, Model, spec_to_json
@@ -103,7 +102,7 @@ def _members(
             return "the data depend on the seed"
         spec = resuming.accepted_spec(experiment, command, stored, dataset, experiment.prepare(config, dataset))
         pipeline = stack.enter_context(driver.closing(experiment.batches(config, spec, dataset.parts["train"], training=True)))
-        if isinstance(pipeline, BucketBatches) and len(pipeline.boundaries) > 1:
+        if len(getattr(pipeline, "boundaries", ())) > 1:
             return "batches are padded to several lengths, whose order depends on the seed"
         setup = driver.set_up(experiment, config, spec, pipeline.batches_per_epoch, model)
         model, plan = setup.model, make_plan(config, setup.recipe.steps)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import made
+import made_music
 from processes import Run, Server, config_flags, sealed
 
 from seqjax.run import Experiment
@@ -102,8 +103,21 @@ TRANSLATION = Row(
     [Question("predict", [JSON, "--n_best=2", "--beam=2"], "eins zwei\n\ndrei\n", lines=3)],
     presets=lambda preset: {"tokenizer.vocab_size": 28} if preset["tokenizer.kind"] == "subword" else {},
 )  # fmt: skip
+MUSIC = Row(
+    "music", made_music.MUSIC,  # note by note, pieces longer than a window, transposed, with noise of every kind
+    lambda data: OFTEN | {
+        "data.batch_size": 8, "data.eval_batch_size": 8, "data.buckets": 1, "data.window": 10, "data.transpose": 3,
+        "model.hidden_size": 12, "model.embed_size": 6, "model.note_size": 8, "model.reach": 3, "model.memory": 2, "model.dropout": 0.1,
+        "model.input_dropout": 0.1, "model.recurrent_dropout": 0.1, "optimizer.learning_rate": 0.02, "optimizer.ema": 0.5,
+        "schedule.warmup_steps": 0, "ngram_order": 2, "train.steps": 40, "train.eval_every": 20, "sample.length": 4,
+    },
+    [
+        Question("sample", ["--melody={data}/tune.mid", "--output={data}/../song", "--seed=3"]),
+        Question("score", ["--input={data}/tune.mid", "--input={data}/pieces.json"]),
+    ],
+)  # fmt: skip
 
-ROWS = {row.module: row for row in (LANGUAGE_MODEL, IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION, TAGGING, TRANSLATION)}
+ROWS = {row.module: row for row in (LANGUAGE_MODEL, IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION, TAGGING, TRANSLATION, MUSIC)}
 
 
 def sources(row: Row, data: pathlib.Path) -> dict[str, Any]:

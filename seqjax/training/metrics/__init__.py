@@ -1,6 +1,7 @@
 """Metrics, each as `init, update, compute`, beside functions that score a whole set in one call."""
 
 from seqjax.training.metrics.counted import accuracy, token_loss
+from seqjax.training.metrics.frames import frame_loss, frame_sums
 from seqjax.training.metrics.intervals import accuracy_interval
 from seqjax.training.metrics.metric import Metric
 from seqjax.training.metrics.spans import EntityScores, TypeScores, entities, entity_f1
@@ -8,5 +9,5 @@ from seqjax.training.metrics.texts import Bleu, bleu, corpus_bleu, exact, exact_
 
 __all__ = [
     "Bleu", "EntityScores", "Metric", "TypeScores", "accuracy", "accuracy_interval", "bleu", "corpus_bleu", "entities",
-    "entity_f1", "exact", "exact_match", "token_loss",
+    "entity_f1", "exact", "exact_match", "frame_loss", "frame_sums", "token_loss",
 ]  # fmt: skip
