@@ -158,7 +158,7 @@ def _series(
     group: _Rows, table: Table, rules: Rules, step: Step, kinds: list[Covariates], faults: Faults, notes: list[str]
 ) -> Series | None:
     if np.isnan(group.value).all():
-        faults.add(f"{table.path}: the series {group.name!r} has no values; give it some, or leave it out")
+        faults.add(f"{table.at(group.rows[0])}: the series {group.name!r} has no values; give it some, or leave it out")
         return None
     places = step_places(group.time, step)
     if not _check_steps(group, places, table, rules, step, faults):
