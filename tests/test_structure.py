@@ -38,6 +38,7 @@ HEAVY = {
     "mido": ("seqjax.data.readers.midi",),
     "music21": ("seqjax.data.readers.bach",),
     "symusic": (),
+    "pyarrow": ("seqjax.data.readers.parquet",),
     "zstandard": ("seqjax.data.readers.opening", "seqjax.run.process"),
 }
 
