@@ -35,6 +35,7 @@ HEAVY = {
     "seqeval": ("seqjax.training.metrics",),
     "sentencepiece": ("seqjax.text.subword",),
     "babel": ("seqjax.data.readers.dates",),
+    "pyarrow": ("seqjax.data.readers.parquet",),
     "zstandard": ("seqjax.data.readers.opening", "seqjax.run.process"),
 }
 

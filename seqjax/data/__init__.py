@@ -13,11 +13,12 @@ from seqjax.data.pipeline.streams import TokenStream, encode_corpus, encode_docu
 from seqjax.data.pipeline.windows import SequenceBatch, Windows
 from seqjax.data.readers.tables import Format, read_inputs, read_table
 from seqjax.data.records import Dataset, Places, Records
+from seqjax.data.series import load_series, read_more_series
 from seqjax.data.tagged import load_tagged
 
 __all__ = [
     "ArrayImages", "BucketBatches", "Dataset", "FileImages", "Format", "ImageBatch", "ImageBatches", "Images", "Places",
     "Records", "SequenceBatch", "TokenStream", "Windows", "choose_boundaries", "encode_corpus", "encode_documents",
-    "load_corpus", "load_images", "load_labelled", "load_parallel", "load_tagged", "one_pass", "ordered_batches",
-    "read_image", "read_inputs", "read_table",
+    "load_corpus", "load_images", "load_labelled", "load_parallel", "load_series", "load_tagged", "one_pass", "ordered_batches",
+    "read_image", "read_inputs", "read_more_series", "read_table",
 ]  # fmt: skip

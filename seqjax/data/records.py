@@ -189,7 +189,12 @@ def _add(whole: Any, value: Any) -> None:
         whole.update(b"s%d:" % len(data) + data)
     elif isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.number):
         data = np.ascontiguousarray(value.astype(value.dtype.newbyteorder("<")))
+        if np.issubdtype(data.dtype, np.floating) and np.isnan(data).any():
+            data = np.where(np.isnan(data), data.dtype.type(np.nan), data)  # a missing value has one form, whatever its bits
         whole.update(f"a{data.dtype.str}{data.shape}:".encode() + data.tobytes())
+    elif isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.datetime64):
+        whole.update(f"t{np.datetime_data(value.dtype)[0]}".encode())
+        _add(whole, value.astype(np.int64))
     elif hasattr(value, "add_to"):  # a column that is too large to hold
         value.add_to(whole)
     elif isinstance(value, (list, tuple)):

@@ -1,0 +1,225 @@
+"""Time series made of processes whose best possible forecast is known: seasonal, and two of chaos.
+
+`seqjax.data.best_forecasts` computes the forecasts of one who knows the process and all that was observed, and nothing of the
+future. No model can expect a lower CRPS.
+
+Everything is made of the raw bits of a generator and of sums, products and quotients, so that it is the same on every machine.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seqjax.data.draws import uniform
+
+Array = np.ndarray
+
+
+class Made(NamedTuple):
+    """An embedded set."""
+
+    time: Array  # datetime64[ns] (T,), of all series
+    value: Array  # float64 (N, T)
+    validation_steps: int
+    test_steps: int
+    facts: Mapping[str, Any]  # step and season
+
+
+class Seasonal(NamedTuple):
+    """Hours with a season of a day: y = scale (level + season + x + v), x' = persistence x + w; v and w are Gaussian.
+
+    The season is the same for all series, and so is all else but the scale, which is drawn log-uniformly.
+    """
+
+    number: int = 40  # series
+    steps: int = 1200
+    level: float = 3.0
+    persistence: float = 0.8
+    innovation: float = 0.3  # standard deviation of w
+    noise: float = 0.3  # standard deviation of v
+    least: float = 0.5  # scale
+    ratio: float = 100.0  # of the largest scale to the least
+
+    def make(self, seed: int = 0) -> Array:
+        """The values (number, steps)."""
+        bits = np.random.PCG64(seed)
+        innovations = normal(bits, self.steps, self.number) * self.innovation
+        x = np.zeros((self.steps, self.number))
+        before = normal(bits, 1, self.number)[0] * self.innovation / np.sqrt(1 - self.persistence**2)
+        for t in range(self.steps):
+            before = x[t] = self.persistence * before + innovations[t]
+        noise = normal(bits, self.steps, self.number) * self.noise
+        return self.scales() * (self.level + self.season(np.arange(self.steps)) + x.T + noise.T)
+
+    def scales(self) -> Array:
+        """Of each series, (number, 1)."""
+        share = np.argsort(np.random.PCG64(1).random_raw(self.number)) / (self.number - 1)
+        return np.round(self.least * self.ratio**share, 6)[:, None]
+
+    def season(self, steps: Array) -> Array:
+        """The shape of a day; its mean is zero.
+
+        Example:
+          >>> Seasonal().season(np.array([0, 6, 12, 18, 24])).tolist()
+          [0.5, 0.5, 0.5, -1.5, 0.5]
+        """
+        turn = 2 * np.pi * np.asarray(steps) / 24
+        return np.round(np.sin(turn) + 0.5 * np.cos(2 * turn), 6)
+
+
+class MackeyGlass(NamedTuple):
+    """dx/dt = 0.2 x(t - 17) / (1 + x(t - 17)^10) - 0.1 x(t), a kick at every step, and noise on what is observed.
+
+    A state is x at every half of a substep, from 17 before to now.
+
+    Source: Mackey and Glass 1977, "Oscillation and chaos in physiological control systems"
+    """
+
+    number: int = 60
+    steps: int = 1000  # of one unit of time
+    kick: float = 0.01  # standard deviation
+    noise: float = 0.08  # standard deviation
+    substeps: int = 2  # of the integrator in a step
+    warm_up: int = 300  # steps
+
+    def start(self, bits: np.random.PCG64, number: int) -> Array:
+        """States that were constant until now, (number, S)."""
+        return np.repeat(0.5 + uniform(bits, number)[:, None], 2 * 17 * self.substeps + 1, axis=1)
+
+    def advance(self, states: Array) -> Array:
+        """A step of the Runge-Kutta method of order 4, without the kick; states (..., S)."""
+        h, x = 1 / self.substeps, states[..., -1]
+        new = []
+        for substep in range(self.substeps):
+            old, middle, late = (states[..., 2 * substep + half] for half in range(3))
+            first = _mackey_glass(x, old)
+            second = _mackey_glass(x + h / 2 * first, middle)
+            third = _mackey_glass(x + h / 2 * second, middle)
+            fourth = _mackey_glass(x + h * third, late)
+            after = x + h / 6 * (first + 2 * (second + third) + fourth)
+            new += [(x + after) / 2 + h / 8 * (first - _mackey_glass(after, late)), after]  # the middle by Hermite's cubic
+            x = after
+        return np.concatenate([states[..., len(new) :], np.stack(new, axis=-1)], axis=-1)
+
+    def kicked(self, states: Array, kicks: Array) -> Array:
+        """States with kicks (..., 1) added to what is now."""
+        return np.concatenate([states[..., :-1], states[..., -1:] + self.kick * kicks], axis=-1)
+
+    kicks = 1  # numbers of a kick
+    observed = -1  # which number of a state is observed
+    season = 50  # steps of a turn, about
+
+
+def _mackey_glass(x: Array, delayed: Array) -> Array:
+    square = delayed * delayed
+    fourth = square * square
+    return 0.2 * delayed / (1 + fourth * fourth * square) - 0.1 * x
+
+
+class Lorenz(NamedTuple):
+    """x' = 10 (y - x), y' = x (28 - z) - y, z' = x y - 8/3 z, a kick at every step, and noise on x, which is observed.
+
+    Source: Lorenz 1963, "Deterministic nonperiodic flow"
+    """
+
+    number: int = 60
+    steps: int = 1000  # of 0.04 units of time
+    kick: float = 0.2
+    noise: float = 2.0
+    substeps: int = 4
+    warm_up: int = 300
+
+    def start(self, bits: np.random.PCG64, number: int) -> Array:
+        """States near the attractor, (number, 3)."""
+        return (uniform(bits, 3 * number).reshape(number, 3) - 0.5) * 20 + np.array([0.0, 0.0, 25.0])
+
+    def advance(self, states: Array) -> Array:
+        """A step of the Runge-Kutta method of order 4, without the kick; states (..., 3)."""
+        h = 0.04 / self.substeps
+        for _ in range(self.substeps):
+            first = _lorenz(states)
+            second = _lorenz(states + h / 2 * first)
+            third = _lorenz(states + h / 2 * second)
+            states = states + h / 6 * (first + 2 * (second + third) + _lorenz(states + h * third))
+        return states
+
+    def kicked(self, states: Array, kicks: Array) -> Array:
+        """States with kicks (..., 3) added."""
+        return states + self.kick * kicks
+
+    kicks = 3
+    observed = 0
+    season = 1
+
+
+def _lorenz(states: Array) -> Array:
+    x, y, z = states[..., 0], states[..., 1], states[..., 2]
+    return np.stack([10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z], axis=-1)
+
+
+PROCESSES = {"seasonal": Seasonal(), "mackey_glass": MackeyGlass(), "lorenz": Lorenz()}
+VALIDATION_STEPS = TEST_STEPS = 96
+START = np.datetime64("2000-01-01", "ns")
+
+
+def make_process(name: str) -> Made:
+    """An embedded set.
+
+    Args:
+      name: one of `PROCESSES`.
+
+    Example:
+      >>> made = make_process("seasonal")
+      >>> made.value.shape, made.facts
+      ((40, 1200), {'step': '1h', 'season': 24})
+    """
+    process = PROCESSES[name]
+    if isinstance(process, Seasonal):
+        value, facts, unit = process.make(), {"step": "1h", "season": 24}, "h"
+    else:
+        value, facts, unit = simulate(process), {"step": "1s", "season": process.season}, "s"
+    time = START + np.arange(process.steps).astype(f"timedelta64[{unit}]")
+    return Made(time, value, VALIDATION_STEPS, TEST_STEPS, facts)
+
+
+def simulate(process: MackeyGlass | Lorenz, seed: int = 0) -> Array:
+    """Noisy observations of a chaotic system.
+
+    Args:
+      process: which.
+      seed: of the starts, the kicks and the noise.
+
+    Returns:
+      float64 (number, steps).
+
+    Example:
+      >>> simulate(Lorenz(number=2, steps=5)).shape
+      (2, 5)
+    """
+    bits = np.random.PCG64(seed)
+    states, values = process.start(bits, process.number), []
+    for _ in range(process.warm_up + process.steps):
+        kicks = normal(bits, process.number, process.kicks)
+        states = process.kicked(process.advance(states), kicks)
+        values.append(states[:, process.observed])
+    clean = np.stack(values[process.warm_up :], axis=1)
+    return clean + process.noise * normal(bits, *clean.shape)
+
+
+def normal(bits: np.random.PCG64, *shape: int) -> Array:
+    """Gaussian numbers with mean 0 and variance 1 to six decimals, so that the last bit of a logarithm does not matter.
+
+    Args:
+      bits: the stream, which moves on.
+      *shape: of the result.
+
+    Source: Box and Muller 1958, "A note on the generation of random normal deviates"
+
+    Example:
+      >>> normal(np.random.PCG64(0), 2, 2).shape
+      (2, 2)
+    """
+    size = int(np.prod(shape))
+    radius = np.sqrt(-2 * np.log1p(-uniform(bits, size)))
+    return np.round(radius * np.cos(2 * np.pi * uniform(bits, size)), 6).reshape(shape)
