@@ -58,15 +58,42 @@ FIELDS = {
     **recipe.FIELDS,
 }  # fmt: skip
 
-_SMALL = {
-    "optimizer.clip_norm": 1.0, "schedule.warmup_steps": 50, "train.log_every": 50, "train.eval_every": 100,
-    "train.checkpoint_every": 100,
+_OFTEN = {"schedule.warmup_steps": 50, "train.log_every": 50, "train.eval_every": 100, "train.checkpoint_every": 100}
+_CHAOS = _OFTEN | {
+    "data.context": 96, "data.horizon": 24, "data.stride": 6, "data.time_features": "none", "baselines.context": 400,
+    "train.steps": 4000, "train.eval_every": 250, "train.checkpoint_every": 250,
 }  # fmt: skip
+_FILE = _OFTEN | {"data.source": "file"}
 
 PRESETS = {
-    # Hourly series of one process and many scales; the exact predictive distribution is known.
-    "seasonal": _SMALL | {"train.steps": 1500},
-}
+    # Hourly series of one process in many units; the exact predictive distribution is known.
+    "seasonal": _OFTEN | {"data.stride": 6, "data.time_features": "hour", "baselines.context": 400, "train.steps": 2000},
+    # Chaos that is kicked and observed with noise; the best possible forecast is a filter's that knows the equations.
+    "mackey_glass": _CHAOS | {"data.name": "mackey_glass"},
+    "lorenz": _CHAOS | {"data.name": "lorenz"},
+    # The files of the textbooks; give --config.data.path. Months of passengers: 96 to learn from.
+    "airline": _FILE | {
+        "data.validation_steps": 24, "data.test_steps": 24, "data.context": 36, "data.horizon": 12, "data.stride": 1,
+        "data.forks": 12, "model.output": "gaussian", "model.scaling": "standard", "model.hidden_size": 16, "model.highway": 13,
+        "train.steps": 300,
+    },
+    # Months of sunspots since 1749; a season is a cycle of about 11 years.
+    "sunspots": _FILE | {
+        "data.validation_steps": 264, "data.test_steps": 396, "data.season": 132, "data.context": 264, "data.horizon": 24,
+        "data.stride": 1, "data.time_features": "none", "data.forks": 120, "model.hidden_size": 32, "train.steps": 600,
+    },
+    # Days of the lowest temperature in Melbourne.
+    "temperatures": _FILE | {
+        "data.gaps": "missing", "data.validation_steps": 365, "data.test_steps": 730, "data.context": 60, "data.horizon": 7,
+        "data.stride": 1, "data.time_features": "yearday", "data.forks": 30, "model.hidden_size": 32, "train.steps": 600,
+    },
+    # Hours of fine dust in Beijing, forecast each midnight; the weather is known up to then only.
+    "beijing": _FILE | {
+        "data.time_field": "year,month,day,hour", "data.value_field": "pm2.5",
+        "data.past_fields": "DEWP,TEMP,PRES,cbwd,Iws,Is,Ir", "data.validation_steps": 8760, "data.test_steps": 8760,
+        "train.steps": 2000,
+    },
+}  # fmt: skip
 
 
 class Spec(NamedTuple):

@@ -8,6 +8,7 @@ import numpy as np
 
 from seqjax.nn.outputs import LEVELS
 
+COLOURS = ("tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive", "black")  # of the others
 BANDS = ((0.025, 0.975, "95 %", 0.18), (0.1, 0.9, "80 %", 0.3), (0.25, 0.75, "50 %", 0.45))
 
 
@@ -61,7 +62,7 @@ def plot_forecasts(path: pathlib.Path, forecasts: Sequence[Drawn], *, unit: str 
         axes.margins(x=0.01)
     for axes in grid[len(forecasts) :]:
         axes.set_axis_off()
-    grid[0].legend(fontsize=7, loc="upper left", ncols=3)
+    figure.legend(*grid[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=6)
     return _save(figure, path)
 
 
@@ -97,7 +98,7 @@ def plot_calibration(path: pathlib.Path, coverage: Mapping[str, np.ndarray], tra
     left, right = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], color="0.6", lw=1, ls="--")
     for place, (name, shares) in enumerate(coverage.items()):
-        left.plot(LEVELS, shares, label=name, zorder=9 - place, **_style(name))
+        left.plot(LEVELS, shares, label=name, zorder=9 - place, **_style(name, place))
     left.set(xlabel="level of the quantile", ylabel="share of values below it", title="calibration", xlim=(0, 1), ylim=(0, 1))
     left.set_aspect("equal")
     left.legend(fontsize=8)
@@ -128,7 +129,7 @@ def plot_by_horizon(path: pathlib.Path, errors: Mapping[str, np.ndarray]) -> pat
     axes = figure.subplots()
     steps = np.arange(1, max(map(len, errors.values())) + 1)
     for place, (name, values) in enumerate(errors.items()):
-        axes.plot(steps, values, label=name, marker="." if len(steps) < 40 else None, zorder=9 - place, **_style(name))
+        axes.plot(steps, values, label=name, marker="." if len(steps) < 40 else None, zorder=9 - place, **_style(name, place))
     axes.set(xlabel="steps ahead", ylabel="mean CRPS", title="error by horizon")
     axes.set_ylim(bottom=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -136,9 +137,9 @@ def plot_by_horizon(path: pathlib.Path, errors: Mapping[str, np.ndarray]) -> pat
     return _save(figure, path)
 
 
-def _style(name: str) -> dict[str, Any]:
+def _style(name: str, place: int) -> dict[str, Any]:
     """The model stands out."""
-    return {"lw": 2.4, "color": "tab:blue"} if name == "model" else {"lw": 1.1}
+    return {"lw": 2.4, "color": "tab:blue"} if name == "model" else {"lw": 1.1, "color": COLOURS[place % len(COLOURS)]}
 
 
 def _figure(size: tuple[float, float]) -> Any:

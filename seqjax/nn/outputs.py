@@ -148,6 +148,7 @@ def pinball(y: Array, quantiles: Array, levels: Array) -> Array:
       Koenker and Bassett 1978, "Regression quantiles", Econometrica 46.
     """
     error = y[..., None] - quantiles
+    levels = jnp.reshape(levels, (1,) * y.ndim + (-1,))
     return jnp.maximum(levels * error, (levels - 1) * error)
 
 
@@ -219,7 +220,7 @@ def _quantiles() -> Output:
     start = jnp.asarray(np.diff(stats.norm.ppf(LEVELS)), jnp.float32)  # those of a standard normal, where raw is 0
 
     def distribution(raw, location, scale):
-        steps = start * jax.nn.softplus(raw[..., 1:]) / np.log(2)
+        steps = start.reshape((1,) * (raw.ndim - 1) + (-1,)) * jax.nn.softplus(raw[..., 1:]) / np.log(2)
         above = jnp.cumsum(steps[..., middle:], -1)
         below = -jnp.flip(jnp.cumsum(jnp.flip(steps[..., :middle], -1), -1), -1)
         offsets = jnp.concatenate([below, jnp.zeros_like(above[..., :1]), above], -1)
