@@ -166,7 +166,7 @@ def read_more_series(
     """Series to make forecasts for, read as those that a model was trained on.
 
     Args:
-      path: a table; "-" is CSV from the standard input.
+      path: of a table.
       facts: of the data set that the model was trained on: the step, and the classes of categories, must be the same.
       form, time_field, ...: as in `load_series`.
 

@@ -124,7 +124,8 @@ class Lorenz(NamedTuple):
     """
 
     number: int = 60
-    steps: int = 1000  # of 0.04 units of time
+    steps: int = 1000
+    interval: float = 0.02  # units of time in a step
     kick: float = 0.2
     noise: float = 2.0
     substeps: int = 4
@@ -136,7 +137,7 @@ class Lorenz(NamedTuple):
 
     def advance(self, states: Array) -> Array:
         """A step of the Runge-Kutta method of order 4, without the kick; states (..., 3)."""
-        h = 0.04 / self.substeps
+        h = self.interval / self.substeps
         for _ in range(self.substeps):
             first = _lorenz(states)
             second = _lorenz(states + h / 2 * first)

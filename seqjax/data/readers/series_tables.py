@@ -65,7 +65,7 @@ def read_series_table(
     """The rows of a table of series, `.csv` or `.tsv` (or any file once a delimiter is named) or `.parquet`, plain or packed.
 
     Args:
-      path: of the file; "-" is the standard input, which is CSV.
+      path: of the file.
       fields: what its columns are.
       form: "long" or "wide".
       format: how a table of text is written.
@@ -140,10 +140,6 @@ def _columns(path: str | os.PathLike, fields: Fields, form: str, format: Format)
     return _Chosen(wanted, len(time_names), time_names, value_names)
 
 
-def _table_format(path: str | os.PathLike, format: Format) -> Format:
-    return format._replace(delimiter=format.delimiter or "comma") if os.fspath(path) == "-" else format
-
-
 def column_names(path: str | os.PathLike, format: Format) -> tuple[str, ...]:
     """The names of a table's columns; their numbers where it has no header.
 
@@ -155,9 +151,10 @@ def column_names(path: str | os.PathLike, format: Format) -> tuple[str, ...]:
       ...     column_names(file.name, Format(header=False))
       ('1', '2', '3')
     """
+    if os.fspath(path) == "-":
+        raise UserError("a table of series is not read from the standard input; write it to a file, and give its path")
     if is_parquet(path):
         return parquet_names(path)
-    format = _table_format(path, format)
     if not is_table(path, format) or unpacked_suffix(path) == ".jsonl":
         raise UserError(f"{path} is no table of series by its ending; give a .csv, .tsv or .parquet, or a delimiter")
     row = first_row(path, format)
@@ -170,7 +167,7 @@ def column_names(path: str | os.PathLike, format: Format) -> tuple[str, ...]:
 def _read(path: str | os.PathLike, chosen: _Chosen, format: Format) -> Records:
     if is_parquet(path):
         return read_parquet(path, chosen.fields)
-    return read_table(path, chosen.fields, _table_format(path, format))
+    return read_table(path, chosen.fields, format)
 
 
 # Numbers and categories

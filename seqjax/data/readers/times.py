@@ -73,9 +73,9 @@ def read_times(texts: Sequence[str], at: At, faults: Faults, time_format: str = 
             return _by_pattern(texts, at, faults, pattern)
     if EPOCH.fullmatch(first):
         return _since_1970(texts, at, faults)
-    for written in NAMED:
-        if _parsed(first, written) is not None:
-            return _by_format(texts, at, faults, written)
+    if possible := [written for written in NAMED if _parsed(first, written) is not None]:  # May is a long and a short name
+        written = max(possible, key=lambda form: sum(_parsed(text, form) is not None for text in texts[:100]))
+        return _by_format(texts, at, faults, written)
     raise UserError(f"{at(0)}: {first[:60]!r} is not a time that is recognised; {ADVICE}")
 
 
