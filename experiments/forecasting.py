@@ -191,8 +191,8 @@ def forecasts(trained: run.Trained, part: Records) -> backtest.Forecasts:
 def simple(config: ConfigDict, data: Dataset, split: str) -> dict[str, backtest.Forecasts]:
     """Those of the baselines."""
     part, spec, b = data.parts[split], prepare(config, data), config.baselines
-    how = {"context": b.context, "refits": b.refits, "first": part["first"]}
-    return rolling(config, data.facts, part).baselines(backtest.chosen(b.names), table(spec, part), data.facts["season"], **how)
+    rest = (part, table(spec, part), data.facts["season"])
+    return rolling(config, data.facts, part).baselines(backtest.chosen(b.names), *rest, context=b.context, refits=b.refits)
 
 
 def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[str, float]]:

@@ -44,7 +44,7 @@ class Backtest(NamedTuple):
         truth = np.array([part["value"][s][o : o + horizon] for s, o in zip(series, origins)])
         if not np.isfinite(truth).any():
             raise UserError("no value is observed at the steps to be forecast in this part; make it longer")
-        units = [metrics.seasonal_error(value[:first], season) for value, first in zip(part["value"], part["first"])]
+        units = [metrics.seasonal_error(value[:end], season) for value, end in zip(part["value"], fitted_on(part))]
         return cls(series, origins, truth, np.array(units)[series])
 
     def scores(self, found: Forecasts) -> dict[str, float]:
@@ -52,24 +52,28 @@ class Backtest(NamedTuple):
         return metrics.forecast_scores(self.truth, found.point, found.quantiles, self.unit)
 
     def baselines(
-        self, names: Sequence[str], table: SeriesTable, season: int, *, context: int, refits: int, first: np.ndarray
+        self, names: Sequence[str], part: Records, table: SeriesTable, season: int, *, context: int, refits: int
     ) -> dict[str, Forecasts]:
         """The baselines' forecasts from the same origins.
 
         Args:
           names: which.
-          table: of the part, for what is known of each step.
+          part: of the data.
+          table: the same, for what is known of each step.
           season: m.
           context, refits: of ETS and AutoARIMA, see `seqjax.run.forecast_baselines.statistical`.
-          first: (S,), where the part begins in each series: what lies before is fitted on.
         """
-        several = []
+        several, first = [], fitted_on(part)
         for s in np.unique(self.series):
             steps = slice(table.starts[s], table.starts[s] + table.lengths[s])
-            value = np.where(table.observed[steps], table.value[steps], np.nan).astype(np.float64)
             own = self.origins[self.series == s]
-            several.append(simple.Series(value, table.known[steps], int(first[s]), own, self.truth.shape[1], season))
+            several.append(simple.Series(part["value"][s], table.known[steps], int(first[s]), own, self.truth.shape[1], season))
         return {name: simple.forecast(name, several, context=context, refits=refits) for name in names}
+
+
+def fitted_on(part: Records) -> list[int]:
+    """How many steps of each series baselines are fitted on: all before the part; of the training part all, as the model is."""
+    return [int(first) or len(value) for first, value in zip(part["first"], part["value"])]
 
 
 def chosen(names: str) -> list[str]:
