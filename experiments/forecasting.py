@@ -21,39 +21,19 @@ from seqjax import run
 from seqjax.data.pipeline import forecast_windows as windows
 from seqjax.data.records import Dataset, Records
 from seqjax.data.series import load_series
-from seqjax.data.time_features import choose_features
+from seqjax.data.time_features import chosen_features
 from seqjax.errors import UserError
-from seqjax.models import CELLS
-from seqjax.models.forecaster import KINDS, SCALINGS, Forecaster
-from seqjax.nn.outputs import OUTPUTS, make_output
-from seqjax.run import Field, Flag, at_least, backtest, fields, forecasting, one_of, recipe, series_fields
+from seqjax.models.forecaster import Forecaster
+from seqjax.nn.outputs import make_output
+from seqjax.run import Flag, at_least, backtest, fields, forecasting, recipe, series_fields
 from seqjax.training import losses
-
-_DIRECT, _STEPS = ("model.kind", ("direct",)), ("model.kind", ("autoregressive",))
 
 FIELDS = {
     **fields.seed("the order of the windows, the dropout and the sample paths"),
     **series_fields.series("seasonal"),
     **series_fields.backtest(),
     **fields.batches("windows", 32, 256),
-    "data.forks": Field(24, "Origins that are learned from in a window: the last so many.", at_least(1), when=_DIRECT),
-    "data.stateful": Field(
-        False, "Learn from whole series, the carry passing from window to window, each of data.context steps.", when=_STEPS
-    ),
-    "model.kind": Field("direct", "All horizons at once, or one step after the other.", one_of(*KINDS)),
-    "model.cell": Field("gru", "Recurrent cell.", one_of(*CELLS)),
-    "model.hidden_size": Field(64, "Units of each layer, H.", at_least(1)),
-    "model.num_layers": Field(1, "Layers, L.", at_least(1)),
-    "model.output": Field("quantiles", "What is forecast: a point, a distribution, or quantiles.", one_of(*OUTPUTS)),
-    "model.scaling": Field(
-        "series", "Units: the series' training part, or of each context its mean |y|, or its mean and deviation.", one_of(*SCALINGS)
-    ),
-    "model.width": Field(32, "Units of the head for each horizon.", at_least(1), when=_DIRECT),
-    "model.highway": Field(0, "Last values that the location depends on linearly as well.", at_least(0), when=_DIRECT),
-    "model.members": Field(1, "Networks that are trained side by side; their quantiles are averaged.", at_least(1)),
-    "model.paths": Field(200, "Sample paths of a forecast.", at_least(2), when=_STEPS),
-    **fields.dropouts(dropout=(0.0, "between layers and in the head")),
-    **fields.dtype(),
+    **series_fields.forecaster(64, "quantiles"),
     **fields.criterion("crps", "loss", text="What the best checkpoint is chosen by: CRPS of the backtest, or loss."),
     **recipe.FIELDS,
 }  # fmt: skip
@@ -67,7 +47,10 @@ _FILE = _OFTEN | {"data.source": "file"}
 
 PRESETS = {
     # Hourly series of one process in many units; the exact predictive distribution is known.
-    "seasonal": _OFTEN | {"data.stride": 6, "data.time_features": "hour", "baselines.context": 400, "train.steps": 2000},
+    "seasonal": _OFTEN | {
+        "data.stride": 6, "data.time_features": "hour", "data.forks": 48, "baselines.context": 400, "model.output": "gaussian",
+        "model.hidden_size": 32, "model.highway": 48, "train.steps": 500,
+    },
     # Chaos that is kicked and observed with noise; the best possible forecast is a filter's that knows the equations.
     "mackey_glass": _CHAOS | {"data.name": "mackey_glass"},
     "lorenz": _CHAOS | {"data.name": "lorenz"},
@@ -112,11 +95,10 @@ def load(config: ConfigDict) -> Dataset:
 def prepare(config: ConfigDict, data: Dataset) -> Spec:
     """Measures the training part."""
     windows.check_lengths(data.parts["train"], config.data.context, config.data.horizon)
-    chosen = config.data.time_features
-    features = choose_features(data.facts["step"]) if chosen == "auto" else chosen.replace("none", "").replace(",", " ").split()
     statistics = windows.Statistics.measure(data.parts["train"])
     if make_output(config.model.output).counts:
         windows.check_counts(data.parts["train"])
+    features = chosen_features(config.data.time_features, data.facts["step"])
     return Spec(dict(data.facts), list(features), statistics._asdict())
 
 
@@ -128,12 +110,15 @@ def table(spec: Spec, part: Records, beyond: int = 0) -> windows.SeriesTable:
 
 def check(config: ConfigDict) -> None:
     """Refuses settings that do not fit each other."""
-    d, m = config.data, config.model
-    backtest.chosen(config.baselines.names)
+    d, m, _ = config.data, config.model, backtest.chosen(config.baselines.names)
     if d.stateful and m.scaling != "series":
-        raise UserError(f"config.data.stateful=True passes the carry on, in one unit: not with config.model.scaling={m.scaling}")
+        raise UserError(
+            f"config.data.stateful=True passes the carry on, in one unit: not with config.model.scaling={m.scaling}"
+        )
     if d.stateful and d.past_fields:
-        raise UserError("config.data.stateful=True has no origin where config.data.past_fields could end; leave either out")
+        raise UserError(
+            "config.data.stateful=True has no origin where config.data.past_fields could end; leave either out"
+        )
     if m.kind == "direct" and d.forks + m.highway > d.context:
         raise UserError(
             f"config.data.context={d.context} must be at least config.data.forks={d.forks} and config.model.highway={m.highway} together"
@@ -192,7 +177,9 @@ def simple(config: ConfigDict, data: Dataset, split: str) -> dict[str, backtest.
     """Those of the baselines."""
     part, spec, b = data.parts[split], prepare(config, data), config.baselines
     rest = (part, table(spec, part), data.facts["season"])
-    return rolling(config, data.facts, part).baselines(backtest.chosen(b.names), *rest, context=b.context, refits=b.refits)
+    return rolling(config, data.facts, part).baselines(
+        backtest.chosen(b.names), *rest, context=b.context, refits=b.refits
+    )
 
 
 def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[str, float]]:
@@ -213,8 +200,12 @@ def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Optio
     test = rolling(config, data.facts, part)
     found = {"model": forecasts(trained, part)} | simple(config, data, split)
     scores = {name: test.scores(one) for name, one in found.items()}
+    if config.data.source == "embedded":
+        scores["best possible"] = {"crps": test.best_crps(config.data.name, part)}
     scores["model"] = {"loss": run.measure(EXPERIMENT, trained, part)["loss"]} | scores["model"]
-    notes = [f"{len(test.origins):,} origins, {config.data.horizon} steps from each, MASE for a season of {data.facts['season']}"]
+    notes = [
+        f"{len(test.origins):,} origins, {config.data.horizon} steps from each, MASE for a season of {data.facts['season']}"
+    ]
     rows = forecasting.rows(part, test, found["model"], data.facts)
     return run.Report(scores, rows, notes, (test, found))
 
@@ -222,7 +213,10 @@ def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Optio
 def describe(config: ConfigDict, spec: Spec, data: Dataset, model: run.Model) -> list[str]:
     """Step, season, what is read of the calendar."""
     facts, features = spec.facts, ", ".join(spec.features) or "nothing"
-    return [f"step {facts['step']}, season {facts['season']}, read of the calendar: {features}", f"cell: {model.module.cell.name}"]
+    return [
+        f"step {facts['step']}, season {facts['season']}, read of the calendar: {features}",
+        f"cell: {model.module.cell.name}",
+    ]
 
 
 def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report, folder: Any) -> Any:

@@ -26,6 +26,28 @@ def choose_features(step: str) -> tuple[str, ...]:
     return tuple(name for name, (longest, _) in CYCLES.items() if size <= longest)
 
 
+def chosen_features(setting: str, step: str) -> tuple[str, ...]:
+    """The cycles that a setting names: `auto` goes by the step, `none` are none, else names with commas between.
+
+    Args:
+      setting: data.time_features.
+      step: as in the facts of a data set of series.
+
+    Raises:
+      UserError: there is no such cycle.
+
+    Example:
+      >>> chosen_features("auto", "1h"), chosen_features("none", "1h"), chosen_features("hour,yearday", "1h")
+      (('hour', 'weekday', 'yearday'), (), ('hour', 'yearday'))
+    """
+    if setting in ("auto", "none"):
+        return choose_features(step) if setting == "auto" else ()
+    names = tuple(name.strip() for name in setting.split(",") if name.strip())
+    for name in names:
+        refuse_unknown(f"data.time_features: {name!r} is unknown", name, ("auto", "none", *CYCLES))
+    return names
+
+
 def time_features(times: np.ndarray, names: Sequence[str], *, step: str, zone: str = "") -> np.ndarray:
     r"""Sines and cosines of the cycles that times stand in.
 
@@ -40,9 +62,6 @@ def time_features(times: np.ndarray, names: Sequence[str], *, step: str, zone: s
     Returns:
       float32 (T, 6 len(names)).
 
-    Raises:
-      UserError: there is no such cycle.
-
     Example:
       >>> times = np.array(["2024-01-01T00", "2024-01-01T06"], "datetime64[ns]")
       >>> time_features(times, ["hour"], step="1h")[:, :2].round(3).tolist()
@@ -54,7 +73,6 @@ def time_features(times: np.ndarray, names: Sequence[str], *, step: str, zone: s
     of_day = (local - days) / np.timedelta64(1, "D")
     columns = [np.zeros((len(times), 0), np.float32)]
     for name in names:
-        refuse_unknown(f"data.time_features: {name!r} is unknown", name, CYCLES)
         if name == "hour":
             phase = of_day
         elif name == "weekday":

@@ -8,7 +8,16 @@ import numpy as np
 
 from seqjax.nn.outputs import LEVELS
 
-COLOURS = ("tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive", "black")  # of the others
+COLOURS = (
+    "tab:orange",
+    "tab:green",
+    "tab:red",
+    "tab:purple",
+    "tab:brown",
+    "tab:pink",
+    "tab:olive",
+    "black",
+)  # of the others
 BANDS = ((0.025, 0.975, "95 %", 0.18), (0.1, 0.9, "80 %", 0.3), (0.25, 0.75, "50 %", 0.45))
 
 
@@ -99,13 +108,21 @@ def plot_calibration(path: pathlib.Path, coverage: Mapping[str, np.ndarray], tra
     left.plot([0, 1], [0, 1], color="0.6", lw=1, ls="--")
     for place, (name, shares) in enumerate(coverage.items()):
         left.plot(LEVELS, shares, label=name, zorder=9 - place, **_style(name, place))
-    left.set(xlabel="level of the quantile", ylabel="share of values below it", title="calibration", xlim=(0, 1), ylim=(0, 1))
+    left.set(
+        xlabel="level of the quantile", ylabel="share of values below it", title="calibration", xlim=(0, 1), ylim=(0, 1)
+    )
     left.set_aspect("equal")
     left.legend(fontsize=8)
     bins = 20 if len(transform) >= 400 else 10
-    right.hist(transform, np.linspace(0, 1, bins + 1), weights=np.full(len(transform), bins / max(len(transform), 1)), color="tab:blue", alpha=0.6)
+    density = np.histogram(transform, bins, (0, 1))[0] * bins / max(len(transform), 1)
+    right.bar((np.arange(bins) + 0.5) / bins, density, 1 / bins, color="tab:blue", alpha=0.6)
     right.axhline(1, color="0.4", lw=1, ls="--")
-    right.set(xlabel="probability given to less than what came (PIT)", ylabel="density", title="model: flat is calibrated", xlim=(0, 1))
+    right.set(
+        xlabel="probability given to less than what came (PIT)",
+        ylabel="density",
+        title="model: flat is calibrated",
+        xlim=(0, 1),
+    )
     return _save(figure, path)
 
 
@@ -129,7 +146,9 @@ def plot_by_horizon(path: pathlib.Path, errors: Mapping[str, np.ndarray]) -> pat
     axes = figure.subplots()
     steps = np.arange(1, max(map(len, errors.values())) + 1)
     for place, (name, values) in enumerate(errors.items()):
-        axes.plot(steps, values, label=name, marker="." if len(steps) < 40 else None, zorder=9 - place, **_style(name, place))
+        axes.plot(
+            steps, values, label=name, marker="." if len(steps) < 40 else None, zorder=9 - place, **_style(name, place)
+        )
     axes.set(xlabel="steps ahead", ylabel="mean CRPS", title="error by horizon")
     axes.set_ylim(bottom=0)
     axes.xaxis.get_major_locator().set_params(integer=True)

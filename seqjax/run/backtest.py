@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from seqjax.data.best_forecasts import best_possible
 from seqjax.data.pipeline.forecast_windows import SeriesTable, rolling_origins
 from seqjax.data.records import Records
 from seqjax.errors import UserError, refuse_unknown
@@ -51,6 +52,11 @@ class Backtest(NamedTuple):
         """CRPS, MASE, RMSE and coverage, see `forecast_scores`."""
         return metrics.forecast_scores(self.truth, found.point, found.quantiles, self.unit)
 
+    def best_crps(self, name: str, part: Records) -> float:
+        """The CRPS of one who knows the process that an embedded set was made with, see `seqjax.data.best_forecasts`."""
+        best = best_possible(name, part, self.series, self.origins, self.truth.shape[1])
+        return float(np.nanmean(best.crps))
+
     def baselines(
         self, names: Sequence[str], part: Records, table: SeriesTable, season: int, *, context: int, refits: int
     ) -> dict[str, Forecasts]:
@@ -67,7 +73,9 @@ class Backtest(NamedTuple):
         for s in np.unique(self.series):
             steps = slice(table.starts[s], table.starts[s] + table.lengths[s])
             own = self.origins[self.series == s]
-            several.append(simple.Series(part["value"][s], table.known[steps], int(first[s]), own, self.truth.shape[1], season))
+            several.append(
+                simple.Series(part["value"][s], table.known[steps], int(first[s]), own, self.truth.shape[1], season)
+            )
         return {name: simple.forecast(name, several, context=context, refits=refits) for name in names}
 
 

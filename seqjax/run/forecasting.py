@@ -15,7 +15,7 @@ from seqjax.data.series import load_series, read_more_series
 from seqjax.data.steps import Step, wall_clock
 from seqjax.diagnostics import forecasts as pictures
 from seqjax.errors import UserError
-from seqjax.models.forecaster import Window
+from seqjax.models.forecast_networks import Window
 from seqjax.nn.outputs import LEVELS
 from seqjax.run.backtest import Backtest
 from seqjax.run.forecast_baselines import Forecasts
@@ -47,7 +47,10 @@ def empty_window(spec: Any, context: int, horizon: int) -> Window:
     """
     size, statistics = context + horizon, spec.statistics
     known = 2 * len(statistics["known"]) + 6 * len(spec.features)
-    zeros = lambda *shape: np.zeros((1, *shape), np.float32)
+
+    def zeros(*shape):
+        return np.zeros((1, *shape), np.float32)
+
     columns = (zeros(size, known), zeros(size, 2 * len(statistics["past"])), zeros(len(spec.facts["static"])))
     ones = np.ones(1, np.float32)
     return Window(zeros(size), np.ones((1, size), bool), *columns, 0 * ones, ones, np.ones(1, bool))
@@ -93,12 +96,21 @@ def draw(
         s, o = test.series[i], test.origins[i]
         time, value = part["time"][s], part["value"][s]
         history, ahead = slice(max(o - before, 0), o), slice(o, o + horizon)
-        drawn.append(pictures.Drawn(part["name"][s], time[history], value[history], time[ahead], model.quantiles[i], test.truth[i]))
+        drawn.append(
+            pictures.Drawn(
+                part["name"][s], time[history], value[history], time[ahead], model.quantiles[i], test.truth[i]
+            )
+        )
     yield pictures.plot_forecasts(folder / f"forecasts_{split}.png", drawn)
     real = np.isfinite(test.truth)
-    below = lambda one: (test.truth[..., None] <= one.quantiles)[real].mean(0)
+
+    def below(one):
+        return (test.truth[..., None] <= one.quantiles)[real].mean(0)
+
     transform = metrics.probability_transform(test.truth[real], model.quantiles[real])
-    yield pictures.plot_calibration(folder / f"calibration_{split}.png", {name: below(one) for name, one in found.items()}, transform)
+    yield pictures.plot_calibration(
+        folder / f"calibration_{split}.png", {name: below(one) for name, one in found.items()}, transform
+    )
     errors = {name: metrics.by_horizon(test.truth, one.quantiles) for name, one in found.items()}
     yield pictures.plot_by_horizon(folder / f"horizon_{split}.png", errors)
 
@@ -176,7 +188,9 @@ def tell(
         print(draw_prediction(pathlib.Path(options.plot), table, part, quantiles, context))
 
 
-def draw_prediction(path: pathlib.Path, table: SeriesTable, part: Records, quantiles: np.ndarray, context: int) -> pathlib.Path:
+def draw_prediction(
+    path: pathlib.Path, table: SeriesTable, part: Records, quantiles: np.ndarray, context: int
+) -> pathlib.Path:
     """Draws the predictions of the first six series after their last values."""
     horizon, drawn = quantiles.shape[1], []
     for s in range(min(len(table.names), SHOWN)):
@@ -186,7 +200,9 @@ def draw_prediction(path: pathlib.Path, table: SeriesTable, part: Records, quant
     try:
         return pictures.plot_forecasts(path, drawn)
     except (OSError, ValueError) as error:
-        raise UserError(f"--plot={path} cannot be written ({error}); give the path of a .png file in a folder that exists") from None
+        raise UserError(
+            f"--plot={path} cannot be written ({error}); give the path of a .png file in a folder that exists"
+        ) from None
 
 
 def write_output(path: str, text: str) -> None:
@@ -198,7 +214,9 @@ def write_output(path: str, text: str) -> None:
     try:
         write_atomically(pathlib.Path(path), text)
     except OSError as error:
-        raise UserError(f"--output={path} cannot be written ({error.strerror}); give a path in a folder that exists") from None
+        raise UserError(
+            f"--output={path} cannot be written ({error.strerror}); give a path in a folder that exists"
+        ) from None
 
 
 def shown_times(times: np.ndarray, facts: Mapping[str, Any]) -> list[str]:

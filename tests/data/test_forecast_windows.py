@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 
 from seqjax.data.pipeline.forecast_windows import (
-    OriginWindows, SeriesStreams, SeriesTable, Statistics, check_counts, check_lengths, ordered_windows, rolling_origins,
+    OriginWindows,
+    SeriesStreams,
+    SeriesTable,
+    Statistics,
+    check_counts,
+    check_lengths,
+    ordered_windows,
+    rolling_origins,
 )  # fmt: skip
 from seqjax.data.records import Places, Records
-from seqjax.data.time_features import choose_features, time_features
+from seqjax.data.time_features import choose_features, chosen_features, time_features
 from seqjax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -23,7 +30,13 @@ def made(lengths=LENGTHS, extra=4, missing=(3, 20)):
     known = tuple(np.arange(T + extra, dtype=np.float32)[:, None] for T in lengths)
     past = tuple(RNG.normal(size=(T, 2)).astype(np.float32) for T in lengths)
     past[0][5, 0] = np.nan
-    columns = {"name": tuple("ab"[: len(lengths)]), "time": tuple(time), "value": tuple(value), "known": known, "past": past}
+    columns = {
+        "name": tuple("ab"[: len(lengths)]),
+        "time": tuple(time),
+        "value": tuple(value),
+        "known": known,
+        "past": past,
+    }
     columns |= {"static": np.eye(len(lengths), dtype=np.float32), "first": np.full(len(lengths), 10)}
     return Records(columns, Places.of("made.csv line", list(range(2, 2 + len(lengths)))))
 
@@ -50,7 +63,9 @@ def test_windows_are_pieces_of_the_series():
             hours = time_features(part["time"][s][piece], ["hour"], step="1h")
             assert np.array_equal(window.known[row, :, 2:], hours)
             missing = np.isnan(part["past"][s][piece])
-            assert np.array_equal(window.past[row, :, 2:] == 0, missing) and (window.past[row, :, :2][missing] == 0).all()
+            assert (
+                np.array_equal(window.past[row, :, 2:] == 0, missing) and (window.past[row, :, :2][missing] == 0).all()
+            )
             assert window.location[row] == pytest.approx(np.nanmean(part["value"][s]), rel=1e-6)
             assert window.static[row].tolist() == np.eye(2)[s].tolist()
     assert not len(places[0])
@@ -59,7 +74,10 @@ def test_windows_are_pieces_of_the_series():
 def test_every_origin_once_an_epoch_in_an_order_of_seed_and_epoch():
     one = table(made())
     places = rolling_origins(one.lengths, [0, 0], 4, 2, 1)
-    make = lambda seed: OriginWindows(one, *places, 4, 2, 5, seed=seed)
+
+    def make(seed):
+        return OriginWindows(one, *places, 4, 2, 5, seed=seed)
+
     pipeline = make(0)
     epochs = [[next(pipeline).value[:, 4] for _ in range(pipeline.batches_per_epoch)] for _ in range(2)]
     seen = [np.concatenate(epoch) for epoch in epochs]
@@ -123,14 +141,18 @@ def test_steps_beyond_the_end():
     np.testing.assert_allclose(one.known[30:34, 0] * sd + mean, [30, 31, 32, 33], rtol=1e-5)
     with pytest.raises(UserError) as error:
         table(part, beyond=5)
-    assert "series a: the covariates known in the future reach 4 steps beyond its end, and 5 are needed" in str(error.value)
+    assert "series a: the covariates known in the future reach 4 steps beyond its end, and 5 are needed" in str(
+        error.value
+    )
     assert "series b" in str(error.value)
 
 
 def test_refusals():
     part = made()
     check_lengths(part, 14, 3)
-    with pytest.raises(UserError, match="made.csv line 3: series 'b' has 17 steps, and a context of 15 with a horizon of 3 needs 18"):
+    with pytest.raises(
+        UserError, match="made.csv line 3: series 'b' has 17 steps, and a context of 15 with a horizon of 3 needs 18"
+    ):
         check_lengths(part, 15, 3)
     one = table(part)
     places = rolling_origins(one.lengths, [0, 0], 15, 3, 1)
@@ -175,4 +197,4 @@ def test_time_features_turn_with_the_calendar():
     assert np.allclose(yearday[0], yearday[366], atol=1e-5) and np.linalg.norm(yearday[0] - yearday[1]) < 0.1
     assert choose_features("15min") == ("hour", "weekday", "yearday") and choose_features("B") == ("weekday", "yearday")
     with pytest.raises(UserError, match="data.time_features: 'minute' is unknown"):
-        time_features(days, ["minute"], step="1D")
+        chosen_features("hour,minute", "1D")

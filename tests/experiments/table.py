@@ -33,7 +33,9 @@ class Row(NamedTuple):
     settings: Callable[[pathlib.Path], Mapping[str, Any]]  # folder of the data -> settings
     questions: Sequence[Question]
     stop: signal.Signals = signal.SIGKILL  # how a run is stopped in the middle
-    presets: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda preset: {}  # what must change in one for these data
+    presets: Callable[[Mapping[str, Any]], Mapping[str, Any]] = (
+        lambda preset: {}
+    )  # what must change in one for these data
 
     @property
     def experiment(self) -> Experiment:
@@ -110,8 +112,8 @@ FORECASTING = Row(
         "data.batch_size": 8, "data.eval_batch_size": 8, "data.context": 14, "data.horizon": 4, "data.forks": 3,
         "model.hidden_size": 8, "model.width": 6, "model.output": "gaussian", "model.scaling": "standard", "model.highway": 7,
         "model.dropout": 0.1, "model.members": 2, "baselines.names": "naive,linear", "optimizer.learning_rate": 0.01,
-        "schedule.warmup_steps": 2, "train.steps": 40, "train.eval_every": 10, "criterion": "crps", "data.validation_steps": 16, "data.test_steps": 12,
-        "data.season": 7,
+        "schedule.warmup_steps": 2, "train.steps": 40, "train.eval_every": 10, "criterion": "crps",
+        "data.validation_steps": 16, "data.test_steps": 12, "data.season": 7,
     },
     [Question("predict", ["--horizon=3"])],
     stop=signal.SIGTERM,

@@ -9,7 +9,8 @@ import pytest
 
 import seqjax
 from seqjax.errors import UserError
-from seqjax.models.forecaster import KINDS, SCALINGS, Forecaster, Steps, Window, _paths, context_scale, sample_paths, step_inputs
+from seqjax.models.forecast_networks import SCALINGS, Steps, Window, context_scale, step_inputs
+from seqjax.models.forecaster import KINDS, Forecaster, _paths, sample_paths
 from seqjax.nn.outputs import LEVELS, make_output
 
 C, H, K, P, S = 12, 4, 3, 2, 2
@@ -17,11 +18,20 @@ RNG = np.random.default_rng(0)
 
 
 def window(rows=3, steps=C + H, missing=0.2):
-    normal = lambda *shape: jnp.asarray(RNG.normal(size=(rows, *shape)), jnp.float32)
+    def normal(*shape):
+        return jnp.asarray(RNG.normal(size=(rows, *shape)), jnp.float32)
+
     observed = jnp.asarray(RNG.random((rows, steps)) >= missing)
     scale = jnp.asarray(RNG.uniform(1, 4, rows), jnp.float32)
     return Window(
-        5 + 2 * normal(steps), observed, normal(steps, K), normal(steps, P), normal(S), 4 + normal(), scale, jnp.ones(rows, bool)
+        5 + 2 * normal(steps),
+        observed,
+        normal(steps, K),
+        normal(steps, P),
+        normal(S),
+        4 + normal(),
+        scale,
+        jnp.ones(rows, bool),
     )
 
 
@@ -66,7 +76,10 @@ def test_missing_values_have_no_influence(kind, scaling):
     """On forecasts, on the loss, on its gradient: not even if they are NaN."""
     one, given = model(kind, scaling), window(missing=0.4)
     params = one.init(jax.random.key(1), given)
-    loss = lambda params, given: one.loss(params, given, rng=jax.random.key(0), forks=3 if kind == "direct" else 1)[1]
+
+    def loss(params, given):
+        return one.loss(params, given, rng=jax.random.key(0), forks=3 if kind == "direct" else 1)[1]
+
     before = jax.value_and_grad(loss)(params, given)
     for strange in (1e6, jnp.nan):
         other = given._replace(value=jnp.where(given.observed, given.value, strange))
@@ -98,10 +111,17 @@ def test_scaling_by_the_context(kind, scaling):
 
 
 def test_context_scale():
-    value, observed = jnp.array([[1.0, 5.0, 77.0], [0.0, 0.0, 0.0], [3.0, 3.0, 3.0]]), jnp.array([[True, True, False]] * 2 + [[True] * 3])
+    value, observed = (
+        jnp.array([[1.0, 5.0, 77.0], [0.0, 0.0, 0.0], [3.0, 3.0, 3.0]]),
+        jnp.array([[True, True, False]] * 2 + [[True] * 3]),
+    )
     location, scale = jnp.array([9.0, 9.0, 9.0]), jnp.array([2.0, 2.0, 200.0])
     middle, spread = context_scale("standard", value, observed, location, scale)
-    assert middle.tolist() == [3, 0, 3] and spread[:1] == pytest.approx(2) and spread[1:].tolist() == pytest.approx([0.02, 2])
+    assert (
+        middle.tolist() == [3, 0, 3]
+        and spread[:1] == pytest.approx(2)
+        and spread[1:].tolist() == pytest.approx([0.02, 2])
+    )
     middle, spread = context_scale("mean_abs", value, observed, location, scale)
     assert middle.tolist() == [0, 0, 0] and spread.tolist() == pytest.approx([3, 0.02, 3])
     middle, spread = context_scale("standard", value, observed & False, location, scale)
@@ -134,7 +154,10 @@ def test_the_carry_across_windows_equals_the_whole():
     given = window()
     one, steps = as_steps(given)
     params = one.init(jax.random.key(1), given)
-    cut = lambda low, high: jax.tree.map(lambda column: column[:, low:high], steps)
+
+    def cut(low, high):
+        return jax.tree.map(lambda column: column[:, low:high], steps)
+
     whole = one.loss(params, steps, one.initial_carry(params, 3))
     carry, total, count = one.initial_carry(params, 3), 0.0, 0.0
     for low, high in ((0, 1), (1, 6), (6, C + H)):
@@ -160,7 +183,10 @@ def test_members_are_averaged():
 def test_ancestral_sampling_of_a_linear_gaussian_process():
     """y' = phi y + sigma e from y = 3: mean phi^h 3 and variance sigma^2 (1 + phi^2 + ... + phi^(2 h - 2)) at every step."""
     phi, sigma, steps, paths = 0.8, 0.5, 6, 40_000
-    identity = lambda raw, location, scale: {"mean": location + scale * raw[..., 0], "sd": scale * raw[..., 1]}
+
+    def identity(raw, location, scale):
+        return {"mean": location + scale * raw[..., 0], "sd": scale * raw[..., 1]}
+
     output = make_output("gaussian")._replace(distribution=identity)
     location, scale = jnp.array([1.0]), jnp.array([2.0])  # the units that the process is modelled in have no influence
 
@@ -169,16 +195,21 @@ def test_ancestral_sampling_of_a_linear_gaussian_process():
         return carry + 1, jnp.stack([mean, jnp.full_like(mean, sigma) / piece.scale], -1)
 
     nothing = jnp.zeros((1, steps - 1, 0))
-    rest = Steps(*[jnp.zeros((1, steps - 1))] * 2, *[nothing] * 3, *[jnp.zeros((1, steps - 1))] * 3, *[jnp.ones((1, steps - 1))] * 2, nothing)
+    zeros, ones = jnp.zeros((1, steps - 1)), jnp.ones((1, steps - 1))
+    rest = Steps(zeros, zeros, nothing, nothing, nothing, zeros, zeros, zeros, ones, ones, nothing)
     rest = rest._replace(location=rest.location * location[:, None], scale=rest.scale * scale[:, None])
     first = jnp.array([[(phi * 3 - 1) / 2, sigma / 2]])
-    draws = np.asarray(sample_paths(run, output, jnp.zeros(1), first, rest, location, scale, jax.random.key(0), paths))[:, 0]
+    draws = np.asarray(sample_paths(run, output, jnp.zeros(1), first, rest, location, scale, jax.random.key(0), paths))[
+        :, 0
+    ]
     assert draws.shape == (paths, steps)
     ahead = np.arange(1, steps + 1)
     variance = sigma**2 * np.cumsum(phi ** (2 * (ahead - 1)))
     np.testing.assert_allclose(draws.mean(0), 3 * phi**ahead, atol=4 * np.sqrt(variance / paths).max())
     np.testing.assert_allclose(draws.var(0), variance, rtol=0.04)
-    assert np.corrcoef(draws[:, 2], draws[:, 3])[0, 1] == pytest.approx(phi * np.sqrt(variance[2] / variance[3]), abs=0.02)
+    assert np.corrcoef(draws[:, 2], draws[:, 3])[0, 1] == pytest.approx(
+        phi * np.sqrt(variance[2] / variance[3]), abs=0.02
+    )
 
 
 def test_sampling_gives_back_what_was_drawn():
@@ -208,4 +239,3 @@ def test_shorter_and_longer_forecasts(kind):
     if kind == "autoregressive":
         longer = one.quantiles(params, window(steps=C + 9), steps=9)
         assert longer.shape == (3, 9, len(LEVELS)) and np.isfinite(longer).all()
-

@@ -13,7 +13,10 @@ RNG = np.random.default_rng(0)
 def integral(distribution, y):
     """The CRPS by its definition."""
     low, high = distribution.ppf(1e-9), distribution.ppf(1 - 1e-9)
-    square = lambda x: (distribution.cdf(x) - (x >= y)) ** 2
+
+    def square(x):
+        return (distribution.cdf(x) - (x >= y)) ** 2
+
     reach = (min(low, y), max(high, y))
     return sum(integrate.quad(square, *ends, limit=400, epsabs=1e-9)[0] for ends in ((reach[0], y), (y, reach[1])))
 
@@ -32,7 +35,9 @@ def test_closed_forms_against_scoringrules():
     draws = RNG.normal(size=(30, 25))
     np.testing.assert_allclose(metrics.crps_ensemble(y, draws), sr.crps_ensemble(y, draws, estimator="qd"), rtol=1e-6)
     quantiles = np.sort(RNG.normal(size=(30, 39)))
-    np.testing.assert_allclose(metrics.crps_quantiles(y, quantiles), sr.crps_quantile(y, quantiles, LEVELS) * 39 / 40, rtol=1e-6)
+    np.testing.assert_allclose(
+        metrics.crps_quantiles(y, quantiles), sr.crps_quantile(y, quantiles, LEVELS) * 39 / 40, rtol=1e-6
+    )
 
 
 def test_crps_of_quantiles_is_that_of_the_distribution():
@@ -44,7 +49,10 @@ def test_crps_of_quantiles_is_that_of_the_distribution():
 
 def test_crps_is_least_for_the_truth():
     y = stats.norm.rvs(size=50_000, random_state=2)
-    score = lambda mean, sd: metrics.crps_quantiles(y, stats.norm.ppf(LEVELS, mean, sd)).mean()
+
+    def score(mean, sd):
+        return metrics.crps_quantiles(y, stats.norm.ppf(LEVELS, mean, sd)).mean()
+
     assert all(score(0, 1) < score(*other) for other in ((0.2, 1), (-0.2, 1), (0, 1.3), (0, 0.7)))
 
 
@@ -71,7 +79,9 @@ def test_missing_values_do_not_count():
     found = metrics.forecast_scores(y, point, quantiles, np.array([1.0, 2.0]))
     assert found["mase"] == pytest.approx((1 + 1 + 2.5) / 3)
     assert metrics.by_horizon(y, quantiles) == pytest.approx(np.array([1.5, 5]) * 39 / 40)
-    assert np.isnan(metrics.seasonal_error(np.array([1.0, np.nan, 1.0]), 1)) and np.isnan(metrics.seasonal_error(np.ones(5), 2))
+    assert np.isnan(metrics.seasonal_error(np.array([1.0, np.nan, 1.0]), 1)) and np.isnan(
+        metrics.seasonal_error(np.ones(5), 2)
+    )
     with pytest.raises(ValueError, match="nothing to score"):
         metrics.forecast_scores(y * np.nan, point, quantiles, np.ones(2))
 

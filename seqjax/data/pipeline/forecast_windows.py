@@ -15,7 +15,7 @@ from seqjax.data.records import Faults, Records
 from seqjax.data.steps import next_times
 from seqjax.data.time_features import time_features
 from seqjax.errors import UserError
-from seqjax.models.forecaster import Steps, Window
+from seqjax.models.forecast_networks import Steps, Window
 
 
 class Statistics(NamedTuple):
@@ -48,7 +48,10 @@ class Statistics(NamedTuple):
             else:
                 faults.add(f"{train.places.at(place)}: series {name} has no value in the training part; leave it out")
         faults.raise_any()
-        of = lambda column: tuple(map(_mean_and_sd, np.concatenate(train[column]).T))
+
+        def of(column):
+            return tuple(map(_mean_and_sd, np.concatenate(train[column]).T))
+
         return cls(series, of("known"), of("past"))
 
     def of(self, name: str) -> tuple[float, float]:
@@ -103,7 +106,14 @@ class SeriesTable:
 
     @classmethod
     def make(
-        cls, records: Records, statistics: Statistics, features: Sequence[str], *, step: str, zone: str = "", beyond: int = 0
+        cls,
+        records: Records,
+        statistics: Statistics,
+        features: Sequence[str],
+        *,
+        step: str,
+        zone: str = "",
+        beyond: int = 0,
     ) -> "SeriesTable":
         """Of a part of a data set of series.
 
@@ -204,7 +214,9 @@ def rolling_origins(
       ([0, 0], [4, 7])
     """
     found = [np.arange(max(first, context), length - horizon + 1, stride) for length, first in zip(lengths, firsts)]
-    return np.repeat(np.arange(len(found)), [len(one) for one in found]), np.concatenate([np.zeros(0, np.int64), *found])
+    return np.repeat(np.arange(len(found)), [len(one) for one in found]), np.concatenate(
+        [np.zeros(0, np.int64), *found]
+    )
 
 
 class OriginWindows(Resumable):
@@ -229,7 +241,15 @@ class OriginWindows(Resumable):
     _needed = "series, context, horizon and batch_size"
 
     def __init__(
-        self, table: SeriesTable, series: np.ndarray, origins: np.ndarray, context: int, horizon: int, batch_size: int, *, seed: int
+        self,
+        table: SeriesTable,
+        series: np.ndarray,
+        origins: np.ndarray,
+        context: int,
+        horizon: int,
+        batch_size: int,
+        *,
+        seed: int,
     ):
         check_whole(1, batch_size=batch_size, context=context, horizon=horizon)
         if len(origins) < batch_size:
@@ -250,7 +270,15 @@ class OriginWindows(Resumable):
 
 
 def ordered_windows(
-    table: SeriesTable, series: np.ndarray, origins: np.ndarray, context: int, horizon: int, rows: int, *, index: int = 0, count: int = 1
+    table: SeriesTable,
+    series: np.ndarray,
+    origins: np.ndarray,
+    context: int,
+    horizon: int,
+    rows: int,
+    *,
+    index: int = 0,
+    count: int = 1,
 ) -> Iterator[Window]:
     """Every origin once, in order, for evaluation; the last batch is filled up, and masked there.
 
@@ -279,7 +307,9 @@ class SeriesStreams:
 
     def __init__(self, table: SeriesTable, batch_size: int, window: int, *, windows: Windows | None = None):
         self._table, stream = table, TokenStream(np.arange(len(table.value)), table.starts)
-        self._windows = windows or Windows(stream, batch_size, window, bos_id=-1, pad_id=-1, minimum=batch_size * window)
+        self._windows = windows or Windows(
+            stream, batch_size, window, bos_id=-1, pad_id=-1, minimum=batch_size * window
+        )
         self._shape = (batch_size, window)
         self.batches_per_epoch = self._windows.batches_per_epoch
 

@@ -208,4 +208,3 @@ def by_horizon(y: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
     found = np.where(np.isfinite(y), crps_quantiles(y, quantiles), np.nan)
     counts = np.isfinite(found).sum(0)
     return np.where(counts > 0, np.nansum(found, 0) / np.maximum(counts, 1), np.nan)
-
