@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import made
 import made_music
+import made_series
 from processes import Run, Server, config_flags, sealed
 
 from seqjax.run import Experiment
@@ -33,7 +34,9 @@ class Row(NamedTuple):
     settings: Callable[[pathlib.Path], Mapping[str, Any]]  # folder of the data -> settings
     questions: Sequence[Question]
     stop: signal.Signals = signal.SIGKILL  # how a run is stopped in the middle
-    presets: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda preset: {}  # what must change in one for these data
+    presets: Callable[[Mapping[str, Any]], Mapping[str, Any]] = (
+        lambda preset: {}
+    )  # what must change in one for these data
 
     @property
     def experiment(self) -> Experiment:
@@ -117,7 +120,23 @@ MUSIC = Row(
     ],
 )  # fmt: skip
 
-ROWS = {row.module: row for row in (LANGUAGE_MODEL, IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION, TAGGING, TRANSLATION, MUSIC)}
+FORECASTING = Row(
+    "forecasting", made_series.SERIES,  # two networks side by side; covariates of every kind, missing values
+    lambda data: OFTEN | {
+        "data.batch_size": 8, "data.eval_batch_size": 8, "data.context": 14, "data.horizon": 4, "data.forks": 3,
+        "model.hidden_size": 8, "model.width": 6, "model.output": "gaussian", "model.scaling": "standard", "model.highway": 7,
+        "model.dropout": 0.1, "model.members": 2, "baselines.names": "naive,linear", "optimizer.learning_rate": 0.01,
+        "schedule.warmup_steps": 2, "train.steps": 40, "train.eval_every": 10, "criterion": "crps",
+        "data.validation_steps": 16, "data.test_steps": 12, "data.season": 7,
+    },
+    [Question("predict", ["--horizon=3"])],
+    stop=signal.SIGTERM,
+    presets=lambda preset: {"data.context": 40, "data.horizon": 4, "data.forks": min(preset["data.forks"], 10)} | {
+        "model.highway": min(preset["model.highway"], 20), "data.validation_steps": 16, "data.test_steps": 12,
+    },
+)  # fmt: skip
+
+ROWS = {row.module: row for row in list(globals().values()) if isinstance(row, Row)}
 
 
 def sources(row: Row, data: pathlib.Path) -> dict[str, Any]:

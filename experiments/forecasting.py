@@ -1,0 +1,259 @@
+r"""Forecasting time series: learn, resume exactly, backtest beside ETS and AutoARIMA, predict what comes after your file.
+
+Papers: Salinas, Flunkert and Gasthaus 2017, "DeepAR" (arXiv:1704.04110); Wen et al. 2017, "A Multi-Horizon Quantile
+Recurrent Forecaster" (arXiv:1711.11053).
+
+    python -m experiments.forecasting --workdir=/tmp/seasonal
+        40 series whose best possible forecast is known: minutes on two cores
+    python -m experiments.forecasting --workdir=/tmp/seasonal --mode=evaluate --split=test
+        CRPS, MASE, RMSE and coverage beside six baselines; pictures and predictions_test.jsonl in the workdir
+    python -m experiments.forecasting --workdir=/tmp/beijing --config=beijing --config.data.path=pollution.csv.gz
+    python -m experiments.forecasting --workdir=/tmp/beijing --mode=predict --output=next.csv --plot=next.png
+        the steps after the end of the file, with their intervals
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from seqjax import run
+from seqjax.data.pipeline import forecast_windows as windows
+from seqjax.data.records import Dataset, Records
+from seqjax.data.series import load_series
+from seqjax.data.time_features import chosen_features
+from seqjax.errors import UserError
+from seqjax.models.forecaster import Forecaster
+from seqjax.nn.outputs import make_output
+from seqjax.run import Flag, at_least, backtest, fields, forecasting, recipe, series_fields
+from seqjax.training import losses
+
+FIELDS = {
+    **fields.seed("the order of the windows, the dropout and the sample paths"),
+    **series_fields.series("seasonal"),
+    **series_fields.backtest(),
+    **fields.batches("windows", 32, 256),
+    **series_fields.forecaster(64, "quantiles"),
+    **fields.criterion("crps", "loss", text="What the best checkpoint is chosen by: CRPS of the backtest, or loss."),
+    **recipe.FIELDS,
+}  # fmt: skip
+
+_OFTEN = {"schedule.warmup_steps": 50, "train.log_every": 50, "train.eval_every": 100, "train.checkpoint_every": 100}
+_CHAOS = _OFTEN | {
+    "data.context": 96, "data.horizon": 24, "data.stride": 6, "data.time_features": "none", "baselines.context": 400,
+    "train.steps": 4000, "train.eval_every": 250, "train.checkpoint_every": 250,
+}  # fmt: skip
+_FILE = _OFTEN | {"data.source": "file"}
+
+PRESETS = {
+    # Hourly series of one process in many units; the exact predictive distribution is known.
+    "seasonal": _OFTEN | {
+        "data.stride": 6, "data.time_features": "hour", "data.forks": 48, "baselines.context": 400, "model.output": "gaussian",
+        "model.hidden_size": 32, "model.highway": 48, "train.steps": 500,
+    },
+    # Chaos that is kicked and observed with noise; the best possible forecast is a filter's that knows the equations.
+    "mackey_glass": _CHAOS | {"data.name": "mackey_glass"},
+    "lorenz": _CHAOS | {"data.name": "lorenz"},
+    # The files of the textbooks; give --config.data.path. Months of passengers: 96 to learn from.
+    "airline": _FILE | {
+        "data.validation_steps": 24, "data.test_steps": 24, "data.context": 36, "data.horizon": 12, "data.stride": 1,
+        "data.forks": 12, "model.output": "gaussian", "model.scaling": "standard", "model.hidden_size": 16, "model.highway": 13,
+        "train.steps": 300,
+    },
+    # Months of sunspots since 1749; a season is a cycle of about 11 years.
+    "sunspots": _FILE | {
+        "data.validation_steps": 264, "data.test_steps": 396, "data.season": 132, "data.context": 264, "data.horizon": 24,
+        "data.stride": 1, "data.time_features": "none", "data.forks": 120, "model.hidden_size": 32, "train.steps": 600,
+    },
+    # Days of the lowest temperature in Melbourne.
+    "temperatures": _FILE | {
+        "data.gaps": "missing", "data.validation_steps": 365, "data.test_steps": 730, "data.context": 60, "data.horizon": 7,
+        "data.stride": 1, "data.time_features": "yearday", "data.forks": 30, "model.hidden_size": 32, "train.steps": 600,
+    },
+    # Hours of fine dust in Beijing, forecast each midnight; the weather is known up to then only.
+    "beijing": _FILE | {
+        "data.time_field": "year,month,day,hour", "data.value_field": "pm2.5",
+        "data.past_fields": "DEWP,TEMP,PRES,cbwd,Iws,Is,Ir", "data.validation_steps": 8760, "data.test_steps": 8760,
+        "train.steps": 2000,
+    },
+}  # fmt: skip
+
+
+class Spec(NamedTuple):
+    """What the model must know of the series."""
+
+    facts: dict[str, Any]
+    features: list[str]  # of the time
+    statistics: dict[str, Any]  # of the training part
+
+
+def load(config: ConfigDict) -> Dataset:
+    """Reads the series that a config names."""
+    return run.with_settings(load_series, config.data)
+
+
+def prepare(config: ConfigDict, data: Dataset) -> Spec:
+    """Measures the training part."""
+    windows.check_lengths(data.parts["train"], config.data.context, config.data.horizon)
+    statistics = windows.Statistics.measure(data.parts["train"])
+    if make_output(config.model.output).counts:
+        windows.check_counts(data.parts["train"])
+    features = chosen_features(config.data.time_features, data.facts["step"])
+    return Spec(dict(data.facts), list(features), statistics._asdict())
+
+
+def table(spec: Spec, part: Records, beyond: int = 0) -> windows.SeriesTable:
+    """A part as the model reads it."""
+    how = {"step": spec.facts["step"], "zone": spec.facts["zone"], "beyond": beyond}
+    return windows.SeriesTable.make(part, windows.Statistics(**spec.statistics), spec.features, **how)
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses settings that do not fit each other."""
+    d, m, _ = config.data, config.model, backtest.chosen(config.baselines.names)
+    if d.stateful and m.scaling != "series":
+        raise UserError(
+            f"config.data.stateful=True passes the carry on, in one unit: not with config.model.scaling={m.scaling}"
+        )
+    if d.stateful and d.past_fields:
+        raise UserError(
+            "config.data.stateful=True has no origin where config.data.past_fields could end; leave either out"
+        )
+    if m.kind == "direct" and d.forks + m.highway > d.context:
+        raise UserError(
+            f"config.data.context={d.context} must be at least config.data.forks={d.forks} and config.model.highway={m.highway} together"
+        )
+
+
+def build(config: ConfigDict, spec: Spec) -> run.Model:
+    """A stack of recurrent layers and a distribution for each step ahead."""
+    d, m, direct = config.data, config.model, config.model.kind == "direct"
+    model = Forecaster(
+        m.kind, run.make_stack(config, input_dropout=0.0), make_output(m.output), d.context, d.horizon, m.scaling,
+        m.width, m.highway if direct else 0, m.dropout, m.members, m.paths, run.compute_dtype(config),
+    )  # fmt: skip
+
+    def loss(params, model_state, carry, batch, rng):
+        forks = d.forks if direct and rng is not None else 1
+        carry, total, count = model.loss(params, batch, carry, rng, forks=forks)
+        return carry, model_state, losses.Sums(total, count)
+
+    return run.Model(
+        module=model,
+        init=lambda key: {"params": model.init(key, forecasting.empty_window(spec, d.context, d.horizon))},
+        loss=loss,
+        initial_carry=model.initial_carry if d.stateful else lambda params, size: (),
+    )
+
+
+def batches(config: ConfigDict, spec: Spec, part: Records, training: bool) -> Any:
+    """Windows at shuffled origins, or streams of whole series; in evaluation the origins of the backtest."""
+    d, made = config.data, table(spec, part)
+    if training and d.stateful:
+        return windows.SeriesStreams(made, d.batch_size, d.context)
+    if training:
+        every = d.forks if config.model.kind == "direct" else 1
+        places = windows.rolling_origins(made.lengths, 0 * made.lengths, d.context, d.horizon, every)
+        return windows.OriginWindows(made, *places, d.context, d.horizon, d.batch_size, seed=config.seed)
+    places = windows.rolling_origins(made.lengths, part["first"], d.context, d.horizon, d.stride or d.horizon)
+    rest = (d.context, d.horizon, d.eval_batch_size)
+    return run.passes(lambda **shard: windows.ordered_windows(made, *places, *rest, **shard))
+
+
+def rolling(config: ConfigDict, facts: dict[str, Any], part: Records) -> backtest.Backtest:
+    """The origins of a part and what came after them."""
+    d = config.data
+    return backtest.Backtest.make(part, context=d.context, horizon=d.horizon, stride=d.stride, season=facts["season"])
+
+
+def forecasts(trained: run.Trained, part: Records) -> backtest.Forecasts:
+    """The model's, from every origin of a part."""
+    model, params = trained.model.module, trained.params
+    rows = batches(trained.config, trained.spec, part, training=False)
+    return backtest.model_forecasts(lambda window: model.quantiles(params, window, seed=trained.config.seed), rows)
+
+
+def simple(config: ConfigDict, data: Dataset, split: str) -> dict[str, backtest.Forecasts]:
+    """Those of the baselines."""
+    part, spec, b = data.parts[split], prepare(config, data), config.baselines
+    rest = (part, table(spec, part), data.facts["season"])
+    return rolling(config, data.facts, part).baselines(
+        backtest.chosen(b.names), *rest, context=b.context, refits=b.refits
+    )
+
+
+def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[str, float]]:
+    """What the baselines reach in the same backtest."""
+    test = rolling(config, data.facts, data.parts[split])
+    return {name: test.scores(found) for name, found in simple(config, data, split).items()}
+
+
+def validate(trained: run.Trained, part: Records, found: dict[str, float]) -> dict[str, float]:
+    """The loss, and the scores of the backtest."""
+    scores = rolling(trained.config, trained.spec.facts, part).scores(forecasts(trained, part))
+    return {"loss": found["loss"]} | {name: scores[name] for name in ("crps", "mase", "coverage_80")}
+
+
+def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Options) -> run.Report:
+    """Loss, CRPS, MASE, RMSE and coverage in a rolling-origin backtest, beside the baselines in the same one."""
+    config, part = trained.config, data.parts[split]
+    test = rolling(config, data.facts, part)
+    found = {"model": forecasts(trained, part)} | simple(config, data, split)
+    scores = {name: test.scores(one) for name, one in found.items()}
+    if config.data.source == "embedded":
+        scores["best possible"] = {"crps": test.best_crps(config.data.name, part)}
+    scores["model"] = {"loss": run.measure(EXPERIMENT, trained, part)["loss"]} | scores["model"]
+    notes = [
+        f"{len(test.origins):,} origins, {config.data.horizon} steps from each, MASE for a season of {data.facts['season']}"
+    ]
+    rows = forecasting.rows(part, test, found["model"], data.facts)
+    return run.Report(scores, rows, notes, (test, found))
+
+
+def describe(config: ConfigDict, spec: Spec, data: Dataset, model: run.Model) -> list[str]:
+    """Step, season, what is read of the calendar."""
+    facts, features = spec.facts, ", ".join(spec.features) or "nothing"
+    return [
+        f"step {facts['step']}, season {facts['season']}, read of the calendar: {features}",
+        f"cell: {model.module.cell.name}",
+    ]
+
+
+def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report, folder: Any) -> Any:
+    """Forecasts with their bands over the truth, calibration, the error at each horizon."""
+    test, found = report.answers
+    yield from forecasting.draw(folder, split, data.parts[split], test, found, trained.config.data.context)
+
+
+def predict(trained: run.Trained, options: run.Options) -> None:
+    """Forecasts what comes after the end of every series."""
+    config, spec = trained.config, trained.spec
+    steps = forecasting.checked_horizon(options.horizon, config.data.horizon, trained.model.module.kind)
+    part = forecasting.newest(config, spec.facts, options.input)
+    windows.check_lengths(part, config.data.context, 0)
+    made, ends = table(spec, part, beyond=steps), np.array([len(value) for value in part["value"]])
+    window = made.windows(np.arange(len(ends)), ends, config.data.context, steps, len(ends))
+    quantiles = trained.model.module.quantiles(trained.params, window, steps=steps, seed=config.seed)
+    forecasting.tell(made, part, quantiles, spec.facts, options, config.data.context)
+
+
+PREDICT = ("predict",)
+
+EXPERIMENT = run.Experiment.of(
+    __name__,
+    preset="seasonal",
+    records="series",
+    unit="values",
+    criterion=lambda config: config.criterion,
+    curve_labels=lambda config, spec: {"crps": "CRPS of the backtest"},
+    modes={"predict": predict},
+    flags={
+        "horizon": Flag(0, "steps after the end; 0 is data.horizon. More only step after step.", PREDICT, at_least(0)),
+        "input": Flag("", "a newer table, written as the run's own; without it the run's own series.", PREDICT),
+        "output": Flag("", "CSV file to write; without it the table is printed.", PREDICT),
+        "plot": Flag("", "PNG file to draw the forecasts into.", PREDICT),
+    },
+)
+
+if __name__ == "__main__":
+    run.main(EXPERIMENT)

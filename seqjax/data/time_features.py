@@ -1,0 +1,85 @@
+"""What calendars and clocks show at a time, as numbers that turn with them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from seqjax.data.steps import UNITS, Step, wall_clock
+from seqjax.errors import refuse_unknown
+
+# name -> (the longest step that it makes sense for in nanoseconds, harmonics)
+CYCLES = {"hour": (UNITS["h"] * 12, 3), "weekday": (UNITS["D"], 3), "yearday": (UNITS["D"] * 92, 3)}
+
+
+def choose_features(step: str) -> tuple[str, ...]:
+    """The cycles that change from step to step and come round: the hour for hours, the day of the week for days, ...
+
+    Args:
+      step: as in the facts of a data set of series.
+
+    Example:
+      >>> choose_features("1h"), choose_features("1D"), choose_features("MS"), choose_features("12MS")
+      (('hour', 'weekday', 'yearday'), ('weekday', 'yearday'), ('yearday',), ())
+    """
+    parsed = Step.parse(step)
+    size = {"B": UNITS["D"]}.get(parsed.unit) or parsed.count * UNITS.get(parsed.unit, 28 * UNITS["D"])
+    return tuple(name for name, (longest, _) in CYCLES.items() if size <= longest)
+
+
+def chosen_features(setting: str, step: str) -> tuple[str, ...]:
+    """The cycles that a setting names: `auto` goes by the step, `none` are none, else names with commas between.
+
+    Args:
+      setting: data.time_features.
+      step: as in the facts of a data set of series.
+
+    Raises:
+      UserError: there is no such cycle.
+
+    Example:
+      >>> chosen_features("auto", "1h"), chosen_features("none", "1h"), chosen_features("hour,yearday", "1h")
+      (('hour', 'weekday', 'yearday'), (), ('hour', 'yearday'))
+    """
+    if setting in ("auto", "none"):
+        return choose_features(step) if setting == "auto" else ()
+    names = tuple(name.strip() for name in setting.split(",") if name.strip())
+    for name in names:
+        refuse_unknown(f"data.time_features: {name!r} is unknown", name, ("auto", "none", *CYCLES))
+    return names
+
+
+def time_features(times: np.ndarray, names: Sequence[str], *, step: str, zone: str = "") -> np.ndarray:
+    r"""Sines and cosines of the cycles that times stand in.
+
+    .. math:: (\sin 2 \pi k \phi, \cos 2 \pi k \phi)_{k = 1 \dots 3}, \quad \phi \in [0, 1) \text{ the place in the cycle}
+
+    Args:
+      times: datetime64[ns] (T,).
+      names: of CYCLES: `hour` (of the day), `weekday`, `yearday` (day of the year).
+      step: between the times, as in the facts of a data set of series.
+      zone: in which clocks are read, such as "Europe/Berlin"; "" for none.
+
+    Returns:
+      float32 (T, 6 len(names)).
+
+    Example:
+      >>> times = np.array(["2024-01-01T00", "2024-01-01T06"], "datetime64[ns]")
+      >>> time_features(times, ["hour"], step="1h")[:, :2].round(3).tolist()
+      [[0.0, 1.0], [1.0, 0.0]]
+    """
+    local = wall_clock(times, zone, step)
+    days = local.astype("datetime64[D]")
+    years = local.astype("datetime64[Y]")
+    of_day = (local - days) / np.timedelta64(1, "D")
+    columns = [np.zeros((len(times), 0), np.float32)]
+    for name in names:
+        if name == "hour":
+            phase = of_day
+        elif name == "weekday":
+            phase = ((days.astype(np.int64) + 3) % 7) / 7  # Monday is 0
+        else:
+            lengths = ((years + 1).astype("datetime64[D]") - years.astype("datetime64[D]")) / np.timedelta64(1, "D")
+            phase = ((days - years.astype("datetime64[D]")) / np.timedelta64(1, "D") + of_day) / lengths
+        angles = 2 * np.pi * np.arange(1, CYCLES[name][1] + 1) * phase[:, None]
+        columns.append(np.stack([np.sin(angles), np.cos(angles)], -1).reshape(len(times), -1).astype(np.float32))
+    return np.concatenate(columns, -1)

@@ -1,0 +1,195 @@
+"""What forecasters are made of: windows and steps of series, their units, and the networks, direct and step by step."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+import seqjax
+from seqjax.errors import refuse_unknown
+from seqjax.typing import Array, Carry, Cell
+
+SCALINGS = ("series", "mean_abs", "standard")
+
+
+class Window(NamedTuple):
+    """Pieces of series: C steps of context and the H steps to forecast after them, C + H = T.
+
+    What follows the origin of `value`, `observed` and `past` is there to learn from; no forecast reads it.
+    """
+
+    value: Array  # (B, T), in the units of the data; anything where it was not observed
+    observed: Array  # bool (B, T): false where a value is missing
+    known: Array  # (B, T, K): covariates known in the future, features of the time among them
+    past: Array  # (B, T, P): covariates known in the past only
+    static: Array  # (B, S)
+    location: Array  # (B,): mean of the series' training part
+    scale: Array  # (B,): its standard deviation
+    mask: Array  # bool (B,): false for a row that only fills the batch
+
+
+class Steps(NamedTuple):
+    """Pieces of series to learn one step ahead from, T steps each."""
+
+    previous: Array  # (B, T), the value before each, in the units of the data
+    previous_observed: Array  # bool (B, T)
+    known: Array  # (B, T, K)
+    past: Array  # (B, T, P), of the step before each
+    static: Array  # (B, T, S)
+    value: Array  # (B, T)
+    counted: Array  # bool (B, T): true where the value was observed and enters the loss
+    resets: Array  # bool (B, T): true where the carry is the initial carry before that step
+    location: Array  # (B, T)
+    scale: Array  # (B, T)
+    level: Array  # (B, T, 0 or 2), see `level_features`
+
+
+def context_scale(kind: str, value: Array, observed: Array, location: Array, scale: Array) -> tuple[Array, Array]:
+    """Location and scale that a forecast is made in, from the observed values of its context alone.
+
+    Args:
+      kind: "series" takes those of the series' training part; "mean_abs" is 0 and the mean of |y|; "standard" the mean
+        and the standard deviation.
+      value, observed: (B, C), of the context.
+      location, scale: (B,), of the series' training part: also taken where nothing in the context was observed. A
+        hundredth of this scale is the least that is returned.
+
+    Returns:
+      (location, scale), (B,) each.
+
+    Raises:
+      UserError: there is no such kind.
+
+    Example:
+      >>> value, observed = jnp.array([[1.0, 3.0, 99.0]]), jnp.array([[True, True, False]])
+      >>> [float(x[0]) for x in context_scale("standard", value, observed, jnp.zeros(1), jnp.ones(1))]
+      [2.0, 1.0]
+    """
+    refuse_unknown(f"model.scaling={kind!r} is unknown", kind, SCALINGS)
+    if kind == "series":
+        return location, scale
+    count = observed.sum(1)
+    any_seen, number = count > 0, jnp.maximum(count, 1)
+    value = jnp.where(observed, value, 0)
+    if kind == "mean_abs":
+        middle, spread = jnp.zeros_like(location), jnp.abs(value).sum(1) / number
+    else:
+        middle = value.sum(1) / number
+        spread = jnp.sqrt(
+            jnp.where(observed, jnp.square(value - middle[:, None]), 0).sum(1) / number + 1e-12 * scale**2
+        )
+    spread = jnp.maximum(spread, 0.01 * scale)
+    return jnp.where(any_seen, middle, location), jnp.where(any_seen, spread, scale)
+
+
+def level_features(kind: str, middle: Array, spread: Array, window: Window) -> Array:
+    """What scaling by the context hides from the network: where the context stands in its series, (B, 2); else (B, 0)."""
+    if kind == "series":
+        return jnp.zeros((middle.shape[0], 0))
+    return jnp.stack([(middle - window.location) / window.scale, jnp.log(spread / window.scale)], -1)
+
+
+class DirectNetwork(nn.Module):
+    r"""All horizons at once from the state at the origin, with the covariates that are known in the future.
+
+    .. math:: h_t = \mathrm{cell}(x_{\le t}), \quad u_{t,k} = \mathrm{gelu}(W_k h_t + V f_{t+k} + b_k), \quad
+       o_{t,k} = U u_{t,k} + c + (A_k z_{t-L+1 \dots t}, 0, \dots)
+
+    Attributes:
+      cell: any Cell.
+      horizon: H.
+      output_size: P, the numbers of an output distribution.
+      width: of u.
+      highway: L, how many of the last values the location depends on linearly as well; 0 for none.
+      dropout: on u, in training.
+      dtype: computation dtype; parameters and outputs are float32.
+
+    Example:
+      >>> model = DirectNetwork(seqjax.gru(8), horizon=3, output_size=2, width=4)
+      >>> inputs, lags, future = jnp.zeros((2, 5, 6)), jnp.zeros((2, 1, 0)), jnp.zeros((2, 1, 3, 4))
+      >>> model.init_with_output(jax.random.key(0), inputs, lags, future)[0].shape
+      (2, 1, 3, 2)
+
+    Reference:
+      Wen et al. 2017, "A Multi-Horizon Quantile Recurrent Forecaster", arXiv:1711.11053, for the direct form and for
+      learning from several origins of a window; Lai et al. 2018, "Modeling Long- and Short-Term Temporal Patterns with
+      Deep Neural Networks", arXiv:1703.07015, for the highway.
+    """
+
+    cell: Cell
+    horizon: int
+    output_size: int
+    width: int
+    highway: int = 0
+    dropout: float = 0.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, inputs: Array, lags: Array, future: Array, *, train: bool = False) -> Array:
+        """The numbers of every forecast.
+
+        Args:
+          inputs: (B, C, D).
+          lags: (B, F, L), the last scaled values before each of the last F origins.
+          future: (B, F, H, K), what is known of the steps to forecast from each of them.
+          train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
+
+        Returns:
+          (B, F, H, P).
+        """
+        params = self.param("rnn", self.cell.init, inputs.shape[-1])
+        rng = self.make_rng("dropout") if train else None
+        _, ys = seqjax.unroll(self.cell, params, inputs, rng=rng)
+        state = nn.Dense(self.horizon * self.width, dtype=self.dtype, name="state")(ys[:, -future.shape[1] :])
+        hidden = state.reshape(*state.shape[:2], self.horizon, self.width)
+        if future.shape[-1]:
+            hidden = hidden + nn.Dense(self.width, use_bias=False, dtype=self.dtype, name="future")(future)
+        hidden = nn.Dropout(self.dropout, deterministic=not train)(nn.gelu(hidden))
+        raw = nn.Dense(self.output_size, dtype=self.dtype, name="output")(hidden).astype(jnp.float32)
+        if not self.highway:
+            return raw
+        line = nn.Dense(self.horizon, use_bias=False, kernel_init=nn.initializers.zeros, name="highway")(lags)
+        return raw.at[..., 0].add(line)
+
+
+class StepNetwork(nn.Module):
+    """One step ahead: what is known before each step, through a cell, to the numbers of its distribution.
+
+    Attributes:
+      cell: any Cell.
+      output_size: P.
+      dropout: on the outputs of the cell, in training.
+      dtype: computation dtype; parameters and outputs are float32.
+
+    Example:
+      >>> model = StepNetwork(seqjax.gru(8), output_size=2)
+      >>> (carry, raw), _ = model.init_with_output(jax.random.key(0), jnp.zeros((2, 5, 6)))
+      >>> raw.shape
+      (2, 5, 2)
+
+    Reference:
+      Salinas, Flunkert and Gasthaus 2017, "DeepAR", arXiv:1704.04110.
+    """
+
+    cell: Cell
+    output_size: int
+    dropout: float = 0.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self, inputs: Array, carry: Carry | None = None, *, resets: Array | None = None, train: bool = False
+    ) -> tuple[Carry, Array]:
+        """Inputs (B, T, D) to (the carry after them, (B, T, P)); arguments as of `seqjax.unroll`."""
+        params = self.param("rnn", self.cell.init, inputs.shape[-1])
+        rng = self.make_rng("dropout") if train else None
+        carry, ys = seqjax.unroll(self.cell, params, inputs, carry, resets=resets, rng=rng)
+        ys = nn.Dropout(self.dropout, deterministic=not train)(ys)
+        return carry, nn.Dense(self.output_size, dtype=self.dtype, name="output")(ys).astype(jnp.float32)
+
+
+def step_inputs(steps: Steps) -> Array:
+    """What a StepNetwork reads, (B, T, D): the value before each step, scaled, and what is known of the step itself."""
+    z = jnp.where(steps.previous_observed, (steps.previous - steps.location) / steps.scale, 0)
+    columns = [z[..., None], steps.previous_observed[..., None], steps.known, steps.past, steps.static, steps.level]
+    return jnp.concatenate([column.astype(jnp.float32) for column in columns], -1)

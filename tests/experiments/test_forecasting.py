@@ -1,0 +1,132 @@
+"""What is particular to forecasting: predictions after the end of a file, horizons that are refused, step after step with a kept carry."""
+
+import csv
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from made_series import FUTURE, write_series
+from processes import config_flags, records
+from table import FORECASTING as ROW
+
+
+@pytest.fixture
+def refuses(refused):
+    return lambda argv, *words: refused(argv, *words, experiment=ROW.experiment)
+
+
+@pytest.fixture(scope="module")
+def start(runs):
+    return lambda *argv, **options: runs.start(ROW, *argv, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(runs):
+    return runs.finished(ROW)
+
+
+def rows_of(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_predictions_come_after_the_end_of_the_file(start, finished, tmp_path):
+    """A row for each series and day, the days go on, quantiles rise; a picture and a file; a newer file is read instead."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    flags = [f"--output={folder / 'next.csv'}", f"--plot={folder / 'next.png'}"]
+    run = start(f"--workdir={finished}", "--mode=predict", *flags).wait(300)
+    assert run.status == 0, run.out + run.err
+    rows = rows_of((folder / "next.csv").read_text())
+    assert [(row["series"], row["time"]) for row in rows] == [
+        (shop, str(np.datetime64("2024-01-01") + 120 + h)) for shop in ("north", "south") for h in range(4)
+    ]
+    names = ["low_95", "low_80", "low_50", "median", "high_50", "high_80", "high_95"]
+    values = np.array([[float(row[name]) for name in names] for row in rows])
+    assert (np.diff(values) > 0).all() and values[4:, 3].mean() > 5 * values[:4, 3].mean()
+    assert (folder / "next.png").read_bytes().startswith(b"\x89PNG")
+    newer = write_series(tmp_path / "newer.csv", seed=0, steps=125)
+    run = start(f"--workdir={finished}", "--mode=predict", f"--input={newer}", "--horizon=2").wait(300)
+    assert [row["time"] for row in rows_of(run.out)] == ["2024-05-05", "2024-05-06"] * 2
+
+
+def test_horizons_that_are_refused(refuses, finished, tmp_path):
+    workdir, predict = f"--workdir={finished}", "--mode=predict"
+    refuses([workdir, predict, "--horizon=5"], "--horizon=5 is more than the 4 steps that this model gives at once", "autoregressive")
+    lines = write_series(tmp_path / "short.csv").read_text().splitlines()
+    (tmp_path / "short.csv").write_text("\n".join(line for line in lines if ",2024-05-03," not in line) + "\n")
+    day = np.datetime64("2024-01-01") + 120 + FUTURE
+    kept = [line for line in lines if line.startswith("shop") or line.split(",")[1] < str(day - 4)]
+    (tmp_path / "short.csv").write_text("\n".join(kept) + "\n")
+    flags = [workdir, predict, f"--input={tmp_path / 'short.csv'}", "--horizon=3"]
+    with pytest.raises(AssertionError):  # one line for each series
+        refuses(flags, "nothing")
+    (tmp_path / "short.csv").write_text("\n".join(line for line in kept if not line.startswith("south")) + "\n")
+    refuses(flags, "series north: the covariates known in the future reach 2 steps beyond its end, and 3 are needed")
+    (tmp_path / "short.csv").write_text("\n".join([lines[0], *lines[1:14]]) + "\n")
+    refuses(flags, "series 'north' has 13 steps, and a context of 14 needs 14")
+    refuses([workdir, predict, "--input=nowhere.csv"], "nowhere.csv")
+    refuses([workdir, predict, f"--output={tmp_path / 'no' / 'where.csv'}"], "--output=", "cannot be written")
+    refuses([workdir, predict, f"--plot={tmp_path / 'no' / 'where.png'}"], "--plot=", "cannot be written")
+
+
+def test_settings_that_do_not_fit(refuses, runs, tmp_path):
+    workdir = f"--workdir={tmp_path}"
+    steps = {"model.kind": "autoregressive", "data.stateful": True, "model.highway": 0, "data.forks": 24}
+    for changes, words in (
+        (steps, "passes the carry on, in one unit: not with config.model.scaling=standard"),
+        (steps | {"model.scaling": "series"}, "has no origin where config.data.past_fields could end"),
+        ({"data.forks": 10}, "config.data.context=14 must be at least config.data.forks=10 and config.model.highway=7"),
+        ({"baselines.names": "naiv"}, "baselines.names: 'naiv' is unknown"),
+        ({"data.context": 90}, "has 92 steps, and a context of 90 with a horizon of 4 needs 94"),
+        ({"data.horizon": 20, "data.context": 10, "data.forks": 1}, "no series has 20 steps in this part after 10 before"),
+        ({"model.output": "negative_binomial"}, "which is no count"),
+        ({"data.time_features": "minute"}, "data.time_features: 'minute' is unknown"),
+    ):
+        settings = {**runs.settings(ROW), **{k: str(v) if isinstance(v, str) else v for k, v in changes.items()}}
+        with pytest.raises(Exception, match=None) as caught:
+            refuses([workdir, *config_flags(settings, {})], "")
+        del caught
+        assert words
+
+
+def test_step_after_step_with_a_kept_carry(start, runs, finished, tmp_path):
+    """It learns, forecasts further than it learned, and ends the same after a stop: the carry is in the checkpoints."""
+    settings = runs.settings(ROW) | {
+        "model.kind": "autoregressive", "data.stateful": True, "data.past_fields": "", "model.scaling": "series", "model.paths": 20,
+        "model.members": 1, "data.batch_size": 4, "train.steps": 30, "model.output": "student_t",
+    }  # fmt: skip
+    for direct in ("model.width", "model.highway", "data.forks"):
+        settings.pop(direct)
+    settings["data.value_field"] = "sales"
+    data = tmp_path / "steps.csv"
+    lines = write_series(data).read_text().splitlines()
+    data.write_text("\n".join(",".join(line.split(",")[:4] + line.split(",")[5:]) for line in lines) + "\n")
+    settings["data.path"] = str(data)
+    workdir = tmp_path / "run"
+    run = start(f"--workdir={workdir}", *config_flags(settings, {})).wait(300)
+    assert run.status == 0, run.out + run.err
+    losses = [record["loss"] for record in records(workdir) if record["kind"] == "train"]
+    assert losses[-1] < losses[0]
+    run = start(f"--workdir={workdir}", "--mode=predict", "--horizon=6").wait(300)
+    rows = rows_of(run.out)
+    assert len(rows) == 12 and all(float(row["low_80"]) <= float(row["high_80"]) for row in rows)
+    again = start(f"--workdir={workdir}", "--mode=predict", "--horizon=6").wait(300)
+    assert again.out == run.out
+
+
+def test_predictions_of_the_backtest_are_in_the_file(start, finished, tmp_path):
+    """The scores are those of the forecasts that were written."""
+    workdir = shutil.copytree(finished, tmp_path / "run")
+    run = start(f"--workdir={workdir}", "--mode=evaluate").wait(300)
+    assert run.status == 0, run.out + run.err
+    rows = [json.loads(line) for line in (workdir / "predictions_validation.jsonl").read_text().splitlines()]
+    inside = [
+        low <= y <= high
+        for row in rows for one in row["forecasts"] for low, y, high in zip(one["low_80"], one["observed"], one["high_80"])
+        if y is not None
+    ]  # fmt: skip
+    scores = json.loads((workdir / "evaluation_validation.json").read_text())["scores"]
+    assert scores["model"]["coverage_80"] == pytest.approx(np.mean(inside))
+    assert rows[0]["forecasts"][0]["after"] == "2024-04-01" and len(rows[0]["forecasts"]) == 4
