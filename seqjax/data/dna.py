@@ -16,7 +16,15 @@ from seqjax.data.readers.hidden_markov import draw, genes
 from seqjax.data.readers.opening import is_folder, read_bytes, unpacked_suffix
 from seqjax.data.readers.tables import USUAL, Format, table_settings
 from seqjax.data.records import PARTS, Dataset, Faults, Places, Records, make_dataset
-from seqjax.data.sources import Setting, check_name, check_source, file_set_name, part_files, path_settings, refuse_given
+from seqjax.data.sources import (
+    Setting,
+    check_name,
+    check_source,
+    file_set_name,
+    part_files,
+    path_settings,
+    refuse_given,
+)
 from seqjax.errors import UserError, nearest, refuse_unknown
 from seqjax.models.nucleotides import decode, encode
 
@@ -129,17 +137,26 @@ def load_dna(
     if source == "embedded":
         return _hmm(name, task)
     if not path:
-        raise UserError("source='file' needs a path; give a FASTA file, a table, or a folder with a file for each class")
+        raise UserError(
+            "source='file' needs a path; give a FASTA file, a table, or a folder with a file for each class"
+        )
     name = file_set_name(name, EMBEDDED, path)
     shares = (validation_fraction, test_fraction)
     if annotation:
-        refuse_given({**of_tables, **of_labelled, **path_settings({p: paths[p] for p in PARTS[1:]})}, "has no effect with an annotation")
+        refuse_given(
+            {**of_tables, **of_labelled, **path_settings({p: paths[p] for p in PARTS[1:]})},
+            "has no effect with an annotation",
+        )
         if task != "tag":
             raise UserError(f"task={task!r} needs sequences with a label, and an annotation gives tags; set task='tag'")
         wanted = {"validation": _names(validation_sequences), "test": _names(test_sequences)}
         return _genome(name, path, annotation, _names(features), strand == "split", wanted, shares, masked, seed)
     refuse_given(of_annotation, "is for an annotation, and none is given")
-    own = {part: _read(place, sequence_field, label_field, format, of_tables, min_quality) for part, place in paths.items() if place}
+    own = {
+        part: _read(place, sequence_field, label_field, format, of_tables, min_quality)
+        for part, place in paths.items()
+        if place
+    }
     own = {part: _hidden(records) if masked == "hide" else records for part, records in own.items()}
     if folds and ("test" in own or test_fraction):
         raise UserError("folds make the test part; leave test_path empty and test_fraction at 0")
@@ -183,15 +200,22 @@ def _genome(name, path, annotation, kinds, split, wanted, shares, masked, seed) 
     if not kinds:
         raise UserError(f"features is empty; name the kinds that are tags, such as {', '.join(there[:3])}")
     if split and (bare := next((f for f in found if f.kind in kinds and f.strand == "."), None)):
-        raise UserError(f"{annotation} line {bare.line} has no strand, which strand='split' needs; give it one, or set strand='ignore'")
+        raise UserError(
+            f"{annotation} line {bare.line} has no strand, which strand='split' needs; give it one, or set strand='ignore'"
+        )
     painted = paint(found, lengths, {kind: i for i, kind in enumerate(kinds, 1)}, split=split)
     classes = ("background", *((f"{kind}{sign}" for sign in "+-" for kind in kinds) if split else kinds))
     swap = [0, *range(1 + len(kinds), 1 + 2 * len(kinds)), *range(1, 1 + len(kinds))] if split else []
     records = genome.replace(labels=tuple(painted[each] for each in names))
     records = _hidden(records) if masked == "hide" else records
     parts, notes = _by_sequence(name, records, wanted, shares, seed)
-    notes.append(f"tags from {annotation.rsplit('/', 1)[-1]}: {sum(f.kind in kinds for f in found):,} features of {', '.join(kinds)}")
-    plain = {part: Records({c: each[c] for c in ("sequence", "labels")}, each.places, each.notes) for part, each in parts.items()}
+    notes.append(
+        f"tags from {annotation.rsplit('/', 1)[-1]}: {sum(f.kind in kinds for f in found):,} features of {', '.join(kinds)}"
+    )
+    plain = {
+        part: Records({c: each[c] for c in ("sequence", "labels")}, each.places, each.notes)
+        for part, each in parts.items()
+    }
     return make_dataset(name, plain, "sequences", classes=classes, notes=notes, facts={"swap": swap})
 
 
@@ -202,9 +226,13 @@ def _by_sequence(name: str, records: Records, wanted, shares, seed: int) -> tupl
     for part, names in wanted.items():
         for each in names:
             if each not in places:
-                raise UserError(f"{part}_sequences: there is no sequence {each!r}{nearest(each, places, cutoff=0)}; give names of the FASTA file")
+                raise UserError(
+                    f"{part}_sequences: there is no sequence {each!r}{nearest(each, places, cutoff=0)}; give names of the FASTA file"
+                )
             if any(places[each] in other for other in taken.values()):
-                raise UserError(f"{each!r} is named twice in validation_sequences and test_sequences; a sequence is in one part")
+                raise UserError(
+                    f"{each!r} is named twice in validation_sequences and test_sequences; a sequence is in one part"
+                )
             taken.setdefault(part, []).append(places[each])
     missing = {p: share for p, share in zip(("validation", "test"), shares) if share and p not in taken}
     left = [i for i in range(len(records)) if not any(i in members for members in taken.values())]
@@ -215,13 +243,19 @@ def _by_sequence(name: str, records: Records, wanted, shares, seed: int) -> tupl
         held = hold_groups_out([0] * len(left), left, max(share, 0.6 / len(left)), seed, name)
         taken[part] = [i for i, out in zip(left, held) if out]
         left = [i for i in left if i not in taken[part]]
-        notes.append(f"{part}: {', '.join(records['name'][i] for i in taken[part][:8])}{', ...' if len(taken[part]) > 8 else ''}")
+        notes.append(
+            f"{part}: {', '.join(records['name'][i] for i in taken[part][:8])}{', ...' if len(taken[part]) > 8 else ''}"
+        )
     if not left:
-        raise UserError(f"{name} has no sequence left for training; name fewer in validation_sequences and test_sequences")
+        raise UserError(
+            f"{name} has no sequence left for training; name fewer in validation_sequences and test_sequences"
+        )
     return {part: records.take(np.array(m)) for part, m in {"train": left, **taken}.items()}, notes
 
 
-def _cut(records: Records, index: int, shares: Mapping[str, float], parts: dict[str, Records]) -> tuple[dict[str, Records], list[str]]:
+def _cut(
+    records: Records, index: int, shares: Mapping[str, float], parts: dict[str, Records]
+) -> tuple[dict[str, Records], list[str]]:
     sequence, tags, notes = records["sequence"][index], records["labels"][index], []
     one, end = records.take(np.array([index])), len(sequence)
     for part, share in reversed(shares.items()):
@@ -234,7 +268,9 @@ def _cut(records: Records, index: int, shares: Mapping[str, float], parts: dict[
     return {"train": one.replace(sequence=(sequence[:end],), labels=(tags[:end],)), **parts}, notes
 
 
-def _read(path: str, sequence_field: str, label_field: str, format: Format, of_tables: Mapping[str, Setting], min_quality: int) -> Records:
+def _read(
+    path: str, sequence_field: str, label_field: str, format: Format, of_tables: Mapping[str, Setting], min_quality: int
+) -> Records:
     suffix = unpacked_suffix(path)
     if min_quality and not is_folder(path):
         raise UserError(f"min_quality={min_quality} is for FASTQ, and {path} is a table; leave it at 0")
@@ -242,16 +278,24 @@ def _read(path: str, sequence_field: str, label_field: str, format: Format, of_t
         refuse_given(of_tables, f"is for tables, and {path} is a folder")
         return _folder(path, min_quality)
     if suffix == ".arff":
-        refuse_given({name: s for name, s in of_tables.items() if name != "label_field"}, f"is for tables, and {path} is ARFF")
+        refuse_given(
+            {name: s for name, s in of_tables.items() if name != "label_field"}, f"is for tables, and {path} is ARFF"
+        )
         return read_arff(path, "" if label_field == "label" else label_field)
     if suffix in fasta.ENDINGS + fastq.ENDINGS:
-        raise UserError(f"{path} has no labels; give its annotation, or a folder with a file of sequences for each class")
+        raise UserError(
+            f"{path} has no labels; give its annotation, or a folder with a file of sequences for each class"
+        )
     return read_dna_table(path, sequence_field, label_field, format)
 
 
 def _folder(path: str, min_quality: int) -> Records:
     """A FASTA or FASTQ file for each class, which is called as the file is."""
-    files = sorted(file for file in pathlib.Path(os.path.expanduser(path)).iterdir() if unpacked_suffix(file) in fasta.ENDINGS + fastq.ENDINGS)
+    files = sorted(
+        file
+        for file in pathlib.Path(os.path.expanduser(path)).iterdir()
+        if unpacked_suffix(file) in fasta.ENDINGS + fastq.ENDINGS
+    )
     if not files:
         raise UserError(f"{path} has no FASTA or FASTQ files; there must be one for each class, such as positive.fa")
     sequences, labels, places = [], [], []
@@ -262,7 +306,9 @@ def _folder(path: str, min_quality: int) -> Records:
         records = fastq.read_fastq(file) if is_fastq else fasta.read_fasta(file)
         found = records["sequence"]
         if min_quality:
-            found = tuple(_doubtful(sequence, quality, min_quality) for sequence, quality in zip(found, records["quality"]))
+            found = tuple(
+                _doubtful(sequence, quality, min_quality) for sequence, quality in zip(found, records["quality"])
+            )
         sequences += found
         labels += [file.name.split(".")[0]] * len(records)
         places.append(records.places)
@@ -288,7 +334,9 @@ def _tagged(records: Records) -> Records:
     faults = Faults("the labels")
     for i, (sequence, label) in enumerate(zip(records["sequence"], records["label"])):
         if len(sequence) != len(label):
-            faults.add(f"{records.places.at(i)}: {len(label)} tags for {len(sequence)} bases; task='tag' needs a letter for each base")
+            faults.add(
+                f"{records.places.at(i)}: {len(label)} tags for {len(sequence)} bases; task='tag' needs a letter for each base"
+            )
     faults.raise_any()
     return records
 
@@ -301,7 +349,9 @@ def _without_repeats(parts: dict[str, Records], repeats: str, identity: float) -
     for i, pair in enumerate(zip(keys, train["label"])):
         first.setdefault(pair, i)
     if len(first) < len(train):
-        notes.append(f"{len(train) - len(first):,} of {len(train):,} sequences stood there before with the same label and were left out")
+        notes.append(
+            f"{len(train) - len(first):,} of {len(train):,} sequences stood there before with the same label and were left out"
+        )
         train = train.take(np.fromiter(first.values(), np.int64))
     if several := len(first) - len(set(keys)):
         notes.append(f"{several:,} sequences are there with more than one label")
@@ -311,10 +361,14 @@ def _without_repeats(parts: dict[str, Records], repeats: str, identity: float) -
         group, given = near_duplicates(every, identity), sum(map(len, others))
         near = np.isin(group[given:], group[:given])
         if near.any():
-            notes.append(f"{near.sum():,} of {len(train):,} training sequences are near-duplicates of other parts' and were left out")
+            notes.append(
+                f"{near.sum():,} of {len(train):,} training sequences are near-duplicates of other parts' and were left out"
+            )
             train = train.take(np.flatnonzero(~near))
     if not len(train):
-        raise UserError("all training sequences are near-duplicates of other parts'; give others, or set repeats='keep'")
+        raise UserError(
+            "all training sequences are near-duplicates of other parts'; give others, or set repeats='keep'"
+        )
     return parts | {"train": train}, notes
 
 
@@ -327,12 +381,20 @@ def _held_out(name, parts, repeats, identity, folds, fold, shares, seed) -> tupl
         group = near_duplicates([encode(sequence) for sequence in train["sequence"]], identity)
         distinct = len(np.unique(group))
         if distinct < len(train) and repeats == "remove":
-            notes.append(f"{len(train) - distinct:,} of {len(train):,} sequences are near-duplicates of an earlier one and were left out")
+            notes.append(
+                f"{len(train) - distinct:,} of {len(train):,} sequences are near-duplicates of an earlier one and were left out"
+            )
             train = train.take(np.unique(group))
             group = np.arange(len(train))
         elif distinct < len(train):
-            notes.append(f"{len(train):,} sequences are {distinct:,} groups of near-duplicates, each of which is in one part")
-    strata = np.unique(train["label"], return_inverse=True)[1] if len(set(map(len, train["label"]))) < 99 else np.zeros(len(train))
+            notes.append(
+                f"{len(train):,} sequences are {distinct:,} groups of near-duplicates, each of which is in one part"
+            )
+    strata = (
+        np.unique(train["label"], return_inverse=True)[1]
+        if len(set(map(len, train["label"]))) < 99
+        else np.zeros(len(train))
+    )
     if folds:
         inside = make_folds(strata, group, folds, seed) == fold
         notes.append(f"fold {fold} of {folds} is the test part: {inside.sum():,} of {len(train):,} sequences")
@@ -347,7 +409,9 @@ def _held_out(name, parts, repeats, identity, folds, fold, shares, seed) -> tupl
     return parts | {"train": train}, notes
 
 
-def _labelled(name: str, parts: dict[str, Records], notes: Sequence[str], files: Mapping[str, str], task: str) -> Dataset:
+def _labelled(
+    name: str, parts: dict[str, Records], notes: Sequence[str], files: Mapping[str, str], task: str
+) -> Dataset:
     """Labels as numbers; those of the other parts must be among those of the training part."""
     letters = (letter for label in parts["train"]["label"] for letter in (label if task == "tag" else [label]))
     classes = tuple(sorted(set(letters)))
@@ -358,7 +422,9 @@ def _labelled(name: str, parts: dict[str, Records], notes: Sequence[str], files:
         for i, label in enumerate(records["label"]):
             for each in dict.fromkeys(label if task == "tag" else [label]):
                 if each not in number:
-                    faults.add(f"{records.places.at(i)} has the label {each!r}, which no training sequence has{nearest(each, classes, cutoff=0)}")
+                    faults.add(
+                        f"{records.places.at(i)} has the label {each!r}, which no training sequence has{nearest(each, classes, cutoff=0)}"
+                    )
     faults.raise_any()
 
     def numbered(records):
@@ -366,7 +432,10 @@ def _labelled(name: str, parts: dict[str, Records], notes: Sequence[str], files:
             return {"labels": tuple(np.array([number[each] for each in label], np.uint8) for label in records["label"])}
         return {"label": np.array([number[label] for label in records["label"]], np.int32)}
 
-    plain = {part: Records({"sequence": each["sequence"], **numbered(each)}, each.places, each.notes) for part, each in parts.items()}
+    plain = {
+        part: Records({"sequence": each["sequence"], **numbered(each)}, each.places, each.notes)
+        for part, each in parts.items()
+    }
     return make_dataset(name, plain, "sequences", classes=classes, notes=notes, files=files, facts={"swap": []})
 
 
@@ -408,7 +477,9 @@ def read_sequences(path: str, region: str = "") -> Records:
     else:
         lines = [(i, line.strip()) for i, line in enumerate(data.decode("latin1").split("\n"), 1) if line.strip()]
         if not lines:
-            raise UserError(f"{'standard input' if path == '-' else path} has no sequences; give a FASTA file with some")
+            raise UserError(
+                f"{'standard input' if path == '-' else path} has no sequences; give a FASTA file with some"
+            )
         numbers, sequences = zip(*lines)
         plain = Records({"sequence": sequences, "label": ("?",) * len(lines)}, Places.of(f"{path} line", numbers))
         records = checked(path, plain).replace(name=tuple(map(str, range(1, len(lines) + 1))))

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from seqjax.data.checks import check_fractions
 from seqjax.models.nucleotides import BASES, COMPLEMENT, SINGLE, windows_of
 
 KMER = 12  # bases of the k-mers that two sequences are compared by

@@ -10,7 +10,7 @@ import numpy as np
 from seqjax.data.records import Dataset, Records
 from seqjax.errors import printable
 
-INPUTS = {"text": "texts", "words": "sentences", "source": "sources", "sequence": "sequences"}  # the column that a model reads -> what it has
+INPUTS = {"text": "texts", "words": "sentences", "source": "sources", "sequence": "sequences"}  # what a model reads -> what it has
 ANSWERS = {"label": "label", "tags": "tags", "target": "translation"}  # the column that it is to give
 MEASURED = {
     "text": "characters", "words": "words", "source": "characters of the source", "target": "of the translation", "sequence": "bases",
@@ -133,7 +133,8 @@ def _counts(dataset: Dataset, part: str) -> Counter | None:
     if _column(records, ["tags"]):
         counts = Counter(itertools.chain.from_iterable(records["tags"]))
     elif _column(records, ["labels"]):  # a number for each base
-        counts = Counter(dict(zip(dataset.classes, sum(np.bincount(row, minlength=len(dataset.classes)) for row in records["labels"]).tolist())))
+        counted = sum(np.bincount(row, minlength=len(dataset.classes)) for row in records["labels"])
+        counts = Counter(dict(zip(dataset.classes, counted.tolist())))
     else:
         labels = records["label"] if _column(records, ["label"]) else getattr(records, "labels", None)
         if labels is None or not dataset.classes:

@@ -11,9 +11,8 @@ import numpy as np
 import seqjax
 from seqjax.data.pipeline.bases import collate_bases, with_halo
 from seqjax.data.pipeline.buckets import one_pass
-from seqjax.models.dna import DnaTagger
+from seqjax.models.dna import DnaTagger, other_side
 from seqjax.models.ensemble import Ensemble, mean_log_probabilities
-from seqjax.models.nucleotides import COMPLEMENT
 from seqjax.typing import Cell
 
 WINDOW, TOGETHER = 4096, 8  # bases of a window of a long sequence; windows whose scores are computed at once
@@ -57,7 +56,10 @@ class SequenceClassifier:
 
     def __call__(self, params: Any, codes: Sequence[np.ndarray]) -> np.ndarray:
         """Probabilities (N, K) of sequences, each uint8 (T,)."""
-        collate, lengths = collate_bases(codes, np.zeros(len(codes)), self._halo), np.array([len(each) for each in codes])
+        collate, lengths = (
+            collate_bases(codes, np.zeros(len(codes)), self._halo),
+            np.array([len(each) for each in codes]),
+        )
         rows, order = [], []
         for places, batch in one_pass(lengths, collate, self._size, self._boundaries):
             rows.append(np.asarray(self._run(params, batch), np.float64)[: len(places)])
@@ -111,7 +113,9 @@ class Tagging:
                 found[short[place]] = Tags(tags[: lengths[place]], shares[: lengths[place]])
         for i in range(len(codes)):
             if found[i] is None:
-                found[i] = Tags(*(np.concatenate(column) for column in zip(*(part for _, part in self.windows(params, codes[i])))))
+                found[i] = Tags(
+                    *(np.concatenate(column) for column in zip(*(part for _, part in self.windows(params, codes[i]))))
+                )
         return found
 
     def windows(self, params: Any, codes: np.ndarray, window: int = WINDOW) -> Iterator[tuple[int, Tags]]:
@@ -124,7 +128,9 @@ class Tagging:
             yield start, Tags(shares.argmax(axis=-1).astype(np.int32), shares)
 
 
-def long_scores(model: DnaTagger, params: Any, codes: np.ndarray, window: int = WINDOW) -> Iterator[tuple[int, np.ndarray]]:
+def long_scores(
+    model: DnaTagger, params: Any, codes: np.ndarray, window: int = WINDOW
+) -> Iterator[tuple[int, np.ndarray]]:
     """Scores of the tags of a long sequence, window by window: those of the whole, to rounding, in memory for a few windows.
 
     Each layer and direction goes over the windows once, in its own order, and its carry before each window is kept: 2 H numbers, not
@@ -186,7 +192,9 @@ class _Pass(NamedTuple):
 def _passes(model: DnaTagger) -> tuple[_Pass, ...]:
     directions = 2 if _layers(model.reader.cell)[0].inner else 1
     return tuple(
-        _Pass(strand, direction, strand == direction) for strand in range(1 + model.reader.both_strands) for direction in range(directions)
+        _Pass(strand, direction, strand == direction)
+        for strand in range(1 + model.reader.both_strands)
+        for direction in range(directions)
     )
 
 
@@ -226,7 +234,7 @@ def _features(model, params, codes):
     features, own = model.reader.features, {"params": params["reader"].get("features", {})}
     strands = [features.apply(own, codes)]
     if model.reader.both_strands:
-        strands.append(features.apply(own, jnp.asarray(COMPLEMENT.astype("int32"))[codes][:, ::-1])[:, ::-1])
+        strands.append(features.apply(own, other_side(codes))[:, ::-1])
     return strands
 
 
@@ -234,7 +242,10 @@ def _outputs(model, params, codes, lengths, carries):
     """Outputs of as many layers as there are carries for, of each strand."""
     strands = _features(model, params, codes)
     for layer, carry in enumerate(carries):
-        made = [_run(model, params, layer, one, strands[one.strand], carry[place], lengths)[1] for place, one in enumerate(_passes(model))]
+        made = [
+            _run(model, params, layer, one, strands[one.strand], carry[place], lengths)[1]
+            for place, one in enumerate(_passes(model))
+        ]
         number = len(made) // len(strands)
         strands = [jnp.concatenate(made[i * number : (i + 1) * number], axis=-1) for i in range(len(strands))]
     return strands

@@ -66,13 +66,16 @@ class BaseFeatures(nn.Module):
 
     @nn.compact
     def __call__(self, codes: Array, *, train: bool = False) -> Array:
-        """Gives (B, T, F) for codes (B, halo + T + halo) int, 0 where there is no base."""
+        """Gives (B, T, F) for codes (B, halo + T + halo) int, 0 where there is no base; or, without k-mers, for shares of the bases,
+        (B, halo + T + halo, 4), by which gradients can be taken."""
         if self.kmer and self.kmer % 2 == 0 or self.filters and self.width % 2 == 0:
-            raise UserError(f"model.kmer={self.kmer} and model.width={self.width} must be odd: the same number of bases on each side")
+            raise UserError(
+                f"model.kmer={self.kmer} and model.width={self.width} must be odd: the same number of bases on each side"
+            )
         if self.kmer:
             xs = nn.Embed(4**self.kmer + 1, self.embed_size, dtype=self.dtype, name="embed")(kmer_ids(codes, self.kmer))
         else:
-            xs = one_hot(codes, self.dtype or jnp.float32)
+            xs = codes if codes.ndim == 3 else one_hot(codes, self.dtype or jnp.float32)
         if self.filters:
             xs = nn.relu(Conv(self.filters, (self.width,), padding="VALID", dtype=self.dtype, name="motifs")(xs))
         return nn.Dropout(self.dropout, deterministic=not train)(xs)
@@ -109,7 +112,13 @@ class DnaReader(nn.Module):
 
     @nn.compact
     def __call__(
-        self, codes: Array, lengths: Array, carry: Carries | None = None, fresh: Array | None = None, *, train: bool = False
+        self,
+        codes: Array,
+        lengths: Array,
+        carry: Carries | None = None,
+        fresh: Array | None = None,
+        *,
+        train: bool = False,
     ) -> tuple[Carries, list[Array]]:
         """Reads windows.
 
@@ -141,7 +150,7 @@ class DnaReader(nn.Module):
         after, ys = read(own, carry.own, False)
         if not self.both_strands:
             return Carries(after, ()), [ys]
-        other = self.features(jnp.asarray(COMPLEMENT.astype("int32"))[codes][:, ::-1], train=train)[:, ::-1]
+        other = self.features(other_side(codes), train=train)[:, ::-1]
         after_other, zs = read(other, carry.other, True)
         return Carries(after, after_other), [ys, zs]
 
@@ -149,6 +158,19 @@ class DnaReader(nn.Module):
         """The carry before the first window."""
         initial = self.cell.initial_carry(self.get_variable("params", "rnn"), batch_size)
         return Carries(initial, initial if self.both_strands else ())
+
+
+def other_side(codes: Array) -> Array:
+    """Whole rows read from the other strand, padding and all.
+
+    Args:
+      codes: int (B, T), or shares of the bases (B, T, 4).
+
+    Example:
+      >>> other_side(jnp.array([[1, 2, 0]])).tolist()
+      [[0, 4, 8]]
+    """
+    return codes[:, ::-1, ::-1] if codes.ndim == 3 else jnp.asarray(COMPLEMENT.astype("int32"))[codes][:, ::-1]
 
 
 def _rows(which: Array, new: Array, old: Array) -> Array:
@@ -205,7 +227,13 @@ class DnaTagger(nn.Module):
             self.transitions = self.param("crf", crf_init, self.num_tags)
 
     def __call__(
-        self, codes: Array, lengths: Array, carry: Carries | None = None, fresh: Array | None = None, *, train: bool = False
+        self,
+        codes: Array,
+        lengths: Array,
+        carry: Carries | None = None,
+        fresh: Array | None = None,
+        *,
+        train: bool = False,
     ) -> tuple[Carries, Array]:
         """Gives (carry, scores (B, T, K) in float32); the arguments are those of `DnaReader`."""
         carry, ys = self.reader(codes, lengths, carry, fresh, train=train)
@@ -278,7 +306,10 @@ class DnaClassifier(nn.Module):
         if self.pooling not in POOLING:
             raise UserError(f"model.pooling={self.pooling!r} is unknown; choose one of {', '.join(POOLING)}")
         _, ys = self.reader(codes, lengths, train=train)
-        noise, head = nn.Dropout(self.dropout, deterministic=not train), nn.Dense(self.num_classes, dtype=self.dtype, name="softmax")
+        noise, head = (
+            nn.Dropout(self.dropout, deterministic=not train),
+            nn.Dense(self.num_classes, dtype=self.dtype, name="softmax"),
+        )
         size = ys[0].shape[-1]
         params = self.param("pooling", pool_init, size, size) if self.pooling == "attention" else None
 

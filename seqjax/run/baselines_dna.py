@@ -10,10 +10,12 @@ from seqjax.models.nucleotides import SHARES, windows_of
 
 KMERS = (1, 2, 3, 4, 5)
 STRENGTHS = (0.03, 0.3, 3.0)
-REACH, MOST = 10, 40_000  # bases on each side of one, and bases to learn from, of the regression for tags
+REACH, MOST = 10, 20_000  # bases on each side of one, and bases to learn from, of the regression for tags
 
 
-def position_weights(codes: Sequence[np.ndarray], labels: np.ndarray, classes: int, pseudocount: float = 1.0) -> np.ndarray:
+def position_weights(
+    codes: Sequence[np.ndarray], labels: np.ndarray, classes: int, pseudocount: float = 1.0
+) -> np.ndarray:
     r"""Position weight matrices: the logarithm of how often each base stands at each place, for each class.
 
     .. math:: w_{k,t,b} = \log \frac{n_{k,t,b} + c}{\sum_{b'} (n_{k,t,b'} + c)}
@@ -150,7 +152,9 @@ def logistic(
     return probabilities
 
 
-def for_sequences(parts: Mapping[str, tuple[Sequence[np.ndarray], np.ndarray]], split: str, classes: Sequence[str]) -> dict[str, np.ndarray]:
+def for_sequences(
+    parts: Mapping[str, tuple[Sequence[np.ndarray], np.ndarray]], split: str, classes: Sequence[str]
+) -> dict[str, np.ndarray]:
     """Probabilities of each baseline for a part of sequences with a label each.
 
     Args:
@@ -191,7 +195,7 @@ def for_bases(
       classes: the names of the tags.
 
     Returns:
-      name -> (bases, K). The regression sees ten bases on each side, and learns from up to 40,000 bases, evenly spread.
+      name -> (bases, K). The regression sees ten bases on each side, and learns from up to 20,000 bases, evenly spread.
 
     Example:
       >>> part = ([np.array([1, 8, 1, 8])] * 9, [np.array([0, 1, 0, 1])] * 9)

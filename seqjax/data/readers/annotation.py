@@ -57,7 +57,9 @@ def read_annotation(path: str | os.PathLike, lengths: Mapping[str, int]) -> list
     """
     suffix = unpacked_suffix(path)
     if suffix not in GFF + BED:
-        raise UserError(f"{path} does not say by its ending what it is; call it .bed (from 0) or .gff3 (from 1), perhaps with .gz")
+        raise UserError(
+            f"{path} does not say by its ending what it is; call it .bed (from 0) or .gff3 (from 1), perhaps with .gz"
+        )
     read, faults, found = (_bed if suffix in BED else _gff), Faults(str(path)), []
     unknown: dict[str, int] = {}
     for number, line in _lines(path):
@@ -69,7 +71,9 @@ def read_annotation(path: str | os.PathLike, lengths: Mapping[str, int]) -> list
             if str(error):
                 faults.add(f"{path} line {number}: {error}")
     for name, number in unknown.items():
-        faults.add(f"{path} line {number}: there is no sequence {name!r}{nearest(name, lengths, cutoff=0)}; use the names of the FASTA file")
+        faults.add(
+            f"{path} line {number}: there is no sequence {name!r}{nearest(name, lengths, cutoff=0)}; use the names of the FASTA file"
+        )
     faults.raise_any()
     if not found:
         raise UserError(f"{path} has no features; give an annotation with some")
@@ -96,7 +100,9 @@ def _bed(cells: list[str], number: int) -> Feature:
             f"start and end are both {start}, which is empty in BED; were they counted from 1, both included? Then write "
             f"{start - 1} and {end}, or convert the file to GFF3"
         )
-    kind, score, strand = (cells[i] if len(cells) > i else default for i, default in ((3, "feature"), (4, "0"), (5, ".")))
+    kind, score, strand = (
+        cells[i] if len(cells) > i else default for i, default in ((3, "feature"), (4, "0"), (5, "."))
+    )
     return Feature(cells[0], start, end, kind, _strand(strand), _score(score), number)
 
 
@@ -107,7 +113,9 @@ def _gff(cells: list[str], number: int) -> Feature:
         raise ValueError("GFF3 has nine columns between tabs, the fourth and fifth whole numbers; repair that line")
     first, last = int(cells[3]), int(cells[4])
     if first == 0:
-        raise ValueError("it starts at 0, and GFF3 counts from 1; were these counted from 0, as in BED? Add 1 to each start")
+        raise ValueError(
+            "it starts at 0, and GFF3 counts from 1; were these counted from 0, as in BED? Add 1 to each start"
+        )
     return Feature(cells[0], first - 1, last, cells[2], _strand(cells[6]), _score(cells[5]), number)
 
 
@@ -144,7 +152,9 @@ def _score(text: str) -> float:
         raise ValueError(f"the score {text!r} is no number; write . where there is none") from None
 
 
-def paint(features: Iterable[Feature], lengths: Mapping[str, int], tags: Mapping[str, int], *, split: bool = False) -> dict[str, np.ndarray]:
+def paint(
+    features: Iterable[Feature], lengths: Mapping[str, int], tags: Mapping[str, int], *, split: bool = False
+) -> dict[str, np.ndarray]:
     """A tag for each base, 0 where there is no feature; where several overlap, the kind that comes first in `tags` wins.
 
     Args:
@@ -202,7 +212,17 @@ def gff_line(feature: Feature, source: str = "seqjax") -> str:
       >>> gff_line(Feature("chr1", 2, 8, "CDS", "+", 0.93))
       'chr1\\tseqjax\\tCDS\\t3\\t8\\t0.93\\t+\\t.\\t.'
     """
-    columns = (feature.sequence, source, feature.kind, feature.start + 1, feature.end, f"{feature.score:.4g}", feature.strand, ".", ".")
+    columns = (
+        feature.sequence,
+        source,
+        feature.kind,
+        feature.start + 1,
+        feature.end,
+        f"{feature.score:.4g}",
+        feature.strand,
+        ".",
+        ".",
+    )
     return "\t".join(map(str, columns))
 
 
@@ -257,7 +277,9 @@ def read_track(path: str | os.PathLike, lengths: Mapping[str, int]) -> dict[str,
     return found
 
 
-def features_of(tags: np.ndarray, shares: np.ndarray, names: Sequence[str], sequence: str, start: int = 0) -> list[Feature]:
+def features_of(
+    tags: np.ndarray, shares: np.ndarray, names: Sequence[str], sequence: str, start: int = 0
+) -> list[Feature]:
     """The stretches of each tag but the first, with the mean probability of the tag there as score.
 
     Args:

@@ -137,13 +137,26 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
     Reference:
       Guo et al. 2017, "On Calibration of Modern Neural Networks".
     """
-    return sum(abs(right - sure) * number for sure, right, number in reliability(probabilities, labels, bins)) / len(labels)
+    return sum(abs(right - sure) * number for sure, right, number in reliability(probabilities, labels, bins)) / len(
+        labels
+    )
+
+
+def nats(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The mean of -log p(label); a probability below 1e-12 counts as that.
+
+    Example:
+      >>> round(nats(np.array([[0.5, 0.5], [0.9, 0.1]]), np.array([0, 0])), 4)
+      0.3993
+    """
+    chosen = np.take_along_axis(probabilities, np.asarray(labels, np.int64)[:, None], axis=1)
+    return float(-np.mean(np.log(np.maximum(chosen, 1e-12))))
 
 
 def classification(
     probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str], given: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """All of them: accuracy with its interval, areas averaged over the classes, F1 of each class, calibration.
+    """All of them: loss in nats, accuracy with its interval, areas averaged over the classes, F1 of each class, calibration.
 
     Of two classes the areas are those of the second. A class that does not occur counts in no average.
 
@@ -156,13 +169,17 @@ def classification(
     Example:
       >>> found = classification(np.array([[0.8, 0.2], [0.3, 0.7]]), np.array([0, 1]), ["background", "gene"])
       >>> list(found), found["auroc"]
-      (['accuracy', 'wrong', 'auroc', 'auprc', 'f1_background', 'f1_gene', 'calibration_error'], 1.0)
+      (['loss', 'accuracy', 'wrong', 'auroc', 'auprc', 'f1_background', 'f1_gene', 'calibration_error'], 1.0)
     """
     given = probabilities.argmax(axis=1) if given is None else given
     right = int((given == labels).sum())
+    found: dict[str, Any] = {"loss": nats(probabilities, labels)}
+    found["accuracy"] = (right / len(labels), *accuracy_interval(right, len(labels)))
+    found["wrong"] = len(labels) - right
     some = range(1, 2) if len(classes) == 2 else range(len(classes))
-    areas = {name: [area(probabilities[:, k], labels == k) for k in some] for name, area in (("auroc", auroc), ("auprc", auprc))}
-    means = {name: float(np.mean(known)) for name, each in areas.items() if (known := [x for x in each if np.isfinite(x)])}
-    f1 = {f"f1_{name}": float(value) for name, value in zip(classes, class_f1(labels, given, len(classes))) if np.isfinite(value)}
-    accuracy = {"accuracy": (right / len(labels), *accuracy_interval(right, len(labels))), "wrong": len(labels) - right}
-    return accuracy | means | f1 | {"calibration_error": calibration_error(probabilities, labels)}
+    for name, area in (("auroc", auroc), ("auprc", auprc)):
+        known = [value for k in some if np.isfinite(value := area(probabilities[:, k], labels == k))]
+        found |= {name: float(np.mean(known))} if known else {}
+    f1 = class_f1(labels, given, len(classes))
+    found |= {f"f1_{name}": float(value) for name, value in zip(classes, f1) if np.isfinite(value)}
+    return found | {"calibration_error": calibration_error(probabilities, labels)}
