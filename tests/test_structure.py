@@ -35,6 +35,9 @@ HEAVY = {
     "seqeval": ("seqjax.training.metrics",),
     "sentencepiece": ("seqjax.text.subword",),
     "babel": ("seqjax.data.readers.dates",),
+    "pyfaidx": ("seqjax.data.readers.fasta",),
+    "logomaker": ("seqjax.diagnostics.dna",),
+    "pandas": ("seqjax.diagnostics.dna",),
     "zstandard": ("seqjax.data.readers.opening", "seqjax.run.process"),
 }
 

@@ -229,7 +229,7 @@ def plot_calibration(path: pathlib.Path, probabilities: np.ndarray, labels: np.n
         ylabel="share of right answers", ylim=(0, 1.03), xlim=(0, 1.0), title=f"expected calibration error {error:.2%}"
     )
     lower.bar(sure, number, width=0.05)
-    lower.set(xlabel="probability of the answer", ylabel="answers", yscale="log")
+    lower.set(xlabel="probability of the answer", ylabel="answers")
     return _save(figure, path)
 
 
