@@ -33,7 +33,7 @@ TASKS = ("tag", "classify")
 EMBEDDED = ("hmm",)
 STRANDS = ("ignore", "split")
 REPEATS = ("group", "remove", "keep")
-BASES_OF_HMM, SIZES_OF_HMM = 400, {"train": 2400, "validation": 200, "test": 400}
+BASES_OF_HMM, SIZES_OF_HMM = 200, {"train": 6000, "validation": 400, "test": 1000}
 SEEDS_OF_HMM = {"train": 0, "validation": 1, "test": 2}
 
 

@@ -32,10 +32,10 @@ class HiddenMarkov(NamedTuple):
 
 # Shares of A, C, G and T: between genes, and at the three places of a codon.
 BACKGROUND = (0.29, 0.21, 0.21, 0.29)
-CODON = ((0.25, 0.21, 0.39, 0.15), (0.33, 0.22, 0.17, 0.28), (0.13, 0.35, 0.34, 0.18))
+CODON = ((0.15, 0.15, 0.55, 0.15), (0.45, 0.15, 0.15, 0.25), (0.10, 0.40, 0.40, 0.10))
 
 
-def genes(gene: float = 40.0, between: float = 150.0) -> HiddenMarkov:
+def genes(gene: float = 25.0, between: float = 90.0) -> HiddenMarkov:
     """Background, and genes: ATG, codons whose three places have shares of their own, and TAA, TAG or TGA.
 
     Args:
