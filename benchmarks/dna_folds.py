@@ -5,10 +5,9 @@
     python -m benchmarks.dna_folds --workdir=/tmp/splice --config=splice --config.data.path=splice.arff.gz --split=test
         trains every fold on its training and validation parts and pools the answers on the test parts: once, at the end
 
-The flags are those of `experiments.dna`; besides, --together=N trains N folds by one vmapped step (0: all), and --seeds=0,1 repeats
-it for several seeds of the runs. The weights are those at the end of training, the moving average where there is one. Of each fold
-the baselines are fitted on its training part, their strength chosen on its validation part. Writes WORKDIR/folds_SPLIT.json and
-WORKDIR/predictions_SPLIT.jsonl.
+The flags are those of `experiments.dna`; besides, --seeds=0,1 repeats it for several seeds of the runs. The weights are those at
+the end of training, the moving average where there is one. Of each fold the baselines are fitted on its training part, their strength
+chosen on its validation part. Writes WORKDIR/folds_SPLIT.json and WORKDIR/predictions_SPLIT.jsonl.
 """
 
 import argparse
@@ -57,52 +56,36 @@ def load_folds(config: ConfigDict) -> list[tuple[ConfigDict, Dataset]]:
     return [(each, dna.load(each)) for each in configs]
 
 
-def train(folds: list[tuple[ConfigDict, Dataset]], parts: list[Records], spec: Any) -> list[Any]:
-    """Trains a model for each fold, all by one vmapped step; gives the parameters of each."""
-    config = folds[0][0]
-    pipelines = [dna.batches(config, spec, part, training=True) for part in parts]
-    per_epoch = max(pipeline.batches_per_epoch for pipeline in pipelines)
-    setup = driver.set_up(dna.EXPERIMENT, config, spec, per_epoch)
-    recipe = make_recipe(config, per_epoch)
-    step = train_step.make_train_step(
-        setup.model.loss, recipe.optimizer, recipe.schedule, setup.mesh, clip_norm=recipe.clip_norm,
-        ema_decay=config.optimizer.ema, accumulate=recipe.accumulate, frozen=recipe.frozen,
-    )  # fmt: skip
-    if len(folds) == 1:
-        state = setup.state
-        for _ in range(recipe.steps):
-            state, _ = step(state, next(pipelines[0]))
-        return [(setup.model, shown(config, state)[0])]
-    state = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(folds)), setup.state)
-    together = jax.jit(jax.vmap(step), donate_argnums=0)
-    for _ in range(recipe.steps):
-        batches = [next(pipeline) for pipeline in pipelines]
-        state, _ = together(state, jax.tree.map(lambda *leaves: np.stack(leaves), *batches))
-    params = shown(config, state)[0]
-    return [(setup.model, jax.tree.map(lambda leaf: leaf[row], params)) for row in range(len(folds))]  # noqa: B023
+class Trainer:
+    """Trains a model for each fold; the step is compiled once for all of them."""
+
+    def __init__(self, config: ConfigDict, spec: Any, per_epoch: int):
+        self._config = config
+        self.setup = driver.set_up(dna.EXPERIMENT, config, spec, per_epoch)
+        self.recipe = make_recipe(config, per_epoch)
+        self._step = train_step.make_train_step(
+            self.setup.model.loss, self.recipe.optimizer, self.recipe.schedule, self.setup.mesh, clip_norm=self.recipe.clip_norm,
+            ema_decay=config.optimizer.ema, accumulate=self.recipe.accumulate, frozen=self.recipe.frozen,
+        )  # fmt: skip
+
+    def __call__(self, pipeline: Any) -> Any:
+        """The parameters after training on the batches of a pipeline."""
+        state = jax.tree.map(jnp.copy, self.setup.state)  # the step takes it over
+        for _ in range(self.recipe.steps):
+            state, _ = self._step(state, next(pipeline))
+        return shown(self._config, state)[0]
 
 
-def answers(
-    config: ConfigDict, split: str, together: int, loaded: list[tuple[ConfigDict, Dataset]]
-) -> list[np.ndarray]:
+def answers(config: ConfigDict, split: str, loaded: list[tuple[ConfigDict, Dataset]]) -> list[np.ndarray]:
     """Probabilities of the classes for the part of each fold."""
-    found = []
-    group = together or len(loaded)
-    for begin in range(0, len(loaded), group):
-        some = [
-            (ConfigDict(each.to_dict() | {"seed": config.seed}), data) for each, data in loaded[begin : begin + group]
-        ]
-        spec = dna.prepare(*some[0])
-        parts = [
-            joined(data.parts["train"], data.parts["validation"]) if split == "test" else data.parts["train"]
-            for _, data in some
-        ]
-        for (_, data), (model, params) in zip(some, train(some, parts, spec)):
-            found.append(model.tools(params, codes_of(data.parts[split])))
-        print(
-            f"folds {begin} to {begin + len(some) - 1} of {len(loaded)}, {process.seconds_since_start() / 60:.1f} minutes",
-            flush=True,
-        )
+    spec, found = dna.prepare(config, loaded[0][1]), []
+    parts = [joined(d.parts["train"], d.parts["validation"]) if split == "test" else d.parts["train"] for _, d in loaded]
+    pipelines = [dna.batches(config, spec, part, training=True) for part in parts]
+    trainer = Trainer(config, spec, max(pipeline.batches_per_epoch for pipeline in pipelines))
+    for fold, ((_, data), pipeline) in enumerate(zip(loaded, pipelines)):
+        found.append(trainer.setup.model.tools(trainer(pipeline), codes_of(data.parts[split])))
+        if (fold + 1) % 10 == 0:
+            print(f"{fold + 1} of {len(loaded)} folds, {process.seconds_since_start() / 60:.1f} minutes", flush=True)
     return found
 
 
@@ -112,7 +95,6 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
-    parser.add_argument("--together", type=int, default=0)
     parser.add_argument("--seeds", default="")
     parser.add_argument("--baselines", action=argparse.BooleanOptionalAction, default=True)
     own, rest = parser.parse_known_args()
@@ -130,7 +112,7 @@ def main() -> None:
     for seed in seeds:
         with config.unlocked():
             config.seed = seed
-        every[seed] = np.concatenate(answers(config, own.split, own.together, loaded))
+        every[seed] = np.concatenate(answers(config, own.split, loaded))
         scores[f"model, seed {seed}" if len(seeds) > 1 else "model"] = classification(every[seed], true, classes)
         print(table(scores)[-1], flush=True)
     minutes = (time.perf_counter() - begin) / 60

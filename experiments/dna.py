@@ -75,6 +75,7 @@ FIELDS = {
         dropout=(0.2, "between layers and before the scores"), feature_dropout=(0.0, "on the features of bases"),
         recurrent_dropout=(0.0, "on the recurrent product, one mask for all steps"),
     ),
+    "model.base_dropout": Field(0.0, "Share of bases that are read as N in training.", fields.SHARE),
     "loss.label_smoothing": fields.label_smoothing()["loss.label_smoothing"]._replace(when=CLASSIFY),
     **fields.criterion("error", "loss"),
     **recipe.FIELDS,
@@ -151,7 +152,7 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
     m, d, dtype = config.model, config.data, run.compute_dtype(config)
     features = BaseFeatures(m.kmer, m.embed_size, m.filters, m.width, m.feature_dropout, dtype)
     cell = run.make_stack(config, input_dropout=0.0)
-    reader = DnaReader(features, cell, m.strands == "both", m.dropout if config.task == "tag" else 0.0)
+    reader = DnaReader(features, cell, m.strands == "both", m.dropout if config.task == "tag" else 0.0, m.base_dropout)
     first = np.ones((1, spec.boundaries[-1] + 2 * features.halo), np.int32), np.array([spec.boundaries[-1]])
     how, sizes = {"other_strand": d.other_strand}, {"batch_size": d.eval_batch_size, "boundaries": spec.boundaries}
     if config.task == "tag":

@@ -17,7 +17,7 @@ from flax import linen as nn
 import seqjax
 from seqjax.cnn.blocks import Conv
 from seqjax.errors import UserError
-from seqjax.models.nucleotides import COMPLEMENT, kmer_ids, one_hot
+from seqjax.models.nucleotides import ANY, COMPLEMENT, kmer_ids, one_hot
 from seqjax.nn.attention import attention_pooling, pool, pool_init
 from seqjax.nn.crf import crf_decode, crf_init, crf_log_likelihood, crf_marginals
 from seqjax.nn.masks import real_steps
@@ -96,6 +96,7 @@ class DnaReader(nn.Module):
       cell: any Cell, bidirectional as a rule.
       both_strands: read the other strand too, with the same weights.
       dropout: on the outputs, in training.
+      base_dropout: the share of bases that are read as N in training, unknown to the network.
 
     Example:
       >>> from seqjax.models import make_stack
@@ -109,6 +110,7 @@ class DnaReader(nn.Module):
     cell: Cell
     both_strands: bool = False
     dropout: float = 0.0
+    base_dropout: float = 0.0
 
     @nn.compact
     def __call__(
@@ -133,6 +135,9 @@ class DnaReader(nn.Module):
           (carry, [outputs (B, T, H) of the sequence, and of the other strand, in the order of the sequence]). The carry that comes
           out is that of the directions that run with the windows; those that run against them start anew in each window.
         """
+        if train and self.base_dropout:
+            hidden = jax.random.bernoulli(self.make_rng("dropout"), self.base_dropout, codes.shape)
+            codes = jnp.where(hidden & (codes > 0), ANY, codes)
         own = self.features(codes, train=train)
         params = self.param("rnn", self.cell.init, own.shape[-1])
         initial = self.cell.initial_carry(params, codes.shape[0])
