@@ -39,6 +39,9 @@ HEAVY = {
     "music21": ("seqjax.data.readers.bach",),
     "symusic": (),
     "pyarrow": ("seqjax.data.readers.parquet",),
+    "pyfaidx": ("seqjax.data.readers.fasta",),
+    "logomaker": ("seqjax.diagnostics.dna",),
+    "pandas": ("seqjax.diagnostics.dna",),
     "zstandard": ("seqjax.data.readers.opening", "seqjax.run.process"),
 }
 

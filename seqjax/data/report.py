@@ -10,10 +10,11 @@ import numpy as np
 from seqjax.data.records import Dataset, Records
 from seqjax.errors import printable
 
-INPUTS = {"text": "texts", "words": "sentences", "source": "sources"}  # the column that a model reads -> what it has
+INPUTS = {"text": "texts", "words": "sentences", "source": "sources", "sequence": "sequences"}  # what a model reads -> what it has
 ANSWERS = {"label": "label", "tags": "tags", "target": "translation"}  # the column that it is to give
 MEASURED = {
     "text": "characters", "words": "words", "source": "characters of the source", "target": "of the translation", "frames": "frames",
+    "sequence": "bases",
 }  # fmt: skip
 SHOWN, FEW = 12, 3  # classes with their counts; examples in a finding
 QUARTILES = ("25 %", "50 %", "75 %", "longest")
@@ -132,6 +133,9 @@ def _counts(dataset: Dataset, part: str) -> Counter | None:
     records = dataset.parts[part]
     if _column(records, ["tags"]):
         counts = Counter(itertools.chain.from_iterable(records["tags"]))
+    elif _column(records, ["labels"]):  # a number for each base
+        counted = sum(np.bincount(row, minlength=len(dataset.classes)) for row in records["labels"])
+        counts = Counter(dict(zip(dataset.classes, counted.tolist())))
     else:
         labels = records["label"] if _column(records, ["label"]) else getattr(records, "labels", None)
         if labels is None or not dataset.classes:
@@ -144,7 +148,7 @@ def _classes(dataset: Dataset, part: str) -> list[str]:
     counts = _counts(dataset, part) if part else None
     if not counts:
         return []
-    what = "tags" if _column(dataset.parts[part], ["tags"]) else "classes"
+    what = "tags" if _column(dataset.parts[part], ["tags", "labels"]) else "classes"
     shown = [f"{_name(name)} ({number:,})" for name, number in list(counts.items())[:SHOWN]]
     if more := len(counts) - SHOWN:
         shown += [f"and {more:,} more"] if more > 0 else []

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import made
+import made_dna
 import made_music
 import made_series
 from processes import Run, Server, config_flags, sealed
@@ -133,6 +134,20 @@ FORECASTING = Row(
     stop=signal.SIGTERM,
     presets=lambda preset: {"data.context": 40, "data.horizon": 4, "data.forks": min(preset["data.forks"], 10)} | {
         "model.highway": min(preset["model.highway"], 20), "data.validation_steps": 16, "data.test_steps": 12,
+    },
+)  # fmt: skip
+DNA = Row(
+    "dna", made_dna.DNA,  # tags, read from both strands, with the other strand as augmentation and noise of every kind
+    lambda data: OFTEN | {
+        "data.batch_size": 8, "data.eval_batch_size": 8, "data.buckets": 2, "data.other_strand": 0.3, "model.cell": "gru",
+        "model.hidden_size": 6, "model.filters": 5, "model.width": 5, "model.strands": "both", "model.dropout": 0.1,
+        "model.feature_dropout": 0.1, "optimizer.learning_rate": 0.03, "optimizer.ema": 0.0, "schedule.warmup_steps": 2,
+        "train.steps": 40, "train.eval_every": 10,
+    },
+    [Question("predict", [JSON], ">a\nACGTGCGCGC\n>b\nAATT\n", lines=2)],
+    presets=lambda preset: {
+        "task": "tag", "data.folds": 0, "data.repeats": "group", "data.delimiter": "", "data.header": True,
+        "data.sequence_field": "sequence", "data.label_field": "label", "data.strand": "ignore", "model.members": 1,
     },
 )  # fmt: skip
 

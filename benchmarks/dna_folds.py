@@ -1,0 +1,154 @@
+"""How often is a classifier of DNA right under cross-validation, the answers of all folds pooled?
+
+    python -m benchmarks.dna_folds --workdir=/tmp/splice --config=splice --config.data.path=splice.arff.gz
+        trains every fold on its training part and pools the answers on the validation parts: to choose settings by
+    python -m benchmarks.dna_folds --workdir=/tmp/splice --config=splice --config.data.path=splice.arff.gz --split=test
+        trains every fold on its training and validation parts and pools the answers on the test parts: once, at the end
+
+The flags are those of `experiments.dna`; besides, --seeds=0,1 repeats it for several seeds of the runs. The weights are those at
+the end of training, the moving average where there is one. Of each fold the baselines are fitted on its training part, their strength
+chosen on its validation part. Writes WORKDIR/folds_SPLIT.json and WORKDIR/predictions_SPLIT.jsonl.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks import common
+from experiments import dna
+from seqjax.data.records import Dataset, Places, Records
+from seqjax.errors import UserError
+from seqjax.run import cli, driver, process, settings
+from seqjax.run.dna import codes_of
+from seqjax.run.evaluation import table
+from seqjax.run.recipe import make_recipe, shown
+from seqjax.training import train_step
+from seqjax.training.metrics.probabilities import classification
+
+
+def joined(first: Records, second: Records) -> Records:
+    """The examples of two parts, one after the other."""
+    columns = {
+        name: np.concatenate([first[name], second[name]])
+        if isinstance(first[name], np.ndarray)
+        else first[name] + second[name]
+        for name in first
+    }
+    return Records(columns, Places.joined([first.places, second.places]))
+
+
+def load_folds(config: ConfigDict) -> list[tuple[ConfigDict, Dataset]]:
+    """The data of each fold, and the settings that name them."""
+    if not config.data.folds or config.task != "classify":
+        raise UserError("cross-validation needs task='classify' and data.folds of at least 2")
+    configs = [
+        ConfigDict(config.to_dict() | {"data": config.data.to_dict() | {"fold": fold}})
+        for fold in range(config.data.folds)
+    ]
+    return [(each, dna.load(each)) for each in configs]
+
+
+class Trainer:
+    """Trains a model for each fold; the step is compiled once for all of them."""
+
+    def __init__(self, config: ConfigDict, spec: Any, per_epoch: int):
+        self._config = config
+        self.setup = driver.set_up(dna.EXPERIMENT, config, spec, per_epoch)
+        self.recipe = make_recipe(config, per_epoch)
+        self._step = train_step.make_train_step(
+            self.setup.model.loss, self.recipe.optimizer, self.recipe.schedule, self.setup.mesh, clip_norm=self.recipe.clip_norm,
+            ema_decay=config.optimizer.ema, accumulate=self.recipe.accumulate, frozen=self.recipe.frozen,
+        )  # fmt: skip
+
+    def __call__(self, pipeline: Any) -> Any:
+        """The parameters after training on the batches of a pipeline."""
+        state = jax.tree.map(jnp.copy, self.setup.state)  # the step takes it over
+        for _ in range(self.recipe.steps):
+            state, _ = self._step(state, next(pipeline))
+        return shown(self._config, state)[0]
+
+
+def answers(config: ConfigDict, split: str, loaded: list[tuple[ConfigDict, Dataset]]) -> list[np.ndarray]:
+    """Probabilities of the classes for the part of each fold."""
+    spec, found = dna.prepare(config, loaded[0][1]), []
+    parts = [joined(d.parts["train"], d.parts["validation"]) if split == "test" else d.parts["train"] for _, d in loaded]
+    pipelines = [dna.batches(config, spec, part, training=True) for part in parts]
+    trainer = Trainer(config, spec, max(pipeline.batches_per_epoch for pipeline in pipelines))
+    for fold, ((_, data), pipeline) in enumerate(zip(loaded, pipelines)):
+        found.append(trainer.setup.model.tools(trainer(pipeline), codes_of(data.parts[split])))
+        if (fold + 1) % 10 == 0:
+            print(f"{fold + 1} of {len(loaded)} folds, {process.seconds_since_start() / 60:.1f} minutes", flush=True)
+    return found
+
+
+def main() -> None:
+    """Measures and saves."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--split", choices=("validation", "test"), default="validation")
+    parser.add_argument("--seeds", default="")
+    parser.add_argument("--baselines", action=argparse.BooleanOptionalAction, default=True)
+    own, rest = parser.parse_known_args()
+    process.use_compilation_cache()
+    command = cli.parse(dna.EXPERIMENT, [sys.argv[0], *rest])
+    config = cli.config_of(dna.EXPERIMENT, command)
+    settings.validate(config, dna.FIELDS)
+    dna.check(config)
+    begin, loaded = time.perf_counter(), load_folds(config)
+    classes, notes = loaded[0][1].classes, [note for note in loaded[0][1].notes if "fold" not in note]
+    print("\n".join(notes))
+    true = np.concatenate([data.parts[own.split]["label"] for _, data in loaded])
+    seeds = [int(seed) for seed in own.seeds.split(",")] if own.seeds else [config.seed]
+    scores, every = {}, {}
+    for seed in seeds:
+        with config.unlocked():
+            config.seed = seed
+        every[seed] = np.concatenate(answers(config, own.split, loaded))
+        scores[f"model, seed {seed}" if len(seeds) > 1 else "model"] = classification(every[seed], true, classes)
+        print(table(scores)[-1], flush=True)
+    minutes = (time.perf_counter() - begin) / 60
+    if own.baselines:
+        several = [dna.others(each, data, own.split) for each, data in loaded]
+        names = [name.split(" ")[0] if name.startswith("always") else name for name in several[0]]
+        for place, name in enumerate(names):
+            pooled = np.concatenate([list(found.values())[place] for found in several])
+            scores[name] = classification(pooled, true, classes)
+    print("\n".join(table(scores)))
+    save(command.workdir, own.split, config, loaded, every, scores, notes, minutes)
+
+
+def save(folder: pathlib.Path, split: str, config, loaded, every, scores, notes, minutes: float) -> None:
+    """Writes the metrics, and each answer with its fold."""
+    folder.mkdir(parents=True, exist_ok=True)
+    classes, rows = loaded[0][1].classes, []
+    for fold, (_, data) in enumerate(loaded):
+        part = data.parts[split]
+        for sequence, label in zip(part["sequence"], part["label"]):
+            shares = {seed: found[len(rows)] for seed, found in every.items()}
+            rows.append({
+                "fold": fold, "sequence": sequence, "label": classes[label],
+                "answers": {str(seed): classes[int(each.argmax())] for seed, each in shares.items()},
+            })  # fmt: skip
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / f"predictions_{split}.jsonl").write_text(lines, encoding="utf-8")
+    sizes = [len(data.parts[split]) for _, data in loaded]
+    found = {
+        "question": "answers of all folds pooled", "split": split, "folds": len(loaded), "examples": sum(sizes), "notes": notes,
+        "scores": scores, "minutes": round(minutes, 2), "config": settings.to_json(config), "where": common.hardware(),
+    }  # fmt: skip
+    path = folder / f"folds_{split}.json"
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    print(path)
+
+
+if __name__ == "__main__":
+    cli.call(lambda argv: main())
