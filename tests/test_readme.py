@@ -1,19 +1,20 @@
 """The documentation's promises: its Python runs, its commands are ones that the experiments take, CI runs the test command."""
 
+import importlib
 import pathlib
 import re
 import shlex
 
 import pytest
 
-from experiments import image_classification, language_model, tagging, text_classification, translation
 from seqjax.run import cli
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CODE = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-PAGES = README + (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGES, flags=re.DOTALL) for line in block.strip().split("\n")]
+PAGES = README + "".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))
+SHELL = re.findall(r"```sh\n(.*?)```", PAGES, flags=re.DOTALL)
+COMMANDS = [line for block in SHELL for line in block.replace("\\\n", " ").strip().split("\n")]
 
 
 @pytest.mark.parametrize("code", CODE)
@@ -28,8 +29,8 @@ def test_there_is_something_to_check():
 
 
 EXPERIMENTS = {
-    module.EXPERIMENT.name: module.EXPERIMENT
-    for module in (language_model, image_classification, text_classification, tagging, translation)
+    path.stem: importlib.import_module(f"experiments.{path.stem}").EXPERIMENT
+    for path in sorted((ROOT / "experiments").glob("[!_]*.py"))
 }
 FORMS = re.compile(r"(?:-m experiments\.|-m seqjax |^seqjax )(\w+)(?= )(.*)")
 RUNS = [(command, *found.groups()) for command in COMMANDS if (found := FORMS.search(command))]
@@ -56,4 +57,4 @@ def test_ci_runs_the_test_command():
 
 def test_presets_are_in_the_table():
     presets = {preset for experiment in EXPERIMENTS.values() for preset in experiment.presets}
-    assert set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE)) >= presets
+    assert set(re.findall(r"^\| `(\w+)` \|", PAGES, flags=re.MULTILINE)) >= presets

@@ -15,7 +15,7 @@ from seqjax import __main__ as console
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MINE = pathlib.Path(__file__).with_name("mine.py")
-EXPERIMENTS = ("image_classification", "language_model", "tagging", "text_classification", "translation")
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py"))
 
 
 def call(*command, cwd, path=None):

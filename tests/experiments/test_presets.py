@@ -1,10 +1,12 @@
-"""Every preset of the sequence experiments builds, passes the checks, and gives a loss and a training step; --help tells all."""
+"""Every preset of the text experiments builds, passes the checks, and gives a loss and a training step; of all, --help tells all."""
 
+import importlib
 import re
 
 import jax
 import jax.numpy as jnp
 import pytest
+from table import ROWS
 
 from experiments import language_model, tagging, text_classification, translation
 from seqjax.data import SequenceBatch
@@ -49,16 +51,14 @@ def of_pairs(config, rows):
     return spec, PairBatch(ids(rows, STEPS), ids(rows), ids(rows, STEPS), ids(rows, STEPS), mask(rows, STEPS))
 
 
-EXPERIMENTS = {
-    module.EXPERIMENT.name: (module, make)
-    for module, make in ((language_model, of_language), (text_classification, of_text), (tagging, of_tags), (translation, of_pairs))
-}
-PRESETS = [(name, preset) for name, (module, _) in EXPERIMENTS.items() for preset in module.PRESETS]
+EXPERIMENTS = {name: importlib.import_module(f"experiments.{name}") for name in ROWS}
+MAKE = {"language_model": of_language, "text_classification": of_text, "tagging": of_tags, "translation": of_pairs}
+PRESETS = [(name, preset) for name in MAKE for preset in EXPERIMENTS[name].PRESETS]
 
 
 @pytest.mark.parametrize("name, preset", PRESETS)
 def test_preset(name, preset):
-    module, make = EXPERIMENTS[name]
+    module, make = EXPERIMENTS[name], MAKE[name]
     experiment = module.EXPERIMENT
     command = cli.parse(experiment, [name, "--workdir=run", f"--config={preset}"])
     config = cli.config_of(experiment, command)
@@ -92,7 +92,7 @@ def test_preset(name, preset):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_unknown_preset(name):
-    module, _ = EXPERIMENTS[name]
+    module = EXPERIMENTS[name]
     with pytest.raises(cli.UsageError, match=f"no preset 'nothing'; choose one of {', '.join(module.PRESETS)}"):
         cli.parse(module.EXPERIMENT, [name, "--workdir=run", "--config=nothing"])
 
@@ -100,7 +100,7 @@ def test_unknown_preset(name):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_help(name, capsys):
     """Modes, presets, flags, and every config field with a line of explanation; the examples name what exists."""
-    module, _ = EXPERIMENTS[name]
+    module = EXPERIMENTS[name]
     experiment = module.EXPERIMENT
     with pytest.raises(SystemExit, match="0"):
         cli.parse(experiment, [name, "--help"])
