@@ -206,6 +206,8 @@ def test_duplicates_are_named_or_resolved_as_asked(tmp_path):
 def test_rows_out_of_order_are_named_or_sorted(tmp_path):
     path = write(tmp_path / "a.csv", rows(*ROWS[::-1]))
     said = message(path)
+    assert "line 2: the rows run from the newest to the oldest; set unsorted=sort" in said and "\n" not in said
+    said = message(write(tmp_path / "d.csv", rows(*ROWS[::-1], ("2024-01-13", 13))))
     assert "11 faults" in said and "line 3: 2024-01-11 comes after 2024-01-12" in said and "unsorted=sort" in said
     same(load(path, unsorted="sort"), load(write(tmp_path / "b.csv", rows(*ROWS))))
     said = message(write(tmp_path / "c.csv", rows(*ROWS[:5], ROWS[6], ROWS[5], *ROWS[7:])))
