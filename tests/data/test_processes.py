@@ -106,6 +106,8 @@ def test_the_seasonal_series_are_of_that_gaussian():
     mean, covariance = joint(process, process.steps)
     standard = np.linalg.solve(np.linalg.cholesky(covariance), (process.make() / process.scales() - mean).T)
     assert abs((standard**2).mean() - 1) < 5 * np.sqrt(2 / standard.size) and abs(standard.mean()) < 5 / np.sqrt(standard.size)
+    for apart in (1, 2, 24):  # and neighbours are not alike
+        assert abs((standard[apart:] * standard[:-apart]).mean()) < 5 / np.sqrt(standard.size)
     assert process.scales().max() / process.scales().min() == pytest.approx(process.ratio) and (process.season(np.arange(24)).sum()) < 1e-5
 
 
