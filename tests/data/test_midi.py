@@ -170,7 +170,8 @@ def test_bad_files_are_listed_at_once(tmp_path):
     expected = {
         "cut.mid": "is cut", "cut_between.mid": "is cut", "text.mid": "is not a MIDI file", "smpte.mid": "SMPTE",
         "data.mid": "data byte",
-        "two.mid": "is of type 2", "drums.mid": "has no notes besides 1 of drums", "short.mid": "has one frame", "empty.mid": "has no notes;",
+        "two.mid": "is of type 2", "drums.mid": "has no notes besides 1 of drums", "short.mid": "has one frame",
+        "empty.mid": "has no notes;",
         "long.mid": "has 268,435,455 frames",
     }  # fmt: skip
     for name, words in expected.items():
