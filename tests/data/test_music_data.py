@@ -229,7 +229,7 @@ def whole_pieces(batches):
     rows, found = {}, []
     for batch in batches:
         for row, (length, first) in enumerate(zip(batch.lengths, batch.first)):
-            assert not batch.frames[row, length:].any()
+            assert not batch.frames[row, length:].any() and not batch.before[row, length:].any()
             if first:
                 found += rows.pop(row, [])
                 rows[row] = []
