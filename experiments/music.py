@@ -20,16 +20,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from seqjax import run
-from seqjax.data.music import EMBEDDED, SOURCES, lengths, load_music, read_pieces
+from seqjax.data.music import EMBEDDED, SOURCES, lengths, load_music
 from seqjax.data.pipeline.buckets import choose_boundaries
 from seqjax.data.pipeline.rolls import RollBatches, roll_windows
 from seqjax.data.readers.canons import independent_nats, rules_nats
 from seqjax.data.readers.rolls import note_name, to_frames
-from seqjax.data.records import Dataset, Places, Records
+from seqjax.data.records import Dataset, Records
 from seqjax.data.transforms.transposition import draw_shifts, transpose
 from seqjax.decoding.music import VOICES, RollSampler, RollScorer, draw_frames, sounding_shares
 from seqjax.diagnostics.rolls import MOST, plot_expected, plot_surprise
-from seqjax.errors import UserError
 from seqjax.models.music import ORDERS, OUTPUTS, MusicCarry, MusicModel
 from seqjax.run import Field, Flag, above, at_least, chord_baselines, fields, music_files, one_of, recipe, within
 from seqjax.training import losses, metrics
@@ -221,12 +220,7 @@ def draw_pieces(trained: run.Trained, options: run.Options) -> None:
 
 def score(trained: run.Trained, options: run.Options) -> None:
     """Prints how likely the pieces of each --input are: nats a frame, for the frames after the first."""
-    if not options.input:
-        raise UserError("--mode=score needs music: --input=FILE, once for each MIDI or JSON file or folder")
-    grid = trained.config.data.frames_per_quarter
-    parts = [part for path in options.input for part in read_pieces(path, grid).values()]
-    rolls = [roll for part in parts for roll in part["frames"]]
-    places = Places.joined(part.places for part in parts)
+    rolls, places = options.input["frames"], options.input.places
     most = max(trained.spec.most_notes, *(int(roll.sum(axis=1).max()) for roll in rolls))
     scored = build(trained.config, trained.spec._replace(most_notes=most)).tools[1](trained.params, rolls)
     print("nats a frame  frames  piece")
@@ -248,13 +242,17 @@ EXPERIMENT = run.Experiment.of(
         "num_samples": Flag(1, "how many pieces, of this number and those after it.", SAMPLE, at_least(1)),
         "length": Flag(64, "frames to write; with a melody at most so many.", SAMPLE, at_least(1)),
         "temperature": Flag(1.0, "below 1 bolder, above 1 wilder, 0 always the likeliest.", SAMPLE, at_least(0)),
-        "prompt": Flag("", "a MIDI file (or JSON of one piece) to go on from.", SAMPLE),
+        "prompt": Flag("", "a MIDI file (or JSON of one piece) to go on from.", SAMPLE, read=music_files.read_piece),
         "prompt_bars": Flag(4, "how many bars of it, of four quarter notes each; 0 takes all.", SAMPLE, at_least(0)),
-        "melody": Flag("", "a MIDI file (or JSON of one piece): one voice is kept, the others are written.", SAMPLE),
+        "melody": Flag("", "the same: one voice is kept, the others are written.", SAMPLE, read=music_files.read_piece),
         "voice": Flag("top", "the voice of --melody that is kept.", SAMPLE, one_of(*VOICES)),
         "tempo": Flag(100.0, "quarter notes a minute in what is written.", SAMPLE, above(0)),
-        "output": Flag("music", "how the files' names begin: music_0.mid, music_0.png, music_0.wav.", SAMPLE),
-        "input": Flag([], "music to score: a MIDI or JSON file, or a folder; may be given several times.", ("score",)),
+        "output": Flag(
+            "music", "how files' names begin: music_0.mid, and .png and .wav.", SAMPLE, read=music_files.output_stem
+        ),
+        "input": Flag(
+            [], "a MIDI or JSON file, or a folder; may be given several times.", ("score",), read=music_files.read_all
+        ),
     },
 )  # fmt: skip
 

@@ -63,7 +63,7 @@ def load_music(
     Example:
       >>> canons = load_music("embedded", name="canons")
       >>> {part: len(pieces) for part, pieces in canons.parts.items()}, canons.parts["train"]["frames"][0].shape
-      ({'train': 400, 'validation': 60, 'test': 100}, (33, 88))
+      ({'train': 400, 'validation': 60, 'test': 100}, (49, 88))
     """
     paths = {"train": path, "validation": validation_path, "test": test_path}
     refuse_unknown(f"source={source!r} is not a source of music", source, SOURCES)

@@ -2,12 +2,15 @@
 
 import os
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from seqjax.data.music import read_pieces
 from seqjax.data.readers.midi import write_midi
-from seqjax.data.readers.rolls import to_frames
+from seqjax.data.readers.rolls import pieces, to_frames
+from seqjax.data.records import Places, Records
 from seqjax.decoding.music import FREE
 from seqjax.decoding.synthesis import synthesize, write_wav
 from seqjax.diagnostics.rolls import plot_roll
@@ -21,52 +24,95 @@ def given(options: Options, frames_per_quarter: int) -> tuple[np.ndarray | None,
     """What a piece begins with, the voice that is held fixed, and how many frames are to be written.
 
     Args:
-      options: with prompt, prompt_bars, melody, voice, length and output.
+      options: with prompt and melody as `read_piece` gives them, prompt_bars, voice and length.
       frames_per_quarter: of the model's data.
 
     Returns:
       (uint8 (T, 88) or None, int (length,) or None, length).
 
     Raises:
-      UserError: both a prompt and a melody; a file that cannot be read or has several pieces; no folder to write to.
+      UserError: both a prompt and a melody.
 
     Example:
-      >>> given(Options(prompt="", melody="", length=8, output="song"), 1)
+      >>> given(Options(prompt=None, melody=None, length=8), 1)
       (None, None, 8)
     """
-    if options.prompt and options.melody:
+    if options.prompt is not None and options.melody is not None:
         raise UserError("--prompt and --melody exclude each other; give one of them")
-    folder = pathlib.Path(os.path.expanduser(options.output)).parent
-    if not folder.is_dir():
-        raise UserError(f"--output={options.output}: there is no folder {folder}; make it first")
-    if options.prompt:
+    if options.prompt is not None:
         frames = options.prompt_bars * QUARTERS * frames_per_quarter
-        roll = read_piece(options.prompt, frames_per_quarter)
-        return roll[:frames] if frames else roll, None, options.length
-    if options.melody:
-        fixed = voice_of(read_piece(options.melody, frames_per_quarter), options.voice)[: options.length]
+        return options.prompt[:frames] if frames else options.prompt, None, options.length
+    if options.melody is not None:
+        fixed = voice_of(options.melody, options.voice)[: options.length]
         return None, fixed, len(fixed)
     return None, None, options.length
 
 
-def read_piece(path: str, frames_per_quarter: int) -> np.ndarray:
-    """The one piece of a file, uint8 (T, 88).
+def read_piece(path: str, config: ConfigDict) -> np.ndarray | None:
+    """The one piece of a file, uint8 (T, 88); None where no file is named.
+
+    Args:
+      path: of a MIDI or JSON file, or "".
+      config: of the run, with data.frames_per_quarter.
 
     Raises:
       UserError: as `read_pieces`, or several pieces.
 
     Example:
       >>> import tempfile
+      >>> config = ConfigDict({"data": {"frames_per_quarter": 1}})
       >>> with tempfile.NamedTemporaryFile(suffix=".json") as file:
       ...     _ = file.write(b"[[[60], [62]]]")
       ...     file.flush()
-      ...     read_piece(file.name, 1).shape
-      (2, 88)
+      ...     read_piece(file.name, config).shape, read_piece("", config)
+      ((2, 88), None)
     """
-    rolls = [roll for part in read_pieces(path, frames_per_quarter).values() for roll in part["frames"]]
+    if not path:
+        return None
+    rolls = read_all([path], config)["frames"]
     if len(rolls) > 1:
         raise UserError(f"{path} has {len(rolls)} pieces; give a file of one")
     return rolls[0]
+
+
+def read_all(paths: Sequence[str], config: ConfigDict) -> Records:
+    """The pieces of several files or folders.
+
+    Args:
+      paths: at least one.
+      config: of the run, with data.frames_per_quarter.
+
+    Raises:
+      UserError: as `read_pieces`, or no path.
+
+    Example:
+      >>> read_all([], ConfigDict({"data": {"frames_per_quarter": 1}}))
+      Traceback (most recent call last):
+      ...
+      seqjax.errors.UserError: there is no music; give --input=FILE, once for each MIDI or JSON file or folder
+    """
+    parts = [part for path in paths for part in read_pieces(path, config.data.frames_per_quarter).values()]
+    if not parts:
+        raise UserError("there is no music; give --input=FILE, once for each MIDI or JSON file or folder")
+    return pieces([roll for part in parts for roll in part["frames"]], Places.joined(part.places for part in parts))
+
+
+def output_stem(output: str, config: ConfigDict) -> str:
+    """How the names of files to write begin.
+
+    Raises:
+      UserError: there is no such folder.
+
+    Example:
+      >>> output_stem("no/such/song", ConfigDict())
+      Traceback (most recent call last):
+      ...
+      seqjax.errors.UserError: --output=no/such/song: there is no folder no/such; make it first
+    """
+    stem = pathlib.Path(os.path.expanduser(output))
+    if not stem.parent.is_dir():
+        raise UserError(f"--output={output}: there is no folder {stem.parent}; make it first")
+    return str(stem)
 
 
 def voice_of(roll: np.ndarray, voice: str) -> np.ndarray:
@@ -98,17 +144,17 @@ def write(options: Options, number: int, roll: np.ndarray, frames_per_quarter: i
     Example:
       >>> import tempfile
       >>> with tempfile.TemporaryDirectory() as folder:
-      ...     options = Options(output=f"{folder}/song", tempo=100.0, melody="", voice="top")
+      ...     options = Options(output=f"{folder}/song", tempo=100.0, melody=None, voice="top")
       ...     write(options, 3, np.eye(4, 88), 1)  # doctest: +ELLIPSIS
       /.../song_3.mid
       /.../song_3.png
       /.../song_3.wav
     """
-    stem, frames = f"{os.path.expanduser(options.output)}_{number}", to_frames(roll)
+    stem, frames = f"{options.output}_{number}", to_frames(roll)
     try:
         how = {"frames_per_quarter": frames_per_quarter, "tempo": options.tempo}
         print(write_midi(pathlib.Path(f"{stem}.mid"), frames, **how))
-        fixed = options.voice if options.melody else ""
+        fixed = "" if options.melody is None else options.voice
         print(plot_roll(pathlib.Path(f"{stem}.png"), roll, title=pathlib.Path(stem).name, given=given, fixed=fixed))
         print(write_wav(pathlib.Path(f"{stem}.wav"), synthesize(frames, **how)))
     except OSError as error:

@@ -46,7 +46,7 @@ def test_parts_of_a_file(tmp_path, packed):
 
 
 def test_faults_of_pieces_are_listed_at_once(tmp_path):
-    wrong = [[[60], [60.5]], [[60], ["C4"]], [[60], [109]], [[60], [True]], [[60], 60], 7, [[60]], [], [[], [-1]], [[60], [None]]]
+    wrong = [*([[60], [pitch]] for pitch in (60.5, "C4", 109, True)), [[60], 60], 7, [[60]], [], [[], [-1]], [[60], [None]]]
     path = dump(tmp_path / "a.json", {"train": [PIECE, *wrong]})
     with pytest.raises(UserError) as caught:
         read_chorales(path)
@@ -63,7 +63,8 @@ def test_faults_of_pieces_are_listed_at_once(tmp_path):
 @pytest.mark.parametrize(
     "content, words",
     [
-        ("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("7", "not of a form"), ('{"train": 7}', "not of a form"), ("{}", "has no part"),
+        ("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("7", "not of a form"), ('{"train": 7}', "not of a form"),
+        ("{}", "has no part"),
         ('{"train": []}', "no piece in its part train"), ('{"songs": [[[60],[61]]]}', "has the part 'songs'"), ("", "is empty"),
         ('{"valid": [[[60],[61]]], "val": [[[60],[61]]]}', "has the parts valid and val, both for validation"),
     ],
@@ -228,7 +229,7 @@ def whole_pieces(batches):
     rows, found = {}, []
     for batch in batches:
         for row, (length, first) in enumerate(zip(batch.lengths, batch.first)):
-            assert not batch.frames[row, length:].any()
+            assert not batch.frames[row, length:].any() and not batch.before[row, length:].any()
             if first:
                 found += rows.pop(row, [])
                 rows[row] = []

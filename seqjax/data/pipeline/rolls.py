@@ -100,11 +100,9 @@ class Rolls:
         """The frames from `first` on of the pieces at some places."""
         before, frames = (np.zeros((rows, steps, self._pitches), np.uint8) for _ in range(2))
         for row, place in enumerate(places):
-            roll = self._rolls[place]
-            now, earlier = roll[first : first + steps], roll[max(first - 1, 0) : first + steps - 1]
+            now, begins = self._rolls[place][first : first + steps], int(first == 0)
             frames[row, : len(now)] = now
-            skip = 1 if first == 0 else 0
-            before[row, skip : skip + len(earlier)] = earlier[: steps - skip]
+            before[row, begins : len(now)] = self._rolls[place][first - 1 + begins :][: max(len(now) - begins, 0)]
         ends = np.clip(np.array([len(self._rolls[place]) for place in places], np.int64) - first, 0, steps)
         down, up = (pad_lengths(self._room[places, side], rows) for side in (0, 1))
         return RollBatch(before, frames, pad_lengths(ends, rows), np.full((rows,), first == 0), down, up)

@@ -122,7 +122,7 @@ def canon_pieces(number: int, seed: int) -> list[list[Frame]]:
     Example:
       >>> [piece] = canon_pieces(1, seed=0)
       >>> len(piece), piece[:3]
-      (33, [(51, 70, 75, 79), (75,), (75,)])
+      (49, [(51, 70, 75, 79), (75,), (75,)])
     """
     bits, found = np.random.PCG64(seed), []
     for _ in range(number):
@@ -165,7 +165,7 @@ def independent_nats(piece: Iterable[Frame]) -> np.ndarray:
 
     Example:
       >>> independent_nats([(48, 67, 72, 76), (72,)]).round(3).tolist()  # 4 log 4 - 3 log 3 for one of 4 first notes
-      [19.249, 2.249]
+      [11.835, 2.249]
     """
     nats = []
     for ways, taken in _followed(piece):
