@@ -163,7 +163,11 @@ def test_one_story_by_hand():
 
 def test_the_simplest_answers(parts):
     """The most frequent answer to each kind of question in training, and the last place or person that is named."""
-    train, part = ({name: [getattr(story, field) for story in parts[which]] for name, field in FIELDS.items()} for which in ("train", "test"))
+    fields = {"source": "text", "target": "answer", "kind": "kind"}
+    train, part = (
+        {name: [getattr(story, field) for story in parts[which]] for name, field in fields.items()}
+        for which in ("train", "test")
+    )
     frequent, last = simple_answers(train, part).values()
     by_kind = {kind: Counter(story.answer for story in parts["train"] if story.kind == kind) for kind in KINDS}
     for story, usual, named in zip(parts["test"], frequent, last):
@@ -177,9 +181,6 @@ def test_the_simplest_answers(parts):
             assert named == usual
     shares = [sum(a == story.answer for a, story in zip(answers, parts["test"])) / 900 for answers in (frequent, last)]
     assert all(share < 0.45 for share in shares)
-
-
-FIELDS = {"source": "text", "target": "answer", "kind": "kind"}
 
 
 def test_the_set_that_experiments_load(monkeypatch):
