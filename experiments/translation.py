@@ -99,9 +99,8 @@ PRESETS = {
         "data.name": "stories", "data.batch_size": 32, "data.eval_batch_size": 256, "data.buckets": 5,
         "data.short_first": True, "tokenizer.kind": "word", "tokenizer.joint": True, "model.hidden_size": 64,
         "model.embed_size": 64, "model.attention": "bahdanau", "model.share_embeddings": True,
-        "model.tie_embeddings": True, "criterion": "exact", "optimizer.learning_rate": 1e-2,
-        "schedule.warmup_steps": 100, "train.epochs": 5.0, "train.log_every": 500, "train.eval_every": 1875,
-        "train.checkpoint_every": 1875,
+        "model.tie_embeddings": True, "criterion": "exact", "optimizer.learning_rate": 1e-2, "train.epochs": 4.0,
+        "schedule.warmup_steps": 100, "train.log_every": 500, "train.eval_every": 1875, "train.checkpoint_every": 1875,
     },
     # Multi30k, German to English: set data.path and its five companions.
     "multi30k": _MULTI30K | {"model.input_feeding": True},

@@ -36,7 +36,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # What takes longest is begun first, so that no worker is left alone with it; the order of the files is free otherwise.
 LONG = ("experiments", "engines", "cells", "cnn", "models", "training")
-# Files that use the same runs of the experiments: one worker runs them, so that each run is made once.
+# Files that use the runs of the table of experiments: what uses one experiment's run is for one worker, so that each is made once.
 OF_THE_RUNS = (
     "every_experiment", "dna", "forecasting", "image_classification", "music", "tagging", "text_classification", "translation",
 )  # fmt: skip
@@ -50,13 +50,16 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """A worker takes a whole file at a time, as with --dist loadfile."""
+    """A worker takes a whole file at a time, as with --dist loadfile; of the table of experiments all that is about one of them."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid):
             file = super()._split_scope(nodeid)
-            return "runs" if file.endswith(tuple(f"experiments/test_{name}.py" for name in OF_THE_RUNS)) else file
+            name = next((name for name in OF_THE_RUNS if file.endswith(f"experiments/test_{name}.py")), None)
+            if name == "every_experiment":  # its parameter begins with the experiment's name
+                name = nodeid.partition("[")[2].rstrip("]").split("-")[0] or name
+            return file if name is None else f"runs of {name}"
 
     return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 

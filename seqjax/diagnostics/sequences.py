@@ -144,7 +144,9 @@ def plot_weighted_text(
     return _save(figure, path)
 
 
-def plot_attention_texts(path: pathlib.Path, maps: Sequence[tuple], titles: Sequence[str] | None = None) -> pathlib.Path:
+def plot_attention_texts(
+    path: pathlib.Path, maps: Sequence[tuple], titles: Sequence[str] | None = None, *, limit: int = 8
+) -> pathlib.Path:
     """Which source tokens each target token looked at, drawn over the source, for sources too long for a heat map.
 
     The source stands there once for each target token, wrapped into lines, its tokens shaded by their weights: white is 0, the
@@ -154,6 +156,7 @@ def plot_attention_texts(path: pathlib.Path, maps: Sequence[tuple], titles: Sequ
       path: of the PNG file.
       maps: at least one Attention, or (weights, targets, sources), as in `plot_attention`.
       titles: one for each, above its first target token.
+      limit: so many target tokens of each at most are drawn, the first ones; what stands above them says so.
 
     Returns:
       The path.
@@ -175,11 +178,14 @@ def plot_attention_texts(path: pathlib.Path, maps: Sequence[tuple], titles: Sequ
     for entry, title in zip(maps, titles):
         placed, lines = _wrap([_readable(token, COLUMNS, MONOSPACE) for token in entry.sources])
         shown = [i for i, target in enumerate(entry.targets) if target != "<eos>"] or [0]
-        rows += [(title if i == shown[0] else "", entry.targets[i], placed, entry.weights[i], lines) for i in shown]
+        notes = [title, f"the first {limit} of {len(shown):,} words" if len(shown) > limit else ""]
+        heading = "".join(f"{note}: " for note in notes if note)
+        for i in shown[:limit]:
+            rows.append((heading + entry.targets[i], placed, entry.weights[i], lines))
+            heading = ""
     figure, strips = _strips([lines for *_, lines in rows])
-    for axes, (title, target, placed, weights, _) in zip(strips, rows):
-        heading = f"{title}: {target}" if title else target
-        axes.set_title(heading, fontsize=9, loc="left", parse_math=False, fontweight="bold" if title else "normal")
+    for axes, (heading, placed, weights, _) in zip(strips, rows):
+        axes.set_title(heading, fontsize=9, loc="left", parse_math=False)
         _shade(axes, placed, weights)
     return _save(figure, path)
 

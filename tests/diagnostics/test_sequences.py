@@ -121,6 +121,13 @@ def test_long_sources_are_written_out_once_for_each_target_token(tmp_path, drawn
     assert all(not title.overlaps(box) for title in titles for box in boxes)
 
 
+def test_of_long_outputs_the_first_tokens_are_drawn_and_that_is_said(tmp_path, drawn):
+    maps = [(np.ones((n, 60)) / 60, [f"t{i}" for i in range(n)], ["s"] * 60) for n in (5, 3)]
+    plot_attention_texts(tmp_path / "a.png", maps, ["long", "short"], limit=3)
+    titles = [axes.get_title(loc="left") for axes in drawn[0].axes]
+    assert titles == ["long: the first 3 of 5 words: t0", "t1", "t2", "short: t0", "t1", "t2"]
+
+
 def test_attention_is_a_map_for_short_sources_and_a_text_for_long_ones(tmp_path, monkeypatch):
     called = []
     for name in ("plot_attentions", "plot_attention_texts"):

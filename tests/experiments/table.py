@@ -165,6 +165,7 @@ class Runs:
     def __init__(self, server: Server, folder: pathlib.Path):
         self._server, self._folder = server, folder
         self._said: dict[str, str] = {}
+        self._evaluations: dict[tuple[str, str], Run] = {}
 
     def data(self, row: Row) -> pathlib.Path:
         """The folder of a row's data."""
@@ -191,10 +192,27 @@ class Runs:
         """The work directory of a run that was never stopped; not to be changed."""
         workdir = self._folder / row.module / "finished"
         if row.module not in self._said:
-            run = self.start(row, f"--workdir={workdir}", *self.flags(row)).wait(300)
+            run = self.start(row, f"--workdir={workdir}", *self.flags(row), curves=True).wait(300)
             assert run.status == 0, run.out + run.err
             self._said[row.module] = run.out
         return workdir
+
+    def another(self, row: Row) -> tuple[Row, pathlib.Path]:
+        """A row of another experiment and its finished run: one that is there already, where there is one."""
+        others = [other for other in ROWS.values() if other is not row]
+        other = next((other for other in others if other.module in self._said), others[0])
+        return other, self.finished(other)
+
+    def evaluated(self, row: Row, split: str = "validation") -> tuple[pathlib.Path, Run]:
+        """A copy of the finished run's work directory in which a part was evaluated, and that process; not to be changed."""
+        workdir = self._folder / row.module / "evaluated"
+        if not workdir.exists():
+            shutil.copytree(self.finished(row), workdir)
+        if (row.module, split) not in self._evaluations:
+            run = self.start(row, f"--workdir={workdir}", "--mode=evaluate", f"--split={split}").wait(300)
+            assert run.status == 0 and not run.err, run.out + run.err
+            self._evaluations[row.module, split] = run
+        return workdir, self._evaluations[row.module, split]
 
     def said(self, row: Row) -> str:
         """What that run printed."""

@@ -118,10 +118,9 @@ def test_other_settings_in_the_same_workdir(row, runs, refused):
 
 
 def test_the_workdir_of_another_experiment(row, runs, refused):
-    other = next(other for other in ROWS.values() if other is not row)
-    workdir = f"--workdir={runs.finished(other)}"
+    other, workdir = runs.another(row)
     for flags in (runs.flags(row), ["--mode=evaluate"]):
-        refused([workdir, *flags], f"of the experiment {other.module}, not of {row.module}", experiment=row.experiment)
+        refused([f"--workdir={workdir}", *flags], f"of the experiment {other.module}, not of {row.module}", experiment=row.experiment)
 
 
 def test_modes_without_a_run(row, refused, tmp_path):
@@ -149,18 +148,17 @@ def test_data_changed_since_the_run_began(row, runs, refused, tmp_path):
 # Evaluation and the other modes.
 
 
-def test_it_evaluates_every_split_beside_baselines(row, runs, refused, tmp_path):
+def test_it_evaluates_every_split_beside_baselines(row, runs, refused):
     """What is printed is what evaluation_SPLIT.json says; the predictions are lines of JSON, the pictures are pictures."""
-    workdir, experiment = shutil.copytree(runs.finished(row), tmp_path / "run"), row.experiment
+    finished, experiment = runs.finished(row), row.experiment
     parts = experiment.load(settings.build(experiment.fields, runs.settings(row))).parts
     assert {"train", "validation"} <= parts.keys()
     for split in SPLITS:
         if split not in parts:
             words = [f"no {split} part", ", ".join(parts)]
-            refused([f"--workdir={workdir}", "--mode=evaluate", f"--split={split}"], *words, experiment=experiment)
+            refused([f"--workdir={finished}", "--mode=evaluate", f"--split={split}"], *words, experiment=experiment)
             continue
-        run = runs.start(row, f"--workdir={workdir}", "--mode=evaluate", f"--split={split}").wait(300)
-        assert run.status == 0 and not run.err, run.out + run.err
+        workdir, run = runs.evaluated(row, split)
         found = json.loads((workdir / f"evaluation_{split}.json").read_text(encoding="utf-8"))
         assert found["split"] == split and f"checkpoint of step {found['step']}\n" in run.out
         assert "model" in found["scores"] and len(found["scores"]) > 1
@@ -184,15 +182,15 @@ def test_the_size_of_a_batch_and_the_choice_of_the_checkpoint(row, runs, tmp_pat
     """The newest gives the loss that was recorded last, whatever the batch size; the best that of the best evaluation."""
     workdir = shutil.copytree(runs.finished(row), tmp_path / "run")
     told = [record for record in records(workdir) if record["kind"] == "evaluation"]
-    for flags, record in (
-        (["--checkpoint=newest", "--config.data.eval_batch_size=2"], told[-1]),
-        ([], next(record for record in told if record["best"] == told[-1]["best"])),
-    ):
-        run = runs.start(row, f"--workdir={workdir}", "--mode=evaluate", *flags).wait(300)
-        assert run.status == 0, run.out + run.err
-        found = json.loads((workdir / "evaluation_validation.json").read_text(encoding="utf-8"))
+    flags = ["--checkpoint=newest", "--config.data.eval_batch_size=2"]
+    run = runs.start(row, f"--workdir={workdir}", "--mode=evaluate", *flags).wait(300)
+    assert run.status == 0, run.out + run.err
+    best = next(record for record in told if record["best"] == told[-1]["best"])
+    for folder, record in ((workdir, told[-1]), (runs.evaluated(row)[0], best)):
+        found = json.loads((folder / "evaluation_validation.json").read_text(encoding="utf-8"))
         assert found["step"] == record["step"]
-        tolerance = 1e-5 if row.module != "language_model" or not flags else 0.05  # its streams begin elsewhere
+        elsewhere = row.module == "language_model" and folder == workdir  # where its streams begin
+        tolerance = 0.05 if elsewhere else 1e-5
         assert found["scores"]["model"]["loss"] == pytest.approx(record["loss"], rel=tolerance)
 
 

@@ -37,13 +37,13 @@ def test_it_learns_evaluates_and_draws(runs, tmp_path):
     """Accuracy is what the records say; four pictures are drawn, none of them empty."""
     told = records(runs.finished(ROW))
     assert all({"error", "accuracy"} <= r.keys() for r in told)
-    workdir = shutil.copytree(runs.finished(ROW), tmp_path / "run")
     best = min(r["error"] for r in told if r["kind"] == "evaluation")
-    run = runs.start(ROW, f"--workdir={workdir}", "--mode=evaluate").wait(300)
-    assert run.status == 0 and f"accuracy {1 - best:.2%}" in run.out, run.err
+    workdir, run = runs.evaluated(ROW)
+    assert f"accuracy {1 - best:.2%}" in run.out
     for name in PICTURES:
         content = (workdir / name).read_bytes()
         assert content.startswith(b"\x89PNG") and len(content) > 3000, name
+    workdir = shutil.copytree(runs.finished(ROW), tmp_path / "run")
     one = runs.start(ROW, f"--workdir={workdir}", "--mode=evaluate", "--config.data.eval_batch_size=7").wait(300)
     assert [line for line in one.out.split("\n") if "accuracy" in line] == [
         line for line in run.out.split("\n") if "accuracy" in line

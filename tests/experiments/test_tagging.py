@@ -55,15 +55,13 @@ def test_what_it_says_of_the_data(runs):
     assert "tags: 5 of entities\n" in runs.said(ROW) and "2 shapes to compile" in runs.said(ROW)
 
 
-def test_entities_are_scored_by_f1(start, finished, tmp_path):
+def test_entities_are_scored_by_f1(runs, finished):
     """The best checkpoint is that of the best F1; what is printed is what the file of predictions says."""
     found = [record for record in records(finished) if record["kind"] == "evaluation"]
     assert all(record["error"] == pytest.approx(1 - record["f1"]) for record in found)
     assert found[-1]["best"] == min(record["error"] for record in found) < 0.5
     assert any(record["f1"] != pytest.approx(record["accuracy"]) for record in found)
-    workdir = shutil.copytree(finished, tmp_path / "run")
-    run = start(f"--workdir={workdir}", "--mode=evaluate").wait()
-    assert run.status == 0, run.err
+    workdir, run = runs.evaluated(ROW)
     rows = [json.loads(line) for line in (workdir / "predictions_validation.jsonl").read_text().splitlines()]
     assert len(rows) == 31 and max(len(row["predicted"]) for row in rows) == 30
     true, given = (

@@ -83,13 +83,12 @@ def test_a_run_that_stopped_early_continues_when_it_may(runs, start, finished, t
     assert run.status == 0 and sealed(workdir)[-1] > last, run.out + run.err
 
 
-def test_it_learns_evaluates_and_draws(start, finished, tmp_path):
+def test_it_learns_evaluates_and_draws(runs, finished):
     """The printed accuracy is that of the records and of the file of predictions."""
-    workdir = shutil.copytree(finished, tmp_path / "run")
     best = min(record["error"] for record in evaluations(finished).values())
     assert best < 0.2  # always the most frequent class: about two thirds
-    run = start(f"--workdir={workdir}", "--mode=evaluate").wait()
-    assert run.status == 0 and re.search(rf"^model .* accuracy {1 - best:.2%}", run.out, re.M), run.out + run.err
+    workdir, run = runs.evaluated(ROW)
+    assert re.search(rf"^model .* accuracy {1 - best:.2%}", run.out, re.M), run.out
     assert re.search(r"^always \w+ +accuracy", run.out, re.M) and "bag of word n-grams, logistic regression" in run.out
     rows = [json.loads(line) for line in (workdir / "predictions_validation.jsonl").read_text().splitlines()]
     assert len(rows) == 31 and sum(row["label"] == row["answer"] for row in rows) / 31 == pytest.approx(1 - best)
@@ -98,14 +97,14 @@ def test_it_learns_evaluates_and_draws(start, finished, tmp_path):
         assert content.startswith(b"\x89PNG") and len(content) > 2000, name
 
 
-def test_checkpoints_to_choose_from(refuses, start, finished, tmp_path):
+def test_checkpoints_to_choose_from(refuses, runs, start, finished, tmp_path):
     """The newest gives the recorded loss, whatever the batch size; the best reads another part; a moving average is enough."""
     workdir, found = shutil.copytree(finished, tmp_path / "run"), evaluations(finished)
     last = max(found)
     newest = ["--checkpoint=newest", "--config.data.eval_batch_size=7"]
     run = start(f"--workdir={workdir}", "--mode=evaluate", *newest).wait()
     assert f"checkpoint of step {last}\n" in run.out and f"  loss {found[last]['loss']:.4f}  " in run.out, run.out + run.err
-    run = start(f"--workdir={workdir}", "--mode=evaluate", "--split=test").wait()
+    workdir, run = runs.evaluated(ROW, "test")
     best = min(found, key=lambda step: found[step]["error"])
     assert f"checkpoint of step {best}\n" in run.out and "test part of test.jsonl: 14\n" in run.out, run.out + run.err
     files = {path.name for path in workdir.iterdir()}

@@ -5,8 +5,13 @@ import re
 import shutil
 
 import pytest
-from processes import records
+from matplotlib.image import imread
+from processes import ROOT, config_flags, records
 from table import TRANSLATION as ROW
+
+from seqjax.data.parallel import load_parallel
+from seqjax.data.readers.stories import make_stories
+from seqjax.run import cli
 
 
 @pytest.fixture
@@ -45,7 +50,7 @@ def test_it_learns_and_scores(start, finished, tmp_path):
     assert evaluations(finished)[-1]["best"] == min(record["error"] for record in evaluations(finished))
     assert all(record["text"].count(" -> ") >= 1 for record in told if record["kind"] == "sample")
     workdir = shutil.copytree(finished, tmp_path / "run")
-    run = start(f"--workdir={workdir}", "--mode=evaluate", "--beam=2").wait(300)
+    run = start(f"--workdir={workdir}", "--mode=evaluate", "--checkpoint=newest", "--beam=1").wait(300)
     assert run.status == 0, run.err
     rows = [
         json.loads(line) for line in (workdir / "predictions_validation.jsonl").read_text(encoding="utf-8").splitlines()
@@ -53,15 +58,12 @@ def test_it_learns_and_scores(start, finished, tmp_path):
     outputs, targets = ([row[name] for row in rows] for name in ("output", "target"))
     bleu, exact = sacrebleu.corpus_bleu(outputs, [targets]).score, sum(a == b for a, b in zip(outputs, targets)) / 16
     assert len(rows) == 16 and re.search(rf"^model .* BLEU {bleu:.2f}  chrF .* exact {exact:.2%}", run.out, re.M), run.out
-    assert "source copied  BLEU 0.00" in run.out and "beam 2;" in run.out
+    assert "source copied  BLEU 0.00" in run.out and "beam 1;" in run.out
     assert "validation part of numbers (validation.de and validation.en): 16\n" in run.out
     content = (workdir / "attention_validation.png").read_bytes()
     assert content.startswith(b"\x89PNG") and len(content) > 5000
-
-
-def test_greedy_evaluation_of_the_newest_gives_the_recorded_metrics(start, finished, tmp_path):
-    workdir, last = shutil.copytree(finished, tmp_path / "run"), evaluations(finished)[-1]
-    run = start(f"--workdir={workdir}", "--mode=evaluate", "--checkpoint=newest", "--beam=1").wait(300)
+    # Greedily, the newest gives the metrics that were recorded last.
+    last = evaluations(finished)[-1]
     assert "checkpoint of step 40\n" in run.out and f"loss {last['loss']:.4f}" in run.out, run.out + run.err
     assert f"  BLEU {last['bleu']:.2f}  " in run.out and f"exact {last['exact']:.2%}" in run.out
 
@@ -114,6 +116,47 @@ def test_pieces_of_words_without_attention(runs, refuses, start, tmp_path):
     run = start(*ask, "--beam=1", stdin="eins\n\n").wait(300)
     assert run.status == 0 and run.out.count("\n") == 2, run.out + run.err
     assert not (tmp_path / "a.png").exists()
+
+
+def test_questions_of_the_users_own(start, tmp_path):
+    """Two files or a table give the same pairs; one of long stories is trained on, asked, and drawn over its words."""
+    told = make_stories("train", 40) + tuple(story for story in make_stories("train", 400) if story.sentences > 12)[:20]
+    (tmp_path / "questions").write_text("".join(f"{story.text}\n" for story in told))
+    (tmp_path / "answers").write_text("".join(f"{story.answer}\n" for story in told))
+    table = tmp_path / "stories.tsv"
+    table.write_text("question\tanswer\n" + "".join(f"{story.text}\t{story.answer}\n" for story in told))
+    files = {"path": str(tmp_path / "questions"), "target_path": str(tmp_path / "answers")}
+    fields = {"path": str(table), "source_field": "question", "target_field": "answer"}
+    pairs, rows = (load_parallel("file", **settings).parts for settings in (files, fields))
+    for part in ("train", "validation"):
+        assert dict(pairs[part].columns) == dict(rows[part].columns)
+    assert sum(map(len, rows.values())) == len(told)
+    small = {"data.source": "file", "data.batch_size": 8, "data.eval_batch_size": 8, "data.buckets": 1, "model.hidden_size": 8}
+    small |= {"model.embed_size": 8, "train.epochs": 0.0, "train.steps": 2, "train.log_every": 1}
+    small |= {f"data.{name}": value for name, value in fields.items()}
+    workdir = f"--workdir={tmp_path / 'run'}"
+    run = start(workdir, "--config=stories", *config_flags(small, {})).wait(300)
+    assert run.status == 0 and "step 2 of 2" in run.out, run.out + run.err
+    table.write_text("question\n" + "".join(f"{story.text}\n" for story in told[-2:]))
+    ask = ["--mode=predict", "--beam=1", "--format=jsonl", f"--input={table}", f"--attention={tmp_path / 'a.png'}"]
+    run = start(workdir, *ask).wait(300)
+    assert run.status == 0, run.out + run.err
+    assert [json.loads(line)["source"] for line in run.out.splitlines()] == [story.text for story in told[-2:]]
+    height, width = imread(tmp_path / "a.png").shape[:2]
+    assert 500 < width < 1000  # words in lines; a heat map of 80 words or more would be wider
+
+
+def test_the_commands_of_the_page_on_stories():
+    page = (ROOT / "docs" / "stories.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^python -m experiments\.translation (.*)$", page, re.M)
+    assert len(commands) == 5
+    for command in commands:
+        parsed = cli.parse(ROW.experiment, ["translation", *command.split()])
+        if parsed.mode == "train":
+            config = cli.config_of(ROW.experiment, parsed)
+            assert config.data.source == "file" or config.data.name == "stories"
+    for line in re.findall(r"^(?:Where|Who) .*\.$", page, re.M):
+        assert line.count(". ") >= 2  # the questions to ask are in the form of the stories
 
 
 FILES = {

@@ -64,7 +64,7 @@ def make_stories(part: str, number: int, seed: int = 0) -> tuple[Story, ...]:
       >>> print(story.text)
       Where was John before? John entered the attic. Grace entered the bathroom. John reached the park.
       >>> print(story.answer)
-      in the attic, now in the park
+      attic, now park
     """
     order, draws, found = _Draws(seed, len(PARTS)), _Draws(seed, PARTS.index(part)), {}
     names = _Names(*(order.some(words, len(words)) for words in (PEOPLE, PLACES, THINGS)))
@@ -108,8 +108,7 @@ def _last_named(text: str, kind: str) -> str:
     """An answer to a question about a place or a person; "" to others, and where none is named."""
     words = re.findall(r"\w+", text[text.find("?") :])
     among = {"where is who": PLACES, "who has": PEOPLE}.get(kind, ())
-    found = [word for word in words if word in among]
-    return "" if not found else f"in the {found[-1]}" if among is PLACES else found[-1]
+    return next((word for word in reversed(words) if word in among), "")
 
 
 class _Draws:
@@ -213,7 +212,7 @@ class _Scene:
                 pairs = [(who, place) for who, went in self._went.items() if place in went]
                 yield f"How many are in the {self._places[place]}?", answer, pairs
         for who, went in self._went.items() if kind.startswith("where") else ():
-            name, places = self._people[who], [f"in the {self._places[place]}" for place in went[-2:]]
+            name, places = self._people[who], [self._places[place] for place in went[-2:]]
             if kind == "where is who":
                 yield f"Where is {name}?", places[-1], [(who, went[-1])]
             elif len(places) > 1:
