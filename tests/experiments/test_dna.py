@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from made_dna import write_genome
+from made_dna import write_genome, write_labelled
 from processes import config_flags
 from table import DNA as ROW
 
@@ -111,11 +111,13 @@ def test_classes_of_folds(start, data, tmp_path):
     assert [json.loads(line)["label"] for line in run.out.splitlines()] == [row["answer"] for row in rows]
     wrong = start(f"--workdir={workdir}", "--mode=predict", stdin="ACGT\nACG\n").wait()
     assert wrong.status == 1 and "'1' has 4 bases" in wrong.err and "'2' has 3 bases" in wrong.err and "sequences of 24" in wrong.err
-    start(f"--workdir={workdir}", "--mode=predict", "--format=bed", stdin="ACGT\n").refused("--format=bed is for tags")
+    wrong = start(f"--workdir={workdir}", "--mode=predict", "--format=bed", stdin="ACGT\n").wait()
+    assert wrong.status == 1 and "--format=bed is for tags of bases" in wrong.err
 
 
 def test_what_is_refused(refuses, data, tmp_path):
-    workdir, table = f"--workdir={tmp_path / 'run'}", ROW.data.sources(data)
+    workdir, uneven = f"--workdir={tmp_path / 'run'}", tmp_path / "uneven.csv"
+    uneven.write_text(write_labelled(tmp_path / "a.csv", 30, 0).read_text() + "ACGTACGTTT,neither\n")
     labelled = {"task": "classify", "data.source": "file", "data.path": data / "labelled.csv"}
     for flags, words in (
         (small(data, model__crf=True), ["model.crf", "data.window=0"]), (small(data, data__other_strand=0.5), ["model.strands='both'"]),
@@ -124,7 +126,7 @@ def test_what_is_refused(refuses, data, tmp_path):
         (config_flags(labelled, {"model__crf": True}), ["model.crf=True has no effect with task='classify'"]),
         (config_flags(labelled, {"model__embed_size": 3}), ["model.embed_size=3 has no effect with model.kmer=0"]),
         (config_flags(labelled, {"data__folds": 99}), ["60 groups"]),
-        (config_flags(dict(table), {"task": "classify", "model__pooling": "flatten"}), ["one length", "20 to"]),
+        (config_flags(labelled | {"data.path": uneven}, {}), ["pooling='flatten' is for one length", "10 to 24"]),
     ):  # fmt: skip
         refuses([workdir, *flags], *words)
     assert not (tmp_path / "run").exists()
