@@ -5,12 +5,14 @@
     python -m benchmarks.dna_folds --workdir=/tmp/splice --config=splice --config.data.path=splice.arff.gz --split=test
         trains every fold on its training and validation parts and pools the answers on the test parts: once, at the end
 
-The flags are those of `experiments.dna`; besides, --seeds=0,1 repeats it for several seeds of the runs. The weights are those at
-the end of training, the moving average where there is one. Of each fold the baselines are fitted on its training part, their strength
-chosen on its validation part. Writes WORKDIR/folds_SPLIT.json and WORKDIR/predictions_SPLIT.jsonl.
+The flags are those of `experiments.dna`; besides, --seeds=0,1 repeats it for several seeds of the runs and averages their
+probabilities. A command that was stopped continues with the fold where it was. The weights are those at the end of training, the moving
+average where there is one. Of each fold the baselines are fitted on its training part, their strength chosen on its validation part.
+Writes WORKDIR/folds_SPLIT.json and WORKDIR/predictions_SPLIT.jsonl.
 """
 
 import argparse
+import hashlib
 import json
 import pathlib
 import sys
@@ -31,6 +33,7 @@ from seqjax.run.dna import codes_of
 from seqjax.run.evaluation import table
 from seqjax.run.recipe import make_recipe, shown
 from seqjax.training import train_step
+from seqjax.training.disk import write_atomically
 from seqjax.training.metrics.probabilities import classification
 
 
@@ -76,17 +79,25 @@ class Trainer:
         return shown(self._config, state)[0]
 
 
-def answers(config: ConfigDict, split: str, loaded: list[tuple[ConfigDict, Dataset]]) -> list[np.ndarray]:
-    """Probabilities of the classes for the part of each fold."""
-    spec, found = dna.prepare(config, loaded[0][1]), []
-    parts = [joined(d.parts["train"], d.parts["validation"]) if split == "test" else d.parts["train"] for _, d in loaded]
-    pipelines = [dna.batches(config, spec, part, training=True) for part in parts]
-    trainer = Trainer(config, spec, max(pipeline.batches_per_epoch for pipeline in pipelines))
-    for fold, ((_, data), pipeline) in enumerate(zip(loaded, pipelines)):
-        found.append(trainer.setup.model.tools(trainer(pipeline), codes_of(data.parts[split])))
-        if (fold + 1) % 10 == 0:
-            print(f"{fold + 1} of {len(loaded)} folds, {process.seconds_since_start() / 60:.1f} minutes", flush=True)
-    return found
+def answers(
+    config: ConfigDict, split: str, loaded: list[tuple[ConfigDict, Dataset]], folder: pathlib.Path
+) -> list[np.ndarray]:
+    """Probabilities of the classes for the part of each fold; those that are in the folder already are not computed again."""
+    spec, key = dna.prepare(config, loaded[0][1]), json.dumps(settings.to_json(config), sort_keys=True)
+    kept = folder / f"answers_{split}_{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+    found = json.loads(kept.read_text()) if kept.exists() else []
+    if len(found) < len(loaded):
+        parts = [
+            joined(d.parts["train"], d.parts["validation"]) if split == "test" else d.parts["train"] for _, d in loaded
+        ]
+        pipelines = [dna.batches(config, spec, part, training=True) for part in parts]
+        trainer = Trainer(config, spec, max(pipeline.batches_per_epoch for pipeline in pipelines))
+        for fold in range(len(found), len(loaded)):
+            codes = codes_of(loaded[fold][1].parts[split])
+            found.append(trainer.setup.model.tools(trainer(pipelines[fold]), codes).tolist())
+            write_atomically(kept, json.dumps(found))
+            print(f"seed {config.seed}, fold {fold}, {process.seconds_since_start() / 60:.1f} minutes", flush=True)
+    return [np.array(each) for each in found]
 
 
 def main() -> None:
@@ -103,6 +114,7 @@ def main() -> None:
     config = cli.config_of(dna.EXPERIMENT, command)
     settings.validate(config, dna.FIELDS)
     dna.check(config)
+    command.workdir.mkdir(parents=True, exist_ok=True)
     begin, loaded = time.perf_counter(), load_folds(config)
     classes, notes = loaded[0][1].classes, [note for note in loaded[0][1].notes if "fold" not in note]
     print("\n".join(notes))
@@ -112,9 +124,12 @@ def main() -> None:
     for seed in seeds:
         with config.unlocked():
             config.seed = seed
-        every[seed] = np.concatenate(answers(config, own.split, loaded))
+        every[seed] = np.concatenate(answers(config, own.split, loaded, command.workdir))
         scores[f"model, seed {seed}" if len(seeds) > 1 else "model"] = classification(every[seed], true, classes)
         print(table(scores)[-1], flush=True)
+    if len(seeds) > 1:
+        every["mean"] = np.mean(list(every.values()), axis=0)
+        scores[f"mean of {len(seeds)} seeds"] = classification(every["mean"], true, classes)
     minutes = (time.perf_counter() - begin) / 60
     if own.baselines:
         several = [dna.others(each, data, own.split) for each, data in loaded]

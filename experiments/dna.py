@@ -86,23 +86,26 @@ FIELDS["data.buckets"] = FIELDS["data.buckets"]._replace(when=("data.window", (0
 PRESETS = {
     # Genes in sequences of a hidden Markov model; the exact posterior is right for 94.9 % of the bases.
     "hmm": {
-        "data.batch_size": 16, "model.filters": 32, "model.dropout": 0.0, "optimizer.learning_rate": 4e-3,
-        "optimizer.ema": 0.99, "schedule.warmup_steps": 50, "train.epochs": 12.0, "train.eval_every": 300,
-        "train.checkpoint_every": 150, "train.log_every": 50,
+        "data.batch_size": 32, "model.cell": "gru", "model.filters": 32, "model.width": 15, "model.dropout": 0.0,
+        "optimizer.learning_rate": 8e-3, "optimizer.ema": 0.98, "schedule.warmup_steps": 50, "train.epochs": 7.0,
+        "train.eval_every": 188, "train.checkpoint_every": 188, "train.log_every": 94,
     },
     # Splice junctions of primates, exon to intron, intron to exon or neither: set data.path, and data.fold from 0 to 9.
     "splice": {
-        "task": "classify", "data.source": "file", "data.repeats": "remove", "data.folds": 10, "model.filters": 32,
-        "model.dropout": 0.5, "optimizer.learning_rate": 2e-3, "optimizer.ema": 0.99, "schedule.warmup_steps": 50,
-        "train.epochs": 20.0, "train.eval_every": 100, "train.checkpoint_every": 100,
+        "task": "classify", "data.source": "file", "data.repeats": "remove", "data.folds": 10, "data.batch_size": 128,
+        "data.eval_batch_size": 128, "model.cell": "gru", "model.filters": 32, "model.hidden_size": 16,
+        "model.dropout": 0.5, "model.feature_dropout": 0.2, "model.base_dropout": 0.35,
+        "optimizer.learning_rate": 1.2e-2, "optimizer.ema": 0.97, "schedule.warmup_steps": 20, "train.epochs": 20.0,
+        "train.log_every": 50, "train.eval_every": 50, "train.checkpoint_every": 100,
     },
     # Promoters of E. coli: set data.path, and data.fold from 0 to 74.
     "promoters": {
         "task": "classify", "data.source": "file", "data.delimiter": "comma", "data.header": False,
         "data.sequence_field": "3", "data.label_field": "1", "data.folds": 75, "data.batch_size": 16,
-        "model.filters": 16, "model.hidden_size": 16, "model.dropout": 0.5, "optimizer.learning_rate": 3e-3,
-        "optimizer.ema": 0.98, "schedule.warmup_steps": 10, "train.epochs": 30.0, "train.eval_every": 30,
-        "train.checkpoint_every": 60, "train.log_every": 30,
+        "model.cell": "gru", "model.filters": 16, "model.hidden_size": 8, "model.dropout": 0.5,
+        "model.feature_dropout": 0.3, "model.base_dropout": 0.2, "optimizer.learning_rate": 1e-2, "optimizer.ema": 0.97,
+        "schedule.warmup_steps": 10, "train.epochs": 30.0, "train.eval_every": 30, "train.checkpoint_every": 60,
+        "train.log_every": 30,
     },
     # A genome with annotation, both strands, in windows: set data.path and data.annotation.
     "genome": {

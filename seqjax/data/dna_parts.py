@@ -132,8 +132,9 @@ def held_out(name: str, parts: Parts, split: Split, repeats: str, identity: floa
         train, group, strata = train.take(np.flatnonzero(~inside)), group[~inside], strata[~inside]
     for part, share in (("test", split.test_fraction), ("validation", split.validation_fraction / (1 - split.test_fraction))):
         if part not in parts and share:
-            held = hold_groups_out(strata, group, share, split.seed, name)
-            notes.append(f"{part}: {held.sum():,} of {len(train):,} sequences, chosen at random by seed {split.seed}")
+            seed = split.seed + split.fold  # each fold has another validation part
+            held = hold_groups_out(strata, group, share, seed, name)
+            notes.append(f"{part}: {held.sum():,} of {len(train):,} sequences, chosen at random by seed {seed}")
             parts = parts | {part: train.take(np.flatnonzero(held))}
             train, group, strata = train.take(np.flatnonzero(~held)), group[~held], strata[~held]
     return parts | {"train": train}, notes

@@ -32,7 +32,7 @@ class HiddenMarkov(NamedTuple):
 
 # Shares of A, C, G and T: between genes, and at the three places of a codon.
 BACKGROUND = (0.29, 0.21, 0.21, 0.29)
-CODON = ((0.15, 0.15, 0.55, 0.15), (0.45, 0.15, 0.15, 0.25), (0.10, 0.40, 0.40, 0.10))
+CODON = ((0.10, 0.10, 0.70, 0.10), (0.60, 0.10, 0.10, 0.20), (0.05, 0.45, 0.45, 0.05))
 
 
 def genes(gene: float = 25.0, between: float = 90.0) -> HiddenMarkov:
@@ -134,8 +134,8 @@ def posterior(model: HiddenMarkov, codes: np.ndarray) -> Posterior:
     Example:
       >>> from seqjax.models.nucleotides import encode
       >>> found = posterior(genes(), np.array([encode("ACATGGCC")]))
-      >>> found.tags[0, :, 1].round(3).tolist()
-      [0.0, 0.0, 0.56, 0.56, 0.56, 0.56, 0.56, 0.56]
+      >>> found.tags[0, :, 1].round(2).tolist()
+      [0.0, 0.0, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7]
 
     Reference:
       Rabiner 1989, "A tutorial on hidden Markov models and selected applications in speech recognition"; Durbin et al. 1998,
