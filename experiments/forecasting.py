@@ -1,4 +1,4 @@
-r"""Forecasting time series: learn, resume exactly, backtest beside ETS and AutoARIMA, predict what comes after your file.
+r"""Forecasting time series: learn, resume exactly, backtest beside ETS and AutoARIMA, predict what follows your file.
 
 Papers: Salinas, Flunkert and Gasthaus 2017, "DeepAR" (arXiv:1704.04110); Wen et al. 2017, "A Multi-Horizon Quantile
 Recurrent Forecaster" (arXiv:1711.11053).
@@ -22,7 +22,6 @@ from seqjax.data.pipeline import forecast_windows as windows
 from seqjax.data.records import Dataset, Records
 from seqjax.data.series import load_series
 from seqjax.data.time_features import chosen_features
-from seqjax.errors import UserError
 from seqjax.models.forecaster import Forecaster
 from seqjax.nn.outputs import make_output
 from seqjax.run import Flag, at_least, backtest, fields, forecasting, recipe, series_fields
@@ -39,42 +38,53 @@ FIELDS = {
 }  # fmt: skip
 
 _OFTEN = {"schedule.warmup_steps": 50, "train.log_every": 50, "train.eval_every": 100, "train.checkpoint_every": 100}
+_SEASONAL = _OFTEN | {"data.time_features": "hour", "model.output": "gaussian", "model.hidden_size": 32}
 _CHAOS = _OFTEN | {
-    "data.context": 96, "data.horizon": 24, "data.stride": 6, "data.time_features": "none", "baselines.context": 400,
-    "train.steps": 4000, "train.eval_every": 250, "train.checkpoint_every": 250,
+    "data.context": 96, "data.stride": 6, "data.time_features": "none", "baselines.context": 400, "baselines.refits": 1,
+    "train.steps": 3000, "train.eval_every": 250, "train.checkpoint_every": 250,
 }  # fmt: skip
-_FILE = _OFTEN | {"data.source": "file"}
+_FILE = _OFTEN | {  # little data: small networks, noise, averages over time and over three networks
+    "data.source": "file", "model.hidden_size": 32, "model.dropout": 0.2, "model.members": 3,
+    "optimizer.learning_rate": 2e-3, "optimizer.ema": 0.98, "train.steps": 300, "train.eval_every": 50,
+}  # fmt: skip
 
 PRESETS = {
     # Hourly series of one process in many units; the exact predictive distribution is known.
-    "seasonal": _OFTEN | {
-        "data.stride": 6, "data.time_features": "hour", "data.forks": 48, "baselines.context": 400, "model.output": "gaussian",
-        "model.hidden_size": 32, "model.highway": 48, "train.steps": 500,
+    "seasonal": _SEASONAL | {
+        "data.stride": 6, "data.forks": 48, "model.highway": 48,
+        "baselines.names": "naive,seasonal naive,drift,linear,ETS", "baselines.context": 400,
+        "baselines.refits": 1, "train.steps": 500,
+    },
+    # The same, step after step, the carry passing along each series.
+    "seasonal_steps": _SEASONAL | {
+        "data.context": 96, "data.stateful": True, "data.batch_size": 20, "model.kind": "autoregressive",
+        "criterion": "loss", "baselines.names": "naive,seasonal naive,drift,linear", "train.steps": 600,
     },
     # Chaos that is kicked and observed with noise; the best possible forecast is a filter's that knows the equations.
     "mackey_glass": _CHAOS | {"data.name": "mackey_glass"},
     "lorenz": _CHAOS | {"data.name": "lorenz"},
-    # The files of the textbooks; give --config.data.path. Months of passengers: 96 to learn from.
+    # Files: give --config.data.path. Months of passengers, 96 to learn from.
     "airline": _FILE | {
         "data.validation_steps": 24, "data.test_steps": 24, "data.context": 36, "data.horizon": 12, "data.stride": 1,
-        "data.forks": 12, "model.output": "gaussian", "model.scaling": "standard", "model.hidden_size": 16, "model.highway": 13,
-        "train.steps": 300,
+        "data.forks": 1, "data.batch_size": 16, "model.output": "gaussian", "model.scaling": "standard",
+        "model.hidden_size": 16, "model.highway": 13, "optimizer.learning_rate": 5e-4, "train.steps": 400,
     },
     # Months of sunspots since 1749; a season is a cycle of about 11 years.
     "sunspots": _FILE | {
-        "data.validation_steps": 264, "data.test_steps": 396, "data.season": 132, "data.context": 264, "data.horizon": 24,
-        "data.stride": 1, "data.time_features": "none", "data.forks": 120, "model.hidden_size": 32, "train.steps": 600,
+        "data.validation_steps": 264, "data.test_steps": 396, "data.season": 132, "data.context": 264, "data.stride": 1,
+        "data.time_features": "none", "data.forks": 120, "data.batch_size": 16, "train.steps": 200,
     },
     # Days of the lowest temperature in Melbourne.
     "temperatures": _FILE | {
-        "data.gaps": "missing", "data.validation_steps": 365, "data.test_steps": 730, "data.context": 60, "data.horizon": 7,
-        "data.stride": 1, "data.time_features": "yearday", "data.forks": 30, "model.hidden_size": 32, "train.steps": 600,
+        "data.gaps": "missing", "data.validation_steps": 365, "data.test_steps": 730, "data.context": 60,
+        "data.horizon": 7, "data.stride": 1, "data.time_features": "yearday", "data.forks": 30,
+        "model.hidden_size": 16, "model.width": 16,
     },
     # Hours of fine dust in Beijing, forecast each midnight; the weather is known up to then only.
     "beijing": _FILE | {
-        "data.time_field": "year,month,day,hour", "data.value_field": "pm2.5",
+        "data.time_field": "year,month,day,hour", "data.value_field": "pm2.5", "data.time_features": "hour",
         "data.past_fields": "DEWP,TEMP,PRES,cbwd,Iws,Is,Ir", "data.validation_steps": 8760, "data.test_steps": 8760,
-        "train.steps": 2000,
+        "model.dropout": 0.3, "train.steps": 500,
     },
 }  # fmt: skip
 
@@ -106,23 +116,6 @@ def table(spec: Spec, part: Records, beyond: int = 0) -> windows.SeriesTable:
     """A part as the model reads it."""
     how = {"step": spec.facts["step"], "zone": spec.facts["zone"], "beyond": beyond}
     return windows.SeriesTable.make(part, windows.Statistics(**spec.statistics), spec.features, **how)
-
-
-def check(config: ConfigDict) -> None:
-    """Refuses settings that do not fit each other."""
-    d, m, _ = config.data, config.model, backtest.chosen(config.baselines.names)
-    if d.stateful and m.scaling != "series":
-        raise UserError(
-            f"config.data.stateful=True passes the carry on, in one unit: not with config.model.scaling={m.scaling}"
-        )
-    if d.stateful and d.past_fields:
-        raise UserError(
-            "config.data.stateful=True has no origin where config.data.past_fields could end; leave either out"
-        )
-    if m.kind == "direct" and d.forks + m.highway > d.context:
-        raise UserError(
-            f"config.data.context={d.context} must be at least config.data.forks={d.forks} and config.model.highway={m.highway} together"
-        )
 
 
 def build(config: ConfigDict, spec: Spec) -> run.Model:
@@ -176,10 +169,8 @@ def forecasts(trained: run.Trained, part: Records) -> backtest.Forecasts:
 def simple(config: ConfigDict, data: Dataset, split: str) -> dict[str, backtest.Forecasts]:
     """Those of the baselines."""
     part, spec, b = data.parts[split], prepare(config, data), config.baselines
-    rest = (part, table(spec, part), data.facts["season"])
-    return rolling(config, data.facts, part).baselines(
-        backtest.chosen(b.names), *rest, context=b.context, refits=b.refits
-    )
+    test, how = rolling(config, data.facts, part), {"context": b.context, "refits": b.refits}
+    return test.baselines(backtest.chosen(b.names), part, table(spec, part), data.facts["season"], **how)
 
 
 def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[str, float]]:
@@ -204,7 +195,7 @@ def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Optio
         scores["best possible"] = {"crps": test.best_crps(config.data.name, part)}
     scores["model"] = {"loss": run.measure(EXPERIMENT, trained, part)["loss"]} | scores["model"]
     notes = [
-        f"{len(test.origins):,} origins, {config.data.horizon} steps from each, MASE for a season of {data.facts['season']}"
+        f"{len(test.origins):,} origins, {config.data.horizon} steps from each; season of MASE {data.facts['season']}"
     ]
     rows = forecasting.rows(part, test, found["model"], data.facts)
     return run.Report(scores, rows, notes, (test, found))
@@ -213,10 +204,7 @@ def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Optio
 def describe(config: ConfigDict, spec: Spec, data: Dataset, model: run.Model) -> list[str]:
     """Step, season, what is read of the calendar."""
     facts, features = spec.facts, ", ".join(spec.features) or "nothing"
-    return [
-        f"step {facts['step']}, season {facts['season']}, read of the calendar: {features}",
-        f"cell: {model.module.cell.name}",
-    ]
+    return [f"step {facts['step']}, season {facts['season']}, read of the calendar: {features}"]
 
 
 def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report, folder: Any) -> Any:
@@ -237,8 +225,6 @@ def predict(trained: run.Trained, options: run.Options) -> None:
     forecasting.tell(made, part, quantiles, spec.facts, options, config.data.context)
 
 
-PREDICT = ("predict",)
-
 EXPERIMENT = run.Experiment.of(
     __name__,
     preset="seasonal",
@@ -246,12 +232,13 @@ EXPERIMENT = run.Experiment.of(
     unit="values",
     criterion=lambda config: config.criterion,
     curve_labels=lambda config, spec: {"crps": "CRPS of the backtest"},
+    check=forecasting.check,
     modes={"predict": predict},
     flags={
-        "horizon": Flag(0, "steps after the end; 0 is data.horizon. More only step after step.", PREDICT, at_least(0)),
-        "input": Flag("", "a newer table, written as the run's own; without it the run's own series.", PREDICT),
-        "output": Flag("", "CSV file to write; without it the table is printed.", PREDICT),
-        "plot": Flag("", "PNG file to draw the forecasts into.", PREDICT),
+        "horizon": Flag(0, "steps; 0 is data.horizon, more only step after step.", ("predict",), at_least(0)),
+        "input": Flag("", "a newer table, written as the run's own; without it the run's own series.", ("predict",)),
+        "output": Flag("", "CSV file to write; without it the table is printed.", ("predict",)),
+        "plot": Flag("", "PNG file to draw the forecasts into.", ("predict",)),
     },
 )
 

@@ -17,7 +17,7 @@ from seqjax.diagnostics import forecasts as pictures
 from seqjax.errors import UserError
 from seqjax.models.forecast_networks import Window
 from seqjax.nn.outputs import LEVELS
-from seqjax.run.backtest import Backtest
+from seqjax.run.backtest import Backtest, chosen
 from seqjax.run.forecast_baselines import Forecasts
 from seqjax.run.parts import with_settings
 from seqjax.training.disk import write_atomically
@@ -26,6 +26,26 @@ from seqjax.training.metrics import forecasts as metrics
 WRITTEN = (0.025, 0.1, 0.25, 0.75, 0.9, 0.975)  # the bounds of the 95, 80 and 50 % intervals
 NAMES = ("low_95", "low_80", "low_50", "high_50", "high_80", "high_95")
 SHOWN = 6  # forecasts in a picture
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses settings that do not fit each other.
+
+    Raises:
+      UserError: they do not.
+    """
+    d, m, _ = config.data, config.model, chosen(config.baselines.names)
+    if d.stateful and m.scaling != "series":
+        raise UserError(
+            f"config.data.stateful=True passes the carry on in one unit; not with config.model.scaling={m.scaling}"
+        )
+    if d.stateful and d.past_fields:
+        raise UserError(
+            "config.data.stateful=True has no origin where config.data.past_fields could end; leave either out"
+        )
+    if m.kind == "direct" and d.forks + m.highway > d.context:
+        both = f"config.data.forks={d.forks} and config.model.highway={m.highway} together"
+        raise UserError(f"config.data.context={d.context} must be at least {both}")
 
 
 def place_of(level: float) -> int:

@@ -132,9 +132,10 @@ FORECASTING = Row(
     },
     [Question("predict", ["--horizon=3"])],
     stop=signal.SIGTERM,
-    presets=lambda preset: {"data.context": 40, "data.horizon": 4, "data.forks": min(preset["data.forks"], 10)} | {
-        "model.highway": min(preset["model.highway"], 20), "data.validation_steps": 16, "data.test_steps": 12,
-    },
+    presets=lambda preset: {
+        "data.context": 40, "data.horizon": 4, "data.validation_steps": 16, "data.test_steps": 12,
+    } | ({"data.past_fields": ""} if preset["data.stateful"] else {})
+    | ({"data.forks": 10, "model.highway": 20} if preset["model.kind"] == "direct" else {}),
 )  # fmt: skip
 DNA = Row(
     "dna", made_dna.DNA,  # tags, read from both strands, with the other strand as augmentation and noise of every kind
