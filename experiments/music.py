@@ -202,9 +202,9 @@ def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report
     part, scored = data.parts[split], report.answers
     order = np.argsort([piece.nats[1:].mean() for piece in scored])
     for name, place in {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}.items():
-        roll, title = part["frames"][place][:MOST], f"{part.places.at(place)}, the {name} predicted of {len(part)}"
+        roll, where = part["frames"][place][:MOST], part.places.at(place).rsplit("/", 1)[-1]
         shares = sounding_shares(trained.model.module, trained.params, roll, jax.random.key(0))
-        yield plot_expected(folder / f"expected_{split}_{name}.png", roll, shares, scored[place].nats, title)
+        yield plot_expected(folder / f"expected_{split}_{name}.png", roll, shares, scored[place].nats, f"{where} ({name})")
     yield plot_surprise(folder / f"loss_along_{split}.png", [piece.nats for piece in scored], f"{split} part")
 
 
