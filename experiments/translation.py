@@ -10,7 +10,7 @@ Bahdanau, Cho and Bengio 2014, "Neural Machine Translation by Jointly Learning t
     python -m experiments.translation --workdir=/tmp/dates --mode=evaluate --split=test
         BLEU, chrF, exact matches; attention_test.png and predictions_test.jsonl in the work directory
     python -m experiments.translation --workdir=/tmp/stories --config=stories
-        learns to answer questions about short stories: five minutes on two cores
+        learns to answer questions about short stories (docs/stories.md)
     echo "7. März 2024" | python -m experiments.translation --workdir=/tmp/dates --mode=predict --n_best=3
     python -m experiments.translation --workdir=/tmp/m30k --config=multi30k \
         --config.data.path=train.de.gz --config.data.target_path=train.en.gz \
@@ -94,7 +94,7 @@ PRESETS = {
         "model.embed_size": 64, "criterion": "exact", "optimizer.learning_rate": 3e-3, "schedule.warmup_steps": 100,
         "train.epochs": 3.0, "train.log_every": 200, "train.eval_every": 600, "train.checkpoint_every": 300,
     },
-    # Stories of up to 20 sentences with a question, answered in words: five minutes on two cores, nothing to download.
+    # Stories of up to 20 sentences with a question, answered in words: nothing to download.
     "stories": {
         "data.name": "stories", "data.batch_size": 32, "data.eval_batch_size": 256, "data.buckets": 5,
         "data.short_first": True, "tokenizer.kind": "word", "tokenizer.joint": True, "model.hidden_size": 64,
