@@ -133,7 +133,7 @@ def main() -> None:
     minutes = (time.perf_counter() - begin) / 60
     if own.baselines:
         several = [dna.others(each, data, own.split) for each, data in loaded]
-        names = [name.split(" ")[0] if name.startswith("always") else name for name in several[0]]
+        names = ["most frequent class" if name.startswith("always") else name for name in several[0]]
         for place, name in enumerate(names):
             pooled = np.concatenate([list(found.values())[place] for found in several])
             scores[name] = classification(pooled, true, classes)

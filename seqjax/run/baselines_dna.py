@@ -38,7 +38,7 @@ def position_weights(
     Reference:
       Stormo et al. 1982, "Use of the 'Perceptron' algorithm to distinguish translational initiation sites in E. coli".
     """
-    shares = SHARES[np.stack(codes)]
+    shares = SHARES[np.stack(codes)].astype(np.float64)
     counts = np.stack([shares[labels == k].sum(axis=0) for k in range(classes)]) + pseudocount
     return np.log(counts / counts.sum(axis=2, keepdims=True))
 
