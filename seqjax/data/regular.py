@@ -118,6 +118,9 @@ def _in_order(group: _Rows, table: Table, rules: Rules, faults: Faults, notes: l
     back = np.flatnonzero(np.diff(group.time).astype(np.int64) < 0) + 1
     if not len(back):
         return group
+    if rules.unsorted == "stop" and len(back) == len(group.time) - 1 > 2:
+        faults.add(f"{table.at(group.rows[0])}: the rows{_of(group, table)} run from the newest to the oldest; set unsorted=sort")
+        return group
     if rules.unsorted == "stop":
         for i in back if table.value.ndim == 1 or group.name == table.names[0] else ():
             here, before = table.at(group.rows[i]), f"{_shown(group.time[i - 1])} ({table.at(group.rows[i - 1])})"
@@ -158,7 +161,7 @@ def _series(
     group: _Rows, table: Table, rules: Rules, step: Step, kinds: list[Covariates], faults: Faults, notes: list[str]
 ) -> Series | None:
     if np.isnan(group.value).all():
-        faults.add(f"{table.path}: the series {group.name!r} has no values; give it some, or leave it out")
+        faults.add(f"{table.at(group.rows[0])}: the series {group.name!r} has no values; give it some, or leave it out")
         return None
     places = step_places(group.time, step)
     if not _check_steps(group, places, table, rules, step, faults):

@@ -112,6 +112,7 @@ def load_series(
     given = {"path": path, "time_field": time_field, "value_field": value_field, "series_field": series_field}
     given |= {"known_fields": known_fields, "past_fields": past_fields, "static_fields": static_fields}
     given |= {"step": step, "zone": zone, "time_format": time_format}
+    refuse_unknown(f"source={source!r} is not a source of series", source, SOURCES)
     check_source(source, {
         **{setting: Setting(value, ("file",)) for setting, value in given.items()},
         "form": Setting(form, ("file",), "long"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import datetime
 import gzip
 import io
 import itertools
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqjax.data import load_corpus, load_images, load_labelled, load_parallel, load_tagged
+from seqjax.data import load_corpus, load_images, load_labelled, load_parallel, load_series, load_tagged
 
 Files = dict[str, bytes]  # name below the case's folder -> content
 Loaded = list[Any]
@@ -271,6 +272,76 @@ def column_words(name):
     return read
 
 
+# Time series
+
+
+def days(count):
+    return [datetime.date(2023, 12, 27) + datetime.timedelta(days=i) for i in range(count)]
+
+
+def make_series(draw, letters):
+    names = {words(draw, letters, 1).strip("-.|;") or "a" for _ in range(2)}
+    rows = [f"{day},{draw.choice(['', draw.randint(-9, 99) / 4, 7, '1e3', 'NA'])},{name}" for day in days(6) for name in sorted(names)]
+    rows += [f"{day},{i},{name}" for i, name in enumerate(sorted(names)) for day in days(8)[6:]]
+    return {"power.csv": "\n".join(["day,load,name", f"2023-12-26,5,{min(names)}", *rows]) + "\n"}
+
+
+def make_wide_series(draw, letters):
+    rows = [f"{day},{draw.choice(['', '?', draw.random()])},{draw.randint(0, 9)}" for day in days(8)]
+    return {"power.csv": "\n".join(["day,left,right", "2023-12-26,1,2", *rows, "2024-01-04,3,4"]) + "\n"}
+
+
+def load_power(**options):
+    def load(paths, encoding):
+        data = load_series(
+            "file", path=paths["power.csv"], encoding=encoding, validation_steps=1, step="1D", gaps="missing", time_field="day", **options
+        )
+        part = data.parts["validation"]
+        return [(n, tuple(map(str, t.astype("datetime64[s]"))), shown(v)) for n, t, v in zip(part["name"], part["time"], part["value"])]
+
+    return load
+
+
+def shown(values):
+    return tuple("missing" if value != value else float(value) for value in values)
+
+
+def as_number(text):
+    missing = ("", "na", "n/a", "#n/a", "nan", "null", "none", "?", "-", ".")
+    return float("nan") if text.strip().lower() in missing else float(text)
+
+
+def on_days(found):
+    """Series (name -> date -> value) with a value for each day from the first to the last."""
+    series = []
+    for name, values in found.items():
+        first, last = min(values), max(values)
+        every = [first + datetime.timedelta(days=i) for i in range((last - first).days + 1)]
+        series.append((name, tuple(t.isoformat() for t in every), shown([values.get(day, float("nan")) for day in every])))
+    return series
+
+
+def as_time(text):
+    text = text.strip()
+    return datetime.datetime.strptime(text, "%Y-%m-%d" if len(text) <= 10 else "%Y-%m-%d %H:%M:%S")
+
+
+def long_series(files):
+    found = {}
+    for day, value, name in columns_of(csv_rows(files["power.csv"], ","), "day", "load", "name"):
+        assert found.setdefault(name.strip(), {}).setdefault(as_time(day), as_number(value)) is not None
+    return on_days(found)
+
+
+def wide_series(files):
+    rows, found = csv_rows(files["power.csv"], ","), {}
+    for name in ("left", "right"):
+        values = {as_time(day): as_number(value) for day, value in columns_of(rows, "day", name)}
+        there = [day for day, value in values.items() if value == value]
+        found[name] = {day: value for day, value in values.items() if there[0] <= day <= there[-1]}
+    return on_days(found)
+
+
 # Images
 
 
@@ -401,6 +472,8 @@ FORMATS = {
     "conllu": Format(make_conllu, load_tagged_file("a.conllu"), conllu_words),
     "columns": Format(make_columns(" ", "a.conll"), load_tagged_file("a.conll"), column_words("a.conll")),
     "tab columns": Format(make_columns("\t", "a.tsv"), load_tagged_file("a.tsv"), column_words("a.tsv")),
+    "series": Format(make_series, load_power(value_field="load", series_field="name"), long_series),
+    "wide series": Format(make_wide_series, load_power(form="wide", value_field="left,right"), wide_series),
     "idx": Format(make_idx, load_pictures(""), idx_pictures, lined=False),
     "npz": Format(make_npz, load_pictures("set.npz"), npz_pictures, lined=False),
     "image folders": Format(make_folders, load_pictures("", image_size=8), folder_pictures, lined=False),

@@ -144,7 +144,8 @@ READERS = {  # format -> where its reader is looked up
     "labelled jsonl": "seqjax.data.labelled.read_table", "file a class": "seqjax.data.labelled.read_text_folder",
     "folder a class": "seqjax.data.labelled.read_text_folder", "line pairs": "seqjax.data.parallel.read_line_pairs",
     "tab pairs": "seqjax.data.parallel.read_table_pairs", "conllu": "seqjax.data.tagged.read_tagged",
-    "columns": "seqjax.data.tagged.read_tagged",
+    "columns": "seqjax.data.tagged.read_tagged", "series": "seqjax.data.readers.series_tables.read_table",
+    "wide series": "seqjax.data.readers.series_tables.read_table",
 }  # fmt: skip
 ARRAYS = {
     "idx": "seqjax.data.readers.image_arrays.array_images", "npz": "seqjax.data.readers.image_arrays.array_images",

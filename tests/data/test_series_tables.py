@@ -145,6 +145,9 @@ def test_clocks_that_are_put_forward_and_back(tmp_path, zone, first, last, alias
     local = instants.tz_convert(zone)
     naive = pd.DataFrame({"time": local.tz_localize(None).astype(str), "value": np.arange(len(local), dtype=float)})
     found = load(write(tmp_path / "a.csv", table(naive)), zone=zone)
+    two = pd.concat([naive.assign(name="a"), naive.assign(name="b")]).sort_values("value", kind="stable")  # an hour exists twice in each
+    several = load(write(tmp_path / "d.csv", table(two)), zone=zone, series_field="name").parts["validation"]["time"]
+    assert (several[0] == found.parts["validation"]["time"][0]).all() and (several[1] == several[0]).all()
     part = found.parts["validation"]
     assert (part["time"][0] == instants.tz_localize(None).to_numpy()).all() and found.facts["step"] == alias
     assert not np.isnan(part["value"][0]).any() and found.facts["zone"] == zone
@@ -203,8 +206,12 @@ def test_duplicates_are_named_or_resolved_as_asked(tmp_path):
 def test_rows_out_of_order_are_named_or_sorted(tmp_path):
     path = write(tmp_path / "a.csv", rows(*ROWS[::-1]))
     said = message(path)
+    assert "line 2: the rows run from the newest to the oldest; set unsorted=sort" in said and "\n" not in said
+    said = message(write(tmp_path / "d.csv", rows(*ROWS[::-1], ("2024-01-13", 13))))
     assert "11 faults" in said and "line 3: 2024-01-11 comes after 2024-01-12" in said and "unsorted=sort" in said
     same(load(path, unsorted="sort"), load(write(tmp_path / "b.csv", rows(*ROWS))))
+    said = message(write(tmp_path / "c.csv", rows(*ROWS[:5], ROWS[6], ROWS[5], *ROWS[7:])))
+    assert "c.csv line 8: 2024-01-06 comes after 2024-01-07 (" in said and "line 7)" in said and "\n" not in said
 
 
 def test_gaps_and_steps_between_are_named(tmp_path):
@@ -254,6 +261,14 @@ def test_covariates_of_the_future_and_the_past(tmp_path):
         assert [[len(column[0]) for column in map(found.parts[part].__getitem__, ("time", "value", "known", "past"))]] == [[steps] * 4]
     assert "1 of 8 values are missing" in found.notes and "of the covariate 'wind', 1 of 8 are missing" in found.notes
     assert json.dumps(dict(found.facts))
+
+
+def test_a_last_row_with_weather_but_no_value_is_not_the_future(tmp_path):
+    table = "day,sales,holiday,rain\n" + "".join(f"2024-01-0{d},{d},0,1\n" for d in range(1, 6)) + "2024-01-06,,0,2\n2024-01-07,,1,\n"
+    part = load(write(tmp_path / "a.csv", table), value_field="sales", known_fields="holiday", past_fields="rain").parts["validation"]
+    np.testing.assert_array_equal(part["value"][0], [1, 2, 3, 4, 5, np.nan])
+    np.testing.assert_array_equal(part["past"][0][:, 0], [1, 1, 1, 1, 1, 2])
+    assert len(part["known"][0]) == 7
 
 
 def test_a_wide_table_shares_its_covariates(tmp_path):

@@ -64,6 +64,12 @@ def test_what_is_no_step_is_refused(alias):
         Step.parse(alias)
 
 
+def test_days_of_one_week_are_days_and_those_without_weekends_business_days():
+    week = np.arange("2024-01-01", "2024-01-13", dtype="datetime64[D]").astype("datetime64[ns]")  # from a Monday
+    assert str(find_step([week[:5]])) == "1D" and str(find_step([week])) == "1D"
+    assert str(find_step([week[[0, 1, 2, 3, 4, 7, 8]]])) == "B" and str(find_step([week[[0, 1, 2, 3, 6, 7]]])) == "1D"
+
+
 def test_one_time_has_no_step():
     with pytest.raises(UserError, match="no series has two times"):
         find_step([np.array(["2024-01-01"], "datetime64[ns]")])

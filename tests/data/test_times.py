@@ -69,6 +69,11 @@ def test_times_since_1970(times):
         assert "since 1970" in found.notes[0]
 
 
+def test_times_before_1970():
+    wanted = [EPOCH - datetime.timedelta(seconds=1_000_000_000.5), EPOCH + datetime.timedelta(seconds=0.25)]
+    assert as_datetimes(read(["-1000000000.5", "0.25"]).wall) == wanted
+
+
 @given(st.lists(dates, min_size=2, max_size=8), st.booleans(), st.sampled_from("-/"))
 def test_the_day_is_told_from_the_month_or_asked_for(times, day_first, separator):
     form = f"%d{separator}%m{separator}%Y" if day_first else f"%m{separator}%d{separator}%Y"

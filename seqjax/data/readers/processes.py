@@ -76,10 +76,10 @@ class MackeyGlass(NamedTuple):
     Source: Mackey and Glass 1977, "Oscillation and chaos in physiological control systems"
     """
 
-    number: int = 60
+    number: int = 120  # series
     steps: int = 1000  # of one unit of time
     kick: float = 0.01  # standard deviation
-    noise: float = 0.08  # standard deviation
+    noise: float = 0.1  # standard deviation
     substeps: int = 2  # of the integrator in a step
     warm_up: int = 300  # steps
 
@@ -87,8 +87,8 @@ class MackeyGlass(NamedTuple):
         """States that were constant until now, (number, S)."""
         return np.repeat(0.5 + uniform(bits, number)[:, None], 2 * 17 * self.substeps + 1, axis=1)
 
-    def advance(self, states: Array) -> Array:
-        """A step of the Runge-Kutta method of order 4, without the kick; states (..., S)."""
+    def advance(self, states: Array, kicks: Array) -> Array:
+        """A step of the Runge-Kutta method of order 4, and the kicks (..., 1) to where it leads; states (..., S)."""
         h, x = 1 / self.substeps, states[..., -1]
         new = []
         for substep in range(self.substeps):
@@ -100,11 +100,8 @@ class MackeyGlass(NamedTuple):
             after = x + h / 6 * (first + 2 * (second + third) + fourth)
             new += [(x + after) / 2 + h / 8 * (first - _mackey_glass(after, late)), after]  # the middle by Hermite's cubic
             x = after
+        new[-1] = new[-1] + self.kick * kicks[..., 0]
         return np.concatenate([states[..., len(new) :], np.stack(new, axis=-1)], axis=-1)
-
-    def kicked(self, states: Array, kicks: Array) -> Array:
-        """States with kicks (..., 1) added to what is now."""
-        return np.concatenate([states[..., :-1], states[..., -1:] + self.kick * kicks], axis=-1)
 
     kicks = 1  # numbers of a kick
     observed = -1  # which number of a state is observed
@@ -123,30 +120,26 @@ class Lorenz(NamedTuple):
     Source: Lorenz 1963, "Deterministic nonperiodic flow"
     """
 
-    number: int = 60
+    number: int = 120  # series
     steps: int = 1000
-    interval: float = 0.02  # units of time in a step
-    kick: float = 0.2
-    noise: float = 2.0
-    substeps: int = 4
-    warm_up: int = 300
+    interval: float = 0.01  # units of time in a step
+    kick: float = 0.1  # standard deviation
+    noise: float = 2.0  # standard deviation
+    substeps: int = 2  # of the integrator in a step
+    warm_up: int = 600  # steps
 
     def start(self, bits: np.random.PCG64, number: int) -> Array:
         """States near the attractor, (number, 3)."""
         return (uniform(bits, 3 * number).reshape(number, 3) - 0.5) * 20 + np.array([0.0, 0.0, 25.0])
 
-    def advance(self, states: Array) -> Array:
-        """A step of the Runge-Kutta method of order 4, without the kick; states (..., 3)."""
+    def advance(self, states: Array, kicks: Array) -> Array:
+        """A step of the Runge-Kutta method of order 4, and the kicks (..., 3) to where it leads; states (..., 3)."""
         h = self.interval / self.substeps
         for _ in range(self.substeps):
             first = _lorenz(states)
             second = _lorenz(states + h / 2 * first)
             third = _lorenz(states + h / 2 * second)
             states = states + h / 6 * (first + 2 * (second + third) + _lorenz(states + h * third))
-        return states
-
-    def kicked(self, states: Array, kicks: Array) -> Array:
-        """States with kicks (..., 3) added."""
         return states + self.kick * kicks
 
     kicks = 3
@@ -202,7 +195,7 @@ def simulate(process: MackeyGlass | Lorenz, seed: int = 0) -> Array:
     states, values = process.start(bits, process.number), []
     for _ in range(process.warm_up + process.steps):
         kicks = normal(bits, process.number, process.kicks)
-        states = process.kicked(process.advance(states), kicks)
+        states = process.advance(states, kicks)
         values.append(states[:, process.observed])
     clean = np.stack(values[process.warm_up :], axis=1)
     return clean + process.noise * normal(bits, *clean.shape)

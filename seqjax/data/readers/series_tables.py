@@ -15,8 +15,8 @@ from seqjax.data.records import Faults, Records
 from seqjax.errors import UserError
 
 FORMS = ("long", "wide")
-NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
-DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "?", "-", "."})  # in any case
 MOST_CLASSES = 100  # of a covariate that is a category
 At = Callable[[int], str]

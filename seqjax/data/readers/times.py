@@ -14,12 +14,12 @@ from seqjax.errors import UserError
 At = Callable[[int], str]  # the place of a time among all -> where it stands, such as "a.csv line 3"
 CLOCK = r"(?:[T ]\s*(?P<H>\d{1,2}):(?P<M>\d{2})(?::(?P<S>\d{2})(?:[.,](?P<f>\d{1,9}))?)?\s*(?P<p>[AaPp][Mm])?)?"
 OFFSET = r"\s*(?P<z>Z|UTC|[+-]\d{2}(?::?\d{2})?(?::\d{2})?)?"
-YEAR_FIRST = re.compile(rf"(?P<Y>\d{{4}})(?P<s>[-/.])(?P<m>\d{{1,2}})(?:(?P=s)(?P<d>\d{{1,2}}))?{CLOCK}{OFFSET}")
-COMPACT = re.compile(r"(?P<Y>[12]\d{3})(?P<m>\d{2})(?P<d>\d{2})(?:T?(?P<H>\d{2})(?P<M>\d{2})(?P<S>\d{2})?(?P<f>)(?P<p>))?(?P<z>Z)?")
-YEAR = re.compile(r"(?P<Y>[12]\d{3})")
-QUARTER = re.compile(r"(?P<Y>\d{4})[- ]?Q(?P<q>[1-4])")
-YEAR_LAST = re.compile(rf"(?P<a>\d{{1,2}})(?P<s>[-/.])(?P<b>\d{{1,2}})(?P=s)(?P<Y>\d{{4}}){CLOCK}{OFFSET}")
-EPOCH = re.compile(r"-?\d{9,19}(?:\.\d{1,9})?")
+YEAR_FIRST = re.compile(rf"(?P<Y>\d{{4}})(?P<s>[-/.])(?P<m>\d{{1,2}})(?:(?P=s)(?P<d>\d{{1,2}}))?{CLOCK}{OFFSET}", re.ASCII)
+COMPACT = re.compile(r"(?P<Y>[12]\d{3})(?P<m>\d{2})(?P<d>\d{2})(?:T?(?P<H>\d{2})(?P<M>\d{2})(?P<S>\d{2})?)?(?P<z>Z)?", re.ASCII)
+YEAR = re.compile(r"(?P<Y>[12]\d{3})", re.ASCII)
+QUARTER = re.compile(r"(?P<Y>\d{4})[- ]?Q(?P<q>[1-4])", re.ASCII)
+YEAR_LAST = re.compile(rf"(?P<a>\d{{1,2}})(?P<s>[-/.])(?P<b>\d{{1,2}})(?P=s)(?P<Y>\d{{4}}){CLOCK}{OFFSET}", re.ASCII)
+EPOCH = re.compile(r"-?\d{9,19}(?:\.\d{1,9})?", re.ASCII)
 NAMED = ("%b %Y", "%B %Y", "%b-%Y", "%Y %b", "%Y-%b", "%d %b %Y", "%d-%b-%Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y")
 PARTS = ("year", "month", "day", "hour", "minute", "second")
 WAYS = ("dayfirst", "monthfirst")
@@ -212,7 +212,7 @@ def _since_1970(texts: Sequence[str], at: At, faults: Faults) -> Times:
     name, _, unit = next(entry for entry in reversed(UNITS) if entry[1] <= max(sizes) or entry is UNITS[0])
     wall = np.full(len(texts), MISSING)
     for i, text in enumerate(texts):
-        if not EPOCH.fullmatch(text) and not re.fullmatch(r"-?\d{1,8}(\.\d+)?", text):
+        if not EPOCH.fullmatch(text) and not re.fullmatch(r"-?\d{1,8}(\.\d+)?", text, re.ASCII):
             faults.add(f"{at(i)}: {text[:60]!r} is not a number of {name} since 1970; repair that line")
             continue
         whole, _, rest = text.partition(".")
