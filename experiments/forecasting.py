@@ -41,7 +41,7 @@ _OFTEN = {"schedule.warmup_steps": 50, "train.log_every": 50, "train.eval_every"
 _SEASONAL = _OFTEN | {"data.time_features": "hour", "model.output": "gaussian", "model.hidden_size": 32}
 _CHAOS = _OFTEN | {
     "data.context": 96, "data.stride": 6, "data.time_features": "none", "baselines.context": 400, "baselines.refits": 1,
-    "train.steps": 3000, "train.eval_every": 250, "train.checkpoint_every": 250,
+    "train.steps": 1500, "train.eval_every": 250, "train.checkpoint_every": 250,
 }  # fmt: skip
 _FILE = _OFTEN | {  # little data: small networks, noise, averages over time and over three networks
     "data.source": "file", "model.hidden_size": 32, "model.dropout": 0.2, "model.members": 3,
@@ -84,7 +84,7 @@ PRESETS = {
     "beijing": _FILE | {
         "data.time_field": "year,month,day,hour", "data.value_field": "pm2.5", "data.time_features": "hour",
         "data.past_fields": "DEWP,TEMP,PRES,cbwd,Iws,Is,Ir", "data.validation_steps": 8760, "data.test_steps": 8760,
-        "model.dropout": 0.3, "train.steps": 500,
+        "model.dropout": 0.3, "train.steps": 400,
     },
 }  # fmt: skip
 

@@ -62,7 +62,7 @@ def plot_forecasts(path: pathlib.Path, forecasts: Sequence[Drawn], *, unit: str 
         _bands(axes, one)
         if one.truth is not None:
             axes.plot(one.times, one.truth, color="black", lw=1.2, marker=".", ms=3, label="observed")
-        locator = AutoDateLocator(maxticks=8)
+        locator = AutoDateLocator(minticks=3)
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
         axes.set_title(one.title, fontsize=9)

@@ -163,8 +163,8 @@ def linear(series: Series, *, ridge: float = 1e-3) -> Forecasts:
 def statistical(series: Series, name: str, *, context: int, refits: int) -> Forecasts:
     """ETS or AutoARIMA of statsforecast, with the intervals that it gives.
 
-    The form and its parameters are chosen at every so many origins, from the last `context` values before; between these origins
-    the same model reads the newer values.
+    The form and its parameters are chosen at every so many origins, from the last `context` values before; until the next of these
+    the same model reads on, from where it began, so that its season and its first state stay right.
 
     Args:
       series: the series.
@@ -187,10 +187,12 @@ def statistical(series: Series, name: str, *, context: int, refits: int) -> Fore
     season = series.season if series.season <= MOST_SEASON else 1
     make = {"ets": models.AutoETS, "arima": models.AutoARIMA}[name]
     shares = [round(200 * abs(level - 0.5)) for level in LEVELS[: len(LEVELS) // 2]][::-1]  # 5, 10, ... 95 per cent
-    before, found, model = past_filled(series), [], None
+    before, found, model, begin = past_filled(series), [], None, 0
     again = set(np.linspace(0, len(series.origins), refits, endpoint=False).astype(int))
     for place, origin in enumerate(series.origins):
-        past = before(origin)[-context:]
+        if place in again:
+            begin = max(int(origin) - context, 0)
+        past = before(origin)[begin:]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if place in again:
