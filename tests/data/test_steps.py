@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqjax.data.steps import NOT_ON_A_STEP, Step, find_step, next_times, step_places, step_times, wall_clock
 from seqjax.errors import UserError
 
 pd = pytest.importorskip("pandas")
+unhurried = settings(deadline=None)  # a busy machine is no fault
 
 ALIASES = ["1ns", "7us", "20ms", "1s", "30s", "15min", "1h", "6h", "1D", "2D", "7D", "B", "MS", "ME", "2MS", "3MS", "3ME", "12MS", "12ME"]
 steps = st.sampled_from(ALIASES)
@@ -26,6 +27,7 @@ def grid(alias, start, count):
     return np.array(pd.date_range(first, periods=count, freq=alias), "datetime64[ns]")
 
 
+@unhurried
 @given(steps, starts, st.integers(2, 50))
 def test_steps_are_those_of_pandas(alias, start, count):
     times, step = grid(alias, start, count), Step.parse(alias)
@@ -36,6 +38,7 @@ def test_steps_are_those_of_pandas(alias, start, count):
     assert Step.parse(str(step)) == step
 
 
+@unhurried
 @given(steps, starts, st.integers(12, 60), st.randoms())
 def test_the_step_is_found_in_spite_of_gaps(alias, start, count, draw):
     times = grid(alias, start, count)
@@ -45,6 +48,7 @@ def test_the_step_is_found_in_spite_of_gaps(alias, start, count, draw):
     assert (step_places(times[kept], found) == kept).all()
 
 
+@unhurried
 @given(steps.filter(lambda alias: alias != "1ns"), starts, st.integers(3, 30), st.floats(0, 1, exclude_max=True))
 def test_a_time_between_two_steps_is_found(alias, start, count, share):
     times, step = grid(alias, start, count), Step.parse(alias)
@@ -76,6 +80,7 @@ def test_one_time_has_no_step():
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "UTC"])
+@unhurried
 @given(st.datetimes(pd.Timestamp("1950-01-01").to_pydatetime(), pd.Timestamp("2036-01-01").to_pydatetime()))
 def test_what_clocks_show_is_what_pandas_says(zone, start):
     times = np.array(pd.date_range(start, periods=50, freq="97h"), "datetime64[ns]")

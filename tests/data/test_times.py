@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqjax.data.readers.times import join_parts, read_times
@@ -14,6 +14,7 @@ from seqjax.errors import UserError
 
 EPOCH = datetime.datetime(1970, 1, 1)
 at = "a.csv line {}".format
+unhurried = settings(deadline=None)  # a busy machine is no fault
 
 FORMS = [
     "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f", "%Y-%m-%d %H:%M:%S,%f",
@@ -36,6 +37,7 @@ dates = st.datetimes(datetime.datetime(1700, 1, 1), datetime.datetime(2200, 1, 1
 
 
 @pytest.mark.parametrize("form", FORMS)
+@unhurried
 @given(st.lists(dates, min_size=1, max_size=5))
 def test_times_in_every_form(form, times):
     texts = [time.strftime(form) for time in times]
@@ -46,6 +48,7 @@ def test_times_in_every_form(form, times):
 
 
 @pytest.mark.parametrize("form", ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%d %H:%M:%S.%f%z", "%Y-%m-%d %H:%M %z"])
+@unhurried
 @given(st.lists(st.tuples(dates, st.integers(-14 * 4, 14 * 4)), min_size=1, max_size=5))
 def test_times_with_an_offset_are_instants(form, several):
     zoned = [time.replace(tzinfo=datetime.timezone(datetime.timedelta(minutes=15 * quarters))) for time, quarters in several]
@@ -57,6 +60,7 @@ def test_times_with_an_offset_are_instants(form, several):
     assert (read(with_colon).ahead == found.ahead).all()
 
 
+@unhurried
 @given(st.lists(st.datetimes(datetime.datetime(1975, 1, 1), datetime.datetime(2200, 1, 1)), min_size=1, max_size=5))
 def test_times_since_1970(times):
     times = [time.replace(microsecond=time.microsecond // 1000 * 1000) for time in times]
@@ -74,6 +78,7 @@ def test_times_before_1970():
     assert as_datetimes(read(["-1000000000.5", "0.25"]).wall) == wanted
 
 
+@unhurried
 @given(st.lists(dates, min_size=2, max_size=8), st.booleans(), st.sampled_from("-/"))
 def test_the_day_is_told_from_the_month_or_asked_for(times, day_first, separator):
     form = f"%d{separator}%m{separator}%Y" if day_first else f"%m{separator}%d{separator}%Y"
@@ -101,6 +106,7 @@ def test_a_fixed_format_is_read_as_strptime_does():
     assert as_datetimes(read(["7.3.99 4Uhr"], time_format="%d.%m.%y %HUhr").wall) == [datetime.datetime(1999, 3, 7, 4)]
 
 
+@unhurried
 @given(st.lists(st.datetimes(datetime.datetime(1900, 1, 1), datetime.datetime(2100, 1, 1)), min_size=1, max_size=4), st.integers(2, 6))
 def test_parts_in_columns_of_their_own(times, number):
     names = ["year", "month", "day", "hour", "minute", "second"][:number]
