@@ -81,8 +81,7 @@ PRESETS = {
         "model.output": "frames", "model.hidden_size": 256, "model.embed_size": 128, "model.dropout": 0.2,
         "train.epochs": 240.0,
     },
-    # The same, note by note.
-    "jsb_notes": _JSB | {"train.epochs": 120.0},
+    "jsb_notes": _JSB | {"train.epochs": 120.0},  # the same, note by note
 }  # fmt: skip
 
 
@@ -204,7 +203,8 @@ def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report
     for name, place in {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}.items():
         roll, where = part["frames"][place][:MOST], part.places.at(place).rsplit("/", 1)[-1]
         shares = sounding_shares(trained.model.module, trained.params, roll, jax.random.key(0))
-        yield plot_expected(folder / f"expected_{split}_{name}.png", roll, shares, scored[place].nats, f"{where} ({name})")
+        path = folder / f"expected_{split}_{name}.png"
+        yield plot_expected(path, roll, shares, scored[place].nats, f"{where} ({name})")
     yield plot_surprise(folder / f"loss_along_{split}.png", [piece.nats for piece in scored], f"{split} part")
 
 
