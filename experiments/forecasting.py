@@ -63,7 +63,9 @@ PRESETS = {
     # Chaos that is kicked and observed with noise; the best possible forecast is a filter's that knows the equations.
     "mackey_glass": _CHAOS | {"data.name": "mackey_glass"},
     "lorenz": _CHAOS | {"data.name": "lorenz"},
-    # Files: give --config.data.path. Months of passengers, 96 to learn from.
+    # A file of yours: give --config.data.path, its fields, data.context and data.horizon.
+    "file": _FILE | {"train.steps": 600},
+    # Known files: give --config.data.path. Months of passengers, 96 to learn from.
     "airline": _FILE | {
         "data.validation_steps": 24, "data.test_steps": 24, "data.context": 36, "data.horizon": 12, "data.stride": 1,
         "data.forks": 1, "data.batch_size": 16, "model.output": "gaussian", "model.scaling": "standard",
