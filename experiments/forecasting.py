@@ -184,7 +184,7 @@ def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[s
 def validate(trained: run.Trained, part: Records, found: dict[str, float]) -> dict[str, float]:
     """The loss, and the scores of the backtest."""
     scores = rolling(trained.config, trained.spec.facts, part).scores(forecasts(trained, part))
-    return {"loss": found["loss"]} | {name: scores[name] for name in ("crps", "mase", "coverage_80")}
+    return {"loss": found["loss"]} | {name: scores[name] for name in ("crps", "mase", "coverage_80") if name in scores}
 
 
 def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Options) -> run.Report:
@@ -199,6 +199,8 @@ def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Optio
     notes = [
         f"{len(test.origins):,} origins, {config.data.horizon} steps from each; season of MASE {data.facts['season']}"
     ]
+    if plain := sorted({part["name"][s] for s in test.series[np.isnan(test.unit)]}):
+        notes.append(f"MASE leaves out {', '.join(plain)}: the seasonal naive forecast has no error in the training part")
     rows = forecasting.rows(part, test, found["model"], data.facts)
     return run.Report(scores, rows, notes, (test, found))
 

@@ -44,7 +44,11 @@ class Backtest(NamedTuple):
             )
         truth = np.array([part["value"][s][o : o + horizon] for s, o in zip(series, origins)])
         if not np.isfinite(truth).any():
-            raise UserError("no value is observed at the steps to be forecast in this part; make it longer")
+            names = ", ".join(dict.fromkeys(part["name"][s] for s in series))
+            raise UserError(
+                f"every value to be forecast in this part is missing (series: {names}); make the part longer"
+                " (data.validation_steps, data.test_steps)"
+            )
         units = [metrics.seasonal_error(value[:end], season) for value, end in zip(part["value"], fitted_on(part))]
         return cls(series, origins, truth, np.array(units)[series])
 

@@ -82,6 +82,8 @@ def test_missing_values_do_not_count():
     assert np.isnan(metrics.seasonal_error(np.array([1.0, np.nan, 1.0]), 1)) and np.isnan(
         metrics.seasonal_error(np.ones(5), 2)
     )
+    constant = metrics.forecast_scores(y, point, quantiles, np.array([np.nan, np.nan]))  # undefined, which is not 0
+    assert "mase" not in constant and constant["crps"] == found["crps"]
     with pytest.raises(ValueError, match="nothing to score"):
         metrics.forecast_scores(y * np.nan, point, quantiles, np.ones(2))
 

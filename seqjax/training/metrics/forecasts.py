@@ -133,8 +133,8 @@ def forecast_scores(y: np.ndarray, point: np.ndarray, quantiles: np.ndarray, uni
       unit: (N,), `seasonal_error` of each forecast's series; those where it is NaN do not enter MASE.
 
     Returns:
-      `crps` and `rmse` in the units of the data, `mase`, and the shares of values within the central 50, 80 and 95 %
-      intervals: `coverage_50`, ...
+      `crps` and `rmse` in the units of the data; `mase`, unless no forecast enters it; and the shares of values within the
+      central 50, 80 and 95 % intervals: `coverage_50`, ...
 
     Raises:
       ValueError: no value was observed.
@@ -156,7 +156,7 @@ def forecast_scores(y: np.ndarray, point: np.ndarray, quantiles: np.ndarray, uni
     scaled = scaled[np.isfinite(scaled)]
     found = {
         "crps": float(crps_quantiles(y, quantiles)[seen].mean()),
-        "mase": float(scaled.mean()) if len(scaled) else 0.0,
+        **({"mase": float(scaled.mean())} if len(scaled) else {}),
         "rmse": float(np.sqrt(np.square(error[seen]).mean())),
     }
     return found | {f"coverage_{share}": float(inside(y, quantiles, share)[seen].mean()) for share in INTERVALS}
