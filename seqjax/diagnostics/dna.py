@@ -157,7 +157,7 @@ def gradient_times_input(score: Callable[[jax.Array], jax.Array], bases: np.ndar
 
     Example:
       >>> weights = jnp.array([1.0, 0.0, 0.0, -1.0])
-      >>> gradient_times_input(lambda x: jnp.sum(x * weights), np.eye(4)[None, [0, 3]]).sum(axis=-1).tolist()  # of A and T
+      >>> gradient_times_input(lambda x: jnp.sum(x @ weights), np.eye(4)[None, [0, 3]]).sum(axis=-1).tolist()  # of A and T
       [[1.0, -1.0]]
 
     Reference:

@@ -105,6 +105,7 @@ class DirectNetwork(nn.Module):
       dtype: computation dtype; parameters and outputs are float32.
 
     Example:
+      >>> import jax
       >>> model = DirectNetwork(seqjax.gru(8), horizon=3, output_size=2, width=4)
       >>> inputs, lags, future = jnp.zeros((2, 5, 6)), jnp.zeros((2, 1, 0)), jnp.zeros((2, 1, 3, 4))
       >>> model.init_with_output(jax.random.key(0), inputs, lags, future)[0].shape
@@ -162,6 +163,7 @@ class StepNetwork(nn.Module):
       dtype: computation dtype; parameters and outputs are float32.
 
     Example:
+      >>> import jax
       >>> model = StepNetwork(seqjax.gru(8), output_size=2)
       >>> (carry, raw), _ = model.init_with_output(jax.random.key(0), jnp.zeros((2, 5, 6)))
       >>> raw.shape

@@ -144,7 +144,7 @@ def checked_horizon(asked: int, learned: int, kind: str) -> int:
     Example:
       >>> checked_horizon(0, 24, "direct"), checked_horizon(48, 24, "autoregressive")
       (24, 48)
-      >>> checked_horizon(48, 24, "direct")
+      >>> checked_horizon(48, 24, "direct")  # doctest: +ELLIPSIS
       Traceback (most recent call last):
       ...
       seqjax.errors.UserError: --horizon=48 is more than the 24 steps that this model gives at once; train ...

@@ -215,7 +215,7 @@ def test_the_bach_of_music21():
 
 def test_without_music21(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "music21", None)
-    with pytest.raises(UserError, match="the set 'bach' needs music21, which is not installed; run pip install music21"):
+    with pytest.raises(UserError, match="the set 'bach' needs music21, which is not installed; run pip install -e '.\\[bach\\]'"):
         load_music("embedded", name="bach")
 
 

@@ -337,7 +337,8 @@ def check_lengths(part: Records, context: int, horizon: int) -> None:
 
     Example:
       >>> from seqjax.data.records import Places
-      >>> check_lengths(Records({"name": ("a",), "value": (np.zeros(3),)}, Places.of("a.csv line", [2])), 3, 1)
+      >>> short = Records({"name": ("a",), "value": (np.zeros(3),)}, Places.of("a.csv line", [2]))
+      >>> check_lengths(short, 3, 1)  # doctest: +ELLIPSIS
       Traceback (most recent call last):
       ...
       seqjax.errors.UserError: a.csv line 2: series 'a' has 3 steps, and a context of 3 with a horizon of 1 needs 4; give ...

@@ -8,7 +8,7 @@ import numpy as np
 
 from seqjax.data.readers.rolls import LOWEST, PITCHES, pieces
 from seqjax.data.records import Places, Records
-from seqjax.errors import UserError
+from seqjax.errors import missing
 
 
 def read_bach(frames_per_quarter: int = 1, limit: int | None = None) -> Records:
@@ -34,7 +34,7 @@ def read_bach(frames_per_quarter: int = 1, limit: int | None = None) -> Records:
     try:
         from music21 import converter, corpus
     except ImportError:
-        raise UserError("the set 'bach' needs music21, which is not installed; run pip install music21, or choose another set") from None
+        raise missing("the set 'bach' needs music21", "bach", "choose another set") from None
     rolls, names = [], []
     for path in sorted(corpus.getComposer("bach"), key=lambda path: path.name)[:limit]:
         score = converter.parse(path)
