@@ -200,7 +200,7 @@ def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Optio
         f"{len(test.origins):,} origins, {config.data.horizon} steps from each; season of MASE {data.facts['season']}"
     ]
     if plain := sorted({part["name"][s] for s in test.series[np.isnan(test.unit)]}):
-        notes.append(f"MASE leaves out {', '.join(plain)}: the seasonal naive forecast has no error in the training part")
+        notes.append(f"MASE leaves out {', '.join(plain)}: there the seasonal naive forecast has no error")
     rows = forecasting.rows(part, test, found["model"], data.facts)
     return run.Report(scores, rows, notes, (test, found))
 
