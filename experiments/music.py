@@ -242,7 +242,7 @@ EXPERIMENT = run.Experiment.of(
         "num_samples": Flag(1, "how many pieces, of this number and those after it.", SAMPLE, at_least(1)),
         "length": Flag(64, "frames to write; with a melody at most so many.", SAMPLE, at_least(1)),
         "temperature": Flag(1.0, "below 1 bolder, above 1 wilder, 0 always the likeliest.", SAMPLE, at_least(0)),
-        "prompt": Flag("", "a MIDI file (or JSON of one piece) to go on from.", SAMPLE, read=music_files.read_piece),
+        "prompt": Flag("", "a MIDI file (or JSON of one piece) to continue.", SAMPLE, read=music_files.read_piece),
         "prompt_bars": Flag(4, "how many bars of it, of four quarter notes each; 0 takes all.", SAMPLE, at_least(0)),
         "melody": Flag("", "the same: one voice is kept, the others are written.", SAMPLE, read=music_files.read_piece),
         "voice": Flag("top", "the voice of --melody that is kept.", SAMPLE, one_of(*VOICES)),

@@ -127,13 +127,13 @@ class DnaReader(nn.Module):
         Args:
           codes: int (B, halo + T + halo), 0 where there is no base.
           lengths: int (B,), how many of the T bases are real; they come first.
-          carry: from the window before; None starts anew.
-          fresh: bool (B,), rows that start anew.
+          carry: from the window before; None is the initial one.
+          fresh: bool (B,), rows that start from the initial carry.
           train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
 
         Returns:
           (carry, [outputs (B, T, H) of the sequence, and of the other strand, in the order of the sequence]). The carry that comes
-          out is that of the directions that run with the windows; those that run against them start anew in each window.
+          out is that of the directions that run with the windows; those that run against them start from the initial carry in each.
         """
         if train and self.base_dropout:
             hidden = jax.random.bernoulli(self.make_rng("dropout"), self.base_dropout, codes.shape)
@@ -183,7 +183,7 @@ def _rows(which: Array, new: Array, old: Array) -> Array:
 
 
 def _with_the_windows(carry: Carry, initial: Carry, reverse: bool) -> Carry:
-    """Keeps what runs from left to right, and starts anew what runs from right to left."""
+    """Keeps what runs from left to right, and resets what runs from right to left."""
 
     def kept(end, start):
         if isinstance(end, BidirectionalCarry):

@@ -34,7 +34,7 @@ class Forecaster:
       cell: any Cell.
       output: the family of distributions.
       context: C, the steps before an origin that a forecast reads.
-      horizon: H, the steps that it gives; an autoregressive forecaster can go on for longer.
+      horizon: H, the steps that it gives; an autoregressive forecaster can forecast further.
       scaling: see `context_scale`. Where the loss is taken at several origins, only what precedes the first is read.
       width, highway: see `DirectNetwork`.
       dropout: in the head; that of the cell is its own.

@@ -332,7 +332,7 @@ def _features(tag, params, name, sequence, start, classes, files) -> Iterator[An
 
 
 def _joined(features: Iterator[Any]) -> Iterator[Any]:
-    """Features that go on where the window before ended, as one; the score is the mean over all of its bases."""
+    """Features that continue from the window before, as one; the score is the mean over all of its bases."""
     last = None
     for feature in features:
         if (

@@ -78,3 +78,21 @@ def refused(monkeypatch):
             assert word in message, f"{word!r} is not in {message}"
 
     return check
+
+
+@pytest.fixture
+def refuses(refused, request):
+    """`refused`, for the experiment that a file is about: its ROW."""
+    return lambda argv, *words: refused(argv, *words, experiment=request.module.ROW.experiment)
+
+
+@pytest.fixture(scope="module")
+def start(runs, request):
+    """Starts a process of that experiment."""
+    return lambda *argv, **options: runs.start(request.module.ROW, *argv, **options)
+
+
+@pytest.fixture(scope="module")
+def data(runs, request):
+    """The folder of that experiment's data; not to be changed."""
+    return runs.data(request.module.ROW)

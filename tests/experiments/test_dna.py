@@ -16,21 +16,6 @@ from seqjax.models.nucleotides import reverse_complement
 CLASSES = ["background", "CDS+", "CDS-"]
 
 
-@pytest.fixture
-def refuses(refused):
-    return lambda argv, *words: refused(argv, *words, experiment=ROW.experiment)
-
-
-@pytest.fixture(scope="module")
-def start(runs):
-    return lambda *argv, **options: runs.start(ROW, *argv, **options)
-
-
-@pytest.fixture(scope="module")
-def data(runs):
-    return runs.data(ROW)
-
-
 def small(data, **changes):
     """Flags of a run on the genome, in windows, on both strands."""
     settings = {**ROW.settings(data)} | {

@@ -18,16 +18,6 @@ from seqjax.run import cli, command
 STATEFUL = {"model.kind": "autoregressive", "data.stateful": True, "model.highway": 0, "data.forks": 24, "model.width": 32}
 
 
-@pytest.fixture
-def refuses(refused):
-    return lambda argv, *words: refused(argv, *words, experiment=ROW.experiment)
-
-
-@pytest.fixture(scope="module")
-def start(runs):
-    return lambda *argv, **options: runs.start(ROW, *argv, **options)
-
-
 @pytest.fixture(scope="module")
 def finished(runs):
     return runs.finished(ROW)

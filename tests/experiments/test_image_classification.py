@@ -12,11 +12,6 @@ from seqjax.diagnostics.pictures import WorstMistakes
 PICTURES = ("confusion_validation.png", "mistakes_validation.png", "filters.png", "features_validation.png")
 
 
-@pytest.fixture
-def refuses(refused):
-    return lambda argv, *words: refused(argv, *words, experiment=ROW.experiment)
-
-
 @pytest.mark.parametrize(
     "what, changes",
     [("model_state", "model_state"), ("average", "average"), ("key", "params"), ("data", "params"), ("opt_state", "params")],

@@ -18,11 +18,6 @@ from seqjax.data.readers.rolls import to_frames
 from seqjax.run import chord_baselines
 
 
-@pytest.fixture
-def refuses(refused):
-    return lambda argv, *words: refused(argv, *words, experiment=ROW.experiment)
-
-
 @pytest.fixture(scope="module")
 def sampled(runs, tmp_path_factory):
     """Samples of the finished run: flags -> (what was said, the folder)."""

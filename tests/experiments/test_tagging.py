@@ -9,21 +9,6 @@ from processes import config_flags, records
 from table import TAGGING as ROW
 
 
-@pytest.fixture
-def refuses(refused):
-    return lambda argv, *words: refused(argv, *words, experiment=ROW.experiment)
-
-
-@pytest.fixture(scope="module")
-def start(runs):
-    return lambda *argv, **options: runs.start(ROW, *argv, **options)
-
-
-@pytest.fixture(scope="module")
-def data(runs):
-    return runs.data(ROW)
-
-
 @pytest.fixture(scope="module")
 def finished(runs):
     return runs.finished(ROW)

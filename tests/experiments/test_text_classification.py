@@ -12,16 +12,6 @@ from processes import final_state, records, sealed
 from table import TEXT_CLASSIFICATION as ROW
 
 
-@pytest.fixture
-def refuses(refused):
-    return lambda argv, *words: refused(argv, *words, experiment=ROW.experiment)
-
-
-@pytest.fixture(scope="module")
-def start(runs):
-    return lambda *argv, **options: runs.start(ROW, *argv, **options)
-
-
 @pytest.fixture(scope="module")
 def finished(runs):
     return runs.finished(ROW)

@@ -14,16 +14,6 @@ from seqjax.data.readers.stories import make_stories
 from seqjax.run import cli
 
 
-@pytest.fixture
-def refuses(refused):
-    return lambda argv, *words: refused(argv, *words, experiment=ROW.experiment)
-
-
-@pytest.fixture(scope="module")
-def start(runs):
-    return lambda *argv, **options: runs.start(ROW, *argv, **options)
-
-
 @pytest.fixture(scope="module")
 def finished(runs):
     return runs.finished(ROW)
