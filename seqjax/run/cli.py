@@ -1,5 +1,6 @@
 """The command line that all experiments share: flags, one clear line for whatever is wrong, an exit status."""
 
+import difflib
 import logging
 import os
 import pathlib
@@ -85,6 +86,10 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> Command:
             raise UsageError(settings.unknown_field(name[1], experiment.fields))
     try:
         rest = values(list(argv))
+    except flags.UnrecognizedFlagError as error:
+        near = ", ".join(difflib.get_close_matches(error.flagname, list(values)))
+        near = f" (nearest: {near})" if near else ""
+        raise UsageError(f"there is no flag --{error.flagname}{near}; --help lists all flags") from None
     except flags.Error as error:
         raise UsageError(f"{str(error).strip().splitlines()[0]}; --help lists all flags") from None
     if values.help:

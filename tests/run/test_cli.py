@@ -87,6 +87,7 @@ WRONG = {
     "a field of another group": (["--config.train.cell=gru"], ["config.train.cell", "did you mean config.model.cell?"]),
     "nothing like it": (["--config.zzz=1"], ["config.zzz", "--help lists all fields"]),
     "no such flag": (["--wordk=1"], ["wordk", "workdir", "--help"]),
+    "a flag that begins as the fields do": (["--confg=hello"], ["there is no flag --confg (nearest: config, "]),
     "half a number": (["--config.train.steps=1.5"], ["config.train.steps", "1.5", "whole number"]),
     "words for a number": (["--config.optimizer.rate=fast"], ["config.optimizer.rate", "fast"]),
     "a number for yes or no": (["--config.model.tied=3"], ["config.model.tied", "3"]),
