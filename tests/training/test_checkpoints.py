@@ -376,3 +376,4 @@ def test_other_errors_than_the_disks_are_not_hidden(tmp_path):
         store.save(1, make_state(1), {"not json": {1, 2}})
         store.wait()
     store.close()
+    assert not [*tmp_path.glob("**/1*")]  # refused before anything was written: nothing is in flight that could fail later

@@ -1,5 +1,6 @@
 """Writes one checkpoint: under another name first, renamed when all of it, manifest included, is on the disk."""
 
+import json
 import math
 import os
 import pathlib
@@ -32,6 +33,9 @@ def write(folder: pathlib.Path, run: str, state: Any, meta: dict[str, Any], loss
 
     Returns:
       The directory, to be given to `commit`.
+
+    Raises:
+      TypeError: `meta` is not JSON; nothing was written.
     """
     step = int(folder.name)
     known = by_path(state).get(("step",))
@@ -42,6 +46,7 @@ def write(folder: pathlib.Path, run: str, state: Any, meta: dict[str, Any], loss
         remove(left)
     saving = folder.with_name(f"{step}{SAVING}")
     about = {"run": run, "step": step, "loss": loss if math.isfinite(loss) else None, "meta": meta}
+    json.dumps(about)  # what is not JSON is refused here: Orbax meets it with the arrays half written, and cancels those
     with _one_at_a_time, ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
         before = set(threading.enumerate())
         try:
