@@ -38,7 +38,7 @@ def make_ours(engine: str, layers: int, hidden: int, traces: Counter):
             traces[layer] += 1
             return cell.step(*given)
 
-        return cell._replace(step=step, combine=combine)
+        return cell.replace(step=step, combine=combine)
 
     stack = seqjax.stack(counted(layer) for layer in range(layers))
 

@@ -38,7 +38,7 @@ from seqjax.cells import (
 )
 from seqjax.errors import UserError
 from seqjax.typing import Cell
-from seqjax.unroll import explain, unroll
+from seqjax.unroll import explain, step, unroll
 from seqjax.wrappers import (
     BidirectionalCarry,
     BidirectionalParams,
@@ -97,6 +97,7 @@ __all__ = [
     "residual",
     "rnn",
     "stack",
+    "step",
     "unroll",
     "weight_drop",
     "zoneout",

@@ -4,15 +4,61 @@ An initializer is a function init(key, shape, dtype) -> array. The cells call th
 gate, with the shape of one gate: fans and orthogonality are those of the matrix that a gate really multiplies with.
 """
 
+import dataclasses
+import operator
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
+from seqjax._calls import Call, recorded
 from seqjax.typing import Array, DType, Initializer, Key
 
-glorot_uniform = jax.nn.initializers.glorot_uniform
 zeros = jax.nn.initializers.zeros
 
 
+@dataclasses.dataclass(frozen=True, repr=False)
+class _Known:
+    """An initializer that is equal to those of equal calls, so that cells with it are."""
+
+    call: Call
+    function: Initializer = dataclasses.field(compare=False)
+
+    def __call__(self, key: Key, shape: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
+        return self.function(key, shape, dtype)
+
+    def __repr__(self) -> str:
+        return str(self.call)
+
+    def __reduce__(self) -> tuple:
+        return operator.methodcaller("again"), (self.call,)
+
+
+def _known(build: Callable[..., Initializer]) -> Callable[..., Initializer]:
+    return recorded(build, lambda function, call: _Known(call, function))
+
+
+@_known
+def glorot_uniform() -> Initializer:
+    """Uniform values whose variance suits the sum of a matrix's rows and columns.
+
+    W ~ Uniform(-a, a),  a = sqrt(6 / (rows + columns))
+
+    Returns:
+      An initializer for matrices (rows, columns), and for more axes as in `jax.nn.initializers.glorot_uniform`.
+
+    Example:
+      >>> import jax
+      >>> glorot_uniform() == glorot_uniform(), glorot_uniform()(jax.random.key(0), (2, 3)).shape
+      (True, (2, 3))
+
+    Reference:
+      Glorot, Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks".
+    """
+    return jax.nn.initializers.glorot_uniform()
+
+
+@_known
 def orthogonal(scale: float = 1.0) -> Initializer:
     """A random orthogonal matrix times a scale, in any floating dtype.
 
@@ -46,6 +92,7 @@ def orthogonal(scale: float = 1.0) -> Initializer:
     return init
 
 
+@_known
 def identity(scale: float = 1.0) -> Initializer:
     """The identity matrix times a scale, the recurrent kernel of the IRNN.
 
@@ -78,6 +125,7 @@ def identity(scale: float = 1.0) -> Initializer:
     return init
 
 
+@_known
 def per_gate(init: Initializer, gates: int) -> Initializer:
     """Draws each gate's block of a kernel on its own, and lays the blocks side by side.
 
@@ -106,6 +154,7 @@ def per_gate(init: Initializer, gates: int) -> Initializer:
     return init_all
 
 
+@_known
 def add_to_gate(init: Initializer, value: float, gate: int, gates: int) -> Initializer:
     """Adds a constant to one gate's block of a bias: the forget bias of the LSTM.
 
@@ -140,6 +189,7 @@ def add_to_gate(init: Initializer, value: float, gate: int, gates: int) -> Initi
     return init_all
 
 
+@_known
 def chrono(max_steps: float, keep: int | None = 1, write: int | None = 0, gates: int = 4) -> Initializer:
     """Biases that make the memory of each unit last a time of its own, from 2 steps to the longest dependency expected.
 

@@ -15,10 +15,15 @@ Axis letters, used in names, types and docstrings throughout seqjax:
 Shapes are written (B, T, D). Every array in a carry has B as its first axis.
 """
 
+import dataclasses
+import operator
+import pickle
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+
+from seqjax._calls import Call, recorded
 
 Array = jax.Array
 Key = jax.Array  # a key of jax.random
@@ -65,7 +70,32 @@ class Dense(NamedTuple):
     products: Callable[[Params], tuple[Array, Array, Array]]
 
 
-class Cell(NamedTuple):
+def factory(build: Callable[..., "Cell"]) -> Callable[..., "Cell"]:
+    """Makes a function that returns cells one whose cells are known by the call: equal calls give equal cells.
+
+    A cell so made has the hash and the repr of its call, and is pickled as it. What is compiled for one is there for the
+    other. Arguments that cannot be hashed (arrays, lists) leave the cell equal to itself alone.
+
+    Args:
+      build: a function at the top of a module, whose cells depend on its arguments and on nothing else.
+
+    Returns:
+      The function, with its docstring and signature.
+
+    Example:
+      >>> import seqjax
+      >>> @factory
+      ... def doubled(hidden_size: int) -> Cell:
+      ...     return seqjax.gru(hidden_size).replace(name="doubled")
+      >>> doubled(8) == doubled(hidden_size=8), doubled(8) == doubled(9), doubled(8)
+      (True, False, doubled(8))
+    """
+    # A cell that another factory made, and this one gives as it is, stays that one's.
+    return recorded(build, lambda cell, call: cell if cell.made else dataclasses.replace(cell, made=call))
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Cell:
     """A recurrent cell: pure functions with their settings closed over, as an optax transformation is.
 
     Every cell has `init`, `initial_carry`, `input_size` and `step`. A cell whose step splits into
@@ -76,8 +106,9 @@ class Cell(NamedTuple):
     takes any number of leading axes, `recur` is the product of the carry with the recurrent weights, `combine` is
     elementwise. A wrapper that must see the whole sequence (a stack, dropout) gives `sequence`.
 
-    Cells are hashable, so one can be a static argument of `jax.jit`; make a cell once and keep it, since two cells made
-    by two equal calls are two different static arguments.
+    Cells made by equal calls are equal, `lstm(8) == lstm(8)`, and have one hash, so that one can be a static argument of
+    `jax.jit` and nothing is compiled twice; `factory` does the same for cells of one's own. They can be pickled. A cell is
+    no pytree: its numbers are its params.
 
     Attributes:
       name: what error messages and tables call it, such as "lstm".
@@ -106,6 +137,8 @@ class Cell(NamedTuple):
         as (("activation", "relu"), ("dtype", None)), without initializers. An option that is off is False, None or 0.
         A wrapper's own settings are here, and those of what it wraps in `inner`.
       inner: the cells that a wrapper holds; none for a cell of its own.
+      noise_only: says that a wrapper differs from the one cell inside in training alone, by `noise`; `replace` clears it.
+      made: the call that made the cell, or None; `factory` sets it, and `replace` clears it.
 
     Example:
       >>> import jax, seqjax
@@ -114,6 +147,8 @@ class Cell(NamedTuple):
       >>> carry, y = cell.step(params, cell.initial_carry(params, 2), jax.numpy.ones((2, 3)))
       >>> y.shape
       (2, 8)
+      >>> cell == seqjax.lstm(8), cell
+      (True, lstm(8))
     """
 
     name: str
@@ -133,3 +168,40 @@ class Cell(NamedTuple):
     spatial: tuple[int, ...] = ()
     settings: tuple[tuple[str, Any], ...] = ()
     inner: tuple["Cell", ...] = ()
+    noise_only: bool = False
+    made: Call | None = None
+
+    def replace(self, **changes: Any) -> "Cell":
+        """The cell with other values in some fields; it is no longer the one that the call made.
+
+        Example:
+          >>> import seqjax
+          >>> seqjax.lstm(8).replace(name="mine") == seqjax.lstm(8)
+          False
+        """
+        return dataclasses.replace(self, **{"noise_only": False, "made": None} | changes)
+
+    def _replace(self, **changes: Any) -> "Cell":
+        raise TypeError("a Cell is no NamedTuple any more: cell.replace(...) in the place of cell._replace(...)")
+
+    def _key(self) -> tuple:
+        """What it is equal by: the call, or else every field."""
+        return self.made or tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Cell):
+            return NotImplemented
+        return self is other or self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        return f"<cell {self.name}>" if self.made is None else str(self.made)
+
+    def __reduce__(self) -> tuple:
+        if self.made is None:
+            raise pickle.PicklingError(
+                f"{self!r} is known by no call that could make it again; see seqjax.typing.factory"
+            )
+        return operator.methodcaller("again"), (self.made,)

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax import engines
+from seqjax import engines, placement
+from seqjax.engines import every
 from seqjax.typing import Array, Carry, Cell, Key, Params
 
 
@@ -25,7 +26,8 @@ def unroll(
     time_major: bool = False,
     engine: str = "auto",
     remat_every: int | None = None,
-) -> tuple[Carry, Array]:
+    return_carries: bool = False,
+) -> tuple[Carry, Array] | tuple[Carry, Array, Carry]:
     """Runs a cell over whole sequences.
 
       carry_t, y_t = step(params, carry_{t-1}, x_t),  t = 1 ... T
@@ -41,8 +43,9 @@ def unroll(
       carry: the carry to start from, each array (B, ...). `cell.initial_carry(params, B)` by default.
       lengths: integers (B,), each 0 to T, how many steps of each sequence are real; or a boolean mask in the layout of
         xs, (B, T), or (T, B) with time_major, true where a step is real, with holes if you like. Inside jit, where their
-        values are not known, lengths outside 0 ... T count as the nearest of these.
-      resets: bool in the layout of xs, (B, T), or (T, B) with time_major.
+        values are not known, and on an accelerator, from where they are not fetched, lengths outside 0 ... T count as the
+        nearest of these.
+      resets: bool in the layout of xs, (B, T), or (T, B) with time_major; or numbers, of which 0 says no and 1 yes.
       rng: a key for training noise. None is evaluation, without noise.
       reverse: runs from each sequence's last real step to its first. Outputs stay in the order of the inputs.
       time_major: says that xs, ys, a mask and resets are (T, B, ...).
@@ -51,9 +54,13 @@ def unroll(
         the quickest measured for the cell and case; `seqjax.explain` says which. All give the same numbers. Forward
         mode (jax.jvp, jax.jacfwd, jax.hessian) is for "scan" and "associative".
       remat_every: saves memory in the backward pass: keeps the carry of every so many steps and computes the rest anew.
+      return_carries: gives the carry after every step too: to start again from any of them, or to look at the memory c.
 
     Returns:
-      (carry, ys): the carry after each sequence's last step, and the outputs (B, T, H), or (T, B, H) with time_major.
+      (carry, ys): the carry after each sequence's last step, and the outputs (B, T, H), or (T, B, H) with time_major. With
+      `return_carries` (carry, ys, carries), carries built as carry of arrays (B, T, ...), or (T, B, ...): at step t what the
+      run holds when it has done step t, in its direction, so that a padded step holds what the step before did. Where a
+      wrapper hands no carry on (`bidirectional(..., fresh_backward=True)`), the one that it hands on stands at every step.
 
     Raises:
       ValueError: a shape does not fit, a length is outside 0 ... T, no engine has the name given, or the engine cannot
@@ -71,7 +78,51 @@ def unroll(
     """
     static, arrays = _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engine, remat_every)
     _check_rng(rng)
-    return _unroll(*static, *arrays, rng)
+    return _unroll(*static, bool(return_carries), *arrays, rng)
+
+
+def step(cell: Cell, params: Params, carry: Carry, x: Array, *, resets: Array | None = None) -> tuple[Carry, Array]:
+    """One time step, for streams and for acting: `cell.step` with checks, and with resets as in `unroll`.
+
+    A reset puts the initial carry in the place of `carry` before the step, such as where an episode of an environment began.
+
+    Args:
+      cell: the cell, which may be a stack.
+      params: what `cell.init` gave.
+      carry: the carry before the step, each array (B, ...).
+      x: inputs (B, D). Floating point.
+      resets: bool (B,); or numbers, of which 0 says no and 1 yes, as environments give them.
+
+    Returns:
+      (carry, y): the carry after the step, and the output (B, H).
+
+    Raises:
+      ValueError: a shape does not fit, or a reset is neither 0 nor 1.
+      TypeError: a dtype does not fit.
+      UserError: the cell needs the whole sequence, as a bidirectional one.
+
+    Example:
+      >>> import jax, seqjax
+      >>> cell = seqjax.gru(8)
+      >>> params = cell.init(jax.random.key(0), 4)
+      >>> carry, y = seqjax.step(cell, params, cell.initial_carry(params, 2), jax.numpy.ones((2, 4)))
+      >>> carry, again = seqjax.step(cell, params, carry, jax.numpy.ones((2, 4)), resets=jax.numpy.array([1.0, 0.0]))
+      >>> (y == again).all(axis=1).tolist()
+      [True, False]
+    """
+    x = jnp.asarray(x)
+    _check_params(cell, params)
+    _check_inputs(cell, params, x, "B", name="x")
+    carry = jax.tree.map(jnp.asarray, carry)
+    _check_carry(cell, params, carry, x.shape[0])
+    return _step(cell, params, carry, x, _check_resets(resets, x.shape[:1]))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _step(cell, params, carry, x, resets):
+    if resets is not None:
+        carry = engines.steps.select(resets, cell.initial_carry(params, x.shape[0]), carry)
+    return cell.step(params, carry, x)
 
 
 def explain(cell: Cell, params: Params, xs: Array, carry: Carry | None = None, **options: Any) -> list[engines.Choice]:
@@ -82,7 +133,7 @@ def explain(cell: Cell, params: Params, xs: Array, carry: Carry | None = None, *
       params: what `cell.init` gave.
       xs: inputs as for `unroll`.
       carry: as for `unroll`.
-      **options: the other arguments of `unroll`: lengths, resets, rng, reverse, time_major, engine, remat_every.
+      **options: the other arguments of `unroll`: lengths, resets, rng, reverse, time_major, engine, remat_every, return_carries.
 
     Returns:
       A list of choices (cell, engine, reason), one for each cell that an engine runs, in order.
@@ -100,11 +151,13 @@ def explain(cell: Cell, params: Params, xs: Array, carry: Carry | None = None, *
       gru: scan, asked for
     """
     defaults = {"lengths": None, "resets": None, "reverse": False, "time_major": False, "engine": "auto"}
-    rng = options.pop("rng", None)
+    rng, return_carries = options.pop("rng", None), bool(options.pop("return_carries", False))
     options = defaults | {"remat_every": None} | options
     static, arrays = _checked(cell, params, xs, carry, **options)
     choices = []
-    jax.eval_shape(lambda *arrays: _unroll.__wrapped__(*static, *arrays, note=choices.append), *arrays, rng)
+    jax.eval_shape(
+        lambda *arrays: _unroll.__wrapped__(*static, return_carries, *arrays, note=choices.append), *arrays, rng
+    )
     for choice in choices:
         print(f"{choice.cell}: {choice.engine}, {choice.reason}")
     return choices
@@ -115,7 +168,7 @@ def _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engi
     engines.check_name(engine)
     xs = jnp.asarray(xs)
     _check_params(cell, params)
-    _check_inputs(cell, params, xs, time_major)
+    _check_inputs(cell, params, xs, *("TB" if time_major else "BT"))
     batch, steps = xs.shape[:2][::-1] if time_major else xs.shape[:2]
     layout = (steps, batch) if time_major else (batch, steps)
     if carry is not None:
@@ -132,8 +185,10 @@ def _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engi
 
 
 # Jitted here, so that a call outside of any jit is compiled once and not at every call.
-@functools.partial(jax.jit, static_argnums=range(5))
-def _unroll(cell, engine, reverse, time_major, remat_every, params, xs, carry, lengths, resets, rng, note=None):
+@functools.partial(jax.jit, static_argnums=range(6))
+def _unroll(
+    cell, engine, reverse, time_major, remat_every, return_carries, params, xs, carry, lengths, resets, rng, note=None
+):
     """Everything inside is time-major; layouts are turned here, once."""
     if not time_major:
         xs = xs.swapaxes(0, 1)
@@ -144,35 +199,43 @@ def _unroll(cell, engine, reverse, time_major, remat_every, params, xs, carry, l
         if lengths.ndim == 1:
             mask = jnp.arange(xs.shape[0])[:, None] < lengths[None, :]
         xs = jnp.where(mask.reshape(mask.shape + (1,) * (xs.ndim - 2)), xs, 0)
-    initial = cell.initial_carry(params, xs.shape[1])
-    run = _runner(engine, mask, resets, reverse, remat_every, note)
-    carry, ys = run(cell, params, initial if carry is None else carry, initial, xs, rng)
-    return carry, ys if time_major else ys.swapaxes(0, 1)
+    initial = placement.cut_as(cell.initial_carry(params, xs.shape[1]), xs)
+    arrays = (params, xs, carry, initial, mask, resets)
+    params, xs, carry, initial, mask, resets = placement.tree_varies_together(arrays)
+    run = _runner(engine, mask, resets, reverse, remat_every, return_carries, note)
+    found = run(cell, params, initial if carry is None else carry, initial, xs, rng)
+    if return_carries:
+        found = (every.last_of(found[0]), found[1], every.all_of(found[0], xs.shape[0]))
+    carry, *stacked = found
+    return carry, *(stacked if time_major else jax.tree.map(lambda a: a.swapaxes(0, 1), stacked))
 
 
-def _runner(engine, mask, resets, reverse, remat_every, note, flipped=None):
+def _runner(engine, mask, resets, reverse, remat_every, return_carries, note, flipped=None):
     """The function that runs a cell in one direction; `Cell.sequence` gets it to run what is inside.
 
-    `flipped` are the resets of the other direction where they are known, since turning them twice loses the first.
+    `flipped` are the resets of the other direction where they are known, since turning them twice loses the first. With
+    `return_carries` the carry that it gives is an `every.Carries`, which a `sequence` hands on as it would any carry.
     """
 
     def run(cell, params, carry, initial, xs, rng, flip=False):
         if flip:
             there = _flip_resets(resets, mask, reverse) if flipped is None else flipped
-            other = _runner(engine, mask, there, not reverse, remat_every, note, flipped=resets)
+            other = _runner(engine, mask, there, not reverse, remat_every, return_carries, note, flipped=resets)
             return other(cell, params, carry, initial, xs, rng)
         if cell.sequence is not None:
             return cell.sequence(run, params, carry, initial, xs, rng)
         if rng is not None and cell.noise is not None:
             cell, params, xs = cell.noise(rng, params, xs)
-        # A wrapper whose step is that of the cell inside differs from it in training alone.
-        while cell.inner and cell.step is cell.inner[0].step:
+        while cell.noise_only:
             cell = cell.inner[0]
         settings = {"mask": mask, "resets": resets, "reverse": reverse, "remat_every": remat_every}
+        if return_carries:
+            cell = every.recorded(cell)
         choice = engines.choose(engine, cell, params, xs, **settings)
         if note is not None:
             note(choice)
-        return engines.run(choice, cell, params, carry, initial, xs, **settings)
+        found = engines.run(choice, cell, params, carry, initial, xs, **settings)
+        return every.collected(carry, *found, mask, reverse) if return_carries else found
 
     return run
 
@@ -229,18 +292,18 @@ def _check_rng(rng):
         raise TypeError(f"rng must be one key of jax.random, such as jax.random.key(0), and it is {rng!r}")
 
 
-def _check_inputs(cell, params, xs, time_major):
-    between = "".join(f"{size}, " for size in cell.spatial)
-    layout = f"(T, B, {between}D)" if time_major else f"(B, T, {between}D)"
-    if xs.ndim != 3 + len(cell.spatial):
-        raise ValueError(f"xs must have {3 + len(cell.spatial)} axes, {layout}, and its shape is {xs.shape}")
-    if xs.shape[2:-1] != cell.spatial:
-        raise ValueError(f"xs must be {layout} for this {cell.name}, and its shape is {xs.shape}")
+def _check_inputs(cell, params, xs, *axes, name="xs"):
+    layout = f"({', '.join([*axes, *map(str, cell.spatial), 'D'])})"
+    wanted = len(axes) + len(cell.spatial) + 1
+    if xs.ndim != wanted:
+        raise ValueError(f"{name} must have {wanted} axes, {layout}, and its shape is {xs.shape}")
+    if xs.shape[len(axes) : -1] != cell.spatial:
+        raise ValueError(f"{name} must be {layout} for this {cell.name}, and its shape is {xs.shape}")
     if not jnp.issubdtype(xs.dtype, jnp.floating):
-        raise TypeError(f"xs must be floating point, and it is {xs.dtype}; embed or one-hot encode tokens first")
+        raise TypeError(f"{name} must be floating point, and it is {xs.dtype}; embed or one-hot encode tokens first")
     features = cell.input_size(params)
     if xs.shape[-1] != features:
-        raise ValueError(f"xs has shape {xs.shape}, {layout}, and the params of {cell.name} take D = {features}")
+        raise ValueError(f"{name} has shape {xs.shape}, {layout}, and the params of {cell.name} take D = {features}")
 
 
 def _check_carry(cell, params, carry, batch):
@@ -258,8 +321,8 @@ def _check_carry(cell, params, carry, batch):
 def _check_lengths(lengths, batch, steps, layout):
     if lengths is None:
         return None
-    concrete = not isinstance(lengths, jax.core.Tracer)
-    lengths = np.asarray(lengths) if concrete else lengths
+    if not isinstance(lengths, jax.Array):
+        lengths = np.asarray(lengths)
     if lengths.dtype == bool:
         if lengths.shape != layout:
             raise ValueError(f"lengths as a mask must have shape {layout}, as xs, and its shape is {lengths.shape}")
@@ -268,17 +331,32 @@ def _check_lengths(lengths, batch, steps, layout):
         raise TypeError(f"lengths must be integers (B,) or a boolean mask, and its dtype is {lengths.dtype}")
     if lengths.shape != (batch,):
         raise ValueError(f"lengths must have shape {(batch,)}, one for each sequence, and its shape is {lengths.shape}")
-    if concrete and lengths.size and not 0 <= lengths.min() <= lengths.max() <= steps:
-        raise ValueError(f"lengths must lie in 0 ... T = {steps}, and they go from {lengths.min()} to {lengths.max()}")
+    if _is_at_hand(lengths) and lengths.size:
+        values = np.asarray(lengths)
+        low, high = values.min(), values.max()
+        if not 0 <= low <= high <= steps:
+            raise ValueError(f"lengths must lie in 0 ... T = {steps}, and they go from {low} to {high}")
     return jnp.asarray(lengths)
+
+
+def _is_at_hand(array):
+    """Whether the values are in the host's memory: what an accelerator holds is not fetched, which would wait for it."""
+    if isinstance(array, jax.core.Tracer):
+        return False
+    return isinstance(array, np.ndarray) or all(device.platform == "cpu" for device in array.devices())
 
 
 def _check_resets(resets, layout):
     if resets is None:
         return None
-    resets = jnp.asarray(resets)
-    if resets.dtype != bool:
-        raise TypeError(f"resets must be bool, and its dtype is {resets.dtype}")
+    if not isinstance(resets, jax.Array):
+        resets = np.asarray(resets)
     if resets.shape != layout:
-        raise ValueError(f"resets must have shape {layout}, as xs, and its shape is {resets.shape}")
-    return resets
+        raise ValueError(f"resets must have shape {layout}, and its shape is {resets.shape}")
+    if resets.dtype == bool:
+        return jnp.asarray(resets)
+    if not jnp.issubdtype(resets.dtype, jnp.number):
+        raise TypeError(f"resets must be bool, or numbers that are 0 and 1, and its dtype is {resets.dtype}")
+    if _is_at_hand(resets) and not np.isin(np.asarray(resets), (0, 1)).all():
+        raise ValueError("resets must be bool, or numbers that are 0 and 1, and one is another number")
+    return jnp.asarray(resets) != 0

@@ -45,7 +45,7 @@ def test_a_mask_may_have_holes():
 
 def test_resets_go_to_the_initial_carry_of_the_cell():
     start = jax.tree.map(lambda a: np.full(a.shape, 0.3, np.float32), CARRY)
-    cell = CELL._replace(initial_carry=lambda params, batch: jax.tree.map(lambda a: jnp.asarray(a[:batch]), start))
+    cell = CELL.replace(initial_carry=lambda params, batch: jax.tree.map(lambda a: jnp.asarray(a[:batch]), start))
     resets = np.zeros((B, T), bool)
     resets[:, 2] = True
     _, ys = seqjax.unroll(cell, PARAMS, XS, CARRY, resets=resets)
@@ -59,7 +59,7 @@ def test_an_eager_call_is_compiled_once(monkeypatch):
         steps.append(1)
         return CELL.step(params, carry, x)
 
-    cell = CELL._replace(step=step, project=None, recur=None, combine=None)
+    cell = CELL.replace(step=step, project=None, recur=None, combine=None)
     seqjax.unroll(cell, PARAMS, XS)
     first = len(steps)
     seqjax.unroll(cell, PARAMS, XS + 1)
@@ -89,8 +89,10 @@ def test_remat_keeps_fewer_values():
         (ValueError, "lengths must lie in 0 ... T = 6, and they go from 1 to 7", {"lengths": [1, 7, 2]}),
         (ValueError, "lengths must lie in 0 ... T = 6, and they go from -1 to 2", {"lengths": [1, -1, 2]}),
         (ValueError, r"lengths as a mask must have shape \(3, 6\), .* \(6, 3\)", {"lengths": np.ones((6, 3), bool)}),
-        (ValueError, r"resets must have shape \(3, 6\), as xs, and its shape is \(3,\)", {"resets": np.ones(3, bool)}),
-        (TypeError, "resets must be bool, and its dtype is int32", {"resets": np.ones((3, 6), np.int32)}),
+        (ValueError, r"resets must have shape \(3, 6\), and its shape is \(3,\)", {"resets": np.ones(3, bool)}),
+        (ValueError, "resets must be bool, or numbers that are 0 and 1", {"resets": np.full((3, 6), 2, np.int32)}),
+        (ValueError, "resets must be bool, or numbers that are 0 and 1", {"resets": np.full((3, 6), 0.5)}),
+        (TypeError, "resets must be bool, or numbers .* its dtype is <U1", {"resets": np.full((3, 6), "1")}),
         (ValueError, r"engine must be one of \['auto', 'scan', 'fused', .*\], and it is 'warp'", {"engine": "warp"}),
         (TypeError, "params are not those of lstm: they are a ndarray", {"params": XS}),
         (TypeError, "params of lstm must be built as .*LSTMParams.*and they are .*GRUParams", {"params": OTHER}),

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from seqjax import initializers
 from seqjax.cells import gates as gates_of
 from seqjax.cells import parts
-from seqjax.typing import Array, Cell, DType, Initializer
+from seqjax.placement import whole
+from seqjax.typing import Array, Cell, DType, Initializer, factory
 
 GATES = parts.LSTM_GATES
 
@@ -31,6 +32,7 @@ class ConvLSTMCarry(NamedTuple):
     h: Array  # the last output, (B, *spatial, F)
 
 
+@factory
 def conv_lstm(
     features: int,
     kernel_size: int | Sequence[int],
@@ -156,6 +158,8 @@ def _check_sizes(name, value, axes=None):
 def _convolve(xs, kernel):
     """The convolution of xs (..., *spatial, C) with a kernel (*kernel_size, C, N), in the dtype of xs."""
     axes = "DHW"[-(kernel.ndim - 2) :]
+    if xs.ndim > len(axes) + 2 and whole() is not None:  # joining T and a B that is cut is refused there
+        return jax.lax.map(lambda x: _convolve(x, kernel), xs)
     lead = xs.shape[: xs.ndim - len(axes) - 1]
     ys = jax.lax.conv_general_dilated(
         xs.reshape(math.prod(lead), *xs.shape[len(lead) :]),

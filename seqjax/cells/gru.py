@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from seqjax import initializers
 from seqjax.cells import gates as gates_of
 from seqjax.cells import parts
-from seqjax.typing import Array, Cell, DType, Initializer
+from seqjax.typing import Array, Cell, DType, Initializer, factory
 
 GATES = 3  # in the order r, z, n: reset, update, candidate
 
@@ -28,6 +28,7 @@ class GRUCarry(NamedTuple):
     h: Array  # the memory, which is the last output, (B, H), never narrower than float32
 
 
+@factory
 def gru(
     hidden_size: int,
     reset_after: bool = True,
@@ -107,7 +108,9 @@ def gru(
         return cell
     project, recur, combine = _parts_reset_after(dtype)
     step = parts.step_of(project, recur, combine)
-    return cell._replace(step=step, project=project, recur=recur, combine=combine, dense=parts.dense_products(GATES, dtype))
+    return cell.replace(
+        step=step, project=project, recur=recur, combine=combine, dense=parts.dense_products(GATES, dtype)
+    )
 
 
 def _project(params, xs, dtype):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from seqjax import initializers
 from seqjax.cells import parts
-from seqjax.typing import Array, Cell, DType, Initializer, Linear
+from seqjax.typing import Array, Cell, DType, Initializer, Linear, factory
 
 MINGRU_GATES = "zg"  # side by side in this order: update, candidate
 MINLSTM_GATES = "ifg"  # in the LSTM's order: input, forget, candidate
@@ -68,6 +68,7 @@ class LRUCarry(NamedTuple):
     im: Array  # its imaginary part, (B, N), never narrower than float32
 
 
+@factory
 def mingru(
     hidden_size: int,
     activation: str = "identity",
@@ -121,9 +122,10 @@ def mingru(
     bias_init = bias_init or initializers.zeros
     init = _init_gates(MinGRUParams, size, len(MINGRU_GATES), kernel_init, bias_init, param_dtype)
     cell = _gated("mingru", size, init, MinGRUCarry, gates, len(MINGRU_GATES), dtype)
-    return cell._replace(settings=(("activation", activation), ("dtype", dtype)))
+    return cell.replace(settings=(("activation", activation), ("dtype", dtype)))
 
 
+@factory
 def minlstm(
     hidden_size: int,
     activation: str = "identity",
@@ -181,7 +183,7 @@ def minlstm(
     bias_init = parts.lstm_bias_init(bias_init, forget_bias, MINLSTM_GATES)
     init = _init_gates(MinLSTMParams, size, len(MINLSTM_GATES), kernel_init, bias_init, param_dtype)
     cell = _gated("minlstm", size, init, MinLSTMCarry, gates, len(MINLSTM_GATES), dtype)
-    return cell._replace(settings=(("activation", activation), ("dtype", dtype)))
+    return cell.replace(settings=(("activation", activation), ("dtype", dtype)))
 
 
 def _activation(name):
@@ -246,6 +248,7 @@ def _step_of(linear):
     return step
 
 
+@factory
 def lru(
     hidden_size: int,
     state_size: int | None = None,
@@ -319,8 +322,10 @@ def lru(
         return LRUParams(*(value.astype(param_dtype) for value in (*ring, *drawn)))
 
     def initial_carry(params, batch_size):
-        zeros = jnp.zeros((batch_size, states), parts.memory_dtype(dtype, params.b_re))
-        return LRUCarry(re=zeros, im=zeros)
+        shape, memory = (batch_size, states), parts.memory_dtype(dtype, params.b_re)
+        return LRUCarry(
+            re=jnp.zeros(shape, memory), im=jnp.zeros(shape, memory)
+        )  # two buffers, each of which may be donated
 
     linear = _lru_linear(skip, dtype)
     return Cell(

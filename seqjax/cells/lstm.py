@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from seqjax import initializers
 from seqjax.cells import gates as gates_of
 from seqjax.cells import parts
-from seqjax.typing import Array, Cell, DType, Initializer
+from seqjax.typing import Array, Cell, DType, Initializer, factory
 
 
 class LSTMParams(NamedTuple):
@@ -35,6 +35,7 @@ class LSTMCarry(NamedTuple):
     h: Array  # the last output, (B, R)
 
 
+@factory
 def lstm(
     hidden_size: int,
     forget_bias: float | None = None,

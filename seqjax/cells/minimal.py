@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from seqjax import initializers
 from seqjax.cells import gates as gates_of
 from seqjax.cells import parts
-from seqjax.typing import Array, Cell, DType, Initializer
+from seqjax.typing import Array, Cell, DType, Initializer, factory
 
 GATES = 2  # in the order f, n: the gate, candidate
 
@@ -28,6 +28,7 @@ class MGUCarry(NamedTuple):
     h: Array  # the memory, which is the last output, (B, H), never narrower than float32
 
 
+@factory
 def mgu(
     hidden_size: int,
     reset_after: bool = True,
@@ -109,7 +110,7 @@ def mgu(
     project, recur, combine = _parts_reset_after(dtype)
     step = parts.step_of(project, recur, combine)
     dense = parts.dense_products(GATES, dtype)
-    return cell._replace(step=step, project=project, recur=recur, combine=combine, dense=dense)
+    return cell.replace(step=step, project=project, recur=recur, combine=combine, dense=dense)
 
 
 def _project(params, xs, dtype):

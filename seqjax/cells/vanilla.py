@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from seqjax import initializers
 from seqjax.cells import gates as gates_of
 from seqjax.cells import parts
-from seqjax.typing import Array, Cell, DType, Initializer
+from seqjax.typing import Array, Cell, DType, Initializer, factory
 
 
 class RNNParams(NamedTuple):
@@ -33,6 +33,7 @@ class RNNCarry(NamedTuple):
     h: Array  # the last output, (B, H)
 
 
+@factory
 def rnn(
     hidden_size: int,
     activation: str = "tanh",
@@ -118,6 +119,7 @@ def rnn(
     )
 
 
+@factory
 def indrnn(
     hidden_size: int,
     activation: str = "relu",

@@ -10,10 +10,16 @@ from jax import lax
 
 from seqjax.cnn import convolution_banded, convolution_columns, convolution_shifted, convolution_winograd
 from seqjax.cnn.convolution_parts import Window
-from seqjax.cnn.placement import takes_own, vary_together
+from seqjax.cnn.placement import takes_own
+from seqjax.placement import vary_together
 from seqjax.typing import Array
 
-OWN = {"banded": convolution_banded, "im2col": convolution_columns, "shifted": convolution_shifted, "winograd": convolution_winograd}
+OWN = {
+    "banded": convolution_banded,
+    "im2col": convolution_columns,
+    "shifted": convolution_shifted,
+    "winograd": convolution_winograd,
+}
 FORMULATIONS = ("auto", "lax", *OWN)
 
 

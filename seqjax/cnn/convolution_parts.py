@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from seqjax.cnn.placement import vary_together
+from seqjax.placement import vary_together
 from seqjax.typing import Array
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from seqjax.cnn.placement import vary_together
+from seqjax.placement import vary_together
 from seqjax.typing import Array
 
 

@@ -86,16 +86,23 @@ def run(
     linear, method = cell.linear, _method()
     h = linear.state(carry)
     length, batch = jax.tree.leaves(xs)[0].shape[:2]
-    size = max(1, CHUNK[method] // max(1, batch))
-    size = min(size, remat_every or size, max(1, length))
-    # Where chunks divide the steps there is no rest, and no copy that joins its outputs to theirs.
-    size = next((n for n in range(size, size // 2, -1) if length % n == 0), size)
+    size = _chunk_size(length, batch, CHUNK[method], remat_every)
 
     def chunk(h, inputs):
         return _chunk(linear, method, params, initial, h, inputs, reverse)
 
     h, ys = steps.in_chunks(chunk, h, (xs, mask, resets), size, reverse)
     return linear.carry(h), ys
+
+
+def _chunk_size(length: Any, batch: Any, tokens: int, remat_every: int | None) -> int | None:
+    """Steps of a chunk; where `jax.export` leaves a size open, `remat_every`, and without it all at once (None)."""
+    if not (isinstance(length, int) and isinstance(batch, int)):
+        return remat_every
+    size = max(1, tokens // max(1, batch))
+    size = min(size, remat_every or size, max(1, length))
+    # Where chunks divide the steps there is no rest, and no copy that joins its outputs to theirs.
+    return next((n for n in range(size, size // 2, -1) if length % n == 0), size)
 
 
 def _method():
@@ -119,7 +126,7 @@ def _chunk(linear, method, params, initial, h, inputs, reverse):
         a, b = jnp.where(real, a, 1), jnp.where(real, b, 0)
     hs = linear_recurrence(a, b, h, reverse=reverse, method=method)
     ys = linear.output(params, hs, xs)
-    return hs[last], ys if mask is None else jnp.where(real, ys, 0)
+    return hs[last], ys if mask is None else jax.tree.map(lambda y: jnp.where(real, y, 0), ys)
 
 
 def linear_recurrence(a: Array, b: Array, h: Array, *, reverse: bool = False, method: str = "loop") -> Array:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from seqjax import placement
 from seqjax.engines import steps
 from seqjax.typing import Array, Carry, Cell, Params
 
@@ -52,7 +53,12 @@ def prefers_columns(cell: Cell, batch: int) -> bool:
     """
     if jax.default_backend() != "cpu" or cell.dense is None:
         return False
-    return cell.additive and cell.dense.gates >= 3 and cell.hidden_size >= 256 and batch >= 8
+    return cell.additive and cell.dense.gates >= 3 and cell.hidden_size >= 256 and not is_below(batch, 8)
+
+
+def is_below(size: Any, limit: int) -> bool:
+    """Whether a size of an array is below a limit; False for one that `jax.export` leaves open."""
+    return isinstance(size, int) and size < limit
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -128,7 +134,7 @@ def _forward(cell, layout, reverse, params, carry, initial, inputs, keep):
         after, y = _combine(cell, layout, params, start, sums, (layout.turn(others), tree))
         kept = (layout.turn(operands), sums, steps.chosen(start, carry_read)) if keep else None
         if real is not None:
-            held = (carry, jnp.zeros_like(y))
+            held = (carry, steps.zeros_like(y))
             after, y = steps.select(real, (after, y), held, layout.batch)
         return after, (layout.turn(y), kept)
 
@@ -175,8 +181,10 @@ def _unrolled_bwd(cell, layout, reverse, saved, cotangents):
 
     state = (layout.turn(d_last), steps.zeros_like(steps.chosen(params, params_read)), steps.wide_zeros(any_carry))
     inputs = (d_ys, sums, starts, others, mask, resets)
+    state, _ = placement.tree_varies_together((state, inputs))
     (d_carry, d_vectors, d_initial), (d_x, d_sums) = jax.lax.scan(body, state, inputs, reverse=not reverse)
-    (d_params,) = kernels_back(tuple(jnp.einsum("tbk,tbg->kg", v, d) for v, d in zip(operands, d_sums, strict=True)))
+    weigh = functools.partial(jnp.einsum, "tbk,tbg->kg", out_sharding=placement.whole())
+    (d_params,) = kernels_back(tuple(weigh(v, d) for v, d in zip(operands, d_sums, strict=True)))
     totals = [a + b for a, b in zip(steps.chosen(d_params, params_read), d_vectors, strict=True)]
     d_xs = tree.unflatten([d_x.astype(x.dtype), *(None for _ in others)])
     d_params = steps.put_back(d_params, params_read, totals)

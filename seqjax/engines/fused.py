@@ -16,7 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from seqjax import placement
 from seqjax.engines import dense, steps
+from seqjax.engines.dense import is_below
 from seqjax.typing import Array, Carry, Cell, Params
 
 
@@ -60,7 +62,7 @@ def layout_of(cell: Cell, batch: int) -> dense.Layout | None:
     By measurement (docs/design/speed.md): on a CPU with very few sequences the product of the loop is as long as its
     kernel, so that the input's share of it is better done for all steps at once; on a GPU that is so at every size.
     """
-    few = jax.default_backend() == "cpu" and cell.additive and batch < 8
+    few = jax.default_backend() == "cpu" and cell.additive and is_below(batch, 8)
     if cell.dense is None or few or jax.default_backend() == "gpu":
         return None
     return dense.Layout(dense.prefers_columns(cell, batch))
@@ -89,7 +91,7 @@ def _forward(cell, reverse, params, carry, initial, inputs, keep):
         after, y = cell.combine(params, start, projected, recurrent)
         kept = (start, recurrent) if keep else None
         if real is not None:
-            after, y = steps.select(real, after, carry), steps.select(real, y, jnp.zeros_like(y))
+            after, y = steps.select(real, after, carry), steps.select(real, y, steps.zeros_like(y))
         return after, (y, kept)
 
     projected = cell.project(params, xs)
@@ -133,6 +135,7 @@ def _unrolled_bwd(cell, reverse, saved, cotangents):
 
     state = (d_last, steps.zeros_like(steps.chosen(params, params_read)), steps.wide_zeros(carry))
     inputs = (d_ys, starts, projected, recurrents, mask, resets)
+    state, _ = placement.tree_varies_together((state, inputs))
     (d_carry, d_vectors, d_initial), (d_arrays, d_recurrents) = jax.lax.scan(body, state, inputs, reverse=not reverse)
     d_params, d_xs = _weights_back(cell, params, xs, starts, projected, has_derivative, d_arrays, d_recurrents)
     totals = [a + b for a, b in zip(steps.chosen(d_params, params_read), d_vectors, strict=True)]
@@ -151,6 +154,8 @@ def _weights_back(cell, params, xs, starts, projected, has_derivative, d_arrays,
         return d_params, d_xs
 
     def recur(params):
+        if placement.whole() is not None:  # a vmap may join T with a B that is cut, which is refused there
+            return jax.lax.map(lambda start: cell.recur(params, start), starts)
         return jax.vmap(cell.recur, (None, 0))(params, starts)
 
     (through,) = jax.vjp(recur, params)[1](d_recurrents)

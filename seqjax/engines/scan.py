@@ -6,7 +6,6 @@ The others are tested against it. The whole step stands in the loop, the input p
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from seqjax.engines import steps
 from seqjax.typing import Array, Carry, Cell, Params
@@ -53,7 +52,7 @@ def run(
         after, y = cell.step(params, start, x)
         if real is None:
             return after, y
-        return steps.select(real, after, carry), steps.select(real, y, jnp.zeros_like(y))
+        return steps.select(real, after, carry), steps.select(real, y, steps.zeros_like(y))
 
     def chunk(carry, inputs):
         return jax.lax.scan(body, carry, inputs, reverse=reverse)

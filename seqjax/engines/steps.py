@@ -27,7 +27,7 @@ def zeros_like(tree: Any) -> Any:
 
 def wide_zeros(tree: Any) -> Any:
     """Zeros to add gradients up in: in the place of every array, never narrower than float32."""
-    return jax.tree.map(lambda a: jnp.zeros(a.shape, _wide(a.dtype)), tree)
+    return jax.tree.map(lambda a: jnp.zeros_like(a, _wide(a.dtype)), tree)
 
 
 def cast_like(tree: Any, like: Any) -> Any:
@@ -55,13 +55,13 @@ def with_wide_params(cell: Cell, params: Params) -> tuple[Cell, Params]:
         return None if function is None else narrowed
 
     parts = ("initial_carry", "input_size", "step", "project", "recur", "combine")
-    cell = cell._replace(**{part: narrow(getattr(cell, part)) for part in parts})
+    cell = cell.replace(**{part: narrow(getattr(cell, part)) for part in parts})
     if cell.dense is not None:
-        cell = cell._replace(dense=cell.dense._replace(products=narrow(cell.dense.products)))
+        cell = cell.replace(dense=cell.dense._replace(products=narrow(cell.dense.products)))
     if cell.linear is not None:
         linear = cell.linear
         linear = linear._replace(coefficients=narrow(linear.coefficients), output=narrow(linear.output))
-        cell = cell._replace(linear=linear)
+        cell = cell.replace(linear=linear)
     return cell, tree.unflatten(wide)
 
 

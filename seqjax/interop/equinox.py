@@ -51,6 +51,7 @@ def from_equinox(module) -> tuple[Cell, Params]:
 
     if not isinstance(module, (eqx.nn.LSTMCell, eqx.nn.GRUCell)):
         raise UserError(f"from_equinox takes eqx.nn.LSTMCell and GRUCell, and not {type(module).__name__}")
+    parts.check_computation(module, "equinox", "__call__")
     w, u = parts.array(module.weight_ih).T, parts.array(module.weight_hh).T
     b = jnp.zeros(w.shape[1:], w.dtype) if module.bias is None else parts.array(module.bias)
     if isinstance(module, eqx.nn.LSTMCell):

@@ -118,6 +118,7 @@ def to_flax(cell: Cell, params: Params) -> tuple[nn.Module, dict[str, Any]]:
 
 def _read(module, params):
     if isinstance(module, nn.Sequential):
+        parts.check_computation(module, "flax", "__call__")
         return parts.stacked([_read(inner, params[f"layers_{k}"]) for k, inner in enumerate(module.layers)])
     if isinstance(module, nn.Bidirectional):
         merge = next((name for name, function in MERGES.items() if function is module.merge_fn), None)
@@ -126,11 +127,14 @@ def _read(module, params):
                 "from_flax knows the merge_fn of a Bidirectional by identity: its default, jnp.add, jnp.multiply and "
                 f"seqjax.interop.flax.average, and not {module.merge_fn!r}"
             )
+        for one in (module, module.forward_rnn, module.backward_rnn):
+            parts.check_computation(one, "flax", "__call__")
         # Bidirectional sets the directions itself, whatever its two RNNs say.
         forward, forward_params = _read(module.forward_rnn.cell, params["forward_rnn"]["cell"])
         backward, backward_params = _read(module.backward_rnn.cell, params["backward_rnn"]["cell"])
         return bidirectional(forward, backward, merge), BidirectionalParams(forward_params, backward_params)
     if isinstance(module, nn.RNN):
+        parts.check_computation(module, "flax", "__call__")
         if module.reverse:
             raise UserError(
                 "an RNN with reverse=True: a cell has no direction; take it without, and unroll with reverse=True"
@@ -146,6 +150,7 @@ def _read_cell(module, params):
         )
     if not isinstance(module, (nn.SimpleCell, nn.LSTMCell, nn.OptimizedLSTMCell, nn.GRUCell)):
         raise UserError(f"from_flax takes {SUPPORTED}, and not {type(module).__name__}; NNX modules go to from_nnx")
+    parts.check_computation(module, "flax", "__call__")
     activation = parts.flax_activation(module)
     if module.carry_init is not jax.nn.initializers.zeros:
         raise UserError(

@@ -113,6 +113,10 @@ def _read(layer):
     """The layers within, from the bottom up, as pairs of a cell and its params."""
     import keras
 
+    if isinstance(layer, keras.layers.RNN):
+        parts.check_computation(layer, "keras", "call", "inner_loop", "__call__")
+    elif isinstance(layer, keras.layers.Layer):
+        parts.check_computation(layer, "keras", "call", "__call__")
     if isinstance(layer, keras.Sequential):
         return _read_sequential(layer)
     if isinstance(layer, keras.layers.Bidirectional):
@@ -149,6 +153,7 @@ def _read_dropout(layer):
     """(rate, shared over time)"""
     import keras
 
+    parts.check_computation(layer, "keras", "call", "__call__")
     spatial = isinstance(layer, keras.layers.SpatialDropout1D)
     shape = None if spatial or layer.noise_shape is None else tuple(layer.noise_shape)
     if shape is not None and (len(shape) != 3 or shape[0] is not None or shape[1] != 1 or shape[2] is not None):
@@ -164,6 +169,8 @@ def _read_bidirectional(layer):
         raise UserError(f"{layer.name} has merge_mode={layer.merge_mode!r}, and a cell has one output: {list(MERGES)}")
     if layer.forward_layer.go_backwards:
         raise UserError(f"{layer.name} has a forward layer with go_backwards=True; exchange its two layers")
+    for one in (layer.forward_layer, layer.backward_layer):
+        parts.check_computation(one, "keras", "call", "inner_loop", "__call__")
     (forward, forward_params), (backward, backward_params) = (
         parts.stacked(_read(one.cell)) for one in (layer.forward_layer, layer.backward_layer)
     )

@@ -58,6 +58,7 @@ def from_nnx(module: nnx.Module) -> tuple[Cell, Params]:
       True
     """
     if isinstance(module, nnx.Sequential):
+        parts.check_computation(module, "flax", "__call__")
         return parts.stacked([from_nnx(inner) for inner in module.layers])
     if isinstance(module, nnx.Bidirectional):
         merge = next((name for name, function in MERGES.items() if function is module.merge_fn), None)
@@ -66,12 +67,15 @@ def from_nnx(module: nnx.Module) -> tuple[Cell, Params]:
                 "from_nnx knows the merge_fn of a Bidirectional by identity: its default, jnp.add, jnp.multiply and "
                 f"seqjax.interop.flax.average, and not {module.merge_fn!r}"
             )
+        for one in (module, module.forward_rnn, module.backward_rnn):
+            parts.check_computation(one, "flax", "__call__")
         # Bidirectional sets the directions itself, whatever its two RNNs say.
         (forward, forward_params), (backward, backward_params) = (
             _read_cell(one.cell) for one in (module.forward_rnn, module.backward_rnn)
         )
         return bidirectional(forward, backward, merge), BidirectionalParams(forward_params, backward_params)
     if isinstance(module, nnx.RNN):
+        parts.check_computation(module, "flax", "__call__")
         if module.reverse:
             raise UserError(
                 "an RNN with reverse=True: a cell has no direction; take it without, and unroll with reverse=True"
@@ -116,6 +120,7 @@ def to_nnx(cell: Cell, params: Params) -> nnx.Module:
 def _read_cell(module):
     if not isinstance(module, (nnx.SimpleCell, nnx.LSTMCell, nnx.OptimizedLSTMCell, nnx.GRUCell)):
         raise UserError(f"from_nnx takes NNX's {SUPPORTED}, and not {type(module).__name__}")
+    parts.check_computation(module, "flax", "__call__")
     activation = parts.flax_activation(module)
     if module.carry_init is not None and module.carry_init is not jax.nn.initializers.zeros:
         raise UserError(

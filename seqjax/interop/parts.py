@@ -164,6 +164,28 @@ def array(value: Any) -> Array:
     return jnp.array(value)
 
 
+def check_computation(module: Any, library: str, *methods: str) -> None:
+    """Refuses a module that computes in its own way: what is read here are weights, and the outputs would be others.
+
+    Args:
+      module: of a class of the library, or of a subclass, which may add what it likes but these methods.
+      library: the package that the class is of, such as "torch".
+      *methods: those that compute.
+
+    Raises:
+      UserError: the subclass, or the module itself, has another of these methods.
+    """
+    kind = type(module)
+    own = next(base for base in kind.__mro__ if base.__module__.split(".")[0] == library)
+    changed = [name for name in methods if name in vars(module) or getattr(kind, name) is not getattr(own, name)]
+    if changed:
+        where = kind.__name__ if kind is not own else f"this {kind.__name__}"
+        raise UserError(
+            f"{where} has a {' and '.join(changed)} of its own, so that what it computes is not what its weights say; "
+            f"give a plain {own.__name__} with these weights, and do the rest outside"
+        )
+
+
 def reorder(gates: Array, order: str, wanted: str, axis: int = -1) -> Array:
     """Gates that lie side by side in one order, put into another.
 

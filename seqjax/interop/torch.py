@@ -46,7 +46,8 @@ def from_torch(module) -> tuple[Cell, Params]:
       cell, and `dropout` between layers `seqjax.dropout`. A module without biases gets biases of zero.
 
     Raises:
-      UserError: the module is of another kind, or float64 while JAX's 64-bit types are off.
+      UserError: the module is of another kind, computes in its own way (a subclass with another `forward`, hooks,
+        parametrizations), or is float64 while JAX's 64-bit types are off.
 
     Example:
       >>> import jax, seqjax, seqjax.interop, torch
@@ -61,10 +62,12 @@ def from_torch(module) -> tuple[Cell, Params]:
     """
     import torch
 
+    if not isinstance(module, (torch.nn.RNNCellBase, torch.nn.RNNBase)):
+        raise UserError(f"from_torch takes torch.nn's RNN, LSTM, GRU and their cells, and not {type(module).__name__}")
+    parts.check_computation(module, "torch", "forward", "__call__")
+    _check_attached(module)
     if isinstance(module, torch.nn.RNNCellBase):
         return _read(module, "")
-    if not isinstance(module, torch.nn.RNNBase):
-        raise UserError(f"from_torch takes torch.nn's RNN, LSTM, GRU and their cells, and not {type(module).__name__}")
     return parts.stacked([_read_layer(module, k) for k in range(module.num_layers)])
 
 
@@ -120,6 +123,21 @@ def to_torch(cell: Cell, params: Params):
         for suffix, own in zip(("", "_reverse"), layer.params):
             _write(module, f"_l{k}{suffix}", own)
     return module
+
+
+def _check_attached(module):
+    """Refuses what is attached to a module and changes its outputs or its weights as it runs."""
+    attached = {
+        "forward hooks": module._forward_hooks,
+        "forward pre-hooks (as of pruning and of weight_norm)": module._forward_pre_hooks,
+        "parametrizations": getattr(module, "parametrizations", ()),
+    }
+    found = [name for name, value in attached.items() if len(value)]
+    if found:
+        raise UserError(
+            f"this {type(module).__name__} has {' and '.join(found)}, so that what it computes is not what its weights say; "
+            "take them off first (torch.nn.utils has a function for each), so that the weights are as they act"
+        )
 
 
 def _read_layer(module, k):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.errors import UserError
-from seqjax.typing import Carry, Cell, Params
+from seqjax.typing import Carry, Cell, Params, factory
 from seqjax.wrappers import parts
 
 MERGES = {
@@ -31,6 +31,7 @@ class BidirectionalCarry(NamedTuple):
     backward: Carry  # after the first step, where the backward cell ends
 
 
+@factory
 def bidirectional(forward: Cell, backward: Cell, merge: str = "concat", *, fresh_backward: bool = False) -> Cell:
     """Runs one cell forward and one backward over each sequence, and merges their outputs step by step.
 

@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from seqjax.typing import Cell
+from seqjax.typing import Cell, factory
 from seqjax.wrappers import parts
 
 
+@factory
 def dropout(cell: Cell, rate: float, shared_over_time: bool = False) -> Cell:
     """Drops inputs of a cell in training: each step its own, or the same for all time (variational dropout).
 
@@ -42,9 +43,9 @@ def dropout(cell: Cell, rate: float, shared_over_time: bool = False) -> Cell:
     parts.check_cell("cell", cell)
     rate = parts.check_rate("rate", rate)
     settings = (("rate", rate), ("shared_over_time", bool(shared_over_time)))
-    wrapped = cell._replace(name=f"dropout({cell.name}, {rate:g})", settings=settings, inner=(cell,))
+    wrapped = cell.replace(name=f"dropout({cell.name}, {rate:g})", settings=settings, inner=(cell,))
     if rate == 0:
-        return wrapped
+        return wrapped.replace(noise_only=cell.sequence is None)
 
     def drop(rng, xs):
         shape = (1, *xs.shape[1:]) if shared_over_time else xs.shape
@@ -60,5 +61,5 @@ def dropout(cell: Cell, rate: float, shared_over_time: bool = False) -> Cell:
         return run(cell, params, carry, initial, xs if rng is None else drop(mask_key, xs), cell_key)
 
     if cell.sequence is None:
-        return wrapped._replace(noise=noise)
-    return wrapped._replace(sequence=sequence)
+        return wrapped.replace(noise=noise, noise_only=True)
+    return wrapped.replace(sequence=sequence)

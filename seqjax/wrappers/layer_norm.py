@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from seqjax.cells.parts import add_bias, normalize, step_of
 from seqjax.errors import UserError
-from seqjax.typing import Array, Cell, Params
+from seqjax.typing import Array, Cell, Params, factory
 from seqjax.wrappers import parts
 
 
@@ -20,6 +20,7 @@ class LayerNormParams(NamedTuple):
     recurrent_gain: Array  # of the recurrent product, (G H,)
 
 
+@factory
 def layer_norm(cell: Cell) -> Cell:
     """Normalises what a cell projects from its input and its recurrent product, each over all its features.
 
@@ -70,7 +71,7 @@ def layer_norm(cell: Cell) -> Cell:
         inner, inner_params, xs = cell.noise(rng, params.cell, xs)
         return _normalised(inner), params._replace(cell=inner_params), xs
 
-    return _normalised(cell)._replace(init=init, noise=cell.noise and noise)
+    return _normalised(cell).replace(init=init, noise=cell.noise and noise)
 
 
 def _features(cell, params, input_size):
@@ -105,7 +106,7 @@ def _normalised(cell):
         recurrent = _scaled(recurrent, params.recurrent_gain).astype(recurrent.dtype)
         return cell.combine(params.cell, carry, projected, recurrent)
 
-    return cell._replace(
+    return cell.replace(
         name=f"layer_norm({cell.name})",
         initial_carry=lambda params, batch_size: cell.initial_carry(params.cell, batch_size),
         input_size=lambda params: cell.input_size(params.cell),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from seqjax.typing import Carry, Cell, Params
+from seqjax.typing import Carry, Cell, Params, factory
 from seqjax.wrappers import parts
 
 
@@ -16,6 +16,7 @@ class LearnedInitialCarryParams(NamedTuple):
     carry: Carry  # the initial carry of every sequence, built as the carry without B, never narrower than float32
 
 
+@factory
 def learned_initial_carry(cell: Cell) -> Cell:
     """Makes the initial carry a parameter, the same for all sequences.
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.cells.parts import step_of
-from seqjax.typing import Array, Cell, Params
+from seqjax.typing import Array, Cell, Params, factory
 from seqjax.wrappers import parts
 
 
@@ -17,6 +17,7 @@ class RecurrentDropoutParams(NamedTuple):
     keep: Array  # the h that enters the recurrent product, bool, shaped as h
 
 
+@factory
 def recurrent_dropout(cell: Cell, rate: float) -> Cell:
     """Drops the h that enters the recurrent product, in training, the same units at every step of one unroll.
 
@@ -52,7 +53,7 @@ def recurrent_dropout(cell: Cell, rate: float) -> Cell:
     parts.check_inside_step("recurrent_dropout", cell, split=True)
     rate = parts.check_rate("rate", rate)
     name = f"recurrent_dropout({cell.name}, {rate:g})"
-    wrapped = cell._replace(name=name, settings=(("rate", rate),), inner=(cell,))
+    wrapped = cell.replace(name=name, settings=(("rate", rate),), inner=(cell,))
 
     def init(key, input_size):
         params = cell.init(key, input_size)
@@ -64,9 +65,9 @@ def recurrent_dropout(cell: Cell, rate: float) -> Cell:
         h = jax.eval_shape(lambda p: cell.initial_carry(p, xs.shape[1]), params).h
         keep = jax.random.bernoulli(mask_key, 1 - rate, h.shape)
         inner, params, xs = parts.draw(cell, cell_key, params, xs)
-        return _masked(inner, rate)._replace(name=name), RecurrentDropoutParams(params, keep), xs
+        return _masked(inner, rate).replace(name=name), RecurrentDropoutParams(params, keep), xs
 
-    return wrapped._replace(init=init, noise=noise if rate else cell.noise)
+    return wrapped.replace(init=init, noise=noise if rate else cell.noise, noise_only=True)
 
 
 def _masked(cell, rate):
@@ -82,7 +83,7 @@ def _masked(cell, rate):
     def combine(params, carry, projected, recurrent):
         return cell.combine(params.cell, carry, projected, recurrent)
 
-    return cell._replace(
+    return cell.replace(
         initial_carry=lambda params, batch_size: cell.initial_carry(params.cell, batch_size),
         input_size=lambda params: cell.input_size(params.cell),
         step=step_of(project, recur, combine),

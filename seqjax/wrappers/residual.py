@@ -1,9 +1,10 @@
 """A residual connection around a cell."""
 
-from seqjax.typing import Cell
+from seqjax.typing import Cell, factory
 from seqjax.wrappers import parts
 
 
+@factory
 def residual(cell: Cell) -> Cell:
     """Adds a cell's input to its output.
 

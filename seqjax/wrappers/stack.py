@@ -4,9 +4,10 @@ from collections.abc import Iterable
 
 import jax
 
-from seqjax.typing import Cell
+from seqjax.typing import Cell, factory
 
 
+@factory
 def stack(*cells: Cell | Iterable[Cell]) -> Cell:
     """Stacks cells: each layer's outputs are the inputs of the next.
 
@@ -36,9 +37,9 @@ def stack(*cells: Cell | Iterable[Cell]) -> Cell:
     Reference:
       Graves, Mohamed, Hinton 2013, "Speech Recognition with Deep Recurrent Neural Networks".
     """
-    # A Cell is itself a tuple, so a lone argument is a sequence of cells only where it is no Cell.
-    lone_sequence = len(cells) == 1 and not isinstance(cells[0], Cell) and isinstance(cells[0], Iterable)
-    layers = tuple(cells[0]) if lone_sequence else cells
+    if len(cells) == 1 and isinstance(cells[0], Iterable):
+        return stack(*cells[0])
+    layers = cells
     if not layers:
         raise ValueError("stack needs at least one cell, and there is none")
     for layer in layers:

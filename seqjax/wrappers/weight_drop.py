@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.errors import UserError
-from seqjax.typing import Cell
+from seqjax.typing import Cell, factory
 from seqjax.wrappers import parts
 
 
+@factory
 def weight_drop(cell: Cell, rate: float) -> Cell:
     """Drops recurrent weights in training (DropConnect): one mask for all the steps and sequences of one unroll.
 
@@ -58,8 +59,8 @@ def weight_drop(cell: Cell, rate: float) -> Cell:
         return parts.draw(cell, cell_key, _change(cell, params, drop), xs)
 
     name = f"weight_drop({cell.name}, {rate:g})"
-    wrapped = cell._replace(name=name, settings=(("rate", rate),), inner=(cell,))
-    return wrapped._replace(init=init, noise=noise if rate else cell.noise)
+    wrapped = cell.replace(name=name, settings=(("rate", rate),), inner=(cell,))
+    return wrapped.replace(init=init, noise=noise if rate else cell.noise, noise_only=True)
 
 
 def _change(cell, params, change):

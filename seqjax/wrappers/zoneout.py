@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.errors import UserError
-from seqjax.typing import Array, Cell
+from seqjax.typing import Array, Cell, factory
 from seqjax.wrappers import parts
 
 
@@ -19,6 +19,7 @@ class Zoned(NamedTuple):
     ]  # for each field of the carry that is zoned out, bool (..., H), true where the old value stays
 
 
+@factory
 def zoneout(cell: Cell, rate: float, memory_rate: float | None = None) -> Cell:
     """Lets units keep their old value: each step its own, in training; in evaluation all move by the expectation.
 
@@ -82,11 +83,11 @@ def zoneout(cell: Cell, rate: float, memory_rate: float | None = None) -> Cell:
             if hasattr(carry, field) and rates[field]
         }
         inner, params, xs = parts.draw(cell, cell_key, params, xs)
-        return _training(inner)._replace(name=name, settings=settings), params, Zoned(xs, keep)
+        return _training(inner).replace(name=name, settings=settings), params, Zoned(xs, keep)
 
     zoned = any(rates.values())
-    wrapped = _evaluation(cell, rates)._replace(noise=noise) if zoned else cell
-    return wrapped._replace(name=name, init=init, settings=settings, inner=(cell,))
+    wrapped = _evaluation(cell, rates).replace(noise=noise) if zoned else cell
+    return wrapped.replace(name=name, init=init, settings=settings, inner=(cell,), noise_only=not zoned)
 
 
 def _evaluation(cell, rates):
@@ -104,7 +105,7 @@ def _evaluation(cell, rates):
     def step(params, carry, x):
         return mix(carry, *cell.step(params, carry, x))
 
-    return cell._replace(step=step, combine=cell.combine and combine, linear=None)
+    return cell.replace(step=step, combine=cell.combine and combine, linear=None)
 
 
 def _training(cell):
@@ -123,7 +124,7 @@ def _training(cell):
     def step(params, carry, x):
         return mix(x.keep, carry, *cell.step(params, carry, x.inner))
 
-    return cell._replace(
+    return cell.replace(
         step=step,
         project=cell.project and project,
         combine=cell.combine and combine,

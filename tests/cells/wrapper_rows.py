@@ -17,7 +17,7 @@ def learned(cell):
         drawn = [0.5 * jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, leaves)]
         return params._replace(carry=jax.tree.unflatten(tree, drawn))
 
-    return wrapped._replace(init=init)
+    return wrapped.replace(init=init)
 
 
 def shifted(cell):
@@ -34,7 +34,7 @@ def shifted(cell):
         }
         return params._replace(**drawn)
 
-    return wrapped._replace(init=init)
+    return wrapped.replace(init=init)
 
 
 def regularised(cell):

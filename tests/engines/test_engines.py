@@ -137,7 +137,7 @@ def test_a_cell_of_ones_own_that_uses_a_parameter_twice(layout, x64, monkeypatch
     def step(params, carry, x):
         return combine(params, carry, inner.project(params, x), inner.recur(params, carry))
 
-    cell = inner._replace(combine=combine, initial_carry=initial_carry, step=step)
+    cell = inner.replace(combine=combine, initial_carry=initial_carry, step=step)
     params = jax.tree.map(lambda a: a + 0.2, cell.init(jax.random.key(1), D))
     xs = np.random.default_rng(31).normal(size=(B, T, D))
     for options in cases(6).values():
@@ -286,7 +286,7 @@ def test_a_carry_with_integers_is_for_the_scan():
         after, y = inner.combine(params, carry[0], projected, recurrent)
         return (after, carry[1] + 1), y
 
-    cell = inner._replace(initial_carry=initial_carry, step=step, recur=recur, combine=combine, dense=None)
+    cell = inner.replace(initial_carry=initial_carry, step=step, recur=recur, combine=combine, dense=None)
     params = cell.init(jax.random.key(0), D)
     xs = np.ones((B, T, D), np.float32)
     assert seqjax.explain(cell, params, xs)[0].engine == "scan"
@@ -328,7 +328,7 @@ def test_a_stack_traces_a_cell_once_a_layer(engine):
             traces.append(1)
             return cell.step(*args)
 
-        return cell._replace(combine=combine, step=step)
+        return cell.replace(combine=combine, step=step)
 
     cell = seqjax.stack(*(traced(seqjax.gru(H)) for _ in range(3)))
     params = cell.init(jax.random.key(0), D)

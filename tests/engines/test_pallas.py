@@ -169,7 +169,7 @@ def test_what_tiles_cannot_do_is_an_error(function):
 
 
 def _with_combine(cell, combine):
-    return cell._replace(combine=combine(cell.combine))
+    return cell.replace(combine=combine(cell.combine))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def _with_combine(cell, combine):
         (lambda: seqjax.lstm(H, proj_size=H), r"reads a parameter \(16, 16\)"),
         (lambda: seqjax.lstm(H, dtype=jnp.float16), "in float32 or bfloat16, and the cell in float16"),
         (lambda: seqjax.indrnn(H), "not one dense product"),
-        (lambda: seqjax.lstm(H)._replace(spatial=(4,)), "axes in between"),
+        (lambda: seqjax.lstm(H).replace(spatial=(4,)), "axes in between"),
         (
             lambda: _with_combine(seqjax.lstm(H), lambda f: lambda p, c, x, r: f(p, c, jnp.cumsum(x, -1), r)),
             "does not run gate by gate: cumsum",

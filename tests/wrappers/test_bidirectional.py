@@ -168,6 +168,6 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(TypeError, match="backward must be a Cell, and it is a str"):
         bidirectional(CELLS[0], "gru")
     with pytest.raises(ValueError, match="agree in their spatial axes"):
-        bidirectional(CELLS[0], CELLS[1]._replace(spatial=(2,)))
+        bidirectional(CELLS[0], CELLS[1].replace(spatial=(2,)))
     with pytest.raises(seqjax.UserError, match=r"wrap in the other order, bidirectional\(zoneout\(...\)\)"):
         zoneout(PAIR, 0.1)

@@ -69,7 +69,7 @@ def test_around_noise_the_noise_stays():
     noisy, noisy_params, xs = cell.noise(key, params, XS.swapaxes(0, 1))
     want = inner.noise(key, params.cell, XS.swapaxes(0, 1))
     assert_same((noisy_params.cell, xs), want[1:], 0, 0)
-    noisy = noisy._replace(init=lambda key, size: noisy_params)
+    noisy = noisy.replace(init=lambda key, size: noisy_params)
     by_hand = seqjax.unroll(noisy, noisy_params, np.asarray(xs).swapaxes(0, 1))
     assert_same(seqjax.unroll(cell, params, XS, rng=key), by_hand)
     assert layer_norm(seqjax.lstm(H)).noise is None

@@ -81,6 +81,6 @@ def test_what_cannot_be_is_refused():
         recurrent_dropout(seqjax.stack(seqjax.lstm(H)), RATE)
     with pytest.raises(ValueError, match="rate must be at least 0 and below 1, and it is 1"):
         recurrent_dropout(seqjax.lstm(H), 1)
-    nameless = layer_norm(seqjax.rnn(H))._replace(initial_carry=lambda params, batch: ())
+    nameless = layer_norm(seqjax.rnn(H)).replace(initial_carry=lambda params, batch: ())
     with pytest.raises(seqjax.UserError, match="recurrent_dropout works on h of the carry"):
         recurrent_dropout(nameless, RATE).init(jax.random.key(0), D)

@@ -1,0 +1,89 @@
+"""The carry after every step, on any engine: the cell's carry becomes part of its output."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from seqjax.typing import Array, Carry, Cell
+
+
+class Carries(NamedTuple):
+    """What a run gives in the place of the last carry."""
+
+    last: Carry  # leaves (B, ...)
+    every: Carry  # leaves (T, B, ...)
+
+
+def recorded(cell: Cell) -> Cell:
+    """The cell whose output is (y, carry after the step).
+
+    Example:
+      >>> import seqjax
+      >>> cell = seqjax.lstm(4)
+      >>> params = cell.init(jax.random.key(0), 3)
+      >>> after, (y, same) = recorded(cell).step(params, cell.initial_carry(params, 2), jnp.ones((2, 3)))
+      >>> after is same
+      True
+    """
+
+    def with_carry(function):
+        def called(*args):
+            after, y = function(*args)
+            return after, (y, after)
+
+        return function and called
+
+    linear = cell.linear
+    if linear is not None:
+        inner = linear
+        linear = inner._replace(output=lambda params, hs, xs: (inner.output(params, hs, xs), inner.carry(hs)))
+    name = f"{cell.name} with every carry"
+    return cell.replace(name=name, step=with_carry(cell.step), combine=with_carry(cell.combine), linear=linear)
+
+
+def collected(
+    start: Carry, last: Carry, found: tuple[Array, Carry], mask: Array | None, reverse: bool
+) -> tuple[Carries, Array]:
+    """What a run of a recorded cell gave, with the carry held at padded steps.
+
+    Args:
+      start: the carry that the run started from.
+      last: the carry after the last step.
+      found: (ys, carries) of the run, (T, B, ...), zero at padded steps.
+      mask: bool (T, B), or None.
+      reverse: the direction of the run.
+
+    Returns:
+      (Carries, ys).
+    """
+    ys, carries = found
+    if mask is None or not mask.shape[0]:
+        return Carries(last, carries), ys
+    steps = jnp.arange(1, mask.shape[0] + 1, dtype=jnp.int32)[:: -1 if reverse else 1]
+    # Counted along the run from 1, the last real step so far; 0 where there was none.
+    done = jax.lax.cummax(jnp.where(mask, steps[:, None], 0), axis=0, reverse=reverse)
+
+    def held(before, stacked):
+        stacked = jnp.concatenate([before[None].astype(stacked.dtype), stacked[::-1] if reverse else stacked])
+        return stacked[done, jnp.arange(mask.shape[1])[None]]
+
+    return Carries(last, jax.tree.map(held, start, carries)), ys
+
+
+def _is_carries(node: Any) -> bool:
+    return isinstance(node, Carries)
+
+
+def last_of(carry: Any) -> Carry:
+    """The last carry, of what may be several cells' `Carries`."""
+    return jax.tree.map(lambda node: node.last if _is_carries(node) else node, carry, is_leaf=_is_carries)
+
+
+def all_of(carry: Any, steps: int) -> Carry:
+    """The carries of every step; a carry that was put there by hand stands at each."""
+
+    def spread(node):
+        return node.every if _is_carries(node) else jnp.broadcast_to(node[None], (steps, *node.shape))
+
+    return jax.tree.map(spread, carry, is_leaf=_is_carries)

@@ -1,0 +1,74 @@
+"""Arrays whose types say where they lie: inside `jax.shard_map`, and on meshes with explicit axes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from seqjax.typing import Array
+
+
+def vary_together(*arrays: Array) -> tuple[Array, ...]:
+    """The arrays; inside `jax.shard_map` each varies over all axes of the mesh over which any of them does.
+
+    A function with a derivative of its own needs that: it gives parameters that are the same everywhere a gradient that is not. JAX
+    then adds these gradients up, since it knows that the parameters were made to vary here.
+
+    Example:
+      >>> x, kernel = vary_together(jnp.ones((4, 2)), jnp.ones(2))
+      >>> kernel.tolist()
+      [1.0, 1.0]
+    """
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return arrays
+    # The sum of nothing: zero, of a type that varies as the array does. No public name for that type holds from jax 0.10 to 0.12.
+    nothing = sum(jnp.sum(jax.lax.stop_gradient(array).ravel()[:0]).astype(jnp.float32) for array in arrays)
+    return tuple(array + nothing.astype(array.dtype) for array in arrays)
+
+
+def tree_varies_together(tree: Any) -> Any:
+    """The pytree, its arrays as `vary_together` gives them: a loop's carry must have one type before and after each step.
+
+    Example:
+      >>> tree_varies_together({"h": jnp.zeros(2), "mask": None})["h"].tolist()
+      [0.0, 0.0]
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    return structure.unflatten(vary_together(*leaves))
+
+
+def cut_as(carry: Any, xs: Any) -> Any:
+    """A carry made inside, its axis B cut over the mesh as that of the inputs is.
+
+    With axes of `jax.sharding.AxisType.Explicit` the sharding is part of an array's type, and a loop's carry must keep its own.
+
+    Args:
+      carry: arrays (B, ...).
+      xs: arrays (T, B, ...).
+
+    Example:
+      >>> cut_as({"h": jnp.zeros((2, 3))}, jnp.zeros((5, 2, 4)))["h"].shape
+      (2, 3)
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if jax.sharding.AxisType.Explicit not in mesh.axis_types:
+        return carry
+    axes = jax.typeof(jax.tree.leaves(xs)[0]).sharding.spec[1]
+
+    def cut(array):
+        spec = jax.sharding.PartitionSpec(axes, *(None for _ in array.shape[1:]))
+        return jax.sharding.reshard(array, jax.sharding.NamedSharding(mesh, spec))
+
+    return jax.tree.map(cut, carry)
+
+
+def whole() -> jax.sharding.NamedSharding | None:
+    """How an array lies that every device of a mesh with explicit axes has whole; None where there is no such mesh.
+
+    Example:
+      >>> whole() is None
+      True
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    explicit = jax.sharding.AxisType.Explicit in mesh.axis_types
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()) if explicit else None
