@@ -32,6 +32,7 @@ Params = Any  # a pytree of arrays, as a rule a NamedTuple
 Carry = Any  # a pytree of arrays, each (B, ...)
 
 Initializer = Callable[..., Array]  # init(key, shape, dtype) -> array, as in jax.nn.initializers
+Activation = str | Callable[[Array], Array]  # a name of `seqjax.cells.parts.ACTIVATIONS`, or an elementwise function
 Run = Callable[..., tuple[Carry, Array]]  # run(cell, params, carry, initial, xs, rng, flip=False) -> (carry, ys)
 
 

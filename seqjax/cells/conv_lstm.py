@@ -11,7 +11,7 @@ from seqjax import initializers
 from seqjax.cells import gates as gates_of
 from seqjax.cells import parts
 from seqjax.placement import whole
-from seqjax.typing import Array, Cell, DType, Initializer, factory
+from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
 
 GATES = parts.LSTM_GATES
 
@@ -40,6 +40,8 @@ def conv_lstm(
     forget_bias: float | None = None,
     *,
     peepholes: bool = False,
+    activation: Activation = "tanh",
+    gate_activation: Activation = "sigmoid",
     kernel_init: Initializer | None = None,
     recurrent_init: Initializer | None = None,
     bias_init: Initializer | None = None,
@@ -62,6 +64,9 @@ def conv_lstm(
       forget_bias: added to the forget gate's part of the bias at initialisation, and never again after. By default 1,
         and 0 where bias_init is given, which then is the whole bias.
       peepholes: whether the gates see the memory, with a weight a place and channel, as in the paper.
+      activation: of the candidate, and of the memory on its way out: "tanh", another of `jax.nn` by name ("relu", "silu",
+        "hard_tanh", ...), or an elementwise function.
+      gate_activation: of the gates, in the place of sigmoid: "hard_sigmoid", another by name, or a function.
       kernel_init: initializer of one gate of W, (*kernel_size, C, F). Glorot uniform by default, with the fans of a
         patch: C and F times the size of the kernel.
       recurrent_init: initializer of one gate of U, (*kernel_size, F, F). Orthogonal by default: the filters of the F
@@ -89,6 +94,8 @@ def conv_lstm(
       Shi et al. 2015, "Convolutional LSTM Network: A Machine Learning Approach for Precipitation Nowcasting".
     """
     size = parts.check_size("features", features)
+    act = parts.check_activation(activation)
+    gate_act = parts.check_activation(gate_activation, "gate_activation")
     spatial = _check_sizes("spatial_shape", spatial_shape)
     window = _check_sizes("kernel_size", kernel_size, len(spatial))
     kernel_init = initializers.per_gate(kernel_init or initializers.glorot_uniform(), len(GATES))
@@ -123,8 +130,8 @@ def conv_lstm(
 
     def combine(params, carry, projected, recurrent):
         sums = gates_of.total(projected, recurrent, len(GATES))
-        c, o = parts.lstm_memory(sums, carry.c, GATES, params.peepholes)
-        h = (o * jnp.tanh(c)).astype(carry.h.dtype)
+        c, o = parts.lstm_memory(sums, carry.c, GATES, params.peepholes, act, gate_act)
+        h = (o * act(c)).astype(carry.h.dtype)
         return ConvLSTMCarry(c=c, h=h), h
 
     return Cell(
@@ -139,7 +146,12 @@ def conv_lstm(
         combine=combine,
         additive=True,
         spatial=spatial,
-        settings=(("kernel_size", window), ("peepholes", bool(peepholes)), ("dtype", dtype)),
+        settings=(
+            ("kernel_size", window),
+            ("peepholes", bool(peepholes)),
+            *parts.activations(activation, gate_activation),
+            ("dtype", dtype),
+        ),
     )
 
 

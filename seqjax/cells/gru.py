@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from seqjax import initializers
 from seqjax.cells import gates as gates_of
 from seqjax.cells import parts
-from seqjax.typing import Array, Cell, DType, Initializer, factory
+from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
 
 GATES = 3  # in the order r, z, n: reset, update, candidate
 
@@ -33,6 +33,8 @@ def gru(
     hidden_size: int,
     reset_after: bool = True,
     *,
+    activation: Activation = "tanh",
+    gate_activation: Activation = "sigmoid",
     kernel_init: Initializer | None = None,
     recurrent_init: Initializer | None = None,
     bias_init: Initializer | None = None,
@@ -52,6 +54,9 @@ def gru(
       hidden_size: number of hidden units, H.
       reset_after: where the reset gate is applied. False has no b_hn (its parameter is None) and no three-part split,
         so that only the engines that need no more than a step run it.
+      activation: of the candidate: "tanh", another of `jax.nn` by name ("relu", "silu", "hard_tanh", ...), or an
+        elementwise function.
+      gate_activation: of the gates, in the place of sigmoid: "hard_sigmoid", another by name, or a function.
       kernel_init: initializer of one gate of W, (D, H). Glorot uniform by default.
       recurrent_init: initializer of one gate of U, (H, H). Orthogonal by default.
       bias_init: initializer of b (3H,). Zeros by default.
@@ -64,7 +69,7 @@ def gru(
       A Cell with GRUParams and GRUCarry.
 
     Raises:
-      ValueError: hidden_size is below 1.
+      ValueError: hidden_size is below 1, or an activation is unknown.
 
     Example:
       >>> import jax, seqjax
@@ -78,6 +83,8 @@ def gru(
       Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation".
     """
     size = parts.check_size("hidden_size", hidden_size)
+    act = parts.check_activation(activation)
+    gate_act = parts.check_activation(gate_activation, "gate_activation")
     kernel_init = initializers.per_gate(kernel_init or initializers.glorot_uniform(), GATES)
     recurrent_init = initializers.per_gate(recurrent_init or initializers.orthogonal(), GATES)
     bias_init = bias_init or initializers.zeros
@@ -101,12 +108,16 @@ def gru(
         init=init,
         initial_carry=initial_carry,
         input_size=lambda params: params.kernel.shape[0],
-        step=_step_reset_before(dtype),
-        settings=(("reset_after", bool(reset_after)), ("dtype", dtype)),
+        step=_step_reset_before(act, gate_act, dtype),
+        settings=(
+            ("reset_after", bool(reset_after)),
+            *parts.activations(activation, gate_activation),
+            ("dtype", dtype),
+        ),
     )
     if not reset_after:
         return cell
-    project, recur, combine = _parts_reset_after(dtype)
+    project, recur, combine = _parts_reset_after(act, gate_act, dtype)
     step = parts.step_of(project, recur, combine)
     return cell.replace(
         step=step, project=project, recur=recur, combine=combine, dense=parts.dense_products(GATES, dtype)
@@ -123,7 +134,7 @@ def _update(z, n, carry, dtype):
     return GRUCarry(h=h), h.astype(dtype)
 
 
-def _parts_reset_after(dtype):
+def _parts_reset_after(act, gate_act, dtype):
     def project(params, xs):
         return _project(params, xs, dtype)
 
@@ -135,22 +146,22 @@ def _parts_reset_after(dtype):
         memory = carry.h.dtype
         x_r, x_z, x_n = (a.astype(memory) for a in gates_of.split(projected, GATES))
         h_r, h_z, h_n = (a.astype(memory) for a in gates_of.split(recurrent, GATES))
-        r = gates_of.sigmoid(x_r + h_r)
-        z = gates_of.sigmoid(x_z + h_z)
-        n = jnp.tanh(x_n + r * (h_n + gates_of.along(params.recurrent_bias.astype(memory), h_n)))
+        r = gate_act(x_r + h_r)
+        z = gate_act(x_z + h_z)
+        n = act(x_n + r * (h_n + gates_of.along(params.recurrent_bias.astype(memory), h_n)))
         return _update(z, n, carry, parts.compute_dtype(dtype, params.kernel))
 
     return project, recur, combine
 
 
-def _step_reset_before(dtype):
+def _step_reset_before(act, gate_act, dtype):
     def step(params, carry, x):
         memory, compute = carry.h.dtype, parts.compute_dtype(dtype, params.kernel)
         x_rz, x_n = jnp.split(_project(params, x, dtype).astype(memory), [2 * carry.h.shape[-1]], axis=-1)
         u_rz, u_n = jnp.split(params.recurrent_kernel.astype(compute), [2 * carry.h.shape[-1]], axis=-1)
         h_rz = carry.h.astype(compute) @ u_rz
-        r, z = jnp.split(jax.nn.sigmoid(x_rz + h_rz.astype(memory)), 2, axis=-1)
-        n = jnp.tanh(x_n + ((r * carry.h).astype(compute) @ u_n).astype(memory))
+        r, z = jnp.split(gate_act(x_rz + h_rz.astype(memory)), 2, axis=-1)
+        n = act(x_n + ((r * carry.h).astype(compute) @ u_n).astype(memory))
         return _update(z, n, carry, compute)
 
     return step

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from seqjax import initializers
 from seqjax.cells import gates as gates_of
 from seqjax.cells import parts
-from seqjax.typing import Array, Cell, DType, Initializer, factory
+from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
 
 
 class LSTMParams(NamedTuple):
@@ -44,6 +44,8 @@ def lstm(
     coupled: bool = False,
     proj_size: int | None = None,
     layer_norm: bool = False,
+    activation: Activation = "tanh",
+    gate_activation: Activation = "sigmoid",
     kernel_init: Initializer | None = None,
     recurrent_init: Initializer | None = None,
     bias_init: Initializer | None = None,
@@ -72,6 +74,9 @@ def lstm(
       coupled: whether the input gate is 1 - f. The kernels then hold three gates, in the order f, g, o.
       proj_size: size of the output and of h, R; None for no projection.
       layer_norm: whether the two products and the memory are normalised. Gains start at 1.
+      activation: of the candidate, and of the memory on its way out: "tanh", another of `jax.nn` by name ("relu", "silu",
+        "hard_tanh", ...), or an elementwise function.
+      gate_activation: of the gates, in the place of sigmoid: "hard_sigmoid", another by name, or a function.
       kernel_init: initializer of one gate of W, (D, H), and of P, (H, R). Glorot uniform by default.
       recurrent_init: initializer of one gate of U, (R, H). Orthogonal by default.
       bias_init: initializer of the whole bias (G H,). Zeros by default.
@@ -84,7 +89,7 @@ def lstm(
       A Cell with LSTMParams and LSTMCarry.
 
     Raises:
-      ValueError: hidden_size or proj_size is below 1.
+      ValueError: hidden_size or proj_size is below 1, or an activation is unknown.
 
     Example:
       >>> import jax, seqjax
@@ -102,6 +107,8 @@ def lstm(
       Normalization", equations 20 to 22.
     """
     size = parts.check_size("hidden_size", hidden_size)
+    act = parts.check_activation(activation)
+    gate_act = parts.check_activation(gate_activation, "gate_activation")
     out = size if proj_size is None else parts.check_size("proj_size", proj_size)
     gates = parts.COUPLED_GATES if coupled else parts.LSTM_GATES
     wide = len(gates) * size
@@ -135,7 +142,7 @@ def lstm(
             h=jnp.zeros((batch_size, out), parts.compute_dtype(dtype, params.kernel)),
         )
 
-    project, recur, combine = _parts(gates, layer_norm, dtype)
+    project, recur, combine = _parts(gates, layer_norm, act, gate_act, dtype)
     settings = {"peepholes": bool(peepholes), "coupled": bool(coupled), "proj_size": proj_size and out}
     return Cell(
         name="lstm",
@@ -149,11 +156,16 @@ def lstm(
         combine=combine,
         dense=None if layer_norm or proj_size else parts.dense_products(len(gates), dtype),
         additive=not layer_norm,
-        settings=(*settings.items(), ("layer_norm", bool(layer_norm)), ("dtype", dtype)),
+        settings=(
+            *settings.items(),
+            ("layer_norm", bool(layer_norm)),
+            *parts.activations(activation, gate_activation),
+            ("dtype", dtype),
+        ),
     )
 
 
-def _parts(gates, layer_norm, dtype):
+def _parts(gates, layer_norm, act, gate_act, dtype):
     def project(params, xs):
         compute = parts.compute_dtype(dtype, params.kernel)
         if not layer_norm:
@@ -169,11 +181,11 @@ def _parts(gates, layer_norm, dtype):
         if layer_norm:
             recurrent = parts.normalize(recurrent.astype(memory), params.recurrent_gain)
         sums = gates_of.total(projected, recurrent, len(gates))
-        c, o = parts.lstm_memory(sums, carry.c, gates, params.peepholes)
+        c, o = parts.lstm_memory(sums, carry.c, gates, params.peepholes, act, gate_act)
         seen = c
         if layer_norm:
             seen = parts.add_bias(parts.normalize(c, params.memory_gain), params.memory_bias)
-        h = (o * jnp.tanh(seen)).astype(carry.h.dtype)
+        h = (o * act(seen)).astype(carry.h.dtype)
         if params.projection is not None:
             h = h @ params.projection.astype(h.dtype)
         return LSTMCarry(c=c, h=h), h

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from seqjax import initializers
 from seqjax.cells import gates as gates_of
 from seqjax.cells import parts
-from seqjax.typing import Array, Cell, DType, Initializer, factory
+from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
 
 GATES = 2  # in the order f, n: the gate, candidate
 
@@ -33,6 +33,8 @@ def mgu(
     hidden_size: int,
     reset_after: bool = True,
     *,
+    activation: Activation = "tanh",
+    gate_activation: Activation = "sigmoid",
     kernel_init: Initializer | None = None,
     recurrent_init: Initializer | None = None,
     bias_init: Initializer | None = None,
@@ -53,6 +55,9 @@ def mgu(
       hidden_size: number of hidden units, H.
       reset_after: where the reset is applied. False has no b_hn (its parameter is None) and no three-part split, so
         that only the engines that need no more than a step run it.
+      activation: of the candidate: "tanh", another of `jax.nn` by name ("relu", "silu", "hard_tanh", ...), or an
+        elementwise function.
+      gate_activation: of the gates, in the place of sigmoid: "hard_sigmoid", another by name, or a function.
       kernel_init: initializer of W_f and of W_n, (D, H). Glorot uniform by default.
       recurrent_init: initializer of U_f and of U_n, (H, H). Orthogonal by default.
       bias_init: initializer of b (2H,). Zeros by default.
@@ -65,7 +70,7 @@ def mgu(
       A Cell with MGUParams and MGUCarry.
 
     Raises:
-      ValueError: hidden_size is below 1.
+      ValueError: hidden_size is below 1, or an activation is unknown.
 
     Example:
       >>> import jax, seqjax
@@ -79,6 +84,8 @@ def mgu(
       Zhou, Wu, Zhang, Zhou 2016, "Minimal Gated Unit for Recurrent Neural Networks".
     """
     size = parts.check_size("hidden_size", hidden_size)
+    act = parts.check_activation(activation)
+    gate_act = parts.check_activation(gate_activation, "gate_activation")
     kernel_init = initializers.per_gate(kernel_init or initializers.glorot_uniform(), GATES)
     recurrent_init = initializers.per_gate(recurrent_init or initializers.orthogonal(), GATES)
     bias_init = bias_init or initializers.zeros
@@ -102,12 +109,16 @@ def mgu(
         init=init,
         initial_carry=initial_carry,
         input_size=lambda params: params.kernel.shape[0],
-        step=_step_reset_before(dtype),
-        settings=(("reset_after", bool(reset_after)), ("dtype", dtype)),
+        step=_step_reset_before(act, gate_act, dtype),
+        settings=(
+            ("reset_after", bool(reset_after)),
+            *parts.activations(activation, gate_activation),
+            ("dtype", dtype),
+        ),
     )
     if not reset_after:
         return cell
-    project, recur, combine = _parts_reset_after(dtype)
+    project, recur, combine = _parts_reset_after(act, gate_act, dtype)
     step = parts.step_of(project, recur, combine)
     dense = parts.dense_products(GATES, dtype)
     return cell.replace(step=step, project=project, recur=recur, combine=combine, dense=dense)
@@ -123,7 +134,7 @@ def _update(f, n, carry, dtype):
     return MGUCarry(h=h), h.astype(dtype)
 
 
-def _parts_reset_after(dtype):
+def _parts_reset_after(act, gate_act, dtype):
     def project(params, xs):
         return _project(params, xs, dtype)
 
@@ -135,20 +146,20 @@ def _parts_reset_after(dtype):
         memory = carry.h.dtype
         x_f, x_n = (a.astype(memory) for a in gates_of.split(projected, GATES))
         h_f, h_n = (a.astype(memory) for a in gates_of.split(recurrent, GATES))
-        f = gates_of.sigmoid(x_f + h_f)
-        n = jnp.tanh(x_n + f * (h_n + gates_of.along(params.recurrent_bias.astype(memory), h_n)))
+        f = gate_act(x_f + h_f)
+        n = act(x_n + f * (h_n + gates_of.along(params.recurrent_bias.astype(memory), h_n)))
         return _update(f, n, carry, parts.compute_dtype(dtype, params.kernel))
 
     return project, recur, combine
 
 
-def _step_reset_before(dtype):
+def _step_reset_before(act, gate_act, dtype):
     def step(params, carry, x):
         memory, compute = carry.h.dtype, parts.compute_dtype(dtype, params.kernel)
         x_f, x_n = jnp.split(_project(params, x, dtype).astype(memory), GATES, axis=-1)
         u_f, u_n = jnp.split(params.recurrent_kernel.astype(compute), GATES, axis=-1)
-        f = jax.nn.sigmoid(x_f + (carry.h.astype(compute) @ u_f).astype(memory))
-        n = jnp.tanh(x_n + ((f * carry.h).astype(compute) @ u_n).astype(memory))
+        f = gate_act(x_f + (carry.h.astype(compute) @ u_f).astype(memory))
+        n = act(x_n + ((f * carry.h).astype(compute) @ u_n).astype(memory))
         return _update(f, n, carry, compute)
 
     return step

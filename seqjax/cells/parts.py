@@ -1,15 +1,25 @@
 """What the cells share: checks of settings, dtypes, the elementwise part of an LSTM, and the step made of three parts."""
 
 import operator
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from seqjax import initializers
 from seqjax.cells import gates as gates_of
-from seqjax.typing import Array, Carry, Dense, DType, Initializer, Params
+from seqjax.typing import Activation, Array, Carry, Dense, DType, Initializer, Params
 
-ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+# By the names of `jax.nn`; the logistic function and tanh are those that compilers do quickest.
+ACTIVATIONS = {
+    "tanh": jnp.tanh,
+    "sigmoid": gates_of.sigmoid,
+    **{
+        name: getattr(jax.nn, name)
+        for name in ("elu", "gelu", "hard_sigmoid", "hard_tanh", "identity", "leaky_relu", "relu", "selu", "silu", "softplus", "soft_sign")
+    },
+}  # fmt: skip
 LSTM_GATES = "ifgo"  # side by side in this order: input, forget, candidate, output
 COUPLED_GATES = "fgo"  # the same without the input gate, which is 1 - f
 EPSILON = 1e-5  # under the root of layer normalisation, as in torch
@@ -26,11 +36,19 @@ def check_size(name: str, value: int) -> int:
     return size
 
 
-def check_activation(name: str):
-    """The function of that name, or an error that gives the names there are."""
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, and it is {name!r}")
-    return ACTIVATIONS[name]
+def check_activation(value: Activation, argument: str = "activation") -> Callable[[Array], Array]:
+    """The function of that name, or the function itself; or an error that gives the names there are."""
+    if callable(value):
+        return value
+    if value not in ACTIVATIONS:
+        raise ValueError(f"{argument} must be a function, or one of {sorted(ACTIVATIONS)}, and it is {value!r}")
+    return ACTIVATIONS[value]
+
+
+def activations(activation: Activation, gate_activation: Activation) -> tuple[tuple[str, Any], ...]:
+    """The settings of a cell with gates: None where they are the usual ones."""
+    found = ("activation", activation, "tanh"), ("gate_activation", gate_activation, "sigmoid")
+    return tuple((name, None if value == usual else value) for name, value, usual in found)
 
 
 def compute_dtype(dtype: DType | None, kernel: Array) -> jnp.dtype:
@@ -68,19 +86,27 @@ def lstm_bias_init(bias_init: Initializer | None, forget_bias: float | None, gat
     return initializers.add_to_gate(bias_init or initializers.zeros, forget_bias, gates.index("f"), len(gates))
 
 
-def lstm_memory(sums: tuple[Array, ...], c: Array, gates: str, peepholes: Array | None) -> tuple[Array, Array]:
+def lstm_memory(
+    sums: tuple[Array, ...],
+    c: Array,
+    gates: str,
+    peepholes: Array | None,
+    act: Callable[[Array], Array],
+    gate_act: Callable[[Array], Array],
+) -> tuple[Array, Array]:
     """The new memory of an LSTM and its output gate, from the sums at its gates.
 
-      c' = sigmoid(f) c + sigmoid(i) tanh(g), with 1 - sigmoid(f) for sigmoid(i) where the gates are coupled
+      c' = gate_act(f) c + gate_act(i) act(g), with 1 - gate_act(f) for gate_act(i) where the gates are coupled
 
     Args:
       sums: the sums at the gates, G arrays (B, ..., H).
       c: the memory, (B, ..., H).
       gates: the gates in their order, LSTM_GATES or COUPLED_GATES.
       peepholes: weights from the memory to every gate but g, side by side in the same order, (..., (G - 1) H); or None.
+      act, gate_act: of the candidate, and of the gates.
 
     Returns:
-      (c', sigmoid(o)), each (B, ..., H).
+      (c', gate_act(o)), each (B, ..., H).
     """
     seeing = gates.replace("g", "")
     a = dict(zip(gates, (s.astype(c.dtype) for s in sums)))
@@ -88,10 +114,10 @@ def lstm_memory(sums: tuple[Array, ...], c: Array, gates: str, peepholes: Array 
         p = dict(zip(seeing, gates_of.split_vector(peepholes.astype(c.dtype), c, len(seeing))))
 
     def gate(name, memory):
-        return gates_of.sigmoid(a[name] if peepholes is None else a[name] + p[name] * memory)
+        return gate_act(a[name] if peepholes is None else a[name] + p[name] * memory)
 
     f = gate("f", c)
-    new = f * c + (gate("i", c) if "i" in gates else 1 - f) * jnp.tanh(a["g"])
+    new = f * c + (gate("i", c) if "i" in gates else 1 - f) * act(a["g"])
     return new, gate("o", new)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from seqjax import initializers
 from seqjax.cells import gates as gates_of
 from seqjax.cells import parts
-from seqjax.typing import Array, Cell, DType, Initializer, factory
+from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
 
 
 class RNNParams(NamedTuple):
@@ -36,7 +36,7 @@ class RNNCarry(NamedTuple):
 @factory
 def rnn(
     hidden_size: int,
-    activation: str = "tanh",
+    activation: Activation = "tanh",
     *,
     kernel_init: Initializer | None = None,
     recurrent_init: Initializer | None = None,
@@ -50,7 +50,7 @@ def rnn(
 
     Args:
       hidden_size: number of hidden units, H.
-      activation: "tanh" or "relu".
+      activation: "tanh", "relu", another of `jax.nn` by name ("sigmoid", "silu", "hard_tanh", ...), or an elementwise function.
       kernel_init: initializer of W (D, H). Glorot uniform by default.
       recurrent_init: initializer of U (H, H). Orthogonal by default; `seqjax.initializers.identity()` for the IRNN.
       bias_init: initializer of b (H,). Zeros by default.
@@ -122,7 +122,7 @@ def rnn(
 @factory
 def indrnn(
     hidden_size: int,
-    activation: str = "relu",
+    activation: Activation = "relu",
     *,
     kernel_init: Initializer | None = None,
     recurrent_init: Initializer | None = None,
@@ -139,7 +139,7 @@ def indrnn(
 
     Args:
       hidden_size: number of hidden units, H.
-      activation: "relu" or "tanh".
+      activation: "relu", "tanh", another of `jax.nn` by name, or an elementwise function.
       kernel_init: initializer of W (D, H). Glorot uniform by default.
       recurrent_init: initializer of u (H,). By default uniform in [0, 1), so that some units forget at once and some
         never; for relu over a known length T, `jax.nn.initializers.uniform(2 ** (1 / T))` reaches the paper's bound.

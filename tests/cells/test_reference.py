@@ -92,12 +92,12 @@ def test_bad_settings_are_refused():
         seqjax.lstm(0)
     with pytest.raises(TypeError, match="hidden_size must be an integer, and it is 2.5"):
         seqjax.gru(2.5)
-    with pytest.raises(ValueError, match=r"activation must be one of \['relu', 'tanh'\], and it is 'gelu'"):
-        seqjax.rnn(4, "gelu")
+    with pytest.raises(ValueError, match=r"activation must be a function, or one of \['elu', .*'tanh'\], and it is 'warp'"):
+        seqjax.rnn(4, "warp")
     with pytest.raises(ValueError, match="proj_size must be at least 1, and it is 0"):
         seqjax.lstm(4, proj_size=0)
-    with pytest.raises(ValueError, match=r"activation must be one of \['relu', 'tanh'\], and it is 'gelu'"):
-        seqjax.indrnn(4, "gelu")
+    with pytest.raises(ValueError, match=r"gate_activation must be a function, or one of .*, and it is 'warp'"):
+        seqjax.gru(4, gate_activation="warp")
     with pytest.raises(ValueError, match="input_size must be at least 1"):
         seqjax.lstm(4).init(jax.random.key(0), 0)
 

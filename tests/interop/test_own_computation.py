@@ -31,6 +31,7 @@ def _torch():
 def _keras():
     import keras
 
+    @keras.saving.register_keras_serializable()  # Bidirectional copies its layer
     class Doubled(keras.layers.LSTM):
         def call(self, sequences, **how):
             return super().call(2 * sequences, **how)
