@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqjax import engines, placement
+from seqjax._leading import leading
 from seqjax.engines import every
 from seqjax.typing import Array, Carry, Cell, Key, Params
 
@@ -39,7 +40,8 @@ def unroll(
     Args:
       cell: the cell, which may be a stack.
       params: what `cell.init` gave.
-      xs: inputs (B, T, D), or (T, B, D) with time_major. Floating point.
+      xs: inputs (B, T, D), or (T, B, D) with time_major. Floating point. One sequence alone, (T, D), and several batch axes,
+        (A, B, T, D) or (T, A, B, D), are taken too; then all else has these batch axes, or none, in the place of B.
       carry: the carry to start from, each array (B, ...). `cell.initial_carry(params, B)` by default.
       lengths: integers (B,), each 0 to T, how many steps of each sequence are real; or a boolean mask in the layout of
         xs, (B, T), or (T, B) with time_major, true where a step is real, with holes if you like. Inside jit, where their
@@ -76,9 +78,21 @@ def unroll(
       >>> ys.shape, bool((ys[1, 3:] == 0).all())
       ((2, 5, 16), True)
     """
+    _check_cell(cell)
+    xs = jnp.asarray(xs)
+    lead = leading(xs, len(cell.spatial) + 1, time_major)
+    if lead is not None:
+        xs = lead.fold(xs, "xs")
+        carry = None if carry is None else lead.fold_carry(carry)
+        lengths = None if lengths is None else lead.fold_lengths(lengths)
+        resets = None if resets is None else lead.fold(resets, "resets")
     static, arrays = _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engine, remat_every)
     _check_rng(rng)
-    return _unroll(*static, bool(return_carries), *arrays, rng)
+    last, *stacked = _unroll(*static, bool(return_carries), *arrays, rng)
+    if lead is not None:
+        last = jax.tree.map(lambda a: lead.unfold(a, timed=False), last)
+        stacked = jax.tree.map(lead.unfold, stacked)
+    return last, *stacked
 
 
 def step(cell: Cell, params: Params, carry: Carry, x: Array, *, resets: Array | None = None) -> tuple[Carry, Array]:
@@ -90,7 +104,7 @@ def step(cell: Cell, params: Params, carry: Carry, x: Array, *, resets: Array | 
       cell: the cell, which may be a stack.
       params: what `cell.init` gave.
       carry: the carry before the step, each array (B, ...).
-      x: inputs (B, D). Floating point.
+      x: inputs (B, D), or with no batch axis or several, as in `unroll`. Floating point.
       resets: bool (B,); or numbers, of which 0 says no and 1 yes, as environments give them.
 
     Returns:
@@ -110,12 +124,18 @@ def step(cell: Cell, params: Params, carry: Carry, x: Array, *, resets: Array | 
       >>> (y == again).all(axis=1).tolist()
       [True, False]
     """
+    _check_cell(cell)
     x = jnp.asarray(x)
+    lead = leading(x, len(cell.spatial) + 1, None)
+    if lead is not None:
+        x, carry = lead.fold(x, "x"), lead.fold_carry(carry)
+        resets = None if resets is None else lead.fold(resets, "resets")
     _check_params(cell, params)
     _check_inputs(cell, params, x, "B", name="x")
     carry = jax.tree.map(jnp.asarray, carry)
     _check_carry(cell, params, carry, x.shape[0])
-    return _step(cell, params, carry, x, _check_resets(resets, x.shape[:1]))
+    found = _step(cell, params, carry, x, _check_resets(resets, x.shape[:1]))
+    return found if lead is None else jax.tree.map(lead.unfold, found)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -257,6 +277,11 @@ def _flip_resets(resets, mask, reverse):
     edge = jnp.full_like(coming[:1], last)
     after = jnp.concatenate([edge, coming[:-1]] if reverse else [coming[1:], edge])
     return (after != number) & (after != last)
+
+
+def _check_cell(cell):
+    if not isinstance(cell, Cell):
+        raise TypeError(f"cell must be a Cell, and it is a {type(cell).__name__}")
 
 
 def _check_params(cell, params):

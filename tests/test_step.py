@@ -38,7 +38,8 @@ def test_what_does_not_fit_is_refused():
     params = cell.init(jax.random.key(0), D)
     carry, x = cell.initial_carry(params, B), jnp.ones((B, D))
     for error, message, change in [
-        (ValueError, r"x must have 2 axes, \(B, D\), and its shape is \(3, 1, 4\)", {"x": x[:, None]}),
+        (ValueError, r"the batch axes of carry.c must be \(3, 1\), .* its shape is \(3, 4\)", {"x": x[:, None]}),
+        (TypeError, "cell must be a Cell, and it is a function", {"cell": seqjax.lstm}),
         (ValueError, r"x has shape \(3, 3\), \(B, D\), and the params of lstm take D = 4", {"x": x[:, 1:]}),
         (TypeError, "x must be floating point, and it is int32", {"x": jnp.ones((B, D), jnp.int32)}),
         (ValueError, r"carry.c must have shape \(3, 4\)", {"carry": cell.initial_carry(params, 2)}),

@@ -78,7 +78,8 @@ def test_remat_keeps_fewer_values():
 @pytest.mark.parametrize(
     ("error", "message", "change"),
     [
-        (ValueError, r"xs must have 3 axes, \(B, T, D\), and its shape is \(6, 4\)", {"xs": XS[0]}),
+        (ValueError, r"xs must have 3 axes, \(B, T, D\), and its shape is \(4,\)", {"xs": XS[0, 0]}),
+        (TypeError, "cell must be a Cell, and it is a function", {"cell": seqjax.lstm}),
         (ValueError, r"xs has shape \(3, 6, 3\), .* the params of lstm take D = 4", {"xs": XS[..., :3]}),
         (TypeError, "xs must be floating point, and it is int32; embed or one-hot", {"xs": XS.astype(np.int32)}),
         (ValueError, r"carry.c must have shape \(3, 4\) .* its shape is \(2, 4\)", {"carry": SMALL}),
