@@ -194,7 +194,7 @@ def _check_uniform(cell, layers):
     first = layers[0]
     plain = [inside for layer in layers for inside in layer.cells]
     for inside in plain:
-        if (inside.name, inside.hidden_size, inside.settings) != (plain[0].name, *plain[0][1:2], plain[0].settings):
+        if (inside.name, inside.hidden_size, inside.settings) != (plain[0].name, plain[0].hidden_size, plain[0].settings):
             raise UserError(
                 f"to_torch cannot hold layers that differ, and {cell.name!r} has {plain[0].name}({plain[0].hidden_size}) "
                 f"and {inside.name}({inside.hidden_size}); to_keras and to_flax can, or convert cell.inner one by one"
