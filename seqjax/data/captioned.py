@@ -52,8 +52,10 @@ class Captioned:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not len(self.images) == len(self.captions) == len(self.names) == len(self.scenes or self.names):
-            raise ValueError(f"{len(self.images)} images, {len(self.captions)} captions, {len(self.names)} names, {len(self.scenes)} scenes")
+        lengths = {"images": len(self.images), "captions": len(self.captions), "names": len(self.names)}
+        lengths |= {"scenes": len(self.scenes)} if self.scenes else {}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"the columns have different lengths: {lengths}")
 
     def __len__(self) -> int:
         return len(self.names)

@@ -9,6 +9,6 @@ from seqjax.training.metrics.spans import EntityScores, TypeScores, entities, en
 from seqjax.training.metrics.texts import Bleu, bleu, corpus_bleu, exact, exact_match
 
 __all__ = [
-    "Bleu", "EntityScores", "Metric", "TypeScores", "accuracy", "accuracy_interval", "bleu", "caption_scores", "cider_d", "corpus_bleu", "entities",
-    "entity_f1", "exact", "exact_match", "frame_loss", "frame_sums", "token_loss",
+    "Bleu", "EntityScores", "Metric", "TypeScores", "accuracy", "accuracy_interval", "bleu", "caption_scores", "cider_d",
+    "corpus_bleu", "entities", "entity_f1", "exact", "exact_match", "frame_loss", "frame_sums", "token_loss",
 ]  # fmt: skip
