@@ -47,13 +47,18 @@ class Features:
         name = type(module).__name__
         if layer not in names:
             maps = [row.path for row in rows if _is_map(row.shape)]
-            raise UserError(f"{name} has no layer {layer!r}{nearest(layer, names)}; maps are given by {', '.join(maps[-12:])}")
+            raise UserError(
+                f"{name} has no layer {layer!r}{nearest(layer, names)}; maps are given by {', '.join(maps[-12:])}"
+            )
         (row,) = (row for row in rows if row.path == layer)
         if not _is_map(row.shape):
-            raise UserError(f"{layer} of {name} gives {row.shape}, which is no feature map (1, h, w, M); choose a layer before it")
+            raise UserError(
+                f"{layer} of {name} gives {row.shape}, which is no feature map (1, h, w, M); choose a layer before it"
+            )
         self.shape = row.shape[1:]
         needed = names[: names.index(layer) + 1] + [other for other in names if other.startswith(f"{layer}.")]
         self._needed = {tuple(path.split(".")) for path in needed}
+        self._modules = {tuple(path.split(".")) for path in names}
         self._whole = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, *shape))))
 
     def init(self, key: Key) -> dict[str, Any]:
@@ -65,12 +70,18 @@ class Features:
         found = {}
         for collection, values in variables.items():
             flat = flax.traverse_util.flatten_dict(dict(values))
-            kept = {path: leaf for path, leaf in flat.items() if any(path[:end] in self._needed for end in range(1, len(path)))}
+            kept = {path: leaf for path, leaf in flat.items() if self._owner(path) in self._needed}
             if kept:
                 found[collection] = flax.traverse_util.unflatten_dict(kept)
         return found
 
-    def apply(self, variables: Mapping[str, Any], images: Array, *, train: bool = False, rngs: Any = None) -> tuple[Array, dict[str, Any]]:
+    def _owner(self, path: tuple[str, ...]) -> tuple[str, ...]:
+        """The innermost module that a variable is of."""
+        return next((path[:end] for end in range(len(path) - 1, 0, -1) if path[:end] in self._modules), ())
+
+    def apply(
+        self, variables: Mapping[str, Any], images: Array, *, train: bool = False, rngs: Any = None
+    ) -> tuple[Array, dict[str, Any]]:
         """The feature map.
 
         Args:

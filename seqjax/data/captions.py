@@ -24,7 +24,13 @@ from seqjax.errors import UserError, refuse_unknown
 EMBEDDED = ("scenes",)
 SCENES = {"validation": 600, "test": 2000}  # half of them with combinations that are not trained on
 FILE_SIZE = 224  # to which images are scaled unless another size is asked for
-FOLDERS = ("Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k_images", "flickr30k-images")  # as they are distributed
+FOLDERS = (
+    "Images",
+    "Flicker8k_Dataset",
+    "Flickr8k_Dataset",
+    "flickr30k_images",
+    "flickr30k-images",
+)  # as they are distributed
 
 
 def load_captions(
@@ -89,12 +95,21 @@ def load_captions(
     Example:
       >>> data = load_captions("embedded", name="scenes", scenes=3)
       >>> data.parts["train"].captions[0][0], {part: len(images) for part, images in data.parts.items()}
-      ('there are two red twos left of a red triangle', {'train': 3, 'validation': 600, 'test': 2000})
+      ('there are three blue squares left of a blue three', {'train': 3, 'validation': 600, 'test': 2000})
     """
     format = Format(delimiter, quoting, header, encoding)
     paths = {"train": path, "validation": validation_path, "test": test_path}
-    fields = {"train_list": train_list, "image_folder": image_folder, "image_field": image_field, "caption_field": caption_field}
-    of_files = path_settings(paths) | {field: Setting(value, ("file",)) for field, value in fields.items()} | table_settings(format)
+    fields = {
+        "train_list": train_list,
+        "image_folder": image_folder,
+        "image_field": image_field,
+        "caption_field": caption_field,
+    }
+    of_files = (
+        path_settings(paths)
+        | {field: Setting(value, ("file",)) for field, value in fields.items()}
+        | table_settings(format)
+    )
     check_source(source, of_files | {
         "data_dir": Setting(data_dir, ("tfds",)), "scenes": Setting(scenes, ("embedded",), 20_000),
         "image_size": Setting(image_size, ("file", "tfds"), 0), "restval": Setting(restval, ("file", "tfds"), True),
@@ -148,7 +163,9 @@ def _listed(paths: Mapping[str, str], train_list: str, format: Format, how: Mapp
     parts, taken = read_captions(paths["train"], format, **how), set()
     others = {part: path for part, path in paths.items() if part != "train"}
     if len(parts) > 1 and (others or train_list):
-        raise UserError(f"{paths['train']} has parts of its own, {', '.join(parts)}; leave validation_path, test_path and train_list empty")
+        raise UserError(
+            f"{paths['train']} has parts of its own, {', '.join(parts)}; leave validation_path, test_path and train_list empty"
+        )
     if "train" not in parts:
         raise UserError(f"{paths['train']} has no training images; give a file with some")
     every = parts["train"]
@@ -156,7 +173,9 @@ def _listed(paths: Mapping[str, str], train_list: str, format: Format, how: Mapp
         if is_list(path, format):
             names = read_list(path, every, paths["train"], format)
             if twice := [name for name in names if name in taken]:
-                raise UserError(f"{path}: {twice[0]!r} is in the list of another part too ({len(twice):,} are); remove it from one")
+                raise UserError(
+                    f"{path}: {twice[0]!r} is in the list of another part too ({len(twice):,} are); remove it from one"
+                )
             parts[part] = every.take(names)
             taken |= set(names)
         else:
@@ -167,18 +186,24 @@ def _listed(paths: Mapping[str, str], train_list: str, format: Format, how: Mapp
     if train_list:
         names = read_list(train_list, every, paths["train"], format)
         if twice := [name for name in names if name in taken]:
-            raise UserError(f"{train_list}: {twice[0]!r} is in the list of another part too ({len(twice):,} are); remove it from one")
+            raise UserError(
+                f"{train_list}: {twice[0]!r} is in the list of another part too ({len(twice):,} are); remove it from one"
+            )
     else:
         names = [name for name in every.names if name not in taken]
     return parts | {"train": every.take(names)}
 
 
-def _with_files(paths, listed: Mapping[str, Listed], folder: str, size: int, bad_files: str, how: Mapping) -> dict[str, Captioned]:
+def _with_files(
+    paths, listed: Mapping[str, Listed], folder: str, size: int, bad_files: str, how: Mapping
+) -> dict[str, Captioned]:
     """The parts with their image files, found and checked."""
     places, bad, root = {}, {}, str(pathlib.Path(paths["train"]).parent)
     for part, images in listed.items():
         path = paths[part] if part in paths and not is_list(paths[part]) else paths["train"]
-        stem = pathlib.Path(path).name.split(".")[0].removeprefix("captions_")  # captions_train2017.json is of train2017/
+        stem = (
+            pathlib.Path(path).name.split(".")[0].removeprefix("captions_")
+        )  # captions_train2017.json is of train2017/
         also = [*FOLDERS, stem, f"../{stem}", "..", f"../images/{stem}", part]
         find, places[part] = image_finder(path, images.names[:SAMPLE], folder, also), ([], [])
         for i, (name, captions, place) in enumerate(zip(*images)):

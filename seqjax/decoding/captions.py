@@ -44,7 +44,14 @@ class CaptionWriter:
     """
 
     def __init__(
-        self, model: Captioner, encode: Callable[[Any, Any], Any], tokenizer: Any, *, batch_size: int, length: int, workers: int = 0
+        self,
+        model: Captioner,
+        encode: Callable[[Any, Any], Any],
+        tokenizer: Any,
+        *,
+        batch_size: int,
+        length: int,
+        workers: int = 0,
     ):
         self.tokenizer, self._batch_size, self._length, self._workers = tokenizer, batch_size, length, workers
 
@@ -62,7 +69,12 @@ class CaptionWriter:
         def weights(variables, images, inputs):
             return model.apply({"params": variables["params"]["decoder"]}, encode(variables, images), inputs).weights
 
-        self._features, self._begin, self._step, self._weights = jax.jit(features), jax.jit(begin), step, jax.jit(weights)
+        self._features, self._begin, self._step, self._weights = (
+            jax.jit(features),
+            jax.jit(begin),
+            step,
+            jax.jit(weights),
+        )
 
     def _batches(self, variables: Any, images: Images) -> Iterator[tuple[int, Any, Any]]:
         for batch in ordered_batches(images, self._batch_size, workers=self._workers):
@@ -93,12 +105,18 @@ class CaptionWriter:
                 for i in range(n_best):
                     if beams.lengths[row, i]:
                         tokens = without_end(beams.tokens[row, i, : beams.lengths[row, i]])
-                        scores = float(beams.scores[row, i]), float(beams.log_probs[row, i]), bool(beams.finished[row, i])
+                        scores = (
+                            float(beams.scores[row, i]),
+                            float(beams.log_probs[row, i]),
+                            bool(beams.finished[row, i]),
+                        )
                         made.append(Translation(self.tokenizer.decode(tokens), *scores, tokens))
                 outputs.append(made)
         return outputs
 
-    def attention(self, variables: Mapping[str, Any], image: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    def attention(
+        self, variables: Mapping[str, Any], image: np.ndarray, tokens: np.ndarray
+    ) -> tuple[np.ndarray, list[str]]:
         """Where attention looked while one caption was written.
 
         Args:

@@ -10,7 +10,17 @@ from seqjax.data.readers.tables import USUAL, Format, first_row, is_table, read_
 from seqjax.data.records import Faults
 from seqjax.errors import UserError
 
-IMAGE_FIELDS = ("image", "image_name", "file", "filename", "file_name", "path", "image_path", "image_id", "id")  # those that are looked for
+IMAGE_FIELDS = (
+    "image",
+    "image_name",
+    "file",
+    "filename",
+    "file_name",
+    "path",
+    "image_path",
+    "image_id",
+    "id",
+)  # those that are looked for
 CAPTION_FIELDS = ("caption", "captions", "text", "comment", "sentence", "raw", "description")
 SPLITS = {"train": "train", "restval": "train", "val": "validation", "test": "test"}  # Karpathy's split -> the part
 
@@ -101,7 +111,9 @@ def read_list(path: str, known: Listed, captions: str, format: Format = USUAL) -
     for number, line in enumerate(text_lines(path, format.encoding), 1):
         if name := line.strip():
             if name not in all_known:
-                faults.add(f"{path} line {number}: the image {name!r} has no caption in {captions}; add one or remove the line")
+                faults.add(
+                    f"{path} line {number}: the image {name!r} has no caption in {captions}; add one or remove the line"
+                )
             if name in found:
                 faults.add(f"{path} line {number}: the image {name!r} is in line {found[name]} already; remove one")
             found.setdefault(name, number)
@@ -129,7 +141,9 @@ def _flickr_rows(path: str, encoding: str, faults: Faults) -> Iterator[tuple[str
         if not line.strip():
             continue
         if not tab:
-            faults.add(f"{place} has no tab between an image such as 1.jpg#0 and its caption; repair it, or name a delimiter for a table")
+            faults.add(
+                f"{place} has no tab between an image such as 1.jpg#0 and its caption; repair it, or name a delimiter for a table"
+            )
             continue
         name, mark, which = image.strip().rpartition("#")
         yield (name if mark and which.isdigit() else image.strip()), caption, place
@@ -143,7 +157,9 @@ def _table_rows(path: str, format: Format, image_field: str, caption_field: str)
     others = [name for name in names if name != image]
     usual = others[0] if len(others) == 1 else "caption" if names else "2"
     caption = caption_field or next((name for name in CAPTION_FIELDS if name in names), usual)
-    table = read_table(path, {"image": ("image_field", image), "caption": ("caption_field", caption)}, format, labels=["image"])
+    table = read_table(
+        path, {"image": ("image_field", image), "caption": ("caption_field", caption)}, format, labels=["image"]
+    )
     for i, (name, text) in enumerate(zip(table["image"], table["caption"])):
         yield name.strip(), text, table.places.at(i)
 
@@ -167,14 +183,22 @@ def _json(path: str, encoding: str, restval: bool, faults: Faults) -> dict[str, 
             return {"train": _coco(path, values["images"], values["annotations"], faults)}
         if values["images"] and "sentences" in values["images"][0]:
             return _karpathy(path, values["images"], restval, faults)
-    raise UserError(f"{path} is neither COCO's JSON (images, annotations) nor Karpathy's (images with sentences); give one of them")
+    raise UserError(
+        f"{path} is neither COCO's JSON (images, annotations) nor Karpathy's (images with sentences); give one of them"
+    )
 
 
 def _objects(values: Any) -> bool:
-    return isinstance(values, Sequence) and not isinstance(values, str) and all(isinstance(value, Mapping) for value in values)
+    return (
+        isinstance(values, Sequence)
+        and not isinstance(values, str)
+        and all(isinstance(value, Mapping) for value in values)
+    )
 
 
-def _coco(path: str, images: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]], faults: Faults) -> Listed:
+def _coco(
+    path: str, images: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]], faults: Faults
+) -> Listed:
     found: dict[Any, tuple[str, list[str], str]] = {}
     for number, image in enumerate(images):
         place = f"{path} images[{number}]"
@@ -204,7 +228,9 @@ def _karpathy(path: str, images: Sequence[Mapping[str, Any]], restval: bool, fau
             faults.add(f"{place} has no filename; repair it")
         elif split not in SPLITS:
             faults.add(f"{place} is of the split {split!r}; choose one of {', '.join(SPLITS)}")
-        elif not _objects(sentences) or not all(isinstance(one.get("raw"), str) and one["raw"].strip() for one in sentences):
+        elif not _objects(sentences) or not all(
+            isinstance(one.get("raw"), str) and one["raw"].strip() for one in sentences
+        ):
             faults.add(f"{place} has sentences without a text 'raw'; repair them")
         elif split != "restval" or restval:
             listed = parts.setdefault(SPLITS[split], Listed([], [], []))
