@@ -25,10 +25,10 @@ from seqjax.data.readers.digits import read_digits
 from seqjax.errors import refuse_unknown
 
 SIDE = 40  # of the canvas, in pixels
-SIZES = (11, 12, 13)  # of an object
-COLOURS = {
-    "red": (235, 40, 40), "green": (40, 190, 60), "blue": (60, 90, 255), "yellow": (245, 225, 50), "purple": (160, 50, 215),
-    "white": (245, 245, 245), "cyan": (50, 215, 225), "pink": (255, 150, 190),
+SIZES = (12, 13)  # of an object
+COLOURS = {  # all bright in all channels, so that a digit has the same strokes in each
+    "red": (245, 90, 80), "green": (90, 215, 100), "blue": (95, 125, 255), "yellow": (245, 225, 90), "purple": (180, 95, 230),
+    "white": (245, 245, 245), "cyan": (90, 215, 230), "pink": (255, 165, 205),
 }  # fmt: skip
 SHAPES = ("circle", "square", "triangle")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -150,10 +150,15 @@ def _shape_mask(kind: str, size: int) -> np.ndarray:
 
 
 def _mask(kind: str, size: int, part: str, dice: Dice) -> np.ndarray:
+    """How much of each pixel of its box an object covers; digits are up to two pixels less high or wide than it."""
     if kind in SHAPES:
         return _shape_mask(kind, size)
-    image, matrix = dice.choose(_digit_images(part)[0][DIGITS.index(kind)]), _scaling(size)
-    return matrix @ image @ matrix.T // 65536
+    image = dice.choose(_digit_images(part)[0][DIGITS.index(kind)])
+    height, width = size - dice.below(3), size - dice.below(3)
+    top, left = dice.below(size - height + 1), dice.below(size - width + 1)
+    mask = np.zeros((size, size), np.int64)
+    mask[top : top + height, left : left + width] = _scaling(height) @ image @ _scaling(width).T // 65536
+    return mask
 
 
 def draw_scene(seed: int, part: str, index: int, *, unseen: bool = False) -> tuple[np.ndarray, Scene]:
@@ -180,14 +185,14 @@ def draw_scene(seed: int, part: str, index: int, *, unseen: bool = False) -> tup
         pair = dice.choose(_weighted(own))
         pairs += [pair] if pair not in pairs else []
     upright, swap = dice.below(2), dice.below(2)
-    image = np.frombuffer(dice.bits.random_raw(SIDE * SIDE * 3 // 8).astype("<u8").tobytes(), np.uint8).reshape(SIDE, SIDE, 3) % 40
+    image = np.frombuffer(dice.bits.random_raw(SIDE * SIDE * 3 // 8).astype("<u8").tobytes(), np.uint8).reshape(SIDE, SIDE, 3) % 32
     image, groups = image.astype(np.int64), []
     for place, (colour, kind) in enumerate(pairs):
         half = (place + swap) % 2
         size, boxes = _arranged(1 + dice.below(3), dice)
         top, left = (half * SIDE // 2, 0) if upright else (0, half * SIDE // 2)
         light = 200 + dice.below(56)
-        paint = np.array([min(max(value + dice.below(41) - 20, 0), 255) for value in COLOURS[colour]]) * light // 255
+        paint = np.array([min(max(value + dice.below(31) - 15, 0), 255) for value in COLOURS[colour]]) * light // 255
         boxes = [(top + row, left + column) for row, column in _turned(boxes, upright)]
         for row, column in boxes:
             mask = _mask(kind, size, part, dice)[..., None]
