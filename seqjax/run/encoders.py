@@ -46,7 +46,9 @@ def encoder(config: ConfigDict, shape: Sequence[int]) -> cnn.Features:
       >>> encoder(ConfigDict({"model": model}), (40, 40, 3)).shape
       (5, 5, 16)
     """
-    return cnn.Features(with_settings(cnn.create_for, config.model, shape, dtype=compute_dtype(config)), config.model.layer, shape)
+    return cnn.Features(
+        with_settings(cnn.create_for, config.model, shape, dtype=compute_dtype(config)), config.model.layer, shape
+    )
 
 
 def is_frozen(config: ConfigDict, features: cnn.Features) -> bool:

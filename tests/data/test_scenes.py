@@ -8,11 +8,29 @@ import pytest
 from seqjax.data.captions import load_captions
 from seqjax.data.readers import scenes
 from seqjax.data.readers.scenes import (
-    COLOURS, COUNTS, KINDS, PLACES, PLURALS, RELATIONS, SIDE, Group, Meaning, Scene, captions, draw_scene, held_out, is_right, parse,
+    COLOURS,
+    COUNTS,
+    KINDS,
+    PLACES,
+    PLURALS,
+    RELATIONS,
+    SIDE,
+    Group,
+    Meaning,
+    Scene,
+    captions,
+    draw_scene,
+    held_out,
+    is_right,
+    parse,
 )  # fmt: skip
 
 PIXELS = 338392  # of the first version
-SOME = [draw_scene(3, part, index, unseen=unseen) for part, unseen in (("train", False), ("test", True)) for index in range(150)]
+SOME = [
+    draw_scene(3, part, index, unseen=unseen)
+    for part, unseen in (("train", False), ("test", True))
+    for index in range(150)
+]
 
 
 def test_a_scene_is_a_pure_function_of_its_arguments():
@@ -68,7 +86,11 @@ def everything():
     for group, place in itertools.product(groups, PLACES):
         verb = "is" if group[0] == 1 else "are"
         meaning = Meaning((group,), place)
-        for text in (f"{named[group]} {place}", f"there {verb} {named[group]} {place}", f"{place} {verb} {named[group]}"):
+        for text in (
+            f"{named[group]} {place}",
+            f"there {verb} {named[group]} {place}",
+            f"{place} {verb} {named[group]}",
+        ):
             yield text, meaning
     for a, b, relation in itertools.product(groups, groups, RELATIONS):
         text = f"{named[a]} {relation} {named[b]}"
@@ -84,9 +106,12 @@ def test_every_sentence_of_the_grammar_is_parsed():
 @pytest.mark.parametrize(
     "text",
     [
-        "", "a", "a red circle", "a red circles on the left", "two red circle on the left", "there is two red circles on the left",
-        "there are a red circle on the left", "a circle red on the left", "a red circle on left", "a red circle on the left on the left",
-        "on the left is two red sixes", "on the left two red sixes", "a red circle left of", "left of a red circle", "a red sixs above a red six",
+        "", "a", "a red circle", "a red circles on the left", "two red circle on the left",
+        "there is two red circles on the left",
+        "there are a red circle on the left", "a circle red on the left", "a red circle on left",
+        "a red circle on the left on the left",
+        "on the left is two red sixes", "on the left two red sixes", "a red circle left of", "left of a red circle",
+        "a red sixs above a red six",
         "a red circle left of a blue six above a red six", "a black circle on the left", "four red sixes on the left", "two red sixs at the top",
         "there there is a red circle on the left", "a red circle and a blue six",
     ],
@@ -97,16 +122,24 @@ def test_what_is_no_sentence_is_not_parsed(text):
 
 def brute_force(scene, meaning):
     """Whether a meaning is right, from the corners of the boxes alone."""
-    if sorted(meaning.groups) != sorted(group[:3] for group in scene.groups) or len(meaning.groups) != len(set(meaning.groups)):
+    if sorted(meaning.groups) != sorted(group[:3] for group in scene.groups) or len(meaning.groups) != len(
+        set(meaning.groups)
+    ):
         return False
     boxes = {group[:3]: group.box for group in scene.groups}
     top, left, bottom, right = boxes[meaning.groups[0]]
     if len(scene.groups) == 1:
         half = SIDE / 2
-        places = {"on the left": right <= half, "on the right": left >= half, "at the top": bottom <= half, "at the bottom": top >= half}
+        places = {
+            "on the left": right <= half,
+            "on the right": left >= half,
+            "at the top": bottom <= half,
+            "at the bottom": top >= half,
+        }
         return places.get(meaning.where, False)
     other_top, other_left, other_bottom, other_right = boxes[meaning.groups[1]]
-    relations = {"left of": right <= other_left, "right of": left >= other_right, "above": bottom <= other_top, "below": top >= other_bottom}
+    across = {"left of": right <= other_left, "right of": left >= other_right}
+    relations = across | {"above": bottom <= other_top, "below": top >= other_bottom}
     return relations.get(meaning.where, False)
 
 
@@ -128,8 +161,12 @@ def test_right_captions_are_exactly_those_that_are_true():
 
 def test_groups_in_either_order_and_overlapping_ones():
     scene = Scene((Group(1, "red", "circle", (0, 0, 12, 12)), Group(1, "red", "square", (8, 14, 20, 30))))
-    assert is_right("a red circle left of a red square", scene) and is_right("a red square right of a red circle", scene)
-    assert not is_right("a red circle right of a red square", scene) and not is_right("a red circle above a red square", scene)
+    assert is_right("a red circle left of a red square", scene) and is_right(
+        "a red square right of a red circle", scene
+    )
+    assert not is_right("a red circle right of a red square", scene) and not is_right(
+        "a red circle above a red square", scene
+    )
 
 
 def test_the_parts_of_the_set():
@@ -140,4 +177,6 @@ def test_the_parts_of_the_set():
         assert all(is_right(text, scene) for several, scene in zip(images.captions, images.scenes) for text in several)
         assert sum(map(scenes.is_unseen, images.scenes)) == (0 if part == "train" else len(images) // 2)
     again = load_captions("embedded", name="scenes", scenes=20, seed=1)
-    assert again.fingerprint == data.fingerprint != load_captions("embedded", name="scenes", scenes=20, seed=2).fingerprint
+    assert (
+        again.fingerprint == data.fingerprint != load_captions("embedded", name="scenes", scenes=20, seed=2).fingerprint
+    )

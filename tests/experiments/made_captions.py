@@ -48,7 +48,11 @@ def write_flickr(folder: pathlib.Path, parts: dict[str, list[tuple[str, list[str
 def write_coco(folder: pathlib.Path, part: str, rows: list[tuple[str, list[str]]]) -> pathlib.Path:
     """A part as COCO has it."""
     images = [{"id": 7 + i, "file_name": name} for i, (name, _) in enumerate(rows)]
-    annotations = [{"image_id": 7 + i, "id": n, "caption": text} for i, (_, texts) in enumerate(rows) for n, text in enumerate(texts)]
+    annotations = [
+        {"image_id": 7 + i, "id": n, "caption": text}
+        for i, (_, texts) in enumerate(rows)
+        for n, text in enumerate(texts)
+    ]
     path = folder / f"captions_{part}.json"
     path.write_text(json.dumps({"images": images, "annotations": annotations}))
     return path
@@ -57,7 +61,12 @@ def write_coco(folder: pathlib.Path, part: str, rows: list[tuple[str, list[str]]
 def write_karpathy(folder: pathlib.Path, parts: dict[str, list[tuple[str, list[str]]]]) -> pathlib.Path:
     """All parts as Karpathy has them."""
     images = [
-        {"filepath": "", "filename": name, "split": part, "sentences": [{"raw": text, "tokens": text.split()} for text in texts]}
+        {
+            "filepath": "",
+            "filename": name,
+            "split": part,
+            "sentences": [{"raw": text, "tokens": text.split()} for text in texts],
+        }
         for part, rows in parts.items()
         for name, texts in rows
     ]

@@ -157,9 +157,7 @@ def _table_rows(path: str, format: Format, image_field: str, caption_field: str)
     others = [name for name in names if name != image]
     usual = others[0] if len(others) == 1 else "caption" if names else "2"
     caption = caption_field or next((name for name in CAPTION_FIELDS if name in names), usual)
-    table = read_table(
-        path, {"image": ("image_field", image), "caption": ("caption_field", caption)}, format
-    )
+    table = read_table(path, {"image": ("image_field", image), "caption": ("caption_field", caption)}, format)
     for i, (name, text) in enumerate(zip(table["image"], table["caption"])):
         yield name.strip(), text, table.places.at(i)
 
