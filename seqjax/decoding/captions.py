@@ -127,9 +127,10 @@ class CaptionWriter:
         Returns:
           (weights (T, S), each row of sum 1; the T words, the last of which is `<eos>`).
         """
-        inputs = np.concatenate([[BOS], tokens]).astype(np.int32)[None]
-        weights = np.asarray(self._weights(variables, image[None], inputs)[0])
-        return weights, [*(self.tokenizer.vocabulary[i] for i in tokens), "<eos>"]
+        words = [*(self.tokenizer.vocabulary[i] for i in tokens), "<eos>"]
+        inputs = np.full((1, max(self._length, len(words))), PAD, np.int32)  # of one length, so that it is compiled once
+        inputs[0, : len(words)] = [BOS, *tokens]
+        return np.asarray(self._weights(variables, image[None], inputs)[0, : len(words)]), words
 
     def means(self, variables: Mapping[str, Any], images: Images) -> np.ndarray:
         """The mean of each image's feature map, (N, M)."""

@@ -112,7 +112,8 @@ def test_every_sentence_of_the_grammar_is_parsed():
         "a red circle on the left on the left",
         "on the left is two red sixes", "on the left two red sixes", "a red circle left of", "left of a red circle",
         "a red sixs above a red six",
-        "a red circle left of a blue six above a red six", "a black circle on the left", "four red sixes on the left", "two red sixs at the top",
+        "a red circle left of a blue six above a red six", "a black circle on the left", "four red sixes on the left",
+        "two red sixs at the top",
         "there there is a red circle on the left", "a red circle and a blue six",
     ],
 )  # fmt: skip

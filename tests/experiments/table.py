@@ -159,7 +159,7 @@ CAPTIONING = Row(
         "augment.jitter": 0.1, "model.name": "resnet20_cifar", "model.options": "width=4", "model.layer": "layer1.0", "model.cell": "gru",
         "model.hidden_size": 8, "model.embed_size": 6, "model.dropout": 0.1, "model.word_dropout": 0.1, "loss.coverage": 0.1,
         "loss.label_smoothing": 0.05, "criterion": "cider", "optimizer.learning_rate": 0.02, "optimizer.ema": 0.8,
-        "schedule.warmup_steps": 2, "train.steps": 40, "train.eval_every": 10,
+        "schedule.warmup_steps": 2, "train.steps": 24, "train.eval_every": 12,
     },
     [Question("predict", [JSON, "--image={data}/test0.png", "--image={data}/test1.png", "--n_best=2"], lines=2)],
     presets=lambda preset: {"tokenizer.min_count": 1, "model.weights": ""},
