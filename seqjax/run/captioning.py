@@ -2,6 +2,7 @@
 
 import pathlib
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -97,8 +98,8 @@ def baselines(train: Captioned, part: Captioned) -> dict[str, dict[str, Any]]:
       >>> {name: found["meaning"][0] for name, found in baselines(part, part).items()}["nearest image in pixels"]
       1.0
     """
-    texts = train.pairs()[1]
-    frequent = max(sorted(set(texts)), key=texts.count) if len(texts) < MOST else _most_frequent(texts)
+    counts = Counter(train.pairs()[1])
+    frequent = max(sorted(counts), key=counts.__getitem__)
     known = _spread(train)
     near = nearest_captions(_cells(part), _cells(known), known.captions)
     return {
@@ -112,11 +113,6 @@ def nearest_in_features(trained: Trained, train: Captioned, part: Captioned) -> 
     known, writer = _spread(train), trained.model.tools
     queries, keys = writer.means(trained.variables, part.images), writer.means(trained.variables, known.images)
     return scores(part, nearest_captions(queries, keys, known.captions))
-
-
-def _most_frequent(texts: Sequence[str]) -> str:
-    names, counts = np.unique(np.array(texts, object).astype(str), return_counts=True)
-    return str(names[counts.argmax()])
 
 
 def _spread(train: Captioned) -> Captioned:
