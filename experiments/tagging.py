@@ -132,12 +132,12 @@ def prepare(config: ConfigDict, data: Dataset) -> Spec:
     return Spec(list(data.classes), data.facts["entities"], words.to_dict(), chars.to_dict(), list(boundaries))
 
 
-def initialize(config: ConfigDict, spec: Spec, data: Dataset, params: Any) -> Any:
+def initialize(config: ConfigDict, spec: Spec, data: Dataset, params: Any, state: Any) -> Any:
     """Word vectors from a file, where the config names one."""
     words, sentences = WordLookup(**spec.words), kept(config.data.max_length, data.parts["train"])["words"]
     read = (word.lower() if words.lower else word for sentence in sentences for word in sentence)
     table = start_embedding(params["embed"]["embedding"], config.model.vectors, words.vocabulary, read)
-    return params | {"embed": {"embedding": table}}
+    return params | {"embed": {"embedding": table}}, state
 
 
 def table(config: ConfigDict, spec: Spec) -> WordTable:

@@ -138,12 +138,12 @@ def encode(config: ConfigDict, tokenizer: Any, texts: Sequence[str]) -> list[np.
     return [tokens[cut] for tokens in tokens_of(tokenizer, tuple(texts))]
 
 
-def initialize(config: ConfigDict, spec: Spec, data: Dataset, params: Any) -> Any:
+def initialize(config: ConfigDict, spec: Spec, data: Dataset, params: Any, state: Any) -> Any:
     """Word vectors from a file, where the config names one."""
     tokenizer, texts = tokenizer_from_dict(spec.tokenizer), data.parts["train"]["text"]
     words = itertools.chain.from_iterable(tokenizer.tokenize(text) for text in texts)
     table = start_embedding(params["embed"]["embedding"], config.model.vectors, tokenizer.vocabulary, words)
-    return params | {"embed": {"embedding": table}}
+    return params | {"embed": {"embedding": table}}, state
 
 
 def build(config: ConfigDict, spec: Spec) -> run.Model:

@@ -4,6 +4,7 @@ from seqjax.cnn.base import ImageClassifier, Outputs
 from seqjax.cnn.blocks import Conv, ConvNormActivation
 from seqjax.cnn.convolution import convolve
 from seqjax.cnn.depthwise import DepthwiseSeparable, InvertedResidual
+from seqjax.cnn.features import Features
 from seqjax.cnn.inception_blocks import InceptionBranches
 from seqjax.cnn.inspection import Summary, feature_maps, feature_names, first_kernel, summary
 from seqjax.cnn.normalization import BatchNorm
@@ -14,7 +15,7 @@ from seqjax.cnn.tcn import TCN, TemporalBlock, TemporalConvNet
 from seqjax.cnn.text_cnn import TextCNN
 
 __all__ = [
-    "BasicBlock", "BatchNorm", "Bottleneck", "Conv", "ConvNormActivation", "DepthwiseSeparable",
+    "BasicBlock", "BatchNorm", "Bottleneck", "Conv", "ConvNormActivation", "DepthwiseSeparable", "Features",
     "ImageClassifier", "InceptionBranches", "InvertedResidual", "Outputs", "Summary", "TCN", "TemporalBlock",
     "TemporalConvNet", "TextCNN", "adaptive_avg_pool", "avg_pool", "convolve", "create", "create_for", "feature_maps",
     "feature_names", "first_kernel", "global_avg_pool", "max_pool", "names", "parse_options", "summary",

@@ -165,6 +165,21 @@ def check_files(
     return Checked(faults, int(transparent.sum()), tuple(notes))
 
 
+def cache_file(folder: str, path: str) -> str:
+    """Where `check_files` remembers: one file for each set, so that none grows with those of others.
+
+    Args:
+      folder: of all such files; "" for none.
+      path: of the set.
+
+    Example:
+      >>> cache_file("", "photos"), cache_file("/cache", "photos").startswith("/cache/images-")
+      ('', True)
+    """
+    of = hashlib.blake2b(os.fsencode(os.path.abspath(os.path.expanduser(path))), digest_size=8).hexdigest()
+    return os.path.join(folder, f"images-{of}.npz") if folder else ""
+
+
 def _examine(path: str) -> tuple[str, bool]:
     try:
         return "", examine_image(path, CHANNELS)

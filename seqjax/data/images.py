@@ -1,7 +1,6 @@
 """One door to images with classes: embedded, from TFDS, or from local files."""
 
 import dataclasses
-import hashlib
 import os
 import pathlib
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from seqjax.data.checks import check_fractions, check_whole
 from seqjax.data.hold_out import hold_out
-from seqjax.data.image_check import BAD_FILES, Listing, Progress, checked
+from seqjax.data.image_check import BAD_FILES, Listing, Progress, cache_file, checked
 from seqjax.data.image_columns import ArrayImages, FileImages, Found, Images, Subset, check_labels
 from seqjax.data.origins import versions
 from seqjax.data.readers.digits import read_digits
@@ -134,7 +133,7 @@ def load_images(
             _refuse_settings(path, "a folder of images", {"class_levels": Setting(class_levels, (), 1)})
         if isinstance(found, Listing):
             found = checked(
-                found, image_size or FILE_SIZE, bad_files, workers=workers, cache=_cache_file(cache, path), progress=progress
+                found, image_size or FILE_SIZE, bad_files, workers=workers, cache=cache_file(cache, path), progress=progress
             )
         else:
             _refuse_settings(path, "image files", {"bad_files": Setting(bad_files, (), "stop")})
@@ -157,12 +156,6 @@ def _refuse_settings(path: str, what: str, settings: dict[str, Setting]) -> None
     given = [name for name, (value, _, usual) in settings.items() if value != usual]
     if given:
         raise UserError(f"{path} is not {what}, for which {' and '.join(given)} {'is' if len(given) == 1 else 'are'}; leave that out")
-
-
-def _cache_file(folder: str, path: str) -> str:
-    """One file for each set, so that none grows with those of others."""
-    of = hashlib.blake2b(os.fsencode(os.path.abspath(os.path.expanduser(path))), digest_size=8).hexdigest()
-    return os.path.join(folder, f"images-{of}.npz") if folder else ""
 
 
 def _folder_or_npz(path: str, name: str, class_levels: int) -> Found | Listing:

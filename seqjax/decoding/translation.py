@@ -89,7 +89,7 @@ class Translator:
             first = np.full(self._batch_size, BOS, np.int32)
             found = jax.device_get(greedy(self._step, params, encoded, carry, first, **self._options(length)))
             for row, place in enumerate(places):
-                outputs[place] = _without_end(found.tokens[row, : found.lengths[row]])
+                outputs[place] = without_end(found.tokens[row, : found.lengths[row]])
         return outputs
 
     def beam(
@@ -104,7 +104,7 @@ class Translator:
             for row, place in enumerate(places):
                 outputs[place] = [
                     Hypothesis(
-                        _without_end(beams.tokens[row, i, : beams.lengths[row, i]]), float(beams.scores[row, i]),
+                        without_end(beams.tokens[row, i, : beams.lengths[row, i]]), float(beams.scores[row, i]),
                         float(beams.log_probs[row, i]), bool(beams.finished[row, i]),
                     )
                     for i in range(n_best)
@@ -199,5 +199,11 @@ class TextTranslator:
         return [self.source.encode(text) for text in sources]
 
 
-def _without_end(tokens: np.ndarray) -> np.ndarray:
+def without_end(tokens: np.ndarray) -> np.ndarray:
+    """The tokens without the `<eos>` that they may end with.
+
+    Example:
+      >>> without_end(np.array([7, EOS])).tolist(), without_end(np.array([7, 8])).tolist()
+      ([7], [7, 8])
+    """
     return tokens[:-1] if len(tokens) and tokens[-1] == EOS else tokens

@@ -19,6 +19,7 @@ A network says in its attribute `flatten` which dense layers read a flattened ma
 """
 
 import math
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -28,12 +29,15 @@ import numpy as np
 from flax import traverse_util
 
 from seqjax.cnn.base import ImageClassifier
-from seqjax.errors import UserError
+from seqjax.errors import UserError, missing
 
 NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 COUNTER = "num_batches_tracked"
 AUX = ("AuxLogits.", "aux1.", "aux2.")  # torchvision's auxiliary heads
 SHOWN = 4  # keys that a message names
+
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the images that published weights are for, in [0, 1]
 
 
 class Entry(NamedTuple):
@@ -93,6 +97,41 @@ def from_torch_cnn(
     _check_shapes(model, entries, {key: np.shape(given[key]) for key in entries})
     values = {entry.path: _from_torch(key, given[key], entry) for key, entry in entries.items()}
     return traverse_util.unflatten_dict(values)
+
+
+def read_state_dict(path: str) -> dict[str, Any]:
+    """A state dict from a file that `torch.save` wrote.
+
+    Args:
+      path: of the file; it is read without running code that it may hold.
+
+    Returns:
+      key -> tensor.
+
+    Raises:
+      UserError: torch is not installed, or there is no such file, or it holds no state dict.
+
+    Example:
+      >>> read_state_dict("nothing.pth")
+      Traceback (most recent call last):
+      ...
+      seqjax.errors.UserError: nothing.pth does not exist; check the path
+    """
+    file = os.path.expanduser(path)
+    if not os.path.isfile(file):
+        raise UserError(f"{path} does not exist; check the path")
+    try:
+        import torch
+    except ImportError:
+        raise missing("weights of torch need torch", "torch") from None
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever unpickling raises
+        said = str(error).split("\n")[0]
+        raise UserError(f"{path} cannot be read as weights of torch ({said}); give what torch.save(state_dict, ...) wrote") from None
+    if not isinstance(found, Mapping):
+        raise UserError(f"{path} holds a {type(found).__name__}; give what torch.save(state_dict, ...) wrote")
+    return dict(found)
 
 
 def to_torch_cnn(

@@ -19,8 +19,10 @@ from seqjax.training.disk import write_atomically
 
 SHARES = (  # shown as percentages
     "accuracy", "accuracy_on_unseen", "error", "exact", "frame_accuracy", "precision", "recall", "f1", "token_accuracy",
+    "meaning", "meaning_seen", "meaning_unseen",
 )  # fmt: skip
-POINTS = ("bleu", "chrf")  # 0 to 100
+POINTS = ("bleu", "bleu1", "bleu2", "bleu3", "bleu4", "chrf")  # 0 to 100
+NAMES = {"bleu": "BLEU", **{f"bleu{n}": f"BLEU-{n}" for n in range(1, 5)}, "chrf": "chrF", "cider": "CIDEr-D", "f1": "F1"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +124,7 @@ def shown_name(name: str) -> str:
       >>> shown_name("bits_per_character"), shown_name("bleu")
       ('bits per character', 'BLEU')
     """
-    return {"bleu": "BLEU", "chrf": "chrF", "f1": "F1"}.get(name, name.replace("_", " "))
+    return NAMES.get(name, name.replace("_", " "))
 
 
 def shown_value(name: str, value: Any) -> str:

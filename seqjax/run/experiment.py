@@ -144,7 +144,7 @@ class Experiment(NamedTuple):
     records: str = "parts"  # what the data consist of, in the plural: texts, images, pairs
     criterion: Callable[[ConfigDict], str] = lambda config: "loss"  # the reported metric that chooses the best checkpoint; low is good
     check: Callable[[ConfigDict], None] | None = None  # refuses settings that do not fit each other
-    initialize: Callable[..., PyTree] | None = None  # (config, spec, dataset, params) -> params, such as word vectors
+    initialize: Callable[..., tuple[PyTree, PyTree]] | None = None  # (config, spec, dataset, params, model_state) -> the last two
     describe: Callable[..., Iterable[str]] | None = None  # (config, spec, dataset, model) -> further lines at the start
     baselines: Callable[..., dict[str, dict[str, float]]] | None = None  # (config, dataset, split) -> name -> metrics
     validate: Callable[..., dict[str, float]] | None = None  # (trained, records, metrics) -> all metrics of an evaluation in training

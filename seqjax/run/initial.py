@@ -104,10 +104,12 @@ class Start:
         state, setup = self._setup.state, self._setup
         params, model_state = state.params, state.model_state
         if self._experiment.initialize is not None:
-            params = self._experiment.initialize(self._config, self._spec, self._dataset, params)
+            given = self._config, self._spec, self._dataset
+            params, model_state = self._experiment.initialize(*given, params, model_state)
         if self.origin is not None:
             params, model_state = self._weights(params, model_state)
-        if all(new is old for new, old in zip(jax.tree.leaves(params), jax.tree.leaves(state.params), strict=True)):
+        pairs = zip(jax.tree.leaves((params, model_state)), jax.tree.leaves((state.params, state.model_state)), strict=True)
+        if all(new is old for new, old in pairs):
             return state
         key = jax.random.wrap_key_data(state.key)
         average = self._config.optimizer.ema > 0

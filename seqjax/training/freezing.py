@@ -49,6 +49,21 @@ def frozen_mask(params: PyTree, patterns: Sequence[str]) -> PyTree:
     return jax.tree_util.tree_map_with_path(frozen, params)
 
 
+def all_frozen(params: PyTree, patterns: Sequence[str]) -> bool:
+    """Whether the patterns freeze every one of these parameters.
+
+    Args:
+      params: pytree of arrays or shapes, with the names that they have in the whole, such as `{"encoder": ...}`.
+      patterns: see `frozen_mask`.
+
+    Example:
+      >>> all_frozen({"embed": {"embedding": 1.0}}, ["^embed/"]), all_frozen({"embed": 1.0, "rnn": 1.0}, ["^embed"])
+      (True, False)
+    """
+    paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    return all(any(re.search(pattern, path) for pattern in patterns) for path in paths)
+
+
 def path_name(path: Sequence[Any]) -> str:
     """A parameter's path as patterns see it: keys, names and numbers with "/" between them.
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import made
+import made_captions
 import made_dna
 import made_music
 import made_series
@@ -150,6 +151,18 @@ DNA = Row(
         "task": "tag", "data.folds": 0, "data.repeats": "group", "data.delimiter": "", "data.header": True,
         "data.sequence_field": "sequence", "data.label_field": "label", "data.strand": "ignore", "model.members": 1,
     },
+)  # fmt: skip
+CAPTIONING = Row(
+    "captioning", made_captions.CAPTIONS,  # batch statistics, two worker threads, augmentation and noise of every kind
+    lambda data: OFTEN | {
+        "data.batch_size": 8, "data.eval_batch_size": 8, "data.buckets": 2, "data.image_size": 16, "data.workers": 2,
+        "augment.jitter": 0.1, "model.name": "resnet20_cifar", "model.options": "width=4", "model.layer": "layer1.0", "model.cell": "gru",
+        "model.hidden_size": 8, "model.embed_size": 6, "model.dropout": 0.1, "model.word_dropout": 0.1, "loss.coverage": 0.1,
+        "loss.label_smoothing": 0.05, "criterion": "cider", "optimizer.learning_rate": 0.02, "optimizer.ema": 0.8,
+        "schedule.warmup_steps": 2, "train.steps": 24, "train.eval_every": 12,
+    },
+    [Question("predict", [JSON, "--image={data}/test0.png", "--image={data}/test1.png", "--n_best=2"], lines=2)],
+    presets=lambda preset: {"tokenizer.min_count": 1, "model.weights": ""},
 )  # fmt: skip
 
 ROWS = {row.module: row for row in list(globals().values()) if isinstance(row, Row)}

@@ -71,7 +71,7 @@ def read_image_tables(
     parts, notes = {}, []
     for part, table in tables.items():
         faults, files = Faults(paths[part]), []
-        find = _finder(paths[part], part, table["image"][:SAMPLE], folder)
+        find = image_finder(paths[part], table["image"][:SAMPLE], folder, also=[part])
         for i, (image, label) in enumerate(zip(table["image"], table["label"])):
             file, fault = find(image)
             if label not in number:
@@ -108,10 +108,29 @@ def _first(path: str, format: Format) -> list[str]:
         return []  # read_table says what is wrong
 
 
-def _finder(table: str, part: str, first: Sequence[str], folder: str) -> Callable[[str], tuple[str, str]]:
-    """A function from a name in a table to (its file, what is wrong); of the folders it takes the one with most of the first names."""
+def image_finder(table: str, first: Sequence[str], folder: str = "", also: Sequence[str] = ()) -> Callable[[str], tuple[str, str]]:
+    """A function from a name in a table to (its file, what is wrong).
+
+    Args:
+      table: the file that names the images.
+      first: some of the names, by which the folder is found.
+      folder: where the files are named from, seen from the table's folder; "" takes of the table's folder, `images`, one called as the
+        table, and those of `also`, the one that has most of the first names.
+      also: further folders to look in.
+
+    Raises:
+      UserError: none of the first names is in any folder.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as name:
+      ...     pathlib.Path(name, "7.jpg").touch()
+      ...     find = image_finder(f"{name}/train.csv", ["7"])
+      ...     os.path.basename(find("7")[0])
+      '7.jpg'
+    """
     beside = pathlib.Path(table).expanduser().parent
-    roots = [beside / name for name in ([folder] if folder else [*FOLDERS, pathlib.Path(table).name.split(".")[0], part])]
+    roots = [beside / name for name in ([folder] if folder else [*FOLDERS, pathlib.Path(table).name.split(".")[0], *also])]
     listings: dict[str, dict[str, list[str]]] = {}  # folder -> a name with or without its ending -> the files
 
     def find(root: pathlib.Path, name: str) -> list[str]:
