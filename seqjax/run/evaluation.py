@@ -19,6 +19,7 @@ from seqjax.training.disk import write_atomically
 
 SHARES = (  # shown as percentages
     "accuracy", "accuracy_on_unseen", "error", "exact", "frame_accuracy", "precision", "recall", "f1", "token_accuracy",
+    "wer", "cer",
 )  # fmt: skip
 POINTS = ("bleu", "chrf")  # 0 to 100
 
@@ -122,7 +123,7 @@ def shown_name(name: str) -> str:
       >>> shown_name("bits_per_character"), shown_name("bleu")
       ('bits per character', 'BLEU')
     """
-    return {"bleu": "BLEU", "chrf": "chrF", "f1": "F1"}.get(name, name.replace("_", " "))
+    return {"bleu": "BLEU", "chrf": "chrF", "f1": "F1", "wer": "WER", "cer": "CER"}.get(name, name.replace("_", " "))
 
 
 def shown_value(name: str, value: Any) -> str:
