@@ -1,7 +1,7 @@
 r"""Speech to text without alignments: Morse code in noise, spoken digits, your own recordings.
 
-Papers: Graves, Fernandez, Gomez and Schmidhuber 2006, "Connectionist Temporal Classification"; Amodei et al. 2015, "Deep Speech 2"
-(arXiv:1512.02595); Park et al. 2019, "SpecAugment" (arXiv:1904.08779).
+Papers: Graves, Fernandez, Gomez and Schmidhuber 2006, "Connectionist Temporal Classification"; Amodei et al. 2015,
+"Deep Speech 2" (arXiv:1512.02595); Park et al. 2019, "SpecAugment" (arXiv:1904.08779).
 
     python -m experiments.speech --workdir=/tmp/morse
         learns to read Morse code in noise, keyed at any speed and pitch: minutes on two cores
@@ -18,59 +18,45 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from seqjax import run
+from seqjax.data.pipeline.ahead import Ahead
 from seqjax.data.pipeline.buckets import choose_boundaries
 from seqjax.data.pipeline.speech import collate_speech
-from seqjax.data.readers.sounds import CHANNELS, find_sounds, read_sounds
 from seqjax.data.records import Dataset, Records
 from seqjax.data.speech import SOURCES, load_speech
-from seqjax.data.transforms.sounds import NORMALIZE
 from seqjax.decoding.speech import SpeechReader
 from seqjax.diagnostics.speech import plot_heard
 from seqjax.errors import UserError
 from seqjax.models.speech import Recogniser
-from seqjax.run import Field, Flag, above, at_least, fields, one_of, recipe, speech, within
+from seqjax.run import Field, at_least, fields, recipe, speech
 from seqjax.text import fit_tokenizer, tokenizer_from_dict
 
 FIELDS = {
     **fields.seed("the order of the sounds, the augmentation and the dropout"),
     **fields.source(
-        "sounds", SOURCES, name="morse", names="The embedded set (morse) or TFDS set (spoken_digit); what to call files.",
+        "sounds", SOURCES, name="morse",
+        names="The embedded set (morse) or TFDS set (spoken_digit); what to call files.",
         path="Manifest (.jsonl, .csv, .tsv), folder in LibriSpeech's layout, or spoken digits (folder, .tar.gz).",
         held_out="training sounds held out where there is no validation part",
     ),
     **fields.split_seed(),
-    "data.audio_field": Field("", "A manifest's field of sound files; empty looks for audio, path, file, ...", when=fields.FILE),
-    "data.text_field": Field("", "A manifest's field of transcripts; empty looks for text, sentence, ...", when=fields.FILE),
-    **fields.encoding(),
-    "data.rate": Field(16000, "Samples a second, to which all sounds are brought.", at_least(100)),
-    "data.channels": Field("refuse", "What becomes of sounds with several channels.", one_of(*CHANNELS), when=fields.FILE),
-    "data.workers": Field(0, "Threads that decode files ahead; 0 holds all sounds in memory.", at_least(0), when=fields.FILE),
+    **speech.sound_files(),
     "data.lower": Field(False, "Transcripts in lower case."),
-    "data.leave_out": Field("", "Spoken digits: the speaker to test on; empty is the official split.", when=fields.FILE_OR_TFDS),
-    "data.strings": Field(0, "Spoken digits: so many training strings are joined; 0 leaves them single.", at_least(0),
-                          when=fields.FILE_OR_TFDS),
-    "data.snr": Field(-6.0, "Morse: signal to noise in 2500 Hz, dB.", within(-40.0, 60.0), when=("data.source", ("embedded",))),
+    **speech.made_sounds(),
     "data.max_seconds": Field(0.0, "Longer training sounds are left out; 0 keeps all.", at_least(0)),
     **fields.batches("sounds", 32, 64),
     "data.buckets": Field(4, "Lengths that batches are padded to, at most; each is compiled once.", at_least(1)),
+    "data.short_first": Field(False, "The first pass over the training sounds goes from short to long."),
     **fields.tokenizer(("char", "word", "subword"), "char", max_size=False),
-    "features.window_ms": Field(25.0, "Length of a frame, in milliseconds.", above(0)),
-    "features.hop_ms": Field(10.0, "From frame to frame, in milliseconds.", above(0)),
-    "features.mels": Field(40, "Mel filters, F.", at_least(1)),
-    "features.low": Field(0.0, "Where they begin, in Hz.", at_least(0)),
-    "features.high": Field(0.0, "Where they end, in Hz; 0 is half the rate.", at_least(0)),
-    "features.normalize": Field("utterance", "By the whole sound, by its frames so far, or not.", one_of(*NORMALIZE)),
-    "augment.speed": Field(0.0, "Training sounds are played faster or slower by up to this share.", within(0.0, 0.9)),
-    "augment.time_masks": Field(0, "SpecAugment: spans of frames that are blanked out.", at_least(0)),
-    "augment.time_width": Field(20, "Most frames of each, at most a fifth of a sound.", at_least(1)),
-    "augment.mel_masks": Field(0, "SpecAugment: bands of mel features that are blanked out.", at_least(0)),
-    "augment.mel_width": Field(8, "Most features of each.", at_least(1)),
+    **speech.features(),
+    **speech.augmentation(),
     "model.filters": Field(64, "Channels of each convolution.", at_least(1)),
     "model.conv_width": Field(5, "Steps that a convolution looks at.", at_least(1)),
     "model.strides": Field("2,2", "By how much each convolution shortens time, with commas between.", speech.STRIDES),
     **{name: field for name, field in fields.recurrent(128, 1, cell="gru").items() if name != "model.embed_size"},
     "model.bidirectional": Field(True, "Read in both directions; one direction can follow a sound as it comes."),
-    **fields.dropouts(input_dropout=(0.0, "after the convolutions"), dropout=(0.0, "between layers and on the outputs")),
+    **fields.dropouts(
+        input_dropout=(0.0, "after the convolutions"), dropout=(0.0, "between layers and on the outputs"),
+    ),
     **fields.criterion("wer", "cer", "loss"),
     **recipe.FIELDS,
 }  # fmt: skip
@@ -78,33 +64,32 @@ FIELDS = {
 _DIGITS = {
     "data.source": "file", "data.rate": 8000, "tokenizer.kind": "word", "augment.speed": 0.1, "augment.time_masks": 1,
     "augment.mel_masks": 1, "model.dropout": 0.2, "optimizer.learning_rate": 3e-3, "optimizer.ema": 0.995,
-    "schedule.warmup_steps": 100,
+    "schedule.warmup_steps": 100, "train.log_every": 50,
 }  # fmt: skip
 
 PRESETS = {
     # Morse code at -6 dB in 2500 Hz, where a decoder by thresholds has begun to fail: nothing to download.
     "morse": {
-        "data.rate": 4000, "data.eval_batch_size": 50, "features.window_ms": 48.0, "features.mels": 40, "features.low": 300.0,
-        "features.high": 1000.0, "criterion": "cer", "optimizer.learning_rate": 4e-3, "optimizer.ema": 0.99,
-        "schedule.warmup_steps": 50, "train.epochs": 16.0, "train.log_every": 50, "train.eval_every": 250,
+        "data.rate": 4000, "data.eval_batch_size": 50, "data.short_first": True, "features.window_ms": 48.0,
+        "features.hop_ms": 12.0, "features.mels": 12, "features.low": 400.0, "features.high": 800.0,
+        "model.strides": "3,2", "criterion": "cer", "optimizer.learning_rate": 4e-3, "optimizer.ema": 0.99,
+        "schedule.warmup_steps": 50, "train.epochs": 24.0, "train.log_every": 50, "train.eval_every": 250,
         "train.checkpoint_every": 250,
     },
     # The Free Spoken Digit Dataset, a digit each, official split: set data.path.
-    "fsdd": _DIGITS | {
-        "train.epochs": 40.0, "train.log_every": 50, "train.eval_every": 380, "train.checkpoint_every": 380,
-    },
+    "fsdd": _DIGITS | {"train.epochs": 40.0, "train.eval_every": 380, "train.checkpoint_every": 380},
     # Strings of 3 to 7 of its digits, with pauses and noise.
     "fsdd_strings": _DIGITS | {
-        "data.strings": 3000, "train.epochs": 20.0, "train.log_every": 50, "train.eval_every": 188, "train.checkpoint_every": 188,
+        "data.strings": 3000, "train.epochs": 20.0, "train.eval_every": 188, "train.checkpoint_every": 188,
     },
-    # LibriSpeech, 100 hours: set data.path to train-clean-100, and the paths of dev-clean and test-clean. NOT YET RUN.
+    # LibriSpeech, 100 hours: set data.path (train-clean-100), validation_path (dev-clean), test_path. NOT YET RUN.
     "librispeech": {
         "data.source": "file", "data.workers": 8, "data.lower": True, "data.max_seconds": 17.0, "data.buckets": 8,
         "tokenizer.kind": "subword", "tokenizer.vocab_size": 500, "features.mels": 80, "augment.speed": 0.1,
-        "augment.time_masks": 2, "augment.time_width": 40, "augment.mel_masks": 2, "augment.mel_width": 15, "model.filters": 256,
-        "model.cell": "lstm", "model.hidden_size": 512, "model.num_layers": 5, "model.dtype": "bfloat16", "model.dropout": 0.3,
-        "optimizer.learning_rate": 1e-3, "optimizer.ema": 0.999, "schedule.warmup_steps": 2000, "train.epochs": 60.0,
-        "train.eval_every": 892, "train.checkpoint_every": 892,
+        "augment.time_masks": 2, "augment.time_width": 40, "augment.mel_masks": 2, "augment.mel_width": 15,
+        "model.filters": 256, "model.cell": "lstm", "model.hidden_size": 512, "model.num_layers": 5,
+        "model.dtype": "bfloat16", "model.dropout": 0.3, "optimizer.learning_rate": 1e-3, "optimizer.ema": 0.999,
+        "schedule.warmup_steps": 2000, "train.epochs": 60.0, "train.eval_every": 892, "train.checkpoint_every": 892,
     },
 }  # fmt: skip
 
@@ -133,18 +118,20 @@ def prepare(config: ConfigDict, data: Dataset) -> Spec:
     tokenizer = run.with_settings(fit_tokenizer, config.tokenizer, texts=part["transcript"])
     labels = labels_of(config, tokenizer, part)
     keep = speech.trainable(part, labels, config.data.rate, config.data.max_seconds, None)
-    lengths = [len(part["sound"][i]) for i in keep]
-    return Spec(tokenizer.to_dict(), list(choose_boundaries(lengths, config.data.buckets)), max(len(labels.ids[i]) for i in keep))
+    boundaries = choose_boundaries([len(part["sound"][i]) for i in keep], config.data.buckets)
+    return Spec(tokenizer.to_dict(), list(boundaries), max(len(labels.ids[i]) for i in keep))
 
 
 def build(config: ConfigDict, spec: Spec) -> run.Model:
     """Log mel features, convolutions that shorten time, recurrent layers, and a softmax over labels and blank."""
     m, front, tokenizer = config.model, speech.front_end(config), tokenizer_from_dict(spec.tokenizer)
-    cell = run.make_stack(config, input_dropout=0.0)
-    how = {"filters": m.filters, "strides": speech.strides(config), "width": m.conv_width, "dtype": run.compute_dtype(config)}
-    model = Recogniser(tokenizer.vocab_size, cell, input_dropout=m.input_dropout, dropout=m.dropout, **how)
+    cell, how = run.make_stack(config, input_dropout=0.0), {"width": m.conv_width, "dtype": run.compute_dtype(config)}
+    model = run.with_settings(
+        Recogniser, m, tokenizer.vocab_size, cell, strides=speech.strides(config), **how
+    )
     first = np.zeros((1, model.shortening, front.mels), np.float32), np.array([model.shortening])
-    tools = SpeechReader(model, front, tokenizer, batch_size=config.data.eval_batch_size, boundaries=spec.boundaries)
+    sizes = {"batch_size": config.data.eval_batch_size, "boundaries": spec.boundaries, "workers": config.data.workers}
+    tools = SpeechReader(model, front, tokenizer, **sizes)
     loss = speech.speech_loss(model, front, config.augment)
     return run.Model(model, lambda key: model.init(key, *first), loss, speech.METRIC, tools=tools)
 
@@ -156,8 +143,11 @@ def batches(config: ConfigDict, spec: Spec, part: Records, training: bool) -> An
         keep = speech.trainable(part, labels, config.data.rate, config.data.max_seconds, print)
         part, labels = part.take(keep), labels.take(keep)
     most = spec.most_labels if training else max([spec.most_labels, *map(len, labels.ids)])
-    collate = collate_speech(part["sound"], labels.ids, labels.needed, lambda samples: min(most, max(samples // per_step, 1)))
-    return run.bucketed(config, [*map(len, part["sound"])], collate, spec.boundaries, training)
+    rooms, workers = lambda samples: min(most, max(samples // per_step, 1)), 0 if training else config.data.workers
+    collate = collate_speech(part["sound"], labels.ids, labels.needed, rooms, workers=workers)
+    lengths, short_first = [*map(len, part["sound"])], config.data.short_first
+    made = run.bucketed(config, lengths, collate, spec.boundaries, training, short_first=short_first)
+    return Ahead(made, config.data.workers) if training and config.data.workers else made
 
 
 def validate(trained: run.Trained, part: Records, found: dict[str, float]) -> dict[str, float]:
@@ -194,7 +184,8 @@ def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Optio
     labels = labels_of(trained.config, reader.tokenizer, part)
     speech.faults_of(part, labels, trained.config.data.rate, notes.append, strict=options.strict)
     scored = reader.log_probs(trained.variables, part["sound"])
-    found = [row[0] for row in reader.search(scored, width=options.beam, fusion=speech.fusion(reader, options, __file__))]
+    model = speech.fusion(reader, options, __file__)
+    found = [row[0] for row in reader.search(scored, width=options.beam, fusion=model)]
     outputs = [each.text for each in found]
     scores = {"model": run.measure(EXPERIMENT, trained, part) | speech.scores_of(outputs, part["transcript"])}
     rows = (
@@ -218,7 +209,8 @@ def predict(trained: run.Trained, options: run.Options) -> None:
         raise UserError("--mode=predict needs sounds: --input=FILE once for each, or --input=FOLDER")
     reader, paths, sounds = trained.model.tools, *options.input
     scored = reader.log_probs(trained.variables, sounds)
-    found = reader.search(scored, width=options.beam, n_best=options.n_best, fusion=speech.fusion(reader, options, __file__))
+    model = speech.fusion(reader, options, __file__)
+    found = reader.search(scored, width=options.beam, n_best=options.n_best, fusion=model)
     for path, sound, rows, readings in zip(paths, sounds, scored, found):
         words = reader.words(rows, readings[0].ids)
         speech.print_heard(path, readings, words, len(sound) / trained.config.data.rate, options.format)
@@ -227,14 +219,6 @@ def predict(trained: run.Trained, options: run.Options) -> None:
         trained.report(str(plot_heard(pathlib.Path(options.picture), reader, rows[: speech.SHOWN])))
 
 
-def read_inputs(paths: list[str], config: ConfigDict) -> Any:
-    """The sounds to predict, and where they are from."""
-    files = [file for path in paths for file in find_sounds(path)]
-    return (files, read_sounds(files, "--input", config.data.rate, config.data.channels)) if files else ()
-
-
-SEARCH, PREDICT = ("evaluate", "predict"), ("predict",)
-
 EXPERIMENT = run.Experiment.of(
     __name__,
     preset="morse",
@@ -242,13 +226,8 @@ EXPERIMENT = run.Experiment.of(
     unit="labels",
     criterion=lambda config: config.criterion,
     modes={"predict": predict},
-    flags=speech.search_flags() | {
-        "input": Flag([], "a sound file, or a folder of them; may be given several times.", PREDICT, read=read_inputs),
-        "format": Flag("text", "for people, or a line of JSON for each sound.", PREDICT, one_of("text", "jsonl")),
-        "n_best": Flag(1, "how many readings of each sound, at most the beam.", PREDICT, at_least(1)),
-        "picture": Flag("", "a PNG file to draw the first sounds into.", PREDICT),
-    },
-)  # fmt: skip
+    flags=speech.search_flags() | speech.prediction_flags(),
+)
 
 if __name__ == "__main__":
     run.main(EXPERIMENT)

@@ -41,11 +41,12 @@ class SpeechReader:
       spaced: whether the tokens are words, which are joined with spaces.
       batch_size: sounds at a time.
       boundaries: the lengths, in samples, that batches are padded to.
+      workers: threads that read sound files; 0 for sounds in memory.
     """
 
-    def __init__(self, model: Any, front: FrontEnd, tokenizer: Any, *, batch_size: int, boundaries: Sequence[int]):
+    def __init__(self, model: Any, front: FrontEnd, tokenizer: Any, *, batch_size: int, boundaries: Sequence[int], workers: int = 0):
         self.model, self.front, self.tokenizer = model, front, tokenizer
-        self._batch_size, self._boundaries = batch_size, boundaries
+        self._batch_size, self._boundaries, self._workers = batch_size, boundaries, workers
         banned = np.zeros(tokenizer.vocab_size, bool)
         banned[[UNK, BOS, EOS]] = True
 
@@ -73,7 +74,7 @@ class SpeechReader:
         """
         found: list[np.ndarray] = [np.zeros((0, self.tokenizer.vocab_size), np.float32)] * len(sounds)
         nothing = [np.zeros(0, np.int32)] * len(sounds)
-        collate = collate_speech(sounds, nothing, np.zeros(len(sounds), np.int32), lambda samples: 1)
+        collate = collate_speech(sounds, nothing, np.zeros(len(sounds), np.int32), lambda samples: 1, workers=self._workers)
         for places, batch in one_pass([len(sound) for sound in sounds], collate, self._batch_size, self._boundaries):
             rows, steps = jax.device_get(self._run(variables, batch.samples, batch.lengths))
             for row, place in enumerate(places):

@@ -12,15 +12,17 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from seqjax.data.readers.morse import decode_by_threshold
+from seqjax.data.readers.sounds import CHANNELS, find_sounds, read_sounds
 from seqjax.data.records import Faults, Records
 from seqjax.data.transforms import sounds
-from seqjax.data.transforms.sounds import FrontEnd
+from seqjax.data.transforms.sounds import NORMALIZE, FrontEnd
 from seqjax.errors import UserError, printable
 from seqjax.run.parts import print_json
+from seqjax.run import fields
 from seqjax.run.experiment import Flag, Options
 from seqjax.run.language_models import read_fusion
 from seqjax.run.scores import accuracy
-from seqjax.run.settings import Check, at_least
+from seqjax.run.settings import Check, Field, above, at_least, one_of, within
 from seqjax.text import UNK
 from seqjax.training import losses, metrics
 from seqjax.training.ctc import ctc_nats, steps_needed
@@ -308,3 +310,92 @@ def shown(transcripts: Sequence[str], outputs: Sequence[str]) -> dict[str, list[
     errors = [error_rates([output], [text]).cer if text.strip() else 0.0 for text, output in zip(transcripts, outputs)]
     worst = [i for i in np.argsort(-np.array(errors), kind="stable")[:SHOWN].tolist() if errors[i] > 0]
     return {"heard": [*range(len(transcripts))][:SHOWN]} | ({"worst": worst} if worst else {})
+
+
+def prediction_flags() -> dict[str, Flag]:
+    """Flags of the mode `predict`; it gets --input as (paths, sounds).
+
+    Example:
+      >>> list(prediction_flags())
+      ['input', 'format', 'n_best', 'picture']
+    """
+    return {
+        "input": Flag([], "a sound file, or a folder of them; may be given several times.", ("predict",), read=_read_inputs),
+        "format": Flag("text", "for people, or a line of JSON for each sound.", ("predict",), one_of("text", "jsonl")),
+        "n_best": Flag(1, "how many readings of each sound, at most the beam.", ("predict",), at_least(1)),
+        "picture": Flag("", "a PNG file to draw the first sounds into.", ("predict",)),
+    }
+
+
+def _read_inputs(paths: list[str], config: ConfigDict) -> Any:
+    files = [file for path in paths for file in find_sounds(path)]
+    return (files, read_sounds(files, "--input", config.data.rate, config.data.channels)) if files else ()
+
+
+# Fields.
+
+
+def sound_files() -> dict[str, Field]:
+    """How sound files and their transcripts are found and read.
+
+    Example:
+      >>> sound_files()["data.rate"].default
+      16000
+    """
+    return {
+        "data.audio_field": Field("", "A manifest's field of sound files; empty looks for audio, path, file, ...", when=fields.FILE),
+        "data.text_field": Field("", "A manifest's field of transcripts; empty looks for text, sentence, ...", when=fields.FILE),
+        **fields.encoding(),
+        "data.rate": Field(16000, "Samples a second, to which all sounds are brought.", at_least(100)),
+        "data.channels": Field("refuse", "What becomes of sounds with several channels.", one_of(*CHANNELS), when=fields.FILE),
+        "data.workers": Field(0, "Threads that decode files ahead; 0 holds all sounds in memory.", at_least(0), when=fields.FILE),
+    }
+
+
+def made_sounds() -> dict[str, Field]:
+    """How Morse code is keyed, and spoken digits are parted and joined.
+
+    Example:
+      >>> list(made_sounds())
+      ['data.leave_out', 'data.strings', 'data.snr']
+    """
+    digits = fields.FILE_OR_TFDS
+    strings = "Spoken digits: so many training strings are joined; 0 leaves them single."
+    return {
+        "data.leave_out": Field("", "Spoken digits: the speaker to test on; empty is the official split.", when=digits),
+        "data.strings": Field(0, strings, at_least(0), when=digits),
+        "data.snr": Field(-6.0, "Morse: signal to noise in 2500 Hz, in dB.", within(-40.0, 60.0), when=("data.source", ("embedded",))),
+    }
+
+
+def features() -> dict[str, Field]:
+    """The front end; see `seqjax.data.transforms.sounds.FrontEnd`.
+
+    Example:
+      >>> features()["features.hop_ms"].default
+      10.0
+    """
+    return {
+        "features.window_ms": Field(25.0, "Length of a frame, in milliseconds.", above(0)),
+        "features.hop_ms": Field(10.0, "From frame to frame, in milliseconds.", above(0)),
+        "features.mels": Field(40, "Mel filters, F.", at_least(1)),
+        "features.low": Field(0.0, "Where they begin, in Hz.", at_least(0)),
+        "features.high": Field(0.0, "Where they end, in Hz; 0 is half the rate.", at_least(0)),
+        "features.normalize": Field("utterance", "By the whole sound, by its frames so far, or not.", one_of(*NORMALIZE)),
+    }
+
+
+def augmentation() -> dict[str, Field]:
+    """What is done to training sounds at random, on the device.
+
+    Example:
+      >>> augmentation()["augment.speed"].default
+      0.0
+    """
+    return {
+        "augment.speed": Field(0.0, "Training sounds are played faster or slower by up to this share.", within(0.0, 0.9)),
+        "augment.time_masks": Field(0, "SpecAugment: spans of frames that are blanked out.", at_least(0)),
+        "augment.time_width": Field(20, "Most frames of each, at most a fifth of a sound.", at_least(1)),
+        "augment.mel_masks": Field(0, "SpecAugment: bands of mel features that are blanked out.", at_least(0)),
+        "augment.mel_width": Field(8, "Most features of each.", at_least(1)),
+    }

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from seqjax.data.pipeline.ahead import in_order
 from seqjax.data.pipeline.buckets import Collate, pad_lengths
 from seqjax.data.pipeline.collate import Ragged
 from seqjax.data.readers.sounds import samples_of
@@ -21,14 +22,16 @@ class SpeechBatch(NamedTuple):
 
 
 def collate_speech(
-    sounds: Sequence[Any], labels: Sequence[np.ndarray], needed: Sequence[int] | np.ndarray, most_labels: Callable[[int], int]
-) -> Collate:
+    sounds: Sequence[Any], labels: Sequence[np.ndarray], needed: Sequence[int] | np.ndarray, most_labels: Callable[[int], int],
+    *, workers: int = 0,
+) -> Collate:  # fmt: skip
     """Makes SpeechBatches.
 
     Args:
       sounds: int16 arrays, or what has `read()`.
       labels: ids of each, from 1.
       needed: the fewest steps that can hold them.
+      workers: threads that read the sounds of a batch; 0 for none of their own.
       most_labels: samples S of a batch -> the labels U that it has room for; longer ones cannot fit its sounds and are cut.
 
     Example:
@@ -41,8 +44,7 @@ def collate_speech(
 
     def collate(places: np.ndarray, rows: int, steps: int) -> SpeechBatch:
         samples, lengths = np.zeros((rows, steps), np.int16), np.zeros(rows, np.int32)
-        for row, place in enumerate(places):
-            sound = samples_of(sounds[place])
+        for row, sound in enumerate(in_order(samples_of, (sounds[place] for place in places), workers)):
             samples[row, : len(sound)], lengths[row] = sound, len(sound)
         most = most_labels(steps)
         cut = np.minimum(ids.lengths[places], most)

@@ -29,8 +29,8 @@ class Manner(NamedTuple):
 
     rate: int = 4000  # samples a second
     snr: float = -6.0  # dB in 2500 Hz
-    words_per_minute: tuple[float, float] = (16.0, 32.0)  # by the word PARIS: a dot is 1.2 s / wpm
-    pitch: tuple[float, float] = (400.0, 900.0)  # Hz
+    words_per_minute: tuple[float, float] = (18.0, 30.0)  # by the word PARIS: a dot is 1.2 s / wpm
+    pitch: tuple[float, float] = (500.0, 700.0)  # Hz
     jitter: float = 0.1  # each mark and space is longer or shorter by at most this share
     silence: tuple[float, float] = (0.1, 0.5)  # s, before and after
 
@@ -55,7 +55,7 @@ def compose(bits: np.random.PCG64) -> str:
       ('P3 OA3NIU', 'S2B UFPY')
     """
     kinds = uniform(bits, 4)
-    return " ".join(_group(bits, kind) for kind in kinds[1 : 2 + (kinds[0] < 0.7) + (kinds[0] < 0.15)])
+    return " ".join(_group(bits, kind) for kind in kinds[1 : 2 + (kinds[0] < 0.5) + (kinds[0] < 0.15)])
 
 
 def _group(bits: np.random.PCG64, kind: float) -> str:
@@ -168,7 +168,7 @@ def _characters() -> dict[str, str]:
     return {code: character for character, code in CODES.items()}
 
 
-def decode_by_threshold(samples: np.ndarray, rate: int, pitch: tuple[float, float] = (300.0, 1000.0)) -> str:
+def decode_by_threshold(samples: np.ndarray, rate: int, pitch: tuple[float, float] = (400.0, 800.0)) -> str:
     """The text that a decoder without learning reads: it finds the pitch, filters, compares with a threshold, measures dots.
 
     The pitch is the strongest frequency of the whole; the tone's power is that of a matched filter, a window as long as a dot,
