@@ -207,6 +207,8 @@ def predict(trained: run.Trained, options: run.Options) -> None:
     """Prints what is said in each --input, with the times of the words."""
     if not options.input:
         raise UserError("--mode=predict needs sounds: --input=FILE once for each, or --input=FOLDER")
+    if options.n_best > options.beam:
+        raise UserError(f"--n_best={options.n_best} is more than --beam={options.beam}; take a wider beam")
     reader, paths, sounds = trained.model.tools, *options.input
     scored = reader.log_probs(trained.variables, sounds)
     model = speech.fusion(reader, options, __file__)

@@ -50,7 +50,7 @@ def read_fusion(path: str, tokenizer: Any, beside: str, *, order: int, weight: f
 def _recurrent(folder: pathlib.Path, tokenizer: Any, beside: str, weight: float, bonus: float) -> Fusion:
     experiment = _experiment(pathlib.Path(beside).with_name("language_model.py")).EXPERIMENT
     options = types.SimpleNamespace(checkpoint="best", accept_changed_data=False)
-    trained, _ = driver.read(experiment, cli.Command("sample", folder, None, {}, options))
+    trained, _ = driver.read(experiment, cli.Command(mode="sample", workdir=folder, preset=None, given={}, options=options))
     other, known = trained.model.tools, {}
     for place, token in enumerate(other.vocabulary):
         known[token] = place

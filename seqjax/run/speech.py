@@ -69,7 +69,9 @@ def front_end(config: ConfigDict) -> FrontEnd:
             f"features.hop_ms={f.hop_ms} is {hop} samples and features.window_ms={f.window_ms} {window}; the hop must be at least one "
             "sample, and no longer than the window"
         )
-    return FrontEnd(rate, window, hop, f.mels, f.low, f.high, f.normalize)
+    front = FrontEnd(rate, window, hop, f.mels, f.low, f.high, f.normalize)
+    sounds.mel_filters(rate, front.fft, f.mels, f.low, f.high)  # refuses what cannot be
+    return front
 
 
 class Labels(NamedTuple):

@@ -52,7 +52,7 @@ def compose(bits: np.random.PCG64) -> str:
 
     Example:
       >>> compose(np.random.PCG64(1)), compose(np.random.PCG64(2))
-      ('P3 OA3NIU', 'S2B UFPY')
+      ('P3', 'S2B UFPY')
     """
     kinds = uniform(bits, 4)
     return " ".join(_group(bits, kind) for kind in kinds[1 : 2 + (kinds[0] < 0.5) + (kinds[0] < 0.15)])
