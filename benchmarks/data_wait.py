@@ -28,7 +28,7 @@ from benchmarks.experiment import config_of, make_ready
 from seqjax.data.pipeline.buckets import BucketBatches
 from seqjax.run import process
 
-EXPERIMENTS = ("language_model", "image_classification", "text_classification", "tagging", "translation")
+EXPERIMENTS = ("language_model", "image_classification", "text_classification", "tagging", "translation", "speech")
 KINDS = {"Windows": "windows", "BucketBatches": "buckets", "ImageBatches": "shuffled"}
 
 

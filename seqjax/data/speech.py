@@ -25,7 +25,7 @@ from seqjax.errors import UserError
 
 __all__ = ["SOURCES", "load_speech"]
 EMBEDDED = ("morse",)
-MORSE_SIZES, MORSE_SEEDS = {"train": 4000, "validation": 300, "test": 500}, {"train": 0, "validation": 1, "test": 2}
+MORSE_SIZES, MORSE_SEEDS = {"train": 5000, "validation": 300, "test": 500}, {"train": 0, "validation": 1, "test": 2}
 STRINGS, STRING_SEEDS = {"validation": 300, "test": 500}, {"train": 0, "validation": 1, "test": 2}
 
 
@@ -52,7 +52,7 @@ def load_speech(
 ) -> Dataset:
     r"""Sounds with transcripts, in training, validation and test parts.
 
-    Embedded is "morse": 4,000, 300 and 500 messages in Morse code, each of its own speed and pitch, in white noise (`morse.key`).
+    Embedded is "morse": 5,000, 300 and 500 messages in Morse code, each of its own speed and pitch, in white noise (`morse.key`).
 
     Args:
       source: "embedded", "tfds" (`spoken_digit`) or "file".
@@ -108,7 +108,8 @@ def load_speech(
     if source == "embedded":
         parts = _morse(rate, snr)
     elif source == "tfds" or path and is_digits(path):
-        refuse_given({**path_settings({part: paths[part] for part in PARTS[1:]}), **of_manifests}, "has no effect: spoken digits have a split")
+        own = path_settings({part: paths[part] for part in PARTS[1:]})
+        refuse_given({**own, **of_manifests}, "has no effect: spoken digits have a split")
         refuse_given({n: others[n] for n in ("channels", "workers")}, "has no effect on spoken digits")
         records = read_digits(path, rate) if source == "file" else read_tfds_digits(name, data_dir, rate)
         name = name if source == "tfds" else file_set_name(name, EMBEDDED, path)
@@ -123,7 +124,8 @@ def load_speech(
             notes.append("strings are joined from the recordings of their own part alone")
     else:
         if not path:
-            raise UserError("source='file' needs a path; give a manifest (.jsonl, .csv, .tsv), or a folder of LibriSpeech or of spoken digits")
+            known = "a manifest (.jsonl, .csv, .tsv), or a folder of LibriSpeech or of spoken digits"
+            raise UserError(f"source='file' needs a path; give {known}")
         refuse_given(of_digits, "is for spoken digits, and these are other files")
         name = file_set_name(name, EMBEDDED, path)
         parts = {p: _listed(each, audio_field, text_field, encoding, rate, channels, workers) for p, each in paths.items() if each}

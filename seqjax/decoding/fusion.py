@@ -61,7 +61,8 @@ def ngram_fusion(model: NGramModel, *, weight: float, bonus: float = 0.0) -> Fus
     """
     vocab, order = model.vocab_size, model.order
     if vocab**order > MOST_ENTRIES:
-        raise UserError(f"a {order}-gram of {vocab} labels has {vocab**order:,} entries, and {MOST_ENTRIES:,} are the most; take a lower order")
+        many = f"a {order}-gram of {vocab} labels has {vocab**order:,} entries"
+        raise UserError(f"{many}, and {MOST_ENTRIES:,} are the most; take a lower order")
     return Fusion(_ngram_step, jnp.asarray(ngram_table(model), jnp.float32), First(np.int32(0)), weight, bonus)
 
 

@@ -124,7 +124,7 @@ class SpeechReader:
           log_probs: (T, V).
           ids: (U,), of the reading.
         """
-        spans, found = align(log_probs, ids), []
+        spans = align(log_probs, ids)
         units = [self.text(np.array([each])) if each != PAD else "" for each in ids]
         if self.spaced:
             return [Word(unit, *self._seconds(*span)) for unit, span in zip(units, spans)]

@@ -83,7 +83,8 @@ class SpeechStream:
         """The state before the first sample."""
         front = self._front
         carry = self._model.apply(variables, 1, front.mels, method="initial_carry")
-        if any(isinstance(part, BidirectionalCarry) for part in jax.tree.leaves(carry, is_leaf=lambda p: isinstance(p, BidirectionalCarry))):
+        parts = jax.tree.leaves(carry, is_leaf=lambda part: isinstance(part, BidirectionalCarry))
+        if any(isinstance(part, BidirectionalCarry) for part in parts):
             raise UserError("a recogniser that reads in both directions cannot be streamed; train with model.bidirectional=False")
         statistics = running_start(jnp.zeros((1, 1, front.mels))) if front.normalize == "running" else ()
         return StreamState(np.zeros(0, np.float32), 0, 0, BlockState(jnp.zeros((1, front.window - front.hop)), statistics, carry))

@@ -9,7 +9,6 @@ With cells in one direction the same parameters can hence read a sound in chunks
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -36,6 +35,7 @@ class ShorteningConv(nn.Module):
       dtype: computation dtype.
 
     Example:
+      >>> import jax
       >>> conv = ShorteningConv(8, width=5, stride=2)
       >>> (ys, buffer), _ = conv.init_with_output(jax.random.key(0), jnp.ones((1, 7, 4)), jnp.array([6]))
       >>> ys.shape, buffer.shape
@@ -103,6 +103,7 @@ class Recogniser(nn.Module):
       dtype: computation dtype; parameters and scores are float32.
 
     Example:
+      >>> import jax
       >>> from seqjax.models import make_stack
       >>> model = Recogniser(6, make_stack("gru", 8, 1), filters=8, strides=(2, 2))
       >>> features = jnp.ones((2, 19, 10))

@@ -55,9 +55,9 @@ def _recurrent(folder: pathlib.Path, tokenizer: Any, beside: str, weight: float,
     for place, token in enumerate(other.vocabulary):
         known[token] = place
     if type(other) is not type(tokenizer):
+        kind = trained.config.tokenizer.kind
         raise UserError(
-            f"the language model in {folder} has tokens of another kind ({trained.config.tokenizer.kind}) than the recogniser; train one with "
-            "the recogniser's tokenizer.kind"
+            f"the language model in {folder} has tokens of another kind ({kind}) than the recogniser; train one with its tokenizer.kind"
         )
     ids = np.array([known.get(token, UNK) for token in tokenizer.vocabulary], np.int32)
     end = EOS if trained.spec.ends else -1

@@ -17,10 +17,10 @@ from seqjax.data.records import Faults, Records
 from seqjax.data.transforms import sounds
 from seqjax.data.transforms.sounds import NORMALIZE, FrontEnd
 from seqjax.errors import UserError, printable
-from seqjax.run.parts import print_json
 from seqjax.run import fields
 from seqjax.run.experiment import Flag, Options
 from seqjax.run.language_models import read_fusion
+from seqjax.run.parts import print_json
 from seqjax.run.scores import accuracy
 from seqjax.run.settings import Check, Field, above, at_least, one_of, within
 from seqjax.text import UNK
@@ -137,7 +137,8 @@ def trainable(records: Records, labels: Labels, rate: int, most_seconds: float, 
         say(f"left out of training: {many}: {named(records, np.flatnonzero(~labels.fits))}")
     keep = np.flatnonzero(short & labels.fits)
     if not len(keep):
-        raise UserError("no training sound can hold its transcript within data.max_seconds; give longer sounds, or take smaller model.strides")
+        why = "no training sound can hold its transcript within data.max_seconds"
+        raise UserError(f"{why}; give longer sounds, or take smaller model.strides")
     return keep
 
 
@@ -160,10 +161,9 @@ def faults_of(records: Records, labels: Labels, rate: int, say: Callable[[str], 
             faults.add(f"{named(records, [place])} has a label that the training part lacks: {records['transcript'][place]!r}")
         for place in np.flatnonzero(~labels.fits):
             seconds = len(records["sound"][place]) / rate
-            faults.add(
-                f"{named(records, [place])} needs {labels.needed[place]} steps for {records['transcript'][place]!r}, and its {seconds:.2f} s "
-                f"have {labels.steps[place]}"
-            )
+            has = f"and its {seconds:.2f} s have {labels.steps[place]}"
+            needs = f"needs {labels.needed[place]} steps for {records['transcript'][place]!r}"
+            faults.add(f"{named(records, [place])} {needs}, {has}")
         faults.raise_any()
     if unknown.any():
         say(f"{unknown.sum():,} transcripts have labels that the training part lacks: {named(records, np.flatnonzero(unknown))}")

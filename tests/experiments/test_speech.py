@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from made_speech import RATE, spell, write_words
-from processes import config_flags
+from processes import config_flags, records
 from table import SPEECH as ROW
 
 from seqjax.data.readers.sounds import write_sound
@@ -85,7 +85,7 @@ def test_transcripts_that_cannot_be(runs, tmp_path):
     run = runs.start(ROW, f"--workdir={tmp_path / 'run'}", *config_flags(settings, {})).wait(300)
     assert run.status == 0, run.out + run.err
     assert "left out of training: 1 of 17 sounds, too short for their transcripts: short_train.wav" in run.out
-    losses = [record["loss"] for record in map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) if "loss" in record]
+    losses = [record["loss"] for record in records(tmp_path / "run") if "loss" in record]
     assert losses and np.isfinite(losses).all()
     _, rows, said = evaluated(runs, tmp_path)
     assert len(rows) == 8 and "1 sounds are too short for their transcripts and are not in the loss: short_test.wav" in said

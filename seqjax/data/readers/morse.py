@@ -35,6 +35,9 @@ class Manner(NamedTuple):
     silence: tuple[float, float] = (0.1, 0.5)  # s, before and after
 
 
+USUAL = Manner()
+
+
 class Message(NamedTuple):
     """A text as it was keyed."""
 
@@ -55,7 +58,7 @@ def compose(bits: np.random.PCG64) -> str:
       ('P3', 'S2B UFPY')
     """
     kinds = uniform(bits, 4)
-    return " ".join(_group(bits, kind) for kind in kinds[1 : 2 + (kinds[0] < 0.5) + (kinds[0] < 0.15)])
+    return " ".join(_group(bits, kind) for kind in kinds[1 : 2 + (kinds[0] < 0.4) + (kinds[0] < 0.1)])
 
 
 def _group(bits: np.random.PCG64, kind: float) -> str:
@@ -95,7 +98,7 @@ def elements(text: str) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(len(lengths)) % 2 == 0, np.array(lengths)
 
 
-def key(text: str, bits: np.random.PCG64, manner: Manner = Manner()) -> Message:
+def key(text: str, bits: np.random.PCG64, manner: Manner = USUAL) -> Message:
     """A text, keyed with a speed, a pitch and a jitter of its own, in white noise.
 
     Args:
@@ -149,7 +152,7 @@ def normal(bits: np.random.PCG64, number: int) -> np.ndarray:
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:number]
 
 
-def message(seed: int, index: int, manner: Manner = Manner()) -> Message:
+def message(seed: int, index: int, manner: Manner = USUAL) -> Message:
     """Message `index` of a seed.
 
     Example:

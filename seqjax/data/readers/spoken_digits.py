@@ -131,7 +131,10 @@ class Joining(NamedTuple):
     snr: tuple[float, float] = (10.0, 30.0)  # dB: the power of the recordings against that of white noise over the whole
 
 
-def join_digits(records: Records, number: int, seed: int, rate: int, joining: Joining = Joining()) -> Records:
+USUAL = Joining()
+
+
+def join_digits(records: Records, number: int, seed: int, rate: int, joining: Joining = USUAL) -> Records:
     """Strings of digits of one speaker each, with pauses and noise: string i is a pure function of (seed, i) and the recordings.
 
     Args:

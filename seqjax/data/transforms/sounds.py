@@ -7,6 +7,7 @@ what comes later:
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -203,7 +204,8 @@ def mel_filters(rate: int, fft: int, mels: int, low: float = 0.0, high: float = 
     widths, ramps = np.diff(edges), edges[None, :] - np.linspace(0, rate / 2, fft // 2 + 1)[:, None]
     filters = np.maximum(0, np.minimum(-ramps[:, :-2] / widths[:-1], ramps[:, 2:] / widths[1:]))
     if empty := int((filters.max(axis=0) == 0).sum()):
-        raise UserError(f"{empty} of features.mels={mels} filters lie between frequencies {rate / fft:g} Hz apart; take fewer, or a longer window")
+        where = f"between frequencies {rate / fft:g} Hz apart"
+        raise UserError(f"{empty} of features.mels={mels} filters lie {where}; take fewer, or a longer window")
     return filters * (2 / (edges[2:] - edges[:-2]))
 
 
@@ -328,7 +330,7 @@ def change_speed(key: Array, samples: Array, lengths: Array, most: float) -> tup
     """
     rows, steps = samples.shape
     factors = jax.random.uniform(key, (rows,), minval=1 - most, maxval=1 + most)
-    return at_speed(samples, lengths, factors, -(-steps // (1 - most)).__int__())
+    return at_speed(samples, lengths, factors, math.ceil(steps / (1 - most)))
 
 
 def at_speed(samples: Array, lengths: Array, factors: Array, steps: int) -> tuple[Array, Array]:
