@@ -80,7 +80,8 @@ PRESETS = {
     "fsdd": _DIGITS | {"train.epochs": 40.0, "train.eval_every": 380, "train.checkpoint_every": 380},
     # Strings of 3 to 7 of its digits, with pauses and noise.
     "fsdd_strings": _DIGITS | {
-        "data.strings": 3000, "train.epochs": 20.0, "train.eval_every": 188, "train.checkpoint_every": 188,
+        "data.strings": 3000, "data.batch_size": 16, "train.epochs": 16.0, "train.eval_every": 376,
+        "train.checkpoint_every": 376,
     },
     # LibriSpeech, 100 hours: set data.path (train-clean-100), validation_path (dev-clean), test_path. NOT YET RUN.
     "librispeech": {
