@@ -75,7 +75,7 @@ class ShorteningConv(nn.Module):
         # Where nothing is real the statistics would be 0 / 0; one step of zeros is then counted.
         counted = real | ~jnp.any(real)
         norm = nn.BatchNorm(not train, momentum=0.98, use_fast_variance=False, dtype=self.dtype, name="norm")
-        ys = nn.relu(norm(jnp.where(real, ys, 0), mask=counted))
+        ys = nn.relu(norm(ys, mask=counted))
         return jnp.where(real, ys, 0), whole[:, number * self.stride :][:, : self.width - self.stride]
 
     def _convolved(self, kernel: Array, whole: Array, number: int) -> Array:

@@ -56,6 +56,9 @@ def test_bad_files_are_one_line_each(tmp_path):
     """All of them at once, with their names."""
     flac = write_sound(tmp_path / "cut.flac", np.random.default_rng(0).integers(-9000, 9000, 40000).astype(np.int16), 8000)
     flac.write_bytes(flac.read_bytes()[:30000])
+    for name in ("cut.wav", "cut.mp3"):
+        data = write_sound(tmp_path / name, np.tile(TONE, 4), 8000).read_bytes()
+        (tmp_path / name).write_bytes(data[: len(data) // 2])
     write_sound(tmp_path / "stereo.wav", np.stack([TONE, TONE], axis=1), 8000)
     (tmp_path / "empty.wav").write_bytes(b"")
     (tmp_path / "noise.wav").write_bytes(np.random.default_rng(0).bytes(5000))
@@ -64,7 +67,8 @@ def test_bad_files_are_one_line_each(tmp_path):
     (tmp_path / "film.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(400))
     soundfile.write(str(tmp_path / "nan.wav"), np.full(100, np.nan), 8000, subtype="FLOAT")
     wrong = {
-        "cut.flac": "is damaged", "stereo.wav": "has 2 channels; set channels=mix", "empty.wav": "is empty, 0 bytes",
+        "cut.flac": "is damaged", "cut.wav": "is cut: 16,", "cut.mp3": "is damaged: ",
+        "stereo.wav": "has 2 channels; set channels=mix", "empty.wav": "is empty, 0 bytes",
         "noise.wav": "cannot be read as sound", "silent.wav": "has no samples", "norate.wav": "rate", "none.wav": "does not exist",
         "film.m4a": "cannot be read as sound", "nan.wav": "no numbers", ".": "is a folder",
     }  # fmt: skip

@@ -208,10 +208,16 @@ def _opened(source: Any, name: str) -> Any:
         if isinstance(source, str):
             if os.path.isdir(source):
                 raise UserError(f"{name} is a folder; give a sound file")
-            if os.stat(source).st_size == 0:
-                raise UserError(f"{name} is empty, 0 bytes; give a sound file")
-        elif not source.getbuffer().nbytes:
+            with open(source, "rb") as file:
+                begin, size = file.read(8), os.fstat(file.fileno()).st_size
+        else:
+            begin, size = bytes(source.getbuffer()[:8]), source.getbuffer().nbytes
+        if not size:
             raise UserError(f"{name} is empty, 0 bytes; give a sound file")
+        # libsndfile reads a WAV file that was cut as a shorter one. Sizes of 0 or at the limit are of files written as a stream.
+        stated = int.from_bytes(begin[4:], "little") + 8
+        if begin.startswith(b"RIFF") and size < stated < 0x7FFFFFFF:
+            raise UserError(f"{name} is cut: {size:,} bytes of {stated:,}; make it again, or leave it out")
         return soundfile.SoundFile(source)
     except FileNotFoundError:
         raise UserError(f"{name} does not exist; check the path (the current folder is {pathlib.Path.cwd()})") from None
