@@ -28,7 +28,9 @@ from benchmarks.experiment import config_of, make_ready
 from seqjax.data.pipeline.buckets import BucketBatches
 from seqjax.run import process
 
-EXPERIMENTS = ("language_model", "image_classification", "text_classification", "tagging", "translation", "captioning")
+EXPERIMENTS = (
+    "language_model", "image_classification", "text_classification", "tagging", "translation", "captioning", "speech",
+)  # fmt: skip
 KINDS = {"Windows": "windows", "BucketBatches": "buckets", "ImageBatches": "shuffled"}
 
 

@@ -38,7 +38,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 LONG = ("experiments", "engines", "cells", "cnn", "models", "training")
 # Files that use the runs of the table of experiments: what uses one experiment's run is for one worker, so that each is made once.
 OF_THE_RUNS = (
-    "every_experiment", "dna", "forecasting", "image_classification", "music", "tagging", "text_classification", "translation",
+    "every_experiment", "dna", "forecasting", "image_classification", "music", "speech", "tagging", "text_classification", "translation",
 )  # fmt: skip
 
 

@@ -39,6 +39,10 @@ HEAVY = {
     "mido": ("seqjax.data.readers.midi",),
     "music21": ("seqjax.data.readers.bach",),
     "symusic": (),
+    "soundfile": ("seqjax.data.readers.sounds",),
+    "soxr": ("seqjax.data.readers.sounds",),
+    "jiwer": ("seqjax.training.metrics.speech",),
+    "librosa": (),
     "pyarrow": ("seqjax.data.readers.parquet",),
     "pyfaidx": ("seqjax.data.readers.fasta",),
     "logomaker": ("seqjax.diagnostics.dna",),
@@ -233,7 +237,7 @@ with tempfile.TemporaryDirectory() as folder:
     path.write_text("a line of text\\n" * 100)
     assert load_corpus("file", path=str(path)).parts["train"]
 heavy = {"tensorflow", "torch", "tensorflow_datasets", "keras", "haiku", "equinox", "matplotlib", "sklearn", "sacrebleu", "seqeval",
-         "sentencepiece", "babel", "mido", "music21"} & sys.modules.keys()
+         "sentencepiece", "babel", "mido", "music21", "soundfile", "soxr", "jiwer"} & sys.modules.keys()
 assert not heavy, f"imported by the way: {heavy}"
 """
 

@@ -14,7 +14,7 @@ INPUTS = {"text": "texts", "words": "sentences", "source": "sources", "sequence"
 ANSWERS = {"label": "label", "tags": "tags", "target": "translation"}  # the column that it is to give
 MEASURED = {
     "text": "characters", "words": "words", "source": "characters of the source", "target": "of the translation", "frames": "frames",
-    "sequence": "bases",
+    "sequence": "bases", "sound": "samples", "transcript": "characters",
 }  # fmt: skip
 SHOWN, FEW = 12, 3  # classes with their counts; examples in a finding
 QUARTILES = ("25 %", "50 %", "75 %", "longest")

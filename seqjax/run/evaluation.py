@@ -19,10 +19,10 @@ from seqjax.training.disk import write_atomically
 
 SHARES = (  # shown as percentages
     "accuracy", "accuracy_on_unseen", "error", "exact", "frame_accuracy", "precision", "recall", "f1", "token_accuracy",
-    "meaning", "meaning_seen", "meaning_unseen",
+    "meaning", "meaning_seen", "meaning_unseen", "wer", "cer",
 )  # fmt: skip
 POINTS = ("bleu", "bleu1", "bleu2", "bleu3", "bleu4", "chrf")  # 0 to 100
-NAMES = {"bleu": "BLEU", **{f"bleu{n}": f"BLEU-{n}" for n in range(1, 5)}, "chrf": "chrF", "cider": "CIDEr-D", "f1": "F1"}
+NAMES = {"bleu": "BLEU", **{f"bleu{n}": f"BLEU-{n}" for n in range(1, 5)}, "chrf": "chrF", "cider": "CIDEr-D", "f1": "F1", "wer": "WER", "cer": "CER"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ import made_captions
 import made_dna
 import made_music
 import made_series
+import made_speech
 from processes import Run, Server, config_flags, sealed
 
 from seqjax.run import Experiment
@@ -163,6 +164,23 @@ CAPTIONING = Row(
     },
     [Question("predict", [JSON, "--image={data}/test0.png", "--image={data}/test1.png", "--n_best=2"], lines=2)],
     presets=lambda preset: {"tokenizer.min_count": 1, "model.weights": ""},
+)  # fmt: skip
+SPEECH = Row(
+    "speech", made_speech.SPEECH,  # files decoded ahead, played faster and slower, masked, with noise of every kind and batch statistics
+    lambda data: OFTEN | {
+        "data.batch_size": 8, "data.eval_batch_size": 8, "data.buckets": 2, "data.rate": 1000, "data.workers": 2,
+        "tokenizer.kind": "char", "features.window_ms": 32.0, "features.hop_ms": 16.0, "features.mels": 8, "features.low": 0.0,
+        "features.high": 0.0, "model.strides": "2,2", "data.short_first": False,
+        "augment.speed": 0.1, "augment.time_masks": 1, "augment.time_width": 3, "augment.mel_masks": 1, "augment.mel_width": 2,
+        "model.cell": "gru", "model.hidden_size": 12, "model.filters": 8, "model.conv_width": 3, "model.input_dropout": 0.1,
+        "model.dropout": 0.1, "criterion": "cer", "optimizer.learning_rate": 0.02, "optimizer.ema": 0.5,
+        "schedule.warmup_steps": 0, "train.steps": 40, "train.eval_every": 20,
+    },
+    [Question("predict", [JSON, "--input={data}/train_0.wav", "--input={data}/train_1.flac", "--n_best=2"], lines=2)],
+    presets=lambda preset: {
+        "data.strings": 0, "data.leave_out": "", "tokenizer.vocab_size": 20, "data.rate": 4000, "data.workers": 0, "features.high": 0.0,
+        "features.low": 0.0, "features.mels": 40, "features.window_ms": 48.0,
+    },
 )  # fmt: skip
 
 ROWS = {row.module: row for row in list(globals().values()) if isinstance(row, Row)}

@@ -1,5 +1,6 @@
 """Sets from TensorFlow Datasets, prepared as array_record and read without TensorFlow."""
 
+import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -168,3 +169,23 @@ def feature_of(name: str, features: Mapping[str, Any], kind: str, field: str, *,
         f"{name} has no {kind} feature called {field!r}, but {', '.join(keys) or 'none'}; {advice} "
         f"(its features: {', '.join(features)})"
     )
+
+
+def read_sounds_without_tensorflow() -> None:
+    """Lets TFDS make its Audio feature where TensorFlow is not installed: sounds are stored decoded, so that nothing of it is needed.
+
+    TFDS 4.9.10 asks TensorFlow for a dtype when the feature is made (tensorflow/datasets issue 11233). Where TensorFlow is installed,
+    nothing is changed.
+    """
+    if importlib.util.find_spec("tensorflow") is not None:
+        return
+    try:
+        from tensorflow_datasets.core.features import audio_feature
+    except ImportError:
+        return  # open_builder says that TFDS is missing
+
+    def make(self: Any, file_format: Any, np_dtype: Any, shape: Any) -> None:
+        self._file_format, self._np_dtype, self._dtype, self._shape = file_format, np_dtype, np_dtype, shape
+        self._channels = shape[1] if len(shape) > 1 else 1
+
+    audio_feature._AudioDecoder.__init__ = make
