@@ -1,0 +1,146 @@
+"""Batches made ahead of time by worker threads, for files that must be decoded: the same batches, in the same order."""
+
+import collections
+import copy
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from seqjax.data.checks import check_whole
+from seqjax.data.pipeline.resumable import Resumable
+
+AHEAD = 2  # results that are ready or being made for each worker, at most
+
+
+def in_order(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
+    """Applies a function to items in worker threads; the results come in the items' order.
+
+    Args:
+      function: called in the threads, or in the caller's where `workers` is 0; it should spend its time outside the
+        interpreter's lock, as decoders of images, sound and video do.
+      items: may be endless; at most `AHEAD` for each worker are taken before their results are asked for.
+      workers: the number of threads, which end with the iterator.
+
+    Returns:
+      An iterator over the results. An exception of `function` comes where its result would have come, and ends it.
+
+    Raises:
+      UserError: a negative number of workers.
+
+    Example:
+      >>> list(in_order(lambda number: number**2, range(4), workers=2))
+      [0, 1, 4, 9]
+    """
+    check_whole(0, workers=workers)
+    return _in_order(function, items, workers)
+
+
+def _in_order(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
+    if not workers:
+        yield from map(function, items)
+        return
+    pool, waiting = ThreadPoolExecutor(workers, thread_name_prefix="ahead"), collections.deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= AHEAD * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Ahead(Resumable):
+    """Makes the batches of a pipeline ahead, in worker threads.
+
+    What is handed out, its order and `get_state` are those of the pipeline itself, whatever the number of workers: a batch is
+    a function of its epoch and its number alone. The threads end with `close`, with the `with` block, or with the iterator.
+
+    Args:
+      pipeline: a `Resumable` whose batches are costly to make. Each worker has a copy of it (`copy.copy`); what the copies
+        share must not change while a batch is made.
+      workers: the number of threads; 0 makes every batch when it is asked for.
+
+    Raises:
+      UserError: a negative number of workers; from `next`, whatever the pipeline raises. Then the state stays that of that batch.
+
+    Example:
+      >>> from seqjax.data.pipeline.buckets import BucketBatches
+      >>> plain = BucketBatches([1, 2, 3], lambda places, rows, steps: places.tolist(), 1, (3,), seed=0)
+      >>> with Ahead(plain, workers=2) as batches:
+      ...     [next(batches) for _ in range(4)] == [next(plain) for _ in range(4)], batches.get_state() == plain.get_state()
+      (True, True)
+    """
+
+    def __init__(self, pipeline: Resumable, workers: int):
+        check_whole(0, workers=workers)
+        self._pipeline, self._workers = pipeline, workers
+        self._unit, self._needed = pipeline._unit, pipeline._needed
+        self._epoch, self._batch = pipeline._epoch, pipeline._batch
+        self.batches_per_epoch = pipeline.batches_per_epoch
+        self._made: Iterator[Any] | None = None
+        self._closed = False
+        self._rows = pipeline._rows
+
+    def _take_rows(self, rows: slice) -> None:
+        super()._take_rows(rows)
+        self._pipeline = copy.copy(self._pipeline)
+        self._pipeline._take_rows(rows)
+        self._made, self._closed = None, False
+
+    def _at(self, epoch: int, batch: int) -> Any:
+        if self._closed:
+            raise ValueError("these batches are closed; make new ones, and set_state to continue")
+        if self._made is None:
+            places = _places(epoch, batch, self.batches_per_epoch)
+            self._made = in_order(_copies(self._pipeline), places, self._workers)
+        try:
+            return next(self._made)
+        except BaseException:
+            self._stop()  # what was made ahead is void: the next call begins at this batch again
+            raise
+
+    def set_state(self, state: dict[str, int]) -> None:
+        super().set_state(state)
+        self._stop()  # what was made ahead is of the old position
+
+    def summary(self, unit: str) -> str:
+        """What the pipeline says of itself."""
+        return self._pipeline.summary(unit)
+
+    def close(self) -> None:
+        """Ends the threads; the iterator gives nothing any more. A second call does nothing."""
+        self._closed = True
+        self._stop()
+
+    def __enter__(self) -> "Ahead":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _stop(self) -> None:
+        if self._made is not None:
+            self._made.close()
+        self._made = None
+
+
+def _places(epoch: int, batch: int, batches_per_epoch: int) -> Iterator[tuple[int, int]]:
+    """(epoch, batch) from a place on, for ever."""
+    while True:
+        yield from ((epoch, number) for number in range(batch, batches_per_epoch))
+        epoch, batch = epoch + 1, 0
+
+
+def _copies(pipeline: Resumable) -> Callable[[tuple[int, int]], Any]:
+    """Makes the batch of a place with a copy of the pipeline that is the calling thread's own."""
+    own = threading.local()
+
+    def make(place: tuple[int, int]) -> Any:
+        if not hasattr(own, "pipeline"):
+            own.pipeline = copy.copy(pipeline)
+        return own.pipeline._at(*place)
+
+    return make
