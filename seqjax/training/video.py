@@ -43,6 +43,20 @@ def augment_frames(key: jax.Array, frames: jax.Array, settings: Augmentation) ->
     return jnp.moveaxis(changed.reshape(batch, height, width, steps, channels), 3, 1)
 
 
+def normalize_frames(frames: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    """Frames with the channels' mean taken away, divided by their standard deviation.
+
+    Args:
+      frames: (..., H, W, C), floats in [0, 1].
+      mean, std: C numbers each.
+
+    Example:
+      >>> normalize_frames(jnp.ones((1, 2, 1, 1, 1)), [0.5], [0.25]).ravel().tolist()
+      [2.0, 2.0]
+    """
+    return normalize(frames.reshape(-1, *frames.shape[-3:]), mean, std).reshape(frames.shape)
+
+
 def answer_loss(
     model: VideoClassifier, heads: Sequence[Head], *, mean: Sequence[float], std: Sequence[float], pooling: str = "last",
     carried: bool = False, augmentation: Augmentation = Augmentation(), label_smoothing: float = 0.0,
@@ -64,6 +78,17 @@ def answer_loss(
     Returns:
       loss(params, model_state, carry, batch, rng) -> (carry, model_state, Sums); the counts are for `video_answers`.
 
+    Example:
+      >>> import numpy as np
+      >>> import seqjax
+      >>> from seqjax.models.video import MapReader
+      >>> model = VideoClassifier((2,), MapReader(seqjax.stack(seqjax.conv_lstm(4, 3, (4, 4)))))
+      >>> batch = VideoBatch(np.zeros((2, 3, 8, 8, 1), np.uint8), np.array([3, 0]), np.array([[1], [0]]), np.ones(2, bool))
+      >>> params = model.init(jax.random.key(0), jnp.ones((1, 3, 8, 8, 1)), jnp.array([3]))["params"]
+      >>> loss = answer_loss(model, [Head("class", ("cat", "dog"))], mean=[0.5], std=[0.5])
+      >>> float(loss(params, (), (), batch, None)[2].tokens)  # a row of length 0 is padding
+      1.0
+
     Reference:
       Donahue et al. 2015, arXiv:1411.4389.
     """
@@ -73,10 +98,10 @@ def answer_loss(
         real = jnp.arange(frames.shape[1])[None] < batch.lengths[:, None]
         start = (carry, batch.fresh) if carried else ()
         if rng is None:
-            after, scores = model.apply(variables, normalize(frames, mean, std), batch.lengths, *start)
+            after, scores = model.apply(variables, normalize_frames(frames, mean, std), batch.lengths, *start)
         else:
             noise, dropout = jax.random.split(rng)
-            frames = normalize(augment_frames(noise, frames, augmentation), mean, std)
+            frames = normalize_frames(augment_frames(noise, frames, augmentation), mean, std)
             how = {"train": True, "rngs": {"dropout": dropout}, "mutable": ["batch_stats"]}
             (after, scores), updated = model.apply(variables, frames, batch.lengths, *start, **how)
             statistics = {name: updated[name] for name in statistics} if statistics else statistics

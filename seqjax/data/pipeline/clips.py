@@ -171,6 +171,11 @@ class ClipBatches(Resumable):
         draws = np.stack([_shares(2 * self._sampling.frames, self._seed, 1, epoch, int(index)) for index in which])
         return take_clips(self._videos, which, len(which), self._sampling, draws)
 
+    def summary(self, unit: str) -> str:
+        """One line for people on what is read."""
+        how = "spread over each video" if self._sampling.how == "even" else "of each video, one after the other"
+        return f"clips: {self._sampling.frames} {unit} {how}, in {'their order' if self._sampling.order == 'time' else 'no order'}"
+
 
 def _shares(number: int, seed: int, *key: int) -> np.ndarray:
     bits = np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)).random_raw(number)
@@ -230,7 +235,8 @@ class VideoWindows(Resumable):
         self._videos, self._window, self._seed = videos, int(window), seed
         self._counts = -(-videos.counts // window)
         self._total = int(self._counts.sum())
-        self.batches_per_epoch = -(-self._total // int(batch_size))
+        self._size = int(batch_size)
+        self.batches_per_epoch = -(-self._total // self._size)
         self._take_rows(slice(0, int(batch_size)))
 
     def _at(self, epoch: int, batch: int) -> VideoBatch:
@@ -252,6 +258,11 @@ class VideoWindows(Resumable):
             frames[place, : len(found)], lengths[place], labels[place] = found, len(found), videos.answers[index]
             fresh[place] = batch == 0 or begin == 0
         return VideoBatch(frames, lengths, labels, fresh)
+
+    def summary(self, unit: str) -> str:
+        """One line for people on what is read."""
+        padding = 1 - int(self._videos.counts.sum()) / (self.batches_per_epoch * self._size * self._window)
+        return f"windows: {self._window} {unit}, {padding:.1%} padding"
 
     def one_pass(self) -> Iterator[VideoBatch]:
         """Each window once, the videos in their own order, for evaluation; the iterator's own state is not touched."""
