@@ -2,8 +2,8 @@ r"""Videos, many to one and many to many: what is seen and which way it moves, a
 
 Papers: Donahue et al. 2015, "Long-term Recurrent Convolutional Networks for Visual Recognition and Description"
 (arXiv:1411.4389), for a CNN under recurrent layers; Shi et al. 2015, "Convolutional LSTM Network: A Machine Learning
-Approach for Precipitation Nowcasting" (arXiv:1506.04214); Srivastava, Mansimov and Salakhutdinov 2015 (arXiv:1502.04681)
-for Moving MNIST. More in docs/video.md.
+Approach for Precipitation Nowcasting" (arXiv:1506.04214); Srivastava, Mansimov and Salakhutdinov 2015
+(arXiv:1502.04681) for Moving MNIST. More in docs/video.md.
 
     python -m experiments.video --workdir=/tmp/moving
         learns which digit moves, which way and how fast, in noise: minutes on two cores
@@ -21,88 +21,77 @@ for Moving MNIST. More in docs/video.md.
 import functools
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import seqjax
 from seqjax import cnn, run
 from seqjax.data.pipeline.ahead import Ahead
-from seqjax.data.pipeline.clips import ClipBatches, VideoWindows, check_videos_fit, ordered_clips
+from seqjax.data.pipeline.clips import ClipBatches, VideoWindows, check_videos_fit, ordered_clips, ordered_windows
 from seqjax.data.sources import SOURCES
 from seqjax.data.transforms.augmentation import Augmentation
 from seqjax.data.video import load_videos
 from seqjax.data.video_columns import Head, Videos
 from seqjax.decoding.video import VideoReading
 from seqjax.errors import UserError
-from seqjax.models.video import POOLING, FrameFeatures, FrameReader, MapReader, VideoClassifier, VideoForecaster
+from seqjax.models.video import FrameFeatures, FrameReader, MapReader, VideoClassifier, VideoForecaster
 from seqjax.run import Field, at_least, fields, one_of, recipe
 from seqjax.run import video as parts
+from seqjax.run import video_files as files
 from seqjax.training import metrics
 from seqjax.training.metrics.video import video_answers
 from seqjax.training.video import LOSSES, answer_loss, forecast_loss
 
 NETWORKS = tuple(name for name in cnn.names() if name not in ("tcn", "text_cnn"))
 CLASSIFY, FORECAST = ("task", ("classify",)), ("task", ("forecast",))
-LRCN, MAPS = ("model.kind", ("lrcn",)), ("model.kind", ("conv_lstm", "forecaster"))
 
 FIELDS = {
     **fields.seed("the order of the videos, which frames are taken, the augmentation and the dropout"),
-    "task": Field("classify", "Answer questions about videos, or write their next frames.", one_of("classify", "forecast")),
+    "task": Field("classify", "Answer questions on videos, or write next frames.", one_of("classify", "forecast")),
     **parts.data_fields(SOURCES),
     **fields.batches("videos", 32, 100),
     **{name: field._replace(when=CLASSIFY) for name, field in fields.augmentation().items() if name != "augment.mixup"},
-    "model.kind": Field(
-        "lrcn", "A CNN under recurrent layers, convolutional LSTMs, or those that write frames.", one_of("lrcn", "conv_lstm", "forecaster")
-    ),
-    "model.cnn": Field("lenet5", "The network on each frame; seqjax.cnn.names() lists them.", one_of(*NETWORKS), when=LRCN),
-    "model.options": Field("", "Its further options, such as layers=(1,1,1),width=8.", when=LRCN),
-    "model.layer": Field("", "Its layer that is read, such as layer3; empty for its output.", when=LRCN),
-    "model.layer_pooling": Field("flatten", "Keep a layer's places, or take their mean.", one_of("flatten", "mean"), when=LRCN),
-    "model.feature_size": Field(128, "Features of a frame, D.", at_least(1), when=LRCN),
-    "model.cell": Field("gru", "Recurrent cell.", one_of(*seqjax.models.CELLS), when=LRCN),
-    "model.hidden_size": Field(128, "Units of each layer, H; of convolutional LSTMs its channels.", at_least(1)),
-    "model.num_layers": Field(1, "Layers, L.", at_least(1)),
-    "model.pooling": Field("last", "The answer is that of the last frame, or the mean of all.", one_of(*POOLING), when=CLASSIFY),
-    "model.filters": Field(16, "Channels of the maps that a convolution makes.", at_least(1), when=("model.kind", ("conv_lstm",))),
-    "model.stride": Field(2, "Its stride.", at_least(1), when=("model.kind", ("conv_lstm",))),
-    "model.kernel": Field(3, "Width of the kernels of convolutional LSTMs, odd.", at_least(1), when=MAPS),
-    "model.patch": Field(2, "Side of the squares that frames are cut into.", at_least(1), when=("model.kind", ("forecaster",))),
-    **fields.dtype(),
-    "model.dropout": Field(0.0, "Dropout on features, between layers and before the answers.", fields.SHARE, when=CLASSIFY),
+    **parts.model_fields(NETWORKS),
     "loss.label_smoothing": fields.label_smoothing()["loss.label_smoothing"]._replace(when=CLASSIFY),
     "loss.kind": Field("bce", "Of predicted pixels: cross-entropy, or squared error.", one_of(*LOSSES), when=FORECAST),
-    "baseline_videos": Field(2000, "Training videos that the one-frame baseline reads; 0 has none.", at_least(0), free=True, when=CLASSIFY),
+    "baseline_videos": Field(
+        2000, "Training videos that the one-frame baseline reads; 0 has none.", at_least(0), free=True, when=CLASSIFY
+    ),
     **recipe.FIELDS,
 }  # fmt: skip
 
-_NEXT = {"task": "forecast", "model.kind": "forecaster", "data.clip_frames": 20, "data.sampling": "rate", "data.context": 10}
+_NEXT = {
+    "task": "forecast", "model.kind": "forecaster", "data.clip_frames": 20, "data.sampling": "rate", "data.context": 10,
+}  # fmt: skip
 
 PRESETS = {
     # One of scikit-learn's digits in noise: which, which way, how fast; nothing to download.
     "moving_digits": {
         "data.batch_size": 64, "model.cnn": "lenet5", "model.feature_size": 84, "augment.affine_degrees": 8.0,
-        "augment.affine_scale": 0.08, "model.dropout": 0.1, "optimizer.learning_rate": 3e-3, "optimizer.ema": 0.99,
-        "schedule.warmup_steps": 50, "train.epochs": 10.0, "train.eval_every": 156, "train.checkpoint_every": 156,
+        "augment.affine_scale": 0.08, "model.dropout": 0.1, "optimizer.learning_rate": 3e-3,
+        "optimizer.ema": 0.99, "schedule.warmup_steps": 50, "train.epochs": 10.0, "train.eval_every": 156,
+        "train.checkpoint_every": 156,
     },
     # Two digits that cross and turn back at walls: ten frames in, ten out.
     "moving_digits_next": _NEXT | {
-        "data.name": "bouncing_digits", "data.batch_size": 16, "model.hidden_size": 32, "optimizer.learning_rate": 3e-3,
-        "optimizer.ema": 0.99, "schedule.warmup_steps": 50, "train.epochs": 4.0, "train.eval_every": 500,
+        "data.name": "bouncing_digits", "data.batch_size": 16, "model.hidden_size": 32,
+        "optimizer.learning_rate": 3e-3, "optimizer.ema": 0.99, "schedule.warmup_steps": 50,
+        "train.epochs": 4.0, "train.eval_every": 500,
     },
     # Shi et al. 2015: set data.path to MNIST's idx files. PUBLISHED: MSE 29.8 after 200 epochs. NOT YET RUN.
     "moving_mnist": _NEXT | {
         "data.source": "file", "data.name": "moving_mnist", "data.batch_size": 16, "data.eval_batch_size": 50,
-        "model.hidden_size": 64, "model.num_layers": 3, "model.kernel": 5, "model.patch": 4, "optimizer.learning_rate": 1e-3,
-        "optimizer.ema": 0.999, "schedule.warmup_steps": 500, "train.epochs": 200.0, "train.eval_every": 5000,
-        "train.checkpoint_every": 1000,
+        "model.hidden_size": 64, "model.num_layers": 3, "model.kernel": 5, "model.patch": 4,
+        "optimizer.learning_rate": 1e-3, "optimizer.ema": 0.999, "schedule.warmup_steps": 500,
+        "train.epochs": 200.0, "train.eval_every": 5000, "train.checkpoint_every": 1000,
     },
-    # Your own videos (UCF101 and the like): set data.path. Tried on small made-up files only. NOT YET RUN on a published set.
+    # Your own videos (UCF101 and the like): set data.path. Tried on small made files. NOT YET RUN on a published set.
     "frames": {
-        "data.source": "file", "data.image_size": 112, "data.clip_frames": 16, "data.batch_size": 16, "data.eval_batch_size": 16,
-        "data.workers": 8, "augment.flip": True, "augment.crop_padding": 8, "model.cnn": "resnet18", "model.layer": "layer4",
-        "model.layer_pooling": "mean", "model.feature_size": 256, "model.cell": "lstm", "model.hidden_size": 256,
-        "model.pooling": "mean", "model.dropout": 0.5, "optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 1e-4,
+        "data.source": "file", "data.image_size": 112, "data.clip_frames": 16, "data.batch_size": 16,
+        "data.eval_batch_size": 16, "data.workers": 8, "augment.flip": True, "augment.crop_padding": 8,
+        "model.cnn": "resnet18", "model.layer": "layer4", "model.layer_pooling": "mean",
+        "model.feature_size": 256, "model.cell": "lstm", "model.hidden_size": 256, "model.pooling": "mean",
+        "model.dropout": 0.5, "optimizer.name": "adamw", "optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 1e-4,
         "schedule.warmup_steps": 200, "train.epochs": 60.0,
     },
 }  # fmt: skip
@@ -123,7 +112,9 @@ def check(config: ConfigDict) -> None:
     if (config.task == "forecast") != (m.kind == "forecaster"):
         raise UserError("task='forecast' and model.kind='forecaster' belong together; set both or neither")
     if config.task == "forecast" and d.context >= d.clip_frames:
-        raise UserError(f"data.context={d.context} leaves none of data.clip_frames={d.clip_frames} to predict; make it smaller")
+        raise UserError(
+            f"data.context={d.context} leaves none of data.clip_frames={d.clip_frames} to predict; lower it"
+        )
     if m.kind != "lrcn" and m.kernel % 2 == 0:
         raise UserError(f"model.kernel={m.kernel} is even; convolutional LSTMs need an odd one")
 
@@ -133,7 +124,9 @@ def load(config: ConfigDict) -> run.Dataset:
     told = {"cache": run.cache_folder(), "progress": run.counted("videos checked")}
     data = run.with_settings(load_videos, config.data, labelled=config.task == "classify", **told)
     if config.task == "classify" and not data.facts["heads"]:
-        raise UserError(f"{data.name} has no labels; set task='forecast' and model.kind='forecaster', or choose another set")
+        raise UserError(
+            f"{data.name} has no labels; set task='forecast' and model.kind='forecaster', or choose another set"
+        )
     for name, part in data.parts.items():
         if not config.data.window:
             check_videos_fit(part, parts.sampling_of(config), name)
@@ -155,7 +148,9 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
         first = jnp.zeros((1, d.context, *shape)), d.clip_frames - d.context
         return run.Model(model, lambda key: model.init(key, *first), loss, metric)
     if m.kind == "lrcn":
-        network = cnn.create_for(shape, m.cnn, options=m.options, num_classes=1 if m.layer else m.feature_size, dtype=dtype)
+        network = cnn.create_for(
+            shape, m.cnn, options=m.options, num_classes=1 if m.layer else m.feature_size, dtype=dtype
+        )
         features = FrameFeatures(network, m.layer, m.layer_pooling)
         reader = FrameReader(features, run.make_stack(config), m.feature_size if m.layer else 0)
     else:
@@ -182,13 +177,14 @@ def batches(config: ConfigDict, spec: Spec, part: Videos, training: bool) -> Any
     """A clip of each video, or windows of whole videos that follow each other."""
     d = config.data
     if d.window:
-        size = d.batch_size if training else d.eval_batch_size
-        windows = VideoWindows(part, size, d.window, seed=config.seed)
-        shard = lambda index=0, count=1: (windows.shard(index, count) if count > 1 else windows).one_pass()  # noqa: E731
-        return Ahead(windows, min(d.workers, 1)) if training else run.passes(shard)
+        if not training:
+            return run.passes(functools.partial(ordered_windows, part, d.eval_batch_size, d.window))
+        one = min(d.workers, 1)  # several would not find the decoders where the window before left them
+        return Ahead(VideoWindows(part, d.batch_size, d.window, seed=config.seed), one)
+    sampling = parts.sampling_of(config)
     if training:
-        return Ahead(ClipBatches(part, d.batch_size, parts.sampling_of(config), seed=config.seed), d.workers)
-    return run.passes(functools.partial(ordered_clips, part, d.eval_batch_size, parts.sampling_of(config)))
+        return Ahead(ClipBatches(part, d.batch_size, sampling, seed=config.seed), d.workers)
+    return run.passes(functools.partial(ordered_clips, part, d.eval_batch_size, sampling, workers=d.workers))
 
 
 def describe(config: ConfigDict, spec: Spec, data: run.Dataset, model: run.Model) -> list[str]:
@@ -196,7 +192,8 @@ def describe(config: ConfigDict, spec: Spec, data: run.Dataset, model: run.Model
     lines = [parts.facts_line(data)]
     if config.model.kind == "lrcn":
         network = model.module.reader.features.cnn
-        lines.append(f"network: {config.model.cnn}, {cnn.summary(network, (1, *spec.shape)).multiply_adds:,} multiply-adds a frame")
+        work = cnn.summary(network, (1, *spec.shape)).multiply_adds
+        lines.append(f"network: {config.model.cnn}, {work:,} multiply-adds a frame")
     return lines
 
 
@@ -219,9 +216,12 @@ def evaluate(trained: run.Trained, data: run.Dataset, split: str, options: run.O
         every = [reading.whole(trained.variables, part, index, config.data.window) for index in range(len(part))]
         shares, found = [jnp.stack(own) for own in zip(*every)], None
     else:
-        others = {"model": config.data.order, "model, frames shuffled": "shuffled"}
-        read = {name: reading(trained.variables, parts.clips(trained, part, order=order)) for name, order in others.items()}
-        read["model, middle frame only"] = reading(trained.variables, parts.still_clips(trained, part))
+        clips = {
+            "model": parts.clips(trained, part),
+            "model, frames shuffled": parts.clips(trained, part, order="shuffled"),
+            "model, middle frame only": parts.still_clips(trained, part),
+        }
+        read = {name: reading(trained.variables, own) for name, own in clips.items()}
         found, shares = read["model"], read["model"].clips
         scores |= {name: parts.scores_of(own.clips, part) for name, own in read.items() if name != "model"}
     scores["model"] = {"loss": scores["model"]["loss"]} | parts.scores_of(shares, part)
@@ -233,13 +233,15 @@ def pictures(trained: run.Trained, data: run.Dataset, split: str, report: run.Re
     if trained.config.task == "forecast":
         yield from parts.draw_forecasts(trained, folder, split, data.parts[split], report.answers)
     elif report.answers is not None:
-        yield from parts.draw_answers(folder, split, data.parts[split], parts.sampling_of(trained.config), report.answers)
+        yield from parts.draw_answers(
+            folder, split, data.parts[split], parts.sampling_of(trained.config), report.answers
+        )
 
 
 def predict(trained: run.Trained, options: run.Options) -> None:
     """Answers for each clip of each --input, or what follows its last frames."""
-    videos = parts.read_videos(options.input, trained, trained.spec.shape)
-    (parts.write_next_frames if trained.config.task == "forecast" else parts.print_answers)(trained, videos, options)
+    videos = files.read_videos(options.input, trained, trained.spec.shape)
+    (files.write_next_frames if trained.config.task == "forecast" else files.print_answers)(trained, videos, options)
 
 
 EXPERIMENT = run.Experiment.of(
@@ -249,7 +251,7 @@ EXPERIMENT = run.Experiment.of(
     unit="videos",
     criterion=lambda config: "mse" if config.task == "forecast" else "error",
     modes={"predict": predict},
-    flags=parts.predict_flags(),
+    flags=files.predict_flags(),
 )
 
 if __name__ == "__main__":

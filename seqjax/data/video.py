@@ -19,7 +19,7 @@ from seqjax.data.readers.tfds import open_builder, open_split
 from seqjax.data.readers.video_lists import VideoList, list_folder, list_table
 from seqjax.data.readers.videos import FileVideos
 from seqjax.data.records import MOST_FAULTS, Dataset, Faults, make_dataset
-from seqjax.data.sources import SOURCES, Setting, check_name, check_source, file_set_name, part_files, path_settings
+from seqjax.data.sources import Setting, check_name, check_source, file_set_name, part_files, path_settings
 from seqjax.data.video_check import Progress, check_videos
 from seqjax.data.video_columns import ArrayVideos, SomeVideos, Videos
 from seqjax.errors import UserError, refuse_unknown
@@ -99,7 +99,10 @@ def load_videos(
       >>> [(name, len(classes)) for name, classes in data.facts["heads"]]
       [('digit', 10), ('direction', 8), ('speed', 3)]
     """
-    paths, format = {"train": path, "validation": validation_path, "test": test_path}, Format(delimiter, quoting, header, encoding)
+    paths, format = (
+        {"train": path, "validation": validation_path, "test": test_path},
+        Format(delimiter, quoting, header, encoding),
+    )
     of_table = table_settings(format) | {"encoding": Setting(encoding, ("file",), USUAL.encoding)} | {
         "video_field": Setting(video_field, ("file",), "video"), "label_field": Setting(label_field, ("file",), "label"),
     }  # fmt: skip
@@ -125,6 +128,8 @@ def load_videos(
     for given in filter(None, paths.values()):
         if not os.path.exists(os.path.expanduser(given)):
             raise UserError(f"{given} does not exist; check the path (the current folder is {pathlib.Path.cwd()})")
+    if not labelled:
+        _refuse({"label_field": of_table["label_field"]}, "is for labels, and none are wanted")
     if name == MNIST:
         _refuse(of_files | {"validation_path": Setting(validation_path, ())}, f"is not for name={MNIST!r}")
         parts, notes = _mnist_of_files(path, test_path, validation_fraction, seed)
@@ -133,7 +138,9 @@ def load_videos(
     if path.endswith(".npy"):
         _refuse(of_files, "is for files of one video each, and the data are .npy")
         if labelled:
-            raise UserError(f"{path} has no labels; set task='forecast', or give a folder with a folder for each class, or a table")
+            raise UserError(
+                f"{path} has no labels; set task='forecast', or give a folder with a folder for each class, or a table"
+            )
         parts: dict[str, Videos] = {part: ArrayVideos(read_array(place)) for part, place in paths.items() if place}
     else:
         found = _listed(paths, format, of_table, video_field, label_field, labelled)
@@ -142,7 +149,10 @@ def load_videos(
         train = parts["train"]
         kept, held = hold_out(len(train), validation_fraction, seed, name, strata=train.labels)
         parts |= {"train": SomeVideos(train, kept), "validation": SomeVideos(train, held)}
-        notes = (*notes, f"{len(held):,} of {len(kept) + len(held):,} training videos, chosen at random by seed {seed}, are for validation")
+        notes = (
+            *notes,
+            f"{len(held):,} of {len(kept) + len(held):,} training videos, chosen at random by seed {seed}, are for validation",
+        )
     return _dataset(name, parts, notes, files=part_files(paths))
 
 
@@ -165,7 +175,9 @@ def _dataset(name: str, parts: Mapping[str, Videos], notes: Iterable[str], **oth
 # Moving digits
 
 
-def _made(digits: Mapping[str, tuple[np.ndarray, np.ndarray]], scene: Scene, sizes: Mapping[str, int]) -> dict[str, Videos]:
+def _made(
+    digits: Mapping[str, tuple[np.ndarray, np.ndarray]], scene: Scene, sizes: Mapping[str, int]
+) -> dict[str, Videos]:
     """Videos of each part from its own digits, with a seed of its own."""
     return {part: MovingDigits(*digits[part], sizes[part], seed=seed, scene=scene) for seed, part in enumerate(sizes)}
 
@@ -197,7 +209,9 @@ def _mnist_of_files(path: str, test_path: str, fraction: float, seed: int) -> tu
     if "test" not in own:
         return parts, ()
     test = MovingDigits(*own["test"], 10_000, seed=2, scene=SCENES[MNIST])
-    note = "the test videos are made from MNIST's test digits by the published recipe; test_path names the published ones"
+    note = (
+        "the test videos are made from MNIST's test digits by the published recipe; test_path names the published ones"
+    )
     return parts | {"test": test}, (note,)
 
 
@@ -231,7 +245,9 @@ def read_array(path: str) -> np.ndarray:
         found = np.load(os.path.expanduser(path), mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         said = str(error).split("\n")[0]
-        raise UserError(f"{path} cannot be read as an array ({said}); save uint8 (N, T, H, W) with numpy.save") from None
+        raise UserError(
+            f"{path} cannot be read as an array ({said}); save uint8 (N, T, H, W) with numpy.save"
+        ) from None
     return found.swapaxes(0, 1) if os.path.basename(path).startswith("mnist_test_seq") else found
 
 
@@ -239,12 +255,20 @@ def read_array(path: str) -> np.ndarray:
 
 
 def _listed(
-    paths: Mapping[str, str], format: Format, of_table: Mapping[str, Setting], video_field: str, label_field: str, labelled: bool
+    paths: Mapping[str, str],
+    format: Format,
+    of_table: Mapping[str, Setting],
+    video_field: str,
+    label_field: str,
+    labelled: bool,
 ) -> VideoList:
     train = os.path.expanduser(paths["train"])
     if os.path.isdir(train):
         _refuse(of_table, f"is for tables, and {paths['train']} is a folder")
-        _refuse({f"{part}_path": Setting(paths[part], ()) for part in ("validation", "test")}, "is for tables; a folder has its parts in it")
+        _refuse(
+            {f"{part}_path": Setting(paths[part], ()) for part in ("validation", "test")},
+            "is for tables; a folder has its own parts",
+        )
         return list_folder(pathlib.Path(train), labelled)
     if not is_table(train, format):
         raise UserError(f"{paths['train']} is neither a folder nor a table nor .npy; give one of these")
@@ -255,7 +279,14 @@ def _listed(
 
 
 def _checked(
-    found: VideoList, size: int, channels: int, rate: float, bad_files: str, workers: int, cache: str, progress: Progress | None
+    found: VideoList,
+    size: int,
+    channels: int,
+    rate: float,
+    bad_files: str,
+    workers: int,
+    cache: str,
+    progress: Progress | None,
 ) -> tuple[dict[str, Videos], tuple[str, ...]]:
     every = [path for paths, _ in found.parts.values() for path in paths]
     file = os.path.join(cache, "videos.json") if cache else ""

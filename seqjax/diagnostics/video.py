@@ -22,7 +22,10 @@ def spread(number: int, most: int = MOST) -> np.ndarray:
 
 
 def plot_filmstrips(
-    path: pathlib.Path, videos: Sequence[np.ndarray], titles: Sequence[str], below: Sequence[Sequence[tuple[str, bool | None]]]
+    path: pathlib.Path,
+    videos: Sequence[np.ndarray],
+    titles: Sequence[str],
+    below: Sequence[Sequence[tuple[str, bool | None]]],
 ) -> pathlib.Path:
     """Frames of some videos, a row each, with a text under each frame.
 
@@ -54,11 +57,15 @@ def plot_filmstrips(
         for axes, place in zip(grid[row], places):
             _show(axes, video[place])
             text, right = texts[place]
-            axes.text(0.5, -0.05, text, ha="center", va="top", fontsize=6.5, color=colours[right], transform=axes.transAxes)
+            axes.text(
+                0.5, -0.05, text, ha="center", va="top", fontsize=6.5, color=colours[right], transform=axes.transAxes
+            )
     return _save(figure, path)
 
 
-def plot_forecasts(path: pathlib.Path, context: np.ndarray, true: np.ndarray | None, predicted: np.ndarray, titles: Sequence[str]) -> pathlib.Path:
+def plot_forecasts(
+    path: pathlib.Path, context: np.ndarray, true: np.ndarray | None, predicted: np.ndarray, titles: Sequence[str]
+) -> pathlib.Path:
     """What clips began with, what followed, and what was predicted: three rows for each clip.
 
     Args:
@@ -96,7 +103,9 @@ def plot_forecasts(path: pathlib.Path, context: np.ndarray, true: np.ndarray | N
     return _save(figure, path)
 
 
-def plot_by_step(path: pathlib.Path, errors: Mapping[str, Mapping[str, Sequence[float]]], title: str = "") -> pathlib.Path:
+def plot_by_step(
+    path: pathlib.Path, errors: Mapping[str, Mapping[str, Sequence[float]]], title: str = ""
+) -> pathlib.Path:
     """How errors grow from the first predicted frame to the last.
 
     Args:

@@ -18,8 +18,12 @@ from seqjax.typing import Array, Carry, Cell
 POOLING = ("last", "mean")
 
 
+class _Reached(Exception):
+    """The layer of a network that is wanted has run: what follows it is neither run nor made."""
+
+
 class FrameFeatures(nn.Module):
-    """What a CNN makes of each image: its output, or the output of a layer inside it.
+    """What a CNN makes of each image: its output, or the output of a layer inside it, beyond which there is no network.
 
     Attributes:
       cnn: any network of `seqjax.cnn` for images; or another module that takes images and `train`.
@@ -52,24 +56,29 @@ class FrameFeatures(nn.Module):
         Raises:
           UserError: there is no such layer; names the nearest.
         """
-        wanted, seen = (*self.cnn.path, *self.layer.split(".")), {}
+        wanted, inside = (*self.cnn.path, *self.layer.split(".")), {}
 
-        def keep(call, args, kwargs, context):
+        def stop(call, args, kwargs, context):
             out = call(*args, **kwargs)
             if context.method_name == "__call__":
-                seen[context.module.path] = out
+                inside[".".join(context.module.path[len(self.cnn.path) :])] = None
+                if self.layer and context.module.path == wanted:
+                    raise _Reached(out)
             return out
 
         real = jnp.ones(images.shape[0], bool) if real is None else real
-        with masked_norms(real), nn.intercept_methods(keep):
-            found = self.cnn(images, train=train)
+        with masked_norms(real), nn.intercept_methods(stop):
+            try:
+                found = self.cnn(images, train=train)
+            except _Reached as reached:
+                (found,) = reached.args
+            else:
+                if self.layer:
+                    near = nearest(self.layer, inside, cutoff=0)
+                    raise UserError(
+                        f"model.layer={self.layer!r} is no layer of the network{near}; see seqjax.cnn.feature_names"
+                    )
         found = found.logits if isinstance(found, Outputs) else found
-        if self.layer:
-            if wanted not in seen:
-                inside = [".".join(path[len(self.cnn.path) :]) for path in seen if path != self.cnn.path]
-                near = nearest(self.layer, inside, cutoff=0)
-                raise UserError(f"model.layer={self.layer!r} is no layer of the network{near}; see seqjax.cnn.feature_names")
-            found = seen[wanted]
         if self.pooling == "mean" and found.ndim > 2:
             found = found.mean(axis=tuple(range(1, found.ndim - 1)))
         return found.reshape(found.shape[0], -1)
@@ -100,7 +109,13 @@ class FrameReader(nn.Module):
 
     @nn.compact
     def __call__(
-        self, frames: Array, lengths: Array, carry: Carry | None = None, fresh: Array | None = None, *, train: bool = False
+        self,
+        frames: Array,
+        lengths: Array,
+        carry: Carry | None = None,
+        fresh: Array | None = None,
+        *,
+        train: bool = False,
     ) -> tuple[Carry, Array]:
         """Gives (carry, outputs (B, T, H)); the arguments are those of `VideoClassifier`."""
         real = real_steps(lengths, *frames.shape[:2])
@@ -142,13 +157,21 @@ class MapReader(nn.Module):
 
     @nn.compact
     def __call__(
-        self, frames: Array, lengths: Array, carry: Carry | None = None, fresh: Array | None = None, *, train: bool = False
+        self,
+        frames: Array,
+        lengths: Array,
+        carry: Carry | None = None,
+        fresh: Array | None = None,
+        *,
+        train: bool = False,
     ) -> tuple[Carry, Array]:
         """Gives (carry, outputs (B, T, 2 F)); the arguments are those of `VideoClassifier`."""
         width = self.stride + 2
         stem = Conv(self.filters, (width, width), strides=self.stride, padding="SAME", dtype=self.dtype, name="stem")
         xs = nn.relu(stem(frames.reshape(-1, *frames.shape[2:])))
-        carry, ys = _unrolled(self, self.cell, xs.reshape(*frames.shape[:2], *xs.shape[1:]), lengths, carry, fresh, train)
+        carry, ys = _unrolled(
+            self, self.cell, xs.reshape(*frames.shape[:2], *xs.shape[1:]), lengths, carry, fresh, train
+        )
         return carry, jnp.concatenate([ys.mean(axis=(2, 3)), ys.max(axis=(2, 3))], axis=-1)
 
     def initial_carry(self, batch_size: int) -> Carry:
@@ -162,7 +185,9 @@ def _unrolled(module, cell, xs, lengths, carry, fresh, train) -> tuple[Carry, Ar
     initial = cell.initial_carry(params, xs.shape[0])
     carry = initial if carry is None else carry
     if fresh is not None:
-        carry = jax.tree.map(lambda new, old: jnp.where(fresh.reshape(fresh.shape + (1,) * (new.ndim - 1)), new, old), initial, carry)
+        carry = jax.tree.map(
+            lambda new, old: jnp.where(fresh.reshape(fresh.shape + (1,) * (new.ndim - 1)), new, old), initial, carry
+        )
     rng = module.make_rng("dropout") if train else None
     return seqjax.unroll(cell, params, xs, carry, lengths=lengths, rng=rng)
 
@@ -196,7 +221,13 @@ class VideoClassifier(nn.Module):
 
     @nn.compact
     def __call__(
-        self, frames: Array, lengths: Array, carry: Carry | None = None, fresh: Array | None = None, *, train: bool = False
+        self,
+        frames: Array,
+        lengths: Array,
+        carry: Carry | None = None,
+        fresh: Array | None = None,
+        *,
+        train: bool = False,
     ) -> tuple[Carry, tuple[Array, ...]]:
         """Reads clips or windows.
 
@@ -240,7 +271,7 @@ def pooled_log_probabilities(scores: Array, lengths: Array, pooling: str) -> Arr
 
     Example:
       >>> scores = jnp.log(jnp.array([[[0.5, 0.5], [0.25, 0.75], [0.7, 0.3]]]))
-      >>> [jnp.exp(pooled_log_probabilities(scores, jnp.array([2]), how))[0].round(3).tolist() for how in POOLING]
+      >>> [[round(float(p), 3) for p in jnp.exp(pooled_log_probabilities(scores, jnp.array([2]), how))[0]] for how in POOLING]
       [[0.25, 0.75], [0.375, 0.625]]
     """
     if pooling not in POOLING:

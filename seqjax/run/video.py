@@ -1,6 +1,5 @@
 """What the experiment with videos is made of besides its model: settings, answers, baselines, pictures, predictions."""
 
-import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,18 +8,17 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from seqjax.data.pipeline.clips import HOW, ORDERS, Sampling, VideoBatch, ordered_clips, take_clips
-from seqjax.data.readers.videos import FileVideos, examine_video
-from seqjax.data.records import Dataset, Faults
+from seqjax.data.records import Dataset
 from seqjax.data.video_columns import Head, Videos
 from seqjax.decoding.video import Answers, forecast_frames
 from seqjax.diagnostics.pictures import plot_confusion
-from seqjax.diagnostics.video import MOST, bytes_of, plot_by_step, plot_filmstrips, plot_forecasts, write_gif
-from seqjax.errors import UserError
+from seqjax.diagnostics.video import bytes_of, plot_by_step, plot_filmstrips, plot_forecasts, write_gif
+from seqjax.models import CELLS
+from seqjax.models.video import POOLING
 from seqjax.run import fields
 from seqjax.run.baselines_dna import logistic
-from seqjax.run.experiment import Flag, Trained
-from seqjax.run.parts import print_json
-from seqjax.run.scores import accuracy, confusion, ranked
+from seqjax.run.experiment import Trained
+from seqjax.run.scores import accuracy, confusion
 from seqjax.run.settings import Field, at_least, one_of
 from seqjax.training.metrics.video import frame_errors
 
@@ -68,19 +66,44 @@ def data_fields(sources: Sequence[str]) -> dict[str, Field]:
     }  # fmt: skip
 
 
-def predict_flags() -> dict[str, Flag]:
-    """The flags of the mode `predict`.
+def model_fields(networks: Sequence[str]) -> dict[str, Field]:
+    """The network: a CNN under recurrent layers, convolutional LSTMs, or those that write frames.
+
+    Args:
+      networks: names of CNNs that take images.
 
     Example:
-      >>> list(predict_flags())
-      ['input', 'top', 'format', 'output']
+      >>> model_fields(["lenet5"])["model.kind"].default
+      'lrcn'
     """
-    modes = ("predict",)
+    lrcn, maps, writes = (("model.kind", kinds) for kinds in (("lrcn",), ("conv_lstm", "forecaster"), ("forecaster",)))
+    classify, stem = ("task", ("classify",)), ("model.kind", ("conv_lstm",))
+    kinds = "A CNN under recurrent layers, convolutional LSTMs that answer, or some that write frames."
     return {
-        "input": Flag([], "a video file or a folder of frames; give the flag several times for several.", modes),
-        "top": Flag(3, "how many answers to show for each clip.", modes, at_least(1)),
-        "format": Flag("text", "for people, or a line of JSON for each clip.", modes, one_of("text", "jsonl")),
-        "output": Flag("", "how the names of pictures begin: OUTPUT_1.png and .gif of the first video, and so on.", modes),
+        "model.kind": Field("lrcn", kinds, one_of("lrcn", "conv_lstm", "forecaster")),
+        "model.cnn": Field(
+            "lenet5", "The network on each frame; seqjax.cnn.names() lists them.", one_of(*networks), when=lrcn
+        ),
+        "model.options": Field("", "Its further options, such as width=8,shortcut=B.", when=lrcn),
+        "model.layer": Field("", "Its layer that is read, such as layer3; empty for its output.", when=lrcn),
+        "model.layer_pooling": Field(
+            "flatten", "Keep a layer's places, or take their mean.", one_of("flatten", "mean"), when=lrcn
+        ),
+        "model.feature_size": Field(128, "Features of a frame, D.", at_least(1), when=lrcn),
+        "model.cell": Field("gru", "Recurrent cell.", one_of(*CELLS), when=lrcn),
+        "model.hidden_size": Field(128, "Units of each layer, H; of convolutional LSTMs its channels.", at_least(1)),
+        "model.num_layers": Field(1, "Layers, L.", at_least(1)),
+        "model.pooling": Field(
+            "last", "The answer is that of the last frame, or the mean of all.", one_of(*POOLING), when=classify
+        ),
+        "model.filters": Field(16, "Channels of the maps that a convolution makes.", at_least(1), when=stem),
+        "model.stride": Field(2, "Its stride.", at_least(1), when=stem),
+        "model.kernel": Field(3, "Width of the kernels of convolutional LSTMs, odd.", at_least(1), when=maps),
+        "model.patch": Field(2, "Side of the squares that frames are cut into.", at_least(1), when=writes),
+        **fields.dtype(),
+        "model.dropout": Field(
+            0.0, "Dropout on features, between layers and before the answers.", fields.SHARE, when=classify
+        ),
     }
 
 
@@ -185,7 +208,9 @@ def error_rows(videos: Videos, errors: Mapping[str, np.ndarray]) -> Iterator[dic
       [{'video': 'video 1', 'mse': 1.5}]
     """
     for index in range(len(videos)):
-        yield {"video": videos.at(index)} | {name: round(float(found[index].mean()), 4) for name, found in errors.items()}
+        yield {"video": videos.at(index)} | {
+            name: round(float(found[index].mean()), 4) for name, found in errors.items()
+        }
 
 
 def one_frame(videos: Mapping[str, Videos], split: str, limit: int) -> dict[str, dict[str, Any]]:
@@ -201,16 +226,16 @@ def one_frame(videos: Mapping[str, Videos], split: str, limit: int) -> dict[str,
     found = {"most frequent": scores_of([np.tile(own, (len(part), 1)) for own in most], part)}
     if not limit:
         return found
-    some = {name: np.arange(len(videos[name])) for name in (split, "validation")}
-    some["train"] = np.linspace(0, len(train) - 1, min(limit, len(train))).astype(int)
-    rows = {name: _small(middle_frames(videos[name], which)) for name, which in some.items()}
-    answers = {name: videos[name].answers[which] for name, which in some.items()}
+    some = np.linspace(0, len(train) - 1, min(limit, len(train))).astype(int)
+    learned, answers = _small(middle_frames(train, some)), train.answers[some]
+    rows = {name: _small(middle_frames(videos[name], np.arange(len(videos[name])))) for name in {split, "validation"}}
     shares = []
     for i, head in enumerate(train.heads):
-        if len(np.unique(answers["train"][:, i])) < 2:
+        if len(np.unique(answers[:, i])) < 2:
             shares.append(np.tile(most[i], (len(part), 1)))
             continue
-        fitted = logistic(rows["train"], answers["train"][:, i], rows["validation"], answers["validation"][:, i], len(head.classes))
+        chosen = rows["validation"], videos["validation"].answers[:, i]
+        fitted = logistic(learned, answers[:, i], *chosen, len(head.classes))
         shares.append(fitted(rows[split]))
     return found | {"logistic regression on one frame": scores_of(shares, part)}
 
@@ -238,7 +263,7 @@ def draw_answers(
     strips = [frames[:length] for frames, length in zip(batch.frames, batch.lengths)]
     titles = [f"{videos.at(int(i))}: {_classes_of(videos, i)}" for i in some]
     below = [
-        [_under(videos.heads, [own[i, t] for own in found.frames], videos.answers[i]) for t in range(length)]
+        [under_frame(videos.heads, [own[i, t] for own in found.frames], videos.answers[i]) for t in range(length)]
         for i, length in zip(some, batch.lengths)
     ]
     yield plot_filmstrips(folder / f"filmstrips_{split}.png", strips, titles, below)
@@ -249,8 +274,15 @@ def _classes_of(videos: Videos, index: int) -> str:
     return ", ".join(head.classes[label] for head, label in zip(videos.heads, videos.answers[index]))
 
 
-def _under(heads: Sequence[Head], shares: Sequence[np.ndarray], labels: np.ndarray | None) -> tuple[str, bool | None]:
-    """The answers of a frame, a line each, and whether all are right."""
+def under_frame(
+    heads: Sequence[Head], shares: Sequence[np.ndarray], labels: np.ndarray | None
+) -> tuple[str, bool | None]:
+    """The answers at a frame, a line each, and whether all are right; None where that is not known.
+
+    Example:
+      >>> under_frame([Head("way", ("left", "right"))], [np.array([0.25, 0.75])], np.array([0]))
+      ('right 75%', False)
+    """
     best = [int(own.argmax()) for own in shares]
     text = "\n".join(f"{head.classes[k]} {own[k]:.0%}" for head, k, own in zip(heads, best, shares))
     return text, None if labels is None else bool((np.array(best) == labels).all())
@@ -266,9 +298,13 @@ def next_frames(trained: Trained, videos: Videos) -> tuple[dict[str, np.ndarray]
         context, true = _cut(trained.config, batch)
         real = batch.lengths > 0
         predicted = forecast_frames(trained.model.module, trained.params, context, true.shape[1])
-        model.append({name: np.asarray(found)[real] for name, found in frame_errors(predicted, true / np.float32(255)).items()})
+        model.append(
+            {name: np.asarray(found)[real] for name, found in frame_errors(predicted, true / np.float32(255)).items()}
+        )
         copies.append({name: found[real] for name, found in _copied(context, true).items()})
-    return tuple({name: np.concatenate([found[name] for found in several]) for name in several[0]} for several in (model, copies))
+    return tuple(
+        {name: np.concatenate([found[name] for found in several]) for name in several[0]} for several in (model, copies)
+    )
 
 
 def copy_last(config: ConfigDict, videos: Videos) -> dict[str, float]:
@@ -291,7 +327,11 @@ def _copied(context: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def draw_forecasts(
-    trained: Trained, folder: pathlib.Path, split: str, videos: Videos, errors: tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+    trained: Trained,
+    folder: pathlib.Path,
+    split: str,
+    videos: Videos,
+    errors: tuple[dict[str, np.ndarray], dict[str, np.ndarray]],
 ) -> Iterator[pathlib.Path]:
     """Draws predicted under true frames of the best, middle and worst clip, errors by step, and a GIF of true and predicted."""
     order = np.argsort(errors[0]["mse"].mean(axis=1))
@@ -310,126 +350,6 @@ def draw_forecasts(
     whole = np.concatenate([context, bytes_of(predicted)], axis=1)
     panels = [np.concatenate([np.concatenate([context[i], true[i]]), whole[i]], axis=1) for i in range(len(some))]
     yield write_gif(folder / f"frames_{split}.gif", panels, rate=GIF_RATE, side=240)
-
-
-# Predictions
-
-
-def read_videos(paths: Sequence[str], trained: Trained, shape: Sequence[int]) -> FileVideos:
-    """The user's own videos, as the run's were read.
-
-    Args:
-      paths: files or folders of frames.
-      trained: the run.
-      shape: of its frames, (H, W, C).
-
-    Raises:
-      UserError: none are given; one that is not sound; or frames of another size than the run's, where those are no squares.
-    """
-    if not paths:
-        raise UserError("--mode=predict needs a video: --input=FILE once for each")
-    height, width, channels = shape
-    facts, faults = [], Faults("videos")
-    for path in paths:
-        try:
-            facts.append(examine_video(path))
-        except UserError as error:
-            faults.add(error)
-            continue
-        if height != width and (facts[-1].height, facts[-1].width) != (height, width):
-            faults.add(f"{path} has frames of {facts[-1].height} x {facts[-1].width}; this run is of {height} x {width}")
-    faults.raise_any()
-    size = height if height == width else 0
-    rate = trained.config.data.frame_rate
-    return FileVideos([*paths], facts, size, channels, [Head(name, tuple(classes)) for name, classes in trained.spec.heads], rate=rate)
-
-
-def clips_of(count: int, rate: float, sampling: Sampling) -> list[np.ndarray]:
-    """The clips that a whole video is cut into: one where clips are spread over their video, else one after the other.
-
-    Args:
-      count: frames of the video.
-      rate: frames a second; 0 where that is not known.
-      sampling: as in training.
-
-    Returns:
-      Places of frames, a clip each; frames at the end that fill no clip are left out.
-
-    Example:
-      >>> [clip.tolist() for clip in clips_of(7, 0.0, Sampling(3, "rate"))]
-      [[0, 1, 2], [3, 4, 5]]
-    """
-    if sampling.how == "even" or count < sampling.span(rate):
-        return [sampling.places(count, rate)]
-    span, inside = sampling.span(rate), (np.arange(sampling.frames) * sampling.step(rate)).astype(int)
-    return [start + inside for start in range(0, count - span + 1, max(span, round(sampling.frames * sampling.step(rate))))]
-
-
-def print_answers(trained: Trained, videos: FileVideos, options: Any) -> None:
-    """Prints the likeliest answers about each clip of each video, and draws filmstrips where an output is named."""
-    d, sampling, reading = trained.config.data, sampling_of(trained.config), trained.model.tools
-    for index, path in enumerate(videos.paths):
-        count, rate = int(videos.counts[index]), videos.rate_of(index)
-        if d.window:
-            shares = [own[None] for own in reading.whole(trained.variables, videos, index, d.window)]
-            clips, strips = [np.array([0, count - 1])], []
-        else:
-            clips = clips_of(count, rate, sampling)
-            strips = [videos.take(index, places) for places in clips]
-            batches = [_batch_of(frames, sampling.frames) for frames in strips]
-            found = reading(trained.variables, batches)
-            shares = found.clips
-        for k, places in enumerate(clips):
-            _print_clip(path, places, rate, [own[k] for own in shares], videos.heads, options)
-        if options.output and strips:
-            titles = [f"{os.path.basename(path)}, frames {places[0] + 1} to {places[-1] + 1}" for places in clips[:MOST]]
-            below = [
-                [_under(videos.heads, [own[k, t] for own in found.frames], None) for t in range(len(strips[k]))] for k in range(len(titles))
-            ]
-            trained.report(str(plot_filmstrips(pathlib.Path(f"{options.output}_{index + 1}.png"), strips[:MOST], titles, below)))
-            shown = [strip for strip in strips[:6] if len(strip) == len(strips[0])]
-            trained.report(str(write_gif(pathlib.Path(f"{options.output}_{index + 1}.gif"), shown, rate=rate or GIF_RATE)))
-
-
-def _batch_of(frames: np.ndarray, size: int) -> VideoBatch:
-    padded = np.zeros((1, size, *frames.shape[1:]), np.uint8)
-    padded[0, : len(frames)] = frames
-    return VideoBatch(padded, np.array([len(frames)], np.int32), np.zeros((1, 0), np.int32), np.ones(1, bool))
-
-
-def _print_clip(path: str, places: np.ndarray, rate: float, shares: Sequence[np.ndarray], heads: Sequence[Head], options: Any) -> None:
-    first, last = int(places[0]) + 1, int(places[-1]) + 1
-    best = {head.name: ranked(own, head.classes, options.top) for head, own in zip(heads, shares)}
-    if options.format == "jsonl":
-        seconds = {"seconds": [round((first - 1) / rate, 3), round(last / rate, 3)]} if rate else {}
-        print_json({"video": path, "frames": [first, last], **seconds, "answers": {name: dict(found) for name, found in best.items()}})
-        return
-    when = f"{(first - 1) / rate:.1f} to {last / rate:.1f} s" if rate else f"frames {first} to {last}"
-    texts = ["  ".join(f"{label} {share:.1%}" for label, share in found) for found in best.values()]
-    named = [f"{name}: {text}" for name, text in zip(best, texts)] if len(heads) > 1 else texts
-    print(f"{path}\t{when}\t" + " | ".join(named))
-
-
-def write_next_frames(trained: Trained, videos: FileVideos, options: Any) -> None:
-    """Writes what follows the last frames of each video, as a picture and as a GIF."""
-    config, sampling = trained.config, sampling_of(trained.config)
-    read = sampling._replace(frames=config.data.context, how="rate")
-    for index, path in enumerate(videos.paths):
-        count, rate = int(videos.counts[index]), videos.rate_of(index)
-        if count < read.span(rate):
-            raise UserError(f"{path} has {count} frames, and this run reads {read.span(rate)}; give a longer video")
-        inside = (np.arange(read.frames) * read.step(rate)).astype(int)
-        context = videos.take(index, inside + count - 1 - inside[-1])[None]
-        horizon = config.data.clip_frames - config.data.context
-        predicted = forecast_frames(trained.model.module, trained.params, context, horizon)
-        stem = f"{options.output or 'next'}_{index + 1}"
-        title = [f"{os.path.basename(path)}: the last {read.frames} frames, and the next {horizon}"]
-        plot_forecasts(pathlib.Path(f"{stem}.png"), context, None, predicted, title)
-        write_gif(pathlib.Path(f"{stem}.gif"), [np.concatenate([context[0], bytes_of(predicted)[0]])], rate=rate or GIF_RATE)
-        if options.format == "jsonl":
-            print_json({"video": path, "frames": horizon, "files": [f"{stem}.png", f"{stem}.gif"]})
-        else:
-            print(f"{path}: {stem}.png and {stem}.gif")
 
 
 def facts_line(dataset: Dataset) -> str:

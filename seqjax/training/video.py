@@ -16,6 +16,7 @@ from seqjax.training.metrics.video import frame_errors
 from seqjax.training.train_step import LossFn
 
 LOSSES = ("bce", "mse")
+NONE = Augmentation()
 
 
 def augment_frames(key: jax.Array, frames: jax.Array, settings: Augmentation) -> jax.Array:
@@ -59,7 +60,7 @@ def normalize_frames(frames: jax.Array, mean: Sequence[float], std: Sequence[flo
 
 def answer_loss(
     model: VideoClassifier, heads: Sequence[Head], *, mean: Sequence[float], std: Sequence[float], pooling: str = "last",
-    carried: bool = False, augmentation: Augmentation = Augmentation(), label_smoothing: float = 0.0,
+    carried: bool = False, augmentation: Augmentation = NONE, label_smoothing: float = 0.0,
 ) -> LossFn:  # fmt: skip
     """The cross-entropy of the answers about videos, summed over the questions and over real videos.
 
@@ -127,14 +128,20 @@ def _nats(found: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
     return -jnp.sum(targets[:, None] * found, axis=-1)
 
 
-def _counts(found: Sequence[jax.Array], labels: jax.Array, counted: jax.Array, heads: Sequence[Head]) -> dict[str, jax.Array]:
+def _counts(
+    found: Sequence[jax.Array], labels: jax.Array, counted: jax.Array, heads: Sequence[Head]
+) -> dict[str, jax.Array]:
     """How often all questions are answered right, and each."""
 
     def total(right):
         return jnp.sum(right & counted, dtype=jnp.float32)
 
-    right = [(jnp.argmax(own, axis=-1) == labels[:, i, None]) & jnp.isfinite(own).all(axis=-1) for i, own in enumerate(found)]
-    counts = {"correct": total(jnp.stack(right).all(axis=0))} | {f"correct_{head.name}": total(own) for head, own in zip(heads, right)}
+    right = [
+        (jnp.argmax(own, axis=-1) == labels[:, i, None]) & jnp.isfinite(own).all(axis=-1) for i, own in enumerate(found)
+    ]
+    counts = {"correct": total(jnp.stack(right).all(axis=0))} | {
+        f"correct_{head.name}": total(own) for head, own in zip(heads, right)
+    }
     if len(heads) == 1 and len(heads[0].classes) > 5:
         best = jax.lax.top_k(found[0], 5)[1]
         counts["top_5"] = total((best == labels[:, :1, None]).any(axis=-1))
@@ -175,7 +182,11 @@ def forecast_loss(model: VideoForecaster, context: int, *, kind: str = "bce") ->
         def total(values):
             return jnp.sum(jnp.where(real[:, None], values, 0))
 
-        counts = {} if rng is not None else {name: total(found) for name, found in frame_errors(jax.nn.sigmoid(logits), true).items()}
+        counts = (
+            {}
+            if rng is not None
+            else {name: total(found) for name, found in frame_errors(jax.nn.sigmoid(logits), true).items()}
+        )
         return carry, model_state, Sums(total(each.mean(axis=(2, 3, 4))), total(jnp.ones(true.shape[:2])), counts)
 
     return loss

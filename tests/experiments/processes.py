@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HELLO = "--config=hello"
-TIMINGS = (*(f"{unit}_per_second" for unit in ("tokens", "images", "texts", "words", "frames", "values", "bases")), "minutes")
+TIMINGS = (*(f"{unit}_per_second" for unit in ("tokens", "images", "texts", "words", "frames", "values", "bases", "videos")), "minutes")
 
 
 class Run:

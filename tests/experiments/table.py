@@ -13,6 +13,7 @@ import made
 import made_dna
 import made_music
 import made_series
+import made_video
 from processes import Run, Server, config_flags, sealed
 
 from seqjax.run import Experiment
@@ -150,6 +151,23 @@ DNA = Row(
         "task": "tag", "data.folds": 0, "data.repeats": "group", "data.delimiter": "", "data.header": True,
         "data.sequence_field": "sequence", "data.label_field": "label", "data.strand": "ignore", "model.members": 1,
     },
+)  # fmt: skip
+
+VIDEO = Row(
+    "video", made_video.VIDEO,  # two questions, in windows with carries, batch statistics and padded frames, noise of every kind
+    lambda data: OFTEN | {
+        "task": "classify", "data.batch_size": 8, "data.eval_batch_size": 4, "data.window": 5, "data.channels": 1, "data.workers": 2,
+        "data.name": "", "augment.crop_padding": 1, "augment.jitter": 0.1, "augment.affine_degrees": 0.0, "augment.affine_scale": 0.0,
+        "model.cnn": "resnet20_cifar", "model.options": "width=4", "model.layer": "layer1.0", "model.feature_size": 12,
+        "model.hidden_size": 12, "model.dropout": 0.05, "loss.label_smoothing": 0.05, "optimizer.learning_rate": 0.006,
+        "optimizer.ema": 0.5, "schedule.warmup_steps": 2, "train.steps": 30, "train.eval_every": 10, "baseline_videos": 20,
+    },
+    [
+        Question("predict", [JSON, "--input={data}/test0.avi", "--input={data}/test1.avi"], lines=2),
+    ],
+    presets=lambda preset: {
+        "data.name": "", "data.clip_frames": 8, "data.image_size": min(preset["data.image_size"], 32), "data.workers": 0,
+    } | ({"data.context": 4, "data.label_field": "label"} if preset["task"] == "forecast" else {}),
 )  # fmt: skip
 
 ROWS = {row.module: row for row in list(globals().values()) if isinstance(row, Row)}

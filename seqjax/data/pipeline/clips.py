@@ -1,12 +1,13 @@
 """Videos to batches: clips of one length, or windows of whole videos that follow each other."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from seqjax.data.checks import check_whole, shard_rows
 from seqjax.data.draws import permutation
+from seqjax.data.pipeline.ahead import in_order
 from seqjax.data.pipeline.resumable import Resumable
 from seqjax.data.records import Faults
 from seqjax.data.video_columns import Videos
@@ -60,7 +61,9 @@ class Sampling(NamedTuple):
           At most T rising integers.
         """
         if count < self.span(rate):
-            return (np.arange(self.frames) * (1.0 if self.how == "even" else self.step(rate))).astype(int)[: self._fitting(count, rate)]
+            return (np.arange(self.frames) * (1.0 if self.how == "even" else self.step(rate))).astype(int)[
+                : self._fitting(count, rate)
+            ]
         if self.how == "even":
             within = 0.5 if draws is None else draws
             return ((np.arange(self.frames) + within) * (count / self.frames)).astype(int)
@@ -92,7 +95,9 @@ def check_videos_fit(videos: Videos, sampling: Sampling, part: str) -> None:
     for index, count in enumerate(videos.counts.tolist()):
         rate = videos.rate_of(index)
         if sampling.how == "rate" and sampling.rate and not rate:
-            faults.add(f"{videos.at(index)} does not say how many frames a second it has; set data.frame_rate, or data.clip_rate=0")
+            faults.add(
+                f"{videos.at(index)} does not say how many frames a second it has; set data.frame_rate, or data.clip_rate=0"
+            )
         elif count < sampling.span(rate) and not sampling.pad:
             needs = f"{videos.at(index)} has {count} frames, and a clip needs {sampling.span(rate)}"
             faults.add(f"{needs}; take shorter clips, leave it out, or set data.pad_short=True")
@@ -182,11 +187,14 @@ def _shares(number: int, seed: int, *key: int) -> np.ndarray:
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
-def ordered_clips(videos: Videos, batch_size: int, sampling: Sampling, *, index: int = 0, count: int = 1) -> Iterator[VideoBatch]:
+def ordered_clips(
+    videos: Videos, batch_size: int, sampling: Sampling, *, workers: int = 0, index: int = 0, count: int = 1
+) -> Iterator[VideoBatch]:
     """A clip of every video once, in order, from its middle, for evaluation.
 
     Args:
       videos, batch_size, sampling: as for `ClipBatches`; a batch may be larger than the set.
+      workers: threads that read ahead.
       index, count: of the shard of each batch's rows to make.
 
     Example:
@@ -197,9 +205,9 @@ def ordered_clips(videos: Videos, batch_size: int, sampling: Sampling, *, index:
     """
     check_whole(1, batch_size=batch_size)
     rows = shard_rows(slice(0, int(batch_size)), index, count)
-    for first in range(0, len(videos), batch_size):
-        which = np.arange(min(first + rows.start, len(videos)), min(first + rows.stop, len(videos)))
-        yield take_clips(videos, which, rows.stop - rows.start, sampling)
+    firsts = range(0, len(videos), batch_size)
+    which = (np.arange(min(first + rows.start, len(videos)), min(first + rows.stop, len(videos))) for first in firsts)
+    yield from in_order(lambda indices: take_clips(videos, indices, rows.stop - rows.start, sampling), which, workers)
 
 
 class VideoWindows(Resumable):
@@ -222,7 +230,7 @@ class VideoWindows(Resumable):
     Example:
       >>> from seqjax.data.video_columns import ArrayVideos
       >>> windows = VideoWindows(ArrayVideos(np.zeros((1, 5, 2, 2), np.uint8)), 1, 2, seed=0)
-      >>> [(batch.lengths.tolist(), batch.fresh.tolist()) for batch in windows.one_pass()]
+      >>> [(batch.lengths.tolist(), batch.fresh.tolist()) for _, batch in zip(range(3), windows)]
       [([2], [True]), ([2], [False]), ([1], [False])]
     """
 
@@ -240,31 +248,73 @@ class VideoWindows(Resumable):
         self._take_rows(slice(0, int(batch_size)))
 
     def _at(self, epoch: int, batch: int) -> VideoBatch:
-        return self._batch_of(permutation(len(self._videos), self._seed, 0, epoch), batch)
-
-    def _batch_of(self, order: np.ndarray, batch: int) -> VideoBatch:
-        videos, number, width = self._videos, self._rows.stop - self._rows.start, self._window
-        ends = np.cumsum(self._counts[order])
-        frames, lengths = np.zeros((number, width, *videos.shape), np.uint8), np.zeros(number, np.int32)
-        labels, fresh = np.zeros((number, videos.answers.shape[1]), np.int32), np.ones(number, bool)
-        for place, row in enumerate(range(self._rows.start, self._rows.stop)):
+        order = permutation(len(self._videos), self._seed, 0, epoch)
+        ends, wanted = np.cumsum(self._counts[order]), []
+        for row in range(self._rows.start, self._rows.stop):
             window = row * self.batches_per_epoch + batch
             if window >= self._total:
+                wanted.append(None)
                 continue
             which = int(np.searchsorted(ends, window, side="right"))
             index = int(order[which])
-            begin = (window - int(ends[which] - self._counts[index])) * width
-            found = videos.take(index, np.arange(begin, min(begin + width, int(videos.counts[index]))))
-            frames[place, : len(found)], lengths[place], labels[place] = found, len(found), videos.answers[index]
-            fresh[place] = batch == 0 or begin == 0
-        return VideoBatch(frames, lengths, labels, fresh)
+            wanted.append((index, (window - int(ends[which] - self._counts[index])) * self._window))
+        fresh = np.array([batch == 0 or place is None or place[1] == 0 for place in wanted])
+        return take_windows(self._videos, wanted, self._window, fresh)
 
     def summary(self, unit: str) -> str:
         """One line for people on what is read."""
         padding = 1 - int(self._videos.counts.sum()) / (self.batches_per_epoch * self._size * self._window)
         return f"windows: {self._window} {unit}, {padding:.1%} padding"
 
-    def one_pass(self) -> Iterator[VideoBatch]:
-        """Each window once, the videos in their own order, for evaluation; the iterator's own state is not touched."""
-        order = np.arange(len(self._videos))
-        return (self._batch_of(order, batch) for batch in range(self.batches_per_epoch))
+
+def ordered_windows(
+    videos: Videos, batch_size: int, window: int, *, index: int = 0, count: int = 1
+) -> Iterator[VideoBatch]:
+    """Each window of every video once, for evaluation: B videos side by side, each from its first window to its last.
+
+    Args:
+      videos, batch_size, window: as for `VideoWindows`. What is found does not depend on the batch size.
+      index, count: of the shard of each batch's rows to make.
+
+    Example:
+      >>> from seqjax.data.video_columns import ArrayVideos
+      >>> windows = ordered_windows(ArrayVideos(np.zeros((1, 5, 2, 2), np.uint8)), 2, 2)
+      >>> [(batch.lengths.tolist(), batch.fresh.tolist()) for batch in windows]
+      [([2, 0], [True, True]), ([2, 0], [False, False]), ([1, 0], [False, False])]
+    """
+    check_whole(1, batch_size=batch_size, window=window)
+    rows = shard_rows(slice(0, int(batch_size)), index, count)
+    for first in range(0, len(videos), batch_size):
+        together = videos.counts[first : first + batch_size]
+        for begin in range(0, int(together.max()), window):
+            there = [row < len(together) and begin < together[row] for row in range(rows.start, rows.stop)]
+            wanted = [(first + row, begin) if real else None for row, real in zip(range(rows.start, rows.stop), there)]
+            yield take_windows(videos, wanted, window, np.full(len(wanted), begin == 0))
+
+
+def take_windows(
+    videos: Videos, wanted: Sequence[tuple[int, int] | None], window: int, fresh: np.ndarray
+) -> VideoBatch:
+    """Windows of some videos, a row each.
+
+    Args:
+      videos: where they come from.
+      wanted: of each row the video and its first frame, or None for a row of padding.
+      window: T.
+      fresh: bool (B,), rows that do not follow those of the batch before.
+
+    Example:
+      >>> from seqjax.data.video_columns import ArrayVideos
+      >>> videos = ArrayVideos(np.arange(4, dtype=np.uint8).reshape(1, 4, 1, 1))
+      >>> batch = take_windows(videos, [(0, 3), None], 2, np.array([False, True]))
+      >>> batch.frames[:, :, 0, 0, 0].tolist(), batch.lengths.tolist()
+      ([[3, 0], [0, 0]], [1, 0])
+    """
+    frames, lengths = np.zeros((len(wanted), window, *videos.shape), np.uint8), np.zeros(len(wanted), np.int32)
+    labels = np.zeros((len(wanted), videos.answers.shape[1]), np.int32)
+    for row, place in enumerate(wanted):
+        if place is not None:
+            which, begin = place
+            found = videos.take(which, np.arange(begin, min(begin + window, int(videos.counts[which]))))
+            frames[row, : len(found)], lengths[row], labels[row] = found, len(found), videos.answers[which]
+    return VideoBatch(frames, lengths, labels, fresh)
