@@ -29,7 +29,7 @@ MNIST = "moving_mnist"
 SIZES = {"train": 10_000, "validation": 1000, "test": 2000}  # videos of the embedded sets
 SCENES = {
     "moving_digits": Scene("crossing", frames=9, side=24, noise=0.1),
-    "bouncing_digits": Scene("bouncing", frames=20, side=24, digits=2),
+    "bouncing_digits": Scene("bouncing", frames=20, side=16, digits=2),
     MNIST: Scene("mnist", frames=20, side=64, digits=2),
 }
 NO_DOWNLOAD = "source='embedded' with name='moving_digits' needs no download"

@@ -41,8 +41,8 @@ class Sampling(NamedTuple):
     order: str = "time"  # or "shuffled": each clip's frames in another order, to see what their order is worth
 
     def step(self, rate: float) -> float:
-        """Frames of the video from one of the clip to the next, where it is sampled at a rate."""
-        return rate / self.rate if self.rate and rate else 1.0
+        """Frames of the video from one of the clip to the next, where it is sampled at a rate; at least 1."""
+        return max(rate / self.rate, 1.0) if self.rate and rate else 1.0
 
     def span(self, rate: float) -> int:
         """Frames that a video must have."""
@@ -65,8 +65,8 @@ class Sampling(NamedTuple):
                 : self._fitting(count, rate)
             ]
         if self.how == "even":
-            within = 0.5 if draws is None else draws
-            return ((np.arange(self.frames) + within) * (count / self.frames)).astype(int)
+            edges = np.arange(self.frames + 1) * count // self.frames
+            return edges[:-1] + (np.diff(edges) * (0.5 if draws is None else draws)).astype(int)
         free = count - self.span(rate)
         start = free // 2 if draws is None else int(draws[0] * (free + 1))
         return start + (np.arange(self.frames) * self.step(rate)).astype(int)

@@ -12,7 +12,7 @@ from seqjax.data.video_columns import Head, Labelled
 WAYS = ("right", "down right", "down", "down left", "left", "up left", "up", "up right")
 STEPS = np.array([(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)])  # rows and columns of each way
 SPEEDS = (0.5, 1.0, 1.5)  # pixels a frame, along each axis that a digit moves on
-MOST_BOUNCING = 2  # pixels a frame along an axis, of bouncing digits
+MOST_BOUNCING = 1  # pixels a frame along an axis, of bouncing digits
 
 
 class Scene(NamedTuple):
@@ -36,7 +36,7 @@ class MovingDigits(Labelled):
     "crossing": a digit moves along a line in one of eight ways at one of three speeds, all as likely, and its place in the middle
     frame is drawn without regard to either: that frame tells nothing of the way. The labels are the digit, the way and the speed.
 
-    "bouncing": digits move by whole pixels, -2 to 2 along each axis, and turn back at the walls; where they cross, the brighter
+    "bouncing": digits move by whole pixels, -1, 0 or 1 along each axis, and turn back at the walls; where they cross, the brighter
     pixel is seen.
 
     "mnist": the recipe of Moving MNIST: any direction, a tenth of the free side a frame, positions cut to whole pixels.
