@@ -28,8 +28,8 @@ from benchmarks.experiment import config_of, make_ready
 from seqjax.data.pipeline.buckets import BucketBatches
 from seqjax.run import process
 
-EXPERIMENTS = ("language_model", "image_classification", "text_classification", "tagging", "translation")
-KINDS = {"Windows": "windows", "BucketBatches": "buckets", "ImageBatches": "shuffled"}
+EXPERIMENTS = ("language_model", "image_classification", "text_classification", "tagging", "translation", "video")
+KINDS = {"Windows": "windows", "BucketBatches": "buckets", "ImageBatches": "shuffled", "Ahead": "ahead"}
 
 
 def microseconds(pipeline: Any, seconds: float) -> dict[str, float]:
