@@ -28,7 +28,7 @@ EMBEDDED = ("moving_digits", "bouncing_digits")
 MNIST = "moving_mnist"
 SIZES = {"train": 10_000, "validation": 1000, "test": 2000}  # videos of the embedded sets
 SCENES = {
-    "moving_digits": Scene("crossing", frames=9, side=24, noise=0.1),
+    "moving_digits": Scene("crossing", frames=5, side=20, noise=0.1),
     "bouncing_digits": Scene("bouncing", frames=20, side=16, digits=2),
     MNIST: Scene("mnist", frames=20, side=64, digits=2),
 }
@@ -94,8 +94,8 @@ def load_videos(
 
     Example:
       >>> data = load_videos("embedded", name="moving_digits")
-      >>> {part: len(videos) for part, videos in data.parts.items()}, data.parts["test"].take(0, np.arange(9)).shape
-      ({'train': 10000, 'validation': 1000, 'test': 2000}, (9, 24, 24, 1))
+      >>> {part: len(videos) for part, videos in data.parts.items()}, data.parts["test"].take(0, np.arange(5)).shape
+      ({'train': 10000, 'validation': 1000, 'test': 2000}, (5, 20, 20, 1))
       >>> [(name, len(classes)) for name, classes in data.facts["heads"]]
       [('digit', 10), ('direction', 8), ('speed', 3)]
     """

@@ -53,7 +53,7 @@ def data_fields(sources: Sequence[str]) -> dict[str, Field]:
         "data.label_field": Field("label", "A table's field of labels; several with commas between are several questions.", when=file),
         **fields.table(),
         "data.bad_files": files["data.bad_files"]._replace(text="Videos that are not sound end the run, or are left out and listed."),
-        "data.clip_frames": Field(9, "Frames of a clip, T; to forecast, those read and those predicted.", at_least(1), when=whole),
+        "data.clip_frames": Field(5, "Frames of a clip, T; to forecast, those read and those predicted.", at_least(1), when=whole),
         "data.sampling": Field("even", "A clip is spread over its video, or taken at a rate.", one_of(*HOW), when=whole),
         "data.clip_rate": Field(0.0, "Frames a second of a clip, at most the video's; 0 takes each.", at_least(0), when=rate),
         "data.pad_short": Field(False, "Videos shorter than a clip are padded, not refused.", when=("task", ("classify",))),

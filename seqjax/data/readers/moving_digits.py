@@ -11,7 +11,7 @@ from seqjax.data.video_columns import Head, Labelled
 
 WAYS = ("right", "down right", "down", "down left", "left", "up left", "up", "up right")
 STEPS = np.array([(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)])  # rows and columns of each way
-SPEEDS = (0.5, 1.0, 1.5)  # pixels a frame, along each axis that a digit moves on
+SPEEDS = (0.75, 1.5, 2.25)  # pixels a frame, along each axis that a digit moves on
 MOST_BOUNCING = 1  # pixels a frame along an axis, of bouncing digits
 
 
@@ -20,12 +20,12 @@ class Scene(NamedTuple):
 
     Example:
       >>> Scene().frames, Scene(kind="mnist", frames=20, side=64).side
-      (9, 64)
+      (5, 64)
     """
 
     kind: str = "crossing"  # "crossing": one digit, along a line; "bouncing": whole pixels, at walls; "mnist": the recipe of Moving MNIST
-    frames: int = 9
-    side: int = 24  # of a frame, in pixels
+    frames: int = 5
+    side: int = 20  # of a frame, in pixels
     digits: int = 1
     noise: float = 0.0  # standard deviation of what is added to each pixel, values in [0, 1]
 
@@ -50,9 +50,9 @@ class MovingDigits(Labelled):
 
     Example:
       >>> videos = MovingDigits(np.full((3, 8, 8), 255, np.uint8), np.array([7, 1, 7]), 5, seed=0, scene=Scene())
-      >>> frames = videos.take(2, np.arange(9))
+      >>> frames = videos.take(2, np.arange(5))
       >>> frames.shape, frames.dtype.name, len(videos), videos.answers.shape, [head.name for head in videos.heads]
-      ((9, 24, 24, 1), 'uint8', 5, (5, 3), ['digit', 'direction', 'speed'])
+      ((5, 20, 20, 1), 'uint8', 5, (5, 3), ['digit', 'direction', 'speed'])
 
     Reference:
       Srivastava, Mansimov and Salakhutdinov 2015, "Unsupervised Learning of Video Representations using LSTMs", for Moving MNIST.
