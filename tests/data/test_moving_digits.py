@@ -22,12 +22,12 @@ def centre(frame):
 
 
 def test_a_digit_moves_as_its_labels_say():
-    videos = made(frames=9, side=24)
+    videos = made(frames=5, side=20)
     for index in range(len(videos)):
         digit, way, speed = videos.answers[index]
-        frames = videos.take(index, np.arange(9))
+        frames = videos.take(index, np.arange(5))
         centres = np.array([centre(frame) for frame in frames])
-        np.testing.assert_allclose(np.diff(centres, axis=0), np.tile(STEPS[way] * SPEEDS[speed], (8, 1)), atol=0.05)
+        np.testing.assert_allclose(np.diff(centres, axis=0), np.tile(STEPS[way] * SPEEDS[speed], (4, 1)), atol=0.05)
         totals = [int(IMAGES[i].sum(dtype=int)) for i in np.flatnonzero(LABELS == digit)]
         assert min(abs(int(frames[0].sum(dtype=int)) - total) for total in totals) < 40  # nothing is cut off
 
@@ -39,7 +39,7 @@ def test_the_ways_are_what_they_are_called():
 
 def test_the_middle_frame_tells_nothing_of_the_way():
     """Where the digit is in the middle frame has the same distribution for every way and speed; in the first frame it has not."""
-    videos = made(4000, frames=9, side=24)
+    videos = made(4000, frames=5, side=20)
     middles = np.array([videos._crossing(i)[3] for i in range(len(videos))])
     spread = middles.std()
     for head in (1, 2):
@@ -54,9 +54,9 @@ def test_the_middle_frame_tells_nothing_of_the_way():
 @pytest.mark.parametrize("scene", [{}, {"noise": 0.3}, {"kind": "bouncing", "digits": 2}, {"kind": "mnist", "side": 30}], ids=str)
 def test_a_pure_function_of_seed_and_number(scene):
     videos, again, other = made(**scene), made(**scene), made(**scene, seed=1)
-    some = np.array([1, 4, 5])
+    some = np.array([1, 3, 4])
     for index in (7, 3):
-        np.testing.assert_array_equal(videos.take(index, np.arange(9))[some], again.take(index, some))
+        np.testing.assert_array_equal(videos.take(index, np.arange(5))[some], again.take(index, some))
     assert videos.fingerprint() == again.fingerprint() != other.fingerprint()
     assert (videos.take(3, some) != other.take(3, some)).any() and (videos.take(3, some) != videos.take(4, some)).any()
 
