@@ -69,13 +69,13 @@ PRESETS = {
     "moving_digits": {
         "data.batch_size": 64, "model.feature_size": 84, "model.pooling": "mean", "model.dropout": 0.1,
         "augment.affine_degrees": 8.0, "augment.affine_scale": 0.1, "optimizer.learning_rate": 3e-3,
-        "optimizer.clip_norm": 5.0, "optimizer.ema": 0.99, "schedule.warmup_steps": 50, "train.epochs": 32.0,
+        "optimizer.clip_norm": 5.0, "optimizer.ema": 0.99, "schedule.warmup_steps": 50, "train.epochs": 24.0,
     },
     # Two digits that cross and turn back at walls: ten frames in, ten out.
     "moving_digits_next": _NEXT | {
         "data.name": "bouncing_digits", "data.batch_size": 16, "model.hidden_size": 64, "model.patch": 4,
         "optimizer.learning_rate": 5e-3, "optimizer.ema": 0.99, "schedule.warmup_steps": 50,
-        "train.epochs": 4.0,
+        "train.epochs": 3.0,
     },
     # Shi et al. 2015: set data.path to MNIST's idx files. PUBLISHED: MSE 29.8 after 200 epochs. NOT YET RUN.
     "moving_mnist": _NEXT | {
