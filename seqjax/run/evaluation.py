@@ -137,7 +137,7 @@ def shown_value(name: str, value: Any) -> str:
         return f"{middle} ({low} to {high})"
     if value is None or isinstance(value, str):
         return str(value)
-    if name in SHARES:
+    if name in SHARES or name.endswith("_accuracy"):  # such as that of one question of several
         return f"{value:.2%}"
     if name in POINTS:
         return f"{value:.2f}"
