@@ -29,9 +29,9 @@ from seqjax.data.pipeline.buckets import BucketBatches
 from seqjax.run import process
 
 EXPERIMENTS = (
-    "language_model", "image_classification", "text_classification", "tagging", "translation", "captioning", "speech",
+    "language_model", "image_classification", "text_classification", "tagging", "translation", "captioning", "speech", "video",
 )  # fmt: skip
-KINDS = {"Windows": "windows", "BucketBatches": "buckets", "ImageBatches": "shuffled"}
+KINDS = {"Windows": "windows", "BucketBatches": "buckets", "ImageBatches": "shuffled", "Ahead": "ahead"}
 
 
 def microseconds(pipeline: Any, seconds: float) -> dict[str, float]:

@@ -39,6 +39,7 @@ LONG = ("experiments", "engines", "cells", "cnn", "models", "training")
 # Files that use the runs of the table of experiments: what uses one experiment's run is for one worker, so that each is made once.
 OF_THE_RUNS = (
     "every_experiment", "dna", "forecasting", "image_classification", "music", "speech", "tagging", "text_classification", "translation",
+    "video",
 )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ HEAVY = {
     "sentencepiece": ("seqjax.text.subword",),
     "babel": ("seqjax.data.readers.dates",),
     "mido": ("seqjax.data.readers.midi",),
+    "av": ("seqjax.data.readers.videos",),
     "music21": ("seqjax.data.readers.bach",),
     "symusic": (),
     "soundfile": ("seqjax.data.readers.sounds",),

@@ -61,8 +61,15 @@ class BatchNorm(nn.Module):
     scale_init: Callable[..., Array] = nn.initializers.ones
 
     @nn.compact
-    def __call__(self, x: Array, use_running_average: bool | None = None) -> Array:
-        """Normalises x of shape (B, ..., C)."""
+    def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
+        """Normalises x of shape (B, ..., C).
+
+        Args:
+          x: the values.
+          use_running_average: as the attribute.
+          mask: bool (B,), true for real rows. Others have no influence on the statistics, on values or gradients, and become what
+            zeros become. None where all are real.
+        """
         evaluate = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
         channels = (x.shape[-1],)
         mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
@@ -72,10 +79,15 @@ class BatchNorm(nn.Module):
         dtype = nn.dtypes.canonicalize_dtype(x, scale, bias, dtype=self.dtype)
         scale = jnp.ones(channels, jnp.float32) if scale is None else scale
         bias = jnp.zeros(channels, jnp.float32) if bias is None else bias
+        if mask is not None:
+            x = jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - 1)), x, 0)
         if evaluate:
             y = _affine(x, mean.value, scale * jax.lax.rsqrt(var.value + self.epsilon), bias)
             return y.astype(dtype)
-        y, batch_mean, batch_var = normalize(x, scale, bias, self.epsilon)
+        if mask is None:
+            y, batch_mean, batch_var = normalize(x, scale, bias, self.epsilon)
+        else:
+            y, batch_mean, batch_var = normalize_real(x, mask, scale, bias, self.epsilon)
         if not self.is_initializing():
             for running, new in ((mean, batch_mean), (var, batch_var)):
                 running.value = self.momentum * running.value + (1 - self.momentum) * new.astype(running.value.dtype)
@@ -105,6 +117,51 @@ def normalize(x: Array, scale: Array, bias: Array, epsilon: float = 1e-5) -> tup
       ([2.0], [1.0])
     """
     return _normalize(*vary_together(x, scale, bias), epsilon)
+
+
+def normalize_real(x: Array, mask: Array, scale: Array, bias: Array, epsilon: float = 1e-5) -> tuple[Array, Array, Array]:
+    """Normalises by the statistics of the real rows of the batch; the derivative is left to JAX.
+
+    Args:
+      x: (B, ..., C) of a float type, finite.
+      mask: bool (B,), true for real rows.
+      scale, bias, epsilon: as in `normalize`.
+
+    Returns:
+      As `normalize`; without a real row the mean is 0 and the variance too.
+
+    Example:
+      >>> y, mean, var = normalize_real(jnp.array([[1.0], [3.0], [9.0]]), jnp.array([True, True, False]), jnp.ones(1), jnp.zeros(1))
+      >>> mean.tolist(), var.tolist()
+      ([2.0], [1.0])
+    """
+    wide, real = _widen(x), mask.reshape(mask.shape + (1,) * (x.ndim - 1))
+    count = jnp.maximum(jnp.sum(mask), 1) * (x.size // (x.shape[0] * x.shape[-1]))
+    mean = _sum(jnp.where(real, wide, 0)) / count
+    var = _sum(jnp.where(real, jnp.square(wide - _channelwise(mean, x)), 0)) / count
+    return _affine(x, mean, scale * jax.lax.rsqrt(var + epsilon), bias), mean, var
+
+
+def masked_norms(mask: Array) -> Any:
+    """A context in which every `BatchNorm` takes the same rows for real, whatever network it is in.
+
+    Args:
+      mask: bool (B,), true for real rows; the network must keep a row for each.
+
+    Example:
+      >>> norm, x = BatchNorm(use_running_average=False), jnp.array([[1.0], [3.0], [9.0]])
+      >>> with masked_norms(jnp.array([True, True, False])):
+      ...     y, _ = norm.init_with_output(jax.random.key(0), x)
+      >>> y.round(3)[:2].tolist()
+      [[-1.0], [1.0]]
+    """
+
+    def masked(call, args, kwargs, context):
+        if isinstance(context.module, BatchNorm) and context.method_name == "__call__":
+            kwargs = {**kwargs, "mask": mask}
+        return call(*args, **kwargs)
+
+    return nn.intercept_methods(masked)
 
 
 def _forward(x, scale, bias, epsilon):

@@ -22,7 +22,10 @@ SHARES = (  # shown as percentages
     "meaning", "meaning_seen", "meaning_unseen", "wer", "cer",
 )  # fmt: skip
 POINTS = ("bleu", "bleu1", "bleu2", "bleu3", "bleu4", "chrf")  # 0 to 100
-NAMES = {"bleu": "BLEU", **{f"bleu{n}": f"BLEU-{n}" for n in range(1, 5)}, "chrf": "chrF", "cider": "CIDEr-D", "f1": "F1", "wer": "WER", "cer": "CER"}
+NAMES = {
+    "bleu": "BLEU", **{f"bleu{n}": f"BLEU-{n}" for n in range(1, 5)}, "cer": "CER", "chrf": "chrF", "cider": "CIDEr-D", "f1": "F1",
+    "wer": "WER",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +142,7 @@ def shown_value(name: str, value: Any) -> str:
         return f"{middle} ({low} to {high})"
     if value is None or isinstance(value, str):
         return str(value)
-    if name in SHARES:
+    if name in SHARES or name.endswith("_accuracy"):  # such as that of one question of several
         return f"{value:.2%}"
     if name in POINTS:
         return f"{value:.2f}"

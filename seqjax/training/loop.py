@@ -298,11 +298,11 @@ def _shapes(batch: Any) -> Any:
 
 
 def _described(batch: Any) -> str:
-    """A batch's shape in words: B and T of sequences, otherwise B and the shape of its largest array's rows."""
+    """A batch's shape in words: B and T of sequences, otherwise (images, videos) B and the shape of its largest array's rows."""
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
     lengths = dict.fromkeys(str(shape[1]) for shape in shapes if len(shape) == 2 and shape[1])
     largest = max(shapes, key=math.prod)
-    if lengths:
+    if lengths and len(largest) < 4:
         return f"B={largest[0]}, T={' and '.join(lengths)}"
     return f"B={largest[0]}" + (f", {' x '.join(map(str, largest[1:]))}" if largest[1:] else "")
 

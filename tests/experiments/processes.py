@@ -15,7 +15,8 @@ import orbax.checkpoint as ocp
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HELLO = "--config=hello"
-TIMINGS = (*(f"{unit}_per_second" for unit in ("tokens", "images", "texts", "words", "frames", "values", "bases", "labels")), "minutes")
+UNITS = ("tokens", "images", "texts", "words", "frames", "values", "bases", "labels", "videos")
+TIMINGS = (*(f"{unit}_per_second" for unit in UNITS), "minutes")
 
 
 class Run:

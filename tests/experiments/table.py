@@ -15,6 +15,7 @@ import made_dna
 import made_music
 import made_series
 import made_speech
+import made_video
 from processes import Run, Server, config_flags, sealed
 
 from seqjax.run import Experiment
@@ -181,6 +182,23 @@ SPEECH = Row(
         "data.strings": 0, "data.leave_out": "", "tokenizer.vocab_size": 20, "data.rate": 4000, "data.workers": 0, "features.high": 0.0,
         "features.low": 0.0, "features.mels": 40, "features.window_ms": 48.0,
     },
+)  # fmt: skip
+
+VIDEO = Row(
+    "video", made_video.VIDEO,  # two questions, in windows with carries, batch statistics and padded frames, noise of every kind
+    lambda data: OFTEN | {
+        "task": "classify", "data.batch_size": 8, "data.eval_batch_size": 4, "data.window": 5, "data.channels": 1, "data.workers": 2,
+        "data.name": "", "augment.crop_padding": 1, "augment.jitter": 0.1, "augment.affine_degrees": 0.0, "augment.affine_scale": 0.0,
+        "model.cnn": "resnet20_cifar", "model.options": "width=4", "model.layer": "layer1.0", "model.feature_size": 12,
+        "model.hidden_size": 12, "model.dropout": 0.05, "loss.label_smoothing": 0.05, "optimizer.learning_rate": 0.006,
+        "optimizer.ema": 0.5, "schedule.warmup_steps": 2, "train.steps": 30, "train.eval_every": 10, "baseline_videos": 20,
+    },
+    [
+        Question("predict", [JSON, "--input={data}/test0.avi", "--input={data}/test1.avi"], lines=2),
+    ],
+    presets=lambda preset: {
+        "data.name": "", "data.clip_frames": 8, "data.image_size": min(preset["data.image_size"], 32), "data.workers": 0,
+    } | ({"data.context": 4, "data.label_field": "label"} if preset["task"] == "forecast" else {}),
 )  # fmt: skip
 
 ROWS = {row.module: row for row in list(globals().values()) if isinstance(row, Row)}

@@ -11,19 +11,20 @@ from seqjax.errors import UserError, missing
 VALIDATION_SPLITS = ("validation", "valid", "dev")
 
 
-def open_builder(name: str, data_dir: str, embedded: str) -> Any:
+def open_builder(name: str, data_dir: str, embedded: str, needs: str = "train") -> Any:
     """The builder of a set of TFDS, prepared and with a training part.
 
     Args:
       name: as TFDS has it, such as "tiny_shakespeare" or "imdb_reviews/plain_text".
       data_dir: the folder of prepared sets; "" is TFDS's own, ~/tensorflow_datasets.
       embedded: for errors, what there is without a download.
+      needs: the split that it must have.
 
     Returns:
       A `tfds.core.DatasetBuilder`.
 
     Raises:
-      UserError: TFDS is not installed, or the set is unknown, not prepared, or without a training part.
+      UserError: TFDS is not installed, or the set is unknown, not prepared, or without that split.
     """
     try:
         import tensorflow_datasets as tfds
@@ -39,8 +40,8 @@ def open_builder(name: str, data_dir: str, embedded: str) -> Any:
     splits = builder.info.splits
     if not splits:
         raise UserError(f"{name} is not prepared in {builder.data_path}; {_how_to_prepare(name, embedded)}")
-    if "train" not in splits:
-        raise UserError(f"{name} has no split called train, only {', '.join(splits)}; choose another set")
+    if needs not in splits:
+        raise UserError(f"{name} has no split called {needs}, only {', '.join(splits)}; choose another set")
     return builder
 
 

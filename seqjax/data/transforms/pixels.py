@@ -168,6 +168,29 @@ def resize_all(images: np.ndarray, size: int, what: str) -> np.ndarray:
     return scaled
 
 
+def write_animation(path: str | os.PathLike, frames: np.ndarray, rate: float) -> None:
+    """Writes frames as an animated GIF, which plays for ever.
+
+    Args:
+      path: of the file.
+      frames: uint8 (T, H, W, C), C 1 or 3.
+      rate: frames a second.
+
+    Raises:
+      UserError: Pillow is not installed.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.NamedTemporaryFile(suffix=".gif") as file:
+      ...     write_animation(file.name, np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1) * np.full((1, 4, 4, 1), 90, np.uint8), 5.0)
+      ...     read_image(file.name, 0, 1).shape
+      (4, 4, 1)
+    """
+    image_module, _ = _pillow()
+    images = [image_module.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame) for frame in frames]
+    images[0].save(path, format="GIF", save_all=True, append_images=images[1:], duration=round(1000 / rate), loop=0)
+
+
 def _pillow() -> tuple[Any, Any]:
     try:
         from PIL import Image, ImageOps

@@ -1,0 +1,320 @@
+"""Videos to batches: clips of one length, or windows of whole videos that follow each other."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from seqjax.data.checks import check_whole, shard_rows
+from seqjax.data.draws import permutation
+from seqjax.data.pipeline.ahead import in_order
+from seqjax.data.pipeline.resumable import Resumable
+from seqjax.data.records import Faults
+from seqjax.data.video_columns import Videos
+from seqjax.errors import UserError, refuse_unknown
+
+HOW = ("even", "rate")
+ORDERS = ("time", "shuffled")
+
+
+class VideoBatch(NamedTuple):
+    """Clips or windows; a row of length 0 is padding."""
+
+    frames: np.ndarray  # uint8 (B, T, H, W, C)
+    lengths: np.ndarray  # int32 (B,), how many of the T frames are real; they come first
+    labels: np.ndarray  # int32 (B, A), the answers of the row's video
+    fresh: np.ndarray  # bool (B,), true where a row does not follow the one of the batch before
+
+
+class Sampling(NamedTuple):
+    """Which frames of a video make a clip.
+
+    Example:
+      >>> Sampling(4).places(8, 0.0).tolist(), Sampling(3, "rate", 5.0).places(9, 10.0).tolist()
+      ([1, 3, 5, 7], [2, 4, 6])
+    """
+
+    frames: int  # T
+    how: str = "even"  # spread over the whole video; or "rate": at a rate, all near each other
+    rate: float = 0.0  # frames a second of a clip; 0 takes each frame
+    pad: bool = False  # whether a video with fewer frames is padded; otherwise it is refused
+    order: str = "time"  # or "shuffled": each clip's frames in another order, to see what their order is worth
+
+    def step(self, rate: float) -> float:
+        """Frames of the video from one of the clip to the next, where it is sampled at a rate; at least 1."""
+        return max(rate / self.rate, 1.0) if self.rate and rate else 1.0
+
+    def span(self, rate: float) -> int:
+        """Frames that a video must have."""
+        return self.frames if self.how == "even" else int((self.frames - 1) * self.step(rate)) + 1
+
+    def places(self, count: int, rate: float, draws: np.ndarray | None = None) -> np.ndarray:
+        """The frames of a clip.
+
+        Args:
+          count: how many the video has.
+          rate: how many a second; 0 where that is not known.
+          draws: numbers in [0, 1), T of them, for training: a frame out of each T-th part of the video, or where the clip begins. None
+            takes the middle of each part, or the middle of the video.
+
+        Returns:
+          At most T rising integers.
+        """
+        if count < self.span(rate):
+            return (np.arange(self.frames) * (1.0 if self.how == "even" else self.step(rate))).astype(int)[
+                : self._fitting(count, rate)
+            ]
+        if self.how == "even":
+            edges = np.arange(self.frames + 1) * count // self.frames
+            return edges[:-1] + (np.diff(edges) * (0.5 if draws is None else draws)).astype(int)
+        free = count - self.span(rate)
+        start = free // 2 if draws is None else int(draws[0] * (free + 1))
+        return start + (np.arange(self.frames) * self.step(rate)).astype(int)
+
+    def _fitting(self, count: int, rate: float) -> int:
+        return count if self.how == "even" else int(np.ceil(count / self.step(rate)))
+
+
+def check_videos_fit(videos: Videos, sampling: Sampling, part: str) -> None:
+    """Refuses videos that are shorter than a clip, all at once, unless they are padded; and a rate for videos that have none.
+
+    Raises:
+      UserError: with each file.
+
+    Example:
+      >>> from seqjax.data.video_columns import ArrayVideos
+      >>> check_videos_fit(ArrayVideos(np.zeros((1, 3, 2, 2), np.uint8)), Sampling(5), "train")
+      Traceback (most recent call last):
+      ...
+      seqjax.errors.UserError: video 1 has 3 frames, and a clip needs 5; take shorter clips, leave it out, or set data.pad_short=True
+    """
+    refuse_unknown(f"how={sampling.how!r} is not a way to sample", sampling.how, HOW)
+    refuse_unknown(f"order={sampling.order!r} is not an order of frames", sampling.order, ORDERS)
+    check_whole(1, frames=sampling.frames)
+    faults = Faults(f"videos of the {part} part")
+    for index, count in enumerate(videos.counts.tolist()):
+        rate = videos.rate_of(index)
+        if sampling.how == "rate" and sampling.rate and not rate:
+            faults.add(
+                f"{videos.at(index)} does not say how many frames a second it has; set data.frame_rate, or data.clip_rate=0"
+            )
+        elif count < sampling.span(rate) and not sampling.pad:
+            needs = f"{videos.at(index)} has {count} frames, and a clip needs {sampling.span(rate)}"
+            faults.add(f"{needs}; take shorter clips, leave it out, or set data.pad_short=True")
+    faults.raise_any()
+
+
+def take_clips(
+    videos: Videos, indices: np.ndarray, rows: int, sampling: Sampling, draws: np.ndarray | None = None
+) -> VideoBatch:
+    """A clip of each of some videos, padded to B rows.
+
+    Args:
+      videos: where they come from.
+      indices: which, (n,).
+      rows: B >= n.
+      sampling: which of their frames.
+      draws: numbers in [0, 1), (n, 2 T): T to sample by in training, T for the order where that is shuffled. None draws nothing; a
+        shuffled order is then that of each video's number.
+
+    Example:
+      >>> from seqjax.data.video_columns import ArrayVideos
+      >>> videos = ArrayVideos(np.arange(8, dtype=np.uint8).reshape(2, 4, 1, 1))
+      >>> batch = take_clips(videos, np.array([1]), 2, Sampling(2))
+      >>> batch.frames[:, :, 0, 0, 0].tolist(), batch.lengths.tolist()
+      ([[5, 7], [0, 0]], [2, 0])
+    """
+    size = sampling.frames
+    frames, lengths = np.zeros((rows, size, *videos.shape), np.uint8), np.zeros(rows, np.int32)
+    labels = np.zeros((rows, videos.answers.shape[1]), np.int32)
+    for row, index in enumerate(np.asarray(indices).tolist()):
+        own = None if draws is None else draws[row]
+        places = sampling.places(int(videos.counts[index]), videos.rate_of(index), None if own is None else own[:size])
+        found = videos.take(index, places)
+        if sampling.order == "shuffled":
+            order = permutation(size, 0, index) if own is None else np.argsort(own[size:], kind="stable")
+            found = found[order[order < len(found)]]
+        frames[row, : len(found)], lengths[row], labels[row] = found, len(found), videos.answers[index]
+    return VideoBatch(frames, lengths, labels, np.ones(rows, bool))
+
+
+class ClipBatches(Resumable):
+    """An endless iterator over batches of clips of shuffled videos, epoch after epoch, that can be stopped and resumed exactly.
+
+    The order of the videos is a pure function of (seed, epoch), and which frames are taken one of (seed, epoch, video). An epoch has
+    floor(N / B) batches.
+
+    Args:
+      videos: N videos.
+      batch_size: B, at most N.
+      sampling: which frames make a clip.
+      seed: of the order and of the frames.
+
+    Raises:
+      UserError: a batch larger than the set.
+
+    Example:
+      >>> from seqjax.data.video_columns import ArrayVideos
+      >>> batches = ClipBatches(ArrayVideos(np.zeros((5, 4, 2, 2), np.uint8)), 2, Sampling(3), seed=0)
+      >>> next(batches).frames.shape, batches.get_state(), batches.batches_per_epoch
+      ((2, 3, 2, 2, 1), {'epoch': 0, 'batch': 1}, 2)
+    """
+
+    _needed = "videos and batch_size"
+
+    def __init__(self, videos: Videos, batch_size: int, sampling: Sampling, *, seed: int):
+        check_whole(1, batch_size=batch_size)
+        if batch_size > len(videos):
+            raise UserError(f"batch_size is {batch_size}, but there are only {len(videos)} videos; make it smaller")
+        self._videos, self._size, self._sampling, self._seed = videos, int(batch_size), sampling, seed
+        self.batches_per_epoch = len(videos) // self._size
+        self._take_rows(slice(0, self._size))
+
+    def _at(self, epoch: int, batch: int) -> VideoBatch:
+        order = permutation(len(self._videos), self._seed, 0, epoch)
+        which = order[batch * self._size + self._rows.start : batch * self._size + self._rows.stop]
+        draws = np.stack([_shares(2 * self._sampling.frames, self._seed, 1, epoch, int(index)) for index in which])
+        return take_clips(self._videos, which, len(which), self._sampling, draws)
+
+    def summary(self, unit: str) -> str:
+        """One line for people on what is read."""
+        how = "spread over each video" if self._sampling.how == "even" else "of each video, one after the other"
+        return f"clips: {self._sampling.frames} {unit} {how}, in {'their order' if self._sampling.order == 'time' else 'no order'}"
+
+
+def _shares(number: int, seed: int, *key: int) -> np.ndarray:
+    bits = np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)).random_raw(number)
+    return (bits >> np.uint64(11)) * 2.0**-53
+
+
+def ordered_clips(
+    videos: Videos, batch_size: int, sampling: Sampling, *, workers: int = 0, index: int = 0, count: int = 1
+) -> Iterator[VideoBatch]:
+    """A clip of every video once, in order, from its middle, for evaluation.
+
+    Args:
+      videos, batch_size, sampling: as for `ClipBatches`; a batch may be larger than the set.
+      workers: threads that read ahead.
+      index, count: of the shard of each batch's rows to make.
+
+    Example:
+      >>> from seqjax.data.video_columns import ArrayVideos
+      >>> videos = ArrayVideos(np.zeros((3, 4, 2, 2), np.uint8))
+      >>> [batch.lengths.tolist() for batch in ordered_clips(videos, 2, Sampling(3))]
+      [[3, 3], [3, 0]]
+    """
+    check_whole(1, batch_size=batch_size)
+    rows = shard_rows(slice(0, int(batch_size)), index, count)
+    firsts = range(0, len(videos), batch_size)
+    which = (np.arange(min(first + rows.start, len(videos)), min(first + rows.stop, len(videos))) for first in firsts)
+    yield from in_order(lambda indices: take_clips(videos, indices, rows.stop - rows.start, sampling), which, workers)
+
+
+class VideoWindows(Resumable):
+    """An endless iterator over the windows of whole videos, epoch after epoch, that can be stopped and resumed exactly.
+
+    Each video is cut into windows of T frames, the last one shorter; no window has frames of two videos. The windows of an epoch's
+    shuffled videos, end to end, are cut into B rows of W = ceil(N / B); batch w has window w of each row. So a row's window follows the
+    one that it had in the batch before, and a carry may pass from one to the next, except where `fresh` says that a video begins, or
+    the row does. Frames are read when a batch is asked for: a video of any length takes the memory of its windows.
+
+    Args:
+      videos: at least one.
+      batch_size: B.
+      window: T.
+      seed: of the order of the videos.
+
+    Raises:
+      UserError: no videos, or a size below 1.
+
+    Example:
+      >>> from seqjax.data.video_columns import ArrayVideos
+      >>> windows = VideoWindows(ArrayVideos(np.zeros((1, 5, 2, 2), np.uint8)), 1, 2, seed=0)
+      >>> [(batch.lengths.tolist(), batch.fresh.tolist()) for _, batch in zip(range(3), windows)]
+      [([2], [True]), ([2], [False]), ([1], [False])]
+    """
+
+    _unit, _needed = "window", "videos, batch_size and window"
+
+    def __init__(self, videos: Videos, batch_size: int, window: int, *, seed: int):
+        check_whole(1, batch_size=batch_size, window=window)
+        if not len(videos):
+            raise UserError("there are no videos to cut into windows; give at least one")
+        self._videos, self._window, self._seed = videos, int(window), seed
+        self._counts = -(-videos.counts // window)
+        self._total = int(self._counts.sum())
+        self._size = int(batch_size)
+        self.batches_per_epoch = -(-self._total // self._size)
+        self._take_rows(slice(0, int(batch_size)))
+
+    def _at(self, epoch: int, batch: int) -> VideoBatch:
+        order = permutation(len(self._videos), self._seed, 0, epoch)
+        ends, wanted = np.cumsum(self._counts[order]), []
+        for row in range(self._rows.start, self._rows.stop):
+            window = row * self.batches_per_epoch + batch
+            if window >= self._total:
+                wanted.append(None)
+                continue
+            which = int(np.searchsorted(ends, window, side="right"))
+            index = int(order[which])
+            wanted.append((index, (window - int(ends[which] - self._counts[index])) * self._window))
+        fresh = np.array([batch == 0 or place is None or place[1] == 0 for place in wanted])
+        return take_windows(self._videos, wanted, self._window, fresh)
+
+    def summary(self, unit: str) -> str:
+        """One line for people on what is read."""
+        padding = 1 - int(self._videos.counts.sum()) / (self.batches_per_epoch * self._size * self._window)
+        return f"windows: {self._window} {unit}, {padding:.1%} padding"
+
+
+def ordered_windows(
+    videos: Videos, batch_size: int, window: int, *, index: int = 0, count: int = 1
+) -> Iterator[VideoBatch]:
+    """Each window of every video once, for evaluation: B videos side by side, each from its first window to its last.
+
+    Args:
+      videos, batch_size, window: as for `VideoWindows`. What is found does not depend on the batch size.
+      index, count: of the shard of each batch's rows to make.
+
+    Example:
+      >>> from seqjax.data.video_columns import ArrayVideos
+      >>> windows = ordered_windows(ArrayVideos(np.zeros((1, 5, 2, 2), np.uint8)), 2, 2)
+      >>> [(batch.lengths.tolist(), batch.fresh.tolist()) for batch in windows]
+      [([2, 0], [True, True]), ([2, 0], [False, False]), ([1, 0], [False, False])]
+    """
+    check_whole(1, batch_size=batch_size, window=window)
+    rows = shard_rows(slice(0, int(batch_size)), index, count)
+    for first in range(0, len(videos), batch_size):
+        together = videos.counts[first : first + batch_size]
+        for begin in range(0, int(together.max()), window):
+            there = [row < len(together) and begin < together[row] for row in range(rows.start, rows.stop)]
+            wanted = [(first + row, begin) if real else None for row, real in zip(range(rows.start, rows.stop), there)]
+            yield take_windows(videos, wanted, window, np.full(len(wanted), begin == 0))
+
+
+def take_windows(
+    videos: Videos, wanted: Sequence[tuple[int, int] | None], window: int, fresh: np.ndarray
+) -> VideoBatch:
+    """Windows of some videos, a row each.
+
+    Args:
+      videos: where they come from.
+      wanted: of each row the video and its first frame, or None for a row of padding.
+      window: T.
+      fresh: bool (B,), rows that do not follow those of the batch before.
+
+    Example:
+      >>> from seqjax.data.video_columns import ArrayVideos
+      >>> videos = ArrayVideos(np.arange(4, dtype=np.uint8).reshape(1, 4, 1, 1))
+      >>> batch = take_windows(videos, [(0, 3), None], 2, np.array([False, True]))
+      >>> batch.frames[:, :, 0, 0, 0].tolist(), batch.lengths.tolist()
+      ([[3, 0], [0, 0]], [1, 0])
+    """
+    frames, lengths = np.zeros((len(wanted), window, *videos.shape), np.uint8), np.zeros(len(wanted), np.int32)
+    labels = np.zeros((len(wanted), videos.answers.shape[1]), np.int32)
+    for row, place in enumerate(wanted):
+        if place is not None:
+            which, begin = place
+            found = videos.take(which, np.arange(begin, min(begin + window, int(videos.counts[which]))))
+            frames[row, : len(found)], lengths[row], labels[row] = found, len(found), videos.answers[which]
+    return VideoBatch(frames, lengths, labels, fresh)

@@ -1,0 +1,366 @@
+"""What the experiment with videos is made of besides its model: settings, answers, baselines, pictures, predictions."""
+
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from seqjax.data.pipeline.clips import HOW, ORDERS, Sampling, VideoBatch, ordered_clips, take_clips
+from seqjax.data.records import Dataset
+from seqjax.data.video_columns import Head, Videos
+from seqjax.decoding.video import Answers, forecast_frames
+from seqjax.diagnostics.pictures import plot_confusion
+from seqjax.diagnostics.video import bytes_of, plot_by_step, plot_filmstrips, plot_forecasts, write_gif
+from seqjax.models import CELLS
+from seqjax.models.video import POOLING
+from seqjax.run import fields
+from seqjax.run.baselines_dna import logistic
+from seqjax.run.experiment import Trained
+from seqjax.run.scores import accuracy, confusion
+from seqjax.run.settings import Field, at_least, one_of
+from seqjax.training.metrics.video import frame_errors
+
+SIDE, TOGETHER = 24, 100  # of the frames that the one-frame baseline sees; clips that are compared at once
+GIF_RATE = 5.0  # frames a second where the video does not say
+
+
+def data_fields(sources: Sequence[str]) -> dict[str, Field]:
+    """Where the videos come from, and which of their frames are read.
+
+    Args:
+      sources: the values of data.source.
+
+    Example:
+      >>> list(data_fields(("embedded", "file")))[:2]
+      ['data.source', 'data.name']
+    """
+    file, rate, whole = fields.FILE, ("data.sampling", ("rate",)), ("data.window", (0,))
+    files = fields.image_files()
+    found = fields.source(
+        "videos", sources, name="moving_digits",
+        names="The embedded set (moving_digits, bouncing_digits) or TFDS set (moving_mnist); what to call files.",
+        path="A folder with a folder of videos for each class, a table of videos, or .npy; for moving_mnist MNIST's idx files.",
+        validation_path="The same for validation, of a table or .npy; without it a share of the training part is held out.",
+        test_path="The same for the test, of a table or .npy.",
+    )  # fmt: skip
+    return found | fields.split_seed() | {
+        "data.image_size": Field(0, "Side to which frames are scaled; 0 keeps the videos' own.", at_least(0), when=file),
+        "data.channels": Field(3, "Frames of video files in colour (3) or grey (1).", one_of(1, 3), when=file),
+        "data.frame_rate": Field(0.0, "Frames a second of folders of frames; 0 where it is not known.", at_least(0), when=file),
+        "data.video_field": Field("video", "A table's field of files or folders of frames.", when=file),
+        "data.label_field": Field("label", "A table's field of labels; several with commas between are several questions.", when=file),
+        **fields.table(),
+        "data.bad_files": files["data.bad_files"]._replace(text="Videos that are not sound end the run, or are left out and listed."),
+        "data.clip_frames": Field(5, "Frames of a clip, T; to forecast, those read and those predicted.", at_least(1), when=whole),
+        "data.sampling": Field("even", "A clip is spread over its video, or taken at a rate.", one_of(*HOW), when=whole),
+        "data.clip_rate": Field(0.0, "Frames a second of a clip, at most the video's; 0 takes each.", at_least(0), when=rate),
+        "data.pad_short": Field(False, "Videos shorter than a clip are padded, not refused.", when=("task", ("classify",))),
+        "data.order": Field("time", "Frames in their order, or shuffled, to see what order is worth.", one_of(*ORDERS), when=whole),
+        "data.window": Field(
+            0, "Frames of truncated backpropagation over whole videos; 0 takes clips.", at_least(0), when=("task", ("classify",))
+        ),
+        "data.context": Field(10, "Frames that are read before the next are predicted.", at_least(1), when=("task", ("forecast",))),
+        "data.workers": Field(1, "Threads that check and decode videos ahead.", at_least(0), free=True),
+    }  # fmt: skip
+
+
+def model_fields(networks: Sequence[str]) -> dict[str, Field]:
+    """The network: a CNN under recurrent layers, convolutional LSTMs, or those that write frames.
+
+    Args:
+      networks: names of CNNs that take images.
+
+    Example:
+      >>> model_fields(["lenet5"])["model.kind"].default
+      'lrcn'
+    """
+    lrcn, maps, writes = (("model.kind", kinds) for kinds in (("lrcn",), ("conv_lstm", "forecaster"), ("forecaster",)))
+    classify, stem = ("task", ("classify",)), ("model.kind", ("conv_lstm",))
+    kinds = "A CNN under recurrent layers, convolutional LSTMs that answer, or some that write frames."
+    return {
+        "model.kind": Field("lrcn", kinds, one_of("lrcn", "conv_lstm", "forecaster")),
+        "model.cnn": Field(
+            "lenet5", "The network on each frame; seqjax.cnn.names() lists them.", one_of(*networks), when=lrcn
+        ),
+        "model.options": Field("", "Its further options, such as width=8,shortcut=B.", when=lrcn),
+        "model.layer": Field("", "Its layer that is read, such as layer3; empty for its output.", when=lrcn),
+        "model.layer_pooling": Field(
+            "flatten", "Keep a layer's places, or take their mean.", one_of("flatten", "mean"), when=lrcn
+        ),
+        "model.feature_size": Field(128, "Features of a frame, D.", at_least(1), when=lrcn),
+        "model.cell": Field("gru", "Recurrent cell.", one_of(*CELLS), when=lrcn),
+        "model.hidden_size": Field(128, "Units of each layer, H; of convolutional LSTMs its channels.", at_least(1)),
+        "model.num_layers": Field(1, "Layers, L.", at_least(1)),
+        "model.pooling": Field(
+            "last", "The answer is that of the last frame, or the mean of all.", one_of(*POOLING), when=classify
+        ),
+        "model.filters": Field(16, "Channels of the maps that a convolution makes.", at_least(1), when=stem),
+        "model.stride": Field(2, "Its stride.", at_least(1), when=stem),
+        "model.kernel": Field(3, "Width of the kernels of convolutional LSTMs, odd.", at_least(1), when=maps),
+        "model.patch": Field(2, "Side of the squares that frames are cut into.", at_least(1), when=writes),
+        **fields.dtype(),
+        "model.dropout": Field(
+            0.0, "Dropout on features, between layers and before the answers.", fields.SHARE, when=classify
+        ),
+    }
+
+
+def sampling_of(config: ConfigDict, **changes: Any) -> Sampling:
+    """Which frames make a clip.
+
+    Example:
+      >>> data = {"clip_frames": 9, "sampling": "even", "clip_rate": 0.0, "pad_short": False, "order": "time"}
+      >>> sampling_of(ConfigDict({"data": data}), order="shuffled").order
+      'shuffled'
+    """
+    d = config.data
+    return Sampling(d.clip_frames, d.sampling, d.clip_rate, d.pad_short, d.order)._replace(**changes)
+
+
+def frame_statistics(videos: Videos, limit: int = 500) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel, values in [0, 1], over the middle frames of videos spread over the part.
+
+    Example:
+      >>> from seqjax.data.video_columns import ArrayVideos
+      >>> frame_statistics(ArrayVideos(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1, 1)))
+      ([0.5], [0.5])
+    """
+    pixels = middle_frames(videos, np.linspace(0, len(videos) - 1, min(len(videos), limit)).astype(int)) / 255.0
+    values = pixels.reshape(-1, pixels.shape[-1])
+    return values.mean(axis=0).tolist(), np.maximum(values.std(axis=0), 0.01).tolist()
+
+
+def middle_frames(videos: Videos, indices: np.ndarray) -> np.ndarray:
+    """The frame in the middle of some videos, uint8 (n, H, W, C).
+
+    Example:
+      >>> from seqjax.data.video_columns import ArrayVideos
+      >>> middle_frames(ArrayVideos(np.arange(3, dtype=np.uint8).reshape(1, 3, 1, 1)), np.array([0])).tolist()
+      [[[[1]]]]
+    """
+    return np.concatenate([videos.take(int(i), np.array([int(videos.counts[i]) // 2])) for i in indices])
+
+
+# Answers
+
+
+def scores_of(shares: Sequence[np.ndarray], videos: Videos) -> dict[str, Any]:
+    """The share of videos of which all questions are answered right, with its interval, and the share of each.
+
+    Args:
+      shares: (N, K) of each question.
+      videos: N of them.
+
+    Example:
+      >>> from seqjax.data.video_columns import Labelled
+      >>> two = Labelled([1, 1], [Head("who", ("a", "b")), Head("way", ("l", "r"))], np.array([[0, 1], [1, 1]]))
+      >>> found = scores_of([np.eye(2), np.array([[0.1, 0.9], [0.8, 0.2]])], two)
+      >>> found["wrong"], found["who_accuracy"], found["way_accuracy"]
+      (1, 1.0, 0.5)
+    """
+    right = np.stack([own.argmax(axis=1) == videos.answers[:, i] for i, own in enumerate(shares)])
+    found = accuracy(right.all(axis=0))
+    if len(videos.heads) > 1:
+        return found | {f"{head.name}_accuracy": float(own.mean()) for head, own in zip(videos.heads, right)}
+    if shares[0].shape[1] > 5:
+        best = np.argsort(-shares[0], axis=1, kind="stable")[:, :5]
+        found["top_5_accuracy"] = float((best == videos.answers[:, :1]).any(axis=1).mean())
+    return found
+
+
+def answer_rows(shares: Sequence[np.ndarray], videos: Videos) -> Iterator[dict[str, Any]]:
+    """A JSON object for each video: for each question the class, the answer and its probability.
+
+    Example:
+      >>> from seqjax.data.video_columns import Labelled
+      >>> list(answer_rows([np.array([[0.25, 0.75]])], Labelled([1], [Head("who", ("a", "b"))], np.array([[1]]))))
+      [{'video': 'video 1', 'who': 'b', 'who_answer': 'b', 'who_probability': 0.75}]
+    """
+    for index in range(len(videos)):
+        row = {"video": videos.at(index)}
+        for i, head in enumerate(videos.heads):
+            best = int(shares[i][index].argmax())
+            row |= {head.name: head.classes[videos.answers[index, i]], f"{head.name}_answer": head.classes[best]}
+            row[f"{head.name}_probability"] = round(float(shares[i][index, best]), 4)
+        yield row
+
+
+def clips(trained: Trained, videos: Videos, **changes: Any) -> Iterator[VideoBatch]:
+    """The clips that a model is evaluated on, with changes of their sampling."""
+    return ordered_clips(videos, trained.config.data.eval_batch_size, sampling_of(trained.config, **changes))
+
+
+def still_clips(trained: Trained, videos: Videos) -> Iterator[VideoBatch]:
+    """The same clips, in which the frame in the middle stands still: nothing moves, and no clip is shorter."""
+    for batch in clips(trained, videos):
+        middle = batch.frames[np.arange(len(batch.lengths)), batch.lengths // 2][:, None]
+        yield batch._replace(frames=np.broadcast_to(middle, batch.frames.shape))
+
+
+def error_rows(videos: Videos, errors: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+    """A JSON object for each clip: the mean errors of its predicted frames.
+
+    Example:
+      >>> from seqjax.data.video_columns import Labelled
+      >>> list(error_rows(Labelled([4]), {"mse": np.array([[1.0, 2.0]])}))
+      [{'video': 'video 1', 'mse': 1.5}]
+    """
+    for index in range(len(videos)):
+        yield {"video": videos.at(index)} | {
+            name: round(float(found[index].mean()), 4) for name, found in errors.items()
+        }
+
+
+def one_frame(videos: Mapping[str, Videos], split: str, limit: int) -> dict[str, dict[str, Any]]:
+    """What can be told without motion: the most frequent classes, and logistic regression on the middle frame.
+
+    Args:
+      videos: the parts, with "train" and "validation".
+      split: the part to answer for.
+      limit: training videos that are learned from; 0 leaves the regression out.
+    """
+    part, train = videos[split], videos["train"]
+    most = [np.eye(len(head.classes))[np.bincount(train.answers[:, i]).argmax()] for i, head in enumerate(train.heads)]
+    found = {"most frequent": scores_of([np.tile(own, (len(part), 1)) for own in most], part)}
+    if not limit:
+        return found
+    some = np.linspace(0, len(train) - 1, min(limit, len(train))).astype(int)
+    learned, answers = _small(middle_frames(train, some)), train.answers[some]
+    rows = {name: _small(middle_frames(videos[name], np.arange(len(videos[name])))) for name in {split, "validation"}}
+    shares = []
+    for i, head in enumerate(train.heads):
+        if len(np.unique(answers[:, i])) < 2:
+            shares.append(np.tile(most[i], (len(part), 1)))
+            continue
+        chosen = rows["validation"], videos["validation"].answers[:, i]
+        fitted = logistic(learned, answers[:, i], *chosen, len(head.classes))
+        shares.append(fitted(rows[split]))
+    return found | {"logistic regression on one frame": scores_of(shares, part)}
+
+
+def _small(frames: np.ndarray) -> np.ndarray:
+    """Grey frames of at most 24 x 24, each place the mean of a block, as rows of numbers."""
+    grey = frames.mean(axis=-1) / 255.0
+    steps = [max(1, -(-size // SIDE)) for size in grey.shape[1:]]
+    grey = np.pad(grey, ((0, 0), *((0, -size % step) for size, step in zip(grey.shape[1:], steps))), mode="edge")
+    count, height, width = grey.shape
+    blocks = grey.reshape(count, height // steps[0], steps[0], width // steps[1], steps[1])
+    return blocks.mean(axis=(2, 4)).reshape(count, -1)
+
+
+def draw_answers(
+    folder: pathlib.Path, split: str, videos: Videos, sampling: Sampling, found: Answers
+) -> Iterator[pathlib.Path]:
+    """Draws what is confused, filmstrips with the answer at each frame, wrong ones first, and a GIF of them."""
+    for i, head in enumerate(videos.heads):
+        counts = confusion(videos.answers[:, i], found.clips[i].argmax(axis=1), len(head.classes))
+        yield plot_confusion(folder / f"confusion_{head.name}_{split}.png", counts, head.classes, unit="videos")
+    right = np.stack([own.argmax(axis=1) == videos.answers[:, i] for i, own in enumerate(found.clips)]).all(axis=0)
+    some = np.concatenate([np.flatnonzero(~right)[:4], np.flatnonzero(right)[:6]])[:8]
+    batch = take_clips(videos, some, len(some), sampling)
+    strips = [frames[:length] for frames, length in zip(batch.frames, batch.lengths)]
+    titles = [f"{videos.at(int(i))}: {_classes_of(videos, i)}" for i in some]
+    below = [
+        [under_frame(videos.heads, [own[i, t] for own in found.frames], videos.answers[i]) for t in range(length)]
+        for i, length in zip(some, batch.lengths)
+    ]
+    yield plot_filmstrips(folder / f"filmstrips_{split}.png", strips, titles, below)
+    yield write_gif(folder / f"clips_{split}.gif", [*batch.frames[:6]], rate=GIF_RATE)
+
+
+def _classes_of(videos: Videos, index: int) -> str:
+    return ", ".join(head.classes[label] for head, label in zip(videos.heads, videos.answers[index]))
+
+
+def under_frame(
+    heads: Sequence[Head], shares: Sequence[np.ndarray], labels: np.ndarray | None
+) -> tuple[str, bool | None]:
+    """The answers at a frame, a line each, and whether all are right; None where that is not known.
+
+    Example:
+      >>> under_frame([Head("way", ("left", "right"))], [np.array([0.25, 0.75])], np.array([0]))
+      ('right 75%', False)
+    """
+    best = [int(own.argmax()) for own in shares]
+    text = "\n".join(f"{head.classes[k]} {own[k]:.0%}" for head, k, own in zip(heads, best, shares))
+    return text, None if labels is None else bool((np.array(best) == labels).all())
+
+
+# Next frames
+
+
+def next_frames(trained: Trained, videos: Videos) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Errors of the predicted frames and of copies of the last frame read: metric -> (N, horizon), of each."""
+    model, copies = [], []
+    for batch in ordered_clips(videos, TOGETHER, sampling_of(trained.config)):
+        context, true = _cut(trained.config, batch)
+        real = batch.lengths > 0
+        predicted = forecast_frames(trained.model.module, trained.params, context, true.shape[1])
+        model.append(
+            {name: np.asarray(found)[real] for name, found in frame_errors(predicted, true / np.float32(255)).items()}
+        )
+        copies.append({name: found[real] for name, found in _copied(context, true).items()})
+    return tuple(
+        {name: np.concatenate([found[name] for found in several]) for name in several[0]} for several in (model, copies)
+    )
+
+
+def copy_last(config: ConfigDict, videos: Videos) -> dict[str, float]:
+    """The mean errors of copies of the last frame read; no cross-entropy, which is infinite where a copy is sure and wrong."""
+    found = [
+        {name: values[batch.lengths > 0] for name, values in _copied(*_cut(config, batch)).items()}
+        for batch in ordered_clips(videos, TOGETHER, sampling_of(config))
+    ]
+    return {name: float(np.concatenate([each[name] for each in found]).mean()) for name in found[0]}
+
+
+def _cut(config: ConfigDict, batch: VideoBatch) -> tuple[np.ndarray, np.ndarray]:
+    return batch.frames[:, : config.data.context], batch.frames[:, config.data.context :]
+
+
+def _copied(context: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
+    last = np.broadcast_to(context[:, -1:], true.shape) / np.float32(255)
+    found = frame_errors(last, true / np.float32(255))
+    return {name: np.asarray(values) for name, values in found.items() if name != "bce"}
+
+
+def draw_forecasts(
+    trained: Trained,
+    folder: pathlib.Path,
+    split: str,
+    videos: Videos,
+    errors: tuple[dict[str, np.ndarray], dict[str, np.ndarray]],
+) -> Iterator[pathlib.Path]:
+    """Draws predicted under true frames of the best, middle and worst clip, errors by step, and a GIF of true and predicted."""
+    order = np.argsort(errors[0]["mse"].mean(axis=1))
+    some = order[[0, len(order) // 2, -1]]
+    batch = take_clips(videos, some, len(some), sampling_of(trained.config))
+    context, true = _cut(trained.config, batch)
+    predicted = forecast_frames(trained.model.module, trained.params, context, true.shape[1])
+    each = zip(("best", "median", "worst"), some)
+    titles = [f"{kind}: {videos.at(int(i))}, MSE {errors[0]['mse'][i].mean():.1f} a frame" for kind, i in each]
+    yield plot_forecasts(folder / f"frames_{split}.png", context, true, predicted, titles)
+    by_step = {
+        name: {what: own[key].mean(axis=0) for what, own in zip(("model", "last frame again"), errors)}
+        for name, key in (("MSE, summed over a frame", "mse"), ("SSIM", "ssim"))
+    }
+    yield plot_by_step(folder / f"steps_{split}.png", by_step, f"{split} part, {len(videos):,} clips")
+    whole = np.concatenate([context, bytes_of(predicted)], axis=1)
+    panels = [np.concatenate([np.concatenate([context[i], true[i]]), whole[i]], axis=1) for i in range(len(some))]
+    yield write_gif(folder / f"frames_{split}.gif", panels, rate=GIF_RATE, side=240)
+
+
+def facts_line(dataset: Dataset) -> str:
+    """How long the training videos are.
+
+    Example:
+      >>> from seqjax.data.video_columns import ArrayVideos
+      >>> facts_line(Dataset("two", {"train": ArrayVideos(np.zeros((2, 3, 4, 5), np.uint8))}, "videos"))
+      'training videos: 3 to 3 frames of 4 x 5, 1 channel'
+    """
+    videos = dataset.parts["train"]
+    height, width, channels = videos.shape
+    frames = f"{videos.counts.min():,} to {videos.counts.max():,} frames of {height} x {width}"
+    return f"training videos: {frames}, {channels} channel{'s' if channels > 1 else ''}"
