@@ -152,7 +152,7 @@ def _shape_mask(kind: str, size: int) -> np.ndarray:
 
 
 def _mask(kind: str, size: int, part: str, dice: Dice) -> np.ndarray:
-    """How much of each pixel of its box an object covers; digits are up to two pixels less high or wide than it."""
+    """How much of each pixel of its box an object covers; digits are up to two pixels less high or wide, and may slant."""
     if kind in SHAPES:
         return _shape_mask(kind, size)
     image = dice.choose(_digit_images(part)[0][DIGITS.index(kind)])
@@ -160,7 +160,22 @@ def _mask(kind: str, size: int, part: str, dice: Dice) -> np.ndarray:
     top, left = dice.below(size - height + 1), dice.below(size - width + 1)
     mask = np.zeros((size, size), np.int64)
     mask[top : top + height, left : left + width] = _scaling(height) @ image @ _scaling(width).T // 65536
+    slant = dice.below(3) - 1
+    for row in range(size):  # the upper third leans to one side, the lower third to the other
+        mask[row] = _moved(mask[row], slant * (1 - 3 * row // size))
     return mask
+
+
+def _moved(row: np.ndarray, by: int) -> np.ndarray:
+    """A row of pixels moved by one at most; what would leave it stays at its end."""
+    if not by:
+        return row
+    moved = np.zeros_like(row)
+    if by > 0:
+        moved[1:], moved[-1] = row[:-1], max(row[-1], row[-2])
+    else:
+        moved[:-1], moved[0] = row[1:], max(row[0], row[1])
+    return moved
 
 
 def draw_scene(seed: int, part: str, index: int, *, unseen: bool = False) -> tuple[np.ndarray, Scene]:
