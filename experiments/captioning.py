@@ -69,10 +69,10 @@ _PHOTOS = {
 PRESETS = {
     # Drawn scenes: minutes on two cores, nothing to download.
     "scenes": {
-        "data.eval_batch_size": 200, "model.options": "stem=medium,width=24", "model.layer": "layer2",
-        "model.hidden_size": 192, "model.embed_size": 64, "model.dropout": 0.1, "model.word_dropout": 0.5,
-        "optimizer.learning_rate": 2e-3, "optimizer.ema": 0.99, "schedule.warmup_steps": 100, "train.steps": 3000,
-        "train.log_every": 100, "train.eval_every": 500, "train.checkpoint_every": 500,
+        "data.eval_batch_size": 200, "model.options": "width=32", "model.layer": "layer2", "model.hidden_size": 192,
+        "model.embed_size": 64, "model.dropout": 0.1, "model.word_dropout": 0.5, "optimizer.learning_rate": 2e-3,
+        "optimizer.ema": 0.99, "schedule.warmup_steps": 100, "train.steps": 4000, "train.log_every": 100,
+        "train.eval_every": 1000, "train.checkpoint_every": 500,
     },
     # Flickr8k, EXPECTED: BLEU-1 67, BLEU-4 19.5 (Xu et al. 2015, table 1, soft attention). NOT YET RUN.
     "flickr8k": _PHOTOS | {

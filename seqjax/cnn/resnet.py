@@ -199,7 +199,7 @@ class ResNet(ImageClassifier):
       layers: the number of blocks of each stage.
       block: BasicBlock or Bottleneck.
       stem: "imagenet" is a 7x7 convolution of stride 2 and a 3x3 max pool of stride 2; "small" (for images of 28 to 64 pixels) is a 3x3
-        convolution of stride 1, "medium" one of stride 2.
+        convolution of stride 1.
       width: channels of the stem and of the first stage's blocks.
       shortcut: "B" or "A", as in ResidualBlock.
       preactivation: the second form of ResidualBlock.
@@ -247,9 +247,9 @@ class ResNet(ImageClassifier):
         return fc(x)
 
     def _conv1(self):
-        sizes = {"imagenet": (7, 2, 3), "medium": (3, 2, 1), "small": (3, 1, 1)}
+        sizes = {"imagenet": (7, 2, 3), "small": (3, 1, 1)}
         if self.stem not in sizes:
-            raise ValueError(f'stem is "imagenet", "medium" or "small", not {self.stem!r}')
+            raise ValueError(f'stem is "imagenet" or "small", not {self.stem!r}')
         size, strides, padding = sizes[self.stem]
         return Conv(
             self.width, (size, size), strides=strides, padding=padding, use_bias=False, kernel_init=he_fan_out,

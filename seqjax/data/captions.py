@@ -95,7 +95,7 @@ def load_captions(
     Example:
       >>> data = load_captions("embedded", name="scenes", scenes=3)
       >>> data.parts["train"].captions[0][0], {part: len(images) for part, images in data.parts.items()}
-      ('there are two blue squares left of a blue three', {'train': 3, 'validation': 600, 'test': 2000})
+      ('there are two pink zeros left of a white circle', {'train': 3, 'validation': 600, 'test': 2000})
     """
     format = Format(delimiter, quoting, header, encoding)
     paths = {"train": path, "validation": validation_path, "test": test_path}

@@ -25,7 +25,7 @@ from seqjax.data.readers.scenes import (
     parse,
 )  # fmt: skip
 
-PIXELS = 338392  # of the first version
+PIXELS = 442468  # of the first version
 SOME = [
     draw_scene(3, part, index, unseen=unseen)
     for part, unseen in (("train", False), ("test", True))
@@ -150,7 +150,7 @@ def test_right_captions_are_exactly_those_that_are_true():
         own = [group[:3] for group in scene.groups]
         wrong_count = (own[0][0] % 3 + 1, *own[0][1:])
         wrong_colour = (own[0][0], "red" if own[0][1] != "red" else "blue", own[0][2])
-        wrong_kind = (*own[0][:2], "six" if own[0][2] != "six" else "nine")
+        wrong_kind = (*own[0][:2], "six" if own[0][2] != "six" else "one")
         pool, right = {*own, wrong_count, wrong_colour, wrong_kind}, set(captions(scene))
         named = {g: f"{COUNTS[g[0] - 1]} {g[1]} {g[2] if g[0] == 1 else PLURALS[g[2]]}" for g in pool}
         texts = [f"{named[a]} {place}" for a in pool for place in PLACES]
