@@ -25,7 +25,7 @@ from seqjax.errors import UserError
 
 __all__ = ["SOURCES", "load_speech"]
 EMBEDDED = ("morse",)
-MORSE_SIZES, MORSE_SEEDS = {"train": 5000, "validation": 300, "test": 500}, {"train": 0, "validation": 1, "test": 2}
+MORSE_SIZES, MORSE_SEEDS = {"train": 6000, "validation": 300, "test": 500}, {"train": 0, "validation": 1, "test": 2}
 STRINGS, STRING_SEEDS = {"validation": 300, "test": 500}, {"train": 0, "validation": 1, "test": 2}
 
 
@@ -52,7 +52,7 @@ def load_speech(
 ) -> Dataset:
     r"""Sounds with transcripts, in training, validation and test parts.
 
-    Embedded is "morse": 5,000, 300 and 500 messages in Morse code, each of its own speed and pitch, in white noise (`morse.key`).
+    Embedded is "morse": 6,000, 300 and 500 messages in Morse code, each of its own speed and pitch, in white noise (`morse.key`).
 
     Args:
       source: "embedded", "tfds" (`spoken_digit`) or "file".

@@ -48,17 +48,17 @@ class Message(NamedTuple):
 
 
 def compose(bits: np.random.PCG64) -> str:
-    """One to three groups: callsigns, abbreviations of radio operators, words of random letters.
+    """One group or two: callsigns, abbreviations of radio operators, words of random letters.
 
     Args:
       bits: the stream of random bits.
 
     Example:
       >>> compose(np.random.PCG64(1)), compose(np.random.PCG64(2))
-      ('P3', 'S2B UFPY')
+      ('LP3OT', 'PS2B')
     """
-    kinds = uniform(bits, 4)
-    return " ".join(_group(bits, kind) for kind in kinds[1 : 2 + (kinds[0] < 0.4) + (kinds[0] < 0.1)])
+    kinds = uniform(bits, 3)
+    return " ".join(_group(bits, kind) for kind in kinds[1 : 2 + (kinds[0] < 0.25)])
 
 
 def _group(bits: np.random.PCG64, kind: float) -> str:
