@@ -48,17 +48,17 @@ class Message(NamedTuple):
 
 
 def compose(bits: np.random.PCG64) -> str:
-    """One to three groups: callsigns, abbreviations of radio operators, words of random letters.
+    """One group or two: callsigns, abbreviations of radio operators, words of random letters.
 
     Args:
       bits: the stream of random bits.
 
     Example:
       >>> compose(np.random.PCG64(1)), compose(np.random.PCG64(2))
-      ('P3', 'S2B UFPY')
+      ('LP3OT', 'PS2B')
     """
-    kinds = uniform(bits, 4)
-    return " ".join(_group(bits, kind) for kind in kinds[1 : 2 + (kinds[0] < 0.4) + (kinds[0] < 0.1)])
+    kinds = uniform(bits, 3)
+    return " ".join(_group(bits, kind) for kind in kinds[1 : 2 + (kinds[0] < 0.25)])
 
 
 def _group(bits: np.random.PCG64, kind: float) -> str:
@@ -152,15 +152,21 @@ def normal(bits: np.random.PCG64, number: int) -> np.ndarray:
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:number]
 
 
-def message(seed: int, index: int, manner: Manner = USUAL) -> Message:
+def message(seed: int, index: int, manner: Manner = USUAL, most: int = 0) -> Message:
     """Message `index` of a seed.
+
+    Args:
+      seed, index: of the message.
+      manner: the ranges of its keying.
+      most: characters that are kept of it; 0 keeps all.
 
     Example:
       >>> message(0, 3).text == message(0, 3).text, message(0, 3).text == message(0, 4).text
       (True, False)
     """
     bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(index,)))
-    return key(compose(bits), bits, manner)
+    text = compose(bits)
+    return key(text[: most or None].strip(), bits, manner)
 
 
 # A decoder by thresholds, as programs of radio amateurs have it.
