@@ -149,7 +149,7 @@ def _counts(
 
 
 def forecast_loss(model: VideoForecaster, context: int, *, kind: str = "bce") -> LossFn:
-    r"""The loss of predicted frames for each pixel, summed over the frames of real clips.
+    r"""The loss of predicted frames, a mean over frames and pixels, summed over real clips.
 
     .. math:: -y \log p - (1 - y) \log(1 - p) \quad\text{or}\quad (p - y)^2
 
@@ -167,7 +167,7 @@ def forecast_loss(model: VideoForecaster, context: int, *, kind: str = "bce") ->
       >>> batch = VideoBatch(np.zeros((2, 5, 8, 8, 1), np.uint8), np.array([5, 0]), np.zeros((2, 0), int), np.ones(2, bool))
       >>> params = model.init(jax.random.key(0), jnp.ones((1, 3, 8, 8, 1)), 2)["params"]
       >>> float(forecast_loss(model, 3)(params, (), (), batch, None)[2].tokens)  # a row of length 0 is padding
-      2.0
+      1.0
     """
 
     def loss(params, model_state, carry, batch: VideoBatch, rng) -> Any:
@@ -180,7 +180,7 @@ def forecast_loss(model: VideoForecaster, context: int, *, kind: str = "bce") ->
             each = jnp.square(jax.nn.sigmoid(logits) - true)
 
         def total(values):
-            return jnp.sum(jnp.where(real[:, None], values, 0))
+            return jnp.sum(jnp.where(real, values.mean(axis=1), 0))
 
         counts = (
             {}
