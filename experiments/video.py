@@ -71,7 +71,7 @@ PRESETS = {
         "augment.affine_degrees": 8.0, "augment.affine_scale": 0.1, "optimizer.learning_rate": 3e-3,
         "optimizer.clip_norm": 5.0, "optimizer.ema": 0.99, "schedule.warmup_steps": 50, "train.epochs": 24.0,
     },
-    # Two digits that cross and turn back at walls: ten frames in, ten out. NOT YET RUN to its end: see docs/video.md.
+    # Two digits that cross and turn back at walls: ten frames in, ten out.
     "moving_digits_next": _NEXT | {
         "data.name": "bouncing_digits", "data.batch_size": 16, "model.hidden_size": 64, "model.patch": 4,
         "optimizer.learning_rate": 5e-3, "optimizer.ema": 0.99, "schedule.warmup_steps": 50,
