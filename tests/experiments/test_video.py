@@ -13,9 +13,9 @@ from table import VIDEO as ROW
 
 CLIPS = {
     "data.window": 0, "data.clip_frames": 6, "data.sampling": "rate", "data.label_field": "way,shade", "model.cnn": "lenet5",
-    "model.options": "", "model.layer": "", "augment.crop_padding": 0, "augment.jitter": 0.0, "model.dropout": 0.0,
+    "model.options": "", "model.layer": "", "augment.crop_padding": 2, "augment.jitter": 0.0, "model.dropout": 0.0,
     "loss.label_smoothing": 0.0, "model.pooling": "last", "model.hidden_size": 24, "optimizer.learning_rate": 0.006, "optimizer.ema": 0.0,
-    "schedule.name": "constant", "train.steps": 200, "train.eval_every": 100, "train.checkpoint_every": 100, "data.batch_size": 12,
+    "schedule.name": "cosine", "train.steps": 400, "train.eval_every": 200, "train.checkpoint_every": 200, "data.batch_size": 12,
 }  # fmt: skip
 NEXT = {
     "data.clip_frames": 6, "data.context": 3, "data.batch_size": 4, "model.hidden_size": 4, "train.steps": 4, "train.epochs": 0.0,
@@ -135,7 +135,7 @@ def test_what_is_refused(refuses, data, tmp_path):
         (small(data, data__label_field="wey"), ["label_field", "wey", "way"]),
         (small(data, model__layer="layer1"), ["model.layer='layer1' is no layer of the network", "nearest"]),
         (small(data, data__clip_rate=5.0, data__sampling="even"), ["data.clip_rate=5.0 has no effect with data.sampling='even'"]),
-        (config_flags(source, {"data__clip_frames": 5}), ["data.clip_frames=5 has no effect with data.window=5"]),
+        (config_flags(source, {"data__clip_frames": 7}), ["data.clip_frames=7 has no effect with data.window=5"]),
         (smaller(data__context=6), ["data.context=6 leaves none of data.clip_frames=6 to predict"]),
         (smaller(model__kind="lrcn"), ["model.patch=4 has no effect"]),
         (smaller(task="classify"), ["data.context=3 has no effect"]),
