@@ -61,9 +61,6 @@ def make_case(name: str, shape: timing.Shape) -> tuple[str, dict[str, dict[str, 
         variants["associative"] = ("associative", None)
 
     def make(engine, layout):
-        # What is compiled is kept for the cell, whatever the layout was, so each has a cell of its own.
-        cell = CELLS[name](shape.hidden)
-
         def apply(params, xs):
             with forcing(layout):
                 return seqjax.unroll(cell, params, xs, time_major=True, engine=engine, rng=rng)[1]

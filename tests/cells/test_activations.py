@@ -97,6 +97,7 @@ def test_every_name_is_the_function_of_that_name(name, x64):
 
 
 def test_converters_refuse_what_the_other_side_would_compute_otherwise():
+    pytest.importorskip("torch")
     for cell, what in [
         (seqjax.lstm(H, activation="relu"), "activation='relu'"),
         (seqjax.gru(H, gate_activation="hard_sigmoid"), "gate_activation='hard_sigmoid'"),

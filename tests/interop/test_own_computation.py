@@ -12,7 +12,7 @@ SAYS = "of its own, so that what it computes is not what its weights say"
 
 
 def _torch():
-    import torch
+    torch = pytest.importorskip("torch")
 
     class Doubled(torch.nn.LSTM):
         def forward(self, xs, hx=None):
@@ -131,7 +131,7 @@ def test_what_computes_in_its_own_way_is_refused_and_a_subclass_that_does_not_is
 
 
 def test_what_is_attached_to_a_torch_module_is_refused():
-    import torch
+    torch = pytest.importorskip("torch")
     from torch.nn.utils import parametrizations, prune
 
     def attached(change):

@@ -139,10 +139,10 @@ def test_what_cannot_be_is_refused():
         seqjax.UserError, match="zoneout with memory_rate works on c of the carry, and that of gru has h"
     ):
         zoneout(gru, 0.1, 0.2).init(jax.random.key(0), D)
-    nameless = gru._replace(name="echo", initial_carry=lambda params, batch: jnp.zeros((batch, H)))
+    nameless = gru.replace(name="echo", initial_carry=lambda params, batch: jnp.zeros((batch, H)))
     with pytest.raises(seqjax.UserError, match="zoneout works on h of the carry|no attribute 'h'|has no named fields"):
-        zoneout(nameless._replace(step=lambda p, c, x: (c, c)), 0.1).init(jax.random.key(0), D)
-    doubled = gru._replace(step=lambda p, c, x: (c, jnp.concatenate([c.h, c.h], -1)))
+        zoneout(nameless.replace(step=lambda p, c, x: (c, c)), 0.1).init(jax.random.key(0), D)
+    doubled = gru.replace(step=lambda p, c, x: (c, jnp.concatenate([c.h, c.h], -1)))
     with pytest.raises(seqjax.UserError, match=r"whose output is its h, and gru gives float32 \(1, 12\) from an h of"):
         zoneout(doubled, 0.1).init(jax.random.key(0), D)
     with pytest.raises(TypeError, match="cell must be a Cell, and it is a float"):

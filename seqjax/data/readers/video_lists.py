@@ -34,7 +34,7 @@ def list_folder(folder: pathlib.Path, labelled: bool = True) -> VideoList:
       UserError: there are no classes or no videos, a part has a class that is not in the training part.
 
     Example:
-      >>> import tempfile
+      >>> import os, tempfile
       >>> with tempfile.TemporaryDirectory() as name:
       ...     for file in ("cat/1.mp4", "dog/2.avi", "dog/3/frame1.png"):
       ...         path = pathlib.Path(name, file)
@@ -110,7 +110,7 @@ def list_table(paths: Mapping[str, str], format: Format, video_field: str, label
       UserError: with all that is wrong in a table, each fault with its line.
 
     Example:
-      >>> import tempfile
+      >>> import os, tempfile
       >>> with tempfile.TemporaryDirectory() as name:
       ...     for file in ("1.mp4", "2.mp4"):
       ...         pathlib.Path(name, file).touch()
