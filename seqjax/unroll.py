@@ -88,7 +88,7 @@ def unroll(
         resets = None if resets is None else lead.fold(resets, "resets")
     static, arrays = _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engine, remat_every)
     _check_rng(rng)
-    last, *stacked = _unroll(*static, bool(return_carries), engines.fused.layout_of, *arrays, rng)
+    last, *stacked = _unroll(*static, bool(return_carries), engines.choosers(), *arrays, rng)
     if lead is not None:
         last = jax.tree.map(lambda a: lead.unfold(a, timed=False), last)
         stacked = jax.tree.map(lead.unfold, stacked)
@@ -176,7 +176,9 @@ def explain(cell: Cell, params: Params, xs: Array, carry: Carry | None = None, *
     static, arrays = _checked(cell, params, xs, carry, **options)
     choices = []
     jax.eval_shape(
-        lambda *arrays: _unroll.__wrapped__(*static, return_carries, engines.fused.layout_of, *arrays, note=choices.append), *arrays, rng
+        lambda *arrays: _unroll.__wrapped__(*static, return_carries, engines.choosers(), *arrays, note=choices.append),
+        *arrays,
+        rng,
     )
     for choice in choices:
         print(f"{choice.cell}: {choice.engine}, {choice.reason}")
@@ -207,10 +209,23 @@ def _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engi
 # Jitted here, so that a call outside of any jit is compiled once and not at every call.
 @functools.partial(jax.jit, static_argnums=range(7))
 def _unroll(
-    cell, engine, reverse, time_major, remat_every, return_carries, layout_of, params, xs, carry, lengths, resets, rng, note=None
+    cell,
+    engine,
+    reverse,
+    time_major,
+    remat_every,
+    return_carries,
+    choosers,
+    params,
+    xs,
+    carry,
+    lengths,
+    resets,
+    rng,
+    note=None,
 ):
     """Everything inside is time-major; layouts are turned here, once."""
-    del layout_of  # the fused engine's choice, which tests and benchmarks exchange: what is compiled is kept for each apart
+    del choosers  # part of the key of what is compiled
     if not time_major:
         xs = xs.swapaxes(0, 1)
         lengths = lengths.T if lengths is not None and lengths.ndim == 2 else lengths

@@ -4,6 +4,7 @@ Each gives `run`, with the signature of `scan.run`, and `refusal`, with the same
 cannot run a case, or None. All give the same numbers within a few units of rounding, which one suite of tests checks.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -61,6 +62,11 @@ def choose(engine: str, cell: Cell, params: Params, xs: Any, **settings: Any) ->
         able = [name for name in ENGINES if ENGINES[name].refusal(cell, params, xs, **settings) is None]
         raise UserError(f"engine {engine!r} cannot run {cell.name} here: {reason}; engines that can: {', '.join(able)}")
     return Choice(cell.name, engine, "asked for")
+
+
+def choosers() -> tuple[Callable, ...]:
+    """How engines choose the way to do a case: functions that tests and benchmarks exchange, so that what is compiled is kept for each."""
+    return fused.layout_of, associative._method
 
 
 def _quickest(cell, params, xs, settings):
