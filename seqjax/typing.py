@@ -183,7 +183,7 @@ class Cell:
         return dataclasses.replace(self, **{"noise_only": False, "made": None} | changes)
 
     def _replace(self, **changes: Any) -> "Cell":
-        raise TypeError("a Cell is no NamedTuple any more: cell.replace(...) in the place of cell._replace(...)")
+        raise TypeError("a Cell is not a NamedTuple any more: use cell.replace(...), not cell._replace(...)")
 
     def _key(self) -> tuple:
         """What it is equal by: the call, or else every field."""

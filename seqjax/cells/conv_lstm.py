@@ -66,7 +66,7 @@ def conv_lstm(
       peepholes: whether the gates see the memory, with a weight a place and channel, as in the paper.
       activation: of the candidate, and of the memory on its way out: "tanh", another of `jax.nn` by name ("relu", "silu",
         "hard_tanh", ...), or an elementwise function.
-      gate_activation: of the gates, in the place of sigmoid: "hard_sigmoid", another by name, or a function.
+      gate_activation: of the gates, instead of sigmoid: "hard_sigmoid", another by name, or a function.
       kernel_init: initializer of one gate of W, (*kernel_size, C, F). Glorot uniform by default, with the fans of a
         patch: C and F times the size of the kernel.
       recurrent_init: initializer of one gate of U, (*kernel_size, F, F). Orthogonal by default: the filters of the F

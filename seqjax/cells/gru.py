@@ -56,7 +56,7 @@ def gru(
         so that only the engines that need no more than a step run it.
       activation: of the candidate: "tanh", another of `jax.nn` by name ("relu", "silu", "hard_tanh", ...), or an
         elementwise function.
-      gate_activation: of the gates, in the place of sigmoid: "hard_sigmoid", another by name, or a function.
+      gate_activation: of the gates, instead of sigmoid: "hard_sigmoid", another by name, or a function.
       kernel_init: initializer of one gate of W, (D, H). Glorot uniform by default.
       recurrent_init: initializer of one gate of U, (H, H). Orthogonal by default.
       bias_init: initializer of b (3H,). Zeros by default.

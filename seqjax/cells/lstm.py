@@ -76,7 +76,7 @@ def lstm(
       layer_norm: whether the two products and the memory are normalised. Gains start at 1.
       activation: of the candidate, and of the memory on its way out: "tanh", another of `jax.nn` by name ("relu", "silu",
         "hard_tanh", ...), or an elementwise function.
-      gate_activation: of the gates, in the place of sigmoid: "hard_sigmoid", another by name, or a function.
+      gate_activation: of the gates, instead of sigmoid: "hard_sigmoid", another by name, or a function.
       kernel_init: initializer of one gate of W, (D, H), and of P, (H, R). Glorot uniform by default.
       recurrent_init: initializer of one gate of U, (R, H). Orthogonal by default.
       bias_init: initializer of the whole bias (G H,). Zeros by default.

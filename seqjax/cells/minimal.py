@@ -57,7 +57,7 @@ def mgu(
         that only the engines that need no more than a step run it.
       activation: of the candidate: "tanh", another of `jax.nn` by name ("relu", "silu", "hard_tanh", ...), or an
         elementwise function.
-      gate_activation: of the gates, in the place of sigmoid: "hard_sigmoid", another by name, or a function.
+      gate_activation: of the gates, instead of sigmoid: "hard_sigmoid", another by name, or a function.
       kernel_init: initializer of W_f and of W_n, (D, H). Glorot uniform by default.
       recurrent_init: initializer of U_f and of U_n, (H, H). Orthogonal by default.
       bias_init: initializer of b (2H,). Zeros by default.
