@@ -4,7 +4,7 @@ Papers: Graves, Fernandez, Gomez and Schmidhuber 2006, "Connectionist Temporal C
 "Deep Speech 2" (arXiv:1512.02595); Park et al. 2019, "SpecAugment" (arXiv:1904.08779).
 
     python -m experiments.speech --workdir=/tmp/morse
-        learns to read Morse code in noise, keyed at any speed and pitch: minutes on two cores
+        begins to learn Morse code in noise: minutes, and not yet as good as a decoder by thresholds (docs/speech.md)
     python -m experiments.speech --workdir=/tmp/morse --mode=evaluate --split=test
         word and character error rates; heard_test.png and predictions_test.jsonl in the work directory
     python -m experiments.speech --workdir=/tmp/digits --config=fsdd_strings --config.data.path=recordings.tar.gz

@@ -78,14 +78,7 @@ def unroll(
       >>> ys.shape, bool((ys[1, 3:] == 0).all())
       ((2, 5, 16), True)
     """
-    _check_cell(cell)
-    xs = jnp.asarray(xs)
-    lead = leading(xs, len(cell.spatial) + 1, time_major)
-    if lead is not None:
-        xs = lead.fold(xs, "xs")
-        carry = None if carry is None else lead.fold_carry(carry)
-        lengths = None if lengths is None else lead.fold_lengths(lengths)
-        resets = None if resets is None else lead.fold(resets, "resets")
+    lead, xs, carry, lengths, resets = _folded(cell, xs, carry, lengths, resets, time_major)
     static, arrays = _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engine, remat_every)
     _check_rng(rng)
     last, *stacked = _unroll(*static, bool(return_carries), engines.choosers(), *arrays, rng)
@@ -173,7 +166,9 @@ def explain(cell: Cell, params: Params, xs: Array, carry: Carry | None = None, *
     defaults = {"lengths": None, "resets": None, "reverse": False, "time_major": False, "engine": "auto"}
     rng, return_carries = options.pop("rng", None), bool(options.pop("return_carries", False))
     options = defaults | {"remat_every": None} | options
-    static, arrays = _checked(cell, params, xs, carry, **options)
+    lengths, resets = options.pop("lengths"), options.pop("resets")
+    _, xs, carry, lengths, resets = _folded(cell, xs, carry, lengths, resets, options["time_major"])
+    static, arrays = _checked(cell, params, xs, carry, lengths, resets, **options)
     choices = []
     jax.eval_shape(
         lambda *arrays: _unroll.__wrapped__(*static, return_carries, engines.choosers(), *arrays, note=choices.append),
@@ -183,6 +178,19 @@ def explain(cell: Cell, params: Params, xs: Array, carry: Carry | None = None, *
     for choice in choices:
         print(f"{choice.cell}: {choice.engine}, {choice.reason}")
     return choices
+
+
+def _folded(cell, xs, carry, lengths, resets, time_major):
+    """The arguments with one batch axis, and how they lay where they had none or several."""
+    _check_cell(cell)
+    xs = jnp.asarray(xs)
+    lead = leading(xs, len(cell.spatial) + 1, time_major)
+    if lead is not None:
+        xs = lead.fold(xs, "xs")
+        carry = None if carry is None else lead.fold_carry(carry)
+        lengths = None if lengths is None else lead.fold_lengths(lengths)
+        resets = None if resets is None else lead.fold(resets, "resets")
+    return lead, xs, carry, lengths, resets
 
 
 def _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engine, remat_every):

@@ -73,6 +73,15 @@ def test_inside_jit_and_in_the_flax_layer():
     assert_same(layer.apply(variables, xs[0, 0])[1], got[1][0, 0])
 
 
+def test_explain_takes_them_too(capsys):
+    cell = seqjax.lstm(H)
+    params = cell.init(jax.random.key(0), D)
+    alone = seqjax.explain(cell, params, jnp.ones((T, D)), lengths=2)
+    several = seqjax.explain(cell, params, jnp.ones((T, 4, 5, D)), time_major=True, resets=np.zeros((T, 4, 5), bool))
+    assert alone == seqjax.explain(cell, params, jnp.ones((1, T, D)))
+    assert several == seqjax.explain(cell, params, jnp.ones((20, T, D))) != alone
+
+
 def test_what_does_not_fit_names_the_axes():
     cell = seqjax.lstm(H)
     params = cell.init(jax.random.key(0), D)

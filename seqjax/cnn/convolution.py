@@ -14,12 +14,7 @@ from seqjax.cnn.placement import takes_own
 from seqjax.placement import vary_together
 from seqjax.typing import Array
 
-OWN = {
-    "banded": convolution_banded,
-    "im2col": convolution_columns,
-    "shifted": convolution_shifted,
-    "winograd": convolution_winograd,
-}
+OWN = {"banded": convolution_banded, "im2col": convolution_columns, "shifted": convolution_shifted, "winograd": convolution_winograd}
 FORMULATIONS = ("auto", "lax", *OWN)
 
 

@@ -158,8 +158,4 @@ def _unavailable():
 
     if not rnn.gpu_rnn:
         return "this installation of jax comes without cuDNN's recurrent layers"
-    return (
-        None
-        if _unverified.value
-        else "its numbers were wrong on the one GPU where it ran; cudnn.unverified() runs it all the same"
-    )
+    return None if _unverified.value else "its numbers were wrong on the one GPU where it ran; cudnn.unverified() runs it all the same"
