@@ -11,6 +11,7 @@ import seqjax
 from seqjax.cnn.base import Outputs
 from seqjax.cnn.blocks import Conv
 from seqjax.cnn.normalization import masked_norms
+from seqjax.engines.steps import select
 from seqjax.errors import UserError, nearest
 from seqjax.nn.masks import real_steps
 from seqjax.typing import Array, Carry, Cell
@@ -185,9 +186,7 @@ def _unrolled(module, cell, xs, lengths, carry, fresh, train) -> tuple[Carry, Ar
     initial = cell.initial_carry(params, xs.shape[0])
     carry = initial if carry is None else carry
     if fresh is not None:
-        carry = jax.tree.map(
-            lambda new, old: jnp.where(fresh.reshape(fresh.shape + (1,) * (new.ndim - 1)), new, old), initial, carry
-        )
+        carry = select(fresh, initial, carry)
     rng = module.make_rng("dropout") if train else None
     return seqjax.unroll(cell, params, xs, carry, lengths=lengths, rng=rng)
 
