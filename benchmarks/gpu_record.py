@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import gpu, timing
-from seqjax.engines import cudnn, pallas
+from seqjax.engines import pallas
 from seqjax.errors import UserError
 
 UNTRIED = ("cudnn", "pallas")  # may crash the process, so one is run at a time, with a note of which
@@ -96,9 +96,7 @@ def on_gpu() -> bool:
 
 
 def interpreting(engine: str) -> contextlib.AbstractContextManager:
-    """A context in which Pallas runs without a GPU, slowly, where there is none; and cuDNN, which is refused else."""
-    if engine == "cudnn":
-        return cudnn.unverified()
+    """A context in which Pallas runs without a GPU, slowly, where there is none."""
     return pallas.interpreted() if engine == "pallas" and not on_gpu() else contextlib.nullcontext()
 
 

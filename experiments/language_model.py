@@ -107,6 +107,13 @@ PRESETS = {
         "model.hidden_size": 650, "model.embed_size": 650, "model.dropout": 0.5, "model.embed_dropout": 0.5,
         "schedule.hold_epochs": 6, "schedule.decay": 1 / 1.2, "train.epochs": 39.0,
     },
+    # As word_medium, made for a GPU: more streams, Adam, and one matrix for the words that go in and come out.
+    "word_gpu": _WORDS | {
+        "model.hidden_size": 650, "model.embed_size": 650, "model.dropout": 0.5, "model.embed_dropout": 0.5,
+        "model.tie_embeddings": True, "data.batch_size": 64, "data.window": 70, "optimizer.name": "adam",
+        "optimizer.learning_rate": 2e-3, "optimizer.clip_norm": 0.25, "schedule.name": "cosine",
+        "schedule.warmup_steps": 200, "train.epochs": 30.0, "train.eval_every": 1000, "train.checkpoint_every": 2000,
+    },
 }  # fmt: skip
 
 

@@ -1,8 +1,4 @@
-"""The engine of cuDNN: the plain LSTM on an NVIDIA GPU, in float32. Refused: on a GPU its numbers were wrong.
-
-The one time it ran (H200, cuDNN 9.19, jax 0.11.2) outputs differed from the scan's by up to 40 %, at B=4, T=5, D=3, H=6, with
-and without lengths, though on a CPU, with JAX's own plain version in place of cuDNN, they are the same. Until the cause is
-found it runs inside `unverified()` alone, for those who look for it.
+"""The engine of cuDNN: the plain LSTM on an NVIDIA GPU, in float32.
 
 cuDNN is reached through `jax.experimental.rnn`, which takes sequences (B, T, D) with lengths of at least 1, all weights in
 one flat vector, and two biases. What it lacks is done around it:
@@ -10,6 +6,8 @@ one flat vector, and two biases. What it lacks is done around it:
   padded steps, anywhere    the real steps are moved to the front, and their outputs back to where they came from
   reverse                   the same move, in the other order
   length 0                  runs one step over zeros, whose results and cotangents are dropped
+  layouts                   arrays are pinned to row-major order: JAX's call does not ask for an order, cuDNN takes this one,
+                            and without the pins XLA passes a transposed sequence as it lies in memory, which gives wrong numbers
 
 Precision is that of JAX's products: TensorFloat32 by default, as in the other engines on a GPU, and full float32 under
 `jax.default_matmul_precision("highest")`. There is one derivative, in reverse mode; `jax.vmap`, forward mode and second
@@ -18,17 +16,10 @@ derivatives need another engine.
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from seqjax.cells.lstm import LSTMParams
 from seqjax.typing import Array, Carry, Cell, Params
-
-_unverified = jax.make_user_context(False)
-
-
-def unverified():
-    """A context in which the engine runs although its numbers are not known to be right: `with unverified(): ...`."""
-    return _unverified(True)
-
 
 _HARMLESS = ("dtype",)  # settings of an LSTM that do not make it another cell
 _FULL = ("highest", "float32", "F32_F32_F32")  # matmul precisions that are wider than TensorFloat32
@@ -74,8 +65,6 @@ def run(
 ) -> tuple[Carry, Array]:
     """Runs an LSTM over a sequence, time-major, with the arguments and results of `scan.run`; see `refusal` first."""
     del initial, resets, remat_every
-    from jax.experimental import rnn
-
     steps, batch, features = xs.shape
     size = cell.hidden_size
     if not steps or not batch:
@@ -86,19 +75,8 @@ def run(
     else:
         counts = mask.sum(axis=0, dtype=jnp.int32)
         there, back = _moves(mask, reverse)
-    ys, h, c = rnn.lstm(
-        there(xs.swapaxes(0, 1).astype(jnp.float32)),
-        carry.h[None],
-        carry.c[None],
-        flat_weights(params),
-        jnp.maximum(counts, 1),
-        features,
-        size,
-        1,
-        0.0,
-        False,
-        _precision(),
-    )
+    arrays = there(xs.swapaxes(0, 1).astype(jnp.float32)), carry.h[None], carry.c[None], flat_weights(params)
+    ys, h, c = _lstm(*arrays, jnp.maximum(counts, 1), features, size)
     ran = (counts > 0)[:, None]
     after = carry._replace(c=jnp.where(ran, c[0], carry.c), h=jnp.where(ran, h[0], carry.h))
     return after, back(ys).swapaxes(0, 1)
@@ -108,6 +86,20 @@ def flat_weights(params: Params) -> Array:
     """The parameters of an LSTM as cuDNN's one vector: W' (4H, D), U' (4H, H), b, and a second bias that is zero."""
     parts = (params.kernel.T, params.recurrent_kernel.T, params.bias, jnp.zeros_like(params.bias))
     return jnp.concatenate([part.reshape(-1).astype(jnp.float32) for part in parts])
+
+
+def _lstm(xs, h, c, weights, lengths, features, size):
+    """cuDNN's LSTM of one layer, its arrays and their cotangents in row-major order."""
+    from jax.experimental import rnn
+
+    arrays = [_row_major(a) for a in (xs, h, c, weights)]
+    layers, dropout, bidirectional = 1, 0.0, False
+    found = rnn.lstm(*arrays, lengths, features, size, layers, dropout, bidirectional, _precision())
+    return [_row_major(a) for a in found]
+
+
+def _row_major(a):
+    return with_layout_constraint(a, Layout(tuple(range(a.ndim))))
 
 
 def _moves(mask, reverse):
@@ -158,4 +150,4 @@ def _unavailable():
 
     if not rnn.gpu_rnn:
         return "this installation of jax comes without cuDNN's recurrent layers"
-    return None if _unverified.value else "its numbers were wrong on the one GPU where it ran; cudnn.unverified() runs it all the same"
+    return None

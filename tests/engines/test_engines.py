@@ -259,7 +259,7 @@ def test_gradients_under_vmap(engine):
         ("lstm", "associative", "lstm is no linear recurrence.*engines that can: scan, fused"),
         ("gru-before", "fused", "gru does not split into the three parts.*engines that can: scan"),
         ("gru", "cudnn", "cuDNN has the plain LSTM alone"),
-        ("lstm", "cudnn", "needs a GPU|numbers were wrong"),
+        ("lstm", "cudnn", "needs a GPU"),
         ("lstm", "pallas", "it is 4; engines that can: scan, fused"),
     ],
 )
