@@ -25,6 +25,7 @@ them can, and `to_...` refuses it by name and says who can. `parts.HOLDERS` is t
   rnn, relu                        yes      yes      yes      yes      yes      no
   lstm                             yes      yes      yes      yes      yes      yes
   lstm with proj_size              yes      no       no       no       no       no
+  other activations, also of gates no       most     yes      yes      no       no
   gru, reset_after=True            yes      yes      yes      b_hn = 0 no       yes
   gru, reset_after=False           no       yes      no       no       yes      no
   stack                            equals   yes      yes      yes      no       no
