@@ -120,8 +120,14 @@ def _call_backward(call, arrays, flags, kept, cotangents):
 # ---- derivatives
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _unrolled_kept(call, params, carry, initial, inputs):
+    """What `unrolled` gives, and what is kept for the backward pass; apart, so that this too has a derivative."""
+    return _forward(call, params, carry, initial, inputs, keep=True)
+
+
 def _unrolled_fwd(call, params, carry, initial, inputs):
-    found, kept = _forward(call, params, carry, initial, inputs, keep=True)
+    found, kept = _unrolled_kept(call, params, carry, initial, inputs)
     return found, (params, carry, initial, inputs, kept)
 
 
@@ -131,7 +137,18 @@ def _unrolled_bwd(call, saved, cotangents):
     return *found, (d_xs, None, None)
 
 
+def _unrolled_kept_fwd(call, params, carry, initial, inputs):
+    found, kept = _unrolled_kept(call, params, carry, initial, inputs)
+    return (found, kept), (params, carry, initial, inputs, kept)
+
+
+def _unrolled_kept_bwd(call, saved, cotangents):
+    """The cotangent of what is kept is zero: `_gradients` alone reads it, and hands none back."""
+    return _unrolled_bwd(call, saved, cotangents[0])
+
+
 unrolled.defvjp(_unrolled_fwd, _unrolled_bwd)
+_unrolled_kept.defvjp(_unrolled_kept_fwd, _unrolled_kept_bwd)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
