@@ -357,7 +357,7 @@ def test_without_the_library_it_says_how_to_build_it(monkeypatch, tmp_path):
             (tmp_path / "absent.so").write_bytes(content)
         library._load.cache_clear()
         found = native.refusal(cell, params, xs, **SETTINGS)
-        assert reason in found and "python -m seqjax.engines.native.build" in found
+        assert reason in found and "python -m seqjax.engines.native" in found
     monkeypatch.undo()
     library._load.cache_clear()
 

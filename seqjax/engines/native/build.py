@@ -1,4 +1,4 @@
-"""Compiles the kernels into one library: `python -m seqjax.engines.native.build`, and setup.py where the package is installed.
+"""Compiles the kernels into one library: `python -m seqjax.engines.native`, and setup.py where the package is installed.
 
 It needs a C++17 compiler (the environment variable CXX, else c++, g++ or clang++) and jaxlib, whose headers say how XLA calls
 a library. Nothing of seqjax or JAX is imported here, so that setup.py can run this file by itself.
@@ -11,13 +11,12 @@ import pathlib
 import platform
 import shutil
 import subprocess
-import sys
 import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 LIBRARY = "_kernels.so"
 COMMON = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
-KERNELS = ("-fno-exceptions", "-fno-rtti", "-fno-math-errno", "-ffp-contract=fast")
+KERNELS = ("-fno-exceptions", "-fno-rtti", "-fno-math-errno", "-ffp-contract=fast", "-Wno-psabi")  # no vector leaves its object file
 # Flags of the compiler, floats of a vector, and vectors of a panel: as many sums as there are registers for.
 INSTRUCTION_SETS = {
     "avx512": (("-mavx512f", "-mfma", "-mprefer-vector-width=512"), 16, 4),
@@ -93,10 +92,3 @@ def _run(command):
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise BuildError(f"the compiler failed: {' '.join(command)}\n{done.stderr[-4000:]}")
-
-
-if __name__ == "__main__":
-    try:
-        print(build())
-    except BuildError as error:
-        sys.exit(f"seqjax's native engine was not built: {error}")

@@ -18,11 +18,11 @@ def _load():
     """(the library, None), or (None, why there is none)."""
     path = build.HERE / build.LIBRARY
     if not path.exists():
-        return None, "its library was not built: run `python -m seqjax.engines.native.build`, which needs a C++ compiler"
+        return None, "its library was not built: run `python -m seqjax.engines.native`, which needs a C++ compiler"
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
-        return None, f"its library cannot be loaded ({error}): run `python -m seqjax.engines.native.build`"
+        return None, f"its library cannot be loaded ({error}): run `python -m seqjax.engines.native`"
     library.seqjax_native_runs.restype = ctypes.c_bool
     library.seqjax_native_runs.argtypes = [ctypes.c_char_p]
     for target in TARGETS:
