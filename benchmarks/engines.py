@@ -4,8 +4,8 @@
 
 Engines in one process and in turn: scan; fused, and where the cell's products are plain matrix products, fused with the
 loop's arrays in rows, in columns, and with the input's product apart, whichever it would choose itself; associative for
-linear recurrences; native where it can run the cell. `training` gives outputs and the gradients of weights and inputs for a random cotangent of the
-outputs; zoneout draws its masks.
+linear recurrences; native where it can run the cell. `training` gives outputs and the gradients of weights and inputs for
+a random cotangent of the outputs; zoneout draws its masks.
 """
 
 import contextlib

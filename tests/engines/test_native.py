@@ -1,6 +1,7 @@
 """The native engine against the plain scan in float64: cells, sizes, settings, gradients, transformations, threads, building."""
 
 import concurrent.futures
+import functools
 import os
 import pathlib
 import subprocess
@@ -156,30 +157,26 @@ def test_the_same_bits_again_and_from_several_threads_at_once():
 
 
 @needs_library
-def test_vmap_over_sequences_and_over_weights():
-    cell, (params, carry, _, xs), _, settings = make("lstm", (3, 5, 4, 6), ("lengths",))
-    mask, resets = settings["mask"], jnp.asarray(np.random.default_rng(1).random((5, 3)) < 0.3)
+def test_vmap_over_batches_and_over_weights():
+    """Three batches of two sequences, with masks and resets of their own; values and gradients, one batch at a time and all."""
+    cell, (params, carry, initial, xs), _, settings = make("lstm", (6, 5, 4, 3), {"holes", "resets"})
+    batched = jax.tree.map(lambda a: a.reshape(3, 2, -1), (carry, initial))
+    by_time = [a.reshape(5, 3, 2, *a.shape[2:]) for a in (xs, settings["mask"], settings["resets"])]
     scaled = jax.tree.map(lambda a: jnp.stack([a, 0.5 * a, -a]), params)
 
-    def loss(params, x, carry, mask, reset, engine):
-        carry = jax.tree.map(lambda a: a[None], carry)
-        settings = SETTINGS | {"mask": mask[:, None], "resets": reset[:, None]}
-        last, ys = engine.run(cell, params, carry, carry, x[:, None], **settings)
-        return (ys**2).sum() + last.c.sum()
+    def loss(engine, params, carries, x, mask, resets):
+        last, ys = engine.run(cell, params, *carries, x, **(SETTINGS | {"mask": mask, "resets": resets}))
+        return (ys**2 * jnp.arange(1.0, 3)[None, :, None]).sum() + last.c.sum()
 
-    for weights, params_axis in ((params, None), (scaled, 0)):
-        axes = (params_axis, 1, 0, 1, 1, None)
-        for function in (loss, jax.grad(loss, argnums=(0, 1, 2))):
-            both = [
-                jax.vmap(lambda *a, e=engine, f=function: f(*a, e), axes[:-1])(weights, xs, carry, mask, resets)
-                for engine in (native, scan)
-            ]
-            assert_near(*both)
-    total = [
-        jax.grad(lambda p, e=engine: jax.vmap(loss, (None, 1, 0, 1, 1, None))(p, xs, carry, mask, resets, e).sum())(params)
-        for engine in (native, scan)
-    ]
-    assert_near(*total)
+    def everything(engine, weights, axis):
+        run = functools.partial(loss, engine)
+        axes = (axis, 0, 1, 1, 1)
+        total = jax.grad(lambda w: jax.vmap(run, axes)(w, batched, *by_time).sum())
+        each = jax.vmap(jax.grad(run, argnums=(0, 1, 2)), axes)
+        return jax.jit(lambda: (jax.vmap(run, axes)(weights, batched, *by_time), each(weights, batched, *by_time), total(weights)))()
+
+    for weights, axis in ((params, None), (scaled, 0)):
+        assert_near(everything(native, weights, axis), everything(scan, weights, axis))
 
 
 @needs_library

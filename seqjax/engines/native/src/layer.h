@@ -55,9 +55,11 @@ void in_parallel(const Parallel& parallel, int count, F f) {
 // Part i of n of `count` things: the first one, which is the end of the part before.
 INLINE int64_t part(int64_t count, int64_t i, int64_t n) { return count / n * i + smaller(i, count % n); }
 
-// How many threads get sequences of their own.
+// How many threads get sequences of their own: up to 8 if it is one each, more where each gets 4, since every thread reads
+// all weights at every step and has gradients of its own of them.
 INLINE int slots(const Problem& p, const Parallel& parallel) {
-  return int(smaller(p.B, parallel.threads < 1 ? 1 : parallel.threads));
+  const int64_t most = smaller(p.B, p.B / 4 > 8 ? p.B / 4 : 8);
+  return int(smaller(most, parallel.threads < 1 ? 1 : parallel.threads));
 }
 
 // Sequences b0 ... b0 + rows - 1 and their real steps, numbered in the order of the run. A padded step is none, and costs
