@@ -340,5 +340,5 @@ def test_a_stack_traces_a_cell_once_a_layer(engine):
 
 
 def test_the_table_of_engines():
-    assert list(engines.ENGINES) == ["scan", "fused", "associative", "cudnn", "pallas"]
+    assert list(engines.ENGINES) == ["scan", "fused", "associative", "cudnn", "pallas", "native"]
     assert all(callable(engine.run) and callable(engine.refusal) for engine in engines.ENGINES.values())
