@@ -20,7 +20,7 @@ import numpy as np
 
 import seqjax
 from benchmarks import engines, gpu
-from benchmarks.gpu_record import UNTRIED, OutOfTime, Recorder, compile_all, interpreting, on_gpu
+from benchmarks.gpu_record import UNTRIED, OutOfTime, Recorder, compile_all, on_gpu
 
 CELLS: dict[str, Callable[..., seqjax.Cell]] = {
     "lstm": seqjax.lstm,
@@ -60,7 +60,7 @@ def gradients(make: Callable[[], seqjax.Cell], engine: str, layout: str | None, 
     cell = make()
 
     def loss(params, carry, xs, weights):
-        with engines.forcing(layout), interpreting(engine):
+        with engines.forcing(layout):
             last, ys = seqjax.unroll(cell, params, xs, carry, engine=engine, time_major=True, **options)
         leaves = [ys, *jax.tree.leaves(last)]
         wide = [(w * (a if a.dtype == w.dtype else a.astype(w.dtype))).real.sum() for w, a in zip(weights, leaves)]

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import jax
 
-from seqjax.engines import associative, cudnn, fused, pallas, scan, steps
+from seqjax.engines import associative, cudnn, fused, scan, steps
 from seqjax.errors import UserError
 from seqjax.typing import Array, Carry, Cell, Params
 
-ENGINES = {"scan": scan, "fused": fused, "associative": associative, "cudnn": cudnn, "pallas": pallas}
+ENGINES = {"scan": scan, "fused": fused, "associative": associative, "cudnn": cudnn}
+REMOVED = ("pallas",)  # it was built on a lowering that JAX is taking away
 
 
 class Choice(NamedTuple):
@@ -27,7 +28,8 @@ class Choice(NamedTuple):
 def check_name(engine: str) -> None:
     """Refuses a name that no engine has."""
     if engine not in ("auto", *ENGINES):
-        raise UserError(f"engine must be one of {['auto', *ENGINES]}, and it is {engine!r}")
+        gone = ", which was removed" if engine in REMOVED else ""
+        raise UserError(f"engine must be one of {['auto', *ENGINES]}, and it is {engine!r}{gone}")
 
 
 def run(

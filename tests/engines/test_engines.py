@@ -260,7 +260,6 @@ def test_gradients_under_vmap(engine):
         ("gru-before", "fused", "gru does not split into the three parts.*engines that can: scan"),
         ("gru", "cudnn", "cuDNN has the plain LSTM alone"),
         ("lstm", "cudnn", "needs a GPU"),
-        ("lstm", "pallas", "it is 4; engines that can: scan, fused"),
     ],
 )
 def test_an_engine_that_cannot_run_a_case_says_why(name, engine, reason):
@@ -339,6 +338,12 @@ def test_a_stack_traces_a_cell_once_a_layer(engine):
     assert len(traces) == 3
 
 
+def test_an_engine_that_was_removed_says_so():
+    cell, params, xs, _ = setup(row_of("lstm"), 30)
+    with pytest.raises(seqjax.UserError, match="one of .*'scan', 'fused'.*'pallas', which was removed"):
+        seqjax.unroll(cell, params, xs, engine="pallas")
+
+
 def test_the_table_of_engines():
-    assert list(engines.ENGINES) == ["scan", "fused", "associative", "cudnn", "pallas"]
+    assert list(engines.ENGINES) == ["scan", "fused", "associative", "cudnn"]
     assert all(callable(engine.run) and callable(engine.refusal) for engine in engines.ENGINES.values())
