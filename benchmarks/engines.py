@@ -21,16 +21,12 @@ from benchmarks import common, timing
 from seqjax.engines import fused
 from seqjax.engines.dense import Layout
 
-CELLS: dict[str, Callable[[int], seqjax.Cell]] = {
-    "lstm": seqjax.lstm,
-    "gru": seqjax.gru,
-    "rnn": seqjax.rnn,
+ALIKE = ("irnn", "minlstm", "lru")  # run as rnn and mingru do
+CELLS: dict[str, Callable[..., seqjax.Cell]] = {
+    **{name: make for name, make in seqjax.cells.CELLS.items() if name not in ALIKE},
     "lstm peepholes": lambda hidden: seqjax.lstm(hidden, peepholes=True),
     "lstm layer norm": lambda hidden: seqjax.lstm(hidden, layer_norm=True),
-    "mgu": seqjax.mgu,
-    "indrnn": seqjax.indrnn,
     "lstm zoneout": lambda hidden: seqjax.zoneout(seqjax.lstm(hidden), 0.1),
-    "mingru": seqjax.mingru,
 }
 NOISY = ("lstm zoneout",)
 LAYOUTS = {"rows": Layout(columns=False), "columns": Layout(columns=True), "apart": None}

@@ -23,13 +23,7 @@ from benchmarks import engines, gpu
 from benchmarks.gpu_record import UNTRIED, OutOfTime, Recorder, compile_all, on_gpu
 
 CELLS: dict[str, Callable[..., seqjax.Cell]] = {
-    "lstm": seqjax.lstm,
-    "gru": seqjax.gru,
-    "rnn": seqjax.rnn,
-    "mgu": seqjax.mgu,
-    "indrnn": seqjax.indrnn,
-    "mingru": seqjax.mingru,
-    "lru": seqjax.lru,
+    **{name: make for name, make in seqjax.cells.CELLS.items() if name not in ("irnn", "minlstm")},
     "lstm layer norm": lambda hidden, **options: seqjax.lstm(hidden, layer_norm=True, **options),
     "lstm peepholes": lambda hidden, **options: seqjax.lstm(hidden, peepholes=True, **options),
     "lstm proj": lambda hidden, **options: seqjax.lstm(hidden, proj_size=hidden // 2, **options),

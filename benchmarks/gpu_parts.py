@@ -17,8 +17,8 @@ import numpy as np
 import seqjax
 from benchmarks import cnn_training, common, engines, gpu, timing
 from benchmarks.gpu_record import OutOfTime, Recorder, lower, on_gpu, one_line, time_group
+from seqjax.cells import CELLS
 
-CELLS = {"lstm": seqjax.lstm, "gru": seqjax.gru, "rnn": seqjax.rnn, "mingru": seqjax.mingru, "lru": seqjax.lru}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 LAYER = timing.Shape(16, 1024, 768, 768)
 LINEAR = (timing.Shape(16, 1024, 256, 256), timing.Shape(16, 8192, 256, 256))

@@ -1,4 +1,11 @@
-"""Recurrent cells: one file a family."""
+"""Recurrent cells: one file a family; and the registry, which is all that knows them by name.
+
+The names of `seqjax`, the stacks, the Flax layers, the choices of the experiments, the benchmarks and the table of tests read
+it. Adding a cell touches its file, this one, `tests/numpy_reference.py` with its equation once more, and
+`tests/cells/table.py` with a line.
+"""
+
+import functools
 
 from seqjax.cells.conv_lstm import ConvLSTMCarry, ConvLSTMParams, conv_lstm
 from seqjax.cells.gru import GRUCarry, GRUParams, gru
@@ -16,6 +23,20 @@ from seqjax.cells.linear import (
 from seqjax.cells.lstm import LSTMCarry, LSTMParams, lstm
 from seqjax.cells.minimal import MGUCarry, MGUParams, mgu
 from seqjax.cells.vanilla import IndRNNParams, RNNCarry, RNNParams, indrnn, rnn
+from seqjax.initializers import identity
+
+# Every cell that a hidden_size makes, by the name that settings and layers take: make(hidden_size, **options) -> Cell.
+CELLS = {
+    "lstm": lstm,
+    "gru": gru,
+    "rnn": rnn,
+    "irnn": functools.partial(rnn, activation="relu", recurrent_init=identity()),
+    "indrnn": indrnn,
+    "mgu": mgu,
+    "mingru": mingru,
+    "minlstm": minlstm,
+    "lru": lru,
+}
 
 __all__ = [
     "ConvLSTMCarry",
