@@ -20,6 +20,7 @@ import seqjax
 from benchmarks import common, timing
 from seqjax.engines import fused
 from seqjax.engines.dense import Layout
+from seqjax.typing import Dense, Linear
 
 ALIKE = ("irnn", "minlstm", "lru")  # run as rnn and mingru do
 CELLS: dict[str, Callable[..., seqjax.Cell]] = {
@@ -47,13 +48,13 @@ def make_case(name: str, shape: timing.Shape) -> tuple[str, dict[str, dict[str, 
     cell = CELLS[name](shape.hidden)
     params = cell.init(jax.random.key(0), shape.features)
     auto = chosen(cell, params, xs, rng=rng)
-    forced = list(LAYOUTS) if cell.dense is not None else [None]
-    if auto == "fused" and cell.dense is not None:
+    forced = list(LAYOUTS) if isinstance(cell.split, Dense) else [None]
+    if auto == "fused" and isinstance(cell.split, Dense):
         auto = "fused apart"
     variants = {"scan": ("scan", None)}
-    if cell.project is not None:
+    if cell.parts is not None:
         variants |= {f"fused {layout}" if layout else "fused": ("fused", layout) for layout in forced}
-    if cell.linear is not None:
+    if isinstance(cell.split, Linear):
         variants["associative"] = ("associative", None)
 
     def make(engine, layout):

@@ -21,6 +21,7 @@ import numpy as np
 import seqjax
 from benchmarks import engines, gpu
 from benchmarks.gpu_record import UNTRIED, OutOfTime, Recorder, compile_all, on_gpu
+from seqjax.typing import Dense, Linear
 
 CELLS: dict[str, Callable[..., seqjax.Cell]] = {
     **{name: make for name, make in seqjax.cells.CELLS.items() if name not in ("irnn", "minlstm")},
@@ -40,11 +41,11 @@ LAYOUTS = ("rows", "columns", "apart")
 
 def variants(cell: seqjax.Cell) -> dict[str, tuple[str, str | None]]:
     """The engines to check a cell on: name -> (engine, layout)."""
-    forced = LAYOUTS if cell.dense is not None else (None,)
+    forced = LAYOUTS if isinstance(cell.split, Dense) else (None,)
     found = {"scan": ("scan", None)}
-    if cell.project is not None:
+    if cell.parts is not None:
         found |= {f"fused {layout}" if layout else "fused": ("fused", layout) for layout in forced}
-    if cell.linear is not None:
+    if isinstance(cell.split, Linear):
         found["associative"] = ("associative", None)
     return found | {name: (name, None) for name in UNTRIED}
 

@@ -255,7 +255,7 @@ def _unroll(
 
 
 def _runner(engine, mask, resets, reverse, remat_every, return_carries, note, flipped=None):
-    """The function that runs a cell in one direction; `Cell.sequence` gets it to run what is inside.
+    """The function that runs a cell in one direction; `Wrap.sequence` gets it to run what is inside.
 
     `flipped` are the resets of the other direction where they are known, since turning them twice loses the first. With
     `return_carries` the carry that it gives is an `every.Carries`, which a `sequence` hands on as it would any carry.
@@ -266,12 +266,12 @@ def _runner(engine, mask, resets, reverse, remat_every, return_carries, note, fl
             there = _flip_resets(resets, mask, reverse) if flipped is None else flipped
             other = _runner(engine, mask, there, not reverse, remat_every, return_carries, note, flipped=resets)
             return other(cell, params, carry, initial, xs, rng)
-        if cell.sequence is not None:
-            return cell.sequence(run, params, carry, initial, xs, rng)
-        if rng is not None and cell.noise is not None:
-            cell, params, xs = cell.noise(rng, params, xs)
-        while cell.noise_only:
-            cell = cell.inner[0]
+        if cell.wrap and cell.wrap.sequence:
+            return cell.wrap.sequence(run, params, carry, initial, xs, rng)
+        if rng is not None and cell.wrap and cell.wrap.noise:
+            cell, params, xs = cell.wrap.noise(rng, params, xs)
+        while cell.wrap and cell.wrap.training_only:
+            (cell,) = cell.inner
         settings = {"mask": mask, "resets": resets, "reverse": reverse, "remat_every": remat_every}
         if return_carries:
             cell = every.recorded(cell)

@@ -2,12 +2,13 @@
 
 The names of `seqjax`, the stacks, the Flax layers, the choices of the experiments, the benchmarks and the table of tests read
 it. Adding a cell touches its file, this one, `tests/numpy_reference.py` with its equation once more, and
-`tests/cells/table.py` with a line.
+`tests/cells/table.py` with a line. docs/own_cell.md shows how a cell is made, inside this package or outside.
 """
 
 import functools
 
 from seqjax.cells.conv_lstm import ConvLSTMCarry, ConvLSTMParams, conv_lstm
+from seqjax.cells.dense import DenseParams, dense_cell
 from seqjax.cells.gru import GRUCarry, GRUParams, gru
 from seqjax.cells.linear import (
     LRUCarry,
@@ -41,6 +42,7 @@ CELLS = {
 __all__ = [
     "ConvLSTMCarry",
     "ConvLSTMParams",
+    "DenseParams",
     "GRUCarry",
     "GRUParams",
     "IndRNNParams",
@@ -57,6 +59,7 @@ __all__ = [
     "RNNCarry",
     "RNNParams",
     "conv_lstm",
+    "dense_cell",
     "gru",
     "indrnn",
     "lru",

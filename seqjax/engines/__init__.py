@@ -46,7 +46,7 @@ def choose(engine: str, cell: Cell, params: Params, xs: Any, **settings: Any) ->
 
     Args:
       engine: "auto", or a name in ENGINES.
-      cell: a cell without `sequence`.
+      cell: a cell without `sequence` in its wrap.
       params: its parameters.
       xs: inputs (T, B, D), or a pytree of such arrays.
       **settings: mask, resets, reverse and remat_every of the run.
@@ -84,6 +84,6 @@ def _quickest(cell, params, xs, settings):
         return Choice(
             cell.name, "fused", "it has the three parts: input product before the loop, weights' gradients after"
         )
-    products = "one product" if cell.additive else "two products"
+    products = "one product" if cell.split.additive else "two products"
     lying = "columns" if layout.columns else "rows"
     return Choice(cell.name, "fused", f"plain matrix products: {products} a step, in {lying}, {where}")

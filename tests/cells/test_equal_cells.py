@@ -126,5 +126,16 @@ def test_a_factory_of_ones_own():
 
 def test_a_wrapper_clears_what_was_true_of_the_cell_inside():
     inside = seqjax.dropout(seqjax.lstm(4), 0.5)
-    assert inside.noise_only and not inside.replace(name="other").noise_only
-    assert not seqjax.zoneout(inside, 0.5).noise_only and seqjax.zoneout(inside, 0.0).noise_only
+    assert inside.wrap.training_only and not inside.replace(name="other").wrap.training_only
+    assert not seqjax.zoneout(inside, 0.5).wrap.training_only and seqjax.zoneout(inside, 0.0).wrap.training_only
+    assert inside.split and not inside.replace(step=lambda params, carry, x: (carry, carry.h)).split
+    assert inside.replace(step=lambda params, carry, x: (carry, carry.h)).wrap is None
+    assert inside.replace(split=seqjax.lstm(4).parts).step != inside.step
+
+
+def test_fields_of_before_say_where_they_went():
+    for name, place in (("combine", "a field of cell.parts"), ("dense", "said by cell.split"), ("noise", "a field of cell.wrap")):
+        with pytest.raises(AttributeError, match=f"Cell.{name} is gone: it is {place} now"):
+            getattr(seqjax.lstm(4), name)
+    with pytest.raises(AttributeError, match="a Cell has no 'nose'"):
+        _ = seqjax.lstm(4).nose
