@@ -11,6 +11,7 @@ import numpy as np
 from seqjax import engines, placement
 from seqjax._leading import leading
 from seqjax.engines import every
+from seqjax.errors import UserError
 from seqjax.typing import Array, Carry, Cell, Key, Params
 
 
@@ -66,7 +67,7 @@ def unroll(
 
     Raises:
       ValueError: a shape does not fit, a length is outside 0 ... T, no engine has the name given, or the engine cannot
-        run this case (the message says why, and which engines can).
+        run this case (the message says why, and which engines can), such as forward mode, which "scan" has.
       TypeError: a dtype does not fit.
 
     Example:
@@ -81,7 +82,15 @@ def unroll(
     lead, xs, carry, lengths, resets = _folded(cell, xs, carry, lengths, resets, time_major)
     static, arrays = _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engine, remat_every)
     _check_rng(rng)
-    last, *stacked = _unroll(*static, bool(return_carries), engines.choosers(), *arrays, rng)
+    try:
+        last, *stacked = _unroll(*static, bool(return_carries), engines.choosers(), *arrays, rng)
+    except TypeError as error:
+        if "forward-mode" not in str(error):
+            raise
+        raise UserError(
+            f"forward-mode differentiation (jax.jvp, jax.jacfwd, jax.hessian) of {cell.name} needs engine=\"scan\", and the "
+            f"engine is {engine!r}"
+        ) from error
     if lead is not None:
         last = jax.tree.map(lambda a: lead.unfold(a, timed=False), last)
         stacked = jax.tree.map(lead.unfold, stacked)

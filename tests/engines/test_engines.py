@@ -235,8 +235,9 @@ def test_forward_mode_is_the_scans():
         return jax.jvp(lambda x: seqjax.unroll(cell, params, x, engine=engine)[1], (xs,), (np.ones_like(xs),))
 
     assert np.isfinite(run("scan")[1]).all()
-    with pytest.raises(TypeError, match="forward-mode"):
-        run("fused")
+    for engine in ("fused", "auto"):
+        with pytest.raises(seqjax.UserError, match=f"of lstm needs engine=\"scan\", and the engine is '{engine}'"):
+            run(engine)
 
 
 @pytest.mark.parametrize("engine", ["fused", "scan"])
