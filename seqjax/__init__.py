@@ -8,10 +8,10 @@ import importlib
 import types
 
 from seqjax import cells, initializers, wrappers
+from seqjax._unroll import explain, step, unroll
 from seqjax.cells import *  # noqa: F403
 from seqjax.errors import UserError
 from seqjax.typing import Cell
-from seqjax.unroll import explain, step, unroll
 from seqjax.wrappers import *  # noqa: F403
 
 __all__ = ["Cell", "UserError", "explain", "initializers", "step", "unroll"]

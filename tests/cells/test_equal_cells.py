@@ -13,7 +13,7 @@ import seqjax
 from seqjax import initializers, typing
 from seqjax.cells import parts
 
-COMPILED = sys.modules["seqjax.unroll"]._unroll  # `seqjax.unroll` is the function
+COMPILED = sys.modules["seqjax._unroll"]._unroll
 PLAIN = {name: getattr(seqjax, name) for name in seqjax.__all__}
 PLAIN |= {name: getattr(initializers, name) for name in ("chrono", "identity", "orthogonal", "glorot_uniform")}
 WRAPPED = {
