@@ -4,8 +4,8 @@
 
 Engines in one process and in turn: scan; fused, and where the cell's products are plain matrix products, fused with the
 loop's arrays in rows, in columns, and with the input's product apart, whichever it would choose itself; associative for
-linear recurrences. `training` gives outputs and the gradients of weights and inputs for a random cotangent of the
-outputs; zoneout draws its masks.
+linear recurrences; native where it can run the cell. `training` gives outputs and the gradients of weights and inputs for
+a random cotangent of the outputs; zoneout draws its masks.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import jax
 
 import seqjax
 from benchmarks import common, timing
-from seqjax.engines import fused
+from seqjax.engines import fused, native
 from seqjax.engines.dense import Layout
 from seqjax.typing import Dense, Linear
 
@@ -56,6 +56,8 @@ def make_case(name: str, shape: timing.Shape) -> tuple[str, dict[str, dict[str, 
         variants |= {f"fused {layout}" if layout else "fused": ("fused", layout) for layout in forced}
     if isinstance(cell.split, Linear):
         variants["associative"] = ("associative", None)
+    if native.refusal(cell, params, xs) is None:
+        variants["native"] = ("native", None)
 
     def make(engine, layout):
         def apply(params, xs):
@@ -104,6 +106,8 @@ def main() -> None:
     parser.add_argument("--shapes", type=timing.parse_shape, nargs="+", default=timing.GRID, metavar="B,T,D,H")
     options = parser.parse_args()
     settings = timing.prepare()
+    if native.library.missing() is None:
+        settings["native"] = native.detail()
     cases = []
     for name in options.cells:
         for shape in options.shapes:

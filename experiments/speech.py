@@ -72,9 +72,10 @@ PRESETS = {
     "morse": {
         "data.rate": 4000, "data.batch_size": 16, "data.eval_batch_size": 50,
         "features.window_ms": 48.0, "features.mels": 12, "features.low": 400.0, "features.high": 800.0,
-        "augment.speed": 0.04, "model.filters": 192, "model.conv_width": 7, "model.strides": "3,3", "criterion": "cer",
-        "optimizer.learning_rate": 5e-3, "optimizer.ema": 0.99, "schedule.warmup_steps": 50, "train.epochs": 12.0,
-        "train.log_every": 100, "train.eval_every": 750, "train.checkpoint_every": 750,
+        "features.exponent": 0.25, "features.normalize": "level", "augment.speed": 0.06, "model.filters": 192,
+        "model.conv_width": 7, "model.strides": "3,3", "model.input_dropout": 0.15, "model.dropout": 0.25,
+        "criterion": "cer", "optimizer.learning_rate": 5e-3, "optimizer.ema": 0.998, "schedule.warmup_steps": 50,
+        "train.epochs": 22.0, "train.log_every": 100, "train.eval_every": 750, "train.checkpoint_every": 750,
     },
     # The Free Spoken Digit Dataset, a digit each, official split: set data.path.
     "fsdd": _DIGITS | {"train.epochs": 40.0, "train.eval_every": 380, "train.checkpoint_every": 380},

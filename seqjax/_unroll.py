@@ -53,9 +53,9 @@ def unroll(
       reverse: runs from each sequence's last real step to its first. Outputs stay in the order of the inputs.
       time_major: says that xs, ys, a mask and resets are (T, B, ...).
       engine: "scan" (plain, differentiable in every mode), "fused" (its own derivative, reverse mode), "associative"
-        (linear recurrences, parallel in time), "cudnn" (experimental: see its module), or "auto", the quickest measured for
-        the cell and case; `seqjax.explain` says which. All give the same numbers. Forward mode (jax.jvp, jax.jacfwd,
-        jax.hessian) is for "scan" and "associative".
+        (linear recurrences, parallel in time), "native" (a C++ library, on a CPU in float32), "cudnn" (the plain LSTM on an
+        NVIDIA GPU), or "auto", the quickest measured for the cell and case; `seqjax.explain` says which. All give the same
+        numbers. Forward mode (jax.jvp, jax.jacfwd, jax.hessian) is for "scan" and "associative".
       remat_every: saves memory in the backward pass: keeps the carry of every so many steps and computes the rest anew.
       return_carries: gives the carry after every step too: to start again from any of them, or to look at the memory c.
 

@@ -173,6 +173,8 @@ class Cell:
           >>> print(seqjax.lstm(8).replace(step=lambda params, carry, x: (carry, carry.h)).split)
           None
         """
+        for name in MOVED.keys() & changes:
+            raise TypeError(f"a Cell has no field {name} any more: it is {MOVED[name]} now, see seqjax.typing.Cell")
         wrap = self.wrap and self.wrap._replace(training_only=False)
         if "step" in changes:
             changes = {"split": None, "wrap": None} | changes

@@ -68,7 +68,7 @@ class SpeechStream:
         self.samples = steps * self._per_step  # of a block
 
         def step(variables, state, samples):
-            features = front.log_mel(state.before, samples)
+            features = front.mel_spectra(state.before, samples)
             before = jnp.concatenate([state.before, samples], axis=1)[:, samples.shape[1] :]
             statistics = state.statistics
             if front.normalize == "running":

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from seqjax.engines import associative, cudnn, fused, scan, steps
+from seqjax.engines import associative, cudnn, fused, native, scan, steps
 from seqjax.errors import UserError
 from seqjax.typing import Array, Carry, Cell, Params
 
-ENGINES = {"scan": scan, "fused": fused, "associative": associative, "cudnn": cudnn}
+ENGINES = {"scan": scan, "fused": fused, "associative": associative, "cudnn": cudnn, "native": native}
 REMOVED = ("pallas",)  # it was built on a lowering that JAX is taking away
 
 
@@ -63,7 +63,7 @@ def choose(engine: str, cell: Cell, params: Params, xs: Any, **settings: Any) ->
     if reason is not None:
         able = [name for name in ENGINES if ENGINES[name].refusal(cell, params, xs, **settings) is None]
         raise UserError(f"engine {engine!r} cannot run {cell.name} here: {reason}; engines that can: {', '.join(able)}")
-    return Choice(cell.name, engine, "asked for")
+    return Choice(cell.name, engine, f"asked for; {native.detail()}" if engine == "native" else "asked for")
 
 
 def choosers() -> tuple[Callable, ...]:
@@ -76,6 +76,8 @@ def _quickest(cell, params, xs, settings):
     where = f"on {jax.default_backend()}"
     if associative.refusal(cell, params, xs, **settings) is None:
         return Choice(cell.name, "associative", f"a linear recurrence; in chunks, least memory {where}")
+    if native.is_quickest(cell, params, xs, **settings):
+        return Choice(cell.name, "native", f"one call of the library {where}; {native.detail()}")
     reason = fused.refusal(cell, params, xs, **settings)
     if reason is not None:
         return Choice(cell.name, "scan", reason)

@@ -4,6 +4,7 @@
   library    in                                                out
   =========  ================================================  =================================================
   PyTorch    `from_torch(module)` -> cell, params              `to_torch(cell, params)` -> module
+             `from_torch_state(state, prefix)` -> cell, params
   Keras 3    `from_keras(layer)` -> cell, params               `to_keras(cell, params)` -> layer
   Flax linen `from_flax(module, variables)` -> cell, params    `to_flax(cell, params)` -> module, variables
   Flax NNX   `from_nnx(module)` -> cell, params                `to_nnx(cell, params)` -> module
@@ -24,6 +25,7 @@ them can, and `to_...` refuses it by name and says who can. `parts.HOLDERS` is t
   rnn, relu                        yes      yes      yes      yes      yes      no
   lstm                             yes      yes      yes      yes      yes      yes
   lstm with proj_size              yes      no       no       no       no       no
+  other activations, also of gates no       most     yes      yes      no       no
   gru, reset_after=True            yes      yes      yes      b_hn = 0 no       yes
   gru, reset_after=False           no       yes      no       no       yes      no
   stack                            equals   yes      yes      yes      no       no
@@ -44,6 +46,7 @@ from seqjax.interop.haiku import from_haiku, to_haiku
 from seqjax.interop.keras import from_keras, to_keras
 from seqjax.interop.nnx import from_nnx, to_nnx
 from seqjax.interop.torch import from_torch, to_torch
+from seqjax.interop.torch_state import from_torch_state
 from seqjax.interop.torchvision import from_torch_cnn, to_torch_cnn
 
 __all__ = [
@@ -54,6 +57,7 @@ __all__ = [
     "from_nnx",
     "from_torch",
     "from_torch_cnn",
+    "from_torch_state",
     "to_equinox",
     "to_flax",
     "to_haiku",

@@ -5,7 +5,7 @@ How the two compare; Flax keeps one matrix a gate, we keep them side by side.
   ==========================  =============================  =================================================
   Flax linen                  seqjax                         note
   ==========================  =============================  =================================================
-  SimpleCell i, h             kernel, recurrent_kernel       tanh or relu
+  SimpleCell i, h             kernel, recurrent_kernel
   LSTMCell ii if ig io        kernel, i f g o                OptimizedLSTMCell has the same parameters
   LSTMCell hi hf hg ho        recurrent_kernel, bias         the bias is on the recurrent side; the sum is ours
   GRUCell ir iz in            kernel, bias, r z n            reset after the product
@@ -14,6 +14,7 @@ How the two compare; Flax keeps one matrix a gate, we keep them side by side.
   Bidirectional               bidirectional                  merge_fn: concatenation, jnp.add, jnp.multiply, or
                                                              `average`
   Sequential                  stack
+  activation_fn, gate_fn      activation, gate_activation    by name where `jax.nn` has it, else the function itself
   dtype                       dtype
   ==========================  =============================  =================================================
 
@@ -151,21 +152,21 @@ def _read_cell(module, params):
     if not isinstance(module, (nn.SimpleCell, nn.LSTMCell, nn.OptimizedLSTMCell, nn.GRUCell)):
         raise UserError(f"from_flax takes {SUPPORTED}, and not {type(module).__name__}; NNX modules go to from_nnx")
     parts.check_computation(module, "flax", "__call__")
-    activation = parts.flax_activation(module)
+    activations = parts.flax_activations(module)
     if module.carry_init is not jax.nn.initializers.zeros:
         raise UserError(
             f"{type(module).__name__} has a carry_init of its own; wrap the cell in seqjax.learned_initial_carry"
         )
     if isinstance(module, nn.SimpleCell):
         w, u, b = (parts.array(value) for value in (params["i"]["kernel"], params["h"]["kernel"], params["i"]["bias"]))
-        return rnn(w.shape[1], activation, **_dtypes(module, w)), RNNParams(w, u, b)
+        return rnn(w.shape[1], **activations, **_dtypes(module, w)), RNNParams(w, u, b)
     if isinstance(module, nn.GRUCell):
         w, b = (_joint(params, "i", "rzn", part) for part in ("kernel", "bias"))
         u, b_n = _joint(params, "h", "rzn", "kernel"), parts.array(params["hn"]["bias"])
-        return gru(u.shape[0], **_dtypes(module, w)), GRUParams(w, u, b, b_n)
+        return gru(u.shape[0], **activations, **_dtypes(module, w)), GRUParams(w, u, b, b_n)
     w = _joint(params, "i", "ifgo", "kernel")
     u, b = (_joint(params, "h", "ifgo", part) for part in ("kernel", "bias"))
-    return lstm(u.shape[0], **_dtypes(module, w)), LSTMParams(w, u, b)
+    return lstm(u.shape[0], **activations, **_dtypes(module, w)), LSTMParams(w, u, b)
 
 
 def _dtypes(module, kernel):
@@ -191,10 +192,10 @@ def _write_layer(layer, return_carry):
 def _write_cell(cell, params):
     settings, size = parts.settings(cell), cell.hidden_size
     stored = jnp.asarray(params.kernel).dtype
-    options = {"dtype": parts.narrower(settings["dtype"], stored), "param_dtype": stored}
+    options = {"dtype": parts.narrower(settings["dtype"], stored), "param_dtype": stored, **parts.to_flax_activations(cell)}
     if parts.kind(cell) == "rnn":
         values = {"i": {"kernel": params.kernel, "bias": params.bias}, "h": {"kernel": params.recurrent_kernel}}
-        return nn.SimpleCell(size, activation_fn=parts.ACTIVATIONS[settings["activation"]], **options), values
+        return nn.SimpleCell(size, **options), values
     if parts.kind(cell) == "lstm":
         values = _apart(params.kernel, "i", "ifgo", "kernel") | _apart(params.recurrent_kernel, "h", "ifgo", "kernel")
         for name, value in _apart(params.bias, "h", "ifgo", "bias").items():

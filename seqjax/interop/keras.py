@@ -18,13 +18,14 @@ How the two compare; both keep kernels as (D, G H).
   Dropout before a layer              dropout
   LSTM(dropout=), SpatialDropout1D,   dropout(shared_over_time=True)    Keras draws this one mask for all steps
   Dropout(noise_shape=(_, 1, _))
+  activation, recurrent_activation    activation, gate_activation       those of `parts.KERAS_ACTIVATIONS`
   dtype policy                        dtype, param_dtype
   return_sequences, return_state,     no part of a cell
   stateful, unroll
   ==================================  ================================  ==============================================
 
 Keras cannot hold peepholes, coupled gates, projections or layer norm; from Keras we do not take recurrent_dropout (its
-masks differ from gate to gate), activations besides tanh and relu, or a layer that runs backwards on its own.
+masks differ from gate to gate), activations that `jax.nn` has under no name, or a layer that runs backwards on its own.
 """
 
 import jax
@@ -188,36 +189,33 @@ def _read_cell(cell):
         )
     if not cell.built:
         raise UserError(f"{cell.name} has no weights yet; build the layer, or call it once on some input")
-    activation = _check_settings(cell)
+    activations = _check_settings(cell)
     w, u = _from_variable(cell.kernel), _from_variable(cell.recurrent_kernel)
     b = jnp.zeros(w.shape[1:], w.dtype) if cell.bias is None else _from_variable(cell.bias)
-    options = {"dtype": parts.narrower(cell.compute_dtype, w.dtype), "param_dtype": w.dtype}
+    options = {"dtype": parts.narrower(cell.compute_dtype, w.dtype), "param_dtype": w.dtype, **activations}
     if isinstance(cell, keras.layers.GRUCell):
         ours = gru(cell.units, cell.reset_after, **options), _read_gru(cell, w, u, b)
     elif isinstance(cell, keras.layers.LSTMCell):
         ours = lstm(cell.units, **options), LSTMParams(w, u, b)
     else:
-        ours = rnn(cell.units, activation, **options), RNNParams(w, u, b)
+        ours = rnn(cell.units, **options), RNNParams(w, u, b)
     return (dropout(ours[0], cell.dropout, shared_over_time=True), ours[1]) if cell.dropout else ours
 
 
 def _check_settings(cell):
-    """Refuses settings that cells have not; gives the activation."""
-    config = cell.get_config()
-    vanilla = "recurrent_activation" not in config
-    allowed = ("tanh", "relu") if vanilla else ("tanh",)
-    if config["activation"] not in allowed:
-        raise UserError(
-            f"{cell.name} has activation={config['activation']!r}, and this cell has {' or '.join(allowed)}"
-        )
-    if not vanilla and config["recurrent_activation"] != "sigmoid":
-        raise UserError(
-            f"{cell.name} has recurrent_activation={config['recurrent_activation']!r}, and gates are sigmoid"
-        )
+    """Refuses settings that cells have not; gives the activations as options of ours."""
+    config, options = cell.get_config(), {}
+    names = {theirs: ours for ours, theirs in parts.KERAS_ACTIVATIONS.items()}
+    for setting, option in (("activation", "activation"), ("recurrent_activation", "gate_activation")):
+        if setting in config:
+            name = config[setting]
+            if not isinstance(name, str) or name not in names:
+                raise UserError(f"{cell.name} has {setting}={name!r}, and cells here take of Keras {', '.join(names)}")
+            options[option] = names[name]
     if cell.recurrent_dropout or (cell.dropout and getattr(cell, "implementation", 2) == 1):
         raise UserError(f"{cell.name} has recurrent_dropout or implementation=1, whose masks differ from gate to gate; take "
                         "the layer without, and wrap the cell in seqjax.recurrent_dropout")  # fmt: skip
-    return config["activation"]
+    return options
 
 
 def _read_gru(cell, w, u, b):
@@ -261,8 +259,11 @@ def _make(cell, params, layer, **options):
 
     name, settings = parts.kind(cell), parts.settings(cell)
     options |= {"dtype": _policy(cell, params), "dropout": layer.rate if layer.shared_over_time else 0.0}
+    for option, setting in (("activation", "activation"), ("recurrent_activation", "gate_activation")):
+        if settings.get(setting):
+            options[option] = parts.KERAS_ACTIVATIONS[settings[setting]]
     if name == "rnn":
-        return keras.layers.SimpleRNN(cell.hidden_size, settings["activation"], **options)
+        return keras.layers.SimpleRNN(cell.hidden_size, **options)
     if name == "lstm":
         return keras.layers.LSTM(cell.hidden_size, **options)
     return keras.layers.GRU(cell.hidden_size, reset_after=settings["reset_after"], **options)

@@ -121,7 +121,7 @@ def _read_cell(module):
     if not isinstance(module, (nnx.SimpleCell, nnx.LSTMCell, nnx.OptimizedLSTMCell, nnx.GRUCell)):
         raise UserError(f"from_nnx takes NNX's {SUPPORTED}, and not {type(module).__name__}")
     parts.check_computation(module, "flax", "__call__")
-    activation = parts.flax_activation(module)
+    activations = parts.flax_activations(module)
     if module.carry_init is not None and module.carry_init is not jax.nn.initializers.zeros:
         raise UserError(
             f"{type(module).__name__} has a carry_init of its own; wrap the cell in seqjax.learned_initial_carry"
@@ -133,9 +133,9 @@ def _read_cell(module):
         w, u = (parts.array(dense.kernel[...]) for dense in (module.dense_i, module.dense_h))
         biased = module.dense_h if isinstance(module, nnx.OptimizedLSTMCell) else module.dense_i
         b = parts.array(biased.bias[...])
-    options = {"dtype": parts.narrower(module.dtype, w.dtype), "param_dtype": w.dtype}
+    options = {"dtype": parts.narrower(module.dtype, w.dtype), "param_dtype": w.dtype, **activations}
     if isinstance(module, nnx.SimpleCell):
-        return rnn(u.shape[0], activation, **options), RNNParams(w, u, b)
+        return rnn(u.shape[0], **options), RNNParams(w, u, b)
     if isinstance(module, nnx.GRUCell):
         return gru(u.shape[0], **options), GRUParams(w, u, b, jnp.zeros(u.shape[:1], b.dtype))
     return lstm(u.shape[0], **options), LSTMParams(w, u, b)
@@ -159,17 +159,14 @@ def _write_cell(cell, params):
     stored = jnp.asarray(params.kernel).dtype
     # SimpleCell computes in float32 where it is not told; the others in the dtype of their weights.
     options = {"dtype": parts.narrower(settings["dtype"], stored) or stored, "param_dtype": stored, "rngs": nnx.Rngs(0)}
+    options |= parts.to_flax_activations(cell)
     name = parts.kind(cell)
     if name == "gru" and np.any(np.asarray(params.recurrent_bias) != 0):
         raise UserError(
             "to_nnx cannot hold a recurrent_bias of 'gru' that is not zero, since NNX's GRU has none; to_flax can"
         )
-    if name == "rnn":
-        module = nnx.SimpleCell(
-            inputs, cell.hidden_size, activation_fn=parts.ACTIVATIONS[settings["activation"]], **options
-        )
-    else:
-        module = {"lstm": nnx.OptimizedLSTMCell, "gru": nnx.GRUCell}[name](inputs, cell.hidden_size, **options)
+    kinds = {"rnn": nnx.SimpleCell, "lstm": nnx.OptimizedLSTMCell, "gru": nnx.GRUCell}
+    module = kinds[name](inputs, cell.hidden_size, **options)
     module.dense_i.kernel[...] = jnp.asarray(params.kernel)
     module.dense_h.kernel[...] = jnp.asarray(params.recurrent_kernel)
     biased = module.dense_h if name == "lstm" else module.dense_i

@@ -17,11 +17,16 @@ HOLDERS = {
     "rnn": ("torch", "keras", "flax", "nnx", "haiku"),
     "rnn activation='tanh'": ("torch", "keras", "flax", "nnx"),
     "rnn activation='relu'": ("torch", "keras", "flax", "nnx", "haiku"),
+    "rnn activation": ("keras", "flax", "nnx"),
     "lstm": ("torch", "keras", "flax", "nnx", "haiku", "equinox"),
     "lstm proj_size": ("torch",),
+    "lstm activation": ("keras", "flax", "nnx"),
+    "lstm gate_activation": ("keras", "flax", "nnx"),
     "gru": ("torch", "keras", "flax", "nnx", "haiku", "equinox"),
     "gru reset_after=True": ("torch", "keras", "flax", "nnx", "equinox"),
     "gru reset_after=False": ("keras", "haiku"),
+    "gru activation": ("keras", "flax", "nnx"),
+    "gru gate_activation": ("keras", "flax", "nnx"),
     "stack": ("torch", "keras", "flax", "nnx"),
     "bidirectional": ("torch", "keras", "flax", "nnx"),
     "bidirectional merge='concat'": ("torch", "keras", "flax", "nnx"),
@@ -34,7 +39,20 @@ HOLDERS = {
 
 
 # The functions that Flax, linen and NNX, knows activations by.
-ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+ACTIVATIONS = {
+    "tanh": jnp.tanh,
+    **{
+        name: getattr(jax.nn, name)
+        for name in (
+            "elu", "gelu", "hard_sigmoid", "hard_tanh", "identity", "leaky_relu", "relu", "selu", "sigmoid", "silu", "softplus",
+            "soft_sign",
+        )
+    },
+}  # fmt: skip
+# Activations of Keras by our names; its gelu and leaky_relu are other functions by default, so that they are in nobody's list.
+KERAS_ACTIVATIONS = {name: name for name in ("elu", "hard_sigmoid", "hard_tanh", "relu", "selu", "sigmoid", "silu", "softplus", "tanh")} | {
+    "identity": "linear", "soft_sign": "softsign",
+}  # fmt: skip
 
 
 class Layer(NamedTuple):
@@ -91,7 +109,10 @@ def _features(cell, dtype) -> Iterator[tuple[Cell, str, tuple[str, ...]]]:
             value = None if value is None or jnp.dtype(value) == dtype else jnp.dtype(value).name
         exact, loose = f"{name} {setting}={value!r}", f"{name} {setting}"
         if exact in HOLDERS or value not in (False, None, 0):
-            yield cell, f"{setting}={value!r}", HOLDERS.get(exact, HOLDERS.get(loose, HOLDERS.get(setting, ())))
+            holders = HOLDERS.get(exact, HOLDERS.get(loose, HOLDERS.get(setting, ())))
+            if setting.endswith("activation") and value not in KERAS_ACTIVATIONS:
+                holders = tuple(library for library in holders if library != "keras")
+            yield cell, f"{setting}={value!r}", holders
     for inside in cell.inner:
         yield from _features(inside, dtype)
 
@@ -203,22 +224,25 @@ def narrower(compute: DType | None, stored: DType) -> DType | None:
     return None if compute is None or jnp.dtype(compute) == jnp.dtype(stored) else jnp.dtype(compute).name
 
 
-def flax_activation(module: Any) -> str:
-    """The activation of a Flax cell of either kind, whose gates must be sigmoid, by name."""
-    name = type(module).__name__
+def flax_activations(module: Any) -> dict[str, Any]:
+    """The activations of a Flax cell of either kind as options of ours: by name where it is one of `jax.nn`, else the function.
+
+    Raises:
+      UserError: the module adds the state before the activation, as no cell here does.
+    """
     if getattr(module, "residual", False):
-        raise UserError(f"{name} has residual=True, which adds the state before the activation; no cell here does")
-    gate = getattr(module, "gate_fn", jax.nn.sigmoid)
-    if gate is not jax.nn.sigmoid:
-        raise UserError(f"{name} has gate_fn={_named(gate)}, and gates here are jax.nn.sigmoid")
-    allowed = ACTIVATIONS if name == "SimpleCell" else {"tanh": jnp.tanh}
-    for activation, function in allowed.items():
-        if module.activation_fn is function:
-            return activation
-    raise UserError(
-        f"{name} has activation_fn={_named(module.activation_fn)}, and this cell has {' or '.join(allowed)}"
-    )
+        raise UserError(f"{type(module).__name__} has residual=True, which adds the state before the activation; no cell here does")
+    options = {"activation": _by_name(module.activation_fn)}
+    if hasattr(module, "gate_fn"):
+        options["gate_activation"] = _by_name(module.gate_fn)
+    return options
 
 
-def _named(function):
-    return getattr(function, "__name__", repr(function))
+def to_flax_activations(cell: Cell) -> dict[str, Any]:
+    """The activations of a cell as options of Flax's cells, those that are not the usual ones."""
+    given = {"activation_fn": settings(cell).get("activation"), "gate_fn": settings(cell).get("gate_activation")}
+    return {name: ACTIVATIONS.get(value, value) for name, value in given.items() if value is not None}
+
+
+def _by_name(function):
+    return next((name for name, known in ACTIVATIONS.items() if known is function), function)

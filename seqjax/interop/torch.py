@@ -25,14 +25,14 @@ tanh and relu, layers of different sizes, dropout that is shared over time, or a
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.cells import GRUParams, LSTMParams, RNNParams, gru, lstm, rnn
+from seqjax.cells import GRUParams
 from seqjax.errors import UserError
 from seqjax.interop import parts
+from seqjax.interop.torch_state import GATES, array_of, cell_of
 from seqjax.typing import Cell, Params
 from seqjax.wrappers import BidirectionalParams, bidirectional, dropout
 
 MODULES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
 
 def from_torch(module) -> tuple[Cell, Params]:
@@ -153,22 +153,14 @@ def _read(module, suffix):
     """One direction of one layer."""
     from torch import nn
 
-    w, u = (_from_tensor(getattr(module, f"weight_{part}{suffix}")).T for part in ("ih", "hh"))
-    size, gates, dtype = module.hidden_size, w.shape[1], w.dtype
-    b = b_h = jnp.zeros((gates,), dtype)
-    if module.bias:
-        b, b_h = (_from_tensor(getattr(module, f"bias_{part}{suffix}")) for part in ("ih", "hh"))
+    names = ["weight_ih", "weight_hh"] + ["bias_ih", "bias_hh"] * bool(module.bias) + ["weight_hr"] * bool(getattr(module, "proj_size", 0))
+    weights = {name: array_of(getattr(module, f"{name}{suffix}")) for name in names}
     if isinstance(module, (nn.LSTM, nn.LSTMCell)):
-        proj_size = getattr(module, "proj_size", 0)
-        projection = {"projection": _from_tensor(getattr(module, f"weight_hr{suffix}")).T} if proj_size else {}
-        cell = lstm(size, **({"proj_size": proj_size} if proj_size else {}), param_dtype=dtype)
-        return cell, LSTMParams(kernel=w, recurrent_kernel=u, bias=b + b_h, **projection)
+        return cell_of("lstm", weights)
     if isinstance(module, (nn.GRU, nn.GRUCell)):
-        # b_hn stands inside the reset, so it is not summed.
-        summed = b + b_h.at[2 * size :].set(0)
-        return gru(size, param_dtype=dtype), GRUParams(w, u, summed, b_h[2 * size :])
-    activation = module.mode.removeprefix("RNN_").lower() if hasattr(module, "mode") else module.nonlinearity
-    return rnn(size, activation, param_dtype=dtype), RNNParams(w, u, b + b_h)
+        return cell_of("gru", weights)
+    nonlinearity = module.mode.removeprefix("RNN_").lower() if hasattr(module, "mode") else module.nonlinearity
+    return cell_of("rnn", weights, nonlinearity)
 
 
 def _write(module, suffix, params):
@@ -212,14 +204,6 @@ def _check_uniform(cell, layers):
         raise UserError(
             f"to_torch cannot hold dropout rates that differ, and those of {cell.name!r} are {rates}; to_keras can"
         )
-
-
-def _from_tensor(tensor):
-    """A copy; NumPy has no bfloat16 of its own, so that one goes by way of float32, which holds all its values."""
-    tensor = tensor.detach().cpu()
-    if str(tensor.dtype) == "torch.bfloat16":
-        return parts.array(tensor.float().numpy()).astype(jnp.bfloat16)
-    return parts.array(tensor.numpy())
 
 
 def _to_numpy(array):

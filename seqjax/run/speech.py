@@ -58,7 +58,7 @@ def front_end(config: ConfigDict) -> FrontEnd:
     """The front end that the settings under `features` describe.
 
     Example:
-      >>> features = {"window_ms": 25.0, "hop_ms": 10.0, "mels": 40, "low": 0.0, "high": 0.0, "normalize": "utterance"}
+      >>> features = {"window_ms": 25.0, "hop_ms": 10.0, "mels": 40, "low": 0.0, "high": 0.0, "normalize": "utterance", "exponent": 0.0}
       >>> front_end(ConfigDict({"data": {"rate": 8000}, "features": features})).window
       200
     """
@@ -69,7 +69,7 @@ def front_end(config: ConfigDict) -> FrontEnd:
             f"features.hop_ms={f.hop_ms} is {hop} samples and features.window_ms={f.window_ms} {window}; the hop must be at least one "
             "sample, and no longer than the window"
         )
-    front = FrontEnd(rate, window, hop, f.mels, f.low, f.high, f.normalize)
+    front = FrontEnd(rate, window, hop, f.mels, f.low, f.high, f.normalize, exponent=f.exponent)
     sounds.mel_filters(rate, front.fft, f.mels, f.low, f.high)  # refuses what cannot be
     return front
 
@@ -383,7 +383,14 @@ def features() -> dict[str, Field]:
         "features.mels": Field(40, "Mel filters, F.", at_least(1)),
         "features.low": Field(0.0, "Where they begin, in Hz.", at_least(0)),
         "features.high": Field(0.0, "Where they end, in Hz; 0 is half the rate.", at_least(0)),
-        "features.normalize": Field("utterance", "By the whole sound, by its frames so far, or not.", one_of(*NORMALIZE)),
+        "features.exponent": Field(
+            0.0, "Energies to this power in place of their logarithm, which 0 stands for; about 0.5 for sounds in noise.", within(0.0, 1.0)
+        ),
+        "features.normalize": Field(
+            "utterance",
+            "utterance: each feature by its frames; level: all alike, so that a loud band stays loud; running: by the frames so far.",
+            one_of(*NORMALIZE),
+        ),
     }
 
 

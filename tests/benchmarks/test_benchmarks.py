@@ -11,7 +11,7 @@ import pytest
 import seqjax
 from benchmarks import beam, bucket_overhead, cells, common, engines, peers, scaling, text_training, timing
 from seqjax.data.pipeline.buckets import BucketBatches
-from seqjax.engines import dense
+from seqjax.engines import dense, native
 from seqjax.nn.crf import CRFParams, crf_log_likelihood
 from seqjax.text import EOS
 from seqjax.training import loop, train_step
@@ -73,7 +73,8 @@ def test_each_engine_and_layout_is_the_one_named_and_all_do_the_same_work():
     with mock.patch.object(dense, "unrolled", spy):
         auto, functions = engines.make_case("lstm", SHAPE)
     assert auto == "fused apart"
-    assert list(functions) == ["scan", "fused rows", "fused columns", "fused apart"]
+    built = [] if native.library.missing() else ["native"]
+    assert list(functions) == ["scan", "fused rows", "fused columns", "fused apart", *built]
     assert layouts == [False, True]
     results = [jax.tree.leaves(pair["forward"]()) for pair in functions.values()]
     for other in results[1:]:

@@ -137,5 +137,7 @@ def test_fields_of_before_say_where_they_went():
     for name, place in (("combine", "a field of cell.parts"), ("dense", "said by cell.split"), ("noise", "a field of cell.wrap")):
         with pytest.raises(AttributeError, match=f"Cell.{name} is gone: it is {place} now"):
             getattr(seqjax.lstm(4), name)
+    with pytest.raises(TypeError, match="no field combine any more: it is a field of cell.parts now"):
+        seqjax.lstm(4).replace(combine=None)
     with pytest.raises(AttributeError, match="a Cell has no 'nose'"):
         _ = seqjax.lstm(4).nose

@@ -19,16 +19,18 @@ def test_filters_are_librosas(rate, fft, mels, low, high):
     np.testing.assert_allclose(sounds.mel_filters(rate, fft, mels, low, high), expected.T, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("exponent", [0.0, 0.5])
 @pytest.mark.parametrize("window, hop", [(200, 80), (192, 48), (64, 64)])
-def test_log_mel_frame_by_frame(window, hop):
+def test_mel_spectra_frame_by_frame(window, hop, exponent):
     """In float64, by NumPy's transform."""
-    sound, front = RNG.normal(size=1501) / 10, FrontEnd(8000, window, hop, 12, normalize="none")
+    sound, front = RNG.normal(size=1501) / 10, FrontEnd(8000, window, hop, 12, normalize="none", exponent=exponent)
     filters, padded = sounds.mel_filters(8000, front.fft, 12), np.concatenate([np.zeros(window - hop), sound])
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
     features, _ = front(sound[None].astype(np.float32), np.array([1501]))
     for t in range(1501 // hop):
         power = np.abs(np.fft.rfft(hann * padded[t * hop : t * hop + window], front.fft)) ** 2
-        np.testing.assert_allclose(features[0, t], np.log(power @ filters + sounds.FLOOR), rtol=1e-4, atol=2e-4)
+        expected = (power @ filters) ** exponent if exponent else np.log(power @ filters + sounds.FLOOR)
+        np.testing.assert_allclose(features[0, t], expected, rtol=1e-4, atol=2e-4)
 
 
 @pytest.mark.slow  # librosa compiles at import
@@ -52,16 +54,17 @@ def test_an_empty_filter_and_wrong_ends_are_refused():
     for front, words in [
         (FrontEnd(8000, 64, 32, 60), "filters lie between frequencies"),
         (FrontEnd(8000, 256, 80, 20, 5000), "must rise, within 0 and 4000 Hz"),
-        (FrontEnd(8000, 256, 80, 20, normalize="mean"), "choose one of utterance, running, none"),
+        (FrontEnd(8000, 256, 80, 20, normalize="mean"), "choose one of utterance, level, running, none"),
+        (FrontEnd(8000, 256, 80, 20, normalize="running", exponent=0.5), "running is for the logarithm"),
     ]:
         with pytest.raises(UserError, match=words):
             front(np.zeros((1, 800)), np.array([800]))
 
 
-@pytest.mark.parametrize("normalize", sounds.NORMALIZE)
-def test_padding_is_inert(normalize):
+@pytest.mark.parametrize("normalize, exponent", [*((kind, 0.0) for kind in sounds.NORMALIZE), ("utterance", 0.5), ("level", 0.5)])
+def test_padding_is_inert(normalize, exponent):
     """NaN past the end, more of it, or other rows change nothing, gradients included."""
-    front, lengths = FrontEnd(8000, 200, 80, 12, normalize=normalize), np.array([1300, 790, 0])
+    front, lengths = FrontEnd(8000, 200, 80, 12, normalize=normalize, exponent=exponent), np.array([1300, 790, 0])
     batch = RNG.normal(size=(3, 1500)).astype(np.float32)
     dirty = np.where(np.arange(1700)[None] < lengths[:, None], np.pad(batch, ((0, 0), (0, 200))), np.nan)
     clean, frames = front(batch, lengths)
@@ -96,6 +99,17 @@ def test_normalised_features():
         np.testing.assert_allclose(row[:count].std(axis=0), 1, atol=0.05)
 
 
+def test_a_band_with_a_tone_stays_louder_at_one_level_for_all():
+    times = np.arange(8000)
+    tone = np.sin(2 * np.pi * 1000 / 8000 * times) * (times % 2000 < 1000) + RNG.normal(size=8000) / 10
+    fronts = {kind: FrontEnd(8000, 200, 80, 12, normalize=kind) for kind in ("utterance", "level")}
+    found = {kind: np.asarray(front(tone[None], np.array([8000]))[0][0]) for kind, front in fronts.items()}
+    spread = {kind: features.std(axis=0) for kind, features in found.items()}
+    np.testing.assert_allclose(spread["utterance"], 1, atol=0.05)
+    assert spread["level"].max() > 3 * spread["level"].min()
+    assert abs(found["level"].mean()) < 1e-4 and abs(found["level"].std() - 1) < 0.05
+
+
 def test_running_normalisation_step_by_step():
     x, horizon = RNG.normal(size=(2, 30, 3)) * 3 + 7, 8
     state, ys = sounds.running(sounds.running_start(jnp.asarray(x, jnp.float32)), jnp.asarray(x, jnp.float32), horizon)
@@ -111,10 +125,17 @@ def test_running_normalisation_step_by_step():
 
 def test_louder_is_the_same_to_normalised_features():
     sound = RNG.normal(size=(1, 4000)) * 0.1
-    for normalize in ("utterance", "running"):
-        front = FrontEnd(8000, 200, 80, 12, normalize=normalize)
+    for normalize, exponent in (("utterance", 0.0), ("level", 0.0), ("running", 0.0), ("utterance", 0.5), ("level", 0.25)):
+        front = FrontEnd(8000, 200, 80, 12, normalize=normalize, exponent=exponent)
         quiet, loud = (front(sound * gain, np.array([4000]))[0] for gain in (1, 4))
         np.testing.assert_allclose(quiet, loud, atol=0.01)
+
+
+def test_a_power_of_silence_is_finite_and_so_is_its_derivative():
+    front = FrontEnd(8000, 200, 80, 12, exponent=0.5)
+    run = lambda x: front(x, np.array([800]))[0]  # noqa: E731
+    np.testing.assert_allclose(run(jnp.zeros((1, 800))), 0, atol=1e-5)
+    assert np.isfinite(jax.grad(lambda x: run(x).sum())(jnp.zeros((1, 800)))).all()
 
 
 def test_int16_is_scaled():

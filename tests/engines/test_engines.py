@@ -335,5 +335,5 @@ def test_an_engine_that_was_removed_says_so():
 
 
 def test_the_table_of_engines():
-    assert list(engines.ENGINES) == ["scan", "fused", "associative", "cudnn"]
+    assert list(engines.ENGINES) == ["scan", "fused", "associative", "cudnn", "native"]
     assert all(callable(engine.run) and callable(engine.refusal) for engine in engines.ENGINES.values())

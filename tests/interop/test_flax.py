@@ -31,17 +31,25 @@ LINEN = {
     "lstm": lambda **o: nn.LSTMCell(H, **o),
     "lstm-optimized": lambda **o: nn.OptimizedLSTMCell(H, **o),
     "gru": lambda **o: nn.GRUCell(H, **o),
+    "simple-function": lambda **o: nn.SimpleCell(H, activation_fn=jnp.sin, **o),
+    "lstm-activations": lambda **o: nn.LSTMCell(H, activation_fn=nn.relu, gate_fn=nn.hard_sigmoid, **o),
+    "gru-activations": lambda **o: nn.GRUCell(H, activation_fn=jnp.cos, gate_fn=nn.softplus, **o),
 }
 NNX = {
     "simple": lambda **o: nnx.SimpleCell(D, H, **o),
     "lstm": lambda **o: nnx.LSTMCell(D, H, **o),
     "lstm-optimized": lambda **o: nnx.OptimizedLSTMCell(D, H, **o),
     "gru": lambda **o: nnx.GRUCell(D, H, **o),
+    "lstm-activations": lambda **o: nnx.OptimizedLSTMCell(D, H, activation_fn=jnp.sin, gate_fn=jax.nn.hard_sigmoid, **o),
+    "gru-activations": lambda **o: nnx.GRUCell(D, H, activation_fn=jax.nn.silu, **o),
 }
 OURS = {
     "rnn": lambda: seqjax.rnn(H),
     "lstm": lambda: seqjax.lstm(H),
     "gru": lambda: seqjax.gru(H),
+    "rnn-gelu": lambda: seqjax.rnn(H, "gelu"),
+    "lstm-activations": lambda: seqjax.lstm(H, activation="leaky_relu", gate_activation="hard_sigmoid"),
+    "gru-function": lambda: seqjax.gru(H, activation=jnp.sin),
     "mean": lambda: bidirectional(seqjax.lstm(H), seqjax.lstm(H), "mean"),
     "multiply": lambda: bidirectional(seqjax.rnn(H), seqjax.gru(H), "multiply"),
     "stack": lambda: seqjax.stack(seqjax.gru(2), bidirectional(seqjax.rnn(2, "relu"), seqjax.rnn(2)), seqjax.lstm(H)),
@@ -179,8 +187,6 @@ def test_conversion_can_be_traced():
 RNN_OF = {"params": {"cell": {}}}
 REFUSED_OF_LINEN = {
     "mgu": (nn.RNN(nn.MGUCell(H)), "MGUCell keeps with the gate that resets, where seqjax.mgu writes"),
-    "gates": (nn.RNN(nn.GRUCell(H, gate_fn=nn.hard_sigmoid)), "GRUCell has gate_fn=.*hard_sigmoid"),
-    "activation": (nn.RNN(nn.LSTMCell(H, activation_fn=nn.relu)), "LSTMCell has activation_fn=.*relu.* has tanh"),
     "residual": (nn.RNN(nn.SimpleCell(H, residual=True)), "SimpleCell has residual=True"),
     "carry": (nn.RNN(nn.GRUCell(H, carry_init=nn.initializers.ones)), "carry_init of its own; .*learned_initial_carry"),
     "reverse": (nn.RNN(nn.GRUCell(H), reverse=True), "unroll with reverse=True"),
@@ -207,8 +213,8 @@ def test_what_a_cell_has_not_of_nnx_is_refused():
         interop.from_nnx(nnx.Bidirectional(*map(nnx.RNN, cells), merge_fn=jnp.maximum))
     with pytest.raises(UserError, match="from_nnx takes NNX's SimpleCell, .* and not Linear"):
         interop.from_nnx(nnx.Linear(D, H, rngs=nnx.Rngs(0)))
-    with pytest.raises(UserError, match="gate_fn"):
-        interop.from_nnx(nnx.LSTMCell(D, H, gate_fn=jnp.tanh, rngs=nnx.Rngs(0)))
+    with pytest.raises(UserError, match="residual=True"):
+        interop.from_nnx(nnx.SimpleCell(D, H, residual=True, rngs=nnx.Rngs(0)))
 
 
 REFUSED = {

@@ -21,6 +21,7 @@ from interop.parity import (
 import seqjax
 from seqjax import interop
 from seqjax.errors import UserError
+from seqjax.interop import parts
 from seqjax.wrappers import bidirectional, recurrent_dropout, residual
 
 keras = pytest.importorskip("keras", reason="needs keras on its JAX backend: pip install keras")
@@ -45,6 +46,9 @@ LAYERS = {
     "lstm": lambda **o: layers.LSTM(H, return_sequences=True, return_state=True, **o),
     "gru": lambda **o: layers.GRU(H, return_sequences=True, return_state=True, **o),
     "gru-before": lambda **o: layers.GRU(H, reset_after=False, return_sequences=True, return_state=True, **o),
+    "lstm-activations": lambda **o: layers.LSTM(H, "silu", "hard_sigmoid", return_sequences=True, return_state=True, **o),
+    "gru-activations": lambda **o: layers.GRU(H, "softsign", "linear", return_sequences=True, return_state=True, **o),
+    "rnn-elu": lambda **o: layers.SimpleRNN(H, "elu", return_sequences=True, return_state=True, **o),
     "gru-no-bias": lambda **o: layers.GRU(H, use_bias=False, return_sequences=True, return_state=True, **o),
     "cells": _stacked_cells,
 }
@@ -176,11 +180,9 @@ def test_gradients_are_equal():
 
 
 REFUSED_OF_KERAS = {
-    "activation": (lambda: layers.LSTM(H, activation="relu"), "has activation='relu', and this cell has tanh"),
-    "gates": (
-        lambda: layers.GRU(H, recurrent_activation="tanh"),
-        "has recurrent_activation='tanh', and gates are sigmoid",
-    ),
+    "activation": (lambda: layers.LSTM(H, activation="gelu"), "has activation='gelu', and cells here take of Keras .*elu"),
+    "gates": (lambda: layers.GRU(H, recurrent_activation="relu6"), "has recurrent_activation='relu6', and cells here"),
+    "a function": (lambda: layers.SimpleRNN(H, activation=jnp.sin), "has activation="),
     "recurrent dropout": (lambda: layers.LSTM(H, recurrent_dropout=0.1), "recurrent_dropout or implementation=1"),
     "backwards": (lambda: layers.LSTM(H, go_backwards=True), "go_backwards=True; .* unroll with reverse=True"),
     "no merge": (lambda: layers.Bidirectional(layers.GRU(H), merge_mode=None), "merge_mode=None"),
@@ -210,7 +212,23 @@ def test_a_layer_without_weights_is_refused():
         interop.from_keras(layers.LSTM(H))
 
 
+@pytest.mark.parametrize("name", parts.KERAS_ACTIVATIONS)
+def test_activations_are_the_same_functions(name):
+    xs = np.linspace(-5, 5, 101, dtype=np.float32)
+    ours_, theirs = parts.ACTIVATIONS[name](xs), keras.activations.get(parts.KERAS_ACTIVATIONS[name])(xs)
+    np.testing.assert_allclose(ours_, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [lambda **o: seqjax.lstm(H, **o), lambda **o: seqjax.gru(H, reset_after=False, **o)])
+def test_activations_go_there_and_come_back(make):
+    cell = make(activation="relu", gate_activation="hard_sigmoid")
+    params = random_params(cell, "float32")
+    assert_same_cell(interop.from_keras(interop.to_keras(cell, params)), (cell, params))
+
+
 REFUSED = {
+    "gelu": (lambda: seqjax.lstm(H, activation="gelu"), "cannot hold activation='gelu' of 'lstm'; to_flax and to_nnx can"),
+    "a function": (lambda: seqjax.gru(H, gate_activation=jnp.sin), "cannot hold gate_activation=.*; to_flax and to_nnx can"),
     "peepholes": (lambda: seqjax.lstm(H, peepholes=True), "to_keras cannot hold peepholes=True of 'lstm'; none"),
     "a projection": (lambda: seqjax.lstm(H, proj_size=2), "cannot hold proj_size=2 of 'lstm'; to_torch can"),
     "a residual": (lambda: residual(seqjax.gru(D)), r"cannot hold the residual of 'residual\(gru\)'; none"),

@@ -1,4 +1,4 @@
-r"""Sounds to features, in JAX: log mel spectra, their normalisation, and what is done to training sounds at random.
+r"""Sounds to features, in JAX: mel spectra, their normalisation, and what is done to training sounds at random.
 
 Frames end where a hop ends, so that the number of frames follows exactly from the number of samples, and no frame depends on
 what comes later:
@@ -18,8 +18,9 @@ from seqjax.errors import UserError
 from seqjax.nn.masks import real_steps
 from seqjax.typing import Array
 
-NORMALIZE = ("utterance", "running", "none")
+NORMALIZE = ("utterance", "level", "running", "none")
 FLOOR = 1e-6  # added to the energies before the logarithm; of sounds between -1 and 1 it is far below what is heard
+LEAST = 1e-12  # added before a power, whose derivative at 0 is not finite
 
 
 class FrontEnd(NamedTuple):
@@ -40,6 +41,7 @@ class FrontEnd(NamedTuple):
     high: float = 0.0  # Hz, where they end; 0 is half the rate
     normalize: str = "utterance"
     horizon: int = 300  # frames that a running normalisation looks back
+    exponent: float = 0.0  # energies to this power in place of their logarithm, which 0 stands for
 
     @property
     def fft(self) -> int:
@@ -58,11 +60,15 @@ class FrontEnd(NamedTuple):
         """
         samples = zero_padding(as_float(samples), lengths)
         before = jnp.zeros((samples.shape[0], self.window - self.hop), samples.dtype)
-        features, frames = self.log_mel(before, samples), jnp.asarray(lengths) // self.hop
+        features, frames = self.mel_spectra(before, samples), jnp.asarray(lengths) // self.hop
         return self.normalized(features, frames), frames
 
-    def log_mel(self, before: Array, samples: Array) -> Array:
-        """Log mel energies of the frames that end in these samples.
+    def mel_spectra(self, before: Array, samples: Array) -> Array:
+        """Log mel energies of the frames that end in these samples, or their powers.
+
+        The logarithm makes loudness a shift, which normalisation takes out. But where noise hides the sound, most of what it
+        spreads out are the gaps of the noise; a power, such as 1/2, keeps them small (Stern and Morgan 2012, "Hearing is
+        believing").
 
         Args:
           before: (B, window - hop), the samples just before.
@@ -75,10 +81,18 @@ class FrontEnd(NamedTuple):
         spectra = jnp.fft.rfft(frames * jnp.asarray(hann(self.window), frames.dtype)[None, None], n=self.fft)
         power = jnp.square(spectra.real) + jnp.square(spectra.imag)
         filters = jnp.asarray(mel_filters(self.rate, self.fft, self.mels, self.low, self.high), power.dtype)
-        return jnp.log(jnp.matmul(power, filters, precision=jax.lax.Precision.HIGHEST) + FLOOR)
+        energies = jnp.matmul(power, filters, precision=jax.lax.Precision.HIGHEST)
+        return (energies + LEAST) ** self.exponent if self.exponent else jnp.log(energies + FLOOR)
 
     def normalized(self, features: Array, frames: Array) -> Array:
-        """Features with mean 0 and deviation 1, of each sound or of its frames so far.
+        """Features with mean 0 and deviation 1.
+
+          utterance   each feature, over the frames of a sound
+          level       all features together, over the frames of a sound: a band with a tone stays louder than those without
+          running     each feature, over the frames so far
+
+        A hundredth keeps what hardly changes from being blown up: of a logarithm as it is, of a power times its squared mean, so
+        that loudness has no influence.
 
         Args:
           features: (B, T, F).
@@ -86,12 +100,15 @@ class FrontEnd(NamedTuple):
         """
         real = real_steps(frames, *features.shape[:2])[..., None]
         features = jnp.where(real, features, 0)
-        if self.normalize == "utterance":
-            count = jnp.maximum(frames, 1)[:, None, None].astype(features.dtype)
-            mean = jnp.sum(features, axis=1, keepdims=True) / count
+        if self.normalize in ("utterance", "level"):
+            axes = 1 if self.normalize == "utterance" else (1, 2)
+            count = jnp.maximum(frames, 1)[:, None, None].astype(features.dtype) * (1 if axes == 1 else features.shape[2])
+            mean = jnp.sum(features, axis=axes, keepdims=True) / count
             centred = jnp.where(real, features - mean, 0)
-            deviation = jnp.sqrt(jnp.sum(jnp.square(centred), axis=1, keepdims=True) / count + 1e-2)
-            return centred / deviation
+            floor = 1e-2 * jnp.square(mean) + LEAST if self.exponent else 1e-2
+            return centred / jnp.sqrt(jnp.sum(jnp.square(centred), axis=axes, keepdims=True) / count + floor)
+        if self.normalize == "running" and self.exponent:
+            raise UserError("features.normalize=running is for the logarithm; set features.exponent=0, or normalize=utterance or none")
         if self.normalize == "running":
             return jnp.where(real, running(running_start(features), features, self.horizon)[1], 0)
         if self.normalize != "none":

@@ -1,0 +1,89 @@
+"""The native engine: one layer over all steps in one call of a C++ library, on a CPU, in float32.
+
+Each thread runs some of the sequences over all steps, forward and back, so that threads never wait for each other between
+steps. docs/design/native.md says how, and how to build and test it. Cells: lstm (peepholes, coupled gates), gru and mgu with
+the reset after the product, rnn and indrnn with tanh or relu.
+
+Reverse mode, any number of times, the first derivative by the library and those of it by the scan; `jax.vmap` over sequences makes one
+larger batch going forward, and one call after the other going back or where weights are mapped. There is no forward mode, and
+`jax.export` cannot save a program with it, since the program would need this library where it is read.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from seqjax.engines import steps
+from seqjax.engines.native import layer, library
+from seqjax.engines.native.forms import form_of
+from seqjax.errors import UserError
+from seqjax.typing import Array, Carry, Cell, Params
+
+TAKEN_BY_AUTO = False  # until benchmarks/engines.py has shown on a quiet machine where it wins
+
+
+def refusal(cell: Cell, params: Params, xs: Any, **settings: Any) -> str | None:
+    """Why this engine cannot run a case, or None where it can; the arguments are those of `scan.run` without the carries."""
+    del settings
+    if jax.default_backend() != "cpu":
+        return f"it runs on a CPU, and the backend is {jax.default_backend()}"
+    form = form_of(cell)
+    if isinstance(form, str):
+        return form
+    if not jax.tree_util.all_leaves([xs]):
+        return "it takes inputs that are one array, and training noise made them several"
+    carry = jax.eval_shape(lambda p: cell.initial_carry(p, 1), params)
+    dtypes = {str(a.dtype) for a in jax.tree.leaves(carry)}
+    if dtypes != {"float32"}:
+        return f"it computes in float32, and the cell in {' and '.join(sorted(dtypes))}"
+    if not all(isinstance(size, int) for size in xs.shape):
+        return f"it needs sizes that are numbers, and jax.export left some of {xs.shape} open"
+    if jax.sharding.get_abstract_mesh().axis_names:
+        return "it runs on one device, and here arrays lie on a mesh of them"
+    if library.missing():
+        return library.missing()
+    try:
+        library.instruction_set()
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def run(
+    cell: Cell,
+    params: Params,
+    carry: Carry,
+    initial: Carry,
+    xs: Array,
+    *,
+    mask: Array | None,
+    resets: Array | None,
+    reverse: bool,
+    remat_every: int | None,
+) -> tuple[Carry, Array]:
+    """Runs a cell over a sequence, time-major, with the arguments and results of `scan.run`; see `refusal` first."""
+    xs, params = jax.tree.map(lambda a: a.astype(jnp.float32), (jnp.asarray(xs), params))
+    call = layer.Call(cell, form_of(cell), library.instruction_set(), reverse)
+
+    def chunk(carry, inputs):
+        if 0 in inputs[0].shape:
+            return carry, jnp.zeros((*inputs[0].shape[:2], cell.hidden_size), jnp.float32)
+        return layer.unrolled(call, params, carry, initial, inputs)
+
+    return steps.in_chunks(chunk, carry, (xs, mask, resets), remat_every, reverse)
+
+
+def detail() -> str:
+    """What `seqjax.explain` says besides: the instruction set."""
+    return f"instruction set {library.instruction_set()}"
+
+
+def is_quickest(cell: Cell, params: Params, xs: Any, **settings: Any) -> bool:
+    """Whether "auto" takes this engine: it can run the case, and was measured to be quicker than the fused engine there.
+
+    The portable kernels were not, and are taken only where they are asked for.
+    """
+    if not TAKEN_BY_AUTO or refusal(cell, params, xs, **settings) is not None:
+        return False
+    return library.instruction_set() != "portable"

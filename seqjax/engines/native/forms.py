@@ -1,0 +1,93 @@
+"""The cells that the library knows: by which call they were made, and their parameters as its arrays (`src/kernels.h`)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from seqjax.cells.gru import gru
+from seqjax.cells.lstm import lstm
+from seqjax.cells.minimal import mgu
+from seqjax.cells.vanilla import indrnn, rnn
+from seqjax.typing import Array, Cell, Params
+
+UNITS = 16  # what is saved of a step is filled up to a multiple of so many units
+
+
+class Form(NamedTuple):
+    """A cell of the library."""
+
+    name: str  # there
+    saved: int  # numbers that a step keeps of a unit for the backward pass
+    arrays: Callable[[Params], tuple[Array, Array, Array, Array]]  # (kernel, recurrent kernel, bias, vectors)
+    memory: bool = False  # whether the carry has a c
+
+
+def _lstm_arrays(gates, peepholes):
+    def arrays(params):
+        units = params.bias.shape[0] // gates
+        vectors = params.peepholes.reshape(gates - 1, units) if peepholes else _no_rows(units)
+        return params.kernel, params.recurrent_kernel, params.bias.reshape(gates, units), vectors
+
+    return arrays
+
+
+def _reset_after(order):
+    """Of cells whose candidate has two sums, n of x first and n of h last; `order` are the gates of the bias before that."""
+
+    def arrays(params):
+        units = params.recurrent_bias.shape[0]
+        gates = params.bias.reshape(-1, units)
+        bias = jnp.stack([*(gates[k] for k in order), params.recurrent_bias])
+        return params.kernel, params.recurrent_kernel, bias, _no_rows(units)
+
+    return arrays
+
+
+def _rnn_arrays(params):
+    return params.kernel, params.recurrent_kernel, params.bias[None], _no_rows(params.bias.shape[0])
+
+
+def _indrnn_arrays(params):
+    return params.kernel, _no_rows(params.bias.shape[0]), params.bias[None], params.recurrent_kernel[None]
+
+
+def _no_rows(units):
+    return jnp.zeros((0, units), jnp.float32)
+
+
+_LSTM = {  # by (coupled, peepholes)
+    (False, False): Form("lstm", 5, _lstm_arrays(4, False), memory=True),
+    (False, True): Form("lstm peepholes", 5, _lstm_arrays(4, True), memory=True),
+    (True, False): Form("lstm coupled", 4, _lstm_arrays(3, False), memory=True),
+    (True, True): Form("lstm coupled peepholes", 4, _lstm_arrays(3, True), memory=True),
+}
+_GRU = Form("gru", 4, _reset_after((2, 0, 1)))
+_MGU = Form("mgu", 3, _reset_after((1, 0)))
+_RNN = {name: Form(f"rnn {name}", 0, _rnn_arrays) for name in ("tanh", "relu")}
+_INDRNN = {name: Form(f"indrnn {name}", 0, _indrnn_arrays) for name in ("tanh", "relu")}
+
+_FACTORIES = {"lstm": lstm, "gru": gru, "mgu": mgu, "rnn": rnn, "indrnn": indrnn}
+
+
+def form_of(cell: Cell) -> Form | str:
+    """The form of a cell, or one line that says why the library has none."""
+    factory = _FACTORIES.get(cell.name)
+    if factory is None:
+        return f"it has {', '.join(_FACTORIES)}, and the cell is {cell.name}"
+    if cell.made is None or cell.made.function is not factory:
+        return f"it knows a cell by the call of seqjax.{cell.name}, and this {cell.name} was changed after that"
+    settings = dict(cell.settings)
+    if cell.name in ("rnn", "indrnn"):
+        forms = _RNN if cell.name == "rnn" else _INDRNN
+        name = settings["activation"]
+        return forms[name] if name in forms else f"it has the {cell.name} with tanh or relu, and the activation is {name!r}"
+    own = {"lstm": ("peepholes", "coupled"), "gru": ("reset_after",), "mgu": ("reset_after",)}[cell.name]
+    other = [f"{name}={value!r}" for name, value in settings.items() if value and name not in (*own, "dtype")]
+    if other:
+        return f"it has no {cell.name} with {', '.join(other)}"
+    if cell.name == "lstm":
+        return _LSTM[settings["coupled"], settings["peepholes"]]
+    if not settings["reset_after"]:
+        return f"it has no {cell.name} with the reset before the product"
+    return _GRU if cell.name == "gru" else _MGU

@@ -1,0 +1,395 @@
+"""The native engine against the plain scan in float64: cells, sizes, settings, gradients, transformations, threads, building."""
+
+import concurrent.futures
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import seqjax
+from seqjax.engines import native, scan
+from seqjax.engines.native import build, layer, library
+from seqjax.engines.native.forms import form_of
+
+SETTINGS = {"mask": None, "resets": None, "reverse": False, "remat_every": None}
+CELLS = {
+    "lstm": lambda h, **o: seqjax.lstm(h, **o),
+    "lstm-peepholes": lambda h, **o: seqjax.lstm(h, peepholes=True, **o),
+    "lstm-coupled": lambda h, **o: seqjax.lstm(h, coupled=True, **o),
+    "lstm-coupled-peepholes": lambda h, **o: seqjax.lstm(h, coupled=True, peepholes=True, **o),
+    "gru": lambda h, **o: seqjax.gru(h, **o),
+    "mgu": lambda h, **o: seqjax.mgu(h, **o),
+    "rnn": lambda h, **o: seqjax.rnn(h, **o),
+    "rnn-relu": lambda h, **o: seqjax.rnn(h, "relu", **o),
+    "indrnn": lambda h, **o: seqjax.indrnn(h, **o),
+    "indrnn-tanh": lambda h, **o: seqjax.indrnn(h, "tanh", **o),
+}
+SIZES = [  # B, T, D, H
+    (1, 1, 1, 1),
+    (2, 3, 5, 16),
+    (13, 2, 33, 1),
+    (3, 5, 70, 65),
+    (2, 70, 1, 3),  # several chunks of steps
+    (270, 2, 2, 5),  # more sequences than a thread takes at once
+    (7, 4, 6, 129),
+]
+EVERY = {"holes", "resets", "reverse"}
+
+needs_library = pytest.mark.skipif(bool(library.missing()), reason=f"native engine: {library.missing()}")
+
+
+def make(name, sizes, features=(), seed=0, dtype=np.float32, scale=0.5):
+    """A cell, (params, carry, initial carry, xs), cotangents of the results, and settings; none of the numbers is zero."""
+    batch, steps, inputs, units = sizes
+    rng = np.random.default_rng(seed)
+    cell = CELLS[name](units, param_dtype=dtype)
+    draw = lambda a, scale=1.0: jnp.asarray((scale * rng.normal(size=a.shape)).astype(np.float32), dtype)  # noqa: E731
+    params = jax.tree.map(lambda a: draw(a, scale), jax.eval_shape(lambda: cell.init(jax.random.key(0), inputs)))
+    start = jax.eval_shape(lambda p: cell.initial_carry(p, batch), params)
+    carry, initial, d_carry = (jax.tree.map(draw, start) for _ in range(3))
+    xs, d_ys = draw(np.zeros((steps, batch, inputs))), draw(np.zeros((steps, batch, units)))
+    mask = jnp.asarray(rng.random((steps, batch)) < 0.6) if "holes" in features else None
+    if "lengths" in features:
+        mask = jnp.arange(steps)[:, None] < jnp.asarray(np.resize([steps, 0, 1, steps - 1], batch))[None]
+    if mask is not None:
+        xs = jnp.where(mask[:, :, None], xs, 0)
+    resets = jnp.asarray(rng.random((steps, batch)) < 0.3) if "resets" in features else None
+    settings = SETTINGS | {"mask": mask, "resets": resets, "reverse": "reverse" in features}
+    return cell, (params, carry, initial, xs), (d_carry, d_ys), settings
+
+
+def results(engine, cell, arrays, cotangents, settings):
+    """(last carry, ys) and the gradients of params, carry, initial carry and xs."""
+
+    def both(arrays, cotangents):
+        found, back = jax.vjp(lambda *arrays: engine.run(cell, *arrays, **settings), *arrays)
+        return found, back(cotangents)
+
+    return jax.jit(both)(arrays, cotangents)
+
+
+def assert_near(got, want, bound=1e-5):
+    """Every array within `bound` of the largest number of its own kind."""
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(want), strict=True):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, rtol=0, atol=bound * max(1, np.abs(b).max(initial=0)), err_msg=jax.tree_util.keystr(path))
+
+
+def compare(name, sizes, features, seed=0):
+    """The engine in float32 against the scan in float64."""
+    case = make(name, sizes, features, seed)
+    got = results(native, *case)
+    assert all(a.dtype == jnp.float32 for a in jax.tree.leaves(got))
+    assert_near(got, results(scan, *make(name, sizes, features, seed, np.float64)))
+
+
+@needs_library
+@pytest.mark.parametrize("features", [(), EVERY, {"lengths"}], ids=["plain", "holes-resets-reverse", "lengths"])
+@pytest.mark.parametrize("name", CELLS)
+def test_values_and_all_gradients_equal_the_scan_in_float64(name, features, x64):
+    compare(name, (5, 6, 4, 7), features)
+
+
+@needs_library
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("name", ["lstm-peepholes", "gru", "indrnn-tanh"])
+def test_sizes_that_fill_no_vector_tile_or_chunk(name, sizes, x64):
+    compare(name, sizes, EVERY if sizes[0] % 2 else (), seed=sum(sizes))
+
+
+@needs_library
+@pytest.mark.parametrize("name", ["lstm-coupled-peepholes", "mgu", "rnn"])
+@pytest.mark.parametrize("instruction_set", build.INSTRUCTION_SETS)
+def test_each_instruction_set(instruction_set, name, x64, monkeypatch):
+    if not library.runs(instruction_set):
+        pytest.skip(f"this processor does not run {instruction_set}")
+    monkeypatch.setenv(library.CHOICE, instruction_set)
+    assert native.detail() == f"instruction set {instruction_set}"
+    compare(name, (5, 9, 11, 37), EVERY, seed=2)
+
+
+@needs_library
+def test_its_error_is_that_of_the_scan_in_float32(x64):
+    """Over many steps, in every result: at most twice the scan's error against float64, or a few roundings."""
+    for name in ("lstm", "gru", "rnn"):
+        single, double = (make(name, (4, 60, 24, 32), ("lengths",), 3, dtype, scale=0.18) for dtype in (np.float32, np.float64))
+        want = results(scan, *double)
+        for a, b, exact in zip(*map(jax.tree.leaves, (results(native, *single), results(scan, *single), want)), strict=True):
+            largest = np.abs(exact).max(initial=0)
+            assert np.abs(a - exact).max() <= 2 * np.abs(b - exact).max() + 4e-7 * largest, name
+
+
+@needs_library
+def test_nan_at_padded_steps_has_no_influence_and_gets_none():
+    cell, (params, carry, initial, xs), (d_carry, d_ys), settings = make("lstm-peepholes", (5, 6, 4, 7), EVERY)
+    padded = ~settings["mask"][:, :, None]
+    clean = results(native, cell, (params, carry, initial, xs), (d_carry, d_ys), settings)
+    dirty = (params, carry, initial, jnp.where(padded, jnp.nan, xs)), (d_carry, jnp.where(padded, jnp.nan, d_ys))
+    found = results(native, cell, *dirty, settings)
+    assert_near(found, clean, 0)
+    assert not np.where(padded, found[0][1], 0).any() and not np.where(padded, found[1][3], 0).any()
+
+
+@needs_library
+def test_a_nan_that_is_no_padding_stays_one():
+    cell, arrays, cotangents, settings = make("gru", (5, 6, 4, 7))
+    arrays = (*arrays[:3], arrays[3].at[2, 3, 1].set(jnp.nan))
+    (_, ys), _ = results(native, cell, arrays, cotangents, settings)
+    assert np.isnan(ys[2:, 3]).all() and np.isfinite(np.delete(ys, 3, axis=1)).all() and np.isfinite(ys[:2]).all()
+
+
+@needs_library
+def test_the_same_bits_again_and_from_several_threads_at_once():
+    cell, arrays, cotangents, settings = make("lstm", (9, 20, 12, 40), EVERY)
+    run = jax.jit(lambda *a: results(native, cell, *a, settings))
+    want = jax.tree.map(np.asarray, run(arrays, cotangents))
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: jax.block_until_ready(run(arrays, cotangents)), range(24)):
+            assert_near(found, want, 0)
+
+
+@needs_library
+def test_vmap_over_batches_and_over_weights():
+    """Three batches of two sequences, with masks and resets of their own; values and gradients, one batch at a time and all."""
+    cell, (params, carry, initial, xs), _, settings = make("lstm", (6, 5, 4, 3), {"holes", "resets"})
+    batched = jax.tree.map(lambda a: a.reshape(3, 2, -1), (carry, initial))
+    by_time = [a.reshape(5, 3, 2, *a.shape[2:]) for a in (xs, settings["mask"], settings["resets"])]
+    scaled = jax.tree.map(lambda a: jnp.stack([a, 0.5 * a, -a]), params)
+
+    def loss(engine, params, carries, x, mask, resets):
+        last, ys = engine.run(cell, params, *carries, x, **(SETTINGS | {"mask": mask, "resets": resets}))
+        return (ys**2 * jnp.arange(1.0, 3)[None, :, None]).sum() + last.c.sum()
+
+    def everything(engine, weights, axis):
+        run = functools.partial(loss, engine)
+        axes = (axis, 0, 1, 1, 1)
+        total = jax.grad(lambda w: jax.vmap(run, axes)(w, batched, *by_time).sum())
+        each = jax.vmap(jax.grad(run, argnums=(0, 1, 2)), axes)
+        return jax.jit(lambda: (jax.vmap(run, axes)(weights, batched, *by_time), each(weights, batched, *by_time), total(weights)))()
+
+    for weights, axis in ((params, None), (scaled, 0)):
+        assert_near(everything(native, weights, axis), everything(scan, weights, axis))
+
+
+@needs_library
+def test_vmap_over_sequences_is_one_call():
+    cell, (params, carry, initial, xs), _, _ = make("gru", (2, 5, 4, 6))
+    one = lambda x: native.run(cell, params, carry, initial, x, **SETTINGS)[1]  # noqa: E731
+    text = jax.jit(jax.vmap(one)).lower(jnp.stack([xs] * 3)).as_text()
+    assert text.count("@seqjax_native_forward") == 1 and "tensor<5x6x4xf32>" in text and "while" not in text
+
+
+@needs_library
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_second_derivatives_are_the_scans(name):
+    cell, (params, carry, initial, xs), _, settings = make(name, (3, 4, 2, 3), EVERY)
+
+    def slope(engine):
+        def loss(params, carry, xs):
+            last, ys = engine.run(cell, params, carry, initial, xs, **settings)
+            return (ys**3).sum() + (last.h**2).sum()
+
+        def squared(*arrays):
+            gradients = jax.grad(loss, argnums=(0, 1, 2))(*arrays)
+            return sum((g**2).sum() for g in jax.tree.leaves(gradients))
+
+        return jax.jit(jax.grad(squared, argnums=(0, 1, 2)))(params, carry, xs)
+
+    assert_near(slope(native), slope(scan))
+
+
+@needs_library
+def test_there_is_no_forward_mode():
+    cell, (params, carry, initial, xs), _, _ = make("gru", (3, 4, 2, 3))
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(lambda x: native.run(cell, params, carry, initial, x, **SETTINGS), (xs,), (xs,))
+
+
+@needs_library
+@pytest.mark.parametrize("remat_every", [1, 4, 100])
+def test_computing_anew_changes_nothing(remat_every):
+    cell, arrays, cotangents, settings = make("lstm", (3, 10, 4, 6), EVERY)
+    want = results(native, cell, arrays, cotangents, settings)
+    assert_near(results(native, cell, arrays, cotangents, settings | {"remat_every": remat_every}), want, 1e-6)
+
+    def loss(params):
+        return (native.run(cell, params, *arrays[1:], **settings)[1] ** 2).sum()
+
+    assert_near(jax.grad(jax.checkpoint(loss))(arrays[0]), jax.grad(loss)(arrays[0]), 1e-6)
+
+
+@needs_library
+def test_no_steps_and_no_sequences_give_the_carry():
+    cell, (params, carry, initial, xs), _, _ = make("lstm", (3, 4, 2, 5))
+    last, ys = native.run(cell, params, carry, initial, xs[:0], **SETTINGS)
+    assert_near(last, carry, 0)
+    assert ys.shape == (0, 3, 5)
+    empty = jax.tree.map(lambda a: a[:0], carry)
+    assert native.run(cell, params, empty, empty, xs[:, :0], **SETTINGS)[1].shape == (4, 0, 5)
+
+
+@needs_library
+def test_unroll_and_explain_with_wrappers_around(capsys):
+    cell = seqjax.stack(seqjax.bidirectional(seqjax.lstm(4), seqjax.gru(4)), seqjax.dropout(seqjax.rnn(3), 0.5))
+    params = cell.init(jax.random.key(0), 2)
+    xs = np.random.default_rng(0).normal(size=(3, 6, 2)).astype(np.float32)
+    options = {"lengths": np.array([6, 0, 2]), "rng": jax.random.key(1)}
+    got, want = (seqjax.unroll(cell, params, xs, engine=engine, **options) for engine in ("native", "scan"))
+    assert_near(got, want)
+    seqjax.explain(cell, params, xs, engine="native")
+    assert f"lstm: native, asked for; {native.detail()}" in capsys.readouterr().out
+
+
+@needs_library
+@pytest.mark.parametrize("place", range(11))
+def test_the_library_refuses_shapes_that_do_not_fit(place):
+    cell, (params, carry, initial, xs), _, _ = make("lstm", (2, 3, 4, 5))
+    flags = (jnp.ones((3, 2), bool), jnp.ones((3, 2), bool))
+    call = layer.Call(cell, form_of(cell), library.instruction_set(), False)
+    arrays = [*layer._arrays(call, params, carry, initial, (xs, *flags)), *flags]
+    shapes = layer._shapes((3, 2, 5), (2, 5), (2, 5), (0, 2, 5, 16))
+    function = jax.ffi.ffi_call(library.TARGETS[0], shapes)
+    function(*arrays, **call.attributes)
+    arrays[place] = jnp.concatenate([arrays[place]] * 2, axis=-1)
+    with pytest.raises(Exception, match="native engine: .* has a shape that does not fit"):
+        jax.block_until_ready(function(*arrays, **call.attributes))
+
+
+@needs_library
+@pytest.mark.parametrize("wrong", [{"cell": "elman"}, {"instruction_set": "mmx"}])
+def test_the_library_refuses_names_that_it_does_not_know(wrong):
+    cell, (params, carry, initial, xs), _, _ = make("gru", (2, 3, 4, 5))
+    call = layer.Call(cell, form_of(cell), library.instruction_set(), False)
+    inputs = (xs, None, None)
+    arrays = [*layer._arrays(call, params, carry, initial, inputs), *layer._flags(inputs)]
+    function = jax.ffi.ffi_call(library.TARGETS[0], layer._shapes((3, 2, 5), (2, 5), (0, 5), (0, 2, 4, 16)))
+    with pytest.raises(Exception, match="no cell of that name|does not run the instruction set"):
+        jax.block_until_ready(function(*arrays, **(call.attributes | wrong)))
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        (seqjax.conv_lstm(4, 3, (4,)), "it has lstm, gru, mgu, rnn, indrnn, and the cell is conv_lstm"),
+        (seqjax.lstm(4, layer_norm=True), "no lstm with layer_norm=True"),
+        (seqjax.lstm(4, proj_size=3), "no lstm with proj_size=3"),
+        (seqjax.lstm(4, activation="relu"), "no lstm with activation='relu'"),
+        (seqjax.gru(4, gate_activation="hard_sigmoid"), "no gru with gate_activation='hard_sigmoid'"),
+        (seqjax.gru(4, reset_after=False), "no gru with the reset before the product"),
+        (seqjax.rnn(4, "silu"), "rnn with tanh or relu, and the activation is 'silu'"),
+        (seqjax.gru(4).replace(step=seqjax.gru(4).step), "this gru was changed after that"),
+        (seqjax.lstm(4, dtype=jnp.bfloat16), "in float32, and the cell in bfloat16 and float32"),
+        (seqjax.zoneout(seqjax.gru(4), 0.1), "the cell is zoneout"),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_what_it_cannot_run_is_refused_with_the_reason(cell, reason):
+    params = cell.init(jax.random.key(0), 3)
+    assert reason in native.refusal(cell, params, jnp.zeros((5, 2, 3)), **SETTINGS)
+
+
+def test_several_inputs_open_sizes_and_meshes_are_refused():
+    cell, (params, _, _, xs), _, _ = make("gru", (2, 3, 4, 5))
+    assert "one array" in native.refusal(cell, params, (xs, xs), **SETTINGS)
+    open_batch = jax.ShapeDtypeStruct((3, *jax.export.symbolic_shape("b"), 4), jnp.float32)
+    assert "jax.export" in native.refusal(cell, params, open_batch, **SETTINGS)
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ("data",))):
+        assert "on a mesh" in native.refusal(cell, params, xs, **SETTINGS)
+
+
+@needs_library
+def test_export_says_that_the_program_needs_the_library():
+    cell, (params, carry, initial, xs), _, _ = make("gru", (2, 3, 4, 5))
+    with pytest.raises(ValueError, match="seqjax_native_forward"):
+        jax.export.export(jax.jit(lambda x: native.run(cell, params, carry, initial, x, **SETTINGS)))(xs)
+
+
+def test_auto_does_not_take_it_before_it_was_measured():
+    cell, (params, _, _, xs), _, _ = make("gru", (2, 3, 4, 5))
+    assert not native.is_quickest(cell, params, xs, **SETTINGS)
+
+
+@needs_library
+def test_auto_takes_it_where_it_is_switched_on(monkeypatch):
+    monkeypatch.setattr(native, "TAKEN_BY_AUTO", True)
+    cell, (params, _, _, xs), _, _ = make("gru", (2, 3, 4, 5))
+    fast = library.instruction_set() != "portable"
+    assert seqjax.explain(cell, params, xs)[0].engine == ("native" if fast else "fused")
+    other = seqjax.lstm(5, layer_norm=True)
+    assert seqjax.explain(other, other.init(jax.random.key(0), 4), xs)[0].engine == "fused"
+    monkeypatch.setenv(library.CHOICE, "portable")
+    assert seqjax.explain(cell, params, xs)[0].engine == "fused"
+
+
+@needs_library
+@pytest.mark.parametrize("asked", ["mmx", "avx512"])
+def test_an_instruction_set_that_there_is_not(asked, monkeypatch):
+    if library.runs(asked):
+        pytest.skip(f"this processor runs {asked}")
+    monkeypatch.setenv(library.CHOICE, asked)
+    cell, (params, _, _, xs), _, _ = make("gru", (2, 3, 4, 5))
+    assert library.CHOICE in native.refusal(cell, params, xs, **SETTINGS)
+
+
+def test_it_was_built_where_it_could_have_been():
+    """SEQJAX_WITHOUT_NATIVE=1 says that the library is left out on purpose."""
+    if os.environ.get("SEQJAX_WITHOUT_NATIVE") or build.find_compiler() is None:
+        pytest.skip("no compiler, or the library is left out on purpose")
+    assert library.missing() is None
+
+
+def test_without_the_library_it_says_how_to_build_it(monkeypatch, tmp_path):
+    cell, (params, _, _, xs), _, _ = make("gru", (2, 3, 4, 5))
+    for content, reason in ((None, "was not built"), (b"no library", "cannot be loaded")):
+        monkeypatch.setattr(build, "LIBRARY", str(tmp_path / "absent.so"))
+        if content:
+            (tmp_path / "absent.so").write_bytes(content)
+        library._load.cache_clear()
+        found = native.refusal(cell, params, xs, **SETTINGS)
+        assert reason in found and "python -m seqjax.engines.native" in found
+    monkeypatch.undo()
+    library._load.cache_clear()
+
+
+def test_without_a_compiler_building_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(build.BuildError, match="no C\\+\\+ compiler"):
+        build.build(tmp_path / "library.so")
+    monkeypatch.setenv("CXX", "false")
+    with pytest.raises(build.BuildError, match="the compiler failed"):
+        build.build(tmp_path / "library.so")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(build.find_compiler() is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_no_sanitizer_finds_a_fault(sanitizer, tmp_path):
+    """The kernels alone, in a program without Python, over random cases of every cell and instruction set."""
+    flags = ["-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
+    source, objects, defines = build.HERE / "src", [], []
+    for name in build.instruction_sets():
+        options = build.kernel_flags(name)
+        if name == "avx512" and not library.runs(name):  # the same tiles, compiled for this processor
+            options, defines = [o for o in options if not o.startswith("-m")], ["-DANY_PROCESSOR"]
+        objects.append(str(tmp_path / f"{name}.o"))
+        subprocess.run([build.find_compiler(), *flags, *options, "-c", str(source / "kernels.cc"), "-o", objects[-1]], check=True)
+    if not library.missing() and sys.platform == "linux":  # nothing but the table of kernels is visible to the linker
+        listed = subprocess.run(["nm", "--defined-only", "-C", *objects], capture_output=True, text=True, check=True).stdout
+        visible = [line for line in listed.splitlines() if len(line.split()) > 2 and line.split()[1] in "TWVuiDBR"]
+        assert all("::kernels" in line or "asan" in line for line in visible), visible
+    driver = pathlib.Path(__file__).with_name("native_driver.cc")
+    program = str(tmp_path / "driver")
+    command = [build.find_compiler(), *flags, *defines, "-I", str(source), str(driver), *objects, "-o", program, "-pthread"]
+    subprocess.run(command, check=True)
+    ran = subprocess.run([program], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr[-4000:]
+    assert "120 cases" in ran.stdout
