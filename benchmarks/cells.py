@@ -18,21 +18,13 @@ import seqjax
 from benchmarks import common, engines, plots, timing
 
 CELLS: dict[str, Callable[[int], seqjax.Cell]] = {
-    "rnn": seqjax.rnn,
-    "rnn relu": lambda hidden: seqjax.rnn(hidden, "relu"),
-    "indrnn": seqjax.indrnn,
-    "lstm": seqjax.lstm,
+    **seqjax.cells.CELLS,
     "lstm peepholes": lambda hidden: seqjax.lstm(hidden, peepholes=True),
     "lstm coupled": lambda hidden: seqjax.lstm(hidden, coupled=True),
     "lstm projected": lambda hidden: seqjax.lstm(hidden, proj_size=max(1, hidden // 2)),
     "lstm layer norm": lambda hidden: seqjax.lstm(hidden, layer_norm=True),
-    "gru": seqjax.gru,
     "gru reset before": lambda hidden: seqjax.gru(hidden, reset_after=False),
-    "mgu": seqjax.mgu,
     "mgu reset before": lambda hidden: seqjax.mgu(hidden, reset_after=False),
-    "mingru": seqjax.mingru,
-    "minlstm": seqjax.minlstm,
-    "lru": seqjax.lru,
 }
 CONVOLUTIONAL = "conv_lstm 16x16x16"
 

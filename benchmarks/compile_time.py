@@ -32,13 +32,9 @@ def make_ours(engine: str, layers: int, hidden: int, traces: Counter):
 
         def combine(*given):
             traces[layer] += 1
-            return cell.combine(*given)
+            return cell.split.combine(*given)
 
-        def step(*given):
-            traces[layer] += 1
-            return cell.step(*given)
-
-        return cell.replace(step=step, combine=combine)
+        return cell.replace(split=cell.split._replace(combine=combine))
 
     stack = seqjax.stack(counted(layer) for layer in range(layers))
 

@@ -20,17 +20,14 @@ import seqjax
 from benchmarks import common, timing
 from seqjax.engines import fused, native
 from seqjax.engines.dense import Layout
+from seqjax.typing import Dense, Linear
 
-CELLS: dict[str, Callable[[int], seqjax.Cell]] = {
-    "lstm": seqjax.lstm,
-    "gru": seqjax.gru,
-    "rnn": seqjax.rnn,
+ALIKE = ("irnn", "minlstm", "lru")  # run as rnn and mingru do
+CELLS: dict[str, Callable[..., seqjax.Cell]] = {
+    **{name: make for name, make in seqjax.cells.CELLS.items() if name not in ALIKE},
     "lstm peepholes": lambda hidden: seqjax.lstm(hidden, peepholes=True),
     "lstm layer norm": lambda hidden: seqjax.lstm(hidden, layer_norm=True),
-    "mgu": seqjax.mgu,
-    "indrnn": seqjax.indrnn,
     "lstm zoneout": lambda hidden: seqjax.zoneout(seqjax.lstm(hidden), 0.1),
-    "mingru": seqjax.mingru,
 }
 NOISY = ("lstm zoneout",)
 LAYOUTS = {"rows": Layout(columns=False), "columns": Layout(columns=True), "apart": None}
@@ -51,13 +48,13 @@ def make_case(name: str, shape: timing.Shape) -> tuple[str, dict[str, dict[str, 
     cell = CELLS[name](shape.hidden)
     params = cell.init(jax.random.key(0), shape.features)
     auto = chosen(cell, params, xs, rng=rng)
-    forced = list(LAYOUTS) if cell.dense is not None else [None]
-    if auto == "fused" and cell.dense is not None:
+    forced = list(LAYOUTS) if isinstance(cell.split, Dense) else [None]
+    if auto == "fused" and isinstance(cell.split, Dense):
         auto = "fused apart"
     variants = {"scan": ("scan", None)}
-    if cell.project is not None:
+    if cell.parts is not None:
         variants |= {f"fused {layout}" if layout else "fused": ("fused", layout) for layout in forced}
-    if cell.linear is not None:
+    if isinstance(cell.split, Linear):
         variants["associative"] = ("associative", None)
     if native.refusal(cell, params, xs) is None:
         variants["native"] = ("native", None)

@@ -12,7 +12,6 @@ crashes is restarted without the engine or case that it crashed in. In order:
   shapes     the six shapes of benchmarks.timing and the linear recurrences: which engine is the fastest
   suite      the tests of engines and of unroll, on the GPU
   cnn        training steps of CNNs against torch
-  kernels    the Pallas engine at the small sizes it takes, beside the others
   resume     a run that was stopped and resumed ends byte for byte as one that was not
   accuracy   every engine and cell against float64, at full float32, at the default precision, and in bfloat16
   training   throughput of the language model, the loop against the bare step
@@ -63,7 +62,6 @@ PARTS = (
     Part("shapes", 140),
     Part("suite", 75),
     Part("cnn", 120),  # ResNet-18 alone, ours and torch's, takes more than 57 s to compile and choose
-    Part("kernels", 25),
     Part("resume", 45, env=DETERMINISTIC),
     Part("accuracy", 45),
     Part("training", 15),

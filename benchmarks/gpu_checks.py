@@ -20,16 +20,11 @@ import numpy as np
 
 import seqjax
 from benchmarks import engines, gpu
-from benchmarks.gpu_record import UNTRIED, OutOfTime, Recorder, compile_all, interpreting, on_gpu
+from benchmarks.gpu_record import UNTRIED, OutOfTime, Recorder, compile_all, on_gpu
+from seqjax.typing import Dense, Linear
 
 CELLS: dict[str, Callable[..., seqjax.Cell]] = {
-    "lstm": seqjax.lstm,
-    "gru": seqjax.gru,
-    "rnn": seqjax.rnn,
-    "mgu": seqjax.mgu,
-    "indrnn": seqjax.indrnn,
-    "mingru": seqjax.mingru,
-    "lru": seqjax.lru,
+    **{name: make for name, make in seqjax.cells.CELLS.items() if name not in ("irnn", "minlstm")},
     "lstm layer norm": lambda hidden, **options: seqjax.lstm(hidden, layer_norm=True, **options),
     "lstm peepholes": lambda hidden, **options: seqjax.lstm(hidden, peepholes=True, **options),
     "lstm proj": lambda hidden, **options: seqjax.lstm(hidden, proj_size=hidden // 2, **options),
@@ -46,11 +41,11 @@ LAYOUTS = ("rows", "columns", "apart")
 
 def variants(cell: seqjax.Cell) -> dict[str, tuple[str, str | None]]:
     """The engines to check a cell on: name -> (engine, layout)."""
-    forced = LAYOUTS if cell.dense is not None else (None,)
+    forced = LAYOUTS if isinstance(cell.split, Dense) else (None,)
     found = {"scan": ("scan", None)}
-    if cell.project is not None:
+    if cell.parts is not None:
         found |= {f"fused {layout}" if layout else "fused": ("fused", layout) for layout in forced}
-    if cell.linear is not None:
+    if isinstance(cell.split, Linear):
         found["associative"] = ("associative", None)
     return found | {name: (name, None) for name in UNTRIED}
 
@@ -60,7 +55,7 @@ def gradients(make: Callable[[], seqjax.Cell], engine: str, layout: str | None, 
     cell = make()
 
     def loss(params, carry, xs, weights):
-        with engines.forcing(layout), interpreting(engine):
+        with engines.forcing(layout):
             last, ys = seqjax.unroll(cell, params, xs, carry, engine=engine, time_major=True, **options)
         leaves = [ys, *jax.tree.leaves(last)]
         wide = [(w * (a if a.dtype == w.dtype else a.astype(w.dtype))).real.sum() for w, a in zip(weights, leaves)]

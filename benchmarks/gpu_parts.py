@@ -16,9 +16,9 @@ import numpy as np
 
 import seqjax
 from benchmarks import cnn_training, common, engines, gpu, timing
-from benchmarks.gpu_record import OutOfTime, Recorder, interpreting, lower, on_gpu, one_line, time_group
+from benchmarks.gpu_record import OutOfTime, Recorder, lower, on_gpu, one_line, time_group
+from seqjax.cells import CELLS
 
-CELLS = {"lstm": seqjax.lstm, "gru": seqjax.gru, "rnn": seqjax.rnn, "mingru": seqjax.mingru, "lru": seqjax.lru}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 LAYER = timing.Shape(16, 1024, 768, 768)
 LINEAR = (timing.Shape(16, 1024, 256, 256), timing.Shape(16, 8192, 256, 256))
@@ -30,7 +30,6 @@ DENSE = {
     "fused columns": ("fused", "columns"),
     "fused apart": ("fused", "apart"),
     "cudnn": ("cudnn", None),
-    "pallas": ("pallas", None),
 }
 PARALLEL = {"associative": ("associative", None), "scan": ("scan", None)}
 
@@ -50,7 +49,7 @@ def ours(kind: str, engine: str, layout: str | None, shape: timing.Shape, dtype:
     xs = timing.make_data(shape)[0].astype(DTYPES[dtype])
 
     def apply(params, xs):
-        with engines.forcing(layout), interpreting(engine):
+        with engines.forcing(layout):
             return seqjax.unroll(cell, params, xs, time_major=True, engine=engine)[1]
 
     return lower(apply, params, xs)
@@ -208,26 +207,12 @@ def shapes(recorder: Recorder, dry_run: bool) -> None:
     """The grid of shapes for the three dense cells, and the linear recurrences, most important first."""
     rounds, seconds = (4, 0) if dry_run else (30, 0.4)
     grid, linear = ((SMALL,), (SMALL,)) if dry_run else (timing.GRID, LINEAR)
-    dense = {name: variant for name, variant in DENSE.items() if name != "pallas"}  # see kernels
-    cases = [(kind, shape, dense) for shape in grid for kind in ("lstm", "gru")]
+    cases = [(kind, shape, DENSE) for shape in grid for kind in ("lstm", "gru")]
     cases[6:6] = [(kind, shape, PARALLEL) for shape in linear for kind in ("mingru", "lru")]
-    cases += [("rnn", shape, dense) for shape in grid]
+    cases += [("rnn", shape, DENSE) for shape in grid]
     for kind, shape, variants in cases:
         key = {"cell": kind, "shape": str(shape), "dtype": "float32"}
         time_group(recorder, key, sides(kind, shape, "float32", variants), rounds, seconds)
-
-
-def kernels(recorder: Recorder, dry_run: bool) -> None:
-    """Pallas where its weights fit on the chip, beside cuDNN and the fused engine."""
-    shapes = {"float32": ("32,64,128,64", "32,256,64,64"), "bfloat16": ("32,64,128,128", "64,256,128,128")}
-    for dtype, listed in shapes.items():
-        for text in listed:
-            for kind in ("lstm", "gru"):
-                shape = SMALL if dry_run else timing.parse_shape(text)
-                key = {"cell": kind, "shape": str(shape), "dtype": dtype}
-                variants = {name: DENSE[name] for name in ("scan", "fused rows", "fused apart", "cudnn", "pallas")}
-                rounds, seconds = (4, 0) if dry_run else (50, 0.6)
-                time_group(recorder, key, sides(kind, shape, dtype, variants), rounds, seconds)
 
 
 NETS = {
@@ -301,7 +286,7 @@ def parts() -> Iterator[tuple[str, Callable[[Recorder, bool], None]]]:
     """Every part's name and function."""
     from benchmarks import gpu_checks
 
-    yield from ((part.__name__, part) for part in (device, layers, shapes, kernels, cnn, training))
+    yield from ((part.__name__, part) for part in (device, layers, shapes, cnn, training))
     yield from ((part.__name__, part) for part in (gpu_checks.accuracy, gpu_checks.suite, gpu_checks.resume))
 
 

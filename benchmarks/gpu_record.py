@@ -1,7 +1,6 @@
 """What the parts of benchmarks.gpu share: results written after every case, sides compiled and run with crashes in mind."""
 
 import concurrent.futures
-import contextlib
 import os
 import pathlib
 import time
@@ -13,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import gpu, timing
-from seqjax.engines import pallas
 from seqjax.errors import UserError
 
-UNTRIED = ("cudnn", "pallas")  # may crash the process, so one is run at a time, with a note of which
+UNTRIED = ("cudnn",)  # may crash the process, so one is run at a time, with a note of which
 
 
 class OutOfTime(Exception):
@@ -93,11 +91,6 @@ def one_line(error: Exception) -> str:
 def on_gpu() -> bool:
     """Whether JAX computes on a GPU."""
     return jax.default_backend() == "gpu"
-
-
-def interpreting(engine: str) -> contextlib.AbstractContextManager:
-    """A context in which Pallas runs without a GPU, slowly, where there is none."""
-    return pallas.interpreted() if engine == "pallas" and not on_gpu() else contextlib.nullcontext()
 
 
 def lower(apply: Callable, params: Any, xs: Any) -> dict[str, tuple]:

@@ -41,7 +41,7 @@ def measure(side: str, steps: int, options: argparse.Namespace) -> dict:
     if not options.fresh_memory:
         process.keep_freed_memory()
     engine, every = SIDES[side]
-    cell = {"mingru": seqjax.mingru, "minlstm": seqjax.minlstm, "lru": seqjax.lru}[options.cell](options.hidden)
+    cell = seqjax.cells.CELLS[options.cell](options.hidden)
     params = cell.init(jax.random.key(0), options.features)
     shape = (steps, options.batch, options.features)
     xs = jax.numpy.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))

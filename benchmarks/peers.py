@@ -12,7 +12,7 @@ import seqjax
 from benchmarks import common, libraries, plots, timing
 
 OURS = "seqjax"
-CELLS = {"lstm": seqjax.lstm, "gru": seqjax.gru, "rnn": seqjax.rnn}
+CELLS = {name: seqjax.cells.CELLS[name] for name in ("lstm", "gru", "rnn")}  # those that the others have
 RATIOS = ("best_jax_peer_over_ours", "ours_over_torch")
 COLORS = {
     "torch": plots.BLACK,

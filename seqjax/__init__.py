@@ -7,101 +7,16 @@ are imported when they are first asked for.
 import importlib
 import types
 
-from seqjax import initializers
-from seqjax.cells import (
-    ConvLSTMCarry,
-    ConvLSTMParams,
-    GRUCarry,
-    GRUParams,
-    IndRNNParams,
-    LRUCarry,
-    LRUParams,
-    LSTMCarry,
-    LSTMParams,
-    MGUCarry,
-    MGUParams,
-    MinGRUCarry,
-    MinGRUParams,
-    MinLSTMCarry,
-    MinLSTMParams,
-    RNNCarry,
-    RNNParams,
-    conv_lstm,
-    gru,
-    indrnn,
-    lru,
-    lstm,
-    mgu,
-    mingru,
-    minlstm,
-    rnn,
-)
+from seqjax import cells, initializers, wrappers
+from seqjax._unroll import explain, step, unroll
+from seqjax.cells import *  # noqa: F403
 from seqjax.errors import UserError
 from seqjax.typing import Cell
-from seqjax.unroll import explain, step, unroll
-from seqjax.wrappers import (
-    BidirectionalCarry,
-    BidirectionalParams,
-    LayerNormParams,
-    LearnedInitialCarryParams,
-    bidirectional,
-    dropout,
-    layer_norm,
-    learned_initial_carry,
-    recurrent_dropout,
-    residual,
-    stack,
-    weight_drop,
-    zoneout,
-)
+from seqjax.wrappers import *  # noqa: F403
 
-__all__ = [
-    "BidirectionalCarry",
-    "BidirectionalParams",
-    "Cell",
-    "ConvLSTMCarry",
-    "ConvLSTMParams",
-    "GRUCarry",
-    "GRUParams",
-    "IndRNNParams",
-    "LRUCarry",
-    "LRUParams",
-    "LSTMCarry",
-    "LSTMParams",
-    "LayerNormParams",
-    "LearnedInitialCarryParams",
-    "MGUCarry",
-    "MGUParams",
-    "MinGRUCarry",
-    "MinGRUParams",
-    "MinLSTMCarry",
-    "MinLSTMParams",
-    "RNNCarry",
-    "RNNParams",
-    "UserError",
-    "bidirectional",
-    "conv_lstm",
-    "dropout",
-    "explain",
-    "gru",
-    "indrnn",
-    "initializers",
-    "layer_norm",
-    "learned_initial_carry",
-    "lru",
-    "lstm",
-    "mgu",
-    "mingru",
-    "minlstm",
-    "recurrent_dropout",
-    "residual",
-    "rnn",
-    "stack",
-    "step",
-    "unroll",
-    "weight_drop",
-    "zoneout",
-]
+__all__ = ["Cell", "UserError", "explain", "initializers", "step", "unroll"]
+__all__ += cells.__all__
+__all__ += wrappers.__all__
 
 # Found after `import seqjax`, and imported with all they need only then (PEP 562).
 _PACKAGES = ("cnn", "data", "decoding", "diagnostics", "interop", "models", "nn", "run", "text", "training")

@@ -23,7 +23,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+from seqjax import _split
 from seqjax._calls import Call, recorded
+from seqjax._split import Dense, Linear, Split
 
 Array = jax.Array
 Key = jax.Array  # a key of jax.random
@@ -36,39 +38,27 @@ Activation = str | Callable[[Array], Array]  # a name of `seqjax.cells.parts.ACT
 Run = Callable[..., tuple[Carry, Array]]  # run(cell, params, carry, initial, xs, rng, flip=False) -> (carry, ys)
 
 
-class Linear(NamedTuple):
-    """A linear recurrence h_t = a_t h_{t-1} + b_t, elementwise, whose a and b depend on the input alone.
-
-    The state h is one array (..., N), real or complex; a and b have its dtype. Carries stay real, so that whatever takes
-    them (checkpoints, optimisers, casts) meets no complex number; `state` and `carry` turn one into the other.
+class Wrap(NamedTuple):
+    """What a wrapper does besides its step, and what it holds.
 
     Attributes:
-      coefficients: coefficients(params, xs) -> (a, b), with xs (..., D), and a and b (..., N).
-      output: output(params, hs, xs) -> ys, with hs the states *after* each step (..., N), and ys (..., H).
-      state: state(carry) -> h.
-      carry: carry(h) -> carry, the inverse of `state`.
+      inner: the cells inside.
+      sequence: sequence(run, params, carry, initial, xs, rng) -> (carry, ys), with xs (T, B, D) and ys (T, B, H): for a wrapper
+        that must see the whole sequence (a stack, two directions). `run(cell, params, carry, initial, xs, rng, flip=False)`
+        runs an inner cell over all of it, with the lengths, resets, direction and engine of this unroll (`flip`: in the other
+        direction, with resets where that direction enters a new sequence); `initial` is the carry that a reset goes
+        back to; `rng` is None in evaluation. xs is zero at padded steps, and ys must be so too.
+      noise: noise(rng, params, xs) -> (cell, params, xs), with xs (T, B, D): what engines run in training in the place
+        of the cell. All masks are drawn here, before the loop: those of a step go along with xs, which becomes a
+        pytree of arrays (T, B, ...) whose first is xs, and `combine` gets them after its gates; those for all time go into the
+        params. None where training is as evaluation.
+      training_only: says that the wrapper differs from the one cell inside in training alone, so that evaluation runs that.
     """
 
-    coefficients: Callable[[Params, Array], tuple[Array, Array]]
-    output: Callable[[Params, Array, Array], Array]
-    state: Callable[[Carry], Array]
-    carry: Callable[[Array], Carry]
-
-
-class Dense(NamedTuple):
-    """Says that a cell's two products are plain matrix products, so that an engine may do them in its own way.
-
-    project(params, xs) is xs @ kernel + bias in the first array of xs, with the others passed on as they are, and
-    recur(params, carry) is carry.h @ recurrent_kernel. `combine` is elementwise and takes each product as a tuple of G
-    gates too, all arrays being (H, B) then in the place of (B, H), and vectors of params columns (H, 1).
-
-    Attributes:
-      gates: number of gates, G.
-      products: products(params) -> (kernel (D, G H), recurrent_kernel (H, G H), bias (G H,)), in the compute dtype.
-    """
-
-    gates: int
-    products: Callable[[Params], tuple[Array, Array, Array]]
+    inner: tuple["Cell", ...]
+    sequence: Callable[..., tuple[Carry, Array]] | None = None
+    noise: Callable[[Key, Params, Array], tuple["Cell", Params, Any]] | None = None
+    training_only: bool = False
 
 
 def factory(build: Callable[..., "Cell"]) -> Callable[..., "Cell"]:
@@ -95,17 +85,21 @@ def factory(build: Callable[..., "Cell"]) -> Callable[..., "Cell"]:
     return recorded(build, lambda cell, call: cell if cell.made else dataclasses.replace(cell, made=call))
 
 
+# What the fields of before have become.
+MOVED = {
+    **dict.fromkeys(("project", "recur", "combine"), "a field of cell.parts"),
+    **dict.fromkeys(("dense", "linear", "additive"), "said by cell.split"),
+    **dict.fromkeys(("sequence", "noise"), "a field of cell.wrap"),
+    "noise_only": "cell.wrap.training_only",
+}
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Cell:
     """A recurrent cell: pure functions with their settings closed over, as an optax transformation is.
 
-    Every cell has `init`, `initial_carry`, `input_size` and `step`. A cell whose step splits into
-
-      step(params, carry, x) = combine(params, carry, project(params, x), recur(params, carry))
-
-    also gives the three parts, on which the fast engines rest: `project` holds all that depends on the input alone and
-    takes any number of leading axes, `recur` is the product of the carry with the recurrent weights, `combine` is
-    elementwise. A wrapper that must see the whole sequence (a stack, dropout) gives `sequence`.
+    Every cell has `init`, `initial_carry`, `input_size` and `step`. What engines may know of the step besides is its
+    `split`, on which the fast ones rest; what a wrapper does besides, and holds, is its `wrap`.
 
     Cells made by equal calls are equal, `lstm(8) == lstm(8)`, and have one hash, so that one can be a static argument of
     `jax.jit` and nothing is compiled twice; `factory` does the same for cells of one's own. They can be pickled. A cell is
@@ -117,28 +111,14 @@ class Cell:
       init: init(key, input_size) -> params.
       initial_carry: initial_carry(params, batch_size) -> carry, each array (B, ...).
       input_size: input_size(params) -> D, the number of input features that these params take.
-      step: step(params, carry, x) -> (carry, y), one time step with x (B, D) and y (B, H), never with noise.
-      project: project(params, xs) -> projected, with xs (..., D); None where the cell has no split.
-      recur: recur(params, carry) -> recurrent, linear in the carry; None where the cell has no split.
-      combine: combine(params, carry, projected, recurrent) -> (carry, y); None where the cell has no split.
-      sequence: sequence(run, params, carry, initial, xs, rng) -> (carry, ys), with xs (T, B, D) and ys (T, B, H); None
-        for a cell that engines run themselves. `run(cell, params, carry, initial, xs, rng, flip=False)` runs an inner
-        cell over the whole sequence, with the lengths, resets, direction and engine of this unroll (`flip`: in the other
-        direction, with resets where that direction enters a new sequence); `initial` is the carry that a reset goes
-        back to; `rng` is None in evaluation. xs is zero at padded steps, and ys must be so too.
-      dense: says that the two products are plain matrix products; None where they are not.
-      additive: True where `combine` reads projected + recurrent only (of a pytree, its first array), so that the
-        first may be their sum and the second 0.
-      noise: noise(rng, params, xs) -> (cell, params, xs), with xs (T, B, D): what engines run in training in the place
-        of this cell. All masks are drawn here, before the loop: those of a step go along with xs, which may become a
-        pytree of arrays (T, B, ...), those for all time go into the params. None where training is as evaluation.
-      linear: the same step as a linear recurrence; None where it is none.
+      step: step(params, carry, x) -> (carry, y), one time step with x (B, D) and y (B, H), never with noise. That of the
+        split by default.
+      split: how the step splits: a `Dense`, a `Split`, a `Linear`, or None.
+      wrap: what a wrapper does; None for a cell of its own.
       spatial: the axes between batch and features, for a convolutional cell: xs are (B, T, *spatial, D).
       settings: what the cell computes, for those who describe or convert it: pairs of a name and a hashable value, such
         as (("activation", "relu"), ("dtype", None)), without initializers. An option that is off is False, None or 0.
         A wrapper's own settings are here, and those of what it wraps in `inner`.
-      inner: the cells that a wrapper holds; none for a cell of its own.
-      noise_only: says that a wrapper differs from the one cell inside in training alone, by `noise`; `replace` clears it.
       made: the call that made the cell, or None; `factory` sets it, and `replace` clears it.
 
     Example:
@@ -157,30 +137,68 @@ class Cell:
     init: Callable[[Key, int], Params]
     initial_carry: Callable[[Params, int], Carry]
     input_size: Callable[[Params], int]
-    step: Callable[[Params, Carry, Array], tuple[Carry, Array]]
-    project: Callable[[Params, Array], Any] | None = None
-    recur: Callable[[Params, Carry], Any] | None = None
-    combine: Callable[[Params, Carry, Any, Any], tuple[Carry, Array]] | None = None
-    sequence: Callable[..., tuple[Carry, Array]] | None = None
-    dense: Dense | None = None
-    additive: bool = False
-    noise: Callable[[Key, Params, Array], tuple["Cell", Params, Any]] | None = None
-    linear: Linear | None = None
+    step: Callable[[Params, Carry, Array], tuple[Carry, Array]] | None = None
+    split: Dense | Split | Linear | None = None
+    wrap: Wrap | None = None
     spatial: tuple[int, ...] = ()
     settings: tuple[tuple[str, Any], ...] = ()
-    inner: tuple["Cell", ...] = ()
-    noise_only: bool = False
     made: Call | None = None
+
+    def __post_init__(self):
+        if self.step is None:
+            if self.split is None:
+                raise TypeError(f"the cell {self.name} needs a step, or a split that gives it")
+            object.__setattr__(self, "step", self.split.step)
+
+    @property
+    def inner(self) -> tuple["Cell", ...]:
+        """The cells that a wrapper holds; none for a cell of its own."""
+        return self.wrap.inner if self.wrap else ()
+
+    @property
+    def parts(self) -> Split | None:
+        """The step in its three parts; None where it has none."""
+        return self.split and self.split.parts()
 
     def replace(self, **changes: Any) -> "Cell":
         """The cell with other values in some fields; it is no longer the one that the call made.
+
+        With another step it has no split and no wrap unless these are given, and with another split the step is that of
+        the split: neither engines nor training can run what was there before.
 
         Example:
           >>> import seqjax
           >>> seqjax.lstm(8).replace(name="mine") == seqjax.lstm(8)
           False
+          >>> print(seqjax.lstm(8).replace(step=lambda params, carry, x: (carry, carry.h)).split)
+          None
         """
-        return dataclasses.replace(self, **{"noise_only": False, "made": None} | changes)
+        for name in MOVED.keys() & changes:
+            raise TypeError(f"a Cell has no field {name} any more: it is {MOVED[name]} now, see seqjax.typing.Cell")
+        wrap = self.wrap and self.wrap._replace(training_only=False)
+        if "step" in changes:
+            changes = {"split": None, "wrap": None} | changes
+        elif "split" in changes:
+            changes = {"step": None, "wrap": None} | changes
+        return dataclasses.replace(self, **{"wrap": wrap, "made": None} | changes)
+
+    def on_params(self, change: Callable[[Params], Params]) -> "Cell":
+        """The cell whose functions take change(params) instead of their params, for a wrapper with params of its own.
+
+        Example:
+          >>> import jax, seqjax
+          >>> cell = seqjax.gru(8).on_params(lambda params: params["inside"])
+          >>> cell.input_size({"inside": seqjax.gru(8).init(jax.random.key(0), 3)})
+          3
+        """
+        names = ("step", "initial_carry", "input_size")
+        functions = {name: _split.through(getattr(self, name), change) for name in names}
+        return self.replace(split=_split.on_params(self.split, change), **functions)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in MOVED:
+            raise AttributeError(f"Cell.{name} is gone: it is {MOVED[name]} now, see seqjax.typing.Cell")
+        raise AttributeError(f"a Cell has no {name!r}")
 
     def _replace(self, **changes: Any) -> "Cell":
         raise TypeError("a Cell is not a NamedTuple any more: use cell.replace(...), not cell._replace(...)")

@@ -14,11 +14,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # Imports run from right to left in this list and never back.
 ROOMS = (
-    "errors", "_calls", "typing", "placement", "_leading", "initializers",
-    "cells", "wrappers", "engines", "unroll",  # the core, which is `import seqjax`
+    "errors", "_calls", "_split", "typing", "placement", "_leading", "initializers",
+    "cells", "wrappers", "engines", "_unroll",  # the core, which is `import seqjax`
     "nn", "cnn", "models", "text", "data", "training", "decoding", "diagnostics", "interop", "run",
 )  # fmt: skip
-CORE = ROOMS[: ROOMS.index("unroll") + 1]
+CORE = ROOMS[: ROOMS.index("_unroll") + 1]
 CORE_NEEDS = {"jax", "numpy"}
 CONSOLE = "seqjax.__main__"  # the command: above all rooms, and it finds experiments by their files, never by an import
 
@@ -96,7 +96,7 @@ def room(module):
     parts = module.split(".")
     if parts[0] == "experiments" or module == CONSOLE:
         return len(ROOMS)
-    return CORE.index("unroll") if parts == ["seqjax"] else ROOMS.index(parts[1])
+    return CORE.index("_unroll") if parts == ["seqjax"] else ROOMS.index(parts[1])
 
 
 def downward(name, source):
@@ -125,7 +125,7 @@ def outside(source, *, lazy):
 
 def test_every_room_has_its_place():
     assert {name.split(".")[1] for name in FILES if name.startswith("seqjax.") and name != CONSOLE} <= set(ROOMS)
-    assert len(FILES) > 40 and {"seqjax", "seqjax.unroll", "experiments.language_model"} <= FILES.keys()
+    assert len(FILES) > 40 and {"seqjax", "seqjax._unroll", "experiments.language_model"} <= FILES.keys()
 
 
 def test_imports_run_upward():
@@ -144,10 +144,10 @@ def test_nothing_in_the_package_imports_experiments():
 @pytest.mark.parametrize(
     "name, source",
     [
-        ("seqjax.cells.lstm", "from seqjax import unroll"),
+        ("seqjax.cells.lstm", "from seqjax import _unroll"),
         ("seqjax.cells.lstm", "import seqjax.engines.scan"),
         ("seqjax.cells.lstm", "import seqjax"),
-        ("seqjax.unroll", "def f():\n    from seqjax.training.train_step import truncate"),
+        ("seqjax._unroll", "def f():\n    from seqjax.training.train_step import truncate"),
         ("seqjax.typing", "try:\n    from seqjax.cells import lstm\nexcept ImportError:\n    pass"),
         ("seqjax.text.ngram", "from seqjax.data import Windows"),
         ("seqjax.training.loop", "from seqjax import decoding"),

@@ -59,7 +59,7 @@ def test_an_eager_call_is_compiled_once(monkeypatch):
         steps.append(1)
         return CELL.step(params, carry, x)
 
-    cell = CELL.replace(step=step, project=None, recur=None, combine=None)
+    cell = CELL.replace(step=step)
     seqjax.unroll(cell, PARAMS, XS)
     first = len(steps)
     seqjax.unroll(cell, PARAMS, XS + 1)

@@ -1,6 +1,14 @@
-"""Recurrent cells: one file a family."""
+"""Recurrent cells: one file a family; and the registry, which is all that knows them by name.
+
+The names of `seqjax`, the stacks, the Flax layers, the choices of the experiments, the benchmarks and the table of tests read
+it. Adding a cell touches its file, this one, `tests/numpy_reference.py` with its equation once more, and
+`tests/cells/table.py` with a line. docs/own_cell.md shows how a cell is made, inside this package or outside.
+"""
+
+import functools
 
 from seqjax.cells.conv_lstm import ConvLSTMCarry, ConvLSTMParams, conv_lstm
+from seqjax.cells.dense import DenseParams, dense_cell
 from seqjax.cells.gru import GRUCarry, GRUParams, gru
 from seqjax.cells.linear import (
     LRUCarry,
@@ -16,10 +24,25 @@ from seqjax.cells.linear import (
 from seqjax.cells.lstm import LSTMCarry, LSTMParams, lstm
 from seqjax.cells.minimal import MGUCarry, MGUParams, mgu
 from seqjax.cells.vanilla import IndRNNParams, RNNCarry, RNNParams, indrnn, rnn
+from seqjax.initializers import identity
+
+# Every cell that a hidden_size makes, by the name that settings and layers take: make(hidden_size, **options) -> Cell.
+CELLS = {
+    "lstm": lstm,
+    "gru": gru,
+    "rnn": rnn,
+    "irnn": functools.partial(rnn, activation="relu", recurrent_init=identity()),
+    "indrnn": indrnn,
+    "mgu": mgu,
+    "mingru": mingru,
+    "minlstm": minlstm,
+    "lru": lru,
+}
 
 __all__ = [
     "ConvLSTMCarry",
     "ConvLSTMParams",
+    "DenseParams",
     "GRUCarry",
     "GRUParams",
     "IndRNNParams",
@@ -36,6 +59,7 @@ __all__ = [
     "RNNCarry",
     "RNNParams",
     "conv_lstm",
+    "dense_cell",
     "gru",
     "indrnn",
     "lru",

@@ -7,13 +7,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from seqjax import initializers
-from seqjax.cells import gates as gates_of
 from seqjax.cells import parts
+from seqjax.cells.dense import dense_cell
+from seqjax.cells.lstm import GATES, forget_bias_init, memory
 from seqjax.placement import whole
 from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
-
-GATES = parts.LSTM_GATES
 
 
 class ConvLSTMParams(NamedTuple):
@@ -94,65 +92,39 @@ def conv_lstm(
       Shi et al. 2015, "Convolutional LSTM Network: A Machine Learning Approach for Precipitation Nowcasting".
     """
     size = parts.check_size("features", features)
-    act = parts.check_activation(activation)
-    gate_act = parts.check_activation(gate_activation, "gate_activation")
+    act, gate, settings = parts.gate_activations(activation, gate_activation)
     spatial = _check_sizes("spatial_shape", spatial_shape)
     window = _check_sizes("kernel_size", kernel_size, len(spatial))
-    kernel_init = initializers.per_gate(kernel_init or initializers.glorot_uniform(), len(GATES))
-    recurrent_init = initializers.per_gate(recurrent_init or initializers.orthogonal(), len(GATES))
-    bias_init = parts.lstm_bias_init(bias_init, forget_bias, GATES)
-    peephole_init = peephole_init or initializers.zeros
-    wide = len(GATES) * size
-
-    def init(key, input_size):
-        keys = jax.random.split(key, 4)
-        channels = parts.check_size("input_size", input_size)
-        return ConvLSTMParams(
-            kernel=kernel_init(keys[0], (*window, channels, wide), param_dtype),
-            recurrent_kernel=recurrent_init(keys[1], (*window, size, wide), param_dtype),
-            bias=bias_init(keys[2], (wide,), param_dtype),
-            peepholes=peephole_init(keys[3], (*spatial, wide - size), param_dtype) if peepholes else None,
-        )
-
-    def initial_carry(params, batch_size):
-        shape = (batch_size, *spatial, size)
-        return ConvLSTMCarry(
-            c=jnp.zeros(shape, parts.memory_dtype(dtype, params.kernel)),
-            h=jnp.zeros(shape, parts.compute_dtype(dtype, params.kernel)),
-        )
 
     def project(params, xs):
-        compute = parts.compute_dtype(dtype, params.kernel)
-        return parts.add_bias(_convolve(xs.astype(compute), params.kernel), params.bias)
+        return parts.add_bias(_convolve(xs.astype(parts.compute_dtype(dtype, params.kernel)), params.kernel), params.bias)
 
     def recur(params, carry):
         return _convolve(carry.h, params.recurrent_kernel)
 
-    def combine(params, carry, projected, recurrent):
-        sums = gates_of.total(projected, recurrent, len(GATES))
-        c, o = parts.lstm_memory(sums, carry.c, GATES, params.peepholes, act, gate_act)
-        h = (o * act(c)).astype(carry.h.dtype)
-        return ConvLSTMCarry(c=c, h=h), h
+    def combine(params, carry, gates):
+        c, o = memory(GATES, gates, carry.c, params.peepholes, act, gate)
+        return ConvLSTMCarry(c=c, h=o * act(c))
 
-    return Cell(
-        name="conv_lstm",
-        hidden_size=size,
-        init=init,
-        initial_carry=initial_carry,
-        input_size=lambda params: params.kernel.shape[-2],
-        step=parts.step_of(project, recur, combine),
-        project=project,
-        recur=recur,
-        combine=combine,
-        additive=True,
+    cell = dense_cell(
+        "conv_lstm",
+        size,
+        ConvLSTMCarry,
+        combine,
+        gates=len(GATES),
+        params=ConvLSTMParams,
+        memory=("c",),
+        extra={"peepholes": (peephole_init, (*spatial, (len(GATES) - 1) * size)) if peepholes else None},
+        window=window,
         spatial=spatial,
-        settings=(
-            ("kernel_size", window),
-            ("peepholes", bool(peepholes)),
-            *parts.activations(activation, gate_activation),
-            ("dtype", dtype),
-        ),
+        kernel_init=kernel_init,
+        recurrent_init=recurrent_init,
+        bias_init=forget_bias_init(bias_init, forget_bias, GATES),
+        settings=(("kernel_size", window), ("peepholes", bool(peepholes)), *settings),
+        dtype=dtype,
+        param_dtype=param_dtype,
     )
+    return cell.replace(split=cell.parts._replace(project=project, recur=recur))
 
 
 def _check_sizes(name, value, axes=None):

@@ -2,15 +2,11 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
-from seqjax import initializers
-from seqjax.cells import gates as gates_of
 from seqjax.cells import parts
+from seqjax.cells.dense import dense_cell
 from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
-
-GATES = 3  # in the order r, z, n: reset, update, candidate
 
 
 class GRUParams(NamedTuple):
@@ -82,86 +78,24 @@ def gru(
     Reference:
       Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation".
     """
-    size = parts.check_size("hidden_size", hidden_size)
-    act = parts.check_activation(activation)
-    gate_act = parts.check_activation(gate_activation, "gate_activation")
-    kernel_init = initializers.per_gate(kernel_init or initializers.glorot_uniform(), GATES)
-    recurrent_init = initializers.per_gate(recurrent_init or initializers.orthogonal(), GATES)
-    bias_init = bias_init or initializers.zeros
-    recurrent_bias_init = recurrent_bias_init or initializers.zeros
+    act, gate, settings = parts.gate_activations(activation, gate_activation)
 
-    def init(key, input_size):
-        keys = jax.random.split(key, 4)
-        return GRUParams(
-            kernel=kernel_init(keys[0], (parts.check_size("input_size", input_size), GATES * size), param_dtype),
-            recurrent_kernel=recurrent_init(keys[1], (size, GATES * size), param_dtype),
-            bias=bias_init(keys[2], (GATES * size,), param_dtype),
-            recurrent_bias=recurrent_bias_init(keys[3], (size,), param_dtype) if reset_after else None,
-        )
+    def after(params, carry, gates):
+        x_r, x_z, x_n, h_r, h_z, h_n = gates
+        r, z = gate(x_r + h_r), gate(x_z + h_z)
+        n = act(x_n + r * (h_n + params.recurrent_bias))
+        return GRUCarry(h=(1 - z) * n + z * carry.h)
 
-    def initial_carry(params, batch_size):
-        return GRUCarry(h=jnp.zeros((batch_size, size), parts.memory_dtype(dtype, params.kernel)))
+    def before(params, carry, gates, product):
+        x_r, x_z, x_n = gates
+        h_r, h_z = product(carry.h, 0, 2)
+        r, z = gate(x_r + h_r), gate(x_z + h_z)
+        (h_n,) = product(r * carry.h, 2, 3)
+        return GRUCarry(h=(1 - z) * act(x_n + h_n) + z * carry.h)
 
-    cell = Cell(
-        name="gru",
-        hidden_size=size,
-        init=init,
-        initial_carry=initial_carry,
-        input_size=lambda params: params.kernel.shape[0],
-        step=_step_reset_before(act, gate_act, dtype),
-        settings=(
-            ("reset_after", bool(reset_after)),
-            *parts.activations(activation, gate_activation),
-            ("dtype", dtype),
-        ),
-    )
-    if not reset_after:
-        return cell
-    project, recur, combine = _parts_reset_after(act, gate_act, dtype)
-    step = parts.step_of(project, recur, combine)
-    return cell.replace(
-        step=step, project=project, recur=recur, combine=combine, dense=parts.dense_products(GATES, dtype)
-    )
-
-
-def _project(params, xs, dtype):
-    return parts.affine(xs, params.kernel, params.bias, parts.compute_dtype(dtype, params.kernel))
-
-
-def _update(z, n, carry, dtype):
-    """The new carry and the output, from the update gate and the candidate in the memory's dtype."""
-    h = (1 - z) * n + z * carry.h
-    return GRUCarry(h=h), h.astype(dtype)
-
-
-def _parts_reset_after(act, gate_act, dtype):
-    def project(params, xs):
-        return _project(params, xs, dtype)
-
-    def recur(params, carry):
-        compute = parts.compute_dtype(dtype, params.kernel)
-        return carry.h.astype(compute) @ params.recurrent_kernel.astype(compute)
-
-    def combine(params, carry, projected, recurrent):
-        memory = carry.h.dtype
-        x_r, x_z, x_n = (a.astype(memory) for a in gates_of.split(projected, GATES))
-        h_r, h_z, h_n = (a.astype(memory) for a in gates_of.split(recurrent, GATES))
-        r = gate_act(x_r + h_r)
-        z = gate_act(x_z + h_z)
-        n = act(x_n + r * (h_n + gates_of.along(params.recurrent_bias.astype(memory), h_n)))
-        return _update(z, n, carry, parts.compute_dtype(dtype, params.kernel))
-
-    return project, recur, combine
-
-
-def _step_reset_before(act, gate_act, dtype):
-    def step(params, carry, x):
-        memory, compute = carry.h.dtype, parts.compute_dtype(dtype, params.kernel)
-        x_rz, x_n = jnp.split(_project(params, x, dtype).astype(memory), [2 * carry.h.shape[-1]], axis=-1)
-        u_rz, u_n = jnp.split(params.recurrent_kernel.astype(compute), [2 * carry.h.shape[-1]], axis=-1)
-        h_rz = carry.h.astype(compute) @ u_rz
-        r, z = jnp.split(gate_act(x_rz + h_rz.astype(memory)), 2, axis=-1)
-        n = act(x_n + ((r * carry.h).astype(compute) @ u_n).astype(memory))
-        return _update(z, n, carry, compute)
-
-    return step
+    extra = {"recurrent_bias": (recurrent_bias_init, (hidden_size,)) if reset_after else None}
+    form = {"combine": after, "additive": False} if reset_after else {"step": before}
+    inits = {"kernel_init": kernel_init, "recurrent_init": recurrent_init, "bias_init": bias_init, "extra": extra}
+    options = {"dtype": dtype, "param_dtype": param_dtype, "settings": (("reset_after", bool(reset_after)), *settings)}
+    memory = {"params": GRUParams, "memory": ("h",)}
+    return dense_cell("gru", hidden_size, GRUCarry, gates=3, **form, **memory, **inits, **options)

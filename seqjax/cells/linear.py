@@ -8,10 +8,8 @@ import jax.numpy as jnp
 
 from seqjax import initializers
 from seqjax.cells import parts
+from seqjax.cells.lstm import forget_bias_init
 from seqjax.typing import Array, Cell, DType, Initializer, Linear, factory
-
-MINGRU_GATES = "zg"  # side by side in this order: update, candidate
-MINLSTM_GATES = "ifg"  # in the LSTM's order: input, forget, candidate
 
 
 def _positive(x):
@@ -119,10 +117,9 @@ def mingru(
     def gates(z, g):
         return jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * act(g)
 
-    bias_init = bias_init or initializers.zeros
-    init = _init_gates(MinGRUParams, size, len(MINGRU_GATES), kernel_init, bias_init, param_dtype)
-    cell = _gated("mingru", size, init, MinGRUCarry, gates, len(MINGRU_GATES), dtype)
-    return cell.replace(settings=(("activation", activation), ("dtype", dtype)))
+    settings = (("activation", activation), ("dtype", dtype))
+    inits = kernel_init, bias_init or initializers.zeros
+    return _gated("mingru", size, MinGRUParams, MinGRUCarry, gates, 2, inits, settings, dtype, param_dtype)
 
 
 @factory
@@ -180,10 +177,9 @@ def minlstm(
         log_odds = jax.nn.softplus(-i) - jax.nn.softplus(-f)
         return jax.nn.sigmoid(log_odds), jax.nn.sigmoid(-log_odds) * act(g)
 
-    bias_init = parts.lstm_bias_init(bias_init, forget_bias, MINLSTM_GATES)
-    init = _init_gates(MinLSTMParams, size, len(MINLSTM_GATES), kernel_init, bias_init, param_dtype)
-    cell = _gated("minlstm", size, init, MinLSTMCarry, gates, len(MINLSTM_GATES), dtype)
-    return cell.replace(settings=(("activation", activation), ("dtype", dtype)))
+    settings = (("activation", activation), ("dtype", dtype))
+    inits = kernel_init, forget_bias_init(bias_init, forget_bias, "ifg")
+    return _gated("minlstm", size, MinLSTMParams, MinLSTMCarry, gates, 3, inits, settings, dtype, param_dtype)
 
 
 def _activation(name):
@@ -192,19 +188,15 @@ def _activation(name):
     return ACTIVATIONS[name]
 
 
-def _init_gates(build, size, gates, kernel_init, bias_init, param_dtype):
-    kernel_init = initializers.per_gate(kernel_init or initializers.glorot_uniform(), gates)
+def _gated(name, size, params_type, carry_type, gates, count, inits, settings, dtype, param_dtype):
+    """The cell h' = a h + b, y = h', where gates(*blocks of x W + b) -> (a, b)."""
+    kernel_init, bias_init = inits
+    kernel_init = initializers.per_gate(kernel_init or initializers.glorot_uniform(), count)
 
     def init(key, input_size):
         keys = jax.random.split(key)
-        shape = (parts.check_size("input_size", input_size), gates * size)
-        return build(kernel=kernel_init(keys[0], shape, param_dtype), bias=bias_init(keys[1], shape[1:], param_dtype))
-
-    return init
-
-
-def _gated(name, size, init, carry_type, gates, count, dtype):
-    """The cell h' = a h + b, y = h', where gates(*blocks of x W + b) -> (a, b)."""
+        shape = (parts.check_size("input_size", input_size), count * size)
+        return params_type(kernel_init(keys[0], shape, param_dtype), bias_init(keys[1], shape[1:], param_dtype))
 
     def initial_carry(params, batch_size):
         return carry_type(h=jnp.zeros((batch_size, size), parts.memory_dtype(dtype, params.kernel)))
@@ -217,35 +209,15 @@ def _gated(name, size, init, carry_type, gates, count, dtype):
         del xs
         return hs.astype(parts.compute_dtype(dtype, params.kernel))
 
-    def combine(params, carry, projected, recurrent):
-        del recurrent
-        a, b = projected
-        h = a * carry.h + b
-        return carry_type(h=h), output(params, h, None)
-
-    linear = Linear(coefficients, output, state=lambda carry: carry.h, carry=carry_type)
     return Cell(
         name=name,
         hidden_size=size,
         init=init,
         initial_carry=initial_carry,
         input_size=lambda params: params.kernel.shape[0],
-        step=_step_of(linear),
-        project=coefficients,
-        combine=combine,
-        linear=linear,
+        split=Linear(coefficients, output, state=lambda carry: carry.h, carry=carry_type, elementwise=True),
+        settings=settings,
     )
-
-
-def _step_of(linear):
-    """The step of a cell that is a linear recurrence."""
-
-    def step(params, carry, x):
-        a, b = linear.coefficients(params, x)
-        h = a * linear.state(carry) + b
-        return linear.carry(h), linear.output(params, h, x)
-
-    return step
 
 
 @factory
@@ -327,15 +299,13 @@ def lru(
             re=jnp.zeros(shape, memory), im=jnp.zeros(shape, memory)
         )  # two buffers, each of which may be donated
 
-    linear = _lru_linear(skip, dtype)
     return Cell(
         name="lru",
         hidden_size=size,
         init=init,
         initial_carry=initial_carry,
         input_size=lambda params: params.b_re.shape[0],
-        step=_step_of(linear),
-        linear=linear,
+        split=_lru_linear(skip, dtype),
         settings=(("state_size", states), ("skip", skip), ("dtype", dtype)),
     )
 

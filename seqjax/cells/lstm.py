@@ -1,14 +1,18 @@
 """The LSTM, and its variants: peepholes, coupled gates, projection and layer normalisation, in any mixture."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from seqjax import initializers
-from seqjax.cells import gates as gates_of
 from seqjax.cells import parts
+from seqjax.cells.dense import dense_cell
 from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
+
+GATES = "ifgo"  # side by side in this order: input, forget, candidate, output
+COUPLED = "fgo"  # the same without the input gate, which is 1 - f
 
 
 class LSTMParams(NamedTuple):
@@ -106,88 +110,93 @@ def lstm(
       Architectures for Large Scale Acoustic Modeling", for the projection; Ba, Kiros, Hinton 2016, "Layer
       Normalization", equations 20 to 22.
     """
-    size = parts.check_size("hidden_size", hidden_size)
-    act = parts.check_activation(activation)
-    gate_act = parts.check_activation(gate_activation, "gate_activation")
+    size, names = parts.check_size("hidden_size", hidden_size), COUPLED if coupled else GATES
     out = size if proj_size is None else parts.check_size("proj_size", proj_size)
-    gates = parts.COUPLED_GATES if coupled else parts.LSTM_GATES
-    wide = len(gates) * size
-    kernel_init = kernel_init or initializers.glorot_uniform()
-    kernels_init = initializers.per_gate(kernel_init, len(gates))
-    recurrent_init = initializers.per_gate(recurrent_init or initializers.orthogonal(), len(gates))
-    peephole_init = peephole_init or initializers.zeros
-    bias_init = parts.lstm_bias_init(bias_init, forget_bias, gates)
+    act, gate, settings = parts.gate_activations(activation, gate_activation)
+    kernel_init, wide = kernel_init or initializers.glorot_uniform(), len(names) * size
+    ones = jax.nn.initializers.ones
+    extra = {
+        "peepholes": (peephole_init, (wide - size,)) if peepholes else None,
+        "projection": (kernel_init, (size, out)) if proj_size else None,
+        "kernel_gain": (ones, (wide,)) if layer_norm else None,
+        "recurrent_gain": (ones, (wide,)) if layer_norm else None,
+        "memory_gain": (ones, (size,)) if layer_norm else None,
+        "memory_bias": (initializers.zeros, (size,)) if layer_norm else None,
+    }
 
-    def init(key, input_size):
-        keys = jax.random.split(key, 3)
+    def combine(params, carry, gates):
+        c, o = memory(names, gates, carry.c, params.peepholes, act, gate)
+        seen = parts.normalize(c, params.memory_gain) + params.memory_bias if layer_norm else c
+        h = o * act(seen)
+        return LSTMCarry(c=c, h=h.astype(carry.h.dtype) @ params.projection.astype(carry.h.dtype) if proj_size else h)
 
-        def norm(value, shape):
-            return jnp.full(shape, value, param_dtype) if layer_norm else None
-
-        return LSTMParams(
-            kernel=kernels_init(keys[0], (parts.check_size("input_size", input_size), wide), param_dtype),
-            recurrent_kernel=recurrent_init(keys[1], (out, wide), param_dtype),
-            bias=bias_init(keys[2], (wide,), param_dtype),
-            peepholes=peephole_init(jax.random.fold_in(key, 3), (wide - size,), param_dtype) if peepholes else None,
-            projection=kernel_init(jax.random.fold_in(key, 4), (size, out), param_dtype) if proj_size else None,
-            kernel_gain=norm(1, (wide,)),
-            recurrent_gain=norm(1, (wide,)),
-            memory_gain=norm(1, (size,)),
-            memory_bias=norm(0, (size,)),
-        )
-
-    def initial_carry(params, batch_size):
-        return LSTMCarry(
-            c=jnp.zeros((batch_size, size), parts.memory_dtype(dtype, params.kernel)),
-            h=jnp.zeros((batch_size, out), parts.compute_dtype(dtype, params.kernel)),
-        )
-
-    project, recur, combine = _parts(gates, layer_norm, act, gate_act, dtype)
-    settings = {"peepholes": bool(peepholes), "coupled": bool(coupled), "proj_size": proj_size and out}
-    return Cell(
-        name="lstm",
-        hidden_size=out,
-        init=init,
-        initial_carry=initial_carry,
-        input_size=lambda params: params.kernel.shape[0],
-        step=parts.step_of(project, recur, combine),
-        project=project,
-        recur=recur,
-        combine=combine,
-        dense=None if layer_norm or proj_size else parts.dense_products(len(gates), dtype),
-        additive=not layer_norm,
-        settings=(
-            *settings.items(),
-            ("layer_norm", bool(layer_norm)),
-            *parts.activations(activation, gate_activation),
-            ("dtype", dtype),
-        ),
-    )
-
-
-def _parts(gates, layer_norm, act, gate_act, dtype):
     def project(params, xs):
         compute = parts.compute_dtype(dtype, params.kernel)
-        if not layer_norm:
-            return parts.affine(xs, params.kernel, params.bias, compute)
         product = (xs.astype(compute) @ params.kernel.astype(compute)).astype(parts.memory_dtype(dtype, params.kernel))
         return parts.add_bias(parts.normalize(product, params.kernel_gain), params.bias).astype(compute)
 
-    def recur(params, carry):
-        return carry.h @ params.recurrent_kernel.astype(carry.h.dtype)
+    def join(params, projected, recurrent):
+        wide = recurrent.astype(parts.memory_dtype(dtype, params.kernel))
+        return (projected + parts.normalize(wide, params.recurrent_gain),)
 
-    def combine(params, carry, projected, recurrent):
-        memory = carry.c.dtype
-        if layer_norm:
-            recurrent = parts.normalize(recurrent.astype(memory), params.recurrent_gain)
-        sums = gates_of.total(projected, recurrent, len(gates))
-        c, o = parts.lstm_memory(sums, carry.c, gates, params.peepholes, act, gate_act)
-        seen = c
-        if layer_norm:
-            seen = parts.add_bias(parts.normalize(c, params.memory_gain), params.memory_bias)
-        h = (o * act(seen)).astype(carry.h.dtype)
-        if params.projection is not None:
-            h = h @ params.projection.astype(h.dtype)
-        return LSTMCarry(c=c, h=h), h
+    options = {"peepholes": bool(peepholes), "coupled": bool(coupled), "proj_size": proj_size and out}
+    cell = dense_cell(
+        "lstm",
+        size,
+        LSTMCarry,
+        combine,
+        gates=len(names),
+        params=LSTMParams,
+        memory=("c",),
+        output_size=out,
+        extra=extra,
+        kernel_init=kernel_init,
+        recurrent_init=recurrent_init,
+        bias_init=forget_bias_init(bias_init, forget_bias, names),
+        settings=(*options.items(), ("layer_norm", bool(layer_norm)), *settings),
+        dtype=dtype,
+        param_dtype=param_dtype,
+    )
+    if not layer_norm and not proj_size:
+        return cell
+    return cell.replace(split=cell.parts._replace(project=project, join=join) if layer_norm else cell.parts)
 
-    return project, recur, combine
+
+def forget_bias_init(bias_init: Initializer | None, forget_bias: float | None, names: str) -> Initializer:
+    """Zeros and a forget bias of 1; or what the user gives, which is the whole bias where no forget bias is given."""
+    if forget_bias is None:
+        forget_bias = 1.0 if bias_init is None else 0.0
+    return initializers.add_to_gate(bias_init or initializers.zeros, forget_bias, names.index("f"), len(names))
+
+
+def memory(
+    names: str,
+    gates: tuple[Array, ...],
+    c: Array,
+    peepholes: Array | None,
+    act: Callable[[Array], Array],
+    gate_act: Callable[[Array], Array],
+) -> tuple[Array, Array]:
+    """The new memory of an LSTM and its output gate.
+
+      c' = gate_act(f) c + gate_act(i) act(g), with 1 - gate_act(f) for gate_act(i) where the gates are coupled
+
+    Args:
+      names: the gates in their order, GATES or COUPLED.
+      gates: their sums, each (..., H).
+      c: the memory, (..., H).
+      peepholes: weights from the memory to every gate but g, side by side in the same order, (..., (G - 1) H); or None.
+      act, gate_act: of the candidate, and of the gates.
+
+    Returns:
+      (c', gate_act(o)), each (..., H).
+    """
+    a, seeing = dict(zip(names, gates)), names.replace("g", "")
+    p = {} if peepholes is None else dict(zip(seeing, jnp.split(peepholes, len(seeing), axis=-1)))
+
+    def gate(name, memory):
+        return gate_act(a[name] + p[name] * memory if p else a[name])
+
+    f = gate("f", c)
+    new = f * c + (gate("i", c) if "i" in a else 1 - f) * act(a["g"])
+    return new, gate("o", new)

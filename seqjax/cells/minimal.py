@@ -2,15 +2,11 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
-from seqjax import initializers
-from seqjax.cells import gates as gates_of
 from seqjax.cells import parts
+from seqjax.cells.dense import dense_cell
 from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
-
-GATES = 2  # in the order f, n: the gate, candidate
 
 
 class MGUParams(NamedTuple):
@@ -83,83 +79,24 @@ def mgu(
     Reference:
       Zhou, Wu, Zhang, Zhou 2016, "Minimal Gated Unit for Recurrent Neural Networks".
     """
-    size = parts.check_size("hidden_size", hidden_size)
-    act = parts.check_activation(activation)
-    gate_act = parts.check_activation(gate_activation, "gate_activation")
-    kernel_init = initializers.per_gate(kernel_init or initializers.glorot_uniform(), GATES)
-    recurrent_init = initializers.per_gate(recurrent_init or initializers.orthogonal(), GATES)
-    bias_init = bias_init or initializers.zeros
-    recurrent_bias_init = recurrent_bias_init or initializers.zeros
+    act, gate, settings = parts.gate_activations(activation, gate_activation)
 
-    def init(key, input_size):
-        keys = jax.random.split(key, 4)
-        return MGUParams(
-            kernel=kernel_init(keys[0], (parts.check_size("input_size", input_size), GATES * size), param_dtype),
-            recurrent_kernel=recurrent_init(keys[1], (size, GATES * size), param_dtype),
-            bias=bias_init(keys[2], (GATES * size,), param_dtype),
-            recurrent_bias=recurrent_bias_init(keys[3], (size,), param_dtype) if reset_after else None,
-        )
+    def after(params, carry, gates):
+        x_f, x_n, h_f, h_n = gates
+        f = gate(x_f + h_f)
+        n = act(x_n + f * (h_n + params.recurrent_bias))
+        return MGUCarry(h=(1 - f) * carry.h + f * n)
 
-    def initial_carry(params, batch_size):
-        return MGUCarry(h=jnp.zeros((batch_size, size), parts.memory_dtype(dtype, params.kernel)))
+    def before(params, carry, gates, product):
+        x_f, x_n = gates
+        (h_f,) = product(carry.h, 0, 1)
+        f = gate(x_f + h_f)
+        (h_n,) = product(f * carry.h, 1, 2)
+        return MGUCarry(h=(1 - f) * carry.h + f * act(x_n + h_n))
 
-    cell = Cell(
-        name="mgu",
-        hidden_size=size,
-        init=init,
-        initial_carry=initial_carry,
-        input_size=lambda params: params.kernel.shape[0],
-        step=_step_reset_before(act, gate_act, dtype),
-        settings=(
-            ("reset_after", bool(reset_after)),
-            *parts.activations(activation, gate_activation),
-            ("dtype", dtype),
-        ),
-    )
-    if not reset_after:
-        return cell
-    project, recur, combine = _parts_reset_after(act, gate_act, dtype)
-    step = parts.step_of(project, recur, combine)
-    dense = parts.dense_products(GATES, dtype)
-    return cell.replace(step=step, project=project, recur=recur, combine=combine, dense=dense)
-
-
-def _project(params, xs, dtype):
-    return parts.affine(xs, params.kernel, params.bias, parts.compute_dtype(dtype, params.kernel))
-
-
-def _update(f, n, carry, dtype):
-    """The new carry and the output, from the gate and the candidate in the memory's dtype."""
-    h = (1 - f) * carry.h + f * n
-    return MGUCarry(h=h), h.astype(dtype)
-
-
-def _parts_reset_after(act, gate_act, dtype):
-    def project(params, xs):
-        return _project(params, xs, dtype)
-
-    def recur(params, carry):
-        compute = parts.compute_dtype(dtype, params.kernel)
-        return carry.h.astype(compute) @ params.recurrent_kernel.astype(compute)
-
-    def combine(params, carry, projected, recurrent):
-        memory = carry.h.dtype
-        x_f, x_n = (a.astype(memory) for a in gates_of.split(projected, GATES))
-        h_f, h_n = (a.astype(memory) for a in gates_of.split(recurrent, GATES))
-        f = gate_act(x_f + h_f)
-        n = act(x_n + f * (h_n + gates_of.along(params.recurrent_bias.astype(memory), h_n)))
-        return _update(f, n, carry, parts.compute_dtype(dtype, params.kernel))
-
-    return project, recur, combine
-
-
-def _step_reset_before(act, gate_act, dtype):
-    def step(params, carry, x):
-        memory, compute = carry.h.dtype, parts.compute_dtype(dtype, params.kernel)
-        x_f, x_n = jnp.split(_project(params, x, dtype).astype(memory), GATES, axis=-1)
-        u_f, u_n = jnp.split(params.recurrent_kernel.astype(compute), GATES, axis=-1)
-        f = gate_act(x_f + (carry.h.astype(compute) @ u_f).astype(memory))
-        n = act(x_n + ((f * carry.h).astype(compute) @ u_n).astype(memory))
-        return _update(f, n, carry, compute)
-
-    return step
+    extra = {"recurrent_bias": (recurrent_bias_init, (hidden_size,)) if reset_after else None}
+    form = {"combine": after, "additive": False} if reset_after else {"step": before}
+    inits = {"kernel_init": kernel_init, "recurrent_init": recurrent_init, "bias_init": bias_init, "extra": extra}
+    options = {"dtype": dtype, "param_dtype": param_dtype, "settings": (("reset_after", bool(reset_after)), *settings)}
+    memory = {"params": MGUParams, "memory": ("h",)}
+    return dense_cell("mgu", hidden_size, MGUCarry, gates=2, **form, **memory, **inits, **options)

@@ -5,9 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from seqjax import initializers
-from seqjax.cells import gates as gates_of
 from seqjax.cells import parts
+from seqjax.cells.dense import dense_cell
 from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
 
 
@@ -74,49 +73,15 @@ def rnn(
     Reference:
       Elman 1990, "Finding Structure in Time"; Le, Jaitly, Hinton 2015 for the IRNN.
     """
-    size = parts.check_size("hidden_size", hidden_size)
     act = parts.check_activation(activation)
-    kernel_init = kernel_init or initializers.glorot_uniform()
-    recurrent_init = recurrent_init or initializers.orthogonal()
-    bias_init = bias_init or initializers.zeros
 
-    def init(key, input_size):
-        keys = jax.random.split(key, 3)
-        return RNNParams(
-            kernel=kernel_init(keys[0], (parts.check_size("input_size", input_size), size), param_dtype),
-            recurrent_kernel=recurrent_init(keys[1], (size, size), param_dtype),
-            bias=bias_init(keys[2], (size,), param_dtype),
-        )
+    def combine(params, carry, gates):
+        (s,) = gates
+        return RNNCarry(h=act(s))
 
-    def initial_carry(params, batch_size):
-        return RNNCarry(h=jnp.zeros((batch_size, size), parts.compute_dtype(dtype, params.kernel)))
-
-    def project(params, xs):
-        return parts.affine(xs, params.kernel, params.bias, parts.compute_dtype(dtype, params.kernel))
-
-    def recur(params, carry):
-        return carry.h @ params.recurrent_kernel.astype(carry.h.dtype)
-
-    def combine(params, carry, projected, recurrent):
-        del params, carry
-        (s,) = gates_of.total(projected, recurrent, 1)
-        h = act(s)
-        return RNNCarry(h=h), h
-
-    return Cell(
-        name="rnn",
-        hidden_size=size,
-        init=init,
-        initial_carry=initial_carry,
-        input_size=lambda params: params.kernel.shape[0],
-        step=parts.step_of(project, recur, combine),
-        project=project,
-        recur=recur,
-        combine=combine,
-        dense=parts.dense_products(1, dtype),
-        additive=True,
-        settings=(("activation", activation), ("dtype", dtype)),
-    )
+    options = {"dtype": dtype, "param_dtype": param_dtype, "settings": (("activation", activation),)}
+    inits = {"kernel_init": kernel_init, "recurrent_init": recurrent_init, "bias_init": bias_init}
+    return dense_cell("rnn", hidden_size, RNNCarry, combine, gates=1, params=RNNParams, **inits, **options)
 
 
 @factory
@@ -164,44 +129,17 @@ def indrnn(
     Reference:
       Li, Li, Cook, Zhu, Gao 2018, "Independently Recurrent Neural Network (IndRNN): Building a Longer and Deeper RNN".
     """
-    size = parts.check_size("hidden_size", hidden_size)
     act = parts.check_activation(activation)
-    kernel_init = kernel_init or initializers.glorot_uniform()
-    recurrent_init = recurrent_init or jax.nn.initializers.uniform(1.0)
-    bias_init = bias_init or initializers.zeros
-
-    def init(key, input_size):
-        keys = jax.random.split(key, 3)
-        return IndRNNParams(
-            kernel=kernel_init(keys[0], (parts.check_size("input_size", input_size), size), param_dtype),
-            recurrent_kernel=recurrent_init(keys[1], (size,), param_dtype),
-            bias=bias_init(keys[2], (size,), param_dtype),
-        )
-
-    def initial_carry(params, batch_size):
-        return RNNCarry(h=jnp.zeros((batch_size, size), parts.compute_dtype(dtype, params.kernel)))
-
-    def project(params, xs):
-        return parts.affine(xs, params.kernel, params.bias, parts.compute_dtype(dtype, params.kernel))
 
     def recur(params, carry):
         return carry.h * params.recurrent_kernel.astype(carry.h.dtype)[None, :]
 
-    def combine(params, carry, projected, recurrent):
-        del params, carry
-        h = act(projected + recurrent)
-        return RNNCarry(h=h), h
+    def combine(params, carry, gates):
+        (s,) = gates
+        return RNNCarry(h=act(s))
 
-    return Cell(
-        name="indrnn",
-        hidden_size=size,
-        init=init,
-        initial_carry=initial_carry,
-        input_size=lambda params: params.kernel.shape[0],
-        step=parts.step_of(project, recur, combine),
-        project=project,
-        recur=recur,
-        combine=combine,
-        additive=True,
-        settings=(("activation", activation), ("dtype", dtype)),
-    )
+    options = {"dtype": dtype, "param_dtype": param_dtype, "settings": (("activation", activation),)}
+    inits = {"kernel_init": kernel_init, "recurrent_init": recurrent_init or jax.nn.initializers.uniform(1.0), "bias_init": bias_init}
+    shape = {"recurrent_shape": (hidden_size,)}
+    cell = dense_cell("indrnn", hidden_size, RNNCarry, combine, gates=1, params=IndRNNParams, **shape, **inits, **options)
+    return cell.replace(split=cell.parts._replace(recur=recur))

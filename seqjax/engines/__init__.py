@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import jax
 
-from seqjax.engines import associative, cudnn, fused, native, pallas, scan, steps
+from seqjax.engines import associative, cudnn, fused, native, scan, steps
 from seqjax.errors import UserError
 from seqjax.typing import Array, Carry, Cell, Params
 
-ENGINES = {"scan": scan, "fused": fused, "associative": associative, "cudnn": cudnn, "pallas": pallas, "native": native}
+ENGINES = {"scan": scan, "fused": fused, "associative": associative, "cudnn": cudnn, "native": native}
+REMOVED = ("pallas",)  # it was built on a lowering that JAX is taking away
 
 
 class Choice(NamedTuple):
@@ -27,7 +28,8 @@ class Choice(NamedTuple):
 def check_name(engine: str) -> None:
     """Refuses a name that no engine has."""
     if engine not in ("auto", *ENGINES):
-        raise UserError(f"engine must be one of {['auto', *ENGINES]}, and it is {engine!r}")
+        gone = ", which was removed" if engine in REMOVED else ""
+        raise UserError(f"engine must be one of {['auto', *ENGINES]}, and it is {engine!r}{gone}")
 
 
 def run(
@@ -44,7 +46,7 @@ def choose(engine: str, cell: Cell, params: Params, xs: Any, **settings: Any) ->
 
     Args:
       engine: "auto", or a name in ENGINES.
-      cell: a cell without `sequence`.
+      cell: a cell without `sequence` in its wrap.
       params: its parameters.
       xs: inputs (T, B, D), or a pytree of such arrays.
       **settings: mask, resets, reverse and remat_every of the run.
@@ -84,6 +86,6 @@ def _quickest(cell, params, xs, settings):
         return Choice(
             cell.name, "fused", "it has the three parts: input product before the loop, weights' gradients after"
         )
-    products = "one product" if cell.additive else "two products"
+    products = "one product" if cell.split.additive else "two products"
     lying = "columns" if layout.columns else "rows"
     return Choice(cell.name, "fused", f"plain matrix products: {products} a step, in {lying}, {where}")

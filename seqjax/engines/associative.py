@@ -51,7 +51,7 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.engines import steps
-from seqjax.typing import Array, Carry, Cell, Params
+from seqjax.typing import Array, Carry, Cell, Linear, Params
 
 # Tokens of a chunk: the best measured on a CPU; elsewhere as many as keep memory bounded, since more run at once.
 CHUNK = {"loop": 256, "tree": 2**15}
@@ -60,7 +60,7 @@ CHUNK = {"loop": 256, "tree": 2**15}
 def refusal(cell: Cell, params: Params, xs: Any, **settings: Any) -> str | None:
     """Why this engine cannot run a cell; None where it can, with any mask, resets, direction and remat_every."""
     del params, xs, settings
-    if cell.linear is None:
+    if not isinstance(cell.split, Linear):
         return f"{cell.name} is no linear recurrence: what a step does to its carry depends on the carry"
     return None
 
@@ -77,13 +77,13 @@ def run(
     reverse: bool,
     remat_every: int | None,
 ) -> tuple[Carry, Array]:
-    """Runs a cell with `linear` over a sequence, time-major. Arguments and results are those of `scan.run`.
+    """Runs a cell whose split is `Linear` over a sequence, time-major. Arguments and results are those of `scan.run`.
 
     Differentiable in every mode and any number of times. In the backward pass each chunk is computed anew from the state
     before it; remat_every makes the chunks shorter where it is below their length. A value that is not finite ends at the
     next reset, in outputs and in reverse-mode gradients.
     """
-    linear, method = cell.linear, _method()
+    linear, method = cell.split, _method()
     h = linear.state(carry)
     length, batch = jax.tree.leaves(xs)[0].shape[:2]
     size = _chunk_size(length, batch, CHUNK[method], remat_every)

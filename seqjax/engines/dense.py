@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from seqjax import placement
+from seqjax._split import by_sequence, side_by_side
 from seqjax.engines import steps
 from seqjax.typing import Array, Carry, Cell, Params
 
@@ -51,9 +52,8 @@ def prefers_columns(cell: Cell, batch: int) -> bool:
     XLA's product of the transposed kernel with (H, B) runs at the processor's peak where that of (B, H) with the kernel
     reaches two thirds of it; for smaller products turning the outputs costs more than it gains.
     """
-    if jax.default_backend() != "cpu" or cell.dense is None:
-        return False
-    return cell.additive and cell.dense.gates >= 3 and cell.hidden_size >= 256 and not is_below(batch, 8)
+    large = cell.hidden_size >= 256 and not is_below(batch, 8)
+    return large and jax.default_backend() == "cpu" and cell.split.additive and cell.split.gates >= 3
 
 
 def is_below(size: Any, limit: int) -> bool:
@@ -65,16 +65,16 @@ def is_below(size: Any, limit: int) -> bool:
 def unrolled(
     cell: Cell, layout: Layout, reverse: bool, params: Params, carry: Carry, initial: Carry, inputs: tuple
 ) -> tuple[Carry, Array]:
-    """Runs a cell that gives `dense` over `inputs`, which are (xs, mask, resets), time-major."""
+    """Runs a cell whose split is `Dense` over `inputs`, which are (xs, mask, resets), time-major."""
     last, (ys, _) = _forward(cell, layout, reverse, params, carry, initial, inputs, keep=False)
     return last, ys
 
 
 def _kernels(cell, params):
     """[W; b; U] in one, or [W; b] and U."""
-    kernel, recurrent_kernel, bias = cell.dense.products(params)
+    kernel, recurrent_kernel, bias = cell.split.products(params)
     with_bias = jnp.concatenate([kernel, bias[None]])
-    return (jnp.concatenate([with_bias, recurrent_kernel]),) if cell.additive else (with_bias, recurrent_kernel)
+    return (jnp.concatenate([with_bias, recurrent_kernel]),) if cell.split.additive else (with_bias, recurrent_kernel)
 
 
 def _operands(cell, layout, x, h):
@@ -82,56 +82,50 @@ def _operands(cell, layout, x, h):
     ones = jnp.ones_like(jax.lax.slice_in_dim(x, 0, 1, axis=layout.features))
     with_one = jnp.concatenate([x, ones], layout.features)
     h = h.astype(x.dtype)
-    return (jnp.concatenate([with_one, h], layout.features),) if cell.additive else (with_one, h)
+    return (jnp.concatenate([with_one, h], layout.features),) if cell.split.additive else (with_one, h)
 
 
 def _combine(cell, layout, params, carry, sums, others):
-    """cell.combine with the gates of the sums apart, and with what goes along with x in its place."""
-    gates = [tuple(jnp.split(s, cell.dense.gates, layout.features)) for s in sums]
-    leaves, tree = others
-    vectors = jax.tree.map(lambda p: p[:, None] if layout.columns and p.ndim == 1 else p, params)
-    return cell.combine(vectors, carry, tree.unflatten([gates[0], *leaves]), gates[1] if len(gates) > 1 else 0)
+    """cell.split.combine with the gates of the sums apart, and what goes along with x after them."""
+    gates = [gate for s in sums for gate in side_by_side(s, cell.split.gates, layout.features)]
+    if not layout.columns:
+        return by_sequence(cell.split.combine, params, carry, (*gates, *others))
+    # Vectors of params are spread over B, so that all arrays lie alike and nothing is turned.
+    batch = gates[0].shape[1]
+    spread = jax.tree.map(lambda p: jnp.broadcast_to(p[:, None], (p.size, batch)) if p.ndim == 1 else p, params)
+    columns = jax.tree.map(lambda p: 1 if p.ndim == 1 else None, params)
+    return by_sequence(cell.split.combine, spread, carry, (*gates, *others), axis=1, columns=columns)
 
 
-def _apart(xs):
-    """The input of the product; what goes along with it, as leaves and the pytree they belong to."""
-    (x, *others), tree = jax.tree.flatten(xs)
-    return x, others, tree
-
-
-def _arrays_read(cell, layout, params, carry, xs):
-    """Which arrays of params, and which of the carry, `combine` reads."""
-    x, others, tree = _apart(xs)
+def _arrays_read(cell, params, carry, xs):
+    """Which arrays of params, and which of the carry, `combine` reads; the layout does not matter."""
+    x, *others = jax.tree.leaves(xs)
     kernel = jax.eval_shape(lambda p: _kernels(cell, p)[0], params)
-    shape = (x.shape[1], kernel.shape[1])
-    sums = [jax.ShapeDtypeStruct(shape[::-1] if layout.columns else shape, kernel.dtype)] * (1 if cell.additive else 2)
-    one_step = layout.turn([jnp.empty(a.shape[1:], a.dtype) for a in others]) if others else []
-
-    def call(params, carry, sums, leaves):
-        return _combine(cell, layout, params, carry, sums, (leaves, tree))
-
-    read = steps.arrays_read(call, params, layout.turn(carry), sums, one_step)
+    sums = [jax.ShapeDtypeStruct((x.shape[1], kernel.shape[1]), kernel.dtype)] * (1 if cell.split.additive else 2)
+    start = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), carry)
+    one_step = [jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for a in others]
+    read = steps.arrays_read(functools.partial(_combine, cell, Layout(columns=False)), params, start, sums, one_step)
     count = len(jax.tree.leaves(params))
     return read[:count], read[count : count + len(jax.tree.leaves(carry))]
 
 
 def _forward(cell, layout, reverse, params, carry, initial, inputs, keep):
     xs, mask, resets = inputs
-    x, others, tree = _apart(xs)
+    x, *others = jax.tree.leaves(xs)
     initial = layout.turn(initial)
     kernels = _kernels(cell, params)
     x = x.astype(kernels[0].dtype)
     if layout.columns:
         # The barrier keeps the transposed copy, made once; XLA would else transpose inside the product, which is slow.
         kernels = jax.lax.optimization_barrier(layout.turn(kernels))
-    _, carry_read = _arrays_read(cell, layout, params, carry, xs) if keep else (None, None)
+    _, carry_read = _arrays_read(cell, params, carry, xs) if keep else (None, None)
 
     def body(carry, inputs):
         x, others, real, reset = inputs
         start = carry if reset is None else steps.select(reset, initial, carry, layout.batch)
         operands = _operands(cell, layout, layout.turn(x), start.h)
         sums = tuple(k @ v if layout.columns else v @ k for k, v in zip(kernels, operands, strict=True))
-        after, y = _combine(cell, layout, params, start, sums, (layout.turn(others), tree))
+        after, y = _combine(cell, layout, params, start, sums, layout.turn(others))
         kept = (layout.turn(operands), sums, steps.chosen(start, carry_read)) if keep else None
         if real is not None:
             held = (carry, steps.zeros_like(y))
@@ -150,9 +144,9 @@ def _unrolled_fwd(cell, layout, reverse, params, carry, initial, inputs):
 def _unrolled_bwd(cell, layout, reverse, saved, cotangents):
     params, carry, (xs, mask, resets), (operands, sums, starts) = saved
     d_last, d_ys = cotangents
-    x, others, tree = _apart(xs)
+    (x, *others), tree = jax.tree.flatten(xs)
     kernels, kernels_back = jax.vjp(lambda p: _kernels(cell, p), params)
-    params_read, carry_read = _arrays_read(cell, layout, params, carry, xs)
+    params_read, carry_read = _arrays_read(cell, params, carry, xs)
     any_carry, width = layout.turn(carry), carry.h.shape[-1]
 
     def body(state, inputs):
@@ -167,7 +161,7 @@ def _unrolled_bwd(cell, layout, reverse, saved, cotangents):
         others = layout.turn(others)
 
         def combine(vectors, start, sums):
-            return _combine(cell, layout, steps.put_back(params, params_read, vectors), start, sums, (others, tree))
+            return _combine(cell, layout, steps.put_back(params, params_read, vectors), start, sums, others)
 
         _, back = jax.vjp(combine, steps.chosen(params, params_read), start, sums)
         d_vectors_now, d_start, d_sums = back((d_after, d_y))

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from seqjax.typing import Array, Carry, Cell
+from seqjax.typing import Array, Carry, Cell, Linear
 
 
 class Carries(NamedTuple):
@@ -32,14 +32,15 @@ def recorded(cell: Cell) -> Cell:
             after, y = function(*args)
             return after, (y, after)
 
-        return function and called
+        return called
 
-    linear = cell.linear
-    if linear is not None:
-        inner = linear
-        linear = inner._replace(output=lambda params, hs, xs: (inner.output(params, hs, xs), inner.carry(hs)))
-    name = f"{cell.name} with every carry"
-    return cell.replace(name=name, step=with_carry(cell.step), combine=with_carry(cell.combine), linear=linear)
+    split = cell.split
+    if isinstance(split, Linear):
+        output = split.output
+        split = split._replace(output=lambda params, hs, xs: (output(params, hs, xs), cell.split.carry(hs)))
+    elif split is not None:
+        split = split._replace(combine=with_carry(split.combine))
+    return cell.replace(name=f"{cell.name} with every carry", step=with_carry(cell.step), split=split)
 
 
 def collected(

@@ -32,7 +32,7 @@ def run(
     """Runs a cell over a sequence, time-major.
 
     Args:
-      cell: a cell without `sequence`.
+      cell: a cell without `sequence` in its wrap.
       params: its parameters.
       carry: the carry to start from.
       initial: the carry that a reset goes back to.

@@ -47,22 +47,10 @@ def with_wide_params(cell: Cell, params: Params) -> tuple[Cell, Params]:
     if all(a.dtype == dtype for a, dtype in zip(wide, dtypes, strict=True)):
         return cell, params
 
-    def narrow(function):
-        def narrowed(params, *rest):
-            own = [leaf.astype(dtype) for leaf, dtype in zip(jax.tree.leaves(params), dtypes, strict=True)]
-            return function(tree.unflatten(own), *rest)
+    def narrow(params):
+        return tree.unflatten([a.astype(dtype) for a, dtype in zip(jax.tree.leaves(params), dtypes, strict=True)])
 
-        return None if function is None else narrowed
-
-    parts = ("initial_carry", "input_size", "step", "project", "recur", "combine")
-    cell = cell.replace(**{part: narrow(getattr(cell, part)) for part in parts})
-    if cell.dense is not None:
-        cell = cell.replace(dense=cell.dense._replace(products=narrow(cell.dense.products)))
-    if cell.linear is not None:
-        linear = cell.linear
-        linear = linear._replace(coefficients=narrow(linear.coefficients), output=narrow(linear.output))
-        cell = cell.replace(linear=linear)
-    return cell, tree.unflatten(wide)
+    return cell.on_params(narrow), tree.unflatten(wide)
 
 
 def _wide(dtype):

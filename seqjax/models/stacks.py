@@ -1,32 +1,18 @@
 """Stacks of cells by name, as configs describe them."""
 
-from collections.abc import Callable
 from typing import Any
 
 import seqjax
-from seqjax import initializers
+from seqjax.cells import CELLS
 from seqjax.errors import UserError
 from seqjax.typing import Cell
-
-# name in a config -> cell of a given size
-CELLS: dict[str, Callable[..., Cell]] = {
-    "lstm": seqjax.lstm,
-    "gru": seqjax.gru,
-    "rnn": seqjax.rnn,
-    "irnn": lambda size, **options: seqjax.rnn(size, "relu", recurrent_init=initializers.identity(), **options),
-    "indrnn": seqjax.indrnn,
-    "mgu": seqjax.mgu,
-    "mingru": seqjax.mingru,
-    "minlstm": seqjax.minlstm,
-    "lru": seqjax.lru,
-}
 
 
 def make_cell(name: str, hidden_size: int, *, recurrent_dropout: float = 0.0, dtype: Any = None) -> Cell:
     """One cell by its name.
 
     Args:
-      name: a name of CELLS: `lstm`, `gru`, `rnn` (tanh), `irnn` (relu, identity), `indrnn`, `mgu`, `mingru`, `minlstm`, `lru`.
+      name: a name of `seqjax.cells.CELLS`, such as `lstm`, `rnn` (tanh) or `irnn` (relu, identity).
       hidden_size: H.
       recurrent_dropout: the share of h that is dropped before the recurrent product in training, one mask for all steps.
       dtype: computation dtype; parameters stay float32.

@@ -68,7 +68,7 @@ class TokenDecoder(nn.Module):
             raise UserError(
                 "model.input_feeding=True feeds the attentional vector of Luong's kinds of attention; choose one of those"
             )
-        if any(layer.noise is not None for layer in self.layers):
+        if any(layer.wrap and layer.wrap.noise for layer in self.layers):
             raise UserError(
                 f"the decoder's cells draw no noise of their own; use {type(self).__name__}'s dropout, and plain cells"
             )

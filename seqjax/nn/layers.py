@@ -7,13 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-import seqjax
-from seqjax import initializers, wrappers
+from seqjax import wrappers
+from seqjax.cells import CELLS
 from seqjax.errors import UserError
 from seqjax.typing import Cell, DType, Params
-
-# A name that a layer takes, each a function of seqjax but the last.
-CELLS = ("lstm", "gru", "rnn", "mgu", "indrnn", "mingru", "minlstm", "lru", "irnn")
 
 
 @functools.lru_cache(maxsize=512)  # a layer that is made again, as Flax does at every call, has the very same cell
@@ -34,7 +31,7 @@ def layers(
     Args:
       hidden_size: H of every cell.
       num_layers: L.
-      cell: a name of CELLS, or a function of hidden_size that gives any Cell, such as a wrapped one.
+      cell: a name of `seqjax.cells.CELLS`, or a function of hidden_size that gives any Cell, such as a wrapped one.
       dropout: share of each layer's outputs dropped in training on their way to the next layer; not of the last.
       bidirectional: a cell in each direction in every layer.
       merge: how the two directions become one output, as in `seqjax.bidirectional`.
@@ -86,9 +83,7 @@ def _maker(cell, proj_size, dtype, param_dtype):
     options = {"dtype": dtype, "param_dtype": param_dtype}
     if proj_size:
         options["proj_size"] = proj_size
-    if cell == "irnn":
-        return functools.partial(seqjax.rnn, activation="relu", recurrent_init=initializers.identity(), **options)
-    return functools.partial(getattr(seqjax, cell), **options)
+    return functools.partial(CELLS[cell], **options)
 
 
 def has_noise(cell: str | Callable[[int], Cell], dropout: float) -> bool:

@@ -24,8 +24,8 @@ class Recurrent(nn.Module):
     Attributes:
       hidden_size: H of every cell.
       num_layers: L.
-      cell: "lstm", "gru", "rnn", "irnn", "mgu", "indrnn", "mingru", "minlstm" or "lru"; or a function of hidden_size
-        that gives any Cell, such as `lambda size: seqjax.zoneout(seqjax.lstm(size, peepholes=True), 0.1)`.
+      cell: "lstm", "gru" or another name of `seqjax.cells.CELLS`; or a function of hidden_size that gives any Cell,
+        such as `lambda size: seqjax.zoneout(seqjax.lstm(size, peepholes=True), 0.1)`.
       dropout: share of each layer's outputs dropped in training on their way to the next layer; not of the last.
       bidirectional: a cell in each direction in every layer; then there is no `step`.
       merge: how the two directions become one output, as in `seqjax.bidirectional`.

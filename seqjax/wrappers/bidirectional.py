@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.errors import UserError
-from seqjax.typing import Carry, Cell, Params, factory
+from seqjax.typing import Carry, Cell, Params, Wrap, factory
 from seqjax.wrappers import parts
 
 MERGES = {
@@ -110,8 +110,7 @@ def bidirectional(forward: Cell, backward: Cell, merge: str = "concat", *, fresh
         initial_carry=initial_carry,
         input_size=lambda params: forward.input_size(params.forward),
         step=step,
-        sequence=sequence,
+        wrap=Wrap((forward, backward), sequence),
         spatial=forward.spatial,
         settings=(("merge", merge), ("fresh_backward", bool(fresh_backward))),
-        inner=(forward, backward),
     )

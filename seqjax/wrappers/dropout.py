@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from seqjax.typing import Cell, factory
+from seqjax.typing import Cell, Wrap, factory
 from seqjax.wrappers import parts
 
 
@@ -42,10 +42,7 @@ def dropout(cell: Cell, rate: float, shared_over_time: bool = False) -> Cell:
     """
     parts.check_cell("cell", cell)
     rate = parts.check_rate("rate", rate)
-    settings = (("rate", rate), ("shared_over_time", bool(shared_over_time)))
-    wrapped = cell.replace(name=f"dropout({cell.name}, {rate:g})", settings=settings, inner=(cell,))
-    if rate == 0:
-        return wrapped.replace(noise_only=cell.sequence is None)
+    settings, name = (("rate", rate), ("shared_over_time", bool(shared_over_time))), f"dropout({cell.name}, {rate:g})"
 
     def drop(rng, xs):
         shape = (1, *xs.shape[1:]) if shared_over_time else xs.shape
@@ -57,9 +54,11 @@ def dropout(cell: Cell, rate: float, shared_over_time: bool = False) -> Cell:
         return parts.draw(cell, cell_key, params, drop(mask_key, xs))
 
     def sequence(run, params, carry, initial, xs, rng):
-        mask_key, cell_key = (None, None) if rng is None else jax.random.split(rng)
-        return run(cell, params, carry, initial, xs if rng is None else drop(mask_key, xs), cell_key)
+        if rng is None or rate == 0:
+            return run(cell, params, carry, initial, xs, rng)
+        mask_key, cell_key = jax.random.split(rng)
+        return run(cell, params, carry, initial, drop(mask_key, xs), cell_key)
 
-    if cell.sequence is None:
-        return wrapped.replace(noise=noise, noise_only=True)
-    return wrapped.replace(sequence=sequence)
+    if cell.wrap and cell.wrap.sequence:
+        return cell.replace(name=name, settings=settings, wrap=Wrap((cell,), sequence))
+    return parts.noisy(cell, noise if rate else None, name, settings=settings)

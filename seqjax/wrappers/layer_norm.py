@@ -5,9 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from seqjax.cells.parts import add_bias, normalize, step_of
-from seqjax.errors import UserError
-from seqjax.typing import Array, Cell, Params, factory
+from seqjax.cells.parts import add_bias, normalize
+from seqjax.typing import Array, Cell, Params, Wrap, factory
 from seqjax.wrappers import parts
 
 
@@ -32,16 +31,14 @@ def layer_norm(cell: Cell) -> Cell:
     normalises it on its way to the output. The cell's own bias shifts its input's product before the normalisation.
 
     Args:
-      cell: a cell with the three parts whose products are arrays: the vanilla cell, the LSTM, the GRU with the reset
-        after the product.
+      cell: a cell with the three parts: the vanilla cell, the LSTM, the GRU with the reset after the product.
 
     Returns:
       A Cell with LayerNormParams and the carry of the one inside.
 
     Raises:
       TypeError: cell is no Cell.
-      UserError: the cell has no recurrent product of its own, works on whole sequences, or (from init) its parts are
-        not arrays, as those of zoneout: wrap zoneout(layer_norm(cell)).
+      UserError: the cell has no recurrent product of its own, or works on whole sequences.
 
     Example:
       >>> import jax, seqjax
@@ -58,69 +55,33 @@ def layer_norm(cell: Cell) -> Cell:
 
     def init(key, input_size):
         inner = cell.init(key, input_size)
-        features, recurrent_features = _features(cell, inner, input_size)
+        x = jax.ShapeDtypeStruct((1, *cell.spatial, input_size), jnp.float32)
+        wide = jax.eval_shape(cell.parts.project, inner, x).shape[-1]
         dtype = jnp.result_type(*jax.tree.leaves(inner))
-        return LayerNormParams(
-            cell=inner,
-            gain=jnp.ones((features,), dtype),
-            bias=jnp.zeros((features,), dtype),
-            recurrent_gain=jnp.ones((recurrent_features,), dtype),
-        )
+        gain, bias, recurrent_gain = (fill((wide,), dtype) for fill in (jnp.ones, jnp.zeros, jnp.ones))
+        return LayerNormParams(inner, gain, bias, recurrent_gain)
 
     def noise(rng, params, xs):
-        inner, inner_params, xs = cell.noise(rng, params.cell, xs)
+        inner, inner_params, xs = cell.wrap.noise(rng, params.cell, xs)
         return _normalised(inner), params._replace(cell=inner_params), xs
 
-    return _normalised(cell).replace(init=init, noise=cell.noise and noise)
-
-
-def _features(cell, params, input_size):
-    """The sizes of the two products, which must be arrays, in training too."""
-
-    def products(params):
-        rng, inner, inner_params = jax.random.key(0), cell, params
-        xs = jnp.zeros((1, 1, *cell.spatial, input_size))
-        if cell.noise is not None:
-            inner, inner_params, xs = cell.noise(rng, params, xs)
-        return inner.project(inner_params, xs), inner.recur(inner_params, cell.initial_carry(params, 1))
-
-    pair = jax.eval_shape(products, params)
-    for part, product in zip(("project", "recur"), pair):
-        if not isinstance(product, jax.ShapeDtypeStruct):
-            raise UserError(
-                f"layer_norm normalises arrays, and {part} of {cell.name} gives a {type(product).__name__}; wrap the "
-                f"cell inside, as in zoneout(layer_norm(...))"
-            )
-    return [product.shape[-1] for product in pair]
+    wrap = Wrap((cell,), noise=noise if cell.wrap and cell.wrap.noise else None)
+    return _normalised(cell).replace(name=f"layer_norm({cell.name})", init=init, settings=(), wrap=wrap)
 
 
 def _normalised(cell):
+    inside = cell.on_params(lambda params: params.cell)
+    parts = inside.parts
+
     def project(params, xs):
-        product = cell.project(params.cell, xs)
+        product = parts.project(params, xs)
         return add_bias(_scaled(product, params.gain), params.bias).astype(product.dtype)
 
-    def recur(params, carry):
-        return cell.recur(params.cell, carry)
+    def join(params, projected, recurrent):
+        scaled = _scaled(recurrent, params.recurrent_gain).astype(recurrent.dtype)
+        return parts.join(params, projected, scaled)
 
-    def combine(params, carry, projected, recurrent):
-        recurrent = _scaled(recurrent, params.recurrent_gain).astype(recurrent.dtype)
-        return cell.combine(params.cell, carry, projected, recurrent)
-
-    return cell.replace(
-        name=f"layer_norm({cell.name})",
-        initial_carry=lambda params, batch_size: cell.initial_carry(params.cell, batch_size),
-        input_size=lambda params: cell.input_size(params.cell),
-        step=step_of(project, recur, combine),
-        project=project,
-        recur=recur,
-        combine=combine,
-        additive=False,
-        dense=None,
-        settings=(),
-        inner=(cell,),
-        noise=None,
-        linear=None,
-    )
+    return inside.replace(split=parts._replace(project=project, join=join))
 
 
 def _scaled(a, gain):

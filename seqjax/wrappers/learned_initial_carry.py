@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from seqjax.typing import Carry, Cell, Params, factory
+from seqjax.typing import Carry, Cell, Params, Wrap, factory
 from seqjax.wrappers import parts
 
 
@@ -71,9 +71,8 @@ def learned_initial_carry(cell: Cell) -> Cell:
         initial_carry=initial_carry,
         input_size=lambda params: cell.input_size(params.cell),
         step=step,
-        sequence=sequence,
+        wrap=Wrap((cell,), sequence),
         spatial=cell.spatial,
-        inner=(cell,),
     )
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from seqjax.errors import UserError
-from seqjax.typing import Carry, Cell, Key, Params
+from seqjax.typing import Carry, Cell, Key, Params, Wrap
 
 
 def check_rate(name: str, rate: float) -> float:
@@ -23,14 +23,14 @@ def check_cell(name: str, cell: Any) -> Cell:
 def check_inside_step(wrapper: str, cell: Cell, *, split: bool = False) -> None:
     """Refuses cells that see whole sequences, and where `split` is asked for those without the three parts."""
     check_cell("cell", cell)
-    if cell.sequence is not None:
+    if cell.wrap and cell.wrap.sequence:
         outer = cell.name.split("(")[0]
         raise UserError(
             f"{wrapper}({cell.name}) cannot be: {wrapper} works inside a step, and {outer} on whole sequences; wrap in "
             f"the other order, {outer}({wrapper}(...))"
         )
-    if split and None in (cell.project, cell.recur, cell.combine):
-        lack = "has no recurrent product" if cell.project else "gives its step alone"
+    if split and (cell.parts is None or cell.parts.recur is None):
+        lack = "has no recurrent product" if cell.parts else "gives its step alone"
         raise UserError(
             f"{wrapper}({cell.name}) cannot be: {wrapper} needs the recurrent product as a part of its own (project, "
             f"recur, combine), and this {cell.name} {lack}"
@@ -47,4 +47,10 @@ def check_field(wrapper: str, cell: Cell, carry: Carry, field: str) -> None:
 
 def draw(cell: Cell, rng: Key, params: Params, xs: Any) -> tuple[Cell, Params, Any]:
     """The noise of the cell inside, which may have none."""
-    return (cell, params, xs) if cell.noise is None else cell.noise(rng, params, xs)
+    return cell.wrap.noise(rng, params, xs) if cell.wrap and cell.wrap.noise else (cell, params, xs)
+
+
+def noisy(cell: Cell, noise: Any, name: str, **changes: Any) -> Cell:
+    """A wrapper that is the cell inside in evaluation, and in training what `noise` gives; None is the noise of that cell."""
+    inner = noise or (cell.wrap and cell.wrap.noise)
+    return cell.replace(name=name, wrap=Wrap((cell,), noise=inner, training_only=True), **changes)

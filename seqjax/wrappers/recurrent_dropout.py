@@ -5,7 +5,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from seqjax.cells.parts import step_of
 from seqjax.typing import Array, Cell, Params, factory
 from seqjax.wrappers import parts
 
@@ -53,7 +52,6 @@ def recurrent_dropout(cell: Cell, rate: float) -> Cell:
     parts.check_inside_step("recurrent_dropout", cell, split=True)
     rate = parts.check_rate("rate", rate)
     name = f"recurrent_dropout({cell.name}, {rate:g})"
-    wrapped = cell.replace(name=name, settings=(("rate", rate),), inner=(cell,))
 
     def init(key, input_size):
         params = cell.init(key, input_size)
@@ -65,34 +63,17 @@ def recurrent_dropout(cell: Cell, rate: float) -> Cell:
         h = jax.eval_shape(lambda p: cell.initial_carry(p, xs.shape[1]), params).h
         keep = jax.random.bernoulli(mask_key, 1 - rate, h.shape)
         inner, params, xs = parts.draw(cell, cell_key, params, xs)
-        return _masked(inner, rate).replace(name=name), RecurrentDropoutParams(params, keep), xs
+        return _masked(inner, rate, name), RecurrentDropoutParams(params, keep), xs
 
-    return wrapped.replace(init=init, noise=noise if rate else cell.noise, noise_only=True)
+    return parts.noisy(cell, noise if rate else None, name, init=init, settings=(("rate", rate),))
 
 
-def _masked(cell, rate):
+def _masked(cell, rate, name):
     """The cell with the mask of its params on the h of its recurrent product."""
-
-    def project(params, xs):
-        return cell.project(params.cell, xs)
+    inside = cell.on_params(lambda params: params.cell)
 
     def recur(params, carry):
         h = jnp.where(params.keep, carry.h / (1 - rate), 0).astype(carry.h.dtype)
-        return cell.recur(params.cell, carry._replace(h=h))
+        return inside.parts.recur(params, carry._replace(h=h))
 
-    def combine(params, carry, projected, recurrent):
-        return cell.combine(params.cell, carry, projected, recurrent)
-
-    return cell.replace(
-        initial_carry=lambda params, batch_size: cell.initial_carry(params.cell, batch_size),
-        input_size=lambda params: cell.input_size(params.cell),
-        step=step_of(project, recur, combine),
-        project=project,
-        recur=recur,
-        combine=combine,
-        settings=(("rate", rate),),
-        inner=(cell,),
-        noise=None,
-        dense=None,
-        linear=None,
-    )
+    return inside.replace(name=name, split=inside.parts._replace(recur=recur))

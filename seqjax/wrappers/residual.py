@@ -1,6 +1,6 @@
 """A residual connection around a cell."""
 
-from seqjax.typing import Cell, factory
+from seqjax.typing import Cell, Wrap, factory
 from seqjax.wrappers import parts
 
 
@@ -61,7 +61,6 @@ def residual(cell: Cell) -> Cell:
         initial_carry=cell.initial_carry,
         input_size=cell.input_size,
         step=step,
-        sequence=sequence,
+        wrap=Wrap((cell,), sequence),
         spatial=cell.spatial,
-        inner=(cell,),
     )

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import jax
 
-from seqjax.typing import Cell, factory
+from seqjax.typing import Cell, Wrap, factory
 
 
 @factory
@@ -79,7 +79,6 @@ def stack(*cells: Cell | Iterable[Cell]) -> Cell:
         initial_carry=initial_carry,
         input_size=lambda params: layers[0].input_size(params[0]),
         step=step,
-        sequence=sequence,
+        wrap=Wrap(layers, sequence),
         spatial=layers[0].spatial,
-        inner=layers,
     )

@@ -59,8 +59,7 @@ def weight_drop(cell: Cell, rate: float) -> Cell:
         return parts.draw(cell, cell_key, _change(cell, params, drop), xs)
 
     name = f"weight_drop({cell.name}, {rate:g})"
-    wrapped = cell.replace(name=name, settings=(("rate", rate),), inner=(cell,))
-    return wrapped.replace(init=init, noise=noise if rate else cell.noise, noise_only=True)
+    return parts.noisy(cell, noise if rate else None, name, init=init, settings=(("rate", rate),))
 
 
 def _change(cell, params, change):

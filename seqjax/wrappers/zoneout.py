@@ -6,17 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.errors import UserError
-from seqjax.typing import Array, Cell, factory
+from seqjax.typing import Array, Cell, Dense, Wrap, factory
 from seqjax.wrappers import parts
 
 
 class Zoned(NamedTuple):
-    """Inputs in training, and what is projected from them: along with each step go its masks."""
+    """Inputs in training: along with each step go its masks."""
 
-    inner: Any  # of the cell inside, (..., D) or (..., G H)
-    keep: dict[
-        str, Array
-    ]  # for each field of the carry that is zoned out, bool (..., H), true where the old value stays
+    inner: Any  # inputs of the cell inside, (..., D)
+    keep: dict[str, Array]  # by field of the carry that is zoned out, bool (..., H), true where the old value stays
 
 
 @factory
@@ -83,11 +81,11 @@ def zoneout(cell: Cell, rate: float, memory_rate: float | None = None) -> Cell:
             if hasattr(carry, field) and rates[field]
         }
         inner, params, xs = parts.draw(cell, cell_key, params, xs)
-        return _training(inner).replace(name=name, settings=settings), params, Zoned(xs, keep)
+        return _training(inner, sorted(keep)).replace(name=name, settings=settings), params, Zoned(xs, keep)
 
-    zoned = any(rates.values())
-    wrapped = _evaluation(cell, rates).replace(noise=noise) if zoned else cell
-    return wrapped.replace(name=name, init=init, settings=settings, inner=(cell,), noise_only=not zoned)
+    if not any(rates.values()):
+        return parts.noisy(cell, None, name, init=init, settings=settings)
+    return _evaluation(cell, rates).replace(name=name, init=init, settings=settings, wrap=Wrap((cell,), noise=noise))
 
 
 def _evaluation(cell, rates):
@@ -99,36 +97,38 @@ def _evaluation(cell, rates):
         after = after._replace(**new)
         return after, after.h.astype(y.dtype)
 
-    def combine(params, carry, projected, recurrent):
-        return mix(carry, *cell.combine(params, carry, projected, recurrent))
-
     def step(params, carry, x):
         return mix(carry, *cell.step(params, carry, x))
 
-    return cell.replace(step=step, combine=cell.combine and combine, linear=None)
+    def combined(combine):
+        return lambda params, carry, gates: mix(carry, *combine(params, carry, gates))
+
+    return _changed(cell, combined, step)
 
 
-def _training(cell):
-    """The cell with the masks that come along with its inputs."""
+def _training(cell, fields):
+    """The cell with the masks of these fields that come along with its inputs."""
 
     def mix(keep, old, after, y):
         after = after._replace(**{f: jnp.where(m, getattr(old, f), getattr(after, f)) for f, m in keep.items()})
         return after, after.h.astype(y.dtype)
 
-    def project(params, xs):
-        return Zoned(cell.project(params, xs.inner), xs.keep)
-
-    def combine(params, carry, projected, recurrent):
-        return mix(projected.keep, carry, *cell.combine(params, carry, projected.inner, recurrent))
-
     def step(params, carry, x):
         return mix(x.keep, carry, *cell.step(params, carry, x.inner))
 
-    return cell.replace(
-        step=step,
-        project=cell.project and project,
-        combine=cell.combine and combine,
-        inner=(cell,),
-        noise=None,
-        linear=None,
-    )
+    def combined(combine):
+        def masked(params, carry, gates):
+            keep = dict(zip(fields, gates[-len(fields) :]))
+            return mix(keep, carry, *combine(params, carry, gates[: -len(fields)]))
+
+        return masked
+
+    return _changed(cell, combined, step)
+
+
+def _changed(cell, combined, step):
+    """The cell with another `combine`, and where it has none with another step."""
+    if cell.parts is None:
+        return cell.replace(step=step)
+    split = cell.split if isinstance(cell.split, Dense) else cell.parts
+    return cell.replace(split=split._replace(combine=combined(split.combine)))

@@ -50,9 +50,9 @@ def test_a_part_that_crashes_in_one_engine_goes_on_without_it(tmp_path):
 for group in ("first", "second", "third"):
     if recorder.begin(group):
         rows = []
-        for engine in ("scan", "pallas"):
+        for engine in ("scan", "cudnn"):
             if recorder.trying(group, engine):
-                if (group, engine) == ("second", "pallas"):
+                if (group, engine) == ("second", "cudnn"):
                     os.kill(os.getpid(), 11)
                 rows.append({"what": group, "engine": engine})
         recorder.finish(group, rows)
@@ -62,8 +62,8 @@ recorder.end("ok")
         "parts"
     ].values()
     rows = [(row["what"], row["engine"]) for row in found["cases"]]
-    assert rows == [("first", "scan"), ("first", "pallas"), ("second", "scan"), ("third", "scan"), ("third", "pallas")]
-    assert [lost["at"] for lost in found["lost"]] == ["second / pallas"] and found["status"] == "incomplete"
+    assert rows == [("first", "scan"), ("first", "cudnn"), ("second", "scan"), ("third", "scan"), ("third", "cudnn")]
+    assert [lost["at"] for lost in found["lost"]] == ["second / cudnn"] and found["status"] == "incomplete"
 
 
 def test_without_time_a_part_is_skipped_and_one_past_its_deadline_begins_nothing(tmp_path):

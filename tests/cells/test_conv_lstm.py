@@ -25,17 +25,17 @@ def test_the_parts_take_any_leading_axes_and_vmap(spatial):
     cell, params, xs, carries = _cell(spatial, peepholes=True)
     at = lambda t: jax.tree.map(lambda a: a[t], carries)  # noqa: E731
     steps = range(len(xs))
-    projected = jnp.stack([cell.project(params, xs[t]) for t in steps])
-    recurrent = jnp.stack([cell.recur(params, at(t)) for t in steps])
-    after = [cell.combine(params, at(t), projected[t], recurrent[t]) for t in steps]
+    projected = jnp.stack([cell.parts.project(params, xs[t]) for t in steps])
+    recurrent = jnp.stack([cell.parts.recur(params, at(t)) for t in steps])
+    after = [cell.parts.after(params, at(t), projected[t], recurrent[t]) for t in steps]
     assert projected.shape == recurrent.shape == (6, 2, *spatial, 12)
-    assert_same(jax.jit(cell.project)(params, xs), projected)
-    assert_same(jax.jit(cell.project)(params, xs[None]), projected[None])
-    assert_same(jax.jit(jax.vmap(cell.recur, (None, 0)))(params, carries), recurrent)
-    whole = jax.jit(jax.vmap(cell.combine, (None, 0, 0, 0)))(params, carries, projected, recurrent)
+    assert_same(jax.jit(cell.parts.project)(params, xs), projected)
+    assert_same(jax.jit(cell.parts.project)(params, xs[None]), projected[None])
+    assert_same(jax.jit(jax.vmap(cell.parts.recur, (None, 0)))(params, carries), recurrent)
+    whole = jax.jit(jax.vmap(cell.parts.after, (None, 0, 0, 0)))(params, carries, projected, recurrent)
     assert_same(whole, jax.tree.map(lambda *a: jnp.stack(a), *after))
     two = jax.tree.map(lambda a: jnp.stack([a, -a]), params)
-    assert_same(jax.jit(jax.vmap(cell.recur, (0, None)))(two, at(0))[0], recurrent[0])
+    assert_same(jax.jit(jax.vmap(cell.parts.recur, (0, None)))(two, at(0))[0], recurrent[0])
 
 
 def test_gradients_through_vmap_are_those_of_a_loop():
@@ -46,10 +46,10 @@ def test_gradients_through_vmap_are_those_of_a_loop():
         return (recur(params, carries) ** 2).sum()
 
     def by_loop(params, carries):
-        return jnp.stack([cell.recur(params, jax.tree.map(lambda a, t=t: a[t], carries)) for t in range(len(xs))])
+        return jnp.stack([cell.parts.recur(params, jax.tree.map(lambda a, t=t: a[t], carries)) for t in range(len(xs))])
 
     want = jax.jit(jax.grad(lambda p: loss(p, by_loop)))(params)
-    got = jax.jit(jax.grad(lambda p: loss(p, jax.vmap(cell.recur, (None, 0)))))(params)
+    got = jax.jit(jax.grad(lambda p: loss(p, jax.vmap(cell.parts.recur, (None, 0)))))(params)
     assert_same(got, want, 1e-4, 1e-4)
     assert np.abs(want.recurrent_kernel).max() > 0.1
 

@@ -13,7 +13,7 @@ import seqjax
 from seqjax import initializers, typing
 from seqjax.cells import parts
 
-COMPILED = sys.modules["seqjax.unroll"]._unroll  # `seqjax.unroll` is the function
+COMPILED = sys.modules["seqjax._unroll"]._unroll
 PLAIN = {name: getattr(seqjax, name) for name in seqjax.__all__}
 PLAIN |= {name: getattr(initializers, name) for name in ("chrono", "identity", "orthogonal", "glorot_uniform")}
 WRAPPED = {
@@ -126,5 +126,18 @@ def test_a_factory_of_ones_own():
 
 def test_a_wrapper_clears_what_was_true_of_the_cell_inside():
     inside = seqjax.dropout(seqjax.lstm(4), 0.5)
-    assert inside.noise_only and not inside.replace(name="other").noise_only
-    assert not seqjax.zoneout(inside, 0.5).noise_only and seqjax.zoneout(inside, 0.0).noise_only
+    assert inside.wrap.training_only and not inside.replace(name="other").wrap.training_only
+    assert not seqjax.zoneout(inside, 0.5).wrap.training_only and seqjax.zoneout(inside, 0.0).wrap.training_only
+    assert inside.split and not inside.replace(step=lambda params, carry, x: (carry, carry.h)).split
+    assert inside.replace(step=lambda params, carry, x: (carry, carry.h)).wrap is None
+    assert inside.replace(split=seqjax.lstm(4).parts).step != inside.step
+
+
+def test_fields_of_before_say_where_they_went():
+    for name, place in (("combine", "a field of cell.parts"), ("dense", "said by cell.split"), ("noise", "a field of cell.wrap")):
+        with pytest.raises(AttributeError, match=f"Cell.{name} is gone: it is {place} now"):
+            getattr(seqjax.lstm(4), name)
+    with pytest.raises(TypeError, match="no field combine any more: it is a field of cell.parts now"):
+        seqjax.lstm(4).replace(combine=None)
+    with pytest.raises(AttributeError, match="a Cell has no 'nose'"):
+        _ = seqjax.lstm(4).nose

@@ -32,13 +32,13 @@ def test_a_step_is_the_equations_and_the_linear_recurrence(make, reference, x64)
     for name, value in want[0].items():
         np.testing.assert_allclose(getattr(got[0], name), value, rtol=1e-12)
     # The coefficients of all steps at once are those of each.
-    a, b = cell.linear.coefficients(params, xs)
-    h = a[0] * cell.linear.state(carry) + b[0]
+    a, b = cell.split.coefficients(params, xs)
+    h = a[0] * cell.split.state(carry) + b[0]
     assert a.shape == b.shape == (5, *h.shape)
-    np.testing.assert_allclose(cell.linear.state(got[0]), h, rtol=1e-12)
-    np.testing.assert_allclose(cell.linear.output(params, jnp.stack([h] * 5), xs)[0], got[1], rtol=1e-12)
-    if cell.project is not None:
-        by_parts = cell.combine(params, carry, cell.project(params, xs[0]), None)
+    np.testing.assert_allclose(cell.split.state(got[0]), h, rtol=1e-12)
+    np.testing.assert_allclose(cell.split.output(params, jnp.stack([h] * 5), xs)[0], got[1], rtol=1e-12)
+    if cell.parts is not None:
+        by_parts = cell.parts.after(params, carry, cell.parts.project(params, xs[0]), None)
         assert all(np.array_equal(p, q) for p, q in zip(jax.tree.leaves(by_parts), jax.tree.leaves(got), strict=True))
 
 
@@ -62,17 +62,17 @@ def test_minlstm_shares_are_right_where_both_gates_are_shut(x64):
     cell = linear.minlstm(1, param_dtype=jnp.float64)
     for i, f in [(-800.0, -800.0), (-800.0, -790.0), (-790.0, -800.0), (800.0, 800.0), (3.0, -800.0), (-800.0, 3.0)]:
         params = linear.MinLSTMParams(jnp.zeros((1, 3)), jnp.array([i, f, 1.0]))
-        a, b = cell.linear.coefficients(params, jnp.zeros((1, 1)))
+        a, b = cell.split.coefficients(params, jnp.zeros((1, 1)))
         log_odds = min(f, 0) - min(i, 0) + np.log1p(np.exp(-abs(i))) - np.log1p(np.exp(-abs(f)))
         np.testing.assert_allclose(a[0, 0], 1 / (1 + np.exp(min(-log_odds, 709.0))), rtol=1e-9, atol=1e-300)
         np.testing.assert_allclose(a + b, 1, rtol=1e-12)
-        slopes = jax.grad(lambda p: cell.linear.coefficients(p, jnp.zeros((1, 1)))[0].sum())(params)
+        slopes = jax.grad(lambda p: cell.split.coefficients(p, jnp.zeros((1, 1)))[0].sum())(params)
         assert np.all(np.isfinite(slopes.bias))
 
 
 def test_mingru_keeps_precision_where_it_hardly_remembers():
     params = linear.MinGRUParams(jnp.zeros((1, 2)), jnp.array([30.0, 0.0]))
-    a, _ = linear.mingru(1).linear.coefficients(params, jnp.zeros((1, 1)))
+    a, _ = linear.mingru(1).split.coefficients(params, jnp.zeros((1, 1)))
     np.testing.assert_allclose(a[0, 0], np.exp(-30.0), rtol=1e-5)
 
 
@@ -122,7 +122,7 @@ def test_the_ends_of_the_ring_have_finite_parameters_and_gradients(monkeypatch):
     monkeypatch.setattr(jax.random, "uniform", ends)
     cell = linear.lru(2)
     params = cell.init(jax.random.key(2), 1)
-    grads = jax.grad(lambda p: sum(jnp.abs(a).sum() for a in cell.linear.coefficients(p, jnp.ones((1, 1)))))(params)
+    grads = jax.grad(lambda p: sum(jnp.abs(a).sum() for a in cell.split.coefficients(p, jnp.ones((1, 1)))))(params)
     assert all(np.all(np.isfinite(a)) for a in jax.tree.leaves((params, grads)))
 
 

@@ -9,6 +9,7 @@ from cells.table import CELLS, VARIANTS, H, as_numpy, assert_same, names, setup
 from jax.test_util import check_grads
 
 import seqjax
+from seqjax.typing import Dense, Linear
 
 ALL = CELLS + VARIANTS
 SMOOTH = [row for row in CELLS if row.name in ("rnn", "lstm", "lstm-all", "gru", "gru-before", "conv_lstm")]
@@ -59,16 +60,23 @@ def test_derivatives_to_second_order_in_both_modes(row, x64):
 @pytest.mark.parametrize("row", ALL, ids=names(ALL))
 def test_step_is_its_three_parts(row):
     cell, params, xs, carry = setup(row, 2)
-    if cell.project is None:
-        assert ("before" in row.name or cell.linear) and cell.recur is None and cell.combine is None
+    parts = cell.parts
+    if parts is None:
+        assert "before" in row.name or isinstance(cell.split, Linear)
         return
-    whole = cell.step(params, carry, xs[:, 0])
-    projected = cell.project(params, xs[:, 0])
-    recurrent = 0 if cell.recur is None else cell.recur(params, carry)
-    assert_same(whole, cell.combine(params, carry, projected, recurrent))
-    if cell.additive:
-        assert_same(whole, cell.combine(params, carry, projected + recurrent, 0))
-        assert_same(whole, cell.combine(params, carry, 0 * projected, projected + recurrent))
+    projected = parts.project(params, xs[:, 0])
+    recurrent = None if parts.recur is None else parts.recur(params, carry)
+    assert_same(cell.step(params, carry, xs[:, 0]), parts.after(params, carry, projected, recurrent))
+    if isinstance(cell.split, Dense):  # by hand, one sequence after the other
+        kernel, recurrent_kernel, bias = cell.split.products(params)
+        found = []
+        for one in range(xs.shape[0]):
+            now = jax.tree.map(lambda a: a[one], carry)  # noqa: B023
+            products = xs[one, 0] @ kernel + bias, now.h @ recurrent_kernel
+            products = (sum(products),) if cell.split.additive else products
+            gates = tuple(gate for product in products for gate in np.split(product, cell.split.gates))
+            found.append(cell.split.combine(params, now, gates))
+        assert_same(cell.step(params, carry, xs[:, 0]), jax.tree.map(lambda *a: np.stack(a), *found))
 
 
 @pytest.mark.parametrize("row", ALL, ids=names(ALL))

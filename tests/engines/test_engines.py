@@ -16,6 +16,7 @@ import seqjax
 from seqjax import engines
 from seqjax.engines import fused
 from seqjax.engines.dense import Layout
+from seqjax.typing import Dense, Linear
 
 TIGHT = {"rtol": 1e-9, "atol": 1e-10}
 LENGTHS = np.array([T, 0, 1], np.int32)
@@ -28,9 +29,9 @@ def row_of(name):
 
 def engine_of(cell):
     """The engine, besides the scan, that the cell is tested on."""
-    if cell.linear is not None:
+    if isinstance(cell.split, Linear):
         return "associative"
-    return "fused" if cell.project is not None else None
+    return "fused" if cell.parts is not None else None
 
 
 def run_with(engine, cell, params, carry, xs, **options):
@@ -78,7 +79,7 @@ def test_the_engine_of_a_cell_equals_the_scan(row, case, x64):
 @pytest.mark.parametrize(
     "layout", [Layout(columns=False), Layout(columns=True), None], ids=["rows", "columns", "apart"]
 )
-@pytest.mark.parametrize("row", [r for r in CELLS if r.make().dense], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [r for r in CELLS if isinstance(r.make().split, Dense)], ids=lambda row: row.name)
 def test_every_way_to_do_the_products_equals_the_scan(row, layout, x64, monkeypatch):
     monkeypatch.setattr(fused, "layout_of", lambda cell, batch: layout)
     cell, params, xs, carry = setup(row, 22, np.float64, param_dtype=jnp.float64)
@@ -123,21 +124,17 @@ def test_a_cell_of_ones_own_that_uses_a_parameter_twice(layout, x64, monkeypatch
     """The bias in the product and in combine, an initial carry that is a parameter, and a carry besides h."""
     monkeypatch.setattr(fused, "layout_of", lambda cell, batch: layout)
     inner = seqjax.rnn(H, param_dtype=jnp.float64)
-    along = seqjax.cells.gates.along
 
-    def combine(params, carry, projected, recurrent):
-        s = projected[0] if isinstance(projected, tuple) else projected + recurrent
-        h = jnp.tanh(s) * jnp.cos(along(params.bias, s)) + 0.1 * carry.c
+    def combine(params, carry, gates):
+        (s,) = gates
+        h = jnp.tanh(s) * jnp.cos(params.bias) + 0.1 * carry.c
         return seqjax.LSTMCarry(c=h * carry.c + s, h=h), h
 
     def initial_carry(params, batch):
         start = jnp.broadcast_to(params.bias[None], (batch, H))
         return seqjax.LSTMCarry(c=start, h=2 * start)
 
-    def step(params, carry, x):
-        return combine(params, carry, inner.project(params, x), inner.recur(params, carry))
-
-    cell = inner.replace(combine=combine, initial_carry=initial_carry, step=step)
+    cell = inner.replace(split=inner.split._replace(combine=combine), initial_carry=initial_carry)
     params = jax.tree.map(lambda a: a + 0.2, cell.init(jax.random.key(1), D))
     xs = np.random.default_rng(31).normal(size=(B, T, D))
     for options in cases(6).values():
@@ -153,7 +150,7 @@ def both_engines(name, reverse):
 
     def run(lengths, resets):
         options = {"lengths": lengths, "resets": resets, "reverse": reverse}
-        with mock.patch.object(fused, "layout_of", lambda cell, batch: None if cell.dense is None else rows):
+        with mock.patch.object(fused, "layout_of", lambda cell, batch: rows if isinstance(cell.split, Dense) else None):
             return [run_with(engine, cell, params, carry, xs, **options) for engine in (engine_of(cell), "scan")]
 
     return jax.jit(run)
@@ -238,8 +235,9 @@ def test_forward_mode_is_the_scans():
         return jax.jvp(lambda x: seqjax.unroll(cell, params, x, engine=engine)[1], (xs,), (np.ones_like(xs),))
 
     assert np.isfinite(run("scan")[1]).all()
-    with pytest.raises(TypeError, match="forward-mode"):
-        run("fused")
+    for engine in ("fused", "auto"):
+        with pytest.raises(seqjax.UserError, match=f"of lstm needs engine=\"scan\", and the engine is '{engine}'"):
+            run(engine)
 
 
 @pytest.mark.parametrize("engine", ["fused", "scan"])
@@ -260,7 +258,6 @@ def test_gradients_under_vmap(engine):
         ("gru-before", "fused", "gru does not split into the three parts.*engines that can: scan"),
         ("gru", "cudnn", "cuDNN has the plain LSTM alone"),
         ("lstm", "cudnn", "needs a GPU"),
-        ("lstm", "pallas", "it is 4; engines that can: scan, fused"),
     ],
 )
 def test_an_engine_that_cannot_run_a_case_says_why(name, engine, reason):
@@ -275,18 +272,14 @@ def test_a_carry_with_integers_is_for_the_scan():
     def initial_carry(params, batch):
         return (inner.initial_carry(params, batch), jnp.zeros(batch, jnp.int32))
 
-    def step(params, carry, x):
-        after, y = inner.step(params, carry[0], x)
-        return (after, carry[1] + 1), y
-
     def recur(params, carry):
-        return inner.recur(params, carry[0])
+        return inner.parts.recur(params, carry[0])
 
-    def combine(params, carry, projected, recurrent):
-        after, y = inner.combine(params, carry[0], projected, recurrent)
+    def combine(params, carry, gates):
+        after, y = inner.parts.combine(params, carry[0], gates)
         return (after, carry[1] + 1), y
 
-    cell = inner.replace(initial_carry=initial_carry, step=step, recur=recur, combine=combine, dense=None)
+    cell = inner.replace(initial_carry=initial_carry, split=inner.parts._replace(recur=recur, combine=combine))
     params = cell.init(jax.random.key(0), D)
     xs = np.ones((B, T, D), np.float32)
     assert seqjax.explain(cell, params, xs)[0].engine == "scan"
@@ -322,13 +315,9 @@ def test_a_stack_traces_a_cell_once_a_layer(engine):
     def traced(cell):
         def combine(*args):
             traces.append(1)
-            return cell.combine(*args)
+            return cell.split.combine(*args)
 
-        def step(*args):
-            traces.append(1)
-            return cell.step(*args)
-
-        return cell.replace(combine=combine, step=step)
+        return cell.replace(split=cell.split._replace(combine=combine))
 
     cell = seqjax.stack(*(traced(seqjax.gru(H)) for _ in range(3)))
     params = cell.init(jax.random.key(0), D)
@@ -339,6 +328,12 @@ def test_a_stack_traces_a_cell_once_a_layer(engine):
     assert len(traces) == 3
 
 
+def test_an_engine_that_was_removed_says_so():
+    cell, params, xs, _ = setup(row_of("lstm"), 30)
+    with pytest.raises(seqjax.UserError, match="one of .*'scan', 'fused'.*'pallas', which was removed"):
+        seqjax.unroll(cell, params, xs, engine="pallas")
+
+
 def test_the_table_of_engines():
-    assert list(engines.ENGINES) == ["scan", "fused", "associative", "cudnn", "pallas", "native"]
+    assert list(engines.ENGINES) == ["scan", "fused", "associative", "cudnn", "native"]
     assert all(callable(engine.run) and callable(engine.refusal) for engine in engines.ENGINES.values())

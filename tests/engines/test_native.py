@@ -285,7 +285,7 @@ def test_the_library_refuses_names_that_it_does_not_know(wrong):
         (seqjax.gru(4, gate_activation="hard_sigmoid"), "no gru with gate_activation='hard_sigmoid'"),
         (seqjax.gru(4, reset_after=False), "no gru with the reset before the product"),
         (seqjax.rnn(4, "silu"), "rnn with tanh or relu, and the activation is 'silu'"),
-        (seqjax.gru(4).replace(combine=None), "this gru was changed after that"),
+        (seqjax.gru(4).replace(step=seqjax.gru(4).step), "this gru was changed after that"),
         (seqjax.lstm(4, dtype=jnp.bfloat16), "in float32, and the cell in bfloat16 and float32"),
         (seqjax.zoneout(seqjax.gru(4), 0.1), "the cell is zoneout"),
     ],

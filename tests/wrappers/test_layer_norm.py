@@ -9,6 +9,7 @@ from cells.wrapper_rows import shifted
 
 import seqjax
 from seqjax.cells.linear import mingru
+from seqjax.typing import Dense
 from seqjax.wrappers import layer_norm, recurrent_dropout, zoneout
 
 B, T, D, H = 3, 5, 4, 6
@@ -56,9 +57,9 @@ def test_the_parts_and_dtypes():
     params = cell.init(jax.random.key(0), D)
     assert {a.dtype for a in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
     carry = jax.tree.map(lambda a: a + 0.5, cell.initial_carry(params, B))
-    projected, recurrent = cell.project(params, XS[:, 0]), cell.recur(params, carry)
-    assert projected.dtype == recurrent.dtype == jnp.bfloat16 and not cell.additive
-    assert_same(cell.combine(params, carry, projected, recurrent), cell.step(params, carry, XS[:, 0]), 1e-2, 1e-2)
+    projected, recurrent = cell.parts.project(params, XS[:, 0]), cell.parts.recur(params, carry)
+    assert projected.dtype == recurrent.dtype == jnp.bfloat16 and not isinstance(cell.split, Dense)
+    assert_same(cell.parts.after(params, carry, projected, recurrent), cell.step(params, carry, XS[:, 0]), 1e-2, 1e-2)
 
 
 def test_around_noise_the_noise_stays():
@@ -66,13 +67,20 @@ def test_around_noise_the_noise_stays():
     cell = layer_norm(inner)
     params = cell.init(jax.random.key(0), D)
     key = jax.random.key(1)
-    noisy, noisy_params, xs = cell.noise(key, params, XS.swapaxes(0, 1))
-    want = inner.noise(key, params.cell, XS.swapaxes(0, 1))
+    noisy, noisy_params, xs = cell.wrap.noise(key, params, XS.swapaxes(0, 1))
+    want = inner.wrap.noise(key, params.cell, XS.swapaxes(0, 1))
     assert_same((noisy_params.cell, xs), want[1:], 0, 0)
     noisy = noisy.replace(init=lambda key, size: noisy_params)
     by_hand = seqjax.unroll(noisy, noisy_params, np.asarray(xs).swapaxes(0, 1))
     assert_same(seqjax.unroll(cell, params, XS, rng=key), by_hand)
-    assert layer_norm(seqjax.lstm(H)).noise is None
+    assert layer_norm(seqjax.lstm(H)).wrap.noise is None
+
+
+def test_around_zoneout_is_zoneout_around_it():
+    inside, outside = layer_norm(zoneout(seqjax.lstm(H), 0.3)), zoneout(layer_norm(seqjax.lstm(H)), 0.3)
+    params = inside.init(jax.random.key(0), D)
+    for rng in (None, jax.random.key(1)):
+        assert_same(seqjax.unroll(inside, params, XS, rng=rng), seqjax.unroll(outside, params, XS, rng=rng), 1e-6, 1e-6)
 
 
 def test_what_cannot_be_is_refused():
@@ -83,5 +91,3 @@ def test_what_cannot_be_is_refused():
     ):
         with pytest.raises(seqjax.UserError, match=message):
             layer_norm(inner)
-    with pytest.raises(seqjax.UserError, match=r"project of zoneout\(lstm, 0.1\) gives a Zoned; .*zoneout\(layer_norm"):
-        layer_norm(zoneout(seqjax.lstm(H), 0.1)).init(jax.random.key(0), D)

@@ -18,7 +18,7 @@ def _setup(inner):
     cell = recurrent_dropout(inner, RATE)
     params = cell.init(jax.random.key(0), D)
     carry = jax.tree.map(lambda a: a + 0.7, cell.initial_carry(params, B))
-    keep = np.asarray(cell.noise(KEY, params, XS.swapaxes(0, 1))[1].keep)
+    keep = np.asarray(cell.wrap.noise(KEY, params, XS.swapaxes(0, 1))[1].keep)
     return cell, params, carry, keep
 
 
@@ -47,19 +47,18 @@ def test_the_gru_masks_the_product_and_not_the_memory():
 
 def test_no_gradient_comes_through_a_dropped_unit_at_any_time():
     cell, params, carry, keep = _setup(seqjax.lstm(H))
-    noisy, noisy_params, _ = cell.noise(KEY, params, XS.swapaxes(0, 1))
-    slope = jax.grad(lambda h: (noisy.recur(noisy_params, carry._replace(h=h)) ** 2).sum())(carry.h)
+    noisy, noisy_params, _ = cell.wrap.noise(KEY, params, XS.swapaxes(0, 1))
+    slope = jax.grad(lambda h: (noisy.parts.recur(noisy_params, carry._replace(h=h)) ** 2).sum())(carry.h)
     assert ((np.asarray(slope) != 0) == keep).all()
-    projected = noisy.project(noisy_params, XS[:, 0])
-    parts = noisy.combine(noisy_params, carry, projected, noisy.recur(noisy_params, carry))
+    projected = noisy.parts.project(noisy_params, XS[:, 0])
+    parts = noisy.parts.after(noisy_params, carry, projected, noisy.parts.recur(noisy_params, carry))
     assert_same(parts, noisy.step(noisy_params, carry, XS[:, 0]))
-    assert noisy.additive
 
 
 def test_units_are_dropped_at_the_rate():
     cell = recurrent_dropout(seqjax.lstm(200), 0.25)
     params = cell.init(jax.random.key(0), D)
-    keep = np.asarray(cell.noise(KEY, params, np.zeros((1, 50, D), np.float32))[1].keep)
+    keep = np.asarray(cell.wrap.noise(KEY, params, np.zeros((1, 50, D), np.float32))[1].keep)
     assert abs(keep.mean() - 0.75) < 4 * np.sqrt(0.25 * 0.75 / keep.size)
 
 

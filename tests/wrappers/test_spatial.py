@@ -49,7 +49,7 @@ def test_every_wrapper_keeps_the_spatial_axes_lengths_and_streaming():
 def test_masks_are_drawn_for_every_place():
     cell = _inside()
     params = cell.init(jax.random.key(0), F)
-    keep = cell.noise(jax.random.key(1), params, XS.swapaxes(0, 1))[2].keep
+    keep = cell.wrap.noise(jax.random.key(1), params, XS.swapaxes(0, 1))[2].keep
     assert keep["h"].shape == keep["c"].shape == (T, B, *SPACE, F)
 
 

@@ -18,7 +18,7 @@ PARAMS = CELL.init(jax.random.key(0), D)
 
 
 def test_the_cell_runs_as_it_is_with_weights_dropped_once():
-    noisy, dropped, xs = CELL.noise(KEY, PARAMS, XS)
+    noisy, dropped, xs = CELL.wrap.noise(KEY, PARAMS, XS)
     assert noisy == INNER and xs is XS
     ratio = np.asarray(dropped.recurrent_kernel) / np.asarray(PARAMS.recurrent_kernel)
     kept = ratio > 0
@@ -42,7 +42,7 @@ def test_evaluation_and_rate_zero_are_the_cell():
 def test_finds_the_kernel_inside_other_wrappers():
     cell = weight_drop(zoneout(layer_norm(seqjax.gru(H)), 0.2), RATE)
     params = cell.init(jax.random.key(0), D)
-    dropped = cell.noise(KEY, params, XS)[1].cell.recurrent_kernel
+    dropped = cell.wrap.noise(KEY, params, XS)[1].cell.recurrent_kernel
     assert abs((np.asarray(dropped) == 0).mean() - RATE) < 0.05
 
 

@@ -38,7 +38,7 @@ def _setup(inner, *rates):
 @pytest.mark.parametrize("inner", [seqjax.lstm(H), seqjax.gru(H, reset_after=False)], ids=["lstm", "step-alone"])
 def test_training_equals_a_loop_with_the_masks_it_drew(inner):
     cell, params, carry, step = _setup(inner, 0.4, 0.7 if inner.name == "lstm" else None)
-    keep = jax.tree.map(np.asarray, cell.noise(KEY, params, XS.swapaxes(0, 1))[2].keep)
+    keep = jax.tree.map(np.asarray, cell.wrap.noise(KEY, params, XS.swapaxes(0, 1))[2].keep)
     assert keep.keys() == ({"h", "c"} if inner.name == "lstm" else {"h"})
     resets = np.random.default_rng(2).random((B, T)) < 0.3
     initial = cell.initial_carry(params, B)
@@ -59,7 +59,7 @@ def test_units_keep_their_value_at_their_rate_and_anew_each_step():
     cell = zoneout(seqjax.lstm(40), 0.2, 0.6)
     params = cell.init(jax.random.key(0), D)
     xs = np.zeros((30, 16, D), np.float32)
-    keep = cell.noise(KEY, params, xs)[2].keep
+    keep = cell.wrap.noise(KEY, params, xs)[2].keep
     for field, rate in (("h", 0.2), ("c", 0.6)):
         mask = np.asarray(keep[field])
         assert mask.shape == (30, 16, 40) and mask.dtype == bool
@@ -74,7 +74,7 @@ def test_the_memory_goes_by_the_rate_of_h_unless_told():
     params = own.init(jax.random.key(0), D)
     assert_same(seqjax.unroll(both, params, XS, rng=KEY), seqjax.unroll(own, params, XS, rng=KEY), 0, 0)
     memory = zoneout(seqjax.lstm(H), 0.0, 0.5)
-    assert set(memory.noise(KEY, params, XS)[2].keep) == {"c"}
+    assert set(memory.wrap.noise(KEY, params, XS)[2].keep) == {"c"}
 
 
 def test_rate_zero_is_the_cell():
@@ -89,25 +89,21 @@ def test_the_three_parts_survive_in_training_and_evaluation(inner):
     params = cell.init(jax.random.key(0), D)
     carry = jax.tree.map(lambda a: a + 0.5, cell.initial_carry(params, B))
     xs = XS.swapaxes(0, 1)
-    assert cell.additive == inner.additive
-    for split, p, inputs in ((cell, params, xs), cell.noise(KEY, params, xs)):
-        projected = jax.tree.map(lambda a: a[2], split.project(p, inputs))
+    for split, p, inputs in ((cell, params, xs), cell.wrap.noise(KEY, params, xs)):
+        x, *masks = jax.tree.leaves(jax.tree.map(lambda a: a[2], inputs))
         want = split.step(p, carry, jax.tree.map(lambda a: a[2], inputs))
-        assert_same(split.combine(p, carry, projected, split.recur(p, carry)), want)
-        assert split.additive == inner.additive and split.dense == inner.dense
-        if split.additive:  # the sum of both in the first array of what is projected
-            (first, *others), tree = jax.tree.flatten(projected)
-            joint = jax.tree.unflatten(tree, [first + split.recur(p, carry), *others])
-            assert_same(split.combine(p, carry, joint, 0), want)
+        products = split.parts.project(p, x), split.parts.recur(p, carry)
+        assert_same(split.parts.after(p, carry, *products, masks), want)
+        assert type(split.split) is type(inner.split) and split.split._replace(combine=None) == inner.split._replace(combine=None)
 
 
 def test_around_dropout_both_act():
     inner = seqjax.dropout(seqjax.lstm(H), 0.5)
     cell = zoneout(inner, 0.4)
     params = cell.init(jax.random.key(0), D)
-    noisy, _, zoned = cell.noise(KEY, params, XS.swapaxes(0, 1))
+    noisy, _, zoned = cell.wrap.noise(KEY, params, XS.swapaxes(0, 1))
     dropped = np.asarray(zoned.inner) == 0
-    assert 0.2 < dropped.mean() < 0.8 and noisy.project is not None
+    assert 0.2 < dropped.mean() < 0.8 and noisy.parts is not None
     step = jax.jit(lambda c, x: seqjax.lstm(H).step(params, c, x))
     keep = jax.tree.map(np.asarray, zoned.keep)
     xs = np.asarray(zoned.inner).swapaxes(0, 1)

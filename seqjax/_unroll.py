@@ -11,6 +11,7 @@ import numpy as np
 from seqjax import engines, placement
 from seqjax._leading import leading
 from seqjax.engines import every
+from seqjax.errors import UserError
 from seqjax.typing import Array, Carry, Cell, Key, Params
 
 
@@ -52,10 +53,9 @@ def unroll(
       reverse: runs from each sequence's last real step to its first. Outputs stay in the order of the inputs.
       time_major: says that xs, ys, a mask and resets are (T, B, ...).
       engine: "scan" (plain, differentiable in every mode), "fused" (its own derivative, reverse mode), "associative"
-        (linear recurrences, parallel in time), "native" (a C++ library, on a CPU in float32), "pallas" (GPU,
-        experimental), "cudnn" (the plain LSTM on an NVIDIA GPU), or "auto", the quickest measured for the cell and case;
-        `seqjax.explain` says which. All give the same numbers. Forward mode (jax.jvp, jax.jacfwd, jax.hessian) is for
-        "scan" and "associative".
+        (linear recurrences, parallel in time), "native" (a C++ library, on a CPU in float32), "cudnn" (the plain LSTM on an
+        NVIDIA GPU), or "auto", the quickest measured for the cell and case; `seqjax.explain` says which. All give the same
+        numbers. Forward mode (jax.jvp, jax.jacfwd, jax.hessian) is for "scan" and "associative".
       remat_every: saves memory in the backward pass: keeps the carry of every so many steps and computes the rest anew.
       return_carries: gives the carry after every step too: to start again from any of them, or to look at the memory c.
 
@@ -67,7 +67,7 @@ def unroll(
 
     Raises:
       ValueError: a shape does not fit, a length is outside 0 ... T, no engine has the name given, or the engine cannot
-        run this case (the message says why, and which engines can).
+        run this case (the message says why, and which engines can), such as forward mode, which "scan" has.
       TypeError: a dtype does not fit.
 
     Example:
@@ -82,7 +82,15 @@ def unroll(
     lead, xs, carry, lengths, resets = _folded(cell, xs, carry, lengths, resets, time_major)
     static, arrays = _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engine, remat_every)
     _check_rng(rng)
-    last, *stacked = _unroll(*static, bool(return_carries), engines.choosers(), *arrays, rng)
+    try:
+        last, *stacked = _unroll(*static, bool(return_carries), engines.choosers(), *arrays, rng)
+    except TypeError as error:
+        if "forward-mode" not in str(error):
+            raise
+        raise UserError(
+            f"forward-mode differentiation (jax.jvp, jax.jacfwd, jax.hessian) of {cell.name} needs engine=\"scan\", and the "
+            f"engine is {engine!r}"
+        ) from error
     if lead is not None:
         last = jax.tree.map(lambda a: lead.unfold(a, timed=False), last)
         stacked = jax.tree.map(lead.unfold, stacked)
@@ -256,7 +264,7 @@ def _unroll(
 
 
 def _runner(engine, mask, resets, reverse, remat_every, return_carries, note, flipped=None):
-    """The function that runs a cell in one direction; `Cell.sequence` gets it to run what is inside.
+    """The function that runs a cell in one direction; `Wrap.sequence` gets it to run what is inside.
 
     `flipped` are the resets of the other direction where they are known, since turning them twice loses the first. With
     `return_carries` the carry that it gives is an `every.Carries`, which a `sequence` hands on as it would any carry.
@@ -267,12 +275,12 @@ def _runner(engine, mask, resets, reverse, remat_every, return_carries, note, fl
             there = _flip_resets(resets, mask, reverse) if flipped is None else flipped
             other = _runner(engine, mask, there, not reverse, remat_every, return_carries, note, flipped=resets)
             return other(cell, params, carry, initial, xs, rng)
-        if cell.sequence is not None:
-            return cell.sequence(run, params, carry, initial, xs, rng)
-        if rng is not None and cell.noise is not None:
-            cell, params, xs = cell.noise(rng, params, xs)
-        while cell.noise_only:
-            cell = cell.inner[0]
+        if cell.wrap and cell.wrap.sequence:
+            return cell.wrap.sequence(run, params, carry, initial, xs, rng)
+        if rng is not None and cell.wrap and cell.wrap.noise:
+            cell, params, xs = cell.wrap.noise(rng, params, xs)
+        while cell.wrap and cell.wrap.training_only:
+            (cell,) = cell.inner
         settings = {"mask": mask, "resets": resets, "reverse": reverse, "remat_every": remat_every}
         if return_carries:
             cell = every.recorded(cell)

@@ -1,0 +1,161 @@
+"""The builder of cells of plain products: a cell is its equation, and the builder gives all else."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from seqjax import initializers
+from seqjax.cells import parts
+from seqjax.typing import Array, Carry, Cell, Dense, DType, Initializer, Params
+
+
+class DenseParams(NamedTuple):
+    """Parameters of a cell of plain products; its G gates lie side by side."""
+
+    kernel: Array  # input weights, (D, G H)
+    recurrent_kernel: Array  # (H, G H)
+    bias: Array  # (G H,)
+
+
+def dense_cell(
+    name: str,
+    hidden_size: int,
+    carry: type,
+    combine: Callable[[Params, Carry, tuple[Array, ...]], Carry] | None = None,
+    *,
+    gates: int,
+    params: type = DenseParams,
+    memory: tuple[str, ...] = (),
+    additive: bool = True,
+    step: Callable[..., Carry] | None = None,
+    output_size: int | None = None,
+    extra: Mapping[str, tuple[Initializer | None, tuple[int, ...]] | None] | None = None,
+    window: tuple[int, ...] = (),
+    spatial: tuple[int, ...] = (),
+    recurrent_shape: tuple[int, ...] | None = None,
+    kernel_init: Initializer | None = None,
+    recurrent_init: Initializer | None = None,
+    bias_init: Initializer | None = None,
+    settings: tuple[tuple[str, Any], ...] = (),
+    dtype: DType | None = None,
+    param_dtype: DType = jnp.float32,
+) -> Cell:
+    """A cell whose gates are plain products of its input and of its last output, and whose rest is elementwise.
+
+      g_1 ... g_G = x W + b + h U
+      carry' = combine(params, carry, (g_1 ... g_G)),  y = h'
+
+    `combine` is written for one sequence: its arrays are (H,), without the axes B and T, in the widest dtype of the carry.
+    Parameters, the initial carry, dtypes and everything that engines and wrappers want come with it.
+
+    Args:
+      name: what messages call the cell.
+      hidden_size: H.
+      carry: a NamedTuple of arrays (H,), among them `h`, the output. The initial carry is zeros.
+      combine: combine(params, carry, gates) -> carry, elementwise.
+      gates: number of gates, G.
+      params: a NamedTuple with kernel, recurrent_kernel, bias and the names of `extra`.
+      memory: fields of the carry that are never narrower than float32, as memory that is added to must be.
+      additive: False where `combine` reads the two products apart: its gates then are G of x W + b and G of h U.
+      step: step(params, carry, gates, product) -> carry, instead of combine, where one product needs the result of another:
+        its arrays have the axis B, gates are those of x W + b, and product(h, first, last) gives those gates of h U. Such a
+        cell has no split, and runs on the scan engine alone.
+      output_size: size of h, where it is not H.
+      extra: more parameters by name: (initializer or None for zeros, shape); or None for one that is absent.
+      window: axes of both kernels before their last two, for products that are convolutions.
+      spatial: axes of the carry between B and H.
+      recurrent_shape: shape of a recurrent kernel that is no matrix.
+      kernel_init: initializer of one gate of W, (D, H). Glorot uniform by default.
+      recurrent_init: initializer of one gate of U, (H, H). Orthogonal by default.
+      bias_init: initializer of b (G H,). Zeros by default.
+      settings: what is shown of the cell, as in `Cell`; the dtype is added.
+      dtype: dtype to compute the products in, and of y. That of the parameters by default.
+      param_dtype: dtype of the parameters.
+
+    Returns:
+      A Cell. Call it in a function under `seqjax.typing.factory`, so that equal calls give equal cells.
+
+    Raises:
+      ValueError: hidden_size is below 1.
+
+    Example:
+      >>> import jax, seqjax
+      >>> class Carry(NamedTuple):
+      ...     h: Array
+      >>> def leaky(params, carry, gates):
+      ...     return Carry(0.9 * carry.h + 0.1 * jnp.tanh(gates[0]))
+      >>> cell = seqjax.dense_cell("leaky", 8, Carry, leaky, gates=1)
+      >>> params = cell.init(jax.random.key(0), 4)
+      >>> seqjax.unroll(cell, params, jnp.ones((2, 5, 4)))[1].shape
+      (2, 5, 8)
+    """
+    size = parts.check_size("hidden_size", hidden_size)
+    out, wide, extra = output_size or size, gates * size, extra or {}
+    kernel_init = _each(kernel_init or initializers.glorot_uniform(), gates)
+    recurrent_init = _each(recurrent_init or initializers.orthogonal(), gates)
+
+    def init(key, input_size):
+        keys = jax.random.split(key, 3)
+        more = {
+            name: (found[0] or initializers.zeros)(jax.random.fold_in(key, number), found[1], param_dtype) if found else None
+            for number, (name, found) in enumerate(extra.items(), 3)
+        }
+        return params(
+            kernel_init(keys[0], (*window, parts.check_size("input_size", input_size), wide), param_dtype),
+            recurrent_init(keys[1], recurrent_shape or (*window, out, wide), param_dtype),
+            (bias_init or initializers.zeros)(keys[2], (wide,), param_dtype),
+            **more,
+        )
+
+    def initial_carry(params, batch_size):
+        narrow, broad = (of(dtype, params.kernel) for of in (parts.compute_dtype, parts.memory_dtype))
+        return carry(**{
+            field: jnp.zeros((batch_size, *spatial, out if field == "h" else size), broad if field in memory else narrow)
+            for field in carry._fields
+        })  # fmt: skip
+
+    def products(params):
+        compute = parts.compute_dtype(dtype, params.kernel)
+        return tuple(a.astype(compute) for a in (params.kernel, params.recurrent_kernel, params.bias))
+
+    def settled(params, before, after):
+        """The new carry in its dtypes, and the output."""
+        after = jax.tree.map(lambda a, b: a.astype(b.dtype), after, before)
+        return after, after.h.astype(parts.compute_dtype(dtype, params.kernel))
+
+    def whole(params, before, gates):
+        """`combine`, in the widest dtype of the carry."""
+        broad = jnp.result_type(*before)
+        params = params._replace(**{name: getattr(params, name).astype(broad) for name, found in extra.items() if found})
+        after = combine(params, before, tuple(gate.astype(broad) for gate in gates))
+        return settled(params, before, after)
+
+    def stepwise(params, before, x):
+        kernel, recurrent_kernel, bias = products(params)
+        broad = jnp.result_type(*before)
+
+        def product(h, first, last):
+            columns = recurrent_kernel[:, first * size : last * size]
+            return jnp.split((h.astype(kernel.dtype) @ columns).astype(broad), last - first, axis=-1)
+
+        xs = (parts.affine(x, kernel, bias, kernel.dtype)).astype(broad)
+        return settled(params, before, step(params, before, jnp.split(xs, gates, axis=-1), product))
+
+    return Cell(
+        name=name,
+        hidden_size=out,
+        init=init,
+        initial_carry=initial_carry,
+        input_size=lambda params: params.kernel.shape[-2],
+        step=step and stepwise,
+        split=None if step else Dense(gates, products, whole, additive),
+        spatial=spatial,
+        settings=(*settings, ("dtype", dtype)),
+    )
+
+
+def _each(init, gates):
+    """An initializer that draws each gate on its own."""
+    return init if gates == 1 else initializers.per_gate(init, gates)
