@@ -312,19 +312,16 @@ def test_export_says_that_the_program_needs_the_library():
         jax.export.export(jax.jit(lambda x: native.run(cell, params, carry, initial, x, **SETTINGS)))(xs)
 
 
-def test_auto_does_not_take_it_before_it_was_measured():
-    cell, (params, _, _, xs), _, _ = make("gru", (2, 3, 4, 5))
-    assert not native.is_quickest(cell, params, xs, **SETTINGS)
-
-
 @needs_library
-def test_auto_takes_it_where_it_is_switched_on(monkeypatch):
-    monkeypatch.setattr(native, "TAKEN_BY_AUTO", True)
+def test_auto_takes_it_where_it_was_measured_to_win(monkeypatch):
     cell, (params, _, _, xs), _, _ = make("gru", (2, 3, 4, 5))
     fast = library.instruction_set() != "portable"
     assert seqjax.explain(cell, params, xs)[0].engine == ("native" if fast else "fused")
     other = seqjax.lstm(5, layer_norm=True)
     assert seqjax.explain(other, other.init(jax.random.key(0), 4), xs)[0].engine == "fused"
+    with monkeypatch.context() as several:
+        several.setattr(jax, "local_device_count", lambda: 2)
+        assert seqjax.explain(cell, params, xs)[0].engine == "fused"
     monkeypatch.setenv(library.CHOICE, "portable")
     assert seqjax.explain(cell, params, xs)[0].engine == "fused"
 
