@@ -20,6 +20,7 @@ from seqjax.engines.native.forms import form_of
 from seqjax.errors import UserError
 from seqjax.typing import Array, Carry, Cell, Params
 
+
 def refusal(cell: Cell, params: Params, xs: Any, **settings: Any) -> str | None:
     """Why this engine cannot run a case, or None where it can; the arguments are those of `scan.run` without the carries."""
     del settings
@@ -79,9 +80,9 @@ def detail() -> str:
 def is_quickest(cell: Cell, params: Params, xs: Any, **settings: Any) -> bool:
     """Whether "auto" takes this engine: it can run the case, and was measured to be quicker than the fused engine there.
 
-    With AVX2 it was at all six shapes of `benchmarks.engines`, forward and training, 1.1 to 2.6 times (benchmarks/results/engines_native.json).
-    The portable kernels were not measured to be, and where a process has several devices arrays may lie on all of them: both are
-    for those who ask.
+    With AVX2 it was at all six shapes of `benchmarks.engines`, forward and training, 1.1 to 2.6 times
+    (benchmarks/results/engines_native.json). The portable kernels were not measured, and where a process has several devices
+    arrays may lie on all of them: both are for those who ask.
     """
     if jax.local_device_count() > 1 or refusal(cell, params, xs, **settings) is not None:
         return False
