@@ -130,11 +130,42 @@ def _mgu(reset_after):
     return Reference(step)
 
 
+def _block_diagonal(kernel, gates):
+    """A recurrent kernel (K, S, G S) as the matrix (K S, G K S) that is zero between the blocks; a matrix as it is."""
+    if kernel.ndim == 2:
+        return kernel
+    blocks, size, _ = kernel.shape
+    whole = np.zeros((blocks * size, gates, blocks * size), kernel.dtype)
+    for k in range(blocks):
+        own = slice(k * size, (k + 1) * size)
+        for gate, part in enumerate(_parts(kernel[k], size)):
+            whole[own, gate, own] = part
+    return whole.reshape(blocks * size, -1)
+
+
+def _slstm(log_forget):
+    """From the memory and the normaliser themselves, which the carry holds divided by exp(m)."""
+
+    def step(p, carry, x):
+        sums = x @ p["kernel"] + carry["h"] @ _block_diagonal(p["recurrent_kernel"], 4) + p["bias"]
+        i, f, z, o = _parts(sums, carry["h"].shape[-1])
+        c = np.exp(carry["m"]) * carry["c"] * np.exp(log_forget(f)) + np.exp(i) * np.tanh(z)
+        n = np.exp(carry["m"]) * carry["n"] * np.exp(log_forget(f)) + np.exp(i)
+        kept = log_forget(f) + carry["m"]
+        m = np.where((carry["n"] != 0) & (kept.real > i.real), kept, i)
+        c, n = c / np.exp(m), n / np.exp(m)
+        h = sigmoid(o) * c / np.where(n.real > 0.5, n, 0.5)
+        return {"c": c, "n": n, "m": m, "h": h}, h
+
+    return Reference(step)
+
+
 RNN_TANH, RNN_RELU = _rnn(np.tanh), _rnn(relu)
 INDRNN_TANH, INDRNN_RELU = _indrnn(np.tanh), _indrnn(relu)
 LSTM, CONV_LSTM = Reference(_lstm), Reference(_conv_lstm)
 GRU_AFTER, GRU_BEFORE = _gru(True), _gru(False)
 MGU_AFTER, MGU_BEFORE = _mgu(True), _mgu(False)
+SLSTM_EXP, SLSTM_SIGMOID = _slstm(lambda f: f), _slstm(lambda f: np.log(sigmoid(f)))
 
 
 def _where(flag, a, b):

@@ -23,6 +23,7 @@ from seqjax.cells.linear import (
 )
 from seqjax.cells.lstm import LSTMCarry, LSTMParams, lstm
 from seqjax.cells.minimal import MGUCarry, MGUParams, mgu
+from seqjax.cells.slstm import SLSTMCarry, SLSTMParams, slstm
 from seqjax.cells.vanilla import IndRNNParams, RNNCarry, RNNParams, indrnn, rnn
 from seqjax.initializers import identity
 
@@ -34,6 +35,7 @@ CELLS = {
     "irnn": functools.partial(rnn, activation="relu", recurrent_init=identity()),
     "indrnn": indrnn,
     "mgu": mgu,
+    "slstm": slstm,
     "mingru": mingru,
     "minlstm": minlstm,
     "lru": lru,
@@ -58,6 +60,8 @@ __all__ = [
     "MinLSTMParams",
     "RNNCarry",
     "RNNParams",
+    "SLSTMCarry",
+    "SLSTMParams",
     "conv_lstm",
     "dense_cell",
     "gru",
@@ -68,4 +72,5 @@ __all__ = [
     "mingru",
     "minlstm",
     "rnn",
+    "slstm",
 ]

@@ -33,10 +33,11 @@ REFERENCES = {
     "irnn": ref.RNN_RELU,
     "indrnn": ref.INDRNN_TANH,
     "mgu": ref.MGU_AFTER,
+    "slstm": ref.SLSTM_EXP,
     **{name: reference for name, _, reference in linear_rows.ROWS},
 }
 # Where the defaults of a cell show less.
-SETTINGS = {"indrnn": {"activation": "tanh"}, "lru": {"state_size": 3, "r_min": 0.5, "r_max": 0.99}}
+SETTINGS = {"indrnn": {"activation": "tanh"}, "slstm": {"heads": 2}, "lru": {"state_size": 3, "r_min": 0.5, "r_max": 0.99}}
 
 CELLS = [
     *(_row(name, make, REFERENCES[name], hidden_size=H, **SETTINGS.get(name, {})) for name, make in seqjax.cells.CELLS.items()),
@@ -59,6 +60,8 @@ VARIANTS = [
     _lstm("lstm-coupled-proj", coupled=True, hidden_size=6, proj_size=H),
     _lstm("lstm-norm-proj", layer_norm=True, hidden_size=6, proj_size=H),
     _row("mgu-before", seqjax.mgu, ref.MGU_BEFORE, hidden_size=H, reset_after=False),
+    _row("slstm-one-head", seqjax.slstm, ref.SLSTM_EXP, hidden_size=H),
+    _row("slstm-sigmoid", seqjax.slstm, ref.SLSTM_SIGMOID, hidden_size=H, heads=2, forget_gate="sigmoid"),
     _row("conv_lstm-2d", seqjax.conv_lstm, ref.CONV_LSTM, features=H, kernel_size=(2, 3), spatial_shape=(3, 2)),
 ]
 

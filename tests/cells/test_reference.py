@@ -86,7 +86,7 @@ def test_bfloat16_computes_near_float32_and_keeps_memory_wide(row):
     _, want = seqjax.unroll(cell, params, xs)
     last, ys = seqjax.unroll(narrow, params, xs)
     assert ys.dtype == jnp.bfloat16
-    narrow_memory = {"rnn": "h", "indrnn": "h", "lstm": "h", "conv_lstm": "h"}.get(cell.name, "")
+    narrow_memory = dict.fromkeys(("rnn", "indrnn", "lstm", "slstm", "conv_lstm"), "h").get(cell.name, "")
     for name, value in last._asdict().items():
         assert value.dtype == (jnp.bfloat16 if name == narrow_memory else jnp.float32)
     error = np.abs(np.asarray(ys, np.float32) - want).max()

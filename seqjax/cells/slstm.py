@@ -1,0 +1,129 @@
+"""The sLSTM: an LSTM with exponential gates, a normaliser, and recurrent weights in heads."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from seqjax import initializers
+from seqjax.cells import block_diagonal, parts
+from seqjax.cells.dense import dense_cell
+from seqjax.typing import Array, Cell, DType, Initializer, factory
+
+GATES = "ifzo"  # side by side in this order: input, forget, candidate, output
+LOG_FORGET = {"exp": lambda f: f, "sigmoid": jax.nn.log_sigmoid}  # the logarithm of the forget gate
+
+
+class SLSTMParams(NamedTuple):
+    """Parameters of the sLSTM; the gates lie side by side in the order i, f, z, o."""
+
+    kernel: Array  # input weights, (D, 4H)
+    recurrent_kernel: Array  # (heads, H / heads, 4 H / heads), the gates of a head side by side; (H, 4H) for one head
+    bias: Array  # (4H,)
+
+
+class SLSTMCarry(NamedTuple):
+    """What the sLSTM remembers; c, n and m are never narrower than float32."""
+
+    c: Array  # the memory, times exp(-m), (B, H)
+    n: Array  # the normaliser, the sum of the weights of what c holds, times exp(-m), (B, H); 0 where c holds nothing yet
+    m: Array  # the stabiliser, the logarithm of the largest of these weights, (B, H)
+    h: Array  # the last output, (B, H)
+
+
+@factory
+def slstm(
+    hidden_size: int,
+    heads: int = 1,
+    *,
+    forget_gate: str = "exp",
+    kernel_init: Initializer | None = None,
+    recurrent_init: Initializer | None = None,
+    bias_init: Initializer | None = None,
+    dtype: DType | None = None,
+    param_dtype: DType = jnp.float32,
+) -> Cell:
+    """The sLSTM of the xLSTM: its output is a weighted mean of candidates, with weights that can grow exponentially.
+
+      i, f, z, o = x W + b + h U,  with U block-diagonal, one block a head
+      c' = exp(f) c + exp(i) tanh(z),  n' = exp(f) n + exp(i)
+      h' = sigmoid(o) c' / n',  y = h'
+
+      forget_gate="sigmoid":  sigmoid(f) for exp(f)
+
+    What is computed is equal to this, and no exponential overflows: c and n are kept times exp(-m), with
+
+      m' = max(log F + m, i), or i where n is 0,  log F = f or log sigmoid(f)
+      c' = exp(log F + m - m') c + exp(i - m') tanh(z),  n' likewise
+
+    The initial carry is zeros. An n of 0 says that there is no memory, and m is not read there: an m of 0 that was read would
+    let exp(i - m') underflow at a small first i, and n' would be 0. From then on n is at least 1. Carries with an n that
+    the cell cannot give (learned, drawn at random) are divided by 1/2 where n' is below.
+
+    With zero bias and exp the cell starts near a running mean of all it has seen. `zoneout` needs memory_rate=0 here, as
+    an old c is in the scale of an old m.
+
+    Args:
+      hidden_size: number of hidden units, H.
+      heads: number of blocks of U; a unit sees only the last output of its own head. It divides hidden_size.
+      forget_gate: "exp" or "sigmoid".
+      kernel_init: initializer of one gate of W, (D, H). Glorot uniform by default.
+      recurrent_init: initializer of one gate and head of U, (H / heads, H / heads). Orthogonal by default.
+      bias_init: initializer of b (4H,). Zeros by default; `initializers.add_to_gate(initializers.zeros, 3.0, gate=1, gates=4)`
+        is a forget bias, which forget_gate="sigmoid" as a rule needs to remember for long.
+      dtype: dtype to compute the products in, and of h and y. That of the parameters by default.
+      param_dtype: dtype of the parameters.
+
+    Returns:
+      A Cell with SLSTMParams and SLSTMCarry.
+
+    Raises:
+      ValueError: hidden_size or heads is below 1, or forget_gate is unknown.
+      UserError: heads does not divide hidden_size.
+
+    Example:
+      >>> import jax, seqjax
+      >>> cell = seqjax.slstm(hidden_size=16, heads=4)
+      >>> params = cell.init(jax.random.key(0), 4)
+      >>> carry, ys = seqjax.unroll(cell, params, jax.numpy.ones((2, 5, 4)))
+      >>> ys.shape, carry.n.shape, params.recurrent_kernel.shape
+      ((2, 5, 16), (2, 16), (4, 4, 16))
+
+    Reference:
+      Beck et al. 2024, "xLSTM: Extended Long Short-Term Memory" (arXiv:2405.04517), section 2.2 and appendix A.
+    """
+    heads = block_diagonal.check_blocks("heads", heads, hidden_size)
+    if forget_gate not in LOG_FORGET:
+        raise ValueError(f"forget_gate must be one of {list(LOG_FORGET)}, and it is {forget_gate!r}")
+    log_forget = LOG_FORGET[forget_gate]
+
+    def combine(params, carry, gates):
+        i, f, z, o = gates
+        kept = log_forget(f) + carry.m
+        m = jnp.where(carry.n == 0, i, jnp.maximum(kept, i))
+        keep, write = jnp.exp(jnp.minimum(kept - m, 0)), jnp.exp(i - m)  # kept is above m only where there is no memory
+        c = keep * carry.c + write * jnp.tanh(z)
+        n = keep * carry.n + write
+        return SLSTMCarry(c=c, n=n, m=m, h=parts.sigmoid(o) * c / jnp.maximum(n, 0.5))
+
+    def recur(params, carry):
+        kernel = params.recurrent_kernel.astype(parts.compute_dtype(dtype, params.kernel))
+        return block_diagonal.product(carry.h, kernel, len(GATES))
+
+    cell = dense_cell(
+        "slstm",
+        hidden_size,
+        SLSTMCarry,
+        combine,
+        gates=len(GATES),
+        params=SLSTMParams,
+        memory=("c", "n", "m"),
+        recurrent_shape=block_diagonal.kernel_shape(heads, hidden_size, len(GATES)),
+        kernel_init=kernel_init,
+        recurrent_init=block_diagonal.per_block(recurrent_init or initializers.orthogonal()),
+        bias_init=bias_init,
+        settings=(("heads", heads), ("forget_gate", forget_gate)),
+        dtype=dtype,
+        param_dtype=param_dtype,
+    )
+    return cell if heads == 1 else cell.replace(split=cell.parts._replace(recur=recur))
