@@ -160,11 +160,20 @@ def _slstm(log_forget):
     return Reference(step)
 
 
+def _block_gru(p, carry, x):
+    sums = x @ p["kernel"] + carry["h"] @ _block_diagonal(p["recurrent_kernel"], 3)
+    r, n, z = _parts(_normal(sums, p["gain"]) + p["bias"], carry["h"].shape[-1])
+    new = sigmoid(z - 1)
+    h = new * np.tanh(sigmoid(r) * n) + (1 - new) * carry["h"]
+    return {"h": h}, h
+
+
 RNN_TANH, RNN_RELU = _rnn(np.tanh), _rnn(relu)
 INDRNN_TANH, INDRNN_RELU = _indrnn(np.tanh), _indrnn(relu)
 LSTM, CONV_LSTM = Reference(_lstm), Reference(_conv_lstm)
 GRU_AFTER, GRU_BEFORE = _gru(True), _gru(False)
 MGU_AFTER, MGU_BEFORE = _mgu(True), _mgu(False)
+BLOCK_GRU = Reference(_block_gru)
 SLSTM_EXP, SLSTM_SIGMOID = _slstm(lambda f: f), _slstm(lambda f: np.log(sigmoid(f)))
 
 

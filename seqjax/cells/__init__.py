@@ -7,6 +7,7 @@ it. Adding a cell touches its file, this one, `tests/numpy_reference.py` with it
 
 import functools
 
+from seqjax.cells.block_gru import BlockGRUCarry, BlockGRUParams, block_gru
 from seqjax.cells.conv_lstm import ConvLSTMCarry, ConvLSTMParams, conv_lstm
 from seqjax.cells.dense import DenseParams, dense_cell
 from seqjax.cells.gru import GRUCarry, GRUParams, gru
@@ -36,12 +37,15 @@ CELLS = {
     "indrnn": indrnn,
     "mgu": mgu,
     "slstm": slstm,
+    "block_gru": block_gru,
     "mingru": mingru,
     "minlstm": minlstm,
     "lru": lru,
 }
 
 __all__ = [
+    "BlockGRUCarry",
+    "BlockGRUParams",
     "ConvLSTMCarry",
     "ConvLSTMParams",
     "DenseParams",
@@ -62,6 +66,7 @@ __all__ = [
     "RNNParams",
     "SLSTMCarry",
     "SLSTMParams",
+    "block_gru",
     "conv_lstm",
     "dense_cell",
     "gru",

@@ -34,10 +34,16 @@ REFERENCES = {
     "indrnn": ref.INDRNN_TANH,
     "mgu": ref.MGU_AFTER,
     "slstm": ref.SLSTM_EXP,
+    "block_gru": ref.BLOCK_GRU,
     **{name: reference for name, _, reference in linear_rows.ROWS},
 }
 # Where the defaults of a cell show less.
-SETTINGS = {"indrnn": {"activation": "tanh"}, "slstm": {"heads": 2}, "lru": {"state_size": 3, "r_min": 0.5, "r_max": 0.99}}
+SETTINGS = {
+    "indrnn": {"activation": "tanh"},
+    "slstm": {"heads": 2},
+    "block_gru": {"blocks": 2},
+    "lru": {"state_size": 3, "r_min": 0.5, "r_max": 0.99},
+}
 
 CELLS = [
     *(_row(name, make, REFERENCES[name], hidden_size=H, **SETTINGS.get(name, {})) for name, make in seqjax.cells.CELLS.items()),
@@ -62,6 +68,7 @@ VARIANTS = [
     _row("mgu-before", seqjax.mgu, ref.MGU_BEFORE, hidden_size=H, reset_after=False),
     _row("slstm-one-head", seqjax.slstm, ref.SLSTM_EXP, hidden_size=H),
     _row("slstm-sigmoid", seqjax.slstm, ref.SLSTM_SIGMOID, hidden_size=H, heads=2, forget_gate="sigmoid"),
+    _row("block_gru-one-block", seqjax.block_gru, ref.BLOCK_GRU, hidden_size=H, blocks=1),
     _row("conv_lstm-2d", seqjax.conv_lstm, ref.CONV_LSTM, features=H, kernel_size=(2, 3), spatial_shape=(3, 2)),
 ]
 

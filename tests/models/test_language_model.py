@@ -29,8 +29,8 @@ def _params(model, seed=0):
     return jax.tree.map(jnp.asarray, noisy)
 
 
-def _setup(name="lstm", layers=2, dropout=0.0, residual=False, dtype=None, seed=0, **settings):
-    cell = make_stack(name, H, layers, dropout=dropout, residual=residual, dtype=dtype)
+def _setup(name="lstm", layers=2, dropout=0.0, residual=False, dtype=None, seed=0, hidden=H, **settings):
+    cell = make_stack(name, hidden, layers, dropout=dropout, residual=residual, dtype=dtype)
     model = LanguageModel(V, cell, dtype=dtype, **{"embed_size": D, "dropout": dropout, **settings})
     return model, _params(model, seed)
 
@@ -230,7 +230,7 @@ def test_bfloat16_computes_narrow_and_keeps_float32(name, tied):
 
 @pytest.mark.parametrize("name", CELLS)
 def test_every_name_makes_a_model(name):
-    model, params = _setup(name)
+    model, params = _setup(name, hidden=8)
     _, logits = _apply(model, params)
     assert logits.shape == (B, T, V) and np.isfinite(logits).all()
 

@@ -317,7 +317,7 @@ def test_bfloat16_computes_narrow_and_keeps_float32(kind):
 def test_every_cell_decodes(cell):
     kind = "luong_general" if cell == "lru" else "bahdanau"  # whose first query is the carry's h
     model = _model(
-        kind, layers=(make_cell(cell, 5), make_cell(cell, 6)), encoder=make_stack(cell, 6, 1), bidirectional=False
+        kind, layers=(make_cell(cell, 8), make_cell(cell, 16)), encoder=make_stack(cell, 8, 1), bidirectional=False
     )
     apply = lambda params: model.apply({"params": params}, SOURCE, LENGTHS, INPUTS)  # noqa: E731
     assert jax.eval_shape(apply, _shapes(model)).logits.shape == (B, T, W)
