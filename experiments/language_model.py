@@ -85,14 +85,12 @@ PRESETS = {
     # A toy: four letters, overfitted in seconds.
     "hello": {
         "data.name": "hello", "data.batch_size": 1, "data.window": 8, "data.eval_batch_size": 1, "data.eval_window": 8,
-        "ngram_order": 2, "model.cell": "rnn", "model.hidden_size": 32, "model.embed_size": 8,
-        "optimizer.learning_rate": 1e-2, "train.steps": 600, "train.eval_every": 200, "sample.length": 20,
-        "sample.temperature": 1.0,
+        "ngram_order": 2, "model.cell": "rnn", "model.hidden_size": 32, "model.embed_size": 8, "train.steps": 600,
+        "optimizer.learning_rate": 1e-2, "train.eval_every": 200, "sample.length": 20, "sample.temperature": 1.0,
     },
     # The README's: a small LSTM over characters, under three minutes on two cores.
     "char_small": {
-        "model.dropout": 0.1, "optimizer.learning_rate": 6e-3, "schedule.warmup_steps": 50, "train.steps": 2500,
-    },
+        "model.dropout": 0.1, "optimizer.learning_rate": 6e-3, "schedule.warmup_steps": 50, "train.steps": 2500},
     # Characters, in about half an hour on two cores.
     "char_large": {
         "model.hidden_size": 384, "model.num_layers": 2, "model.embed_size": 96, "model.dropout": 0.3,
@@ -216,7 +214,8 @@ def _sampler(trained: run.Trained) -> TextSampler:
 
 def draw_samples(trained: run.Trained, options: run.Options) -> None:
     """Prints texts that begin with --prompt."""
-    warn(check_known(trained.model.tools, options.prompt, "the prompt"))
+    if unknown := check_known(trained.model.tools, options.prompt, "the prompt"):
+        print(unknown)
     how = {"temperature": options.temperature, "top_k": options.top_k, "top_p": options.top_p}
     key, size = jax.random.key(options.seed), {"number": options.num_samples, "length": options.length}
     for place, text in enumerate(_sampler(trained)(trained.params, key, options.prompt, **size, **how), 1):
@@ -227,20 +226,14 @@ def score(trained: run.Trained, options: run.Options) -> None:
     """Prints each --text with its log-probability and perplexity, the likeliest first."""
     if not options.text:
         raise UserError('--mode=score needs a text: --text="..." once for each')
-    for text in options.text:
-        warn(check_known(trained.model.tools, text, f"--text={text!r}"))
+    for unknown in filter(None, (check_known(trained.model.tools, text, f"--text={text!r}") for text in options.text)):
+        print(unknown)
     how = {"ends": trained.spec.ends, "reset": trained.config.data.reset}
     scores = score_texts(trained.model.module, trained.params, trained.model.tools, options.text, **how)
     print("rank  log-probability  perplexity  text")
     for place, i in enumerate(scoring.rank(scores), 1):
         text = run.printable(options.text[i])
         print(f"{place:>4}  {scores.log_prob[i]:>15.3f}  {scores.perplexity[i]:>10.3f}  {text}")
-
-
-def warn(line: str) -> None:
-    """Says what of a text is unknown to the model."""
-    if line:
-        print(line)
 
 
 SAMPLE, SCORE = ("sample",), ("score",)

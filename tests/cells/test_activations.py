@@ -98,12 +98,14 @@ def test_every_name_is_the_function_of_that_name(name, x64):
 
 def test_converters_refuse_what_the_other_side_would_compute_otherwise():
     pytest.importorskip("torch")
-    for cell, what in [
-        (seqjax.lstm(H, activation="relu"), "activation='relu'"),
-        (seqjax.gru(H, gate_activation="hard_sigmoid"), "gate_activation='hard_sigmoid'"),
-        (seqjax.rnn(H, "silu"), "activation='silu'"),
+    others = interop.to_torch, interop.to_equinox
+    for cell, what, converters in [
+        (seqjax.lstm(H, activation="relu"), "activation='relu'", (*others, interop.to_haiku)),
+        (seqjax.gru(H, gate_activation="hard_sigmoid"), "gate_activation='hard_sigmoid'", others),
+        (seqjax.rnn(H, "silu"), "activation='silu'", (interop.to_torch, interop.to_haiku)),
+        (seqjax.lstm(H, activation="gelu"), "activation='gelu'", (interop.to_keras,)),  # Keras's is another function
     ]:
         params = cell.init(jax.random.key(0), D)
-        for convert in (interop.to_torch, interop.to_keras, interop.to_flax, interop.to_nnx):
+        for convert in converters:
             with pytest.raises(seqjax.UserError, match=f"cannot hold {what}"):
                 convert(cell, params)

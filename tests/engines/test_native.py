@@ -305,6 +305,15 @@ def test_several_inputs_open_sizes_and_meshes_are_refused():
         assert "on a mesh" in native.refusal(cell, params, xs, **SETTINGS)
 
 
+@pytest.mark.parametrize("name", ["gru", "mgu", "lstm"])
+@pytest.mark.parametrize("options", [{"dtype": jnp.bfloat16}, {"param_dtype": jnp.bfloat16}], ids=["dtype", "param_dtype"])
+def test_narrow_cells_are_for_others_also_where_their_carry_is_wide(name, options):
+    cell = getattr(seqjax, name)(4, **options)
+    params, xs = cell.init(jax.random.key(0), 4), jnp.ones((2, 5, 4), jnp.bfloat16)
+    assert "computes in float32" in native.refusal(cell, params, xs, **SETTINGS)
+    assert seqjax.unroll(cell, params, xs)[1].dtype == jnp.bfloat16
+
+
 @needs_library
 def test_export_says_that_the_program_needs_the_library():
     cell, (params, carry, initial, xs), _, _ = make("gru", (2, 3, 4, 5))

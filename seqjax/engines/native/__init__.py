@@ -32,7 +32,8 @@ def refusal(cell: Cell, params: Params, xs: Any, **settings: Any) -> str | None:
     if not jax.tree_util.all_leaves([xs]):
         return "it takes inputs that are one array, and training noise made them several"
     carry = jax.eval_shape(lambda p: cell.initial_carry(p, 1), params)
-    dtypes = {str(a.dtype) for a in jax.tree.leaves(carry)}
+    computed = dict(cell.settings).get("dtype")  # a carry may be wider than what a cell computes in
+    dtypes = {str(a.dtype) for a in jax.tree.leaves((carry, params))} | ({jnp.dtype(computed).name} if computed else set())
     if dtypes != {"float32"}:
         return f"it computes in float32, and the cell in {' and '.join(sorted(dtypes))}"
     if not all(isinstance(size, int) for size in xs.shape):
