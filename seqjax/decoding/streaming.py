@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.data.transforms.sounds import FrontEnd, as_float, running, running_start
+from seqjax.data.transforms.sounds import WHOLE, FrontEnd, as_float, running, running_start
 from seqjax.errors import UserError
 from seqjax.models.speech import SpeechCarry
 from seqjax.wrappers.bidirectional import BidirectionalCarry
@@ -61,7 +61,8 @@ class SpeechStream:
     """
 
     def __init__(self, model: Any, front: FrontEnd, *, steps: int = 5):
-        if front.normalize == "utterance":
+        front.check()
+        if front.normalize in WHOLE:
             raise UserError("features normalised by the whole sound cannot be streamed; train with features.normalize=running")
         self._model, self._front = model, front
         self._per_step = front.hop * model.shortening

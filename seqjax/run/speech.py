@@ -70,6 +70,7 @@ def front_end(config: ConfigDict) -> FrontEnd:
             "sample, and no longer than the window"
         )
     front = FrontEnd(rate, window, hop, f.mels, f.low, f.high, f.normalize, exponent=f.exponent)
+    front.check()
     sounds.mel_filters(rate, front.fft, f.mels, f.low, f.high)  # refuses what cannot be
     return front
 

@@ -72,5 +72,19 @@ def test_what_cannot_be_streamed():
     front, model, variables = made("gru", bidirectional=True)
     with pytest.raises(UserError, match="model.bidirectional=False"):
         SpeechStream(model, front).start(variables)
-    with pytest.raises(UserError, match="features.normalize=running"):
-        SpeechStream(model, front._replace(normalize="utterance"))
+    for whole in ("utterance", "level"):
+        with pytest.raises(UserError, match="features.normalize=running"):
+            SpeechStream(model, front._replace(normalize=whole))
+    with pytest.raises(UserError, match="running is for the logarithm"):
+        SpeechStream(model, front._replace(exponent=0.5))
+    with pytest.raises(UserError, match="choose one of utterance, level, running, none"):
+        SpeechStream(model, front._replace(normalize="mean"))
+
+
+def test_powers_are_streamed_as_they_are_read_whole():
+    front, model, variables = made("gru", normalize="none")
+    stream = SpeechStream(model, front._replace(exponent=0.5), steps=2)
+    state, first = stream.feed(variables, stream.start(variables), SOUND)
+    last = stream.finish(variables, state)
+    np.testing.assert_array_equal(np.concatenate([first, last]), stream.whole(variables, SOUND))
+    assert np.abs(stream.whole(variables, SOUND) - SpeechStream(model, front, steps=2).whole(variables, SOUND)).max() > 1e-3

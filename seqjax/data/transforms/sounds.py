@@ -18,7 +18,8 @@ from seqjax.errors import UserError
 from seqjax.nn.masks import real_steps
 from seqjax.typing import Array
 
-NORMALIZE = ("utterance", "level", "running", "none")
+WHOLE = ("utterance", "level")  # normalisations that need the whole sound
+NORMALIZE = (*WHOLE, "running", "none")
 FLOOR = 1e-6  # added to the energies before the logarithm; of sounds between -1 and 1 it is far below what is heard
 LEAST = 1e-12  # added before a power, whose derivative at 0 is not finite
 
@@ -47,6 +48,17 @@ class FrontEnd(NamedTuple):
     def fft(self) -> int:
         """The length of the Fourier transform: the next power of two."""
         return 1 << (self.window - 1).bit_length()
+
+    def check(self) -> None:
+        """Refuses a normalisation that there is not, or not for powers.
+
+        Raises:
+          UserError: the message says what to set.
+        """
+        if self.normalize not in NORMALIZE:
+            raise UserError(f"features.normalize={self.normalize!r} is unknown; choose one of {', '.join(NORMALIZE)}")
+        if self.normalize == "running" and self.exponent:
+            raise UserError("features.normalize=running is for the logarithm; set features.exponent=0, or another normalisation")
 
     def __call__(self, samples: Array, lengths: Array) -> tuple[Array, Array]:
         """Features of whole sounds.
@@ -98,21 +110,18 @@ class FrontEnd(NamedTuple):
           features: (B, T, F).
           frames: int (B,).
         """
+        self.check()
         real = real_steps(frames, *features.shape[:2])[..., None]
         features = jnp.where(real, features, 0)
-        if self.normalize in ("utterance", "level"):
+        if self.normalize in WHOLE:
             axes = 1 if self.normalize == "utterance" else (1, 2)
             count = jnp.maximum(frames, 1)[:, None, None].astype(features.dtype) * (1 if axes == 1 else features.shape[2])
             mean = jnp.sum(features, axis=axes, keepdims=True) / count
             centred = jnp.where(real, features - mean, 0)
             floor = 1e-2 * jnp.square(mean) + LEAST if self.exponent else 1e-2
             return centred / jnp.sqrt(jnp.sum(jnp.square(centred), axis=axes, keepdims=True) / count + floor)
-        if self.normalize == "running" and self.exponent:
-            raise UserError("features.normalize=running is for the logarithm; set features.exponent=0, or normalize=utterance or none")
         if self.normalize == "running":
             return jnp.where(real, running(running_start(features), features, self.horizon)[1], 0)
-        if self.normalize != "none":
-            raise UserError(f"features.normalize={self.normalize!r} is unknown; choose one of {', '.join(NORMALIZE)}")
         return features
 
 
