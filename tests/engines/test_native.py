@@ -6,6 +6,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -347,7 +348,7 @@ def test_an_instruction_set_that_there_is_not(asked, monkeypatch):
 
 def test_it_was_built_where_it_could_have_been():
     """SEQJAX_WITHOUT_NATIVE=1 says that the library is left out on purpose."""
-    if os.environ.get("SEQJAX_WITHOUT_NATIVE") or build.find_compiler() is None:
+    if os.environ.get(library.WITHOUT) or build.find_compiler() is None:
         pytest.skip("no compiler, or the library is left out on purpose")
     assert library.missing() is None
 
@@ -363,6 +364,25 @@ def test_without_the_library_it_says_how_to_build_it(monkeypatch, tmp_path):
         assert reason in found and "python -m seqjax.engines.native" in found
     monkeypatch.undo()
     library._load.cache_clear()
+
+
+@needs_library
+def test_a_library_of_other_sources_is_not_used_and_said_once(monkeypatch):
+    cell, (params, _, _, xs), _, _ = make("gru", (2, 3, 4, 5))
+    monkeypatch.delenv(library.WITHOUT, raising=False)
+    library._load.cache_clear()
+    monkeypatch.setattr(build, "sources", lambda: "others")
+    try:
+        assert "other sources" in native.refusal(cell, params, xs, **SETTINGS)
+        with pytest.warns(UserWarning, match="other sources than those here: run `python -m seqjax.engines.native`"):
+            assert seqjax.explain(cell, params, xs)[0].engine == "fused"
+        with warnings.catch_warnings(action="error"):
+            seqjax.explain(cell, params, xs)
+            seqjax.explain(seqjax.lstm(5, layer_norm=True), seqjax.lstm(5, layer_norm=True).init(jax.random.key(0), 4), xs)
+    finally:
+        monkeypatch.undo()
+        library._load.cache_clear()
+        library.say_missing.cache_clear()
 
 
 def test_without_a_compiler_building_says_so(monkeypatch, tmp_path):

@@ -85,6 +85,11 @@ def is_quickest(cell: Cell, params: Params, xs: Any, **settings: Any) -> bool:
     (benchmarks/results/engines_native.json). The portable kernels were not measured, and where a process has several devices
     arrays may lie on all of them: both are for those who ask.
     """
-    if jax.local_device_count() > 1 or refusal(cell, params, xs, **settings) is not None:
+    if jax.local_device_count() > 1:
+        return False
+    reason = refusal(cell, params, xs, **settings)
+    if reason is not None:
+        if reason == library.missing():
+            library.say_missing(reason)
         return False
     return library.instruction_set() != "portable"

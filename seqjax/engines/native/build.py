@@ -5,6 +5,7 @@ a library. Nothing of seqjax or JAX is imported here, so that setup.py can run t
 """
 
 import concurrent.futures
+import hashlib
 import importlib.util
 import os
 import pathlib
@@ -53,6 +54,12 @@ def kernel_flags(name: str) -> list[str]:
     return [*KERNELS, *flags, f"-DISA={name}", f"-DLANES={lanes}", f"-DPANEL_VECTORS={vectors}"]
 
 
+def sources() -> str:
+    """What the library is built from, as a digest: a library that was built from something else is not used."""
+    files = [pathlib.Path(__file__), *sorted((HERE / "src").iterdir())]
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
 def build(target: pathlib.Path = HERE / LIBRARY) -> pathlib.Path:
     """Compiles the library.
 
@@ -72,7 +79,7 @@ def build(target: pathlib.Path = HERE / LIBRARY) -> pathlib.Path:
         raise BuildError("jaxlib is not installed, and its headers are needed")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        parts = {"call": ["-I", str(headers)], **{name: kernel_flags(name) for name in instruction_sets()}}
+        parts = {"call": ["-I", str(headers), f"-DSOURCES={sources()}"], **{name: kernel_flags(name) for name in instruction_sets()}}
 
         def compile_one(name):
             source = HERE / "src" / ("call.cc" if name == "call" else "kernels.cc")

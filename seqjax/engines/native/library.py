@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import os
+import warnings
 
 import jax
 
@@ -11,6 +12,7 @@ from seqjax.errors import UserError
 
 TARGETS = ("seqjax_native_forward", "seqjax_native_backward")
 CHOICE = "SEQJAX_NATIVE_ISA"  # environment variable that asks for an instruction set by name
+WITHOUT = "SEQJAX_WITHOUT_NATIVE"  # environment variable that says that the library is left out on purpose
 
 
 @functools.cache
@@ -23,6 +25,11 @@ def _load():
         library = ctypes.CDLL(str(path))
     except OSError as error:
         return None, f"its library cannot be loaded ({error}): run `python -m seqjax.engines.native`"
+    if not hasattr(library, "seqjax_native_sources"):
+        return None, "its library is an older one: run `python -m seqjax.engines.native`"
+    library.seqjax_native_sources.restype = ctypes.c_char_p
+    if library.seqjax_native_sources().decode() != build.sources():
+        return None, "its library was built from other sources than those here: run `python -m seqjax.engines.native`"
     library.seqjax_native_runs.restype = ctypes.c_bool
     library.seqjax_native_runs.argtypes = [ctypes.c_char_p]
     for target in TARGETS:
@@ -33,6 +40,14 @@ def _load():
 def missing() -> str | None:
     """Why the library cannot be used, or None where it can."""
     return _load()[1]
+
+
+@functools.cache
+def say_missing(reason: str) -> None:
+    """Warns, once a process, that "auto" would take this engine and cannot; not where SEQJAX_WITHOUT_NATIVE says that it knows."""
+    if not os.environ.get(WITHOUT):
+        message = f"seqjax runs slower than it could, without its native engine: {reason}. {WITHOUT}=1 silences this"
+        warnings.warn(message, stacklevel=2)
 
 
 def runs(instruction_set: str) -> bool:

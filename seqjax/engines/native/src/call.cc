@@ -239,4 +239,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(seqjax_native_backward, seqjax_native::backward,
 extern "C" bool seqjax_native_runs(const char* instruction_set) {
   return seqjax_native::find_kernels(instruction_set) != nullptr;
 }
+
+// The digest of what this library was built from (`build.py`).
+#define SEQJAX_TEXT(name) #name
+#define SEQJAX_TEXT_OF(name) SEQJAX_TEXT(name)
+extern "C" const char* seqjax_native_sources() { return SEQJAX_TEXT_OF(SOURCES); }
 #pragma GCC visibility pop
