@@ -5,7 +5,7 @@
 A step of gradient descent on the mean square of the outputs of a stack of LSTMs: ours on the scan and the fused engine,
 flax.linen with `nn.RNN` layers of either LSTM cell. Each measurement is in a fresh process, in turn, without the
 persistent compilation cache; tracing, lowering and compiling are apart. Also counted: how often a layer's cell is traced
-(calls of its Python function; `fused` traces it anew for its own derivative), and programs compiled by a second call of
+(calls of its Python function; `fused` traces it again for its own derivative), and programs compiled by a second call of
 the step, and by a second call of `unroll` outside of any jit.
 """
 

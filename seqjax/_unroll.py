@@ -42,7 +42,7 @@ def unroll(
       cell: the cell, which may be a stack.
       params: what `cell.init` gave.
       xs: inputs (B, T, D), or (T, B, D) with time_major. Floating point. One sequence alone, (T, D), and several batch axes,
-        (A, B, T, D) or (T, A, B, D), are taken too; then all else has these batch axes, or none, in the place of B.
+        (A, B, T, D) or (T, A, B, D), are taken too; then all else has these batch axes, or none, in place of B.
       carry: the carry to start from, each array (B, ...). `cell.initial_carry(params, B)` by default.
       lengths: integers (B,), each 0 to T, how many steps of each sequence are real; or a boolean mask in the layout of
         xs, (B, T), or (T, B) with time_major, true where a step is real, with holes if you like. Inside jit, where their
@@ -56,7 +56,7 @@ def unroll(
         (linear recurrences, parallel in time), "native" (a C++ library, on a CPU in float32), "cudnn" (the plain LSTM on an
         NVIDIA GPU), or "auto", the quickest measured for the cell and case; `seqjax.explain` says which. All give the same
         numbers. Forward mode (jax.jvp, jax.jacfwd, jax.hessian) is for "scan" and "associative".
-      remat_every: saves memory in the backward pass: keeps the carry of every so many steps and computes the rest anew.
+      remat_every: saves memory in the backward pass: keeps the carry of every so many steps and recomputes the rest.
       return_carries: gives the carry after every step too: to start again from any of them, or to look at the memory c.
 
     Returns:
@@ -100,7 +100,7 @@ def unroll(
 def step(cell: Cell, params: Params, carry: Carry, x: Array, *, resets: Array | None = None) -> tuple[Carry, Array]:
     """One time step, for streams and for acting: `cell.step` with checks, and with resets as in `unroll`.
 
-    A reset puts the initial carry in the place of `carry` before the step, such as where an episode of an environment began.
+    A reset puts the initial carry in place of `carry` before the step, such as where an episode of an environment began.
 
     Args:
       cell: the cell, which may be a stack.

@@ -1,7 +1,7 @@
 """Recurrent cells: one file a family; and the registry, which is all that knows them by name.
 
 The names of `seqjax`, the stacks, the Flax layers, the choices of the experiments, the benchmarks and the table of tests read
-it. Adding a cell touches its file, this one, `tests/numpy_reference.py` with its equation once more, and
+it. Adding a cell touches its file, this one, `tests/numpy_reference.py` with its equation again, and
 `tests/cells/table.py` with a line. docs/own_cell.md shows how a cell is made, inside this package or outside.
 """
 

@@ -66,7 +66,7 @@ def lstm(
       peepholes:   i += p_i c,  f += p_f c,  o += p_o c'
       coupled:     f, g, o = x W + b + h U,  c' = sigmoid(f) c + (1 - sigmoid(f)) tanh(g)
       proj_size:   h' = (sigmoid(o) tanh(c')) P
-      layer_norm:  LN(x W) + b + LN(h U) in the place of x W + b + h U,  h' = sigmoid(o) tanh(LN(c') + b_c)
+      layer_norm:  LN(x W) + b + LN(h U) in place of x W + b + h U,  h' = sigmoid(o) tanh(LN(c') + b_c)
 
     LN(a) = gain (a - mean) / sqrt(variance + 1e-5), over all gates of a product at once, statistics in float32 or wider.
 

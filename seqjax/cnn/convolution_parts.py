@@ -62,7 +62,7 @@ def chunks(batch: int, bytes_each: int, limit: int) -> int:
 def barrier(batch: int, count: int = 1) -> int:
     """`count`, or the least number of equal parts above 1: a loop that XLA does not fuse with what comes before and after it.
 
-    Without it every reader of the result would compute it anew: for a sum over 9 taps that feeds another, 81 of them.
+    Without it every reader of the result would recompute it: for a sum over 9 taps that feeds another, 81 of them.
     """
     return count if count > 1 else next((n for n in range(2, batch + 1) if batch % n == 0), 1)
 

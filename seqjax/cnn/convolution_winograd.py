@@ -5,7 +5,7 @@ values at six points:
 
 .. math:: y = A^T \left[ (G w) \odot (B^T d) \right]
 
-Six products in the place of twelve. The taps along the width lie side by side in the rows, as in im2col. Points are 0, +-3/4, +-3/2
+Six products in place of twelve. The taps along the width lie side by side in the rows, as in im2col. Points are 0, +-3/4, +-3/2
 and infinity: with the usual 0, +-1, +-2 the rounding error is many times that of the direct sum, with these about twice.
 
 Reference:

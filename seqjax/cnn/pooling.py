@@ -167,7 +167,7 @@ def _first_inside(shape, window, strides, pads):
 
 
 def _max_backward(shape, window, strides, pads, winner, dy):
-    r"""The gradient of the image as one elementwise sum, in the place of a scatter.
+    r"""The gradient of the image as one elementwise sum, in place of a scatter.
 
     Row h of the padded image is row a of block i, h = s i + a, and place a + s r of the window i - r, so with k = a + s r
 

@@ -135,7 +135,7 @@ def long_scores(
 
     Each layer and direction goes over the windows once, in its own order, and its carry before each window is kept: 2 H numbers, not
     outputs. With these any window can be computed alone, and all are, several at once. A model of L layers reads the sequence
-    2 L + 1 times; its layers below are computed anew each time.
+    2 L + 1 times; its layers below are recomputed each time.
 
     Args:
       model: a DnaTagger without a conditional random field.

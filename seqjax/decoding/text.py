@@ -20,10 +20,10 @@ def start_token(tokenizer: Tokenizer, *, ends: bool, reset: bool = True) -> int:
     Args:
       tokenizer: of the model.
       ends: documents end with `<eos>`.
-      reset: each document begins anew, with `<bos>`.
+      reset: each document starts fresh, with `<bos>`.
 
     Returns:
-      `<bos>` where documents begin anew, `<eos>` where one follows the other, a line's end in running text.
+      `<bos>` where documents start, `<eos>` where one follows the other, a line's end in running text.
 
     Example:
       >>> start_token(CharTokenizer.fit(["ab"]), ends=True), start_token(CharTokenizer.fit(["ab"]), ends=True, reset=False)

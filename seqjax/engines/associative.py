@@ -21,7 +21,7 @@ What the backward pass keeps. minGRU, nanoseconds of processor time a token, for
 inputs; chunks of 16, 4 and 512 steps but in the first column:
 
   ==================  ==============  ===============  ==================  ==================
-  T, B, D, H          no chunks       keep everything  coefficients anew   whole chunk anew
+  T, B, D, H          no chunks       keep everything  coefficients again  whole chunk again
   ==================  ==============  ===============  ==================  ==================
   1000, 16, 64, 128   540 / 3946      636 / 4824       526 / 4227          615 / 2962
   256, 32, 256, 256   5033 / 12503    2114 / 16254     2311 / 10860        2074 / 9920
@@ -79,7 +79,7 @@ def run(
 ) -> tuple[Carry, Array]:
     """Runs a cell whose split is `Linear` over a sequence, time-major. Arguments and results are those of `scan.run`.
 
-    Differentiable in every mode and any number of times. In the backward pass each chunk is computed anew from the state
+    Differentiable in every mode and any number of times. In the backward pass each chunk is recomputed from the state
     before it; remat_every makes the chunks shorter where it is below their length. A value that is not finite ends at the
     next reset, in outputs and in reverse-mode gradients.
     """

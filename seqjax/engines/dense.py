@@ -10,7 +10,7 @@ so that the backward loop carries the carry's cotangent alone (and sums over B f
 peepholes). Kept for it are V, the gates' sums, and those parts of the carry that `combine` reads. A cell that reads the two
 products apart (the GRU's reset) makes two of them, with [x, 1] and with h.
 
-Inside the loop arrays are rows, (B, G H), or columns, (G H, B). What is stacked over time is (T, B, ...) but for the sums, so
+Inside the loop arrays are rows, (B, G H), or columns, (G H, B). What is stacked over time is (T, B, ...) except for the sums, so
 that the long product has rows on both sides. docs/design/speed.md says what was measured, and what was tried and left out.
 """
 
@@ -29,7 +29,7 @@ from seqjax.typing import Array, Carry, Cell, Params
 class Layout(NamedTuple):
     """How arrays lie inside the loop."""
 
-    columns: bool  # (features, B) in the place of (B, features)
+    columns: bool  # (features, B) in place of (B, features)
 
     @property
     def features(self) -> int:

@@ -9,7 +9,7 @@ from seqjax.typing import Array, Carry, Cell, Linear
 
 
 class Carries(NamedTuple):
-    """What a run gives in the place of the last carry."""
+    """What a run gives in place of the last carry."""
 
     last: Carry  # leaves (B, ...)
     every: Carry  # leaves (T, B, ...)

@@ -40,7 +40,7 @@ def run(
       mask: bool (T, B), False at padded steps; None where every step is real.
       resets: bool (T, B), or None.
       reverse: runs from the last step to the first.
-      remat_every: steps whose intermediate values are computed anew in the backward pass; None keeps them all.
+      remat_every: steps whose intermediate values are recomputed in the backward pass; None keeps them all.
 
     Returns:
       (carry, ys), ys (T, B, H) and zero at padded steps.

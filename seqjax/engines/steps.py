@@ -21,12 +21,12 @@ def select(flag: Array, on_true: Any, on_false: Any, axis: int = 0) -> Any:
 
 
 def zeros_like(tree: Any) -> Any:
-    """Zeros in the place of every array."""
+    """Zeros in place of every array."""
     return jax.tree.map(jnp.zeros_like, tree)
 
 
 def wide_zeros(tree: Any) -> Any:
-    """Zeros to add gradients up in: in the place of every array, never narrower than float32."""
+    """Zeros to add gradients up in: in place of every array, never narrower than float32."""
     return jax.tree.map(lambda a: jnp.zeros_like(a, _wide(a.dtype)), tree)
 
 
@@ -104,7 +104,7 @@ def back_through_mask(
 
 
 def in_chunks(chunk: Callable, carry: Carry, inputs: Any, size: int | None, reverse: bool) -> tuple[Carry, Any]:
-    """Runs over time in chunks of `size` steps, whose inner values the backward pass computes anew.
+    """Runs over time in chunks of `size` steps, whose inner values the backward pass recomputes.
 
     Args:
       chunk: chunk(carry, inputs) -> (carry, ys) over some steps.

@@ -9,7 +9,7 @@ How the two compare; both keep kernels as (D, G H).
                                                                         says how the bias starts
   kernel, recurrent_kernel z r h      the same, r z n                   GRU: another order; h' = z h + (1 - z) hh
   bias (3H,), reset_after=False       bias                              GRU
-  bias (2, 3H), reset_after=True      bias, recurrent_bias              GRU: the two are summed but for h, whose second
+  bias (2, 3H), reset_after=True      bias, recurrent_bias              GRU: the two are summed except for h, whose second
                                                                         part is b_hn
   use_bias=False                      bias = 0                          becomes a parameter: it can be trained
   Bidirectional(merge_mode=)          bidirectional(merge=)             concat, sum, ave, mul are concat, sum, mean,

@@ -81,7 +81,7 @@ def to_torch(cell: Cell, params: Params):
 
     Returns:
       A torch.nn.RNN, LSTM or GRU on the CPU, with batch_first=True, in training mode as all new modules are, and of the
-      params' dtype. It has two biases, as torch always has; the second is zero but for b_hn of the GRU.
+      params' dtype. It has two biases, as torch always has; the second is zero except for b_hn of the GRU.
 
     Raises:
       UserError: torch cannot hold the cell; the message names what, and who can.

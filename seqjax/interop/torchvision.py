@@ -288,7 +288,7 @@ def _check_aux(model, entries, given):
 
 
 def _check_keys(model, entries, given):
-    """All keys of the model and no others, but for torch's counters."""
+    """All keys of the model and no others, except for torch's counters."""
     missing = [key for key in entries if key not in given]
     unexpected = [key for key in given if key not in entries and key not in _counters(entries)]
     found = [f"{what}: {_some(keys)}" for what, keys in (("missing", missing), ("not the model's", unexpected)) if keys]

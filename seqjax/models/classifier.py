@@ -96,7 +96,7 @@ class TextClassifier(nn.Module):
 
 
 def drop_words(rng: Array, tokens: Array, rate: float) -> Array:
-    """Puts `<unk>` in the place of tokens at random, each with probability `rate`.
+    """Puts `<unk>` in place of tokens at random, each with probability `rate`.
 
     Example:
       >>> drop_words(jax.random.key(0), jnp.array([[4, 5]]), 0.0).tolist()

@@ -54,8 +54,8 @@ class LanguageModel(nn.Module):
 
         Args:
           tokens: (B, T) int, the token before each one to predict.
-          carry: of the window before; None starts anew.
-          resets: (B, T) bool, true where the carry starts anew before that step.
+          carry: of the window before; None starts from the initial carry.
+          resets: (B, T) bool, true where the carry is reset before that step.
           train: with dropout, from the key `rngs={"dropout": key}`, which is then needed.
           remat_every: as in `seqjax.unroll`.
 

@@ -130,7 +130,7 @@ class Seq2Seq(TokenDecoder):
           inputs: (B, T) int, the target with `<bos>` before it and without its last token. Later steps never reach back to
             earlier ones, so that padding at its end has no influence on what comes before.
           train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
-          samples: (B, T) bool: where true the model's own likeliest token of the step before stands in the place of the
+          samples: (B, T) bool: where true the model's own likeliest token of the step before stands in place of the
             input (scheduled sampling; never at the first step). Slower: every step computes its softmax.
 
         Returns:

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-# In the place of -inf: exp of it is 0 beside any real score, and no difference of two of them is NaN.
+# In place of -inf: exp of it is 0 beside any real score, and no difference of two of them is NaN.
 FORBIDDEN = -1e30
 
 

@@ -40,7 +40,7 @@ def read_fusion(path: str, tokenizer: Any, beside: str, *, order: int, weight: f
     starts = np.zeros(len(tokens), bool)
     starts[np.cumsum([0] + [len(each) for each in labels[:-1]])] = True
     known = tokens != UNK
-    if not known.all():  # an n-gram across something unknown would be wrong: what follows begins anew
+    if not known.all():  # an n-gram across something unknown would be wrong: what follows starts again
         starts[1:] |= ~known[:-1]
         tokens, starts = tokens[known], starts[known]
     model = NGramModel.fit(tokens, starts, order=order, vocab_size=tokenizer.vocab_size, excluded=(PAD, UNK, BOS))

@@ -190,7 +190,7 @@ def unknown_field(name: str, fields: Mapping[str, Field]) -> str:
       'there is no config field config.model.hiden_size; did you mean config.model.hidden_size?'
     """
     last, by_last = name.split(".")[-1], {known.split(".")[-1]: known for known in fields}
-    namesakes = [known for known in fields if known.split(".")[-1] == last]  # right but for the group
+    namesakes = [known for known in fields if known.split(".")[-1] == last]  # right except for the group
     near = (
         difflib.get_close_matches(name, namesakes, n=1, cutoff=0.0)
         or difflib.get_close_matches(name, fields, n=1, cutoff=0.5)

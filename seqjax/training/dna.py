@@ -20,7 +20,7 @@ def tag_loss(model: DnaTagger, *, carried: bool = False, other_strand: float = 0
 
     Args:
       model: gives scores, nats and tags.
-      carried: whether the carry passes from batch to batch, as with `BaseWindows`; otherwise every sequence starts anew.
+      carried: whether the carry passes from batch to batch, as with `BaseWindows`; otherwise every sequence starts fresh.
       other_strand: the share of training sequences that are read from the other strand; not with `carried`.
       swap: the tag that each becomes there; () where tags are the same on both.
 

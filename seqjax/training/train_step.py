@@ -318,7 +318,7 @@ def make_evaluate(loss_fn: LossFn, mesh: Mesh) -> Callable[..., Sums]:
             before = begin(params, model_state, carry, batch) if sums is None else sums
             carry, sums = step(params, model_state, carry, before, batch)
             if progress is not None:
-                jax.block_until_ready(before)  # so that what is told is done, but for the batch under way
+                jax.block_until_ready(before)  # so that what is told is done, except for the batch under way
                 progress(done, total)
         if sums is None:
             raise ValueError("batches is empty: there is nothing to evaluate")

@@ -38,13 +38,13 @@ def bidirectional(forward: Cell, backward: Cell, merge: str = "concat", *, fresh
       y_t = merge(forward(x_1 ... x_t), backward(x_T ... x_t))
 
     The backward cell starts at each sequence's last real step. Where `resets` part sequences that are packed into one
-    row, it starts anew at the last step of each. With `rng` the two draw their own noise; padded outputs are zero. A
+    row, it starts fresh at the last step of each. With `rng` the two draw their own noise; padded outputs are zero. A
     run with `reverse=True` swaps the directions of both.
 
     Across truncated windows the carry of the backward cell means little: a window's backward cell starts at the
     window's end, and what the window before left it with is the past. With fresh_backward=True the carry that comes
     out holds the initial carry for the backward cell, so that a loop that hands each window's carry to the next goes on
-    forward and starts anew backward; without it, it holds the backward cell after the first step, the summary of a
+    forward and starts fresh backward; without it, it holds the backward cell after the first step, the summary of a
     sequence that encoders use. There is no streaming step: outputs need what is still to come.
 
     Args:

@@ -111,7 +111,7 @@ def test_bad_settings_are_refused():
 
 
 def _from_torch(name, layer):
-    """Our params from torch's: transposed, and torch's two biases summed but for the GRU's b_hn."""
+    """Our params from torch's: transposed, and torch's two biases summed except for the GRU's b_hn."""
     w, u, b, b_h, *projection = (p.detach().numpy() for p in layer.parameters())
     if name == "gru":
         joint = b + np.concatenate([b_h[: 2 * H], np.zeros(H, b.dtype)])

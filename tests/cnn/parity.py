@@ -111,7 +111,7 @@ def _check_step(model, twin, images, labels, step):
     np.testing.assert_allclose(value, expected.item(), rtol=TOLERANCE)
     ours = to_torch_cnn(model, {"params": grads, **new}, input_size=size, tensors=False)
     theirs = {name: value.grad.numpy() for name, value in twin.named_parameters()}
-    floor = 1e-3 * max(abs(grad).max() for grad in theirs.values())  # some are zero but for rounding
+    floor = 1e-3 * max(abs(grad).max() for grad in theirs.values())  # some are zero except for rounding
     for name, value in twin.named_buffers():
         theirs[name] = _biased(name, before.get(name), value, counts).numpy()
     for name, wanted in theirs.items():

@@ -148,7 +148,7 @@ def test_jit_changes_nothing_and_evaluation_touches_no_statistics(row):
 
 
 @values
-def test_the_same_twice_and_nothing_compiled_anew(row):
+def test_the_same_twice_and_nothing_compiled_again(row):
     ours = runs(row.name)
     first, _ = ours.eval(ours.variables, draw(row))
     again, _ = ours.eval(ours.variables, draw(row))

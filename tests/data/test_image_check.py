@@ -63,7 +63,7 @@ def test_black_on_transparent_is_refused_and_what_keeps_its_colours_is_not(tmp_p
         Image.fromarray(np.dstack([np.full((8, 8, 3), colour, np.uint8), shape])).save(path)
         assert np.ptp(read_image(path, 0, 3), axis=(0, 1)).tolist() == [0, 0, 0]  # what training would see
         for channels in (1, 3):
-            with pytest.raises(UserError, match="nearly of one colour but for its transparency.*-background white"):
+            with pytest.raises(UserError, match="nearly of one colour except for its transparency.*-background white"):
                 examine_image(path, channels)
         assert examine_image(path, 4) is False
     Image.fromarray(np.dstack([noise(8, 8), shape])).save(path)

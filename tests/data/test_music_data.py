@@ -122,7 +122,7 @@ def enumerate_pieces(frames):
 
 
 def test_the_entropy_rate_by_enumeration(monkeypatch):
-    """A short phrase in two keys: all pieces of two phrases, and each pitch's probability after each beginning, counted anew."""
+    """A short phrase in two keys: all pieces of two phrases, and each pitch's probability after each beginning, counted again."""
     monkeypatch.setattr(canons, "KEYS", (0, 5))
     monkeypatch.setattr(canons, "CANON", 3)
     monkeypatch.setattr(canons, "CADENCE", 1)

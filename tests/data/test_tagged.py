@@ -479,7 +479,7 @@ def test_sets_of_tfds_at_fault(monkeypatch, splits, features, column, said):
 
 def test_a_fault_of_opening_a_split_is_told_as_it_is(monkeypatch):
     def fail(*args):
-        raise UserError("x cannot be read (files are missing); make them anew")
+        raise UserError("x cannot be read (files are missing); make them again")
 
     fake_set(monkeypatch, {"train": []})
     monkeypatch.setattr(tagged, "open_split", fail)

@@ -1,4 +1,4 @@
-"""The cuDNN engine, on a CPU with JAX's own plain version of cuDNN's LSTM in the place of cuDNN, and on a GPU for real."""
+"""The cuDNN engine, on a CPU with JAX's own plain version of cuDNN's LSTM in place of cuDNN, and on a GPU for real."""
 
 import re
 

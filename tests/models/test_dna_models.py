@@ -162,7 +162,7 @@ def test_a_long_sequence_in_windows_has_the_scores_of_the_whole(form, both, laye
 
 
 def test_the_carry_of_training_windows_is_that_of_the_whole_in_the_direction_of_the_windows():
-    """Read left to right the windows are the whole; the backward direction starts anew at the end of each; a fresh row forgets."""
+    """Read left to right the windows are the whole; the backward direction starts fresh at the end of each; a fresh row forgets."""
     rng, halo = np.random.default_rng(5), FORMS["motifs"].halo
     codes = random_codes(rng, 12)
     whole = np.pad(codes, halo).astype(np.int32)[None]
@@ -192,7 +192,7 @@ def test_both_strands_in_windows_carry_what_runs_with_the_windows():
     (own,), (own_moved,) = carry.own, moved.own
     (other,), (other_moved,) = carry.other, moved.other
     assert np.abs(own.forward.h - own_moved.forward.h).max() > 1e-6 and np.abs(other.backward.h - other_moved.backward.h).max() > 1e-6
-    assert not np.asarray(own.backward.h).any() and not np.asarray(other.forward.h).any()  # these start anew
+    assert not np.asarray(own.backward.h).any() and not np.asarray(other.forward.h).any()  # these start fresh
 
 
 def test_tagging_reads_short_sequences_whole_and_long_ones_in_windows():

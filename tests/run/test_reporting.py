@@ -174,7 +174,7 @@ def table(workdir):
 
 
 def test_the_table_has_what_the_records_have(tmp_path):
-    """At every moment of a run, also across a resume; but for the text of samples."""
+    """At every moment of a run, also across a resume; except for the text of samples."""
 
     def expected():
         records = [record for record in read_records(tmp_path) if record["kind"] != "sample"]

@@ -136,7 +136,7 @@ def test_where_there_is_nothing_to_read(run, tmp_path):
 
 
 def test_deleted_while_it_is_read(run, states, tmp_path, monkeypatch):
-    """By the process that trains: it begins anew with those that are there, and calls nothing damaged."""
+    """By the process that trains: it starts again with those that are there, and calls nothing damaged."""
     folder, load = shutil.copytree(run, tmp_path / "run"), reader.read_leaves
 
     def deleting(path, saved):

@@ -1,4 +1,4 @@
-"""Schedules against their formulas and optimisers against NumPy, both written anew here."""
+"""Schedules against their formulas and optimisers against NumPy, both written again here."""
 
 import math
 from typing import Any, NamedTuple

@@ -88,7 +88,7 @@ def test_what_stands_under_the_mask_has_no_influence():
     optimizer, schedule = optax.sgd(0.5), optax.constant_schedule(0.5)
     step = train_step.make_train_step(tiny.loss_of(model), optimizer, schedule, mesh, clip_norm=1.0)
     batch = tiny.windows(tiny.stream(40), B, T)[-1]
-    following = tiny.windows(tiny.stream(40, seed=1), B, T)[0]  # each row begins anew, as at an epoch's start
+    following = tiny.windows(tiny.stream(40, seed=1), B, T)[0]  # each row starts fresh, as at an epoch's start
     rng = np.random.default_rng(3)
 
     def run(inputs, targets):

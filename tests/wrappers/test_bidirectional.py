@@ -34,7 +34,7 @@ PACKED_CARRY = _random_carry(PACKED, PACKED_PARAMS)
 
 
 def _segments(steps, resets):
-    """The real steps of a row, parted before each reset; and whether the first of them starts anew."""
+    """The real steps of a row, parted before each reset; and whether the first of them starts fresh."""
     parted = []
     for t in steps:
         if not parted or resets[t]:
@@ -64,12 +64,12 @@ def test_packed_sequences_with_holes_run_each_apart(mask, resets, reverse, seed)
         steps = [t for t in range(T) if mask[b, t]]
         ahead = _segments(steps[::-1] if reverse else steps, resets[b])
         back = [segment[::-1] for segment in ahead[::-1]]
-        anew = bool(ahead) and bool(resets[b, ahead[0][0]])
+        fresh_start = bool(ahead) and bool(resets[b, ahead[0][0]])
         for part, segments, size, out in (("forward", ahead, H, ys[b, :, :H]), ("backward", back, 2, ys[b, :, H:])):
             params = getattr(PACKED_PARAMS, part)
             fresh = {"h": np.asarray(params.carry.h, np.float64)[None]}
             start = {"h": np.asarray(getattr(PACKED_CARRY, part).h, np.float64)[b : b + 1]}
-            start = fresh if anew and part == "forward" else start
+            start = fresh if fresh_start and part == "forward" else start
             want, carry = _apart(as_numpy(params.cell), start, fresh, xs[b].astype(np.float64), segments, size)
             assert_same(np.asarray(out), want)
             assert_same(np.asarray(getattr(last, part).h[b : b + 1]), carry["h"])

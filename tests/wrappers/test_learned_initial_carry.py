@@ -32,10 +32,10 @@ def test_runs_start_there_and_resets_go_back_there():
     resets[1:, 2] = True
     _, ys = seqjax.unroll(CELL, PARAMS, XS, other, resets=resets)
     plain = seqjax.unroll(INNER, PARAMS.cell, XS, other)[1]
-    anew = seqjax.unroll(INNER, PARAMS.cell, XS[:, 2:], START)[1]
+    again = seqjax.unroll(INNER, PARAMS.cell, XS[:, 2:], START)[1]
     assert_same(ys[:, :2], plain[:, :2])
-    assert_same((ys[0, 2:], ys[1:, 2:]), (plain[0, 2:], anew[1:]))
-    assert np.abs(plain[1:, 2:] - anew[1:]).max() > 0.01
+    assert_same((ys[0, 2:], ys[1:, 2:]), (plain[0, 2:], again[1:]))
+    assert np.abs(plain[1:, 2:] - again[1:]).max() > 0.01
 
 
 def test_the_gradient_comes_from_the_start_and_from_resets():

@@ -181,7 +181,7 @@ def decode_by_threshold(samples: np.ndarray, rate: int, pitch: tuple[float, floa
     """The text that a decoder without learning reads: it finds the pitch, filters, compares with a threshold, measures dots.
 
     The pitch is the strongest frequency of the whole; the tone's power is that of a matched filter, a window as long as a dot,
-    whose length is estimated from the marks themselves and then used once more; the threshold lies between the two clusters of the
+    whose length is estimated from the marks themselves and then used again; the threshold lies between the two clusters of the
     power (Otsu 1979); marks above two dots are dashes, spaces above two dots end characters and above five dots words.
 
     Args:

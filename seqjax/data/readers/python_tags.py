@@ -145,7 +145,7 @@ class _Names(NamedTuple):
 
 
 def _find_names(tree: ast.AST) -> _Names:
-    """The places of a file's names, but for those that the syntax tree holds without a place; see `_name_tag`."""
+    """The places of a file's names, except for those that the syntax tree holds without a place; see `_name_tag`."""
     names = _Names({}, {}, {})
     called: set[int] = set()
     waiting = [tree]

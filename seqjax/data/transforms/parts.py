@@ -66,7 +66,7 @@ def draw_each(key: jax.Array, batch_size: int, draw: Callable[[jax.Array], Any])
 def computed_once(images: jax.Array) -> jax.Array:
     """The same images, finished before anything reads them.
 
-    On the CPU, XLA fuses an operation into the one that reads its result, and computes it anew for each read: of
+    On the CPU, XLA fuses an operation into the one that reads its result, and recomputes it for each read: of
     several in a row each multiplies the work of those before it. It does so through `lax.optimization_barrier`, but
     not through a loop, so the images pass through one, in the least number of equal parts above one. This does
     nothing on other devices, for one image, and for a batch that is cut along an axis of explicit sharding.

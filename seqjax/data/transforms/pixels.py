@@ -235,7 +235,7 @@ def _examined(image: Any, file: BinaryIO, mode: str, what: str) -> bool:
     alpha = image.convert("RGBA").getchannel("A")
     if kept < FEW and _levels(alpha) >= MANY:
         raise UserError(
-            f"{what} is nearly of one colour but for its transparency, which is dropped; give it a background "
+            f"{what} is nearly of one colour except for its transparency, which is dropped; give it a background "
             "(magick FILE -background white -flatten FILE)"
         )
     return alpha.getextrema()[0] < 255

@@ -51,7 +51,7 @@ INLINE void for_units(int64_t Hp, Step step) {
 }
 
 //   c' = sigmoid(f) c + sigmoid(i) tanh(g),  h' = sigmoid(o) tanh(c'),  y = h'
-//   peepholes: i += p_i c, f += p_f c, o += p_o c'      coupled: 1 - sigmoid(f) in the place of sigmoid(i)
+//   peepholes: i += p_i c, f += p_f c, o += p_o c'      coupled: 1 - sigmoid(f) in place of sigmoid(i)
 template <bool COUPLED, bool PEEPHOLES>
 struct LSTM {
   static constexpr int I = 0, F = COUPLED ? 0 : 1, G = F + 1, O = F + 2, C = F + 3;  // columns; C is saved after them
