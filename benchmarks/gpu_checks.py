@@ -203,7 +203,7 @@ class Child:
 
 # The settings of JAX that this test reads are those that are changed here.
 LEFT_OUT = "tests/engines/test_cudnn.py::test_precision_follows_the_setting_of_jax"
-TESTS = ("tests/engines", "tests/test_unroll.py")
+TESTS = ("tests/engines", "tests/test_unroll.py", "--ignore=tests/engines/test_native.py")  # that one is of CPUs
 OUTCOME = re.compile(
     r"(?:\] \[ *\d+%\] (PASSED|FAILED|ERROR|SKIPPED|XFAIL) (tests/\S+))|^(tests/\S+) (PASSED|FAILED|ERROR|SKIPPED|XFAIL)",
     re.M,
@@ -232,7 +232,7 @@ def suite(recorder: Recorder, dry_run: bool) -> None:
     command = [sys.executable, "-m", "pytest", *chosen, "-vv", "-rfE", "--tb=short", "--continue-on-collection-errors"]
     command += ["-p", "no:cacheprovider", "-p", "no:benchmark", f"--deselect={LEFT_OUT}", *old]
     if importlib.util.find_spec("xdist"):
-        command += ["-n", "2" if dry_run else "8"]
+        command += ["-n", "2" if dry_run else "12"]
     env = {"JAX_DEFAULT_MATMUL_PRECISION": "highest", "JAX_PLATFORMS": "cuda,cpu" if on_gpu() else "cpu"}
     with tempfile.TemporaryDirectory() as folder:
         env["SEQJAX_CACHE"] = f"{folder}/cache"
@@ -279,7 +279,7 @@ def resume(recorder: Recorder, dry_run: bool) -> None:
 def _compare_runs(recorder, dry_run):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     processes = _processes()
-    steps = 600 if dry_run else 2000
+    steps = 600 if dry_run else 1000
     changes = {
         "model.cell": "lstm", "model.dropout": 0.2, "data.batch_size": 4, "train.steps": steps, "train.keep": 2,
         "train.log_every": 50, "train.eval_every": 75, "train.checkpoint_every": 75, "sample.length": 10,

@@ -207,9 +207,8 @@ def shapes(recorder: Recorder, dry_run: bool) -> None:
     """The grid of shapes for the three dense cells, and the linear recurrences, most important first."""
     rounds, seconds = (4, 0) if dry_run else (30, 0.4)
     grid, linear = ((SMALL,), (SMALL,)) if dry_run else (timing.GRID, LINEAR)
-    cases = [(kind, shape, DENSE) for shape in grid for kind in ("lstm", "gru")]
-    cases[6:6] = [(kind, shape, PARALLEL) for shape in linear for kind in ("mingru", "lru")]
-    cases += [("rnn", shape, DENSE) for shape in grid]
+    cases = [(kind, shape, DENSE) for kind in ("lstm", "rnn", "gru") for shape in grid]
+    cases += [(kind, shape, PARALLEL) for shape in linear for kind in ("mingru", "lru")]
     for kind, shape, variants in cases:
         key = {"cell": kind, "shape": str(shape), "dtype": "float32"}
         time_group(recorder, key, sides(kind, shape, "float32", variants), rounds, seconds)

@@ -83,9 +83,10 @@ def run(
     before it; remat_every makes the chunks shorter where it is below their length. A value that is not finite ends at the
     next reset, in outputs and in reverse-mode gradients.
     """
-    linear, method = cell.split, _method()
+    linear = cell.split
     h = linear.state(carry)
     length, batch = jax.tree.leaves(xs)[0].shape[:2]
+    method = _method() if isinstance(length, int) else "loop"  # a tree over steps that `jax.export` leaves open has no depth
     size = _chunk_size(length, batch, CHUNK[method], remat_every)
 
     def chunk(h, inputs):

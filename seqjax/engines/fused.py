@@ -60,10 +60,13 @@ def layout_of(cell: Cell, batch: int) -> dense.Layout | None:
     """How the products of a step are done: in one, with arrays in this layout; or None, the input's before the loop.
 
     By measurement (docs/design/speed.md): on a CPU with very few sequences the product of the loop is as long as its
-    kernel, so that the input's share of it is better done for all steps at once; on a GPU that is so at every size.
+    kernel, so that the input's share of it is better done for all steps at once; on a GPU that is so at every size but for
+    small cells of one gate, whose step is launches and little else.
     """
-    if not isinstance(cell.split, Dense) or jax.default_backend() == "gpu":
+    if not isinstance(cell.split, Dense):
         return None
+    if jax.default_backend() == "gpu":
+        return dense.Layout(columns=True) if cell.split.gates == 1 and cell.hidden_size <= 128 else None
     if jax.default_backend() == "cpu" and cell.split.additive and is_below(batch, 8):
         return None
     return dense.Layout(dense.prefers_columns(cell, batch))

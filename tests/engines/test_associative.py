@@ -11,6 +11,7 @@ import numpy as np
 import numpy_reference as ref
 import pytest
 from cells import linear_rows
+from jax import export
 from jax.test_util import check_grads
 
 import seqjax
@@ -298,6 +299,20 @@ def test_backward_keeps_little(monkeypatch):
     assert kept(associative, None) <= fixed + states
     assert kept(associative, None) < kept(associative, 4) <= fixed + 2 * states
     assert kept(scan, None) > fixed + 10 * states
+
+
+def test_steps_left_open_in_an_export_take_the_loop_on_every_backend(monkeypatch):
+    monkeypatch.setattr(associative, "_method", lambda: "tree")
+    cell = seqjax.mingru(5)
+    params = cell.init(jax.random.key(0), D)
+    xs = np.random.default_rng(3).standard_normal((2, 7, D), np.float32)
+
+    def forward(xs):
+        return seqjax.unroll(cell, params, xs, engine="associative")[1]
+
+    b, t = export.symbolic_shape("b,t")
+    opened = export.export(jax.jit(forward))(jax.ShapeDtypeStruct((b, t, D), jnp.float32))
+    np.testing.assert_allclose(opened.call(xs), forward(xs), rtol=1e-5, atol=1e-6)
 
 
 def test_the_method_is_the_loop_on_a_cpu_only(monkeypatch):

@@ -109,6 +109,13 @@ def test_the_layout_goes_by_cell_and_batch(cell):
     assert found == expected[cell.name]
 
 
+def test_on_a_gpu_small_cells_of_one_gate_alone_take_columns(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    found = {make.__name__: LAYOUT_OF(make(128), 32) for make in (seqjax.rnn, seqjax.lstm, seqjax.gru)}
+    assert found == {"rnn": Layout(columns=True), "lstm": None, "gru": None}
+    assert LAYOUT_OF(seqjax.rnn(129), 32) is None
+
+
 @pytest.mark.parametrize("row", WRAPPERS, ids=names(WRAPPERS))
 def test_training_noise_is_the_same_on_every_engine(row, x64):
     cell, params, xs, carry = setup(row, 23, np.float64, param_dtype=jnp.float64)
