@@ -31,9 +31,27 @@ def relu(x):
     return np.where(x.real > 0, x, 0)
 
 
+def _recurrent(p, gates=1):
+    """A recurrent kernel (K, R, G S) as the matrix (K R, G K S) that is zero between the blocks; a matrix as it is."""
+    kernel = p["recurrent_kernel"]
+    if kernel.ndim == 2:
+        return kernel
+    blocks, rows, columns = kernel.shape
+    size = columns // gates
+    whole = np.zeros((blocks * rows, gates, blocks * size), kernel.dtype)
+    for k in range(blocks):
+        for gate, part in enumerate(_parts(kernel[k], size)):
+            whole[k * rows : (k + 1) * rows, gate, k * size : (k + 1) * size] = part
+    return whole.reshape(blocks * rows, -1)
+
+
+def _bias(p, name="bias"):
+    return 0 if p.get(name) is None else p[name]
+
+
 def _rnn(act):
     def step(p, carry, x):
-        h = act(x @ p["kernel"] + carry["h"] @ p["recurrent_kernel"] + p["bias"])
+        h = act(x @ p["kernel"] + carry["h"] @ _recurrent(p) + _bias(p))
         return {"h": h}, h
 
     return Reference(step)
@@ -41,7 +59,7 @@ def _rnn(act):
 
 def _indrnn(act):
     def step(p, carry, x):
-        h = act(x @ p["kernel"] + carry["h"] * p["recurrent_kernel"] + p["bias"])
+        h = act(x @ p["kernel"] + carry["h"] * p["recurrent_kernel"] + _bias(p))
         return {"h": h}, h
 
     return Reference(step)
@@ -74,10 +92,10 @@ def _lstm_gates(p, c, sums):
 
 
 def _lstm(p, carry, x):
-    from_x, from_h = x @ p["kernel"], carry["h"] @ p["recurrent_kernel"]
+    from_x, from_h = x @ p["kernel"], carry["h"] @ _recurrent(p, p["kernel"].shape[1] // carry["c"].shape[1])
     if p.get("kernel_gain") is not None:
         from_x, from_h = _normal(from_x, p["kernel_gain"]), _normal(from_h, p["recurrent_gain"])
-    c, o = _lstm_gates(p, carry["c"], from_x + from_h + p["bias"])
+    c, o = _lstm_gates(p, carry["c"], from_x + from_h + _bias(p))
     h = o * np.tanh(c if p.get("memory_gain") is None else _normal(c, p["memory_gain"]) + p["memory_bias"])
     if p.get("projection") is not None:
         h = h @ p["projection"]
@@ -107,10 +125,10 @@ def _conv_lstm(p, carry, x):
 def _gru(reset_after):
     def step(p, carry, x):
         h = carry["h"]
-        x_r, x_z, x_n = _parts(x @ p["kernel"] + p["bias"], h.shape[-1])
-        u_r, u_z, u_n = _parts(p["recurrent_kernel"], h.shape[-1])
+        x_r, x_z, x_n = _parts(x @ p["kernel"] + _bias(p), h.shape[-1])
+        u_r, u_z, u_n = _parts(_recurrent(p, 3), h.shape[-1])
         r, z = sigmoid(x_r + h @ u_r), sigmoid(x_z + h @ u_z)
-        n = np.tanh(x_n + (r * (h @ u_n + p["recurrent_bias"]) if reset_after else (r * h) @ u_n))
+        n = np.tanh(x_n + (r * (h @ u_n + _bias(p, "recurrent_bias")) if reset_after else (r * h) @ u_n))
         new = (1 - z) * n + z * h
         return {"h": new}, new
 
@@ -120,34 +138,21 @@ def _gru(reset_after):
 def _mgu(reset_after):
     def step(p, carry, x):
         h = carry["h"]
-        x_f, x_n = _parts(x @ p["kernel"] + p["bias"], h.shape[-1])
-        u_f, u_n = _parts(p["recurrent_kernel"], h.shape[-1])
+        x_f, x_n = _parts(x @ p["kernel"] + _bias(p), h.shape[-1])
+        u_f, u_n = _parts(_recurrent(p, 2), h.shape[-1])
         f = sigmoid(x_f + h @ u_f)
-        n = np.tanh(x_n + (f * (h @ u_n + p["recurrent_bias"]) if reset_after else (f * h) @ u_n))
+        n = np.tanh(x_n + (f * (h @ u_n + _bias(p, "recurrent_bias")) if reset_after else (f * h) @ u_n))
         new = (1 - f) * h + f * n
         return {"h": new}, new
 
     return Reference(step)
 
 
-def _block_diagonal(kernel, gates):
-    """A recurrent kernel (K, S, G S) as the matrix (K S, G K S) that is zero between the blocks; a matrix as it is."""
-    if kernel.ndim == 2:
-        return kernel
-    blocks, size, _ = kernel.shape
-    whole = np.zeros((blocks * size, gates, blocks * size), kernel.dtype)
-    for k in range(blocks):
-        own = slice(k * size, (k + 1) * size)
-        for gate, part in enumerate(_parts(kernel[k], size)):
-            whole[own, gate, own] = part
-    return whole.reshape(blocks * size, -1)
-
-
 def _slstm(log_forget):
     """From the memory and the normaliser themselves, which the carry holds divided by exp(m)."""
 
     def step(p, carry, x):
-        sums = x @ p["kernel"] + carry["h"] @ _block_diagonal(p["recurrent_kernel"], 4) + p["bias"]
+        sums = x @ p["kernel"] + carry["h"] @ _recurrent(p, 4) + _bias(p)
         i, f, z, o = _parts(sums, carry["h"].shape[-1])
         c = np.exp(carry["m"]) * carry["c"] * np.exp(log_forget(f)) + np.exp(i) * np.tanh(z)
         n = np.exp(carry["m"]) * carry["n"] * np.exp(log_forget(f)) + np.exp(i)
@@ -161,7 +166,7 @@ def _slstm(log_forget):
 
 
 def _block_gru(p, carry, x):
-    sums = x @ p["kernel"] + carry["h"] @ _block_diagonal(p["recurrent_kernel"], 3)
+    sums = x @ p["kernel"] + carry["h"] @ _recurrent(p, 3)
     r, n, z = _parts(_normal(sums, p["gain"]) + p["bias"], carry["h"].shape[-1])
     new = sigmoid(z - 1)
     h = new * np.tanh(sigmoid(r) * n) + (1 - new) * carry["h"]

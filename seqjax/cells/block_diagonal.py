@@ -8,31 +8,33 @@ from seqjax.errors import UserError
 from seqjax.typing import Array, Initializer
 
 
-def check_blocks(name: str, blocks: int, hidden_size: int) -> int:
-    """A number of blocks that divides hidden_size, or an error that names the argument."""
+def check_blocks(name: str, blocks: int, **sizes: int) -> int:
+    """A number of blocks that divides the sizes, or an error that names the arguments."""
     blocks = parts.check_size(name, blocks)
-    if parts.check_size("hidden_size", hidden_size) % blocks:
-        raise UserError(f"hidden_size must be a multiple of {name}, and it is {hidden_size} with {name}={blocks}")
+    for argument, size in sizes.items():
+        if parts.check_size(argument, size) % blocks:
+            raise UserError(f"{argument} must be a multiple of {name}, and it is {size} with {name}={blocks}")
     return blocks
 
 
-def kernel_shape(blocks: int, hidden_size: int, gates: int) -> tuple[int, ...]:
-    """The shape of a recurrent kernel: (K, H / K, G H / K) for K blocks, and the matrix (H, G H) for one.
+def kernel_shape(blocks: int, rows: int, columns: int, window: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """The shape of a recurrent kernel of so many rows and columns: that of its K blocks, or of the matrix for one.
+
+    A window is for kernels of convolutions, which are not in blocks.
 
     Example:
-      >>> kernel_shape(2, 8, 3), kernel_shape(1, 8, 3)
+      >>> kernel_shape(2, 8, 24), kernel_shape(1, 8, 24)
       ((2, 4, 12), (8, 24))
     """
-    size = hidden_size // blocks
-    return (size, gates * size) if blocks == 1 else (blocks, size, gates * size)
+    return (*window, rows, columns) if blocks == 1 else (blocks, rows // blocks, columns // blocks)
 
 
 def product(h: Array, kernel: Array, gates: int) -> Array:
     """The product of h with a kernel of `kernel_shape`, computed in the kernel's dtype.
 
     Args:
-      h: (..., H).
-      kernel: (K, H / K, G H / K), the gates of a block side by side; or a matrix (H, G H).
+      h: (..., R).
+      kernel: (K, R / K, G H / K), the gates of a block side by side; or a matrix (R, G H).
       gates: number of gates, G.
 
     Returns:
@@ -45,19 +47,17 @@ def product(h: Array, kernel: Array, gates: int) -> Array:
     h = h.astype(kernel.dtype)
     if kernel.ndim == 2:
         return h @ kernel
-    blocks, size, _ = kernel.shape
+    blocks, rows, columns = kernel.shape
     lead = h.shape[:-1]
-    found = jnp.einsum("...ks,ksw->...kw", h.reshape(*lead, blocks, size), kernel)
-    by_gate = jnp.swapaxes(found.reshape(*lead, blocks, gates, size), -3, -2)
-    return by_gate.reshape(*lead, gates * blocks * size)
+    found = jnp.einsum("...kr,krc->...kc", h.reshape(*lead, blocks, rows), kernel)
+    by_gate = jnp.swapaxes(found.reshape(*lead, blocks, gates, columns // gates), -3, -2)
+    return by_gate.reshape(*lead, blocks * columns)
 
 
 def per_block(init: Initializer) -> Initializer:
-    """An initializer of kernels (K, rows, columns) that draws each block on its own; of a matrix, that very initializer."""
+    """An initializer of kernels (K, rows, columns) that draws each block on its own."""
 
     def draw(key, shape, dtype=jnp.float32):
-        if len(shape) == 2:
-            return init(key, shape, dtype)
         return jnp.stack([init(k, shape[1:], dtype) for k in jax.random.split(key, shape[0])])
 
     return draw

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from seqjax import initializers
 from seqjax.cells import block_diagonal, parts
 from seqjax.cells.dense import dense_cell
 from seqjax.typing import Array, Cell, DType, Initializer, factory
@@ -81,15 +80,11 @@ def block_gru(
       Hafner et al. 2023, "Mastering Diverse Domains through World Models" (arXiv:2301.04104); Hafner et al. 2021,
       "Mastering Atari with Discrete World Models" (arXiv:2010.02193).
     """
-    blocks = block_diagonal.check_blocks("blocks", blocks, hidden_size)
+    block_diagonal.check_blocks("blocks", blocks, hidden_size=hidden_size)
 
     def project(params, xs):
         compute = parts.compute_dtype(dtype, params.kernel)
         return xs.astype(compute) @ params.kernel.astype(compute)
-
-    def recur(params, carry):
-        kernel = params.recurrent_kernel.astype(parts.compute_dtype(dtype, params.kernel))
-        return block_diagonal.product(carry.h, kernel, GATES)
 
     def join(params, projected, recurrent):
         wide = parts.memory_dtype(dtype, params.kernel)
@@ -110,12 +105,11 @@ def block_gru(
         params=BlockGRUParams,
         memory=("h",),
         extra={"gain": (gain_init or jax.nn.initializers.ones, (GATES * hidden_size,))},
-        recurrent_shape=block_diagonal.kernel_shape(blocks, hidden_size, GATES),
+        heads=blocks,
         kernel_init=kernel_init,
-        recurrent_init=block_diagonal.per_block(recurrent_init or initializers.orthogonal()),
+        recurrent_init=recurrent_init,
         bias_init=bias_init,
-        settings=(("blocks", blocks),),
         dtype=dtype,
         param_dtype=param_dtype,
     )
-    return cell.replace(split=cell.parts._replace(project=project, recur=recur, join=join))
+    return cell.replace(split=cell.parts._replace(project=project, join=join))

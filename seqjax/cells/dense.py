@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from seqjax import initializers
-from seqjax.cells import parts
+from seqjax.cells import block_diagonal, parts
+from seqjax.errors import UserError
 from seqjax.typing import Array, Carry, Cell, Dense, DType, Initializer, Params
 
 
@@ -16,7 +17,7 @@ class DenseParams(NamedTuple):
 
     kernel: Array  # input weights, (D, G H)
     recurrent_kernel: Array  # (H, G H)
-    bias: Array  # (G H,)
+    bias: Array | None  # (G H,); None with use_bias=False
 
 
 def dense_cell(
@@ -30,6 +31,8 @@ def dense_cell(
     memory: tuple[str, ...] = (),
     additive: bool = True,
     step: Callable[..., Carry] | None = None,
+    heads: int = 1,
+    use_bias: bool = True,
     output_size: int | None = None,
     extra: Mapping[str, tuple[Initializer | None, tuple[int, ...]] | None] | None = None,
     window: tuple[int, ...] = (),
@@ -62,6 +65,9 @@ def dense_cell(
       step: step(params, carry, gates, product) -> carry, instead of combine, where one product needs the result of another:
         its arrays have the axis B, gates are those of x W + b, and product(h, first, last) gives those gates of h U. Such a
         cell has no split, and runs on the scan engine alone.
+      heads: number of blocks of a block-diagonal U; a unit sees only the last output of its own block. It divides H and the
+        output's size. U then is (heads, H / heads, G H / heads), the gates of a block side by side, and no Dense split.
+      use_bias: whether there is a b; without one it is None in the parameters.
       output_size: size of h, where it is not H.
       extra: more parameters by name: (initializer or None for zeros, shape); or None for one that is absent.
       window: axes of both kernels before their last two, for products that are convolutions.
@@ -70,7 +76,7 @@ def dense_cell(
       kernel_init: initializer of one gate of W, (D, H). Glorot uniform by default.
       recurrent_init: initializer of one gate of U, (H, H). Orthogonal by default.
       bias_init: initializer of b (G H,). Zeros by default.
-      settings: what is shown of the cell, as in `Cell`; the dtype is added.
+      settings: what is shown of the cell, as in `Cell`; heads, use_bias and the dtype are added.
       dtype: dtype to compute the products in, and of y. That of the parameters by default.
       param_dtype: dtype of the parameters.
 
@@ -78,7 +84,8 @@ def dense_cell(
       A Cell. Call it in a function under `seqjax.typing.factory`, so that equal calls give equal cells.
 
     Raises:
-      ValueError: hidden_size is below 1.
+      ValueError: hidden_size or heads is below 1.
+      UserError: heads does not divide the sizes, or there is an initializer of a bias that is not there.
 
     Example:
       >>> import jax, seqjax
@@ -94,7 +101,12 @@ def dense_cell(
     size = parts.check_size("hidden_size", hidden_size)
     out, wide, extra = output_size or size, gates * size, extra or {}
     kernel_init = _each(kernel_init or initializers.glorot_uniform(), gates)
-    recurrent_init = _each(recurrent_init or initializers.orthogonal(), gates)
+    recurrent_init = recurrent_init or initializers.orthogonal()
+    if block_diagonal.check_blocks("heads", heads, hidden_size=size, proj_size=out) > 1:
+        recurrent_init = block_diagonal.per_block(recurrent_init)
+    recurrent_init = _each(recurrent_init, gates)
+    if bias_init and not use_bias:
+        raise UserError(f"{name} has use_bias=False, and a bias_init or forget_bias for the bias that it does not have")
 
     def init(key, input_size):
         keys = jax.random.split(key, 3)
@@ -104,8 +116,8 @@ def dense_cell(
         }
         return params(
             kernel_init(keys[0], (*window, parts.check_size("input_size", input_size), wide), param_dtype),
-            recurrent_init(keys[1], recurrent_shape or (*window, out, wide), param_dtype),
-            (bias_init or initializers.zeros)(keys[2], (wide,), param_dtype),
+            recurrent_init(keys[1], recurrent_shape or block_diagonal.kernel_shape(heads, out, wide, window), param_dtype),
+            (bias_init or initializers.zeros)(keys[2], (wide,), param_dtype) if use_bias else None,
             **more,
         )
 
@@ -118,7 +130,8 @@ def dense_cell(
 
     def products(params):
         compute = parts.compute_dtype(dtype, params.kernel)
-        return tuple(a.astype(compute) for a in (params.kernel, params.recurrent_kernel, params.bias))
+        bias = params.bias if use_bias else jnp.zeros(wide, compute)
+        return tuple(a.astype(compute) for a in (params.kernel, params.recurrent_kernel, bias))
 
     def settled(params, before, after):
         """The new carry in its dtypes, and the output."""
@@ -137,12 +150,17 @@ def dense_cell(
         broad = jnp.result_type(*before)
 
         def product(h, first, last):
-            columns = recurrent_kernel[:, first * size : last * size]
-            return jnp.split((h.astype(kernel.dtype) @ columns).astype(broad), last - first, axis=-1)
+            columns = recurrent_kernel[..., first * size // heads : last * size // heads]
+            return jnp.split(block_diagonal.product(h, columns, last - first).astype(broad), last - first, axis=-1)
 
         xs = (parts.affine(x, kernel, bias, kernel.dtype)).astype(broad)
         return settled(params, before, step(params, before, jnp.split(xs, gates, axis=-1), product))
 
+    def recur(params, carry):
+        return block_diagonal.product(carry.h, products(params)[1], gates)
+
+    split = None if step else Dense(gates, products, whole, additive)
+    shown = (("heads", heads),) * (heads > 1) + (("use_bias", False),) * (not use_bias)
     return Cell(
         name=name,
         hidden_size=out,
@@ -150,10 +168,21 @@ def dense_cell(
         initial_carry=initial_carry,
         input_size=lambda params: params.kernel.shape[-2],
         step=step and stepwise,
-        split=None if step else Dense(gates, products, whole, additive),
+        split=split.parts()._replace(recur=recur) if split and heads > 1 else split,
         spatial=spatial,
-        settings=(*settings, ("dtype", dtype)),
+        settings=(*settings, *shown, ("dtype", dtype)),
     )
+
+
+def option(there: bool, name: str, init: Initializer | None, shape: tuple[int, ...]) -> tuple | None:
+    """An entry of `extra` that an option of a cell turns on: None where it is off.
+
+    Raises:
+      UserError: it is off, and there is an initializer for it.
+    """
+    if init and not there:
+        raise UserError(f"{name} is given, and the cell has no such parameter with these options")
+    return (init, shape) if there else None
 
 
 def _each(init, gates):

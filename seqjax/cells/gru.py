@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from seqjax.cells import parts
-from seqjax.cells.dense import dense_cell
+from seqjax.cells.dense import dense_cell, option
 from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
 
 
@@ -13,9 +13,9 @@ class GRUParams(NamedTuple):
     """Parameters of the GRU; the gates lie side by side in the order r, z, n."""
 
     kernel: Array  # input weights, (D, 3H)
-    recurrent_kernel: Array  # (H, 3H)
-    bias: Array  # (3H,)
-    recurrent_bias: Array | None  # b_hn, inside the reset, (H,); None where the reset is before the product
+    recurrent_kernel: Array  # (H, 3H), or (heads, H / heads, 3 H / heads), a head's gates side by side
+    bias: Array | None  # (3H,)
+    recurrent_bias: Array | None  # b_hn, inside the reset, (H,); None where the reset is before the product, or no bias is
 
 
 class GRUCarry(NamedTuple):
@@ -31,6 +31,8 @@ def gru(
     *,
     activation: Activation = "tanh",
     gate_activation: Activation = "sigmoid",
+    heads: int = 1,
+    use_bias: bool = True,
     kernel_init: Initializer | None = None,
     recurrent_init: Initializer | None = None,
     bias_init: Initializer | None = None,
@@ -53,8 +55,11 @@ def gru(
       activation: of the candidate: "tanh", another of `jax.nn` by name ("relu", "silu", "hard_tanh", ...), or an
         elementwise function.
       gate_activation: of the gates, instead of sigmoid: "hard_sigmoid", another by name, or a function.
+      heads: number of blocks of a block-diagonal U; a unit sees only the last output of its own head. It divides
+        hidden_size.
+      use_bias: whether there is a bias; without one it is None in the parameters, and so is b_hn.
       kernel_init: initializer of one gate of W, (D, H). Glorot uniform by default.
-      recurrent_init: initializer of one gate of U, (H, H). Orthogonal by default.
+      recurrent_init: initializer of one gate of U, (H, H), or of one head of it. Orthogonal by default.
       bias_init: initializer of b (3H,). Zeros by default.
       recurrent_bias_init: initializer of b_hn (H,). Zeros by default.
       dtype: dtype to compute in, and of y; the memory h is never narrower than float32. That of the parameters by
@@ -65,7 +70,8 @@ def gru(
       A Cell with GRUParams and GRUCarry.
 
     Raises:
-      ValueError: hidden_size is below 1, or an activation is unknown.
+      ValueError: hidden_size or heads is below 1, or an activation is unknown.
+      UserError: heads does not divide hidden_size, or there is a bias_init and no bias.
 
     Example:
       >>> import jax, seqjax
@@ -83,7 +89,7 @@ def gru(
     def after(params, carry, gates):
         x_r, x_z, x_n, h_r, h_z, h_n = gates
         r, z = gate(x_r + h_r), gate(x_z + h_z)
-        n = act(x_n + r * (h_n + params.recurrent_bias))
+        n = act(x_n + r * parts.add_bias(h_n, params.recurrent_bias))
         return GRUCarry(h=(1 - z) * n + z * carry.h)
 
     def before(params, carry, gates, product):
@@ -93,9 +99,9 @@ def gru(
         (h_n,) = product(r * carry.h, 2, 3)
         return GRUCarry(h=(1 - z) * act(x_n + h_n) + z * carry.h)
 
-    extra = {"recurrent_bias": (recurrent_bias_init, (hidden_size,)) if reset_after else None}
+    b_hn = option(reset_after and use_bias, "recurrent_bias_init", recurrent_bias_init, (hidden_size,))
     form = {"combine": after, "additive": False} if reset_after else {"step": before}
-    inits = {"kernel_init": kernel_init, "recurrent_init": recurrent_init, "bias_init": bias_init, "extra": extra}
+    inits = {"kernel_init": kernel_init, "recurrent_init": recurrent_init, "bias_init": bias_init, "extra": {"recurrent_bias": b_hn}}
     options = {"dtype": dtype, "param_dtype": param_dtype, "settings": (("reset_after", bool(reset_after)), *settings)}
-    memory = {"params": GRUParams, "memory": ("h",)}
+    memory = {"params": GRUParams, "memory": ("h",), "heads": heads, "use_bias": use_bias}
     return dense_cell("gru", hidden_size, GRUCarry, gates=3, **form, **memory, **inits, **options)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from seqjax import initializers
 from seqjax.cells import parts
-from seqjax.cells.dense import dense_cell
+from seqjax.cells.dense import dense_cell, option
 from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
 
 GATES = "ifgo"  # side by side in this order: input, forget, candidate, output
@@ -22,8 +22,8 @@ class LSTMParams(NamedTuple):
     """
 
     kernel: Array  # input weights, (D, G H)
-    recurrent_kernel: Array  # (R, G H)
-    bias: Array  # the one bias, which holds the forget bias, (G H,)
+    recurrent_kernel: Array  # (R, G H), or (heads, R / heads, G H / heads), the gates of a head side by side
+    bias: Array | None  # the one bias, which holds the forget bias, (G H,)
     peepholes: Array | None = None  # from the memory to every gate but g, in the order of the gates, ((G - 1) H,)
     projection: Array | None = None  # (H, R)
     kernel_gain: Array | None = None  # of the normalised input product, (G H,)
@@ -50,6 +50,8 @@ def lstm(
     layer_norm: bool = False,
     activation: Activation = "tanh",
     gate_activation: Activation = "sigmoid",
+    heads: int = 1,
+    use_bias: bool = True,
     kernel_init: Initializer | None = None,
     recurrent_init: Initializer | None = None,
     bias_init: Initializer | None = None,
@@ -73,7 +75,7 @@ def lstm(
     Args:
       hidden_size: number of memory cells, H, which is the size of the output but where there is a projection.
       forget_bias: added to the forget gate's part of the bias at initialisation, and never again after. By default 1,
-        and 0 where bias_init is given, which then is the whole bias.
+        and 0 where bias_init is given, which then is the whole bias, or where there is no bias.
       peepholes: whether the gates see the memory, each unit its own.
       coupled: whether the input gate is 1 - f. The kernels then hold three gates, in the order f, g, o.
       proj_size: size of the output and of h, R; None for no projection.
@@ -81,8 +83,11 @@ def lstm(
       activation: of the candidate, and of the memory on its way out: "tanh", another of `jax.nn` by name ("relu", "silu",
         "hard_tanh", ...), or an elementwise function.
       gate_activation: of the gates, instead of sigmoid: "hard_sigmoid", another by name, or a function.
+      heads: number of blocks of a block-diagonal U; a unit sees only the last output of its own head. It divides
+        hidden_size, and proj_size.
+      use_bias: whether there is a bias; without one it is None in the parameters and there is no forget bias.
       kernel_init: initializer of one gate of W, (D, H), and of P, (H, R). Glorot uniform by default.
-      recurrent_init: initializer of one gate of U, (R, H). Orthogonal by default.
+      recurrent_init: initializer of one gate of U, (R, H), or of one head of it. Orthogonal by default.
       bias_init: initializer of the whole bias (G H,). Zeros by default.
       peephole_init: initializer of all peephole weights, (3 H,), or (2 H,) where coupled. Zeros by default, so that
         training starts from the LSTM without them; small random ones, `jax.nn.initializers.normal(0.1)`, are as usual.
@@ -93,7 +98,8 @@ def lstm(
       A Cell with LSTMParams and LSTMCarry.
 
     Raises:
-      ValueError: hidden_size or proj_size is below 1, or an activation is unknown.
+      ValueError: hidden_size, proj_size or heads is below 1, or an activation is unknown.
+      UserError: heads does not divide the sizes; or there is an initializer or a forget_bias for what the cell does not have.
 
     Example:
       >>> import jax, seqjax
@@ -116,7 +122,7 @@ def lstm(
     kernel_init, wide = kernel_init or initializers.glorot_uniform(), len(names) * size
     ones = jax.nn.initializers.ones
     extra = {
-        "peepholes": (peephole_init, (wide - size,)) if peepholes else None,
+        "peepholes": option(peepholes, "peephole_init", peephole_init, (wide - size,)),
         "projection": (kernel_init, (size, out)) if proj_size else None,
         "kernel_gain": (ones, (wide,)) if layer_norm else None,
         "recurrent_gain": (ones, (wide,)) if layer_norm else None,
@@ -152,7 +158,9 @@ def lstm(
         extra=extra,
         kernel_init=kernel_init,
         recurrent_init=recurrent_init,
-        bias_init=forget_bias_init(bias_init, forget_bias, names),
+        heads=heads,
+        use_bias=use_bias,
+        bias_init=forget_bias_init(bias_init, forget_bias, names) if use_bias or bias_init or forget_bias else None,
         settings=(*options.items(), ("layer_norm", bool(layer_norm)), *settings),
         dtype=dtype,
         param_dtype=param_dtype,

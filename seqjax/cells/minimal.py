@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from seqjax.cells import parts
-from seqjax.cells.dense import dense_cell
+from seqjax.cells.dense import dense_cell, option
 from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
 
 
@@ -13,8 +13,8 @@ class MGUParams(NamedTuple):
     """Parameters of the minimal gated unit; the gate and the candidate lie side by side in the order f, n."""
 
     kernel: Array  # input weights, (D, 2H)
-    recurrent_kernel: Array  # (H, 2H)
-    bias: Array  # (2H,)
+    recurrent_kernel: Array  # (H, 2H), or (heads, H / heads, 2 H / heads), a head's gates side by side
+    bias: Array | None  # (2H,)
     recurrent_bias: Array | None  # b_hn, inside the reset, (H,); None where the reset is before the product
 
 
@@ -31,6 +31,8 @@ def mgu(
     *,
     activation: Activation = "tanh",
     gate_activation: Activation = "sigmoid",
+    heads: int = 1,
+    use_bias: bool = True,
     kernel_init: Initializer | None = None,
     recurrent_init: Initializer | None = None,
     bias_init: Initializer | None = None,
@@ -54,8 +56,11 @@ def mgu(
       activation: of the candidate: "tanh", another of `jax.nn` by name ("relu", "silu", "hard_tanh", ...), or an
         elementwise function.
       gate_activation: of the gates, instead of sigmoid: "hard_sigmoid", another by name, or a function.
+      heads: number of blocks of a block-diagonal U; a unit sees only the last output of its own head. It divides
+        hidden_size.
+      use_bias: whether there is a bias; without one it is None in the parameters, and so is b_hn.
       kernel_init: initializer of W_f and of W_n, (D, H). Glorot uniform by default.
-      recurrent_init: initializer of U_f and of U_n, (H, H). Orthogonal by default.
+      recurrent_init: initializer of U_f and of U_n, (H, H), or of one head of them. Orthogonal by default.
       bias_init: initializer of b (2H,). Zeros by default.
       recurrent_bias_init: initializer of b_hn (H,). Zeros by default.
       dtype: dtype to compute in, and of y; the memory h is never narrower than float32. That of the parameters by
@@ -66,7 +71,8 @@ def mgu(
       A Cell with MGUParams and MGUCarry.
 
     Raises:
-      ValueError: hidden_size is below 1, or an activation is unknown.
+      ValueError: hidden_size or heads is below 1, or an activation is unknown.
+      UserError: heads does not divide hidden_size, or there is a bias_init and no bias.
 
     Example:
       >>> import jax, seqjax
@@ -84,7 +90,7 @@ def mgu(
     def after(params, carry, gates):
         x_f, x_n, h_f, h_n = gates
         f = gate(x_f + h_f)
-        n = act(x_n + f * (h_n + params.recurrent_bias))
+        n = act(x_n + f * parts.add_bias(h_n, params.recurrent_bias))
         return MGUCarry(h=(1 - f) * carry.h + f * n)
 
     def before(params, carry, gates, product):
@@ -94,9 +100,9 @@ def mgu(
         (h_n,) = product(f * carry.h, 1, 2)
         return MGUCarry(h=(1 - f) * carry.h + f * act(x_n + h_n))
 
-    extra = {"recurrent_bias": (recurrent_bias_init, (hidden_size,)) if reset_after else None}
+    b_hn = option(reset_after and use_bias, "recurrent_bias_init", recurrent_bias_init, (hidden_size,))
     form = {"combine": after, "additive": False} if reset_after else {"step": before}
-    inits = {"kernel_init": kernel_init, "recurrent_init": recurrent_init, "bias_init": bias_init, "extra": extra}
+    inits = {"kernel_init": kernel_init, "recurrent_init": recurrent_init, "bias_init": bias_init, "extra": {"recurrent_bias": b_hn}}
     options = {"dtype": dtype, "param_dtype": param_dtype, "settings": (("reset_after", bool(reset_after)), *settings)}
-    memory = {"params": MGUParams, "memory": ("h",)}
+    memory = {"params": MGUParams, "memory": ("h",), "heads": heads, "use_bias": use_bias}
     return dense_cell("mgu", hidden_size, MGUCarry, gates=2, **form, **memory, **inits, **options)

@@ -77,15 +77,15 @@ def memory_dtype(dtype: DType | None, kernel: Array) -> jnp.dtype:
     return jnp.promote_types(compute_dtype(dtype, kernel), jnp.float32)
 
 
-def affine(xs: Array, kernel: Array, bias: Array, dtype: jnp.dtype) -> Array:
+def affine(xs: Array, kernel: Array, bias: Array | None, dtype: jnp.dtype) -> Array:
     """xs @ kernel + bias in the given dtype, for xs (..., D)."""
     product = xs.astype(dtype) @ kernel.astype(dtype)
     return add_bias(product, bias)
 
 
-def add_bias(a: Array, bias: Array) -> Array:
-    """a + bias in the dtype of a, for a (..., N) and a bias (N,)."""
-    return a + bias.astype(a.dtype).reshape((1,) * (a.ndim - 1) + bias.shape)
+def add_bias(a: Array, bias: Array | None) -> Array:
+    """a + bias in the dtype of a, for a (..., N) and a bias (N,), or a as it is for None."""
+    return a if bias is None else a + bias.astype(a.dtype).reshape((1,) * (a.ndim - 1) + bias.shape)
 
 
 def normalize(a: Array, gain: Array) -> Array:

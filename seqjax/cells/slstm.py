@@ -5,8 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from seqjax import initializers
-from seqjax.cells import block_diagonal, parts
+from seqjax.cells import parts
 from seqjax.cells.dense import dense_cell
 from seqjax.typing import Array, Cell, DType, Initializer, factory
 
@@ -19,7 +18,7 @@ class SLSTMParams(NamedTuple):
 
     kernel: Array  # input weights, (D, 4H)
     recurrent_kernel: Array  # (heads, H / heads, 4 H / heads), the gates of a head side by side; (H, 4H) for one head
-    bias: Array  # (4H,)
+    bias: Array | None  # (4H,)
 
 
 class SLSTMCarry(NamedTuple):
@@ -37,6 +36,7 @@ def slstm(
     heads: int = 1,
     *,
     forget_gate: str = "exp",
+    use_bias: bool = True,
     kernel_init: Initializer | None = None,
     recurrent_init: Initializer | None = None,
     bias_init: Initializer | None = None,
@@ -67,6 +67,7 @@ def slstm(
       hidden_size: number of hidden units, H.
       heads: number of blocks of U; a unit sees only the last output of its own head. It divides hidden_size.
       forget_gate: "exp" or "sigmoid".
+      use_bias: whether there is a bias; without one it is None in the parameters.
       kernel_init: initializer of one gate of W, (D, H). Glorot uniform by default.
       recurrent_init: initializer of one gate and head of U, (H / heads, H / heads). Orthogonal by default.
       bias_init: initializer of b (4H,). Zeros by default; `initializers.add_to_gate(initializers.zeros, 3.0, gate=1, gates=4)`
@@ -79,7 +80,7 @@ def slstm(
 
     Raises:
       ValueError: hidden_size or heads is below 1, or forget_gate is unknown.
-      UserError: heads does not divide hidden_size.
+      UserError: heads does not divide hidden_size, or there is a bias_init and no bias.
 
     Example:
       >>> import jax, seqjax
@@ -92,7 +93,6 @@ def slstm(
     Reference:
       Beck et al. 2024, "xLSTM: Extended Long Short-Term Memory" (arXiv:2405.04517), section 2.2 and appendix A.
     """
-    heads = block_diagonal.check_blocks("heads", heads, hidden_size)
     if forget_gate not in LOG_FORGET:
         raise ValueError(f"forget_gate must be one of {list(LOG_FORGET)}, and it is {forget_gate!r}")
     log_forget = LOG_FORGET[forget_gate]
@@ -106,11 +106,7 @@ def slstm(
         n = keep * carry.n + write
         return SLSTMCarry(c=c, n=n, m=m, h=parts.sigmoid(o) * c / jnp.maximum(n, 0.5))
 
-    def recur(params, carry):
-        kernel = params.recurrent_kernel.astype(parts.compute_dtype(dtype, params.kernel))
-        return block_diagonal.product(carry.h, kernel, len(GATES))
-
-    cell = dense_cell(
+    return dense_cell(
         "slstm",
         hidden_size,
         SLSTMCarry,
@@ -118,12 +114,12 @@ def slstm(
         gates=len(GATES),
         params=SLSTMParams,
         memory=("c", "n", "m"),
-        recurrent_shape=block_diagonal.kernel_shape(heads, hidden_size, len(GATES)),
+        heads=heads,
+        use_bias=use_bias,
         kernel_init=kernel_init,
-        recurrent_init=block_diagonal.per_block(recurrent_init or initializers.orthogonal()),
+        recurrent_init=recurrent_init,
         bias_init=bias_init,
-        settings=(("heads", heads), ("forget_gate", forget_gate)),
+        settings=(("forget_gate", forget_gate),),
         dtype=dtype,
         param_dtype=param_dtype,
     )
-    return cell if heads == 1 else cell.replace(split=cell.parts._replace(recur=recur))

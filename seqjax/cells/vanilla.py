@@ -14,8 +14,8 @@ class RNNParams(NamedTuple):
     """Parameters of the vanilla recurrent network."""
 
     kernel: Array  # input weights, (D, H)
-    recurrent_kernel: Array  # (H, H)
-    bias: Array  # (H,)
+    recurrent_kernel: Array  # (H, H), or (heads, H / heads, H / heads)
+    bias: Array | None  # (H,)
 
 
 class IndRNNParams(NamedTuple):
@@ -23,7 +23,7 @@ class IndRNNParams(NamedTuple):
 
     kernel: Array  # input weights, (D, H)
     recurrent_kernel: Array  # u, from each unit to itself, (H,)
-    bias: Array  # (H,)
+    bias: Array | None  # (H,)
 
 
 class RNNCarry(NamedTuple):
@@ -37,6 +37,8 @@ def rnn(
     hidden_size: int,
     activation: Activation = "tanh",
     *,
+    heads: int = 1,
+    use_bias: bool = True,
     kernel_init: Initializer | None = None,
     recurrent_init: Initializer | None = None,
     bias_init: Initializer | None = None,
@@ -50,8 +52,11 @@ def rnn(
     Args:
       hidden_size: number of hidden units, H.
       activation: "tanh", "relu", another of `jax.nn` by name ("sigmoid", "silu", "hard_tanh", ...), or an elementwise function.
+      heads: number of blocks of a block-diagonal U; a unit sees only the last output of its own head. It divides
+        hidden_size.
+      use_bias: whether there is a bias; without one it is None in the parameters.
       kernel_init: initializer of W (D, H). Glorot uniform by default.
-      recurrent_init: initializer of U (H, H). Orthogonal by default; `seqjax.initializers.identity()` for the IRNN.
+      recurrent_init: initializer of U (H, H), or of one head of it. Orthogonal by default; `seqjax.initializers.identity()` for the IRNN.
       bias_init: initializer of b (H,). Zeros by default.
       dtype: dtype to compute in, and of h and y. That of the parameters by default.
       param_dtype: dtype of the parameters.
@@ -60,7 +65,8 @@ def rnn(
       A Cell with RNNParams and RNNCarry.
 
     Raises:
-      ValueError: hidden_size is below 1, or activation is unknown.
+      ValueError: hidden_size or heads is below 1, or activation is unknown.
+      UserError: heads does not divide hidden_size, or there is a bias_init and no bias.
 
     Example:
       >>> import jax, seqjax
@@ -81,6 +87,7 @@ def rnn(
 
     options = {"dtype": dtype, "param_dtype": param_dtype, "settings": (("activation", activation),)}
     inits = {"kernel_init": kernel_init, "recurrent_init": recurrent_init, "bias_init": bias_init}
+    options |= {"heads": heads, "use_bias": use_bias}
     return dense_cell("rnn", hidden_size, RNNCarry, combine, gates=1, params=RNNParams, **inits, **options)
 
 
@@ -89,6 +96,7 @@ def indrnn(
     hidden_size: int,
     activation: Activation = "relu",
     *,
+    use_bias: bool = True,
     kernel_init: Initializer | None = None,
     recurrent_init: Initializer | None = None,
     bias_init: Initializer | None = None,
@@ -105,6 +113,7 @@ def indrnn(
     Args:
       hidden_size: number of hidden units, H.
       activation: "relu", "tanh", another of `jax.nn` by name, or an elementwise function.
+      use_bias: whether there is a bias; without one it is None in the parameters.
       kernel_init: initializer of W (D, H). Glorot uniform by default.
       recurrent_init: initializer of u (H,). By default uniform in [0, 1), so that some units forget at once and some
         never; for relu over a known length T, `jax.nn.initializers.uniform(2 ** (1 / T))` reaches the paper's bound.
@@ -117,6 +126,7 @@ def indrnn(
 
     Raises:
       ValueError: hidden_size is below 1, or activation is unknown.
+      UserError: there is a bias_init and no bias.
 
     Example:
       >>> import jax, seqjax
@@ -140,6 +150,6 @@ def indrnn(
 
     options = {"dtype": dtype, "param_dtype": param_dtype, "settings": (("activation", activation),)}
     inits = {"kernel_init": kernel_init, "recurrent_init": recurrent_init or jax.nn.initializers.uniform(1.0), "bias_init": bias_init}
-    shape = {"recurrent_shape": (hidden_size,)}
+    shape = {"recurrent_shape": (hidden_size,), "use_bias": use_bias}
     cell = dense_cell("indrnn", hidden_size, RNNCarry, combine, gates=1, params=IndRNNParams, **shape, **inits, **options)
     return cell.replace(split=cell.parts._replace(recur=recur))

@@ -84,7 +84,8 @@ def run(
 
 def flat_weights(params: Params) -> Array:
     """The parameters of an LSTM as cuDNN's one vector: W' (4H, D), U' (4H, H), b, and a second bias that is zero."""
-    parts = (params.kernel.T, params.recurrent_kernel.T, params.bias, jnp.zeros_like(params.bias))
+    none = jnp.zeros(params.kernel.shape[1], params.kernel.dtype)
+    parts = (params.kernel.T, params.recurrent_kernel.T, none if params.bias is None else params.bias, none)
     return jnp.concatenate([part.reshape(-1).astype(jnp.float32) for part in parts])
 
 

@@ -53,11 +53,11 @@ def from_equinox(module) -> tuple[Cell, Params]:
         raise UserError(f"from_equinox takes eqx.nn.LSTMCell and GRUCell, and not {type(module).__name__}")
     parts.check_computation(module, "equinox", "__call__")
     w, u = parts.array(module.weight_ih).T, parts.array(module.weight_hh).T
-    b = jnp.zeros(w.shape[1:], w.dtype) if module.bias is None else parts.array(module.bias)
+    b, b_n = (None if bias is None else parts.array(bias) for bias in (module.bias, getattr(module, "bias_n", None)))
+    options = {"param_dtype": w.dtype} | ({"use_bias": False} if b is None else {})
     if isinstance(module, eqx.nn.LSTMCell):
-        return lstm(module.hidden_size, param_dtype=w.dtype), LSTMParams(w, u, b)
-    b_n = jnp.zeros((module.hidden_size,), w.dtype) if module.bias_n is None else parts.array(module.bias_n)
-    return gru(module.hidden_size, param_dtype=w.dtype), GRUParams(w, u, b, b_n)
+        return lstm(module.hidden_size, **options), LSTMParams(w, u, b)
+    return gru(module.hidden_size, **options), GRUParams(w, u, b, b_n)
 
 
 def to_equinox(cell: Cell, params: Params):
@@ -90,9 +90,9 @@ def to_equinox(cell: Cell, params: Params):
     inputs, gates = params.kernel.shape
     size = params.recurrent_kernel.shape[0]
     build = {"lstm": eqx.nn.LSTMCell, "gru": eqx.nn.GRUCell}[parts.kind(cell)]
-    module = build(inputs, size, dtype=jnp.asarray(params.kernel).dtype, key=jax.random.key(0))
+    module = build(inputs, size, use_bias=params.bias is not None, dtype=jnp.asarray(params.kernel).dtype, key=jax.random.key(0))
     values = {"weight_ih": params.kernel.T, "weight_hh": params.recurrent_kernel.T, "bias": params.bias}
     if isinstance(params, GRUParams):
         values["bias_n"] = params.recurrent_bias
-    names = tuple(values)
+    names = tuple(name for name, value in values.items() if value is not None)
     return eqx.tree_at(lambda m: [getattr(m, name) for name in names], module, [jnp.asarray(values[n]) for n in names])

@@ -191,8 +191,9 @@ def _read_cell(cell):
         raise UserError(f"{cell.name} has no weights yet; build the layer, or call it once on some input")
     activations = _check_settings(cell)
     w, u = _from_variable(cell.kernel), _from_variable(cell.recurrent_kernel)
-    b = jnp.zeros(w.shape[1:], w.dtype) if cell.bias is None else _from_variable(cell.bias)
+    b = None if cell.bias is None else _from_variable(cell.bias)
     options = {"dtype": parts.narrower(cell.compute_dtype, w.dtype), "param_dtype": w.dtype, **activations}
+    options |= {"use_bias": False} if b is None else {}
     if isinstance(cell, keras.layers.GRUCell):
         ours = gru(cell.units, cell.reset_after, **options), _read_gru(cell, w, u, b)
     elif isinstance(cell, keras.layers.LSTMCell):
@@ -219,6 +220,8 @@ def _check_settings(cell):
 
 
 def _read_gru(cell, w, u, b):
+    if b is None:
+        return GRUParams(*(parts.reorder(value, "zrn", "rzn") for value in (w, u)), None, None)
     if b.ndim == 1:
         b_n = jnp.zeros((cell.units,), w.dtype) if cell.reset_after else None
     else:
@@ -249,7 +252,8 @@ def _write(layer, return_state):
     for one, params in zip(directions, layer.params):
         values = _weights(params)
         for variable, value in zip((one.cell.kernel, one.cell.recurrent_kernel, one.cell.bias), values, strict=True):
-            variable.assign(np.asarray(value))
+            if variable is not None:
+                variable.assign(np.asarray(value))
     return whole
 
 
@@ -258,7 +262,8 @@ def _make(cell, params, layer, **options):
     import keras
 
     name, settings = parts.kind(cell), parts.settings(cell)
-    options |= {"dtype": _policy(cell, params), "dropout": layer.rate if layer.shared_over_time else 0.0}
+    options |= {"use_bias": params.bias is not None, "dtype": _policy(cell, params)}
+    options |= {"dropout": layer.rate if layer.shared_over_time else 0.0}
     for option, setting in (("activation", "activation"), ("recurrent_activation", "gate_activation")):
         if settings.get(setting):
             options[option] = parts.KERAS_ACTIVATIONS[settings[setting]]
@@ -284,7 +289,7 @@ def _weights(params):
     """The kernel, the recurrent kernel and the bias as Keras has them."""
     if not isinstance(params, GRUParams):
         return params.kernel, params.recurrent_kernel, params.bias
-    w, u, b = (parts.reorder(jnp.asarray(value), "rzn", "zrn") for value in params[:3])
+    w, u, b = (None if value is None else parts.reorder(jnp.asarray(value), "rzn", "zrn") for value in params[:3])
     if params.recurrent_bias is not None:
         b_h = jnp.zeros_like(b).at[2 * params.recurrent_bias.shape[0] :].set(params.recurrent_bias)
         b = jnp.stack([b, b_h])

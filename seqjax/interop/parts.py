@@ -15,14 +15,17 @@ from seqjax.wrappers import stack
 # here nobody can. An option that is off needs no line, unless "off" is itself a choice that some cannot hold.
 HOLDERS = {
     "rnn": ("torch", "keras", "flax", "nnx", "haiku"),
+    "rnn use_bias=False": ("torch", "keras"),
     "rnn activation='tanh'": ("torch", "keras", "flax", "nnx"),
     "rnn activation='relu'": ("torch", "keras", "flax", "nnx", "haiku"),
     "rnn activation": ("keras", "flax", "nnx"),
     "lstm": ("torch", "keras", "flax", "nnx", "haiku", "equinox"),
+    "lstm use_bias=False": ("torch", "keras", "equinox"),
     "lstm proj_size": ("torch",),
     "lstm activation": ("keras", "flax", "nnx"),
     "lstm gate_activation": ("keras", "flax", "nnx"),
     "gru": ("torch", "keras", "flax", "nnx", "haiku", "equinox"),
+    "gru use_bias=False": ("torch", "keras", "equinox"),
     "gru reset_after=True": ("torch", "keras", "flax", "nnx", "equinox"),
     "gru reset_after=False": ("keras", "haiku"),
     "gru activation": ("keras", "flax", "nnx"),

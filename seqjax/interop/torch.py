@@ -81,7 +81,7 @@ def to_torch(cell: Cell, params: Params):
 
     Returns:
       A torch.nn.RNN, LSTM or GRU on the CPU, with batch_first=True, in training mode as all new modules are, and of the
-      params' dtype. It has two biases, as torch always has; the second is zero except for b_hn of the GRU.
+      params' dtype. It has two biases, the second of which is zero except for b_hn of the GRU; or none, where the cells have none.
 
     Raises:
       UserError: torch cannot hold the cell; the message names what, and who can.
@@ -113,6 +113,7 @@ def to_torch(cell: Cell, params: Params):
         own.kernel.shape[0],
         own.kernel.shape[1] // GATES[name],
         num_layers=len(layers),
+        bias=own.bias is not None,
         bidirectional=len(layers[0].cells) == 2,
         dropout=layers[-1].rate,
         batch_first=True,
@@ -165,15 +166,12 @@ def _read(module, suffix):
 
 def _write(module, suffix, params):
     """Puts the params of one direction of one layer into a torch layer."""
-    b_h = np.zeros_like(_to_numpy(params.bias))
-    if isinstance(params, GRUParams):
-        b_h[-params.recurrent_bias.shape[0] :] = _to_numpy(params.recurrent_bias)
-    values = {
-        "weight_ih": _to_numpy(params.kernel).T,
-        "weight_hh": _to_numpy(params.recurrent_kernel).T,
-        "bias_ih": _to_numpy(params.bias),
-        "bias_hh": b_h,
-    }
+    values = {"weight_ih": _to_numpy(params.kernel).T, "weight_hh": _to_numpy(params.recurrent_kernel).T}
+    if params.bias is not None:
+        values["bias_ih"] = _to_numpy(params.bias)
+        values["bias_hh"] = np.zeros_like(values["bias_ih"])
+        if isinstance(params, GRUParams):
+            values["bias_hh"][-params.recurrent_bias.shape[0] :] = _to_numpy(params.recurrent_bias)
     if getattr(module, "proj_size", 0):
         values["weight_hr"] = _to_numpy(params.projection).T
     for name, value in values.items():

@@ -66,24 +66,27 @@ def cell_of(kind: str, weights: Mapping[str, Array], nonlinearity: str = "tanh")
 
     Args:
       kind: "rnn", "lstm" or "gru".
-      weights: torch's, by their names without layer and direction; without biases these are zero.
+      weights: torch's, by their names without layer and direction; without biases the cell has none either.
       nonlinearity: of an RNN.
 
     Example:
-      >>> cell_of("rnn", {"weight_ih": jnp.ones((8, 3)), "weight_hh": jnp.ones((8, 8))})[1].bias.shape
-      (8,)
+      >>> cell_of("rnn", {"weight_ih": jnp.ones((8, 3)), "weight_hh": jnp.ones((8, 8))})[1].bias is None
+      True
     """
     w, u = weights["weight_ih"].T, weights["weight_hh"].T
     size, dtype = w.shape[1] // GATES[kind], w.dtype
-    b, b_h = (weights.get(name, jnp.zeros(w.shape[1:], dtype)) for name in ("bias_ih", "bias_hh"))
-    if kind == "lstm":
-        projection = weights["weight_hr"].T if "weight_hr" in weights else None
-        options = {} if projection is None else {"proj_size": projection.shape[1]}
-        return lstm(size, **options, param_dtype=dtype), LSTMParams(w, u, b + b_h, projection=projection)
+    b, b_h = weights.get("bias_ih"), weights.get("bias_hh")
+    options = {"param_dtype": dtype} | ({"use_bias": False} if b is None else {})
     if kind == "gru":
         # b_hn stands inside the reset, so it is not summed.
-        return gru(size, param_dtype=dtype), GRUParams(w, u, b + b_h.at[2 * size :].set(0), b_h[2 * size :])
-    return rnn(size, nonlinearity, param_dtype=dtype), RNNParams(w, u, b + b_h)
+        biases = (None, None) if b is None else (b + b_h.at[2 * size :].set(0), b_h[2 * size :])
+        return gru(size, **options), GRUParams(w, u, *biases)
+    b = None if b is None else b + b_h
+    if kind == "lstm":
+        projection = weights["weight_hr"].T if "weight_hr" in weights else None
+        options |= {} if projection is None else {"proj_size": projection.shape[1]}
+        return lstm(size, **options), LSTMParams(w, u, b, projection=projection)
+    return rnn(size, nonlinearity, **options), RNNParams(w, u, b)
 
 
 def _by_place(state, prefix):

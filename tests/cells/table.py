@@ -50,11 +50,23 @@ CELLS = [
     _lstm("lstm-peepholes", peepholes=True),
     _lstm("lstm-all", hidden_size=6, peepholes=True, coupled=True, proj_size=H, layer_norm=True),
     _row("gru-before", seqjax.gru, ref.GRU_BEFORE, hidden_size=H, reset_after=False),
+    _row("gru-bare", seqjax.gru, ref.GRU_AFTER, hidden_size=H, use_bias=False),
+    _lstm("lstm-heads", heads=2, use_bias=False),
     _row("conv_lstm", seqjax.conv_lstm, ref.CONV_LSTM, features=H, kernel_size=3, spatial_shape=4, peepholes=True),
 ]
 
 # Settings of the cells above, tested against the references and not by every generic suite.
 VARIANTS = [
+    _row("rnn-bare", seqjax.rnn, ref.RNN_TANH, hidden_size=H, use_bias=False),
+    _row("rnn-heads", seqjax.rnn, ref.RNN_TANH, hidden_size=H, heads=2),
+    _row("indrnn-bare", seqjax.indrnn, ref.INDRNN_TANH, hidden_size=H, activation="tanh", use_bias=False),
+    _row("gru-heads", seqjax.gru, ref.GRU_AFTER, hidden_size=H, heads=2),
+    _row("gru-before-heads", seqjax.gru, ref.GRU_BEFORE, hidden_size=H, reset_after=False, heads=2, use_bias=False),
+    _row("mgu-bare", seqjax.mgu, ref.MGU_AFTER, hidden_size=H, use_bias=False),
+    _row("mgu-before-heads", seqjax.mgu, ref.MGU_BEFORE, hidden_size=H, reset_after=False, heads=4),
+    _lstm("lstm-bare", use_bias=False),
+    _lstm("lstm-heads-all", hidden_size=6, heads=2, use_bias=False, peepholes=True, coupled=True, proj_size=H, layer_norm=True),
+    _row("slstm-bare", seqjax.slstm, ref.SLSTM_EXP, hidden_size=H, use_bias=False),
     _row("rnn-relu", seqjax.rnn, ref.RNN_RELU, hidden_size=H, activation="relu"),
     _row("indrnn-relu", seqjax.indrnn, ref.INDRNN_RELU, hidden_size=H),
     _lstm("lstm-coupled", coupled=True),

@@ -30,6 +30,9 @@ CELLS = {
     "rnn-relu": lambda h, **o: seqjax.rnn(h, "relu", **o),
     "indrnn": lambda h, **o: seqjax.indrnn(h, **o),
     "indrnn-tanh": lambda h, **o: seqjax.indrnn(h, "tanh", **o),
+    "lstm-bare": lambda h, **o: seqjax.lstm(h, peepholes=True, use_bias=False, **o),
+    "gru-bare": lambda h, **o: seqjax.gru(h, use_bias=False, **o),
+    "rnn-bare": lambda h, **o: seqjax.rnn(h, use_bias=False, **o),
 }
 SIZES = [  # B, T, D, H
     (1, 1, 1, 1),
@@ -285,6 +288,7 @@ def test_the_library_refuses_names_that_it_does_not_know(wrong):
         (seqjax.lstm(4, activation="relu"), "no lstm with activation='relu'"),
         (seqjax.gru(4, gate_activation="hard_sigmoid"), "no gru with gate_activation='hard_sigmoid'"),
         (seqjax.gru(4, reset_after=False), "no gru with the reset before the product"),
+        (seqjax.rnn(4, heads=2), "no rnn with heads=2"),
         (seqjax.rnn(4, "silu"), "rnn with tanh or relu, and the activation is 'silu'"),
         (seqjax.gru(4).replace(step=seqjax.gru(4).step), "this gru was changed after that"),
         (seqjax.lstm(4, dtype=jnp.bfloat16), "in float32, and the cell in bfloat16 and float32"),

@@ -30,7 +30,12 @@ MODULES = {
     "gru": lambda **o: eqx.nn.GRUCell(D, H, key=jax.random.key(0), **o),
     "gru-no-bias": lambda **o: eqx.nn.GRUCell(D, H, use_bias=False, key=jax.random.key(0), **o),
 }
-OURS = {"lstm": lambda: seqjax.lstm(H), "gru": lambda: seqjax.gru(H)}
+OURS = {
+    "lstm": lambda: seqjax.lstm(H),
+    "gru": lambda: seqjax.gru(H),
+    "lstm-bare": lambda: seqjax.lstm(H, use_bias=False),
+    "gru-bare": lambda: seqjax.gru(H, use_bias=False),
+}
 
 
 def _randomise(module):

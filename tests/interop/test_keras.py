@@ -125,6 +125,9 @@ def test_a_sequential_model_and_its_dropout():
 OURS = {
     "rnn": lambda: seqjax.rnn(H),
     "gru": lambda: seqjax.gru(H),
+    "gru-bare": lambda: seqjax.gru(H, use_bias=False),
+    "gru-before-bare": lambda: seqjax.gru(H, reset_after=False, use_bias=False),
+    "bare": lambda: bidirectional(seqjax.lstm(H, use_bias=False), seqjax.rnn(2, use_bias=False)),
     "gru-before": lambda: seqjax.gru(H, reset_after=False),
     "lstm-dropped": lambda: seqjax.dropout(seqjax.lstm(H), 0.25, shared_over_time=True),
     "bidirectional": lambda: bidirectional(seqjax.lstm(H), seqjax.lstm(2)),

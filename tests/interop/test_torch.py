@@ -50,6 +50,9 @@ def _pair(make):
 
 OURS = {
     "rnn-relu": lambda: seqjax.rnn(H, "relu"),
+    "rnn-bare": lambda: seqjax.rnn(H, use_bias=False),
+    "gru-bare": lambda: bidirectional(seqjax.gru(H, use_bias=False), seqjax.gru(H, use_bias=False)),
+    "lstm-bare": lambda: seqjax.stack(seqjax.lstm(H, use_bias=False), seqjax.lstm(H, use_bias=False)),
     "lstm-proj": lambda: seqjax.lstm(H, proj_size=2),
     "gru-dropout": lambda: seqjax.stack(
         seqjax.gru(H), seqjax.dropout(seqjax.gru(H), 0.2), seqjax.dropout(seqjax.gru(H), 0.2)
@@ -169,6 +172,8 @@ def _mixed():
 
 
 REFUSED = {
+    "heads": (lambda: seqjax.lstm(H, heads=2), "heads=2 of 'lstm'; none of the libraries"),
+    "some biases": (lambda: seqjax.stack(seqjax.gru(H), seqjax.gru(H, use_bias=False)), "layers that differ"),
     "peepholes": (lambda: seqjax.lstm(H, peepholes=True), "peepholes=True of 'lstm'; none of the libraries"),
     "coupled": (lambda: seqjax.lstm(H, coupled=True), "coupled=True of 'lstm'"),
     "layer norm": (lambda: seqjax.lstm(H, layer_norm=True), "layer_norm=True of 'lstm'"),

@@ -25,9 +25,9 @@ class Form(NamedTuple):
 
 def _lstm_arrays(gates, peepholes):
     def arrays(params):
-        units = params.bias.shape[0] // gates
-        vectors = params.peepholes.reshape(gates - 1, units) if peepholes else _no_rows(units)
-        return params.kernel, params.recurrent_kernel, params.bias.reshape(gates, units), vectors
+        bias = _bias(params, gates)
+        vectors = params.peepholes.reshape(bias[1:].shape) if peepholes else _no_rows(bias.shape[1])
+        return params.kernel, params.recurrent_kernel, bias, vectors
 
     return arrays
 
@@ -36,20 +36,26 @@ def _reset_after(order):
     """Of cells whose candidate has two sums, n of x first and n of h last; `order` are the gates of the bias before that."""
 
     def arrays(params):
-        units = params.recurrent_bias.shape[0]
-        gates = params.bias.reshape(-1, units)
-        bias = jnp.stack([*(gates[k] for k in order), params.recurrent_bias])
-        return params.kernel, params.recurrent_kernel, bias, _no_rows(units)
+        gates = _bias(params, len(order))
+        last = jnp.zeros_like(gates[0]) if params.recurrent_bias is None else params.recurrent_bias
+        bias = jnp.stack([*(gates[k] for k in order), last])
+        return params.kernel, params.recurrent_kernel, bias, _no_rows(bias.shape[1])
 
     return arrays
 
 
 def _rnn_arrays(params):
-    return params.kernel, params.recurrent_kernel, params.bias[None], _no_rows(params.bias.shape[0])
+    return params.kernel, params.recurrent_kernel, _bias(params, 1), _no_rows(params.kernel.shape[1])
 
 
 def _indrnn_arrays(params):
-    return params.kernel, _no_rows(params.bias.shape[0]), params.bias[None], params.recurrent_kernel[None]
+    return params.kernel, _no_rows(params.kernel.shape[1]), _bias(params, 1), params.recurrent_kernel[None]
+
+
+def _bias(params, gates):
+    """The bias (G, H), zeros where the cell has none."""
+    bias = jnp.zeros(params.kernel.shape[1], jnp.float32) if params.bias is None else params.bias
+    return bias.reshape(gates, -1)
 
 
 def _no_rows(units):
@@ -78,14 +84,14 @@ def form_of(cell: Cell) -> Form | str:
     if cell.made is None or cell.made.function is not factory:
         return f"it knows a cell by the call of seqjax.{cell.name}, and this {cell.name} was changed after that"
     settings = dict(cell.settings)
+    own = {"lstm": ("peepholes", "coupled"), "rnn": ("activation",), "indrnn": ("activation",)}.get(cell.name, ("reset_after",))
+    other = [f"{name}={value!r}" for name, value in settings.items() if value and name not in (*own, "dtype")]
+    if other:
+        return f"it has no {cell.name} with {', '.join(other)}"
     if cell.name in ("rnn", "indrnn"):
         forms = _RNN if cell.name == "rnn" else _INDRNN
         name = settings["activation"]
         return forms[name] if name in forms else f"it has the {cell.name} with tanh or relu, and the activation is {name!r}"
-    own = {"lstm": ("peepholes", "coupled"), "gru": ("reset_after",), "mgu": ("reset_after",)}[cell.name]
-    other = [f"{name}={value!r}" for name, value in settings.items() if value and name not in (*own, "dtype")]
-    if other:
-        return f"it has no {cell.name} with {', '.join(other)}"
     if cell.name == "lstm":
         return _LSTM[settings["coupled"], settings["peepholes"]]
     if not settings["reset_after"]:
