@@ -66,7 +66,7 @@ def unrolled(
     cell: Cell, layout: Layout, reverse: bool, params: Params, carry: Carry, initial: Carry, inputs: tuple
 ) -> tuple[Carry, Array]:
     """Runs a cell whose split is `Dense` over `inputs`, which are (xs, mask, resets), time-major."""
-    last, (ys, _) = _forward(cell, layout, reverse, params, carry, initial, inputs, keep=False)
+    last, (ys, _), _ = _forward(cell, layout, reverse, params, carry, initial, inputs, keep=False)
     return last, ys
 
 
@@ -97,18 +97,6 @@ def _combine(cell, layout, params, carry, sums, others):
     return by_sequence(cell.split.combine, spread, carry, (*gates, *others), axis=1, columns=columns)
 
 
-def _arrays_read(cell, params, carry, xs):
-    """Which arrays of params, and which of the carry, `combine` reads; the layout does not matter."""
-    x, *others = jax.tree.leaves(xs)
-    kernel = jax.eval_shape(lambda p: _kernels(cell, p)[0], params)
-    sums = [jax.ShapeDtypeStruct((x.shape[1], kernel.shape[1]), kernel.dtype)] * (1 if cell.split.additive else 2)
-    start = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), carry)
-    one_step = [jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for a in others]
-    read = steps.arrays_read(functools.partial(_combine, cell, Layout(columns=False)), params, start, sums, one_step)
-    count = len(jax.tree.leaves(params))
-    return read[:count], read[count : count + len(jax.tree.leaves(carry))]
-
-
 def _forward(cell, layout, reverse, params, carry, initial, inputs, keep):
     xs, mask, resets = inputs
     x, *others = jax.tree.leaves(xs)
@@ -118,35 +106,41 @@ def _forward(cell, layout, reverse, params, carry, initial, inputs, keep):
     if layout.columns:
         # The barrier keeps the transposed copy, made once; XLA would else transpose inside the product, which is slow.
         kernels = jax.lax.optimization_barrier(layout.turn(kernels))
-    _, carry_read = _arrays_read(cell, params, carry, xs) if keep else (None, None)
+    combine = functools.partial(_combine, cell, layout)
+    read = None
 
     def body(carry, inputs):
+        nonlocal read
         x, others, real, reset = inputs
         start = carry if reset is None else steps.select(reset, initial, carry, layout.batch)
         operands = _operands(cell, layout, layout.turn(x), start.h)
         sums = tuple(k @ v if layout.columns else v @ k for k, v in zip(kernels, operands, strict=True))
-        after, y = _combine(cell, layout, params, start, sums, layout.turn(others))
-        kept = (layout.turn(operands), sums, steps.chosen(start, carry_read)) if keep else None
+        combined = params, start, sums, layout.turn(others)
+        if keep:
+            (after, y), read = steps.with_reads(combine, *combined)
+            kept = layout.turn(operands), sums, steps.chosen(start, read[1])
+        else:
+            (after, y), kept = combine(*combined), None
         if real is not None:
             held = (carry, steps.zeros_like(y))
             after, y = steps.select(real, (after, y), held, layout.batch)
         return after, (layout.turn(y), kept)
 
     last, stacked = jax.lax.scan(body, layout.turn(carry), (x, others, mask, resets), reverse=reverse)
-    return layout.turn(last), stacked
+    return layout.turn(last), stacked, read
 
 
 def _unrolled_fwd(cell, layout, reverse, params, carry, initial, inputs):
-    last, (ys, kept) = _forward(cell, layout, reverse, params, carry, initial, inputs, keep=True)
-    return (last, ys), (params, carry, inputs, kept)
+    last, (ys, kept), read = _forward(cell, layout, reverse, params, carry, initial, inputs, keep=True)
+    return (last, ys), (params, carry, inputs, kept, read)
 
 
 def _unrolled_bwd(cell, layout, reverse, saved, cotangents):
-    params, carry, (xs, mask, resets), (operands, sums, starts) = saved
+    params, carry, (xs, mask, resets), (operands, sums, starts), read = saved
     d_last, d_ys = cotangents
     (x, *others), tree = jax.tree.flatten(xs)
     kernels, kernels_back = jax.vjp(lambda p: _kernels(cell, p), params)
-    params_read, carry_read = _arrays_read(cell, params, carry, xs)
+    params_read, carry_read, *_ = read
     any_carry, width = layout.turn(carry), carry.h.shape[-1]
 
     def body(state, inputs):

@@ -77,19 +77,23 @@ def unrolled(
     cell: Cell, reverse: bool, params: Params, carry: Carry, initial: Carry, inputs: tuple
 ) -> tuple[Carry, Array]:
     """Runs any cell that has the three parts over `inputs`, which are (xs, mask, resets), time-major."""
-    last, (ys, _) = _forward(cell, reverse, params, carry, initial, inputs, keep=False)
-    return last, ys
+    return _forward(cell, reverse, params, carry, initial, inputs, keep=False)[:2]
 
 
 def _forward(cell, reverse, params, carry, initial, inputs, keep):
     xs, mask, resets = inputs
     parts, (x, *others) = cell.parts, jax.tree.leaves(xs)
+    read = None
 
     def body(carry, inputs):
+        nonlocal read
         projected, others, real, reset = inputs
         start = carry if reset is None else steps.select(reset, initial, carry)
         recurrent = None if parts.recur is None else parts.recur(params, start)
-        after, y = parts.after(params, start, projected, recurrent, others)
+        if keep:
+            (after, y), read = steps.with_reads(parts.after, params, start, projected, recurrent, others)
+        else:
+            after, y = parts.after(params, start, projected, recurrent, others)
         kept = (start, recurrent) if keep else None
         if real is not None:
             after, y = steps.select(real, after, carry), steps.select(real, y, steps.zeros_like(y))
@@ -97,20 +101,19 @@ def _forward(cell, reverse, params, carry, initial, inputs, keep):
 
     projected = parts.project(params, x)
     last, (ys, kept) = jax.lax.scan(body, carry, (projected, others, mask, resets), reverse=reverse)
-    return last, (ys, (projected, kept) if keep else None)
+    return last, ys, (projected, kept, read) if keep else None
 
 
 def _unrolled_fwd(cell, reverse, params, carry, initial, inputs):
-    last, (ys, kept) = _forward(cell, reverse, params, carry, initial, inputs, keep=True)
+    last, ys, kept = _forward(cell, reverse, params, carry, initial, inputs, keep=True)
     return (last, ys), (params, carry, inputs, kept)
 
 
 def _unrolled_bwd(cell, reverse, saved, cotangents):
-    params, carry, (xs, mask, resets), (projected, (starts, recurrents)) = saved
+    params, carry, (xs, mask, resets), (projected, (starts, recurrents), read) = saved
     d_last, d_ys = cotangents
     parts, ((x, *others), tree) = cell.parts, jax.tree.flatten(xs)
-    one_step = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), (starts, projected, recurrents, others))
-    read = steps.arrays_read(parts.after, params, *one_step)[: len(jax.tree.leaves(params))]
+    read = read[0]
 
     def body(state, inputs):
         d_carry, d_vectors, d_initial = state

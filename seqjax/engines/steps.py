@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import jaxpr_as_fun
 
 from seqjax.typing import Array, Carry, Cell, Params
 
@@ -57,20 +58,27 @@ def _wide(dtype):
     return jnp.promote_types(dtype, jnp.float32) if jnp.issubdtype(dtype, jnp.floating) else dtype
 
 
-def arrays_read(function: Callable, *args: Any) -> list[bool]:
-    """Whether each array among the arguments is of a kind that has a derivative and is read by the function at all."""
+@jax.tree_util.register_static
+class Flags(tuple):
+    """Whether each array of each argument was read: what a forward pass hands to its backward pass, and is no array to JAX."""
+
+
+def with_reads(function: Callable, *args: Any) -> tuple[Any, Flags]:
+    """What a function gives, traced once, and for each argument whether each of its arrays is read and of a kind with a derivative."""
     leaves, tree = jax.tree.flatten(args)
-    jaxpr = jax.make_jaxpr(lambda leaves: function(*jax.tree.unflatten(tree, leaves)))(leaves).jaxpr
-    read = {id(v) for equation in jaxpr.eqns for v in equation.invars} | {id(v) for v in jaxpr.outvars}
-    return [id(v) in read and jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in jaxpr.invars]
+    closed, shapes = jax.make_jaxpr(lambda leaves: function(*jax.tree.unflatten(tree, leaves)), return_shape=True)(leaves)
+    read = {id(v) for equation in closed.jaxpr.eqns for v in equation.invars} | {id(v) for v in closed.jaxpr.outvars}
+    flags = iter(id(v) in read and jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in closed.jaxpr.invars)
+    flags = Flags(tuple(next(flags) for _ in jax.tree.leaves(arg)) for arg in args)
+    return jax.tree.unflatten(jax.tree.structure(shapes), jaxpr_as_fun(closed)(*leaves)), flags
 
 
-def chosen(tree: Any, flags: list[bool]) -> list[Array]:
+def chosen(tree: Any, flags: tuple[bool, ...]) -> list[Array]:
     """The arrays of a pytree whose flag is set."""
     return [leaf for leaf, flag in zip(jax.tree.leaves(tree), flags, strict=True) if flag]
 
 
-def put_back(tree: Any, flags: list[bool], arrays: list[Any]) -> Any:
+def put_back(tree: Any, flags: tuple[bool, ...], arrays: list[Any]) -> Any:
     """The pytree with these arrays in the places whose flag is set."""
     leaves, structure = jax.tree.flatten(tree)
     arrays = iter(arrays)

@@ -339,6 +339,24 @@ def test_a_stack_traces_a_cell_once_a_layer(engine):
     assert len(traces) == 3
 
 
+@pytest.mark.parametrize("layout", [Layout(columns=False), Layout(columns=True), None], ids=["rows", "columns", "apart"])
+def test_a_training_step_traces_a_cell_three_times(layout, monkeypatch):
+    """Forward alone, forward for the derivative, and its derivative."""
+    monkeypatch.setattr(fused, "layout_of", lambda cell, batch: layout)
+    traces = []
+    cell = seqjax.lstm(H)
+
+    def combine(*args):
+        traces.append(1)
+        return cell.split.combine(*args)
+
+    traced = cell.replace(split=cell.split._replace(combine=combine))
+    params = cell.init(jax.random.key(0), D)
+    loss = lambda params, xs: seqjax.unroll(traced, params, xs, engine="fused")[1].sum()  # noqa: E731
+    jax.jit(jax.value_and_grad(loss))(params, np.ones((B, T, D), np.float32))
+    assert len(traces) == 3
+
+
 def test_an_engine_that_was_removed_says_so():
     cell, params, xs, _ = setup(row_of("lstm"), 30)
     with pytest.raises(seqjax.UserError, match="one of .*'scan', 'fused'.*'pallas', which was removed"):
