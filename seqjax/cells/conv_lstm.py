@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.cells import parts
-from seqjax.cells.dense import dense_cell
+from seqjax.cells.dense import dense_cell, option
 from seqjax.cells.lstm import GATES, forget_bias_init, memory
 from seqjax.errors import UserError, refuse_unknown
 from seqjax.placement import whole
@@ -20,7 +20,7 @@ class ConvLSTMParams(NamedTuple):
 
     kernel: Array  # input weights, (*kernel_size, C, 4F)
     recurrent_kernel: Array  # (*kernel_size, F, 4F)
-    bias: Array  # the one bias, which holds the forget bias, (4F,)
+    bias: Array | None  # the one bias, which holds the forget bias, (4F,)
     peepholes: Array | None = None  # from the memory to i, f and o, a weight a place and channel, (*output, 3F)
 
 
@@ -44,6 +44,7 @@ def conv_lstm(
     peepholes: bool = False,
     activation: Activation = "tanh",
     gate_activation: Activation = "sigmoid",
+    use_bias: bool = True,
     kernel_init: Initializer | None = None,
     recurrent_init: Initializer | None = None,
     bias_init: Initializer | None = None,
@@ -70,7 +71,7 @@ def conv_lstm(
       kernel_size: size of both kernels along each spatial axis; one integer is for all of them.
       spatial_shape: the spatial axes of the inputs, as (height, width); an integer for one axis. One to three axes.
       forget_bias: added to the forget gate's part of the bias at initialisation, and never again after. By default 1,
-        and 0 where bias_init is given, which then is the whole bias.
+        and 0 where bias_init is given, which then is the whole bias, or where there is no bias.
       strides: step of the input convolution along each spatial axis; one integer is for all of them.
       padding: "same", zeros around the inputs, as many at the end of an axis as at its start or one more; or "valid", none.
       dilation_rate: distance between the places that W looks at, along each spatial axis; one integer is for all of them.
@@ -78,6 +79,7 @@ def conv_lstm(
       activation: of the candidate, and of the memory on its way out: "tanh", another of `jax.nn` by name ("relu", "silu",
         "hard_tanh", ...), or an elementwise function.
       gate_activation: of the gates, instead of sigmoid: "hard_sigmoid", another by name, or a function.
+      use_bias: whether there is a bias; without one it is None in the parameters and there is no forget bias.
       kernel_init: initializer of one gate of W, (*kernel_size, C, F). Glorot uniform by default, with the fans of a
         patch: C and F times the size of the kernel.
       recurrent_init: initializer of one gate of U, (*kernel_size, F, F). Orthogonal by default: the filters of the F
@@ -93,7 +95,8 @@ def conv_lstm(
 
     Raises:
       ValueError: a size is below 1, there are more than three spatial axes, or an option does not fit their number.
-      UserError: the padding is unknown, strides come with a dilation, or "valid" leaves no place of the inputs.
+      UserError: the padding is unknown, strides come with a dilation, or "valid" leaves no place of the inputs; or there is an
+        initializer or a forget_bias for what the cell does not have.
 
     Example:
       >>> import jax, seqjax
@@ -135,12 +138,13 @@ def conv_lstm(
         gates=len(GATES),
         params=ConvLSTMParams,
         memory=("c",),
-        extra={"peepholes": (peephole_init, (*output, (len(GATES) - 1) * size)) if peepholes else None},
+        extra={"peepholes": option(peepholes, "peephole_init", peephole_init, (*output, (len(GATES) - 1) * size))},
         window=window,
         spatial=output,
         kernel_init=kernel_init,
         recurrent_init=recurrent_init,
-        bias_init=forget_bias_init(bias_init, forget_bias, GATES),
+        use_bias=use_bias,
+        bias_init=forget_bias_init(bias_init, forget_bias, GATES) if use_bias or bias_init or forget_bias else None,
         settings=(
             ("kernel_size", window),
             ("strides", steps if max(steps) > 1 else None),

@@ -125,6 +125,19 @@ def test_strides_padding_and_dilation_equal_numpy_in_one_two_and_three_axes(numb
     assert_same((as_numpy(carry), ys), (want_carry, want), 1e-10, 1e-10)
 
 
+def test_no_bias_is_a_bias_of_zero():
+    cell, params, xs, _ = _cell(use_bias=False)
+    assert params.bias is None
+    filled = params._replace(bias=jnp.zeros(12))
+    want = seqjax.unroll(_cell()[0], filled, xs, time_major=True)[1]
+    assert_same(seqjax.unroll(cell, params, xs, time_major=True)[1], want, 0, 0)
+    for options in ({"forget_bias": 1.0}, {"bias_init": jax.nn.initializers.zeros}):
+        with pytest.raises(UserError, match="conv_lstm has use_bias=False, and a bias_init or forget_bias"):
+            _cell(use_bias=False, **options)
+    with pytest.raises(UserError, match="peephole_init is given, and the cell has no such"):
+        _cell(peephole_init=jax.nn.initializers.zeros)
+
+
 def test_layers_whose_sizes_follow_from_each_other():
     """A stack of layers that shrink, in both directions, with and without lengths, step by step."""
     small = seqjax.conv_lstm(3, 3, (8, 7), strides=2, padding="valid")
