@@ -60,8 +60,8 @@ def conv_lstm(
 
       peepholes:  i += p_i c,  f += p_f c,  o += p_o c', elementwise
 
-    The convolution h * U keeps the spatial shape, with zeros outside. So does x * W by default; otherwise it has strides s,
-    a dilation d and a padding, of which U knows nothing, and gives an axis of n places for a kernel of k places
+    The convolution h * U keeps the spatial shape, with zeros outside. So does x * W by default. Strides s, dilation d and
+    padding are those of x * W alone; a kernel of k places then turns an axis of n places into one of
 
       "same":   output = ceil(n / s)
       "valid":  output = ceil((n - d (k - 1)) / s)
@@ -73,8 +73,9 @@ def conv_lstm(
       forget_bias: added to the forget gate's part of the bias at initialisation, and never again after. By default 1,
         and 0 where bias_init is given, which then is the whole bias, or where there is no bias.
       strides: step of the input convolution along each spatial axis; one integer is for all of them.
-      padding: "same", zeros around the inputs, as many at the end of an axis as at its start or one more; or "valid", none.
-      dilation_rate: distance between the places that W looks at, along each spatial axis; one integer is for all of them.
+      padding: "same", zeros around the inputs, as many at the end of an axis as at its start or one more; or "valid",
+        none.
+      dilation_rate: distance between neighbouring taps of W along each spatial axis; one integer is for all of them.
       peepholes: whether the gates see the memory, with a weight a place and channel, as in the paper.
       activation: of the candidate, and of the memory on its way out: "tanh", another of `jax.nn` by name ("relu", "silu",
         "hard_tanh", ...), or an elementwise function.
@@ -95,8 +96,8 @@ def conv_lstm(
 
     Raises:
       ValueError: a size is below 1, there are more than three spatial axes, or an option does not fit their number.
-      UserError: the padding is unknown, strides come with a dilation, or "valid" leaves no place of the inputs; or there is an
-        initializer or a forget_bias for what the cell does not have.
+      UserError: the padding is unknown, strides come with a dilation, or "valid" leaves no place of the inputs; or
+        there is an initializer or a forget_bias for what the cell does not have.
 
     Example:
       >>> import jax, seqjax
