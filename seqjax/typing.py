@@ -116,6 +116,7 @@ class Cell:
       split: how the step splits: a `Dense`, a `Split`, a `Linear`, or None.
       wrap: what a wrapper does; None for a cell of its own.
       spatial: the axes between batch and features, for a convolutional cell: xs are (B, T, *spatial, D).
+      output_spatial: those of the outputs, (B, T, *output_spatial, H), where a convolution changes them; `spatial` by default.
       settings: what the cell computes, for those who describe or convert it: pairs of a name and a hashable value, such
         as (("activation", "relu"), ("dtype", None)), without initializers. An option that is off is False, None or 0.
         A wrapper's own settings are here, and those of what it wraps in `inner`.
@@ -142,6 +143,7 @@ class Cell:
     wrap: Wrap | None = None
     spatial: tuple[int, ...] = ()
     settings: tuple[tuple[str, Any], ...] = ()
+    output_spatial: tuple[int, ...] | None = None
     made: Call | None = None
 
     def __post_init__(self):
@@ -149,6 +151,8 @@ class Cell:
             if self.split is None:
                 raise TypeError(f"the cell {self.name} needs a step, or a split that gives it")
             object.__setattr__(self, "step", self.split.step)
+        if self.output_spatial is None:
+            object.__setattr__(self, "output_spatial", self.spatial)
 
     @property
     def inner(self) -> tuple["Cell", ...]:

@@ -102,24 +102,34 @@ def _lstm(p, carry, x):
     return {"c": c, "h": h}, h
 
 
-def _convolve(x, kernel):
-    """Each output is the product of the patch around it, zeros outside, with the kernel; the patch's middle, or just
-    before the middle where its size is even, is at the output."""
-    window, spatial = kernel.shape[:-2], x.shape[1:-1]
-    ends = [((k - 1) // 2, k // 2) for k in window]
-    padded = np.pad(x, [(0, 0), *ends, (0, 0)])
+def _convolve(x, kernel, strides=None, padding="same", dilation=None):
+    """Each output is the product of a patch with the kernel; a patch begins `strides` places after the one before it, and its
+    places are `dilation` apart. With "same", zeros all around, so that there are patches enough to meet every input with the
+    middle of one, or just before it where the size is even."""
+    window, axes = kernel.shape[:-2], kernel.ndim - 2
+    s, d = strides or (1,) * axes, dilation or (1,) * axes
+    spans = [d[i] * (window[i] - 1) + 1 for i in range(axes)]
+    if padding == "same":
+        missing = [max((-(-x.shape[1 + i] // s[i]) - 1) * s[i] + spans[i] - x.shape[1 + i], 0) for i in range(axes)]
+        x = np.pad(x, [(0, 0), *((m // 2, m - m // 2) for m in missing), (0, 0)])
+    counts = [(x.shape[1 + i] - spans[i]) // s[i] + 1 for i in range(axes)]
     out = 0
     for at in np.ndindex(window):
-        patch = tuple(slice(a, a + size) for a, size in zip(at, spatial))
-        out = out + padded[(slice(None), *patch)] @ kernel[at]
+        places = [d[i] * at[i] + s[i] * np.arange(counts[i]) for i in range(axes)]
+        out = out + x[(slice(None), *np.ix_(*places))] @ kernel[at]
     return out
 
 
-def _conv_lstm(p, carry, x):
-    sums = _convolve(x, p["kernel"]) + _convolve(carry["h"], p["recurrent_kernel"]) + p["bias"]
-    c, o = _lstm_gates(p, carry["c"], sums)
-    h = o * np.tanh(c)
-    return {"c": c, "h": h}, h
+def conv_lstm(*options):
+    """With strides, padding and dilation of the input convolution; none of them for the usual ones."""
+
+    def step(p, carry, x):
+        sums = _convolve(x, p["kernel"], *options) + _convolve(carry["h"], p["recurrent_kernel"]) + p["bias"]
+        c, o = _lstm_gates(p, carry["c"], sums)
+        h = o * np.tanh(c)
+        return {"c": c, "h": h}, h
+
+    return Reference(step)
 
 
 def _gru(reset_after):
@@ -175,7 +185,7 @@ def _block_gru(p, carry, x):
 
 RNN_TANH, RNN_RELU = _rnn(np.tanh), _rnn(relu)
 INDRNN_TANH, INDRNN_RELU = _indrnn(np.tanh), _indrnn(relu)
-LSTM, CONV_LSTM = Reference(_lstm), Reference(_conv_lstm)
+LSTM, CONV_LSTM = Reference(_lstm), conv_lstm()
 GRU_AFTER, GRU_BEFORE = _gru(True), _gru(False)
 MGU_AFTER, MGU_BEFORE = _mgu(True), _mgu(False)
 BLOCK_GRU = Reference(_block_gru)

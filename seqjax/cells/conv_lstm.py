@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.cells import parts
-from seqjax.cells.dense import dense_cell
+from seqjax.cells.dense import dense_cell, option
 from seqjax.cells.lstm import GATES, forget_bias_init, memory
+from seqjax.errors import UserError, refuse_unknown
 from seqjax.placement import whole
 from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
 
@@ -19,15 +20,15 @@ class ConvLSTMParams(NamedTuple):
 
     kernel: Array  # input weights, (*kernel_size, C, 4F)
     recurrent_kernel: Array  # (*kernel_size, F, 4F)
-    bias: Array  # the one bias, which holds the forget bias, (4F,)
-    peepholes: Array | None = None  # from the memory to i, f and o, a weight a place and channel, (*spatial, 3F)
+    bias: Array | None  # the one bias, which holds the forget bias, (4F,)
+    peepholes: Array | None = None  # from the memory to i, f and o, a weight a place and channel, (*output, 3F)
 
 
 class ConvLSTMCarry(NamedTuple):
-    """What the convolutional LSTM remembers."""
+    """What the convolutional LSTM remembers; `output` are the spatial axes of the outputs."""
 
-    c: Array  # the memory, (B, *spatial, F), never narrower than float32
-    h: Array  # the last output, (B, *spatial, F)
+    c: Array  # the memory, (B, *output, F), never narrower than float32
+    h: Array  # the last output, (B, *output, F)
 
 
 @factory
@@ -37,9 +38,13 @@ def conv_lstm(
     spatial_shape: int | Sequence[int],
     forget_bias: float | None = None,
     *,
+    strides: int | Sequence[int] = 1,
+    padding: str = "same",
+    dilation_rate: int | Sequence[int] = 1,
     peepholes: bool = False,
     activation: Activation = "tanh",
     gate_activation: Activation = "sigmoid",
+    use_bias: bool = True,
     kernel_init: Initializer | None = None,
     recurrent_init: Initializer | None = None,
     bias_init: Initializer | None = None,
@@ -47,38 +52,52 @@ def conv_lstm(
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
 ) -> Cell:
-    """The LSTM whose products are convolutions; it takes xs (B, T, *spatial, C) and gives ys (B, T, *spatial, F).
+    """The LSTM whose products are convolutions; it takes xs (B, T, *spatial, C) and gives ys (B, T, *output, F).
 
-      i, f, g, o = x * W + b + h * U,  with * a convolution that keeps the spatial shape, zeros outside
+      i, f, g, o = x * W + b + h * U
       c' = sigmoid(f) c + sigmoid(i) tanh(g)
       h' = sigmoid(o) tanh(c'),  y = h'
 
       peepholes:  i += p_i c,  f += p_f c,  o += p_o c', elementwise
+
+    The convolution h * U keeps the spatial shape, with zeros outside. So does x * W by default. Strides s, dilation d and
+    padding are those of x * W alone; a kernel of k places then turns an axis of n places into one of
+
+      "same":   output = ceil(n / s)
+      "valid":  output = ceil((n - d (k - 1)) / s)
 
     Args:
       features: number of channels of the memory and of the output, F.
       kernel_size: size of both kernels along each spatial axis; one integer is for all of them.
       spatial_shape: the spatial axes of the inputs, as (height, width); an integer for one axis. One to three axes.
       forget_bias: added to the forget gate's part of the bias at initialisation, and never again after. By default 1,
-        and 0 where bias_init is given, which then is the whole bias.
+        and 0 where bias_init is given, which then is the whole bias, or where there is no bias.
+      strides: step of the input convolution along each spatial axis; one integer is for all of them.
+      padding: "same", zeros around the inputs, as many at the end of an axis as at its start or one more; or "valid",
+        none.
+      dilation_rate: distance between neighbouring taps of W along each spatial axis; one integer is for all of them.
       peepholes: whether the gates see the memory, with a weight a place and channel, as in the paper.
       activation: of the candidate, and of the memory on its way out: "tanh", another of `jax.nn` by name ("relu", "silu",
         "hard_tanh", ...), or an elementwise function.
       gate_activation: of the gates, instead of sigmoid: "hard_sigmoid", another by name, or a function.
+      use_bias: whether there is a bias; without one it is None in the parameters and there is no forget bias.
       kernel_init: initializer of one gate of W, (*kernel_size, C, F). Glorot uniform by default, with the fans of a
         patch: C and F times the size of the kernel.
       recurrent_init: initializer of one gate of U, (*kernel_size, F, F). Orthogonal by default: the filters of the F
         outputs have length 1 and stand at right angles to each other.
       bias_init: initializer of the whole bias (4F,). Zeros by default.
-      peephole_init: initializer of the peephole weights (*spatial, 3F). Zeros by default.
+      peephole_init: initializer of the peephole weights (*output, 3F). Zeros by default.
       dtype: dtype to compute in, and of h and y; c is never narrower than float32. That of the parameters by default.
       param_dtype: dtype of the parameters.
 
     Returns:
-      A Cell with ConvLSTMParams and ConvLSTMCarry, whose input_size is the number of input channels, C.
+      A Cell with ConvLSTMParams and ConvLSTMCarry, whose input_size is the number of input channels, C, and whose
+      output_spatial are the spatial axes of ys.
 
     Raises:
-      ValueError: a size is below 1, there are more than three spatial axes, or kernel_size does not fit their number.
+      ValueError: a size is below 1, there are more than three spatial axes, or an option does not fit their number.
+      UserError: the padding is unknown, strides come with a dilation, or "valid" leaves no place of the inputs; or
+        there is an initializer or a forget_bias for what the cell does not have.
 
     Example:
       >>> import jax, seqjax
@@ -87,17 +106,23 @@ def conv_lstm(
       >>> carry, ys = seqjax.unroll(cell, params, jax.numpy.ones((4, 7, 6, 5, 2)))
       >>> ys.shape, carry.c.shape, params.kernel.shape
       ((4, 7, 6, 5, 8), (4, 6, 5, 8), (3, 3, 2, 32))
+      >>> seqjax.conv_lstm(8, 3, (6, 5), strides=2, padding="valid").output_spatial
+      (2, 2)
 
     Reference:
       Shi et al. 2015, "Convolutional LSTM Network: A Machine Learning Approach for Precipitation Nowcasting".
+      Dumoulin, Visin 2016, "A guide to convolution arithmetic for deep learning", for the sizes of the outputs.
     """
     size = parts.check_size("features", features)
     act, gate, settings = parts.gate_activations(activation, gate_activation)
     spatial = _check_sizes("spatial_shape", spatial_shape)
-    window = _check_sizes("kernel_size", kernel_size, len(spatial))
+    options = {"kernel_size": kernel_size, "strides": strides, "dilation_rate": dilation_rate}
+    window, steps, dilation = (_check_sizes(name, value, len(spatial)) for name, value in options.items())
+    output = _output_shape(spatial, window, steps, padding, dilation)
 
     def project(params, xs):
-        return parts.add_bias(_convolve(xs.astype(parts.compute_dtype(dtype, params.kernel)), params.kernel), params.bias)
+        xs = xs.astype(parts.compute_dtype(dtype, params.kernel))
+        return parts.add_bias(_convolve(xs, params.kernel, steps, padding, dilation), params.bias)
 
     def recur(params, carry):
         return _convolve(carry.h, params.recurrent_kernel)
@@ -114,17 +139,26 @@ def conv_lstm(
         gates=len(GATES),
         params=ConvLSTMParams,
         memory=("c",),
-        extra={"peepholes": (peephole_init, (*spatial, (len(GATES) - 1) * size)) if peepholes else None},
+        extra={"peepholes": option(peepholes, "peephole_init", peephole_init, (*output, (len(GATES) - 1) * size))},
         window=window,
-        spatial=spatial,
+        spatial=output,
         kernel_init=kernel_init,
         recurrent_init=recurrent_init,
-        bias_init=forget_bias_init(bias_init, forget_bias, GATES),
-        settings=(("kernel_size", window), ("peepholes", bool(peepholes)), *settings),
+        use_bias=use_bias,
+        bias_init=forget_bias_init(bias_init, forget_bias, GATES) if use_bias or bias_init or forget_bias else None,
+        settings=(
+            ("kernel_size", window),
+            ("strides", steps if max(steps) > 1 else None),
+            ("padding", padding if padding != "same" else None),
+            ("dilation_rate", dilation if max(dilation) > 1 else None),
+            ("peepholes", bool(peepholes)),
+            *settings,
+        ),
         dtype=dtype,
         param_dtype=param_dtype,
     )
-    return cell.replace(split=cell.parts._replace(project=project, recur=recur))
+    split = cell.parts._replace(project=project, recur=recur)
+    return cell.replace(split=split, spatial=spatial, output_spatial=output)
 
 
 def _check_sizes(name, value, axes=None):
@@ -139,17 +173,31 @@ def _check_sizes(name, value, axes=None):
     return sizes
 
 
-def _convolve(xs, kernel):
+def _output_shape(spatial, window, strides, padding, dilation):
+    """The spatial axes of the input convolution's outputs."""
+    refuse_unknown(f"padding={padding!r} is not a padding", padding, ("same", "valid"))
+    if max(strides) > 1 and max(dilation) > 1:
+        raise UserError(f"strides={strides} and dilation_rate={dilation} cannot go together; leave one of them at 1")
+    lost = tuple(d * (k - 1) * (padding == "valid") for d, k in zip(dilation, window))
+    if any(n <= less for n, less in zip(spatial, lost)):
+        seen = tuple(less + 1 for less in lost)
+        raise UserError(f'padding="valid" leaves no place of spatial_shape={spatial}, since the kernel spans {seen}; take a '
+                        'smaller kernel_size or dilation_rate, or padding="same"')  # fmt: skip
+    return tuple(-(-(n - less) // s) for n, less, s in zip(spatial, lost, strides))
+
+
+def _convolve(xs, kernel, strides=None, padding="same", dilation=None):
     """The convolution of xs (..., *spatial, C) with a kernel (*kernel_size, C, N), in the dtype of xs."""
     axes = "DHW"[-(kernel.ndim - 2) :]
     if xs.ndim > len(axes) + 2 and whole() is not None:  # joining T and a B that is cut is refused there
-        return jax.lax.map(lambda x: _convolve(x, kernel), xs)
+        return jax.lax.map(lambda x: _convolve(x, kernel, strides, padding, dilation), xs)
     lead = xs.shape[: xs.ndim - len(axes) - 1]
     ys = jax.lax.conv_general_dilated(
         xs.reshape(math.prod(lead), *xs.shape[len(lead) :]),
         kernel.astype(xs.dtype),
-        window_strides=(1,) * len(axes),
-        padding="SAME",
+        window_strides=strides or (1,) * len(axes),
+        padding=padding.upper(),
+        rhs_dilation=dilation,
         dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
     )
     return ys.reshape(*lead, *ys.shape[1:])

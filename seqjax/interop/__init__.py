@@ -28,6 +28,8 @@ them can, and `to_...` refuses it by name and says who can. `parts.HOLDERS` is t
   other activations, also of gates no       most     yes      yes      no       no
   gru, reset_after=True            yes      yes      yes      b_hn = 0 no       yes
   gru, reset_after=False           no       yes      no       no       yes      no
+  conv_lstm, "same" and strides 1  no       yes      yes      no       yes      no
+  conv_lstm with other options     no       yes      no       no       no       no
   stack                            equals   yes      yes      yes      no       no
   bidirectional, concatenated      yes      yes      yes      yes      no       no
   bidirectional, other merges      no       yes      yes      yes      no       no

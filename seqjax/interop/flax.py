@@ -1,4 +1,5 @@
-"""Weights from and to Flax linen: SimpleCell, LSTMCell, OptimizedLSTMCell and GRUCell, RNN, Bidirectional, Sequential.
+"""Weights from and to Flax linen: SimpleCell, LSTMCell, OptimizedLSTMCell and GRUCell, RNN, Bidirectional, Sequential;
+ConvLSTMCell by `conv`.
 
 How the two compare; Flax keeps one matrix a gate, we keep them side by side.
 
@@ -25,7 +26,7 @@ we do not take an RNN with reverse=True (`seqjax.unroll` has that), SimpleCell(r
 than zeros.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -34,11 +35,11 @@ from flax import linen as nn
 
 from seqjax.cells import GRUParams, LSTMParams, RNNParams, gru, lstm, rnn
 from seqjax.errors import UserError
-from seqjax.interop import parts
+from seqjax.interop import conv, parts
 from seqjax.typing import Array, Cell, Params
 from seqjax.wrappers import BidirectionalParams, bidirectional
 
-SUPPORTED = "SimpleCell, LSTMCell, OptimizedLSTMCell, GRUCell, RNN, Bidirectional and Sequential"
+SUPPORTED = "SimpleCell, LSTMCell, OptimizedLSTMCell, GRUCell, ConvLSTMCell, RNN, Bidirectional and Sequential"
 
 
 def average(a: Array, b: Array) -> Array:
@@ -55,19 +56,22 @@ def average(a: Array, b: Array) -> Array:
 MERGES = {"concat": nn.Bidirectional.merge_fn, "sum": jnp.add, "mean": average, "multiply": jnp.multiply}
 
 
-def from_flax(module: nn.Module, variables: Mapping[str, Any]) -> tuple[Cell, Params]:
+def from_flax(
+    module: nn.Module, variables: Mapping[str, Any], *, spatial_shape: int | Sequence[int] | None = None
+) -> tuple[Cell, Params]:
     """A Flax linen recurrent module and its variables as a cell and its params, with the same outputs.
 
     Args:
-      module: a SimpleCell, LSTMCell, OptimizedLSTMCell or GRUCell; an RNN around one, a Bidirectional of two, or a
+      module: a SimpleCell, LSTMCell, OptimizedLSTMCell, GRUCell or ConvLSTMCell; an RNN around one, a Bidirectional of two, or a
         Sequential of these. NNX modules go to `from_nnx`.
       variables: what the module's `init` gave: {"params": ...}.
+      spatial_shape: of ConvLSTMCells, the spatial axes of their inputs, which they do not know.
 
     Returns:
       (cell, params).
 
     Raises:
-      UserError: the module is of another kind, or has a setting that cells have not.
+      UserError: the module is of another kind, or has a setting that cells have not; or spatial_shape does not fit it.
 
     Example:
       >>> import flax.linen as nn, jax, seqjax, seqjax.interop
@@ -79,18 +83,18 @@ def from_flax(module: nn.Module, variables: Mapping[str, Any]) -> tuple[Cell, Pa
       >>> bool(abs(ys - module.apply(variables, xs)).max() < 1e-5)
       True
     """
-    return _read(module, nn.unbox(variables)["params"])
+    return _read(module, nn.unbox(variables)["params"], spatial_shape)
 
 
 def to_flax(cell: Cell, params: Params) -> tuple[nn.Module, dict[str, Any]]:
     """A cell as a Flax linen module and its variables, with the same outputs.
 
     Args:
-      cell: an rnn, lstm or gru; two of them bidirectional; or a stack of such.
+      cell: an rnn, lstm, gru, or a conv_lstm that keeps its spatial shape; two of them bidirectional; or a stack of such.
       params: its params.
 
     Returns:
-      (module, variables). The module is an nn.RNN around OptimizedLSTMCell, GRUCell or SimpleCell, with
+      (module, variables). The module is an nn.RNN around OptimizedLSTMCell, GRUCell, SimpleCell or ConvLSTMCell, with
       return_carry=True, or a Bidirectional of two; or for a stack a Sequential, which gives the outputs alone.
 
     Raises:
@@ -117,10 +121,10 @@ def to_flax(cell: Cell, params: Params) -> tuple[nn.Module, dict[str, Any]]:
     return nn.Sequential(modules), {"params": {f"layers_{k}": value for k, value in enumerate(own)}}
 
 
-def _read(module, params):
+def _read(module, params, spatial_shape):
     if isinstance(module, nn.Sequential):
         parts.check_computation(module, "flax", "__call__")
-        return parts.stacked([_read(inner, params[f"layers_{k}"]) for k, inner in enumerate(module.layers)])
+        return parts.stacked([_read(inner, params[f"layers_{k}"], spatial_shape) for k, inner in enumerate(module.layers)])
     if isinstance(module, nn.Bidirectional):
         merge = next((name for name, function in MERGES.items() if function is module.merge_fn), None)
         if merge is None:
@@ -131,8 +135,8 @@ def _read(module, params):
         for one in (module, module.forward_rnn, module.backward_rnn):
             parts.check_computation(one, "flax", "__call__")
         # Bidirectional sets the directions itself, whatever its two RNNs say.
-        forward, forward_params = _read(module.forward_rnn.cell, params["forward_rnn"]["cell"])
-        backward, backward_params = _read(module.backward_rnn.cell, params["backward_rnn"]["cell"])
+        forward, forward_params = _read(module.forward_rnn.cell, params["forward_rnn"]["cell"], spatial_shape)
+        backward, backward_params = _read(module.backward_rnn.cell, params["backward_rnn"]["cell"], spatial_shape)
         return bidirectional(forward, backward, merge), BidirectionalParams(forward_params, backward_params)
     if isinstance(module, nn.RNN):
         parts.check_computation(module, "flax", "__call__")
@@ -140,23 +144,26 @@ def _read(module, params):
             raise UserError(
                 "an RNN with reverse=True: a cell has no direction; take it without, and unroll with reverse=True"
             )
-        return _read(module.cell, params["cell"])
-    return _read_cell(module, params)
+        return _read(module.cell, params["cell"], spatial_shape)
+    return _read_cell(module, params, spatial_shape)
 
 
-def _read_cell(module, params):
+def _read_cell(module, params, spatial_shape):
     if isinstance(module, nn.MGUCell):
         raise UserError(
             "Flax's MGUCell keeps with the gate that resets, where seqjax.mgu writes with it; neither holds the other"
         )
-    if not isinstance(module, (nn.SimpleCell, nn.LSTMCell, nn.OptimizedLSTMCell, nn.GRUCell)):
+    if not isinstance(module, (nn.SimpleCell, nn.LSTMCell, nn.OptimizedLSTMCell, nn.GRUCell, nn.ConvLSTMCell)):
         raise UserError(f"from_flax takes {SUPPORTED}, and not {type(module).__name__}; NNX modules go to from_nnx")
     parts.check_computation(module, "flax", "__call__")
-    activations = parts.flax_activations(module)
     if module.carry_init is not jax.nn.initializers.zeros:
         raise UserError(
             f"{type(module).__name__} has a carry_init of its own; wrap the cell in seqjax.learned_initial_carry"
         )
+    if isinstance(module, nn.ConvLSTMCell):
+        return conv.from_flax_cell(module, params, spatial_shape)
+    conv.refuse_spatial_shape(spatial_shape, type(module).__name__)
+    activations = parts.flax_activations(module)
     if isinstance(module, nn.SimpleCell):
         w, u, b = (parts.array(value) for value in (params["i"]["kernel"], params["h"]["kernel"], params["i"]["bias"]))
         return rnn(w.shape[1], **activations, **_dtypes(module, w)), RNNParams(w, u, b)
@@ -193,6 +200,8 @@ def _write_cell(cell, params):
     settings, size = parts.settings(cell), cell.hidden_size
     stored = jnp.asarray(params.kernel).dtype
     options = {"dtype": parts.narrower(settings["dtype"], stored), "param_dtype": stored, **parts.to_flax_activations(cell)}
+    if parts.kind(cell) == "conv_lstm":
+        return conv.to_flax_cell(cell, params, options)
     if parts.kind(cell) == "rnn":
         values = {"i": {"kernel": params.kernel, "bias": params.bias}, "h": {"kernel": params.recurrent_kernel}}
         return nn.SimpleCell(size, **options), values

@@ -1,4 +1,4 @@
-"""Weights from and to Haiku: hk.VanillaRNN, hk.LSTM and hk.GRU.
+"""Weights from and to Haiku: hk.VanillaRNN, hk.LSTM and hk.GRU; hk.Conv1DLSTM, 2D and 3D by `conv`.
 
 How the two compare; D is the number of inputs.
 
@@ -17,19 +17,19 @@ How the two compare; D is the number of inputs.
 Haiku cannot hold a vanilla cell with tanh, a GRU with the reset after the product, or two directions.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
 
 from seqjax.cells import GRUParams, LSTMParams, RNNParams, gru, lstm, rnn
 from seqjax.errors import UserError
-from seqjax.interop import parts
+from seqjax.interop import conv, parts
 from seqjax.typing import Array, Cell, Params
 
-FORGET_BIAS = 1  # what hk.LSTM adds to its forget gate at every step
 
-
-def from_haiku(params: Mapping[str, Mapping[str, Array]], name: str | None = None) -> tuple[Cell, Params]:
+def from_haiku(
+    params: Mapping[str, Mapping[str, Array]], name: str | None = None, *, spatial_shape: int | Sequence[int] | None = None
+) -> tuple[Cell, Params]:
     """The params of one Haiku core as a cell and its params, with the same outputs.
 
     Haiku's modules exist only while a transformed function runs, so the kind of core is told by the params alone.
@@ -37,12 +37,14 @@ def from_haiku(params: Mapping[str, Mapping[str, Array]], name: str | None = Non
     Args:
       params: what `init` of the transformed function gave.
       name: the core's name in there, such as "lstm" or "model/~/lstm_1". May be left out where there is one core only.
+      spatial_shape: of a Conv1DLSTM, Conv2DLSTM or Conv3DLSTM, the spatial axes of its inputs, which its params do not say.
 
     Returns:
       (cell, params).
 
     Raises:
-      UserError: there is no core of that name, or several and no name, or it is no VanillaRNN, LSTM or GRU.
+      UserError: there is no core of that name, or several and no name, or it is no VanillaRNN, LSTM or GRU;
+        or spatial_shape does not fit it.
 
     Example:
       >>> import haiku as hk, jax, seqjax, seqjax.interop
@@ -58,6 +60,10 @@ def from_haiku(params: Mapping[str, Mapping[str, Array]], name: str | None = Non
       True
     """
     name = _only_core(params) if name is None else name
+    both = [params.get(f"{name}/{side}_to_hidden") for side in ("input", "hidden")]
+    if None not in both:
+        return conv.from_haiku_core(*both, spatial_shape)
+    conv.refuse_spatial_shape(spatial_shape, name)
     linear, recurrent = params.get(f"{name}/linear"), params.get(f"{name}/linear_1")
     if recurrent is not None and linear is not None:
         return _read_vanilla(linear, recurrent)
@@ -65,14 +71,14 @@ def from_haiku(params: Mapping[str, Mapping[str, Array]], name: str | None = Non
         return _read_lstm(name, linear)
     if {"w_i", "w_h", "b"} <= params.get(name, {}).keys():
         return _read_gru(params[name])
-    raise UserError(f"from_haiku finds no VanillaRNN, LSTM or GRU named {name!r}; the params are of {sorted(params)}")
+    raise UserError(f"from_haiku finds no VanillaRNN, LSTM, GRU or ConvLSTM named {name!r}; the params are of {sorted(params)}")
 
 
 def to_haiku(cell: Cell, params: Params) -> tuple[Callable[[], object], dict[str, dict[str, Array]]]:
     """A cell as a Haiku core with the same outputs.
 
     Args:
-      cell: an rnn with relu, an lstm, or a gru with reset_after=False.
+      cell: an rnn with relu, an lstm, a gru with reset_after=False, or a conv_lstm that keeps its spatial shape.
       params: its params.
 
     Returns:
@@ -98,6 +104,8 @@ def to_haiku(cell: Cell, params: Params) -> tuple[Callable[[], object], dict[str
 
     parts.check(cell, params, "haiku")
     size, name = cell.hidden_size, parts.kind(cell)
+    if name == "conv_lstm":
+        return conv.to_haiku_core(cell, params)
     if name == "rnn":
         joint = {
             "linear": (params.kernel, params.bias),
@@ -106,7 +114,7 @@ def to_haiku(cell: Cell, params: Params) -> tuple[Callable[[], object], dict[str
         return lambda: hk.VanillaRNN(size), {f"vanilla_rnn/{k}": {"w": w, "b": b} for k, (w, b) in joint.items()}
     if name == "lstm":
         joint = jnp.concatenate([params.kernel, params.recurrent_kernel])
-        bias = _add_to_forget(params.bias, -FORGET_BIAS)
+        bias = parts.add_to_forget(params.bias, -parts.FORGET_BIAS)
         w, b = (parts.reorder(value, "ifgo", "igfo") for value in (joint, bias))
         return lambda: hk.LSTM(size), {"lstm/linear": {"w": w, "b": b}}
     own = (params.kernel, params.recurrent_kernel, params.bias)
@@ -116,7 +124,7 @@ def to_haiku(cell: Cell, params: Params) -> tuple[Callable[[], object], dict[str
 
 def _only_core(params):
     """The name of the one core among the params."""
-    endings = ("/linear", "/linear_1")
+    endings = ("/linear", "/linear_1", "/input_to_hidden", "/hidden_to_hidden")
     names = sorted({next((key.removesuffix(end) for end in endings if key.endswith(end)), key) for key in params})
     if len(names) != 1:
         raise UserError(f"from_haiku needs the name of one core, since the params are of {names}")
@@ -135,19 +143,13 @@ def _read_lstm(name, linear):
     if joint.shape[0] <= size:
         raise UserError(f"{name}/linear is no LSTM's: its w must be (D + H, 4H), and its shape is {joint.shape}")
     kernel, recurrent_kernel = joint[:-size], joint[-size:]
-    params = LSTMParams(kernel, recurrent_kernel, _add_to_forget(bias, FORGET_BIAS))
+    params = LSTMParams(kernel, recurrent_kernel, parts.add_to_forget(bias, parts.FORGET_BIAS))
     return lstm(size, param_dtype=joint.dtype), params
 
 
 def _read_gru(core):
     w, u, b = (parts.reorder(_turn_first(parts.array(core[part])), "zrn", "rzn") for part in ("w_i", "w_h", "b"))
     return gru(u.shape[0], reset_after=False, param_dtype=w.dtype), GRUParams(w, u, b, None)
-
-
-def _add_to_forget(bias, value):
-    """Adds to the second of the gates i, f, g, o."""
-    size = bias.shape[0] // 4
-    return jnp.asarray(bias).at[size : 2 * size].add(value)
 
 
 def _turn_first(gates):

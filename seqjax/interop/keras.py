@@ -1,4 +1,4 @@
-"""Weights from and to Keras 3: SimpleRNN, LSTM and GRU, Bidirectional, and Sequential stacks of them.
+"""Weights from and to Keras 3: SimpleRNN, LSTM and GRU, Bidirectional, and Sequential stacks of them; ConvLSTMs by `conv`.
 
 How the two compare; both keep kernels as (D, G H).
 
@@ -34,7 +34,7 @@ import numpy as np
 
 from seqjax.cells import GRUParams, LSTMParams, RNNParams, gru, lstm, rnn
 from seqjax.errors import UserError
-from seqjax.interop import parts
+from seqjax.interop import conv, parts
 from seqjax.typing import Cell, Params
 from seqjax.wrappers import BidirectionalParams, bidirectional, dropout
 
@@ -45,8 +45,8 @@ def from_keras(layer) -> tuple[Cell, Params]:
     """A Keras recurrent layer as a cell and its params, with the same outputs at every step.
 
     Args:
-      layer: a built keras.layers.SimpleRNN, LSTM or GRU, one of their cells, an RNN around cells, a Bidirectional, or a
-        keras.Sequential of these and of Dropout.
+      layer: a built keras.layers.SimpleRNN, LSTM, GRU or ConvLSTM1D, 2D, 3D, one of their cells, an RNN around cells, a
+        Bidirectional, or a keras.Sequential of these and of Dropout.
 
     Returns:
       (cell, params). The params are copies, of the layer's dtype. A layer without biases gets biases of zero.
@@ -70,12 +70,12 @@ def to_keras(cell: Cell, params: Params):
     """A cell as a Keras layer with the same outputs at every step.
 
     Args:
-      cell: an rnn, lstm or gru, of either reset; or a bidirectional or dropped one, or a stack of such.
+      cell: an rnn, lstm, conv_lstm or gru, of either reset; or a bidirectional or dropped one, or a stack of such.
       params: its params.
 
     Returns:
-      A built keras.layers.SimpleRNN, LSTM, GRU or Bidirectional with return_sequences=True and return_state=True; or for
-      a stack, or dropout of each step's own, a keras.Sequential, which gives the outputs alone.
+      A built keras.layers.SimpleRNN, LSTM, GRU, ConvLSTM1D, 2D, 3D or Bidirectional with return_sequences=True and
+      return_state=True; or for a stack, or dropout of each step's own, a keras.Sequential, which gives the outputs alone.
 
     Raises:
       UserError: Keras cannot hold the cell; the message names what, and who can.
@@ -98,12 +98,17 @@ def to_keras(cell: Cell, params: Params):
         if len(layers) == 1 and not _drops_each_step(layers[0]):
             return _write(layers[0], return_state=True)
         first = layers[0]
-        made = [keras.Input((None, first.params[0].kernel.shape[0]), dtype=_policy(first.cells[0], first.params[0]))]
+        made = [keras.Input(_input_shape(first), dtype=_policy(first.cells[0], first.params[0]))]
         for layer in layers:
             if _drops_each_step(layer):
                 made.append(keras.layers.Dropout(layer.rate, dtype=_policy(layer.cells[0], layer.params[0])))
             made.append(_write(layer, return_state=False))
         return keras.Sequential(made)
+
+
+def _input_shape(layer):
+    """Of one sequence."""
+    return None, *layer.cells[0].spatial, layer.cells[0].input_size(layer.params[0])
 
 
 def _drops_each_step(layer):
@@ -180,12 +185,13 @@ def _read_bidirectional(layer):
 
 def _read_cell(cell):
     import keras
+    from keras.src.layers.rnn.conv_lstm import ConvLSTMCell  # Keras gives it no public name
 
-    plain = (keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell)
+    plain = (keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell, ConvLSTMCell)
     if not isinstance(cell, plain):
         raise UserError(
-            "from_keras takes SimpleRNN, LSTM, GRU, their cells, Bidirectional, and Sequential or RNN of these, and not "
-            f"{type(cell).__name__}"
+            "from_keras takes SimpleRNN, LSTM, GRU, ConvLSTM1D to 3D, their cells, Bidirectional, and Sequential or RNN of "
+            f"these, and not {type(cell).__name__}"
         )
     if not cell.built:
         raise UserError(f"{cell.name} has no weights yet; build the layer, or call it once on some input")
@@ -194,6 +200,8 @@ def _read_cell(cell):
     b = None if cell.bias is None else _from_variable(cell.bias)
     options = {"dtype": parts.narrower(cell.compute_dtype, w.dtype), "param_dtype": w.dtype, **activations}
     options |= {"use_bias": False} if b is None else {}
+    if isinstance(cell, ConvLSTMCell):
+        return conv.from_keras_cell(cell, (w, u, b), options)
     if isinstance(cell, keras.layers.GRUCell):
         ours = gru(cell.units, cell.reset_after, **options), _read_gru(cell, w, u, b)
     elif isinstance(cell, keras.layers.LSTMCell):
@@ -246,7 +254,7 @@ def _write(layer, return_state):
         names = {ours: theirs for theirs, ours in MERGES.items()}
         policy = _policy(layer.cells[0], layer.params[0])
         whole = keras.layers.Bidirectional(made[0], names[layer.merge], backward_layer=made[1], dtype=policy)
-    whole.build((None, None, layer.params[0].kernel.shape[0]))
+    whole.build((None, *_input_shape(layer)))
     # Bidirectional copies the forward layer that it is given.
     directions = (whole.forward_layer, whole.backward_layer) if layer.merge is not None else (whole,)
     for one, params in zip(directions, layer.params):
@@ -267,6 +275,8 @@ def _make(cell, params, layer, **options):
     for option, setting in (("activation", "activation"), ("recurrent_activation", "gate_activation")):
         if settings.get(setting):
             options[option] = parts.KERAS_ACTIVATIONS[settings[setting]]
+    if name == "conv_lstm":
+        return conv.to_keras_layer(cell, options)
     if name == "rnn":
         return keras.layers.SimpleRNN(cell.hidden_size, **options)
     if name == "lstm":

@@ -30,6 +30,14 @@ HOLDERS = {
     "gru reset_after=False": ("keras", "haiku"),
     "gru activation": ("keras", "flax", "nnx"),
     "gru gate_activation": ("keras", "flax", "nnx"),
+    "conv_lstm": ("keras", "flax", "haiku"),
+    "conv_lstm kernel_size": ("keras", "flax", "haiku"),
+    "conv_lstm strides": ("keras",),
+    "conv_lstm padding": ("keras",),
+    "conv_lstm dilation_rate": ("keras",),
+    "conv_lstm use_bias=False": ("keras",),
+    "conv_lstm activation": ("keras",),
+    "conv_lstm gate_activation": ("keras",),
     "stack": ("torch", "keras", "flax", "nnx"),
     "bidirectional": ("torch", "keras", "flax", "nnx"),
     "bidirectional merge='concat'": ("torch", "keras", "flax", "nnx"),
@@ -40,6 +48,7 @@ HOLDERS = {
     "dtype": ("keras", "flax", "nnx"),
 }
 
+FORGET_BIAS = 1  # what the LSTMs of Haiku and the ConvLSTMs of Haiku and Flax add to the forget gate at every step
 
 # The functions that Flax, linen and NNX, knows activations by.
 ACTIVATIONS = {
@@ -220,6 +229,17 @@ def reorder(gates: Array, order: str, wanted: str, axis: int = -1) -> Array:
     """
     by_name = dict(zip(order, jnp.split(gates, len(order), axis), strict=True))
     return jnp.concatenate([by_name[gate] for gate in wanted], axis)
+
+
+def add_to_forget(bias: Array, value: float) -> Array:
+    """Adds to the second of the gates i, f, g, o.
+
+    Example:
+      >>> add_to_forget(jnp.zeros(4), 1).tolist()
+      [0.0, 1.0, 0.0, 0.0]
+    """
+    size = bias.shape[0] // 4
+    return jnp.asarray(bias).at[size : 2 * size].add(value)
 
 
 def narrower(compute: DType | None, stored: DType) -> DType | None:

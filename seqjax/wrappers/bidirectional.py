@@ -79,8 +79,9 @@ def bidirectional(forward: Cell, backward: Cell, merge: str = "concat", *, fresh
     sizes = forward.hidden_size, backward.hidden_size
     if merge != "concat" and sizes[0] != sizes[1]:
         raise ValueError(f"merge={merge!r} needs cells of one hidden_size, and they are {sizes[0]} and {sizes[1]}")
-    if forward.spatial != backward.spatial:
-        raise ValueError(f"the cells must agree in their spatial axes: {forward.spatial} and {backward.spatial}")
+    axes = [parts.spatial_axes(cell) for cell in (forward, backward)]
+    if axes[0] != axes[1]:
+        raise ValueError(f"the cells must agree in their spatial axes: {axes[0]} and {axes[1]}")
     name = f"bidirectional({forward.name}, {backward.name})"
 
     def init(key, input_size):
@@ -112,5 +113,6 @@ def bidirectional(forward: Cell, backward: Cell, merge: str = "concat", *, fresh
         step=step,
         wrap=Wrap((forward, backward), sequence),
         spatial=forward.spatial,
+        output_spatial=forward.output_spatial,
         settings=(("merge", merge), ("fresh_backward", bool(fresh_backward))),
     )

@@ -73,6 +73,7 @@ def learned_initial_carry(cell: Cell) -> Cell:
         step=step,
         wrap=Wrap((cell,), sequence),
         spatial=cell.spatial,
+        output_spatial=cell.output_spatial,
     )
 
 

@@ -20,6 +20,11 @@ def check_cell(name: str, cell: Any) -> Cell:
     return cell
 
 
+def spatial_axes(cell: Cell) -> str:
+    """Those of the inputs, and of the outputs where they are others, as messages show them."""
+    return f"{cell.spatial}" + (f" -> {cell.output_spatial}" if cell.output_spatial != cell.spatial else "")
+
+
 def check_inside_step(wrapper: str, cell: Cell, *, split: bool = False) -> None:
     """Refuses cells that see whole sequences, and where `split` is asked for those without the three parts."""
     check_cell("cell", cell)

@@ -17,7 +17,8 @@ def residual(cell: Cell) -> Cell:
       A Cell with the params and the carry of the one inside.
 
     Raises:
-      ValueError: (from init and unroll) the input size is not the output size.
+      ValueError: the cell's outputs have other spatial axes than its inputs; (from init and unroll) the input size is not
+        the output size.
       TypeError: cell is no Cell.
 
     Example:
@@ -32,6 +33,11 @@ def residual(cell: Cell) -> Cell:
       Wu et al. 2016, "Google's Neural Machine Translation System", section 3.1.
     """
     parts.check_cell("cell", cell)
+    if cell.spatial != cell.output_spatial:
+        raise ValueError(
+            f"residual({cell.name}) adds its input to its output, so their spatial axes must be equal, and they are "
+            f"{parts.spatial_axes(cell)}"
+        )
 
     def check(input_size):
         if input_size != cell.hidden_size:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import jax
 
 from seqjax.typing import Cell, Wrap, factory
+from seqjax.wrappers import parts
 
 
 @factory
@@ -23,7 +24,7 @@ def stack(*cells: Cell | Iterable[Cell]) -> Cell:
       A Cell whose params and carry are tuples with one entry a layer.
 
     Raises:
-      ValueError: there is no cell, or the layers differ in spatial axes.
+      ValueError: there is no cell, or a layer's outputs have other spatial axes than the inputs of the next.
       TypeError: an argument is not a Cell.
 
     Example:
@@ -45,8 +46,8 @@ def stack(*cells: Cell | Iterable[Cell]) -> Cell:
     for layer in layers:
         if not isinstance(layer, Cell):
             raise TypeError(f"cells must be Cells or one sequence of them, and one is a {type(layer).__name__}")
-    if len({layer.spatial for layer in layers}) > 1:
-        spatial = ", ".join(f"{layer.name} {layer.spatial}" for layer in layers)
+    if any(below.output_spatial != above.spatial for below, above in zip(layers, layers[1:])):
+        spatial = ", ".join(f"{layer.name} {parts.spatial_axes(layer)}" for layer in layers)
         raise ValueError(f"the layers of a stack must agree in their spatial axes, and they have {spatial}")
 
     def init(key, input_size):
@@ -81,4 +82,5 @@ def stack(*cells: Cell | Iterable[Cell]) -> Cell:
         step=step,
         wrap=Wrap(layers, sequence),
         spatial=layers[0].spatial,
+        output_spatial=layers[-1].output_spatial,
     )

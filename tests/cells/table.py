@@ -81,6 +81,14 @@ VARIANTS = [
     _row("slstm-one-head", seqjax.slstm, ref.SLSTM_EXP, hidden_size=H),
     _row("slstm-sigmoid", seqjax.slstm, ref.SLSTM_SIGMOID, hidden_size=H, heads=2, forget_gate="sigmoid"),
     _row("block_gru-one-block", seqjax.block_gru, ref.BLOCK_GRU, hidden_size=H, blocks=1),
+    _row(
+        "conv_lstm-valid", seqjax.conv_lstm, ref.conv_lstm((2, 1), "valid"), features=H, kernel_size=2, spatial_shape=(4, 3),
+        strides=(2, 1), padding="valid", peepholes=True,
+    ),  # fmt: skip
+    _row(
+        "conv_lstm-dilated", seqjax.conv_lstm, ref.conv_lstm(None, "same", (2,)), features=H, kernel_size=2, spatial_shape=5,
+        dilation_rate=2,
+    ),  # fmt: skip
     _row("conv_lstm-2d", seqjax.conv_lstm, ref.CONV_LSTM, features=H, kernel_size=(2, 3), spatial_shape=(3, 2)),
 ]
 

@@ -89,7 +89,7 @@ def test_a_core_among_others_is_found_by_its_name():
         UserError, match=r"needs the name of one core, since the params are of \['lstm', 'lstm_1', 'top'\]"
     ):
         interop.from_haiku(variables)
-    with pytest.raises(UserError, match="finds no VanillaRNN, LSTM or GRU named 'lstm_2'; the params are of"):
+    with pytest.raises(UserError, match="finds no VanillaRNN, LSTM, GRU or ConvLSTM named 'lstm_2'; the params are of"):
         interop.from_haiku(variables, "lstm_2")
 
 
