@@ -144,7 +144,28 @@ class Linear(NamedTuple):
         return self.carry(h), self.output(params, h, x)
 
 
-TAKE_PARAMS = ("project", "recur", "combine", "join", "products", "coefficients", "output")
+class Pointwise(NamedTuple):
+    """A step without a carry: a function of every step by itself. Nothing recurs, so that all steps are done at once.
+
+    Attributes:
+      function: function(params, x) -> y, for one step of one sequence: x is (D,) and has neither an axis T nor B.
+    """
+
+    function: Callable[[Any, Any], Any]
+
+    def parts(self) -> None:
+        """There are none."""
+
+    def step(self, params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
+        """One step, x (B, D); the carry is handed on."""
+        return carry, jax.vmap(self.function, (None, 0))(params, x)
+
+    def every_step(self, params: Any, xs: Any) -> Any:
+        """The outputs for xs (T, B, D)."""
+        return jax.vmap(jax.vmap(self.function, (None, 0)), (None, 0))(params, xs)
+
+
+TAKE_PARAMS = ("project", "recur", "combine", "join", "products", "coefficients", "output", "function")
 
 
 def on_params(split: Any, change: Callable[[Any], Any]) -> Any:

@@ -12,7 +12,7 @@ from seqjax import engines, placement
 from seqjax._leading import leading
 from seqjax.engines import every
 from seqjax.errors import UserError
-from seqjax.typing import Array, Carry, Cell, Key, Params
+from seqjax.typing import Array, Carry, Cell, Key, Params, Pointwise
 
 
 def unroll(
@@ -29,6 +29,7 @@ def unroll(
     engine: str = "auto",
     remat_every: int | None = None,
     return_carries: bool = False,
+    padded_outputs: str = "zeros",
 ) -> tuple[Carry, Array] | tuple[Carry, Array, Carry]:
     """Runs a cell over whole sequences.
 
@@ -58,16 +59,20 @@ def unroll(
         numbers. Forward mode (jax.jvp, jax.jacfwd, jax.hessian) is for "scan" and "associative".
       remat_every: saves memory in the backward pass: keeps the carry of every so many steps and recomputes the rest.
       return_carries: gives the carry after every step too: to start again from any of them, or to look at the memory c.
+      padded_outputs: "zeros", as in torch; or "repeat": a padded step gives the output of the last real step before it, in
+        the direction of the run, and zeros where there was none yet, as in Keras (zero_output_for_mask=False; its Bidirectional
+        gives zeros). Then ys[:, -1] is the last real output of a run forward.
 
     Returns:
-      (carry, ys): the carry after each sequence's last step, and the outputs (B, T, H), or (T, B, H) with time_major. With
+      (carry, ys): the carry after each sequence's last step, and the outputs (B, T, H), or (T, B, H) with time_major; for a
+      cell whose outputs are a pytree, the pytree of such arrays. With
       `return_carries` (carry, ys, carries), carries built as carry of arrays (B, T, ...), or (T, B, ...): at step t what the
       run holds when it has done step t, in its direction, so that a padded step holds what the step before did. Where a
       wrapper hands no carry on (`bidirectional(..., fresh_backward=True)`), the one that it hands on stands at every step.
 
     Raises:
-      ValueError: a shape does not fit, a length is outside 0 ... T, no engine has the name given, or the engine cannot
-        run this case (the message says why, and which engines can), such as forward mode, which "scan" has.
+      ValueError: a shape does not fit, a length is outside 0 ... T, padded_outputs is another word, no engine has the name
+        given, or the engine cannot run this case (the message says why, and which engines can), such as forward mode, which "scan" has.
       TypeError: a dtype does not fit.
 
     Example:
@@ -80,7 +85,8 @@ def unroll(
       ((2, 5, 16), True)
     """
     lead, xs, carry, lengths, resets = _folded(cell, xs, carry, lengths, resets, time_major)
-    static, arrays = _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engine, remat_every)
+    options = reverse, time_major, engine, remat_every, padded_outputs
+    static, arrays = _checked(cell, params, xs, carry, lengths, resets, *options)
     _check_rng(rng)
     try:
         last, *stacked = _unroll(*static, bool(return_carries), engines.choosers(), *arrays, rng)
@@ -155,10 +161,12 @@ def explain(cell: Cell, params: Params, xs: Array, carry: Carry | None = None, *
       params: what `cell.init` gave.
       xs: inputs as for `unroll`.
       carry: as for `unroll`.
-      **options: the other arguments of `unroll`: lengths, resets, rng, reverse, time_major, engine, remat_every, return_carries.
+      **options: the other arguments of `unroll`: lengths, resets, rng, reverse, time_major, engine, remat_every, return_carries,
+        padded_outputs.
 
     Returns:
-      A list of choices (cell, engine, reason), one for each cell that an engine runs, in order.
+      A list of choices (cell, engine, reason), one for each cell that an engine runs, in order. What has no carry, such as
+      `seqjax.dense`, needs none.
 
     Raises:
       ValueError: as `unroll`.
@@ -174,7 +182,7 @@ def explain(cell: Cell, params: Params, xs: Array, carry: Carry | None = None, *
     """
     defaults = {"lengths": None, "resets": None, "reverse": False, "time_major": False, "engine": "auto"}
     rng, return_carries = options.pop("rng", None), bool(options.pop("return_carries", False))
-    options = defaults | {"remat_every": None} | options
+    options = defaults | {"remat_every": None, "padded_outputs": "zeros"} | options
     lengths, resets = options.pop("lengths"), options.pop("resets")
     _, xs, carry, lengths, resets = _folded(cell, xs, carry, lengths, resets, options["time_major"])
     static, arrays = _checked(cell, params, xs, carry, lengths, resets, **options)
@@ -202,9 +210,11 @@ def _folded(cell, xs, carry, lengths, resets, time_major):
     return lead, xs, carry, lengths, resets
 
 
-def _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engine, remat_every):
+def _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engine, remat_every, padded_outputs):
     """The arguments of `_unroll`, static and arrays, or an error that names the one that does not fit."""
     engines.check_name(engine)
+    if padded_outputs not in ("zeros", "repeat"):
+        raise ValueError(f'padded_outputs must be "zeros" or "repeat", and it is {padded_outputs!r}')
     xs = jnp.asarray(xs)
     _check_params(cell, params)
     _check_inputs(cell, params, xs, *("TB" if time_major else "BT"))
@@ -219,18 +229,19 @@ def _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engi
         remat_every = operator.index(remat_every)
         if remat_every < 1:
             raise ValueError(f"remat_every must be at least 1 step, and it is {remat_every}")
-    static = (cell, engine, bool(reverse), bool(time_major), remat_every)
+    static = (cell, engine, bool(reverse), bool(time_major), remat_every, padded_outputs == "repeat")
     return static, (params, xs, carry, lengths, resets)
 
 
 # Jitted here, so that a call outside of any jit is compiled once and not at every call.
-@functools.partial(jax.jit, static_argnums=range(7))
+@functools.partial(jax.jit, static_argnums=range(8))
 def _unroll(
     cell,
     engine,
     reverse,
     time_major,
     remat_every,
+    repeat,
     return_carries,
     choosers,
     params,
@@ -251,16 +262,21 @@ def _unroll(
     if lengths is not None:
         if lengths.ndim == 1:
             mask = jnp.arange(xs.shape[0])[:, None] < lengths[None, :]
-        xs = jnp.where(mask.reshape(mask.shape + (1,) * (xs.ndim - 2)), xs, 0)
+        xs = _zeroed(xs, mask)
     initial = placement.cut_as(cell.initial_carry(params, xs.shape[1]), xs)
     arrays = (params, xs, carry, initial, mask, resets)
     params, xs, carry, initial, mask, resets = placement.tree_varies_together(arrays)
     run = _runner(engine, mask, resets, reverse, remat_every, return_carries, note)
-    found = run(cell, params, initial if carry is None else carry, initial, xs, rng)
+    carry, ys = run(cell, params, initial if carry is None else carry, initial, xs, rng)
+    stacked = [engines.steps.held(ys, mask, reverse) if repeat and mask is not None else ys]
     if return_carries:
-        found = (every.last_of(found[0]), found[1], every.all_of(found[0], xs.shape[0]))
-    carry, *stacked = found
+        carry, stacked = every.last_of(carry), [*stacked, every.all_of(carry, xs.shape[0])]
     return carry, *(stacked if time_major else jax.tree.map(lambda a: a.swapaxes(0, 1), stacked))
+
+
+def _zeroed(tree, mask):
+    """Zeros where mask (T, B) is false, in arrays (T, B, ...)."""
+    return jax.tree.map(lambda a: jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 2)), a, 0), tree)
 
 
 def _runner(engine, mask, resets, reverse, remat_every, return_carries, note, flipped=None):
@@ -272,7 +288,7 @@ def _runner(engine, mask, resets, reverse, remat_every, return_carries, note, fl
 
     def run(cell, params, carry, initial, xs, rng, flip=False):
         if flip:
-            there = _flip_resets(resets, mask, reverse) if flipped is None else flipped
+            there = engines.steps.flip_resets(resets, mask, reverse) if flipped is None else flipped
             other = _runner(engine, mask, there, not reverse, remat_every, return_carries, note, flipped=resets)
             return other(cell, params, carry, initial, xs, rng)
         if cell.wrap and cell.wrap.sequence:
@@ -281,6 +297,9 @@ def _runner(engine, mask, resets, reverse, remat_every, return_carries, note, fl
             cell, params, xs = cell.wrap.noise(rng, params, xs)
         while cell.wrap and cell.wrap.training_only:
             (cell,) = cell.inner
+        if isinstance(cell.split, Pointwise):
+            ys = cell.split.every_step(params, xs)
+            return carry, ys if mask is None else _zeroed(ys, mask)
         settings = {"mask": mask, "resets": resets, "reverse": reverse, "remat_every": remat_every}
         if return_carries:
             cell = every.recorded(cell)
@@ -291,25 +310,6 @@ def _runner(engine, mask, resets, reverse, remat_every, return_carries, note, fl
         return every.collected(carry, *found, mask, reverse) if return_carries else found
 
     return run
-
-
-def _flip_resets(resets, mask, reverse):
-    """Resets for the other direction: before a step whose predecessor there belongs to another sequence.
-
-    A reset at step t parts t from the real step that the run has before it; the other direction meets that parting on
-    its way from t to that step.
-    """
-    if resets is None:
-        return None
-    real = jnp.ones_like(resets) if mask is None else mask
-    # The number of the sequence that each step belongs to, counted in the direction of the run.
-    number = jax.lax.cumsum((resets & real).astype(jnp.int32), axis=0, reverse=reverse)
-    last = jnp.iinfo(jnp.int32).max
-    # That of the next real step, in the direction of the run; the number never falls, so it is the smallest to come.
-    coming = jax.lax.cummin(jnp.where(real, number, last), axis=0, reverse=not reverse)
-    edge = jnp.full_like(coming[:1], last)
-    after = jnp.concatenate([edge, coming[:-1]] if reverse else [coming[1:], edge])
-    return (after != number) & (after != last)
 
 
 def _check_cell(cell):

@@ -25,7 +25,7 @@ import jax
 
 from seqjax import _split
 from seqjax._calls import Call, recorded
-from seqjax._split import Dense, Linear, Split
+from seqjax._split import Dense, Linear, Pointwise, Split
 
 Array = jax.Array
 Key = jax.Array  # a key of jax.random
@@ -107,13 +107,13 @@ class Cell:
 
     Attributes:
       name: what error messages and tables call it, such as "lstm".
-      hidden_size: number of features of an output, H.
+      hidden_size: number of features of an output, H; the pytree of these numbers where an output is a pytree of arrays.
       init: init(key, input_size) -> params.
       initial_carry: initial_carry(params, batch_size) -> carry, each array (B, ...).
       input_size: input_size(params) -> D, the number of input features that these params take.
-      step: step(params, carry, x) -> (carry, y), one time step with x (B, D) and y (B, H), never with noise. That of the
-        split by default.
-      split: how the step splits: a `Dense`, a `Split`, a `Linear`, or None.
+      step: step(params, carry, x) -> (carry, y), one time step with x (B, D) and y (B, H), or a pytree of such arrays,
+        never with noise. That of the split by default.
+      split: how the step splits: a `Dense`, a `Split`, a `Linear`, a `Pointwise`, or None.
       wrap: what a wrapper does; None for a cell of its own.
       spatial: the axes between batch and features, for a convolutional cell: xs are (B, T, *spatial, D).
       output_spatial: those of the outputs, (B, T, *output_spatial, H), where a convolution changes them; `spatial` by default.
@@ -134,12 +134,12 @@ class Cell:
     """
 
     name: str
-    hidden_size: int
+    hidden_size: Any  # an int, or a pytree of such
     init: Callable[[Key, int], Params]
     initial_carry: Callable[[Params, int], Carry]
     input_size: Callable[[Params], int]
     step: Callable[[Params, Carry, Array], tuple[Carry, Array]] | None = None
-    split: Dense | Split | Linear | None = None
+    split: Dense | Split | Linear | Pointwise | None = None
     wrap: Wrap | None = None
     spatial: tuple[int, ...] = ()
     settings: tuple[tuple[str, Any], ...] = ()
@@ -209,7 +209,11 @@ class Cell:
 
     def _key(self) -> tuple:
         """What it is equal by: the call, or else every field."""
-        return self.made or tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+        if self.made:
+            return self.made
+        sizes, tree = jax.tree.flatten(self.hidden_size)  # a pytree, a dict say, has no hash
+        others = (getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "hidden_size")
+        return (tree, *sizes, *others)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Cell):

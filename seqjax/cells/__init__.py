@@ -10,6 +10,7 @@ import functools
 from seqjax.cells.block_gru import BlockGRUCarry, BlockGRUParams, block_gru
 from seqjax.cells.conv_lstm import ConvLSTMCarry, ConvLSTMParams, conv_lstm
 from seqjax.cells.dense import DenseParams, dense_cell
+from seqjax.cells.dense_layer import DenseLayerParams, dense
 from seqjax.cells.gru import GRUCarry, GRUParams, gru
 from seqjax.cells.linear import (
     LRUCarry,
@@ -48,6 +49,7 @@ __all__ = [
     "BlockGRUParams",
     "ConvLSTMCarry",
     "ConvLSTMParams",
+    "DenseLayerParams",
     "DenseParams",
     "GRUCarry",
     "GRUParams",
@@ -68,6 +70,7 @@ __all__ = [
     "SLSTMParams",
     "block_gru",
     "conv_lstm",
+    "dense",
     "dense_cell",
     "gru",
     "indrnn",

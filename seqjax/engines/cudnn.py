@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from seqjax.cells.lstm import LSTMParams
+from seqjax.cells.lstm import LSTMParams, lstm
 from seqjax.typing import Array, Carry, Cell, Params
 
 _HARMLESS = ("dtype",)  # settings of an LSTM that do not make it another cell
@@ -127,15 +127,22 @@ def _precision():
 
 
 def _is_plain_lstm(cell, params):
-    if cell.name != "lstm" or any(value for name, value in cell.settings if name not in _HARMLESS):
+    if not _is_as_made(cell) or any(value for name, value in cell.settings if name not in _HARMLESS):
         return False
     if not isinstance(params, LSTMParams):
         return False
     return all(getattr(params, name) is None for name in set(params._fields) - {"kernel", "recurrent_kernel", "bias"})
 
 
+def _is_as_made(cell):
+    """Whether it is what `seqjax.lstm` gave; one with another step or output has its name and its params too."""
+    return cell.made is not None and cell.made.function is lstm
+
+
 def _describe(cell):
     options = ", ".join(f"{name}={value!r}" for name, value in cell.settings if value and name not in _HARMLESS)
+    if cell.name == "lstm" and not options and not _is_as_made(cell):
+        return "an lstm that was changed after the call of seqjax.lstm"
     return f"{cell.name} with {options}" if options else cell.name
 
 

@@ -52,7 +52,7 @@ def prefers_columns(cell: Cell, batch: int) -> bool:
     XLA's product of the transposed kernel with (H, B) runs at the processor's peak where that of (B, H) with the kernel
     reaches two thirds of it; for smaller products turning the outputs costs more than it gains.
     """
-    large = cell.hidden_size >= 256 and not is_below(batch, 8)
+    large = max(jax.tree.leaves(cell.hidden_size)) >= 256 and not is_below(batch, 8)
     return large and jax.default_backend() == "cpu" and cell.split.additive and cell.split.gates >= 3
 
 

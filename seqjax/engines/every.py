@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from seqjax.engines import steps
 from seqjax.typing import Array, Carry, Cell, Linear
 
 
@@ -59,17 +60,7 @@ def collected(
       (Carries, ys).
     """
     ys, carries = found
-    if mask is None or not mask.shape[0]:
-        return Carries(last, carries), ys
-    steps = jnp.arange(1, mask.shape[0] + 1, dtype=jnp.int32)[:: -1 if reverse else 1]
-    # Counted along the run from 1, the last real step so far; 0 where there was none.
-    done = jax.lax.cummax(jnp.where(mask, steps[:, None], 0), axis=0, reverse=reverse)
-
-    def held(before, stacked):
-        stacked = jnp.concatenate([before[None].astype(stacked.dtype), stacked[::-1] if reverse else stacked])
-        return stacked[done, jnp.arange(mask.shape[1])[None]]
-
-    return Carries(last, jax.tree.map(held, start, carries)), ys
+    return Carries(last, carries if mask is None else steps.held(carries, mask, reverse, start)), ys
 
 
 def _is_carries(node: Any) -> bool:

@@ -66,7 +66,8 @@ def layout_of(cell: Cell, batch: int) -> dense.Layout | None:
     if not isinstance(cell.split, Dense):
         return None
     if jax.default_backend() == "gpu":
-        return dense.Layout(columns=True) if cell.split.gates == 1 and cell.hidden_size <= 128 else None
+        small = cell.split.gates == 1 and max(jax.tree.leaves(cell.hidden_size)) <= 128
+        return dense.Layout(columns=True) if small else None
     if jax.default_backend() == "cpu" and cell.split.additive and is_below(batch, 8):
         return None
     return dense.Layout(dense.prefers_columns(cell, batch))

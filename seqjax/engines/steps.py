@@ -21,6 +21,51 @@ def select(flag: Array, on_true: Any, on_false: Any, axis: int = 0) -> Any:
     return jax.tree.map(pick, on_true, on_false)
 
 
+def held(stacked: Any, mask: Array, reverse: bool, before: Any = None) -> Any:
+    """What a padded step holds: the value of the last real step before it, in the direction of the run.
+
+    Args:
+      stacked: pytree of arrays (T, B, ...).
+      mask: bool (T, B), False at padded steps.
+      reverse: the direction of the run.
+      before: pytree of arrays (B, ...), held where there was no real step yet; zeros by default.
+
+    Returns:
+      A pytree as `stacked`.
+    """
+    length = mask.shape[0]
+    if length == 0:
+        return stacked
+    outside, latest = (length, jax.lax.cummin) if reverse else (-1, jax.lax.cummax)
+    last = latest(jnp.where(mask, jnp.arange(length, dtype=jnp.int32)[:, None], outside), axis=0, reverse=reverse)
+    take = jax.vmap(lambda array, step: array.at[step].get(mode="clip"), 1, 1)
+
+    def hold(stacked, before=None):
+        none = (last == outside).reshape(mask.shape + (1,) * (stacked.ndim - 2))
+        return jnp.where(none, 0 if before is None else before[None].astype(stacked.dtype), take(stacked, last))
+
+    return jax.tree.map(hold, stacked) if before is None else jax.tree.map(hold, stacked, before)
+
+
+def flip_resets(resets: Array | None, mask: Array | None, reverse: bool) -> Array | None:
+    """Resets for the other direction: before a step whose predecessor there belongs to another sequence.
+
+    A reset at step t parts t from the real step that the run has before it; the other direction meets that parting on
+    its way from t to that step.
+    """
+    if resets is None:
+        return None
+    real = jnp.ones_like(resets) if mask is None else mask
+    # The number of the sequence that each step belongs to, counted in the direction of the run.
+    number = jax.lax.cumsum((resets & real).astype(jnp.int32), axis=0, reverse=reverse)
+    last = jnp.iinfo(jnp.int32).max
+    # That of the next real step, in the direction of the run; the number never falls, so it is the smallest to come.
+    coming = jax.lax.cummin(jnp.where(real, number, last), axis=0, reverse=not reverse)
+    edge = jnp.full_like(coming[:1], last)
+    after = jnp.concatenate([edge, coming[:-1]] if reverse else [coming[1:], edge])
+    return (after != number) & (after != last)
+
+
 def zeros_like(tree: Any) -> Any:
     """Zeros in place of every array."""
     return jax.tree.map(jnp.zeros_like, tree)

@@ -41,7 +41,7 @@ HOLDERS = {
     "stack": ("torch", "keras", "flax", "nnx"),
     "bidirectional": ("torch", "keras", "flax", "nnx"),
     "bidirectional merge='concat'": ("torch", "keras", "flax", "nnx"),
-    "bidirectional merge": ("keras", "flax", "nnx"),
+    **{f"bidirectional merge={merge!r}": ("keras", "flax", "nnx") for merge in ("sum", "mean", "multiply")},
     "dropout": ("torch", "keras"),
     "dropout rate": ("torch", "keras"),
     "dropout shared_over_time": ("keras",),

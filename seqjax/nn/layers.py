@@ -21,7 +21,7 @@ def layers(
     *,
     dropout: float = 0.0,
     bidirectional: bool = False,
-    merge: str = "concat",
+    merge: str | Callable[[Any, Any], Any] | None = "concat",
     proj_size: int = 0,
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
@@ -141,7 +141,7 @@ def from_names(cell: Cell, named: dict[str, Any]) -> Params:
     """
     # Any valid input size gives the structure; where the cell's own size is none, one of its kernels' is.
     sizes = [leaf.shape[0] for leaf in jax.tree.leaves(named) if jnp.ndim(leaf) > 1]
-    paths, tree = _structure(cell, tuple(dict.fromkeys([cell.hidden_size, *sizes])))
+    paths, tree = _structure(cell, tuple(dict.fromkeys([*jax.tree.leaves(cell.hidden_size), *sizes])))
     leaves = []
     for path in paths:
         leaf = named

@@ -41,12 +41,13 @@ class Recurrent(nnx.Module):
         *,
         dropout: float = 0.0,
         bidirectional: bool = False,
-        merge: str = "concat",
+        merge: str | Callable[[Any, Any], Any] | None = "concat",
         proj_size: int = 0,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         engine: str = "auto",
         remat_every: int | None = None,
+        padded_outputs: str = "zeros",
         rngs: nnx.Rngs,
     ):
         """Makes the parameters; the arguments are the attributes of `seqjax.nn.Recurrent`.
@@ -58,12 +59,13 @@ class Recurrent(nnx.Module):
           cell: a name, or a function of hidden_size that gives any Cell.
           dropout: share of each layer's outputs dropped in training on their way to the next layer.
           bidirectional: a cell in each direction in every layer; then there is no `step`.
-          merge: how the two directions become one output.
+          merge: how the two directions become one output, as in `seqjax.bidirectional`.
           proj_size: size of the projected output of an "lstm"; 0 for none.
           dtype: dtype to compute in, for cells by name.
           param_dtype: dtype of the parameters, for cells by name.
           engine: as in `seqjax.unroll`.
           remat_every: as in `seqjax.unroll`.
+          padded_outputs: as in `seqjax.unroll`.
           rngs: keys for the parameters ("params") and, where there is noise, for training ("dropout").
         """
         settings = {"merge": merge, "proj_size": proj_size, "dtype": dtype, "param_dtype": param_dtype}
@@ -71,6 +73,7 @@ class Recurrent(nnx.Module):
         self.cell = nnx.static(stack)
         self.engine = engine
         self.remat_every = remat_every
+        self.padded_outputs = padded_outputs
         for depth, layer in enumerate(stack.inner):
             named = layers.to_names(layer.init(rngs.params(), input_size))
             setattr(self, f"layer_{depth}", nnx.data(jax.tree.map(nnx.Param, named)))
@@ -117,6 +120,7 @@ class Recurrent(nnx.Module):
             time_major=time_major,
             engine=self.engine,
             remat_every=self.remat_every,
+            padded_outputs=self.padded_outputs,
         )
 
     def params(self) -> Params:

@@ -34,6 +34,7 @@ class Recurrent(nn.Module):
       param_dtype: dtype of the parameters, for cells by name.
       engine: as in `seqjax.unroll`.
       remat_every: as in `seqjax.unroll`.
+      padded_outputs: as in `seqjax.unroll`.
 
     Example:
       >>> import jax
@@ -50,12 +51,13 @@ class Recurrent(nn.Module):
     cell: str | Callable[[int], Cell] = "lstm"
     dropout: float = 0.0
     bidirectional: bool = False
-    merge: str = "concat"
+    merge: str | Callable[[Any, Any], Any] | None = "concat"
     proj_size: int = 0
     dtype: Any = None
     param_dtype: Any = jnp.float32
     engine: str = "auto"
     remat_every: int | None = None
+    padded_outputs: str = "zeros"
 
     @nn.compact
     def __call__(
@@ -100,6 +102,7 @@ class Recurrent(nn.Module):
             time_major=time_major,
             engine=self.engine,
             remat_every=self.remat_every,
+            padded_outputs=self.padded_outputs,
         )
 
     def make_cell(self) -> Cell:

@@ -1,6 +1,7 @@
 """Two cells over a sequence, one in each direction."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,9 @@ class BidirectionalCarry(NamedTuple):
 
 
 @factory
-def bidirectional(forward: Cell, backward: Cell, merge: str = "concat", *, fresh_backward: bool = False) -> Cell:
+def bidirectional(
+    forward: Cell, backward: Cell, merge: str | Callable[[Any, Any], Any] | None = "concat", *, fresh_backward: bool = False
+) -> Cell:
     """Runs one cell forward and one backward over each sequence, and merges their outputs step by step.
 
       y_t = merge(forward(x_1 ... x_t), backward(x_T ... x_t))
@@ -50,14 +53,17 @@ def bidirectional(forward: Cell, backward: Cell, merge: str = "concat", *, fresh
     Args:
       forward: the cell that runs from first to last.
       backward: the cell that runs from last to first.
-      merge: "concat" along the features, "sum", "mean" or "multiply".
+      merge: "concat" along the features, "sum", "mean" or "multiply"; a function merge(f, b) of the outputs at one step of one
+        sequence, each (H,), such as `jax.numpy.maximum`; or None, which gives them as the pair (f, b).
       fresh_backward: what the carry returned holds for the backward cell, as said above.
 
     Returns:
-      A Cell with BidirectionalParams and BidirectionalCarry; H is the sum of both for "concat", else that of each.
+      A Cell with BidirectionalParams and BidirectionalCarry; H is the sum of both for "concat", else that of each; for None
+      the pair of both, and for a function what it makes of them.
 
     Raises:
-      ValueError: merge is unknown, or the cells differ in spatial axes, or in size where merge is not "concat".
+      ValueError: merge is unknown, or the cells differ in spatial axes, or in size where merge is none of "concat", a function
+        or None.
       TypeError: an argument is no Cell.
       UserError: (from step) it works on whole sequences.
 
@@ -74,14 +80,10 @@ def bidirectional(forward: Cell, backward: Cell, merge: str = "concat", *, fresh
     """
     parts.check_cell("forward", forward)
     parts.check_cell("backward", backward)
-    if merge not in MERGES:
-        raise ValueError(f"merge must be one of {list(MERGES)}, and it is {merge!r}")
-    sizes = forward.hidden_size, backward.hidden_size
-    if merge != "concat" and sizes[0] != sizes[1]:
-        raise ValueError(f"merge={merge!r} needs cells of one hidden_size, and they are {sizes[0]} and {sizes[1]}")
     axes = [parts.spatial_axes(cell) for cell in (forward, backward)]
     if axes[0] != axes[1]:
         raise ValueError(f"the cells must agree in their spatial axes: {axes[0]} and {axes[1]}")
+    merged, size = _merged(merge, (forward.hidden_size, backward.hidden_size), forward.output_spatial)
     name = f"bidirectional({forward.name}, {backward.name})"
 
     def init(key, input_size):
@@ -102,11 +104,11 @@ def bidirectional(forward: Cell, backward: Cell, merge: str = "concat", *, fresh
         ahead, ys = run(forward, params.forward, carry.forward, initial.forward, xs, rngs[0])
         back, zs = run(backward, params.backward, carry.backward, initial.backward, xs, rngs[1], flip=True)
         back = initial.backward if fresh_backward else back
-        return BidirectionalCarry(forward=ahead, backward=back), MERGES[merge](ys, zs)
+        return BidirectionalCarry(forward=ahead, backward=back), merged(run, ys, zs)
 
     return Cell(
         name=name,
-        hidden_size=sum(sizes) if merge == "concat" else sizes[0],
+        hidden_size=size,
         init=init,
         initial_carry=initial_carry,
         input_size=lambda params: forward.input_size(params.forward),
@@ -114,5 +116,22 @@ def bidirectional(forward: Cell, backward: Cell, merge: str = "concat", *, fresh
         wrap=Wrap((forward, backward), sequence),
         spatial=forward.spatial,
         output_spatial=forward.output_spatial,
-        settings=(("merge", merge), ("fresh_backward", bool(fresh_backward))),
+        settings=(("merge", "pair" if merge is None else merge), ("fresh_backward", bool(fresh_backward))),
     )
+
+
+def _merged(merge, sizes, spatial):
+    """How both outputs become one, merged(run, f, b), and the size of that."""
+    if merge is None:
+        return lambda run, f, b: (f, b), sizes
+    if callable(merge):
+        cell = parts.pointwise(parts.name_of(merge), lambda both: merge(*both), sizes, spatial)
+        return lambda run, *both: run(cell, (), (), (), both, None)[1], cell.hidden_size
+    if merge not in MERGES:
+        raise ValueError(f"merge must be one of {list(MERGES)}, a function or None, and it is {merge!r}")
+    if merge != "concat" and sizes[0] != sizes[1]:
+        raise ValueError(f"merge={merge!r} needs cells of one hidden_size, and they are {sizes[0]} and {sizes[1]}")
+    if jax.tree.structure(sizes[0]) != jax.tree.structure(sizes[1]):
+        raise ValueError(f"merge={merge!r} needs cells whose outputs are built alike, and their sizes are {sizes[0]} and {sizes[1]}")
+    size = jax.tree.map(lambda f, b: f + b if merge == "concat" else f, *sizes)
+    return lambda run, f, b: jax.tree.map(MERGES[merge], f, b), size

@@ -1,9 +1,13 @@
 """What the wrappers share: checks of what they wrap, of rates, and the noise of the cell inside."""
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from seqjax.errors import UserError
-from seqjax.typing import Carry, Cell, Key, Params, Wrap
+from seqjax.typing import Carry, Cell, Key, Params, Pointwise, Wrap
 
 
 def check_rate(name: str, rate: float) -> float:
@@ -23,6 +27,34 @@ def check_cell(name: str, cell: Any) -> Cell:
 def spatial_axes(cell: Cell) -> str:
     """Those of the inputs, and of the outputs where they are others, as messages show them."""
     return f"{cell.spatial}" + (f" -> {cell.output_spatial}" if cell.output_spatial != cell.spatial else "")
+
+
+def is_array(sizes: Any) -> bool:
+    """Whether outputs of such a `hidden_size` are one array, and no pytree of several."""
+    return jax.tree_util.all_leaves([sizes])
+
+
+def pointwise(name: str, function: Callable[[Any], Any], sizes: Any, spatial: tuple[int, ...]) -> Cell:
+    """A function of the outputs at one step of one sequence as a cell; `sizes` are the `hidden_size` of what it takes."""
+    taken = jax.tree.map(lambda size: jax.ShapeDtypeStruct((*spatial, size), jnp.float32), sizes)
+    found = jax.eval_shape(function, taken)
+    if any(not y.shape or y.shape[:-1] != spatial for y in jax.tree.leaves(found)):
+        wanted = f"({', '.join([*map(str, spatial), 'H'])})"
+        raise ValueError(f"the function {name} must give arrays {wanted} for one step of one sequence, and of {taken} it makes {found}")
+    return Cell(
+        name=name,
+        hidden_size=jax.tree.map(lambda y: y.shape[-1], found),
+        init=lambda key, input_size: (),
+        initial_carry=lambda params, batch_size: (),
+        input_size=lambda params: sizes,
+        split=Pointwise(lambda params, x: function(x)),
+        spatial=spatial,
+    )
+
+
+def name_of(function: Callable) -> str:
+    """What messages call a function."""
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def check_inside_step(wrapper: str, cell: Cell, *, split: bool = False) -> None:

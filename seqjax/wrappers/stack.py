@@ -1,31 +1,46 @@
 """Layers one above the other."""
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from seqjax.typing import Cell, Wrap, factory
 from seqjax.wrappers import parts
 
+Layer = Cell | Callable[[Any], Any]
+
 
 @factory
-def stack(*cells: Cell | Iterable[Cell]) -> Cell:
+def stack(*cells: Layer | Iterable[Layer], skip_connections: str | None = None) -> Cell:
     """Stacks cells: each layer's outputs are the inputs of the next.
 
-      (carry_l', y_l) = step_l(params_l, carry_l, y_{l-1}),  y_0 = x,  y = y_L
+      (carry_l', y_l) = step_l(params_l, carry_l, z_l),  l = 1 ... L
+
+      skip_connections  None     "input"         "all"
+      z_l               y_{l-1}  [x, y_{l-1}]    [x, y_1 ... y_{l-1}],  and z_1 = x
+      y                 y_L      [y_1 ... y_L]   [y_1 ... y_L]
 
     Over a whole sequence the layers run one after the other, each on its own engine; a streaming step runs through all
-    of them. The two give the same numbers.
+    of them. The two give the same numbers. What has no carry, a function or `seqjax.dense`, is done for all steps at once.
 
     Args:
-      *cells: the layers from the bottom up, of any kinds and sizes, or one sequence of them.
+      *cells: the layers from the bottom up, of any kinds and sizes, or one sequence of them. One above the first may be a
+        function y -> y' of one step of one sequence, (H,) -> (H',), such as `jax.nn.relu`; or of the pytree that the layer
+        below gives.
+      skip_connections: "input" gives the inputs to every layer too, and all layers' outputs as the output, concatenated
+        (`hk.deep_rnn_with_skip_connections`); "all" gives each layer the outputs of all below. None is neither. To add what
+        goes into a layer to what comes out there is `seqjax.residual`, around one layer or a stack.
 
     Returns:
-      A Cell whose params and carry are tuples with one entry a layer.
+      A Cell whose params and carry are tuples with one entry a layer, () for a function.
 
     Raises:
-      ValueError: there is no cell, or a layer's outputs have other spatial axes than the inputs of the next.
-      TypeError: an argument is not a Cell.
+      ValueError: there is no cell, a layer's outputs have other spatial axes than the inputs of the next, skip_connections is
+        another word, or a layer does not take what the one below gives.
+      TypeError: an argument is neither a Cell nor a function.
 
     Example:
       >>> import jax, seqjax
@@ -36,51 +51,95 @@ def stack(*cells: Cell | Iterable[Cell]) -> Cell:
       ((2, 5, 8), (2, 16), (2, 8))
 
     Reference:
-      Graves, Mohamed, Hinton 2013, "Speech Recognition with Deep Recurrent Neural Networks".
+      Graves, Mohamed, Hinton 2013, "Speech Recognition with Deep Recurrent Neural Networks"; Graves 2013, "Generating
+      Sequences With Recurrent Neural Networks", for "input"; Ding, Xia et al. 2018, "Densely Connected Bidirectional
+      LSTM", for "all".
     """
     if len(cells) == 1 and isinstance(cells[0], Iterable):
-        return stack(*cells[0])
-    layers = cells
+        return stack(*cells[0], skip_connections=skip_connections)
+    if skip_connections not in (None, "input", "all"):
+        raise ValueError(f'skip_connections must be "input", "all" or None, and it is {skip_connections!r}')
+    layers = []
+    for cell in cells:
+        layers.append(_layer(cell, layers, skip_connections))
     if not layers:
         raise ValueError("stack needs at least one cell, and there is none")
-    for layer in layers:
-        if not isinstance(layer, Cell):
-            raise TypeError(f"cells must be Cells or one sequence of them, and one is a {type(layer).__name__}")
     if any(below.output_spatial != above.spatial for below, above in zip(layers, layers[1:])):
         spatial = ", ".join(f"{layer.name} {parts.spatial_axes(layer)}" for layer in layers)
         raise ValueError(f"the layers of a stack must agree in their spatial axes, and they have {spatial}")
 
+    sizes = [layer.hidden_size for layer in layers]
+
+    def taken(x, ys, join):
+        """What the layer above takes, of the inputs and of the outputs so far."""
+        return join({None: ys[-1:] or [x], "input": [x, *ys[-1:]], "all": [x, *ys]}[skip_connections])
+
+    def given(ys, join):
+        """What the stack gives."""
+        return join(ys if skip_connections else ys[-1:])
+
+    def through(x, runs):
+        carries, ys = [], []
+        for run in runs:
+            carry, y = run(taken(x, ys, _concatenated))
+            carries.append(carry)
+            ys.append(y)
+        return tuple(carries), given(ys, _concatenated)
+
     def init(key, input_size):
-        sizes = (input_size, *(layer.hidden_size for layer in layers[:-1]))
-        keys = jax.random.split(key, len(layers))
-        return tuple(layer.init(k, size) for layer, k, size in zip(layers, keys, sizes, strict=True))
+        keys, inputs = jax.random.split(key, len(layers)), [taken(input_size, sizes[:depth], _total) for depth in range(len(layers))]
+        return tuple(layer.init(k, size) for layer, k, size in zip(layers, keys, inputs, strict=True))
 
     def initial_carry(params, batch_size):
         return tuple(layer.initial_carry(p, batch_size) for layer, p in zip(layers, params, strict=True))
 
     def step(params, carry, x):
-        carries = []
-        for layer, layer_params, layer_carry in zip(layers, params, carry, strict=True):
-            layer_carry, x = layer.step(layer_params, layer_carry, x)
-            carries.append(layer_carry)
-        return tuple(carries), x
+        return through(x, [functools.partial(layer.step, p, c) for layer, p, c in zip(layers, params, carry, strict=True)])
 
     def sequence(run, params, carry, initial, xs, rng):
         rngs = [None] * len(layers) if rng is None else jax.random.split(rng, len(layers))
-        carries = []
-        for layer, layer_params, layer_carry, reset_to, key in zip(layers, params, carry, initial, rngs, strict=True):
-            layer_carry, xs = run(layer, layer_params, layer_carry, reset_to, xs, key)
-            carries.append(layer_carry)
-        return tuple(carries), xs
+        each = zip(layers, params, carry, initial, rngs, strict=True)
+        return through(xs, [functools.partial(run, *layer, rng=key) for *layer, key in each])
 
     return Cell(
         name=f"stack({', '.join(layer.name for layer in layers)})",
-        hidden_size=layers[-1].hidden_size,
+        hidden_size=given(sizes, _total),
         init=init,
         initial_carry=initial_carry,
         input_size=lambda params: layers[0].input_size(params[0]),
         step=step,
-        wrap=Wrap(layers, sequence),
+        wrap=Wrap(tuple(layers), sequence),
         spatial=layers[0].spatial,
         output_spatial=layers[-1].output_spatial,
+        settings=(("skip_connections", skip_connections),),
     )
+
+
+def _concatenated(outputs):
+    return jnp.concatenate(outputs, axis=-1) if len(outputs) > 1 else outputs[0]
+
+
+def _total(sizes):
+    return sum(sizes) if len(sizes) > 1 else sizes[0]
+
+
+def _layer(cell, below, skip_connections):
+    """A layer of the stack as a Cell, which takes what those below give."""
+    if not isinstance(cell, Cell) and not callable(cell):
+        raise TypeError(f"cells must be Cells, functions or one sequence of them, and one is a {type(cell).__name__}")
+    taken = below[-1].hidden_size if below else 0
+    if isinstance(cell, Cell):
+        for size in (taken, cell.hidden_size if skip_connections else 0):
+            if not parts.is_array(size):
+                raise ValueError(
+                    f"the cells of a stack take one array, and here {cell.name} meets a pytree of sizes {size}; put a function "
+                    "between that makes one of it, such as lambda ys: ys[0]"
+                )
+        return cell
+    name = parts.name_of(cell)
+    if not below or skip_connections:
+        raise ValueError(
+            f"{name} is a function, and a function in a stack takes the outputs of the layer below alone: "
+            + ("with skip_connections use cells" if skip_connections else "the first layer must be a Cell")
+        )
+    return parts.pointwise(name, cell, taken, below[-1].output_spatial)

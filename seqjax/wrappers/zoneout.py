@@ -65,9 +65,10 @@ def zoneout(cell: Cell, rate: float, memory_rate: float | None = None) -> Cell:
         parts.check_field("zoneout", cell, carry, "h")
         if memory_rate is not None:
             parts.check_field("zoneout with memory_rate", cell, carry, "c")
-        if carry.h.shape != y.shape or jnp.iscomplexobj(carry.h):
+        if jax.tree.map(jnp.shape, y) != carry.h.shape or jnp.iscomplexobj(carry.h):
+            gives = jax.tree.map(lambda y: f"{y.dtype} {y.shape}", y)
             raise UserError(
-                f"zoneout needs a cell whose output is its h, and {cell.name} gives {y.dtype} {y.shape} from an h of "
+                f"zoneout needs a cell whose output is its h, and {cell.name} gives {gives} from an h of "
                 f"{carry.h.dtype} {carry.h.shape}"
             )
         return params

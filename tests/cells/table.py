@@ -105,6 +105,14 @@ WRAPPERS = [
     ),
 ]
 
+def _joined(**options):
+    """What stands between cells: a dense layer, skip connections of both kinds, functions, and two outputs made one."""
+    skipping = seqjax.stack(seqjax.lstm(3, **options), seqjax.dense(2, "relu", **options), seqjax.gru(3, **options), skip_connections="all")
+    both = seqjax.stack(skipping, seqjax.dense(H, **options), skip_connections="input")
+    return seqjax.stack(both, jax.numpy.tanh, lambda y: (y[:3], y[3:]), lambda pair: pair[0] * pair[1][:3], seqjax.rnn(H, **options))
+
+
+WRAPPERS += [Row("joined", _joined, None)]
 VARIANTS += [Row(*row) for row in linear_rows.VARIANTS]
 WRAPPERS += [Row(*pair, None) for pair in wrapper_rows.wrappers(H)]
 ROWS = CELLS + WRAPPERS

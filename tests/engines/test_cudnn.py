@@ -127,6 +127,7 @@ def test_precision_follows_the_setting_of_jax():
     [
         (lambda: seqjax.gru(H), {}, "the plain LSTM alone, and the cell is gru with reset_after=True"),
         (lambda: seqjax.lstm(H).replace(settings=(("peepholes", True),)), {}, "the cell is lstm with peepholes=True"),
+        (lambda: seqjax.lstm(H).replace(hidden_size=(H, H)), {}, "the cell is an lstm that was changed after the call"),
         (lambda: seqjax.lstm(H, dtype=jnp.bfloat16), {}, "computes in float32, and the cell in bfloat16 and float32"),
         (lambda: seqjax.lstm(H), {"resets": LENGTHS}, "no resets"),
         (lambda: seqjax.lstm(H), {"remat_every": 3}, "remat_every"),

@@ -89,6 +89,45 @@ def test_merges_each_cell_in_its_direction_at_every_length(merge):
     assert_same(jax.tree.map(lambda a: a[1], last), jax.tree.map(lambda a: a[1], carry), 0, 0)
 
 
+def test_no_merge_gives_the_pair_and_a_function_what_it_makes_of_it():
+    settings = {"lengths": LENGTHS, "resets": np.arange(T)[None] % np.array([[3], [9], [2]]) == 1}
+    last, both = seqjax.unroll(bidirectional(*CELLS), PARAMS, XS, **settings)
+    pair = bidirectional(*CELLS, None)
+    assert pair.hidden_size == (H, H)
+    assert_same(seqjax.unroll(pair, PARAMS, XS, **settings), (last, (both[..., :H], both[..., H:])))
+    # One step of one sequence is what it gets, and its value at padded steps does not show.
+    merge = lambda f, b: {"outer": jnp.outer(f, b).reshape(H * H) + 1, "most": jnp.maximum(f, b)}  # noqa: E731
+    cell = bidirectional(*CELLS, merge)
+    assert cell.hidden_size == {"outer": H * H, "most": H}
+    f, b = np.asarray(both[..., :H]), np.asarray(both[..., H:])
+    real = (np.arange(T)[None] < LENGTHS[:, None])[..., None]
+    outer = np.einsum("btf,btg->btfg", f, b).reshape(B, T, H * H) + 1
+    assert_same(seqjax.unroll(cell, PARAMS, XS, **settings), (last, {"outer": outer * real, "most": np.maximum(f, b)}))
+    assert bidirectional(*CELLS, jnp.maximum) == bidirectional(*CELLS, jnp.maximum) != bidirectional(*CELLS, jnp.minimum)
+
+
+def test_a_pair_in_a_stack_goes_through_a_function():
+    choose = lambda pair: pair[0] * jax.nn.sigmoid(pair[1])  # noqa: E731
+    cell = stack(bidirectional(*CELLS, None), choose, bidirectional(*CELLS, None))
+    params = cell.init(jax.random.key(0), D)
+    f, b = seqjax.unroll(cell.inner[0], params[0], XS, lengths=LENGTHS)[1]
+    want = seqjax.unroll(cell.inner[2], params[2], f * jax.nn.sigmoid(b), lengths=LENGTHS)[1]
+    assert_same(seqjax.unroll(cell, params, XS, lengths=LENGTHS)[1], want)
+
+
+def test_cells_whose_outputs_are_pairs():
+    inside = bidirectional(seqjax.gru(H), seqjax.gru(2), None)
+    for merge, size in (("concat", (6, 4)), ("sum", (3, 2)), (None, ((3, 2), (3, 2)))):
+        cell = bidirectional(inside, inside, merge)
+        assert cell.hidden_size == size
+        params = cell.init(jax.random.key(0), D)
+        ys = seqjax.unroll(cell, params, XS, lengths=LENGTHS)[1]
+        assert jax.tree.map(lambda a: a.shape[-1], ys) == size
+        f, b = (seqjax.unroll(inside, p, XS, lengths=LENGTHS, reverse=r)[1] for p, r in zip(params, (False, True)))
+        made = {"concat": lambda x, y: np.concatenate([x, y], -1), "sum": np.add}.get(merge)
+        assert_same(ys, (f, b) if merge is None else jax.tree.map(made, f, b))
+
+
 def test_padding_has_no_influence_and_every_real_step_has():
     padding = np.arange(T)[None, :, None] >= LENGTHS[:, None, None]
 
@@ -165,6 +204,14 @@ def test_what_cannot_be_is_refused():
         bidirectional(seqjax.lstm(3), seqjax.lstm(4), "sum")
     with pytest.raises(ValueError, match=r"merge must be one of \['concat'.*and it is 'max'"):
         bidirectional(*CELLS, "max")
+    with pytest.raises(ValueError, match=r"outputs are built alike, and their sizes are 3 and \(3, 3\)"):
+        bidirectional(CELLS[0], bidirectional(*CELLS, None))
+    with pytest.raises(ValueError, match="the function dot must give arrays"):
+        bidirectional(*CELLS, jnp.dot)
+    with pytest.raises(seqjax.UserError, match="to_keras cannot hold merge='pair' .*none of the libraries here can"):
+        seqjax.interop.to_keras(bidirectional(*CELLS[:1] * 2, None), PARAMS._replace(backward=PARAMS.forward))
+    with pytest.raises(ValueError, match=r"the input size is 2 and the output size is \(3, 3\)"):
+        residual(bidirectional(*CELLS, None)).init(jax.random.key(0), D)
     with pytest.raises(TypeError, match="backward must be a Cell, and it is a str"):
         bidirectional(CELLS[0], "gru")
     with pytest.raises(ValueError, match="agree in their spatial axes"):
