@@ -68,11 +68,11 @@ def to_keras_layer(cell: Cell, options: Mapping[str, Any]) -> Any:
     """A ConvLSTM1D, 2D or 3D with a cell's settings, and the options that any layer takes.
 
     Raises:
-      UserError: its inputs are dropped by one mask for all steps.
+      UserError: it has dropout by one mask for all steps.
     """
     import keras
 
-    if options["dropout"]:
+    if options.get("dropout") or options.get("recurrent_dropout"):
         raise UserError("to_keras cannot hold dropout with shared_over_time=True of a conv_lstm: Keras draws another mask for "
                         "every gate; with shared_over_time=False it can")  # fmt: skip
     settings, axes = parts.settings(cell), len(cell.spatial)
