@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from seqjax import initializers
 from seqjax.cells import parts
+from seqjax.errors import UserError
 from seqjax.typing import Activation, Array, Cell, DType, Initializer, Pointwise, factory
 
 
@@ -13,7 +14,7 @@ class DenseLayerParams(NamedTuple):
     """Parameters of a dense layer."""
 
     kernel: Array  # (D, H)
-    bias: Array  # (H,)
+    bias: Array | None  # (H,); None with use_bias=False
 
 
 @factory
@@ -21,6 +22,7 @@ def dense(
     features: int,
     activation: Activation = "identity",
     *,
+    use_bias: bool = True,
     kernel_init: Initializer | None = None,
     bias_init: Initializer | None = None,
     dtype: DType | None = None,
@@ -33,6 +35,7 @@ def dense(
     Args:
       features: H, the size of an output.
       activation: a name of `seqjax.cells.parts.ACTIVATIONS`, or an elementwise function.
+      use_bias: whether there is a b; without one it is None in the parameters.
       kernel_init: initializer of W, (D, H). Glorot uniform by default.
       bias_init: initializer of b, (H,). Zeros by default.
       dtype: dtype to compute in. That of the parameters by default.
@@ -42,7 +45,7 @@ def dense(
       A Cell with DenseLayerParams, and () for a carry.
 
     Raises:
-      ValueError: features is below 1, or the activation is unknown.
+      ValueError: features is below 1, the activation is unknown, or there is a bias_init for no bias.
 
     Example:
       >>> import jax, seqjax
@@ -56,15 +59,19 @@ def dense(
       Pascanu et al. 2014, "How to Construct Deep Recurrent Neural Networks", for what such layers do between cells.
     """
     size, apply = parts.check_size("features", features), parts.check_activation(activation)
+    if bias_init and not use_bias:
+        raise UserError("dense has use_bias=False, and a bias_init for the bias that it does not have")
 
     def init(key, input_size):
         kernel = (kernel_init or initializers.glorot_uniform())(
             key, (parts.check_size("input_size", input_size), size), param_dtype
         )
-        return DenseLayerParams(kernel, (bias_init or initializers.zeros)(key, (size,), param_dtype))
+        return DenseLayerParams(kernel, (bias_init or initializers.zeros)(key, (size,), param_dtype) if use_bias else None)
 
     def output(params, x):
-        return apply(parts.affine(x, *params, parts.compute_dtype(dtype, params.kernel)))
+        compute = parts.compute_dtype(dtype, params.kernel)
+        product = x.astype(compute) @ params.kernel.astype(compute)
+        return apply(parts.add_bias(product, params.bias) if use_bias else product)
 
     return Cell(
         name="dense",
@@ -73,5 +80,5 @@ def dense(
         initial_carry=lambda params, batch_size: (),
         input_size=lambda params: params.kernel.shape[0],
         split=Pointwise(output),
-        settings=(("activation", activation), ("dtype", dtype)),
+        settings=(("activation", activation), *((("use_bias", False),) * (not use_bias)), ("dtype", dtype)),
     )

@@ -69,6 +69,16 @@ def test_a_dense_layer_and_a_function_by_hand():
     assert cell.name == "stack(gru, dense, cumsum, rnn)" and cell.hidden_size == 2 and params[2] == ()
 
 
+def test_a_dense_layer_without_a_bias_and_its_dtypes():
+    cell = seqjax.dense(3, "tanh", use_bias=False, dtype=jnp.bfloat16)
+    params = cell.init(jax.random.key(0), 3)
+    ys = seqjax.unroll(cell, params, XS)[1]
+    assert params.bias is None and params.kernel.dtype == jnp.float32 and ys.dtype == jnp.bfloat16
+    assert_same(ys, np.tanh(XS @ np.asarray(params.kernel)), 2e-2, 2e-2)
+    with pytest.raises(ValueError, match="use_bias=False, and a bias_init for the bias that it does not have"):
+        seqjax.dense(3, use_bias=False, bias_init=jax.nn.initializers.ones)
+
+
 def test_what_has_no_carry_is_zero_at_padded_steps_and_its_derivative_finite():
     cell = seqjax.stack(seqjax.gru(4), normalised, seqjax.dense(3), normalised)
     params = cell.init(jax.random.key(0), 3)
