@@ -74,6 +74,12 @@ def _one_gate(split, g):
 
     if isinstance(split, Dense):
         return split._replace(products=lambda params: tuple(map(gate, split.products(params)))).parts()
-    return split.parts()._replace(**{
-        name: lambda *arguments, product=getattr(split.parts(), name): gate(product(*arguments)) for name in ("project", "recur")
-    })  # fmt: skip
+    whole = split.parts()
+
+    def project(params, xs):
+        return gate(whole.project(params, xs))
+
+    def recur(params, carry):
+        return gate(whole.recur(params, carry))
+
+    return whole._replace(project=project, recur=recur)
