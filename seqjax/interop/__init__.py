@@ -33,6 +33,7 @@ them can, and `to_...` refuses it by name and says who can. `parts.HOLDERS` is t
   bidirectional, other merges      no       yes      yes      yes      no       no
   dropout between layers           one rate yes      no       no       no       no
   dropout shared over time         no       yes      no       no       no       no
+  recurrent dropout                no       by gate  no       no       no       no
   compute dtype besides params'    no       bfloat16 yes      yes      no       no
   ===============================  =======  =======  =======  =======  =======  =======
 

@@ -18,14 +18,18 @@ How the two compare; both keep kernels as (D, G H).
   Dropout before a layer              dropout
   LSTM(dropout=), SpatialDropout1D,   dropout(shared_over_time=True)    Keras draws this one mask for all steps
   Dropout(noise_shape=(_, 1, _))
+  recurrent_dropout=                  recurrent_dropout(per_gate=True)  one mask of h for all steps, for the LSTM and GRU
+                                                                        one for each gate, and then of the inputs too:
+                                                                        dropout(shared_over_time=True, per_gate=True)
   activation, recurrent_activation    activation, gate_activation       those of `parts.KERAS_ACTIVATIONS`
   dtype policy                        dtype, param_dtype
   return_sequences, return_state,     no part of a cell
   stateful, unroll
   ==================================  ================================  ==============================================
 
-Keras cannot hold peepholes, coupled gates, projections or layer norm; from Keras we do not take recurrent_dropout (its
-masks differ from gate to gate), activations that `jax.nn` has under no name, or a layer that runs backwards on its own.
+Keras cannot hold peepholes, coupled gates, projections, layer norm or one recurrent dropout mask for all gates; from Keras we
+do not take activations that `jax.nn` has under no name, recurrent_dropout of a GRU with reset_after=False, or a layer that runs
+backwards on its own. Whole models, from tokens to classes, are in `keras_models`.
 """
 
 import jax
@@ -36,7 +40,7 @@ from seqjax.cells import GRUParams, LSTMParams, RNNParams, gru, lstm, rnn
 from seqjax.errors import UserError
 from seqjax.interop import parts
 from seqjax.typing import Cell, Params
-from seqjax.wrappers import BidirectionalParams, bidirectional, dropout
+from seqjax.wrappers import BidirectionalParams, bidirectional, dropout, recurrent_dropout
 
 MERGES = {"concat": "concat", "sum": "sum", "ave": "mean", "mul": "multiply"}
 
@@ -95,19 +99,15 @@ def to_keras(cell: Cell, params: Params):
     layers = parts.layers(cell, params)
     # Keras's own initialisers promote ranks, which a program may forbid for itself.
     with jax.numpy_rank_promotion("allow"):
-        if len(layers) == 1 and not _drops_each_step(layers[0]):
+        if len(layers) == 1 and not layers[0].drops:
             return _write(layers[0], return_state=True)
         first = layers[0]
         made = [keras.Input((None, first.params[0].kernel.shape[0]), dtype=_policy(first.cells[0], first.params[0]))]
         for layer in layers:
-            if _drops_each_step(layer):
-                made.append(keras.layers.Dropout(layer.rate, dtype=_policy(layer.cells[0], layer.params[0])))
+            policy = _policy(layer.cells[0], layer.params[0])
+            made += [_write_dropout(drop, policy) for drop in layer.drops]
             made.append(_write(layer, return_state=False))
         return keras.Sequential(made)
-
-
-def _drops_each_step(layer):
-    return layer.rate > 0 and not layer.shared_over_time
 
 
 def _read(layer):
@@ -189,7 +189,7 @@ def _read_cell(cell):
         )
     if not cell.built:
         raise UserError(f"{cell.name} has no weights yet; build the layer, or call it once on some input")
-    activations = _check_settings(cell)
+    activations = _activations(cell)
     w, u = _from_variable(cell.kernel), _from_variable(cell.recurrent_kernel)
     b = jnp.zeros(w.shape[1:], w.dtype) if cell.bias is None else _from_variable(cell.bias)
     options = {"dtype": parts.narrower(cell.compute_dtype, w.dtype), "param_dtype": w.dtype, **activations}
@@ -199,22 +199,30 @@ def _read_cell(cell):
         ours = lstm(cell.units, **options), LSTMParams(w, u, b)
     else:
         ours = rnn(cell.units, **options), RNNParams(w, u, b)
-    return (dropout(ours[0], cell.dropout, shared_over_time=True), ours[1]) if cell.dropout else ours
+    return _with_dropout(cell, ours[0]), ours[1]
 
 
-def _check_settings(cell):
-    """Refuses settings that cells have not; gives the activations as options of ours."""
-    config, options = cell.get_config(), {}
-    names = {theirs: ours for ours, theirs in parts.KERAS_ACTIVATIONS.items()}
+def _with_dropout(cell, ours):
+    """Keras draws one mask for all steps, and with implementation=1, which recurrent_dropout sets, one for each gate."""
+    per_gate = getattr(cell, "implementation", 2) == 1
+    if cell.recurrent_dropout:
+        ours = recurrent_dropout(ours, cell.recurrent_dropout, per_gate=per_gate)
+    return dropout(ours, cell.dropout, shared_over_time=True, per_gate=per_gate) if cell.dropout else ours
+
+
+def _activations(cell):
+    """The activations as options of ours; refuses those that cells have not."""
+    import keras
+
+    known = {keras.activations.get(theirs): ours for ours, theirs in parts.KERAS_ACTIVATIONS.items()}
+    options = {}
     for setting, option in (("activation", "activation"), ("recurrent_activation", "gate_activation")):
-        if setting in config:
-            name = config[setting]
-            if not isinstance(name, str) or name not in names:
-                raise UserError(f"{cell.name} has {setting}={name!r}, and cells here take of Keras {', '.join(names)}")
-            options[option] = names[name]
-    if cell.recurrent_dropout or (cell.dropout and getattr(cell, "implementation", 2) == 1):
-        raise UserError(f"{cell.name} has recurrent_dropout or implementation=1, whose masks differ from gate to gate; take "
-                        "the layer without, and wrap the cell in seqjax.recurrent_dropout")  # fmt: skip
+        function = getattr(cell, setting, None)
+        if function is not None:
+            if function not in known:  # one's own function may have the name of another
+                names = ", ".join(parts.KERAS_ACTIVATIONS.values())
+                raise UserError(f"{cell.name} has {setting}={cell.get_config()[setting]!r}, and cells here take of Keras's {names}")
+            options[option] = known[function]
     return options
 
 
@@ -235,7 +243,7 @@ def _write(layer, return_state):
 
     run = {"return_sequences": True, "return_state": return_state}
     made = [
-        _make(cell, params, layer, go_backwards=backwards, **run)
+        _make(cell, params, go_backwards=backwards, **run)
         for cell, params, backwards in zip(layer.cells, layer.params, (False, True))
     ]
     whole = made[0]
@@ -253,12 +261,29 @@ def _write(layer, return_state):
     return whole
 
 
-def _make(cell, params, layer, **options):
+def _write_dropout(drop, policy):
+    import keras
+
+    settings = parts.settings(drop)
+    if settings["per_gate"]:
+        raise UserError(f"to_keras cannot hold per_gate=True of {drop.name!r}; Keras has it beside recurrent dropout alone: put "
+                        "recurrent_dropout(..., per_gate=True) around the cell")  # fmt: skip
+    kind = keras.layers.SpatialDropout1D if settings["shared_over_time"] else keras.layers.Dropout
+    return kind(settings["rate"], dtype=policy)
+
+
+def _make(cell, params, **options):
     """A keras layer with a cell's settings."""
     import keras
 
+    options["dtype"] = _policy(cell, params)
+    while cell.inner:
+        options[parts.kind(cell)] = parts.settings(cell)["rate"]
+        by_gate, outer, cell = parts.settings(cell)["per_gate"], cell, cell.inner[0]
+        if parts.kind(outer) == "recurrent_dropout" and by_gate != (parts.kind(cell) != "rnn"):
+            raise UserError(f"to_keras cannot hold one mask for all gates of {outer.name!r}; Keras draws one for each gate: "
+                            "per_gate=True")  # fmt: skip
     name, settings = parts.kind(cell), parts.settings(cell)
-    options |= {"dtype": _policy(cell, params), "dropout": layer.rate if layer.shared_over_time else 0.0}
     for option, setting in (("activation", "activation"), ("recurrent_activation", "gate_activation")):
         if settings.get(setting):
             options[option] = parts.KERAS_ACTIVATIONS[settings[setting]]
@@ -272,7 +297,7 @@ def _make(cell, params, layer, **options):
 def _policy(cell, params):
     """The name of Keras's dtype policy; it has two mixed ones, which store float32."""
     stored = jnp.asarray(params.kernel).dtype.name
-    compute = parts.narrower(parts.settings(cell)["dtype"], stored)
+    compute = parts.narrower(parts.settings(parts.innermost(cell))["dtype"], stored)
     if compute is None:
         return stored
     if stored != "float32" or compute not in ("bfloat16", "float16"):
