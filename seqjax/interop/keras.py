@@ -39,7 +39,7 @@ import numpy as np
 from seqjax.cells import GRUParams, LSTMParams, RNNParams, gru, lstm, rnn
 from seqjax.errors import UserError
 from seqjax.interop import parts
-from seqjax.typing import Cell, Params
+from seqjax.typing import Array, Cell, Params
 from seqjax.wrappers import BidirectionalParams, bidirectional, dropout, recurrent_dropout
 
 MERGES = {"concat": "concat", "sum": "sum", "ave": "mean", "mul": "multiply"}
@@ -114,10 +114,9 @@ def _read(layer):
     """The layers within, from the bottom up, as pairs of a cell and its params."""
     import keras
 
-    if isinstance(layer, keras.layers.RNN):
-        parts.check_computation(layer, "keras", "call", "inner_loop", "__call__")
-    elif isinstance(layer, keras.layers.Layer):
-        parts.check_computation(layer, "keras", "call", "__call__")
+    if isinstance(layer, keras.layers.Layer):
+        methods = ("call", "__call__", "inner_loop", "get_initial_state")
+        parts.check_computation(layer, "keras", *(name for name in methods if hasattr(type(layer), name)))
     if isinstance(layer, keras.Sequential):
         return _read_sequential(layer)
     if isinstance(layer, keras.layers.Bidirectional):
@@ -138,7 +137,7 @@ def _read_sequential(model):
     pairs, drops = [], []
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dropout):
-            drops.append(_read_dropout(layer))
+            drops.append(read_dropout(layer))
             continue
         found = _read(layer)
         for drop in reversed(drops):
@@ -150,8 +149,8 @@ def _read_sequential(model):
     return pairs
 
 
-def _read_dropout(layer):
-    """(rate, shared over time)"""
+def read_dropout(layer) -> tuple[float, bool]:
+    """The rate of a Keras dropout layer, and whether its mask is shared over time."""
     import keras
 
     parts.check_computation(layer, "keras", "call", "__call__")
@@ -165,17 +164,23 @@ def _read_dropout(layer):
 
 
 def _read_bidirectional(layer):
-    merge = MERGES.get(layer.merge_mode)
-    if merge is None:
-        raise UserError(f"{layer.name} has merge_mode={layer.merge_mode!r}, and a cell has one output: {list(MERGES)}")
+    merge = merge_of(layer)
     if layer.forward_layer.go_backwards:
         raise UserError(f"{layer.name} has a forward layer with go_backwards=True; exchange its two layers")
     for one in (layer.forward_layer, layer.backward_layer):
-        parts.check_computation(one, "keras", "call", "inner_loop", "__call__")
+        parts.check_computation(one, "keras", "call", "inner_loop", "__call__", "get_initial_state")
     (forward, forward_params), (backward, backward_params) = (
         parts.stacked(_read(one.cell)) for one in (layer.forward_layer, layer.backward_layer)
     )
     return bidirectional(forward, backward, merge), BidirectionalParams(forward_params, backward_params)
+
+
+def merge_of(layer) -> str:
+    """How a Keras Bidirectional merges, in our words."""
+    merge = MERGES.get(layer.merge_mode)
+    if merge is None:
+        raise UserError(f"{layer.name} has merge_mode={layer.merge_mode!r}, and a cell has one output: {list(MERGES)}")
+    return merge
 
 
 def _read_cell(cell):
@@ -190,8 +195,8 @@ def _read_cell(cell):
     if not cell.built:
         raise UserError(f"{cell.name} has no weights yet; build the layer, or call it once on some input")
     activations = _activations(cell)
-    w, u = _from_variable(cell.kernel), _from_variable(cell.recurrent_kernel)
-    b = jnp.zeros(w.shape[1:], w.dtype) if cell.bias is None else _from_variable(cell.bias)
+    w, u = from_variable(cell.kernel), from_variable(cell.recurrent_kernel)
+    b = jnp.zeros(w.shape[1:], w.dtype) if cell.bias is None else from_variable(cell.bias)
     options = {"dtype": parts.narrower(cell.compute_dtype, w.dtype), "param_dtype": w.dtype, **activations}
     if isinstance(cell, keras.layers.GRUCell):
         ours = gru(cell.units, cell.reset_after, **options), _read_gru(cell, w, u, b)
@@ -255,8 +260,7 @@ def _write(layer, return_state):
     # Bidirectional copies the forward layer that it is given.
     directions = (whole.forward_layer, whole.backward_layer) if layer.merge is not None else (whole,)
     for one, params in zip(directions, layer.params):
-        values = _weights(params)
-        for variable, value in zip((one.cell.kernel, one.cell.recurrent_kernel, one.cell.bias), values, strict=True):
+        for variable, value in values(one.cell, params):
             variable.assign(np.asarray(value))
     return whole
 
@@ -305,6 +309,21 @@ def _policy(cell, params):
     return f"mixed_{compute}"
 
 
+def values(cell, params: Params) -> list[tuple]:
+    """Pairs of a variable of a built Keras cell and its value.
+
+    Raises:
+      UserError: the cell has no bias, and the params have one that is not zero.
+    """
+    kernel, recurrent_kernel, bias = _weights(params)
+    pairs = [(cell.kernel, kernel), (cell.recurrent_kernel, recurrent_kernel)]
+    if cell.bias is not None:
+        return [*pairs, (cell.bias, bias)]
+    if np.any(np.asarray(bias)):
+        raise UserError(f"{cell.name} has use_bias=False, and the params have a bias that is not zero; make it with use_bias=True")
+    return pairs
+
+
 def _weights(params):
     """The kernel, the recurrent kernel and the bias as Keras has them."""
     if not isinstance(params, GRUParams):
@@ -316,7 +335,8 @@ def _weights(params):
     return w, u, b
 
 
-def _from_variable(variable):
+def from_variable(variable) -> Array:
+    """A variable of Keras as a copy of JAX's."""
     import keras
 
     return parts.array(keras.ops.convert_to_numpy(variable.value))
