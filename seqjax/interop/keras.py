@@ -190,7 +190,7 @@ def _read_cell(cell):
     if not isinstance(cell, plain):
         raise UserError(
             "from_keras takes SimpleRNN, LSTM, GRU, their cells, Bidirectional, and Sequential or RNN of these, and not "
-            f"{type(cell).__name__}"
+            f"{type(cell).__name__}; from_keras_model takes whole models"
         )
     if not cell.built:
         raise UserError(f"{cell.name} has no weights yet; build the layer, or call it once on some input")

@@ -205,7 +205,7 @@ REFUSED_OF_KERAS = {
         lambda: keras.Sequential([layers.Dropout(0.1, noise_shape=(None, 1, 1)), layers.GRU(H)]),
         r"noise_shape=\(None, 1, 1\)",
     ),
-    "another layer": (lambda: keras.Sequential([layers.Dense(2), layers.GRU(H)]), "and not Dense"),
+    "another layer": (lambda: keras.Sequential([layers.Dense(2), layers.GRU(H)]), "and not Dense; from_keras_model takes whole models"),
 }
 
 
