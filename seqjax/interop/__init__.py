@@ -12,6 +12,9 @@
   Equinox    `from_equinox(module)` -> cell, params            `to_equinox(cell, params)` -> module
   =========  ================================================  =================================================
 
+Whole Keras models that are a chain of layers, with an embedding and a head, are pure functions by `from_keras_model(model)` ->
+model, params, and `to_keras_model(params, model)` puts params into a Keras model.
+
 The networks of `seqjax.cnn` go to and from torch's state dicts, torchvision's among them: `from_torch_cnn(model, state_dict)`
 -> variables, and `to_torch_cnn(model, variables)` -> state dict.
 
@@ -35,6 +38,7 @@ them can, and `to_...` refuses it by name and says who can. `parts.HOLDERS` is t
   bidirectional, other merges      no       yes      yes      yes      no       no
   dropout between layers           one rate yes      no       no       no       no
   dropout shared over time         no       yes      no       no       no       no
+  recurrent dropout                no       by gate  no       no       no       no
   compute dtype besides params'    no       bfloat16 yes      yes      no       no
   ===============================  =======  =======  =======  =======  =======  =======
 
@@ -46,6 +50,7 @@ from seqjax.interop.equinox import from_equinox, to_equinox
 from seqjax.interop.flax import from_flax, to_flax
 from seqjax.interop.haiku import from_haiku, to_haiku
 from seqjax.interop.keras import from_keras, to_keras
+from seqjax.interop.keras_models import from_keras_model, to_keras_model
 from seqjax.interop.nnx import from_nnx, to_nnx
 from seqjax.interop.torch import from_torch, to_torch
 from seqjax.interop.torch_state import from_torch_state
@@ -56,6 +61,7 @@ __all__ = [
     "from_flax",
     "from_haiku",
     "from_keras",
+    "from_keras_model",
     "from_nnx",
     "from_torch",
     "from_torch_cnn",
@@ -64,6 +70,7 @@ __all__ = [
     "to_flax",
     "to_haiku",
     "to_keras",
+    "to_keras_model",
     "to_nnx",
     "to_torch",
     "to_torch_cnn",

@@ -18,14 +18,18 @@ How the two compare; both keep kernels as (D, G H).
   Dropout before a layer              dropout
   LSTM(dropout=), SpatialDropout1D,   dropout(shared_over_time=True)    Keras draws this one mask for all steps
   Dropout(noise_shape=(_, 1, _))
+  recurrent_dropout=                  recurrent_dropout(per_gate=True)  one mask of h for all steps, for the LSTM and GRU
+                                                                        one for each gate, and then of the inputs too:
+                                                                        dropout(shared_over_time=True, per_gate=True)
   activation, recurrent_activation    activation, gate_activation       those of `parts.KERAS_ACTIVATIONS`
   dtype policy                        dtype, param_dtype
   return_sequences, return_state,     no part of a cell
   stateful, unroll
   ==================================  ================================  ==============================================
 
-Keras cannot hold peepholes, coupled gates, projections or layer norm; from Keras we do not take recurrent_dropout (its
-masks differ from gate to gate), activations that `jax.nn` has under no name, or a layer that runs backwards on its own.
+Keras cannot hold peepholes, coupled gates, projections, layer norm or one recurrent dropout mask for all gates; from Keras we
+do not take activations that `jax.nn` has under no name, recurrent_dropout of a GRU with reset_after=False, or a layer that runs
+backwards on its own. Whole models, from tokens to classes, are in `keras_models`.
 """
 
 import jax
@@ -35,8 +39,8 @@ import numpy as np
 from seqjax.cells import GRUParams, LSTMParams, RNNParams, gru, lstm, rnn
 from seqjax.errors import UserError
 from seqjax.interop import conv, parts
-from seqjax.typing import Cell, Params
-from seqjax.wrappers import BidirectionalParams, bidirectional, dropout
+from seqjax.typing import Array, Cell, Params
+from seqjax.wrappers import BidirectionalParams, bidirectional, dropout, recurrent_dropout
 
 MERGES = {"concat": "concat", "sum": "sum", "ave": "mean", "mul": "multiply"}
 
@@ -95,13 +99,13 @@ def to_keras(cell: Cell, params: Params):
     layers = parts.layers(cell, params)
     # Keras's own initialisers promote ranks, which a program may forbid for itself.
     with jax.numpy_rank_promotion("allow"):
-        if len(layers) == 1 and not _drops_each_step(layers[0]):
+        if len(layers) == 1 and not layers[0].drops:
             return _write(layers[0], return_state=True)
         first = layers[0]
         made = [keras.Input(_input_shape(first), dtype=_policy(first.cells[0], first.params[0]))]
         for layer in layers:
-            if _drops_each_step(layer):
-                made.append(keras.layers.Dropout(layer.rate, dtype=_policy(layer.cells[0], layer.params[0])))
+            policy = _policy(layer.cells[0], layer.params[0])
+            made += [_write_dropout(drop, policy) for drop in layer.drops]
             made.append(_write(layer, return_state=False))
         return keras.Sequential(made)
 
@@ -111,18 +115,13 @@ def _input_shape(layer):
     return None, *layer.cells[0].spatial, layer.cells[0].input_size(layer.params[0])
 
 
-def _drops_each_step(layer):
-    return layer.rate > 0 and not layer.shared_over_time
-
-
 def _read(layer):
     """The layers within, from the bottom up, as pairs of a cell and its params."""
     import keras
 
-    if isinstance(layer, keras.layers.RNN):
-        parts.check_computation(layer, "keras", "call", "inner_loop", "__call__")
-    elif isinstance(layer, keras.layers.Layer):
-        parts.check_computation(layer, "keras", "call", "__call__")
+    if isinstance(layer, keras.layers.Layer):
+        methods = ("call", "__call__", "inner_loop", "get_initial_state")
+        parts.check_computation(layer, "keras", *(name for name in methods if hasattr(type(layer), name)))
     if isinstance(layer, keras.Sequential):
         return _read_sequential(layer)
     if isinstance(layer, keras.layers.Bidirectional):
@@ -143,7 +142,7 @@ def _read_sequential(model):
     pairs, drops = [], []
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dropout):
-            drops.append(_read_dropout(layer))
+            drops.append(read_dropout(layer))
             continue
         found = _read(layer)
         for drop in reversed(drops):
@@ -155,8 +154,8 @@ def _read_sequential(model):
     return pairs
 
 
-def _read_dropout(layer):
-    """(rate, shared over time)"""
+def read_dropout(layer) -> tuple[float, bool]:
+    """The rate of a Keras dropout layer, and whether its mask is shared over time."""
     import keras
 
     parts.check_computation(layer, "keras", "call", "__call__")
@@ -170,17 +169,23 @@ def _read_dropout(layer):
 
 
 def _read_bidirectional(layer):
-    merge = MERGES.get(layer.merge_mode)
-    if merge is None:
-        raise UserError(f"{layer.name} has merge_mode={layer.merge_mode!r}, and a cell has one output: {list(MERGES)}")
+    merge = merge_of(layer)
     if layer.forward_layer.go_backwards:
         raise UserError(f"{layer.name} has a forward layer with go_backwards=True; exchange its two layers")
     for one in (layer.forward_layer, layer.backward_layer):
-        parts.check_computation(one, "keras", "call", "inner_loop", "__call__")
+        parts.check_computation(one, "keras", "call", "inner_loop", "__call__", "get_initial_state")
     (forward, forward_params), (backward, backward_params) = (
         parts.stacked(_read(one.cell)) for one in (layer.forward_layer, layer.backward_layer)
     )
     return bidirectional(forward, backward, merge), BidirectionalParams(forward_params, backward_params)
+
+
+def merge_of(layer) -> str:
+    """How a Keras Bidirectional merges, in our words."""
+    merge = MERGES.get(layer.merge_mode)
+    if merge is None:
+        raise UserError(f"{layer.name} has merge_mode={layer.merge_mode!r}, and a cell has one output: {list(MERGES)}")
+    return merge
 
 
 def _read_cell(cell):
@@ -191,13 +196,13 @@ def _read_cell(cell):
     if not isinstance(cell, plain):
         raise UserError(
             "from_keras takes SimpleRNN, LSTM, GRU, ConvLSTM1D to 3D, their cells, Bidirectional, and Sequential or RNN of "
-            f"these, and not {type(cell).__name__}"
+            f"these, and not {type(cell).__name__}; from_keras_model takes whole models"
         )
     if not cell.built:
         raise UserError(f"{cell.name} has no weights yet; build the layer, or call it once on some input")
-    activations = _check_settings(cell)
-    w, u = _from_variable(cell.kernel), _from_variable(cell.recurrent_kernel)
-    b = None if cell.bias is None else _from_variable(cell.bias)
+    activations = _activations(cell)
+    w, u = from_variable(cell.kernel), from_variable(cell.recurrent_kernel)
+    b = None if cell.bias is None else from_variable(cell.bias)
     options = {"dtype": parts.narrower(cell.compute_dtype, w.dtype), "param_dtype": w.dtype, **activations}
     options |= {"use_bias": False} if b is None else {}
     if isinstance(cell, ConvLSTMCell):
@@ -208,22 +213,30 @@ def _read_cell(cell):
         ours = lstm(cell.units, **options), LSTMParams(w, u, b)
     else:
         ours = rnn(cell.units, **options), RNNParams(w, u, b)
-    return (dropout(ours[0], cell.dropout, shared_over_time=True), ours[1]) if cell.dropout else ours
+    return _with_dropout(cell, ours[0]), ours[1]
 
 
-def _check_settings(cell):
-    """Refuses settings that cells have not; gives the activations as options of ours."""
-    config, options = cell.get_config(), {}
-    names = {theirs: ours for ours, theirs in parts.KERAS_ACTIVATIONS.items()}
+def _with_dropout(cell, ours):
+    """Keras draws one mask for all steps, and with implementation=1, which recurrent_dropout sets, one for each gate."""
+    per_gate = getattr(cell, "implementation", 2) == 1
+    if cell.recurrent_dropout:
+        ours = recurrent_dropout(ours, cell.recurrent_dropout, per_gate=per_gate)
+    return dropout(ours, cell.dropout, shared_over_time=True, per_gate=per_gate) if cell.dropout else ours
+
+
+def _activations(cell):
+    """The activations as options of ours; refuses those that cells have not."""
+    import keras
+
+    known = {keras.activations.get(theirs): ours for ours, theirs in parts.KERAS_ACTIVATIONS.items()}
+    options = {}
     for setting, option in (("activation", "activation"), ("recurrent_activation", "gate_activation")):
-        if setting in config:
-            name = config[setting]
-            if not isinstance(name, str) or name not in names:
-                raise UserError(f"{cell.name} has {setting}={name!r}, and cells here take of Keras {', '.join(names)}")
-            options[option] = names[name]
-    if cell.recurrent_dropout or (cell.dropout and getattr(cell, "implementation", 2) == 1):
-        raise UserError(f"{cell.name} has recurrent_dropout or implementation=1, whose masks differ from gate to gate; take "
-                        "the layer without, and wrap the cell in seqjax.recurrent_dropout")  # fmt: skip
+        function = getattr(cell, setting, None)
+        if function is not None:
+            if function not in known:  # one's own function may have the name of another
+                names = ", ".join(parts.KERAS_ACTIVATIONS.values())
+                raise UserError(f"{cell.name} has {setting}={cell.get_config()[setting]!r}, and cells here take of Keras's {names}")
+            options[option] = known[function]
     return options
 
 
@@ -246,7 +259,7 @@ def _write(layer, return_state):
 
     run = {"return_sequences": True, "return_state": return_state}
     made = [
-        _make(cell, params, layer, go_backwards=backwards, **run)
+        _make(cell, params, go_backwards=backwards, **run)
         for cell, params, backwards in zip(layer.cells, layer.params, (False, True))
     ]
     whole = made[0]
@@ -258,20 +271,35 @@ def _write(layer, return_state):
     # Bidirectional copies the forward layer that it is given.
     directions = (whole.forward_layer, whole.backward_layer) if layer.merge is not None else (whole,)
     for one, params in zip(directions, layer.params):
-        values = _weights(params)
-        for variable, value in zip((one.cell.kernel, one.cell.recurrent_kernel, one.cell.bias), values, strict=True):
-            if variable is not None:
-                variable.assign(np.asarray(value))
+        for variable, value in values(one.cell, params):
+            variable.assign(np.asarray(value))
     return whole
 
 
-def _make(cell, params, layer, **options):
+def _write_dropout(drop, policy):
+    import keras
+
+    settings = parts.settings(drop)
+    if settings["per_gate"]:
+        raise UserError(f"to_keras cannot hold per_gate=True of {drop.name!r}; Keras has it beside recurrent dropout alone: put "
+                        "recurrent_dropout(..., per_gate=True) around the cell")  # fmt: skip
+    kind = keras.layers.SpatialDropout1D if settings["shared_over_time"] else keras.layers.Dropout
+    return kind(settings["rate"], dtype=policy)
+
+
+def _make(cell, params, **options):
     """A keras layer with a cell's settings."""
     import keras
 
+    options["dtype"] = _policy(cell, params)
+    while cell.inner:
+        options[parts.kind(cell)] = parts.settings(cell)["rate"]
+        by_gate, outer, cell = parts.settings(cell)["per_gate"], cell, cell.inner[0]
+        if parts.kind(outer) == "recurrent_dropout" and by_gate != (parts.kind(cell) != "rnn"):
+            raise UserError(f"to_keras cannot hold one mask for all gates of {outer.name!r}; Keras draws one for each gate: "
+                            "per_gate=True")  # fmt: skip
     name, settings = parts.kind(cell), parts.settings(cell)
-    options |= {"use_bias": params.bias is not None, "dtype": _policy(cell, params)}
-    options |= {"dropout": layer.rate if layer.shared_over_time else 0.0}
+    options["use_bias"] = params.bias is not None
     for option, setting in (("activation", "activation"), ("recurrent_activation", "gate_activation")):
         if settings.get(setting):
             options[option] = parts.KERAS_ACTIVATIONS[settings[setting]]
@@ -287,12 +315,18 @@ def _make(cell, params, layer, **options):
 def _policy(cell, params):
     """The name of Keras's dtype policy; it has two mixed ones, which store float32."""
     stored = jnp.asarray(params.kernel).dtype.name
-    compute = parts.narrower(parts.settings(cell)["dtype"], stored)
+    compute = parts.narrower(parts.settings(parts.innermost(cell))["dtype"], stored)
     if compute is None:
         return stored
     if stored != "float32" or compute not in ("bfloat16", "float16"):
         raise UserError(f"to_keras cannot hold dtype={compute!r} with params of {stored} of {cell.name!r}; to_flax can")
     return f"mixed_{compute}"
+
+
+def values(cell, params: Params) -> list[tuple]:
+    """Pairs of a variable of a built Keras cell and its value."""
+    variables = cell.kernel, cell.recurrent_kernel, cell.bias
+    return [(variable, value) for variable, value in zip(variables, _weights(params), strict=True) if variable is not None]
 
 
 def _weights(params):
@@ -306,7 +340,8 @@ def _weights(params):
     return w, u, b
 
 
-def _from_variable(variable):
+def from_variable(variable) -> Array:
+    """A variable of Keras as a copy of JAX's."""
     import keras
 
     return parts.array(keras.ops.convert_to_numpy(variable.value))

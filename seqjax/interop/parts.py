@@ -45,6 +45,10 @@ HOLDERS = {
     "dropout": ("torch", "keras"),
     "dropout rate": ("torch", "keras"),
     "dropout shared_over_time": ("keras",),
+    "dropout per_gate": ("keras",),
+    "recurrent_dropout": ("keras",),
+    "recurrent_dropout rate": ("keras",),
+    "recurrent_dropout per_gate": ("keras",),
     "dtype": ("keras", "flax", "nnx"),
 }
 
@@ -70,11 +74,10 @@ KERAS_ACTIVATIONS = {name: name for name in ("elu", "hard_sigmoid", "hard_tanh",
 class Layer(NamedTuple):
     """One layer of a stack, as other libraries see it: cells in one or two directions, and dropout before them."""
 
-    cells: tuple[Cell, ...]  # one, or the forward and the backward one
+    cells: tuple[Cell, ...]  # one, or the forward and the backward one, each as `is_single` says
     params: tuple[Params, ...]  # of each of them
     merge: str | None  # how two directions are put together; None where there is one
-    rate: float  # of the dropout of its inputs
-    shared_over_time: bool  # one dropout mask for all steps
+    drops: tuple[Cell, ...] = ()  # the dropouts of its inputs, the first of them first
 
 
 def kind(cell: Cell) -> str:
@@ -156,21 +159,43 @@ def layers(cell: Cell, params: Params) -> list[Layer]:
     """The layers of a checked cell from the bottom up: stacks opened, dropout and directions told apart."""
     if kind(cell) == "stack":
         return [layer for inner, own in zip(cell.inner, params, strict=True) for layer in layers(inner, own)]
-    if kind(cell) == "dropout":
-        if kind(cell.inner[0]) in ("stack", "dropout"):
+    if kind(cell) == "dropout" and not is_single(cell):
+        if kind(cell.inner[0]) == "stack":
             raise UserError(
                 f"{cell.name!r} cannot be converted: put the dropout around the one cell whose inputs it drops"
             )
         layer = layers(cell.inner[0], params)[0]
-        return [layer._replace(rate=settings(cell)["rate"], shared_over_time=settings(cell)["shared_over_time"])]
+        return [layer._replace(drops=(cell, *layer.drops))]
     if kind(cell) == "bidirectional":
-        wrapped = next((inner for inner in cell.inner if inner.inner), None)
+        wrapped = next((inner for inner in cell.inner if not is_single(inner)), None)
         if wrapped is not None:
             raise UserError(
                 f"{wrapped.name!r} in {cell.name!r} cannot be converted: each direction must be one plain cell"
             )
-        return [Layer(cell.inner, (params.forward, params.backward), settings(cell)["merge"], 0.0, False)]
-    return [Layer((cell,), (params,), None, 0.0, False)]
+        return [Layer(cell.inner, (params.forward, params.backward), settings(cell)["merge"])]
+    if not is_single(cell):
+        raise UserError(f"{cell.name!r} cannot be converted: put recurrent_dropout around a plain cell, and dropout around both")
+    return [Layer((cell,), (params,), None)]
+
+
+def is_single(cell: Cell) -> bool:
+    """Whether it is a plain cell, maybe with the masks for all time that Keras has as options of its cells.
+
+    Example:
+      >>> import seqjax
+      >>> is_single(seqjax.dropout(seqjax.lstm(8), 0.1, shared_over_time=True)), is_single(seqjax.dropout(seqjax.lstm(8), 0.1))
+      (True, False)
+    """
+    inside = cell.inner[0] if kind(cell) == "dropout" and settings(cell)["shared_over_time"] else cell
+    by_gate = kind(inside) == "recurrent_dropout" and settings(inside)["per_gate"]
+    if inside is not cell and settings(cell)["per_gate"] != by_gate:
+        return False
+    return not (inside.inner[0] if kind(inside) == "recurrent_dropout" else inside).inner
+
+
+def innermost(cell: Cell) -> Cell:
+    """The plain cell inside of wrappers of one cell."""
+    return innermost(cell.inner[0]) if cell.inner else cell
 
 
 def stacked(pairs: list[tuple[Cell, Params]]) -> tuple[Cell, Params]:

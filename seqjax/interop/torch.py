@@ -115,7 +115,7 @@ def to_torch(cell: Cell, params: Params):
         num_layers=len(layers),
         bias=own.bias is not None,
         bidirectional=len(layers[0].cells) == 2,
-        dropout=layers[-1].rate,
+        dropout=_rate(layers[-1]),
         batch_first=True,
         dtype=getattr(torch, jnp.asarray(own.kernel).dtype.name),
         **options,
@@ -193,15 +193,21 @@ def _check_uniform(cell, layers):
         raise UserError(
             f"to_torch cannot hold one and two directions in one module, as {cell.name!r} has; to_keras can"
         )
-    if first.rate:
+    if max(len(layer.drops) for layer in layers) > 1:
+        raise UserError(f"to_torch cannot hold two dropouts around one cell, as {cell.name!r} has; to_keras can")
+    if _rate(first):
         raise UserError(
-            f"to_torch cannot hold dropout({first.rate:g}) before the first layer of {cell.name!r}; to_keras can"
+            f"to_torch cannot hold dropout({_rate(first):g}) before the first layer of {cell.name!r}; to_keras can"
         )
-    if len({layer.rate for layer in layers[1:]}) > 1:
-        rates = [layer.rate for layer in layers[1:]]
+    rates = [_rate(layer) for layer in layers[1:]]
+    if len(set(rates)) > 1:
         raise UserError(
             f"to_torch cannot hold dropout rates that differ, and those of {cell.name!r} are {rates}; to_keras can"
         )
+
+
+def _rate(layer):
+    return parts.settings(layer.drops[0])["rate"] if layer.drops else 0.0
 
 
 def _to_numpy(array):

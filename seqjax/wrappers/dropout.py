@@ -1,17 +1,28 @@
 """Dropout on the inputs of a cell."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
-from seqjax.typing import Cell, Wrap, factory
+from seqjax.errors import UserError
+from seqjax.typing import Array, Cell, Params, Wrap, factory
 from seqjax.wrappers import parts
 
 
+class DropoutParams(NamedTuple):
+    """What the cell runs with during one training unroll with per_gate; `init` gives the params of the cell inside."""
+
+    cell: Params  # of the cell inside
+    keep: Array  # the inputs of each gate, bool (G, B, D)
+
+
 @factory
-def dropout(cell: Cell, rate: float, shared_over_time: bool = False) -> Cell:
+def dropout(cell: Cell, rate: float, shared_over_time: bool = False, *, per_gate: bool = False) -> Cell:
     """Drops inputs of a cell in training: each step its own, or the same for all time (variational dropout).
 
       x~_t = m_t x_t / (1 - rate),  m_t ~ Bernoulli(1 - rate),  one m for all t where shared_over_time
+      per_gate:  the gate g of x W is (m_g x_t / (1 - rate)) W_g, an m_g of its own for each gate, for all t
 
     There is noise only in `seqjax.unroll(..., rng=key)`; without rng, and in the streaming `step`, there is none. All
     masks are drawn once, before the loop over time. A cell with the three parts keeps them.
@@ -20,6 +31,8 @@ def dropout(cell: Cell, rate: float, shared_over_time: bool = False) -> Cell:
       cell: the cell whose inputs (B, T, D) are dropped; a stack or a bidirectional pair too.
       rate: share of inputs dropped, 0 <= rate < 1.
       shared_over_time: True draws one mask (B, D) for all the steps of one unroll.
+      per_gate: with shared_over_time, draws a mask for each gate: the paper's untied weights, and what Keras does beside
+        recurrent dropout. It costs a product for each gate. A cell of one gate is the same either way.
 
     Returns:
       A Cell with the params and the carry of the one inside.
@@ -27,6 +40,7 @@ def dropout(cell: Cell, rate: float, shared_over_time: bool = False) -> Cell:
     Raises:
       ValueError: rate is not in [0, 1).
       TypeError: cell is no Cell.
+      UserError: per_gate is without shared_over_time, or the cell has not the three parts that it needs.
 
     Example:
       >>> import jax, seqjax
@@ -42,16 +56,24 @@ def dropout(cell: Cell, rate: float, shared_over_time: bool = False) -> Cell:
     """
     parts.check_cell("cell", cell)
     rate = parts.check_rate("rate", rate)
-    settings, name = (("rate", rate), ("shared_over_time", bool(shared_over_time))), f"dropout({cell.name}, {rate:g})"
+    if per_gate and not shared_over_time:
+        raise UserError("dropout with per_gate=True draws its masks for all time; give shared_over_time=True too")
+    if per_gate:
+        parts.check_inside_step("per-gate dropout", cell, split=True)
+    gates, name = cell.parts.gates if per_gate else 1, f"dropout({cell.name}, {rate:g})"
+    settings = (("rate", rate), ("shared_over_time", bool(shared_over_time)), ("per_gate", gates > 1))
 
     def drop(rng, xs):
         shape = (1, *xs.shape[1:]) if shared_over_time else xs.shape
-        keep = jax.random.bernoulli(rng, 1 - rate, shape)
-        return jnp.where(keep, xs / (1 - rate), 0).astype(xs.dtype)
+        return _dropped(jax.random.bernoulli(rng, 1 - rate, shape), xs, rate)
 
     def noise(rng, params, xs):
         mask_key, cell_key = jax.random.split(rng)
-        return parts.draw(cell, cell_key, params, drop(mask_key, xs))
+        if gates == 1:
+            return parts.draw(cell, cell_key, params, drop(mask_key, xs))
+        keep = jax.random.bernoulli(mask_key, 1 - rate, (gates, *xs.shape[1:]))
+        inner, params, xs = parts.draw(cell, cell_key, params, xs)
+        return _masked(inner, rate, gates, name), DropoutParams(params, keep), xs
 
     def sequence(run, params, carry, initial, xs, rng):
         if rng is None or rate == 0:
@@ -62,3 +84,18 @@ def dropout(cell: Cell, rate: float, shared_over_time: bool = False) -> Cell:
     if cell.wrap and cell.wrap.sequence:
         return cell.replace(name=name, settings=settings, wrap=Wrap((cell,), sequence))
     return parts.noisy(cell, noise if rate else None, name, settings=settings)
+
+
+def _dropped(keep, xs, rate):
+    return jnp.where(keep, xs / (1 - rate), 0).astype(xs.dtype)
+
+
+def _masked(cell, rate, gates, name):
+    """The cell with the masks of its params on the inputs of its gates."""
+    inside = cell.on_params(lambda params: params.cell)
+
+    def project(params, xs):
+        masks = params.keep.reshape(gates, *(1,) * (xs.ndim - params.keep.ndim + 1), *params.keep.shape[1:])
+        return parts.gate_by_gate(inside, "project", lambda keep: (params, _dropped(keep, xs, rate)), masks)
+
+    return inside.replace(name=name, split=inside.parts._replace(project=project))

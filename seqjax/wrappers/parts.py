@@ -1,13 +1,14 @@
 """What the wrappers share: checks of what they wrap, of rates, and the noise of the cell inside."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from seqjax._split import side_by_side
 from seqjax.errors import UserError
-from seqjax.typing import Carry, Cell, Key, Params, Pointwise, Wrap
+from seqjax.typing import Array, Carry, Cell, Dense, Key, Params, Pointwise, Wrap
 
 
 def check_rate(name: str, rate: float) -> float:
@@ -91,3 +92,28 @@ def noisy(cell: Cell, noise: Any, name: str, **changes: Any) -> Cell:
     """A wrapper that is the cell inside in evaluation, and in training what `noise` gives; None is the noise of that cell."""
     inner = noise or (cell.wrap and cell.wrap.noise)
     return cell.replace(name=name, wrap=Wrap((cell,), noise=inner, training_only=True), **changes)
+
+
+def gate_by_gate(cell: Cell, part: str, arguments: Callable[[Array], tuple], masks: Iterable[Array]) -> Array:
+    """A product of a cell, "project" or "recur", whose g-th gate is the one for the arguments with the g-th mask."""
+    parts = (_one_gate(cell.split, g) for g in range(cell.parts.gates))
+    return jnp.concatenate([getattr(one, part)(*arguments(mask)) for one, mask in zip(parts, masks, strict=True)], -1)
+
+
+def _one_gate(split, g):
+    """The split with the products of one gate alone; where they are plain, no other is computed."""
+
+    def gate(array):
+        return side_by_side(array, split.gates, -1)[g]
+
+    if isinstance(split, Dense):
+        return split._replace(products=lambda params: tuple(map(gate, split.products(params)))).parts()
+    whole = split.parts()
+
+    def project(params, xs):
+        return gate(whole.project(params, xs))
+
+    def recur(params, carry):
+        return gate(whole.recur(params, carry))
+
+    return whole._replace(project=project, recur=recur)

@@ -13,14 +13,15 @@ class RecurrentDropoutParams(NamedTuple):
     """What the cell runs with during one training unroll; `init` gives the params of the cell inside."""
 
     cell: Params  # of the cell inside
-    keep: Array  # the h that enters the recurrent product, bool, shaped as h
+    keep: Array  # the h that enters the recurrent product, bool, shaped as h; with per_gate (G, *h.shape)
 
 
 @factory
-def recurrent_dropout(cell: Cell, rate: float) -> Cell:
+def recurrent_dropout(cell: Cell, rate: float, *, per_gate: bool = False) -> Cell:
     """Drops the h that enters the recurrent product, in training, the same units at every step of one unroll.
 
       recurrent_t = (m h_{t-1} / (1 - rate)) U,  m ~ Bernoulli(1 - rate), (B, H), one m for all t and all gates
+      per_gate:  the gate g of it is (m_g h_{t-1} / (1 - rate)) U_g, an m_g of its own for each gate
 
     Only the product sees the mask: what a cell does with h besides, as the GRU's z h, stays as it is. The mask is drawn
     once, before the loop; there is noise only in `seqjax.unroll(..., rng=key)`. The variational RNN of the paper is
@@ -29,6 +30,8 @@ def recurrent_dropout(cell: Cell, rate: float) -> Cell:
     Args:
       cell: a cell with the three parts (project, recur, combine) and `h` in its carry.
       rate: share of the units dropped, 0 <= rate < 1.
+      per_gate: draws a mask for each gate: the paper's untied weights, and what Keras does. It costs a product for each
+        gate. A cell of one gate is the same either way.
 
     Returns:
       A Cell with the params and the carry of the one inside.
@@ -51,6 +54,7 @@ def recurrent_dropout(cell: Cell, rate: float) -> Cell:
     """
     parts.check_inside_step("recurrent_dropout", cell, split=True)
     rate = parts.check_rate("rate", rate)
+    gates = cell.parts.gates if per_gate else 1
     name = f"recurrent_dropout({cell.name}, {rate:g})"
 
     def init(key, input_size):
@@ -61,19 +65,25 @@ def recurrent_dropout(cell: Cell, rate: float) -> Cell:
     def noise(rng, params, xs):
         mask_key, cell_key = jax.random.split(rng)
         h = jax.eval_shape(lambda p: cell.initial_carry(p, xs.shape[1]), params).h
-        keep = jax.random.bernoulli(mask_key, 1 - rate, h.shape)
+        keep = jax.random.bernoulli(mask_key, 1 - rate, (gates, *h.shape) if gates > 1 else h.shape)
         inner, params, xs = parts.draw(cell, cell_key, params, xs)
-        return _masked(inner, rate, name), RecurrentDropoutParams(params, keep), xs
+        return _masked(inner, rate, gates, name), RecurrentDropoutParams(params, keep), xs
 
-    return parts.noisy(cell, noise if rate else None, name, init=init, settings=(("rate", rate),))
+    settings = (("rate", rate), ("per_gate", gates > 1))
+    return parts.noisy(cell, noise if rate else None, name, init=init, settings=settings)
 
 
-def _masked(cell, rate, name):
-    """The cell with the mask of its params on the h of its recurrent product."""
+def _masked(cell, rate, gates, name):
+    """The cell with the masks of its params on the h of its recurrent product."""
     inside = cell.on_params(lambda params: params.cell)
 
     def recur(params, carry):
-        h = jnp.where(params.keep, carry.h / (1 - rate), 0).astype(carry.h.dtype)
-        return inside.parts.recur(params, carry._replace(h=h))
+        def masked(keep):
+            h = jnp.where(keep, carry.h / (1 - rate), 0).astype(carry.h.dtype)
+            return params, carry._replace(h=h)
+
+        if gates > 1:
+            return parts.gate_by_gate(inside, "recur", masked, params.keep)
+        return inside.parts.recur(*masked(params.keep))
 
     return inside.replace(name=name, split=inside.parts._replace(recur=recur))

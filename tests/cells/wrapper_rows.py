@@ -43,12 +43,18 @@ def regularised(cell):
     return zoneout(shifted(inside), 0.2, 0.3)
 
 
+def per_gate(cell):
+    """Masks of each gate's own on both products."""
+    return seqjax.dropout(recurrent_dropout(cell, 0.3, per_gate=True), 0.2, shared_over_time=True, per_gate=True)
+
+
 def wrappers(size):
     """(name, make) of each row, make(**options) -> Cell with `size` outputs for `size` inputs."""
     return [
         ("zoneout", lambda **o: zoneout(seqjax.lstm(size, **o), 0.2, 0.4)),
         ("zoneout-step", lambda **o: zoneout(seqjax.gru(size, reset_after=False, **o), 0.3)),
         ("recurrent_dropout", lambda **o: recurrent_dropout(seqjax.gru(size, **o), 0.4)),
+        ("per_gate", lambda **o: per_gate(seqjax.lstm(size, **o))),
         ("layer_norm", lambda **o: shifted(seqjax.gru(size, **o))),
         ("learned", lambda **o: learned(seqjax.stack(seqjax.lstm(5, **o), seqjax.rnn(size, **o)))),
         (

@@ -42,7 +42,7 @@ def states(cell, carry):
         return [one for inner, own in zip(cell.inner, carry) for one in states(inner, own)]
     if parts.kind(cell) == "bidirectional":
         return [one for inner, own in zip(cell.inner, carry) for one in states(inner, own)]
-    return [carry] if parts.kind(cell) != "dropout" else states(cell.inner[0], carry)
+    return [carry] if not cell.inner else states(cell.inner[0], carry)
 
 
 def ours(cell, params, xs, **options):

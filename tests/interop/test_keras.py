@@ -182,11 +182,22 @@ def test_gradients_are_equal():
     assert_near(got.recurrent_bias, want[2][1, 2 * H :], "float32")
 
 
+def _own_tanh():
+    def tanh(x):
+        return 2 * keras.ops.tanh(x)
+
+    return tanh
+
+
 REFUSED_OF_KERAS = {
-    "activation": (lambda: layers.LSTM(H, activation="gelu"), "has activation='gelu', and cells here take of Keras .*elu"),
+    "activation": (lambda: layers.LSTM(H, activation="gelu"), "has activation='gelu', and cells here take of Keras's .*elu"),
     "gates": (lambda: layers.GRU(H, recurrent_activation="relu6"), "has recurrent_activation='relu6', and cells here"),
     "a function": (lambda: layers.SimpleRNN(H, activation=jnp.sin), "has activation="),
-    "recurrent dropout": (lambda: layers.LSTM(H, recurrent_dropout=0.1), "recurrent_dropout or implementation=1"),
+    "a function of a known name": (lambda: layers.LSTM(H, recurrent_activation=_own_tanh()), "has recurrent_activation='tanh'"),
+    "recurrent dropout": (
+        lambda: layers.GRU(H, recurrent_dropout=0.1, reset_after=False),
+        "this gru gives its step alone; with reset_after=True it has the parts",
+    ),
     "backwards": (lambda: layers.LSTM(H, go_backwards=True), "go_backwards=True; .* unroll with reverse=True"),
     "no merge": (lambda: layers.Bidirectional(layers.GRU(H), merge_mode=None), "merge_mode=None"),
     "a last dropout": (
@@ -197,7 +208,7 @@ REFUSED_OF_KERAS = {
         lambda: keras.Sequential([layers.Dropout(0.1, noise_shape=(None, 1, 1)), layers.GRU(H)]),
         r"noise_shape=\(None, 1, 1\)",
     ),
-    "another layer": (lambda: keras.Sequential([layers.Dense(2), layers.GRU(H)]), "and not Dense"),
+    "another layer": (lambda: keras.Sequential([layers.Dense(2), layers.GRU(H)]), "and not Dense; from_keras_model takes whole models"),
 }
 
 
@@ -235,7 +246,15 @@ REFUSED = {
     "peepholes": (lambda: seqjax.lstm(H, peepholes=True), "to_keras cannot hold peepholes=True of 'lstm'; none"),
     "a projection": (lambda: seqjax.lstm(H, proj_size=2), "cannot hold proj_size=2 of 'lstm'; to_torch can"),
     "a residual": (lambda: residual(seqjax.gru(D)), r"cannot hold the residual of 'residual\(gru\)'; none"),
-    "recurrent dropout": (lambda: recurrent_dropout(seqjax.gru(H), 0.1), "cannot hold the recurrent_dropout of"),
+    "recurrent dropout": (lambda: recurrent_dropout(seqjax.gru(H), 0.1), "one mask for all gates of .*: per_gate=True"),
+    "gates dropped": (
+        lambda: seqjax.dropout(seqjax.gru(H), 0.1, True, per_gate=True),
+        r"cannot hold per_gate=True of 'dropout\(gru, 0.1\)'; Keras has it beside recurrent dropout alone",
+    ),
+    "dropout inside": (
+        lambda: recurrent_dropout(seqjax.dropout(seqjax.gru(H), 0.1, True), 0.1, per_gate=True),
+        "put recurrent_dropout around a plain cell, and dropout around both",
+    ),
     "dropped stack": (
         lambda: seqjax.dropout(seqjax.stack(seqjax.gru(H)), 0.1),
         "around the one cell whose inputs it drops",
@@ -261,3 +280,81 @@ def test_two_dropouts_in_a_row_are_two():
     model.build((None, 5, D))
     cell, _ = interop.from_keras(model)
     assert cell.name == "dropout(dropout(lstm, 0.5), 0.1)"
+
+
+RECURRENT = {
+    "rnn": (lambda **o: layers.SimpleRNN(H, **o), 1),
+    "lstm": (lambda **o: layers.LSTM(H, **o), 4),
+    "gru": (lambda **o: layers.GRU(H, **o), 3),
+}
+
+
+def _force_masks(cell, layer, params, xs):
+    """Gives the Keras cell the masks that ours draws, in its own order of gates."""
+    drawn = cell.wrap.noise(jax.random.key(5), params, jnp.asarray(xs).swapaxes(0, 1))[1]
+
+    def theirs(keep, rate):
+        scaled = np.asarray(keep, np.float32) / (1 - rate)
+        if scaled.ndim == 2:
+            return jnp.asarray(scaled)
+        return [jnp.asarray(scaled[g]) for g in ((1, 0, 2) if len(scaled) == 3 else range(len(scaled)))]
+
+    if hasattr(drawn.cell, "keep"):
+        layer.cell._dropout_mask = theirs(drawn.keep, layer.cell.dropout)
+        drawn = drawn.cell
+    layer.cell._recurrent_dropout_mask = theirs(drawn.keep, layer.cell.recurrent_dropout)
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_dropout_is_the_same_function_of_its_masks(name):
+    make, gates = RECURRENT[name]
+    both = {"dropout": 0.4} if gates > 1 else {}  # with one gate the masks of the inputs are no params
+    layer = _built(make(recurrent_dropout=0.3, return_sequences=True, **both))
+    cell, params = interop.from_keras(layer)
+    xs = random_inputs("float32")
+    _force_masks(cell, layer, params, xs)
+    want = _values(layer(xs, training=True))[0]
+    assert_near(seqjax.unroll(cell, params, xs, rng=jax.random.key(5))[1], want, "float32")
+    assert np.abs(want - ours(cell, params, xs)[0]).max() > 0.1
+    assert_near(_values(layer(xs))[0], ours(cell, params, xs)[0], "float32")
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_dropout_drops_as_often_as_keras_and_each_gate_on_its_own(name):
+    """The share that is kept, and that the masks of two gates do not go together, of both."""
+    make, gates = RECURRENT[name]
+    layer = make(recurrent_dropout=0.3)
+    layer.build((None, None, D))
+    cell, params = interop.from_keras(layer)
+    keep = np.asarray(cell.wrap.noise(jax.random.key(1), params, np.zeros((1, 500, D), np.float32))[1].keep).reshape(gates, -1)
+    layer.cell.get_recurrent_dropout_mask(jnp.ones((500, H)))
+    theirs = np.reshape(layer.cell._recurrent_dropout_mask, (gates, -1)) > 0
+    for drawn in (keep, theirs):
+        assert abs(drawn.mean() - 0.7) < 4 * np.sqrt(0.3 * 0.7 / drawn.size)
+        both = np.corrcoef(drawn) if gates > 1 else np.eye(1)
+        assert np.abs(both - np.eye(gates)).max() < 4 / np.sqrt(drawn.shape[1])
+
+
+DROPPED = {
+    "recurrent": lambda: recurrent_dropout(seqjax.lstm(H), 0.1, per_gate=True),
+    "one gate": lambda: seqjax.dropout(recurrent_dropout(seqjax.rnn(H), 0.1), 0.3, True),
+    "both": lambda: seqjax.dropout(recurrent_dropout(seqjax.gru(H), 0.1, per_gate=True), 0.3, True, per_gate=True),
+    "directions": lambda: bidirectional(
+        seqjax.dropout(recurrent_dropout(seqjax.gru(H), 0.1, per_gate=True), 0.3, True, per_gate=True),
+        seqjax.dropout(seqjax.lstm(H), 0.2, True),
+    ),
+    "a direction pair": lambda: seqjax.dropout(bidirectional(seqjax.gru(H), seqjax.gru(H)), 0.2, True),
+    "two": lambda: seqjax.dropout(seqjax.dropout(recurrent_dropout(seqjax.lstm(H), 0.1, per_gate=True), 0.2, True), 0.3),
+}
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_dropout_goes_there_and_comes_back(name):
+    cell = DROPPED[name]()
+    params = random_params(cell, "float32")
+    layer = interop.to_keras(cell, params)
+    assert_same_cell(interop.from_keras(layer), (cell, params))
+    xs = random_inputs("float32")
+    assert_near(jax.tree.leaves(layer(xs))[0], ours(cell, params, xs)[0], "float32")
+    drawn = np.stack([_values(layer(xs, training=True))[0] for _ in range(12)])  # two alone may be equal by chance
+    assert np.abs(drawn - ours(cell, params, xs)[0]).max() > 0.01 and np.ptp(drawn, axis=0).max() > 0.01

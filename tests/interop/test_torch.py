@@ -188,6 +188,10 @@ REFUSED = {
     "mixed layers": (_mixed, r"layers that differ, and .* has lstm\(4\) and gru\(4\)"),
     "sizes": (lambda: seqjax.stack(seqjax.gru(2), seqjax.gru(3)), r"has gru\(2\) and gru\(3\)"),
     "first dropout": (lambda: seqjax.dropout(seqjax.gru(H), 0.1), r"dropout\(0.1\) before the first layer"),
+    "two dropouts": (
+        lambda: seqjax.stack(seqjax.gru(H), seqjax.dropout(seqjax.dropout(seqjax.gru(H), 0.1), 0.2)),
+        "two dropouts around one cell, .*; to_keras can",
+    ),
     "shared dropout": (
         lambda: seqjax.stack(seqjax.gru(H), seqjax.dropout(seqjax.gru(H), 0.1, True)),
         "shared_over_time=True .*; to_keras can",

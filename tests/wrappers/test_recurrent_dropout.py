@@ -7,6 +7,7 @@ from cells.table import as_numpy, assert_same
 
 import seqjax
 from seqjax.cells.linear import mingru
+from seqjax.engines import scan
 from seqjax.wrappers import layer_norm, recurrent_dropout
 
 B, T, D, H, RATE = 3, 5, 4, 6, 0.4
@@ -83,3 +84,86 @@ def test_what_cannot_be_is_refused():
     nameless = layer_norm(seqjax.rnn(H)).replace(initial_carry=lambda params, batch: ())
     with pytest.raises(seqjax.UserError, match="recurrent_dropout works on h of the carry"):
         recurrent_dropout(nameless, RATE).init(jax.random.key(0), D)
+
+
+def _per_gate(inner):
+    """A cell whose masks, of h and of its inputs, are one a gate; its params, a carry and the two masks."""
+    cell = seqjax.dropout(recurrent_dropout(inner, RATE, per_gate=True), RATE, True, per_gate=True)
+    params = cell.init(jax.random.key(0), D)
+    carry = jax.tree.map(lambda a: a + 0.7, cell.initial_carry(params, B))
+    drawn = cell.wrap.noise(KEY, params, XS.swapaxes(0, 1))[1]
+    return cell, params, carry, np.asarray(drawn.keep), np.asarray(drawn.cell.keep)
+
+
+def _products(p, x, h, keep_x, keep_h):
+    """The gates of the two products, each from its own masked input."""
+    kernels = zip(*(np.split(p[name], len(keep_x), -1) for name in ("kernel", "recurrent_kernel")), strict=True)
+    masks = zip(keep_x / (1 - RATE), keep_h / (1 - RATE), strict=True)
+    return zip(*(((m * x) @ w, (n * h) @ u) for (m, n), (w, u) in zip(masks, kernels, strict=True)), strict=True)
+
+
+@pytest.mark.parametrize("engine", ["scan", "fused"])
+def test_each_gate_of_the_lstm_has_its_own_masks_for_all_time(engine):
+    cell, params, carry, keep_x, keep_h = _per_gate(seqjax.lstm(H))
+    assert keep_x.shape == (4, B, D) and keep_h.shape == (4, B, H)
+    assert all((keep_h[0] != keep_h[g]).any() and (keep_x[0] != keep_x[g]).any() for g in (1, 2, 3))
+    p, c, h, ys = as_numpy(params), *(np.asarray(a, np.float64) for a in carry), []
+    sigmoid = lambda a: 1 / (1 + np.exp(-a))  # noqa: E731
+    for t in range(T):
+        xw, hu = _products(p, XS[:, t], h, keep_x, keep_h)
+        i, f, g, o = (a + b + d for a, b, d in zip(xw, hu, np.split(p["bias"], 4), strict=True))
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        ys.append(h)
+    last, got = seqjax.unroll(cell, params, XS, carry, rng=KEY, engine=engine)
+    assert_same((last.c, last.h, got), (c, h, np.stack(ys, 1)))
+
+
+def test_each_gate_of_the_gru_has_its_own_masks_and_the_memory_none():
+    cell, params, carry, keep_x, keep_h = _per_gate(seqjax.gru(H))
+    p, h = as_numpy(params), np.asarray(carry.h, np.float64)
+    sigmoid = lambda a: 1 / (1 + np.exp(-a))  # noqa: E731
+    for t in range(T):
+        xw, u = _products(p, XS[:, t], h, keep_x, keep_h)
+        x = [a + b for a, b in zip(xw, np.split(p["bias"], 3), strict=True)]
+        r, z = sigmoid(x[0] + u[0]), sigmoid(x[1] + u[1])
+        h = (1 - z) * np.tanh(x[2] + r * (u[2] + p["recurrent_bias"])) + z * h
+    assert_same(seqjax.unroll(cell, params, XS, carry, rng=KEY)[0].h, h)
+
+
+@pytest.mark.parametrize("inner", [seqjax.gru(H), seqjax.lstm(H, layer_norm=True), layer_norm(seqjax.lstm(H)), seqjax.slstm(H)])
+def test_equal_masks_of_all_gates_are_one_mask_and_engines_agree_with_gradients(inner):
+    def ys(noisy, drawn, xs):
+        carry = noisy.initial_carry(drawn, B)
+        return scan.run(noisy, drawn, carry, carry, xs, mask=None, resets=None, reverse=False, remat_every=None)[1]
+
+    cell, params, _, keep_x, keep_h = _per_gate(inner)
+    noisy, drawn, xs = cell.wrap.noise(KEY, params, XS.swapaxes(0, 1))
+    equal = [np.broadcast_to(keep[:1], keep.shape) for keep in (keep_x, keep_h)]
+    got = ys(noisy, drawn._replace(keep=equal[0], cell=drawn.cell._replace(keep=equal[1])), xs)
+    plain, plainly, _ = recurrent_dropout(inner, RATE).wrap.noise(KEY, params, xs)
+    shared = np.where(keep_x[0], xs / (1 - RATE), 0).astype(np.float32)
+    assert_same(got, ys(plain, plainly._replace(keep=keep_h[0]), shared), 1e-4)
+    assert not np.allclose(got, ys(noisy, drawn, xs), atol=1e-3)
+
+    def loss(params, engine):
+        return (seqjax.unroll(cell, params, XS, rng=KEY, engine=engine)[1] ** 2).sum()
+
+    assert_same(*(jax.value_and_grad(loss)(params, engine) for engine in ("scan", "fused")), 1e-4, 1e-5)
+
+
+def test_a_cell_of_one_gate_has_one_mask_either_way():
+    for options in ({}, {"per_gate": True}):
+        cell = seqjax.dropout(recurrent_dropout(seqjax.rnn(H), RATE, **options), RATE, True, **options)
+        assert dict(cell.settings)["per_gate"] is dict(cell.inner[0].settings)["per_gate"] is False
+        params = cell.init(jax.random.key(0), D)
+        assert cell.wrap.noise(KEY, params, XS.swapaxes(0, 1))[1].keep.shape == (B, H)
+
+
+def test_inputs_are_dropped_gate_by_gate_for_all_time_alone_and_inside_a_step():
+    with pytest.raises(seqjax.UserError, match="per_gate=True draws its masks for all time; give shared_over_time=True"):
+        seqjax.dropout(seqjax.lstm(H), RATE, per_gate=True)
+    with pytest.raises(seqjax.UserError, match=r"in the other order, stack\(per-gate dropout\(...\)\)"):
+        seqjax.dropout(seqjax.stack(seqjax.lstm(H)), RATE, True, per_gate=True)
+    with pytest.raises(seqjax.UserError, match="needs the recurrent product as a part of its own"):
+        seqjax.dropout(seqjax.gru(H, reset_after=False), RATE, True, per_gate=True)
