@@ -83,7 +83,7 @@ def bidirectional(
     axes = [parts.spatial_axes(cell) for cell in (forward, backward)]
     if axes[0] != axes[1]:
         raise ValueError(f"the cells must agree in their spatial axes: {axes[0]} and {axes[1]}")
-    merged, size = _merged(merge, (forward.hidden_size, backward.hidden_size), forward.output_spatial)
+    merged, size, output_spatial = _merged(merge, (forward.hidden_size, backward.hidden_size), forward.output_spatial)
     name = f"bidirectional({forward.name}, {backward.name})"
 
     def init(key, input_size):
@@ -115,18 +115,18 @@ def bidirectional(
         step=step,
         wrap=Wrap((forward, backward), sequence),
         spatial=forward.spatial,
-        output_spatial=forward.output_spatial,
+        output_spatial=output_spatial,
         settings=(("merge", "pair" if merge is None else merge), ("fresh_backward", bool(fresh_backward))),
     )
 
 
 def _merged(merge, sizes, spatial):
-    """How both outputs become one, merged(run, f, b), and the size of that."""
+    """How both outputs become one, merged(run, f, b), and the size and the spatial axes of that."""
     if merge is None:
-        return lambda run, f, b: (f, b), sizes
+        return lambda run, f, b: (f, b), sizes, spatial
     if callable(merge):
         cell = parts.pointwise(parts.name_of(merge), lambda both: merge(*both), sizes, spatial)
-        return lambda run, *both: run(cell, (), (), (), both, None)[1], cell.hidden_size
+        return lambda run, *both: run(cell, (), (), (), both, None)[1], cell.hidden_size, cell.output_spatial
     if merge not in MERGES:
         raise ValueError(f"merge must be one of {list(MERGES)}, a function or None, and it is {merge!r}")
     if merge != "concat" and sizes[0] != sizes[1]:
@@ -134,4 +134,4 @@ def _merged(merge, sizes, spatial):
     if jax.tree.structure(sizes[0]) != jax.tree.structure(sizes[1]):
         raise ValueError(f"merge={merge!r} needs cells whose outputs are built alike, and their sizes are {sizes[0]} and {sizes[1]}")
     size = jax.tree.map(lambda f, b: f + b if merge == "concat" else f, *sizes)
-    return lambda run, f, b: jax.tree.map(MERGES[merge], f, b), size
+    return lambda run, f, b: jax.tree.map(MERGES[merge], f, b), size, spatial

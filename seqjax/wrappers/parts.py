@@ -39,9 +39,9 @@ def pointwise(name: str, function: Callable[[Any], Any], sizes: Any, spatial: tu
     """A function of the outputs at one step of one sequence as a cell; `sizes` are the `hidden_size` of what it takes."""
     taken = jax.tree.map(lambda size: jax.ShapeDtypeStruct((*spatial, size), jnp.float32), sizes)
     found = jax.eval_shape(function, taken)
-    if any(not y.shape or y.shape[:-1] != spatial for y in jax.tree.leaves(found)):
-        wanted = f"({', '.join([*map(str, spatial), 'H'])})"
-        raise ValueError(f"the function {name} must give arrays {wanted} for one step of one sequence, and of {taken} it makes {found}")
+    axes = {y.shape[:-1] for y in jax.tree.leaves(found) if y.shape}
+    if len(axes) != 1 or not all(y.shape for y in jax.tree.leaves(found)):
+        raise ValueError(f"the function {name} must give arrays (*spatial, H) for one step of one sequence; of {taken} it makes {found}")
     return Cell(
         name=name,
         hidden_size=jax.tree.map(lambda y: y.shape[-1], found),
@@ -50,6 +50,7 @@ def pointwise(name: str, function: Callable[[Any], Any], sizes: Any, spatial: tu
         input_size=lambda params: sizes,
         split=Pointwise(lambda params, x: function(x)),
         spatial=spatial,
+        output_spatial=axes.pop(),
     )
 
 

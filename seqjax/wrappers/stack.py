@@ -28,8 +28,8 @@ def stack(*cells: Layer | Iterable[Layer], skip_connections: str | None = None) 
 
     Args:
       *cells: the layers from the bottom up, of any kinds and sizes, or one sequence of them. One above the first may be a
-        function y -> y' of one step of one sequence, (H,) -> (H',), such as `jax.nn.relu`; or of the pytree that the layer
-        below gives.
+        function y -> y' of one step of one sequence, (*spatial, H) -> (*spatial', H'), such as `jax.nn.relu` or a mean over
+        space; or of the pytree that the layer below gives.
       skip_connections: "input" gives the inputs to every layer too, and all layers' outputs as the output, concatenated
         (`hk.deep_rnn_with_skip_connections`); "all" gives each layer the outputs of all below. None is neither. To add what
         goes into a layer to what comes out there is `seqjax.residual`, around one layer or a stack.
@@ -64,7 +64,10 @@ def stack(*cells: Layer | Iterable[Layer], skip_connections: str | None = None) 
         layers.append(_layer(cell, layers, skip_connections))
     if not layers:
         raise ValueError("stack needs at least one cell, and there is none")
-    if any(below.output_spatial != above.spatial for below, above in zip(layers, layers[1:])):
+    joints = [(below.output_spatial, above.spatial) for below, above in zip(layers, layers[1:])]
+    if skip_connections:  # all that is concatenated lies alike
+        joints += [(layer.output_spatial, layers[0].spatial) for layer in layers]
+    if any(given != taken for given, taken in joints):
         spatial = ", ".join(f"{layer.name} {parts.spatial_axes(layer)}" for layer in layers)
         raise ValueError(f"the layers of a stack must agree in their spatial axes, and they have {spatial}")
 

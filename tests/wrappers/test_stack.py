@@ -125,6 +125,24 @@ def test_skip_connections_by_hand(kind):
     assert_same((carry, ys), (tuple(carries), np.concatenate(outputs, -1)))
 
 
+def test_a_function_between_a_convolution_and_a_dense_layer():
+    conv = seqjax.conv_lstm(4, kernel_size=3, spatial_shape=5)
+    cell = seqjax.stack(conv, lambda y: y.mean(axis=0), seqjax.dense(2))
+    assert cell.spatial == (5,) and cell.output_spatial == () and cell.inner[1].output_spatial == ()
+    xs = np.random.default_rng(0).normal(size=(2, 5, 5, 3)).astype(np.float32)
+    params = cell.init(jax.random.key(0), 3)
+    below = seqjax.unroll(conv, params[0], xs, lengths=[5, 2])[1]
+    want = np.asarray(below).mean(axis=2) @ np.asarray(params[2].kernel)
+    assert_same(seqjax.unroll(cell, params, xs, lengths=[5, 2])[1], want)
+    both = seqjax.bidirectional(conv, conv, lambda f, b: (f * b).mean(axis=0))
+    assert both.output_spatial == () and seqjax.unroll(both, both.init(jax.random.key(0), 3), xs)[1].shape == (2, 5, 4)
+    with pytest.raises(ValueError, match=r"agree in their spatial axes, and they have conv_lstm \(5,\), dense \(\)"):
+        seqjax.stack(conv, seqjax.dense(2))
+    wide = seqjax.conv_lstm(4, kernel_size=3, spatial_shape=5, padding="valid")
+    with pytest.raises(ValueError, match=r"agree in their spatial axes, and they have conv_lstm \(5,\) -> \(3,\)"):
+        seqjax.stack(wide, skip_connections="input")
+
+
 def test_known_by_the_call_with_functions_too():
     build = lambda: seqjax.stack(seqjax.dense(3, "relu"), normalised, seqjax.rnn(2), skip_connections=None)  # noqa: E731
     assert build() == build() and pickle.loads(pickle.dumps(build())) == build()
@@ -137,7 +155,7 @@ def test_layers_that_do_not_fit_are_refused():
     for call, message in (
         (lambda: seqjax.stack(jnp.tanh, seqjax.gru(3)), "tanh is a function, .*: the first layer must be a Cell"),
         (lambda: seqjax.stack(seqjax.gru(3), jnp.tanh, skip_connections="all"), "tanh is a function, .*: with skip_connections use cells"),
-        (lambda: seqjax.stack(seqjax.gru(3), jnp.sum), r"the function sum must give arrays \(H\) .* it makes Shape"),
+        (lambda: seqjax.stack(seqjax.gru(3), jnp.sum), r"the function sum must give arrays \(\*spatial, H\) .* it makes Shape"),
         (lambda: seqjax.stack(pair, seqjax.gru(3)), r"here gru meets a pytree of sizes \(3, 2\); put a function"),
         (lambda: seqjax.stack(pair, skip_connections="input"), r"meets a pytree of sizes \(3, 2\)"),
         (lambda: seqjax.stack(seqjax.gru(3), skip_connections=True), 'must be "input", "all" or None, and it is True'),
