@@ -6,7 +6,10 @@ A program is a random network (a cell of the table, in wrappers, stacks and two 
 transformation, and what the run is given: lengths or a mask with holes, resets, a carry, a direction. Each is compiled
 once and run on several draws of parameters, inputs and flags; each such run is a case. Outputs and the last carry are
 compared entry by entry, the gradients by their product with random directions, one each for parameters, carry and inputs.
-Padded inputs are NaN. A mismatch is reported with the seed that gives it again: `--only=PROGRAM`.
+Padded inputs are NaN. A mismatch is an error above the bound of the dtype. Some draws are so ill conditioned (a layer
+normalisation of numbers that lie close together, say) that float32 itself errs more: such a case is none if the same numbers
+in float64 are within that bound, and the plain scan in float32 errs at least a quarter as much. A mismatch is reported with
+the number that gives it again: `--only=PROGRAM`.
 """
 
 import argparse
@@ -56,9 +59,10 @@ class Program(NamedTuple):
         return f"{self.net.said} | {self.engine} {self.dtype} {self.transform} {self.shape} {' '.join(filter(None, given))}"
 
 
-def program(rng: np.random.Generator, make: Any = nets.random_net) -> Program:
-    """A random program, on an engine that can run it."""
+def program(rng: np.random.Generator, make: Any = nets.random_net, wanted: str | None = None) -> Program:
+    """A random program, on an engine that can run it; or the same in a dtype that is wanted."""
     dtype = str(rng.choice(list(DTYPES), p=[0.45, 0.45, 0.1]))
+    dtype = wanted or dtype
     options = {"param_dtype": jnp.float64} if dtype == "float64" else {"dtype": jnp.bfloat16} if dtype == "bfloat16" else {}
     net = make(rng, options)
     transform, engine = str(rng.choice(TRANSFORMS)), str(rng.choice(ENGINES))
@@ -191,12 +195,38 @@ def check(prog: Program, run: Any, data: dict[str, Any], rng: np.random.Generato
     return float(np.nan_to_num(np.max(found), nan=np.inf))  # `max` would pass over a NaN that is not the first
 
 
-def run(seed: int, number: int, draws: int, make: Any = nets.random_net) -> tuple[Program, list[float]]:
-    """A program by its number, and the worst error of each of its cases."""
+class Found(NamedTuple):
+    """What a program gave."""
+
+    program: Program
+    errors: list[float]  # the worst of each case
+    mismatches: list[float]  # those above the bound, but for the ill conditioned
+
+
+def run(seed: int, number: int, draws: int, make: Any = nets.random_net) -> Found:
+    """A program by its number, on several draws."""
     rng = np.random.default_rng([seed, number])
     prog = program(rng, make)
-    function = compiled(prog)
-    return prog, [check(prog, function, draw(rng, prog), rng) for _ in range(draws)]
+    function, found = compiled(prog), Found(prog, [], [])
+    for _ in range(draws):
+        data = draw(rng, prog)
+        found.errors.append(check(prog, function, data, rng))
+        if found.errors[-1] > DTYPES[prog.dtype]:
+            wide = program(np.random.default_rng([seed, number]), make, "float64")
+            if not is_ill_conditioned(prog, wide, data, found.errors[-1]):
+                found.mismatches.append(found.errors[-1])
+    return found
+
+
+def is_ill_conditioned(prog: Program, wide: Program, data: dict[str, Any], error: float) -> bool:
+    """Whether a case errs by rounding alone: it is right in float64, and the plain scan errs as much."""
+    if prog.dtype == "float64" or not np.isfinite(error):
+        return False
+    wider = data | jax.tree.map(lambda a: a.astype(np.float64), {k: data[k] for k in ("params", "carry", "initial", "xs")})
+    plain = prog._replace(engine="scan", transform="jit")
+    in_scan = [check(plain, compiled(plain), data, np.random.default_rng(k)) for k in range(3)]  # in several directions
+    in_float64 = check(wide, compiled(wide), wider, np.random.default_rng(0))
+    return in_float64 <= DTYPES["float64"] and 4 * max(in_scan) >= error
 
 
 def main() -> None:
@@ -212,12 +242,13 @@ def main() -> None:
     numbers = range(-(-options.cases // options.draws)) if options.only is None else [options.only]
     counts, bad, worst, begin = collections.Counter(), [], collections.defaultdict(float), time.monotonic()
     for number in numbers:
-        prog, errors = run(options.seed, number, options.draws)
+        prog, errors, mismatches = run(options.seed, number, options.draws)
         counts.update({f"{name} {getattr(prog, name)}": len(errors) for name in ("engine", "dtype", "transform", "lengths")})
-        counts.update({"cases": len(errors), "programs": 1, "kinds " + prog.net.said.split("(")[0]: len(errors)})
+        ill = sum(error > DTYPES[prog.dtype] for error in errors) - len(mismatches)
+        counts.update({"cases": len(errors), "programs": 1, "ill conditioned": ill, "kinds " + prog.net.said.split("(")[0]: len(errors)})
         worst[prog.dtype] = max(worst[prog.dtype], *errors)
-        if max(errors) > DTYPES[prog.dtype]:
-            bad.append(f"{number}: {prog}: {max(errors):.1e}")
+        if mismatches:
+            bad.append(f"{number}: {prog}: {max(mismatches):.1e}")
             print(bad[-1], flush=True)
         if number % 50 == 49:
             print(f"{number + 1} programs, {time.monotonic() - begin:.0f} s, worst {dict(worst)}", flush=True)
