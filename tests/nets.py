@@ -20,7 +20,7 @@ H = 4  # outputs of each plain cell
 
 
 class Flow(NamedTuple):
-    """Which steps are real, where sequences start anew, in both directions, and which of them is taken."""
+    """Which steps are real, where sequences begin, in both directions, and which of them is taken."""
 
     mask: np.ndarray  # (B, T)
     resets: np.ndarray  # (B, T)
@@ -169,7 +169,7 @@ def residual(inner):
 
 
 def learned(inner):
-    """Sequences start, and start anew, at a parameter."""
+    """Sequences begin, and begin again after a reset, at a parameter."""
 
     def run(params, carry, initial, xs, flow):
         return inner.run(params.cell, carry, initial, xs, flow)
