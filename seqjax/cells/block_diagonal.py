@@ -17,16 +17,14 @@ def check_blocks(name: str, blocks: int, **sizes: int) -> int:
     return blocks
 
 
-def kernel_shape(blocks: int, rows: int, columns: int, window: tuple[int, ...] = ()) -> tuple[int, ...]:
+def kernel_shape(blocks: int, rows: int, columns: int) -> tuple[int, ...]:
     """The shape of a recurrent kernel of so many rows and columns: that of its K blocks, or of the matrix for one.
-
-    A window is for kernels of convolutions, which are not in blocks.
 
     Example:
       >>> kernel_shape(2, 8, 24), kernel_shape(1, 8, 24)
       ((2, 4, 12), (8, 24))
     """
-    return (*window, rows, columns) if blocks == 1 else (blocks, rows // blocks, columns // blocks)
+    return (rows, columns) if blocks == 1 else (blocks, rows // blocks, columns // blocks)
 
 
 def product(h: Array, kernel: Array, gates: int) -> Array:

@@ -145,7 +145,7 @@ def conv_lstm(
         kernel_init=kernel_init,
         recurrent_init=recurrent_init,
         use_bias=use_bias,
-        bias_init=forget_bias_init(bias_init, forget_bias, GATES) if use_bias or bias_init or forget_bias else None,
+        bias_init=forget_bias_init(bias_init, forget_bias, GATES, use_bias),
         settings=(
             ("kernel_size", window),
             ("strides", steps if max(steps) > 1 else None),

@@ -85,7 +85,8 @@ def dense_cell(
 
     Raises:
       ValueError: hidden_size or heads is below 1.
-      UserError: heads does not divide the sizes, or there is an initializer of a bias that is not there.
+      UserError: heads does not divide the sizes, or comes with a window or recurrent_shape; or there is an initializer of a bias
+        that is not there.
 
     Example:
       >>> import jax, seqjax
@@ -105,6 +106,8 @@ def dense_cell(
     if block_diagonal.check_blocks("heads", heads, hidden_size=size, proj_size=out) > 1:
         recurrent_init = block_diagonal.per_block(recurrent_init)
     recurrent_init = _each(recurrent_init, gates)
+    if heads > 1 and (window or recurrent_shape):
+        raise UserError(f"{name} has heads={heads}, and a window or recurrent_shape; only a matrix can be in blocks")
     if bias_init and not use_bias:
         raise UserError(f"{name} has use_bias=False, and a bias_init or forget_bias for the bias that it does not have")
 
@@ -116,7 +119,7 @@ def dense_cell(
         }
         return params(
             kernel_init(keys[0], (*window, parts.check_size("input_size", input_size), wide), param_dtype),
-            recurrent_init(keys[1], recurrent_shape or block_diagonal.kernel_shape(heads, out, wide, window), param_dtype),
+            recurrent_init(keys[1], recurrent_shape or (*window, *block_diagonal.kernel_shape(heads, out, wide)), param_dtype),
             (bias_init or initializers.zeros)(keys[2], (wide,), param_dtype) if use_bias else None,
             **more,
         )

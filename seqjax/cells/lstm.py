@@ -160,7 +160,7 @@ def lstm(
         recurrent_init=recurrent_init,
         heads=heads,
         use_bias=use_bias,
-        bias_init=forget_bias_init(bias_init, forget_bias, names) if use_bias or bias_init or forget_bias else None,
+        bias_init=forget_bias_init(bias_init, forget_bias, names, use_bias),
         settings=(*options.items(), ("layer_norm", bool(layer_norm)), *settings),
         dtype=dtype,
         param_dtype=param_dtype,
@@ -170,8 +170,12 @@ def lstm(
     return cell.replace(split=cell.parts._replace(project=project, join=join) if layer_norm else cell.parts)
 
 
-def forget_bias_init(bias_init: Initializer | None, forget_bias: float | None, names: str) -> Initializer:
-    """Zeros and a forget bias of 1; or what the user gives, which is the whole bias where no forget bias is given."""
+def forget_bias_init(
+    bias_init: Initializer | None, forget_bias: float | None, names: str, use_bias: bool = True
+) -> Initializer | None:
+    """Zeros and a forget bias of 1; or what the user gives, which is the whole bias where no forget bias is given; or None for none."""
+    if not (use_bias or bias_init or forget_bias):
+        return None
     if forget_bias is None:
         forget_bias = 1.0 if bias_init is None else 0.0
     return initializers.add_to_gate(bias_init or initializers.zeros, forget_bias, names.index("f"), len(names))

@@ -72,12 +72,9 @@ class Recurrent(NamedTuple):
     zero_output: bool  # at masked steps; else the output before them again
 
     def __call__(self, params, xs, mask, rng):
-        _, ys = unroll(self.cell, params, xs, lengths=mask, rng=rng, reverse=self.go_backwards)
-        real = mask
-        if self.go_backwards:
-            ys, real = jax.tree.map(lambda a: jnp.flip(a, 1), (ys, mask))
-        if mask is not None and not self.zero_output:
-            ys = _repeated(ys, real)
+        padded = "zeros" if self.zero_output else "repeat"
+        _, ys = unroll(self.cell, params, xs, lengths=mask, rng=rng, reverse=self.go_backwards, padded_outputs=padded)
+        ys = jnp.flip(ys, 1) if self.go_backwards else ys
         return (ys, mask) if self.return_sequences else (ys[:, -1], None)
 
 
@@ -190,10 +187,3 @@ def _run(layer, params, xs, mask, rng):
 
 def _both(mask, real):
     return real if mask is None else mask & real
-
-
-def _repeated(ys, real):
-    """The outputs with that of the last real step again at masked ones; zeros before the first."""
-    last = jax.lax.cummax(jnp.where(real, jnp.arange(real.shape[1])[None], -1), axis=1)
-    last = last.reshape(*last.shape, *(1,) * (ys.ndim - 2))
-    return jnp.where(last < 0, 0, jnp.take_along_axis(ys, jnp.maximum(last, 0), axis=1))

@@ -11,6 +11,7 @@ import seqjax
 from seqjax.errors import UserError
 
 H = 8
+Carry = seqjax.cells.RNNCarry
 GATES = {"rnn": 1, "lstm": 4, "gru": 3, "mgu": 2}
 EVERY = pytest.mark.parametrize("name", GATES)
 
@@ -94,6 +95,7 @@ ZEROS = jax.nn.initializers.zeros
         (lambda: seqjax.lstm(8, 1.0, use_bias=False), "lstm has use_bias=False, and a bias_init or forget_bias"),
         (lambda: seqjax.gru(8, use_bias=False, recurrent_bias_init=ZEROS), "recurrent_bias_init is given, and the cell has no such"),
         (lambda: seqjax.mgu(8, False, recurrent_bias_init=ZEROS), "recurrent_bias_init is given, and the cell has no such"),
+        (lambda: seqjax.dense_cell("mine", 8, Carry, None, gates=1, heads=2, window=(3,)), "only a matrix can be in blocks"),
         (lambda: seqjax.lstm(8, peephole_init=ZEROS), "peephole_init is given, and the cell has no such"),
     ],
 )
