@@ -144,9 +144,9 @@ def test_nothing_in_the_package_imports_experiments():
 @pytest.mark.parametrize(
     "name, source",
     [
-        ("seqjax.cells.lstm", "from seqjax import _unroll"),
-        ("seqjax.cells.lstm", "import seqjax.engines.scan"),
-        ("seqjax.cells.lstm", "import seqjax"),
+        ("seqjax.cells._lstm", "from seqjax import _unroll"),
+        ("seqjax.cells._lstm", "import seqjax.engines.scan"),
+        ("seqjax.cells._lstm", "import seqjax"),
         ("seqjax._unroll", "def f():\n    from seqjax.training.train_step import truncate"),
         ("seqjax.typing", "try:\n    from seqjax.cells import lstm\nexcept ImportError:\n    pass"),
         ("seqjax.text.ngram", "from seqjax.data import Windows"),
@@ -203,8 +203,8 @@ def test_packages_from_outside():
     "name, source",
     [
         ("seqjax.run.session", "import torch"),
-        ("seqjax.cells.lstm", "import flax"),
-        ("seqjax.cells.lstm", "def f():\n    import optax"),
+        ("seqjax.cells._lstm", "import flax"),
+        ("seqjax.cells._lstm", "def f():\n    import optax"),
         ("seqjax.run.session", "def f():\n    import torch"),
         ("seqjax.data", "def f():\n    import tensorflow"),
     ],
@@ -237,6 +237,10 @@ with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / "text.txt"
     path.write_text("a line of text\\n" * 100)
     assert load_corpus("file", path=str(path)).parts["train"]
+for name in sys.argv[1:]:
+    parent, _, last = name.rpartition(".")
+    found = getattr(sys.modules.get(parent), last, sys.modules[name])
+    assert found is sys.modules[name], f"{name} is hidden by {found!r} of the same name"
 heavy = {"tensorflow", "torch", "tensorflow_datasets", "keras", "haiku", "equinox", "matplotlib", "sklearn", "sacrebleu", "seqeval",
          "sentencepiece", "babel", "mido", "music21", "soundfile", "soxr", "jiwer"} & sys.modules.keys()
 assert not heavy, f"imported by the way: {heavy}"

@@ -7,11 +7,13 @@ it. Adding a cell touches its file, this one, `tests/numpy_reference.py` with it
 
 import functools
 
-from seqjax.cells.block_gru import BlockGRUCarry, BlockGRUParams, block_gru
-from seqjax.cells.conv_lstm import ConvLSTMCarry, ConvLSTMParams, conv_lstm
-from seqjax.cells.dense import DenseParams, dense_cell
+from seqjax.cells._block_gru import BlockGRUCarry, BlockGRUParams, block_gru
+from seqjax.cells._conv_lstm import ConvLSTMCarry, ConvLSTMParams, conv_lstm
+from seqjax.cells._dense import DenseParams, dense_cell
+from seqjax.cells._gru import GRUCarry, GRUParams, gru
+from seqjax.cells._lstm import LSTMCarry, LSTMParams, lstm
+from seqjax.cells._slstm import SLSTMCarry, SLSTMParams, slstm
 from seqjax.cells.dense_layer import DenseLayerParams, dense
-from seqjax.cells.gru import GRUCarry, GRUParams, gru
 from seqjax.cells.linear import (
     LRUCarry,
     LRUParams,
@@ -23,9 +25,7 @@ from seqjax.cells.linear import (
     mingru,
     minlstm,
 )
-from seqjax.cells.lstm import LSTMCarry, LSTMParams, lstm
 from seqjax.cells.minimal import MGUCarry, MGUParams, mgu
-from seqjax.cells.slstm import SLSTMCarry, SLSTMParams, slstm
 from seqjax.cells.vanilla import IndRNNParams, RNNCarry, RNNParams, indrnn, rnn
 from seqjax.initializers import identity
 

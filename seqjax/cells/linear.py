@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from seqjax import initializers
 from seqjax.cells import parts
-from seqjax.cells.lstm import forget_bias_init
+from seqjax.cells._lstm import forget_bias_init
 from seqjax.typing import Array, Cell, DType, Initializer, Linear, factory
 
 

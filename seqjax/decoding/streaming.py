@@ -15,7 +15,7 @@ import numpy as np
 from seqjax.data.transforms.sounds import WHOLE, FrontEnd, as_float, running, running_start
 from seqjax.errors import UserError
 from seqjax.models.speech import SpeechCarry
-from seqjax.wrappers.bidirectional import BidirectionalCarry
+from seqjax.wrappers._bidirectional import BidirectionalCarry
 
 
 class BlockState(NamedTuple):

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from seqjax.cells.lstm import LSTMParams, lstm
+from seqjax.cells._lstm import LSTMParams, lstm
 from seqjax.typing import Array, Carry, Cell, Params
 
 _HARMLESS = ("dtype",)  # settings of an LSTM that do not make it another cell

@@ -18,7 +18,7 @@ from seqjax.errors import UserError
 from seqjax.interop import parts
 from seqjax.nn.masks import real_steps
 from seqjax.typing import Array, Cell, Key, Params
-from seqjax.wrappers.bidirectional import MERGES
+from seqjax.wrappers._bidirectional import MERGES
 
 # Activations of layers that are no cells, by Keras's names.
 ACTIVATIONS = {theirs: parts.ACTIVATIONS[ours] for ours, theirs in parts.KERAS_ACTIVATIONS.items()} | {

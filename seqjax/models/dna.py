@@ -22,7 +22,7 @@ from seqjax.nn.attention import attention_pooling, pool, pool_init
 from seqjax.nn.crf import crf_decode, crf_init, crf_log_likelihood, crf_marginals
 from seqjax.nn.masks import real_steps
 from seqjax.typing import Array, Carry, Cell
-from seqjax.wrappers.bidirectional import BidirectionalCarry
+from seqjax.wrappers._bidirectional import BidirectionalCarry
 
 POOLING = ("flatten", "attention", "max", "mean", "last")
 

@@ -4,15 +4,15 @@ Those that work inside a step go innermost (layer_norm, recurrent_dropout, weigh
 whole sequences around them (dropout, residual, learned_initial_carry, bidirectional, stack); dropout may stand anywhere.
 """
 
-from seqjax.wrappers.bidirectional import BidirectionalCarry, BidirectionalParams, bidirectional
-from seqjax.wrappers.dropout import dropout
-from seqjax.wrappers.layer_norm import LayerNormParams, layer_norm
-from seqjax.wrappers.learned_initial_carry import LearnedInitialCarryParams, learned_initial_carry
-from seqjax.wrappers.recurrent_dropout import recurrent_dropout
-from seqjax.wrappers.residual import residual
-from seqjax.wrappers.stack import stack
-from seqjax.wrappers.weight_drop import weight_drop
-from seqjax.wrappers.zoneout import zoneout
+from seqjax.wrappers._bidirectional import BidirectionalCarry, BidirectionalParams, bidirectional
+from seqjax.wrappers._dropout import dropout
+from seqjax.wrappers._layer_norm import LayerNormParams, layer_norm
+from seqjax.wrappers._learned_initial_carry import LearnedInitialCarryParams, learned_initial_carry
+from seqjax.wrappers._recurrent_dropout import recurrent_dropout
+from seqjax.wrappers._residual import residual
+from seqjax.wrappers._stack import stack
+from seqjax.wrappers._weight_drop import weight_drop
+from seqjax.wrappers._zoneout import zoneout
 
 __all__ = [
     "BidirectionalCarry",

@@ -6,7 +6,7 @@ import pytest
 from cells.table import assert_same
 
 import seqjax
-from seqjax.cells.conv_lstm import conv_lstm
+from seqjax.cells._conv_lstm import conv_lstm
 from seqjax.wrappers import (
     bidirectional,
     dropout,

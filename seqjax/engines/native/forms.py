@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from seqjax.cells.gru import gru
-from seqjax.cells.lstm import lstm
+from seqjax.cells._gru import gru
+from seqjax.cells._lstm import lstm
 from seqjax.cells.minimal import mgu
 from seqjax.cells.vanilla import indrnn, rnn
 from seqjax.typing import Array, Cell, Params

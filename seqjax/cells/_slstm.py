@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.cells import parts
-from seqjax.cells.dense import dense_cell
+from seqjax.cells._dense import dense_cell
 from seqjax.typing import Array, Cell, DType, Initializer, factory
 
 GATES = "ifzo"  # side by side in this order: input, forget, candidate, output

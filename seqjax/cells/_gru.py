@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from seqjax.cells import parts
-from seqjax.cells.dense import dense_cell, option
+from seqjax.cells._dense import dense_cell, option
 from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
 
 

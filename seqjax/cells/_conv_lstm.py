@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.cells import parts
-from seqjax.cells.dense import dense_cell, option
-from seqjax.cells.lstm import GATES, forget_bias_init, memory
+from seqjax.cells._dense import dense_cell, option
+from seqjax.cells._lstm import GATES, forget_bias_init, memory
 from seqjax.errors import UserError, refuse_unknown
 from seqjax.placement import whole
 from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory

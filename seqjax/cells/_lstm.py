@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from seqjax import initializers
 from seqjax.cells import parts
-from seqjax.cells.dense import dense_cell, option
+from seqjax.cells._dense import dense_cell, option
 from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
 
 GATES = "ifgo"  # side by side in this order: input, forget, candidate, output
