@@ -175,6 +175,39 @@ def _slstm(log_forget):
     return Reference(step)
 
 
+def _cornn(dt, gamma, epsilon):
+    def step(p, carry, x):
+        h, z = carry["h"], carry["z"]
+        force = np.tanh(x @ p["kernel"] + np.concatenate([h, z], axis=-1) @ p["recurrent_kernel"] + _bias(p))
+        z = z + dt * (force - gamma * h - epsilon * z)
+        h = h + dt * z
+        return {"h": h, "z": z}, h
+
+    return Reference(step)
+
+
+def _unicornn(dt, alpha):
+    def step(p, carry, x):
+        h, z, d = carry["h"], carry["z"], dt * sigmoid(p["time_scale"])
+        z = z - d * (np.tanh(x @ p["kernel"] + p["recurrent_kernel"] * h + _bias(p)) + alpha * h)
+        h = h + d * z
+        return {"h": h, "z": z}, h
+
+    return Reference(step)
+
+
+def _lem(dt):
+    def step(p, carry, x):
+        h, z, size = carry["h"], carry["z"], carry["h"].shape[-1]
+        of_x, u = _parts(x @ p["kernel"] + _bias(p), size), _parts(p["recurrent_kernel"], size)
+        a, b = (dt * sigmoid(of_x[k] + h @ u[k]) for k in (0, 1))
+        z = (1 - a) * z + a * np.tanh(of_x[2] + h @ u[2])
+        h = (1 - b) * h + b * np.tanh(of_x[3] + z @ u[3])
+        return {"h": h, "z": z}, h
+
+    return Reference(step)
+
+
 def _block_gru(p, carry, x):
     sums = x @ p["kernel"] + carry["h"] @ _recurrent(p, 3)
     r, n, z = _parts(_normal(sums, p["gain"]) + p["bias"], carry["h"].shape[-1])
@@ -189,6 +222,7 @@ LSTM, CONV_LSTM = Reference(_lstm), conv_lstm()
 GRU_AFTER, GRU_BEFORE = _gru(True), _gru(False)
 MGU_AFTER, MGU_BEFORE = _mgu(True), _mgu(False)
 BLOCK_GRU = Reference(_block_gru)
+CORNN, UNICORNN, LEM = _cornn(0.3, 0.5, 0.2), _unicornn(0.6, 0.7), _lem(0.8)
 SLSTM_EXP, SLSTM_SIGMOID = _slstm(lambda f: f), _slstm(lambda f: np.log(sigmoid(f)))
 
 

@@ -11,6 +11,7 @@ from seqjax.cells._block_gru import BlockGRUCarry, BlockGRUParams, block_gru
 from seqjax.cells._conv_lstm import ConvLSTMCarry, ConvLSTMParams, conv_lstm
 from seqjax.cells._dense import DenseParams, dense_cell
 from seqjax.cells._gru import GRUCarry, GRUParams, gru
+from seqjax.cells._lem import LEMCarry, LEMParams, lem
 from seqjax.cells._lstm import LSTMCarry, LSTMParams, lstm
 from seqjax.cells._slstm import SLSTMCarry, SLSTMParams, slstm
 from seqjax.cells.dense_layer import DenseLayerParams, dense
@@ -26,6 +27,7 @@ from seqjax.cells.linear import (
     minlstm,
 )
 from seqjax.cells.minimal import MGUCarry, MGUParams, mgu
+from seqjax.cells.oscillators import CoRNNParams, OscillatorCarry, UnICORNNParams, cornn, unicornn
 from seqjax.cells.vanilla import IndRNNParams, RNNCarry, RNNParams, indrnn, rnn
 from seqjax.initializers import identity
 
@@ -39,6 +41,9 @@ CELLS = {
     "mgu": mgu,
     "slstm": slstm,
     "block_gru": block_gru,
+    "lem": lem,
+    "cornn": cornn,
+    "unicornn": unicornn,
     "mingru": mingru,
     "minlstm": minlstm,
     "lru": lru,
@@ -47,6 +52,7 @@ CELLS = {
 __all__ = [
     "BlockGRUCarry",
     "BlockGRUParams",
+    "CoRNNParams",
     "ConvLSTMCarry",
     "ConvLSTMParams",
     "DenseLayerParams",
@@ -54,6 +60,8 @@ __all__ = [
     "GRUCarry",
     "GRUParams",
     "IndRNNParams",
+    "LEMCarry",
+    "LEMParams",
     "LRUCarry",
     "LRUParams",
     "LSTMCarry",
@@ -64,16 +72,20 @@ __all__ = [
     "MinGRUParams",
     "MinLSTMCarry",
     "MinLSTMParams",
+    "OscillatorCarry",
     "RNNCarry",
     "RNNParams",
     "SLSTMCarry",
     "SLSTMParams",
+    "UnICORNNParams",
     "block_gru",
     "conv_lstm",
+    "cornn",
     "dense",
     "dense_cell",
     "gru",
     "indrnn",
+    "lem",
     "lru",
     "lstm",
     "mgu",
@@ -81,4 +93,5 @@ __all__ = [
     "minlstm",
     "rnn",
     "slstm",
+    "unicornn",
 ]

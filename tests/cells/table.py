@@ -35,6 +35,9 @@ REFERENCES = {
     "mgu": ref.MGU_AFTER,
     "slstm": ref.SLSTM_EXP,
     "block_gru": ref.BLOCK_GRU,
+    "lem": ref.LEM,
+    "cornn": ref.CORNN,
+    "unicornn": ref.UNICORNN,
     **{name: reference for name, _, reference in linear_rows.ROWS},
 }
 # Where the defaults of a cell show less.
@@ -42,6 +45,9 @@ SETTINGS = {
     "indrnn": {"activation": "tanh"},
     "slstm": {"heads": 2},
     "block_gru": {"blocks": 2},
+    "lem": {"dt": 0.8},
+    "cornn": {"dt": 0.3, "gamma": 0.5, "epsilon": 0.2},
+    "unicornn": {"dt": 0.6, "alpha": 0.7},
     "lru": {"state_size": 3, "r_min": 0.5, "r_max": 0.99},
 }
 
@@ -80,6 +86,7 @@ VARIANTS = [
     _row("mgu-before", seqjax.mgu, ref.MGU_BEFORE, hidden_size=H, reset_after=False),
     _row("slstm-one-head", seqjax.slstm, ref.SLSTM_EXP, hidden_size=H),
     _row("slstm-sigmoid", seqjax.slstm, ref.SLSTM_SIGMOID, hidden_size=H, heads=2, forget_gate="sigmoid"),
+    _row("lem-bare", seqjax.lem, ref.LEM, hidden_size=H, use_bias=False, dt=0.8),
     _row("block_gru-one-block", seqjax.block_gru, ref.BLOCK_GRU, hidden_size=H, blocks=1),
     _row(
         "conv_lstm-valid", seqjax.conv_lstm, ref.conv_lstm((2, 1), "valid"), features=H, kernel_size=2, spatial_shape=(4, 3),
