@@ -45,22 +45,26 @@ def _nothing_waits_for_evaluations(config: Mapping[str, Any]) -> bool:
     return config["schedule.name"] != "plateau" and config["train.stop_after"] == 0
 
 
-_ADAM = ("optimizer.name", ("adam", "adamw"))
+_ADAM = ("optimizer.name", ("adam", "adamw", "muon"))
 
 _STEPS = 2**31  # the number of a step is an int32
 
 OPTIMIZER_FIELDS = {
     "optimizer.name": Field("adam", "Optimiser.", one_of(*OPTIMIZERS)),
     "optimizer.learning_rate": Field(4e-3, "Highest learning rate.", above(0)),
+    "optimizer.muon_rate": Field(
+        0.02, "Muon's highest learning rate, of the kernels of recurrent cells; all else is Adam's.", above(0),
+        when=("optimizer.name", ("muon",)),
+    ),
     "optimizer.b1": Field(0.9, "Adam's average of the gradient.", within(0.0, 1.0), when=_ADAM),
     "optimizer.b2": Field(0.999, "Adam's average of its square.", within(0.0, 1.0), when=_ADAM),
     "optimizer.momentum": Field(0.0, "Momentum of sgd.", within(0.0, 1.0), when=("optimizer.name", ("sgd",))),
     "optimizer.nesterov": Field(False, "Nesterov's momentum for sgd.", when=("optimizer.name", ("sgd",))),
     "optimizer.weight_decay": Field(
         0.0,
-        "Weight decay on matrices and kernels, never on norms and biases: decoupled for adamw, in the gradient for sgd.",
+        "Weight decay on matrices and kernels, never on norms and biases: decoupled for adamw and muon, in the gradient for sgd.",
         at_least(0),
-        when=("optimizer.name", ("adamw", "sgd")),
+        when=("optimizer.name", ("adamw", "sgd", "muon")),
     ),
     "optimizer.clip_norm": Field(1.0, "Largest global norm of the gradient; 0 does not clip.", at_least(0)),
     "optimizer.ema": Field(
@@ -168,7 +172,7 @@ def make_recipe(config: ConfigDict, steps_per_epoch: int | None) -> Recipe:
     clip_norm = o.clip_norm or math.inf
     optimizer = optimizers.make_optimizer(
         o.name, schedule, clip_norm=clip_norm, b1=o.b1, b2=o.b2, momentum=o.momentum, nesterov=o.nesterov,
-        weight_decay=o.weight_decay,
+        weight_decay=o.weight_decay, muon_ratio=o.muon_rate / o.learning_rate if o.name == "muon" else 1.0,
     )  # fmt: skip
     return Recipe(steps, schedule, optimizer, clip_norm, config.train.accumulate, patterns(o.frozen))
 

@@ -9,8 +9,9 @@ import optax
 
 from seqjax.errors import UserError
 from seqjax.training.guard import clip_by_global_norm
+from seqjax.training.muon import muon_by_gate
 
-OPTIMIZERS = ("adam", "adamw", "sgd")
+OPTIMIZERS = ("adam", "adamw", "sgd", "muon")
 SCHEDULES = ("constant", "cosine", "hold_then_decay", "step", "plateau")
 
 
@@ -126,19 +127,22 @@ def make_optimizer(
     momentum: float = 0.0,
     nesterov: bool = False,
     weight_decay: float = 0.0,
+    muon_ratio: float = 1.0,
 ) -> optax.GradientTransformation:
     r"""The whole optimiser as one chain: clip by global norm, decay weights, precondition, scale.
 
     Weights decay on matrices and convolution kernels only, never on biases and the scales of norms.
 
     Args:
-      name: `adam`, `adamw` (the decay is added after Adam's division) or `sgd` (the decay is part of the gradient, L2).
+      name: `adam`, `adamw` (the decay is added after Adam's division), `sgd` (the decay is part of the gradient, L2) or `muon`
+        (`muon_by_gate` for the kernels of recurrent cells and Adam for all else, with decay as in adamw).
       schedule: learning rate by update.
       clip_norm: the gradient of all parameters together is scaled down to this Euclidean norm where it exceeds it;
         infinite for no clipping.
       b1, b2: Adam's averages of the gradient and its square.
       momentum, nesterov: for `sgd`; 0 is plain gradient descent.
-      weight_decay: for `adamw` and `sgd`.
+      weight_decay: for `adamw`, `sgd` and `muon`.
+      muon_ratio: of Muon's learning rate to the schedule's.
 
     Returns:
       An optax transformation.
@@ -154,6 +158,8 @@ def make_optimizer(
     """
     if name not in OPTIMIZERS:
         raise UserError(f"optimizer.name={name!r} is unknown; choose one of {', '.join(OPTIMIZERS)}")
+    if muon_ratio != 1 and name != "muon":
+        raise UserError(f"optimizer.muon_rate has no effect with {name}; choose muon, or leave it out")
     if weight_decay and name == "adam":
         raise UserError(f"optimizer.weight_decay={weight_decay} has no effect with adam; choose adamw or set it to 0")
     if nesterov and not momentum:
@@ -167,7 +173,8 @@ def make_optimizer(
     if name == "sgd":
         direction = (decayed, optax.trace(momentum, nesterov) if momentum else optax.identity())
     else:
-        direction = (optax.scale_by_adam(b1, b2), decayed)
+        adam = optax.scale_by_adam(b1, b2)
+        direction = (muon_by_gate(adam, muon_ratio) if name == "muon" else adam, decayed)
     return optax.chain(clipped, *direction, optax.scale_by_learning_rate(schedule))
 
 
