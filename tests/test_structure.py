@@ -15,10 +15,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Imports run from right to left in this list and never back.
 ROOMS = (
     "errors", "_calls", "_split", "typing", "placement", "_leading", "initializers",
-    "cells", "wrappers", "engines", "_unroll",  # the core, which is `import seqjax`
+    "cells", "wrappers", "engines", "_unroll", "_truncated",  # the core, which is `import seqjax`
     "nn", "cnn", "models", "text", "data", "training", "decoding", "diagnostics", "interop", "run",
 )  # fmt: skip
-CORE = ROOMS[: ROOMS.index("_unroll") + 1]
+CORE = ROOMS[: ROOMS.index("_truncated") + 1]
 CORE_NEEDS = {"jax", "numpy"}
 CONSOLE = "seqjax.__main__"  # the command: above all rooms, and it finds experiments by their files, never by an import
 
@@ -96,7 +96,7 @@ def room(module):
     parts = module.split(".")
     if parts[0] == "experiments" or module == CONSOLE:
         return len(ROOMS)
-    return CORE.index("_unroll") if parts == ["seqjax"] else ROOMS.index(parts[1])
+    return CORE.index("_truncated") if parts == ["seqjax"] else ROOMS.index(parts[1])
 
 
 def downward(name, source):
