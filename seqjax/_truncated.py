@@ -82,7 +82,7 @@ def _mask(lengths, batch, steps):
     if lengths is None:
         return jnp.ones((batch, steps), bool)
     lengths = jnp.asarray(lengths)
-    return lengths if lengths.ndim == 2 else jnp.arange(steps) < lengths[:, None]
+    return lengths if lengths.ndim == 2 else jnp.arange(steps)[None, :] < lengths[:, None]
 
 
 def _padded(a, before, after):

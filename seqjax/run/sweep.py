@@ -134,13 +134,7 @@ def run(experiment: Experiment, command: cli.Command) -> int:
         endings = {p.name: Ending(0) for p in found if _is_finished(experiment, p, before.get(p.name))}
         todo = [point for point in found if point.name not in endings]
         print(f"sweep: {len(found)} runs, {len(endings)} of them finished, in {command.workdir}")
-        ended = _why_apart(command, todo) or together.train(experiment, [(point.name, point.command) for point in todo])
-        if isinstance(ended, str):
-            if len(todo) > 1:
-                print(f"training one after another: {ended}")
-            endings |= _one_after_another(experiment, command.workdir, found, todo, endings)
-        else:
-            endings |= {p.name: Ending(1, str(e)) if isinstance(e, UserError) else Ending(e) for p, e in zip(todo, ended)}
+        endings = _train(experiment, command, found, todo, endings)
         results = _write(experiment, command.workdir, found, endings)
     print("\n".join(table(results)))
     print(f"{command.workdir / RESULTS}\n{command.workdir / TABLE}")
@@ -156,15 +150,53 @@ def _is_finished(experiment: Experiment, point: Point, before: Mapping[str, Any]
     return stored.step == before["last_step"] and config == before["config"]
 
 
-def _why_apart(command: cli.Command, todo: list[Point]) -> str:
-    """Why the points are not trained together; "" where they may be."""
+def _train(
+    experiment: Experiment, command: cli.Command, found: list[Point], todo: list[Point], endings: dict[str, Ending]
+) -> dict[str, Ending]:
+    """Trains points that differ in their seeds alone together, and such groups one after another; how all points stand then."""
+    groups = _groups(todo)
+    for group in groups:
+        reason = _why_apart(command, group)
+        if len(groups) > 1 and not reason:
+            print(f"--- {name_of(_others(group[0]))}, {len(group)} seeds")
+        try:
+            ended = reason or together.train(experiment, [(point.name, point.command) for point in group])
+        except UserError as error:
+            if len(groups) == 1:
+                raise
+            print(f"error: {group[0].name}: {error}", file=sys.stderr, flush=True)
+            ended = [error] * len(group)
+        if isinstance(ended, str):
+            if len(group) > 1:
+                print(f"training one after another: {ended}")
+            endings = _one_after_another(experiment, command.workdir, found, group, endings)
+        else:
+            endings |= {p.name: Ending(1, str(e)) if isinstance(e, UserError) else Ending(e) for p, e in zip(group, ended)}
+            _write(experiment, command.workdir, found, endings)
+        if any(ending.status > 1 for ending in endings.values()):
+            break  # a signal
+    return endings
+
+
+def _others(point: Point) -> dict[str, Any]:
+    return {name: value for name, value in point.values.items() if name != "seed"}
+
+
+def _groups(points: list[Point]) -> list[list[Point]]:
+    """The points by their settings other than the seed, in the order of their first ones."""
+    groups: dict[str, list[Point]] = {}
+    for point in points:
+        groups.setdefault(name_of(_others(point)), []).append(point)
+    return list(groups.values())
+
+
+def _why_apart(command: cli.Command, group: list[Point]) -> str:
+    """Why points that differ in their seeds are not trained together; "" where they may be."""
     if command.options.sweep_vmap == "off":
         return "--sweep_vmap=off"
-    if any(set(point.values) != {"seed"} for point in todo):
-        return "other settings than the seed are swept"
     if command.options.profile:
         return "--profile looks at one run at a time"
-    return "" if len(todo) > 1 else "fewer than two are left"
+    return "" if len(group) > 1 else "there is one seed"
 
 
 def _one_after_another(

@@ -16,7 +16,10 @@ class Data(NamedTuple):
 
     write: Callable[[pathlib.Path], None]
     sources: Callable[[pathlib.Path], Mapping[str, Any]]  # folder -> settings
-    change: Callable[[pathlib.Path], None]  # writes other data over them
+    change: Callable[[pathlib.Path], None] | None  # writes other data over them; None where nothing is read
+
+
+DRAWN = Data(lambda folder: None, lambda folder: {}, None)
 
 
 # Text.

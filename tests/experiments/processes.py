@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HELLO = "--config=hello"
-UNITS = ("tokens", "images", "texts", "words", "frames", "values", "bases", "labels", "videos")
+UNITS = ("tokens", "images", "texts", "words", "frames", "values", "bases", "labels", "videos", "answers")
 TIMINGS = (*(f"{unit}_per_second" for unit in UNITS), "minutes")
 
 

@@ -201,6 +201,16 @@ VIDEO = Row(
     } | ({"data.context": 4, "data.label_field": "label"} if preset["task"] == "forecast" else {}),
 )  # fmt: skip
 
+LONG_MEMORY = Row(
+    "long_memory", made.DRAWN,
+    lambda data: OFTEN | {
+        "task": "dyck", "data.length": 8, "data.test_length": 12, "data.validation_examples": 21, "data.test_examples": 16,
+        "data.batch_size": 16, "data.eval_batch_size": 8, "model.hidden_size": 8, "model.cell": "lstm_chrono",
+        "optimizer.name": "muon", "optimizer.learning_rate": 0.03, "schedule.warmup_steps": 2, "train.steps": 40, "train.eval_every": 10,
+    },
+    [],
+    stop=signal.SIGTERM,
+)  # fmt: skip
 ROWS = {row.module: row for row in list(globals().values()) if isinstance(row, Row)}
 
 

@@ -289,7 +289,7 @@ def test_a_grid_has_a_directory_and_a_row_for_each_point(tmp_path, capsys):
         expected = {"mean": np.mean(pair), "standard deviation": np.std(pair, ddof=1), "minimum": min(pair), "maximum": max(pair)}
         assert spread["seeds"] == 2 and spread["metrics"]["loss"] == pytest.approx(expected)
     out = capsys.readouterr().out
-    assert "model.hidden_size=6, standard deviation" in out and "other settings than the seed are swept" in out
+    assert "model.hidden_size=6, standard deviation" in out and out.count("training 2 seeds together") == 2
     assert start(tmp_path, *flags) == 0 and "4 of them finished" in capsys.readouterr().out
 
 

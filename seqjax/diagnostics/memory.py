@@ -1,0 +1,81 @@
+"""A picture of how well sequences of each length are answered; as a PNG file."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from seqjax.diagnostics.pictures import _figure, _save
+
+
+class Bin(NamedTuple):
+    """Sequences of some lengths, and how many of their answers are right."""
+
+    shortest: int
+    longest: int
+    accuracy: float
+    answers: int
+    loss: float  # the mean over answers
+
+
+def by_length(lengths: np.ndarray, losses: np.ndarray, right: np.ndarray, answers: np.ndarray, number: int) -> list[Bin]:
+    """The share of right answers and the loss of sequences in bins of equal width.
+
+    Args:
+      lengths: of each sequence, (N,).
+      losses: of all its answers together, (N,).
+      right: right answers of each, (N,).
+      answers: answers of each, (N,).
+      number: of bins, at most.
+
+    Returns:
+      The bins that have answers, from short to long.
+
+    Example:
+      >>> found = by_length(np.array([1, 2, 9, 10]), np.ones(4), np.array([1, 1, 0, 1]), np.ones(4, int), 2)
+      >>> [(one.shortest, one.longest, one.accuracy) for one in found]
+      [(1, 5, 1.0), (6, 10, 0.5)]
+    """
+    low, high = int(lengths.min()), int(lengths.max())
+    edges = np.unique(np.linspace(low - 1, high, number + 1).astype(int))
+    found = []
+    for before, last in zip(edges, edges[1:]):
+        here = (lengths > before) & (lengths <= last)
+        if count := int(answers[here].sum()):
+            accuracy, loss = (float(column[here].sum()) / count for column in (right, losses))
+            found.append(Bin(int(before) + 1, int(last), accuracy, count, loss))
+    return found
+
+
+def plot_by_length(path: pathlib.Path, bins: Mapping[str, Sequence[Bin]], *, learned: int, chance: float, title: str = "") -> pathlib.Path:
+    """Accuracy over the length of sequences.
+
+    Args:
+      path: of the PNG file.
+      bins: what is drawn, by name, as `by_length` gives it.
+      learned: the longest sequence of training, where a line stands.
+      chance: the accuracy of a guess, drawn as a line.
+      title: over the picture.
+
+    Returns:
+      The path.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = pathlib.Path(folder) / "length.png"
+      ...     plot_by_length(path, {"lstm": [Bin(1, 40, 1.0, 50, 0.01)]}, learned=40, chance=0.5).name
+      'length.png'
+    """
+    figure = _figure((7, 4.2))
+    axes = figure.subplots()
+    for name, several in bins.items():
+        middles = [(one.shortest + one.longest) / 2 for one in several]
+        axes.plot(middles, [one.accuracy for one in several], marker="o", markersize=4, label=name)
+    axes.axvline(learned, color="black", linewidth=0.8, linestyle="--", label=f"longest in training, {learned}")
+    axes.axhline(chance, color="grey", linewidth=0.8, linestyle=":", label=f"a guess, {chance:.0%}")
+    axes.set(xlabel="steps of a sequence", ylabel="share of right answers", ylim=(0, 1.03), title=title)
+    axes.set_xlim(left=0)
+    axes.legend(fontsize=8)
+    return _save(figure, path)
