@@ -115,8 +115,8 @@ class SequenceReader(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, xs: Array, lengths: Array, train: bool = False) -> Array:
-        """Gives (B, T, K), float32 or wider, for xs (B, T, D) and lengths (B,)."""
+    def __call__(self, xs: Array, lengths: Array | None = None, train: bool = False) -> Array:
+        """Gives (B, T, K), float32 or wider, for xs (B, T, D) and lengths (B,); None for sequences without padding."""
         del train  # nothing here is random
         params = self.param("rnn", self.cell.init, xs.shape[-1])
         if self.window:

@@ -211,6 +211,16 @@ LONG_MEMORY = Row(
     [],
     stop=signal.SIGTERM,
 )  # fmt: skip
+SEQUENTIAL_IMAGES = Row(
+    "sequential_images", made.IMAGES,
+    lambda data: OFTEN | {
+        "data.batch_size": 16, "data.eval_batch_size": 16, "data.image_size": 0, "data.validation_fraction": 0.2, "data.order": "permuted",
+        "model.hidden_size": 8, "model.cell": "cornn", "model.options": "dt=0.1", "loss.label_smoothing": 0.1, "model.window": 20,
+        "optimizer.learning_rate": 0.02, "optimizer.ema": 0.9, "schedule.warmup_steps": 2, "train.steps": 30, "train.eval_every": 10,
+    },
+    [],
+    stop=signal.SIGINT,
+)  # fmt: skip
 ROWS = {row.module: row for row in list(globals().values()) if isinstance(row, Row)}
 
 

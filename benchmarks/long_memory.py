@@ -1,0 +1,119 @@
+"""Which cells solve the tasks of long memory, and on sequences of what length?
+
+    python -m benchmarks.long_memory --workdir=/tmp/cells --tasks=parity,cycle_navigation --cells=tanh,lstm,gru,lru --seeds=0,1,2
+        trains every cell on every task, the seeds of each together, evaluates each on the test part, and prints a table
+
+Further flags are those of `experiments.long_memory`, such as --config.train.steps=2000. A command that was stopped goes on where it
+was; what is finished is not done again. Writes results/long_memory.json (--tag=_x: long_memory_x.json), and for each task a picture of
+accuracy by length into WORKDIR/TASK.
+"""
+
+import argparse
+import json
+import math
+import pathlib
+import statistics
+import sys
+from typing import Any
+
+from benchmarks import common
+from experiments.long_memory import EXPERIMENT
+from seqjax.data.memory_tasks import TASKS
+from seqjax.diagnostics.memory import Bin, plot_by_length
+from seqjax.models.memory import KINDS
+from seqjax.run import cli, command, records, sweep
+
+SOLVED = 0.999  # of the answers
+
+
+def run(*flags: str) -> int:
+    """One command line of the experiment; its exit status."""
+    return command.run(EXPERIMENT, cli.parse(EXPERIMENT, [sys.argv[0], *flags]))
+
+
+def tested(folder: pathlib.Path) -> dict[str, Any]:
+    """The scores of a finished run on the test part, evaluated unless that was done at its best step."""
+    path = folder / "evaluation_test.json"
+    best = records.best_evaluation(records.read_records(folder), "loss")
+    if not path.exists() or json.loads(path.read_text())["step"] != best["step"]:
+        run(f"--workdir={folder}", "--mode=evaluate", "--split=test")
+    return json.loads(path.read_text())["scores"]
+
+
+def interval(values: list[float]) -> dict[str, Any]:
+    """Mean, smallest and largest over seeds, with each value."""
+    return {"mean": statistics.mean(values), "minimum": min(values), "maximum": max(values), "values": values}
+
+
+def of_cell(folder: pathlib.Path, cell: str, seeds: list[str]) -> dict[str, Any]:
+    """What the seeds of one cell came to."""
+    folders = [folder / sweep.name_of({"model.cell": cell, "seed": int(seed)}) for seed in seeds]
+    every = [tested(each) for each in folders]
+    names = [name for name in every[0] if name.endswith(" steps")]
+    evaluations = [[r for r in records.read_records(each) if r["kind"] == "evaluation"] for each in folders]
+    found = {
+        "test loss": interval([scores["model"]["loss"] for scores in every]),
+        "validation loss": interval([min(r["loss"] for r in rows) for rows in evaluations]),
+        "minutes of all seeds together": max(rows[-1]["minutes"] for rows in evaluations),
+    }
+    if "accuracy" in every[0]["model"]:
+        found["test accuracy"] = interval([scores["model"]["accuracy"] for scores in every])
+    if names:
+        found["accuracy by length"] = {name: interval([scores[name]["accuracy"] for scores in every]) for name in names}
+        solved = [0 if (rows[-1].get("accuracy", 0) < SOLVED) else _longest(scores, names) for scores, rows in zip(every, evaluations)]
+        found["solved up to"] = solved  # steps, for each seed; 0 where even the lengths of training are not
+    return found
+
+
+def _longest(scores: dict[str, Any], names: list[str]) -> int:
+    longest = int(names[0].split()[0]) - 1
+    for name in names:
+        if scores[name]["accuracy"] < SOLVED:
+            break
+        longest = int(name.split()[2])
+    return longest
+
+
+def picture(path: pathlib.Path, task: str, cells: dict[str, Any]) -> None:
+    """Accuracy by length, the mean over seeds of each cell."""
+    bins, first = {}, math.inf
+    for cell, found in cells.items():
+        bins[cell] = []
+        for name, over in found["accuracy by length"].items():
+            low, high = int(name.split()[0]), int(name.split()[2])
+            first = min(first, low)
+            bins[cell].append(Bin(low, high, over["mean"], 0, math.nan))
+    print(plot_by_length(path, bins, learned=int(first) - 1, chance=1 / TASKS[task].classes, title=task))
+
+
+def main() -> None:
+    """Trains, evaluates and saves."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("--workdir", required=True, type=pathlib.Path)
+    parser.add_argument("--tasks", default=",".join(name for name, task in TASKS.items() if task.regular))
+    parser.add_argument("--cells", default=",".join(KINDS))
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--tag", default="")
+    own, rest = parser.parse_known_args()
+    seeds, results = own.seeds.split(","), {}
+    for task in own.tasks.split(","):
+        folder = own.workdir / task
+        status = run(f"--workdir={folder}", f"--config={task}", f"--sweep=model.cell={own.cells}", f"--sweep=seed={own.seeds}", *rest)
+        if status > 1:
+            sys.exit(status)
+        results[task] = {cell: of_cell(folder, cell, seeds) for cell in own.cells.split(",")}
+        if TASKS[task].regular:
+            picture(folder / "lengths.png", task, results[task])
+    common.save(f"long_memory{own.tag}", {"command": " ".join(["python -m benchmarks.long_memory", *_shown(own), *rest]), "tasks": results})
+    for task, cells in results.items():
+        for cell, found in cells.items():
+            solved = f"  solved up to {found['solved up to']}" if "solved up to" in found else ""
+            print(f"{task:<20}{cell:<16}test loss {found['test loss']['mean']:.6f}{solved}")
+
+
+def _shown(own: argparse.Namespace) -> list[str]:
+    return [f"--{name}={getattr(own, name)}" for name in ("tasks", "cells", "seeds")]
+
+
+if __name__ == "__main__":
+    main()
