@@ -23,7 +23,7 @@ constexpr bool kAnyProcessor = false;
 struct Case {
   int cell, threads;
   int64_t T, B, D, H;
-  bool masked, resets, reverse, kept;
+  bool masked, resets, reverse, kept, every;
 };
 
 void run_threads(void*, int count, void (*task)(void*, int), void* argument) {
@@ -50,6 +50,7 @@ Floats results(const Case& c, const Kernels& kernels, int threads, unsigned seed
   const Floats recurrent = draw(random, weights, 0.3f), bias = draw(random, f.columns * c.H), vectors = draw(random, f.vectors * c.H);
   const Floats h0 = draw(random, rows), c0 = draw(random, memory), h_reset = draw(random, reset), c_reset = draw(random, reset_memory);
   const Floats d_ys = draw(random, c.T * rows), d_h = draw(random, rows), d_c = draw(random, memory);
+  const Floats d_cs = draw(random, c.every ? c.T * memory : 0);
   std::vector<char> mask(c.masked ? c.T * c.B : 0), resets(c.resets ? c.T * c.B : 0);
   for (char& flag : mask) flag = random() % 3 != 0;
   for (char& flag : resets) flag = random() % 4 == 0;
@@ -66,11 +67,12 @@ Floats results(const Case& c, const Kernels& kernels, int threads, unsigned seed
   ForwardProblem forward{};
   static_cast<Problem&>(forward) = p;
   Floats ys(c.T * rows), h_last(rows), c_last(memory), saved(c.kept ? c.T * c.B * f.saved * Hp : 0);
+  Floats cs(d_cs.size());
   forward.ys = ys.data(), forward.h_last = h_last.data(), forward.c_last = c_last.data();
-  forward.saved = saved.empty() ? nullptr : saved.data();
+  forward.saved = saved.empty() ? nullptr : saved.data(), forward.cs = cs.empty() ? nullptr : cs.data();
   if (!kernels.forward(forward, parallel)) std::abort();
   Floats found = ys;
-  for (const Floats* part : {&h_last, &c_last}) found.insert(found.end(), part->begin(), part->end());
+  for (const Floats* part : {&h_last, &c_last, &cs}) found.insert(found.end(), part->begin(), part->end());
   if (!c.kept) return found;
 
   Floats out[] = {Floats(xs.size()),  Floats(kernel.size()), Floats(recurrent.size()), Floats(bias.size()),   Floats(vectors.size()),
@@ -79,6 +81,7 @@ Floats results(const Case& c, const Kernels& kernels, int threads, unsigned seed
                         &back.d_h0, &back.d_c0, &back.d_h_reset, &back.d_c_reset};
   for (int i = 0; i < 9; i++) *pointers[i] = out[i].data();
   back.ys = ys.data(), back.saved = saved.data(), back.d_ys = d_ys.data(), back.d_h_last = d_h.data(), back.d_c_last = d_c.data();
+  back.d_cs = d_cs.empty() ? nullptr : d_cs.data();
   if (!kernels.backward(back, parallel)) std::abort();
   for (const Floats& part : out) found.insert(found.end(), part.begin(), part.end());
   return found;
@@ -105,10 +108,10 @@ int main() {
   int faults = 0, count = 0;
   for (int round = 0; round < 12; round++)
     for (int cell = 0; cell < kFormCount; cell++, count++) {
-      Case c{cell, 1 + int(random() % 5), up_to(9), up_to(20), up_to(40), up_to(70), false, false, false, true};
+      Case c{cell, 1 + int(random() % 5), up_to(9), up_to(20), up_to(40), up_to(70), false, false, false, true, false};
       if (round == 0) c.T = 3, c.B = 270, c.H = 3;  // more sequences than a thread takes at once
       if (round == 1) c.T = 150, c.B = 2, c.H = 5;  // several chunks
-      c.masked = random() % 2, c.resets = random() % 2, c.reverse = random() % 2, c.kept = random() % 4 != 0;
+      c.masked = random() % 2, c.resets = random() % 2, c.reverse = random() % 2, c.kept = random() % 4 != 0, c.every = random() % 2;
       const Floats one = results(c, *all[0], 1, count);
       for (const Kernels* kernels : all) {
         const Floats several = results(c, *kernels, c.threads, count);

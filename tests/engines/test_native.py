@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import seqjax
-from seqjax.engines import native, scan
+from seqjax.engines import every, native, scan
 from seqjax.engines.native import build, layer, library
 from seqjax.engines.native.forms import form_of
 
@@ -65,6 +65,9 @@ def make(name, sizes, features=(), seed=0, dtype=np.float32, scale=0.5):
         xs = jnp.where(mask[:, :, None], xs, 0)
     resets = jnp.asarray(rng.random((steps, batch)) < 0.3) if "resets" in features else None
     settings = SETTINGS | {"mask": mask, "resets": resets, "reverse": "reverse" in features}
+    if "carries" in features:
+        cell = every.recorded(cell)
+        d_ys = (d_ys, jax.tree.map(lambda a: draw(np.zeros((steps, *a.shape))), carry))
     return cell, (params, carry, initial, xs), (d_carry, d_ys), settings
 
 
@@ -96,7 +99,7 @@ def compare(name, sizes, features, seed=0):
 
 
 @needs_library
-@pytest.mark.parametrize("features", [(), EVERY, {"lengths"}], ids=["plain", "holes-resets-reverse", "lengths"])
+@pytest.mark.parametrize("features", [(), EVERY, {"lengths"}, EVERY | {"carries"}], ids=["plain", "holes-resets-reverse", "lengths", "carries"])
 @pytest.mark.parametrize("name", CELLS)
 def test_values_and_all_gradients_equal_the_scan_in_float64(name, features, x64):
     compare(name, (5, 6, 4, 7), features)
@@ -106,7 +109,7 @@ def test_values_and_all_gradients_equal_the_scan_in_float64(name, features, x64)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("name", ["lstm-peepholes", "gru", "indrnn-tanh"])
 def test_sizes_that_fill_no_vector_tile_or_chunk(name, sizes, x64):
-    compare(name, sizes, EVERY if sizes[0] % 2 else (), seed=sum(sizes))
+    compare(name, sizes, EVERY if sizes[0] % 2 else {"carries"}, seed=sum(sizes))
 
 
 @needs_library
@@ -117,7 +120,7 @@ def test_each_instruction_set(instruction_set, name, x64, monkeypatch):
         pytest.skip(f"this processor does not run {instruction_set}")
     monkeypatch.setenv(library.CHOICE, instruction_set)
     assert native.detail() == f"instruction set {instruction_set}"
-    compare(name, (5, 9, 11, 37), EVERY, seed=2)
+    compare(name, (5, 9, 11, 37), EVERY | {"carries"}, seed=2)
 
 
 @needs_library
@@ -169,8 +172,9 @@ def test_vmap_over_batches_and_over_weights():
     scaled = jax.tree.map(lambda a: jnp.stack([a, 0.5 * a, -a]), params)
 
     def loss(engine, params, carries, x, mask, resets):
-        last, ys = engine.run(cell, params, *carries, x, **(SETTINGS | {"mask": mask, "resets": resets}))
-        return (ys**2 * jnp.arange(1.0, 3)[None, :, None]).sum() + last.c.sum()
+        settings = SETTINGS | {"mask": mask, "resets": resets}
+        last, (ys, carries) = engine.run(every.recorded(cell), params, *carries, x, **settings)
+        return (ys**2 * jnp.arange(1.0, 3)[None, :, None]).sum() + last.c.sum() + (carries.c**3).sum()
 
     def everything(engine, weights, axis):
         run = functools.partial(loss, engine)
@@ -192,14 +196,25 @@ def test_vmap_over_sequences_is_one_call():
 
 
 @needs_library
+def test_auto_takes_it_for_the_carry_after_every_step_too(capsys):
+    cell, (params, carry, _, xs), _, _ = make("lstm-coupled", (3, 5, 4, 6))
+    how = {"time_major": True, "lengths": np.array([5, 2, 0]), "remat_every": 2, "return_carries": True}
+    (choice,) = seqjax.explain(cell, params, xs, carry, **how)
+    assert choice.engine == ("fused" if library.instruction_set() == "portable" else "native")
+    assert_near(*(seqjax.unroll(cell, params, xs, carry, engine=engine, **how) for engine in ("native", "scan")))
+    assert every.recorded(cell) == every.recorded(cell) and every.inside(every.recorded(cell)) == cell
+    assert every.inside(cell) is None and "changed" in native.refusal(every.recorded(cell.replace(name="lstm")), params, xs, **SETTINGS)
+
+
+@needs_library
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_second_derivatives_are_the_scans(name):
     cell, (params, carry, initial, xs), _, settings = make(name, (3, 4, 2, 3), EVERY)
 
     def slope(engine):
         def loss(params, carry, xs):
-            last, ys = engine.run(cell, params, carry, initial, xs, **settings)
-            return (ys**3).sum() + (last.h**2).sum()
+            last, (ys, carries) = engine.run(every.recorded(cell), params, carry, initial, xs, **settings)
+            return (ys**3).sum() + (last.h**2).sum() + sum((a**4).sum() for a in carries)
 
         def squared(*arrays):
             gradients = jax.grad(loss, argnums=(0, 1, 2))(*arrays)
@@ -259,12 +274,30 @@ def test_the_library_refuses_shapes_that_do_not_fit(place):
     flags = (jnp.ones((3, 2), bool), jnp.ones((3, 2), bool))
     call = layer.Call(cell, form_of(cell), library.instruction_set(), False)
     arrays = [*layer._arrays(call, params, carry, initial, (xs, *flags)), *flags]
-    shapes = layer._shapes((3, 2, 5), (2, 5), (2, 5), (0, 2, 5, 16))
+    shapes = layer._shapes((3, 2, 5), (2, 5), (2, 5), (0, 2, 5, 16), (0, 2, 5))
     function = jax.ffi.ffi_call(library.TARGETS[0], shapes)
     function(*arrays, **call.attributes)
     arrays[place] = jnp.concatenate([arrays[place]] * 2, axis=-1)
     with pytest.raises(Exception, match="native engine: .* has a shape that does not fit"):
         jax.block_until_ready(function(*arrays, **call.attributes))
+
+
+@needs_library
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_the_library_refuses_carries_of_other_steps(name):
+    cell, (params, carry, initial, xs), (d_carry, d_ys), _ = make(name, (2, 3, 4, 5))
+    call = layer.Call(cell, form_of(cell), library.instruction_set(), False)
+    inputs = (xs, None, None)
+    arrays = [*layer._arrays(call, params, carry, initial, inputs), *layer._flags(inputs)]
+    memory = 2 if call.form.memory else 0
+    wrong = ((3, 2, 5), (2, 5), (memory, 5), (3, 2, call.form.saved, 16), (4, 2, 5))
+    function = jax.ffi.ffi_call(library.TARGETS[0], layer._shapes(*wrong))
+    with pytest.raises(Exception, match="every c has a shape that does not fit"):
+        jax.block_until_ready(function(*arrays, **call.attributes))
+    (ys, saved), d_c = layer._forward(call, params, carry, initial, inputs, keep=True)[1], jnp.zeros((memory, 5))
+    function = jax.ffi.ffi_call(library.TARGETS[1], layer._shapes(*(a.shape for a in arrays[:9])))
+    with pytest.raises(Exception, match="cotangent of every c has a shape that does not fit"):
+        jax.block_until_ready(function(*arrays, ys, saved, d_ys, d_carry.h, d_c, jnp.zeros((4, 2, 5)), **call.attributes))
 
 
 @needs_library
@@ -274,7 +307,7 @@ def test_the_library_refuses_names_that_it_does_not_know(wrong):
     call = layer.Call(cell, form_of(cell), library.instruction_set(), False)
     inputs = (xs, None, None)
     arrays = [*layer._arrays(call, params, carry, initial, inputs), *layer._flags(inputs)]
-    function = jax.ffi.ffi_call(library.TARGETS[0], layer._shapes((3, 2, 5), (2, 5), (0, 5), (0, 2, 4, 16)))
+    function = jax.ffi.ffi_call(library.TARGETS[0], layer._shapes((3, 2, 5), (2, 5), (0, 5), (0, 2, 4, 16), (0, 2, 5)))
     with pytest.raises(Exception, match="no cell of that name|does not run the instruction set"):
         jax.block_until_ready(function(*arrays, **(call.attributes | wrong)))
 

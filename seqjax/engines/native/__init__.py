@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from seqjax.engines import steps
+from seqjax.engines import every, steps
 from seqjax.engines.native import layer, library
 from seqjax.engines.native.forms import form_of
 from seqjax.errors import UserError
@@ -26,7 +26,7 @@ def refusal(cell: Cell, params: Params, xs: Any, **settings: Any) -> str | None:
     del settings
     if jax.default_backend() != "cpu":
         return f"it runs on a CPU, and the backend is {jax.default_backend()}"
-    form = form_of(cell)
+    form = form_of(every.inside(cell) or cell)
     if isinstance(form, str):
         return form
     if not jax.tree_util.all_leaves([xs]):
@@ -63,11 +63,13 @@ def run(
 ) -> tuple[Carry, Array]:
     """Runs a cell over a sequence, time-major, with the arguments and results of `scan.run`; see `refusal` first."""
     xs, params = jax.tree.map(lambda a: a.astype(jnp.float32), (jnp.asarray(xs), params))
-    call = layer.Call(cell, form_of(cell), library.instruction_set(), reverse)
+    inside = every.inside(cell)
+    call = layer.Call(cell, form_of(inside or cell), library.instruction_set(), reverse, every=inside is not None)
 
     def chunk(carry, inputs):
         if 0 in inputs[0].shape:
-            return carry, jnp.zeros((*inputs[0].shape[:2], cell.hidden_size), jnp.float32)
+            length, batch, _ = inputs[0].shape
+            return carry, call.output(*(jnp.zeros((length, batch, cell.hidden_size), jnp.float32) for _ in range(2)), carry)
         return layer.unrolled(call, params, carry, initial, inputs)
 
     return steps.in_chunks(chunk, carry, (xs, mask, resets), remat_every, reverse)

@@ -22,11 +22,20 @@ class Call(NamedTuple):
     form: Form
     instruction_set: str
     reverse: bool
+    every: bool = False  # whether the output is (y, carry), as `every.recorded` makes it
 
     @property
     def attributes(self) -> dict[str, Any]:
         """Those of the library's functions."""
         return {"cell": self.form.name, "instruction_set": self.instruction_set, "reverse": self.reverse}
+
+    def carry(self, h: Array, c: Array, like: Carry) -> Carry:
+        """A carry of the cell."""
+        return like._replace(h=h, c=c) if self.form.memory else like._replace(h=h)
+
+    def output(self, ys: Array, cs: Array, like: Carry) -> Any:
+        """What the cell gives of all steps; h is the output in each of the library's cells."""
+        return (ys, self.carry(ys, cs, like)) if self.every else ys
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -37,10 +46,9 @@ def unrolled(call: Call, params: Params, carry: Carry, initial: Carry, inputs: t
 
 def _forward(call, params, carry, initial, inputs, keep):
     """((last carry, ys), what is kept)."""
-    _, mask, resets = inputs
-    ys, h, c, saved = _call_forward(call, keep, *_arrays(call, params, carry, initial, inputs), *_flags(inputs))
-    last = carry._replace(h=h, c=c) if call.form.memory else carry._replace(h=h)
-    return (last, ys), (ys, saved)
+    arrays = _arrays(call, params, carry, initial, inputs)
+    ys, h, c, saved, cs = _call_forward(call, keep, *arrays, *_flags(inputs))
+    return (call.carry(h, c, carry), call.output(ys, cs, carry)), (ys, saved)
 
 
 def _arrays(call, params, carry, initial, inputs):
@@ -67,13 +75,13 @@ def _shapes(*shapes):
 
 
 def _call_forward(call, keep, *arrays):
-    """(ys, last h, last c, what is saved) of arrays; under vmap over sequences they become one larger batch."""
+    """(ys, last h, last c, what is saved, every c) of arrays; under vmap over sequences they become one larger batch."""
 
     def plain(*arrays):
         (steps, batch, _), (_, units) = arrays[0].shape, arrays[3].shape
         saved = (steps if keep else 0, batch, call.form.saved, -(-units // UNITS) * UNITS)
-        memory = (batch if call.form.memory else 0, units)
-        shapes = _shapes((steps, batch, units), (batch, units), memory, saved)
+        memory, every = (batch, steps if call.every else 0) if call.form.memory else (0, 0)
+        shapes = _shapes((steps, batch, units), (batch, units), (memory, units), saved, (every, batch, units))
         return jax.ffi.ffi_call("seqjax_native_forward", shapes, vmap_method="sequential")(*arrays, **call.attributes)
 
     mapped = jax.custom_batching.custom_vmap(plain)
@@ -84,9 +92,8 @@ def _call_forward(call, keep, *arrays):
             found = jax.vmap(plain, [0 if flag else None for flag in batched])(*arrays)
         else:
             joined = [a if k in range(1, 5) else _join(a, _axis(k), size, flag) for k, (a, flag) in enumerate(zip(arrays, batched))]
-            ys, h, c, saved = mapped(*joined)
-            found = [_part(ys, 1, size), _part(h, 0, size), _part(c, 0, size), _part(saved, 1, size)]
-        return found, [True] * 4
+            found = [_part(a, axis, size) for a, axis in zip(mapped(*joined), (1, 0, 0, 1, 1))]
+        return found, [True] * 5
 
     return mapped(*arrays)
 
@@ -159,9 +166,12 @@ def _gradients(call, primals, flags, kept, cotangents):
         return _arrays(call, params, carry, initial, (xs, *flags))
 
     arrays, back = jax.vjp(arrays_of, *primals)
-    d_last, d_ys = cotangents
+    (d_last, d_ys), d_cs = cotangents, jnp.zeros((0, *kept[0].shape[1:]), jnp.float32)
+    if call.every:
+        d_ys, d_carries = d_ys
+        d_ys, d_cs = d_ys + d_carries.h, d_carries.c if call.form.memory else d_cs
     d_c = d_last.c if call.form.memory else jnp.zeros((0, d_last.h.shape[1]), jnp.float32)
-    found = _call_backward(call, arrays, _flags((primals[-1], *flags)), kept, (d_ys, d_last.h, d_c))
+    found = _call_backward(call, arrays, _flags((primals[-1], *flags)), kept, (d_ys, d_last.h, d_c, d_cs))
     return back(tuple(found))
 
 

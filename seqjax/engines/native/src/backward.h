@@ -141,6 +141,7 @@ class Backward {
     for (int64_t i = begin; i < end; i++) {
       const int64_t r = steps.row[i], at = steps.at[i];
       const bool memory = z.form.memory;
+      for (int64_t u = 0; p.d_cs && u < z.Hp; u += kLanes) add(w.d_c + r * z.Hp + u, load(p.d_cs + at * p.H + u, p.H - u));
       kRowFunctions[p.cell].backward({p.H, z.Hp, p.saved + at * z.form.saved * z.Hp, vectors, h_before(w, i),
                                       memory ? c_before(w, i) : nullptr, p.ys + at * p.H, p.d_ys + at * p.H,
                                       w.d_h + r * z.Hp, memory ? w.d_c + r * z.Hp : nullptr,

@@ -159,7 +159,7 @@ ffi::Error finish(bool ran) {
 
 ffi::Error forward(ffi::ThreadPool pool, Array xs, Array kernel, Array recurrent, Array bias, Array vectors, Array h0,
                    Array c0, Array h_reset, Array c_reset, Flags mask, Flags resets, OutArray ys, OutArray h, OutArray c,
-                   OutArray saved, std::string_view cell, std::string_view instruction_set, bool reverse) {
+                   OutArray saved, OutArray cs, std::string_view cell, std::string_view instruction_set, bool reverse) {
   Inputs in{xs, kernel, recurrent, bias, vectors, h0, c0, h_reset, c_reset, mask, resets};
   ForwardProblem p;
   Checks checks;
@@ -171,14 +171,16 @@ ffi::Error forward(ffi::ThreadPool pool, Array xs, Array kernel, Array recurrent
   checks.shape("the last h", *h, {p.B, p.H});
   checks.shape("the last c", *c, {f.memory ? p.B : 0, p.H});
   if (saved->element_count()) checks.shape("what is saved", *saved, {p.T, p.B, f.saved, filled_up(p.H)});
+  if (cs->element_count()) checks.shape("every c", *cs, {f.memory ? p.T : 0, p.B, p.H});
   if (checks.failed()) return checks.error();
   p.ys = ys->typed_data(), p.h_last = h->typed_data(), p.c_last = data_or_null(*c), p.saved = data_or_null(*saved);
+  p.cs = data_or_null(*cs);
   return finish(kernels->forward(p, on(pool)));
 }
 
 ffi::Error backward(ffi::ThreadPool pool, Array xs, Array kernel, Array recurrent, Array bias, Array vectors, Array h0,
                     Array c0, Array h_reset, Array c_reset, Flags mask, Flags resets, Array ys, Array saved, Array d_ys,
-                    Array d_h, Array d_c, OutArray d_xs, OutArray d_kernel, OutArray d_recurrent, OutArray d_bias,
+                    Array d_h, Array d_c, Array d_cs, OutArray d_xs, OutArray d_kernel, OutArray d_recurrent, OutArray d_bias,
                     OutArray d_vectors, OutArray d_h0, OutArray d_c0, OutArray d_h_reset, OutArray d_c_reset,
                     std::string_view cell, std::string_view instruction_set, bool reverse) {
   Inputs in{xs, kernel, recurrent, bias, vectors, h0, c0, h_reset, c_reset, mask, resets};
@@ -194,6 +196,7 @@ ffi::Error backward(ffi::ThreadPool pool, Array xs, Array kernel, Array recurren
   checks.shape("the cotangent of ys", d_ys, {p.T, p.B, p.H});
   checks.shape("the cotangent of the last h", d_h, {p.B, p.H});
   checks.shape("the cotangent of the last c", d_c, {memory, p.H});
+  if (d_cs.element_count()) checks.shape("the cotangent of every c", d_cs, {f.memory ? p.T : 0, p.B, p.H});
   checks.shape("the gradient of xs", *d_xs, {p.T, p.B, p.D});
   checks.shape("the gradient of kernel", *d_kernel, {p.D, f.gates * p.H});
   checks.shape("the gradient of recurrent_kernel", *d_recurrent, {f.h_count ? p.H : 0, f.gates * p.H});
@@ -205,7 +208,7 @@ ffi::Error backward(ffi::ThreadPool pool, Array xs, Array kernel, Array recurren
   checks.shape("the gradient of the initial c", *d_c_reset, {f.memory ? start : 0, p.H});
   if (checks.failed()) return checks.error();
   p.ys = ys.typed_data(), p.saved = data_or_null(saved), p.d_ys = d_ys.typed_data();
-  p.d_h_last = d_h.typed_data(), p.d_c_last = data_or_null(d_c);
+  p.d_h_last = d_h.typed_data(), p.d_c_last = data_or_null(d_c), p.d_cs = data_or_null(d_cs);
   p.d_xs = d_xs->typed_data(), p.d_kernel = d_kernel->typed_data(), p.d_recurrent = data_or_null(*d_recurrent);
   p.d_bias = d_bias->typed_data(), p.d_vectors = data_or_null(*d_vectors);
   p.d_h0 = d_h0->typed_data(), p.d_c0 = data_or_null(*d_c0);
@@ -227,12 +230,12 @@ ffi::Error backward(ffi::ThreadPool pool, Array xs, Array kernel, Array recurren
 #pragma GCC visibility push(default)  // all else is hidden
 XLA_FFI_DEFINE_HANDLER_SYMBOL(seqjax_native_forward, seqjax_native::forward,
                               ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() SEQJAX_INPUTS SEQJAX_RESULT SEQJAX_RESULT
-                                  SEQJAX_RESULT SEQJAX_RESULT SEQJAX_ATTRIBUTES);
+                                  SEQJAX_RESULT SEQJAX_RESULT SEQJAX_RESULT SEQJAX_ATTRIBUTES);
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(seqjax_native_backward, seqjax_native::backward,
                               ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() SEQJAX_INPUTS SEQJAX_ARRAYS_2 SEQJAX_ARRAYS_2
-                                  .Arg<seqjax_native::Array>() SEQJAX_RESULT SEQJAX_RESULT SEQJAX_RESULT SEQJAX_RESULT
-                                  SEQJAX_RESULT SEQJAX_RESULT SEQJAX_RESULT SEQJAX_RESULT SEQJAX_RESULT
+                                  SEQJAX_ARRAYS_2 SEQJAX_RESULT SEQJAX_RESULT SEQJAX_RESULT SEQJAX_RESULT SEQJAX_RESULT
+                                  SEQJAX_RESULT SEQJAX_RESULT SEQJAX_RESULT SEQJAX_RESULT
                                   SEQJAX_ATTRIBUTES);
 
 // Whether this processor runs the kernels of that name, and they are in this library.

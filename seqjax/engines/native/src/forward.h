@@ -69,6 +69,7 @@ class Forward {
     Steps& steps = w.steps;
     steps.find(p, first, count);
     steps.clear_padded(p, p.ys, p.H);
+    if (p.cs) steps.clear_padded(p, p.cs, p.H);
     fill_up(w.h, p.h0 + first * p.H, count, p.H, z.Hp);
     if (z.form.memory) fill_up(w.c, p.c0 + first * p.H, count, p.H, z.Hp);
     for (int64_t s = 0, end; s < p.T; s = end) {
@@ -101,6 +102,7 @@ class Forward {
       float* saved = p.saved ? p.saved + at * z.form.saved * z.Hp : nullptr;
       kRowFunctions[p.cell].forward({p.H, z.Hp, sums + (i - begin) * z.stride, vectors, w.h + r * z.Hp,
                                      z.form.memory ? w.c + r * z.Hp : nullptr, p.ys + at * p.H, saved});
+      if (p.cs) std::memcpy(p.cs + at * p.H, w.c + r * z.Hp, p.H * sizeof(float));
     }
   }
 

@@ -69,12 +69,14 @@ struct ForwardProblem : Problem {
   float* ys;                 // (T, B, H)
   float *h_last, *c_last;    // (B, H)
   float* saved;              // (T, B, saved, H filled up), or null where nothing is kept
+  float* cs;                 // (T, B, H), c after each step, or null where nobody asks
 };
 
 struct BackwardProblem : Problem {
   const float *ys, *saved;   // of the forward pass
   const float* d_ys;         // (T, B, H)
   const float *d_h_last, *d_c_last;  // (B, H)
+  const float* d_cs;         // (T, B, H), or null
   float *d_xs, *d_kernel, *d_recurrent, *d_bias, *d_vectors, *d_h0, *d_c0, *d_h_reset, *d_c_reset;
 };
 
