@@ -99,7 +99,7 @@ def compare(name, sizes, features, seed=0):
 
 
 @needs_library
-@pytest.mark.parametrize("features", [(), EVERY, {"lengths"}, EVERY | {"carries"}], ids=["plain", "holes-resets-reverse", "lengths", "carries"])
+@pytest.mark.parametrize("features", [(), EVERY, {"lengths"}, EVERY | {"carries"}], ids=["plain", "all", "lengths", "carries"])
 @pytest.mark.parametrize("name", CELLS)
 def test_values_and_all_gradients_equal_the_scan_in_float64(name, features, x64):
     compare(name, (5, 6, 4, 7), features)
