@@ -62,17 +62,39 @@ def run(
     remat_every: int | None,
 ) -> tuple[Carry, Array]:
     """Runs a cell over a sequence, time-major, with the arguments and results of `scan.run`; see `refusal` first."""
-    xs, params = jax.tree.map(lambda a: a.astype(jnp.float32), (jnp.asarray(xs), params))
-    inside = every.inside(cell)
-    call = layer.Call(cell, form_of(inside or cell), library.instruction_set(), reverse, every=inside is not None)
+    settings = {"mask": mask, "resets": resets, "reverse": reverse}
 
     def chunk(carry, inputs):
-        if 0 in inputs[0].shape:
-            length, batch, _ = inputs[0].shape
-            return carry, call.output(*(jnp.zeros((length, batch, cell.hidden_size), jnp.float32) for _ in range(2)), carry)
-        return layer.unrolled(call, params, carry, initial, inputs)
+        xs, mask, resets = inputs
+        return _at_once([(cell, params, carry, initial, xs, settings | {"mask": mask, "resets": resets})])[0]
 
     return steps.in_chunks(chunk, carry, (xs, mask, resets), remat_every, reverse)
+
+
+def run_both(first: tuple, second: tuple) -> list[tuple[Carry, Array]]:
+    """Runs two cells in one call, the second in the other direction, each given as the arguments of `run` with its settings as a dict.
+
+    They share the threads, so that each thread reads the weights of one of them, and one sequence has two threads. Neither is
+    computed anew in chunks: `remat_every` is None.
+    """
+    return _at_once([first, second])
+
+
+def _at_once(runs):
+    layers, given = [], []
+    for cell, params, carry, initial, xs, settings in runs:
+        xs, params = jax.tree.map(lambda a: a.astype(jnp.float32), (jnp.asarray(xs), params))
+        inside = every.inside(cell)
+        layers.append(layer.Layer(cell, form_of(inside or cell), settings["reverse"], every=inside is not None))
+        given.append(layer.Given(params, carry, initial, xs, settings["mask"], settings["resets"]))
+    if 0 in given[0].xs.shape:
+        return [(its.carry, _empty(kind, its)) for kind, its in zip(layers, given)]
+    return layer.unrolled(layer.Call(tuple(layers), library.instruction_set()), tuple(given))
+
+
+def _empty(kind, its):
+    ys = jnp.zeros((*its.xs.shape[:2], kind.cell.hidden_size), jnp.float32)
+    return kind.output(ys, ys, its.carry)
 
 
 def detail() -> str:

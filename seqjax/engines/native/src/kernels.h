@@ -80,11 +80,11 @@ struct BackwardProblem : Problem {
   float *d_xs, *d_kernel, *d_recurrent, *d_bias, *d_vectors, *d_h0, *d_c0, *d_h_reset, *d_c_reset;
 };
 
-// The kernels of one instruction set. They return false where memory runs out.
+// The kernels of one instruction set, for one layer or two of the same B at once. They return false where memory runs out.
 struct Kernels {
   const char* name;
-  bool (*forward)(const ForwardProblem&, const Parallel&);
-  bool (*backward)(const BackwardProblem&, const Parallel&);
+  bool (*forward)(const ForwardProblem*, int count, const Parallel&);
+  bool (*backward)(const BackwardProblem*, int count, const Parallel&);
 };
 
 namespace avx512 { extern const Kernels kernels; }
