@@ -24,8 +24,6 @@ from seqjax.typing import Array, Carry, Cell, Params
 def refusal(cell: Cell, params: Params, xs: Any, **settings: Any) -> str | None:
     """Why this engine cannot run a case, or None where it can; the arguments are those of `scan.run` without the carries."""
     del settings
-    if jax.default_backend() != "cpu":
-        return f"it runs on a CPU, and the backend is {jax.default_backend()}"
     form = form_of(every.inside(cell) or cell)
     if isinstance(form, str):
         return form
@@ -40,6 +38,13 @@ def refusal(cell: Cell, params: Params, xs: Any, **settings: Any) -> str | None:
         return f"it needs sizes that are numbers, and jax.export left some of {xs.shape} open"
     if jax.sharding.get_abstract_mesh().axis_names:
         return "it runs on one device, and here arrays lie on a mesh of them"
+    return _unusable()
+
+
+def _unusable():
+    """Why no case can be run here, or None."""
+    if jax.default_backend() != "cpu":
+        return f"it runs on a CPU, and the backend is {jax.default_backend()}"
     if library.missing():
         return library.missing()
     try:
@@ -47,6 +52,17 @@ def refusal(cell: Cell, params: Params, xs: Any, **settings: Any) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+def facts() -> dict[str, Any] | None:
+    """What the bits of a result depend on besides the cell and its numbers; None where it cannot be used.
+
+    Example:
+      >>> found = facts()
+      >>> found is None or found["threads"] >= 1 and found["instruction_set"] in ("avx512", "avx2", "portable")
+      True
+    """
+    return None if _unusable() else {"threads": library.threads(), "instruction_set": library.instruction_set()}
 
 
 def run(

@@ -230,6 +230,11 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Rem
   return run<BackwardProblem>(pool, arguments, results, cells, instruction_set, reverse, read_backward, &Kernels::backward);
 }
 
+ffi::Error threads(ffi::ThreadPool pool, ffi::ResultBufferR0<ffi::S32> found) {
+  *found->typed_data() = on(pool).threads;
+  return ffi::Error::Success();
+}
+
 }  // namespace
 }  // namespace seqjax_native
 
@@ -240,6 +245,8 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Rem
 #pragma GCC visibility push(default)  // all else is hidden
 XLA_FFI_DEFINE_HANDLER_SYMBOL(seqjax_native_forward, seqjax_native::forward, SEQJAX_BINDING);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(seqjax_native_backward, seqjax_native::backward, SEQJAX_BINDING);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(seqjax_native_threads, seqjax_native::threads,
+                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Ret<ffi::BufferR0<ffi::S32>>());
 
 // Whether this processor runs the kernels of that name, and they are in this library.
 extern "C" bool seqjax_native_runs(const char* instruction_set) {
