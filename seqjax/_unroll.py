@@ -1,7 +1,9 @@
 """The one entry point for whole sequences: lengths, resets, direction, layout, noise and the choice of engine."""
 
+import dataclasses
 import functools
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -266,7 +268,7 @@ def _unroll(
     initial = placement.cut_as(cell.initial_carry(params, xs.shape[1]), xs)
     arrays = (params, xs, carry, initial, mask, resets)
     params, xs, carry, initial, mask, resets = placement.tree_varies_together(arrays)
-    run = _runner(engine, mask, resets, reverse, remat_every, return_carries, note)
+    run = _Runner(engine, mask, resets, reverse, remat_every, return_carries, note)
     carry, ys = run(cell, params, initial if carry is None else carry, initial, xs, rng)
     stacked = [engines.steps.held(ys, mask, reverse) if repeat and mask is not None else ys]
     if return_carries:
@@ -279,37 +281,66 @@ def _zeroed(tree, mask):
     return jax.tree.map(lambda a: jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 2)), a, 0), tree)
 
 
-def _runner(engine, mask, resets, reverse, remat_every, return_carries, note, flipped=None):
-    """The function that runs a cell in one direction; `Wrap.sequence` gets it to run what is inside.
+@dataclasses.dataclass(frozen=True)
+class _Runner:
+    """Runs a cell in one direction; `Wrap.sequence` gets it to run what is inside."""
 
-    `flipped` are the resets of the other direction where they are known, since turning them twice loses the first. With
-    `return_carries` the carry that it gives is an `every.Carries`, which a `sequence` hands on as it would any carry.
-    """
+    engine: str
+    mask: Array | None
+    resets: Array | None
+    reverse: bool
+    remat_every: int | None
+    return_carries: bool  # the carry that it gives is an `every.Carries`, which a `sequence` hands on as it would any carry
+    note: Callable[[engines.Choice], None] | None
+    flipped: Array | None = None  # the other direction's resets where they are known: turning them twice loses the first
 
-    def run(cell, params, carry, initial, xs, rng, flip=False):
+    def __call__(self, cell, params, carry, initial, xs, rng, flip=False):
         if flip:
-            there = engines.steps.flip_resets(resets, mask, reverse) if flipped is None else flipped
-            other = _runner(engine, mask, there, not reverse, remat_every, return_carries, note, flipped=resets)
-            return other(cell, params, carry, initial, xs, rng)
+            return self._turned()(cell, params, carry, initial, xs, rng)
         if cell.wrap and cell.wrap.sequence:
-            return cell.wrap.sequence(run, params, carry, initial, xs, rng)
+            return cell.wrap.sequence(self, params, carry, initial, xs, rng)
+        choice, cell, params, xs = self._ready(cell, params, xs, rng)
+        if choice is None:
+            ys = cell.split.every_step(params, xs)
+            return carry, ys if self.mask is None else _zeroed(ys, self.mask)
+        return self._collected(choice, carry, engines.run(choice, cell, params, carry, initial, xs, **self._settings))
+
+    def both(self, cells, params, carries, initials, xs, rngs):
+        """Runs two cells, the second in the other direction: in one call where the native engine runs both."""
+        runs = self, self._turned()
+        if self.remat_every is None and not any(cell.wrap and cell.wrap.sequence for cell in cells):
+            choices, *ready = zip(*(run._ready(*its) for run, *its in zip(runs, cells, params, (xs, xs), rngs)))
+            if all(choice and choice.engine == "native" for choice in choices):
+                cells, params, inputs = ready
+                settings = [run._settings for run in runs]
+                found = engines.native.run_both(*zip(cells, params, carries, initials, inputs, settings))
+                return [run._collected(*its) for run, *its in zip(runs, choices, carries, found)]
+        return [run(*its) for run, *its in zip(runs, cells, params, carries, initials, (xs, xs), rngs)]
+
+    @property
+    def _settings(self):
+        return {"mask": self.mask, "resets": self.resets, "reverse": self.reverse, "remat_every": self.remat_every}
+
+    def _turned(self):
+        there = engines.steps.flip_resets(self.resets, self.mask, self.reverse) if self.flipped is None else self.flipped
+        return dataclasses.replace(self, resets=there, reverse=not self.reverse, flipped=self.resets)
+
+    def _ready(self, cell, params, xs, rng):
+        """The engine's choice, None where there is nothing to choose, and what it is given: the noise drawn, and no wrap."""
         if rng is not None and cell.wrap and cell.wrap.noise:
             cell, params, xs = cell.wrap.noise(rng, params, xs)
         while cell.wrap and cell.wrap.training_only:
             (cell,) = cell.inner
         if isinstance(cell.split, Pointwise):
-            ys = cell.split.every_step(params, xs)
-            return carry, ys if mask is None else _zeroed(ys, mask)
-        settings = {"mask": mask, "resets": resets, "reverse": reverse, "remat_every": remat_every}
-        if return_carries:
+            return None, cell, params, xs
+        if self.return_carries:
             cell = every.recorded(cell)
-        choice = engines.choose(engine, cell, params, xs, **settings)
-        if note is not None:
-            note(choice)
-        found = engines.run(choice, cell, params, carry, initial, xs, **settings)
-        return every.collected(carry, *found, mask, reverse) if return_carries else found
+        return engines.choose(self.engine, cell, params, xs, **self._settings), cell, params, xs
 
-    return run
+    def _collected(self, choice, carry, found):
+        if self.note is not None:
+            self.note(choice)
+        return every.collected(carry, *found, self.mask, self.reverse) if self.return_carries else found
 
 
 def _check_cell(cell):

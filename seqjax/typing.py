@@ -46,8 +46,9 @@ class Wrap(NamedTuple):
       sequence: sequence(run, params, carry, initial, xs, rng) -> (carry, ys), with xs (T, B, D) and ys (T, B, H): for a wrapper
         that must see the whole sequence (a stack, two directions). `run(cell, params, carry, initial, xs, rng, flip=False)`
         runs an inner cell over all of it, with the lengths, resets, direction and engine of this unroll (`flip`: in the other
-        direction, with resets where that direction enters a new sequence); `initial` is the carry that a reset goes
-        back to; `rng` is None in evaluation. xs is zero at padded steps, and ys must be so too.
+        direction, with resets where that direction enters a new sequence), and `run.both(cells, params, carries, initials, xs, rngs)`
+        two of them, the second in the other direction; `initial` is the carry that a reset goes back to;
+        `rng` is None in evaluation. xs is zero at padded steps, and ys must be so too.
       noise: noise(rng, params, xs) -> (cell, params, xs), with xs (T, B, D): what engines run in training in the place
         of the cell. All masks are drawn here, before the loop: those of a step go along with xs, which becomes a
         pytree of arrays (T, B, ...) whose first is xs, and `combine` gets them after its gates; those for all time go into the

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.engines import steps
-from seqjax.typing import Array, Carry, Cell, Linear
+from seqjax.typing import Array, Carry, Cell, Linear, factory
 
 
 class Carries(NamedTuple):
@@ -16,6 +16,7 @@ class Carries(NamedTuple):
     every: Carry  # leaves (T, B, ...)
 
 
+@factory
 def recorded(cell: Cell) -> Cell:
     """The cell whose output is (y, carry after the step).
 
@@ -79,3 +80,8 @@ def all_of(carry: Any, steps: int) -> Carry:
         return node.every if _is_carries(node) else jnp.broadcast_to(node[None], (steps, *node.shape))
 
     return jax.tree.map(spread, carry, is_leaf=_is_carries)
+
+
+def inside(cell: Cell) -> Cell | None:
+    """The cell that `recorded` was given, or None where this one is not from there."""
+    return dict(cell.made.arguments)["cell"] if cell.made and cell.made.function is recorded else None

@@ -10,7 +10,19 @@ from ml_collections import ConfigDict
 
 from seqjax.data.report import report
 from seqjax.errors import UserError
-from seqjax.run import cli, curves, evaluation, initial, records, reporting, resuming, session, settings, workdir
+from seqjax.run import (
+    cli,
+    curves,
+    environment,
+    evaluation,
+    initial,
+    records,
+    reporting,
+    resuming,
+    session,
+    settings,
+    workdir,
+)
 from seqjax.run.experiment import Dataset, Experiment, Model, Trained, spec_from_json
 from seqjax.run.recipe import Recipe, data_mesh, devices_line, make_plan, make_recipe, shown
 from seqjax.run.trained import read_model
@@ -78,6 +90,7 @@ def train(experiment: Experiment, command: cli.Command) -> int:
             resuming.check_unchanged(command.workdir, experiment, stored)
             defaults = {name: field.default for name, field in experiment.fields.items()}
             workdir.claim(command.workdir, settings.to_json(config), experiment=experiment.name, defaults=defaults)
+            environment.record(command.workdir, stored.step if stored else 0, environment.facts())
             baselines = baselines_of(experiment, command.workdir, config, dataset)
             describe(experiment, config, dataset, setup, pipeline, baselines, lines)
             outcome = session.run(

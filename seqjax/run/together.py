@@ -14,7 +14,20 @@ import jax
 from ml_collections import ConfigDict
 
 from seqjax.errors import UserError
-from seqjax.run import cli, curves, driver, initial, process, records, reporting, resuming, session, settings, workdir
+from seqjax.run import (
+    cli,
+    curves,
+    driver,
+    environment,
+    initial,
+    process,
+    records,
+    reporting,
+    resuming,
+    session,
+    settings,
+    workdir,
+)
 from seqjax.run.experiment import Dataset, Experiment, Model, spec_to_json
 from seqjax.run.recipe import data_mesh, make_plan, shown
 from seqjax.training import loop, train_step
@@ -74,6 +87,7 @@ def train(experiment: Experiment, runs: Sequence[tuple[str, cli.Command]]) -> li
             held = stack.enter_context(workdir.locked(folder))
             resuming.check_unchanged(folder, experiment, member.stored)
             workdir.claim(folder, settings.to_json(member.config), experiment=experiment.name, defaults=defaults)
+            environment.record(folder, member.stored.step if member.stored else 0, environment.facts())
             opened.append(Checkpoints(folder, keep=member.config.train.keep, check=held.check, defaults=defaults))
             stack.callback(opened[-1].close)
         same = Same(experiment, dataset, driver.baselines_of(experiment, first.command.workdir, first.config, dataset), {})

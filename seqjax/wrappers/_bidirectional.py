@@ -101,8 +101,7 @@ def bidirectional(
 
     def sequence(run, params, carry, initial, xs, rng):
         rngs = (None, None) if rng is None else jax.random.split(rng)
-        ahead, ys = run(forward, params.forward, carry.forward, initial.forward, xs, rngs[0])
-        back, zs = run(backward, params.backward, carry.backward, initial.backward, xs, rngs[1], flip=True)
+        (ahead, ys), (back, zs) = run.both((forward, backward), params, carry, initial, xs, rngs)
         back = initial.backward if fresh_backward else back
         return BidirectionalCarry(forward=ahead, backward=back), merged(run, ys, zs)
 

@@ -23,7 +23,7 @@ constexpr bool kAnyProcessor = false;
 struct Case {
   int cell, threads;
   int64_t T, B, D, H;
-  bool masked, resets, reverse, kept;
+  bool masked, resets, reverse, kept, every;
 };
 
 void run_threads(void*, int count, void (*task)(void*, int), void* argument) {
@@ -33,54 +33,77 @@ void run_threads(void*, int count, void (*task)(void*, int), void* argument) {
   for (auto& thread : threads) thread.join();
 }
 
-Floats draw(std::mt19937& random, int64_t count, float scale = 1) {
-  std::uniform_real_distribution<float> number(-scale, scale);
-  Floats found(count);
-  for (float& f : found) f = number(random);
-  return found;
-}
-
-// Every result of one case, one after the other.
-Floats results(const Case& c, const Kernels& kernels, int threads, unsigned seed) {
-  std::mt19937 random(seed);
-  const Form& f = kForms[c.cell];
-  const int64_t Hp = (c.H + kUnits - 1) / kUnits * kUnits, rows = c.B * c.H, memory = f.memory ? rows : 0;
-  const int64_t reset = c.resets ? rows : 0, reset_memory = c.resets ? memory : 0, weights = f.h_count ? c.H * f.gates * c.H : 0;
-  const Floats xs = draw(random, c.T * c.B * c.D), kernel = draw(random, c.D * f.gates * c.H, 0.5f);
-  const Floats recurrent = draw(random, weights, 0.3f), bias = draw(random, f.columns * c.H), vectors = draw(random, f.vectors * c.H);
-  const Floats h0 = draw(random, rows), c0 = draw(random, memory), h_reset = draw(random, reset), c_reset = draw(random, reset_memory);
-  const Floats d_ys = draw(random, c.T * rows), d_h = draw(random, rows), d_c = draw(random, memory);
-  std::vector<char> mask(c.masked ? c.T * c.B : 0), resets(c.resets ? c.T * c.B : 0);
-  for (char& flag : mask) flag = random() % 3 != 0;
-  for (char& flag : resets) flag = random() % 4 == 0;
-
-  BackwardProblem back{};
-  Problem& p = back;
-  p.cell = c.cell, p.T = c.T, p.B = c.B, p.D = c.D, p.H = c.H, p.reverse = c.reverse;
-  p.xs = xs.data(), p.kernel = kernel.data(), p.recurrent = recurrent.data(), p.bias = bias.data(), p.vectors = vectors.data();
-  p.h0 = h0.data(), p.c0 = c0.data(), p.h_reset = h_reset.data(), p.c_reset = c_reset.data();
-  p.mask = c.masked ? reinterpret_cast<bool*>(mask.data()) : nullptr;
-  p.resets = c.resets ? reinterpret_cast<bool*>(resets.data()) : nullptr;
-  const Parallel parallel{threads, nullptr, run_threads};
-
+// A layer with arrays of its own, inputs and results.
+struct Layer {
+  const Case c;
   ForwardProblem forward{};
-  static_cast<Problem&>(forward) = p;
-  Floats ys(c.T * rows), h_last(rows), c_last(memory), saved(c.kept ? c.T * c.B * f.saved * Hp : 0);
-  forward.ys = ys.data(), forward.h_last = h_last.data(), forward.c_last = c_last.data();
-  forward.saved = saved.empty() ? nullptr : saved.data();
-  if (!kernels.forward(forward, parallel)) std::abort();
-  Floats found = ys;
-  for (const Floats* part : {&h_last, &c_last}) found.insert(found.end(), part->begin(), part->end());
-  if (!c.kept) return found;
+  BackwardProblem back{};
+  std::vector<char> mask, resets;
+  std::vector<Floats> inputs, results;
 
-  Floats out[] = {Floats(xs.size()),  Floats(kernel.size()), Floats(recurrent.size()), Floats(bias.size()),   Floats(vectors.size()),
-                  Floats(h0.size()), Floats(c0.size()),     Floats(h_reset.size()),   Floats(c_reset.size())};
-  float** pointers[] = {&back.d_xs, &back.d_kernel, &back.d_recurrent, &back.d_bias, &back.d_vectors,
-                        &back.d_h0, &back.d_c0, &back.d_h_reset, &back.d_c_reset};
-  for (int i = 0; i < 9; i++) *pointers[i] = out[i].data();
-  back.ys = ys.data(), back.saved = saved.data(), back.d_ys = d_ys.data(), back.d_h_last = d_h.data(), back.d_c_last = d_c.data();
-  if (!kernels.backward(back, parallel)) std::abort();
-  for (const Floats& part : out) found.insert(found.end(), part.begin(), part.end());
+  Layer(const Case& of, unsigned seed) : c(of), random(seed) {
+    const Form& f = kForms[c.cell];
+    const int64_t Hp = (c.H + kUnits - 1) / kUnits * kUnits, rows = c.B * c.H, memory = f.memory ? rows : 0;
+    const int64_t reset = c.resets ? rows : 0, reset_memory = c.resets ? memory : 0, weights = f.h_count ? c.H * f.gates * c.H : 0;
+    inputs.reserve(20), results.reserve(20);  // so that none moves
+    Problem p{};
+    p.cell = c.cell, p.T = c.T, p.B = c.B, p.D = c.D, p.H = c.H, p.reverse = c.reverse;
+    p.xs = draw(c.T * c.B * c.D), p.kernel = draw(c.D * f.gates * c.H, 0.5f), p.recurrent = draw(weights, 0.3f);
+    p.bias = draw(f.columns * c.H), p.vectors = draw(f.vectors * c.H), p.h0 = draw(rows), p.c0 = draw(memory);
+    p.h_reset = draw(reset), p.c_reset = draw(reset_memory);
+    p.mask = c.masked ? flags(mask, 3, true) : nullptr, p.resets = c.resets ? flags(resets, 4, false) : nullptr;
+    static_cast<Problem&>(forward) = p, static_cast<Problem&>(back) = p;
+    forward.ys = room(c.T * rows), forward.h_last = room(rows), forward.c_last = room(memory);
+    forward.saved = c.kept ? room(c.T * c.B * f.saved * Hp) : nullptr, forward.cs = c.every && memory ? room(c.T * rows) : nullptr;
+    back.ys = forward.ys, back.saved = forward.saved, back.d_ys = draw(c.T * rows), back.d_h_last = draw(rows);
+    back.d_c_last = draw(memory), back.d_cs = c.every && memory ? draw(c.T * rows) : nullptr;
+    if (!c.kept) return;
+    float** gradients[] = {&back.d_xs, &back.d_kernel, &back.d_recurrent, &back.d_bias, &back.d_vectors,
+                           &back.d_h0, &back.d_c0, &back.d_h_reset, &back.d_c_reset};
+    for (int i = 0; i < 9; i++) *gradients[i] = room(inputs[i].size());
+  }
+
+  // Every result, one after the other; not what is saved, whose units beyond H are anything.
+  Floats all() const {
+    Floats found;
+    for (const Floats& part : results)
+      if (part.data() != forward.saved) found.insert(found.end(), part.begin(), part.end());
+    return found;
+  }
+
+ private:
+  std::mt19937 random;
+
+  const float* draw(int64_t count, float scale = 1) {
+    std::uniform_real_distribution<float> number(-scale, scale);
+    Floats& found = inputs.emplace_back(count);
+    for (float& f : found) f = number(random);
+    return found.data();
+  }
+  float* room(int64_t count) { return results.emplace_back(count).data(); }
+  const bool* flags(std::vector<char>& into, unsigned of, bool others) {
+    into.resize(c.T * c.B);
+    for (char& flag : into) flag = (random() % of == 0) != others;
+    return reinterpret_cast<const bool*>(into.data());
+  }
+};
+
+// The results of some layers that are run at once.
+std::vector<Floats> results(const std::vector<Case>& cases, const Kernels& kernels, int threads, unsigned seed) {
+  std::vector<Layer> layers;
+  layers.reserve(cases.size());  // so that none moves
+  ForwardProblem forward[2];
+  BackwardProblem back[2];
+  const int count = int(cases.size());
+  for (int i = 0; i < count; i++) {
+    layers.emplace_back(cases[i], seed + i);
+    forward[i] = layers[i].forward, back[i] = layers[i].back;
+  }
+  const Parallel parallel{threads, nullptr, run_threads};
+  if (!kernels.forward(forward, count, parallel)) std::abort();
+  if (cases[0].kept && !kernels.backward(back, count, parallel)) std::abort();
+  std::vector<Floats> found;
+  for (const Layer& layer : layers) found.push_back(layer.all());
   return found;
 }
 
@@ -105,17 +128,21 @@ int main() {
   int faults = 0, count = 0;
   for (int round = 0; round < 12; round++)
     for (int cell = 0; cell < kFormCount; cell++, count++) {
-      Case c{cell, 1 + int(random() % 5), up_to(9), up_to(20), up_to(40), up_to(70), false, false, false, true};
+      Case c{cell, 1 + int(random() % 5), up_to(9), up_to(20), up_to(40), up_to(70), false, false, false, true, false};
       if (round == 0) c.T = 3, c.B = 270, c.H = 3;  // more sequences than a thread takes at once
       if (round == 1) c.T = 150, c.B = 2, c.H = 5;  // several chunks
-      c.masked = random() % 2, c.resets = random() % 2, c.reverse = random() % 2, c.kept = random() % 4 != 0;
-      const Floats one = results(c, *all[0], 1, count);
+      c.masked = random() % 2, c.resets = random() % 2, c.reverse = random() % 2, c.kept = random() % 4 != 0, c.every = random() % 2;
+      Case other = c;  // that is run at once with it, in the other direction
+      other.cell = int(random() % kFormCount), other.H = up_to(40), other.reverse = !c.reverse;
+      const Floats one = results({c}, *all[0], 1, count)[0];
       for (const Kernels* kernels : all) {
-        const Floats several = results(c, *kernels, c.threads, count);
-        if (near(several, one) && several == results(c, *kernels, c.threads, count)) continue;
+        const auto alone = results({c}, *kernels, c.threads, count), both = results({c, other}, *kernels, 2 * c.threads, count);
+        const bool same = alone == results({c}, *kernels, c.threads, count) && alone[0] == both[0] &&
+                          both[1] == results({other}, *kernels, c.threads, count + 1)[0];
+        if (same && near(alone[0], one) && near(results({c, other}, *kernels, 1, count)[1], both[1])) continue;
         faults++;
-        std::printf("%s, %s, %d threads, T %ld B %ld D %ld H %ld: not near the result of one thread, or not repeatable\n",
-                    kForms[cell].name, kernels->name, c.threads, long(c.T), long(c.B), long(c.D), long(c.H));
+        std::printf("%s and %s, %s, %d threads, T %ld B %ld D %ld H %ld: not near the result of one thread, or not repeatable\n",
+                    kForms[c.cell].name, kForms[other.cell].name, kernels->name, c.threads, long(c.T), long(c.B), long(c.D), long(c.H));
       }
     }
   std::printf("%d cases, %d instruction sets, %d faults\n", count, int(all.size()), faults);

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import seqjax
-from seqjax.engines import native, scan
+from seqjax.engines import every, native, scan
 from seqjax.engines.native import build, layer, library
 from seqjax.engines.native.forms import form_of
 
@@ -65,6 +65,9 @@ def make(name, sizes, features=(), seed=0, dtype=np.float32, scale=0.5):
         xs = jnp.where(mask[:, :, None], xs, 0)
     resets = jnp.asarray(rng.random((steps, batch)) < 0.3) if "resets" in features else None
     settings = SETTINGS | {"mask": mask, "resets": resets, "reverse": "reverse" in features}
+    if "carries" in features:
+        cell = every.recorded(cell)
+        d_ys = (d_ys, jax.tree.map(lambda a: draw(np.zeros((steps, *a.shape))), carry))
     return cell, (params, carry, initial, xs), (d_carry, d_ys), settings
 
 
@@ -96,7 +99,7 @@ def compare(name, sizes, features, seed=0):
 
 
 @needs_library
-@pytest.mark.parametrize("features", [(), EVERY, {"lengths"}], ids=["plain", "holes-resets-reverse", "lengths"])
+@pytest.mark.parametrize("features", [(), EVERY, {"lengths"}, EVERY | {"carries"}], ids=["plain", "all", "lengths", "carries"])
 @pytest.mark.parametrize("name", CELLS)
 def test_values_and_all_gradients_equal_the_scan_in_float64(name, features, x64):
     compare(name, (5, 6, 4, 7), features)
@@ -106,7 +109,7 @@ def test_values_and_all_gradients_equal_the_scan_in_float64(name, features, x64)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("name", ["lstm-peepholes", "gru", "indrnn-tanh"])
 def test_sizes_that_fill_no_vector_tile_or_chunk(name, sizes, x64):
-    compare(name, sizes, EVERY if sizes[0] % 2 else (), seed=sum(sizes))
+    compare(name, sizes, EVERY if sizes[0] % 2 else {"carries"}, seed=sum(sizes))
 
 
 @needs_library
@@ -117,7 +120,7 @@ def test_each_instruction_set(instruction_set, name, x64, monkeypatch):
         pytest.skip(f"this processor does not run {instruction_set}")
     monkeypatch.setenv(library.CHOICE, instruction_set)
     assert native.detail() == f"instruction set {instruction_set}"
-    compare(name, (5, 9, 11, 37), EVERY, seed=2)
+    compare(name, (5, 9, 11, 37), EVERY | {"carries"}, seed=2)
 
 
 @needs_library
@@ -169,8 +172,9 @@ def test_vmap_over_batches_and_over_weights():
     scaled = jax.tree.map(lambda a: jnp.stack([a, 0.5 * a, -a]), params)
 
     def loss(engine, params, carries, x, mask, resets):
-        last, ys = engine.run(cell, params, *carries, x, **(SETTINGS | {"mask": mask, "resets": resets}))
-        return (ys**2 * jnp.arange(1.0, 3)[None, :, None]).sum() + last.c.sum()
+        settings = SETTINGS | {"mask": mask, "resets": resets}
+        last, (ys, carries) = engine.run(every.recorded(cell), params, *carries, x, **settings)
+        return (ys**2 * jnp.arange(1.0, 3)[None, :, None]).sum() + last.c.sum() + (carries.c**3).sum()
 
     def everything(engine, weights, axis):
         run = functools.partial(loss, engine)
@@ -192,14 +196,25 @@ def test_vmap_over_sequences_is_one_call():
 
 
 @needs_library
+def test_auto_takes_it_for_the_carry_after_every_step_too(capsys):
+    cell, (params, carry, _, xs), _, _ = make("lstm-coupled", (3, 5, 4, 6))
+    how = {"time_major": True, "lengths": np.array([5, 2, 0]), "remat_every": 2, "return_carries": True}
+    (choice,) = seqjax.explain(cell, params, xs, carry, **how)
+    assert choice.engine == ("fused" if library.instruction_set() == "portable" else "native")
+    assert_near(*(seqjax.unroll(cell, params, xs, carry, engine=engine, **how) for engine in ("native", "scan")))
+    assert every.recorded(cell) == every.recorded(cell) and every.inside(every.recorded(cell)) == cell
+    assert every.inside(cell) is None and "changed" in native.refusal(every.recorded(cell.replace(name="lstm")), params, xs, **SETTINGS)
+
+
+@needs_library
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_second_derivatives_are_the_scans(name):
     cell, (params, carry, initial, xs), _, settings = make(name, (3, 4, 2, 3), EVERY)
 
     def slope(engine):
         def loss(params, carry, xs):
-            last, ys = engine.run(cell, params, carry, initial, xs, **settings)
-            return (ys**3).sum() + (last.h**2).sum()
+            last, (ys, carries) = engine.run(every.recorded(cell), params, carry, initial, xs, **settings)
+            return (ys**3).sum() + (last.h**2).sum() + sum((a**4).sum() for a in carries)
 
         def squared(*arrays):
             gradients = jax.grad(loss, argnums=(0, 1, 2))(*arrays)
@@ -240,6 +255,65 @@ def test_no_steps_and_no_sequences_give_the_carry():
     assert native.run(cell, params, empty, empty, xs[:, :0], **SETTINGS)[1].shape == (4, 0, 5)
 
 
+PAIRS = {  # cells and features
+    "plain": (seqjax.lstm(5), seqjax.lstm(5), set()),
+    "all": (seqjax.lstm(5, peepholes=True), seqjax.gru(3), EVERY | {"carries"}),
+    "lengths": (seqjax.mgu(4), seqjax.lstm(6, coupled=True), {"lengths"}),
+    "remat": (seqjax.rnn(4), seqjax.gru(4), {"holes", "remat"}),
+    "noise": (seqjax.weight_drop(seqjax.lstm(5), 0.5), seqjax.weight_drop(seqjax.gru(5), 0.5), {"holes", "resets"}),
+    "fused besides": (seqjax.lstm(5), seqjax.gru(5, reset_after=False), {"resets"}),
+    "inside": (seqjax.stack(seqjax.gru(4), seqjax.gru(4)), seqjax.dropout(seqjax.lstm(3), 0.5), {"resets"}),
+}
+
+
+@needs_library
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("batch", [1, 7])
+def test_both_directions_in_one_call_are_those_of_the_scan(name, batch):
+    *cells, features = PAIRS[name]
+    cell, rng = seqjax.bidirectional(*cells), np.random.default_rng(4)
+    draw = lambda like: jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape), jnp.float32), like)  # noqa: E731
+    params = draw(cell.init(jax.random.key(0), 3))
+    arrays = params, draw(cell.initial_carry(params, batch)), draw(np.zeros((batch, 9, 3)))
+    masks = {"holes": rng.random((batch, 9)) < 0.6, "lengths": np.resize([9, 0, 4], batch)}
+    how = {"lengths": next((mask for feature, mask in masks.items() if feature in features), None)}
+    how |= {"resets": rng.random((batch, 9)) < 0.3 if "resets" in features else None, "reverse": "reverse" in features}
+    how |= {"return_carries": "carries" in features, "remat_every": 2 if "remat" in features else None}
+    how |= {"rng": jax.random.key(3) if name in ("noise", "inside") else None}
+
+    def everything(engine):
+        found, back = jax.vjp(lambda params, carry, xs: seqjax.unroll(cell, params, xs, carry, engine=engine, **how), *arrays)
+        weights = jax.tree.map(lambda a: jnp.cos(jnp.arange(a.size, dtype=a.dtype)).reshape(a.shape), found)
+        return found, back(weights)
+
+    assert_near(everything("auto"), everything("scan"))
+    text = jax.jit(lambda params, carry, xs: seqjax.unroll(cell, params, xs, carry, **how)).lower(*arrays).as_text()
+    if library.instruction_set() != "portable" and name in ("plain", "all", "lengths", "noise"):
+        assert text.count("@seqjax_native_forward") == 1
+
+
+@needs_library
+def test_both_directions_under_vmap_and_twice_differentiated():
+    cell = seqjax.bidirectional(seqjax.lstm(3), seqjax.gru(4))
+    params = cell.init(jax.random.key(0), 2)
+    xs = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 4, 2)), jnp.float32)
+    scaled = jax.tree.map(lambda a: jnp.stack([a, 0.5 * a, -a]), params)
+    resets = np.random.default_rng(1).random((2, 4)) < 0.3
+
+    def everything(engine):
+        def loss(params, xs):
+            carry, ys = seqjax.unroll(cell, params, xs, resets=resets, engine=engine)
+            return (ys**3).sum() + (carry.forward.c * carry.backward.h[:, :3]).sum()
+
+        def squared(params, xs):
+            return sum((g**2).sum() for g in jax.tree.leaves(jax.grad(loss, argnums=(0, 1))(params, xs)))
+
+        each = [jax.vmap(loss, axes)(weights, xs) for weights, axes in ((params, (None, 0)), (scaled, (0, 0)))]
+        return *each, jax.vmap(jax.grad(loss), (0, 0))(scaled, xs), jax.grad(squared, argnums=(0, 1))(params, xs[0])
+
+    assert_near(jax.jit(functools.partial(everything, "native"))(), jax.jit(functools.partial(everything, "scan"))())
+
+
 @needs_library
 def test_unroll_and_explain_with_wrappers_around(capsys):
     cell = seqjax.stack(seqjax.bidirectional(seqjax.lstm(4), seqjax.gru(4)), seqjax.dropout(seqjax.rnn(3), 0.5))
@@ -252,29 +326,51 @@ def test_unroll_and_explain_with_wrappers_around(capsys):
     assert f"lstm: native, asked for; {native.detail()}" in capsys.readouterr().out
 
 
-@needs_library
-@pytest.mark.parametrize("place", range(11))
-def test_the_library_refuses_shapes_that_do_not_fit(place):
-    cell, (params, carry, initial, xs), _, _ = make("lstm", (2, 3, 4, 5))
-    flags = (jnp.ones((3, 2), bool), jnp.ones((3, 2), bool))
-    call = layer.Call(cell, form_of(cell), library.instruction_set(), False)
-    arrays = [*layer._arrays(call, params, carry, initial, (xs, *flags)), *flags]
-    shapes = layer._shapes((3, 2, 5), (2, 5), (2, 5), (0, 2, 5, 16))
-    function = jax.ffi.ffi_call(library.TARGETS[0], shapes)
-    function(*arrays, **call.attributes)
-    arrays[place] = jnp.concatenate([arrays[place]] * 2, axis=-1)
-    with pytest.raises(Exception, match="native engine: .* has a shape that does not fit"):
-        jax.block_until_ready(function(*arrays, **call.attributes))
+def arrays_of(name, units=5):
+    """A call of one layer, its arrays, the shapes of its results, and of those that the backward pass takes besides."""
+    cell, (params, carry, initial, xs), (d_carry, d_ys), _ = make(name, (2, 3, 4, units))
+    kind = layer.Layer(cell, form_of(cell), False)
+    given = layer.Given(params, carry, initial, xs, jnp.ones((3, 2), bool), jnp.ones((3, 2), bool))
+    rows = 2 if kind.form.memory else 0
+    shapes = [(3, 2, units), (2, units), (rows, units), (3, 2, kind.form.saved, 16), (3 if rows else 0, 2, units)]
+    more = [jnp.zeros(shape) for shape in (shapes[0], shapes[3], shapes[0], shapes[1], shapes[2], shapes[4])]
+    call = layer.Call((kind,), library.instruction_set())
+    return call, [*layer._arrays(kind, given), *layer._flags(given)], shapes, more
 
 
 @needs_library
-@pytest.mark.parametrize("wrong", [{"cell": "elman"}, {"instruction_set": "mmx"}])
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+@pytest.mark.parametrize("target", library.TARGETS)
+def test_the_library_refuses_shapes_that_do_not_fit(target, name):
+    """Of each argument and each result: another last size, or steps where there are none."""
+    call, arrays, shapes, more = arrays_of(name)
+    if target == library.TARGETS[1]:
+        shapes, arrays = [a.shape for a in arrays[:9]], [*arrays, *more]
+
+    def run(arrays, shapes):
+        jax.block_until_ready(jax.ffi.ffi_call(target, layer._shapes(*shapes))(*arrays, **call.attributes))
+
+    run(arrays, shapes)
+    for place, array in enumerate(arrays):
+        for other in (jnp.concatenate([array] * 2, axis=-1), jnp.zeros((7, *array.shape[1:]), array.dtype)):
+            with pytest.raises(Exception, match="native engine: .* that does not fit"):
+                run([*arrays[:place], other, *arrays[place + 1 :]], shapes)
+        with pytest.raises(Exception, match="native engine: .* has another dtype"):
+            run([*arrays[:place], array.astype(jnp.int32), *arrays[place + 1 :]], shapes)
+    for place, shape in enumerate(shapes):
+        for other in ((*shape[:-1], 7), (7, *shape[1:])):
+            with pytest.raises(Exception, match="native engine: .* that does not fit"):
+                run(arrays, [*shapes[:place], other, *shapes[place + 1 :]])
+    for some, fault in ((arrays[:-1], ""), ([*arrays, arrays[0]], "more arrays")):
+        with pytest.raises(Exception, match=f"native engine: .*{fault}"):
+            run(some, shapes)
+
+
+@needs_library
+@pytest.mark.parametrize("wrong", [{"cells": "elman"}, {"cells": "gru,elman"}, {"instruction_set": "mmx"}])
 def test_the_library_refuses_names_that_it_does_not_know(wrong):
-    cell, (params, carry, initial, xs), _, _ = make("gru", (2, 3, 4, 5))
-    call = layer.Call(cell, form_of(cell), library.instruction_set(), False)
-    inputs = (xs, None, None)
-    arrays = [*layer._arrays(call, params, carry, initial, inputs), *layer._flags(inputs)]
-    function = jax.ffi.ffi_call(library.TARGETS[0], layer._shapes((3, 2, 5), (2, 5), (0, 5), (0, 2, 4, 16)))
+    call, arrays, shapes, _ = arrays_of("gru")
+    function = jax.ffi.ffi_call(library.TARGETS[0], layer._shapes(*shapes))
     with pytest.raises(Exception, match="no cell of that name|does not run the instruction set"):
         jax.block_until_ready(function(*arrays, **(call.attributes | wrong)))
 

@@ -79,6 +79,7 @@ def test_seeds_trained_together_are_the_runs_trained_alone(jointly, alone):
     for name in NAMES:
         assert_same_records(jointly / name, alone / name)
         assert sealed(jointly / name) == sealed(alone / name)
+        assert (jointly / name / "environment.json").read_bytes() == (alone / name / "environment.json").read_bytes()
         ours, theirs = final_state(jointly / name), final_state(alone / name)
         assert ours.keys() == theirs.keys()
         for part in (part for part in ours if part.startswith("state/params")):

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from seqjax.engines import steps
+from seqjax.engines import every, steps
 from seqjax.engines.native import layer, library
 from seqjax.engines.native.forms import form_of
 from seqjax.errors import UserError
@@ -24,9 +24,7 @@ from seqjax.typing import Array, Carry, Cell, Params
 def refusal(cell: Cell, params: Params, xs: Any, **settings: Any) -> str | None:
     """Why this engine cannot run a case, or None where it can; the arguments are those of `scan.run` without the carries."""
     del settings
-    if jax.default_backend() != "cpu":
-        return f"it runs on a CPU, and the backend is {jax.default_backend()}"
-    form = form_of(cell)
+    form = form_of(every.inside(cell) or cell)
     if isinstance(form, str):
         return form
     if not jax.tree_util.all_leaves([xs]):
@@ -40,6 +38,13 @@ def refusal(cell: Cell, params: Params, xs: Any, **settings: Any) -> str | None:
         return f"it needs sizes that are numbers, and jax.export left some of {xs.shape} open"
     if jax.sharding.get_abstract_mesh().axis_names:
         return "it runs on one device, and here arrays lie on a mesh of them"
+    return _unusable()
+
+
+def _unusable():
+    """Why no case can be run here, or None."""
+    if jax.default_backend() != "cpu":
+        return f"it runs on a CPU, and the backend is {jax.default_backend()}"
     if library.missing():
         return library.missing()
     try:
@@ -47,6 +52,17 @@ def refusal(cell: Cell, params: Params, xs: Any, **settings: Any) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+def facts() -> dict[str, Any] | None:
+    """What the bits of a result depend on besides the cell and its numbers; None where it cannot be used.
+
+    Example:
+      >>> found = facts()
+      >>> found is None or found["threads"] >= 1 and found["instruction_set"] in ("avx512", "avx2", "portable")
+      True
+    """
+    return None if _unusable() else {"threads": library.threads(), "instruction_set": library.instruction_set()}
 
 
 def run(
@@ -62,15 +78,39 @@ def run(
     remat_every: int | None,
 ) -> tuple[Carry, Array]:
     """Runs a cell over a sequence, time-major, with the arguments and results of `scan.run`; see `refusal` first."""
-    xs, params = jax.tree.map(lambda a: a.astype(jnp.float32), (jnp.asarray(xs), params))
-    call = layer.Call(cell, form_of(cell), library.instruction_set(), reverse)
+    settings = {"mask": mask, "resets": resets, "reverse": reverse}
 
     def chunk(carry, inputs):
-        if 0 in inputs[0].shape:
-            return carry, jnp.zeros((*inputs[0].shape[:2], cell.hidden_size), jnp.float32)
-        return layer.unrolled(call, params, carry, initial, inputs)
+        xs, mask, resets = inputs
+        return _at_once([(cell, params, carry, initial, xs, settings | {"mask": mask, "resets": resets})])[0]
 
     return steps.in_chunks(chunk, carry, (xs, mask, resets), remat_every, reverse)
+
+
+def run_both(first: tuple, second: tuple) -> list[tuple[Carry, Array]]:
+    """Runs two cells in one call, the second in the other direction, each given as the arguments of `run` with its settings as a dict.
+
+    They share the threads, so that each thread reads the weights of one of them, and one sequence has two threads. Neither is
+    computed anew in chunks: `remat_every` is None.
+    """
+    return _at_once([first, second])
+
+
+def _at_once(runs):
+    layers, given = [], []
+    for cell, params, carry, initial, xs, settings in runs:
+        xs, params = jax.tree.map(lambda a: a.astype(jnp.float32), (jnp.asarray(xs), params))
+        inside = every.inside(cell)
+        layers.append(layer.Layer(cell, form_of(inside or cell), settings["reverse"], every=inside is not None))
+        given.append(layer.Given(params, carry, initial, xs, settings["mask"], settings["resets"]))
+    if 0 in given[0].xs.shape:
+        return [(its.carry, _empty(kind, its)) for kind, its in zip(layers, given)]
+    return layer.unrolled(layer.Call(tuple(layers), library.instruction_set()), tuple(given))
+
+
+def _empty(kind, its):
+    ys = jnp.zeros((*its.xs.shape[:2], kind.cell.hidden_size), jnp.float32)
+    return kind.output(ys, ys, its.carry)
 
 
 def detail() -> str:

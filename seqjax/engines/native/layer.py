@@ -1,4 +1,4 @@
-"""One layer over all steps as one call of the library, and its derivatives.
+"""One layer over all steps, or both directions of one, as one call of the library, and its derivatives.
 
 The first derivative is a call of the library too. The derivative of that derivative goes through the plain scan, so that
 second and higher derivatives in reverse mode are right, and as fast as the scan engine's.
@@ -15,48 +15,80 @@ from seqjax.engines.native.forms import UNITS, Form
 from seqjax.typing import Array, Carry, Cell, Params
 
 
-class Call(NamedTuple):
-    """What a call of the library is besides its arrays."""
+class Layer(NamedTuple):
+    """What a layer is besides its arrays."""
 
     cell: Cell
     form: Form
-    instruction_set: str
     reverse: bool
+    every: bool = False  # whether the output is (y, carry), as `every.recorded` makes it
+
+    def carry(self, h: Array, c: Array, like: Carry) -> Carry:
+        """A carry of the cell."""
+        return like._replace(h=h, c=c) if self.form.memory else like._replace(h=h)
+
+    def output(self, ys: Array, cs: Array, like: Carry) -> Any:
+        """What the cell gives of all steps; h is the output in each of the library's cells."""
+        return (ys, self.carry(ys, cs, like)) if self.every else ys
+
+
+class Call(NamedTuple):
+    """What a call of the library is besides its arrays."""
+
+    layers: tuple[Layer, ...]  # one, or two of which the second runs in the other direction
+    instruction_set: str
 
     @property
     def attributes(self) -> dict[str, Any]:
         """Those of the library's functions."""
-        return {"cell": self.form.name, "instruction_set": self.instruction_set, "reverse": self.reverse}
+        names = ",".join(layer.form.name for layer in self.layers)
+        return {"cells": names, "instruction_set": self.instruction_set, "reverse": self.layers[0].reverse}
+
+
+class Given(NamedTuple):
+    """What a layer runs with; all numbers are float32."""
+
+    params: Params
+    carry: Carry
+    initial: Carry
+    xs: Array  # time-major
+    mask: Array | None
+    resets: Array | None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def unrolled(call: Call, params: Params, carry: Carry, initial: Carry, inputs: tuple) -> tuple[Carry, Array]:
-    """Runs a cell over `inputs`, which are (xs, mask, resets), time-major; all numbers are float32."""
-    return _forward(call, params, carry, initial, inputs, keep=False)[0]
+def unrolled(call: Call, given: tuple[Given, ...]) -> tuple[tuple[Carry, Array], ...]:
+    """Runs each layer of a call: (last carry, ys) of each."""
+    return _forward(call, given, keep=False)[0]
 
 
-def _forward(call, params, carry, initial, inputs, keep):
-    """((last carry, ys), what is kept)."""
-    _, mask, resets = inputs
-    ys, h, c, saved = _call_forward(call, keep, *_arrays(call, params, carry, initial, inputs), *_flags(inputs))
-    last = carry._replace(h=h, c=c) if call.form.memory else carry._replace(h=h)
-    return (last, ys), (ys, saved)
+def _forward(call, given, keep):
+    """((last carry, ys), what is kept), of each layer."""
+    arrays = [a for layer, its in zip(call.layers, given) for a in (*_arrays(layer, its), *_flags(its))]
+    arrays = _call_forward(call, keep, *arrays)
+    results, kept = [], []
+    for k, (layer, its) in enumerate(zip(call.layers, given)):
+        ys, h, c, saved, cs = arrays[RESULTS * k : RESULTS * (k + 1)]
+        results.append((layer.carry(h, c, its.carry), layer.output(ys, cs, its.carry)))
+        kept.append((ys, saved))
+    return tuple(results), tuple(kept)
 
 
-def _arrays(call, params, carry, initial, inputs):
+ARRAYS, RESULTS = 11, 5  # of a layer, in the forward pass
+
+
+def _arrays(layer, its):
     """The arrays of the library's functions, those that have a derivative; one that is absent has no rows."""
-    xs, _, resets = inputs
-    none = jnp.zeros((0, xs.shape[1] and call.cell.hidden_size), jnp.float32)
-    kernel, recurrent, bias, vectors = call.form.arrays(params)
-    start = [carry.h, carry.c if call.form.memory else none]
-    again = [none, none] if resets is None else [initial.h, initial.c if call.form.memory else none]
-    return xs, kernel, recurrent, bias, vectors, *start, *again
+    none = jnp.zeros((0, layer.cell.hidden_size), jnp.float32)
+    kernel, recurrent, bias, vectors = layer.form.arrays(its.params)
+    start = [its.carry.h, its.carry.c if layer.form.memory else none]
+    again = [none, none] if its.resets is None else [its.initial.h, its.initial.c if layer.form.memory else none]
+    return its.xs, kernel, recurrent, bias, vectors, *start, *again
 
 
-def _flags(inputs):
-    xs, mask, resets = inputs
-    none = jnp.zeros((0, xs.shape[1]), bool)
-    return none if mask is None else mask, none if resets is None else resets
+def _flags(its):
+    none = jnp.zeros((0, its.xs.shape[1]), bool)
+    return none if its.mask is None else its.mask, none if its.resets is None else its.resets
 
 
 def _shapes(*shapes):
@@ -67,33 +99,41 @@ def _shapes(*shapes):
 
 
 def _call_forward(call, keep, *arrays):
-    """(ys, last h, last c, what is saved) of arrays; under vmap over sequences they become one larger batch."""
+    """(ys, last h, last c, what is saved, every c) of each layer; under vmap over sequences they become one larger batch."""
 
     def plain(*arrays):
-        (steps, batch, _), (_, units) = arrays[0].shape, arrays[3].shape
-        saved = (steps if keep else 0, batch, call.form.saved, -(-units // UNITS) * UNITS)
-        memory = (batch if call.form.memory else 0, units)
-        shapes = _shapes((steps, batch, units), (batch, units), memory, saved)
-        return jax.ffi.ffi_call("seqjax_native_forward", shapes, vmap_method="sequential")(*arrays, **call.attributes)
+        shapes = []
+        for k, (_, form, _, every) in enumerate(call.layers):
+            xs, _, _, bias = arrays[ARRAYS * k : ARRAYS * k + 4]
+            (steps, batch, _), (_, units) = xs.shape, bias.shape
+            saved = (steps if keep else 0, batch, form.saved, -(-units // UNITS) * UNITS)
+            memory, each = (batch, steps if every else 0) if form.memory else (0, 0)
+            shapes += [(steps, batch, units), (batch, units), (memory, units), saved, (each, batch, units)]
+        function = jax.ffi.ffi_call("seqjax_native_forward", _shapes(*shapes), vmap_method="sequential")
+        return function(*arrays, **call.attributes)
 
     mapped = jax.custom_batching.custom_vmap(plain)
 
     @mapped.def_vmap
     def _(size, batched, *arrays):
-        if any(batched[1:5]):  # weights of their own: one call after the other
+        if any(flag for k, flag in enumerate(batched) if _is_weight(k)):  # weights of their own: one call after the other
             found = jax.vmap(plain, [0 if flag else None for flag in batched])(*arrays)
         else:
-            joined = [a if k in range(1, 5) else _join(a, _axis(k), size, flag) for k, (a, flag) in enumerate(zip(arrays, batched))]
-            ys, h, c, saved = mapped(*joined)
-            found = [_part(ys, 1, size), _part(h, 0, size), _part(c, 0, size), _part(saved, 1, size)]
-        return found, [True] * 4
+            joined = [a if _is_weight(k) else _join(a, _axis(k), size, flag) for k, (a, flag) in enumerate(zip(arrays, batched))]
+            found = [_part(a, axis, size) for a, axis in zip(mapped(*joined), (1, 0, 0, 1, 1) * len(call.layers))]
+        return found, [True] * len(found)
 
     return mapped(*arrays)
 
 
+def _is_weight(k):
+    """Whether the k-th array of a call has no B."""
+    return 1 <= k % ARRAYS <= 4
+
+
 def _axis(k):
     """Where B is in the k-th array of a call: first in carries, after T in xs, mask and resets."""
-    return 0 if 5 <= k <= 8 else 1
+    return 0 if 5 <= k % ARRAYS <= 8 else 1
 
 
 def _join(array, axis, size, batched):
@@ -110,36 +150,29 @@ def _part(array, axis, size):
     return jnp.moveaxis(array, axis, 0)
 
 
-def _call_backward(call, arrays, flags, kept, cotangents):
-    """The gradient of each of `arrays`; under vmap one call after the other."""
-    shapes = _shapes(*(a.shape for a in arrays))
-    function = jax.ffi.ffi_call("seqjax_native_backward", shapes, vmap_method="sequential")
-    return function(*arrays, *flags, *kept, *cotangents, **call.attributes)
-
-
 # ---- derivatives
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _unrolled_kept(call, params, carry, initial, inputs):
+def _unrolled_kept(call, given):
     """What `unrolled` gives, and what is kept for the backward pass; apart, so that this too has a derivative."""
-    return _forward(call, params, carry, initial, inputs, keep=True)
+    return _forward(call, given, keep=True)
 
 
-def _unrolled_fwd(call, params, carry, initial, inputs):
-    found, kept = _unrolled_kept(call, params, carry, initial, inputs)
-    return found, (params, carry, initial, inputs, kept)
+def _unrolled_fwd(call, given):
+    found, kept = _unrolled_kept(call, given)
+    return found, (given, kept)
 
 
 def _unrolled_bwd(call, saved, cotangents):
-    params, carry, initial, (xs, *flags), kept = saved
-    *found, d_xs = _gradients(call, (params, carry, initial, xs), flags, kept, cotangents)
-    return *found, (d_xs, None, None)
+    given, kept = saved
+    found = _gradients(call, tuple(its[:4] for its in given), tuple(its[4:] for its in given), kept, cotangents)
+    return (tuple(Given(*gradients, mask=None, resets=None) for gradients in found),)
 
 
-def _unrolled_kept_fwd(call, params, carry, initial, inputs):
-    found, kept = _unrolled_kept(call, params, carry, initial, inputs)
-    return (found, kept), (params, carry, initial, inputs, kept)
+def _unrolled_kept_fwd(call, given):
+    found, kept = _unrolled_kept(call, given)
+    return (found, kept), (given, kept)
 
 
 def _unrolled_kept_bwd(call, saved, cotangents):
@@ -153,32 +186,44 @@ _unrolled_kept.defvjp(_unrolled_kept_fwd, _unrolled_kept_bwd)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _gradients(call, primals, flags, kept, cotangents):
-    """The cotangents of (params, carry, initial, xs); `flags` are mask and resets."""
+    """The cotangents of (params, carry, initial, xs) of each layer; `flags` are mask and resets. Under vmap one call after the other."""
+    given = [Given(*its, *bools) for its, bools in zip(primals, flags)]
+    arrays, backs = zip(*(jax.vjp(functools.partial(_arrays_of, *parts), its) for *parts, its in zip(call.layers, flags, primals)))
+    parts = zip(call.layers, given, arrays, kept, cotangents)
+    inputs = [a for layer, its, own, saved, back in parts for a in (*own, *_flags(its), *saved, *_cotangents(layer, *back))]
+    shapes = _shapes(*(a.shape for own in arrays for a in own))
+    found = jax.ffi.ffi_call("seqjax_native_backward", shapes, vmap_method="sequential")(*inputs, **call.attributes)
+    count = len(arrays[0])
+    return tuple(back(tuple(found[count * k : count * (k + 1)]))[0] for k, back in enumerate(backs))
 
-    def arrays_of(params, carry, initial, xs):
-        return _arrays(call, params, carry, initial, (xs, *flags))
 
-    arrays, back = jax.vjp(arrays_of, *primals)
-    d_last, d_ys = cotangents
-    d_c = d_last.c if call.form.memory else jnp.zeros((0, d_last.h.shape[1]), jnp.float32)
-    found = _call_backward(call, arrays, _flags((primals[-1], *flags)), kept, (d_ys, d_last.h, d_c))
-    return back(tuple(found))
+def _arrays_of(layer, flags, primals):
+    return _arrays(layer, Given(*primals, *flags))
 
 
-def _gradients_fwd(call, primals, flags, kept, cotangents):
-    return _gradients(call, primals, flags, kept, cotangents), (primals, flags, kept, cotangents)
+def _cotangents(layer, d_last, d_ys):
+    """Those of ys, the last h, the last c and every c."""
+    d_cs = jnp.zeros((0, *d_last.h.shape), jnp.float32)
+    if layer.every:
+        d_ys, d_carries = d_ys
+        d_ys, d_cs = d_ys + d_carries.h, d_carries.c if layer.form.memory else d_cs
+    return d_ys, d_last.h, d_last.c if layer.form.memory else d_cs[:, 0], d_cs
+
+
+def _gradients_fwd(call, *args):
+    return _gradients(call, *args), args
 
 
 def _gradients_bwd(call, saved, d_gradients):
     """By the scan. What was kept is a function of the primals, which the derivative by the scan takes into account."""
-    primals, (mask, resets), kept, cotangents = saved
+    primals, flags, kept, cotangents = saved
 
-    def run(params, carry, initial, xs):
-        settings = {"mask": mask, "resets": resets, "reverse": call.reverse, "remat_every": None}
-        return scan.run(call.cell, params, carry, initial, xs, **settings)
+    def back_through(layer, flags, primals, cotangents):
+        settings = {"mask": flags[0], "resets": flags[1], "reverse": layer.reverse, "remat_every": None}
+        return jax.vjp(lambda *primals: scan.run(layer.cell, *primals, **settings), *primals)[1](cotangents)
 
     def gradients(primals, cotangents):
-        return jax.vjp(run, *primals)[1](cotangents)
+        return tuple(map(back_through, call.layers, flags, primals, cotangents))
 
     d_primals, d_cotangents = jax.vjp(gradients, primals, cotangents)[1](d_gradients)
     return d_primals, None, jax.tree.map(jnp.zeros_like, kept), d_cotangents

@@ -6,11 +6,13 @@ import os
 import warnings
 
 import jax
+import jax.numpy as jnp
 
 from seqjax.engines.native import build
 from seqjax.errors import UserError
 
 TARGETS = ("seqjax_native_forward", "seqjax_native_backward")
+THREADS = "seqjax_native_threads"
 CHOICE = "SEQJAX_NATIVE_ISA"  # environment variable that asks for an instruction set by name
 WITHOUT = "SEQJAX_WITHOUT_NATIVE"  # environment variable that says that the library is left out on purpose
 
@@ -32,7 +34,7 @@ def _load():
         return None, "its library was built from other sources than those here: run `python -m seqjax.engines.native`"
     library.seqjax_native_runs.restype = ctypes.c_bool
     library.seqjax_native_runs.argtypes = [ctypes.c_char_p]
-    for target in TARGETS:
+    for target in (*TARGETS, THREADS):
         jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
     return library, None
 
@@ -54,6 +56,12 @@ def runs(instruction_set: str) -> bool:
     """Whether the library is there and this processor runs its kernels of that name."""
     library, _ = _load()
     return library is not None and library.seqjax_native_runs(instruction_set.encode())
+
+
+@functools.cache
+def threads() -> int:
+    """How many threads a call has, which are those of XLA's pool; results are the same bits for the same number."""
+    return int(jax.ffi.ffi_call(THREADS, jax.ShapeDtypeStruct((), jnp.int32))())
 
 
 def instruction_set() -> str:

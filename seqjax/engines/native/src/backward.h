@@ -14,21 +14,48 @@ namespace {
 
 class Backward {
  public:
-  Backward(const BackwardProblem& problem, const Parallel& parallel)
-      : p(problem), z(problem), n(slots(problem, parallel)), parallel(parallel) {}
+  Backward(const BackwardProblem& problem, int threads) : n(slots(problem, threads)), p(problem), z(problem) {}
 
-  bool run() {
-    Room room;
+  bool begin() {
     if (!room.allocate([&](Room& r) { place(r); })) return false;
     fill_up(vectors, p.vectors, z.form.vectors, p.H, z.Hp);
-    in_parallel(parallel, n, [&](int slot) { pack_kernels(slot); });
-    in_parallel(parallel, n, [&](int slot) {
-      clear(work[slot]);
-      for_groups(p, slot, n, [&](int64_t first, int64_t count) { run_group(work[slot], first, count); });
-    });
-    in_parallel(parallel, n, [&](int slot) { add_up(slot); });
     return true;
   }
+
+  void pack_kernels(int slot) {
+    const Form& f = z.form;
+    for (int64_t panel = slot; panel < up(p.D, kPanel); panel += n)
+      pack_transposed(kernel, p.kernel, p.D, p.H, z.Hp, f.gates, f.x_gates, f.x_count, panel);
+    for (int64_t panel = slot; z.h_width && panel < up(z.Hp, kPanel); panel += n)
+      pack_transposed(recurrent, p.recurrent, p.H, p.H, z.Hp, f.gates, f.h_gates, f.h_count, panel);
+    if (slot == 0) std::memset(zeros, 0, kernel_outputs() * sizeof(float));
+  }
+
+  void run_slot(int slot) {
+    clear(work[slot]);
+    for_groups(p, slot, n, [&](int64_t first, int64_t count) { run_group(work[slot], first, count); });
+  }
+
+  // This thread's share of the rows of the gradients, added over all threads.
+  void add_up(int slot) {
+    const Form& f = z.form;
+    const int64_t row = f.gates * p.H;
+    for (int64_t m = part(p.D, slot, n); m < part(p.D, slot + 1, n); m++)
+      unpack_outer(p.d_kernel + m * row, d_kernels, n, p.D, m, p.H, z.Hp, f.x_gates, f.x_count);
+    for (int64_t m = part(p.H, slot, n); z.h_width && m < part(p.H, slot + 1, n); m++)
+      unpack_outer(p.d_recurrent + m * row, d_recurrents, n, p.H, m, p.H, z.Hp, f.h_gates, f.h_count);
+    if (slot) return;
+    for (int i = 1; i < n; i++) {
+      for (int64_t u = 0; u < z.width; u += kLanes) add(work[0].d_bias + u, load(work[i].d_bias + u));
+      for (int64_t u = 0; u < f.vectors * z.Hp; u += kLanes) add(work[0].d_vectors + u, load(work[i].d_vectors + u));
+    }
+    cut_down(p.d_bias, work[0].d_bias, f.columns, p.H, z.Hp);
+    cut_down(p.d_vectors, work[0].d_vectors, f.vectors, p.H, z.Hp);
+  }
+
+  // Each for every slot, one after the other.
+  static constexpr void (Backward::*kPhases[])(int) = {&Backward::pack_kernels, &Backward::run_slot, &Backward::add_up};
+  const int n;  // slots: threads with sequences of their own
 
  private:
   struct Work {
@@ -44,8 +71,7 @@ class Backward {
 
   const BackwardProblem& p;
   const Sizes z;
-  const int n;
-  const Parallel& parallel;
+  Room room;
   float *kernel, *recurrent, *vectors, *zeros;
   const float **d_kernels, **d_recurrents;  // those of every thread
   Work* work;
@@ -78,15 +104,6 @@ class Backward {
       w.d_vectors = room.floats(z.form.vectors * z.Hp);
       if (room.base) work[slot] = w, d_kernels[slot] = w.d_kernel, d_recurrents[slot] = w.d_recurrent;
     }
-  }
-
-  void pack_kernels(int slot) {
-    const Form& f = z.form;
-    for (int64_t panel = slot; panel < up(p.D, kPanel); panel += n)
-      pack_transposed(kernel, p.kernel, p.D, p.H, z.Hp, f.gates, f.x_gates, f.x_count, panel);
-    for (int64_t panel = slot; z.h_width && panel < up(z.Hp, kPanel); panel += n)
-      pack_transposed(recurrent, p.recurrent, p.H, p.H, z.Hp, f.gates, f.h_gates, f.h_count, panel);
-    if (slot == 0) std::memset(zeros, 0, kernel_outputs() * sizeof(float));
   }
 
   void clear(Work& w) const {
@@ -141,6 +158,7 @@ class Backward {
     for (int64_t i = begin; i < end; i++) {
       const int64_t r = steps.row[i], at = steps.at[i];
       const bool memory = z.form.memory;
+      for (int64_t u = 0; p.d_cs && u < z.Hp; u += kLanes) add(w.d_c + r * z.Hp + u, load(p.d_cs + at * p.H + u, p.H - u));
       kRowFunctions[p.cell].backward({p.H, z.Hp, p.saved + at * z.form.saved * z.Hp, vectors, h_before(w, i),
                                       memory ? c_before(w, i) : nullptr, p.ys + at * p.H, p.d_ys + at * p.H,
                                       w.d_h + r * z.Hp, memory ? w.d_c + r * z.Hp : nullptr,
@@ -180,23 +198,6 @@ class Backward {
     for (int64_t i = 0; i < count; i++)
       for (int64_t u = 0; u < z.width; u += kLanes) add(w.d_bias_chunk + u, load(d_sums[i] + u));
     for (int64_t u = 0; u < z.width; u += kLanes) add(w.d_bias + u, load(w.d_bias_chunk + u));
-  }
-
-  // This thread's share of the rows of the gradients, added over all threads.
-  void add_up(int slot) {
-    const Form& f = z.form;
-    const int64_t row = f.gates * p.H;
-    for (int64_t m = part(p.D, slot, n); m < part(p.D, slot + 1, n); m++)
-      unpack_outer(p.d_kernel + m * row, d_kernels, n, p.D, m, p.H, z.Hp, f.x_gates, f.x_count);
-    for (int64_t m = part(p.H, slot, n); z.h_width && m < part(p.H, slot + 1, n); m++)
-      unpack_outer(p.d_recurrent + m * row, d_recurrents, n, p.H, m, p.H, z.Hp, f.h_gates, f.h_count);
-    if (slot) return;
-    for (int i = 1; i < n; i++) {
-      for (int64_t u = 0; u < z.width; u += kLanes) add(work[0].d_bias + u, load(work[i].d_bias + u));
-      for (int64_t u = 0; u < f.vectors * z.Hp; u += kLanes) add(work[0].d_vectors + u, load(work[i].d_vectors + u));
-    }
-    cut_down(p.d_bias, work[0].d_bias, f.columns, p.H, z.Hp);
-    cut_down(p.d_vectors, work[0].d_vectors, f.vectors, p.H, z.Hp);
   }
 };
 

@@ -15,10 +15,6 @@ namespace ffi = xla::ffi;
 namespace seqjax_native {
 namespace {
 
-using Array = ffi::Buffer<ffi::F32>;
-using Flags = ffi::Buffer<ffi::PRED>;
-using OutArray = ffi::ResultBuffer<ffi::F32>;
-
 bool processor_runs(std::string_view name) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
@@ -85,19 +81,11 @@ Parallel on(ffi::ThreadPool& pool) {
   return {int(threads < 1 ? 1 : threads > 1024 ? 1024 : threads), &pool, run_on_pool};
 }
 
-// Collects the first shape that is not what it must be.
+// The first fault of a call.
 class Checks {
  public:
-  template <class Buffer>
-  void shape(const char* name, const Buffer& buffer, std::initializer_list<int64_t> wanted) {
-    const auto found = buffer.dimensions();
-    bool same = found.size() == wanted.size();
-    size_t i = 0;
-    for (int64_t size : wanted) same = same && found[i++] == size;
-    if (!same && fault.empty()) fault = std::string("native engine: ") + name + " has a shape that does not fit the others";
-  }
-  void that(bool holds, const char* otherwise) {
-    if (!holds && fault.empty()) fault = std::string("native engine: ") + otherwise;
+  void that(bool holds, const std::string& otherwise) {
+    if (!holds && fault.empty()) fault = "native engine: " + otherwise;
   }
   bool failed() const { return !fault.empty(); }
   ffi::Error error() const { return ffi::Error::InvalidArgument(fault); }
@@ -106,134 +94,159 @@ class Checks {
   std::string fault;
 };
 
-struct Inputs {
-  Array xs, kernel, recurrent, bias, vectors, h0, c0, h_reset, c_reset;
-  Flags mask, resets;
+ffi::AnyBuffer buffer_of(ffi::AnyBuffer array) { return array; }
+ffi::AnyBuffer buffer_of(ffi::Result<ffi::AnyBuffer> array) { return *array; }
+
+constexpr ffi::DataType type_of(const float*) { return ffi::F32; }
+constexpr ffi::DataType type_of(const bool*) { return ffi::PRED; }
+
+// Takes the arguments of a call, or its results, one after the other.
+template <class Arrays>
+class Reader {
+ public:
+  Reader(const Arrays& arrays, Checks& checks) : arrays(arrays), checks(checks) {}
+
+  // One size of the array that is so many places ahead; 0 where there is no such array or axis.
+  int64_t size(size_t ahead, size_t axis) const {
+    const auto array = arrays.template get<ffi::AnyBuffer>(next + ahead);
+    if (!array.has_value()) return 0;
+    const auto sizes = buffer_of(*array).dimensions();
+    return axis < sizes.size() ? sizes[axis] : 0;
+  }
+
+  // The numbers of the next array, which must have this shape; null where it has none.
+  template <class Number>
+  Number* take(const char* name, std::initializer_list<int64_t> shape) {
+    const auto array = arrays.template get<ffi::AnyBuffer>(next++);
+    checks.that(array.has_value(), std::string(name) + " is missing");
+    if (!array.has_value()) return nullptr;
+    const ffi::AnyBuffer buffer = buffer_of(*array);
+    const auto sizes = buffer.dimensions();
+    bool same = sizes.size() == shape.size();
+    size_t i = 0;
+    for (int64_t wanted : shape) same = same && sizes[i++] == wanted;
+    checks.that(same, std::string(name) + " has a shape that does not fit the others");
+    checks.that(buffer.element_type() == type_of(static_cast<Number*>(nullptr)), std::string(name) + " has another dtype");
+    return buffer.element_count() ? static_cast<Number*>(buffer.untyped_data()) : nullptr;
+  }
+  bool finished() const { return next == arrays.size(); }
+
+ private:
+  const Arrays& arrays;
+  Checks& checks;
+  size_t next = 0;
 };
+using Arguments = Reader<ffi::RemainingArgs>;
+using Results = Reader<ffi::RemainingRets>;
 
-template <class Buffer>
-auto data_or_null(Buffer& buffer) {
-  return buffer.element_count() ? buffer.typed_data() : nullptr;
-}
-
-// Fills in what both passes take, after checking it.
-void read(Inputs& in, std::string_view cell, bool reverse, Problem& p, Checks& checks) {
+// What both passes take. Its sizes are those of xs and bias.
+void read(Arguments& in, std::string_view cell, bool reverse, Problem& p, Checks& checks) {
+  enum { kXs = 0, kBias = 3, kMask = 9, kResets = 10 };  // places
   p.cell = find_form(cell);
   checks.that(p.cell >= 0, "no cell of that name");
-  checks.that(in.xs.dimensions().size() == 3 && in.bias.dimensions().size() == 2, "xs or bias has the wrong rank");
   if (checks.failed()) return;
   const Form& f = kForms[p.cell];
-  p.T = in.xs.dimensions()[0], p.B = in.xs.dimensions()[1], p.D = in.xs.dimensions()[2], p.H = in.bias.dimensions()[1];
-  checks.that(p.T >= 1 && p.B >= 1 && p.D >= 1 && p.H >= 1, "a size is 0");
-  const int64_t memory = f.memory ? p.B : 0, masked = in.mask.dimensions()[0] ? p.T : 0;
-  const int64_t reset = in.resets.dimensions()[0] ? p.T : 0, start = reset ? p.B : 0;
-  checks.shape("kernel", in.kernel, {p.D, f.gates * p.H});
-  checks.shape("recurrent_kernel", in.recurrent, {f.h_count ? p.H : 0, f.gates * p.H});
-  checks.shape("bias", in.bias, {f.columns, p.H});
-  checks.shape("vectors", in.vectors, {f.vectors, p.H});
-  checks.shape("h0", in.h0, {p.B, p.H});
-  checks.shape("c0", in.c0, {memory, p.H});
-  checks.shape("h of the initial carry", in.h_reset, {start, p.H});
-  checks.shape("c of the initial carry", in.c_reset, {f.memory ? start : 0, p.H});
-  checks.shape("mask", in.mask, {masked, p.B});
-  checks.shape("resets", in.resets, {reset, p.B});
-  p.reverse = reverse;
-  p.xs = in.xs.typed_data(), p.kernel = in.kernel.typed_data(), p.recurrent = data_or_null(in.recurrent);
-  p.bias = in.bias.typed_data(), p.vectors = data_or_null(in.vectors);
-  p.h0 = in.h0.typed_data(), p.c0 = data_or_null(in.c0);
-  p.h_reset = data_or_null(in.h_reset), p.c_reset = data_or_null(in.c_reset);
-  p.mask = data_or_null(in.mask), p.resets = data_or_null(in.resets);
+  p.reverse = reverse, p.T = in.size(kXs, 0), p.B = in.size(kXs, 1), p.D = in.size(kXs, 2), p.H = in.size(kBias, 1);
+  checks.that(p.T >= 1 && p.B >= 1 && p.D >= 1 && p.H >= 1, "a size is 0, or xs or bias has the wrong rank");
+  const int64_t masked = in.size(kMask, 0) ? p.T : 0, reset = in.size(kResets, 0) ? p.T : 0, start = reset ? p.B : 0;
+  p.xs = in.take<const float>("xs", {p.T, p.B, p.D});
+  p.kernel = in.take<const float>("kernel", {p.D, f.gates * p.H});
+  p.recurrent = in.take<const float>("recurrent_kernel", {f.h_count ? p.H : 0, f.gates * p.H});
+  p.bias = in.take<const float>("bias", {f.columns, p.H});
+  p.vectors = in.take<const float>("vectors", {f.vectors, p.H});
+  p.h0 = in.take<const float>("h0", {p.B, p.H});
+  p.c0 = in.take<const float>("c0", {f.memory ? p.B : 0, p.H});
+  p.h_reset = in.take<const float>("h of the initial carry", {start, p.H});
+  p.c_reset = in.take<const float>("c of the initial carry", {f.memory ? start : 0, p.H});
+  p.mask = in.take<const bool>("mask", {masked, p.B});
+  p.resets = in.take<const bool>("resets", {reset, p.B});
 }
 
 int64_t filled_up(int64_t H) { return (H + kUnits - 1) / kUnits * kUnits; }
 
-const Kernels* choose(std::string_view name, Checks& checks) {
-  const Kernels* kernels = find_kernels(name);
-  checks.that(kernels != nullptr, "this processor does not run the instruction set asked for");
-  return kernels;
+void read_forward(Arguments&, Results& out, ForwardProblem& p) {
+  const Form& f = kForms[p.cell];
+  const bool keeps = out.size(3, 0), every = out.size(4, 0);
+  p.ys = out.take<float>("ys", {p.T, p.B, p.H});
+  p.h_last = out.take<float>("the last h", {p.B, p.H});
+  p.c_last = out.take<float>("the last c", {f.memory ? p.B : 0, p.H});
+  p.saved = out.take<float>("what is saved", {keeps ? p.T : 0, p.B, f.saved, filled_up(p.H)});
+  p.cs = out.take<float>("every c", {every && f.memory ? p.T : 0, p.B, p.H});
 }
 
-ffi::Error finish(bool ran) {
+void read_backward(Arguments& in, Results& out, BackwardProblem& p) {
+  const Form& f = kForms[p.cell];
+  const int64_t memory = f.memory ? p.B : 0, start = p.resets ? p.B : 0;
+  const bool every = in.size(5, 0);
+  p.ys = in.take<const float>("ys", {p.T, p.B, p.H});
+  p.saved = in.take<const float>("what was saved", {p.T, p.B, f.saved, filled_up(p.H)});
+  p.d_ys = in.take<const float>("the cotangent of ys", {p.T, p.B, p.H});
+  p.d_h_last = in.take<const float>("the cotangent of the last h", {p.B, p.H});
+  p.d_c_last = in.take<const float>("the cotangent of the last c", {memory, p.H});
+  p.d_cs = in.take<const float>("the cotangent of every c", {every && f.memory ? p.T : 0, p.B, p.H});
+  p.d_xs = out.take<float>("the gradient of xs", {p.T, p.B, p.D});
+  p.d_kernel = out.take<float>("the gradient of kernel", {p.D, f.gates * p.H});
+  p.d_recurrent = out.take<float>("the gradient of recurrent_kernel", {f.h_count ? p.H : 0, f.gates * p.H});
+  p.d_bias = out.take<float>("the gradient of bias", {f.columns, p.H});
+  p.d_vectors = out.take<float>("the gradient of vectors", {f.vectors, p.H});
+  p.d_h0 = out.take<float>("the gradient of h0", {p.B, p.H});
+  p.d_c0 = out.take<float>("the gradient of c0", {memory, p.H});
+  p.d_h_reset = out.take<float>("the gradient of the initial h", {start, p.H});
+  p.d_c_reset = out.take<float>("the gradient of the initial c", {f.memory ? start : 0, p.H});
+}
+
+// Runs one layer, or two whose names are parted by a comma, the second in the other direction: the arrays of the second follow
+// those of the first.
+template <class Problem>
+ffi::Error run(ffi::ThreadPool pool, const ffi::RemainingArgs& arguments, const ffi::RemainingRets& results, std::string_view cells,
+               std::string_view instruction_set, bool reverse, void (*read_rest)(Arguments&, Results&, Problem&),
+               bool (*Kernels::*pass)(const Problem*, int, const Parallel&)) {
+  Checks checks;
+  Arguments in(arguments, checks);
+  Results out(results, checks);
+  const Kernels* kernels = find_kernels(instruction_set);
+  checks.that(kernels != nullptr, "this processor does not run the instruction set asked for");
+  const size_t comma = cells.find(',');
+  const int count = comma == cells.npos ? 1 : 2;
+  Problem problems[2];
+  for (int i = 0; i < count && !checks.failed(); i++) {
+    const std::string_view cell = i ? cells.substr(comma + 1) : cells.substr(0, comma);
+    read(in, cell, reverse != (i == 1), problems[i], checks);
+    if (!checks.failed()) read_rest(in, out, problems[i]);
+  }
+  checks.that(in.finished() && out.finished(), "there are more arrays than it takes");
+  if (checks.failed()) return checks.error();
+  const bool ran = (kernels->*pass)(problems, count, on(pool));
   return ran ? ffi::Error::Success() : ffi::Error(ffi::ErrorCode::kResourceExhausted, "native engine: out of memory");
 }
 
-ffi::Error forward(ffi::ThreadPool pool, Array xs, Array kernel, Array recurrent, Array bias, Array vectors, Array h0,
-                   Array c0, Array h_reset, Array c_reset, Flags mask, Flags resets, OutArray ys, OutArray h, OutArray c,
-                   OutArray saved, std::string_view cell, std::string_view instruction_set, bool reverse) {
-  Inputs in{xs, kernel, recurrent, bias, vectors, h0, c0, h_reset, c_reset, mask, resets};
-  ForwardProblem p;
-  Checks checks;
-  const Kernels* kernels = choose(instruction_set, checks);
-  read(in, cell, reverse, p, checks);
-  if (checks.failed()) return checks.error();
-  const Form& f = kForms[p.cell];
-  checks.shape("ys", *ys, {p.T, p.B, p.H});
-  checks.shape("the last h", *h, {p.B, p.H});
-  checks.shape("the last c", *c, {f.memory ? p.B : 0, p.H});
-  if (saved->element_count()) checks.shape("what is saved", *saved, {p.T, p.B, f.saved, filled_up(p.H)});
-  if (checks.failed()) return checks.error();
-  p.ys = ys->typed_data(), p.h_last = h->typed_data(), p.c_last = data_or_null(*c), p.saved = data_or_null(*saved);
-  return finish(kernels->forward(p, on(pool)));
+ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results, std::string_view cells,
+                   std::string_view instruction_set, bool reverse) {
+  return run<ForwardProblem>(pool, arguments, results, cells, instruction_set, reverse, read_forward, &Kernels::forward);
 }
 
-ffi::Error backward(ffi::ThreadPool pool, Array xs, Array kernel, Array recurrent, Array bias, Array vectors, Array h0,
-                    Array c0, Array h_reset, Array c_reset, Flags mask, Flags resets, Array ys, Array saved, Array d_ys,
-                    Array d_h, Array d_c, OutArray d_xs, OutArray d_kernel, OutArray d_recurrent, OutArray d_bias,
-                    OutArray d_vectors, OutArray d_h0, OutArray d_c0, OutArray d_h_reset, OutArray d_c_reset,
-                    std::string_view cell, std::string_view instruction_set, bool reverse) {
-  Inputs in{xs, kernel, recurrent, bias, vectors, h0, c0, h_reset, c_reset, mask, resets};
-  BackwardProblem p;
-  Checks checks;
-  const Kernels* kernels = choose(instruction_set, checks);
-  read(in, cell, reverse, p, checks);
-  if (checks.failed()) return checks.error();
-  const Form& f = kForms[p.cell];
-  const int64_t memory = f.memory ? p.B : 0, start = p.resets ? p.B : 0;
-  checks.shape("ys", ys, {p.T, p.B, p.H});
-  checks.shape("what was saved", saved, {p.T, p.B, f.saved, filled_up(p.H)});
-  checks.shape("the cotangent of ys", d_ys, {p.T, p.B, p.H});
-  checks.shape("the cotangent of the last h", d_h, {p.B, p.H});
-  checks.shape("the cotangent of the last c", d_c, {memory, p.H});
-  checks.shape("the gradient of xs", *d_xs, {p.T, p.B, p.D});
-  checks.shape("the gradient of kernel", *d_kernel, {p.D, f.gates * p.H});
-  checks.shape("the gradient of recurrent_kernel", *d_recurrent, {f.h_count ? p.H : 0, f.gates * p.H});
-  checks.shape("the gradient of bias", *d_bias, {f.columns, p.H});
-  checks.shape("the gradient of vectors", *d_vectors, {f.vectors, p.H});
-  checks.shape("the gradient of h0", *d_h0, {p.B, p.H});
-  checks.shape("the gradient of c0", *d_c0, {memory, p.H});
-  checks.shape("the gradient of the initial h", *d_h_reset, {start, p.H});
-  checks.shape("the gradient of the initial c", *d_c_reset, {f.memory ? start : 0, p.H});
-  if (checks.failed()) return checks.error();
-  p.ys = ys.typed_data(), p.saved = data_or_null(saved), p.d_ys = d_ys.typed_data();
-  p.d_h_last = d_h.typed_data(), p.d_c_last = data_or_null(d_c);
-  p.d_xs = d_xs->typed_data(), p.d_kernel = d_kernel->typed_data(), p.d_recurrent = data_or_null(*d_recurrent);
-  p.d_bias = d_bias->typed_data(), p.d_vectors = data_or_null(*d_vectors);
-  p.d_h0 = d_h0->typed_data(), p.d_c0 = data_or_null(*d_c0);
-  p.d_h_reset = data_or_null(*d_h_reset), p.d_c_reset = data_or_null(*d_c_reset);
-  return finish(kernels->backward(p, on(pool)));
+ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results, std::string_view cells,
+                    std::string_view instruction_set, bool reverse) {
+  return run<BackwardProblem>(pool, arguments, results, cells, instruction_set, reverse, read_backward, &Kernels::backward);
+}
+
+ffi::Error threads(ffi::ThreadPool pool, ffi::ResultBufferR0<ffi::S32> found) {
+  *found->typed_data() = on(pool).threads;
+  return ffi::Error::Success();
 }
 
 }  // namespace
 }  // namespace seqjax_native
 
-#define SEQJAX_ARRAYS_2 .Arg<seqjax_native::Array>().Arg<seqjax_native::Array>()
-#define SEQJAX_INPUTS                                                                 \
-  SEQJAX_ARRAYS_2 SEQJAX_ARRAYS_2 SEQJAX_ARRAYS_2 SEQJAX_ARRAYS_2                     \
-      .Arg<seqjax_native::Array>().Arg<seqjax_native::Flags>().Arg<seqjax_native::Flags>()
-#define SEQJAX_RESULT .Ret<seqjax_native::Array>()
-#define SEQJAX_ATTRIBUTES \
-  .Attr<std::string_view>("cell").Attr<std::string_view>("instruction_set").Attr<bool>("reverse")
+#define SEQJAX_BINDING                                                                                   \
+  ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().RemainingArgs().RemainingRets().Attr<std::string_view>("cells") \
+      .Attr<std::string_view>("instruction_set").Attr<bool>("reverse")
 
 #pragma GCC visibility push(default)  // all else is hidden
-XLA_FFI_DEFINE_HANDLER_SYMBOL(seqjax_native_forward, seqjax_native::forward,
-                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() SEQJAX_INPUTS SEQJAX_RESULT SEQJAX_RESULT
-                                  SEQJAX_RESULT SEQJAX_RESULT SEQJAX_ATTRIBUTES);
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(seqjax_native_backward, seqjax_native::backward,
-                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() SEQJAX_INPUTS SEQJAX_ARRAYS_2 SEQJAX_ARRAYS_2
-                                  .Arg<seqjax_native::Array>() SEQJAX_RESULT SEQJAX_RESULT SEQJAX_RESULT SEQJAX_RESULT
-                                  SEQJAX_RESULT SEQJAX_RESULT SEQJAX_RESULT SEQJAX_RESULT SEQJAX_RESULT
-                                  SEQJAX_ATTRIBUTES);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(seqjax_native_forward, seqjax_native::forward, SEQJAX_BINDING);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(seqjax_native_backward, seqjax_native::backward, SEQJAX_BINDING);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(seqjax_native_threads, seqjax_native::threads,
+                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Ret<ffi::BufferR0<ffi::S32>>());
 
 // Whether this processor runs the kernels of that name, and they are in this library.
 extern "C" bool seqjax_native_runs(const char* instruction_set) {

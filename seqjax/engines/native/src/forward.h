@@ -11,20 +11,30 @@ namespace {
 
 class Forward {
  public:
-  Forward(const ForwardProblem& problem, const Parallel& parallel)
-      : p(problem), z(problem), n(slots(problem, parallel)), parallel(parallel) {}
+  Forward(const ForwardProblem& problem, int threads) : n(slots(problem, threads)), p(problem), z(problem) {}
 
-  bool run() {
-    Room room;
+  bool begin() {
     if (!room.allocate([&](Room& r) { place(r); })) return false;
     fill_up(bias, p.bias, z.form.columns, p.H, z.Hp);
     fill_up(vectors, p.vectors, z.form.vectors, p.H, z.Hp);
-    in_parallel(parallel, n, [&](int slot) { pack_kernels(slot); });
-    in_parallel(parallel, n, [&](int slot) {
-      for_groups(p, slot, n, [&](int64_t first, int64_t count) { run_group(work[slot], first, count); });
-    });
     return true;
   }
+
+  void pack_kernels(int slot) {
+    const Form& f = z.form;
+    for (int64_t panel = slot; panel < up(z.x_width, kPanel); panel += n)
+      pack(kernel, p.kernel, p.D, p.H, z.Hp, f.gates, f.x_gates, f.x_count, panel);
+    for (int64_t panel = slot; panel < up(z.h_width, kPanel); panel += n)
+      pack(recurrent, p.recurrent, p.H, p.H, z.Hp, f.gates, f.h_gates, f.h_count, panel);
+  }
+
+  void run_slot(int slot) {
+    for_groups(p, slot, n, [&](int64_t first, int64_t count) { run_group(work[slot], first, count); });
+  }
+
+  // Each for every slot, one after the other.
+  static constexpr void (Forward::*kPhases[])(int) = {&Forward::pack_kernels, &Forward::run_slot};
+  const int n;  // slots: threads with sequences of their own
 
  private:
   struct Work {
@@ -35,8 +45,7 @@ class Forward {
 
   const ForwardProblem& p;
   const Sizes z;
-  const int n;
-  const Parallel& parallel;
+  Room room;
   float *kernel, *recurrent, *bias, *vectors;
   Work* work;
 
@@ -57,18 +66,11 @@ class Forward {
     }
   }
 
-  void pack_kernels(int slot) {
-    const Form& f = z.form;
-    for (int64_t panel = slot; panel < up(z.x_width, kPanel); panel += n)
-      pack(kernel, p.kernel, p.D, p.H, z.Hp, f.gates, f.x_gates, f.x_count, panel);
-    for (int64_t panel = slot; panel < up(z.h_width, kPanel); panel += n)
-      pack(recurrent, p.recurrent, p.H, p.H, z.Hp, f.gates, f.h_gates, f.h_count, panel);
-  }
-
   void run_group(Work& w, int64_t first, int64_t count) {
     Steps& steps = w.steps;
     steps.find(p, first, count);
     steps.clear_padded(p, p.ys, p.H);
+    if (p.cs) steps.clear_padded(p, p.cs, p.H);
     fill_up(w.h, p.h0 + first * p.H, count, p.H, z.Hp);
     if (z.form.memory) fill_up(w.c, p.c0 + first * p.H, count, p.H, z.Hp);
     for (int64_t s = 0, end; s < p.T; s = end) {
@@ -101,6 +103,7 @@ class Forward {
       float* saved = p.saved ? p.saved + at * z.form.saved * z.Hp : nullptr;
       kRowFunctions[p.cell].forward({p.H, z.Hp, sums + (i - begin) * z.stride, vectors, w.h + r * z.Hp,
                                      z.form.memory ? w.c + r * z.Hp : nullptr, p.ys + at * p.H, saved});
+      if (p.cs) std::memcpy(p.cs + at * p.H, w.c + r * z.Hp, p.H * sizeof(float));
     }
   }
 

@@ -9,14 +9,25 @@ namespace seqjax_native {
 namespace ISA {
 namespace {
 
-bool run_forward(const ForwardProblem& p, const Parallel& parallel) { return Forward(p, parallel).run(); }
-bool run_backward(const BackwardProblem& p, const Parallel& parallel) { return Backward(p, parallel).run(); }
+// Runs one layer, or two at once, each on half of the threads. An odd number cannot be halved: there each is cut into as many
+// slots as it would be alone.
+template <class Pass, class Problem>
+bool run(const Problem* problems, int count, const Parallel& parallel) {
+  const int threads = count == 2 && parallel.threads % 2 == 0 ? parallel.threads / 2 : parallel.threads;
+  Pass passes[] = {{problems[0], threads}, {problems[count - 1], threads}};
+  for (int i = 0; i < count; i++)
+    if (!passes[i].begin()) return false;
+  const int first = passes[0].n, all = first + (count == 2 ? passes[1].n : 0);
+  for (auto phase : Pass::kPhases)
+    in_parallel(parallel, all, [&](int i) { i < first ? (passes[0].*phase)(i) : (passes[1].*phase)(i - first); });
+  return true;
+}
 
 }  // namespace
 
 #define QUOTED(name) #name
 #define NAME_OF(name) QUOTED(name)
-const Kernels kernels = {NAME_OF(ISA), run_forward, run_backward};
+const Kernels kernels = {NAME_OF(ISA), run<Forward, ForwardProblem>, run<Backward, BackwardProblem>};
 
 }  // namespace ISA
 }  // namespace seqjax_native

@@ -69,20 +69,22 @@ struct ForwardProblem : Problem {
   float* ys;                 // (T, B, H)
   float *h_last, *c_last;    // (B, H)
   float* saved;              // (T, B, saved, H filled up), or null where nothing is kept
+  float* cs;                 // (T, B, H), c after each step, or null where nobody asks
 };
 
 struct BackwardProblem : Problem {
   const float *ys, *saved;   // of the forward pass
   const float* d_ys;         // (T, B, H)
   const float *d_h_last, *d_c_last;  // (B, H)
+  const float* d_cs;         // (T, B, H), or null
   float *d_xs, *d_kernel, *d_recurrent, *d_bias, *d_vectors, *d_h0, *d_c0, *d_h_reset, *d_c_reset;
 };
 
-// The kernels of one instruction set. They return false where memory runs out.
+// The kernels of one instruction set, for one layer or two of the same B at once. They return false where memory runs out.
 struct Kernels {
   const char* name;
-  bool (*forward)(const ForwardProblem&, const Parallel&);
-  bool (*backward)(const BackwardProblem&, const Parallel&);
+  bool (*forward)(const ForwardProblem*, int count, const Parallel&);
+  bool (*backward)(const BackwardProblem*, int count, const Parallel&);
 };
 
 namespace avx512 { extern const Kernels kernels; }

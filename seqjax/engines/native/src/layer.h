@@ -57,9 +57,9 @@ INLINE int64_t part(int64_t count, int64_t i, int64_t n) { return count / n * i 
 
 // How many threads get sequences of their own: up to 8 if it is one each, more where each gets 4, since every thread reads
 // all weights at every step and has gradients of its own of them.
-INLINE int slots(const Problem& p, const Parallel& parallel) {
+INLINE int slots(const Problem& p, int threads) {
   const int64_t most = smaller(p.B, p.B / 4 > 8 ? p.B / 4 : 8);
-  return int(smaller(most, parallel.threads < 1 ? 1 : parallel.threads));
+  return int(smaller(most, threads < 1 ? 1 : threads));
 }
 
 // Sequences b0 ... b0 + rows - 1 and their real steps, numbered in the order of the run. A padded step is none, and costs
