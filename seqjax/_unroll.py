@@ -13,7 +13,6 @@ import numpy as np
 from seqjax import engines, placement
 from seqjax._leading import leading
 from seqjax.engines import every
-from seqjax.errors import UserError
 from seqjax.typing import Array, Carry, Cell, Key, Params, Pointwise
 
 
@@ -90,15 +89,7 @@ def unroll(
     options = reverse, time_major, engine, remat_every, padded_outputs
     static, arrays = _checked(cell, params, xs, carry, lengths, resets, *options)
     _check_rng(rng)
-    try:
-        last, *stacked = _unroll(*static, bool(return_carries), engines.choosers(), *arrays, rng)
-    except TypeError as error:
-        if "forward-mode" not in str(error):
-            raise
-        raise UserError(
-            f"forward-mode differentiation (jax.jvp, jax.jacfwd, jax.hessian) of {cell.name} needs engine=\"scan\", and the "
-            f"engine is {engine!r}"
-        ) from error
+    last, *stacked = _unroll(*static, bool(return_carries), engines.choosers(), *arrays, rng)
     if lead is not None:
         last = jax.tree.map(lambda a: lead.unfold(a, timed=False), last)
         stacked = jax.tree.map(lead.unfold, stacked)

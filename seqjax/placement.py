@@ -37,14 +37,15 @@ def tree_varies_together(tree: Any) -> Any:
     return structure.unflatten(vary_together(*leaves))
 
 
-def cut_as(carry: Any, xs: Any) -> Any:
-    """A carry made inside, its axis B cut over the mesh as that of the inputs is.
+def cut_as(made: Any, xs: Any, axis: int = 0) -> Any:
+    """What was made inside, a carry or masks, its axis B cut over the mesh as that of the inputs is.
 
     With axes of `jax.sharding.AxisType.Explicit` the sharding is part of an array's type, and a loop's carry must keep its own.
 
     Args:
-      carry: arrays (B, ...).
+      made: arrays (B, ...).
       xs: arrays (T, B, ...).
+      axis: where B is in what was made.
 
     Example:
       >>> cut_as({"h": jnp.zeros((2, 3))}, jnp.zeros((5, 2, 4)))["h"].shape
@@ -52,14 +53,14 @@ def cut_as(carry: Any, xs: Any) -> Any:
     """
     mesh = jax.sharding.get_abstract_mesh()
     if jax.sharding.AxisType.Explicit not in mesh.axis_types:
-        return carry
+        return made
     axes = jax.typeof(jax.tree.leaves(xs)[0]).sharding.spec[1]
 
     def cut(array):
-        spec = jax.sharding.PartitionSpec(axes, *(None for _ in array.shape[1:]))
+        spec = jax.sharding.PartitionSpec(*(axes if k == axis else None for k in range(array.ndim)))
         return jax.sharding.reshard(array, jax.sharding.NamedSharding(mesh, spec))
 
-    return jax.tree.map(cut, carry)
+    return jax.tree.map(cut, made)
 
 
 def whole() -> jax.sharding.NamedSharding | None:

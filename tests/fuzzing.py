@@ -2,8 +2,9 @@
 
     python tests/fuzzing.py [--cases=10000] [--seed=0] [--draws=8] [--out=FILE]
 
-A program is a random network (a cell of the table, in wrappers, stacks and two directions), an engine, a dtype, a
-transformation, and what the run is given: lengths or a mask with holes, resets, a carry, a direction. Each is compiled
+A program is a random network (a cell of the table or a convolutional one, in wrappers, stacks with what stands between cells,
+and two directions), an engine, a dtype, a transformation, and what the run is given: lengths or a mask with holes, resets, a
+carry, a direction, a key for the noise of training, whose masks NumPy is given too. Each is compiled
 once and run on several draws of parameters, inputs and flags; each such run is a case. Outputs and the last carry are
 compared entry by entry, the gradients by their product with random directions, one each for parameters, carry and inputs.
 Padded inputs are NaN. A mismatch is an error above the bound of the dtype. Some draws are so ill conditioned (a layer
@@ -14,7 +15,6 @@ the number that gives it again: `--only=PROGRAM`.
 
 import argparse
 import collections
-import contextlib
 import json
 import os
 import pathlib
@@ -29,6 +29,7 @@ if __name__ == "__main__":
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+import net_cells  # noqa: E402
 import nets  # noqa: E402
 import numpy as np  # noqa: E402
 import numpy_reference as ref  # noqa: E402
@@ -44,7 +45,7 @@ DTYPES = {"float64": 1e-11, "float32": 3e-5, "bfloat16": 0.03}  # with the bound
 class Program(NamedTuple):
     """What is compiled once."""
 
-    net: nets.Net
+    net: net_cells.Net
     engine: str
     dtype: str
     transform: str
@@ -52,10 +53,11 @@ class Program(NamedTuple):
     resets: bool
     carry: bool
     reverse: bool
+    training: bool
     shape: tuple[int, int]  # B, T
 
     def __str__(self):
-        given = [self.lengths, *(name for name in ("resets", "carry", "reverse") if getattr(self, name))]
+        given = [self.lengths, *(name for name in ("resets", "carry", "reverse", "training") if getattr(self, name))]
         return f"{self.net.said} | {self.engine} {self.dtype} {self.transform} {self.shape} {' '.join(filter(None, given))}"
 
 
@@ -67,25 +69,25 @@ def program(rng: np.random.Generator, make: Any = nets.random_net, wanted: str |
     net = make(rng, options)
     transform, engine = str(rng.choice(TRANSFORMS)), str(rng.choice(ENGINES))
     shape = (int(rng.integers(1, 4)), int(rng.choice([1, 2, 5, 8])))
-    params = jax.eval_shape(lambda: net.cell.init(jax.random.key(0), nets.H))
-    with contextlib.suppress(UserError):
-        xs = jax.ShapeDtypeStruct((*shape, nets.H), jnp.float64 if dtype == "float64" else jnp.float32)
-        options = {"engine": engine, "return_carries": transform == "every carry"}
+    lengths, given = [None, "lengths", "holes"][rng.integers(3)], [bool(flag) for flag in rng.integers(2, size=3)]
+    # A vmap over examples draws the masks of each by itself, in the shapes of one.
+    training = transform != "vmap over examples" and rng.random() < 0.35
+    prog = Program(net, engine, dtype, transform, lengths, *given, training, shape)
+    params = jax.eval_shape(lambda: net.cell.init(jax.random.key(0), net_cells.H))
+    xs = jax.ShapeDtypeStruct((*shape, *net.cell.spatial, net_cells.H), jnp.float64 if dtype == "float64" else jnp.float32)
+    options = {"engine": engine, "return_carries": transform == "every carry", "rng": jax.random.key(0) if training else None}
+    try:
         jax.eval_shape(lambda p, x: seqjax.unroll(net.cell, p, x, **options), params, xs)
-        return Program(net, engine, dtype, transform, *_given(rng), shape)
-    return Program(net, "auto", dtype, transform, *_given(rng), shape)
-
-
-def _given(rng):
-    lengths = [None, "lengths", "holes"][rng.integers(3)]
-    return lengths, *(bool(flag) for flag in rng.integers(2, size=3))
+    except UserError:
+        return prog._replace(engine="auto")
+    return prog
 
 
 def draw(rng: np.random.Generator, prog: Program) -> dict[str, Any]:
     """Random arrays for a program: params, carry, xs, mask, lengths, resets, and cotangents of the results."""
     (batch, steps), cell = prog.shape, prog.net.cell
     wide = np.float64 if prog.dtype == "float64" else np.float32
-    start = cell.init(jax.random.key(int(rng.integers(2**31))), nets.H)
+    start = cell.init(jax.random.key(int(rng.integers(2**31))), net_cells.H)
 
     def near(a, scale=0.4):
         return (np.asarray(a, np.float64) + scale * rng.uniform(-1, 1, np.shape(a))).astype(a.dtype)
@@ -97,35 +99,36 @@ def draw(rng: np.random.Generator, prog: Program) -> dict[str, Any]:
     mask = {None: np.ones((batch, steps), bool), "lengths": np.arange(steps) < counts[:, None]}.get(
         prog.lengths, rng.random((batch, steps)) < 0.7
     )
-    xs = rng.normal(size=(batch, steps, nets.H)).astype(wide)
+    xs = rng.normal(size=(batch, steps, *cell.spatial, net_cells.H)).astype(wide)
     xs[~mask] = np.nan
     resets = rng.random((batch, steps)) < 0.3 if prog.resets else np.zeros((batch, steps), bool)
     lengths = {None: None, "lengths": counts.astype(np.int32)}.get(prog.lengths, mask)
     d_carry = jax.tree.map(lambda a: rng.normal(size=a.shape), carry)
-    d_ys = rng.normal(size=(batch, steps, prog.net.size))
+    d_ys = jax.tree.map(lambda size: rng.normal(size=(batch, steps, *prog.net.spatial, size)), prog.net.size)
     return {
         "params": params, "carry": carry, "initial": initial, "xs": xs, "mask": mask, "lengths": lengths, "resets": resets,
-        "d_carry": d_carry, "d_ys": d_ys,
+        "d_carry": d_carry, "d_ys": d_ys, "key": jax.random.key(int(rng.integers(2**31))),
     }  # fmt: skip
 
 
 def compiled(prog: Program) -> Any:
-    """f(params, carry, xs, lengths, resets, d_carry, d_ys) -> (last, ys, gradients to params, carry and xs)."""
+    """f(params, carry, xs, lengths, resets, d_carry, d_ys, key) -> (last, ys, gradients to params, carry and xs)."""
     options = {"engine": prog.engine, "reverse": prog.reverse}
     options |= {"remat_every": 2} if prog.transform == "remat" else {}
     turn = prog.transform == "time major"
 
-    def loss(params, carry, xs, lengths, resets, d_carry, d_ys):
+    def loss(params, carry, xs, lengths, resets, d_carry, d_ys, key):
         given = {"carry": carry} if prog.carry else {}
         given |= {"resets": resets} if prog.resets else {}
+        given |= {"rng": key} if prog.training else {}
         if turn:
             xs = xs.swapaxes(0, 1)
             lengths = lengths.T if prog.lengths == "holes" else lengths
             given |= {name: flags.T for name, flags in given.items() if name == "resets"}
         more = {"time_major": turn, "return_carries": prog.transform == "every carry"}
         last, ys, *_ = seqjax.unroll(prog.net.cell, params, xs, lengths=lengths, **given, **options, **more)
-        ys = ys.swapaxes(0, 1) if turn else ys
-        parts = [*zip(jax.tree.leaves(last), jax.tree.leaves(d_carry)), (ys, d_ys)]
+        ys = jax.tree.map(lambda y: y.swapaxes(0, 1), ys) if turn else ys
+        parts = zip(jax.tree.leaves((last, ys)), jax.tree.leaves((d_carry, d_ys)), strict=True)
         return sum((a.astype(d.dtype) * d).sum() for a, d in parts), (last, ys)
 
     def run(*arrays):
@@ -136,10 +139,10 @@ def compiled(prog: Program) -> Any:
     if prog.transform == "vmap over examples":
         whole = run
 
-        def run(params, carry, xs, lengths, resets, d_carry, d_ys):
+        def run(params, carry, xs, lengths, resets, d_carry, d_ys, key):
             """Each sequence as a batch of one."""
             each = jax.tree.map(lambda a: a[:, None], (carry, xs, lengths, resets, d_carry, d_ys))
-            last, ys, grads = jax.vmap(whole, in_axes=(None, 0, 0, 0 if prog.lengths else None, 0, 0, 0))(params, *each)
+            last, ys, grads = jax.vmap(whole, in_axes=(None, 0, 0, 0 if prog.lengths else None, 0, 0, 0, None))(params, *each, key)
             last, ys, d_start, d_xs = jax.tree.map(lambda a: a[:, 0], (last, ys, *grads[1:]))
             return last, ys, (jax.tree.map(lambda a: a.sum(0), grads[0]), d_start, d_xs)
 
@@ -149,19 +152,20 @@ def compiled(prog: Program) -> Any:
         def run(params, *arrays):
             """The second of two seeds."""
             both = jax.tree.map(lambda a: jnp.stack([0.5 * a, a]), params)
-            return jax.tree.map(lambda a: a[1], jax.vmap(one, in_axes=(0, *[None] * 6))(both, *arrays))
+            return jax.tree.map(lambda a: a[1], jax.vmap(one, in_axes=(0, *[None] * 7))(both, *arrays))
 
     return run if prog.transform == "no jit" else jax.jit(run)
 
 
 def reference(prog: Program, data: dict[str, Any], rng: np.random.Generator) -> tuple:
     """(last, ys) in NumPy, and for params, carry and xs a random direction with the slope of the loss along it."""
-    flow = nets.Flow(data["mask"], data["resets"], prog.reverse)
+    flow = net_cells.Flow(data["mask"], data["resets"], prog.reverse)
     wide = {k: jax.tree.map(lambda a: np.asarray(a, np.float64), data[k]) for k in ("params", "carry", "initial", "xs")}
 
     def run(params, carry, xs):
         initial = prog.net.initial(params, wide["initial"])
-        return prog.net.run(params, carry if prog.carry else initial, initial, xs, flow)
+        key = data["key"] if prog.training else None
+        return prog.net.run(params, carry if prog.carry else initial, initial, xs, flow, key)
 
     last, ys = run(wide["params"], wide["carry"], wide["xs"])
     slopes = []
@@ -170,18 +174,17 @@ def reference(prog: Program, data: dict[str, Any], rng: np.random.Generator) -> 
         moved = {k: wide[k] for k in ("params", "carry", "xs")}
         moved[name] = jax.tree.map(lambda a, v: a + 1j * ref.STEP * v, wide[name], along)
         out, out_ys = run(**moved)
-        terms = [*zip(jax.tree.leaves(out), jax.tree.leaves(data["d_carry"])), (out_ys, data["d_ys"])]
+        terms = zip(jax.tree.leaves((out, out_ys)), jax.tree.leaves((data["d_carry"], data["d_ys"])), strict=True)
         slopes.append((along, sum((a * d).sum() for a, d in terms).imag / ref.STEP))
     return last, ys, slopes
 
 
 def check(prog: Program, run: Any, data: dict[str, Any], rng: np.random.Generator) -> float:
     """The worst error of a case, over 1 + the largest value it stands beside; NaN counts as infinite."""
-    names = ("params", "carry", "xs", "lengths", "resets", "d_carry", "d_ys")
+    names = ("params", "carry", "xs", "lengths", "resets", "d_carry", "d_ys", "key")
     last, ys, grads = jax.tree.map(np.asarray, run(*(data[name] for name in names)))
     want_last, want_ys, slopes = reference(prog, data, rng)
-    pairs = [*zip(jax.tree.leaves(last), jax.tree.leaves(want_last), strict=True), (ys, want_ys)]
-    found = []
+    pairs, found = zip(jax.tree.leaves((last, ys)), jax.tree.leaves((want_last, want_ys)), strict=True), []
     for a, b in pairs:
         if a.shape != b.shape:
             return float("inf")
@@ -243,7 +246,7 @@ def main() -> None:
     counts, bad, worst, begin = collections.Counter(), [], collections.defaultdict(float), time.monotonic()
     for number in numbers:
         prog, errors, mismatches = run(options.seed, number, options.draws)
-        counts.update({f"{name} {getattr(prog, name)}": len(errors) for name in ("engine", "dtype", "transform", "lengths")})
+        counts.update({f"{name} {getattr(prog, name)}": len(errors) for name in ("engine", "dtype", "transform", "lengths", "training")})
         ill = sum(error > DTYPES[prog.dtype] for error in errors) - len(mismatches)
         counts.update({"cases": len(errors), "programs": 1, "ill conditioned": ill, "kinds " + prog.net.said.split("(")[0]: len(errors)})
         worst[prog.dtype] = max(worst[prog.dtype], *errors)

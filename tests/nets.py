@@ -1,203 +1,149 @@
 """Random networks of cells and wrappers, each with what it computes in NumPy, for the fuzzer.
 
-A net is a cell, `run(params, carry, initial, xs, flow) -> (carry, ys)`, and `initial(params, like)`, its initial carry where `like`
-is that of the cell before any training. Both are in NumPy, on pytrees of arrays that are built as the cell's and may be complex
-(`numpy_reference` says why), and without noise, as in evaluation.
+A net is a cell, `run(params, carry, initial, xs, flow, key=None) -> (carry, ys)`, and `initial(params, like)`, its initial carry where
+`like` is that of the cell before any training. Both are in NumPy, on pytrees of arrays that are built as the cell's and may be complex
+(`numpy_reference` says why). Without a key this is evaluation, with one it is training.
 """
 
-from typing import NamedTuple
-
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy_reference as ref
-from cells.table import CELLS, VARIANTS
+from net_cells import Net, Taken, fields, step_wise, without_inputs
 
 import seqjax
-from seqjax.wrappers import bidirectional, layer_norm, learned_initial_carry, recurrent_dropout, weight_drop, zoneout
-
-ROWS = [row for row in CELLS + VARIANTS if not row.name.startswith("conv")]
-H = 4  # outputs of each plain cell
+from seqjax.wrappers import bidirectional, dropout, learned_initial_carry
 
 
-class Flow(NamedTuple):
-    """Which steps are real, where sequences begin, in both directions, and which of them is taken."""
-
-    mask: np.ndarray  # (B, T)
-    resets: np.ndarray  # (B, T)
-    backward: bool = False
-    other: np.ndarray | None = None  # resets of the other direction, where they are known
-
-    def turned(self):
-        """The other direction: what was parted before a step is now parted before the real step that follows it."""
-        other = self.other
-        if other is None:
-            other = np.zeros_like(self.resets)
-            for b, real in enumerate(self.mask):
-                steps = np.flatnonzero(real)[:: -1 if self.backward else 1]
-                other[b, steps[:-1]] = self.resets[b, steps[1:]]
-        return Flow(self.mask, other, not self.backward, self.resets)
-
-
-class Net(NamedTuple):
-    """A cell and what it computes."""
-
-    cell: seqjax.Cell
-    run: object
-    initial: object
-    size: int  # of the output
-    said: str
-
-
-class Plain(NamedTuple):
-    """A cell that takes one step after the other, by its step in NumPy."""
-
-    cell: seqjax.Cell
-    step: object  # step(p, carry, x) of dicts
-    arrays: object  # of params, the dict of arrays that `step` reads
-    said: str
-    dense: bool  # whether layer_norm knows it
-
-    def net(self):
-        """The same as a net."""
-        kind = ref.Reference(self.step)
-
-        def run(params, carry, initial, xs, flow):
-            ends = slice(None, None, -1 if flow.backward else 1)
-            arrays = [a[:, ends] for a in (xs, flow.mask, flow.resets)]
-            last, ys = ref.forward(kind, self.arrays(params), carry._asdict(), *arrays, initial=initial._asdict())
-            return carry._replace(**last), ys[:, ends]
-
-        return Net(self.cell, run, lambda params, like: like, H, self.said)
-
-
-def fields(params):
-    """The arrays of a NamedTuple by name, absent ones left out."""
-    return {name: value for name, value in params._asdict().items() if value is not None}
-
-
-def plain(rng, options):
-    """A cell of the table."""
-    row = ROWS[rng.integers(len(ROWS))]
-    cell = row.make(**options)
-    return Plain(cell, row.reference.step, fields, row.name, row.name in ("rnn", "gru", "lstm", "rnn-heads", "lstm-heads"))
-
-
-def zoned(rng, inner):
-    """zoneout: units move by the expectation."""
-    rate, memory_rate = rng.choice([0.1, 0.4]), rng.choice([0.2, 0.5])
-    memory = "c" in getattr(jax.eval_shape(lambda: start(inner.cell)), "_fields", ()) and not inner.said.startswith("slstm")
-    rates = {"h": rate, "c": memory_rate if memory else 0.0}
-    cell = zoneout(inner.cell, rate, *((memory_rate,) if memory else (0.0,) if inner.said.startswith("slstm") else ()))
-
-    def step(p, carry, x):
-        after, _ = inner.step(p, carry, x)
-        after = {k: rates[k] * carry[k] + (1 - rates[k]) * v if k in rates else v for k, v in after.items()}
-        return after, after["h"]
-
-    return inner._replace(cell=cell, step=step, said=f"zoneout({inner.said})", dense=False)
-
-
-def normed(inner):
-    """layer_norm of a cell of plain products: LN(x W + b) gain + bias and LN(h U) recurrent gain."""
-    cell = layer_norm(inner.cell)
-    gates = {"rnn": 1, "gru": 3, "lstm": 4}[inner.said.split("-")[0]]
-
-    def step(p, carry, x):
-        own, (gain, bias, recurrent_gain) = p["cell"], p["gains"]
-        projected = ref._normal(x @ own["kernel"] + ref._bias(own), gain) + bias
-        recurrent = ref._normal(carry["h"] @ ref._recurrent(own, gates), recurrent_gain)
-        # The cell of its own sums: its products are with identities.
-        wide = np.eye(gates * H)
-        if gates != 3:
-            sums = projected + recurrent
-            whole = {"kernel": wide, "recurrent_kernel": np.zeros((H, gates * H)), "bias": np.zeros(gates * H)}
-            return inner.step(whole, carry, sums)
-        r, z = (ref.sigmoid(a + b) for a, b in list(zip(ref._parts(projected, H), ref._parts(recurrent, H)))[:2])
-        n = np.tanh(ref._parts(projected, H)[2] + r * (ref._parts(recurrent, H)[2] + own["recurrent_bias"]))
-        h = (1 - z) * n + z * carry["h"]
-        return {"h": h}, h
-
-    def arrays(params):
-        return {"cell": fields(params.cell), "gains": (params.gain, params.bias, params.recurrent_gain)}
-
-    return Plain(cell, step, arrays, f"layer_norm({inner.said})", False)
-
-
-def start(cell):
-    """An initial carry, for its fields."""
-    return cell.initial_carry(cell.init(jax.random.key(0), H), 1)
-
-
-def step_wise(rng, options):
-    """A plain cell, perhaps in a wrapper that works inside a step."""
-    inner = plain(rng, options)
-    what = rng.integers(6)
-    kind = inner.said.split("-")[0]
-    if what == 0 and kind in ("rnn", "lstm", "gru", "mgu", "indrnn", "slstm", "block_gru", "irnn"):
-        return zoned(rng, inner)
-    if what == 1 and inner.dense:
-        return normed(inner)
-    if what == 2 and kind in ("rnn", "lstm", "gru") and inner.cell.parts is not None:
-        return inner._replace(cell=recurrent_dropout(weight_drop(inner.cell, 0.2), 0.3), said=f"dropped({inner.said})")
-    return inner
-
-
-def random_net(rng, options, depth=2):
+def random_net(rng, options, depth=2, taken=None):
     """A net of at most so many wrappers around each other."""
-    what = rng.integers(8) if depth else 0
+    if taken is None:
+        taken = Taken(spatial=[(), (), (), (), (), (3,), (3, 2)][rng.integers(7)])
+    what = rng.integers(10) if depth else 0
     if what < 3:
-        return step_wise(rng, options).net()
+        return step_wise(rng, options, taken).net()
     if what == 3:
-        return residual(random_net(rng, options, depth - 1))
+        return residual(rng, random_net(rng, options, depth - 1, taken._replace(keep=True, array=True)), taken)
     if what == 4:
-        return learned(random_net(rng, options, depth - 1))
+        return learned(random_net(rng, options, depth - 1, taken))
     if what < 7:
-        return pair(rng, *(random_net(rng, options, depth - 1) for _ in range(2)))
-    return stack([random_net(rng, options, depth - 1) for _ in range(rng.integers(1, 4))])
+        ahead, back = (random_net(rng, options, depth - 1, taken._replace(keep=True)) for _ in range(2))
+        return pair(rng, ahead, back, taken)
+    return stack(rng, options, depth, taken)
 
 
-def residual(inner):
-    """The input added to the output; dropout around it does nothing here."""
-    if inner.size != H:
+def residual(rng, inner, taken):
+    """The input added to the output of what is under dropout."""
+    if inner.size != taken.size:
         return inner
+    shared = bool(rng.integers(2))
 
-    def run(params, carry, initial, xs, flow):
-        carry, ys = inner.run(params, carry, initial, xs, flow)
-        return carry, np.where(flow.mask[..., None], ys + np.where(flow.mask[..., None], xs, 0), 0)
+    def run(params, carry, initial, xs, flow, key=None):
+        xs, below = flow.zeroed(xs), None
+        given = xs
+        if key is not None:
+            mask_key, below = jax.random.split(key)
+            given = without_inputs(mask_key, xs, 0.2, shared)
+        carry, ys = inner.run(params, carry, initial, given, flow, below)
+        return carry, flow.zeroed(ys + xs)
 
-    return Net(seqjax.residual(seqjax.dropout(inner.cell, 0.2)), run, inner.initial, H, f"residual({inner.said})")
+    cell = seqjax.residual(dropout(inner.cell, 0.2, shared))
+    return inner._replace(cell=cell, run=run, said=f"residual({inner.said})")
 
 
 def learned(inner):
     """Sequences begin, and begin again after a reset, at a parameter."""
 
-    def run(params, carry, initial, xs, flow):
-        return inner.run(params.cell, carry, initial, xs, flow)
+    def run(params, carry, initial, xs, flow, key=None):
+        return inner.run(params.cell, carry, initial, xs, flow, key)
 
     def initial(params, like):
         return jax.tree.map(lambda a, b: np.broadcast_to(a, b.shape), params.carry, like)
 
-    return Net(learned_initial_carry(inner.cell), run, initial, inner.size, f"learned({inner.said})")
+    return inner._replace(cell=learned_initial_carry(inner.cell), run=run, initial=initial, said=f"learned({inner.said})")
 
 
-def stack(layers):
-    """One after the other."""
+def between(function, said, taken):
+    """A function of the outputs at one step; function(np or jnp, ys)."""
+    like = jax.tree.map(lambda size: jax.ShapeDtypeStruct((*taken.spatial, size), jnp.float32), taken.size)
+    found = jax.eval_shape(lambda ys: function(jnp, ys), like)
 
-    def run(params, carry, initial, xs, flow):
-        after = []
-        for layer, *own in zip(layers, params, carry, initial, strict=True):
-            last, xs = layer.run(*own, xs, flow)
+    def run(params, carry, initial, xs, flow, key=None):
+        return carry, flow.zeroed(function(np, xs))
+
+    size = jax.tree.map(lambda y: y.shape[-1], found)
+    return Net(lambda ys: function(jnp, ys), run, lambda params, like: like, size, said, jax.tree.leaves(found)[0].shape[:-1])
+
+
+def joined(taken):
+    """All outputs as one."""
+    return between(lambda m, ys: m.concatenate(jax.tree.leaves(ys), -1), "joined", taken)
+
+
+def dense(rng, options):
+    """A dense layer."""
+    size, act = int(rng.integers(3, 6)), {"tanh": np.tanh, "relu": ref.relu, "identity": lambda a: a}
+    name, bias = str(rng.choice(list(act))), bool(rng.integers(2))
+
+    def run(params, carry, initial, xs, flow, key=None):
+        return carry, flow.zeroed(act[name](flow.zeroed(xs) @ params.kernel + ref._bias(fields(params))))
+
+    cell = seqjax.dense(size, name, use_bias=bias, **options)
+    return Net(cell, run, lambda params, like: like, size, f"dense-{name}")
+
+
+def layer_between(rng, options, taken):
+    """What may stand between two cells, without a carry."""
+    if not isinstance(taken.size, int):
+        return between(lambda m, ys: jax.tree.map(m.sin, ys), "sin", taken)
+    kinds = ["sin", "parts"] + (["space"] if taken.spatial and not taken.keep else []) + ([] if taken.spatial else ["dense"] * 2)
+    kind = kinds[rng.integers(len(kinds))]
+    if kind == "dense":
+        return dense(rng, options)
+    if kind == "sin":
+        return between(lambda m, y: m.sin(y), "sin", taken)
+    if kind == "space":
+        return between(lambda m, y: y.mean(-2), "space", taken)
+    return between(lambda m, y: {"some": y[..., 1:], "all": (m.tanh(y), y * y)}, "parts", taken)
+
+
+def stack(rng, options, depth, taken):
+    """One after the other, with what stands between, or with skip connections."""
+    skip, layers = [None, None, None, "input", "all"][rng.integers(5)], []
+    now = taken._replace(keep=taken.keep or skip is not None, array=skip is not None)
+
+    def above(layer):
+        """What the next layer is given."""
+        layers.append(layer)
+        seen = layers if skip == "all" else layers[-1:]
+        size = taken.size + sum(net.size for net in seen) if skip else layer.size
+        return now._replace(size=size, spatial=layer.spatial)
+
+    for left in reversed(range(rng.integers(1, 4))):
+        now = above(random_net(rng, options, depth - 1, now))
+        if not skip and rng.integers(2):
+            now = above(layer_between(rng, options, now))
+        if not isinstance(now.size, int) and (left or taken.array):
+            now = above(joined(now))
+
+    def run(params, carry, initial, xs, flow, key=None):
+        keys = [None] * len(layers) if key is None else jax.random.split(key, len(layers))
+        after, outputs = [], []
+        xs = flow.zeroed(xs)
+        for layer, own_key, *own in zip(layers, keys, params, carry, initial, strict=True):
+            last = outputs[-1:] or [xs]
+            below = {None: last, "input": [xs, *outputs[-1:]], "all": [xs, *outputs]}[skip]
+            last, ys = layer.run(*own, np.concatenate(below, -1) if skip else below[0], flow, own_key)
             after.append(last)
-        return tuple(after), xs
+            outputs.append(ys)
+        return tuple(after), np.concatenate(outputs, -1) if skip else outputs[-1]
 
     def initial(params, like):
         return tuple(layer.initial(*own) for layer, *own in zip(layers, params, like, strict=True))
 
-    # A residual adds its own input, whose size goes by the layer below.
-    sizes = [H, *(layer.size for layer in layers[:-1])]
-    layers = [layer for layer, size in zip(layers, sizes) if size == H or not layer.said.startswith("residual")]
-    said = f"stack({', '.join(layer.said for layer in layers)})"
-    return Net(seqjax.stack(*(layer.cell for layer in layers)), run, initial, layers[-1].size, said)
+    size = sum(layer.size for layer in layers) if skip else layers[-1].size
+    said = f"stack({', '.join([layer.said for layer in layers] + [skip] * bool(skip))})"
+    return Net(seqjax.stack(*(layer.cell for layer in layers), skip_connections=skip), run, initial, size, said, layers[-1].spatial)
 
 
 MERGES = {
@@ -208,22 +154,35 @@ MERGES = {
 }
 
 
-def pair(rng, ahead, back):
+def pair(rng, ahead, back, taken):
     """Two directions."""
-    merge = rng.choice(list(MERGES)) if ahead.size == back.size else "concat"
-    fresh = bool(rng.integers(2))
-    cell = bidirectional(ahead.cell, back.cell, str(merge), fresh_backward=fresh)
+    alike = jax.tree.structure(ahead.size) == jax.tree.structure(back.size)
+    kinds = (list(MERGES) if ahead.size == back.size else ["concat"]) if alike else []
+    kinds += ["function"] + ["pair"] * (not taken.array)
+    merge, fresh = str(rng.choice(kinds)), bool(rng.integers(2))
 
-    def run(params, carry, initial, xs, flow):
-        first, ys = ahead.run(params.forward, carry.forward, initial.forward, xs, flow)
-        second, zs = back.run(params.backward, carry.backward, initial.backward, xs, flow.turned())
+    def both(m, f, b):
+        """All of both, the second in another size."""
+        return m.concatenate([*jax.tree.leaves(f), *(m.sin(y) for y in jax.tree.leaves(b))], -1)
+
+    given = {"function": lambda f, b: both(jnp, f, b), "pair": None}.get(merge, merge)
+    cell = bidirectional(ahead.cell, back.cell, given, fresh_backward=fresh)
+
+    def merged(flow, ys, zs):
+        if merge == "pair":
+            return ys, zs
+        return flow.zeroed(both(np, ys, zs)) if merge == "function" else jax.tree.map(MERGES[merge], ys, zs)
+
+    def run(params, carry, initial, xs, flow, key=None):
+        keys = (None, None) if key is None else jax.random.split(key)
+        first, ys = ahead.run(params.forward, carry.forward, initial.forward, xs, flow, keys[0])
+        second, zs = back.run(params.backward, carry.backward, initial.backward, xs, flow.turned(), keys[1])
         second = initial.backward if fresh else second
-        return carry._replace(forward=first, backward=second), MERGES[merge](ys, zs)
+        return carry._replace(forward=first, backward=second), merged(flow, ys, zs)
 
     def initial(params, like):
         return like._replace(
             forward=ahead.initial(params.forward, like.forward), backward=back.initial(params.backward, like.backward)
         )
 
-    size = ahead.size + back.size if merge == "concat" else ahead.size
-    return Net(cell, run, initial, size, f"{merge}({ahead.said}, {back.said})")
+    return Net(cell, run, initial, cell.hidden_size, f"{merge}({ahead.said}, {back.said})", ahead.spatial)

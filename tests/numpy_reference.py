@@ -124,7 +124,7 @@ def conv_lstm(*options):
     """With strides, padding and dilation of the input convolution; none of them for the usual ones."""
 
     def step(p, carry, x):
-        sums = _convolve(x, p["kernel"], *options) + _convolve(carry["h"], p["recurrent_kernel"]) + p["bias"]
+        sums = _convolve(x, p["kernel"], *options) + _convolve(carry["h"], p["recurrent_kernel"]) + _bias(p)
         c, o = _lstm_gates(p, carry["c"], sums)
         h = o * np.tanh(c)
         return {"c": c, "h": h}, h

@@ -3,7 +3,7 @@
 import fuzzing
 import jax
 import jax.numpy as jnp
-import nets
+import net_cells
 import numpy as np
 import pytest
 from cells.table import CELLS
@@ -12,10 +12,10 @@ import seqjax
 from seqjax.cells import _lstm
 from seqjax.engines import native, steps
 
-SEED = 20261128
+SEED = 20261134
 
 
-@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize("number", range(8))
 def test_random_networks_equal_numpy(number, x64):
     found = fuzzing.run(SEED, number, draws=3)
     assert not found.mismatches, str(found.program)
@@ -24,7 +24,7 @@ def test_random_networks_equal_numpy(number, x64):
 @pytest.mark.slow
 def test_many_random_networks_equal_numpy(x64):
     """So many as take a quarter of an hour; `python tests/fuzzing.py` runs ten thousand cases."""
-    for number in range(10, 310):
+    for number in range(8, 308):
         found = fuzzing.run(SEED, number, draws=4)
         assert not found.mismatches, f"{number}: {found.program}"
 
@@ -34,7 +34,7 @@ def _only(name):
     row = next(row for row in CELLS if row.name == name)
 
     def make(rng, options):
-        return nets.Plain(row.make(**options), row.reference.step, nets.fields, row.name, False).net()
+        return net_cells.Plain(row.make(**options), row.reference.step, net_cells.fields, row.name, False).net()
 
     return make
 
@@ -74,28 +74,47 @@ def test_gates_in_another_order_are_found(x64, plant):
     assert _found("lstm-peepholes")
 
 
-def test_ill_conditioned_is_what_the_scan_errs_by_and_no_fault(x64):
-    """Program 1 of seed 0 has one: a layer normalisation of four numbers that lie close together."""
-    prog, errors, mismatches = fuzzing.run(0, 1, 12)
-    assert prog.dtype == "float32" and max(errors) > fuzzing.DTYPES["float32"] and not mismatches
-    rng = np.random.default_rng(0)
-    wide, data = fuzzing.program(np.random.default_rng([0, 1]), wanted="float64"), fuzzing.draw(rng, prog)
+def _normalised(rng, options):
+    """A layer normalisation of the products of an rnn."""
+    row = next(row for row in CELLS if row.name == "rnn")
+    return net_cells.normed(net_cells.Plain(row.make(**options), row.reference.step, net_cells.fields, row.name, True)).net()
+
+
+def test_ill_conditioned_is_what_the_scan_errs_by_and_no_fault(x64, monkeypatch):
+    """A layer normalisation of numbers near 100 that differ by about 0.05, which float32 holds to 0.000008."""
+    number = next(n for n in range(99) if (_with(n).dtype, _with(n).engine, _with(n).transform) == ("float32", "scan", "jit"))
+    draw = fuzzing.draw
+
+    def close_together(rng, prog):
+        data = draw(rng, prog)
+        cell = data["params"].cell
+        cell = cell._replace(kernel=cell.kernel * 0.05, bias=np.full_like(cell.bias, 100))
+        return data | {"params": data["params"]._replace(cell=cell)}
+
+    monkeypatch.setattr(fuzzing, "draw", close_together)
+    prog, errors, mismatches = fuzzing.run(SEED, number, 2, _normalised)
+    assert max(errors) > fuzzing.DTYPES["float32"] and not mismatches
+    wide, data = _with(number, "float64"), fuzzing.draw(np.random.default_rng(0), prog)
     assert wide.net.said == prog.net.said and wide.dtype == "float64"
-    assert not fuzzing.is_ill_conditioned(prog, wide, data, 1e-2)  # more than the scan errs by
+    assert not fuzzing.is_ill_conditioned(prog, wide, data, 1.0)  # more than the scan errs by
     assert not fuzzing.is_ill_conditioned(prog, wide, data, np.inf)
 
     def off(*arguments):
         last, ys = wide.net.run(*arguments)
-        return last, ys + 1e-9
+        return last, ys + 1e-6
 
-    assert fuzzing.is_ill_conditioned(prog, wide, data, 1e-8)
-    assert not fuzzing.is_ill_conditioned(prog, wide._replace(net=wide.net._replace(run=off)), data, 1e-8)
+    assert fuzzing.is_ill_conditioned(prog, wide, data, 1e-6)
+    assert not fuzzing.is_ill_conditioned(prog, wide._replace(net=wide.net._replace(run=off)), data, 1e-6)
+
+
+def _with(number, dtype=None):
+    return fuzzing.program(np.random.default_rng([SEED, number]), _normalised, dtype)
 
 
 def test_a_case_of_nan_is_a_mismatch():
     prog = fuzzing.program(np.random.default_rng(0), _only("gru"))
     data = fuzzing.draw(np.random.default_rng(1), prog)
-    nan = seqjax.unroll(prog.net.cell, data["params"], np.zeros((*prog.shape, nets.H), np.float32))
+    nan = seqjax.unroll(prog.net.cell, data["params"], np.zeros((*prog.shape, net_cells.H), np.float32))
 
     def broken(params, carry, xs, *rest):
         ys = jnp.full_like(nan[1], jnp.nan)

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import jax
 
 from seqjax.engines import associative, cudnn, fused, native, scan, steps
+from seqjax.engines.reverse_only import reverse_only
 from seqjax.errors import UserError
 from seqjax.typing import Array, Carry, Cell, Params
 
 ENGINES = {"scan": scan, "fused": fused, "associative": associative, "cudnn": cudnn, "native": native}
+FORWARD = ("scan", "associative")  # those with forward-mode derivatives
 REMOVED = ("pallas",)  # it was built on a lowering that JAX is taking away
 
 
@@ -38,6 +40,8 @@ def run(
     """Runs a cell on the engine chosen; the arguments are those of `scan.run`."""
     if choice.engine != "cudnn":  # which has float32 alone, and knows the LSTM by its params
         cell, params = steps.with_wide_params(cell, params)
+    if choice.engine not in FORWARD:
+        params, carry, initial, xs = reverse_only((params, carry, initial, xs), cell.name, choice.engine)
     return ENGINES[choice.engine].run(cell, params, carry, initial, xs, **settings)
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from seqjax import placement
 from seqjax.errors import UserError
 from seqjax.typing import Array, Cell, Dense, Wrap, factory
 from seqjax.wrappers import parts
@@ -81,6 +82,7 @@ def zoneout(cell: Cell, rate: float, memory_rate: float | None = None) -> Cell:
             for field, key in zip(rates, jax.random.split(mask_key))
             if hasattr(carry, field) and rates[field]
         }
+        keep = placement.cut_as(keep, xs, axis=1)
         inner, params, xs = parts.draw(cell, cell_key, params, xs)
         return _training(inner, sorted(keep)).replace(name=name, settings=settings), params, Zoned(xs, keep)
 

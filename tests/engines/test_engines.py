@@ -243,8 +243,21 @@ def test_forward_mode_is_the_scans():
 
     assert np.isfinite(run("scan")[1]).all()
     for engine in ("fused", "auto"):
-        with pytest.raises(seqjax.UserError, match=f"of lstm needs engine=\"scan\", and the engine is '{engine}'"):
+        with pytest.raises(seqjax.UserError, match="of lstm needs engine=\"scan\", and the engine is '(fused|native)'"):
             run(engine)
+
+
+@pytest.mark.parametrize("way", ["jvp of jit", "jit of jvp", "jacfwd of jit", "hessian", "vmap of jvp"])
+def test_forward_mode_under_jit_and_vmap_is_refused_by_the_engine_and_names_the_scan(way):
+    cell, params, xs, _ = setup(row_of("gru"), 28, batch=1, steps=2)
+    sums = lambda x: seqjax.unroll(cell, params, x, engine="fused")[1].sum()  # noqa: E731
+    along = lambda x: jax.jvp(sums, (x,), (x,))  # noqa: E731
+    ways = {
+        "jvp of jit": lambda x: jax.jvp(jax.jit(sums), (x,), (x,)), "jit of jvp": jax.jit(along), "hessian": jax.hessian(sums),
+        "jacfwd of jit": jax.jacfwd(jax.jit(sums)), "vmap of jvp": lambda x: jax.vmap(along)(x[None]),
+    }  # fmt: skip
+    with pytest.raises(seqjax.UserError, match="of gru needs engine=\"scan\", and the engine is 'fused'"):
+        ways[way](xs)
 
 
 @pytest.mark.parametrize("engine", ["fused", "scan"])

@@ -5,20 +5,28 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-from cells.table import ROWS, D, T, setup
+from cells.table import ROWS, D, H, Row, T, setup
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import seqjax
+from seqjax.wrappers import recurrent_dropout, zoneout
 
+# Noise on spatial axes, and on heads that are not plain products; the rows of the table have the rest.
+NOISY = [
+    Row("conv", lambda **o: zoneout(recurrent_dropout(seqjax.dropout(seqjax.conv_lstm(H, 3, 4, **o), 0.2), 0.3), 0.3), None),
+    Row("blocks", lambda **o: zoneout(recurrent_dropout(seqjax.block_gru(H, 2, **o), 0.3, per_gate=True), 0.2), None),
+]
 BATCH = 4
 LENGTHS = np.array([T, 2, 1, 0], np.int32)
 RESETS = np.random.default_rng(4).random((BATCH, T)) < 0.3
 PLAIN_TOO = ("lstm", "gru", "lru", "deep")
+TRAINING_TOO = ("deep", "zoneout-step", "per_gate", "regularised", *(row.name for row in NOISY))
+KEY = jax.random.key(3)
 ROWS_OF, WHOLE = PartitionSpec("data"), PartitionSpec()
 
 
-def loss_of(row, cell):
-    how = {"padded_outputs": "repeat"} if row.name == "joined" else {}
+def loss_of(row, cell, rng=None):
+    how = {"rng": rng, "padded_outputs": "repeat" if row.name == "joined" else "zeros"}
 
     def loss(params, xs, carry, lengths, resets):
         last, ys = seqjax.unroll(cell, params, xs, carry, lengths=lengths, resets=resets, **how)
@@ -43,22 +51,34 @@ def by_explicit_axes(loss, mesh, params, *batch):
         return jax.jit(jax.value_and_grad(loss))(params, *batch)
 
 
+def by_halves(loss, params, *batch):
+    """What shard_map computes, on one device: the noise of each half is drawn by itself, from one key."""
+
+    def whole(params, *batch):
+        halves = (jax.tree.map(lambda a, part=part: a[part], batch) for part in (slice(0, 2), slice(2, 4)))
+        return sum(loss(params, *half) for half in halves)
+
+    return jax.jit(jax.value_and_grad(whole))(params, *batch)
+
+
 def main(kind):
     run = {"shard_map": by_shard_map, "explicit": by_explicit_axes}[kind]
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit if kind == "explicit" else AxisType.Auto,))
     wrong = []
-    for row in ROWS:
+    for row in [*ROWS, *NOISY]:
         cell, params, xs, carry = setup(row, 56, batch=BATCH)
         assert xs.shape[-1] == D
-        batches = [(xs, carry, LENGTHS, RESETS), (xs, None, None, None)]
-        for batch in batches if row.name in PLAIN_TOO else batches[:1]:
-            batch, loss = jax.tree.map(jnp.asarray, batch), loss_of(row, cell)
-            want = jax.jit(jax.value_and_grad(loss))(params, *batch)
+        given, plain = (xs, carry, LENGTHS, RESETS), (xs, None, None, None)
+        cases = [(given, None)] * (row in ROWS) + [(plain, None)] * (row.name in PLAIN_TOO) + [(given, KEY)] * (row.name in TRAINING_TOO)
+        for batch, rng in cases:
+            batch, loss = jax.tree.map(jnp.asarray, batch), loss_of(row, cell, rng)
+            halves = rng is not None and kind == "shard_map"
+            want = by_halves(loss, params, *batch) if halves else jax.jit(jax.value_and_grad(loss))(params, *batch)
             try:
                 found = run(loss, mesh, params, *batch)
                 jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, want)
             except Exception as error:  # every row is tried, and each failure told
-                wrong.append(f"{row.name}: {type(error).__name__}: {error}"[:600])
+                wrong.append(f"{row.name}{' in training' * (rng is not None)}: {type(error).__name__}: {error}"[:600])
     print(*wrong, f"{len(ROWS)} rows", sep="\n")
     sys.exit(bool(wrong))
 
