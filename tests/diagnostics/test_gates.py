@@ -41,7 +41,8 @@ def test_lstm_with_peepholes(coupled, x64):
     before, after = carries(cell, params, xs, options)
     sums = jnp.split(sums_of(params, xs, before.h), 3 if coupled else 4, axis=-1)
     names, peep = "fgo" if coupled else "ifgo", np.split(np.asarray(params.peepholes), 2 if coupled else 3)
-    seen = {g: np.asarray(sums[names.index(g)]) + p * np.asarray((after if g == "o" else before).c) for g, p in zip(names.replace("g", ""), peep)}
+    gates = zip(names.replace("g", ""), peep)
+    seen = {g: np.asarray(sums[names.index(g)]) + p * np.asarray((after if g == "o" else before).c) for g, p in gates}
     found = gate_statistics(cell, params, xs, bounds=(0.4, 0.6), **options)
     assert [gate.gate for gate in found] == sorted(seen) and found[0].layer == "layer 1 (lstm)"
     for gate in found:
