@@ -1,9 +1,11 @@
 """The one entry point for whole sequences: lengths, resets, direction, layout, noise and the choice of engine."""
 
+import contextlib
+import contextvars
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -14,6 +16,33 @@ from seqjax import engines, placement
 from seqjax._leading import leading
 from seqjax.engines import every
 from seqjax.typing import Array, Carry, Cell, Key, Params, Pointwise
+
+_watch: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("watch", default=None)
+
+
+@contextlib.contextmanager
+def watched(watch: Callable | None) -> Iterator[None]:
+    """Lets a function stand in for every call of `unroll` inside the context, for diagnostics of whole models.
+
+    Args:
+      watch: watch(cell, params, xs, carry, options) -> what unroll gives; it may call `unroll`, which then is the plain one.
+
+    Example:
+      >>> import jax, seqjax
+      >>> cell, seen = seqjax.gru(8), []
+      >>> def watch(cell, params, xs, carry, options):
+      ...     seen.append((cell.name, xs.shape))
+      ...     return seqjax.unroll(cell, params, xs, carry, **options)
+      >>> with watched(watch):
+      ...     carry, ys = seqjax.unroll(cell, cell.init(jax.random.key(0), 4), jnp.ones((2, 5, 4)))
+      >>> seen
+      [('gru', (2, 5, 4))]
+    """
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
 
 
 def unroll(
@@ -85,6 +114,11 @@ def unroll(
       >>> ys.shape, bool((ys[1, 3:] == 0).all())
       ((2, 5, 16), True)
     """
+    if (watch := _watch.get()) is not None:
+        given = {"lengths": lengths, "resets": resets, "rng": rng, "reverse": reverse, "time_major": time_major, "engine": engine}
+        given |= {"remat_every": remat_every, "return_carries": return_carries, "padded_outputs": padded_outputs}
+        with watched(None):
+            return watch(cell, params, xs, carry, given)
     lead, xs, carry, lengths, resets = _folded(cell, xs, carry, lengths, resets, time_major)
     options = reverse, time_major, engine, remat_every, padded_outputs
     static, arrays = _checked(cell, params, xs, carry, lengths, resets, *options)

@@ -6,6 +6,7 @@ import re
 import shlex
 
 import pytest
+from absl import flags as absl_flags
 
 from seqjax.run import cli
 
@@ -28,22 +29,25 @@ def test_there_is_something_to_check():
     assert CODE and len(COMMANDS) > 3
 
 
-EXPERIMENTS = {
-    path.stem: importlib.import_module(f"experiments.{path.stem}").EXPERIMENT
-    for path in sorted((ROOT / "experiments").glob("[!_]*.py"))
-}
-FORMS = re.compile(r"(?:-m experiments\.|-m seqjax |^seqjax )(\w+)(?= )(.*)")
+MODULES = {path.stem: importlib.import_module(f"experiments.{path.stem}") for path in sorted((ROOT / "experiments").glob("[!_]*.py"))}
+EXPERIMENTS = {name: module.EXPERIMENT for name, module in MODULES.items() if hasattr(module, "EXPERIMENT")}
+PROGRAMS = MODULES.keys() - EXPERIMENTS  # which train nothing, and have flags of their own
+FORMS = re.compile(r"(?:-m experiments\.|-m seqjax |^seqjax )(\w+)(?= |$)(.*)")
 RUNS = [(command, *found.groups()) for command in COMMANDS if (found := FORMS.search(command))]
 
 
 def test_every_experiment_is_shown():
-    assert {name for _, name, _ in RUNS} == set(EXPERIMENTS)
+    assert {name for _, name, _ in RUNS} == set(EXPERIMENTS) | PROGRAMS == set(MODULES)
     assert sum("experiments." in command for command, _, _ in RUNS) > 10
 
 
 @pytest.mark.parametrize("command, name, flags", RUNS, ids=[command for command, _, _ in RUNS])
 def test_an_experiment_takes_the_command(command, name, flags):
     words = shlex.split(flags.partition(" > ")[0], comments=True)
+    if name in PROGRAMS:
+        MODULES[name].define(values := absl_flags.FlagValues())
+        assert len(values([name, *words])) == 1
+        return
     parsed = cli.parse(EXPERIMENTS[name], [name, *words])
     if parsed.mode == "train" and not parsed.options.extend:
         cli.config_of(EXPERIMENTS[name], parsed)

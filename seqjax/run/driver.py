@@ -244,8 +244,23 @@ def stored_run(experiment: Experiment, command: cli.Command) -> resuming.Stored:
     return stored
 
 
+class Opened(NamedTuple):
+    """A run as a checkpoint has it."""
+
+    trained: Trained
+    meta: dict[str, Any]  # of the checkpoint
+    state: train_step.TrainState
+    recipe: Recipe  # at the base learning rate, since the length of an epoch is not known
+
+
 def read(experiment: Experiment, command: cli.Command) -> tuple[Trained, dict[str, Any]]:
     """The model of a run that --checkpoint names, and the meta of its checkpoint."""
+    found = opened(experiment, command)
+    return found.trained, found.meta
+
+
+def opened(experiment: Experiment, command: cli.Command) -> Opened:
+    """The run that --checkpoint names, with its whole state."""
     stored = stored_run(experiment, command)
     config = resuming.settings_of(experiment, command, stored)
     report = print if command.mode == "evaluate" else cli.note  # predictions stand alone on standard output
@@ -260,7 +275,7 @@ def read(experiment: Experiment, command: cli.Command) -> tuple[Trained, dict[st
     restored = read_model(command.workdir, target, keep=config.train.keep, which=command.options.checkpoint, parts=parts, report=report)
     weights = shown(config, restored.state)
     trained = Trained(config, made["spec"], made["setup"].model, *weights, restored.step, report)
-    return trained, made["meta"]
+    return Opened(trained, made["meta"], restored.state, made["setup"].recipe)
 
 
 def load_same(experiment: Experiment, command: cli.Command, trained: Trained, meta: dict[str, Any]) -> Dataset:

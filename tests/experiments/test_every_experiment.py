@@ -30,7 +30,8 @@ def source_of(row):
 
 
 def test_the_table_has_every_experiment():
-    assert ROWS.keys() == {path.stem for path in (ROOT / "experiments").glob("[a-z]*.py")}
+    files = {path.stem for path in (ROOT / "experiments").glob("[a-z]*.py")}
+    assert ROWS.keys() == files - {"gradient_flow"}  # which trains nothing
 
 
 def test_the_file_is_short(row):

@@ -1,0 +1,185 @@
+"""Gates that are open, shut or saturated, and how long each unit remembers."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+import seqjax
+from seqjax.cells._lstm import COUPLED, GATES
+from seqjax.cells.parts import check_activation
+from seqjax.diagnostics import jacobians, probes
+from seqjax.engines.steps import with_reads
+from seqjax.typing import Array, Carry, Cell, Linear, Params
+
+# Cells whose gates are sigmoids (or the cell's gate_activation) of sums: their gates in order, those in lower case being shown.
+SHOWN = {"gru": "rzN", "mgu": "fN"}
+
+
+class Gate(NamedTuple):
+    """One gate of one layer, over all real steps of the batch."""
+
+    layer: str
+    gate: str
+    mean: Array  # (H,)
+    open: Array  # (H,), share of steps above the upper bound
+    shut: Array  # (H,), share of steps below the lower bound
+
+    @property
+    def saturated(self) -> Array:
+        """Share of steps, (H,), in which the gate is open or shut, where its own gradient is small."""
+        return self.open + self.shut
+
+
+class Memory(NamedTuple):
+    """How long the units of one layer remember."""
+
+    layer: str
+    field: str  # of the carry, or "state" of a linear recurrence
+    half_life: Array  # (H,), steps in which what a unit holds is halved; 0 is at once, inf never
+    source: str  # "gate", or "jacobian": the diagonal of the step's Jacobian
+
+
+def gate_statistics(
+    cell: Cell, params: Params, xs: Array, carry: Carry | None = None, *, bounds: tuple[float, float] = (0.1, 0.9), **options: Any
+) -> list[Gate]:
+    """How far each gate is open, unit by unit, of every layer that has gates.
+
+    Of the LSTM (and the convolutional one) i, f and o are told, with peepholes and coupled gates; of the GRU r and z, of the
+    minimal gated unit f; of minGRU and minLSTM "keep", the factor on the memory. Other cells have none that are told.
+
+    Args:
+      cell: through wrappers, stacks and both directions.
+      params, xs, carry: as for `seqjax.unroll`, xs (B, T, D).
+      bounds: below the first a gate is shut, above the second it is open.
+      **options: lengths, resets, reverse of `seqjax.unroll`.
+
+    Returns:
+      A Gate for each gate of each layer, by name.
+
+    Example:
+      >>> cell = seqjax.lstm(8, forget_bias=5.0)
+      >>> params = cell.init(jax.random.key(0), 4)
+      >>> [(gate.gate, bool(gate.open.min() > 0.9)) for gate in gate_statistics(cell, params, jnp.zeros((2, 9, 4)))]
+      [('f', True), ('i', False), ('o', False)]
+
+    Source: Karpathy, Johnson, Fei-Fei 2015 (arXiv:1506.02078), section 4.2.
+    """
+    low, high = bounds
+    found = []
+    for name, gates, real in _seen(cell, gate_values, params, xs, carry, options):
+        for gate, values in sorted(gates.items()):
+            above, below, mean = (_mean(a, real) for a in (values > high, values < low, values))
+            found.append(Gate(name, gate, mean, above, below))
+    return found
+
+
+def effective_memory(cell: Cell, params: Params, xs: Array, carry: Carry | None = None, **options: Any) -> list[Memory]:
+    r"""The half-life of what each unit holds, from the mean logarithm of the factor by which a step keeps it.
+
+    .. math:: \tau = -\ln 2 \,/\, \overline{\ln |a_t|}
+
+    Where the cell has a leaky memory, a_t is the derivative of a unit's new memory by its old one with the gates as they are: f of
+    the LSTM, z of the GRU, a of a linear recurrence. Elsewhere it is the diagonal of the step's Jacobian, which leaves out
+    what a unit remembers by way of others.
+
+    Args:
+      cell, params, xs, carry: as for `gate_statistics`.
+      **options: lengths, resets, reverse of `seqjax.unroll`.
+
+    Returns:
+      A Memory for each layer.
+
+    Example:
+      >>> cell = seqjax.lstm(8, forget_bias=0.0)
+      >>> params = jax.tree.map(jnp.zeros_like, cell.init(jax.random.key(0), 4))  # f is 1/2 at every step
+      >>> [(memory.field, memory.source, float(memory.half_life[0])) for memory in effective_memory(cell, params, jnp.ones((2, 9, 4)))]
+      [('c', 'gate', 1.0)]
+
+    Source: Tallec, Ollivier 2018, "Can recurrent neural networks warp time?" (arXiv:1804.11188).
+    """
+    found = []
+    for name, kept, real in _seen(cell, kept_by_step, params, xs, carry, options):
+        for (field, source), values in kept.items():
+            rate = _mean(jnp.log(jnp.abs(values)), real)
+            half_life = jnp.where(rate < 0, -math.log(2) / jnp.where(rate < 0, rate, -1), jnp.inf)
+            found.append(Memory(name, field, half_life, source))
+    return found
+
+
+def _seen(cell, observe, params, xs, carry, options):
+    """(name of the layer, what was seen, real steps) of each layer that shows something."""
+    _, seen = seqjax.unroll(probes.watching_layers(cell, observe), params, xs, carry, engine="scan", **options)
+    real = probes.real_steps(xs, options.get("lengths"))
+    return [(name, found, real) for (name, _), found in zip(probes.layers(cell), seen, strict=True) if found]
+
+
+def _mean(values, real):
+    """Over the real steps, of what (B, T, ..., H) has; a convolutional layer's positions are counted as steps."""
+    positions = math.prod(values.shape[2:-1])
+    total = jnp.where(real.reshape(*real.shape, *(1,) * (values.ndim - 2)), values, 0).sum(axis=tuple(range(values.ndim - 1)))
+    return total / jnp.maximum(real.sum() * positions, 1)
+
+
+def gate_values(cell: Cell, params: Params, before: Carry, x: Array, after: Carry) -> dict[str, Array]:
+    """An `Observe`: the gates of a step by name, each (B, H), between 0 and 1; none where the cell's gates are not known."""
+    inside = probes.innermost(cell)
+    settings, name = dict(inside.settings), inside.name
+    if isinstance(cell.split, Linear):
+        return {"keep": cell.split.coefficients(params, x)[0]} if name in ("mingru", "minlstm") else {}
+    if name not in (*SHOWN, "lstm", "conv_lstm") or cell.parts is None:
+        return {}
+    act = check_activation(settings.get("gate_activation") or "sigmoid", "gate_activation")
+    projected, recurrent = _products(cell, params, before, x)
+    sums = [jnp.split(a, cell.parts.gates, -1) for a in cell.parts.join(params, projected, recurrent)]
+    sums = [sum(pair[1:], pair[0]) for pair in zip(*sums)]
+    if name in SHOWN:
+        return {gate: act(value) for gate, value in zip(SHOWN[name], sums, strict=True) if gate.islower()}
+    names = COUPLED if settings.get("coupled") else GATES
+    if getattr(_params_of(params, "kernel"), "peepholes", None) is not None:
+        seeing = names.replace("g", "")
+        weights = dict(zip(seeing, jnp.split(_params_of(params, "kernel").peepholes, len(seeing), axis=-1)))
+        memory = {gate: after.c if gate == "o" else before.c for gate in seeing}
+        more = {gate: weights[gate][None] * memory[gate] for gate in seeing}
+        sums = [value + more.get(gate, 0) for gate, value in zip(names, sums)]
+    return {gate: act(value) for gate, value in zip(names, sums, strict=True) if gate != "g"}
+
+
+def _params_of(params, field):
+    """The params of the cell inside, which a wrapper may hold as `cell`."""
+    while not hasattr(params, field) and hasattr(params, "cell"):
+        params = params.cell
+    return params
+
+
+def _products(cell, params, before, x):
+    parts = cell.parts
+    return parts.project(params, x), None if parts.recur is None else parts.recur(params, before)
+
+
+def kept_by_step(cell: Cell, params: Params, before: Carry, x: Array, after: Carry) -> dict[tuple[str, str], Array]:
+    """An `Observe`: the factor by which each unit's memory is kept, (B, H), by the field of the carry and where it is from."""
+    del after
+    if isinstance(cell.split, Linear):
+        return {("state", "gate"): jnp.abs(cell.split.coefficients(params, x)[0])}
+    fields = getattr(before, "_fields", ())
+    for field in ("c",) if "c" in fields else fields:
+        if cell.parts is not None and (kept := _leak(cell, params, before, x, field)) is not None:
+            return {(field, "gate"): kept}
+    _, unflatten = jacobians.flatten(before)
+    diagonal = unflatten(jnp.diagonal(jacobians.step_jacobians(cell, params, before, x), axis1=1, axis2=2))
+    field = fields[0] if fields else "carry"
+    return {(field, "jacobian"): getattr(diagonal, field) if fields else jax.tree.leaves(diagonal)[0]}
+
+
+def _leak(cell, params, before, x, field):
+    """d field' / d field, unit by unit, with the gates as they are; None where `combine` does not read it."""
+    products = _products(cell, params, before, x)
+
+    def new(old):
+        return getattr(cell.parts.after(params, before._replace(**{field: old}), *products)[0], field)
+
+    old = getattr(before, field)
+    _, read = with_reads(new, old)
+    return jax.jvp(new, (old,), (jnp.ones_like(old),))[1] if read[0][0] else None

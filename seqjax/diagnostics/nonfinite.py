@@ -1,0 +1,105 @@
+"""Where numbers first went to infinity or NaN: in which layer, at which step of time, of which sequences."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import seqjax
+from seqjax.diagnostics import probes
+from seqjax.diagnostics.carry_gradients import carry_gradients
+from seqjax.typing import Array, Carry, Params
+
+
+class NonFinite(NamedTuple):
+    """Where something first is not finite, of one layer."""
+
+    run: int  # which call of `seqjax.unroll`, from 0
+    layer: str  # a layer's name, or "inputs", "parameters"
+    part: str  # field of the carry, "carry", or the gradient of one
+    step: int  # index in time, from 0; -1 where time has no part in it
+    sequences: tuple[int, ...]  # of the batch, from 0
+
+
+def first_nonfinite(function: Callable[..., Array], *args: Any) -> list[NonFinite]:
+    """Where a loss's forward pass first went non-finite, and where none is, its backward pass.
+
+    Args:
+      function: function(*args) -> loss, (), which calls `seqjax.unroll` outside of any jit of its own.
+      *args: its arguments: the parameters of the last good step and the batch that failed.
+
+    Returns:
+      What is not finite, the earliest step first and of each step the lowest layer; of gradients the latest step, since they come
+      from the end. Empty where all is finite.
+
+    Raises:
+      UserError: there is no call of `seqjax.unroll`, or it is inside a jit.
+
+    Example:
+      >>> cell = seqjax.stack(seqjax.rnn(4, "relu"), seqjax.gru(4))
+      >>> params = cell.init(jax.random.key(0), 2)
+      >>> xs = jnp.ones((3, 8, 2)).at[1, 5].set(jnp.inf)
+      >>> place = first_nonfinite(lambda params: seqjax.unroll(cell, params, xs)[1].sum(), params)[0]
+      >>> place.layer, place.step, place.sequences
+      ('inputs', 5, (1,))
+    """
+    found = []
+    for number, run in enumerate(probes.captured(function, *args)):
+        found += _of_run(number, run)
+    if found:
+        return sorted(found, key=lambda place: (place.run, place.step, place.layer != "inputs"))
+    return _of_gradients(function, args)
+
+
+def _of_run(number, run):
+    real = np.asarray(probes.real_steps(run.xs, run.options.get("lengths")))
+    found = []
+    if bad := [jax.tree_util.keystr(path, simple=True, separator="/") for path, leaf in _leaves(run.params) if not _finite(leaf)]:
+        found.append(NonFinite(number, "parameters", ", ".join(bad), -1, ()))
+    found += _places(number, "inputs", {"x": run.xs}, real, run.options)
+    watching = probes.watching_layers(run.cell, carry_after)
+    _, seen = seqjax.unroll(watching, run.params, run.xs, run.carry, engine="scan", **run.options)
+    for (name, _), carry in zip(probes.layers(run.cell), seen, strict=True):
+        parts = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in _leaves(carry)}
+        found += _places(number, name, parts, real, run.options)
+    return found
+
+
+def carry_after(cell: Any, params: Params, before: Carry, x: Array, after: Carry) -> Carry:
+    """An `Observe`: the carry after the step."""
+    del cell, params, before, x
+    return after
+
+
+def _of_gradients(function, args):
+    found = []
+    for number, grad in enumerate(carry_gradients(function, *args)):
+        for path, norms in _leaves(grad.norms):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            bad = ~np.isfinite(np.asarray(norms)) & np.asarray(grad.real)
+            if bad.any():
+                step = int(bad.any(axis=0).nonzero()[0].max())
+                found.append(NonFinite(number, f"carry {name}", "gradient", step, tuple(map(int, bad[:, step].nonzero()[0]))))
+    return sorted(found, key=lambda place: -place.step)
+
+
+def _leaves(tree):
+    return jax.tree_util.tree_leaves_with_path(tree)
+
+
+def _finite(array):
+    return bool(jnp.isfinite(array).all()) if jnp.issubdtype(array.dtype, jnp.inexact) else True
+
+
+def _places(number, layer, parts, real, options):
+    """The first step, in the direction of the run, at which one of these arrays (B, T, ...) is not finite, if there is one."""
+    bad = {part: ~np.isfinite(np.asarray(a, np.float32)).reshape(*real.shape, -1).all(axis=2) & real for part, a in parts.items()}
+    steps = {part: b.any(axis=0).nonzero()[0] for part, b in bad.items()}
+    backward = bool(options.get("reverse")) != layer.endswith("backward)")
+    first = {part: int(s.max() if backward else s.min()) for part, s in steps.items() if len(s)}
+    if not first:
+        return []
+    part = (max if backward else min)(first, key=first.get)
+    return [NonFinite(number, layer, part, first[part], tuple(map(int, bad[part][:, first[part]].nonzero()[0])))]

@@ -1,0 +1,38 @@
+"""How large an update is beside the weights that it changes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from seqjax.training.guard import global_norm
+from seqjax.typing import Array
+
+
+def update_ratios(before: Any, after: Any) -> dict[str, Array]:
+    """|w' - w| / |w| of every parameter, by its path.
+
+    About 1e-3 a step is usual; far below it a layer hardly learns, far above it its weights are thrown about.
+
+    Args:
+      before: a pytree of arrays.
+      after: the same after an update.
+
+    Returns:
+      Path, such as "rnn/0/kernel", to (); inf where a parameter was all zeros and is not, 0 where nothing changed.
+
+    Example:
+      >>> found = update_ratios({"w": jnp.full(4, 2.0), "b": jnp.zeros(4)}, {"w": jnp.full(4, 2.5), "b": jnp.ones(4)})
+      >>> {name: float(ratio) for name, ratio in found.items()}
+      {'b': inf, 'w': 0.25}
+    """
+    old, new = jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): _ratio(leaf, changed)
+        for (path, leaf), changed in zip(old, new, strict=True)
+    }
+
+
+def _ratio(old, new):
+    change, size = global_norm(new - old), global_norm(old)
+    return jnp.where(change == 0, 0.0, change / size)
