@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from seqjax import _checks as checks
 from seqjax import engines, placement
 from seqjax._leading import leading
 from seqjax.engines import every
@@ -122,7 +122,7 @@ def unroll(
     lead, xs, carry, lengths, resets = _folded(cell, xs, carry, lengths, resets, time_major)
     options = reverse, time_major, engine, remat_every, padded_outputs
     static, arrays = _checked(cell, params, xs, carry, lengths, resets, *options)
-    _check_rng(rng)
+    checks.check_rng(rng)
     last, *stacked = _unroll(*static, bool(return_carries), engines.choosers(), *arrays, rng)
     if lead is not None:
         last = jax.tree.map(lambda a: lead.unfold(a, timed=False), last)
@@ -159,17 +159,17 @@ def step(cell: Cell, params: Params, carry: Carry, x: Array, *, resets: Array | 
       >>> (y == again).all(axis=1).tolist()
       [True, False]
     """
-    _check_cell(cell)
+    checks.check_cell(cell)
     x = jnp.asarray(x)
     lead = leading(x, len(cell.spatial) + 1, None)
     if lead is not None:
         x, carry = lead.fold(x, "x"), lead.fold_carry(carry)
         resets = None if resets is None else lead.fold(resets, "resets")
-    _check_params(cell, params)
-    _check_inputs(cell, params, x, "B", name="x")
+    checks.check_params(cell, params)
+    checks.check_inputs(cell, params, x, "B", name="x")
     carry = jax.tree.map(jnp.asarray, carry)
-    _check_carry(cell, params, carry, x.shape[0])
-    found = _step(cell, params, carry, x, _check_resets(resets, x.shape[:1]))
+    checks.check_carry(cell, params, carry, x.shape[0])
+    found = _step(cell, params, carry, x, checks.check_resets(resets, x.shape[:1]))
     return found if lead is None else jax.tree.map(lead.unfold, found)
 
 
@@ -226,7 +226,7 @@ def explain(cell: Cell, params: Params, xs: Array, carry: Carry | None = None, *
 
 def _folded(cell, xs, carry, lengths, resets, time_major):
     """The arguments with one batch axis, and how they lay where they had none or several."""
-    _check_cell(cell)
+    checks.check_cell(cell)
     xs = jnp.asarray(xs)
     lead = leading(xs, len(cell.spatial) + 1, time_major)
     if lead is not None:
@@ -242,16 +242,15 @@ def _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engi
     engines.check_name(engine)
     if padded_outputs not in ("zeros", "repeat"):
         raise ValueError(f'padded_outputs must be "zeros" or "repeat", and it is {padded_outputs!r}')
-    xs = jnp.asarray(xs)
-    _check_params(cell, params)
-    _check_inputs(cell, params, xs, *("TB" if time_major else "BT"))
+    checks.check_params(cell, params)
+    checks.check_inputs(cell, params, xs, *("TB" if time_major else "BT"))
     batch, steps = xs.shape[:2][::-1] if time_major else xs.shape[:2]
     layout = (steps, batch) if time_major else (batch, steps)
     if carry is not None:
         carry = jax.tree.map(jnp.asarray, carry)
-        _check_carry(cell, params, carry, batch)
-    lengths = _check_lengths(lengths, batch, steps, layout)
-    resets = _check_resets(resets, layout)
+        checks.check_carry(cell, params, carry, batch)
+    lengths = checks.check_lengths(lengths, batch, steps, layout)
+    resets = checks.check_resets(resets, layout)
     if remat_every is not None:
         remat_every = operator.index(remat_every)
         if remat_every < 1:
@@ -366,111 +365,3 @@ class _Runner:
         if self.note is not None:
             self.note(choice)
         return every.collected(carry, *found, self.mask, self.reverse) if self.return_carries else found
-
-
-def _check_cell(cell):
-    if not isinstance(cell, Cell):
-        raise TypeError(f"cell must be a Cell, and it is a {type(cell).__name__}")
-
-
-def _check_params(cell, params):
-    try:
-        features = cell.input_size(params)
-    except (AttributeError, IndexError, KeyError, TypeError):
-        raise TypeError(f"params are not those of {cell.name}: they are a {type(params).__name__}") from None
-    expected = _expected_params(cell, features)
-    if jax.tree.structure(params) != jax.tree.structure(expected):
-        raise TypeError(
-            f"params of {cell.name} must be built as {jax.tree.structure(expected)}, and they are "
-            f"{jax.tree.structure(params)}"
-        )
-    for (path, want), got in zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(params), strict=True):
-        if jnp.shape(got) != want.shape:
-            where = f"params{jax.tree_util.keystr(path)}"
-            raise ValueError(f"{where} of {cell.name} must have shape {want.shape}, and its shape is {jnp.shape(got)}")
-
-
-@functools.lru_cache(maxsize=512)
-def _expected_params(cell, features):
-    """What `cell.init` gives, as shapes; kept, so that an eager call does not trace it again."""
-    return jax.eval_shape(lambda: cell.init(jax.random.key(0), features))
-
-
-def _check_rng(rng):
-    """A key of jax.random, new style or old."""
-    if rng is None:
-        return
-    dtype, shape = getattr(rng, "dtype", np.dtype(object)), getattr(rng, "shape", ())
-    typed = jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
-    if not typed and not (dtype == np.uint32 and len(shape) == 1):
-        raise TypeError(f"rng must be one key of jax.random, such as jax.random.key(0), and it is {rng!r}")
-
-
-def _check_inputs(cell, params, xs, *axes, name="xs"):
-    layout = f"({', '.join([*axes, *map(str, cell.spatial), 'D'])})"
-    wanted = len(axes) + len(cell.spatial) + 1
-    if xs.ndim != wanted:
-        raise ValueError(f"{name} must have {wanted} axes, {layout}, and its shape is {xs.shape}")
-    if xs.shape[len(axes) : -1] != cell.spatial:
-        raise ValueError(f"{name} must be {layout} for this {cell.name}, and its shape is {xs.shape}")
-    if not jnp.issubdtype(xs.dtype, jnp.floating):
-        raise TypeError(f"{name} must be floating point, and it is {xs.dtype}; embed or one-hot encode tokens first")
-    features = cell.input_size(params)
-    if xs.shape[-1] != features:
-        raise ValueError(f"{name} has shape {xs.shape}, {layout}, and the params of {cell.name} take D = {features}")
-
-
-def _check_carry(cell, params, carry, batch):
-    expected = jax.eval_shape(lambda p: cell.initial_carry(p, batch), params)
-    if jax.tree.structure(carry) != jax.tree.structure(expected):
-        raise TypeError(f"carry must be built as {expected}, and it is {jax.tree.structure(carry)}")
-    for (path, want), got in zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(carry), strict=True):
-        where = f"carry{jax.tree_util.keystr(path)}"
-        if got.shape != want.shape:
-            raise ValueError(f"{where} must have shape {want.shape} for these xs, and its shape is {got.shape}")
-        if got.dtype != want.dtype:
-            raise TypeError(f"{where} must be {want.dtype}, and it is {got.dtype}")
-
-
-def _check_lengths(lengths, batch, steps, layout):
-    if lengths is None:
-        return None
-    if not isinstance(lengths, jax.Array):
-        lengths = np.asarray(lengths)
-    if lengths.dtype == bool:
-        if lengths.shape != layout:
-            raise ValueError(f"lengths as a mask must have shape {layout}, as xs, and its shape is {lengths.shape}")
-        return jnp.asarray(lengths)
-    if not np.issubdtype(lengths.dtype, np.integer):
-        raise TypeError(f"lengths must be integers (B,) or a boolean mask, and its dtype is {lengths.dtype}")
-    if lengths.shape != (batch,):
-        raise ValueError(f"lengths must have shape {(batch,)}, one for each sequence, and its shape is {lengths.shape}")
-    if _is_at_hand(lengths) and lengths.size:
-        values = np.asarray(lengths)
-        low, high = values.min(), values.max()
-        if not 0 <= low <= high <= steps:
-            raise ValueError(f"lengths must lie in 0 ... T = {steps}, and they go from {low} to {high}")
-    return jnp.asarray(lengths)
-
-
-def _is_at_hand(array):
-    """Whether the values are in the host's memory: what an accelerator holds is not fetched, which would wait for it."""
-    if isinstance(array, jax.core.Tracer):
-        return False
-    return isinstance(array, np.ndarray) or all(device.platform == "cpu" for device in array.devices())
-
-
-def _check_resets(resets, layout):
-    if resets is None:
-        return None
-    if not isinstance(resets, jax.Array):
-        resets = np.asarray(resets)
-    if resets.shape != layout:
-        raise ValueError(f"resets must have shape {layout}, and its shape is {resets.shape}")
-    if resets.dtype == bool:
-        return jnp.asarray(resets)
-    if not jnp.issubdtype(resets.dtype, jnp.number):
-        raise TypeError(f"resets must be bool, or numbers that are 0 and 1, and its dtype is {resets.dtype}")
-    if _is_at_hand(resets) and not np.isin(np.asarray(resets), (0, 1)).all():
-        raise ValueError("resets must be bool, or numbers that are 0 and 1, and one is another number")
-    return jnp.asarray(resets) != 0

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 
 from seqjax.engines import associative, cudnn, fused, native, scan, steps
-from seqjax.engines.reverse_only import reverse_only
+from seqjax.engines._reverse_only import reverse_only
 from seqjax.errors import UserError
 from seqjax.typing import Array, Carry, Cell, Params
 
