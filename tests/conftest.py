@@ -28,6 +28,7 @@ if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
 
 import jax  # noqa: E402  (the environment is read at import)
+import selection  # noqa: E402
 import whole_entries  # noqa: E402
 
 whole_entries.install()
@@ -43,7 +44,9 @@ OF_THE_RUNS = (
 )  # fmt: skip
 
 
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is marked slow
+def pytest_collection_modifyitems(config, items):
+    selection.mark(config, items)
     folders = {name: place for place, name in enumerate(LONG)}
     shared_runs = tuple(f"test_{name}.py" for name in OF_THE_RUNS)
     items.sort(key=lambda item: (item.path.name not in shared_runs, folders.get(item.path.parent.name, len(LONG))))
