@@ -45,8 +45,8 @@ OF_THE_RUNS = (
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is marked slow
-def pytest_collection_modifyitems(config, items):
-    selection.mark(config, items)
+def pytest_collection_modifyitems(items):
+    selection.mark(items)
     folders = {name: place for place, name in enumerate(LONG)}
     shared_runs = tuple(f"test_{name}.py" for name in OF_THE_RUNS)
     items.sort(key=lambda item: (item.path.name not in shared_runs, folders.get(item.path.parent.name, len(LONG))))

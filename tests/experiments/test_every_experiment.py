@@ -16,8 +16,13 @@ from seqjax.run.cli import SPLITS
 from seqjax.run.recipe import make_recipe
 from seqjax.training import train_step
 
+pytestmark = pytest.mark.one_in(4)  # of what needs a process of its own; each experiment trains in every run
+whole = pytest.mark.one_in(1)
 LINES = 260  # of an experiment's file
 PRESETS = [(name, preset) for name, row in ROWS.items() for preset in row.experiment.presets]
+# A step of each preset takes a second; by default that of the experiment's own choice stands for the others.
+FIRST = {(name, row.experiment.preset) for name, row in ROWS.items()}
+STEPPED = [pytest.param(*pair, marks=() if pair in FIRST else pytest.mark.slow) for pair in PRESETS]
 
 
 @pytest.fixture(params=ROWS)
@@ -33,6 +38,7 @@ def test_the_table_has_every_experiment():
     assert ROWS.keys() == {path.stem for path in (ROOT / "experiments").glob("[a-z]*.py")}
 
 
+@whole
 def test_the_file_is_short(row):
     lines = source_of(row).splitlines()
     assert len(lines) <= LINES and max(map(len, lines)) <= 120
@@ -42,6 +48,7 @@ def test_the_file_is_short(row):
 # Training.
 
 
+@whole
 def test_it_trains(row, runs):
     """The loss falls, the best evaluation is the lowest of what the run is judged by, and the curves are drawn."""
     workdir = runs.finished(row)
@@ -82,6 +89,7 @@ def test_a_finished_run_stays_as_it_is(row, runs, tmp_path):
 # Refusals: in one line each, and nothing is touched.
 
 
+@whole
 def test_wrong_command_lines(row, refused, tmp_path):
     workdir, experiment = f"--workdir={tmp_path / 'run'}", row.experiment
     name = "optimizer.learning_rate"
@@ -97,6 +105,7 @@ def test_wrong_command_lines(row, refused, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@whole
 def test_flags_of_another_mode_have_no_effect(row, refused, tmp_path):
     experiment = row.experiment
     for name, flag in (cli.common_flags(experiment) | dict(experiment.flags)).items():
@@ -107,6 +116,7 @@ def test_flags_of_another_mode_have_no_effect(row, refused, tmp_path):
             refused([f"--workdir={tmp_path}", f"--mode={mode}", f"--{name}{value}"], words, experiment=experiment)
 
 
+@whole
 def test_other_settings_in_the_same_workdir(row, runs, refused):
     workdir = runs.finished(row)
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
@@ -123,6 +133,7 @@ def test_the_workdir_of_another_experiment(row, runs, refused):
         refused([f"--workdir={workdir}", *flags], f"of the experiment {other.module}, not of {row.module}", experiment=row.experiment)
 
 
+@whole
 def test_modes_without_a_run(row, refused, tmp_path):
     for mode in ("evaluate", *row.experiment.modes):
         refused([f"--workdir={tmp_path}", f"--mode={mode}"], "there is no run", "train one first", experiment=row.experiment)
@@ -212,21 +223,26 @@ def test_its_modes_answer(row, runs):
 
 
 @pytest.mark.parametrize("name, preset", PRESETS)
-def test_preset(name, preset, runs):
-    """Its settings are valid, and at its sizes, on the table's data, a training step keeps shapes and types."""
-    row = ROWS[name]
-    experiment, values = row.experiment, dict(row.experiment.presets[preset])
-    config = settings.build(experiment.fields, values)
+def test_the_settings_of_a_preset_are_valid(name, preset):
+    experiment = ROWS[name].experiment
+    config = settings.build(experiment.fields, dict(experiment.presets[preset]))
     settings.validate(config, experiment.fields)
     if experiment.check is not None:
         experiment.check(config)
-    flat = settings.flatten(config)
+    assert make_recipe(config, 100).steps > 100
+
+
+@pytest.mark.parametrize("name, preset", STEPPED)
+def test_preset(name, preset, runs):
+    """At its sizes, on the table's data, a training step keeps shapes and types."""
+    row = ROWS[name]
+    experiment, values = row.experiment, dict(row.experiment.presets[preset])
+    flat = settings.flatten(settings.build(experiment.fields, values))
     config = settings.build(experiment.fields, values | sources(row, runs.data(row)) | row.presets(flat))
     dataset = experiment.load(config)
     spec = experiment.prepare(config, dataset)
     batch = next(iter(experiment.batches(config, spec, dataset.parts["validation"], training=False)))
     recipe, rows = make_recipe(config, 100), config.data.eval_batch_size
-    assert recipe.steps > 100
     model, mesh = experiment.build(config, spec), train_step.make_mesh(rows, jax.devices()[:1])
     average = config.optimizer.ema > 0
     step = train_step.make_train_step(

@@ -26,6 +26,8 @@ from seqjax.models.nucleotides import (
     windows_of,
 )  # fmt: skip
 
+pytestmark = pytest.mark.one_in(2)
+
 IUPAC = {  # what each letter may be, as the standard of 1984 has it
     "A": "A", "C": "C", "G": "G", "T": "T", "R": "AG", "Y": "CT", "S": "CG", "W": "AT", "K": "GT", "M": "AC", "B": "CGT", "D": "AGT",
     "H": "ACT", "V": "ACG", "N": "ACGT",
