@@ -1,5 +1,6 @@
 """Strict by default: no rank promotion, warnings are errors. Quick compilation, kept in a cache that all runs and workers share."""
 
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -50,6 +51,10 @@ def pytest_collection_modifyitems(items):
     folders = {name: place for place, name in enumerate(LONG)}
     shared_runs = tuple(f"test_{name}.py" for name in OF_THE_RUNS)
     items.sort(key=lambda item: (item.path.name not in shared_runs, folders.get(item.path.parent.name, len(LONG))))
+
+
+def pytest_collection_finish():
+    gc.freeze()  # thousands of tests and all that they import stay to the end: the collector need not look at them again
 
 
 @pytest.hookimpl(optionalhook=True)
