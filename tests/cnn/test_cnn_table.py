@@ -74,7 +74,7 @@ def test_every_name_has_a_row():
     assert sorted(cnn.names()) == sorted(names(ROWS))
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @every
 def test_exact_counts(row):
     found = cnn.summary(cnn.create(row.name), abstract(row, row.full))
@@ -83,7 +83,7 @@ def test_exact_counts(row):
         assert round(found.multiply_adds / 1e9, 3) == row.gmac
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(4)
 @traced
 def test_shapes_and_dtypes(row):
     model, other = make(row, dtype=jnp.bfloat16), abstract(row, row.other)
@@ -105,7 +105,7 @@ def test_shapes_and_dtypes(row):
     )
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @images
 def test_what_does_not_fit_is_refused_with_what_was_expected(row):
     model, (batch, height, width, channels) = make(row), row.shape
@@ -123,7 +123,7 @@ def test_what_does_not_fit_is_refused_with_what_was_expected(row):
         refused(ValueError, rf"at least {least} x {least}, and these are", (1, least - 1, width, channels))
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(4)
 @traced
 def test_the_smallest_image_runs_and_a_smaller_one_would_not(row):
     if row not in IMAGES:

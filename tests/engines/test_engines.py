@@ -61,7 +61,7 @@ def cases(seed):
     }
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("case", cases(0))
 @pytest.mark.parametrize("row", CELLS, ids=names(CELLS))
 def test_the_engine_of_a_cell_equals_the_scan(row, case, x64):
@@ -77,7 +77,7 @@ def test_the_engine_of_a_cell_equals_the_scan(row, case, x64):
     assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(got[0]))
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize(
     "layout", [Layout(columns=False), Layout(columns=True), None], ids=["rows", "columns", "apart"]
 )
@@ -118,7 +118,7 @@ def test_on_a_gpu_small_cells_of_one_gate_alone_take_columns(monkeypatch):
     assert LAYOUT_OF(seqjax.rnn(129), 32) is None
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("row", WRAPPERS, ids=names(WRAPPERS))
 def test_training_noise_is_the_same_on_every_engine(row, x64):
     cell, params, xs, carry = setup(row, 23, np.float64, param_dtype=jnp.float64)

@@ -159,6 +159,7 @@ def test_data_changed_since_the_run_began(row, runs, refused, tmp_path):
 # Evaluation and the other modes.
 
 
+@pytest.mark.one_in(6)
 def test_it_evaluates_every_split_beside_baselines(row, runs, refused):
     """What is printed is what evaluation_SPLIT.json says; the predictions are lines of JSON, the pictures are pictures."""
     finished, experiment = runs.finished(row), row.experiment
@@ -189,6 +190,7 @@ def test_it_evaluates_every_split_beside_baselines(row, runs, refused):
                 assert len(rows) == len(parts[split][0] if hasattr(parts[split], "_fields") else parts[split])
 
 
+@pytest.mark.one_in(6)
 def test_the_size_of_a_batch_and_the_choice_of_the_checkpoint(row, runs, tmp_path):
     """The newest gives the loss that was recorded last, whatever the batch size; the best that of the best evaluation."""
     workdir = shutil.copytree(runs.finished(row), tmp_path / "run")
