@@ -85,6 +85,7 @@ def test_a_prompt_is_kept_as_it_was_given(server, text, tmp_path):
     assert "\nthe  zebra - and" in sampled.out
 
 
+@pytest.mark.slow
 def test_a_terminal_that_cannot_show_a_character_ends_no_run(tmp_path):
     """In a process of its own, since the encoding is chosen when Python starts."""
     path = tmp_path / "text.txt"

@@ -71,6 +71,7 @@ def is_picture(path):
     return content.startswith(b"\x89PNG") and len(content) > 2000
 
 
+@pytest.mark.one_in(6)
 def test_a_stopped_run_is_resumed_and_ends_the_same(row, runs, tmp_path):
     workdir, finished = runs.stopped(row, tmp_path / "run"), runs.finished(row)
     run = runs.start(row, f"--workdir={workdir}", *runs.flags(row)).wait(300)

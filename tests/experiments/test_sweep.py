@@ -195,6 +195,7 @@ def test_a_seed_that_diverges_fails_alone(jointly, tmp_path, capsys):
             assert_same_records(workdir / name, jointly / name)
 
 
+@pytest.mark.slow
 def test_a_seed_whose_data_cannot_be_read_is_saved_and_ends_alone(jointly, tmp_path):
     """The others' iterators go back to where they stood, and all resume to what they would have been."""
     broken = {4}
