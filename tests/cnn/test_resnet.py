@@ -177,7 +177,7 @@ def test_zero_init_starts_with_the_shortcut_and_can_leave_it(block, preactivatio
 
 def test_zero_init_residual_reaches_every_block_and_no_other_norm():
     model = ResNet(layers=(2, 1), width=4, zero_init_residual=True, num_classes=2)
-    params = model.init(jax.random.key(0), jnp.ones((1, 8, 8, 3)))["params"]
+    params = jax.jit(model.init)(jax.random.key(0), jnp.ones((1, 8, 8, 3)))["params"]
     zero = {
         jax.tree_util.keystr(path)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
