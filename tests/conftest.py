@@ -1,5 +1,6 @@
 """Strict by default: no rank promotion, warnings are errors. Quick compilation, kept in a cache that all runs and workers share."""
 
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -15,7 +16,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 # The programs of the tests are small, and compiling them takes far longer than running them: measured on the table of cells,
 # 285 CPU seconds with all optimizations and 105 with these flags. XLA_FLAGS in the environment replaces them.
-QUICK = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+QUICK = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true", "--xla_cpu_parallel_codegen_split_count=1"]
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones end the process over a flag that they do not know
     QUICK.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(QUICK))
@@ -28,6 +29,7 @@ if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
 
 import jax  # noqa: E402  (the environment is read at import)
+import selection  # noqa: E402
 import whole_entries  # noqa: E402
 
 whole_entries.install()
@@ -43,10 +45,16 @@ OF_THE_RUNS = (
 )  # fmt: skip
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is marked slow
 def pytest_collection_modifyitems(items):
+    selection.mark(items)
     folders = {name: place for place, name in enumerate(LONG)}
     shared_runs = tuple(f"test_{name}.py" for name in OF_THE_RUNS)
     items.sort(key=lambda item: (item.path.name not in shared_runs, folders.get(item.path.parent.name, len(LONG))))
+
+
+def pytest_collection_finish():
+    gc.freeze()  # thousands of tests and all that they import stay to the end: the collector need not look at them again
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -43,20 +43,25 @@ def _package(name):
 
 
 PACKAGES = sorted({_package(name) for name in MODULES})
-SLOW = {"seqjax.cnn": [pytest.mark.slow]}  # each builds a network
+# Their examples build networks or read whole sets: of each, by default, every second module's, and of the CNNs none.
+DEAR = ("seqjax.data", "seqjax.decoding", "seqjax.models")
+SHARES = [
+    *(pytest.param(name, 0, marks=[pytest.mark.slow] if name == "seqjax.cnn" else [], id=name) for name in PACKAGES),
+    *(pytest.param(name, 1, marks=pytest.mark.slow, id=f"{name}-the others") for name in DEAR),
+]
 
 
-@pytest.mark.parametrize("package", [pytest.param(name, marks=SLOW.get(name, ())) for name in PACKAGES])
-def test_examples_run(package):
+@pytest.mark.parametrize("package, share", SHARES)
+def test_examples_run(package, share):
     if package in NEEDS:
         pytest.importorskip(NEEDS[package])
     runner, said = doctest.DocTestRunner(), []
     # Keras promotes ranks inside, which the tests forbid.
     with jax.numpy_rank_promotion("allow" if NEEDS.get(package) == "keras" else "raise"):
-        for name in MODULES:
-            if _package(name) == package:
-                for test in _examples(importlib.import_module(name)):
-                    runner.run(test, out=said.append)
+        modules = [name for name in MODULES if _package(name) == package]
+        for name in modules[share::2] if package in DEAR else modules:
+            for test in _examples(importlib.import_module(name)):
+                runner.run(test, out=said.append)
     assert runner.failures == 0, "".join(said)
 
 

@@ -32,6 +32,7 @@ def value_and_gradients(cell, params, xs, engine):
     return ys, grads
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("engine", ["scan", "fused"])
 @EVERY
 def test_heads_are_a_dense_kernel_with_zeros_between(name, engine, x64):
@@ -52,6 +53,7 @@ def test_heads_are_a_dense_kernel_with_zeros_between(name, engine, x64):
     assert_same(grads, want_grads._replace(recurrent_kernel=inside), 1e-11, 1e-11)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("engine", ["auto", "scan", "fused"])
 @pytest.mark.parametrize("name", [*GATES, "indrnn", "slstm"])
 def test_no_bias_is_a_bias_of_zero(name, engine):

@@ -33,6 +33,7 @@ SUITE = [test for name, test in vars(generic).items() if name.startswith("test_"
 LENGTHS, RESETS = np.array([T, 2, 0]), np.random.default_rng(4).random((B, T)) < 0.3
 
 
+@pytest.mark.one_in(3)
 @every
 @pytest.mark.parametrize("test", SUITE, ids=lambda test: test.__name__)
 def test_the_suite_of_every_cell(test, row):
@@ -106,6 +107,7 @@ WRAPPERS = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", WRAPPERS)
 @every
 def test_every_wrapper_on_every_engine_in_training(row, name, x64):

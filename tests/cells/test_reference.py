@@ -29,6 +29,7 @@ def _loss(cell, d_carry, d_ys, **options):
     return loss
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("row", ALL, ids=names(ALL))
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "lengths-resets"])
 def test_values_and_gradients_equal_numpy(row, masked, x64):
@@ -50,6 +51,7 @@ def test_values_and_gradients_equal_numpy(row, masked, x64):
     assert_same((as_numpy(got[0]), as_numpy(got[1]), np.asarray(got[2])), want, **TIGHT)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("row", SMOOTH, ids=names(SMOOTH))
 def test_derivatives_to_second_order_in_both_modes(row, x64):
     cell, params, xs, carry = setup(row, 1, np.float64, batch=2, steps=3, param_dtype=jnp.float64)
@@ -57,6 +59,7 @@ def test_derivatives_to_second_order_in_both_modes(row, x64):
     check_grads(f, (params, carry, jnp.asarray(xs)), order=2, modes=("fwd", "rev"), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("row", ALL, ids=names(ALL))
 def test_step_is_its_three_parts(row):
     cell, params, xs, carry = setup(row, 2)
@@ -79,6 +82,7 @@ def test_step_is_its_three_parts(row):
         assert_same(cell.step(params, carry, xs[:, 0]), jax.tree.map(lambda *a: np.stack(a), *found))
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("row", ALL, ids=names(ALL))
 def test_bfloat16_computes_near_float32_and_keeps_memory_wide(row):
     cell, params, xs, carry = setup(row, 6)

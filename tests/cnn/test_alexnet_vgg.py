@@ -74,8 +74,9 @@ def test_the_least_size_is_the_least(model, least):
 @pytest.mark.parametrize("model, side", [(AlexNet(hidden=16), 63), (VGG(**SMALL), 32)])
 def test_dropout_is_in_training_alone(model, side):
     images = jax.random.normal(jax.random.key(0), (1, side, side, 3))
-    variables = model.init(jax.random.key(1), images)
-    drawn = [model.apply(variables, images, train=True, rngs={"dropout": jax.random.key(seed)}) for seed in (2, 2, 3)]
+    variables = jax.jit(model.init)(jax.random.key(1), images)
+    train = jax.jit(lambda key: model.apply(variables, images, train=True, rngs={"dropout": key}))
+    drawn = [train(jax.random.key(seed)) for seed in (2, 2, 3)]
     assert (drawn[0] == drawn[1]).all() and (drawn[0] != drawn[2]).any()
     everything_kept = model.clone(dropout=0.0)
     np.testing.assert_array_equal(everything_kept.apply(variables, images, train=True), model.apply(variables, images))

@@ -10,6 +10,8 @@ from flax import linen as nn
 
 from seqjax.cnn.blocks import ConvNormActivation, he_fan_out, torch_bias, torch_kernel
 
+pytestmark = pytest.mark.one_in(2)
+
 CASES = {
     "plain": ((2, 6, 5, 3), {"features": 4, "kernel_size": (3, 3), "padding": 1}),
     "asymmetric": ((2, 6, 5, 2), {"features": 4, "kernel_size": (3, 2), "strides": 2, "padding": ((0, 1), (1, 0))}),

@@ -22,7 +22,12 @@ def flat(tree):
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-@pytest.mark.parametrize("name, options, layer, shape", CASES, ids=[case[0] for case in CASES])
+DEEP = ("resnet18", "vgg11_bn", "mobilenet_v2", "googlenet")  # in the slow tests
+
+
+@pytest.mark.parametrize(
+    "name, options, layer, shape", [pytest.param(*case, id=case[0], marks=[pytest.mark.slow] if case[0] in DEEP else []) for case in CASES]
+)
 def test_the_map_is_that_of_the_whole_network(name, options, layer, shape):
     module = cnn.create(name, in_channels=shape[-1], **options)
     features, images = cnn.Features(module, layer, shape), jax.random.normal(jax.random.key(1), (2, *shape))

@@ -18,9 +18,15 @@ from seqjax.cnn.inception_blocks import InceptionBranches, Unit, to_plus_minus_o
 from seqjax.cnn.inspection import summary
 from seqjax.cnn.normalization import BatchNorm
 
+pytestmark = pytest.mark.one_in(2)
+
 KEY = jax.random.key(0)
 NETWORKS = {"googlenet": (GoogLeNet, 33, 2), "inception_v3": (InceptionV3, 299, 1)}  # a size that trains, and the heads
-each_network = pytest.mark.parametrize("network, size, heads", NETWORKS.values(), ids=NETWORKS)
+# GoogLeNet by default; the deeper one in the slow tests.
+each_network = pytest.mark.parametrize(
+    "network, size, heads",
+    [pytest.param(*values, id=name, marks=[pytest.mark.slow] if "inception" in name.lower() else []) for name, values in NETWORKS.items()],
+)
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """MobileNets: counts, torch's and Keras's outputs, padding, widths; their blocks alone."""
 
+import functools
 import itertools
 
 import jax
@@ -130,7 +131,7 @@ def test_v1_is_keras():
 
     images = random((3, 32, 32, 3))
     expected = np.asarray(reference(images, training=False))
-    logits = MobileNetV1(num_classes=4, width=0.25).apply(variables, images)
+    logits = jax.jit(MobileNetV1(num_classes=4, width=0.25).apply)(variables, images)
     assert expected.std(axis=0).min() > 1e-3 * expected.std()  # it does look at the images
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * expected.std())
 
@@ -196,7 +197,8 @@ def test_an_inverted_residual_adds_its_input_where_shapes_allow(features, stride
 def test_dropout_is_on_the_last_features():
     model = MobileNetV1(num_classes=3, width=0.25, dropout=1.0)
     images = random((2, 8, 8, 3))
-    variables = model.init(jax.random.key(0), images)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
     variables["params"]["classifier"]["1"]["bias"] += np.arange(3.0)
-    logits, _ = model.apply(variables, images, train=True, rngs={"dropout": jax.random.key(1)}, mutable=["batch_stats"])
+    train = functools.partial(model.apply, train=True, rngs={"dropout": jax.random.key(1)}, mutable=["batch_stats"])
+    logits, _ = jax.jit(train)(variables, images)
     np.testing.assert_array_equal(logits, np.tile(np.arange(3.0), (2, 1)))

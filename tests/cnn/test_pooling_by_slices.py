@@ -72,6 +72,7 @@ def _loop(x, dy, case):
     return y, dx
 
 
+@pytest.mark.one_in(3)
 @every_case
 @pytest.mark.parametrize("pool", [max_pool, avg_pool])
 def test_values_and_gradients_are_those_of_reduce_window(pool, case, plain):
@@ -82,6 +83,7 @@ def test_values_and_gradients_are_those_of_reduce_window(pool, case, plain):
     np.testing.assert_allclose(dx, expected_dx, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.one_in(3)
 @every_case
 def test_of_equal_values_the_first_takes_the_gradient(case):
     x = np.random.default_rng(3).choice(

@@ -113,7 +113,7 @@ def test_causal_by_gradient_and_no_farther_than_the_receptive_field():
     def output(xs):
         return model.apply(positive, xs)[0, t].sum()
 
-    influence = np.abs(np.asarray(jax.grad(output)(xs))[0]).sum(axis=-1)
+    influence = np.abs(np.asarray(jax.jit(jax.grad(output))(xs))[0]).sum(axis=-1)
     first = t - model.receptive_field + 1
     assert first == 6
     assert np.all(influence[t + 1 :] == 0) and np.all(influence[:first] == 0)

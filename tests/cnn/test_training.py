@@ -1,11 +1,11 @@
-"""Every network learns a small fixed batch by heart, to no error; the cheap ones by default, all of them in the slow tests."""
+"""Every network learns a small fixed batch by heart, to no error; two cheap ones by default, all of them in the slow tests."""
 
 import pytest
 
 from benchmarks.cnn_overfit import learned, overfit
 from seqjax import cnn
 
-CHEAP = ("lenet5", "tcn", "text_cnn")
+CHEAP = ("lenet5", "text_cnn")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in CHEAP else [pytest.mark.slow]) for n in cnn.names()])

@@ -48,6 +48,7 @@ def many(operation, images, keys):
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(lambda k: operation(k, images)))(jax.random.split(KEY, keys)))
 
 
+@pytest.mark.one_in(2)
 @every_operation
 def test_an_image_depends_on_the_key_its_place_and_itself(name):
     images, others = make_images(BATCH, 6, 7, 3), make_images(BATCH, 6, 7, 3, seed=1)
@@ -63,6 +64,7 @@ def test_an_image_depends_on_the_key_its_place_and_itself(name):
     assert np.all((whole >= 0) & (whole <= 1))
 
 
+@pytest.mark.one_in(2)
 @every_operation
 def test_shapes_dtypes_vmap_and_no_recompilation(name):
     operation, images = OPERATIONS[name], jnp.asarray(make_images(2, BATCH, 6, 7, 3))

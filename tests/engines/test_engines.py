@@ -61,6 +61,7 @@ def cases(seed):
     }
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("case", cases(0))
 @pytest.mark.parametrize("row", CELLS, ids=names(CELLS))
 def test_the_engine_of_a_cell_equals_the_scan(row, case, x64):
@@ -76,6 +77,7 @@ def test_the_engine_of_a_cell_equals_the_scan(row, case, x64):
     assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(got[0]))
 
 
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize(
     "layout", [Layout(columns=False), Layout(columns=True), None], ids=["rows", "columns", "apart"]
 )
@@ -116,6 +118,7 @@ def test_on_a_gpu_small_cells_of_one_gate_alone_take_columns(monkeypatch):
     assert LAYOUT_OF(seqjax.rnn(129), 32) is None
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("row", WRAPPERS, ids=names(WRAPPERS))
 def test_training_noise_is_the_same_on_every_engine(row, x64):
     cell, params, xs, carry = setup(row, 23, np.float64, param_dtype=jnp.float64)
@@ -124,6 +127,7 @@ def test_training_noise_is_the_same_on_every_engine(row, x64):
     assert_same(got, want, **TIGHT)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "layout", [Layout(columns=False), Layout(columns=True), None], ids=["rows", "columns", "apart"]
 )
@@ -175,6 +179,7 @@ def test_random_lengths_and_resets(lengths, resets, reverse, name):
     assert_same(got, want, 1e-4, 1e-5)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "lstm-all", "mingru"])
 def test_bfloat16_is_near_the_scan(name):
     cell, params, xs, carry = setup(row_of(name), 25, dtype=jnp.bfloat16)
@@ -187,6 +192,7 @@ def test_bfloat16_is_near_the_scan(name):
         np.testing.assert_allclose(np.asarray(a, np.float32), np.asarray(b, np.float32), atol=0.04 * scale)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("engine", ["scan", "fused"])
 @pytest.mark.parametrize("layout", [Layout(columns=False), None], ids=["rows", "apart"])
 def test_gradients_of_bfloat16_params_add_up_wide(engine, layout, monkeypatch):
@@ -219,6 +225,7 @@ def test_nan_in_padding_has_no_influence(name):
     assert all(np.isfinite(a).all() for a in jax.tree.leaves(clean))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", ["gru", "lstm-all", "mingru"])
 def test_second_derivatives(name, x64):
     cell, params, xs, carry = setup(row_of(name), 27, np.float64, batch=2, steps=3, param_dtype=jnp.float64)

@@ -104,6 +104,7 @@ def test_a_file_that_goes_bad_and_is_left_out(stopped):
     assert run.status == 0 and str(bad) not in run.err, run.err
 
 
+@pytest.mark.slow
 def test_other_classes_are_not_accepted(stopped):
     runs, bad, was, _ = stopped
     bad.write_bytes(was)

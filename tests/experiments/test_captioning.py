@@ -210,6 +210,7 @@ def test_all_faults_of_files_stop_a_run(refused, tmp_path):
     assert "gone.png" in str(error.value) and "train1.png" in str(error.value)
 
 
+@pytest.mark.slow
 def test_coco_and_karpathy_files_train_too(tmp_path):
     """The settings of the presets' formats give batches: one step of a tiny model on each."""
     parts = made_captions.write_set(tmp_path, {"train": 6, "val": 3})
@@ -236,6 +237,7 @@ def test_coco_and_karpathy_files_train_too(tmp_path):
         assert np.isfinite(float(loss.loss)) and len(dataset.parts["validation"]) == 3
 
 
+@pytest.mark.slow
 def test_predictions_are_json(runs):
     workdir, _ = runs.evaluated(ROW)
     rows = [json.loads(line) for line in (workdir / "predictions_validation.jsonl").read_text().splitlines()]

@@ -76,6 +76,7 @@ def test_the_other_strand_has_the_same_features_the_other_way(start, genome, dat
     assert one and other == {(200 - end, 200 - start, "-+"[strand == "-"]) for start, end, strand in one}
 
 
+@pytest.mark.slow
 def test_classes_of_folds(start, data, tmp_path):
     """Networks side by side, evaluated and asked; other lengths are refused."""
     settings = {**ROW.settings(data)} | {

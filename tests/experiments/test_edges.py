@@ -22,6 +22,7 @@ def test_a_run_measured_in_passes_with_a_long_warm_up_can_be_read(server, text, 
     assert re.search(rf"^model +loss {best:.4f} ", evaluated.out, re.M), evaluated.out + evaluated.err
 
 
+@pytest.mark.slow
 def test_whole_streams(server, text, tmp_path):
     run = server.run(f"--workdir={tmp_path / 'run'}", *small(text, data__window=0, data__batch_size=7, **QUICK))
     assert run.status == 0, run.err  # 900 tokens are no multiple of 7
@@ -35,6 +36,7 @@ def test_a_run_that_never_began_leaves_the_directory_free(refused, server, text,
     assert server.run(f"--workdir={run}", *small(text, model__hidden_size=8, **QUICK)).status == 0
 
 
+@pytest.mark.slow
 def test_a_length_on_the_command_line_wins_and_the_warm_up_shrinks(server, tmp_path):
     """A run of a preset in steps is given in epochs, and is shorter than its warm-up."""
     run = server.run(f"--workdir={tmp_path / 'run'}", HELLO, "--config.train.epochs=0.05", "--config.schedule.warmup_steps=600")
@@ -74,6 +76,7 @@ def test_a_part_without_tokens_is_named(refused, text, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_prompt_is_kept_as_it_was_given(server, text, tmp_path):
     run = tmp_path / "run"
     assert server.run(f"--workdir={run}", *small(text, tokenizer__kind="word", **QUICK)).status == 0
@@ -82,6 +85,7 @@ def test_a_prompt_is_kept_as_it_was_given(server, text, tmp_path):
     assert "\nthe  zebra - and" in sampled.out
 
 
+@pytest.mark.slow
 def test_a_terminal_that_cannot_show_a_character_ends_no_run(tmp_path):
     """In a process of its own, since the encoding is chosen when Python starts."""
     path = tmp_path / "text.txt"
@@ -92,6 +96,7 @@ def test_a_terminal_that_cannot_show_a_character_ends_no_run(tmp_path):
     assert "\\u" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_damaged_baseline_is_computed_again(server, tmp_path):
     run = tmp_path / "run"
     flags = [HELLO, "--config.train.steps=4"]

@@ -16,8 +16,13 @@ from seqjax.run.cli import SPLITS
 from seqjax.run.recipe import make_recipe
 from seqjax.training import train_step
 
+pytestmark = pytest.mark.one_in(4)  # of what needs a process of its own; each experiment trains in every run
+whole = pytest.mark.one_in(1)
 LINES = 260  # of an experiment's file
 PRESETS = [(name, preset) for name, row in ROWS.items() for preset in row.experiment.presets]
+# A step of each preset takes a second; by default that of the experiment's own choice stands for the others.
+FIRST = {(name, row.experiment.preset) for name, row in ROWS.items()}
+STEPPED = [pytest.param(*pair, marks=() if pair in FIRST else pytest.mark.slow) for pair in PRESETS]
 
 
 @pytest.fixture(params=ROWS)
@@ -34,6 +39,7 @@ def test_the_table_has_every_experiment():
     assert ROWS.keys() == files - {"gradient_flow"}  # which trains nothing
 
 
+@whole
 def test_the_file_is_short(row):
     lines = source_of(row).splitlines()
     assert len(lines) <= LINES and max(map(len, lines)) <= 120
@@ -43,6 +49,7 @@ def test_the_file_is_short(row):
 # Training.
 
 
+@whole
 def test_it_trains(row, runs):
     """The loss falls, the best evaluation is the lowest of what the run is judged by, and the curves are drawn."""
     workdir = runs.finished(row)
@@ -65,6 +72,7 @@ def is_picture(path):
     return content.startswith(b"\x89PNG") and len(content) > 2000
 
 
+@pytest.mark.one_in(6)
 def test_a_stopped_run_is_resumed_and_ends_the_same(row, runs, tmp_path):
     workdir, finished = runs.stopped(row, tmp_path / "run"), runs.finished(row)
     run = runs.start(row, f"--workdir={workdir}", *runs.flags(row)).wait(300)
@@ -83,6 +91,7 @@ def test_a_finished_run_stays_as_it_is(row, runs, tmp_path):
 # Refusals: in one line each, and nothing is touched.
 
 
+@whole
 def test_wrong_command_lines(row, refused, tmp_path):
     workdir, experiment = f"--workdir={tmp_path / 'run'}", row.experiment
     name = "optimizer.learning_rate"
@@ -98,6 +107,7 @@ def test_wrong_command_lines(row, refused, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@whole
 def test_flags_of_another_mode_have_no_effect(row, refused, tmp_path):
     experiment = row.experiment
     for name, flag in (cli.common_flags(experiment) | dict(experiment.flags)).items():
@@ -108,6 +118,7 @@ def test_flags_of_another_mode_have_no_effect(row, refused, tmp_path):
             refused([f"--workdir={tmp_path}", f"--mode={mode}", f"--{name}{value}"], words, experiment=experiment)
 
 
+@whole
 def test_other_settings_in_the_same_workdir(row, runs, refused):
     workdir = runs.finished(row)
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
@@ -124,6 +135,7 @@ def test_the_workdir_of_another_experiment(row, runs, refused):
         refused([f"--workdir={workdir}", *flags], f"of the experiment {other.module}, not of {row.module}", experiment=row.experiment)
 
 
+@whole
 def test_modes_without_a_run(row, refused, tmp_path):
     for mode in ("evaluate", *row.experiment.modes):
         refused([f"--workdir={tmp_path}", f"--mode={mode}"], "there is no run", "train one first", experiment=row.experiment)
@@ -151,6 +163,7 @@ def test_data_changed_since_the_run_began(row, runs, refused, tmp_path):
 # Evaluation and the other modes.
 
 
+@pytest.mark.one_in(6)
 def test_it_evaluates_every_split_beside_baselines(row, runs, refused):
     """What is printed is what evaluation_SPLIT.json says; the predictions are lines of JSON, the pictures are pictures."""
     finished, experiment = runs.finished(row), row.experiment
@@ -181,6 +194,7 @@ def test_it_evaluates_every_split_beside_baselines(row, runs, refused):
                 assert len(rows) == len(parts[split][0] if hasattr(parts[split], "_fields") else parts[split])
 
 
+@pytest.mark.one_in(6)
 def test_the_size_of_a_batch_and_the_choice_of_the_checkpoint(row, runs, tmp_path):
     """The newest gives the loss that was recorded last, whatever the batch size; the best that of the best evaluation."""
     workdir = shutil.copytree(runs.finished(row), tmp_path / "run")
@@ -215,21 +229,26 @@ def test_its_modes_answer(row, runs):
 
 
 @pytest.mark.parametrize("name, preset", PRESETS)
-def test_preset(name, preset, runs):
-    """Its settings are valid, and at its sizes, on the table's data, a training step keeps shapes and types."""
-    row = ROWS[name]
-    experiment, values = row.experiment, dict(row.experiment.presets[preset])
-    config = settings.build(experiment.fields, values)
+def test_the_settings_of_a_preset_are_valid(name, preset):
+    experiment = ROWS[name].experiment
+    config = settings.build(experiment.fields, dict(experiment.presets[preset]))
     settings.validate(config, experiment.fields)
     if experiment.check is not None:
         experiment.check(config)
-    flat = settings.flatten(config)
+    assert make_recipe(config, 100).steps > 100
+
+
+@pytest.mark.parametrize("name, preset", STEPPED)
+def test_preset(name, preset, runs):
+    """At its sizes, on the table's data, a training step keeps shapes and types."""
+    row = ROWS[name]
+    experiment, values = row.experiment, dict(row.experiment.presets[preset])
+    flat = settings.flatten(settings.build(experiment.fields, values))
     config = settings.build(experiment.fields, values | sources(row, runs.data(row)) | row.presets(flat))
     dataset = experiment.load(config)
     spec = experiment.prepare(config, dataset)
     batch = next(iter(experiment.batches(config, spec, dataset.parts["validation"], training=False)))
     recipe, rows = make_recipe(config, 100), config.data.eval_batch_size
-    assert recipe.steps > 100
     model, mesh = experiment.build(config, spec), train_step.make_mesh(rows, jax.devices()[:1])
     average = config.optimizer.ema > 0
     step = train_step.make_train_step(

@@ -87,6 +87,7 @@ def test_settings_that_do_not_fit(runs, refused, tmp_path, changes, words):
         command.run(ROW.experiment, cli.parse(ROW.experiment, argv))
 
 
+@pytest.mark.slow
 def test_step_after_step_with_a_kept_carry(start, runs, finished, tmp_path):
     """It learns, forecasts further than it learned, and ends the same after a stop: the carry is in the checkpoints."""
     changes = STATEFUL | {

@@ -55,6 +55,7 @@ def test_frozen_parameters_stay_and_the_others_move(server, text, tmp_path):
     assert f", {sum(last[path].size for path in named):,} of them frozen\n" in said
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_teaches_the_same(server, text, tmp_path):
     """Up to rounding, where there is no noise; half of the batch does not."""
     whole, parts, half = (tmp_path / name for name in ("whole", "parts", "half"))
@@ -70,6 +71,7 @@ def test_a_batch_in_parts_teaches_the_same(server, text, tmp_path):
     assert [r["loss"] for r in records(parts)[:1]] == pytest.approx([r["loss"] for r in records(whole)[:1]], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_profile_is_written_and_the_way_to_view_it_said(server, text, tmp_path):
     run = tmp_path / "run"
     said = ended(server.run(f"--workdir={run}", "--profile=3:4", *small(text, **QUICK)))
@@ -91,6 +93,7 @@ def test_a_removed_work_directory_is_an_error(server, text, tmp_path):
     process.refused("was removed or replaced during training", "start again")
 
 
+@pytest.mark.slow
 def test_a_second_run_in_the_place_of_a_removed_one_is_unhurt(server, text, finished, tmp_path):
     run = tmp_path / "run"
     first = server.start(f"--workdir={run}", *small(text), slow_steps=0.1)
@@ -156,6 +159,7 @@ def test_a_gradient_whose_square_overflows_is_clipped(server, text, tmp_path):
 # Fault 7: what a full disk left in the compilation cache.
 
 
+@pytest.mark.slow
 def test_empty_entries_of_the_compilation_cache_are_replaced(server, text, tmp_path):
     cache, flags = tmp_path / "cache", small(text, **QUICK)
     ended(server.run(f"--workdir={tmp_path / 'first'}", *flags, compilation_cache=str(cache)))

@@ -12,9 +12,11 @@ from seqjax.diagnostics.pictures import WorstMistakes
 PICTURES = ("confusion_validation.png", "mistakes_validation.png", "filters.png", "features_validation.png")
 
 
+PARTS = [("average", "average"), ("key", "params"), ("data", "params"), ("opt_state", "params")]
+
+
 @pytest.mark.parametrize(
-    "what, changes",
-    [("model_state", "model_state"), ("average", "average"), ("key", "params"), ("data", "params"), ("opt_state", "params")],
+    "what, changes", [("model_state", "model_state"), *(pytest.param(*part, marks=pytest.mark.slow) for part in PARTS)]
 )
 def test_what_a_checkpoint_must_hold(runs, tmp_path, what, changes):
     """The negative controls: with one part left out of the restored checkpoint the end is another."""
@@ -105,6 +107,7 @@ def test_losses_that_are_not_finite_stop_the_run(runs, tmp_path):
     run.refused("skipped 5 times in a row", "not finite in the last: the loss", "learning_rate")
 
 
+@pytest.mark.slow
 def test_an_interval_without_one_good_step_is_reported(runs, tmp_path):
     flags = runs.flags(ROW, train__steps=10, schedule__warmup_steps=0, model__name="lenet5", model__options="", data__image_size=28)
     run = runs.start(ROW, f"--workdir={tmp_path / 'run'}", *flags, nan_logits=True).wait(300)

@@ -91,6 +91,7 @@ def test_evaluate_gives_the_recorded_losses(server, finished):
     assert "checkpoint of step 60\ntrain part" in newest.out, newest.err
 
 
+@pytest.mark.slow
 def test_four_devices_give_the_same_losses(server, text, finished, tmp_path):
     run = server.start(f"--workdir={tmp_path / 'run'}", *small(text), env=HOST_DEVICES)
     uneven = server.start(f"--workdir={tmp_path / 'uneven'}", *small(text, data__batch_size=6), env=HOST_DEVICES)

@@ -53,7 +53,13 @@ def of_pairs(config, rows):
 
 EXPERIMENTS = {name: importlib.import_module(f"experiments.{name}") for name in ROWS}
 MAKE = {"language_model": of_language, "text_classification": of_text, "tagging": of_tags, "translation": of_pairs}
-PRESETS = [(name, preset) for name in MAKE for preset in EXPERIMENTS[name].PRESETS]
+# By default of each experiment its own choice; that the settings of all are valid is looked at in test_every_experiment.py.
+FIRST = {(name, module.EXPERIMENT.preset) for name, module in EXPERIMENTS.items()}
+PRESETS = [
+    pytest.param(name, preset, marks=() if (name, preset) in FIRST else pytest.mark.slow)
+    for name in MAKE
+    for preset in EXPERIMENTS[name].PRESETS
+]
 
 
 @pytest.mark.parametrize("name, preset", PRESETS)

@@ -23,7 +23,7 @@ def test_killed_twice_at_random_moments_ends_the_same(server, text, finished, ki
     assert records(workdir) == records(finished)
 
 
-@pytest.mark.parametrize("what", ["carry", "key", "data", "opt_state"])
+@pytest.mark.parametrize("what", ["carry", "data", *(pytest.param(what, marks=pytest.mark.slow) for what in ("key", "opt_state"))])
 def test_what_a_checkpoint_must_hold(server, text, finished, killed, tmp_path, what):
     """The negative controls: with one part left out of the restored checkpoint the end is another."""
     workdir = shutil.copytree(killed, tmp_path / "run")

@@ -10,6 +10,7 @@ from table import ROWS, sources
 from seqjax.run import settings
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", ROWS)
 @pytest.mark.parametrize("training", [True, False])
 def test_the_batches_of_an_experiment_can_be_shared(name, training, runs):

@@ -46,6 +46,7 @@ def test_a_language_model_of_text(runs, tmp_path):
     assert {row["output"] for row in rows} <= {"abab"[:n] for n in range(5)} | {"ababab"}
 
 
+@pytest.mark.slow
 def test_a_recurrent_language_model(runs, refuses, tmp_path):
     """A run of language_model, of the same kind of tokens; another kind is refused."""
     (tmp_path / "text.txt").write_text("abcd dcba\n" * 200)

@@ -115,6 +115,7 @@ def test_a_file_that_may_not_grow(server, text, killed, tmp_path):
     assert contents(newest) == before and sealed(workdir)[-1] == int(newest.name)
 
 
+@pytest.mark.slow
 def test_read_only_disk(server, text, disk):
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     run = server.run(f"--workdir={disk / 'run'}", *small(text))

@@ -91,6 +91,7 @@ def test_seeds_trained_together_are_the_runs_trained_alone(jointly, alone):
     assert losses[0] != losses[1] != losses[2]
 
 
+@pytest.mark.slow
 def test_it_says_which_way(tmp_path, capsys, jointly):
     start(tmp_path / "off", SEEDS, "--sweep_vmap=off", "--config.train.steps=1")
     assert "training one after another: --sweep_vmap=off" in capsys.readouterr().out
@@ -134,7 +135,7 @@ def stop_at():
     reporting._factories[:] = before
 
 
-@pytest.mark.parametrize("vmap", ["auto", "off"])
+@pytest.mark.parametrize("vmap", ["auto", pytest.param("off", marks=pytest.mark.slow)])
 def test_a_stopped_sweep_resumes_byte_for_byte(vmap, request, stop_at, tmp_path):
     whole = request.getfixturevalue("jointly" if vmap == "auto" else "alone")
     stop_at(12)
@@ -149,6 +150,7 @@ def test_a_stopped_sweep_resumes_byte_for_byte(vmap, request, stop_at, tmp_path)
         assert records(tmp_path / name) == records(whole / name)
 
 
+@pytest.mark.slow
 def test_runs_at_different_steps_come_together_again(jointly, stop_at, tmp_path):
     """One seed was alone for a while (another command), one lost its newest checkpoints in a kill, one has not begun."""
     command = cli.parse(MINE.EXPERIMENT, ["mine", f"--workdir={tmp_path / 'seed=3'}", "--config.seed=3"])
@@ -164,6 +166,7 @@ def test_runs_at_different_steps_come_together_again(jointly, stop_at, tmp_path)
         assert_same_records(tmp_path / name, jointly / name)
 
 
+@pytest.mark.slow
 def test_seeds_that_stop_early_leave_the_others(tmp_path):
     flags = (SEEDS, "--config.train.eval_every=2", "--config.train.stop_after=1", "--config.optimizer.learning_rate=0.3")
     assert start(tmp_path / "together", *flags) == 0
@@ -175,6 +178,7 @@ def test_seeds_that_stop_early_leave_the_others(tmp_path):
         assert_same_records(tmp_path / "together" / name, tmp_path / "alone" / name, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_seed_that_diverges_fails_alone(jointly, tmp_path, capsys):
     def batches(config, spec, part, training):
         broken = config.seed == 4 and training
@@ -192,6 +196,7 @@ def test_a_seed_that_diverges_fails_alone(jointly, tmp_path, capsys):
             assert_same_records(workdir / name, jointly / name)
 
 
+@pytest.mark.slow
 def test_a_seed_whose_data_cannot_be_read_is_saved_and_ends_alone(jointly, tmp_path):
     """The others' iterators go back to where they stood, and all resume to what they would have been."""
     broken = {4}
@@ -225,6 +230,7 @@ def test_a_seed_whose_data_cannot_be_read_is_saved_and_ends_alone(jointly, tmp_p
         assert_same_records(tmp_path / name, jointly / name, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_data_that_depend_on_the_seed_and_buckets_are_trained_apart(tmp_path, capsys):
     def load(config):
         return MINE.load(config)._replace(fingerprint=str(config.seed))
@@ -335,6 +341,7 @@ def test_names_of_points_can_be_read_back_and_are_one_part_of_a_path(seed, rate,
     assert not set(name) & set('/\\:*?"<>|\0\n') and name.count(",") == 3
 
 
+@pytest.mark.slow
 def test_four_devices_train_seeds_together_with_a_carry_from_window_to_window(tmp_path):
     text = write_text(tmp_path / "small.txt")
     command = [sys.executable, "-m", "seqjax", "language_model", *small(text, train__steps=20), "--sweep=seed=0,1"]

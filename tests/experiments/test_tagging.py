@@ -65,6 +65,7 @@ def test_entities_are_scored_by_f1(runs, finished):
     assert content.startswith(b"\x89PNG") and len(content) > 2000
 
 
+@pytest.mark.slow
 def test_the_mean_of_the_newest_checkpoints(start, finished, tmp_path):
     workdir = shutil.copytree(finished, tmp_path / "run")
     run = start(f"--workdir={workdir}", "--mode=evaluate", "--checkpoint=average").wait()
@@ -99,6 +100,7 @@ def test_predict(start, finished, tmp_path):
     assert run.out == "".join(line + "\n" for line in shown)
 
 
+@pytest.mark.slow
 def test_parts_of_speech(start, data, tmp_path):
     """CoNLL-U without a random field: learns, evaluates the test part, tags words it has not seen."""
     workdir = tmp_path / "run"

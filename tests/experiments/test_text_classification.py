@@ -40,6 +40,7 @@ def killed(runs, start, finished, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_killed_while_waiting_and_resumed_ends_the_same(runs, start, finished, killed, tmp_path):
     """Early stopping counts on, and the moving average continues, where they were."""
     workdir = shutil.copytree(killed, tmp_path / "run")
@@ -53,7 +54,7 @@ def test_killed_while_waiting_and_resumed_ends_the_same(runs, start, finished, k
     assert len(averages) > 5
 
 
-@pytest.mark.parametrize("what, changes", [("average", "average"), ("data", "params")])
+@pytest.mark.parametrize("what, changes", [("average", "average"), pytest.param("data", "params", marks=pytest.mark.slow)])
 def test_what_a_checkpoint_must_hold(runs, start, finished, killed, tmp_path, what, changes):
     """The negative controls: with one part left out of the restored checkpoint the end is another."""
     workdir = shutil.copytree(killed, tmp_path / "run")
@@ -141,6 +142,7 @@ def test_predictions_for_people_from_standard_input(start, finished, answers):
         assert len(line) < 110 and line.endswith(row["text"] if len(row["text"]) <= 60 else row["text"][:57] + "...")
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_same_losses(runs, start, finished, tmp_path):
     two = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"}
     run = start(f"--workdir={tmp_path / 'run'}", *runs.flags(ROW, train__steps=10), env=two).wait(300)
@@ -157,6 +159,7 @@ def test_two_devices_give_the_same_losses(runs, start, finished, tmp_path):
             assert here[name] == pytest.approx(there[name], rel=1e-4), (here, there)
 
 
+@pytest.mark.slow
 def test_an_interval_without_one_good_step_is_reported(runs, start, tmp_path):
     flags = runs.flags(ROW, train__steps=6, train__eval_every=6, data__buckets=1)
     run = start(f"--workdir={tmp_path / 'run'}", *flags, nan_logits=True).wait(300)

@@ -89,6 +89,7 @@ def test_predict(start, finished, tmp_path):
     assert not list(lines)
 
 
+@pytest.mark.slow
 def test_pieces_of_words_without_attention(runs, refuses, start, tmp_path):
     """The other tokenizer, one vocabulary for both sides, no attention, and exact matches to choose by."""
     workdir = tmp_path / "run"
@@ -108,6 +109,7 @@ def test_pieces_of_words_without_attention(runs, refuses, start, tmp_path):
     assert not (tmp_path / "a.png").exists()
 
 
+@pytest.mark.slow
 def test_questions_of_the_users_own(start, tmp_path):
     """Two files or a table give the same pairs; one of long stories is trained on, asked, and drawn over its words."""
     told = make_stories("train", 40) + tuple(story for story in make_stories("train", 400) if story.sentences > 12)[:20]

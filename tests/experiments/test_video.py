@@ -46,6 +46,7 @@ def evaluated(start, workdir, copy):
     return json.loads((copy / "evaluation_train.json").read_text())["scores"], run.out
 
 
+@pytest.mark.slow
 def test_the_way_is_in_the_order_of_frames_alone(start, clips, tmp_path):
     """A model that knows the way falls to chance where frames are shuffled or stand still, and the shade it still knows."""
     scores, said = evaluated(start, clips, tmp_path / "run")
@@ -66,6 +67,7 @@ def test_the_way_is_in_the_order_of_frames_alone(start, clips, tmp_path):
     assert np.mean([row["way"] == row["way_answer"] for row in rows]) == pytest.approx(scores["model"]["way_accuracy"])
 
 
+@pytest.mark.slow
 def test_the_users_own_videos(start, clips, tmp_path):
     """Clip after clip of a file, with times; of a folder of frames with their numbers; and pictures where they are asked for."""
     turns = np.concatenate([moving_square(random.Random(1), way, "bright", 6) for way in ("left", "right", "left")])
@@ -116,6 +118,7 @@ def test_next_frames_and_their_pictures(start, data, tmp_path):
     assert run.status == 0 and "after_1.png and" in run.out and (tmp_path / "after_1.gif").exists(), run.err
 
 
+@pytest.mark.slow
 def test_convolutional_lstms_and_folders_of_classes(start, tmp_path):
     folder = write_class_folders(tmp_path / "set", 10, seed=0)
     settings = {

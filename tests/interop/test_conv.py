@@ -11,6 +11,8 @@ import seqjax
 from seqjax import interop
 from seqjax.errors import UserError
 
+pytestmark = pytest.mark.one_in(2)
+
 C = 2  # channels of the inputs
 RUN = {"return_sequences": True, "return_state": True}
 # Options of the input convolution and its sizes, at least one in each number of axes.

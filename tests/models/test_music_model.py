@@ -15,6 +15,8 @@ from seqjax.errors import UserError
 from seqjax.models import make_stack
 from seqjax.models import music as models
 
+pytestmark = pytest.mark.one_in(3)
+
 P = 4
 RNG = np.random.default_rng(0)
 FRAMES = (RNG.random((2, 6, P)) < 0.5).astype(np.uint8)

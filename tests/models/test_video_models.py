@@ -26,6 +26,8 @@ from seqjax.models.video import (
 )
 from seqjax.training.video import answer_loss
 
+pytestmark = pytest.mark.one_in(2)
+
 SIDE, HEADS = 8, (Head("a", ("x", "y", "z")), Head("b", ("l", "r")))
 
 

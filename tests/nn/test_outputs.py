@@ -17,6 +17,8 @@ from seqjax.nn.outputs import (
     student_t_nats,
 )
 
+pytestmark = pytest.mark.one_in(2)
+
 RNG = np.random.default_rng(0)
 PROPER = ("gaussian", "student_t", "negative_binomial")
 

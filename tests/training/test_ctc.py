@@ -8,7 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from seqjax.training.ctc import ctc_nats, steps_needed
+from seqjax.training import ctc
+from seqjax.training.ctc import steps_needed
+
+ctc_nats = jax.jit(ctc.ctc_nats)
 
 
 def paths_nats(log_probs, labels):

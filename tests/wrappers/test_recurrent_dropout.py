@@ -131,7 +131,11 @@ def test_each_gate_of_the_gru_has_its_own_masks_and_the_memory_none():
     assert_same(seqjax.unroll(cell, params, XS, carry, rng=KEY)[0].h, h)
 
 
-@pytest.mark.parametrize("inner", [seqjax.gru(H), seqjax.lstm(H, layer_norm=True), layer_norm(seqjax.lstm(H)), seqjax.slstm(H)])
+DEAR = [seqjax.lstm(H, layer_norm=True), seqjax.slstm(H)]
+INNER = [seqjax.gru(H), layer_norm(seqjax.lstm(H)), *(pytest.param(cell, marks=pytest.mark.slow) for cell in DEAR)]
+
+
+@pytest.mark.parametrize("inner", INNER)
 def test_equal_masks_of_all_gates_are_one_mask_and_engines_agree_with_gradients(inner):
     def ys(noisy, drawn, xs):
         carry = noisy.initial_carry(drawn, B)
