@@ -17,6 +17,7 @@ import seqjax
 
 LENGTHS = np.array([T, 2, 0], np.int32)
 RESETS = np.random.default_rng(4).random((B, T)) < 0.3
+pytestmark = pytest.mark.one_in(4)
 EVERY = pytest.mark.parametrize("row", ROWS, ids=names(ROWS))
 ENGINES = pytest.mark.parametrize("engine", ["auto", "scan"])
 

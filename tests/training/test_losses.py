@@ -149,3 +149,13 @@ def test_perplexity():
 def test_bits():
     assert bits(math.log(2)) == 1 and math.isclose(bits(math.log(8)), 3)
     assert math.isclose(2 ** bits(1.7), perplexity(1.7))
+
+
+def test_what_is_masked_of_labels_counts_nowhere():
+    rng = np.random.default_rng(7)
+    logits, labels = jnp.asarray(rng.normal(size=(6, 3)), jnp.float32), jnp.array([0, 1, 2, 0, 1, 2])
+    logits = logits.at[4].set(10.0 * jax.nn.one_hot(1, 3)).at[5].set(jnp.nan)  # right, and not finite
+    mask, targets = jnp.array([True, True, True, True, False, False]), jax.nn.one_hot(labels, 3)
+    got, want = losses.label_sums(logits, targets, labels, mask), losses.label_sums(logits[:4], targets[:4], labels[:4], mask[:4])
+    assert float(got.tokens) == 4 and float(got.loss) == pytest.approx(float(want.loss))
+    assert float(got.counts["correct"]) == float(want.counts["correct"]) == float((logits[:4].argmax(-1) == labels[:4]).sum())
