@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.training.losses import bits, perplexity, token_cross_entropy
+from seqjax.training.losses import bits, label_sums, perplexity, token_cross_entropy
 
 B, T, V = 3, 5, 7
 RNG = np.random.default_rng(0)
@@ -156,6 +156,6 @@ def test_what_is_masked_of_labels_counts_nowhere():
     logits, labels = jnp.asarray(rng.normal(size=(6, 3)), jnp.float32), jnp.array([0, 1, 2, 0, 1, 2])
     logits = logits.at[4].set(10.0 * jax.nn.one_hot(1, 3)).at[5].set(jnp.nan)  # right, and not finite
     mask, targets = jnp.array([True, True, True, True, False, False]), jax.nn.one_hot(labels, 3)
-    got, want = losses.label_sums(logits, targets, labels, mask), losses.label_sums(logits[:4], targets[:4], labels[:4], mask[:4])
+    got, want = label_sums(logits, targets, labels, mask), label_sums(logits[:4], targets[:4], labels[:4], mask[:4])
     assert float(got.tokens) == 4 and float(got.loss) == pytest.approx(float(want.loss))
     assert float(got.counts["correct"]) == float(want.counts["correct"]) == float((logits[:4].argmax(-1) == labels[:4]).sum())
