@@ -22,7 +22,7 @@ from seqjax.typing import Array, Cell, Params
 
 LARGEST = 2048  # numbers in a sequence's carry, N, up to which Jacobians are made
 SEQUENCES, EXPONENTS, SWEEPS = 4, 64, 2  # of the batch, of the Lyapunov spectrum, of the QR iteration
-WORK = 1.5e10  # N^3 for each step of each sequence: singular values of so much, about a minute on two cores
+WORK = 6e9  # N^3 for each step of each sequence: singular values of so much, about half a minute on two cores
 
 
 class Findings(NamedTuple):

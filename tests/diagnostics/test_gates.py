@@ -113,13 +113,14 @@ def test_half_lives_in_closed_form(x64):
 
 
 def test_the_gate_is_taken_with_the_others_fixed(x64):
-    """An LSTM's factor is f as it was in the run, not the whole derivative; of a plain RNN it is the Jacobian's diagonal."""
-    cell = seqjax.lstm(4, **tt.WIDE)
-    params, xs, options = tt.init(cell), tt.drawn((tt.B, tt.T, tt.D)), {"lengths": tt.REAL}
-    before, _ = carries(cell, params, xs, options)
-    forget = sigmoid(sums_of(params, xs, before.h)[..., 4:8])
-    expected = -np.log(2) / np.log(forget[tt.REAL]).mean(axis=0)
-    np.testing.assert_allclose(one(cell, params, xs, **options).half_life, expected, rtol=1e-9)
+    """The factor is f of the LSTM, z of the GRU as it was in the run, not the whole derivative; of a plain RNN it is that."""
+    xs, options = tt.drawn((tt.B, tt.T, tt.D)), {"lengths": tt.REAL}
+    for cell in (seqjax.lstm(4, **tt.WIDE), seqjax.gru(4, **tt.WIDE)):
+        params = tt.init(cell)
+        before, _ = carries(cell, params, xs, options)
+        keep = sigmoid(sums_of(params, xs, before.h)[..., 4:8])  # the second gate of either
+        expected = -np.log(2) / np.log(keep[tt.REAL]).mean(axis=0)
+        np.testing.assert_allclose(one(cell, params, xs, **options).half_life, expected, rtol=1e-9)
     cell = seqjax.rnn(4, **tt.WIDE)
     params = tt.init(cell)
     ys = seqjax.unroll(cell, params, xs)[1]
