@@ -45,14 +45,20 @@ FRESH = (  # name in the pictures, cell, what is done to its fresh parameters
 
 def define(values: flags.FlagValues) -> None:
     """The flags, with what --help says of them."""
-    flags.DEFINE_string("output", None, "Folder of the page; gradient_flow, or gradients in the workdir.", flag_values=values)
+    flags.DEFINE_string(
+        "output", None, "Folder of the page; gradient_flow, or gradients in the workdir.", flag_values=values
+    )
     flags.DEFINE_string("workdir", None, "Work directory of a trained run to look at.", flag_values=values)
     flags.DEFINE_enum("checkpoint", "best", trained.WHICH, "Which of its checkpoints.", flag_values=values)
     flags.DEFINE_enum("split", "train", cli.SPLITS, "The part of its data that the batch is from.", flag_values=values)
-    flags.DEFINE_integer("window", 0, "Steps of the batch, for a run with data.window; 0 is its own.", flag_values=values)
-    flags.DEFINE_integer("batch", 8, "Sequences of the batch, at most; for a run with data.batch_size.", 1, flag_values=values)
+    flags.DEFINE_integer(
+        "window", 0, "Steps of the batch, for a run with data.window; 0 is its own.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "batch", 8, "Sequences of the batch, at most; for a run with data.batch_size.", 1, flag_values=values
+    )
     flags.DEFINE_integer("network", 0, "Which recurrent network of a model that has several.", 0, flag_values=values)
-    flags.DEFINE_multi_string("cells", [], "Fresh: a cell to compare, such as \"gru(64)\".", flag_values=values)
+    flags.DEFINE_multi_string("cells", [], 'Fresh: a cell to compare, such as "gru(64)".', flag_values=values)
     flags.DEFINE_integer("hidden_size", 32, "Fresh: H of the default cells.", 1, flag_values=values)
     flags.DEFINE_integer("steps", 100, "Fresh: T.", 2, flag_values=values)
     flags.DEFINE_float("input_scale", 0.1, "Fresh: standard deviation of the inputs, noise.", 0.0, flag_values=values)
@@ -98,7 +104,9 @@ def line(found: Findings) -> str:
     """What is printed of a network."""
     kept = [f"cosine {c:.3f} at window {w}" for w, c in zip(found.truncation.windows, found.truncation.cosine)]
     memory = ", ".join(f"{np.median(m.half_life):.3g}" for m in found.memory)
-    largest = "" if found.lyapunov is None else f"largest exponent {float(found.lyapunov.exponents[:, 0].mean()):+.4f}, "
+    largest = (
+        "" if found.lyapunov is None else f"largest exponent {float(found.lyapunov.exponents[:, 0].mean()):+.4f}, "
+    )
     return f"{found.label}: {largest}median half-life {memory} steps, {kept[len(kept) // 2]}"
 
 
@@ -107,7 +115,9 @@ def line(found: Findings) -> str:
 
 def compare(options: Any) -> tuple[list[Findings], str, str]:
     """Examines each fresh cell on the same noise, with a loss on all of its outputs."""
-    xs = options.input_scale * jax.random.normal(jax.random.key(options.seed), (min(options.batch, 4), options.steps, 32))
+    xs = options.input_scale * jax.random.normal(
+        jax.random.key(options.seed), (min(options.batch, 4), options.steps, 32)
+    )
     chosen = [(text, cell_of(text), {}) for text in options.cells]
     chosen = chosen or [(label, getattr(seqjax, name)(options.hidden_size), how) for label, name, how in FRESH]
     findings = []
@@ -120,8 +130,8 @@ def compare(options: Any) -> tuple[list[Findings], str, str]:
             return ((seqjax.unroll(cell, params, xs)[1] - targets) ** 2).mean()
 
         findings.append(examine(loss, params, label=label))
-    text = f"{len(chosen)} fresh networks on the same {xs.shape[0]} sequences of {options.steps} steps of noise (standard deviation "
-    text += f"{options.input_scale:g}). The loss is the mean squared distance of each output to a random target."
+    text = f"{len(chosen)} fresh networks on the same {xs.shape[0]} sequences of {options.steps} steps of noise "
+    text += f"(standard deviation {options.input_scale:g}). The loss is the mean squared distance of each output to a random target."
     return findings, "Gradient flow in fresh recurrent networks", text
 
 
@@ -145,7 +155,7 @@ def cell_of(text: str) -> Any:
         arguments = [ast.literal_eval(value) for value in call.args]
         cell = make(*arguments, **{keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords})
     except (SyntaxError, AttributeError, ValueError, TypeError) as error:
-        raise UserError(f"--cells={text!r} must be a call of a cell of seqjax, such as \"gru(64)\": {error}") from None
+        raise UserError(f'--cells={text!r} must be a call of a cell of seqjax, such as "gru(64)": {error}') from None
     if not isinstance(cell, seqjax.Cell):
         raise UserError(f"--cells={text!r} must make a cell, and {name} does not")
     return cell
@@ -166,7 +176,9 @@ def look_at(folder: pathlib.Path, options: Any) -> tuple[list[Findings], str, st
     config.unlock()
     config.data.batch_size = min(config.data.batch_size, options.batch)
     if options.window and "window" not in config.data:
-        raise UserError(f"--window has no effect on a run of {experiment.name}, whose data have no window; leave it out")
+        raise UserError(
+            f"--window has no effect on a run of {experiment.name}, whose data have no window; leave it out"
+        )
     if options.window:
         config.data.window = options.window
     with driver.closing(experiment.batches(config, model.spec, dataset.parts[options.split], training=True)) as batches:
@@ -179,14 +191,17 @@ def look_at(folder: pathlib.Path, options: Any) -> tuple[list[Findings], str, st
         return sums.loss / sums.tokens
 
     ratios = update_ratios(*one_step(opened, loss))
-    found = examine(loss, model.params, label=f"{experiment.name}, step {model.step:,}", ratios=ratios, place=options.network)
-    text = f"The {options.checkpoint} checkpoint of the run in {folder.name}, of step {model.step:,}, on {size} sequences of its "
-    text += f"{options.split} data, without training noise, from the initial carry. The loss is the mean over all {experiment.unit}."
+    found = examine(
+        loss, model.params, label=f"{experiment.name}, step {model.step:,}", ratios=ratios, place=options.network
+    )
+    text = f"The {options.checkpoint} checkpoint of the run in {folder.name}, of step {model.step:,}, on {size} sequences "
+    text += f"of its {options.split} data, without training noise, from the initial carry. The loss is the mean over all "
+    text += f"{experiment.unit}."
     return [found], f"Gradient flow in a trained run of {experiment.name}", text
 
 
 def one_step(opened: driver.Opened, loss: Any) -> tuple[Any, Any]:
-    """The trained parameters before and after one more step of the run's optimizer, on this batch, at its base learning rate."""
+    """The trained parameters before and after one more step of the run's optimizer, at its base learning rate."""
     trained, fixed = divide(opened.state.params, opened.recipe.frozen)
     grads = jax.jit(jax.grad(lambda trained: loss(unite(trained, fixed))))(trained)
     updates, _ = opened.recipe.optimizer.update(grads, opened.state.opt_state, trained)

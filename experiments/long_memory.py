@@ -60,13 +60,16 @@ FIELDS = {
 }  # fmt: skip
 
 _FIXED = {"data.batch_size": 64, "data.eval_batch_size": 128, "train.eval_every": 250, "train.checkpoint_every": 250}
-_REGULAR = {"train.steps": 3000, "optimizer.learning_rate": 3e-3, "train.eval_every": 250, "schedule.warmup_steps": 100}
+_REGULAR = {
+    "optimizer.name": "muon", "optimizer.learning_rate": 3e-3, "schedule.warmup_steps": 100, "train.steps": 3000,
+    "train.eval_every": 250,
+}  # fmt: skip
 
 PRESETS = {
     "parity": _REGULAR,
     "even_pairs": _REGULAR | {"task": "even_pairs"},
     "cycle_navigation": _REGULAR | {"task": "cycle_navigation"},
-    "modular_arithmetic": _REGULAR | {"task": "modular_arithmetic"},
+    "modular_arithmetic": _REGULAR | {"task": "modular_arithmetic", "train.steps": 6000},
     "dyck": _REGULAR | {"task": "dyck"},
     "adding": _FIXED | {
         "task": "adding", "data.length": 600, "model.cell": "gru", "model.hidden_size": 64,
