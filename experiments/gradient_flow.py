@@ -131,7 +131,8 @@ def compare(options: Any) -> tuple[list[Findings], str, str]:
 
         findings.append(examine(loss, params, label=label))
     text = f"{len(chosen)} fresh networks on the same {xs.shape[0]} sequences of {options.steps} steps of noise "
-    text += f"(standard deviation {options.input_scale:g}). The loss is the mean squared distance of each output to a random target."
+    text += f"(standard deviation {options.input_scale:g}). The loss is the mean squared distance of each output to a "
+    text += "random target."
     return findings, "Gradient flow in fresh recurrent networks", text
 
 
@@ -194,8 +195,9 @@ def look_at(folder: pathlib.Path, options: Any) -> tuple[list[Findings], str, st
     found = examine(
         loss, model.params, label=f"{experiment.name}, step {model.step:,}", ratios=ratios, place=options.network
     )
-    text = f"The {options.checkpoint} checkpoint of the run in {folder.name}, of step {model.step:,}, on {size} sequences "
-    text += f"of its {options.split} data, without training noise, from the initial carry. The loss is the mean over all "
+    text = f"The {options.checkpoint} checkpoint of the run in {folder.name}, of step {model.step:,}, on {size} "
+    text += f"sequences of its {options.split} data, without training noise, from the initial carry. The loss is "
+    text += "the mean over all "
     text += f"{experiment.unit}."
     return [found], f"Gradient flow in a trained run of {experiment.name}", text
 
