@@ -4,6 +4,7 @@ Each is a cell around the cell, so that `seqjax.unroll` runs it with lengths, re
 and `captured` finds the runs inside a whole model.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -93,7 +94,7 @@ def watching_layers(cell: Cell, observe: Observe) -> Cell:
             found.append(seen)
             return carry, ys
 
-        carry, _ = _each_layer(run, through)(cell, params, carry, initial, xs, rng)
+        carry, _ = _EachLayer(run, through)(cell, params, carry, initial, xs, rng)
         return carry, tuple(found)
 
     return cell.replace(name=f"watching_layers({cell.name})", wrap=Wrap((cell,), sequence))
@@ -122,7 +123,7 @@ def probed(cell: Cell, batch: int, steps: int, reverse: bool = False) -> Cell:
             return run(layer.replace(step=step), p, start, initial, xs, None, flip)
 
         carry = jax.tree.map(_Probed, carry, params.deltas)
-        return _each_layer(run, through)(cell, params.params, carry, initial, xs, rng)
+        return _EachLayer(run, through)(cell, params.params, carry, initial, xs, rng)
 
     inside = cell.on_params(lambda params: params.params)
     return inside.replace(name=f"probed({cell.name})", init=init, wrap=Wrap((cell,), sequence))
@@ -149,25 +150,30 @@ def _wide(flag, like):
     return flag.reshape(flag.shape + (1,) * (like.ndim - flag.ndim))
 
 
-def _each_layer(run, through):
+@dataclasses.dataclass(frozen=True)
+class _EachLayer:
     """A run that goes into every wrapper and calls `through(..., flip, run)` for each cell that an engine would run."""
 
-    def runner(flipped):
-        def inside(layer, params, carry, initial, xs, rng, flip=False):
-            flip = flipped != flip
-            if layer.wrap and layer.wrap.sequence:
-                return layer.wrap.sequence(runner(flip), params, carry, initial, xs, rng)
-            if rng is not None and layer.wrap and layer.wrap.noise:
-                layer, params, xs = layer.wrap.noise(rng, params, xs)
-            while layer.wrap and layer.wrap.training_only:
-                (layer,) = layer.inner
-            if isinstance(layer.split, Pointwise):
-                return run(layer, params, carry, initial, xs, None, flip)
-            return through(layer, params, carry, initial, xs, rng, flip, run)
+    run: Callable[..., Any]
+    through: Callable[..., Any]
+    flipped: bool = False
 
-        return inside
+    def __call__(self, layer, params, carry, initial, xs, rng, flip=False):
+        flip = self.flipped != flip
+        if layer.wrap and layer.wrap.sequence:
+            return layer.wrap.sequence(dataclasses.replace(self, flipped=flip), params, carry, initial, xs, rng)
+        if rng is not None and layer.wrap and layer.wrap.noise:
+            layer, params, xs = layer.wrap.noise(rng, params, xs)
+        while layer.wrap and layer.wrap.training_only:
+            (layer,) = layer.inner
+        if isinstance(layer.split, Pointwise):
+            return self.run(layer, params, carry, initial, xs, None, flip)
+        return self.through(layer, params, carry, initial, xs, rng, flip, self.run)
 
-    return runner(False)
+    def both(self, cells, params, carries, initials, xs, rngs):
+        """Two cells one after the other, the second in the other direction."""
+        each = zip(cells, params, carries, initials, (xs, xs), rngs, (False, True))
+        return [self(*its) for its in each]
 
 
 def carry_before(cell: Cell, params: Params, before: Carry, x: Array, after: Carry) -> Carry:

@@ -64,10 +64,10 @@ def test_no_bias_is_a_bias_of_zero(name, engine):
     zeros = jax.tree.map(jnp.zeros_like, whole.init(jax.random.key(0), D))
     filled = zeros._replace(**{field: value for field, value in params._asdict().items() if value is not None})
     got, want = (value_and_gradients(*of, xs.astype(np.float32), engine) for of in ((cell, params), (whole, filled)))
-    assert_same(got[0], want[0], 0, 0)
+    assert_same(got[0], want[0], 1e-6, 1e-6)  # two programs, in which the compiler may contract a product and a sum or not
     for field, value in got[1]._asdict().items():
         if value is not None:
-            assert_same(value, getattr(want[1], field), 0, 0)
+            assert_same(value, getattr(want[1], field), 1e-5, 1e-6)
 
 
 @EVERY
