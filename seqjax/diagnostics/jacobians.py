@@ -4,7 +4,7 @@ For one sequence, with the carry as one vector c of N numbers:
 
     J_t = d c_t / d c_{t-1},   d c_t / d c_s = J_t J_{t-1} ... J_{s+1}
 
-A product begins at the start of the sequence, and anew at a reset, which cuts it: across one the derivative is exactly 0. A padded
+A product begins at the start of the sequence, and again at a reset, which cuts it: across one the derivative is exactly 0. A padded
 step hands the carry on, so its Jacobian is the identity, and it is not counted.
 """
 
@@ -190,7 +190,7 @@ def product_singular_values(
     Args:
       cell, params, xs, carry: as for `seqjax.unroll`, xs (B, T, D).
       sweeps: of the QR iteration.
-      **options: lengths, resets, reverse of `seqjax.unroll`. A reset begins the product anew.
+      **options: lengths, resets, reverse of `seqjax.unroll`. A reset starts the product afresh.
 
     Returns:
       ProductSingularValues.

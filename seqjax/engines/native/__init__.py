@@ -91,7 +91,7 @@ def run_both(first: tuple, second: tuple) -> list[tuple[Carry, Array]]:
     """Runs two cells in one call, the second in the other direction, each given as the arguments of `run` with its settings as a dict.
 
     They share the threads, so that each thread reads the weights of one of them, and one sequence has two threads. Neither is
-    computed anew in chunks: `remat_every` is None.
+    recomputed in chunks: `remat_every` is None.
     """
     return _at_once([first, second])
 
