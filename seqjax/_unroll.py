@@ -337,7 +337,7 @@ class _Runner:
             if all(choice and choice.engine == "native" for choice in choices):
                 cells, params, inputs = ready
                 settings = [run._settings for run in runs]
-                found = engines.native.run_both(*zip(cells, params, carries, initials, inputs, settings))
+                found = engines.run_both(*zip(choices, cells, params, carries, initials, inputs, settings))
                 return [run._collected(*its) for run, *its in zip(runs, choices, carries, found)]
         return [run(*its) for run, *its in zip(runs, cells, params, carries, initials, (xs, xs), rngs)]
 

@@ -38,11 +38,21 @@ def run(
     choice: Choice, cell: Cell, params: Params, carry: Carry, initial: Carry, xs: Any, **settings: Any
 ) -> tuple[Carry, Array]:
     """Runs a cell on the engine chosen; the arguments are those of `scan.run`."""
+    return ENGINES[choice.engine].run(*_given(choice, cell, params, carry, initial, xs), **settings)
+
+
+def run_both(first: tuple, second: tuple) -> list[tuple[Carry, Array]]:
+    """Runs two cells on the native engine, the second in the other direction, each given as (choice, the arguments of `run`, settings)."""
+    return native.run_both(*((*_given(*its), settings) for *its, settings in (first, second)))
+
+
+def _given(choice: Choice, cell: Cell, params: Params, carry: Carry, initial: Carry, xs: Any) -> tuple:
+    """What an engine gets: parameters wide enough, and marked where it has no forward mode."""
     if choice.engine != "cudnn":  # which has float32 alone, and knows the LSTM by its params
         cell, params = steps.with_wide_params(cell, params)
     if choice.engine not in FORWARD:
         params, carry, initial, xs = reverse_only((params, carry, initial, xs), cell.name, choice.engine)
-    return ENGINES[choice.engine].run(cell, params, carry, initial, xs, **settings)
+    return cell, params, carry, initial, xs
 
 
 def choose(engine: str, cell: Cell, params: Params, xs: Any, **settings: Any) -> Choice:

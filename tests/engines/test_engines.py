@@ -242,6 +242,14 @@ def test_second_derivatives(name, x64):
     assert_same(slope(engine_of(cell)), slope("scan"), 1e-8, 1e-8)
 
 
+@pytest.mark.parametrize("compile", [jax.jit, lambda f: f], ids=["jit", "eager"])
+def test_both_directions_refuse_forward_mode_too(compile):
+    cell = seqjax.bidirectional(seqjax.lstm(4), seqjax.gru(4))
+    params, xs = cell.init(jax.random.key(0), 3), jnp.ones((2, 5, 3))
+    with pytest.raises(seqjax.UserError, match='needs engine="scan"'):
+        jax.jvp(compile(lambda x: seqjax.unroll(cell, params, x)[1].sum()), (xs,), (xs,))
+
+
 def test_forward_mode_is_the_scans():
     cell, params, xs, _ = setup(row_of("lstm"), 28)
 
