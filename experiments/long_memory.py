@@ -73,7 +73,7 @@ PRESETS = {
     "dyck": _REGULAR | {"task": "dyck"},
     "adding": _FIXED | {
         "task": "adding", "data.length": 600, "model.cell": "gru", "model.hidden_size": 64,
-        "optimizer.learning_rate": 3e-3, "train.steps": 2000, "schedule.warmup_steps": 100,
+        "optimizer.learning_rate": 3e-3, "train.steps": 5000, "schedule.warmup_steps": 100,
     },
     "copy": _FIXED | {
         "task": "copy", "data.length": 1020, "model.cell": "lru", "model.hidden_size": 128,
