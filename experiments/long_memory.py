@@ -69,16 +69,19 @@ PRESETS = {
     "parity": _REGULAR,
     "even_pairs": _REGULAR | {"task": "even_pairs"},
     "cycle_navigation": _REGULAR | {"task": "cycle_navigation"},
+    # NOT YET RUN to its end; half as many steps gave 94 % on longer sequences.
     "modular_arithmetic": _REGULAR | {"task": "modular_arithmetic", "train.steps": 6000},
     "dyck": _REGULAR | {"task": "dyck"},
     "adding": _FIXED | {
         "task": "adding", "data.length": 600, "model.cell": "gru", "model.hidden_size": 64,
         "optimizer.learning_rate": 3e-3, "train.steps": 5000, "schedule.warmup_steps": 100,
     },
+    # NOT YET RUN.
     "copy": _FIXED | {
         "task": "copy", "data.length": 1020, "model.cell": "lru", "model.hidden_size": 128,
         "optimizer.learning_rate": 3e-3, "train.steps": 3000, "schedule.warmup_steps": 100,
     },
+    # NOT YET RUN.
     "recall": _FIXED | {"task": "recall", "data.length": 200, "train.steps": 2000, "optimizer.learning_rate": 3e-3},
 }  # fmt: skip
 

@@ -37,7 +37,8 @@ def truncated_unroll(
       cell, params, xs, carry, lengths, resets: as in `unroll`; xs (B, T, ..., D).
       every: k1, the steps of a block.
       back: k2, at least k1; k1 by default.
-      **options: further arguments of `unroll`, such as `engine`; with k2 > k1 neither `rng`, `reverse` nor `time_major`.
+      **options: further arguments of `unroll`, such as `engine`; but `reverse`, `time_major`, `return_carries` and
+        `padded_outputs`; with k2 > k1 no `rng` either.
 
     Returns:
       (carry, ys) as `unroll`. No gradient flows into the initial carry from beyond k2 steps, nor into the last carry's past.
@@ -63,6 +64,7 @@ def truncated_unroll(
     if every < 1 or back < every:
         raise UserError(f"every={every} and back={back}: every must be at least 1, and back at least every")
     refused = [name for name in ("reverse", "time_major", "return_carries") if options.get(name)]
+    refused += ["padded_outputs"] * (options.get("padded_outputs", "zeros") != "zeros")
     refused += ["rng"] * (options.get("rng") is not None and back > every)
     if refused:
         raise UserError(f"truncated_unroll with every={every} and back={back} takes no {', '.join(refused)}")

@@ -95,6 +95,8 @@ def test_noise_in_blocks_one_after_another():
         ({"every": 3, "back": 5, "rng": True}, "takes no rng"),
         ({"every": 3, "reverse": True}, "takes no reverse"),
         ({"every": 3, "time_major": True}, "takes no time_major"),
+        ({"every": 3, "return_carries": True}, "takes no return_carries"),
+        ({"every": 3, "padded_outputs": "repeat"}, "takes no padded_outputs"),
     ],
 )
 def test_what_it_cannot_do_is_refused(how, message):
