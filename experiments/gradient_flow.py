@@ -10,6 +10,8 @@
         the page is /tmp/lm/gradients/gradients.html
     python -m experiments.gradient_flow --workdir=/tmp/lm --window=512 --checkpoint=newest
         the same on windows of 512 steps, for how far the model's gradients would reach
+    python -m experiments.gradient_flow --workdir=/tmp/lm --failed
+        says where the step that stopped a run was not finite first: layer, time and sequences
 
 Nothing is trained. Source: Pascanu, Mikolov and Bengio 2013, "On the difficulty of training recurrent neural networks"
 (arXiv:1211.5063).
@@ -27,10 +29,11 @@ import numpy as np
 from absl import flags
 
 import seqjax
+from seqjax.diagnostics.failed_step import explain
 from seqjax.diagnostics.laboratory import Findings, examine, write_report
 from seqjax.diagnostics.ratios import update_ratios
 from seqjax.errors import UserError
-from seqjax.run import cli, driver, process, trained
+from seqjax.run import cli, driver, failed, process, trained
 from seqjax.run.experiment import Experiment
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.freezing import divide, unite
@@ -49,6 +52,7 @@ def define(values: flags.FlagValues) -> None:
         "output", None, "Folder of the page; gradient_flow, or gradients in the workdir.", flag_values=values
     )
     flags.DEFINE_string("workdir", None, "Work directory of a trained run to look at.", flag_values=values)
+    flags.DEFINE_bool("failed", False, "Of a run that stopped: where its last step failed.", flag_values=values)
     flags.DEFINE_enum("checkpoint", "best", trained.WHICH, "Which of its checkpoints.", flag_values=values)
     flags.DEFINE_enum("split", "train", cli.SPLITS, "The part of its data that the batch is from.", flag_values=values)
     flags.DEFINE_integer(
@@ -85,6 +89,9 @@ def main(argv: list[str]) -> int:
 def run(options: Any) -> int:
     """Examines fresh cells or a trained run, and writes the page."""
     process.use_compilation_cache()
+    if options.failed:
+        print("\n".join(explain_failed(options.workdir)))
+        return 0
     begin = time.perf_counter()
     if options.workdir:
         folder = pathlib.Path(options.workdir).expanduser()
@@ -211,7 +218,7 @@ def one_step(opened: driver.Opened, loss: Any) -> tuple[Any, Any]:
 
 
 def experiment_of(folder: pathlib.Path) -> Experiment:
-    """The experiment that a work directory is of, which lies beside this file."""
+    """The experiment that a work directory is of."""
     checkpoints = Checkpoints(folder, keep=1)
     try:
         found = checkpoints.newest_meta()
@@ -219,8 +226,29 @@ def experiment_of(folder: pathlib.Path) -> Experiment:
         checkpoints.close()
     if found is None:
         raise UserError(f"there is no run with a checkpoint in {folder}; train one first, or leave --workdir out")
+    return named(found[1]["experiment"])
+
+
+def named(name: str) -> Experiment:
+    """The experiment of this name, which lies beside this file."""
     package = __spec__.parent if __spec__ and __spec__.parent else ""
-    return importlib.import_module(f"{package}.{found[1]['experiment']}".lstrip(".")).EXPERIMENT
+    return importlib.import_module(f"{package}.{name}".lstrip(".")).EXPERIMENT
+
+
+# The step that stopped a run.
+
+
+def explain_failed(workdir: str | None) -> list[str]:
+    """Says where the failed step that a work directory keeps was not finite first."""
+    if not workdir:
+        raise UserError("--failed needs the --workdir of the run that stopped")
+    folder = pathlib.Path(workdir).expanduser()
+    experiment = named(failed.newest_meta(folder)["experiment"])
+    step = driver.failed_step(experiment, folder)
+    setup = step.setup
+    how = setup.model.loss, driver.proposal_of(setup), setup.mesh, step.state, step.batch
+    lines = explain(*how, accumulate=setup.recipe.accumulate)
+    return [f"step {step.number:,} of {experiment.name}, not finite in it: {', '.join(step.faults)}", *lines]
 
 
 if __name__ == "__main__":
