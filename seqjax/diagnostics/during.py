@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
 
 import seqjax
 from seqjax import _unroll
@@ -104,15 +105,16 @@ def _of_networks(loss: Callable[[Any], Array], params: Any) -> dict[str, Array]:
     runs, found = [], {}
 
     def watch(cell, its, xs, carry, options):
-        if jax.core.get_opaque_trace_state(convention="nnx") != around:
-            raise UserError("the model runs a recurrent network inside a jit or scan of its own, where it cannot be looked at")
+        if get_opaque_trace_state(convention="flax") != around:
+            raise UserError("a recurrent network runs inside a jit or scan (as truncated_unroll's does), where it cannot be looked at")
         runs.append(probes.unrolled(cell, its, xs, carry, options, noise=True))
         return seqjax.unroll(cell, its, xs, carry, **options)
 
-    around = jax.core.get_opaque_trace_state(convention="nnx")
+    around = get_opaque_trace_state(convention="flax")
     with _unroll.watched(watch):
         loss(params)
-    probes.some(runs)
+    if not runs:
+        raise UserError("the model runs no recurrent network over whole sequences (by seqjax.unroll), so there is nothing to look at")
     for number, (run, grads) in enumerate(zip(runs, carry_gradients.carry_gradients(loss, params, through="last"), strict=True)):
         network = NETWORK.format(number)
         for place, (name, norms) in enumerate(probes.by_layer(run.cell, grads.norms), 1):

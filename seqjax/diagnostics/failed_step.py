@@ -106,8 +106,12 @@ def _told(place: NonFinite, rows: np.ndarray) -> str:
     several = "sequence" + "s" * (len(place.sequences) > 1)
     where = f"in {several} {_list([int(rows[i]) for i in place.sequences])}"
     if place.part == "gradient":
-        return f"{network}: values are finite; on the way back the gradient of the carry is not from time {place.step} on, {where}"
+        return f"{network}: values are finite; going back, the gradient of the carry first is not {_after(place)}, {where}"
     return f"{network}: {place.part} is not finite from time {place.step}, {where}"
+
+
+def _after(place):
+    return "before the first step" if place.step < 0 else f"after time {place.step}, where the step that follows hands it back"
 
 
 def _in_update(proposal: Proposal) -> list[str]:

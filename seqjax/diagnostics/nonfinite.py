@@ -19,7 +19,7 @@ class NonFinite(NamedTuple):
     run: int  # which call of `seqjax.unroll`, from 0
     layer: str  # a layer's name, or "inputs", "parameters"
     part: str  # field of the carry or "carry"; "gradient", that of the carry after the step
-    step: int  # index in time, from 0; -1 where time has no part in it
+    step: int  # index in time, from 0; -1 where time has no part in it, and of the carry that a run starts from
     sequences: tuple[int, ...]  # of the batch, from 0
 
 
@@ -82,6 +82,8 @@ def _of_gradients(number, run, grads):
         if len(steps):
             step = int(steps.min() if reverse != name.endswith("backward)") else steps.max())
             found.append(NonFinite(number, name, "gradient", step, tuple(map(int, bad[:, step].nonzero()[0]))))
+    if not found and len(bad := (~np.isfinite(np.asarray(grads.start))).nonzero()[0]):
+        return [NonFinite(number, "carry that the run starts from", "gradient", -1, tuple(map(int, bad)))]
     return sorted(found, key=lambda place: place.step if reverse else -place.step)
 
 
