@@ -20,6 +20,7 @@ Nothing is trained. Source: Pascanu, Mikolov and Bengio 2013, "On the difficulty
 import ast
 import importlib
 import pathlib
+import sys
 import time
 import types
 from typing import Any
@@ -53,6 +54,7 @@ def define(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string("workdir", None, "Work directory of a trained run to look at.", flag_values=values)
     flags.DEFINE_bool("failed", False, "Of a run that stopped: where its last step failed.", flag_values=values)
+    flags.DEFINE_string("experiment", "", "File of the run's experiment, where it is your own.", flag_values=values)
     flags.DEFINE_enum("checkpoint", "best", trained.WHICH, "Which of its checkpoints.", flag_values=values)
     flags.DEFINE_enum("split", "train", cli.SPLITS, "The part of its data that the batch is from.", flag_values=values)
     flags.DEFINE_integer(
@@ -90,7 +92,7 @@ def run(options: Any) -> int:
     """Examines fresh cells or a trained run, and writes the page."""
     process.use_compilation_cache()
     if options.failed:
-        print("\n".join(explain_failed(options.workdir)))
+        print("\n".join(explain_failed(options)))
         return 0
     begin = time.perf_counter()
     if options.workdir:
@@ -174,7 +176,7 @@ def cell_of(text: str) -> Any:
 
 def look_at(folder: pathlib.Path, options: Any) -> tuple[list[Findings], str, str]:
     """Examines the model of a run on the first batch of a part of its data."""
-    experiment = experiment_of(folder)
+    experiment = experiment_of(folder, options.experiment)
     how = types.SimpleNamespace(checkpoint=options.checkpoint, accept_changed_data=False)
     command = cli.Command(mode="gradients", workdir=folder, preset=None, given={}, options=how)
     opened = driver.opened(experiment, command)
@@ -204,8 +206,7 @@ def look_at(folder: pathlib.Path, options: Any) -> tuple[list[Findings], str, st
     )
     text = f"The {options.checkpoint} checkpoint of the run in {folder.name}, of step {model.step:,}, on {size} "
     text += f"sequences of its {options.split} data, without training noise, from the initial carry. The loss is "
-    text += "the mean over all "
-    text += f"{experiment.unit}."
+    text += f"the mean over all {experiment.unit}."
     return [found], f"Gradient flow in a trained run of {experiment.name}", text
 
 
@@ -217,7 +218,7 @@ def one_step(opened: driver.Opened, loss: Any) -> tuple[Any, Any]:
     return trained, jax.tree.map(lambda p, u: p + (opened.state.lr_scale * u).astype(p.dtype), trained, updates)
 
 
-def experiment_of(folder: pathlib.Path) -> Experiment:
+def experiment_of(folder: pathlib.Path, file: str) -> Experiment:
     """The experiment that a work directory is of."""
     checkpoints = Checkpoints(folder, keep=1)
     try:
@@ -226,28 +227,31 @@ def experiment_of(folder: pathlib.Path) -> Experiment:
         checkpoints.close()
     if found is None:
         raise UserError(f"there is no run with a checkpoint in {folder}; train one first, or leave --workdir out")
-    return named(found[1]["experiment"])
+    return named(found[1]["experiment"], file)
 
 
-def named(name: str) -> Experiment:
-    """The experiment of this name, which lies beside this file."""
-    package = __spec__.parent if __spec__ and __spec__.parent else ""
+def named(name: str, file: str) -> Experiment:
+    """The experiment of this name, which lies beside this file, or in a file of the user's own."""
+    folder = pathlib.Path(file or __file__).expanduser().absolute().parent
+    if not (folder / f"{name}.py").is_file():
+        raise UserError(f"the run is of the experiment {name}: name its file by --experiment=./{name}.py")
+    package = "" if file or not __spec__ else __spec__.parent
+    sys.path[:0] = [str(folder)] if file else []
     return importlib.import_module(f"{package}.{name}".lstrip(".")).EXPERIMENT
 
 
 # The step that stopped a run.
 
 
-def explain_failed(workdir: str | None) -> list[str]:
+def explain_failed(options: Any) -> list[str]:
     """Says where the failed step that a work directory keeps was not finite first."""
-    if not workdir:
+    if not options.workdir:
         raise UserError("--failed needs the --workdir of the run that stopped")
-    folder = pathlib.Path(workdir).expanduser()
-    experiment = named(failed.newest_meta(folder)["experiment"])
+    folder = pathlib.Path(options.workdir).expanduser()
+    experiment = named(failed.newest_meta(folder)["experiment"], options.experiment)
     step = driver.failed_step(experiment, folder)
-    setup = step.setup
-    how = setup.model.loss, driver.proposal_of(setup), setup.mesh, step.state, step.batch
-    lines = explain(*how, accumulate=setup.recipe.accumulate)
+    how = step.setup.model.loss, driver.proposal_of(step.setup), step.setup.mesh, step.state, step.batch
+    lines = explain(*how, accumulate=step.setup.recipe.accumulate)
     return [f"step {step.number:,} of {experiment.name}, not finite in it: {', '.join(step.faults)}", *lines]
 
 

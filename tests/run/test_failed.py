@@ -13,7 +13,7 @@ from seqjax.run import driver, settings
 
 @pytest.fixture(autouse=True)
 def own(in_process, monkeypatch):
-    monkeypatch.setattr(gradient_flow, "named", lambda name: tiny.EXPERIMENT)
+    monkeypatch.setattr(gradient_flow, "named", lambda name, file: tiny.EXPERIMENT)
 
 
 def stopped(workdir, **changes):
