@@ -251,8 +251,7 @@ def explain_failed(options: Any) -> list[str]:
     experiment = named(failed.newest_meta(folder)["experiment"], options.experiment)
     step = driver.failed_step(experiment, folder)
     how = step.setup.model.loss, driver.proposal_of(step.setup), step.setup.mesh, step.state, step.batch
-    lines = explain(*how, accumulate=step.setup.recipe.accumulate)
-    return [f"step {step.number:,} of {experiment.name}, not finite in it: {', '.join(step.faults)}", *lines]
+    return [step.line(experiment.name), *explain(*how, accumulate=step.setup.recipe.accumulate)]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import seqjax
+from seqjax import _unroll
 from seqjax.diagnostics.nonfinite import NonFinite, first_nonfinite
 from seqjax.errors import UserError
 from seqjax.training.accumulation import LossFn, cut
@@ -63,7 +65,7 @@ def explain(
             lines += [_told(place, np.asarray(rows)) for place in found[:MOST]]
             lines += [] if np.isfinite(value) else [f"loss: {float(value)}"]
             break
-    return lines + _in_update(jax.jit(propose)(state, batch))
+    return lines + _in_update(propose, state, batch)
 
 
 def _parts(state, batch, accumulate, mesh):
@@ -114,13 +116,21 @@ def _after(place):
     return "before the first step" if place.step < 0 else f"after time {place.step}, where the step that follows hands it back"
 
 
-def _in_update(proposal: Proposal) -> list[str]:
+def _in_update(propose, state, batch) -> list[str]:
     """Lines on the gradient, or where that is finite on what is made of it."""
+    proposal = jax.jit(propose)(state, batch)
     if bad := [path for path, _ in _bad_places(proposal.gradient.grads)]:
-        return [f"gradient: {_list(bad)} not finite"]
+        lines = [f"gradient: {_list(bad)} not finite"]
+        with _unroll.watched(_by_scan):
+            plain = jax.jit(lambda *arguments: propose(*arguments).gradient.grads)(state, batch)
+        return lines + ([] if _bad_places(plain) else ["gradient on the engine scan: finite, so the step's own engine is the cause"])
     made = {"parameters": proposal.after, "optimizer state": proposal.opt_state}
     made |= {"model state": proposal.gradient.model_state, "carry": proposal.gradient.carry}
     return _bad_in(made, "after the step") or ["gradient and update: all finite"]
+
+
+def _by_scan(cell, params, xs, carry, options):
+    return seqjax.unroll(cell, params, xs, carry, **options | {"engine": "scan"})
 
 
 def _list(names) -> str:

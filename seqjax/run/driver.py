@@ -327,8 +327,14 @@ class FailedStep(NamedTuple):
     number: int
     faults: list[str]  # what was not finite
     setup: Setup
-    state: train_step.TrainState  # that it began with
+    state: train_step.TrainState  # that it began with, except for the counts of skipped steps, which are those after it
     batch: Any
+
+    def line(self, name: str) -> str:
+        """Which step it is, of an experiment of this name, and what was not finite in it."""
+        several = int(self.state.skipped_in_row)
+        row = f" (the last of {several} skipped in a row)" if several > 1 else ""
+        return f"step {self.number:,} of {name}{row}, not finite in it: {', '.join(self.faults)}"
 
 
 def failed_step(experiment: Experiment, folder: pathlib.Path) -> FailedStep:

@@ -43,7 +43,7 @@ def test_inputs_that_are_not_finite(tmp_path, capsys):
     for part in ("params", "carry", "opt_state", "key"):
         assert kept(tmp_path, part) == {path: leaf for path, leaf in state(tmp_path, 3).items() if path[0] == part} != {}
     assert said(tmp_path, capsys)[:5] == [
-        "step 5 of tiny, not finite in it: loss, gradient norm, optimizer state, parameters, carry",
+        "step 5 of tiny (the last of 2 skipped in a row), not finite in it: loss, gradient norm, optimizer state, parameters, carry",
         "batch: xs is not finite, first at [2, 4, 0]",
         "network 0, inputs: x is not finite from time 4, in sequence 2",
         "network 0, layer 1 (rnn): h is not finite from time 4, in sequence 2",
