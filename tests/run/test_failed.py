@@ -17,7 +17,7 @@ def own(in_process, monkeypatch):
 
 
 def stopped(workdir, **changes):
-    changes = {"train__max_skipped": 2, "train__checkpoint_every": 1} | changes
+    changes = {"train__max_skipped": 2, "train__checkpoint_every": 3} | changes
     with pytest.raises(UserError, match="python -m seqjax gradient_flow --workdir=.* --failed$") as found:
         tiny.run(workdir, **changes)
     return str(found.value)
@@ -102,7 +102,7 @@ def test_what_is_refused(tmp_path, capsys):
 def test_seeds_that_are_trained_together(tmp_path, capsys):
     """Each keeps its own step; its state is taken out of the stacked ones."""
     with pytest.raises(AssertionError):  # the status of a sweep with failed runs
-        tiny.run(tmp_path, "--sweep=seed=1,2", data__fault="inputs", train__max_skipped=2, train__checkpoint_every=1)
+        tiny.run(tmp_path, "--sweep=seed=1,2", data__fault="inputs", train__max_skipped=2, train__checkpoint_every=3)
     assert "training 2 seeds together" in capsys.readouterr().out
     for workdir in (tmp_path / "seed=1", tmp_path / "seed=2"):
         assert kept(workdir, "params") == {path: leaf for path, leaf in state(workdir, 3).items() if path[0] == "params"}
