@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 
 import seqjax
+from seqjax.cells import block_diagonal, parts
 from seqjax.cells._lstm import COUPLED, GATES
 from seqjax.cells.parts import check_activation
 from seqjax.diagnostics import jacobians, probes
 from seqjax.engines.steps import with_reads
 from seqjax.typing import Array, Carry, Cell, Linear, Params
 
-# Cells whose gates are sigmoids (or the cell's gate_activation) of sums: their gates in order, those in lower case being shown.
-SHOWN = {"gru": "rzN", "mgu": "fN"}
+# Cells whose gates are sigmoids (or the cell's gate_activation) of sums: their sums in order, those in lower case being gates.
+SHOWN = {"gru": "rzN", "mgu": "fN", "block_gru": "rNz", "lem": "ab"}
 
 
 class Gate(NamedTuple):
@@ -46,8 +47,10 @@ def gate_statistics(
 ) -> list[Gate]:
     """How far each gate is open, unit by unit, of every layer that has gates.
 
-    Of the LSTM (and the convolutional one) i, f and o are told, with peepholes and coupled gates; of the GRU r and z, of the
-    minimal gated unit f; of minGRU and minLSTM "keep", the factor on the memory. Other cells have none that are told.
+    Of the LSTM (and the convolutional one) i, f and o are told, with peepholes and coupled gates; of the GRU and the block GRU
+    r and z, of the minimal gated unit f; of LEM a and b as shares of dt; of minGRU and minLSTM "keep", the factor on the memory;
+    of the sLSTM o, and i and f as the shares of new and old in its weighted mean. Other cells have none: they have no gates, or
+    ones that do not depend on the step, as the LRU.
 
     Args:
       cell: through wrappers, stacks and both directions.
@@ -129,14 +132,16 @@ def gate_values(cell: Cell, params: Params, before: Carry, x: Array, after: Carr
     settings, name = dict(inside.settings), inside.name
     if isinstance(cell.split, Linear):
         return {"keep": cell.split.coefficients(params, x)[0]} if name in ("mingru", "minlstm") else {}
-    if name not in (*SHOWN, "lstm", "conv_lstm") or cell.parts is None:
+    if name not in (*SHOWN, "lstm", "conv_lstm", "slstm"):
         return {}
     act = check_activation(settings.get("gate_activation") or "sigmoid", "gate_activation")
-    projected, recurrent = _products(cell, params, before, x)
-    sums = [jnp.split(a, cell.parts.gates, -1) for a in cell.parts.join(params, projected, recurrent)]
-    sums = [sum(pair[1:], pair[0]) for pair in zip(*sums)]
+    sums = _sums(cell, params, before, x)
+    if name == "slstm":
+        return _of_slstm(sums, after)
+    if name == "block_gru":
+        sums[2] = sums[2] - 1
     if name in SHOWN:
-        return {gate: act(value) for gate, value in zip(SHOWN[name], sums, strict=True) if gate.islower()}
+        return {gate: act(value) for gate, value in zip(SHOWN[name], sums) if gate.islower()}
     names = COUPLED if settings.get("coupled") else GATES
     if getattr(_params_of(params, "kernel"), "peepholes", None) is not None:
         seeing = names.replace("g", "")
@@ -145,6 +150,27 @@ def gate_values(cell: Cell, params: Params, before: Carry, x: Array, after: Carr
         more = {gate: weights[gate][None] * memory[gate] for gate in seeing}
         sums = [value + more.get(gate, 0) for gate, value in zip(names, sums)]
     return {gate: act(value) for gate, value in zip(names, sums, strict=True) if gate != "g"}
+
+
+def _sums(cell, params, before, x):
+    """The sums that a cell's gates are functions of, in order; without those of a product that needs the result of another."""
+    if cell.parts is not None:
+        projected, recurrent = _products(cell, params, before, x)
+        sums = [jnp.split(a, cell.parts.gates, -1) for a in cell.parts.join(params, projected, recurrent)]
+        return [sum(pair[1:], pair[0]) for pair in zip(*sums)]
+    params = _params_of(params, "kernel")
+    size = before.h.shape[-1]
+    projected = parts.affine(x, params.kernel, params.bias, params.kernel.dtype)
+    recurrent = block_diagonal.product(before.h, params.recurrent_kernel, params.kernel.shape[-1] // size)
+    pairs = zip(jnp.split(projected, projected.shape[-1] // size, -1), jnp.split(recurrent, recurrent.shape[-1] // size, -1))
+    return [a + b for a, b in pairs]
+
+
+def _of_slstm(sums, after):
+    """The shares of old and new in the weighted mean c / n, which sum to 1, and the output gate."""
+    i, _, _, o = sums
+    new = jnp.exp(i - after.m) / after.n
+    return {"f": 1 - new, "i": new, "o": jax.nn.sigmoid(o)}
 
 
 def _params_of(params, field):

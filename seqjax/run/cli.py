@@ -128,10 +128,30 @@ def _command(experiment: Experiment, values: flags.FlagValues, others: Mapping[s
 
 def config_of(experiment: Experiment, command: Command) -> ConfigDict:
     """The settings of a new run: the preset's, with those given on the command line."""
-    changes = dict(experiment.presets[command.preset or experiment.preset]) | command.given
-    config = settings.build(experiment.fields, changes)
+    config = settings.build(experiment.fields, changes_of(experiment, command, experiment.preset))
     settings.resolve_length(config, set(command.given))
     return config
+
+
+def changes_of(experiment: Experiment, command: Command, preset: str | None = None) -> dict[str, Any]:
+    """The settings of the preset, less those that the ones given leave without effect, and the ones given.
+
+    Args:
+      experiment: has the presets.
+      command: with a preset or without.
+      preset: of a command without one; with None, that has the settings given alone.
+    """
+    name = command.preset or preset
+    found = dict(experiment.presets[name]) if name else {}
+    dropped = settings.left_out(found, command.given, experiment.fields)
+    return {name: value for name, value in found.items() if name not in dropped} | command.given
+
+
+def left_out(experiment: Experiment, command: Command) -> list[str]:
+    """A line for each setting of the preset that the command line leaves without effect."""
+    preset = experiment.presets[command.preset or experiment.preset]
+    dropped = settings.left_out(preset, command.given, experiment.fields)
+    return [f"the preset's {name}={preset[name]} has no effect with {cause} and is left out" for name, cause in dropped.items()]
 
 
 def _define(values: flags.FlagValues, name: str, default: Any, text: str, *, optional: bool = False) -> None:

@@ -63,13 +63,16 @@ def settings_of(experiment: Experiment, command: cli.Command, stored: Stored | N
     if stored is None and extends:
         raise UserError(f"--extend: there is no run with a checkpoint in {command.workdir}; without --extend one is started there")
     if stored is None:
-        return _checked(experiment, cli.config_of(experiment, command))
+        config = _checked(experiment, cli.config_of(experiment, command))
+        for line in cli.left_out(experiment, command):
+            print(line)
+        return config
     kept = settings.flatten(stored.meta["config"])
     if command.mode == "train" and not extends:
         asked = settings.flatten(_checked(experiment, cli.config_of(experiment, command)))
     else:
-        base = dict(experiment.presets[command.preset]) if command.preset else {}
-        asked = settings.flatten(_checked(experiment, _with(kept, base | command.given, set(command.given))))
+        changes = cli.changes_of(experiment, command)
+        asked = settings.flatten(_checked(experiment, _with(kept, changes, set(command.given))))
     allowed = LENGTH if extends else ()
     differ = settings.differences(kept, asked, experiment.fields)
     differ = [line for line in differ if line.split(":")[0] not in allowed]

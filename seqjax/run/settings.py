@@ -223,12 +223,37 @@ def validate(config: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
             raise UserError(f"config.{name}={value!r} must be of type {wanted.__name__}: {field.text}")
         if not field.check.holds(_as_float(value) if wanted is float else value):
             raise UserError(f"config.{name}={value!r} is out of range: it must be {field.check.text}{_rounded(value)}")
-    for name, field in fields.items():
-        other, values = field.when or ("", ())
-        if other and flat[name] != field.default and flat[other] not in values:
-            raise UserError(
-                f"config.{name}={flat[name]!r} has no effect with {other}={flat[other]!r}; leave it at {field.default!r}"
-            )
+    for name in _without_effect(flat, fields):
+        other = fields[name].when[0]
+        raise UserError(
+            f"config.{name}={flat[name]!r} has no effect with {other}={flat[other]!r}; leave it at {fields[name].default!r}"
+        )
+
+
+def _without_effect(flat: Mapping[str, Any], fields: Mapping[str, Field]) -> list[str]:
+    """The fields that differ from their default although another field's value leaves them without effect."""
+    conditional = {name: field for name, field in fields.items() if field.when}
+    return [name for name, f in conditional.items() if flat[name] != f.default and flat[f.when[0]] not in f.when[1]]
+
+
+def left_out(preset: Mapping[str, Any], given: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, str]:
+    """The preset's settings that what is given leaves without effect, each with the field and the value that do so.
+
+    A user who asks for another optimiser does not mean to keep the rate of the preset's; a setting without effect that is
+    given itself is left in, for `validate` to refuse.
+
+    Example:
+      >>> fields = {"name": Field("adam", "Optimiser."), "momentum": Field(0.0, "Of sgd.", when=("name", ("sgd",)))}
+      >>> left_out({"name": "sgd", "momentum": 0.9}, {"name": "adam"}, fields)
+      {'momentum': 'name=adam'}
+    """
+    found: dict[str, str] = {}
+    while True:  # one that is left out may leave another without effect
+        flat = complete({name: value for name, value in preset.items() if name not in found} | dict(given), fields)
+        more = [name for name in _without_effect(flat, fields) if name not in given]
+        if not more:
+            return found
+        found |= {name: f"{fields[name].when[0]}={flat[fields[name].when[0]]}" for name in more}
 
 
 def _as_float(value: float) -> float:

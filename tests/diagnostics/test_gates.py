@@ -81,6 +81,76 @@ def test_gates_of_the_others(x64):
     assert gate_statistics(seqjax.rnn(4), seqjax.rnn(4).init(jax.random.key(0), tt.D), jnp.ones((1, 2, tt.D), jnp.float32)) == []
 
 
+def whole(kernel, gates):
+    """A recurrent kernel in blocks written out as one matrix, gate by gate."""
+    if kernel.ndim == 2:
+        return kernel
+    blocks = [jnp.split(block, gates, axis=-1) for block in kernel]
+    return jnp.concatenate([jax.scipy.linalg.block_diag(*same) for same in zip(*blocks)], axis=-1)
+
+
+@pytest.mark.parametrize("make, names", [(seqjax.gru, "rzN"), (seqjax.mgu, "fN")])
+@pytest.mark.parametrize("more", [{}, {"heads": 2}, {"use_bias": False}])
+def test_a_reset_before_the_product(make, names, more, x64):
+    cell = seqjax.weight_drop(make(4, reset_after=False, **more, **tt.WIDE), 0.5)
+    params, xs, options = tt.init(cell), tt.drawn((tt.B, tt.T, tt.D)), {"lengths": tt.REAL}
+    before, _ = carries(cell, params, xs, options)
+    products = np.asarray(xs @ params.kernel) + np.asarray(before.h @ whole(params.recurrent_kernel, len(names)))
+    sums = np.split(products + (0 if params.bias is None else np.asarray(params.bias)), len(names), axis=-1)
+    found = gate_statistics(cell, params, xs, bounds=(0.4, 0.6), **options)
+    assert [gate.gate for gate in found] == list(names[:-1])
+    for gate, values in zip(found, sums):
+        check(gate, sigmoid(values), tt.REAL)
+
+
+def test_the_block_gru_and_its_step(x64):
+    cell = seqjax.block_gru(4, 2, **tt.WIDE)
+    params, xs, options = tt.init(cell), tt.drawn((tt.B, tt.T, tt.D)), {"lengths": tt.REAL}
+    before, after = carries(cell, params, xs, options)
+    both = np.asarray(xs @ params.kernel + before.h @ whole(params.recurrent_kernel, 3))
+    both = (both - both.mean(-1, keepdims=True)) / np.sqrt(both.var(-1, keepdims=True) + 1e-5)
+    r, n, z = np.split(both * np.asarray(params.gain) + np.asarray(params.bias), 3, axis=-1)
+    r, z = sigmoid(r), sigmoid(z - 1)
+    np.testing.assert_allclose(np.asarray(after.h)[tt.REAL], (z * np.tanh(r * n) + (1 - z) * np.asarray(before.h))[tt.REAL], rtol=1e-9)
+    found = gate_statistics(cell, params, xs, bounds=(0.4, 0.6), **options)
+    assert [gate.gate for gate in found] == ["r", "z"]
+    check(found[0], r, tt.REAL)
+    check(found[1], z, tt.REAL)
+
+
+@pytest.mark.parametrize("forget_gate", ["exp", "sigmoid"])
+def test_the_slstm_without_its_stabiliser(forget_gate, x64):
+    """In float64 and over few steps the equation as it is printed does not overflow."""
+    cell = seqjax.slstm(4, heads=2, forget_gate=forget_gate, **tt.WIDE)
+    params, xs = tt.init(cell), tt.drawn((tt.B, tt.T, tt.D))
+    before, _ = carries(cell, params, xs, {})
+    sums = np.asarray(xs @ params.kernel + before.h @ whole(params.recurrent_kernel, 4)) + np.asarray(params.bias)
+    i, f, _, o = np.split(sums, 4, axis=-1)
+    keep, n, old = (np.exp if forget_gate == "exp" else sigmoid)(f), np.zeros(i[:, 0].shape), []
+    for t in range(tt.T):
+        old.append(keep[:, t] * n / (keep[:, t] * n + np.exp(i[:, t])))
+        n = keep[:, t] * n + np.exp(i[:, t])
+    share = np.stack(old, axis=1)
+    found = gate_statistics(cell, params, xs, bounds=(0.4, 0.6))
+    assert [gate.gate for gate in found] == ["f", "i", "o"]
+    for gate, values in zip(found, (share, 1 - share, sigmoid(o))):
+        check(gate, values, np.ones((tt.B, tt.T), bool))
+
+
+def test_lem_by_shares_of_its_step(x64):
+    cell = seqjax.lem(4, dt=0.5, **tt.WIDE)
+    params, xs, options = tt.init(cell), tt.drawn((tt.B, tt.T, tt.D)), {"lengths": tt.REAL}
+    before, after = carries(cell, params, xs, options)
+    x_side, h_side = np.asarray(xs @ params.kernel) + np.asarray(params.bias), np.asarray(before.h @ params.recurrent_kernel)
+    a, b = sigmoid(x_side[..., :4] + h_side[..., :4]), sigmoid(x_side[..., 4:8] + h_side[..., 4:8])
+    z = (1 - a / 2) * np.asarray(before.z) + a / 2 * np.tanh(x_side[..., 8:12] + h_side[..., 8:12])
+    np.testing.assert_allclose(np.asarray(after.z)[tt.REAL], z[tt.REAL], rtol=1e-9)
+    found = gate_statistics(cell, params, xs, bounds=(0.4, 0.6), **options)
+    assert [gate.gate for gate in found] == ["a", "b"]
+    check(found[0], a, tt.REAL)
+    check(found[1], b, tt.REAL)
+
+
 def one(cell, params, xs, **options):
     (found,) = effective_memory(cell, params, xs, **options)
     return found

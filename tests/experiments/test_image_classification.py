@@ -69,7 +69,9 @@ WRONG = {
         {"model.name": "inception_v3", "model.options": "", "data.image_size": 80}, ["299", "aux_logits=False"]
     ),
     "smoothing": ({"loss.label_smoothing": 1.0}, ["config.loss.label_smoothing=1.0", "below 1.0"]),
-    "weight decay for adam": ({"optimizer.name": "adam", "optimizer.momentum": 0.0}, ["weight_decay", "no effect"]),
+    "weight decay for adam": (
+        {"optimizer.name": "adam", "optimizer.momentum": 0.0, "optimizer.weight_decay": 1e-4}, ["weight_decay", "no effect"]
+    ),
     "milestones": ({"schedule.name": "step", "schedule.milestones": "0.9,0.5"}, ["milestones", "rising"]),
     "milestones without step": ({"schedule.milestones": "0.1"}, ["milestones", "no effect"]),
     "batch larger than the set": ({"data.batch_size": 500}, ["batch_size", "500", "120"]),

@@ -20,6 +20,7 @@ from seqjax.run.settings import (
     differences,
     flatten,
     is_free,
+    left_out,
     one_of,
     resolve_length,
     to_json,
@@ -383,3 +384,47 @@ def test_both_lengths_on_the_command_line_are_refused():
     config = build(FIELDS, {"train.steps": 12, "train.epochs": 3.0})
     with pytest.raises(UserError, match="config.train.steps=12 and config.train.epochs=3.0 both give"):
         resolve_length(config, {"train.steps", "train.epochs"})
+
+
+# what a preset sets and the command line leaves without effect
+
+CHAIN = {
+    "kind": Field("a", "Kind.", one_of("a", "b", "c")),
+    "part": Field("x", "Of b and c.", one_of("x", "y"), when=("kind", ("b", "c"))),
+    "size": Field(1, "Of y.", when=("part", ("y",))),
+    "other": Field(0, "Of b.", when=("kind", ("b",))),
+}
+FULL = {"kind": "b", "part": "y", "size": 7, "other": 4}
+
+
+@pytest.mark.parametrize(
+    "given, dropped",
+    [
+        ({}, {}),
+        ({"kind": "c"}, {"other": "kind=c"}),
+        ({"part": "x"}, {"size": "part=x"}),
+        ({"kind": "a"}, {"part": "kind=a", "other": "kind=a", "size": "part=x"}),  # size falls with part
+        ({"kind": "a", "other": 0}, {"part": "kind=a", "size": "part=x"}),
+    ],
+)
+def test_a_presets_setting_that_lost_its_effect_is_left_out(given, dropped):
+    assert left_out(FULL, given, CHAIN) == dropped
+    validate(build(CHAIN, {name: value for name, value in FULL.items() if name not in dropped} | given), CHAIN)
+
+
+def test_a_setting_that_is_given_without_effect_is_refused():
+    given = {"kind": "c", "other": 5}
+    assert left_out(FULL, given, CHAIN) == {}
+    with pytest.raises(UserError, match="config.other=5 has no effect with kind='c'"):
+        validate(build(CHAIN, FULL | given), CHAIN)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_any_optimizer_may_take_the_place_of_the_presets(name):
+    command = cli.parse(EXPERIMENT, ["program", "--workdir=run", f"--config.optimizer.name={name}"])
+    config = cli.config_of(EXPERIMENT, command)
+    validate(config, FIELDS)
+    assert config.optimizer.muon_rate == FIELDS["optimizer.muon_rate"].default
+    assert cli.left_out(EXPERIMENT, command) == [
+        f"the preset's optimizer.muon_rate=0.04 has no effect with optimizer.name={name} and is left out"
+    ]
