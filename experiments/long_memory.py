@@ -56,7 +56,7 @@ FIELDS = {
         0, "Keep every so many carries and recompute the rest, to save memory; 0 keeps all.", at_least(0)
     ),
     **fields.dtype(),
-    **recipe.FIELDS,
+    **recipe.RECURRENT_FIELDS,
 }  # fmt: skip
 
 _FIXED = {"data.batch_size": 64, "data.eval_batch_size": 128, "train.eval_every": 250, "train.checkpoint_every": 250}

@@ -1,10 +1,11 @@
 """One session of a run: resumes from the newest checkpoint, trains, and says how it ended."""
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from seqjax.run import process
+from seqjax.run import failed, process
 from seqjax.run.reporting import Reporter
 from seqjax.run.resuming import Extension
 from seqjax.training.checkpoints import Checkpoints
@@ -49,7 +50,7 @@ def run(
         print(f"ready after {process.seconds_since_start():.1f} s; Ctrl-C stops with a checkpoint, the same command resumes")
         with Reporter(folder, first_step=first, total_steps=plan.steps, config=config) as reporter:
             parts = {"progress": progress, "checkpoints": checkpoints, "meta": meta, "workdir": folder}
-            return fit(task, plan, state, data, reporter=reporter, **parts)
+            return fit(task, plan, state, data, reporter=reporter, keep_failed=functools.partial(failed.keep, folder), **parts)
     finally:
         checkpoints.close()
 
