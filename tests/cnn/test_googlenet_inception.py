@@ -18,7 +18,7 @@ from seqjax.cnn.inception_blocks import InceptionBranches, Unit, to_plus_minus_o
 from seqjax.cnn.inspection import summary
 from seqjax.cnn.normalization import BatchNorm
 
-pytestmark = pytest.mark.one_in(2)
+pytestmark = pytest.mark.one_in(3)
 
 KEY = jax.random.key(0)
 NETWORKS = {"googlenet": (GoogLeNet, 33, 2), "inception_v3": (InceptionV3, 299, 1)}  # a size that trains, and the heads

@@ -11,7 +11,7 @@ import seqjax
 from seqjax import interop
 from seqjax.errors import UserError
 
-pytestmark = pytest.mark.one_in(2)
+pytestmark = pytest.mark.one_in(3)
 
 C = 2  # channels of the inputs
 RUN = {"return_sequences": True, "return_state": True}

@@ -15,7 +15,7 @@ from seqjax.errors import UserError
 from seqjax.models import make_stack
 from seqjax.models import music as models
 
-pytestmark = pytest.mark.one_in(3)
+pytestmark = pytest.mark.one_in(5)
 
 P = 4
 RNG = np.random.default_rng(0)
