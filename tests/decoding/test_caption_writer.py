@@ -24,7 +24,7 @@ def encode(variables, images):
 
 def writer(attention, batch_size=3):
     model = Captioner(TOKENIZER.vocab_size, 12, (seqjax.lstm(16),), 6, make_attention(attention, 16))
-    params = model.init(jax.random.key(3), jnp.zeros((1, 4, 12)), jnp.zeros((1, 1), int))["params"]
+    params = jax.jit(model.init)(jax.random.key(3), jnp.zeros((1, 4, 12)), jnp.zeros((1, 1), int))["params"]
     params = jax.tree.map(lambda leaf: 3.0 * leaf, params)  # sharper than at the start
     variables = {"params": {"encoder": jnp.float32(4.0), "decoder": params}}
     return CaptionWriter(model, encode, TOKENIZER, batch_size=batch_size, length=8), variables, model
