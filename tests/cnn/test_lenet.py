@@ -128,7 +128,7 @@ def test_the_network_of_1998_is_the_papers(output, codes):
 
 
 def test_the_initial_values_of_1998_fill_their_ranges():
-    params = LeNet5Of1998().init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))["params"]
+    params = jax.jit(LeNet5Of1998().init)(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))["params"]
     for layer, name, inputs in [
         ("c1", "kernel", 25),
         ("c5", "kernel", 400),

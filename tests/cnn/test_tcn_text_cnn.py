@@ -128,6 +128,7 @@ def test_padding_has_no_influence(pool):
     mask = np.arange(9)[None, :] < lengths[:, None]
     dirty = jnp.where(mask[..., None], xs, jnp.nan)
 
+    @jax.jit
     def apply(xs, lengths=None):
         return model.apply(variables, xs, lengths)
 
