@@ -78,16 +78,21 @@ def pytest_xdist_make_scheduler(config, log):
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 
-# Each compiled program holds memory maps, of which a process may have 65,530 on Linux; beyond that, loading another one is a
-# segmentation fault, and the whole suite comes there.
-MAPS, MANY_MAPS = pathlib.Path("/proc/self/maps"), 8_000
+# Each compiled program holds about 8 memory maps, of which a process may have 65,530 on Linux (beyond that, loading another one is
+# a segmentation fault, and the whole suite comes there), and about 1 MB.
+MAPS = pathlib.Path("/proc/self/maps")
+
+
+def many_maps():
+    """Of how many maps a worker lets go: 9,600 with 16 GB of memory; with 6,800 one held 2 GB."""
+    return min(600 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 30, 30_000)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def executables_are_let_go():
     """Frees what the tests compiled once it is much: until then a file finds the small programs that all files use."""
     yield
-    if not MAPS.exists() or MAPS.read_bytes().count(b"\n") > MANY_MAPS:
+    if not MAPS.exists() or MAPS.read_bytes().count(b"\n") > many_maps():
         jax.clear_caches()
 
 
