@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.training import processes
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.guard import fault_names
 from seqjax.training.losses import Sums
@@ -66,6 +67,7 @@ class Task(NamedTuple):
     sample: Callable[[TrainState], str] | None = None  # what the model makes, as text, shown at evaluations
     criterion: str = "loss"  # the value of an evaluation by which the best checkpoint is chosen; lower is better
     unit: str = "tokens"  # what there is one answer for, in the plural
+    tell: Callable[[int], None] | None = None  # of several processes: what takes the number of a signal for all of them
 
 
 class Outcome(NamedTuple):
@@ -118,13 +120,13 @@ def fit(
     run = Run(task, plan, state, data, progress, reporter, checkpoints, meta)
     profile = Profile(plan.profile, workdir, first=run.step, last=plan.steps, say=reporter.say)
     with signals() as received, profile:
-        while not run.finished() and not received:
+        while not run.finished() and not run.stopped_by(received):
             with profile.around(run.step + 1, run.wait):
                 run.advance()
         run.finish()
         checkpoints.wait()
         run.show()
-    number = received[0] if received and not run.finished() else None
+    number = None if run.finished() else run.stopped_by(received)
     early = run.step < plan.steps and run.finished()
     return Outcome(run.state, run.progress, number, early, len(run.shapes))
 
@@ -137,6 +139,7 @@ class Run:
         self.progress, self.reporter, self.checkpoints, self.meta = progress, reporter, checkpoints, meta
         self.step = int(state.step)
         self._first = self.step
+        self._heard = 0  # of several processes: the number of the signal that all know of, 0 for none
         self._unread: Callable[[], StepMetrics] | None = None  # fetches those of the last step sent off
         self._validation: float | None = None  # the criterion at this step, if it was evaluated
         self._since = time.perf_counter()
@@ -147,6 +150,18 @@ class Run:
     def finished(self) -> bool:
         """Whether there is nothing more to train."""
         return self.step >= self.plan.steps or stops_early(self.progress, self.plan)
+
+    def stopped_by(self, received: list[int]) -> int | None:
+        """The number of the signal that ends the run here; several processes agree on it.
+
+        Args:
+          received: by this process.
+        """
+        number = received[0] if received else 0
+        if self.task.tell is not None:
+            self.task.tell(number)
+            number = self._heard
+        return number or None
 
     def advance(self) -> None:
         """Takes a step with the next batch."""
@@ -185,6 +200,8 @@ class Run:
         Raises:
           UserError: what the error says, where it is one, and how the run is resumed; else the error itself.
         """
+        if processes.several():  # the others may be in their next step: nothing can be gathered from them
+            raise error
         self.finish()
         self.checkpoints.wait()
         self.show()
@@ -222,6 +239,7 @@ class Run:
             return
         metrics = jax.tree.map(float, self._unread())
         self._unread = None
+        self._heard = self._heard or int(metrics.signal or 0)
         self._add(metrics)
         self.reporter.at(step)
         if step == self._first + 1:
