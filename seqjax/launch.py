@@ -2,7 +2,8 @@
 
     python -m seqjax.launch --processes=2 -- python -m experiments.language_model --workdir=/tmp/lm
 
-Each gets `--distributed=127.0.0.1:PORT,COUNT,INDEX` as its last argument, and runs on the CPU unless JAX_PLATFORMS says otherwise.
+Each gets `--distributed=127.0.0.1:PORT,COUNT,INDEX` as its last argument, and runs on the CPU unless JAX_PLATFORMS says otherwise;
+the lines of JAX's runtime are left out unless TF_CPP_MIN_LOG_LEVEL says otherwise.
 SIGINT and SIGTERM are passed on to all. Where one ends with an error, or is killed, the others have some seconds to end by
 themselves; then they are killed. The exit status is that of the first one that failed.
 """
@@ -18,7 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-GRACE = 10.0  # seconds that the others have after one has failed
+GRACE = 10.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,10 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m seqjax.launch", description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--processes", type=int, required=True, help="how many")
     own, _, command = _split(argv)
+    parser.add_argument("--grace", type=float, default=GRACE, help="seconds that the others have to end by themselves after one has failed")
     options = parser.parse_args(own)
     if options.processes < 1 or not command:
         parser.error("give --processes=N, at least 1, and after -- the command")
-    return run(command, options.processes)
+    return run(command, options.processes, options.grace)
 
 
 def _split(argv: list[str]) -> tuple[list[str], str, list[str]]:
@@ -44,9 +46,9 @@ def _split(argv: list[str]) -> tuple[list[str], str, list[str]]:
     return argv[:place], "--", argv[place + 1 :]
 
 
-def run(command: Sequence[str], count: int) -> int:
+def run(command: Sequence[str], count: int, grace: float = GRACE) -> int:
     """Starts `count` processes and waits for all; returns 0, or the status of the first that failed, 128 and the number for a signal."""
-    address, env = f"127.0.0.1:{free_port()}", {"JAX_PLATFORMS": "cpu"} | os.environ
+    address, env = f"127.0.0.1:{free_port()}", {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "4"} | os.environ
     passed_on = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     started: list[subprocess.Popen] = []
 
@@ -62,7 +64,7 @@ def run(command: Sequence[str], count: int) -> int:
             argv = [*command, f"--distributed={address},{count},{index}"]
             # In a session of its own, so that a terminal's Ctrl-C comes once, from here.
             started.append(subprocess.Popen(argv, env=env, start_new_session=True, preexec_fn=_end_with_the_parent))
-        return _watch(started)
+        return _watch(started, grace)
     finally:
         for process in started:
             if process.poll() is None:
@@ -72,12 +74,12 @@ def run(command: Sequence[str], count: int) -> int:
             signal.signal(number, handler)
 
 
-def _watch(started: list[subprocess.Popen]) -> int:
-    """Waits until all have ended, or `GRACE` seconds after one has failed."""
+def _watch(started: list[subprocess.Popen], grace: float) -> int:
+    """Waits until all have ended, or `grace` seconds after one has failed."""
     failed, end = None, float("inf")
     while any(process.poll() is None for process in started) and time.monotonic() < end:
         if failed is None and (failed := _first_failed(started)) is not None:
-            end = time.monotonic() + GRACE
+            end = time.monotonic() + grace
         time.sleep(0.02)
     failed = _first_failed(started) if failed is None else failed
     if failed is None:

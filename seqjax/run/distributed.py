@@ -3,10 +3,12 @@
 Every process runs the same command with --distributed; JAX's own runtime connects them. The first one writes and prints.
 """
 
+import ctypes
 import os
 import pathlib
 import re
 import secrets
+import signal
 import sys
 import time
 from typing import Any, NamedTuple
@@ -21,6 +23,7 @@ from seqjax.training import processes
 FORM = "auto, off, or HOST:PORT,COUNT,INDEX"
 VISIBLE = ".processes"  # the file by which all make sure that they see the same work directory
 _LAST = 1.0  # seconds that the others are given to say what is wrong themselves, before the first one ends
+_kept: list[Any] = []  # what C calls must not be collected
 _SOON = 10.0  # seconds that a network's file system is given to show a new file
 
 
@@ -89,10 +92,30 @@ def start(options: Any) -> None:
         raise UserError(f"--distributed={options.distributed}: the processes do not find each other ({_first_line(error)})") from error
     if not processes.several():
         return
+    _say_before_abort()
     if getattr(options, "sweep", None):
         raise UserError("--sweep runs in a single process: leave --distributed out, or start a run for each value")
     if not processes.first():
         silence()
+
+
+def _say_before_abort() -> None:
+    """Has this process say one line of its own where JAX's runtime aborts it.
+
+    The runtime does so from a thread of its own when the first process is gone, or when another one has not answered for
+    --distributed_timeout and no collective operation has failed before. Its lines are hidden by TF_CPP_MIN_LOG_LEVEL=4.
+    """
+    text = (
+        f"error: {label()}ended by JAX's runtime: another process has ended or does not answer "
+        "(TF_CPP_MIN_LOG_LEVEL=0 shows what it says); the same command resumes from the newest checkpoint\n"
+    )
+
+    def say(number):
+        os.write(2, text.encode())
+        os._exit(1)
+
+    _kept.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(say))
+    ctypes.CDLL(None).signal(signal.SIGABRT, _kept[-1])  # Python's own handlers run in the main thread only, which may be waiting
 
 
 def _first_line(error: Exception) -> str:

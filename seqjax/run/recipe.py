@@ -224,7 +224,10 @@ def usable_devices(*batches: int) -> list[jax.Device]:
     devices, number = jax.devices(), jax.process_count()
     if any(batch % number for batch in batches):
         sizes = " and ".join(map(str, dict.fromkeys(batches)))
-        raise UserError(f"batches of {sizes} cannot be cut over {number} processes evenly; make data.batch_size and data.eval_batch_size multiples")
+        raise UserError(
+            f"batches of {sizes} cannot be cut over {number} processes evenly; make config.data.batch_size (over config.train.accumulate) "
+            "and config.data.eval_batch_size multiples of it"
+        )
     if number > 1:
         own = [sorted((d for d in devices if d.process_index == index), key=lambda d: d.id) for index in range(number)]
         each = max(n for n in range(1, min(map(len, own)) + 1) if not any(batch % (n * number) for batch in batches))

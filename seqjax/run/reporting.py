@@ -15,7 +15,8 @@ from seqjax.run.events import Events
 from seqjax.run.records import METRICS, TABLE, RecordFiles, read_records
 
 __all__ = [
-    "METRICS", "TABLE", "Logger", "Reporter", "Silent", "counted", "plot_curves", "printable", "read_records", "register_logger", "require_extras",
+    "METRICS", "TABLE", "Logger", "Reporter", "Silent", "counted", "plot_curves", "printable", "read_records", "register_logger",
+    "require_extras",
 ]  # fmt: skip
 
 EXTRAS = ("rich", "tensorboardX", "matplotlib")

@@ -239,7 +239,10 @@ class Run:
             return
         metrics = jax.tree.map(float, self._unread())
         self._unread = None
-        self._heard = self._heard or int(metrics.signal or 0)
+        if metrics.signal and not self._heard:
+            self._heard = int(metrics.signal)
+            text = f"stopping after this step: {signal.Signals(self._heard).name} has reached one of the processes"
+            self._unshown.append(functools.partial(self.reporter.say, text))
         self._add(metrics)
         self.reporter.at(step)
         if step == self._first + 1:

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from seqjax.errors import UserError
 
 PyTree = Any
-_LOST = re.compile(r"gloo|nccl|collective|coordination|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|[Cc]onnection (reset|closed|refused)")
+_LOST = re.compile(r"[Gg]loo|NCCL|coordination service|UNAVAILABLE|DEADLINE_EXCEEDED|[Cc]onnection (reset|closed|refused)")
 
 
 def several() -> bool:
