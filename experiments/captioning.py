@@ -55,7 +55,7 @@ FIELDS = {
     "loss.coverage": Field(0.0, "Weight of the doubly stochastic regulariser; Xu et al.: 1.", at_least(0)),
     **fields.label_smoothing("each target", "the vocabulary"),
     **fields.criterion("meaning", "cider", "bleu4", "loss"),
-    **recipe.FIELDS,
+    **recipe.RECURRENT_FIELDS,
 }  # fmt: skip
 
 # Xu et al.: attention over the map of a pretrained network that stays as it is; set model.weights.

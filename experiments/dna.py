@@ -78,7 +78,7 @@ FIELDS = {
     "model.base_dropout": Field(0.0, "Share of bases that are read as N in training.", fields.SHARE),
     "loss.label_smoothing": fields.label_smoothing()["loss.label_smoothing"]._replace(when=CLASSIFY),
     **fields.criterion("error", "loss"),
-    **recipe.FIELDS,
+    **recipe.RECURRENT_FIELDS,
 }  # fmt: skip
 FIELDS["model.embed_size"] = FIELDS["model.embed_size"]._replace(when=("model.kmer", KMERS))
 FIELDS["data.buckets"] = FIELDS["data.buckets"]._replace(when=("data.window", (0,)))

@@ -34,7 +34,7 @@ FIELDS = {
     **fields.batches("windows", 32, 256),
     **series_fields.forecaster(64, "quantiles"),
     **fields.criterion("crps", "loss", text="What the best checkpoint is chosen by: CRPS of the backtest, or loss."),
-    **recipe.FIELDS,
+    **recipe.RECURRENT_FIELDS,
 }  # fmt: skip
 
 _OFTEN = {"schedule.warmup_steps": 50, "train.log_every": 50, "train.eval_every": 100, "train.checkpoint_every": 100}

@@ -10,6 +10,8 @@
         the page is /tmp/lm/gradients/gradients.html
     python -m experiments.gradient_flow --workdir=/tmp/lm --window=512 --checkpoint=newest
         the same on windows of 512 steps, for how far the model's gradients would reach
+    python -m experiments.gradient_flow --workdir=/tmp/lm --failed
+        says where the step that stopped a run was not finite first: layer, time and sequences
 
 Nothing is trained. Source: Pascanu, Mikolov and Bengio 2013, "On the difficulty of training recurrent neural networks"
 (arXiv:1211.5063).
@@ -18,6 +20,7 @@ Nothing is trained. Source: Pascanu, Mikolov and Bengio 2013, "On the difficulty
 import ast
 import importlib
 import pathlib
+import sys
 import time
 import types
 from typing import Any
@@ -27,10 +30,11 @@ import numpy as np
 from absl import flags
 
 import seqjax
+from seqjax.diagnostics.failed_step import explain
 from seqjax.diagnostics.laboratory import Findings, examine, write_report
 from seqjax.diagnostics.ratios import update_ratios
 from seqjax.errors import UserError
-from seqjax.run import cli, driver, process, trained
+from seqjax.run import cli, driver, failed, process, trained
 from seqjax.run.experiment import Experiment
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.freezing import divide, unite
@@ -49,6 +53,8 @@ def define(values: flags.FlagValues) -> None:
         "output", None, "Folder of the page; gradient_flow, or gradients in the workdir.", flag_values=values
     )
     flags.DEFINE_string("workdir", None, "Work directory of a trained run to look at.", flag_values=values)
+    flags.DEFINE_bool("failed", False, "Of a run that stopped: where its last step failed.", flag_values=values)
+    flags.DEFINE_string("experiment", "", "File of the run's experiment, where it is your own.", flag_values=values)
     flags.DEFINE_enum("checkpoint", "best", trained.WHICH, "Which of its checkpoints.", flag_values=values)
     flags.DEFINE_enum("split", "train", cli.SPLITS, "The part of its data that the batch is from.", flag_values=values)
     flags.DEFINE_integer(
@@ -85,6 +91,9 @@ def main(argv: list[str]) -> int:
 def run(options: Any) -> int:
     """Examines fresh cells or a trained run, and writes the page."""
     process.use_compilation_cache()
+    if options.failed:
+        print("\n".join(explain_failed(options)))
+        return 0
     begin = time.perf_counter()
     if options.workdir:
         folder = pathlib.Path(options.workdir).expanduser()
@@ -167,7 +176,7 @@ def cell_of(text: str) -> Any:
 
 def look_at(folder: pathlib.Path, options: Any) -> tuple[list[Findings], str, str]:
     """Examines the model of a run on the first batch of a part of its data."""
-    experiment = experiment_of(folder)
+    experiment = experiment_of(folder, options.experiment)
     how = types.SimpleNamespace(checkpoint=options.checkpoint, accept_changed_data=False)
     command = cli.Command(mode="gradients", workdir=folder, preset=None, given={}, options=how)
     opened = driver.opened(experiment, command)
@@ -197,8 +206,7 @@ def look_at(folder: pathlib.Path, options: Any) -> tuple[list[Findings], str, st
     )
     text = f"The {options.checkpoint} checkpoint of the run in {folder.name}, of step {model.step:,}, on {size} "
     text += f"sequences of its {options.split} data, without training noise, from the initial carry. The loss is "
-    text += "the mean over all "
-    text += f"{experiment.unit}."
+    text += f"the mean over all {experiment.unit}."
     return [found], f"Gradient flow in a trained run of {experiment.name}", text
 
 
@@ -210,8 +218,8 @@ def one_step(opened: driver.Opened, loss: Any) -> tuple[Any, Any]:
     return trained, jax.tree.map(lambda p, u: p + (opened.state.lr_scale * u).astype(p.dtype), trained, updates)
 
 
-def experiment_of(folder: pathlib.Path) -> Experiment:
-    """The experiment that a work directory is of, which lies beside this file."""
+def experiment_of(folder: pathlib.Path, file: str) -> Experiment:
+    """The experiment that a work directory is of."""
     checkpoints = Checkpoints(folder, keep=1)
     try:
         found = checkpoints.newest_meta()
@@ -219,8 +227,31 @@ def experiment_of(folder: pathlib.Path) -> Experiment:
         checkpoints.close()
     if found is None:
         raise UserError(f"there is no run with a checkpoint in {folder}; train one first, or leave --workdir out")
-    package = __spec__.parent if __spec__ and __spec__.parent else ""
-    return importlib.import_module(f"{package}.{found[1]['experiment']}".lstrip(".")).EXPERIMENT
+    return named(found[1]["experiment"], file)
+
+
+def named(name: str, file: str) -> Experiment:
+    """The experiment of this name, which lies beside this file, or in a file of the user's own."""
+    folder = pathlib.Path(file or __file__).expanduser().absolute().parent
+    if not (folder / f"{name}.py").is_file():
+        raise UserError(f"the run is of the experiment {name}: name its file by --experiment=./{name}.py")
+    package = "" if file or not __spec__ else __spec__.parent
+    sys.path[:0] = [str(folder)] if file else []
+    return importlib.import_module(f"{package}.{name}".lstrip(".")).EXPERIMENT
+
+
+# The step that stopped a run.
+
+
+def explain_failed(options: Any) -> list[str]:
+    """Says where the failed step that a work directory keeps was not finite first."""
+    if not options.workdir:
+        raise UserError("--failed needs the --workdir of the run that stopped")
+    folder = pathlib.Path(options.workdir).expanduser()
+    experiment = named(failed.newest_meta(folder)["experiment"], options.experiment)
+    step = driver.failed_step(experiment, folder)
+    how = step.setup.model.loss, driver.proposal_of(step.setup), step.setup.mesh, step.state, step.batch
+    return [step.line(experiment.name), *explain(*how, accumulate=step.setup.recipe.accumulate)]
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ FIELDS = {
     "model.remat_every": Field(
         0, "Keep every so many carries and recompute the rest, to save memory; 0 keeps all.", at_least(0)
     ),
-    **recipe.FIELDS,
+    **recipe.RECURRENT_FIELDS,
     **fields.samples(200, 0.8),
 }  # fmt: skip
 

@@ -59,7 +59,7 @@ FIELDS = {
         recurrent_dropout=(0.1, "on the recurrent product, one mask for all steps"),
     ),
     "ngram_order": Field(3, "Order of the chord n-gram beside the losses; 0 leaves it out.", at_least(0), free=True),
-    **recipe.FIELDS,
+    **recipe.RECURRENT_FIELDS,
     "sample.length": Field(16, "Frames of the sample shown at an evaluation; 0 shows none.", at_least(0), free=True),
 }  # fmt: skip
 

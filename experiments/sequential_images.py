@@ -54,7 +54,7 @@ FIELDS = {
     "model.remat_every": Field(0, "Keep every so many carries, to save memory; 0 keeps all.", at_least(0)),
     **fields.dtype(),
     **fields.label_smoothing(),
-    **recipe.FIELDS,
+    **recipe.RECURRENT_FIELDS,
 }  # fmt: skip
 
 _MNIST = {

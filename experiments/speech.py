@@ -58,7 +58,7 @@ FIELDS = {
         input_dropout=(0.0, "after the convolutions"), dropout=(0.0, "between layers and on the outputs"),
     ),
     **fields.criterion("wer", "cer", "loss"),
-    **recipe.FIELDS,
+    **recipe.RECURRENT_FIELDS,
 }  # fmt: skip
 
 _DIGITS = {

@@ -75,7 +75,7 @@ FIELDS = {
     **fields.criterion(
         "error", "loss", text="What the best checkpoint is chosen by: wrong tags (entities: 1 - F1) or loss."
     ),
-    **recipe.FIELDS,
+    **recipe.RECURRENT_FIELDS,
 }  # fmt: skip
 
 _UD = {

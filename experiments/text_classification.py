@@ -68,7 +68,7 @@ FIELDS = {
     **fields.vectors(when=("tokenizer.kind", ("word",))),
     **fields.label_smoothing(),
     **fields.criterion("error", "loss"),
-    **recipe.FIELDS,
+    **recipe.RECURRENT_FIELDS,
 }  # fmt: skip
 
 PRESETS = {

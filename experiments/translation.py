@@ -76,7 +76,7 @@ FIELDS = {
     "model.tie_embeddings": Field(False, "The softmax shares the target embedding's weights."),
     **fields.label_smoothing("each target", "the vocabulary"),
     **fields.criterion("bleu", "exact", "loss"),
-    **recipe.FIELDS,
+    **recipe.RECURRENT_FIELDS,
 }  # fmt: skip
 
 _MULTI30K = {

@@ -57,7 +57,7 @@ FIELDS = {
     "baseline_videos": Field(
         2000, "Training videos that the one-frame baseline reads; 0 has none.", at_least(0), free=True, when=CLASSIFY
     ),
-    **recipe.FIELDS,
+    **recipe.RECURRENT_FIELDS,
 }  # fmt: skip
 
 _NEXT = {

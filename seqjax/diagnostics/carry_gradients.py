@@ -110,8 +110,8 @@ def _last_only(ys, at, options):
 
 def _norms(start, each, real):
     norms = jax.tree.map(lambda a: _scaled_norm(a.swapaxes(0, 1), 2), each)
-    total = _combined(jax.tree.leaves(norms), real.shape)
-    first = _combined([_scaled_norm(a, 1) for a in jax.tree.leaves(start)], real.shape[:1])
+    total = combined(jax.tree.leaves(norms), real.shape)
+    first = combined([_scaled_norm(a, 1) for a in jax.tree.leaves(start)], real.shape[:1])
     return CarryGradients(norms, total, first, real)
 
 
@@ -123,7 +123,13 @@ def _scaled_norm(array, axes):
     return (jnp.linalg.norm(flat / scale, axis=-1) * scale[..., 0]).astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
-def _combined(norms, shape):
+def combined(norms: list[Array], shape: tuple[int, ...]) -> Array:
+    """The norms of the parts of something, together.
+
+    Example:
+      >>> float(combined([jnp.float32(3.0), jnp.float32(4.0)], ()))
+      5.0
+    """
     if not norms:
         raise UserError("the cell has no carry, so there is no gradient through time")
     return _scaled_norm(jnp.stack([jnp.broadcast_to(norm, shape) for norm in norms], axis=-1), len(shape))

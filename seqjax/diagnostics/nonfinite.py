@@ -18,8 +18,8 @@ class NonFinite(NamedTuple):
 
     run: int  # which call of `seqjax.unroll`, from 0
     layer: str  # a layer's name, or "inputs", "parameters"
-    part: str  # field of the carry, "carry", or the gradient of one
-    step: int  # index in time, from 0; -1 where time has no part in it
+    part: str  # field of the carry or "carry"; "gradient", that of the carry after the step
+    step: int  # index in time, from 0; -1 where time has no part in it, and of the carry that a run starts from
     sequences: tuple[int, ...]  # of the batch, from 0
 
 
@@ -45,12 +45,12 @@ def first_nonfinite(function: Callable[..., Array], *args: Any) -> list[NonFinit
       >>> place.layer, place.step, place.sequences
       ('inputs', 5, (1,))
     """
-    found = []
-    for number, run in enumerate(probes.captured(function, *args)):
-        found += _of_run(number, run)
+    runs = probes.captured(function, *args, noise=True)
+    found = [place for number, run in enumerate(runs) for place in _of_run(number, run)]
     if found:
         return sorted(found, key=lambda place: (place.run, place.step, place.layer != "inputs"))
-    return _of_gradients(function, args)
+    grads = zip(runs, carry_gradients(function, *args), strict=True)
+    return [place for number, pair in reversed(list(enumerate(grads))) for place in _of_gradients(number, *pair)]
 
 
 def _of_run(number, run):
@@ -73,16 +73,18 @@ def carry_after(cell: Any, params: Params, before: Carry, x: Array, after: Carry
     return after
 
 
-def _of_gradients(function, args):
-    found = []
-    for number, grad in enumerate(carry_gradients(function, *args)):
-        for path, norms in _leaves(grad.norms):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            bad = ~np.isfinite(np.asarray(norms)) & np.asarray(grad.real)
-            if bad.any():
-                step = int(bad.any(axis=0).nonzero()[0].max())
-                found.append(NonFinite(number, f"carry {name}", "gradient", step, tuple(map(int, bad[:, step].nonzero()[0]))))
-    return sorted(found, key=lambda place: -place.step)
+def _of_gradients(number, run, grads):
+    """The last step of each layer, in its direction, whose carry has a gradient that is not finite; of equals the upper layer first."""
+    reverse, found = bool(run.options.get("reverse")), []
+    for name, norms in probes.by_layer(run.cell, grads.norms)[::-1]:
+        bad = np.any([~np.isfinite(np.asarray(norm)) for norm in jax.tree.leaves(norms)], axis=0) & np.asarray(grads.real)
+        steps = bad.any(axis=0).nonzero()[0]
+        if len(steps):
+            step = int(steps.min() if reverse != name.endswith("backward)") else steps.max())
+            found.append(NonFinite(number, name, "gradient", step, tuple(map(int, bad[:, step].nonzero()[0]))))
+    if not found and len(bad := (~np.isfinite(np.asarray(grads.start))).nonzero()[0]):
+        return [NonFinite(number, "carry that the run starts from", "gradient", -1, tuple(map(int, bad)))]
+    return sorted(found, key=lambda place: place.step if reverse else -place.step)
 
 
 def _leaves(tree):

@@ -225,15 +225,35 @@ def real_steps(xs: Array, lengths: Array | None) -> Array:
     return lengths if lengths.ndim == 2 else jnp.arange(xs.shape[1])[None, :] < lengths[:, None]
 
 
-def captured(function: Callable, *args: Any) -> list[Unrolled]:
+def by_layer(cell: Cell, carry: Carry) -> list[tuple[str, Carry]]:
+    """What a carry, or a pytree built as one, holds of each of `layers(cell)`, by name.
+
+    Example:
+      >>> cell = seqjax.stack(seqjax.lstm(8), jnp.tanh, seqjax.bidirectional(seqjax.gru(4), seqjax.gru(4)))
+      >>> carry = cell.initial_carry(cell.init(jax.random.key(0), 4), 2)
+      >>> [(name, carry.h.shape) for name, carry in by_layer(cell, carry)][1:]
+      [('layer 2 (gru, forward)', (2, 4)), ('layer 3 (gru, backward)', (2, 4))]
+    """
+
+    def found(cell, carry):
+        if not (cell.wrap and cell.wrap.sequence):
+            return [] if isinstance(innermost(cell).split, Pointwise) else [carry]
+        its = carry if cell.name.startswith(("stack(", "bidirectional(")) else (carry,)  # other wrappers hold what is inside as it is
+        return [part for inner, one in zip(cell.inner, its, strict=True) for part in found(inner, one)]
+
+    return [(name, part) for (name, _), part in zip(layers(cell), found(cell, carry), strict=True)]
+
+
+def captured(function: Callable, *args: Any, noise: bool = False) -> list[Unrolled]:
     """The runs inside a function, a model's loss for example: what `seqjax.unroll` was called with, in order.
 
     Args:
       function: function(*args) calls `seqjax.unroll`, outside of any jit of its own.
       *args: its arguments.
+      noise: keep the key of training noise, as the option `rng`; without it the runs are those of an evaluation.
 
     Returns:
-      An Unrolled for each call, in evaluation: the key of training noise is left out.
+      An Unrolled for each call.
 
     Raises:
       UserError: there was no such call, or it was inside a jit, grad or vmap.
@@ -250,16 +270,22 @@ def captured(function: Callable, *args: Any) -> list[Unrolled]:
     def watch(cell, params, xs, carry, options):
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, xs, carry, options["lengths"], options["resets"]))):
             raise UserError("seqjax.unroll is called inside a jit, grad, vmap or scan, where values are unknown; give the plain function")
-        kept = {name: options[name] for name in ("lengths", "resets") if options[name] is not None}
-        if options["time_major"]:
-            kept = {name: value.T if jnp.ndim(value) > 1 else value for name, value in kept.items()}
-        ahead = jnp.swapaxes(xs, 0, 1) if options["time_major"] else xs
-        found.append(Unrolled(cell, params, ahead, carry, kept | ({"reverse": True} if options["reverse"] else {})))
+        found.append(unrolled(cell, params, xs, carry, options, noise=noise))
         return seqjax.unroll(cell, params, xs, carry, **options)
 
     with _unroll.watched(watch):
         function(*args)
     return some(found)
+
+
+def unrolled(cell: Cell, params: Params, xs: Array, carry: Carry | None, options: dict[str, Any], *, noise: bool) -> Unrolled:
+    """A watched call, whose arguments `_unroll.watched` hands on, turned batch-major; with the key of its noise or without."""
+    names = ("lengths", "resets", "rng") if noise else ("lengths", "resets")
+    kept = {name: options[name] for name in names if options[name] is not None}
+    if options["time_major"]:
+        kept = {name: value.T if name != "rng" and jnp.ndim(value) > 1 else value for name, value in kept.items()}
+    ahead = jnp.swapaxes(xs, 0, 1) if options["time_major"] else xs
+    return Unrolled(cell, params, ahead, carry, kept | ({"reverse": True} if options["reverse"] else {}))
 
 
 class Layout(NamedTuple):

@@ -80,38 +80,37 @@ def start(options: Any) -> None:
     # JAX would take SIGTERM for itself; here it stops the run with a checkpoint, as in a single process.
     jax.config.update("jax_enable_preemption_service", False)
     times = {"initialization_timeout": limit, "heartbeat_timeout_seconds": limit, "shutdown_timeout_seconds": max(3600, limit)}
+    _say_before_abort(f"--distributed={options.distributed}: the processes did not find each other within {limit} seconds")
     address = tuple(asked) if isinstance(asked, Address) else (None, None, None)
     try:
         jax.distributed.initialize(*address, **times)
     except ValueError as error:
         if asked == "auto" and re.search("(should|must) be defined", str(error)):
             print("--distributed=auto: there is no cluster that JAX knows; this is a single process")
+            signal.signal(signal.SIGABRT, signal.SIG_DFL)
             return
         raise UserError(f"--distributed={options.distributed}: {_first_line(error)}") from error
     except RuntimeError as error:
         raise UserError(f"--distributed={options.distributed}: the processes do not find each other ({_first_line(error)})") from error
     if not processes.several():
         return
-    _say_before_abort()
+    _say_before_abort(f"{label()}another process has ended or does not answer; the same command resumes from the newest checkpoint")
     if getattr(options, "sweep", None):
         raise UserError("--sweep runs in a single process: leave --distributed out, or start a run for each value")
     if not processes.first():
         silence()
 
 
-def _say_before_abort() -> None:
-    """Has this process say one line of its own where JAX's runtime aborts it.
+def _say_before_abort(text: str) -> None:
+    """Has this process end with one line of its own where JAX's runtime would abort it.
 
     The runtime does so from a thread of its own when the first process is gone, or when another one has not answered for
-    --distributed_timeout and no collective operation has failed before. Its lines are hidden by TF_CPP_MIN_LOG_LEVEL=4.
+    --distributed_timeout and no collective operation has failed before; and while it waits for the others at the start. Its own
+    lines come before, unless TF_CPP_MIN_LOG_LEVEL=4 hides them.
     """
-    text = (
-        f"error: {label()}ended by JAX's runtime: another process has ended or does not answer "
-        "(TF_CPP_MIN_LOG_LEVEL=0 shows what it says); the same command resumes from the newest checkpoint\n"
-    )
 
     def say(number):
-        os.write(2, text.encode())
+        os.write(2, f"error: {text}\n".encode())
         os._exit(1)
 
     _kept.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(say))

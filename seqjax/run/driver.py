@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from seqjax.data.report import report
+from seqjax.diagnostics.during import make_diagnose
+from seqjax.diagnostics.during_pictures import plot_diagnostics
 from seqjax.errors import UserError
 from seqjax.run import (
     cli,
@@ -17,6 +20,7 @@ from seqjax.run import (
     distributed,
     environment,
     evaluation,
+    failed,
     initial,
     records,
     reporting,
@@ -88,6 +92,8 @@ def train(experiment: Experiment, command: cli.Command) -> int:
         extension = resuming.extension(command, stored, setup.recipe, plan, pipeline.batches_per_epoch)
         begin = initial.Start(experiment, command, config, spec, dataset, setup)
         state = begin.resumed(stored.meta["began_from"]) if stored else begin.state()
+        task = make_task(experiment, config, spec, dataset, setup)
+        check_diagnosed(plan, task, setup.state, pipeline)
         lines = list(experiment.describe(config, spec, dataset, setup.model)) if experiment.describe else []
         check_same(config, dataset, state)
         with workdir.locked(command.workdir) if processes.first() else contextlib.nullcontext(workdir.Unlocked()) as held:
@@ -100,7 +106,7 @@ def train(experiment: Experiment, command: cli.Command) -> int:
                 baselines = baselines_of(experiment, command.workdir, config, dataset)
                 describe(experiment, config, dataset, setup, pipeline, baselines, lines)
             outcome = session.run(
-                command.workdir, make_task(experiment, config, spec, dataset, setup), plan, state,
+                command.workdir, task, plan, state,
                 resuming.accepting(pipeline, command.options.accept_changed_data),
                 Shared(Checkpoints(command.workdir, keep=config.train.keep, check=held.check, defaults=defaults)),
                 meta=resuming.meta(experiment, config, spec, dataset, begin.origin, stored), config=settings.to_json(config),
@@ -115,6 +121,8 @@ def train(experiment: Experiment, command: cli.Command) -> int:
             picture = curves.plot_curves(
                 command.workdir, reporting.read_records(command.workdir), **curve_options(experiment, config, spec, baselines)
             )
+            if plan.diagnose_every:
+                plot_diagnostics(command.workdir / "diagnostics.png", reporting.read_records(command.workdir))
     return session.conclude(outcome, setup.recipe.steps, best_line(experiment, config, command.workdir), picture)
 
 
@@ -195,7 +203,32 @@ def make_task(
         criterion=experiment.criterion(config),
         unit=experiment.unit,
         tell=step.tell if processes.several() else None,
+        diagnose=make_diagnose(setup.model.loss, proposal_of(setup), setup.mesh, accumulate=recipe.accumulate),
     )
+
+
+def proposal_of(setup: Setup) -> Callable[[train_step.TrainState, Any], train_step.Proposal]:
+    """What a step of a run would make of a state."""
+    recipe = setup.recipe
+    return train_step.make_proposal(
+        setup.model.loss, recipe.optimizer, setup.mesh, accumulate=recipe.accumulate, frozen=recipe.frozen
+    )
+
+
+def check_diagnosed(plan: loop.Plan, task: loop.Task, state: train_step.TrainState, pipeline: Any) -> None:
+    """Refuses diagnostics.every where the model cannot be looked at; leaves the pipeline where it stands.
+
+    Raises:
+      UserError: it runs no recurrent network, or one inside a jit or scan of its own.
+    """
+    if not plan.diagnose_every:
+        return
+    before = pipeline.get_state()
+    try:
+        jax.eval_shape(task.diagnose, state, task.place_batch(next(pipeline)))
+    except UserError as error:
+        raise UserError(f"config.diagnostics.every={plan.diagnose_every}: {error}; leave it at 0") from error
+    pipeline.set_state(before)
 
 
 def describe(
@@ -308,3 +341,42 @@ def load_same(experiment: Experiment, command: cli.Command, trained: Trained, me
         resuming.accepted_spec(experiment, command, resuming.Stored(trained.step, meta), dataset, spec)
     return dataset
 
+
+class FailedStep(NamedTuple):
+    """The step that stopped a run, and what it is taken again with."""
+
+    number: int
+    faults: list[str]  # what was not finite
+    setup: Setup
+    state: train_step.TrainState  # that it began with, except for the counts of skipped steps, which are those after it
+    batch: Any
+
+    def line(self, name: str) -> str:
+        """Which step it is, of an experiment of this name, and what was not finite in it."""
+        several = int(self.state.skipped_in_row)
+        row = f" (the last of {several} skipped in a row)" if several > 1 else ""
+        return f"step {self.number:,} of {name}{row}, not finite in it: {', '.join(self.faults)}"
+
+
+def failed_step(experiment: Experiment, folder: pathlib.Path) -> FailedStep:
+    """The step that a stopped run keeps in its work directory; its data are read for the structure of a batch alone.
+
+    Raises:
+      UserError: there is none, it is damaged, or the data are not those of the run.
+    """
+    made: dict[str, Any] = {}
+
+    def target(meta):
+        config = settings.nest(settings.flatten(meta["config"])).lock()
+        spec = spec_from_json(experiment, meta["spec"])
+        made.update(config=config, spec=spec, setup=set_up(experiment, config, spec, None))
+        return made["setup"].state
+
+    defaults = {name: field.default for name, field in experiment.fields.items()}
+    found, config = failed.read(folder, target, defaults), made["config"]
+    dataset = experiment.load(config)
+    resuming.check_data(experiment, folder, dataset, None, found.meta)
+    with closing(experiment.batches(config, made["spec"], dataset.parts["train"], training=True)) as pipeline:
+        batch = failed.built_as(found, next(pipeline))
+    batch = jax.device_put(batch, train_step.batch_sharding(made["setup"].mesh))
+    return FailedStep(found.step, found.meta["faults"], made["setup"], found.state, batch)

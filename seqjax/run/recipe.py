@@ -136,6 +136,13 @@ TRAIN_FIELDS = {
 
 FIELDS = OPTIMIZER_FIELDS | SCHEDULE_FIELDS | TRAIN_FIELDS
 
+# Of experiments whose models have recurrent networks: the same, and looks into these during training.
+RECURRENT_FIELDS = FIELDS | {
+    "diagnostics.every": Field(
+        0, "Steps between looks into the layers: gradients through time, gates, update ratios; 0 never looks.", at_least(0), free=True
+    )
+}
+
 
 class Recipe(NamedTuple):
     """What a config says of how to train."""
@@ -208,7 +215,10 @@ def make_plan(config: ConfigDict, steps: int, profile: tuple[int, int] | None = 
     t, s = config.train, config.schedule
     patience = s.patience if s.name == "plateau" else 0
     often = (t.log_every, t.eval_every, t.checkpoint_every)
-    return loop.Plan(steps, *often, t.max_skipped, patience, s.decay, stop_patience=t.stop_after, profile=profile)
+    diagnose = config.diagnostics.every if "diagnostics" in config else 0
+    return loop.Plan(
+        steps, *often, t.max_skipped, patience, s.decay, stop_patience=t.stop_after, profile=profile, diagnose_every=diagnose
+    )  # fmt: skip
 
 
 def usable_devices(*batches: int) -> list[jax.Device]:

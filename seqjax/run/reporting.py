@@ -215,6 +215,12 @@ class Reporter:
 class Silent:
     """The reporter of those of several processes that leave it to the first one."""
 
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing."""
+
     def at(self, step: int) -> None:
         """Nothing."""
 

@@ -1,10 +1,11 @@
 """One session of a run: resumes from the newest checkpoint, trains, and says how it ended."""
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from seqjax.run import process
+from seqjax.run import failed, process
 from seqjax.run.reporting import Reporter, Silent
 from seqjax.run.resuming import Extension
 from seqjax.training import processes
@@ -48,13 +49,18 @@ def run(
             last = first >= plan.steps or stops_early(progress, plan)
             print(f"resuming from the checkpoint of step {first}" + (", which is the last" if last else ""))
         print(f"ready after {process.seconds_since_start():.1f} s; Ctrl-C stops with a checkpoint, the same command resumes")
-        if not processes.first():
-            return fit(task, plan, state, data, progress=progress, reporter=Silent(), checkpoints=checkpoints, meta=meta)
-        with Reporter(folder, first_step=first, total_steps=plan.steps, config=config) as reporter:
+        numbers = {"first_step": first, "total_steps": plan.steps, "config": config}
+        with Reporter(folder, **numbers) if processes.first() else Silent() as reporter:
             parts = {"progress": progress, "checkpoints": checkpoints, "meta": meta, "workdir": folder}
-            return fit(task, plan, state, data, reporter=reporter, **parts)
+            return fit(task, plan, state, data, reporter=reporter, keep_failed=functools.partial(_keep_failed, folder), **parts)
     finally:
         checkpoints.close()
+
+
+def _keep_failed(folder: pathlib.Path, step: int, state: TrainState, batch: Any, faults: int, meta: dict[str, Any]) -> str:
+    """As failed.keep; of several processes each must call it, and the first one keeps the step."""
+    state, batch = processes.gathered((state, batch))
+    return failed.keep(folder, step, state, batch, faults, meta) if processes.first() else "process 0 keeps the step"
 
 
 def conclude(outcome: Outcome, steps: int, found: str, curves: pathlib.Path) -> int:

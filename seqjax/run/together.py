@@ -19,6 +19,7 @@ from seqjax.run import (
     curves,
     driver,
     environment,
+    failed,
     initial,
     process,
     records,
@@ -120,6 +121,8 @@ def _members(
             return "batches are padded to several lengths, whose order depends on the seed"
         setup = driver.set_up(experiment, config, spec, pipeline.batches_per_epoch, model)
         model, plan = setup.model, make_plan(config, setup.recipe.steps)
+        if plan.diagnose_every:
+            return "diagnostics.every looks at each run alone"
         extension = resuming.extension(command, stored, setup.recipe, plan, pipeline.batches_per_epoch)
         begin = initial.Start(experiment, command, config, spec, dataset, setup)
         state = begin.resumed(stored.meta["began_from"]) if stored else begin.state()
@@ -149,7 +152,7 @@ def _loop(same: Same, member: Member, checkpoints: Checkpoints, place: int, stac
     )
     task = driver.make_task(experiment, config, spec, dataset, setup, lambda trained, progress: same.found[place])
     meta = resuming.meta(experiment, config, spec, dataset, begin.origin, stored)
-    return loop.Run(task, plan, state, pipeline, progress, reporter, checkpoints, meta)
+    return loop.Run(task, plan, state, pipeline, progress, reporter, checkpoints, meta, functools.partial(failed.keep, folder))
 
 
 def _evaluation(same: Same, config: ConfigDict, spec: Any, model: Model) -> Callable[..., None]:

@@ -10,7 +10,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from seqjax.errors import UserError
-from seqjax.training.loop import Outcome, Run, signals
+from seqjax.training.interruption import signals
+from seqjax.training.loop import Outcome, Run
 from seqjax.training.progress import stops_early
 from seqjax.training.train_step import BY_BATCH, EVERYWHERE, Advance, TrainState, state_shardings
 
@@ -81,6 +82,12 @@ class _Group:
         meet = min((step for step in others if step > runs[0].step), default=None)
         stacked, apart = self._stack([run.state for run in runs]), False
         while not apart and not received and not any(i in self.errors for i in places):
+            if any(run.near_failure() for run in runs):
+                self._give_back(runs, stacked)
+                for i in places:
+                    self.attempt(i, self.runs[i].flush)
+                if any(i in self.errors for i in places):
+                    return
             batches = self._next_batches(places, stacked)
             if not batches:
                 return
@@ -94,6 +101,7 @@ class _Group:
                 self._give_back(runs, stacked)
             fetch = functools.cache(functools.partial(jax.device_get, metrics))
             for row, i in enumerate(places):
+                self.runs[i].batch = batches[row]
                 self.attempt(i, self.runs[i].taken, functools.partial(_row, fetch, row))
         if not apart:
             self._give_back(runs, stacked)

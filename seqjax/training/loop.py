@@ -1,13 +1,11 @@
 """The one training loop: any step over any checkpointable iterator, with evaluation, reports, checkpoints and exact resume."""
 
-import contextlib
 import functools
 import math
-import os
 import pathlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 import jax
@@ -18,6 +16,7 @@ from seqjax.errors import UserError
 from seqjax.training import processes
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.guard import fault_names
+from seqjax.training.interruption import signals
 from seqjax.training.losses import Sums
 from seqjax.training.metrics import Metric
 from seqjax.training.profiling import Profile
@@ -68,6 +67,10 @@ class Task(NamedTuple):
     criterion: str = "loss"  # the value of an evaluation by which the best checkpoint is chosen; lower is better
     unit: str = "tokens"  # what there is one answer for, in the plural
     tell: Callable[[int], None] | None = None  # of several processes: what takes the number of a signal for all of them
+    diagnose: Callable[[TrainState, Any], dict[str, jax.Array]] | None = None  # scalars of the step that follows: see Plan.diagnose_every
+
+
+KeepFailed = Callable[[int, TrainState, Any, int, dict[str, Any]], str]  # (step, state, batch, faults, meta) -> advice
 
 
 class Outcome(NamedTuple):
@@ -91,6 +94,7 @@ def fit(
     checkpoints: Checkpoints,
     meta: dict[str, Any],
     workdir: pathlib.Path | None = None,
+    keep_failed: KeepFailed | None = None,
 ) -> Outcome:
     """Trains from `state` to `plan.steps`, or until validation has not become better for `plan.stop_patience` evaluations.
 
@@ -109,6 +113,8 @@ def fit(
       checkpoints: take the state.
       meta: JSON values that go into every checkpoint besides the data's iterator state and the progress.
       workdir: where `plan.profile` puts its trace, into a folder `profile`.
+      keep_failed: is given the step that stops a run, what it began with, its batch, what was not finite (see guard.fault_names)
+        and `meta`; gives a line that ends the error.
 
     Returns:
       The Outcome.
@@ -117,7 +123,7 @@ def fit(
       UserError: something in a step was not finite `plan.max_skipped_in_row` times in a row, the steps to be profiled are not
         among those that follow, or the next batch cannot be read: then the run is saved as it stands before that batch.
     """
-    run = Run(task, plan, state, data, progress, reporter, checkpoints, meta)
+    run = Run(task, plan, state, data, progress, reporter, checkpoints, meta, keep_failed)
     profile = Profile(plan.profile, workdir, first=run.step, last=plan.steps, say=reporter.say)
     with signals() as received, profile:
         while not run.finished() and not run.stopped_by(received):
@@ -134,7 +140,7 @@ def fit(
 class Run:
     """The loop's moving parts; `advance` is one turn of it: a step, and `taken`, which is all that follows it."""
 
-    def __init__(self, task, plan, state, data, progress, reporter, checkpoints, meta):
+    def __init__(self, task, plan, state, data, progress, reporter, checkpoints, meta, keep_failed=None):
         self.task, self.plan, self.state, self.data = task, plan, state, data
         self.progress, self.reporter, self.checkpoints, self.meta = progress, reporter, checkpoints, meta
         self.step = int(state.step)
@@ -146,6 +152,10 @@ class Run:
         self._tokens = 0.0  # read since _since
         self._unshown: list[Callable[[], None]] = []  # lines that wait for the end of the turn
         self.shapes: set[Any] = set()  # of the batches so far
+        self._diagnosed: set[Any] = set()  # the same of those that were diagnosed
+        self._diagnosis: Any = None  # of the last step sent off, where there is one
+        self.batch: Any = None  # of the last step sent off
+        self._keep_failed, self._skipped_in_row = keep_failed, int(state.skipped_in_row)
 
     def finished(self) -> bool:
         """Whether there is nothing more to train."""
@@ -165,27 +175,45 @@ class Run:
 
     def advance(self) -> None:
         """Takes a step with the next batch."""
+        if self.near_failure():
+            self.flush()
         try:
             batch = next(self.data)
         except Exception as error:
             self.stop_for(error)
-        batch = self.task.place_batch(batch)
+        self.batch = batch = self.task.place_batch(batch)
         shapes = _shapes(batch)
         if shapes not in self.shapes:
             self.shapes.add(shapes)
             self.reporter.say(f"compiling the training step for {_described(batch)}")
+        found = self._diagnose(batch, shapes)
         self.state, metrics = self.task.step(self.state, batch)
-        self.taken(lambda: jax.device_get(metrics))
+        self.taken(lambda: jax.device_get(metrics), found)
 
-    def taken(self, fetch: Callable[[], StepMetrics]) -> None:
+    def _diagnose(self, batch: Any, shapes: Any) -> Any:
+        """Looks at the step that this batch is for, before the state's buffers are donated to it; None where it is not its turn."""
+        every = self.plan.diagnose_every
+        if self.task.diagnose is None or not every or (self.step + 1) % every:
+            return None
+        if shapes not in self._diagnosed:
+            self._diagnosed.add(shapes)
+            self.reporter.say(f"compiling the diagnostics for {_described(batch)}")
+        return self.task.diagnose(self.state, batch)
+
+    def near_failure(self) -> bool:
+        """Whether the step sent off last may be the one that stops the run; then it is read before another one changes the state."""
+        return self._unread is not None and self._skipped_in_row + 1 >= self.plan.max_skipped_in_row
+
+    def taken(self, fetch: Callable[[], StepMetrics], diagnosis: Any = None) -> None:
         """Reads the metrics of the step before the one just sent off; then evaluates, saves and shows, where it is time.
 
         Args:
           fetch: waits for the metrics of the step just sent off, and gives them; called one step later.
+          diagnosis: what `Task.diagnose` gave for that step, or None.
         """
         self.step += 1
         self._read(self.step - 1)
-        self._unread, self._validation = fetch, None
+        self._unread, self._validation, self._diagnosis = fetch, None, diagnosis
         if self.step % self.plan.eval_every == 0 or self.step == self.plan.steps:
             self.flush()
             self._evaluate()
@@ -238,7 +266,7 @@ class Run:
         if self._unread is None:
             return
         metrics = jax.tree.map(float, self._unread())
-        self._unread = None
+        self._unread, self._skipped_in_row = None, int(metrics.skipped_in_row)
         if metrics.signal and not self._heard:
             self._heard = int(metrics.signal)
             text = f"stopping after this step: {signal.Signals(self._heard).name} has reached one of the processes"
@@ -254,9 +282,19 @@ class Run:
                 f"stopped at step {step}: steps were skipped {int(metrics.skipped_in_row)} times in a row; not finite in the last: "
                 f"{names} (gradient norm {metrics.grad_norm}); the parameters are those of the last good step; "
                 "restart in another --workdir with a lower optimizer.learning_rate or optimizer.clip_norm, or a longer warm-up"
+                + self._failed(step, int(metrics.faults))
             )
         if step % self.plan.log_every == 0 or step == self.plan.steps:
             self._log(step, metrics)
+        if self._diagnosis is not None:
+            self.reporter.record("diagnostics", step, {name: float(v) for name, v in sorted(jax.device_get(self._diagnosis).items())})
+            self._diagnosis = None
+
+    def _failed(self, step: int, faults: int) -> str:
+        """Keeps the step that stops the run, which left the state as it was; what there is to say of that."""
+        if self._keep_failed is None or self.step != step:
+            return ""
+        return f"; {self._keep_failed(step, self.state._replace(step=self.state.step - 1), self.batch, faults, self.meta)}"
 
     def _add(self, metrics: StepMetrics) -> None:
         new, counts = (0.0,) * 5 + (1.0,), {}
@@ -326,29 +364,6 @@ def _described(batch: Any) -> str:
     if lengths and len(largest) < 4:
         return f"B={largest[0]}, T={' and '.join(lengths)}"
     return f"B={largest[0]}" + (f", {' x '.join(map(str, largest[1:]))}" if largest[1:] else "")
-
-
-@contextlib.contextmanager
-def signals() -> Iterator[list[int]]:
-    """Collects the first SIGINT or SIGTERM in a list and says so; the next one does what it does by default."""
-    received: list[int] = []
-
-    def note(number, frame):
-        received.append(number)
-        for other, handler in before.items():
-            signal.signal(other, handler)
-        with contextlib.suppress(OSError):  # past Python's streams: a handler may come in the middle of a print
-            text = b"stopping after this step; press again to stop immediately\n"
-            os.write(2, b"\n" + text) if os.isatty(2) else os.write(1, text)  # a terminal shows the bar and ^C there
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def restore(

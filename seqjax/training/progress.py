@@ -16,6 +16,7 @@ class Plan(NamedTuple):
     stall_factor: float = 1.0
     stop_patience: int = 0  # evaluations in a row without a new best that end the run; 0 never does
     profile: tuple[int, int] | None = None  # the first and the last step of which a trace is made
+    diagnose_every: int = 0  # steps between looks into the layers; 0 never does
 
 
 class Progress(NamedTuple):

@@ -22,7 +22,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from seqjax.errors import UserError
 from seqjax.training import processes
-from seqjax.training.accumulation import LossFn, accumulated_gradient, batch_gradient
+from seqjax.training.accumulation import Gradient, LossFn, accumulated_gradient, batch_gradient
 from seqjax.training.freezing import divide, unite
 from seqjax.training.guard import CHECKED, faults, global_norm
 from seqjax.training.losses import Sums
@@ -199,24 +199,11 @@ def make_train_step(
       >>> round(float(state.params), 3), float(state.carry[0]), round(float(metrics.sums.loss), 3)
       (0.36, 1.0, 0.64)
     """
-    if accumulate < 1:
-        raise UserError(f"accumulate={accumulate} must be at least 1")
-
-    def gradient(trained, fixed, *rest):
-        def loss(trained, *rest):
-            return loss_fn(unite(trained, fixed), *rest)
-
-        if accumulate == 1:
-            return batch_gradient(loss, trained, *rest)
-        return accumulated_gradient(loss, trained, *rest, parts=accumulate, mesh=mesh)
+    propose = make_proposal(loss_fn, optimizer, mesh, accumulate=accumulate, frozen=frozen)
 
     def step(state: TrainState, batch) -> tuple[TrainState, StepMetrics]:
-        rng = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        trained, fixed = divide(state.params, frozen)
-        found = gradient(trained, fixed, state.model_state, truncate(state.carry), batch, rng)
+        found, fixed, _, trained, opt_state = propose(state, batch)
         norm = global_norm(found.grads)
-        updates, opt_state = optimizer.update(found.grads, state.opt_state, trained)
-        trained = jax.tree.map(lambda p, u: p + (state.lr_scale * u).astype(p.dtype), trained, updates)
         done = state.step - state.skipped
         average = ()
         if ema_decay:
@@ -236,6 +223,49 @@ def make_train_step(
     return jax.jit(
         step, in_shardings=(states, batch_sharding(mesh)), out_shardings=(states, everywhere), donate_argnums=0
     )
+
+
+class Proposal(NamedTuple):
+    """What a step would make of the state, before anything is checked."""
+
+    gradient: Gradient
+    fixed: PyTree  # the parameters that are frozen, which `unite` puts together with the others
+    before: PyTree  # the parameters that are trained
+    after: PyTree  # the same with the update
+    opt_state: PyTree
+
+
+def make_proposal(
+    loss_fn: LossFn, optimizer: optax.GradientTransformation, mesh: Mesh, *, accumulate: int = 1, frozen: Sequence[str] = ()
+) -> Callable[[TrainState, Any], Proposal]:
+    """The gradient and the update of a step, as a pure function of the state and the batch.
+
+    Args: those of make_train_step.
+
+    Raises:
+      UserError: accumulate is below 1.
+    """
+    if accumulate < 1:
+        raise UserError(f"accumulate={accumulate} must be at least 1")
+
+    def propose(state: TrainState, batch) -> Proposal:
+        trained, fixed = divide(state.params, frozen)
+
+        def loss(trained, *rest):
+            return loss_fn(unite(trained, fixed), *rest)
+
+        arguments = loss, trained, state.model_state, truncate(state.carry), batch, step_key(state)
+        found = batch_gradient(*arguments) if accumulate == 1 else accumulated_gradient(*arguments, parts=accumulate, mesh=mesh)
+        updates, opt_state = optimizer.update(found.grads, state.opt_state, trained)
+        after = jax.tree.map(lambda p, u: p + (state.lr_scale * u).astype(p.dtype), trained, updates)
+        return Proposal(found, fixed, trained, after, opt_state)
+
+    return propose
+
+
+def step_key(state: TrainState) -> jax.Array:
+    """The key of all noise of the step that follows a state."""
+    return jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
 
 
 def _taken(state: TrainState, good: jax.Array, new: dict[str, PyTree]) -> TrainState:

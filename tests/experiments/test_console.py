@@ -53,6 +53,17 @@ def test_wrong_names(capsys, tmp_path):
     assert "name comes first" in refused(capsys, "--workdir=x")
 
 
+def test_the_gradient_laboratory_is_started_as_experiments_are(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    absent = [f"--workdir={tmp_path}", "--failed"]
+    for flags, status, message in [(["--help"], 0, "--failed"), (absent, 1, f"{tmp_path} keeps no failed step")]:
+        with pytest.raises(SystemExit) as caught:
+            console.main(["seqjax", "gradient_flow", *flags])
+        told = capsys.readouterr()
+        assert (caught.value.code or 0) == status and message in told.out + told.err
+
+
 def test_a_file_that_starts_nothing_is_an_error(capsys, tmp_path):
     (tmp_path / "idle.py").write_text("print('idle')\n", encoding="utf-8")
     assert "run.main(EXPERIMENT)" in refused(capsys, str(tmp_path / "idle.py"))
@@ -136,7 +147,8 @@ def test_an_installed_package_runs_from_any_folder(installed, source):
     assert done.returncode == 0 and "step 2 of 2" in done.stdout, done.stderr
     for name in EXPERIMENTS:
         helped = call(seqjax, name, "--help", cwd=elsewhere)
-        assert helped.returncode == 0 and "--config.train.steps" in helped.stdout and not helped.stderr, name
+        flag = "--failed" if name == "gradient_flow" else "--config.train.steps"
+        assert helped.returncode == 0 and flag in helped.stdout and not helped.stderr, name
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The program of the gradient laboratory: fresh cells, a trained run, and what it refuses."""
 
 import json
+import sys
 
 import jax
 import numpy as np
@@ -47,6 +48,15 @@ def test_fresh_parameters_are_as_the_labels_say():
 def test_refusals(flags, message):
     with pytest.raises(UserError, match=message):
         gradient_flow.main(["gradient_flow", *flags])
+
+
+def test_a_run_of_an_experiment_of_ones_own_needs_its_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    (tmp_path / "own_one.py").write_text("EXPERIMENT = 3\n", encoding="utf-8")
+    with pytest.raises(UserError, match="of the experiment own_one: name its file by --experiment=./own_one.py"):
+        gradient_flow.named("own_one", "")
+    assert gradient_flow.named("own_one", str(tmp_path / "own_one.py")) == 3
+    assert gradient_flow.named("language_model", "").name == "language_model"
 
 
 def test_the_help_shows_its_commands(capsys):

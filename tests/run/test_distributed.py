@@ -46,6 +46,7 @@ def start(monkeypatch, *flags, error=None, count=1):
             raise error
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(distributed, "_say_before_abort", lambda text: None)
     monkeypatch.setattr(processes, "several", lambda: count > 1)
     monkeypatch.setattr(processes, "first", lambda: count == 1)
     distributed.start(parse(*flags).options)
@@ -73,10 +74,8 @@ def test_others_that_cannot_be_found_are_one_line(monkeypatch, error):
 
 
 def test_a_sweep_is_refused_in_several_processes(monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(distributed, "_say_before_abort", lambda: None)
-        with pytest.raises(UserError, match="--sweep runs in a single process"):
-            start(patch, "--distributed=host:9,2,1", "--sweep=seed=0,1", count=2)
+    with pytest.raises(UserError, match="--sweep runs in a single process"):
+        start(monkeypatch, "--distributed=host:9,2,1", "--sweep=seed=0,1", count=2)
 
 
 def device(process, number):

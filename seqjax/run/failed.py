@@ -1,0 +1,116 @@
+"""The step that stopped a run because something in it was not finite, kept in the work directory to be looked at.
+
+    workdir/failed/checkpoints/1200/   the state that step 1200 began with, and its batch: one step alone, sealed as a checkpoint is
+"""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from seqjax.errors import UserError
+from seqjax.training.checkpoints import Checkpoints
+from seqjax.training.disk import refusals, remove
+from seqjax.training.guard import fault_names
+from seqjax.training.train_step import TrainState
+
+FOLDER = "failed"
+
+
+class Failed(NamedTuple):
+    """A step that was kept."""
+
+    step: int  # its number, from 1
+    state: TrainState  # what it began with
+    batch: list[Any]  # its arrays
+    meta: dict[str, Any]  # of the run, as in its checkpoints, with "faults", what was not finite, and the "arrays" of the batch
+
+
+def keep(folder: pathlib.Path, step: int, state: TrainState, batch: Any, faults: int, meta: dict[str, Any]) -> str:
+    """Keeps a step in the place of one that was kept before.
+
+    Args:
+      folder: the work directory, held by this process.
+      step: its number.
+      state, batch: what it began with.
+      faults: what was not finite, of `guard.faults`.
+      meta: JSON values that every checkpoint of the run holds.
+
+    Returns:
+      What to do now, or why the disk did not take it.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(batch)
+    arrays = [[_name(path), list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves]
+    target = folder / FOLDER
+    told = meta | {"arrays": arrays, "faults": fault_names(faults)}
+    try:
+        with refusals(f"{target} cannot be replaced", "remove it yourself"):
+            if target.exists():
+                remove(target)
+        checkpoints = Checkpoints(target, keep=1)
+        try:
+            checkpoints.save(step, {"state": state, "batch": [leaf for _, leaf in leaves]}, told)
+        finally:
+            checkpoints.close()
+    except UserError as error:
+        return f"the step could not be kept to be looked at: {error}"
+    return f"where it began says: python -m seqjax gradient_flow --workdir={folder} --failed"
+
+
+def newest_meta(folder: pathlib.Path) -> dict[str, Any]:
+    """The meta of the step that a work directory keeps.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    checkpoints = Checkpoints(folder / FOLDER, keep=1)
+    try:
+        found = checkpoints.newest_meta()
+    finally:
+        checkpoints.close()
+    if found is None:
+        raise UserError(f"{folder} keeps no failed step; a run keeps one when it stops because something was not finite")
+    return found[1]
+
+
+def read(folder: pathlib.Path, make_state: Callable[[dict[str, Any]], TrainState], defaults: dict[str, Any]) -> Failed:
+    """The step that a work directory keeps; nothing in it is changed.
+
+    Args:
+      folder: the work directory.
+      make_state: from the meta to a state of the same structure.
+      defaults: of settings that may be younger than the run.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    newest_meta(folder)
+
+    def target(meta):
+        return {"state": make_state(meta), "batch": [np.zeros(shape, dtype) for _, shape, dtype in meta["arrays"]]}
+
+    checkpoints = Checkpoints(folder / FOLDER, keep=1, defaults=defaults)
+    try:
+        found = checkpoints.restore(target, repair=False)
+    finally:
+        checkpoints.close()
+    return Failed(found.step, found.state["state"], found.state["batch"], found.meta)
+
+
+def built_as(failed: Failed, example: Any) -> Any:
+    """The batch of a failed step in the structure of another one.
+
+    Raises:
+      UserError: they hold other arrays.
+    """
+    paths, structure = jax.tree_util.tree_flatten_with_path(example)
+    there, here = [name for name, _, _ in failed.meta["arrays"]], [_name(path) for path, _ in paths]
+    if there != here:
+        raise UserError(f"the batch of the failed step holds {', '.join(there)}, and those of the data now {', '.join(here)}")
+    return jax.tree.unflatten(structure, failed.batch)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
