@@ -87,7 +87,7 @@ def start(options: Any) -> None:
     except ValueError as error:
         if asked == "auto" and re.search("(should|must) be defined", str(error)):
             print("--distributed=auto: there is no cluster that JAX knows; this is a single process")
-            signal.signal(signal.SIGABRT, signal.SIG_DFL)
+            _say_before_abort("")
             return
         raise UserError(f"--distributed={options.distributed}: {_first_line(error)}") from error
     except RuntimeError as error:
@@ -102,7 +102,7 @@ def start(options: Any) -> None:
 
 
 def _say_before_abort(text: str) -> None:
-    """Has this process end with one line of its own where JAX's runtime would abort it.
+    """Has this process end with one line of its own where JAX's runtime would abort it; with "" it is left to abort.
 
     The runtime does so from a thread of its own when the first process is gone, or when another one has not answered for
     --distributed_timeout and no collective operation has failed before; and while it waits for the others at the start. Its own
@@ -113,7 +113,7 @@ def _say_before_abort(text: str) -> None:
         os.write(2, f"error: {text}\n".encode())
         os._exit(1)
 
-    _kept.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(say))
+    _kept.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(say) if text else None)  # None is SIG_DFL
     ctypes.CDLL(None).signal(signal.SIGABRT, _kept[-1])  # Python's own handlers run in the main thread only, which may be waiting
 
 

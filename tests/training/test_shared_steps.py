@@ -1,4 +1,4 @@
-"""What several processes share, as far as one process can show it; tests/experiments/test_distributed.py starts several."""
+"""What several processes share, as far as one process can show it; tests/experiments/test_several_processes.py starts several."""
 
 import jax
 import jax.numpy as jnp
