@@ -243,6 +243,7 @@ def _unraisable(report: Any) -> None:
 def _nobody_reads() -> None:
     """Ends the process as a shell's own commands end when whoever read their output has gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    distributed.end(128 + signal.SIGPIPE)
     sys.exit(128 + signal.SIGPIPE)
 
 
