@@ -8,6 +8,8 @@ import numpy as np
 
 from seqjax.diagnostics.pictures import _figure, _save
 
+MARKERS = "oxs^"  # the next one from the eleventh curve on, where the colours begin again
+
 
 class Bin(NamedTuple):
     """Sequences of some lengths, and how many of their answers are right."""
@@ -68,14 +70,16 @@ def plot_by_length(path: pathlib.Path, bins: Mapping[str, Sequence[Bin]], *, lea
       ...     plot_by_length(path, {"lstm": [Bin(1, 40, 1.0, 50, 0.01)]}, learned=40, chance=0.5).name
       'length.png'
     """
-    figure = _figure((7, 4.2))
+    many = len(bins) > 5  # then the names stand beside the picture
+    figure = _figure((8.5 if many else 7, 4.2))
     axes = figure.subplots()
-    for name, several in bins.items():
+    for number, (name, several) in enumerate(bins.items()):
         middles = [(one.shortest + one.longest) / 2 for one in several]
-        axes.plot(middles, [one.accuracy for one in several], marker="o", markersize=4, label=name)
+        style = {"color": f"C{number % 10}", "marker": MARKERS[number // 10 % len(MARKERS)], "markersize": 4}
+        axes.plot(middles, [one.accuracy for one in several], label=name, **style)
     axes.axvline(learned, color="black", linewidth=0.8, linestyle="--", label=f"longest in training, {learned}")
     axes.axhline(chance, color="grey", linewidth=0.8, linestyle=":", label=f"a guess, {chance:.0%}")
     axes.set(xlabel="steps of a sequence", ylabel="share of right answers", ylim=(0, 1.03), title=title)
     axes.set_xlim(left=0)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, **({"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if many else {}))
     return _save(figure, path)

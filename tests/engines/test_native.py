@@ -155,6 +155,25 @@ def test_a_nan_that_is_no_padding_stays_one():
 
 
 @needs_library
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "mgu", "indrnn-tanh"])
+@pytest.mark.parametrize("instruction_set", build.INSTRUCTION_SETS)
+def test_what_is_saturated_is_one_and_lets_no_gradient_through(instruction_set, name, monkeypatch):
+    """Also where sums are infinite: a tanh that is only nearly 1 gives a gradient of 1e13 there, and then NaN."""
+    if not library.runs(instruction_set):
+        pytest.skip(f"this processor does not run {instruction_set}")
+    monkeypatch.setenv(library.CHOICE, instruction_set)
+    cell, (params, *carries, xs), cotangents, settings = make(name, (5, 3, 1, 21))  # one input: no infinity less another
+    for scale in (1e19, 1e30):  # of the inputs: with these weights sums are finite, and infinite
+        arrays = (params._replace(kernel=1e19 * params.kernel), *carries, xs * scale)
+        (_, ys), found = results(native, cell, arrays, cotangents, settings)
+        (_, plain), want = results(scan, cell, arrays, cotangents, settings)
+        np.testing.assert_array_equal(np.isfinite(ys), np.isfinite(plain))
+        assert name == "lstm" or np.array_equal(np.abs(ys) == 1, np.abs(plain) == 1)
+        assert all(np.array_equal(np.isfinite(a), np.isfinite(b)) for a, b in zip(*map(jax.tree.leaves, (found, want)), strict=True))
+        np.testing.assert_array_equal(np.asarray(found[3]) == 0, np.asarray(want[3]) == 0)
+
+
+@needs_library
 def test_the_same_bits_again_and_from_several_threads_at_once():
     cell, arrays, cotangents, settings = make("lstm", (9, 20, 12, 40), EVERY)
     run = jax.jit(lambda *a: results(native, cell, *a, settings))

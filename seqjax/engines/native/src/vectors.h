@@ -29,22 +29,24 @@ INLINE void store(float* p, Vector v, int64_t count) {
 }
 INLINE void add(float* p, Vector v) { store(p, load(p) + v); }
 
-// tanh x = x P(x^2) / Q(x^2), our own fit: relative error 2.1e-8 on -9.02 ... 9.02, beyond which a float's tanh is 1, and
-// with rounding at most 5.4 units in the last place. A NaN fails both comparisons, and so stays one.
+// tanh x = x P(x^2) / Q(x^2), our own fit: relative error 2.1e-8 on -9.02 ... 9.02, and with rounding at most 5.4 units in
+// the last place. Beyond, a float's tanh is 1, and must be that exactly: its slope of 0 may meet a derivative that is infinite.
+// A NaN fails both comparisons, and so stays one.
 INLINE Vector tanh(Vector x) {
-  const Vector limit = broadcast(9.02f);
-  x = x > limit ? limit : x;
-  x = x < -limit ? -limit : x;
-  const Vector y = x * x;
-  Vector p = 1.3319062297512119e-08f * y + 2.05834730877541e-05f;
-  p = p * y + 0.003494034055620432f;
-  p = p * y + 0.13379716873168945f;
-  p = p * y + 1.0f;
-  Vector q = 7.762014888612612e-07f * y + 0.00032830919371917844f;
-  q = q * y + 0.025871070101857185f;
-  q = q * y + 0.4671303331851959f;
-  q = q * y + 1.0f;
-  return x * p / q;
+  const Vector limit = broadcast(9.02f), one = broadcast(1.0f);
+  const auto above = x > limit, below = x < -limit;
+  x = above ? limit : below ? -limit : x;
+  const Vector square = x * x;
+  Vector p = 1.3319062297512119e-08f * square + 2.05834730877541e-05f;
+  p = p * square + 0.003494034055620432f;
+  p = p * square + 0.13379716873168945f;
+  p = p * square + 1.0f;
+  Vector q = 7.762014888612612e-07f * square + 0.00032830919371917844f;
+  q = q * square + 0.025871070101857185f;
+  q = q * square + 0.4671303331851959f;
+  q = q * square + 1.0f;
+  const Vector y = x * p / q;
+  return above ? one : below ? -one : y;
 }
 
 // 1/2 + 1/2 tanh(x / 2)
