@@ -46,7 +46,7 @@ def test_gradients_are_those_of_the_definition(cell, every, back, x64):
         _, ys = seqjax.truncated_unroll(cell, params, xs, carry, every=every, back=back, lengths=LENGTHS, resets=RESETS)
         return jnp.sum(ys * weights)
 
-    want = jax.value_and_grad(lambda *a: _by_hand(cell, *a, weights, every, back, LENGTHS, RESETS), (0, 1, 2))(params, xs, carry)
+    want = jax.jit(jax.value_and_grad(lambda *a: _by_hand(cell, *a, weights, every, back, LENGTHS, RESETS), (0, 1, 2)))(params, xs, carry)
     got = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(params, xs, carry)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), got, want)
 
@@ -57,12 +57,12 @@ def test_values_are_those_of_unroll_and_what_is_cut_off_is_missing(x64):
     want = seqjax.unroll(cell, params, xs, carry, lengths=LENGTHS, resets=RESETS)
 
     def gradient(**how):
-        return jax.grad(lambda p: jnp.sum(seqjax.truncated_unroll(cell, p, xs, carry, **how)[1] * weights))(params)
+        return jax.jit(jax.grad(lambda p: jnp.sum(seqjax.truncated_unroll(cell, p, xs, carry, **how)[1] * weights)))(params)
 
     for every, back in ((3, 3), (3, 7), (1, 40)):
         got = seqjax.truncated_unroll(cell, params, xs, carry, every=every, back=back, lengths=LENGTHS, resets=RESETS)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), got, want)
-    exact = jax.grad(lambda p: jnp.sum(seqjax.unroll(cell, p, xs, carry)[1] * weights))(params)
+    exact = jax.jit(jax.grad(lambda p: jnp.sum(seqjax.unroll(cell, p, xs, carry)[1] * weights)))(params)
     errors = [float(jnp.abs(gradient(every=1, back=back).recurrent_kernel - exact.recurrent_kernel).max()) for back in (1, 4, T)]
     assert errors[0] > errors[1] > 1e-6 and errors[2] < 1e-12
 

@@ -66,7 +66,7 @@ def test_minlstm_shares_are_right_where_both_gates_are_shut(x64):
         log_odds = min(f, 0) - min(i, 0) + np.log1p(np.exp(-abs(i))) - np.log1p(np.exp(-abs(f)))
         np.testing.assert_allclose(a[0, 0], 1 / (1 + np.exp(min(-log_odds, 709.0))), rtol=1e-9, atol=1e-300)
         np.testing.assert_allclose(a + b, 1, rtol=1e-12)
-        slopes = jax.grad(lambda p: cell.split.coefficients(p, jnp.zeros((1, 1)))[0].sum())(params)
+        slopes = jax.jit(jax.grad(lambda p: cell.split.coefficients(p, jnp.zeros((1, 1)))[0].sum()))(params)
         assert np.all(np.isfinite(slopes.bias))
 
 
@@ -122,7 +122,7 @@ def test_the_ends_of_the_ring_have_finite_parameters_and_gradients(monkeypatch):
     monkeypatch.setattr(jax.random, "uniform", ends)
     cell = linear.lru(2)
     params = cell.init(jax.random.key(2), 1)
-    grads = jax.grad(lambda p: sum(jnp.abs(a).sum() for a in cell.split.coefficients(p, jnp.ones((1, 1)))))(params)
+    grads = jax.jit(jax.grad(lambda p: sum(jnp.abs(a).sum() for a in cell.split.coefficients(p, jnp.ones((1, 1))))))(params)
     assert all(np.all(np.isfinite(a)) for a in jax.tree.leaves((params, grads)))
 
 

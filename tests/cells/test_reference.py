@@ -95,7 +95,7 @@ def test_bfloat16_computes_near_float32_and_keeps_memory_wide(row):
         assert value.dtype == (jnp.bfloat16 if name == narrow_memory else jnp.float32)
     error = np.abs(np.asarray(ys, np.float32) - want).max()
     assert 0 < error < 0.05 * max(1, np.abs(want).max())
-    grads = jax.grad(lambda p: seqjax.unroll(narrow, p, xs)[1].astype(jnp.float32).sum())(params)
+    grads = jax.jit(jax.grad(lambda p: seqjax.unroll(narrow, p, xs)[1].astype(jnp.float32).sum()))(params)
     assert {g.dtype for g in jax.tree.leaves(grads)} == {jnp.dtype(jnp.float32)}
 
 
@@ -143,7 +143,7 @@ def test_equals_torch(name, x64):
     (t_ys * torch.tensor(d_ys)).sum().backward()
 
     last, ys = seqjax.unroll(cell, params, xs, carry)
-    d_xs = jax.grad(lambda x: (seqjax.unroll(cell, params, x, carry)[1] * d_ys).sum())(xs)
+    d_xs = jax.jit(jax.grad(lambda x: (seqjax.unroll(cell, params, x, carry)[1] * d_ys).sum()))(xs)
     assert_same(ys, t_ys.detach().numpy(), **TIGHT)
     assert_same(d_xs, tx.grad.numpy(), **TIGHT)
     assert_same(last.h, (t_last[0] if "c" in start else t_last)[0].detach().numpy(), **TIGHT)

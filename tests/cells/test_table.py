@@ -17,7 +17,7 @@ from cells.table import setup as make_setup
 
 import seqjax
 
-pytestmark = pytest.mark.one_in(4)
+pytestmark = pytest.mark.one_in(6)
 LENGTHS = np.array([T, 0, 3], np.int32)
 every = pytest.mark.parametrize("row", ROWS, ids=names(ROWS))
 # What unroll does the same for all; of the wrappers the deepest stands for the others.

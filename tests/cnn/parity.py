@@ -58,7 +58,7 @@ def check_parity(model, twin, images, *, atol=1e-4):
     variables = from_torch_cnn(model, twin.state_dict(), input_size=images.shape[1:3])
     with torch.no_grad():
         expected = twin.eval()(_to_torch(images)).numpy()
-    logits = np.asarray(model.apply(variables, jnp.asarray(images)))
+    logits = np.asarray(jax.jit(model.apply)(variables, jnp.asarray(images)))
     assert logits.shape == expected.shape
     assert np.isfinite(expected).all()
     scale = expected.std(axis=0).mean()  # over images: a network that ignores its input shows nothing
@@ -130,8 +130,8 @@ def _training_step(model, variables, images, labels):
         each = [_cross_entropy(logits, labels) for logits in _as_list(given)]
         return each[0] + AUX_WEIGHT * sum(each[1:]), (new, len(each))
 
-    (value, (new, outputs)), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
-    return grads, value, new, outputs
+    (value, (new, outputs)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+    return grads, value, new, int(outputs)
 
 
 def _norm(tree):

@@ -74,7 +74,7 @@ def test_every_name_has_a_row():
     assert sorted(cnn.names()) == sorted(names(ROWS))
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(6)
 @every
 def test_exact_counts(row):
     found = cnn.summary(cnn.create(row.name), abstract(row, row.full))
@@ -83,7 +83,7 @@ def test_exact_counts(row):
         assert round(found.multiply_adds / 1e9, 3) == row.gmac
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(6)
 @traced
 def test_shapes_and_dtypes(row):
     model, other = make(row, dtype=jnp.bfloat16), abstract(row, row.other)
@@ -105,7 +105,7 @@ def test_shapes_and_dtypes(row):
     )
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(6)
 @images
 def test_what_does_not_fit_is_refused_with_what_was_expected(row):
     model, (batch, height, width, channels) = make(row), row.shape
@@ -123,7 +123,7 @@ def test_what_does_not_fit_is_refused_with_what_was_expected(row):
         refused(ValueError, rf"at least {least} x {least}, and these are", (1, least - 1, width, channels))
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(6)
 @traced
 def test_the_smallest_image_runs_and_a_smaller_one_would_not(row):
     if row not in IMAGES:
@@ -139,7 +139,7 @@ def test_the_smallest_image_runs_and_a_smaller_one_would_not(row):
             shapes(unchecked(**options), smaller)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @values
 def test_jit_changes_nothing_and_evaluation_touches_no_statistics(row):
     ours = runs(row.name)
@@ -152,7 +152,7 @@ def test_jit_changes_nothing_and_evaluation_touches_no_statistics(row):
     np.testing.assert_allclose(logits, plain, rtol=1e-3, atol=1e-3 * float(np.abs(plain).max()))
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @values
 def test_the_same_twice_and_nothing_compiled_again(row):
     ours = runs(row.name)
@@ -164,7 +164,7 @@ def test_the_same_twice_and_nothing_compiled_again(row):
     assert ours.traced["eval"] == 1
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @values
 def test_training_moves_statistics_reaches_every_parameter_and_takes_its_noise_from_the_key(row):
     ours = runs(row.name)
@@ -187,7 +187,7 @@ def test_training_moves_statistics_reaches_every_parameter_and_takes_its_noise_f
     assert ours.traced["train"] == 1
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @values
 def test_a_network_written_to_bytes_and_read_gives_the_same(row):
     ours = runs(row.name)

@@ -103,7 +103,7 @@ def test_every_formulation_was_compared():
     assert taken["im2col"] == taken["banded"] == len(CASES) and taken["shifted"] >= 3 and taken["winograd"] >= 5
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("way", OWN)
 def test_derivatives_of_any_order(way, x64):
     name = {"shifted": "multiplier", "winograd": "dilated-width"}.get(way, "dilated")
@@ -131,7 +131,7 @@ def test_vmap_over_images_and_kernels(name, way):
     jax.tree.map(lambda a, *b: np.testing.assert_allclose(a, np.stack(b), rtol=1e-4, atol=1e-4), together, *alone)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", ["plain", "strided", "depthwise", "multiplier"])
 def test_bfloat16_is_added_up_in_float32(name):
     x, w, settings = arrays(name, jnp.bfloat16)
@@ -158,7 +158,7 @@ def test_sequences_are_images_one_wide():
     np.testing.assert_allclose(y, convolve(x, w, padding="SAME", formulation="lax"), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("module", list(OWN.values()), ids=list(OWN))
 def test_a_batch_in_parts(module, monkeypatch):
     """What is cut so as to stay in the cache gives the same as the whole."""

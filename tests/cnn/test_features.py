@@ -1,5 +1,7 @@
 """A network up to a layer: the map is that of the whole network, and only what it needs has parameters."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +35,7 @@ def test_the_map_is_that_of_the_whole_network(name, options, layer, shape):
     features, images = cnn.Features(module, layer, shape), jax.random.normal(jax.random.key(1), (2, *shape))
     whole = jax.jit(module.init)(jax.random.key(0), images)
     own = features.part(whole)
-    expected = cnn.feature_maps(module, whole, images, [layer])[layer]
+    expected = jax.jit(lambda variables, x: cnn.feature_maps(module, variables, x, [layer])[layer])(whole, images)
     found, state = jax.jit(features.apply)(own, images)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert found.shape == (2, *features.shape)
@@ -41,8 +43,8 @@ def test_the_map_is_that_of_the_whole_network(name, options, layer, shape):
         np.testing.assert_array_equal, state, {name: values for name, values in own.items() if name != "params"}
     )
     assert set(flat(own)) < set(flat(dict(whole)))
-    assert jax.tree.map(jnp.shape, features.init(jax.random.key(3))) == jax.tree.map(jnp.shape, own)
-    gradient = jax.grad(lambda p: jnp.sum(features.apply({**own, "params": p}, images)[0] ** 2))(own["params"])
+    assert jax.tree.map(jnp.shape, jax.eval_shape(features.init, jax.random.key(3))) == jax.tree.map(jnp.shape, own)
+    gradient = jax.jit(jax.grad(lambda p: jnp.sum(features.apply({**own, "params": p}, images)[0] ** 2)))(own["params"])
     kernels = [leaf for leaf in jax.tree.leaves(gradient) if leaf.ndim == 4]
     assert all(np.abs(kernel).sum() > 0 for kernel in kernels), "a kernel that the layer does not need is kept"
 
@@ -50,15 +52,15 @@ def test_the_map_is_that_of_the_whole_network(name, options, layer, shape):
 def test_statistics_in_training_are_those_of_the_whole_network():
     module = cnn.create("resnet18", width=8)
     features, images = cnn.Features(module, "layer1", (40, 40, 3)), jax.random.normal(jax.random.key(1), (4, 40, 40, 3))
-    whole = module.init(jax.random.key(0), images)
-    _, updated = module.apply(whole, images, train=True, mutable=["batch_stats"])
+    whole = jax.jit(module.init)(jax.random.key(0), images)
+    _, updated = jax.jit(functools.partial(module.apply, train=True, mutable=["batch_stats"]))(whole, images)
     own = features.part(whole)
-    found, state = features.apply(own, images, train=True)
+    found, state = jax.jit(functools.partial(features.apply, train=True))(own, images)
     assert state.keys() == {"batch_stats"}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state, features.part(updated))
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), state["batch_stats"], own["batch_stats"])
     assert all(jax.tree.leaves(moved))
-    assert (found != features.apply(own, images)[0]).any()
+    assert (found != jax.jit(features.apply)(own, images)[0]).any()
 
 
 def test_layers_that_are_none():

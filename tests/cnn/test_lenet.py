@@ -122,13 +122,13 @@ def test_the_network_of_1998_is_the_papers(output, codes):
     model = LeNet5Of1998(num_classes=7, in_channels=2, output=output)
     images = jax.random.normal(jax.random.key(0), (2, 32, 32, 2))
     # Four times the initial values: with those every layer weakens the signal, and an error in the first would not be seen.
-    variables = jax.tree.map(lambda x: 4 * x, model.init(jax.random.key(1), images))
+    variables = jax.tree.map(lambda x: 4 * x, jax.jit(model.init)(jax.random.key(1), images))
     expected = [lenet_1998(jax.tree.map(np.float64, variables["params"]), image, codes) for image in np.float64(images)]
-    np.testing.assert_allclose(model.apply(variables, images), expected, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(model.apply)(variables, images), expected, rtol=1e-5, atol=1e-4)
 
 
 def test_the_initial_values_of_1998_fill_their_ranges():
-    params = LeNet5Of1998().init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))["params"]
+    params = jax.jit(LeNet5Of1998().init)(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))["params"]
     for layer, name, inputs in [
         ("c1", "kernel", 25),
         ("c5", "kernel", 400),

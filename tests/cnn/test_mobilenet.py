@@ -157,21 +157,21 @@ def separable_reference(x, depthwise, pointwise, stride):
 def test_separable_convolution_pads_as_tensorflow_does(size, stride):
     x = random((2, *size, 3))
     block = DepthwiseSeparable(4, strides=stride, norm=False, activation=None)
-    variables = block.init(jax.random.key(0), x)
+    variables = jax.jit(block.init)(jax.random.key(0), x)
     kernels = [
         np.asarray(variables["params"][name]["conv"]["kernel"], np.float64) for name in ("depthwise", "pointwise")
     ]
     np.testing.assert_allclose(
-        block.apply(variables, x), separable_reference(x, *kernels, stride), rtol=1e-4, atol=1e-5
+        jax.jit(block.apply)(variables, x), separable_reference(x, *kernels, stride), rtol=1e-4, atol=1e-5
     )
 
 
 def test_separable_convolution_of_sequences_can_be_causal():
     block = DepthwiseSeparable(5, (3,), padding="CAUSAL", kernel_dilation=2)
     x = random((1, 12, 4))
-    variables = block.init(jax.random.key(0), x)
+    variables = jax.jit(block.init)(jax.random.key(0), x)
     at = 7
-    reach = jax.grad(lambda x: jnp.sum(jnp.sin(block.apply(variables, x)[:, at])))(x)
+    reach = jax.jit(jax.grad(lambda x: jnp.sum(jnp.sin(block.apply(variables, x)[:, at]))))(x)
     touched = abs(reach[0]).sum(axis=-1) > 0
     assert np.flatnonzero(touched).tolist() == [at - 4, at - 2, at]
 
@@ -188,9 +188,9 @@ def test_an_inverted_residual_adds_its_input_where_shapes_allow(features, stride
     """With the last norm at zero the branch gives nothing."""
     x = random((2, 6, 4))
     block = InvertedResidual(features, expansion=2, strides=strides, kernel_size=(5,))
-    variables = block.init(jax.random.key(0), x)
+    variables = jax.jit(block.init)(jax.random.key(0), x)
     variables["params"]["conv"]["3"]["scale"] *= 0
-    y = block.apply(variables, x)
+    y = jax.jit(block.apply)(variables, x)
     np.testing.assert_array_equal(y, x if adds else np.zeros((2, 6 // strides, features)))
 
 

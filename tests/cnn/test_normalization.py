@@ -54,7 +54,7 @@ def _assert_close(ours, theirs, **tolerance):
         np.testing.assert_allclose(np.asarray(one, np.float32), np.asarray(other, np.float32), **tolerance)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("evaluate", [False, True])
 @pytest.mark.parametrize("shape", [(5, 4), (3, 6, 4), (2, 5, 3, 4)], ids=str)
 def test_outputs_statistics_and_gradients_are_those_of_flax(shape, evaluate):
@@ -89,7 +89,7 @@ def test_it_takes_the_place_of_flax_in_a_tree(options):
     _assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("x_dtype, dtype", [("bfloat16", "bfloat16"), ("bfloat16", None), ("float32", "bfloat16")])
 @pytest.mark.parametrize("evaluate", [False, True])
 def test_narrow_types_are_rounded_once(x_dtype, dtype, evaluate):

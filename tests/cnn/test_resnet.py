@@ -1,5 +1,7 @@
 """Residual networks: counts, torch's outputs and gradients, and what each option promises."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,7 +78,7 @@ def test_an_unknown_choice_is_refused(option):
         shapes_of(ResNet(layers=(1, 1), width=4, **option))
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20_cifar"])
 @pytest.mark.parametrize("size", [(1, 1), (5, 9)])
 def test_no_map_of_the_smallest_images_vanishes(name, size):
@@ -154,22 +156,22 @@ def test_padded_shortcut_cannot_drop_channels():
         pad_shortcut(jnp.zeros((1, 4, 4, 3)), 2)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
 @pytest.mark.parametrize("preactivation", [False, True])
 def test_zero_init_starts_with_the_shortcut_and_can_leave_it(block, preactivation):
     features = 2
     x = random((2, 6, 6, features * block.expansion))
     made = block(features, preactivation=preactivation, zero_init=True)
-    variables = made.init(jax.random.key(1), x)
-    y, _ = made.apply(variables, x, train=True, mutable=["batch_stats"])
+    variables = jax.jit(made.init)(jax.random.key(1), x)
+    y, _ = jax.jit(functools.partial(made.apply, train=True, mutable=["batch_stats"]))(variables, x)
     np.testing.assert_array_equal(y, x if preactivation else np.maximum(x, 0))
 
     def loss(params):
         y, _ = made.apply(variables | {"params": params}, x, train=True, mutable=["batch_stats"])
         return jnp.sum(y**3)
 
-    grads = jax.grad(loss)(variables["params"])
+    grads = jax.jit(jax.grad(loss))(variables["params"])
     depth = len(made.branch())
     last = grads[f"conv{depth}"]["kernel"] if preactivation else grads[f"bn{depth}"]["scale"]
     assert abs(last).min() > 1e-4  # of an exact zero behind relu there would be none
@@ -194,8 +196,9 @@ def test_before_activation_the_identity_passes_everything(block):
     x = random((4, 6, 6, features * block.expansion))
     shift = np.linspace(-30, 30, x.shape[-1], dtype=np.float32)[None, None, None]
     made = block(features, preactivation=True)
-    variables = shaken(made.init(jax.random.key(0), x))
+    variables = shaken(jax.jit(made.init)(jax.random.key(0), x))
 
+    @jax.jit
     def run(shift):
         return made.apply(variables, x + shift, train=True, mutable=["batch_stats"])[0]
 
@@ -208,10 +211,10 @@ def test_a_block_takes_sequences():
     """(B, T, D) gives what a map of height 1 gives, where the rows above and below the middle of each kernel meet only padding."""
     x = random((2, 9, 4))
     block = BasicBlock(6, strides=2)
-    flat = block.init(jax.random.key(0), x)
+    flat = jax.jit(block.init)(jax.random.key(0), x)
     deep = jax.tree.map(lambda leaf: leaf[None] if leaf.ndim == 3 else leaf, flat)
     deep = jax.tree.map(lambda leaf: np.pad(leaf, [(1, 1), *[(0, 0)] * 3]) if leaf.shape[:2] == (1, 3) else leaf, deep)
-    np.testing.assert_allclose(block.apply(flat, x), block.apply(deep, x[:, None])[:, 0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(block.apply)(flat, x), jax.jit(block.apply)(deep, x[:, None])[:, 0], rtol=1e-5, atol=1e-5)
 
 
 def test_dtype_is_of_the_computation_alone():

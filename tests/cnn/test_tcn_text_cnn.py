@@ -27,7 +27,7 @@ def _moved(params):
 def _network(**options):
     settings = {"num_classes": 3, "in_channels": 2, "channels": (4, 4), "kernel_size": 3, "dropout": 0.0}
     model = TCN(**(settings | options))
-    return model, {"params": _moved(model.init(jax.random.key(1), _normal(2, 9, 2))["params"])}
+    return model, {"params": _moved(jax.jit(model.init)(jax.random.key(1), _normal(2, 9, 2))["params"])}
 
 
 def _block(params, x, dilation):
@@ -54,9 +54,9 @@ def _block(params, x, dilation):
 def test_a_block_is_what_its_equation_says(widths, dilation):
     x = _normal(2, 9, widths[0])
     block = TemporalBlock(widths[1], kernel_size=3, dilation=dilation)
-    params = _moved(block.init(jax.random.key(0), x)["params"])
+    params = _moved(jax.jit(block.init)(jax.random.key(0), x)["params"])
     assert ("downsample" in params) == (widths[0] != widths[1])
-    np.testing.assert_allclose(block.apply({"params": params}, x), _block(params, np.float64(x), dilation), 1e-4, 1e-5)
+    np.testing.assert_allclose(jax.jit(block.apply)({"params": params}, x), _block(params, np.float64(x), dilation), 1e-4, 1e-5)
 
 
 def test_weight_normalisation_starts_as_a_plain_convolution_and_forgets_the_length_of_v():
@@ -73,7 +73,7 @@ def test_a_block_equals_torch():
     torch = pytest.importorskip("torch")
     x = _normal(2, 9, 2)
     block = TemporalBlock(4, kernel_size=3, dilation=2)
-    params = _moved(block.init(jax.random.key(0), x)["params"])
+    params = _moved(jax.jit(block.init)(jax.random.key(0), x)["params"])
 
     def tensor(a):
         return torch.tensor(np.asarray(a)).requires_grad_()
@@ -128,6 +128,7 @@ def test_padding_has_no_influence(pool):
     mask = np.arange(9)[None, :] < lengths[:, None]
     dirty = jnp.where(mask[..., None], xs, jnp.nan)
 
+    @jax.jit
     def apply(xs, lengths=None):
         return model.apply(variables, xs, lengths)
 
@@ -161,7 +162,7 @@ def test_pools_of_a_mask_with_holes():
 def test_dropout_of_channels_drops_them_for_all_steps(drop_channels):
     net = TemporalConvNet((64,), kernel_size=1, dropout=0.5, drop_channels=drop_channels)
     x = jnp.abs(_normal(2, 6, 64)) + 1  # the residual keeps all above zero, so what is dropped shows as x itself
-    variables = {"params": jax.tree.map(jnp.abs, _moved(net.init(jax.random.key(0), x)["params"]))}
+    variables = {"params": jax.tree.map(jnp.abs, _moved(jax.jit(net.init)(jax.random.key(0), x)["params"]))}
     ys = net.apply(variables, x, train=True, rngs={"dropout": jax.random.key(3)})
     dropped = np.asarray(ys == x)
     assert 0.3 < dropped.mean() < 0.7
@@ -177,7 +178,7 @@ def test_the_authors_network_for_sequential_mnist_has_about_70_thousand_paramete
 def _sentence(**options):
     settings = {"num_classes": 3, "vocab_size": 11, "embed_size": 4, "widths": (2, 4), "maps": 5}
     model = TextCNN(**(settings | options))
-    params = _moved(model.init(jax.random.key(0), jnp.zeros((1, 6), int))["params"])
+    params = _moved(jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 6), int))["params"])
     return model, {"params": params}
 
 
@@ -191,21 +192,21 @@ def test_a_text_cnn_is_what_its_equation_says():
         windows = np.stack([xs[:, t : t + width].reshape(3, -1) for t in range(8 - width)], axis=1)
         pooled.append(np.maximum(windows @ conv["kernel"].reshape(-1, 5) + conv["bias"], 0).max(axis=1))
     want = np.concatenate(pooled, axis=-1) @ params["fc"]["kernel"] + params["fc"]["bias"]
-    np.testing.assert_allclose(model.apply(variables, tokens), want, 1e-4, 1e-5)
-    np.testing.assert_allclose(model.apply(variables, jnp.asarray(xs, jnp.float32)), want, 1e-4, 1e-5)
+    np.testing.assert_allclose(jax.jit(model.apply)(variables, tokens), want, 1e-4, 1e-5)
+    np.testing.assert_allclose(jax.jit(model.apply)(variables, jnp.asarray(xs, jnp.float32)), want, 1e-4, 1e-5)
 
 
 def test_a_padded_sentence_gives_what_it_gives_alone():
     model, variables = _sentence()
     tokens, lengths = RNG.integers(0, 11, (4, 9)), np.array([9, 5, 2, 0])
     mask = np.arange(9)[None, :] < lengths[:, None]
-    ys = model.apply(variables, tokens, lengths)
-    np.testing.assert_array_equal(ys, model.apply(variables, np.where(mask, tokens, 99), mask))  # 99 is no token
+    ys = jax.jit(model.apply)(variables, tokens, lengths)
+    np.testing.assert_array_equal(ys, jax.jit(model.apply)(variables, np.where(mask, tokens, 99), mask))  # 99 is no token
     table = variables["params"]["embedding"]["embedding"]
     xs = jnp.where(mask[..., None], table[tokens], 0)
     for b, n in enumerate(np.maximum(lengths, max(model.widths))):  # the shortest as if padded to the widest window
-        np.testing.assert_allclose(ys[b : b + 1], model.apply(variables, xs[b : b + 1, :n]), 1e-4, 1e-5)
-    assert np.abs(np.asarray(ys[1] - model.apply(variables, tokens)[1])).max() > 1e-3
+        np.testing.assert_allclose(ys[b : b + 1], jax.jit(model.apply)(variables, xs[b : b + 1, :n]), 1e-4, 1e-5)
+    assert np.abs(np.asarray(ys[1] - jax.jit(model.apply)(variables, tokens)[1])).max() > 1e-3
 
 
 def test_what_does_not_fit_is_refused_with_what_was_expected():

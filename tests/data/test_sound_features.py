@@ -78,7 +78,7 @@ def test_padding_is_inert(normalize, exponent):
     def total(x):
         return jnp.sum(jnp.sin(front(x, lengths)[0]))
 
-    slopes = np.asarray(jax.grad(total)(jnp.asarray(dirty)))
+    slopes = np.asarray(jax.jit(jax.grad(total))(jnp.asarray(dirty)))
     real = np.arange(1700)[None] < (lengths // 80 * 80)[:, None]
     assert np.isfinite(slopes).all() and not slopes[~real].any() and slopes[real].any()
 
@@ -88,7 +88,7 @@ def test_no_frame_looks_ahead():
     sound = jnp.asarray(RNG.normal(size=(1, 1600)), jnp.float32)
     for normalize, ahead in [("running", False), ("none", False), ("utterance", True)]:
         front = FrontEnd(8000, 200, 80, 12, normalize=normalize)
-        slopes = jax.grad(lambda x, front=front: jnp.sum(front(x, np.array([1600]))[0][:, 9] ** 2))(sound)
+        slopes = jax.jit(jax.grad(lambda x, front=front: jnp.sum(front(x, np.array([1600]))[0][:, 9] ** 2)))(sound)
         assert slopes[0, 600:800].any() and bool(slopes[0, 800:].any()) == ahead
 
 
@@ -135,7 +135,7 @@ def test_a_power_of_silence_is_finite_and_so_is_its_derivative():
     front = FrontEnd(8000, 200, 80, 12, exponent=0.5)
     run = lambda x: front(x, np.array([800]))[0]  # noqa: E731
     np.testing.assert_allclose(run(jnp.zeros((1, 800))), 0, atol=1e-5)
-    assert np.isfinite(jax.grad(lambda x: run(x).sum())(jnp.zeros((1, 800)))).all()
+    assert np.isfinite(jax.jit(jax.grad(lambda x: run(x).sum()))(jnp.zeros((1, 800)))).all()
 
 
 def test_int16_is_scaled():
@@ -167,7 +167,7 @@ def test_random_speeds():
     np.testing.assert_array_equal(found, again)
     shares = np.asarray(new)[[0, 1, 3]] / lengths[[0, 1, 3]]
     assert (shares >= 1 / 1.2 - 0.01).all() and (shares <= 1.25 + 0.01).all() and len(np.unique(shares.round(3))) == 3 and new[2] == 0
-    slopes = jax.grad(lambda x: jnp.sum(sounds.change_speed(jax.random.key(1), x, lengths, most)[0] ** 2))(jnp.asarray(dirty))
+    slopes = jax.jit(jax.grad(lambda x: jnp.sum(sounds.change_speed(jax.random.key(1), x, lengths, most)[0] ** 2)))(jnp.asarray(dirty))
     assert np.isfinite(slopes).all()
 
 

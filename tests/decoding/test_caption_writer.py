@@ -24,7 +24,7 @@ def encode(variables, images):
 
 def writer(attention, batch_size=3):
     model = Captioner(TOKENIZER.vocab_size, 12, (seqjax.lstm(16),), 6, make_attention(attention, 16))
-    params = model.init(jax.random.key(3), jnp.zeros((1, 4, 12)), jnp.zeros((1, 1), int))["params"]
+    params = jax.jit(model.init)(jax.random.key(3), jnp.zeros((1, 4, 12)), jnp.zeros((1, 1), int))["params"]
     params = jax.tree.map(lambda leaf: 3.0 * leaf, params)  # sharper than at the start
     variables = {"params": {"encoder": jnp.float32(4.0), "decoder": params}}
     return CaptionWriter(model, encode, TOKENIZER, batch_size=batch_size, length=8), variables, model
@@ -36,11 +36,12 @@ def test_the_size_of_a_batch_changes_nothing_and_greedy_is_a_beam_of_one(attenti
     greedy = several.greedy(variables, IMAGES)
     assert len(greedy) == 7 and len(set(greedy)) > 1
     assert greedy == alone.greedy(variables, IMAGES)
-    assert greedy == [rows[0].text for rows in several.beam(variables, IMAGES, width=1)]
-    for rows in several.beam(variables, IMAGES, width=4, n_best=3):
+    narrow, wide = several.beam(variables, IMAGES, width=1), several.beam(variables, IMAGES, width=4, n_best=3)
+    assert greedy == [rows[0].text for rows in narrow]
+    for rows in wide:
         assert [row.score for row in rows] == sorted((row.score for row in rows), reverse=True)
         assert len({row.text for row in rows}) == len(rows) == 3
-    best, first = several.beam(variables, IMAGES, width=4)[0][0], several.beam(variables, IMAGES, width=1)[0][0]
+    best, first = wide[0][0], narrow[0][0]
     assert best.log_prob >= first.log_prob - 1e-5
     inputs = jnp.array([[2, *best.tokens]])
     logits = model.apply(

@@ -1,5 +1,6 @@
 """Pieces out of a model: the same key the same piece, prompts, a voice held fixed, scores of long pieces, sound."""
 
+import functools
 import wave
 
 import jax
@@ -21,7 +22,7 @@ def made(request):
     output, order = ("frames", "descending") if request.param == "frames" else ("notes", request.param)
     model = MusicModel(make_stack("gru", 8, 1), output, 6, note_size=8, order=order, max_notes=12)
     none = np.zeros((1, 2, P), np.uint8)
-    params = model.init(jax.random.key(0), none, none, method="whole")["params"]
+    params = jax.jit(functools.partial(model.init, method="whole"))(jax.random.key(0), none, none)["params"]
     return model, params, RollSampler(model)
 
 

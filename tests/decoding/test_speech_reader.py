@@ -51,7 +51,7 @@ def test_sounds_in_batches_are_as_alone():
     """Of any length, in any order; special labels are never written."""
     tokenizer = CharTokenizer.fit(["ab cd"])
     own = reader(tokenizer)
-    variables = own.model.init(jax.random.key(0), np.zeros((1, 8, 12), np.float32), np.array([8]))
+    variables = jax.jit(own.model.init)(jax.random.key(0), np.zeros((1, 8, 12), np.float32), np.array([8]))
     rng = np.random.default_rng(0)
     sounds = [rng.integers(-9999, 9999, n).astype(np.int16) for n in (1500, 100, 990, 5000, 1999)]
     found = own.log_probs(variables, sounds)

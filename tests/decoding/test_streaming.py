@@ -16,7 +16,7 @@ SOUND = (np.random.default_rng(0).normal(size=3333) / 10).astype(np.float32)
 def made(cell, normalize="running", **how):
     front = FrontEnd(8000, 200, 80, 12, normalize=normalize)
     model = Recogniser(7, make_stack(cell, 24, 2, **how), filters=20)
-    variables = model.init(jax.random.key(1), np.zeros((1, 8, 12), np.float32), np.array([8]))
+    variables = jax.jit(model.init)(jax.random.key(1), np.zeros((1, 8, 12), np.float32), np.array([8]))
     # Statistics as after training.
     statistics = jax.tree.map(lambda x: x + 0.1 * np.arange(x.size), variables["batch_stats"])
     return front, model, {**variables, "batch_stats": statistics}
@@ -46,7 +46,7 @@ def test_pieces_of_any_size(cell):
             np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-5)
         else:
             np.testing.assert_array_equal(found, whole)
-    scores, _ = model.apply(variables, *front(SOUND[None], np.array([len(SOUND)])))
+    scores, _ = jax.jit(model.apply)(variables, *front(SOUND[None], np.array([len(SOUND)])))
     np.testing.assert_allclose(jax.nn.log_softmax(scores)[0], whole, rtol=1e-3, atol=1e-3)
 
 

@@ -36,7 +36,7 @@ def test_windows_with_the_carry_passed_on(name, x64):
         return (weights[:, cut] * ys**2).sum(), carry
 
     found = truncation(lambda params: loss(params, None, 0, 9)[0], params, windows=(1, 3, 4, 9, 50))
-    whole = jax.grad(lambda params: loss(params, None, 0, 9)[0])(params)
+    whole = jax.jit(jax.grad(lambda params: loss(params, None, 0, 9)[0]))(params)
     for place, size in enumerate(found.windows):
         total, carry = jax.tree.map(jnp.zeros_like, params), None
         for part in range(-(-9 // size)):
@@ -63,7 +63,7 @@ def test_holes_and_padding(x64):
     found = truncation(plain, params, windows=(2, 3, 7))
     for place, size in enumerate((2, 3, 7)):
         by_loop = jax.grad(lambda params, cut: loss(tt.loop(cell, params, xs, tt.REAL, tt.RESETS, cut=cut)[0]))
-        compare(found, place, by_loop(params, range(0, tt.T, size)), jax.grad(plain)(params))
+        compare(found, place, by_loop(params, range(0, tt.T, size)), jax.jit(jax.grad(plain))(params))
 
 
 def test_the_way_back_is_cut_at_the_same_borders(x64):
@@ -86,7 +86,7 @@ def test_the_way_back_is_cut_at_the_same_borders(x64):
     def plain(params):
         return (seqjax.unroll(both, params, xs)[1] ** 2).sum()
 
-    compare(truncation(plain, params, windows=(3,)), 0, jax.grad(cut)(params), jax.grad(plain)(params))
+    compare(truncation(plain, params, windows=(3,)), 0, jax.jit(jax.grad(cut))(params), jax.jit(jax.grad(plain))(params))
 
 
 def test_a_linear_network_loses_the_sum_that_is_cut(x64):

@@ -96,7 +96,7 @@ def _check_against_numpy(row, settings):
             close(getattr(ours, k), v)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @ROWS
 @pytest.mark.parametrize("case", ["plain", "lengths", "all-reverse"])
 def test_values_and_gradients_equal_numpy(row, case, method, x64):
@@ -116,7 +116,7 @@ def test_variants_equal_numpy(row, x64):
     _check_against_numpy(row, {"mask": LENGTHS, "resets": _noise(2)[1]})
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(5)
 @ROWS
 @pytest.mark.parametrize("reverse", [False, True])
 def test_random_masks_and_resets_equal_the_scan(row, reverse, method):
@@ -136,7 +136,7 @@ def test_random_masks_and_resets_equal_the_scan(row, reverse, method):
     check()
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize(
     ("steps", "remat"), [(0, None), (0, 2), (1, None), (2, None), (6, None), (7, 1), (7, 3), (7, 100)]
 )
@@ -152,7 +152,7 @@ def test_every_division_into_chunks_gives_the_same(steps, remat, reverse, method
         _same(got[1][0][0], given[1], 0, 0)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @ROWS
 def test_bfloat16_is_the_scan_in_bfloat16(row, method):
     cell, *given = _case(functools.partial(row[1], dtype=jnp.bfloat16))

@@ -45,7 +45,7 @@ SIZES = [  # B, T, D, H
 ]
 EVERY = {"holes", "resets", "reverse"}
 
-pytestmark = pytest.mark.one_in(3)
+pytestmark = pytest.mark.one_in(6)
 needs_library = pytest.mark.skipif(bool(library.missing()), reason=f"native engine: {library.missing()}")
 
 

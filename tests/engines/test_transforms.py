@@ -12,6 +12,7 @@ import pytest
 from cells.table import ROWS, B, D, T, assert_same, names, setup
 from jax import export
 from jax.experimental import checkify
+from two_devices import NOISY
 
 import seqjax
 
@@ -30,6 +31,7 @@ def loss_of(cell, engine):
     return loss
 
 
+@pytest.mark.one_in(8)
 @ENGINES
 @EVERY
 def test_export_with_open_sizes_serialised_and_read_back(row, engine):
@@ -67,6 +69,7 @@ def test_no_transfer_with_everything_on_the_device(row):
         seqjax.unroll(cell, params, xs, carry, lengths=lengths, resets=resets)
 
 
+@pytest.mark.one_in(8)
 @ENGINES
 @EVERY
 def test_vmap_over_seeds_and_over_sequences(row, engine):
@@ -98,17 +101,22 @@ def test_checkify_finds_a_nan_and_nothing_else(row):
     assert "nan" in checked(broken, xs, carry, LENGTHS, RESETS)[0].get()
 
 
+@pytest.mark.one_in(2)
+@pytest.mark.parametrize("share", [0, 1])
 @pytest.mark.parametrize("kind", ["shard_map", "explicit"])
-def test_two_devices_give_what_one_gives(kind):
-    """In a process of its own, since the number of devices is fixed when JAX starts: values and gradients of every row."""
+def test_two_devices_give_what_one_gives(kind, share):
+    """In a process of its own, since the number of devices is fixed when JAX starts: values and gradients of every second row.
+
+    A default run takes one half of the rows in one kind and the other half in the other.
+    """
     script = pathlib.Path(__file__).with_name("two_devices.py")
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
     path = os.pathsep.join(sys.path)
     ran = subprocess.run(
-        [sys.executable, script, kind],
+        [sys.executable, script, kind, str(share)],
         capture_output=True,
         text=True,
         env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path},
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr[-2000:]
-    assert ran.stdout.splitlines()[-1] == f"{len(ROWS)} rows"
+    assert ran.stdout.splitlines()[-1] == f"{len([*ROWS, *NOISY][share::2])} rows"

@@ -157,8 +157,8 @@ def test_gradients_are_equal():
     xs, d_ys = random_inputs("float32"), np.random.default_rng(3).normal(size=(B, T, H)).astype(np.float32)
     variables = _random_variables(module, xs)
     cell, params = interop.from_flax(module, variables)
-    want, want_xs = jax.grad(lambda v, x: (module.apply(v, x) * d_ys).sum(), argnums=(0, 1))(variables, xs)
-    got, got_xs = jax.grad(lambda p, x: (seqjax.unroll(cell, p, x)[1] * d_ys).sum(), argnums=(0, 1))(params, xs)
+    want, want_xs = jax.jit(jax.grad(lambda v, x: (module.apply(v, x) * d_ys).sum(), argnums=(0, 1)))(variables, xs)
+    got, got_xs = jax.jit(jax.grad(lambda p, x: (seqjax.unroll(cell, p, x)[1] * d_ys).sum(), argnums=(0, 1)))(params, xs)
     assert_near(got_xs, want_xs, "float32")
     # The mapping moves weights and changes none, so gradients go the same way.
     for ours_too, other in zip(got, interop.from_flax(module, want)[1]):

@@ -98,9 +98,9 @@ def test_gradients_are_equal():
     variables = _random_variables(network, xs)
     d_ys = np.random.default_rng(3).normal(size=(B, T, H)).astype(np.float32)
     with jax.numpy_rank_promotion("allow"):
-        want = jax.grad(lambda v, x: (network.apply(v, x)[0] * d_ys).sum(), argnums=(0, 1))(variables, xs)
+        want = jax.jit(jax.grad(lambda v, x: (network.apply(v, x)[0] * d_ys).sum(), argnums=(0, 1)))(variables, xs)
     cell, params = interop.from_haiku(variables)
-    got = jax.grad(lambda p, x: (seqjax.unroll(cell, p, x)[1] * d_ys).sum(), argnums=(0, 1))(params, xs)
+    got = jax.jit(jax.grad(lambda p, x: (seqjax.unroll(cell, p, x)[1] * d_ys).sum(), argnums=(0, 1)))(params, xs)
     # The mapping moves weights and turns signs, so gradients go the same way.
     jax.tree.map(lambda a, b: assert_near(a, b, "float32"), got, (interop.from_haiku(want[0])[1], want[1]))
 

@@ -173,8 +173,8 @@ def test_gradients_are_equal():
     def theirs(weights, xs):
         return (layer.stateless_call(weights, others, xs)[0] * d_ys).sum()
 
-    want, want_xs = jax.grad(theirs, argnums=(0, 1))(weights, xs)
-    got, got_xs = jax.grad(lambda p, x: (seqjax.unroll(cell, p, x)[1] * d_ys).sum(), argnums=(0, 1))(params, xs)
+    want, want_xs = jax.jit(jax.grad(theirs, argnums=(0, 1)))(weights, xs)
+    got, got_xs = jax.jit(jax.grad(lambda p, x: (seqjax.unroll(cell, p, x)[1] * d_ys).sum(), argnums=(0, 1)))(params, xs)
     assert_near(got_xs, want_xs, "float32")
     for ours_too, other in zip((got.kernel, got.recurrent_kernel, got.bias), (*want[:2], want[2][0])):
         r, z, n = jnp.split(ours_too, 3, axis=-1)

@@ -199,7 +199,7 @@ def test_training_drops_and_gradients_reach_every_parameter():
             logits = ours.apply(params, tokens, rng=key)
             return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
 
-        value, slopes = jax.value_and_grad(loss)(params)
+        value, slopes = jax.jit(jax.value_and_grad(loss))(params)
         changes, state = optimizer.update(slopes, state)
         return optax.apply_updates(params, changes), state, value, slopes
 

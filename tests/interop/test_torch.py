@@ -141,7 +141,7 @@ def test_gradients_are_equal():
     xs, d_ys = random_inputs("float32"), np.random.default_rng(3).normal(size=(B, T, H)).astype(np.float32)
     inputs = torch.tensor(xs, requires_grad=True)
     (module(inputs)[0] * torch.tensor(d_ys)).sum().backward()
-    grads, d_xs = jax.grad(lambda p, x: (seqjax.unroll(cell, p, x)[1] * d_ys).sum(), argnums=(0, 1))(params, xs)
+    grads, d_xs = jax.jit(jax.grad(lambda p, x: (seqjax.unroll(cell, p, x)[1] * d_ys).sum(), argnums=(0, 1)))(params, xs)
     assert_near(d_xs, inputs.grad.numpy(), "float32")
     assert_near(grads.kernel, module.weight_ih_l0.grad.numpy().T, "float32")
     assert_near(grads.recurrent_kernel, module.weight_hh_l0.grad.numpy().T, "float32")

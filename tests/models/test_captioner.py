@@ -12,7 +12,7 @@ from seqjax.models import make_cell
 from seqjax.models.captioner import Captioner, coverage_penalty
 from seqjax.models.token_decoder import ATTENTIONS, make_attention
 
-pytestmark = pytest.mark.one_in(2)
+pytestmark = pytest.mark.one_in(4)
 
 B, S, M, T, V = 3, 7, 5, 6, 11
 
@@ -22,7 +22,7 @@ def make(attention, cell="lstm", layers=1, **options):
     model = Captioner(V, M, cells, 4, make_attention(attention, M if attention == "luong_dot" else 8), **options)
     features = jax.random.normal(jax.random.key(1), (B, S, M))
     inputs = jax.random.randint(jax.random.key(2), (B, T), 4, V)
-    return model, model.init(jax.random.key(0), features, inputs), features, inputs
+    return model, jax.jit(model.init)(jax.random.key(0), features, inputs), features, inputs
 
 
 KINDS = [name for name in ATTENTIONS if name != "luong_dot"]  # which needs as many features as units

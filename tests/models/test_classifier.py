@@ -19,7 +19,7 @@ from seqjax.models.classifier import POOLING, drop_words
 from seqjax.training import train_step
 from seqjax.training.losses import Sums, means
 
-pytestmark = pytest.mark.one_in(2)
+pytestmark = pytest.mark.one_in(4)
 
 B, T, V, K, D, H = 4, 6, 12, 3, 4, 5
 RNG = np.random.default_rng(0)

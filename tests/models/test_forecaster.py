@@ -13,7 +13,7 @@ from seqjax.models.forecast_networks import SCALINGS, Steps, Window, context_sca
 from seqjax.models.forecaster import KINDS, Forecaster, _paths, sample_paths
 from seqjax.nn.outputs import LEVELS, make_output
 
-pytestmark = pytest.mark.one_in(2)
+pytestmark = pytest.mark.one_in(4)
 
 C, H, K, P, S = 12, 4, 3, 2, 2
 RNG = np.random.default_rng(0)
@@ -60,12 +60,12 @@ def test_forecasts_see_no_future(kind, scaling):
     """The gradient to what comes after the origin is exactly zero, for values and for covariates that are known in the past only;
     to the context, and to what is known in the future, it is not. Scaling is in the gradient."""
     one, given = model(kind, scaling), window(missing=0.0)
-    params = one.init(jax.random.key(1), given)
+    params = jax.jit(one.init)(jax.random.key(1), given)
 
     def total(value, past, known):
         return jnp.sum(jnp.sin(forecast(one, params, given._replace(value=value, past=past, known=known))))
 
-    value, past, known = jax.grad(total, (0, 1, 2))(given.value, given.past, given.known)
+    value, past, known = jax.jit(jax.grad(total, (0, 1, 2)))(given.value, given.past, given.known)
     assert (value[:, C:] == 0).all() and (past[:, C:] == 0).all()
     assert (value[:, :C] != 0).any(0).all()
     assert (past[:, : C - 1] != 0).any(0).all() and (known[:, C:] != 0).any(0).all()
@@ -77,37 +77,39 @@ def test_forecasts_see_no_future(kind, scaling):
 def test_missing_values_have_no_influence(kind, scaling):
     """On forecasts, on the loss, on its gradient: not even if they are NaN."""
     one, given = model(kind, scaling), window(missing=0.4)
-    params = one.init(jax.random.key(1), given)
+    params = jax.jit(one.init)(jax.random.key(1), given)
 
-    def loss(params, given):
+    @jax.jit
+    @jax.value_and_grad
+    def slopes(params, given):
         return one.loss(params, given, rng=jax.random.key(0), forks=3 if kind == "direct" else 1)[1]
 
-    before = jax.value_and_grad(loss)(params, given)
+    before, plain = slopes(params, given), jax.jit(one.loss)
     for strange in (1e6, jnp.nan):
         other = given._replace(value=jnp.where(given.observed, given.value, strange))
-        after = jax.value_and_grad(loss)(params, other)
+        after = slopes(params, other)
         jax.tree.map(np.testing.assert_array_equal, before, after)
         np.testing.assert_array_equal(one.quantiles(params, other), one.quantiles(params, given))
-    counted = one.loss(params, given, rng=None)[2]
+    counted = plain(params, given)[2]
     assert counted == given.observed[:, C:].sum()
     nothing = given._replace(observed=jnp.zeros_like(given.observed))
-    assert np.isfinite(one.quantiles(params, nothing)).all() and one.loss(params, nothing)[1] == 0
+    assert np.isfinite(one.quantiles(params, nothing)).all() and plain(params, nothing)[1] == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_that_fill_a_batch_do_not_count(kind):
     one, given = model(kind), window()
-    params = one.init(jax.random.key(1), given)
+    params = jax.jit(one.init)(jax.random.key(1), given)
     first = jax.tree.map(lambda column: column[:2], given)
     masked = given._replace(mask=jnp.array([True, True, False]))
-    np.testing.assert_allclose(one.loss(params, masked)[1:], one.loss(params, first)[1:], rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(one.loss)(params, masked)[1:], jax.jit(one.loss)(params, first)[1:], rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind, scaling", [case for case in CASES if case[1] != "series"])
 def test_scaling_by_the_context(kind, scaling):
     """A series in another unit gets the same forecasts in that unit."""
     one, given = model(kind, scaling), window()
-    params = one.init(jax.random.key(1), given)
+    params = jax.jit(one.init)(jax.random.key(1), given)
     other = given._replace(value=100 * given.value, location=100 * given.location, scale=100 * given.scale)
     np.testing.assert_allclose(one.quantiles(params, other), 100 * one.quantiles(params, given), rtol=2e-3, atol=0.02)
 
@@ -135,13 +137,13 @@ def test_context_scale():
 def test_each_fork_is_the_forecast_from_its_origin():
     """The loss at several origins of a window is the sum of those of windows that end at each, with shorter contexts."""
     one, given = model("direct"), window(missing=0.0)
-    params = one.init(jax.random.key(1), given)
+    params = jax.jit(one.init)(jax.random.key(1), given)
     total = 0.0
     for back in range(3):
         shorter = Forecaster("direct", seqjax.gru(6), one.output, C - back, H, highway=5)
         pieces = {name: getattr(given, name)[:, : C - back + H] for name in ("value", "observed", "known", "past")}
-        total += shorter.loss(params, given._replace(**pieces))[1]
-    found = one.loss(params, given, forks=3)
+        total += jax.jit(shorter.loss)(params, given._replace(**pieces))[1]
+    found = jax.jit(functools.partial(one.loss, forks=3))(params, given)
     assert found[1] == pytest.approx(float(total), rel=1e-5) and found[2] == 3 * 3 * H
 
 
@@ -155,31 +157,31 @@ def test_the_carry_across_windows_equals_the_whole():
     """Windows of 1, 5 and the rest, the carry passed on: the loss of the whole; a reset forgets what came before."""
     given = window()
     one, steps = as_steps(given)
-    params = one.init(jax.random.key(1), given)
+    params, loss = jax.jit(one.init)(jax.random.key(1), given), jax.jit(one.loss)
 
     def cut(low, high):
         return jax.tree.map(lambda column: column[:, low:high], steps)
 
-    whole = one.loss(params, steps, one.initial_carry(params, 3))
+    whole = loss(params, steps, one.initial_carry(params, 3))
     carry, total, count = one.initial_carry(params, 3), 0.0, 0.0
     for low, high in ((0, 1), (1, 6), (6, C + H)):
-        carry, part, number = one.loss(params, cut(low, high), carry)
+        carry, part, number = loss(params, cut(low, high), carry)
         total, count = total + part, count + number
     assert total == pytest.approx(float(whole[1]), rel=1e-5) and count == whole[2]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), carry, whole[0])
-    fresh = one.loss(params, cut(6, C + H), one.initial_carry(params, 3))[1]
+    fresh = loss(params, cut(6, C + H), one.initial_carry(params, 3))[1]
     reset = cut(6, C + H)._replace(resets=jnp.zeros((3, C + H - 6), bool).at[:, 0].set(True))
-    assert one.loss(params, reset, carry)[1] == pytest.approx(float(fresh), rel=1e-5) != float(part)
+    assert loss(params, reset, carry)[1] == pytest.approx(float(fresh), rel=1e-5) != float(part)
 
 
 def test_members_are_averaged():
     one, given = model("direct", members=2), window()
-    params = one.init(jax.random.key(1), given)
+    params = jax.jit(one.init)(jax.random.key(1), given)
     alone = [model("direct").quantiles({"member_0": params[name]}, given) for name in ("member_0", "member_1")]
     assert not np.allclose(*alone)
     np.testing.assert_allclose(one.quantiles(params, given), np.mean(alone, 0), rtol=1e-5)
-    losses = [model("direct").loss({"member_0": params[name]}, given)[1] for name in ("member_0", "member_1")]
-    assert one.loss(params, given)[1] == pytest.approx(float(np.mean(losses)), rel=1e-5)
+    losses = [jax.jit(model("direct").loss)({"member_0": params[name]}, given)[1] for name in ("member_0", "member_1")]
+    assert jax.jit(one.loss)(params, given)[1] == pytest.approx(float(np.mean(losses)), rel=1e-5)
 
 
 def test_ancestral_sampling_of_a_linear_gaussian_process():
@@ -219,12 +221,12 @@ def test_sampling_gives_back_what_was_drawn():
     sure = make_output("squared")
     one = Forecaster("autoregressive", seqjax.gru(6), sure, C, H, paths=2)
     given = window(missing=0.0)
-    params = one.init(jax.random.key(1), given)
+    params = jax.jit(one.init)(jax.random.key(1), given)
     found = one.quantiles(params, given)[..., 19]
     value, observed = np.array(given.value), np.ones_like(given.observed)
     for h in range(H):
         steps = one.as_steps(given._replace(value=jnp.asarray(value), observed=jnp.asarray(observed)))
-        _, raw = one.network.apply({"params": params["member_0"]}, step_inputs(steps))
+        _, raw = jax.jit(one.network.apply)({"params": params["member_0"]}, step_inputs(steps))
         value[:, C + h] = sure.distribution(raw, steps.location, steps.scale)["mean"][:, C + h]
         np.testing.assert_allclose(found[:, h], value[:, C + h], rtol=1e-4, atol=1e-4)
 
@@ -233,7 +235,7 @@ def test_sampling_gives_back_what_was_drawn():
 def test_shorter_and_longer_forecasts(kind):
     """The first steps of a forecast do not depend on how many there are; step by step there may be more than were learned."""
     one, given = model(kind, output="squared"), window()
-    params = one.init(jax.random.key(1), given)
+    params = jax.jit(one.init)(jax.random.key(1), given)
     pieces = {name: getattr(given, name)[:, : C + 2] for name in ("value", "observed", "known", "past")}
     short = one.quantiles(params, given._replace(**pieces), steps=2)
     assert short.shape == (3, 2, len(LEVELS))

@@ -1,5 +1,7 @@
 """The language model: causality, streaming, resets, dropout, tied embeddings, dtypes, size, learning."""
 
+import functools
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ from seqjax.training import train_step
 from seqjax.training.losses import means, token_cross_entropy
 from seqjax.training.optimizers import make_optimizer
 
-pytestmark = pytest.mark.one_in(3)
+pytestmark = pytest.mark.one_in(5)
 
 B, T, V, D, H = 2, 6, 9, 4, 5
 TOKENS = np.random.default_rng(0).integers(0, V, (B, T)).astype(np.int32)
@@ -31,6 +33,7 @@ def _params(model, seed=0):
     return jax.tree.map(jnp.asarray, noisy)
 
 
+@functools.cache
 def _setup(name="lstm", layers=2, dropout=0.0, residual=False, dtype=None, seed=0, hidden=H, **settings):
     cell = make_stack(name, hidden, layers, dropout=dropout, residual=residual, dtype=dtype)
     model = LanguageModel(V, cell, dtype=dtype, **{"embed_size": D, "dropout": dropout, **settings})

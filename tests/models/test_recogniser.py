@@ -1,5 +1,7 @@
 """The recogniser of speech: exact lengths, padding, order of time, batch statistics over real steps, chunks."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ LENGTHS = np.array([19, 8, 0])
 
 def made(bidirectional=True, strides=(2, 2), width=5, **others):
     model = Recogniser(6, make_stack("gru", 8, 1, bidirectional=bidirectional), filters=8, strides=strides, width=width, **others)
-    return model, model.init(jax.random.key(0), jnp.ones((1, 12, 4)), np.array([12]))
+    return model, jax.jit(model.init)(jax.random.key(0), jnp.ones((1, 12, 4)), np.array([12]))
 
 
 def batch(steps=24):
@@ -40,10 +42,11 @@ def test_lengths_follow_exactly(strides):
     """For every length; the scores of a padded row are those of the row alone."""
     model, variables = made(strides=strides)
     xs = RNG.normal(size=(15, 14, 4)).astype(np.float32)
-    scores, steps = model.apply(variables, xs, np.arange(15))
+    apply = jax.jit(model.apply)
+    scores, steps = apply(variables, xs, np.arange(15))
     assert steps.tolist() == [n // model.shortening for n in range(15)] and scores.shape[1] == 14 // model.shortening
     for n in (5, 13):
-        alone, count = model.apply(variables, xs[n : n + 1, :n], np.array([n]))
+        alone, count = apply(variables, xs[n : n + 1, :n], np.array([n]))
         assert count[0] == steps[n] == alone.shape[1]
         np.testing.assert_allclose(alone[0], scores[n, : steps[n]], rtol=1e-5, atol=1e-5)
 
@@ -61,7 +64,7 @@ def test_padding_is_inert(train):
         real = (jnp.arange(scores.shape[1])[None] < steps[:, None])[..., None]
         return jnp.sum(jnp.where(real, jnp.sin(scores), 0)), new
 
-    both = jax.value_and_grad(run, argnums=(0, 1), has_aux=True)
+    both = jax.jit(jax.value_and_grad(run, argnums=(0, 1), has_aux=True))
     (value, statistics), slopes = both(variables["params"], clean, LENGTHS)
     for xs, lengths in ((dirty, LENGTHS), (wider, np.append(LENGTHS, [0, 0]))):
         (again, others), same = both(variables["params"], xs, lengths)
@@ -95,18 +98,19 @@ def test_one_direction_does_not_look_ahead():
     xs = jnp.asarray(batch()[0][:1])
     for bidirectional in (False, True):
         model, variables = made(bidirectional)
-        slopes = jax.grad(lambda x, m=model, v=variables: jnp.sum(m.apply(v, x, np.array([24]))[0][0, 2]))(xs)
+        slopes = jax.jit(jax.grad(lambda x, m=model, v=variables: jnp.sum(m.apply(v, x, np.array([24]))[0][0, 2])))(xs)
         assert slopes[0, 8:12].any() and bool(slopes[0, 12:].any()) == bidirectional
 
 
 def test_chunks_give_what_the_whole_gives():
     model, variables = made(bidirectional=False, strides=(2, 3))
     xs = batch(36)[0]
-    whole, _ = model.apply(variables, xs, np.full(3, 36))
+    whole, _ = jax.jit(model.apply)(variables, xs, np.full(3, 36))
+    step = jax.jit(functools.partial(model.apply, method="step"))
     for size in (6, 12, 36):
         state, found = model.apply(variables, 3, 4, method="initial_carry"), []
         for first in range(0, 36, size):
-            state, scores = model.apply(variables, state, xs[:, first : first + size], method="step")
+            state, scores = step(variables, state, xs[:, first : first + size])
             found.append(scores)
         np.testing.assert_allclose(np.concatenate(found, axis=1), whole, rtol=1e-5, atol=1e-6)
 

@@ -17,7 +17,7 @@ from seqjax.nn.crf import crf_decode, crf_log_likelihood
 from seqjax.training import train_step
 from seqjax.training.losses import Sums, means
 
-pytestmark = pytest.mark.one_in(2)
+pytestmark = pytest.mark.one_in(4)
 
 B, T, C, V, CHARS, D = 4, 6, 5, 12, 9, 4
 ENTITIES = ("O", "B-X", "I-X", "B-Y", "I-Y")

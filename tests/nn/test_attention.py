@@ -10,7 +10,7 @@ import pytest
 from seqjax.nn import attention as att
 from seqjax.nn.masks import masked_softmax
 
-pytestmark = pytest.mark.one_in(2)
+pytestmark = pytest.mark.one_in(4)
 
 B, S, T, A = 4, 5, 3, 6
 LENGTHS = np.array([5, 0, 1, 3])

@@ -17,7 +17,7 @@ from seqjax.nn.outputs import (
     student_t_nats,
 )
 
-pytestmark = pytest.mark.one_in(2)
+pytestmark = pytest.mark.one_in(3)
 
 RNG = np.random.default_rng(0)
 PROPER = ("gaussian", "student_t", "negative_binomial")

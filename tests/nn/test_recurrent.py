@@ -56,7 +56,7 @@ def test_linen_trains_needs_a_key_for_noise_and_compiles_once():
     def slope(variables, xs, key):
         traces.append(1)
         loss = lambda v: (DEEP.apply(v, xs, train=True, rngs={"dropout": key})[1] ** 2).sum()  # noqa: E731
-        return jax.grad(loss)(variables)
+        return jax.jit(jax.grad(loss))(variables)
 
     got = slope(VARIABLES, XS, jax.random.key(0))
     slope(VARIABLES, XS + 1, jax.random.key(1))
@@ -121,7 +121,7 @@ def test_nnx_jit_grad_and_streaming():
     calm = layer(XS)
     assert np.abs(first - second).max() > 0.001 and np.abs(first - calm[1]).max() > 0.001
     slope = nnx.grad(lambda layer: (layer(XS)[1] ** 2).sum())(layer)
-    want = jax.grad(lambda p: (seqjax.unroll(layer.cell, p, XS)[1] ** 2).sum())(layer.params())
+    want = jax.jit(jax.grad(lambda p: (seqjax.unroll(layer.cell, p, XS)[1] ** 2).sum()))(layer.params())
     got = tuple(layers.from_names(c, nnx.to_pure_dict(slope)[f"layer_{i}"]) for i, c in enumerate(layer.cell.inner))
     assert_same(got, want)
     carry = layer.initial_carry(B)

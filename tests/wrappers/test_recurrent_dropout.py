@@ -49,7 +49,7 @@ def test_the_gru_masks_the_product_and_not_the_memory():
 def test_no_gradient_comes_through_a_dropped_unit_at_any_time():
     cell, params, carry, keep = _setup(seqjax.lstm(H))
     noisy, noisy_params, _ = cell.wrap.noise(KEY, params, XS.swapaxes(0, 1))
-    slope = jax.grad(lambda h: (noisy.parts.recur(noisy_params, carry._replace(h=h)) ** 2).sum())(carry.h)
+    slope = jax.jit(jax.grad(lambda h: (noisy.parts.recur(noisy_params, carry._replace(h=h)) ** 2).sum()))(carry.h)
     assert ((np.asarray(slope) != 0) == keep).all()
     projected = noisy.parts.project(noisy_params, XS[:, 0])
     parts = noisy.parts.after(noisy_params, carry, projected, noisy.parts.recur(noisy_params, carry))

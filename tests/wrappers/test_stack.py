@@ -87,7 +87,7 @@ def test_what_has_no_carry_is_zero_at_padded_steps_and_its_derivative_finite():
         ys = seqjax.unroll(cell, params, xs, lengths=MASK)[1]
         return (ys**2).sum(), ys
 
-    (_, ys), slopes = jax.value_and_grad(run, argnums=(0, 1), has_aux=True)(params, np.where(MASK[..., None], XS, np.nan))
+    (_, ys), slopes = jax.jit(jax.value_and_grad(run, argnums=(0, 1), has_aux=True))(params, np.where(MASK[..., None], XS, np.nan))
     assert (np.asarray(ys != 0).all(-1) == MASK).all() and (np.asarray(slopes[1] != 0).all(-1) == MASK).all()
     assert all(np.isfinite(leaf).all() and np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(slopes))
 
