@@ -79,6 +79,7 @@ def start(options: Any) -> None:
     limit = options.distributed_timeout
     # JAX would take SIGTERM for itself; here it stops the run with a checkpoint, as in a single process.
     jax.config.update("jax_enable_preemption_service", False)
+    one_order()
     times = {"initialization_timeout": limit, "heartbeat_timeout_seconds": limit, "shutdown_timeout_seconds": max(3600, limit)}
     _say_before_abort(f"--distributed={options.distributed}: the processes did not find each other within {limit} seconds")
     address = tuple(asked) if isinstance(asked, Address) else (None, None, None)
@@ -99,6 +100,17 @@ def start(options: Any) -> None:
         raise UserError("--sweep runs in a single process: leave --distributed out, or start a run for each value")
     if not processes.first():
         silence()
+
+
+def one_order() -> None:
+    """Has XLA run the operations of a CPU program one after another, unless XLA_FLAGS says otherwise; before its first program.
+
+    Operations that do not depend on each other may run at once by default, each process in an order of its own: where these are
+    reductions between processes, one takes part in another reduction than the others (gradients in parts, of train.accumulate).
+    """
+    flag, flags = "--xla_cpu_enable_concurrency_optimized_scheduler", os.environ.get("XLA_FLAGS", "")
+    if flag not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}=false".strip()
 
 
 def _say_before_abort(text: str) -> None:

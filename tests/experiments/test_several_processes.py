@@ -156,6 +156,31 @@ def test_processes_that_differ_are_refused(server, text, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_loss_that_is_not_finite_stops_both_and_the_step_is_kept(server, text, tmp_path):
+    both = Group(server, 2, f"--workdir={tmp_path / 'run'}", *small(text, train__max_skipped=9), nan_logits=True)
+    for index, run in enumerate(both.runs):
+        run.wait(300)
+        assert run.status == 1 and "step 9" in run.err and "9 times in a row" in run.err and run.err.count("\n") == 1, run.err
+        assert run.err.startswith("error: process 1: " if index else "error: stopped"), run.err
+    assert "gradient_flow" in both.runs[0].err and sealed(tmp_path / "run" / "failed") == [9]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"diagnostics__every": 10}, {"optimizer__ema": 0.9, "train__accumulate": 2, "model__dropout": 0.0}])
+def test_diagnostics_averages_and_parts_are_those_of_one_process(changes, server, text, tmp_path):
+    """Parts are other rows with other noise in several processes; their sum is the same."""
+    found = []
+    for count in (1, 2):
+        workdir = tmp_path / str(count)
+        Group(server, count, f"--workdir={workdir}", *small(text, train__steps=20, **changes)).ended(0)
+        found.append(records(workdir))
+    assert [record["kind"] for record in found[0]].count("diagnostics") == (2 if "diagnostics__every" in changes else 0)
+    for one, other in zip(*found, strict=True):
+        numbers = {name: value for name, value in one.items() if isinstance(value, float)}
+        assert numbers == pytest.approx({name: other[name] for name in numbers}, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.slow
 def test_evaluation_counts_every_example_once(server, text, finished, tmp_path):
     found = []
     for count in (1, 2):

@@ -1,5 +1,6 @@
 """Several processes, as far as one can see of them: what --distributed may be, what is said and refused. See also tests/experiments."""
 
+import os
 import types
 
 import jax
@@ -47,6 +48,7 @@ def start(monkeypatch, *flags, error=None, count=1):
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     monkeypatch.setattr(distributed, "_say_before_abort", lambda text: None)
+    monkeypatch.setattr(distributed, "one_order", lambda: None)
     monkeypatch.setattr(processes, "several", lambda: count > 1)
     monkeypatch.setattr(processes, "first", lambda: count == 1)
     distributed.start(parse(*flags).options)
@@ -59,6 +61,14 @@ def test_jax_is_asked_only_where_it_is_wanted(monkeypatch):
     assert address == ("host:9", 3, 2)
     assert times["initialization_timeout"] == times["heartbeat_timeout_seconds"] == 7 < times["shutdown_timeout_seconds"]
     distributed.start(types.SimpleNamespace())  # a mode without the flag
+
+
+def test_flags_of_xla_are_kept(monkeypatch):
+    flag = "--xla_cpu_enable_concurrency_optimized_scheduler"
+    for before, after in (("", f"{flag}=false"), ("--a=1", f"--a=1 {flag}=false"), (f"{flag}=true --a=1", f"{flag}=true --a=1")):
+        monkeypatch.setenv("XLA_FLAGS", before)
+        distributed.one_order()
+        assert os.environ["XLA_FLAGS"] == after
 
 
 def test_auto_where_there_is_no_cluster_says_so(monkeypatch, capsys):
