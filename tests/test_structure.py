@@ -20,7 +20,7 @@ ROOMS = (
 )  # fmt: skip
 CORE = ROOMS[: ROOMS.index("_truncated") + 1]
 CORE_NEEDS = {"jax", "numpy"}
-CONSOLE = "seqjax.__main__"  # the command: above all rooms, and it finds experiments by their files, never by an import
+CONSOLE = ("seqjax.__main__", "seqjax.launch")  # the commands: above all rooms; they find experiments by files, never by an import
 
 # Large packages that most runs do not need; where each may be imported, inside a function.
 HEAVY = {
@@ -94,7 +94,7 @@ def imports(source):
 def room(module):
     """The place of a module in the list; `import seqjax` itself means the whole core."""
     parts = module.split(".")
-    if parts[0] == "experiments" or module == CONSOLE:
+    if parts[0] == "experiments" or module in CONSOLE:
         return len(ROOMS)
     return CORE.index("_truncated") if parts == ["seqjax"] else ROOMS.index(parts[1])
 
@@ -124,7 +124,7 @@ def outside(source, *, lazy):
 
 
 def test_every_room_has_its_place():
-    assert {name.split(".")[1] for name in FILES if name.startswith("seqjax.") and name != CONSOLE} <= set(ROOMS)
+    assert {name.split(".")[1] for name in FILES if name.startswith("seqjax.") and name not in CONSOLE} <= set(ROOMS)
     assert len(FILES) > 40 and {"seqjax", "seqjax._unroll", "experiments.language_model"} <= FILES.keys()
 
 

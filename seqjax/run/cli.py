@@ -16,9 +16,10 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from seqjax.errors import UserError
-from seqjax.run import settings
+from seqjax.run import distributed, settings
 from seqjax.run.experiment import Experiment, Flag
 from seqjax.run.trained import WHICH
+from seqjax.training import processes
 
 ALL = ("train", "evaluate")  # the modes that every experiment has
 SPLITS = ("train", "validation", "test")
@@ -55,6 +56,13 @@ def common_flags(experiment: Experiment) -> dict[str, Flag]:
         "sweep_vmap": Flag(
             "auto", "with --sweep=seed=...: auto trains the seeds together where their batches have the same shapes.", ("train",),
             settings.one_of("auto", "off"),
+        ),
+        "distributed": Flag(
+            "off", f"several processes as one run: {distributed.FORM}; auto asks SLURM, Open MPI, Kubernetes or Cloud TPU.", ALL,
+            distributed.WELL_FORMED,
+        ),
+        "distributed_timeout": Flag(
+            100, "seconds after which a process that does not answer is given up, and with it the run.", ALL, settings.within(1, 86400)
         ),
     }  # fmt: skip
 
@@ -121,6 +129,8 @@ def _command(experiment: Experiment, values: flags.FlagValues, others: Mapping[s
         raise UsageError(f"there is no preset {preset!r}; {advice}")
     if mode == "train" and values["sweep_vmap"].present and not options.sweep:
         raise UsageError("--sweep_vmap has no effect without --sweep")
+    if values["distributed_timeout"].present and not values["distributed"].present:
+        raise UsageError("--distributed_timeout has no effect without --distributed")
     given = {name: values[f"config.{name}"].value for name in experiment.fields if values[f"config.{name}"].present}
     workdir = pathlib.Path(values.workdir).expanduser()
     return Command(mode=mode, workdir=workdir, preset=preset, given=given, options=options)
@@ -214,6 +224,14 @@ def call(main: Callable[[list[str]], int | None], argv: list[str] | None = None)
         fail(f"{error.filename or 'the work directory'}: {error.strerror}; what was saved before is untouched", 1)
     except KeyboardInterrupt:
         fail("interrupted; the same command resumes from the newest checkpoint", 130)
+    except Exception as error:
+        gone = processes.lost(error)
+        if gone is not None and processes.several():
+            fail(str(gone), 1)
+        if processes.several():
+            traceback.print_exc()
+            distributed.end(1)
+        raise
 
 
 def _unraisable(report: Any) -> None:
@@ -225,17 +243,20 @@ def _unraisable(report: Any) -> None:
 def _nobody_reads() -> None:
     """Ends the process as a shell's own commands end when whoever read their output has gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    distributed.end(128 + signal.SIGPIPE)
     sys.exit(128 + signal.SIGPIPE)
 
 
 def note(line: str) -> None:
     """Prints a line beside the output of a command, on standard error, so that a program can read the output."""
-    print(line, file=sys.stderr, flush=True)
+    if processes.first():
+        print(line, file=sys.stderr, flush=True)
 
 
 def fail(message: str, status: int) -> None:
     """Prints one line on standard error and ends the process."""
     if os.environ.get("SEQJAX_TRACEBACK"):
         traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(f"error: {distributed.label()}{message}", file=sys.stderr, flush=True)
+    distributed.end(status)
     sys.exit(status)

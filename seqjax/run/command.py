@@ -1,6 +1,6 @@
 """What a command line does: trains, sweeps, evaluates, or runs a mode of the experiment's own."""
 
-from seqjax.run import cli, driver, evaluation, process, resuming, sweep
+from seqjax.run import cli, distributed, driver, evaluation, process, resuming, sweep
 from seqjax.run.experiment import Experiment
 
 
@@ -16,6 +16,7 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> None:
 
 def run(experiment: Experiment, command: cli.Command) -> int:
     """Does what a command line asks for; returns the exit status."""
+    distributed.start(command.options)
     process.keep_freed_memory()
     process.use_compilation_cache()
     if command.mode == "train":

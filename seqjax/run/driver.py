@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from seqjax.data.report import report
@@ -16,6 +17,7 @@ from seqjax.errors import UserError
 from seqjax.run import (
     cli,
     curves,
+    distributed,
     environment,
     evaluation,
     failed,
@@ -30,8 +32,9 @@ from seqjax.run import (
 from seqjax.run.experiment import Dataset, Experiment, Model, Trained, spec_from_json
 from seqjax.run.recipe import Recipe, data_mesh, devices_line, make_plan, make_recipe, shown
 from seqjax.run.trained import read_model
-from seqjax.training import loop, optimizers, train_step
+from seqjax.training import loop, optimizers, processes, train_step
 from seqjax.training.checkpoints import Checkpoints
+from seqjax.training.checkpoints.shared import Shared
 from seqjax.training.disk import write_atomically
 from seqjax.training.freezing import frozen_mask
 from seqjax.training.profiling import check_steps
@@ -81,9 +84,9 @@ def train(experiment: Experiment, command: cli.Command) -> int:
     config = resuming.settings_of(experiment, command, stored)
     dataset = experiment.load(config)
     spec = resuming.accepted_spec(experiment, command, stored, dataset, experiment.prepare(config, dataset))
-    with closing(experiment.batches(config, spec, dataset.parts["train"], training=True)) as pipeline:
+    with closing(processes.own_share(experiment.batches(config, spec, dataset.parts["train"], training=True))) as pipeline:
         setup = set_up(experiment, config, spec, pipeline.batches_per_epoch)
-        plan = make_plan(config, setup.recipe.steps, profile)
+        plan = make_plan(config, setup.recipe.steps, profile if processes.first() else None)
         if profile:
             check_steps(profile, first=stored.step if stored else 0, last=plan.steps)
         extension = resuming.extension(command, stored, setup.recipe, plan, pipeline.batches_per_epoch)
@@ -92,23 +95,28 @@ def train(experiment: Experiment, command: cli.Command) -> int:
         task = make_task(experiment, config, spec, dataset, setup)
         check_diagnosed(plan, task, setup.state, pipeline)
         lines = list(experiment.describe(config, spec, dataset, setup.model)) if experiment.describe else []
-        with workdir.locked(command.workdir) as held:
+        check_same(config, dataset, state)
+        with workdir.locked(command.workdir) if processes.first() else contextlib.nullcontext(workdir.Unlocked()) as held:
+            distributed.check_visible(command.workdir)
             resuming.check_unchanged(command.workdir, experiment, stored)
             defaults = {name: field.default for name, field in experiment.fields.items()}
-            workdir.claim(command.workdir, settings.to_json(config), experiment=experiment.name, defaults=defaults)
-            environment.record(command.workdir, stored.step if stored else 0, environment.facts())
-            baselines = baselines_of(experiment, command.workdir, config, dataset)
-            describe(experiment, config, dataset, setup, pipeline, baselines, lines)
+            if processes.first():
+                workdir.claim(command.workdir, settings.to_json(config), experiment=experiment.name, defaults=defaults)
+                environment.record(command.workdir, stored.step if stored else 0, environment.facts())
+                baselines = baselines_of(experiment, command.workdir, config, dataset)
+                describe(experiment, config, dataset, setup, pipeline, baselines, lines)
             outcome = session.run(
                 command.workdir, task, plan, state,
                 resuming.accepting(pipeline, command.options.accept_changed_data),
-                Checkpoints(command.workdir, keep=config.train.keep, check=held.check, defaults=defaults),
+                Shared(Checkpoints(command.workdir, keep=config.train.keep, check=held.check, defaults=defaults)),
                 meta=resuming.meta(experiment, config, spec, dataset, begin.origin, stored), config=settings.to_json(config),
                 check_meta=lambda meta: resuming.check_data(
                     experiment, command.workdir, dataset, spec, meta, accepted=command.options.accept_changed_data
                 ),
                 extension=extension,
             )  # fmt: skip
+            if not processes.first():
+                return session.status(outcome)
             held.check()
             picture = curves.plot_curves(
                 command.workdir, reporting.read_records(command.workdir), **curve_options(experiment, config, spec, baselines)
@@ -116,6 +124,16 @@ def train(experiment: Experiment, command: cli.Command) -> int:
             if plan.diagnose_every:
                 plot_diagnostics(command.workdir / "diagnostics.png", reporting.read_records(command.workdir))
     return session.conclude(outcome, setup.recipe.steps, best_line(experiment, config, command.workdir), picture)
+
+
+def check_same(config: ConfigDict, dataset: Dataset, state: train_step.TrainState) -> None:
+    """Makes sure that all processes train the same model with the same settings on the same data."""
+    if processes.several():
+        weights = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(processes.local((state.params, state.model_state))))
+        facts = json.dumps({name: value for name, value in environment.facts().items() if name not in ("device", "devices")})
+        what = {"settings": json.dumps(settings.to_json(config), sort_keys=True), "data": dataset.fingerprint, "versions": facts}
+        same = {name: text.encode() for name, text in what.items()} | {"first weights": weights}
+        processes.check_same(same, "start all of them with the same command, data and packages")
 
 
 def curve_options(experiment: Experiment, config: ConfigDict, spec: Any, baselines: dict[str, Any]) -> dict[str, Any]:
@@ -162,11 +180,13 @@ def make_task(
         setup.model.loss, recipe.optimizer, recipe.schedule, setup.mesh, clip_norm=recipe.clip_norm,
         ema_decay=config.optimizer.ema, accumulate=recipe.accumulate, frozen=recipe.frozen,
     )  # fmt: skip
+    if processes.several():
+        step = processes.Listening(step, train_step.state_shardings(setup.mesh), where, setup.mesh)
     validation = dataset.parts["validation"]
     evaluator = evaluator or evaluation.Evaluator.make(experiment, config, spec, setup.model, validation)
 
     def now(state: train_step.TrainState) -> Trained:
-        return Trained(config, spec, setup.model, *shown(config, state), int(state.step))
+        return Trained(config, spec, setup.model, *processes.local(shown(config, state)), int(state.step))
 
     def evaluate(state, progress=None):
         trained = now(state)
@@ -176,12 +196,13 @@ def make_task(
     shows = experiment.sample is not None and not ("sample" in config and config.sample.length == 0)
     return loop.Task(
         step=step,
-        place_batch=lambda batch: jax.device_put(batch, where),
+        place_batch=lambda batch: processes.place_rows(batch, where),
         evaluate=evaluate,
         metric=setup.model.metric,
         sample=(lambda state: experiment.sample(now(state), dataset)) if shows else None,
         criterion=experiment.criterion(config),
         unit=experiment.unit,
+        tell=step.tell if processes.several() else None,
         diagnose=make_diagnose(setup.model.loss, proposal_of(setup), setup.mesh, accumulate=recipe.accumulate),
     )
 
@@ -306,7 +327,7 @@ def opened(experiment: Experiment, command: cli.Command) -> Opened:
 
     parts = ("params", "model_state")
     restored = read_model(command.workdir, target, keep=config.train.keep, which=command.options.checkpoint, parts=parts, report=report)
-    weights = shown(config, restored.state)
+    weights = processes.local(shown(config, restored.state))
     trained = Trained(config, made["spec"], made["setup"].model, *weights, restored.step, report)
     return Opened(trained, made["meta"], restored.state, made["setup"].recipe)
 

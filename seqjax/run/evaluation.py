@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
 from seqjax.data.report import part_title, report, size
@@ -14,7 +15,7 @@ from seqjax.run import cli
 from seqjax.run.experiment import Dataset, Experiment, Model, Report, Trained
 from seqjax.run.recipe import data_mesh
 from seqjax.run.workdir import write_json_lines
-from seqjax.training import train_step
+from seqjax.training import processes, train_step
 from seqjax.training.disk import write_atomically
 
 SHARES = (  # shown as percentages
@@ -37,19 +38,24 @@ class Evaluator:
     batches: Any
     sums: Callable[..., Any]
     batch_size: int
+    mesh: Any
 
     @classmethod
     def make(cls, experiment: Experiment, config: ConfigDict, spec: Any, model: Model, records: Any) -> "Evaluator":
         """Prepares the batches of a part and compiles nothing yet."""
         size = config.data.eval_batch_size
         mesh = train_step.make_mesh(size, list(data_mesh(config).devices.flat))
-        batches = experiment.batches(config, spec, records, training=False)
-        return cls(experiment, records, batches, train_step.make_evaluate(model.loss, mesh), size)
+        batches = processes.own_share(experiment.batches(config, spec, records, training=False))
+        return cls(experiment, records, batches, train_step.make_evaluate(model.loss, mesh), size, mesh)
 
     def __call__(self, trained: Trained, progress: Callable[..., None] | None = None) -> dict[str, float]:
         """The metrics, the loss first."""
         carry = trained.model.initial_carry(trained.params, self.batch_size)
-        sums = self.sums(trained.params, trained.model_state, carry, self.batches, progress)
+        everywhere = NamedSharding(self.mesh, train_step.EVERYWHERE)
+        params, model_state = trained.params, trained.model_state
+        if processes.several():
+            params, model_state = processes.place((params, model_state), everywhere)
+        sums = self.sums(params, model_state, carry, self.batches, progress)
         return trained.model.metric.compute(sums)
 
 
@@ -69,6 +75,8 @@ def run(experiment: Experiment, command: cli.Command, trained: Trained, dataset:
     for note in result.notes:
         print(note)
     print(f"evaluated in {seconds:.1f} s")
+    if not processes.first():
+        return
     rows = list(result.rows)
     if rows:
         print(write_json_lines(folder / f"predictions_{split}.jsonl", rows))

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from seqjax.errors import UserError
 from seqjax.run import cli
 from seqjax.run.experiment import Dataset, Experiment
-from seqjax.training import train_step
+from seqjax.training import processes, train_step
 from seqjax.training.checkpoints import read_weights
 
 WHICH = ("best", "newest")
@@ -102,20 +102,21 @@ class Start:
           UserError: --init_from names no run, or one whose weights do not fit, and --init_partial was not given.
         """
         state, setup = self._setup.state, self._setup
-        params, model_state = state.params, state.model_state
+        before = params, model_state = processes.local((state.params, state.model_state))
         if self._experiment.initialize is not None:
             given = self._config, self._spec, self._dataset
             params, model_state = self._experiment.initialize(*given, params, model_state)
         if self.origin is not None:
             params, model_state = self._weights(params, model_state)
-        pairs = zip(jax.tree.leaves((params, model_state)), jax.tree.leaves((state.params, state.model_state)), strict=True)
+        pairs = zip(jax.tree.leaves((params, model_state)), jax.tree.leaves(before), strict=True)
         if all(new is old for new, old in pairs):
             return state
-        key = jax.random.wrap_key_data(state.key)
+        key = jax.random.wrap_key_data(processes.local(state.key))
         average = self._config.optimizer.ema > 0
         recipe = setup.recipe
+        carry = processes.gathered(state.carry)
         return train_step.init_state(
-            params, model_state, recipe.optimizer, state.carry, key, setup.mesh, average=average, frozen=recipe.frozen
+            params, model_state, recipe.optimizer, carry, key, setup.mesh, average=average, frozen=recipe.frozen
         )
 
     def _weights(self, params: Any, model_state: Any) -> tuple[Any, Any]:

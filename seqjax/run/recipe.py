@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from seqjax.errors import UserError
 from seqjax.run.settings import Check, Field, above, at_least, one_of, within
-from seqjax.training import loop, optimizers, train_step
+from seqjax.training import loop, optimizers, processes, train_step
 from seqjax.training.optimizers import OPTIMIZERS, SCHEDULES
 
 
@@ -222,13 +222,26 @@ def make_plan(config: ConfigDict, steps: int, profile: tuple[int, int] | None = 
 
 
 def usable_devices(*batches: int) -> list[jax.Device]:
-    """As many devices as cut all the batch sizes evenly.
+    """As many devices as cut all the batch sizes evenly: of several processes the same number each, in the processes' order.
+
+    Raises:
+      UserError: a batch cannot be cut over the processes.
 
     Example:
       >>> len(usable_devices(1, 32))
       1
     """
-    devices = jax.devices()
+    devices, number = jax.devices(), jax.process_count()
+    if any(batch % number for batch in batches):
+        sizes = " and ".join(map(str, dict.fromkeys(batches)))
+        raise UserError(
+            f"batches of {sizes} cannot be cut over {number} processes evenly; make config.data.batch_size (over config.train.accumulate) "
+            "and config.data.eval_batch_size multiples of it"
+        )
+    if number > 1:
+        own = [sorted((d for d in devices if d.process_index == index), key=lambda d: d.id) for index in range(number)]
+        each = max(n for n in range(1, min(map(len, own)) + 1) if not any(batch % (n * number) for batch in batches))
+        return [device for some in own for device in some[:each]]
     count = max(n for n in range(1, len(devices) + 1) if not any(batch % n for batch in batches))
     return devices[:count]
 
@@ -243,7 +256,8 @@ def devices_line(mesh: Any) -> str:
     """
     there, used = jax.device_count(), mesh.size
     why = "" if there == used else f" of {there}, as many as cut batch_size and eval_batch_size evenly"
-    return f"{used} {jax.default_backend()} device(s){why}"
+    where = f" in {jax.process_count()} processes" if processes.several() else ""
+    return f"{used} {jax.default_backend()} device(s){where}{why}"
 
 
 def data_mesh(config: ConfigDict) -> Any:

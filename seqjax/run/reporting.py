@@ -15,7 +15,8 @@ from seqjax.run.events import Events
 from seqjax.run.records import METRICS, TABLE, RecordFiles, read_records
 
 __all__ = [
-    "METRICS", "TABLE", "Logger", "Reporter", "counted", "plot_curves", "printable", "read_records", "register_logger", "require_extras",
+    "METRICS", "TABLE", "Logger", "Reporter", "Silent", "counted", "plot_curves", "printable", "read_records", "register_logger",
+    "require_extras",
 ]  # fmt: skip
 
 EXTRAS = ("rich", "tensorboardX", "matplotlib")
@@ -209,6 +210,31 @@ class Reporter:
             print(text, flush=True)
         else:
             self._progress.console.out(text, highlight=False)
+
+
+class Silent:
+    """The reporter of those of several processes that leave it to the first one."""
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing."""
+
+    def at(self, step: int) -> None:
+        """Nothing."""
+
+    def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def show(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def evaluating(self, done: int, total: int | None) -> None:
+        """Nothing."""
 
 
 def counted(what: str, every: float = 10.0) -> Callable[[int, int], None]:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from seqjax.run import failed, process
-from seqjax.run.reporting import Reporter
+from seqjax.run.reporting import Reporter, Silent
 from seqjax.run.resuming import Extension
-from seqjax.training.checkpoints import Checkpoints
+from seqjax.training import processes
+from seqjax.training.checkpoints.shared import Shared
 from seqjax.training.loop import Data, Outcome, Plan, Progress, Task, fit, restore
 from seqjax.training.progress import stops_early
 from seqjax.training.train_step import TrainState
@@ -20,7 +21,7 @@ def run(
     plan: Plan,
     state: TrainState,
     data: Data,
-    checkpoints: Checkpoints,
+    checkpoints: Shared,
     *,
     meta: dict[str, Any],
     config: dict[str, Any],
@@ -48,11 +49,18 @@ def run(
             last = first >= plan.steps or stops_early(progress, plan)
             print(f"resuming from the checkpoint of step {first}" + (", which is the last" if last else ""))
         print(f"ready after {process.seconds_since_start():.1f} s; Ctrl-C stops with a checkpoint, the same command resumes")
-        with Reporter(folder, first_step=first, total_steps=plan.steps, config=config) as reporter:
+        numbers = {"first_step": first, "total_steps": plan.steps, "config": config}
+        with Reporter(folder, **numbers) if processes.first() else Silent() as reporter:
             parts = {"progress": progress, "checkpoints": checkpoints, "meta": meta, "workdir": folder}
-            return fit(task, plan, state, data, reporter=reporter, keep_failed=functools.partial(failed.keep, folder), **parts)
+            return fit(task, plan, state, data, reporter=reporter, keep_failed=functools.partial(_keep_failed, folder), **parts)
     finally:
         checkpoints.close()
+
+
+def _keep_failed(folder: pathlib.Path, step: int, state: TrainState, batch: Any, faults: int, meta: dict[str, Any]) -> str:
+    """As failed.keep; of several processes each must call it, and the first one keeps the step."""
+    state, batch = processes.gathered((state, batch))
+    return failed.keep(folder, step, state, batch, faults, meta) if processes.first() else "process 0 keeps the step"
 
 
 def conclude(outcome: Outcome, steps: int, found: str, curves: pathlib.Path) -> int:
@@ -75,7 +83,11 @@ def conclude(outcome: Outcome, steps: int, found: str, curves: pathlib.Path) -> 
     if outcome.stopped_early:
         count = outcome.progress.without_best
         print(f"stopped early at step {step}: no better validation in {count} evaluation{'s' if count > 1 else ''}")
-    if outcome.signal is None:
-        return 0
-    print("stopped; the same command resumes from here")
-    return 128 + outcome.signal
+    if outcome.signal is not None:
+        print("stopped; the same command resumes from here")
+    return status(outcome)
+
+
+def status(outcome: Outcome) -> int:
+    """The exit status of a run: 0, or 128 and the signal's number."""
+    return 0 if outcome.signal is None else 128 + outcome.signal

@@ -43,6 +43,13 @@ class Lock:
             )
 
 
+class Unlocked:
+    """The work directory as those of several processes have it that do not write: the first one holds it."""
+
+    def check(self) -> None:
+        """The first process looks."""
+
+
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path) -> Iterator[Lock]:
     """Holds the work directory for this process; the lock ends with the process, however it ends.

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.training import processes
 
 
 class RunningMean:
@@ -45,7 +46,7 @@ class RunningMean:
     def result(self, like: Any) -> Any:
         """The mean, in the dtypes and on the devices of the arrays in `like`."""
         return jax.tree.map(
-            lambda total, leaf: jax.device_put((total / self._count).astype(leaf.dtype), leaf.sharding), self._sums, like
+            lambda total, leaf: processes.place((total / self._count).astype(leaf.dtype), leaf.sharding), self._sums, like
         )
 
 

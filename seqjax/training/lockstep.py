@@ -10,7 +10,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from seqjax.errors import UserError
-from seqjax.training.loop import Outcome, Run, signals
+from seqjax.training.interruption import signals
+from seqjax.training.loop import Outcome, Run
 from seqjax.training.progress import stops_early
 from seqjax.training.train_step import BY_BATCH, EVERYWHERE, Advance, TrainState, state_shardings
 

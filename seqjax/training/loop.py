@@ -1,13 +1,11 @@
 """The one training loop: any step over any checkpointable iterator, with evaluation, reports, checkpoints and exact resume."""
 
-import contextlib
 import functools
 import math
-import os
 import pathlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 import jax
@@ -15,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.training import processes
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.guard import fault_names
+from seqjax.training.interruption import signals
 from seqjax.training.losses import Sums
 from seqjax.training.metrics import Metric
 from seqjax.training.profiling import Profile
@@ -66,6 +66,7 @@ class Task(NamedTuple):
     sample: Callable[[TrainState], str] | None = None  # what the model makes, as text, shown at evaluations
     criterion: str = "loss"  # the value of an evaluation by which the best checkpoint is chosen; lower is better
     unit: str = "tokens"  # what there is one answer for, in the plural
+    tell: Callable[[int], None] | None = None  # of several processes: what takes the number of a signal for all of them
     diagnose: Callable[[TrainState, Any], dict[str, jax.Array]] | None = None  # scalars of the step that follows: see Plan.diagnose_every
 
 
@@ -125,13 +126,13 @@ def fit(
     run = Run(task, plan, state, data, progress, reporter, checkpoints, meta, keep_failed)
     profile = Profile(plan.profile, workdir, first=run.step, last=plan.steps, say=reporter.say)
     with signals() as received, profile:
-        while not run.finished() and not received:
+        while not run.finished() and not run.stopped_by(received):
             with profile.around(run.step + 1, run.wait):
                 run.advance()
         run.finish()
         checkpoints.wait()
         run.show()
-    number = received[0] if received and not run.finished() else None
+    number = None if run.finished() else run.stopped_by(received)
     early = run.step < plan.steps and run.finished()
     return Outcome(run.state, run.progress, number, early, len(run.shapes))
 
@@ -144,6 +145,7 @@ class Run:
         self.progress, self.reporter, self.checkpoints, self.meta = progress, reporter, checkpoints, meta
         self.step = int(state.step)
         self._first = self.step
+        self._heard = 0  # of several processes: the number of the signal that all know of, 0 for none
         self._unread: Callable[[], StepMetrics] | None = None  # fetches those of the last step sent off
         self._validation: float | None = None  # the criterion at this step, if it was evaluated
         self._since = time.perf_counter()
@@ -158,6 +160,18 @@ class Run:
     def finished(self) -> bool:
         """Whether there is nothing more to train."""
         return self.step >= self.plan.steps or stops_early(self.progress, self.plan)
+
+    def stopped_by(self, received: list[int]) -> int | None:
+        """The number of the signal that ends the run here; several processes agree on it.
+
+        Args:
+          received: by this process.
+        """
+        number = received[0] if received else 0
+        if self.task.tell is not None:
+            self.task.tell(number)
+            number = self._heard
+        return number or None
 
     def advance(self) -> None:
         """Takes a step with the next batch."""
@@ -214,6 +228,8 @@ class Run:
         Raises:
           UserError: what the error says, where it is one, and how the run is resumed; else the error itself.
         """
+        if processes.several():  # the others may be in their next step: nothing can be gathered from them
+            raise error
         self.finish()
         self.checkpoints.wait()
         self.show()
@@ -251,6 +267,10 @@ class Run:
             return
         metrics = jax.tree.map(float, self._unread())
         self._unread, self._skipped_in_row = None, int(metrics.skipped_in_row)
+        if metrics.signal and not self._heard:
+            self._heard = int(metrics.signal)
+            text = f"stopping after this step: {signal.Signals(self._heard).name} has reached one of the processes"
+            self._unshown.append(functools.partial(self.reporter.say, text))
         self._add(metrics)
         self.reporter.at(step)
         if step == self._first + 1:
@@ -344,29 +364,6 @@ def _described(batch: Any) -> str:
     if lengths and len(largest) < 4:
         return f"B={largest[0]}, T={' and '.join(lengths)}"
     return f"B={largest[0]}" + (f", {' x '.join(map(str, largest[1:]))}" if largest[1:] else "")
-
-
-@contextlib.contextmanager
-def signals() -> Iterator[list[int]]:
-    """Collects the first SIGINT or SIGTERM in a list and says so; the next one does what it does by default."""
-    received: list[int] = []
-
-    def note(number, frame):
-        received.append(number)
-        for other, handler in before.items():
-            signal.signal(other, handler)
-        with contextlib.suppress(OSError):  # past Python's streams: a handler may come in the middle of a print
-            text = b"stopping after this step; press again to stop immediately\n"
-            os.write(2, b"\n" + text) if os.isatty(2) else os.write(1, text)  # a terminal shows the bar and ^C there
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def restore(

@@ -21,6 +21,7 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from seqjax.errors import UserError
+from seqjax.training import processes
 from seqjax.training.accumulation import Gradient, LossFn, accumulated_gradient, batch_gradient
 from seqjax.training.freezing import divide, unite
 from seqjax.training.guard import CHECKED, faults, global_norm
@@ -56,6 +57,7 @@ class StepMetrics(NamedTuple):
     skipped: jax.Array  # steps skipped so far
     skipped_in_row: jax.Array
     faults: jax.Array  # what was not finite, as bits: see guard.fault_names; 0 where the step was taken
+    signal: jax.Array | None = None  # the number of one that any of several processes has received, 0 for none; None in a single one
 
 
 def truncate(carry: PyTree) -> PyTree:
@@ -70,7 +72,7 @@ def truncate(carry: PyTree) -> PyTree:
 
 
 def make_mesh(batch_size: int, devices: list[jax.Device] | None = None) -> Mesh:
-    """All devices along one axis, `data`; one device is a mesh of one.
+    """All devices along one axis, `data`, of several processes in the order given; one device is a mesh of one.
 
     Raises:
       UserError: the batch cannot be cut evenly.
@@ -82,6 +84,8 @@ def make_mesh(batch_size: int, devices: list[jax.Device] | None = None) -> Mesh:
     devices = devices or jax.devices()
     if batch_size % len(devices):
         raise UserError(f"batch_size={batch_size} cannot be cut evenly over {len(devices)} devices; make it a multiple")
+    if processes.several():  # make_mesh may choose an order of its own
+        return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
@@ -96,7 +100,7 @@ def state_shardings(mesh: Mesh) -> TrainState:
 
 def place(state: TrainState, mesh: Mesh) -> TrainState:
     """Puts a state onto the mesh."""
-    return TrainState(*[jax.device_put(part, where) for part, where in zip(state, state_shardings(mesh))])
+    return TrainState(*[processes.place(part, where) for part, where in zip(state, state_shardings(mesh))])
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -144,6 +148,8 @@ def init_state(
             average=jax.tree.map(jnp.copy, kept) if average else (),
         )
 
+    if processes.several():
+        return place(jax.jit(build)(params, model_state, carry, rng), mesh)
     return jax.jit(build, out_shardings=state_shardings(mesh))(params, model_state, carry, rng)
 
 
@@ -338,13 +344,13 @@ def make_evaluate(loss_fn: LossFn, mesh: Mesh) -> Callable[..., Sums]:
         if not zeros:
             sums = jax.eval_shape(loss_fn, *arguments, None)[2]
             zeros.append(jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), sums))
-        return jax.device_put(zeros[0], everywhere)
+        return processes.place(zeros[0], everywhere)
 
     def evaluate(params, model_state, carry, batches: Iterable[Any], progress: Advance | None = None) -> Sums:
-        carry, sums = jax.device_put(jax.tree.map(jnp.copy, carry), by_batch), None
+        carry, sums = processes.place(jax.tree.map(jnp.copy, carry), by_batch), None
         total = len(batches) if hasattr(batches, "__len__") else None
         for done, batch in enumerate(batches, start=1):
-            batch = jax.device_put(batch, by_batch)
+            batch = processes.place_rows(batch, by_batch)
             before = begin(params, model_state, carry, batch) if sums is None else sums
             carry, sums = step(params, model_state, carry, before, batch)
             if progress is not None:

@@ -122,13 +122,14 @@ def test_the_old_form_of_a_preset_is_answered_with_the_new():
 def test_flags_without_effect_are_refused(mode):
     """Each flag in each mode: it is taken, or refused with the modes that it is for."""
     values = {"checkpoint": "newest", "split": "test", "extend": "true", "init_from": "a", "init_partial": "true", "profile": "1:2",
-              "accept_changed_data": "true", "sweep": "seed=1", "sweep_vmap": "off", "hot": "1", "word": "a"}  # fmt: skip
+              "accept_changed_data": "true", "sweep": "seed=1", "sweep_vmap": "off", "hot": "1", "word": "a",
+              "distributed": "auto", "distributed_timeout": "9"}  # fmt: skip
     flags = cli.common_flags(TINY) | TINY.flags
     assert values.keys() == flags.keys()
     for name, flag in flags.items():
         argument = f"--{name}={values[name]}"
         if mode in flag.modes:
-            others = ["--sweep=seed=1"] if name == "sweep_vmap" else []
+            others = {"sweep_vmap": ["--sweep=seed=1"], "distributed_timeout": ["--distributed=auto"]}.get(name, [])
             assert getattr(parse(f"--mode={mode}", argument, *others).options, name) != flag.default
         else:
             told = message(f"--mode={mode}", argument, kind=UserError)

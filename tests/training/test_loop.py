@@ -163,7 +163,7 @@ def test_records_then_the_checkpoint_then_the_terminal():
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_signal_is_answered_at_once_and_all_time_is_counted(capfd, monkeypatch, terminal):
     now, written = [100.0], []
-    monkeypatch.setattr(loop.os, "isatty", lambda descriptor: terminal)
+    monkeypatch.setattr(os, "isatty", lambda descriptor: terminal)
     monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
     data = Numbers()
 

@@ -122,10 +122,10 @@ def is_quickest(cell: Cell, params: Params, xs: Any, **settings: Any) -> bool:
     """Whether "auto" takes this engine: it can run the case, and was measured to be quicker than the fused engine there.
 
     With AVX2 it was at all six shapes of `benchmarks.engines`, forward and training, 1.1 to 2.6 times
-    (benchmarks/results/engines_native.json). The portable kernels were not measured, and where a process has several devices
-    arrays may lie on all of them: both are for those who ask.
+    (benchmarks/results/engines_native.json). The portable kernels were not measured, and where there are several devices, of
+    this process or of several, arrays may lie on all of them: both are for those who ask.
     """
-    if jax.local_device_count() > 1:
+    if jax.device_count() > 1:
         return False
     reason = refusal(cell, params, xs, **settings)
     if reason is not None:

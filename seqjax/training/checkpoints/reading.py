@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from seqjax.training import processes
 from seqjax.training.checkpoints import migrate
 from seqjax.training.checkpoints.manifest import (
     FORMAT,
@@ -111,9 +112,23 @@ def read_leaves(folder: pathlib.Path, saved: Saved) -> dict[Path, np.ndarray]:
     return leaves
 
 
+def by_itself() -> ocp.options.MultiprocessingOptions:
+    """What tells Orbax that this process reads or writes by itself and waits for no other.
+
+    Example:
+      >>> by_itself() == ocp.options.MultiprocessingOptions()
+      True
+    """
+    if not processes.several():
+        return ocp.options.MultiprocessingOptions()
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process{index}")
+
+
 def _read_arrays(folder: pathlib.Path) -> Any:
     """What Orbax saved, as numpy arrays in dicts and lists."""
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader, warnings.catch_warnings():
+    alone = {"multiprocessing_options": by_itself()}
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**alone), **alone) as reader, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that no structure is given
         tree = reader.handler.metadata(folder).tree
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.training import processes
 
 Path = tuple[str, ...]
 _NAMED = 4  # leaves that a message names
@@ -83,4 +84,4 @@ def _kind(leaf) -> str:
 
 def _placed(value: np.ndarray, like) -> Any:
     sharding = getattr(like, "sharding", None)
-    return value if sharding is None else jax.device_put(value, sharding)
+    return value if sharding is None else processes.place(value, sharding)

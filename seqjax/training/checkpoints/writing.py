@@ -7,10 +7,13 @@ import pathlib
 import threading
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint._src.futures import future as orbax_futures
 
+from seqjax.training import processes
 from seqjax.training.checkpoints.manifest import write_manifest
+from seqjax.training.checkpoints.reading import by_itself
 from seqjax.training.checkpoints.trees import by_path
 from seqjax.training.disk import remove, sync
 
@@ -47,7 +50,11 @@ def write(folder: pathlib.Path, run: str, state: Any, meta: dict[str, Any], loss
     saving = folder.with_name(f"{step}{SAVING}")
     about = {"run": run, "step": step, "loss": loss if math.isfinite(loss) else None, "meta": meta}
     json.dumps(about)  # what is not JSON is refused here: Orbax meets it with the arrays half written, and cancels those
-    with _one_at_a_time, ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+    alone = {"multiprocessing_options": by_itself()}
+    handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(**alone))
+    if processes.several():
+        state = jax.device_get(state)  # of arrays on a device Orbax would take those of one process for cut over all
+    with _one_at_a_time, ocp.Checkpointer(handler, **alone) as writer:
         before = set(threading.enumerate())
         try:
             writer.save(saving, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(about)))

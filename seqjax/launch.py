@@ -1,0 +1,114 @@
+"""Starts a command several times on this machine, as the processes of one run: for tests, and for trying.
+
+    python -m seqjax.launch --processes=2 -- python -m experiments.language_model --workdir=/tmp/lm
+
+Each gets `--distributed=127.0.0.1:PORT,COUNT,INDEX` as its last argument, and runs on the CPU unless JAX_PLATFORMS says otherwise;
+the lines of JAX's runtime are left out unless TF_CPP_MIN_LOG_LEVEL says otherwise.
+SIGINT and SIGTERM are passed on to all. Where one ends with an error, or is killed, the others have some seconds to end by
+themselves; then they are killed. The exit status is that of the first one that failed.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+GRACE = 10.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command that follows `--`; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = argparse.ArgumentParser("python -m seqjax.launch", description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--processes", type=int, required=True, help="how many")
+    own, _, command = _split(argv)
+    parser.add_argument("--grace", type=float, default=GRACE, help="seconds that the others have to end by themselves after one has failed")
+    options = parser.parse_args(own)
+    if options.processes < 1 or not command:
+        parser.error("give --processes=N, at least 1, and after -- the command")
+    return run(command, options.processes, options.grace)
+
+
+def _split(argv: list[str]) -> tuple[list[str], str, list[str]]:
+    """What stands before the first `--`, and what stands behind it.
+
+    Example:
+      >>> _split(["--processes=2", "--", "python", "a.py", "--", "b"])
+      (['--processes=2'], '--', ['python', 'a.py', '--', 'b'])
+    """
+    place = argv.index("--") if "--" in argv else len(argv)
+    return argv[:place], "--", argv[place + 1 :]
+
+
+def run(command: Sequence[str], count: int, grace: float = GRACE) -> int:
+    """Starts `count` processes and waits for all; returns 0, or the status of the first that failed, 128 and the number for a signal."""
+    address, env = f"127.0.0.1:{free_port()}", {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "4"} | os.environ
+    passed_on = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    started: list[subprocess.Popen] = []
+
+    def pass_on(number, frame):
+        for process in started:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+
+    try:
+        for number in passed_on:
+            signal.signal(number, pass_on)
+        for index in range(count):
+            argv = [*command, f"--distributed={address},{count},{index}"]
+            # In a session of its own, so that a terminal's Ctrl-C comes once, from here.
+            started.append(subprocess.Popen(argv, env=env, start_new_session=True, preexec_fn=_end_with_the_parent))
+        return _watch(started, grace)
+    finally:
+        for process in started:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        for number, handler in passed_on.items():
+            signal.signal(number, handler)
+
+
+def _watch(started: list[subprocess.Popen], grace: float) -> int:
+    """Waits until all have ended, or `grace` seconds after one has failed."""
+    failed, end = None, float("inf")
+    while any(process.poll() is None for process in started) and time.monotonic() < end:
+        if failed is None and (failed := _first_failed(started)) is not None:
+            end = time.monotonic() + grace
+        time.sleep(0.02)
+    failed = _first_failed(started) if failed is None else failed
+    if failed is None:
+        return 0
+    status = started[failed].returncode
+    if status < 0:
+        name = signal.Signals(-status).name
+        print(f"error: process {failed} of {len(started)} was ended by {name}; the others were stopped", file=sys.stderr, flush=True)
+    return 128 - status if status < 0 else status
+
+
+def _first_failed(started: list[subprocess.Popen]) -> int | None:
+    """The index of a process that ended with an error; one that was killed comes first, since the others end because of it."""
+    codes = {index: process.returncode for index, process in enumerate(started) if process.poll()}
+    return min(codes, key=lambda index: (codes[index] > 0, index), default=None)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _end_with_the_parent() -> None:
+    """On Linux the process is killed when the launcher is, however that ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+if __name__ == "__main__":
+    sys.exit(main())

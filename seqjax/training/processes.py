@@ -1,0 +1,236 @@
+"""Several processes that train as one: what lies where, what is gathered, what all agree on.
+
+All processes run the same program. Each makes its own rows of a batch and has all parameters; what they compute together is the
+same everywhere. In a single process every function here is what JAX does anyway, or nothing.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from seqjax.errors import UserError
+
+PyTree = Any
+_LOST = re.compile(r"[Gg]loo|NCCL|coordination service|UNAVAILABLE|DEADLINE_EXCEEDED|[Cc]onnection (reset|closed|refused)")
+
+
+def several() -> bool:
+    """Whether this process is one of several.
+
+    Example:
+      >>> several()
+      False
+    """
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def first() -> bool:
+    """Whether this is the process that writes and prints: the first of several, or the only one.
+
+    Example:
+      >>> first()
+      True
+    """
+    return not several() or jax.process_index() == 0
+
+
+def own_share(batches: Any) -> Any:
+    """The rows of each batch that this process makes.
+
+    Args:
+      batches: with `shard(index, count)`, where there are several processes.
+
+    Raises:
+      UserError: the batches cannot be shared.
+
+    Example:
+      >>> own_share([1, 2])
+      [1, 2]
+    """
+    if not several():
+        return batches
+    if not hasattr(batches, "shard"):
+        raise UserError("the batches of this experiment have no shard(index, count), so it runs in one process: leave --distributed out")
+    return batches.shard(jax.process_index(), jax.process_count())
+
+
+# Where arrays lie.
+
+
+def place(tree: PyTree, where: NamedSharding) -> PyTree:
+    """Puts what every process has whole onto the devices of all.
+
+    Args:
+      tree: numpy arrays or arrays on this process's devices, the same in every process; or arrays on the devices of all.
+      where: the sharding.
+
+    Example:
+      >>> where = NamedSharding(jax.make_mesh((1,), ("data",), devices=jax.devices()[:1]), PartitionSpec())
+      >>> place({"w": np.ones(2)}, where)["w"].tolist()
+      [1.0, 1.0]
+    """
+    if not several():
+        return jax.device_put(tree, where)
+
+    def one(leaf):
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return jax.jit(_same, out_shardings=where)(leaf)
+        leaf = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+        return jax.make_array_from_callback(leaf.shape, where, leaf.__getitem__)
+
+    return jax.tree.map(one, tree)
+
+
+def place_rows(batch: PyTree, where: NamedSharding) -> PyTree:
+    """Puts a batch, of which this process has its own rows, onto the devices of all.
+
+    Args:
+      batch: leaves (B / count, ...) of host memory, as `own_share` gives them.
+      where: cuts the first axis; the devices stand in the order of the processes.
+
+    Returns:
+      Leaves (B, ...).
+    """
+    if not several():
+        return jax.device_put(batch, where)
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(where, np.asarray(leaf)), batch)
+
+
+def _same(leaf: jax.Array) -> jax.Array:
+    return leaf
+
+
+def local(tree: PyTree) -> PyTree:
+    """Arrays that every process has whole, as arrays on a device of this process alone: nothing is sent.
+
+    Example:
+      >>> local({"w": 1})
+      {'w': 1}
+    """
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree) if several() else tree
+
+
+def gathered(tree: PyTree) -> PyTree:
+    """As `local`, of arrays that are cut over the devices of all; every process must call it."""
+    if not several():
+        return tree
+
+    def one(leaf):
+        if not leaf.is_fully_replicated:
+            leaf = jax.jit(_same, out_shardings=NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf)
+        return leaf.addressable_data(0)
+
+    return jax.tree.map(one, tree)
+
+
+# What all agree on.
+
+
+def each(value: np.ndarray) -> np.ndarray:
+    """The values of all processes, by their index; every process must call it.
+
+    Args:
+      value: of the same shape and dtype in every process.
+
+    Example:
+      >>> each(np.array([7, 8])).tolist()
+      [[7, 8]]
+    """
+    return np.asarray(multihost_utils.process_allgather(value)) if several() else np.asarray(value)[None]
+
+
+def check_same(what: Mapping[str, bytes], advice: str) -> None:
+    """Makes sure that things are the same in every process; every process must call it.
+
+    Args:
+      what: name -> content; the names are the same everywhere.
+      advice: ends the message.
+
+    Raises:
+      UserError: names the first thing that differs, in every process.
+
+    Example:
+      >>> check_same({"settings": b"lr=1"}, "start all processes with the same command")
+    """
+    if several():
+        digests = np.stack([np.frombuffer(hashlib.sha256(content).digest(), np.uint8) for content in what.values()])
+        check_rows(list(what), each(digests), advice)
+
+
+def check_rows(names: list[str], rows: np.ndarray, advice: str) -> None:
+    """Refuses rows (process, name, ...) that differ between processes.
+
+    Example:
+      >>> check_rows(["data", "settings"], np.array([[[1], [2]], [[1], [3]]]), "use the same command")
+      Traceback (most recent call last):
+      ...
+      seqjax.errors.UserError: the settings of process 1 are not those of process 0; use the same command
+    """
+    for index, row in enumerate(rows):
+        for name, mine, its in zip(names, rows[0], row, strict=True):
+            if not np.array_equal(mine, its):
+                raise UserError(f"the {name} of process {index} are not those of process 0; {advice}")
+
+
+class Listening:
+    """A training step that tells every process which signal any of them has received.
+
+    The signal's number goes with the step and comes back in its metrics, which are read one step later, so nothing waits for it; all
+    processes read it after the same step.
+
+    Args:
+      step: from make_train_step.
+      states, rows: the shardings of the state and of a batch.
+      mesh: over the devices of all.
+    """
+
+    def __init__(self, step: Callable[..., Any], states: PyTree, rows: NamedSharding, mesh: Mesh):
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        self._rows, self._size, self._number = rows, mesh.size, None
+
+        def listening(state, batch, told):
+            state, metrics = step(state, batch)
+            return state, metrics._replace(signal=jnp.max(told))
+
+        self._step = jax.jit(
+            listening, in_shardings=(states, rows, rows), out_shardings=(states, everywhere), donate_argnums=0
+        )
+        self.tell(0)
+
+    def tell(self, number: int) -> None:
+        """The number of the signal that this process has received, 0 for none."""
+        if number != self._number:
+            self._number = number
+            told = np.full(self._size, number, np.int32)
+            self._told = jax.make_array_from_callback(told.shape, self._rows, told.__getitem__)
+
+    def __call__(self, state: Any, batch: Any) -> tuple[Any, Any]:
+        """As the step; its metrics have the highest number that was told with it."""
+        return self._step(state, batch, self._told)
+
+
+def lost(error: BaseException) -> UserError | None:
+    """Says in a line that another process has ended, where that is what an error of JAX's means; None where it is not.
+
+    Example:
+      >>> str(lost(ValueError("Gloo all-reduce failed: Connection closed by peer"))).split("; ")[0]
+      'another process has ended or cannot be reached (Gloo all-reduce failed: Connection closed by peer)'
+      >>> lost(ValueError("shapes differ")) is None
+      True
+    """
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        text = str(error).strip().split("\n")[0]
+        if isinstance(error, (ValueError, RuntimeError)) and _LOST.search(text):
+            advice = "the same command resumes from the newest checkpoint, with any number of processes"
+            return UserError(f"another process has ended or cannot be reached ({text[:160]}); {advice}")
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return None
