@@ -140,7 +140,7 @@ def test_what_is_refused(refuses, data, tmp_path):
         (small(data, data__clip_rate=5.0, data__sampling="even"), ["data.clip_rate=5.0 has no effect with data.sampling='even'"]),
         (config_flags(source, {"data__clip_frames": 7}), ["data.clip_frames=7 has no effect with data.window=5"]),
         (smaller(data__context=6), ["data.context=6 leaves none of data.clip_frames=6 to predict"]),
-        (smaller(model__kind="lrcn"), ["model.patch=4 has no effect"]),
+        (smaller(model__kind="lrcn", model__patch=4), ["model.patch=4 has no effect"]),
         (smaller(task="classify"), ["data.context=3 has no effect"]),
         (smaller(model__patch=3), ["model.patch=3 does not divide frames of 16 x 16"]),
     ):  # fmt: skip
