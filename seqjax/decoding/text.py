@@ -1,5 +1,6 @@
 """Texts from a language model and scores for texts: tokens in and out, prompts, the special tokens."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,8 +59,20 @@ def check_known(tokenizer: Tokenizer, text: str, what: str) -> str:
     return f"{what}: not in the vocabulary and read as <unk>: {' '.join(unknown)}" if unknown else ""
 
 
+@functools.lru_cache(maxsize=8)
+def _functions(model: LanguageModel):
+    """What reads a prompt and what draws a token: the same ones for a model, so that a sampler made again compiles nothing again."""
+
+    def step(carry, tokens):
+        params, carry = carry
+        carry, logits = model.apply({"params": params}, tokens[:, None], carry)
+        return (params, carry), logits[:, 0]
+
+    return jax.jit(lambda params, tokens, carry: model.apply({"params": params}, tokens, carry)[0]), step
+
+
 class TextSampler:
-    """Draws texts from a language model; compiled once for each length and number of texts.
+    """Draws texts from a language model; compiled once for each model, length and number of texts.
 
     Never yields `<pad>`, `<unk>` or `<bos>`. Stops at `<eos>`, unless it is an ordinary token (`reset=False`): then it is
     shown as a line's end. In running text without ends it is never drawn.
@@ -85,12 +98,7 @@ class TextSampler:
         self._lines = ends and not reset
         self._eos = EOS if ends and reset else None
         self._banned = (PAD, UNK, BOS) if ends else (PAD, UNK, BOS, EOS)
-        self._read = jax.jit(lambda params, tokens, carry: model.apply({"params": params}, tokens, carry)[0])
-
-    def _step(self, carry, tokens):
-        params, carry = carry
-        carry, logits = self._model.apply({"params": params}, tokens[:, None], carry)
-        return (params, carry), logits[:, 0]
+        self._read, self._step = _functions(model)
 
     def __call__(
         self, params, key: jax.Array, prompt: str = "", *, number: int = 1, length: int = 200, **options: Any

@@ -7,9 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import seqjax
 from seqjax.decoding import sampling
 from seqjax.decoding.sampling import filter_logits, sample
+from seqjax.decoding.text import TextSampler
 from seqjax.errors import UserError
+from seqjax.models import LanguageModel
+from seqjax.text import CharTokenizer
 
 VOCAB = 7
 TABLE = np.random.default_rng(0).normal(size=(VOCAB, VOCAB)).astype(np.float32) * 1.5
@@ -265,3 +269,19 @@ def test_settings_may_be_traced():
 def test_settings_out_of_range_are_refused_by_name(options, says):
     with pytest.raises(UserError, match=says):
         draw(**options)
+
+
+def test_a_sampler_made_again_compiles_nothing_again():
+    """As at each evaluation of a training run: every compiled loop would stay in memory."""
+    tokenizer = CharTokenizer.fit(["hello"])
+    before, found = sampling._sample._cache_size(), set()
+    for seed in range(3):
+        model = LanguageModel(tokenizer.vocab_size, seqjax.gru(4), 4)  # an equal one
+        params = model.init(jax.random.key(seed), np.array([[2]]))["params"]
+        found.add(TextSampler(model, tokenizer, ends=False)(params, jax.random.key(seed), "he", length=6)[0])
+    assert sampling._sample._cache_size() == before + 1
+    assert len(found) > 1  # the parameters are arguments, not constants of the first
+    other = LanguageModel(tokenizer.vocab_size, seqjax.gru(5), 4)
+    params = other.init(jax.random.key(0), np.array([[2]]))["params"]
+    assert len(TextSampler(other, tokenizer, ends=False)(params, jax.random.key(0), "he", length=6)[0]) == 8
+    assert sampling._sample._cache_size() == before + 2
