@@ -29,7 +29,7 @@ class Failed(NamedTuple):
 
 
 def keep(folder: pathlib.Path, step: int, state: TrainState, batch: Any, faults: int, meta: dict[str, Any]) -> str:
-    """Keeps a step in the place of one that was kept before.
+    """Keeps a step instead of the one that was kept before.
 
     Args:
       folder: the work directory, held by this process.
