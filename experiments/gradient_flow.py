@@ -18,6 +18,7 @@ Nothing is trained. Source: Pascanu, Mikolov and Bengio 2013, "On the difficulty
 """
 
 import ast
+import contextlib
 import importlib
 import pathlib
 import sys
@@ -220,11 +221,8 @@ def one_step(opened: driver.Opened, loss: Any) -> tuple[Any, Any]:
 
 def experiment_of(folder: pathlib.Path, file: str) -> Experiment:
     """The experiment that a work directory is of."""
-    checkpoints = Checkpoints(folder, keep=1)
-    try:
+    with contextlib.closing(Checkpoints(folder, keep=1)) as checkpoints:
         found = checkpoints.newest_meta()
-    finally:
-        checkpoints.close()
     if found is None:
         raise UserError(f"there is no run with a checkpoint in {folder}; train one first, or leave --workdir out")
     return named(found[1]["experiment"], file)

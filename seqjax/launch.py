@@ -10,7 +10,6 @@ themselves; then they are killed. The exit status is that of the first one that 
 
 import argparse
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -20,6 +19,16 @@ import time
 from collections.abc import Sequence
 
 GRACE = 10.0
+# On Linux a process is killed when the launcher is, however that ends (PR_SET_PDEATHSIG, which lasts over exec). It asks for that
+# itself: a function between fork and exec is no safe thing in a program with threads.
+_ASK = """import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)
+try:
+    os.execvp(sys.argv[1], sys.argv[1:])
+except OSError as error:
+    sys.exit(f"error: {sys.argv[1]} cannot be started: {error.strerror}")
+"""
+_BEFORE = [sys.executable, "-I", "-S", "-c", _ASK] if sys.platform == "linux" else []
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = argparse.ArgumentParser("python -m seqjax.launch", description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--processes", type=int, required=True, help="how many")
-    own, _, command = _split(argv)
+    own, command = _split(argv)
     parser.add_argument("--grace", type=float, default=GRACE, help="seconds that the others have to end by themselves after one has failed")
     options = parser.parse_args(own)
     if options.processes < 1 or not command:
@@ -35,15 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(command, options.processes, options.grace)
 
 
-def _split(argv: list[str]) -> tuple[list[str], str, list[str]]:
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     """What stands before the first `--`, and what stands behind it.
 
     Example:
       >>> _split(["--processes=2", "--", "python", "a.py", "--", "b"])
-      (['--processes=2'], '--', ['python', 'a.py', '--', 'b'])
+      (['--processes=2'], ['python', 'a.py', '--', 'b'])
     """
     place = argv.index("--") if "--" in argv else len(argv)
-    return argv[:place], "--", argv[place + 1 :]
+    return argv[:place], argv[place + 1 :]
 
 
 def run(command: Sequence[str], count: int, grace: float = GRACE) -> int:
@@ -63,7 +72,7 @@ def run(command: Sequence[str], count: int, grace: float = GRACE) -> int:
         for index in range(count):
             argv = [*command, f"--distributed={address},{count},{index}"]
             # In a session of its own, so that a terminal's Ctrl-C comes once, from here.
-            started.append(subprocess.Popen(argv, env=env, start_new_session=True, preexec_fn=_end_with_the_parent))
+            started.append(subprocess.Popen([*_BEFORE, *argv], env=env, start_new_session=True))
         return _watch(started, grace)
     finally:
         for process in started:
@@ -102,12 +111,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def _end_with_the_parent() -> None:
-    """On Linux the process is killed when the launcher is, however that ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from jax.extend.core import get_opaque_trace_state
 import seqjax
 from seqjax import _unroll
 from seqjax.diagnostics import carry_gradients, gates, probes
+from seqjax.diagnostics.ratios import ratio
 from seqjax.errors import UserError
 from seqjax.training.accumulation import LossFn, cut
 from seqjax.training.guard import global_norm
@@ -93,11 +94,11 @@ def _of_layers(proposal: Proposal) -> dict[str, Array]:
     trees = jax.tree_util.tree_leaves_with_path(proposal.before), jax.tree.leaves(proposal.after), jax.tree.leaves(proposal.gradient.grads)
     for (path, before), after, grad in zip(*trees, strict=True):
         name = jax.tree_util.keystr(path[:-1] or path, simple=True, separator="/")
-        layers.setdefault(name, []).append((before, after - before, grad))
+        layers.setdefault(name, []).append((before, after, grad))
     found = {}
     for name, parts in layers.items():
-        size, change, grad = map(global_norm, zip(*parts))
-        found |= {f"gradient_norm/{name}": grad, f"update_ratio/{name}": jnp.where(change == 0, 0.0, change / size)}
+        before, after, grads = zip(*parts)
+        found |= {f"gradient_norm/{name}": global_norm(grads), f"update_ratio/{name}": ratio(before, after)}
     return found
 
 

@@ -28,11 +28,17 @@ def update_ratios(before: Any, after: Any) -> dict[str, Array]:
     """
     old, new = jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after)
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): _ratio(leaf, changed)
+        jax.tree_util.keystr(path, simple=True, separator="/"): ratio(leaf, changed)
         for (path, leaf), changed in zip(old, new, strict=True)
     }
 
 
-def _ratio(old, new):
-    change, size = global_norm(new - old), global_norm(old)
-    return jnp.where(change == 0, 0.0, change / size)
+def ratio(before: Any, after: Any) -> Array:
+    """|w' - w| / |w| of all arrays of two pytrees together; inf where they were all zeros and are not, 0 where nothing changed.
+
+    Example:
+      >>> float(ratio([jnp.full(2, 3.0), jnp.full(2, 4.0)], [jnp.full(2, 6.0), jnp.full(2, 8.0)]))
+      1.0
+    """
+    change = global_norm(jax.tree.map(lambda old, new: new - old, before, after))
+    return jnp.where(change == 0, 0.0, change / global_norm(before))

@@ -3,6 +3,7 @@
     workdir/failed/checkpoints/1200/   the state that step 1200 began with, and its batch: one step alone, sealed as a checkpoint is
 """
 
+import contextlib
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -49,11 +50,8 @@ def keep(folder: pathlib.Path, step: int, state: TrainState, batch: Any, faults:
         with refusals(f"{target} cannot be replaced", "remove it yourself"):
             if target.exists():
                 remove(target)
-        checkpoints = Checkpoints(target, keep=1)
-        try:
+        with contextlib.closing(Checkpoints(target, keep=1)) as checkpoints:
             checkpoints.save(step, {"state": state, "batch": [leaf for _, leaf in leaves]}, told)
-        finally:
-            checkpoints.close()
     except UserError as error:
         return f"the step could not be kept to be looked at: {error}"
     return f"where it began says: python -m seqjax gradient_flow --workdir={folder} --failed"
@@ -65,11 +63,8 @@ def newest_meta(folder: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: there is none, or it is damaged.
     """
-    checkpoints = Checkpoints(folder / FOLDER, keep=1)
-    try:
+    with contextlib.closing(Checkpoints(folder / FOLDER, keep=1)) as checkpoints:
         found = checkpoints.newest_meta()
-    finally:
-        checkpoints.close()
     if found is None:
         raise UserError(f"{folder} keeps no failed step; a run keeps one when it stops because something was not finite")
     return found[1]
@@ -91,11 +86,8 @@ def read(folder: pathlib.Path, make_state: Callable[[dict[str, Any]], TrainState
     def target(meta):
         return {"state": make_state(meta), "batch": [np.zeros(shape, dtype) for _, shape, dtype in meta["arrays"]]}
 
-    checkpoints = Checkpoints(folder / FOLDER, keep=1, defaults=defaults)
-    try:
+    with contextlib.closing(Checkpoints(folder / FOLDER, keep=1, defaults=defaults)) as checkpoints:
         found = checkpoints.restore(target, repair=False)
-    finally:
-        checkpoints.close()
     return Failed(found.step, found.state["state"], found.state["batch"], found.meta)
 
 

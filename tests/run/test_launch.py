@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 
+import jax
 import pytest
 
 from seqjax import launch
@@ -52,6 +53,18 @@ def test_where_one_fails_the_others_are_ended(fails, status, said):
     begin, run = time.monotonic(), launcher(3, f"{fails} if index == 1 else time.sleep(60)")
     assert run.communicate()[1] == said and run.returncode == status
     assert time.monotonic() - begin < 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the launcher itself meets the error")
+def test_a_command_that_there_is_not(capfd):
+    assert launch.run(["/no/such/program"], 2) == 1
+    assert "error: /no/such/program cannot be started: No such file or directory\n" in capfd.readouterr().err
+
+
+def test_it_starts_processes_beside_the_threads_of_jax():
+    """JAX warns of a fork in Python, and warnings are errors here."""
+    jax.block_until_ready(jax.numpy.ones(2) + 1)
+    assert launch.run(command("pass"), 2) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
