@@ -29,6 +29,7 @@ from processes import Run, Server, final_state, records, sealed, small, write_te
 from seqjax.launch import free_port
 
 STEPS = 40  # of the whole run, for each kill: more than are trained between two
+EVERY = 5  # steps between checkpoints
 TIME_LIMIT = 20  # --distributed_timeout, seconds
 STARTING = 0.3  # share of the kills that come before the first step
 TRAINING = 1.0  # seconds after the first step within which the others come
@@ -51,7 +52,7 @@ class Kills:
         text = write_text(folder / "text.txt", 60_000)
         steps = STEPS * kills
         self._flags = small(
-            text, train__steps=steps, train__checkpoint_every=5, train__eval_every=max(steps // 4, 20), train__log_every=20,
+            text, train__steps=steps, train__checkpoint_every=EVERY, train__eval_every=max(steps // 4, 20), train__log_every=20,
             data__eval_window=100, data__eval_batch_size=8,
         )  # fmt: skip
         self._state = folder / "state.json"
@@ -94,16 +95,21 @@ class Kills:
         for index, (mine, its) in enumerate(zip(taken, self.known["straight"], strict=True)):
             assert mine == its[first : first + len(mine)], f"process {index} took other batches from step {first} on"
 
-    def kill(self) -> None:
-        """One session, one kill."""
+    def kill(self, wait: int = 0, **faults) -> None:
+        """One session, one kill.
+
+        Args:
+          wait: for the checkpoint of this step.
+          **faults: functions of faults and their argument.
+        """
         number = len(self.known["sessions"])
         chooser = random.Random(self._seed * 1_000_000 + number)
         victim, starting = chooser.randrange(2), chooser.random() < STARTING
         first = (sealed(self._folder / "run") or [0])[-1]
         begin = time.monotonic()
-        runs = self._start("run", slow_steps=0.02)
+        runs = self._start("run", slow_steps=0.02, **faults)
         if not starting:
-            runs[0].wait_for(lambda: "first step after" in runs[0].out)
+            runs[0].wait_for(lambda: "first step after" in runs[0].out and (sealed(self._folder / "run") or [0])[-1] >= wait)
             self.known["usual"] = time.monotonic() - begin
         time.sleep(chooser.uniform(0, self.known.get("usual", 3.0) if starting else TRAINING))
         assert runs[victim].poll() is None, f"it ended by itself\n{runs[victim].out}\n{runs[victim].err}"

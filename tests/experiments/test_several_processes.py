@@ -1,6 +1,7 @@
 """One run in several processes: the numbers of one process, a stop that all agree on, a lost process that ends the others."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -80,6 +81,22 @@ def test_one_that_is_killed_ends_the_other_with_one_line(server, text, tmp_path)
     begin = time.monotonic()
     both.runs[0].refused("another process has ended", "the same command resumes")
     assert time.monotonic() - begin < 20
+
+
+def test_the_doctor_says_where_processes_differ(server, text, tmp_path):
+    """In a package, a setting, their devices and flags; it trains nothing and leaves nothing."""
+    address, flags = f"127.0.0.1:{free_port()}", f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    first = server.start(f"--workdir={tmp_path}", *small(text), "--doctor", f"--distributed={address},2,0")
+    second = server.start(
+        f"--workdir={tmp_path}", *small(text, model__dropout=0.5), "--doctor", f"--distributed={address},2,1",
+        env={"XLA_FLAGS": flags}, other_version="optax",
+    )  # fmt: skip
+    assert (first.wait(60).status, second.wait(60).status) == (1, 1) and first.err == second.err == second.out == "", first.err
+    wrong = [line.split()[1] for line in first.out.split("\n") if line.startswith("WRONG")]
+    assert wrong == ["optax", "settings", "variable"] and first.out.count("->") == 4 and "3 things are wrong" in first.out, first.out
+    for words in ("0.0.1 in process 1", "rows 2 to 3 of 4", "2 of 3 devices", "locks hold between them", f"pid {second.pid}: 2 x cpu"):
+        assert words in first.out, first.out
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
