@@ -6,6 +6,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import time
 
 import numpy as np
@@ -97,6 +98,21 @@ def test_the_doctor_says_where_processes_differ(server, text, tmp_path):
     for words in ("0.0.1 in process 1", "rows 2 to 3 of 4", "2 of 3 devices", "locks hold between them", f"pid {second.pid}: 2 x cpu"):
         assert words in first.out, first.out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_what_slurm_says_is_found(server, text, tmp_path):
+    """--distributed=auto takes address, number and index from the variables that srun sets."""
+    while (port := free_port()) < 61440:  # JAX takes the port from the job's number, out of the last 4,096
+        pass
+    told = {"JOB_ID": port - 61440, "STEP_NODELIST": "localhost", "NTASKS": 2, "STEP_NUM_NODES": 1}
+    flags = f"--workdir={tmp_path}", *small(text), "--doctor", "--distributed=auto"
+    tasks = [
+        server.start(*flags, env={f"SLURM_{name}": str(value) for name, value in (told | {"PROCID": i, "LOCALID": i}).items()})
+        for i in range(2)
+    ]
+    assert [task.wait(60).status for task in tasks] == [0, 0], [task.err for task in tasks]
+    assert "2 are connected" in tasks[0].out and f"process 1   {socket.gethostname()}, pid {tasks[1].pid}" in tasks[0].out
 
 
 @pytest.mark.slow

@@ -190,7 +190,8 @@ def test_the_jobset_restarts_all_pods_and_counts_no_preemption():
     spec = yaml.safe_load((LAUNCH / "jobset.yaml").read_text(encoding="utf-8"))["spec"]
     job = spec["replicatedJobs"][0]["template"]["spec"]
     (rule,) = spec["failurePolicy"]["rules"]
-    assert rule["action"] in ACTIONS and rule["action"].endswith("IgnoreMaxRestarts") and rule["onJobFailureReasons"] == ["PodFailurePolicy"]
+    assert rule["action"] in ACTIONS and rule["action"].endswith("IgnoreMaxRestarts")
+    assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]
     assert spec["failurePolicy"]["maxRestarts"] > 0 == job["backoffLimit"]  # one pod alone is never started again
     assert job["template"]["spec"]["restartPolicy"] == "Never"  # which podFailurePolicy needs
     evicted, stopped = job["podFailurePolicy"]["rules"]
