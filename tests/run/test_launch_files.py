@@ -27,13 +27,15 @@ LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
 def stand_in(path, script=""):
     """A program that adds its arguments to the file beside it, a line a call with tabs between, then runs a script."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'#!/bin/bash\n(IFS=$\'\\t\'; echo "${{*//$\'\\n\'/ }}") >> "{path}.calls"\n{script}\n')
+    note = """n=$'\\n' r=$'\\r'; (IFS=$'\\t'; echo "${*//$n/$r}")"""
+    path.write_text(f'#!/bin/bash\n{note} >> "{path}.calls"\n{script}\n')
     path.chmod(0o755)
 
 
 def calls(path):
     noted = path.with_name(path.name + ".calls")
-    return [line.split("\t") for line in noted.read_text().splitlines()] if noted.exists() else []
+    lines = noted.read_bytes().decode().removesuffix("\n").split("\n") if noted.exists() else []
+    return [[word.replace("\r", "\n") for word in line.split("\t")] for line in lines]
 
 
 def bash(folder, *argv, **env):
