@@ -46,7 +46,7 @@ class Training:
 
 
 def main(argv=None):
-    """Sends the job, and returns it."""
+    """Sends the job; waits for it only where it runs on this machine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", required=True, help="on a file system that all nodes share")
     parser.add_argument("--logs", default="submitit_logs", help="folder of what the processes print; shared too")
@@ -67,9 +67,8 @@ def main(argv=None):
         executor.update_parameters(timeout_min=int(60 * options.hours))
     job = executor.submit(Training([sys.executable, *COMMAND, f"--workdir={options.workdir}", *further]))
     print(f"job {job.job_id}; it writes to {job.paths.folder}")
-    return job
+    return 0 if options.cluster == "slurm" else job.result()
 
 
 if __name__ == "__main__":
-    if main().result() not in (0, None):
-        sys.exit(1)
+    sys.exit(main())

@@ -173,7 +173,7 @@ def seconds_together() -> float:
 def look_at_disk(workdir: pathlib.Path) -> dict[str, Any]:
     """Whether all processes see the work directory of the first one, whether it can be written and locked, and what is left on it.
 
-    Every process must call it. Where there is no such directory yet, the nearest one above it is looked at.
+    Every process must call it, with what it takes for the work directory. Where there is none yet, the nearest one above it is looked at.
 
     Returns:
       folder, type (of the file system, in each process), free (bytes), speed (bytes a second, on the disk), error (why it cannot
@@ -181,54 +181,59 @@ def look_at_disk(workdir: pathlib.Path) -> dict[str, Any]:
       directory, and those that could lock what the first one holds.
     """
     folder = next(path for path in (workdir, *workdir.absolute().parents) if path.is_dir())
-    probe, mine = folder / f".doctor-{secrets.token_hex(8)}", {"folder": str(folder), "error": "", "user": "", "free": 0, "speed": 0.0}
+    mine = {"folder": str(folder), "probe": f".doctor-{secrets.token_hex(8)}", "error": "", "user": "", "free": 0, "speed": 0.0}
+    probe = folder / mine["probe"]
     held = None
     try:
         if processes.first():
             held, mine = _probed(probe, workdir, mine)
-        told = gathered(mine | {"probe": str(probe)})[0]
-        looked = {"blind": False, "unlocked": False, "type": file_system(pathlib.Path(told["folder"]))}
+        told = gathered(mine)[0]
+        looked = {"blind": False, "unlocked": False, "type": file_system(folder)}
         if not told["error"] and not processes.first():
-            looked |= _from_outside(pathlib.Path(told["probe"]))
+            looked |= _from_outside(folder / told["probe"])
         others = gathered(looked)
     finally:
         if held is not None:
             held.close()
-            probe.unlink(missing_ok=True)
+        if processes.first() and probe.exists():
+            probe.unlink()
     names = {name: [index for index, one in enumerate(others) if one[name]] for name in ("blind", "unlocked")}
     return told | names | {"type": [one["type"] for one in others]}
 
 
 def _probed(probe: pathlib.Path, workdir: pathlib.Path, found: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Writes and locks a file; the file, None where the disk refuses, and what was found."""
+    second, data = probe.with_suffix(".speed"), os.urandom(_PROBE)
     try:
-        begin, second = time.perf_counter(), probe.with_suffix(".speed")
+        begin = time.perf_counter()
         try:
             with open(second, "wb") as file:
-                file.write(os.urandom(_PROBE))
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
         finally:
             second.unlink(missing_ok=True)
         found = found | {"speed": _PROBE / (time.perf_counter() - begin), "free": shutil.disk_usage(probe.parent).free}
-        held = open(probe, "w+", encoding="utf-8")
+        probe.write_text(probe.name, encoding="utf-8")
+        held = open(probe, "r+", encoding="utf-8")
     except OSError as error:
         return None, found | {"error": f"it cannot be written: {refusal(error)}"}
-    held.write(probe.name)
-    held.flush()
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return held, found | {"user": _user(workdir / "lock")}
     except OSError as error:
         return held, found | {"error": f"it cannot be locked: {refusal(error)}"}
-    return held, found | {"user": _user(workdir / "lock")}
 
 
 def _from_outside(probe: pathlib.Path) -> dict[str, Any]:
     """How the file that the first process holds looks to another one."""
     if not distributed.shows(probe, probe.name):
         return {"blind": True}
-    with open(probe, "r+", encoding="utf-8") as file:
-        return {"unlocked": _locks(file)}
+    try:
+        with open(probe, "r+", encoding="utf-8") as file:
+            return {"unlocked": _locks(file)}
+    except OSError:  # it may read there, which is all that it needs, and cannot take a lock
+        return {"unlocked": False}
 
 
 def _locks(file: Any) -> bool:

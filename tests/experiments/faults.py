@@ -15,7 +15,7 @@ import numpy as np
 from seqjax.data.pipeline.buckets import BucketBatches
 from seqjax.data.pipeline.shuffled import ImageBatches
 from seqjax.data.pipeline.windows import Windows
-from seqjax.run import curves
+from seqjax.run import curves, distributed
 from seqjax.training import losses, train_step
 from seqjax.training.checkpoints import reader, writing
 
@@ -61,6 +61,11 @@ def other_version(package: str) -> None:
     """The package is of version 0.0.1, as far as anyone asks."""
     found = importlib.metadata.version
     importlib.metadata.version = lambda name: "0.0.1" if name == package else found(name)
+
+
+def impatient(seconds: float) -> None:
+    """A file that another process has written must be seen so soon."""
+    distributed._SOON = seconds
 
 
 def no_curves(_: bool) -> None:

@@ -116,10 +116,31 @@ def submitit_slurm():
     return module
 
 
-def test_submitit_runs_the_command(submitit_slurm, tmp_path, capfd):
-    argv = [f"--workdir={tmp_path / 'run'}", f"--logs={tmp_path}", "--cluster=debug", "--config=char_small", "--doctor"]
-    assert submitit_slurm.main(argv).result() == 0
-    assert "ready: the command without --doctor trains" in capfd.readouterr().out
+def sent(folder, *flags):
+    """What the script prints, with the stand-ins of a folder first on the PATH."""
+    argv = [sys.executable, str(LAUNCH / "submitit_slurm.py"), f"--workdir={folder / 'run'}", f"--logs={folder / 'logs'}", *flags]
+    env = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_submitit_runs_the_command(submitit_slurm, tmp_path):
+    said = sent(tmp_path, "--cluster=debug", "--config=char_small", "--doctor")
+    assert "this is a single process" in said and "ready: the command without --doctor trains" in said
+
+
+def test_submitit_asks_slurm_for_what_the_processes_need(submitit_slurm, tmp_path):
+    stand_in(tmp_path / "sbatch", 'cp "$1" "$0.script"; echo Submitted batch job 77')
+    stand_in(tmp_path / "srun")
+    assert "job 77" in sent(tmp_path, "--partition=gpu", "--hours=2")
+    lines = (tmp_path / "sbatch.script").read_text().splitlines()
+    for option in (
+        "nodes=2", "ntasks-per-node=8", "gpus-per-node=8", "cpus-per-task=8", "time=120", "partition=gpu", "signal=USR2@180",
+        "open-mode=append",
+    ):  # fmt: skip
+        assert f"#SBATCH --{option}" in lines, option
+    assert "--gpu-bind=none" in next(line for line in lines if line.startswith("srun "))
 
 
 def test_submitit_stops_the_command_and_has_it_run_again(submitit_slurm, tmp_path):
