@@ -82,9 +82,18 @@ def render(notebook: dict[str, Any], repository: str | None) -> tuple[str, dict[
                 name = f"{section:02}.png"
                 pictures[name] = base64.b64decode("".join(output["data"]["image/png"]))
                 page.append(f"![{title_of(source)}](images/tour/{name})")
-    note = "This page is a notebook: [tour.ipynb](tour.ipynb) to run it, [tour.py](tour.py) to read it."
-    page.insert(1, note)
+    page.insert(1, where(repository))
     return "\n\n".join(page) + "\n", pictures
+
+
+def where(repository: str | None) -> str:
+    """Where the notebook of the page is, and how to run it: in Colab too, which opens what is on GitHub."""
+    note = "This page is a notebook, `docs/learn/tour.ipynb`"
+    if not repository:
+        return f"{note}."
+    github = repository.partition("://github.com/")[2]
+    colab = f", or [run it in Colab](https://colab.research.google.com/github/{github}/blob/main/docs/learn/tour.ipynb)" if github else ""
+    return f"{note}: [see it in the repository]({repository}/blob/main/docs/learn/tour.ipynb){colab}."
 
 
 def repository_url() -> str | None:

@@ -147,13 +147,13 @@ finish("Without memory, l can only answer: l or o, one half each")
 # Lectures write column vectors, as above. In arrays each example is a row, so the code has `x @ kernel`, with the matrices transposed.
 # `seqjax.rnn(8)` is this cell with eight units. A cell is a set of pure functions: `init` makes its parameters, `step` makes one step.
 #
-# Code: [`seqjax/cells/vanilla.py` · `rnn`](../../seqjax/cells/vanilla.py), where `s` is the sum inside the tanh; the sum itself is
-# that of
-# [`seqjax/cells/parts.py` · `affine`](../../seqjax/cells/parts.py) plus the recurrent product.
+# Code: [`seqjax/cells/vanilla.py` · `rnn`](../../seqjax/cells/vanilla.py), where `s` is the sum inside the tanh. The two products of
+# that sum are those of all cells of this form, [`seqjax/_split.py` · `parts`](../../seqjax/_split.py).
 
 # %%
 line(seqjax.rnn, "return RNNCarry(h=act(s))")
-line(seqjax.cells.parts.affine, "product = xs.astype")
+line(seqjax.typing.Dense.parts, "return xs.astype(kernel.dtype) @ kernel + bias")
+line(seqjax.typing.Dense.parts, "return carry.h.astype(kernel.dtype) @ kernel")
 
 cell = seqjax.rnn(8)
 keys = jax.random.split(jax.random.key(0), 2)
@@ -296,7 +296,8 @@ finish("The loop on the left, unrolled over hell → ello on the right")
 # $$ \frac{\partial L_t}{\partial h_s} = \frac{\partial L_t}{\partial h_t} \prod_{k=s+1}^{t} \frac{\partial h_k}{\partial h_{k-1}},
 # \qquad \frac{\partial h_k}{\partial h_{k-1}} = \mathrm{diag}(1 - h_k^2)\, W_{hh} $$
 #
-# Sum over all later losses, $\delta_s = \sum_{t \ge s} \partial L_t / \partial h_s$, and the gradient of the shared weight is
+# with the factor of the latest step first. Sum over all later losses,
+# $\delta_s = \sum_{t \ge s} \partial L_t / \partial h_s$, and the gradient of the shared weight is
 #
 # $$ \frac{\partial L}{\partial W_{hh}} = \sum_{s} \big(\delta_s \odot (1 - h_s^2)\big)\, h_{s-1}^{\top} $$
 #
@@ -1360,8 +1361,8 @@ finish("A convolution sees a fixed stretch of the past, a recurrence all of it")
 #
 # - Train a real language model: `python -m experiments.language_model --workdir=/tmp/lm`; the sections above are that program, taken
 # apart.
-# - Look into any network of yours: the gradient laboratory, `docs/gradients.md`.
-# - Write a cell of your own in about 15 lines: `docs/own_cell.md`.
+# - Look into any network of yours: [the gradient laboratory](../gradients.md).
+# - Write [a cell of your own](../own_cell.md) in about 15 lines.
 # - Sources: Elman 1990; Bengio, Simard, Frasconi 1994; Hochreiter, Schmidhuber 1997; Gers, Schmidhuber, Cummins 2000; Schuster, Paliwal
 #   1997; Pascanu, Mikolov, Bengio 2013; Cho et al. 2014; Bahdanau, Cho, Bengio 2015; LeCun et al. 1998; He et al. 2016; Howard et al.
 # 2017;
