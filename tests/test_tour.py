@@ -68,7 +68,7 @@ def test_every_section_has_an_equation_a_fact_and_a_picture():
 
 def test_what_is_named_exists():
     named = NAMED.findall(SCRIPT)
-    assert len(named) > 25 and all(shown == path for shown, _, path in named)
+    assert len(named) == SCRIPT.count("](../../") > 25 and all(shown == path for shown, _, path in named)
     for path, name, _ in named:
         defined = {node.name for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))) if hasattr(node, "name")}
         assert name in defined, (path, name)

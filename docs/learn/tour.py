@@ -14,8 +14,8 @@
 # %% [markdown]
 # # The tour: from four letters to a language model
 #
-# This notebook builds up recurrent networks from nothing. Each section has one idea: a short text, the equation, the line of seqjax that
-# computes it, code that runs, and one picture. You need Python and some linear algebra. On two CPU cores all of it runs in about
+# This notebook builds up recurrent networks from nothing. Each section has one idea: a short text, the equation, the line of seqjax
+# that computes it, code that runs, and one picture. You need Python and some linear algebra. On two CPU cores all of it runs in about
 # five minutes, and it needs no network once seqjax is installed.
 #
 # | | |
@@ -104,9 +104,8 @@ def mean_loss(logits, targets):
 # ## 1. Four letters
 #
 # The task is the smallest there is: read `h e l l`, and at each step predict the letter that follows, `e l l o`. A letter goes in as a
-# one-hot vector $x_t$, with a 1 in its own place. Out come four scores, the logits $z_t$. The **softmax** makes probabilities of them,
-# and
-# the loss is the **cross-entropy**, the negative logarithm of the probability given to the right letter $y_t$:
+# one-hot vector $x_t$, with a 1 in its own place. Out come four scores, the logits $z_t$. The **softmax** turns them into
+# probabilities, and the loss is the **cross-entropy**, the negative logarithm of the probability given to the right letter $y_t$:
 #
 # $$ p_t = \mathrm{softmax}(z_t), \qquad p_{t,k} = \frac{e^{z_{t,k}}}{\sum_j e^{z_{t,j}}}, \qquad L = -\frac1T \sum_t \log p_{t,\,y_t} $$
 #
@@ -141,8 +140,8 @@ finish("Without memory, l can only answer: l or o, one half each")
 # %% [markdown]
 # ## 2. State
 #
-# A recurrent network keeps a **state** $h_t$, a vector that it hands from each step to the next. The new state is made of the old one and
-# of the input, and the prediction is made of the state:
+# A recurrent network keeps a **state** $h_t$, a vector that it hands from each step to the next. The new state is computed from the old
+# one and the input, and the prediction from the state:
 #
 # $$ h_t = \tanh(W_{hh}\, h_{t-1} + W_{xh}\, x_t + b), \qquad z_t = W_{hy}\, h_t $$
 #
@@ -192,9 +191,9 @@ finish("The same letter l, two states: so the two answers can differ")
 # %% [markdown]
 # ## 3. Weight sharing
 #
-# The same $W_{hh}$, $W_{xh}$ and $b$ serve at every step. So the number of parameters does not grow with the length, a network trained on
-# short sequences runs on long ones, and what is learned in one place is known in all places. A fully connected network over the whole
-# sequence has none of these: it needs other weights for each length.
+# The same $W_{hh}$, $W_{xh}$ and $b$ serve at every step. So the number of parameters does not grow with the length, a network trained
+# on short sequences runs on long ones, and what is learned in one place is known in all places. A fully connected network over the
+# whole sequence has none of these: it needs other weights for each length.
 #
 # When a weight is used several times, its gradient is the **sum of the gradients of its uses**:
 #
@@ -236,9 +235,9 @@ finish(f"Shared weights: {recurrent} parameters at any length")
 # %% [markdown]
 # ## 4. Unrolling
 #
-# The network has a loop: its state feeds back into it. **Unrolling** writes the loop out, one copy of the cell for each step. What comes
-# out is an ordinary feedforward network, as deep as the sequence is long, with the same weights in each layer. All that is known about
-# feedforward networks applies: forward left to right, backpropagation right to left.
+# The network has a loop: its state feeds back into it. **Unrolling** writes the loop out, one copy of the cell for each step. What
+# comes out is an ordinary feedforward network, as deep as the sequence is long, with the same weights in each layer. All that is known
+# about feedforward networks applies: forward left to right, backpropagation right to left.
 #
 # $$ (h_t, y_t) = \mathrm{step}(\theta, h_{t-1}, x_t), \qquad t = 1 \dots T $$
 #
@@ -292,14 +291,13 @@ finish("The loop on the left, unrolled over hell → ello on the right")
 # ## 5. Backpropagation through time
 #
 # Backpropagation through the unrolled network is called backpropagation through time (**BPTT**). The loss of step $t$ depends on the
-# state
-# of step $s \le t$ through all the steps between, so its gradient is a **product of Jacobians**:
+# state of step $s \le t$ through all the steps between, so its gradient is a **product of Jacobians**:
 #
 # $$ \frac{\partial L_t}{\partial h_s} = \frac{\partial L_t}{\partial h_t} \prod_{k=s+1}^{t} \frac{\partial h_k}{\partial h_{k-1}},
 # \qquad \frac{\partial h_k}{\partial h_{k-1}} = \mathrm{diag}(1 - h_k^2)\, W_{hh} $$
 #
-# with the factor of the latest step first. Sum over all later losses,
-# $\delta_s = \sum_{t \ge s} \partial L_t / \partial h_s$, and the gradient of the shared weight is
+# with the factor of the latest step first. Sum over all later losses, $\delta_s = \sum_{t \ge s} \partial L_t / \partial h_s$, and the
+# gradient of the shared weight is
 #
 # $$ \frac{\partial L}{\partial W_{hh}} = \sum_{s} \big(\delta_s \odot (1 - h_s^2)\big)\, h_{s-1}^{\top} $$
 #
@@ -307,8 +305,7 @@ finish("The loop on the left, unrolled over hell → ello on the right")
 #
 # Code: one step back, as the engine `fused` takes it, is in
 # [`seqjax/engines/fused.py` · `_unrolled_bwd`](../../seqjax/engines/fused.py); the engine `scan` leaves it to `jax.grad`. The Jacobian
-# of a step is that of
-# [`seqjax/diagnostics/jacobians.py` · `step_jacobians`](../../seqjax/diagnostics/jacobians.py).
+# of a step is that of [`seqjax/diagnostics/jacobians.py` · `step_jacobians`](../../seqjax/diagnostics/jacobians.py).
 
 # %%
 from seqjax.diagnostics.jacobians import step_jacobians
@@ -349,16 +346,16 @@ finish("Every loss sends its gradient back to all earlier states, weaker with di
 # %% [markdown]
 # ## 6. Vanishing and exploding gradients
 #
-# A product of many Jacobians shrinks or grows like a power. With $\sigma_{\max}$ the largest singular value of $W_{hh}$, and because the
-# slope of tanh is at most 1,
+# A product of many Jacobians shrinks or grows like a power. With $\sigma_{\max}$ the largest singular value of $W_{hh}$, and because
+# the slope of tanh is at most 1,
 #
 # $$ \Big\| \frac{\partial h_t}{\partial h_s} \Big\| \le \prod_{k=s+1}^{t} \| \mathrm{diag}(1 - h_k^2) \| \, \| W_{hh} \| \le
 # \sigma_{\max}^{\,t-s} $$
 #
 # With $\sigma_{\max} < 1$ gradients **vanish**: the network cannot learn what depends on the distant past. With larger weights they can
 # **explode**. To see the rate alone, let $W_{hh} = \rho\, Q$ with $Q$ orthogonal, so that all singular values are $\rho$, and make the
-# inputs so weak that the slope of tanh stays at 1. Then a gradient is multiplied by exactly $\rho$ at each step back. With strong inputs
-# tanh saturates, its slope falls below 1, and even $\rho = 1.1$ vanishes.
+# inputs so weak that the slope of tanh stays at 1. Then a gradient is multiplied by $\rho$ at each step back. With strong inputs tanh
+# saturates, its slope falls below 1, and even $\rho = 1.1$ vanishes.
 #
 # Code: [`seqjax/diagnostics/carry_gradients.py` · `carry_gradients`](../../seqjax/diagnostics/carry_gradients.py) measures
 # $\|\partial L / \partial h_t\|$ at every step of any network.
@@ -401,14 +398,15 @@ finish("Gradients change by the factor ρ a step (lines predicted, dots measured
 # %% [markdown]
 # ## 7. Clipping
 #
-# Where gradients explode, the loss has a cliff: a tiny change of a weight changes the end of the sequence completely. One plain step from
-# the cliff throws the weight far away. **Clipping by the global norm** keeps the direction of the gradient $g$ and limits its length:
+# Where gradients explode, the loss has a cliff: a tiny change of a weight changes the end of the sequence completely. One plain step
+# from the cliff throws the weight far away. **Clipping by the global norm** keeps the direction of the gradient $g$ and limits its
+# length:
 #
 # $$ g \leftarrow g \cdot \min\!\Big(1, \frac{\theta}{\|g\|}\Big) $$
 #
-# The picture is of a network with one unit, $h_t = \tanh(w\,h_{t-1} - 0.3)$ from $h_0 = 0.25$, which should end at $-0.9$ after 12 steps.
-# To the right of the cliff the state escapes to $+1$, to the left to $-1$. Clipping does nothing against vanishing gradients: for these
-# see the next section.
+# The picture is of a network with one unit, $h_t = \tanh(w\,h_{t-1} - 0.3)$ from $h_0 = 0.25$, which should end at $-0.9$ after 12
+# steps. To the right of the cliff the state escapes to $+1$, to the left to $-1$. Clipping does nothing against vanishing gradients:
+# for these see the next section.
 #
 # Code: [`seqjax/training/guard.py` · `clip_by_global_norm`](../../seqjax/training/guard.py).
 
@@ -468,11 +466,12 @@ finish("At a cliff, a plain step is lost and a clipped step goes down")
 #
 # $$ h_t = o_t \odot \tanh(c_t) $$
 #
-# With the gates held fixed, the Jacobian along the memory is $\partial c_t / \partial c_{t-1} = \mathrm{diag}(f_t)$. A gate near 1 hands
-# the gradient back undiminished. That is why the forget bias $b_f$ starts at 1 or higher: the network remembers unless it learns not to.
+# With the gates held fixed, the Jacobian along the memory is $\partial c_t / \partial c_{t-1} = \mathrm{diag}(f_t)$. A gate near 1
+# hands the gradient back undiminished. That is why the forget bias $b_f$ starts at 1 or higher: the network remembers unless it learns
+# not to.
 #
-# Code: [`seqjax/cells/_lstm.py` · `memory`](../../seqjax/cells/_lstm.py) and [`seqjax/cells/_lstm.py` ·
-# `lstm`](../../seqjax/cells/_lstm.py).
+# Code: [`seqjax/cells/_lstm.py` · `memory`](../../seqjax/cells/_lstm.py) and
+# [`seqjax/cells/_lstm.py` · `lstm`](../../seqjax/cells/_lstm.py).
 #
 # The task: among 50 letters, the first one and now and then one of the next 19 is from `h e l o`; all others are noise. Say at the end
 # which of `h e l o` came **last**. So the network must remember over 30 to 49 steps, and forget each time a new letter comes.
@@ -548,8 +547,8 @@ finish("The forget gate stays open through noise and falls when a new letter com
 # %% [markdown]
 # ## 9. Gates: the GRU
 #
-# The gated recurrent unit does with one state and two gates. The update gate $z_t$ mixes the old state with a candidate, and the reset
-# gate $r_t$ says how much of the old state the candidate sees:
+# The gated recurrent unit gets by with one state and two gates. The update gate $z_t$ mixes the old state with a candidate, and the
+# reset gate $r_t$ says how much of the old state the candidate sees:
 #
 # $$ r_t = \sigma(W_r x_t + U_r h_{t-1} + b_r) $$
 #
@@ -562,9 +561,8 @@ finish("The forget gate stays open through noise and falls when a new letter com
 # It has three products where the LSTM has four. Keeping and writing are tied: what is not kept is overwritten. (The paper of 2014 has
 # $U_n (r_t \odot h_{t-1})$, which is `reset_after=False`; some texts swap $z$ and $1 - z$.)
 #
-# Gates alone are not enough. On the task of section 8, the LSTM without a forget bias starts with $f = 1/2$. It halves its memory at
-# each step,
-# to a billionth after 30, and in 400 training steps it learns no more than the tanh RNN does.
+# Gates alone are not enough. On the task of section 8, the LSTM without a forget bias starts with $f = 1/2$. It about halves its memory
+# at each step, to a billionth after 30, and in 400 training steps it learns no more than the tanh RNN does.
 #
 # Code: [`seqjax/cells/_gru.py` · `gru`](../../seqjax/cells/_gru.py).
 
@@ -607,16 +605,14 @@ finish("Remembering for 30 steps and more: gates that start open learn it")
 # L = -\frac1T \sum_{t} \log p(y_t \mid y_{<t}), \qquad \text{perplexity} = e^L $$
 #
 # The model is an embedding (a learned vector for each character, $x_t = E_{y_{t-1}}$), an LSTM, and a softmax. It is trained by
-# **Adam**, which
-# divides a running mean of the gradient $g$ by the root of a running mean of its square, so that each weight moves by about the learning
-# rate $\eta$. That rate falls along half a cosine.
+# **Adam**, which divides a running mean of the gradient $g$ by the root of a running mean of its square, so that each weight moves by
+# about the learning rate $\eta$. That rate falls along half a cosine.
 #
 # $$ m \leftarrow \beta_1 m + (1 - \beta_1)\, g, \qquad v \leftarrow \beta_2 v + (1 - \beta_2)\, g^2, \qquad
 # \theta \leftarrow \theta - \eta\, \frac{m / (1 - \beta_1^n)}{\sqrt{v / (1 - \beta_2^n)} + \epsilon} $$
 #
 # where $n$ counts the updates. Beside the model stand n-gram models, which count what follows the last $n - 1$ characters: a strong
-# baseline, and
-# one that any language model should be compared with.
+# baseline, and one that any language model should be compared with.
 #
 # The text is cut into 32 rows that are read side by side in windows of 64 characters. Training and validation text are apart.
 #
@@ -686,13 +682,13 @@ finish("The LSTM passes one n-gram model after another")
 # %% [markdown]
 # ## 11. Truncation
 #
-# A text of a million characters cannot be unrolled as a whole. **Truncated BPTT** reads it in windows of $K$ steps. The state passes from
-# each window to the next **by value**; the gradient stops at the border:
+# A text of a million characters cannot be unrolled as a whole. **Truncated BPTT** reads it in windows of $K$ steps. The state passes
+# from each window to the next **by value**; the gradient stops at the border:
 #
 # $$ h_0^{(w+1)} = \mathrm{stop\_gradient}\big(h_K^{(w)}\big) $$
 #
-# The network still sees the past, but its gradient is only part of the true one, $g$. How much is lost depends on how far gradients reach
-# (section 6), and can be measured: $|g - g_K| / |g|$ for the gradient $g_K$ of windows of $K$ steps.
+# The network still sees the past, but its gradient is only part of the true one, $g$. How much is lost depends on how far gradients
+# reach (section 6), and can be measured: $|g - g_K| / |g|$ for the gradient $g_K$ of windows of $K$ steps.
 #
 # Code: [`seqjax/training/train_step.py` · `truncate`](../../seqjax/training/train_step.py), and
 # [`seqjax/diagnostics/truncation.py` · `truncation`](../../seqjax/diagnostics/truncation.py) for the measurement.
@@ -739,8 +735,7 @@ finish("What truncation cuts off of the trained model's gradient")
 # ## 12. Sampling with temperature
 #
 # To write, draw a character from the model's distribution, feed it back as the next input, and repeat. The **temperature** $\tau$
-# sharpens
-# or flattens the distribution:
+# sharpens or flattens the distribution:
 #
 # $$ p_k = \frac{e^{z_k / \tau}}{\sum_j e^{z_j / \tau}} $$
 #
@@ -793,11 +788,17 @@ finish("Temperature sharpens or flattens what the model says")
 # %% [markdown]
 # ## 13. What the gates do on real text
 #
-# Nobody told the language model what a line is. Yet the text has lines of about seventy characters, and it pays to know how far along one
-# is. So some unit may have learned to count. Below, all 192 units read validation text, and the unit whose memory goes best with the
-# column
-# is shown. (Picking the best of many units always finds something; a strong correlation on text that was not trained on is
-# what makes it believable.)
+# Nobody told the language model what a line is. Yet the text has lines of about seventy characters, and it pays to know how far along
+# one is. So some unit may have learned to count. Below, all 192 units read validation text, and the unit whose memory correlates best
+# with the column is shown. (Picking the best of many units always finds something; a strong correlation on text that was not trained on
+# is what makes it believable.)
+#
+# Why can an LSTM count? Write its memory out: each step adds $i_s \odot g_s$, and the forget gates since then say how much of it is
+# left.
+#
+# $$ c_t = \sum_{s \le t} \Big( \prod_{k=s+1}^{t} f_k \Big) \odot i_s \odot g_s $$
+#
+# With $f = 1$ and a constant $i \odot g$ it is a counter; one forget gate of 0 sets it back to zero.
 #
 # Code: the gates over a whole batch are summed up by
 # [`seqjax/diagnostics/gates.py` · `gate_statistics`](../../seqjax/diagnostics/gates.py).
@@ -843,14 +844,14 @@ finish("One of 192 units counts along each line, and forgets at its end")
 #
 # | shape | example | with seqjax |
 # |---|---|---|
-# | one-to-many | a label to a picture, an image to a caption | one real input, then zeros or the own output |
+# | one-to-many | a label to a picture, an image to a caption | one real input, then zeros or its own output |
 # | many-to-one | a text to its class | read the last output: `carry.h`, or `seqjax.nn.pool` |
 # | many-to-many, in step | a word to its tag, a character to the next | read all outputs of `unroll` |
 # | encoder–decoder | a sentence to its translation | two cells: the first one's last state starts the second (section 17) |
 #
 # Batches hold sequences of different lengths, padded to the longest. `lengths` says how many steps are real. With the mask $m_t$, 1 at
-# real
-# steps and 0 at padding, a padded step leaves the state as it was and has no gradient, so the last state is that of the last real step:
+# real steps and 0 at padding, a padded step leaves the state as it was and has no gradient, so the last state is that of the last real
+# step:
 #
 # $$ h_t = m_t\, \mathrm{cell}(h_{t-1}, x_t) + (1 - m_t)\, h_{t-1} $$
 #
@@ -858,8 +859,8 @@ finish("One of 192 units counts along each line, and forgets at its end")
 # **One-to-many** gets only the digit, at the first step, and writes an image row by row; with the squared error as loss it learns the
 # mean image of each digit.
 #
-# Code: [`seqjax/nn/pooling.py` · `pool`](../../seqjax/nn/pooling.py), [`seqjax/engines/steps.py` ·
-# `select`](../../seqjax/engines/steps.py) for padded steps.
+# Code: [`seqjax/nn/pooling.py` · `pool`](../../seqjax/nn/pooling.py),
+# [`seqjax/engines/steps.py` · `select`](../../seqjax/engines/steps.py) for padded steps.
 
 # %%
 from seqjax.data import load_images
@@ -936,8 +937,8 @@ finish("One-to-many: ten images, each written row by row from its label alone")
 # \qquad y_t = [\overrightarrow{h}_t;\, \overleftarrow{h}_t] $$
 #
 # Task: for each letter of a random sequence of eight different ones, say whether it will **come again** later. From the past alone this
-# cannot be known, only guessed: with $n$ letters still to come the probability is $q_n = 1 - (7/8)^n$, so no forward network can be right
-# more often than $\max(q_n, 1 - q_n)$. A bidirectional one can be right always.
+# cannot be known, only guessed: with $n$ letters still to come the probability is $q_n = 1 - (7/8)^n$, so no forward network can be
+# right more often than $\max(q_n, 1 - q_n)$. A bidirectional one can be right always.
 #
 # Code: [`seqjax/wrappers/_bidirectional.py` · `bidirectional`](../../seqjax/wrappers/_bidirectional.py). It cannot run as a stream or
 # generate text: the future is not there yet.
@@ -994,9 +995,8 @@ finish("“Will this letter come again?” needs the future")
 # $$ y_t^{(l)} = h_t^{(l)} + y_t^{(l-1)} $$
 #
 # Code: [`seqjax/wrappers/_stack.py` · `stack`](../../seqjax/wrappers/_stack.py),
-# [`seqjax/wrappers/_residual.py` · `residual`](../../seqjax/wrappers/_residual.py). With `seqjax.dropout` around a layer, noise goes
-# on the
-# connections between layers and never on those through time.
+# [`seqjax/wrappers/_residual.py` · `residual`](../../seqjax/wrappers/_residual.py). With `seqjax.dropout` around a layer, noise goes on
+# the connections between layers and never on those through time.
 
 # %%
 line(seqjax.residual, "return carry, y + x.astype(y.dtype)")
@@ -1028,8 +1028,7 @@ finish("Twelve layers: the gradient reaches the bottom where there is a shortcut
 # $$ p(y_1 \dots y_T \mid x) = \prod_{t} p(y_t \mid y_1 \dots y_{t-1}, x) $$
 #
 # So everything must pass through one vector. **Attention** lets the decoder look at all encoder states $m_1 \dots m_S$ at each step. A
-# score says how well
-# each fits the decoder's state $s_{t-1}$; a softmax makes weights of the scores; the weighted mean is the context:
+# score says how well each fits the decoder's state $s_{t-1}$; a softmax makes weights of the scores; the weighted mean is the context:
 #
 # $$ e_{t,j} = v^{\top} \tanh(W s_{t-1} + U m_j + b), \qquad \alpha_{t,j} = \frac{e^{e_{t,j}}}{\sum_k e^{e_{t,k}}}, \qquad
 # c_t = \sum_j \alpha_{t,j}\, m_j $$
@@ -1145,8 +1144,7 @@ finish("To write each character, the decoder looks at what it needs")
 # \text{output size} = \Big\lfloor \frac{n + 2p - k}{s} \Big\rfloor + 1 $$
 #
 # The number of weights, $k^2 C F$, does not depend on the size of the image. Shift the image, and the output shifts with it
-# (equivariance).
-# (Strictly this is a correlation: the kernel is not flipped. The networks are called convolutional all the same.)
+# (equivariance). (Strictly this is a correlation: the kernel is not flipped. The networks are called convolutional all the same.)
 #
 # Code: [`seqjax/cnn/convolution.py` · `convolve`](../../seqjax/cnn/convolution.py), and
 # [`seqjax/cnn/convolution_parts.py` · `size`](../../seqjax/cnn/convolution_parts.py) for the output size.
@@ -1197,8 +1195,7 @@ finish("One kernel of nine weights finds the same feature everywhere in the imag
 # x_{u,v,c} $$
 #
 # It has no weights. Later layers see more of the image with each pooling, and small shifts matter less. At the end, global average
-# pooling
-# turns each map into one number.
+# pooling turns each map into one number.
 #
 # Code: [`seqjax/cnn/pooling.py` · `max_pool`](../../seqjax/cnn/pooling.py), `avg_pool`, `global_avg_pool`.
 
@@ -1231,8 +1228,9 @@ finish("Max-pooling keeps that a feature was there, and forgets exactly where")
 # %% [markdown]
 # ## 20. LeNet
 #
-# LeNet-5 (1998) has the pattern of all that came after: convolution, pooling, convolution, pooling, then fully connected layers. Maps get
-# smaller and more numerous. Today it is built with relu, $\max(0, x)$, in place of the squashing function of the paper, and max-pooling.
+# LeNet-5 (1998) has the pattern of all that came after: convolution, pooling, convolution, pooling, then fully connected layers. Maps
+# get smaller and more numerous. Today it is built with relu, $\max(0, x)$, in place of the squashing function of the paper, and
+# max-pooling.
 #
 # $$ 32^2 \times 1 \;\xrightarrow{5 \times 5}\; 28^2 \times 6 \;\xrightarrow{\text{pool}}\; 14^2 \times 6 \;\xrightarrow{5 \times 5}\;
 # 10^2 \times 16 \;\xrightarrow{\text{pool}}\; 5^2 \times 16 \;\to\; 120 \;\to\; 84 \;\to\; 10 $$
@@ -1289,8 +1287,8 @@ finish("What LeNet sees in a 0: the six maps of its first layer, and six of its 
 # With 3 × 3 kernels that is a little over a ninth.
 #
 # Code: [`seqjax/cnn/depthwise.py` · `DepthwiseSeparable`](../../seqjax/cnn/depthwise.py),
-# [`seqjax/cnn/resnet.py` · `ResidualBlock`](../../seqjax/cnn/resnet.py), [`seqjax/cnn/inspection.py` ·
-# `summary`](../../seqjax/cnn/inspection.py).
+# [`seqjax/cnn/resnet.py` · `ResidualBlock`](../../seqjax/cnn/resnet.py),
+# [`seqjax/cnn/inspection.py` · `summary`](../../seqjax/cnn/inspection.py).
 
 # %%
 from fractions import Fraction
@@ -1328,9 +1326,8 @@ finish("MobileNet: about a thirtieth of VGG’s parameters and multiply-adds")
 # $$ y_t = \sum_{u=0}^{k-1} w_u\, x_{t - d u}, \qquad R = 1 + 2 (k - 1) \sum_{l=0}^{L-1} 2^l = 1 + 2 (k - 1)(2^L - 1) $$
 #
 # for $L$ blocks of two convolutions. Such a temporal convolutional network (TCN) computes all steps at once in training, where a
-# recurrent
-# network goes step by step. In exchange its memory ends at $R$ steps, and generating keeps $R$ inputs, where a recurrent network keeps
-# one state. The gradient shows both: it is zero for the future, and zero for what is $R$ steps back or more.
+# recurrent network goes step by step. In exchange its memory ends at $R$ steps, and generating keeps $R$ inputs, where a recurrent
+# network keeps one state. The gradient shows both: it is zero for the future, and zero for what is $R$ steps back or more.
 #
 # Code: [`seqjax/cnn/tcn.py` · `TemporalBlock`](../../seqjax/cnn/tcn.py).
 
