@@ -22,6 +22,11 @@ PICTURES = HERE / "images" / "tour"
 LINK = re.compile(r"\[([^\]]*)\]\(\.\./\.\./([\w./]+)\)")  # to a file of the repository
 TIMEOUT = 1200  # seconds for the slowest cell
 COLOURS = 128  # of a picture's palette
+METADATA = {
+    "jupytext": {"formats": "ipynb,py:percent"},  # Jupyter then keeps both files in step
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
 
 Cell = tuple[str, str]  # "markdown" or "code", and the source
 
@@ -116,10 +121,6 @@ def execute() -> dict[str, Any]:
             for output in cell.outputs:
                 if "image/png" in output.get("data", {}):
                     output.metadata, output.data = {}, {"image/png": smaller(output.data["image/png"])}
-    notebook.metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
     return json.loads(json.dumps(notebook))
 
 
@@ -148,6 +149,7 @@ def with_sources(notebook: dict[str, Any]) -> dict[str, Any]:
 
 def write(notebook: dict[str, Any]) -> None:
     """Writes tour.ipynb, tour.md and the pictures."""
+    notebook = notebook | {"metadata": METADATA}
     (HERE / "tour.ipynb").write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
     page, pictures = render(notebook, repository_url())
     (HERE / "tour.md").write_text(page, encoding="utf-8")
