@@ -1,0 +1,138 @@
+"""Which devices a run has, and what of its state each of them holds.
+
+The mesh has an axis `data`, along which batches are cut, and where asked for an axis `model`, along which units are. XLA's partitioner
+does the rest: nothing here sends anything.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from seqjax.errors import UserError
+from seqjax.training import processes
+
+PyTree = Any
+
+DATA, MODEL = "data", "model"
+BY_BATCH, EVERYWHERE = PartitionSpec(DATA), PartitionSpec()
+SMALLEST = 4096  # values: what a parameter must have to be cut; sending a smaller one takes longer than its memory is worth
+
+
+def make_mesh(batch_size: int, devices: Sequence[jax.Device] | None = None, model: int = 1) -> Mesh:
+    """Devices along the axis `data`, of several processes in the order given; one device is a mesh of one.
+
+    Args:
+      batch_size: of a batch that is cut along `data`.
+      devices: all by default.
+      model: length of the axis `model`, for which neighbours in `devices` are taken; there is none where it is 1.
+
+    Raises:
+      UserError: the batch cannot be cut evenly, or the devices cannot.
+
+    Example:
+      >>> make_mesh(4, jax.devices()[:1]).axis_names
+      ('data',)
+    """
+    devices = list(devices or jax.devices())
+    if len(devices) % model:
+        raise UserError(f"{len(devices)} devices cannot be cut into groups of model={model}; make it a divisor")
+    count = len(devices) // model
+    if batch_size % count:
+        raise UserError(f"batch_size={batch_size} cannot be cut evenly over {count} devices; make it a multiple")
+    shape, names = ((count,), (DATA,)) if model == 1 else ((count, model), (DATA, MODEL))
+    kinds = (AxisType.Auto,) * len(names)
+    if processes.several():  # make_mesh may choose an order of its own
+        return Mesh(np.array(devices).reshape(shape), names, axis_types=kinds)
+    return jax.make_mesh(shape, names, axis_types=kinds, devices=devices)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Where a batch lies: cut along its first axis."""
+    return NamedSharding(mesh, BY_BATCH)
+
+
+def parameter_shardings(params: PyTree, mesh: Mesh, *, fsdp: bool, smallest: int = SMALLEST) -> PyTree:
+    """Where parameters lie, and what has their shapes, such as an optimiser's moments: a function of the shapes alone.
+
+    An array of fewer than `smallest` values, or with one axis only, is whole on every device. Of others the last axis that the axis
+    `model` divides is cut along it: the units of kernels, gate beside gate, the features of an embedding, the vocabulary of a
+    softmax, the output channels of a convolution. With `fsdp` the longest of the other axes that `data` divides, the first of
+    equals, is cut along that. An axis that does not divide is not cut.
+
+    Args:
+      params: pytree of arrays or `jax.ShapeDtypeStruct`s.
+      mesh: from make_mesh.
+      fsdp: cut along `data` too.
+      smallest: the number of values from which on an array is cut.
+
+    Returns:
+      A pytree of NamedShardings like `params`.
+
+    Example:
+      >>> mesh = jax.sharding.AbstractMesh((4, 2), ("data", "model"))
+      >>> params = {"embedding": jax.ShapeDtypeStruct((1000, 64), "float32"), "bias": jax.ShapeDtypeStruct((1000,), "float32")}
+      >>> {name: s.spec for name, s in parameter_shardings(params, mesh, fsdp=True).items()}
+      {'embedding': PartitionSpec('data', 'model'), 'bias': PartitionSpec()}
+    """
+
+    def one(leaf):
+        spec: list[str | None] = [None] * leaf.ndim
+        if leaf.ndim > 1 and leaf.size >= smallest:
+            if MODEL in mesh.shape:
+                _cut(spec, MODEL, mesh, leaf.shape, reversed(range(leaf.ndim)))
+            if fsdp:
+                _cut(spec, DATA, mesh, leaf.shape, sorted(range(leaf.ndim), key=lambda axis: -leaf.shape[axis]))
+        return NamedSharding(mesh, PartitionSpec(*spec) if any(spec) else EVERYWHERE)
+
+    return jax.tree.map(one, params)
+
+
+def _cut(spec: list[str | None], name: str, mesh: Mesh, shape: Sequence[int], order: Any) -> None:
+    """Gives the first axis in this order that divides, and is not cut yet, to an axis of the mesh."""
+    for axis in order:
+        if spec[axis] is None and shape[axis] % mesh.shape[name] == 0:
+            spec[axis] = name
+            return
+
+
+def without_data(shardings: PyTree) -> PyTree:
+    """The same of arrays that every device along `data` has whole: what a step computes with.
+
+    Example:
+      >>> mesh = jax.sharding.AbstractMesh((4, 2), ("data", "model"))
+      >>> without_data(NamedSharding(mesh, PartitionSpec("data", "model"))).spec
+      PartitionSpec(None, 'model')
+    """
+    return jax.tree.map(lambda s: NamedSharding(s.mesh, PartitionSpec(*(None if name == DATA else name for name in s.spec))), shardings)
+
+
+def constrain(tree: PyTree, shardings: PyTree | None) -> PyTree:
+    """A tree inside a jit, laid out like this; as it is where None is given."""
+    return tree if shardings is None else jax.lax.with_sharding_constraint(tree, shardings)
+
+
+def is_cut(tree: PyTree) -> bool:
+    """Whether any array lies in parts on several devices.
+
+    Example:
+      >>> is_cut({"w": jax.numpy.ones(2)})
+      False
+    """
+    return not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(tree))
+
+
+def bytes_per_device(tree: PyTree) -> int:
+    """What one device of this process holds of a tree of arrays: the most that any of them does.
+
+    Example:
+      >>> bytes_per_device({"w": jax.numpy.ones(2, "float32")})
+      8
+    """
+    held: dict[jax.Device, int] = {}
+    for leaf in jax.tree.leaves(tree):
+        for shard in leaf.addressable_shards:
+            held[shard.device] = held.get(shard.device, 0) + shard.data.nbytes
+    return max(held.values(), default=0)
