@@ -38,6 +38,7 @@ from seqjax.training.checkpoints.shared import Shared
 from seqjax.training.disk import write_atomically
 from seqjax.training.freezing import frozen_mask
 from seqjax.training.profiling import check_steps
+from seqjax.training.sharding import bytes_per_device
 
 
 class Setup(NamedTuple):
@@ -250,6 +251,9 @@ def describe(
         print(pipeline.summary("steps"))
     for name, found in baselines.items():
         print(f"baseline to beat: {name}, validation {evaluation.line(found)}")
+    if setup.shardings is not None:
+        held, size = bytes_per_device(setup.state), sum(leaf.nbytes for leaf in jax.tree.leaves(setup.state))
+        print(f"state: {held / 1e6:.1f} MB on each device, of {size / 1e6:.1f} MB")
     count = sum(leaf.size for leaf in jax.tree.leaves(setup.state.params))
     mask = frozen_mask(setup.state.params, setup.recipe.frozen)
     frozen = sum(leaf.size for leaf, is_frozen in zip(jax.tree.leaves(setup.state.params), jax.tree.leaves(mask)) if is_frozen)

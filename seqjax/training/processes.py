@@ -118,14 +118,17 @@ def local(tree: PyTree) -> PyTree:
 
 
 def gathered(tree: PyTree) -> PyTree:
-    """As `local`, of arrays that are cut over the devices of all; every process must call it."""
+    """As `local`, of arrays that may be cut over the devices of all; every process must call it.
+
+    What is cut comes as numpy arrays, one at a time: no device needs room for more than the largest.
+    """
     if not several():
         return tree
 
     def one(leaf):
-        if not leaf.is_fully_replicated:
-            leaf = jax.jit(_same, out_shardings=NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf)
-        return leaf.addressable_data(0)
+        if leaf.is_fully_replicated:
+            return leaf.addressable_data(0)
+        return np.asarray(jax.jit(_same, out_shardings=NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf).addressable_data(0))
 
     return jax.tree.map(one, tree)
 
@@ -138,7 +141,7 @@ def whole(tree: PyTree) -> PyTree:
       [1.0, 1.0]
     """
     if several():
-        return gathered(tree)
+        return jax.device_put(gathered(tree), jax.local_devices()[0])
 
     def one(leaf):
         if leaf.is_fully_replicated:

@@ -54,10 +54,10 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, BY_BATCH)
 
 
-def parameter_shardings(params: PyTree, mesh: Mesh, *, fsdp: bool, smallest: int = SMALLEST) -> PyTree:
+def parameter_shardings(params: PyTree, mesh: Mesh, *, fsdp: bool) -> PyTree:
     """Where parameters lie, and what has their shapes, such as an optimiser's moments: a function of the shapes alone.
 
-    An array of fewer than `smallest` values, or with one axis only, is whole on every device. Of others the last axis that the axis
+    An array of fewer than SMALLEST values, or with one axis only, is whole on every device. Of others the last axis that the axis
     `model` divides is cut along it: the units of kernels, gate beside gate, the features of an embedding, the vocabulary of a
     softmax, the output channels of a convolution. With `fsdp` the longest of the other axes that `data` divides, the first of
     equals, is cut along that. An axis that does not divide is not cut.
@@ -66,7 +66,6 @@ def parameter_shardings(params: PyTree, mesh: Mesh, *, fsdp: bool, smallest: int
       params: pytree of arrays or `jax.ShapeDtypeStruct`s.
       mesh: from make_mesh.
       fsdp: cut along `data` too.
-      smallest: the number of values from which on an array is cut.
 
     Returns:
       A pytree of NamedShardings like `params`.
@@ -80,7 +79,7 @@ def parameter_shardings(params: PyTree, mesh: Mesh, *, fsdp: bool, smallest: int
 
     def one(leaf):
         spec: list[str | None] = [None] * leaf.ndim
-        if leaf.ndim > 1 and leaf.size >= smallest:
+        if leaf.ndim > 1 and leaf.size >= SMALLEST:
             if MODEL in mesh.shape:
                 _cut(spec, MODEL, mesh, leaf.shape, reversed(range(leaf.ndim)))
             if fsdp:

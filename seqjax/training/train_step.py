@@ -29,7 +29,6 @@ from seqjax.training.losses import Sums
 from seqjax.training.sharding import (
     EVERYWHERE,
     MODEL,
-    SMALLEST,
     batch_sharding,
     constrain,
     parameter_shardings,
@@ -81,13 +80,13 @@ def truncate(carry: PyTree) -> PyTree:
     return jax.tree.map(jax.lax.stop_gradient, carry)
 
 
-def state_shardings(mesh: Mesh, state: PyTree = None, *, fsdp: bool = False, smallest: int = SMALLEST) -> TrainState:
+def state_shardings(mesh: Mesh, state: PyTree = None, *, fsdp: bool = False) -> TrainState:
     """Where each part of the state lies: the carry cut along the batch; parameters, averages and the optimiser's state as asked.
 
     Args:
       mesh: from make_mesh.
       state: a TrainState of arrays or shapes; needed where `parameter_shardings` is to cut something, which the default is not.
-      fsdp, smallest: see parameter_shardings.
+      fsdp: see parameter_shardings.
 
     Returns:
       A TrainState of NamedShardings, each for a whole part where nothing but the carry is cut.
@@ -96,10 +95,9 @@ def state_shardings(mesh: Mesh, state: PyTree = None, *, fsdp: bool = False, sma
     shardings = TrainState(*[by_batch if name == "carry" else everywhere for name in TrainState._fields])
     if not fsdp and MODEL not in mesh.shape:
         return shardings
-    rule = {"fsdp": fsdp, "smallest": smallest}
-    cut = {name: parameter_shardings(getattr(state, name), mesh, **rule) for name in ("params", "opt_state")}
+    cut = {name: parameter_shardings(getattr(state, name), mesh, fsdp=fsdp) for name in ("params", "opt_state")}
     # Of the averages the second part is model state, which is everywhere.
-    average = (parameter_shardings(state.average[0], mesh, **rule), everywhere) if state.average else everywhere
+    average = (parameter_shardings(state.average[0], mesh, fsdp=fsdp), everywhere) if state.average else everywhere
     return shardings._replace(**cut, average=average)
 
 
@@ -119,7 +117,6 @@ def init_state(
     average: bool = False,
     frozen: Sequence[str] = (),
     fsdp: bool = False,
-    smallest: int = SMALLEST,
 ) -> TrainState:
     """The state before the first step, on the mesh; what is given is copied, so that donation leaves it whole.
 
@@ -132,7 +129,7 @@ def init_state(
       mesh: from make_mesh.
       average: keep moving averages of parameters and model state; true where make_train_step has an `ema_decay`.
       frozen: as make_train_step's; the optimiser keeps nothing of frozen parameters.
-      fsdp, smallest: see parameter_shardings.
+      fsdp: see parameter_shardings.
     """
 
     def build(params, model_state, carry, rng):
@@ -153,7 +150,7 @@ def init_state(
 
     given = params, model_state, carry, rng
     cut = fsdp or MODEL in mesh.shape
-    shardings = state_shardings(mesh, jax.eval_shape(build, *given) if cut else None, fsdp=fsdp, smallest=smallest)
+    shardings = state_shardings(mesh, jax.eval_shape(build, *given) if cut else None, fsdp=fsdp)
     if not processes.several():
         return jax.jit(build, out_shardings=shardings)(*given)
     if not cut:

@@ -24,7 +24,9 @@ def shape(*axes):
 def spec(leaf, data, model=1, **options):
     axes = {"data": data} | ({"model": model} if model > 1 else {})
     mesh = AbstractMesh(tuple(axes.values()), tuple(axes))
-    return tuple(sharding.parameter_shardings(leaf, mesh, **{"fsdp": True} | options).spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "SMALLEST", options.pop("smallest", sharding.SMALLEST))
+        return tuple(sharding.parameter_shardings(leaf, mesh, **{"fsdp": True} | options).spec)
 
 
 def test_the_rule_by_example():

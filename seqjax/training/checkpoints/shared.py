@@ -1,4 +1,4 @@
-"""The checkpoints of a run in several processes: the first of them writes, all read."""
+"""The checkpoints of a run in several processes: the first of them writes, or all do where each has a part; all read."""
 
 import math
 from collections.abc import Callable
@@ -10,13 +10,16 @@ from seqjax.errors import UserError
 from seqjax.training import processes
 from seqjax.training.checkpoints.reader import Restored
 from seqjax.training.checkpoints.store import Checkpoints
+from seqjax.training.sharding import is_cut
 
 
 class Shared:
     """`Checkpoints` for several processes that see the same work directory; in a single one they are as they are.
 
-    What is cut over the processes (the carry) is gathered, so that a checkpoint does not depend on how many there are, and the first
-    process writes it. Every process reads the newest by itself, and all must have found the same one.
+    Where parameters or the optimiser's state are cut over the processes each writes its parts, by Orbax, and the first one adds the
+    manifest, after it has held all files against what their writers say. Else the carry alone is cut: it is gathered, and the first
+    process writes. Either way a checkpoint holds whole arrays, whatever they were cut into. Every process reads the newest by itself,
+    and all must have found the same one.
 
     Args:
       checkpoints: of the work directory.
@@ -28,8 +31,12 @@ class Shared:
 
     def save(self, step: int, state: Any, meta: dict[str, Any], loss: float = math.inf) -> None:
         """As Checkpoints.save; every process must call it."""
-        if step != self._newest:
-            self._newest = step
+        if step == self._newest:
+            return
+        self._newest = step
+        if processes.several() and is_cut(state._replace(carry=())):
+            self._checkpoints.save(step, state, meta, loss, together=True)
+        else:
             whole = processes.gathered(state)
             if processes.first():
                 self._checkpoints.save(step, whole, meta, loss)

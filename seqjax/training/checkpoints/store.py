@@ -23,7 +23,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from seqjax.training import processes
 from seqjax.training.checkpoints import record
 from seqjax.training.checkpoints.manifest import Fault
 from seqjax.training.checkpoints.quarantine import quarantine
@@ -69,7 +71,7 @@ class Checkpoints:
 
     # Saving.
 
-    def save(self, step: int, state: Any, meta: dict[str, Any], loss: float = math.inf) -> None:
+    def save(self, step: int, state: Any, meta: dict[str, Any], loss: float = math.inf, *, together: bool = False) -> None:
         """Begins to save a checkpoint; returns while it is being written.
 
         Args:
@@ -77,6 +79,7 @@ class Checkpoints:
           state: a pytree of arrays.
           meta: JSON values to keep beside it.
           loss: the evaluation at this step, where there was one; the checkpoint with the lowest is kept.
+          together: all processes write, and each must call it; see write.
 
         Raises:
           UserError: the disk refused this save or the one before, or `check` raised it.
@@ -85,10 +88,11 @@ class Checkpoints:
             return
         self.wait()
         self._check()
-        if self._in_place(step):
+        there = processes.first() and self._in_place(step)
+        if processes.each(np.int32(there))[0] if together else there:
             return
         self._newest = step
-        self._saving = self._background.submit(self._write, step, self._copy(state), meta, loss)
+        self._saving = self._background.submit(self._write, step, self._copy(state), meta, loss, together)
 
     def _in_place(self, step: int) -> bool:
         """Whether a step is saved already; what else has its name is moved away, unless the disk does not give it."""
@@ -111,14 +115,17 @@ class Checkpoints:
             return False
         return True
 
-    def _write(self, step: int, state: Any, meta: dict[str, Any], loss: float) -> None:
+    def _write(self, step: int, state: Any, meta: dict[str, Any], loss: float, together: bool) -> None:
         with refusals(
             f"checkpoint {step} could not be saved in {self._folder}",
             "the earlier checkpoints are untouched: repair that, and the same command resumes from the newest",
         ):
+            if not processes.first():
+                write(self._path(step), "", state, meta, loss, together=True)
+                return
             self._workdir.mkdir(parents=True, exist_ok=True)
             run = record.begin(self._workdir, report=self._report)
-            saving = write(self._path(step), run.id, state, meta, loss)
+            saving = write(self._path(step), run.id, state, meta, loss, together=together)
             self._check()
             commit(saving, self._path(step))
         with refusals(f"an old checkpoint in {self._folder} could not be deleted", f"checkpoint {step} is saved"):
