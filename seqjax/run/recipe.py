@@ -258,19 +258,18 @@ def usable_devices(*batches: int, data: int = -1, model: int = 1) -> list[jax.De
     if number > 1:
         own = [sorted((d for d in devices if d.process_index == index), key=lambda d: d.id) for index in range(number)]
     there = min(map(len, own))
-    rows = max(1, data // number)  # of the mesh in each process, `model` devices long
-    if rows * model > there or data > 0 and data % number:
-        asked = f"config.mesh.model={model}" + (f" and config.mesh.data={data}" if data > 0 else "")
-        where = f"each of {number} processes, and there it has {there}" if number > 1 else f"one process, and it has {there}"
-        raise UserError(f"{asked} needs {data * model / number if data > 0 else model:g} devices in {where}; {_FEWER}")
+    if data > 0 and data % number:
+        raise UserError(f"config.mesh.data={data} cannot be cut over {number} processes evenly; make it a multiple, or leave it at -1")
     if data > 0 and any(batch % data for batch in batches):
-        raise UserError(f"batches of {sizes} cannot be cut over config.mesh.data={data} evenly; {multiples}")
+        raise UserError(f"batches of {sizes} cannot be cut over config.mesh.data={data} evenly; {multiples}, or leave it at -1")
+    rows = max(1, data // number)  # of the mesh in each process, each `model` devices long
+    if rows * model > there:
+        asked = f"config.mesh.data={data} and config.mesh.model={model} need" if data > 0 else f"config.mesh.model={model} needs"
+        where = f" in each of {number} processes" if number > 1 else ""
+        raise UserError(f"{asked} {rows * model} devices{where}, and there are {there}; -1 and 1 take as many as there are")
     if data < 0:
         rows = max(n for n in range(1, there // model + 1) if not any(batch % (n * number) for batch in batches))
     return [device for some in own for device in some[: rows * model]]
-
-
-_FEWER = "config.mesh.data=-1 takes as many as there are, config.mesh.model=1 cuts no units"
 
 
 def devices_line(mesh: Any, config: ConfigDict) -> str:

@@ -48,7 +48,8 @@ def write(folder: pathlib.Path, run: str, state: Any, meta: dict[str, Any], loss
     known = by_path(state).get(("step",))
     if known is not None and int(known) != step:
         raise ValueError(f"the state of step {int(known)} was to be saved as checkpoint {step}")
-    if processes.first():
+    leads = processes.first() or not together
+    if leads:
         folder.parent.mkdir(parents=True, exist_ok=True)
         for left in folder.parent.glob(f"{step}{SAVING}*"):  # by a save that failed or was killed
             remove(left)
@@ -66,7 +67,7 @@ def write(folder: pathlib.Path, run: str, state: Any, meta: dict[str, Any], loss
         except BaseException:
             _release(set(threading.enumerate()) - before)
             raise
-    if not processes.first():
+    if not leads:
         shares.tell(saving, jax.process_index())
         return saving
     write_manifest(saving, run, step, shares.collect(saving, jax.process_count()) if together else None)
