@@ -14,7 +14,7 @@ from seqjax.diagnostics.ratios import ratio
 from seqjax.errors import UserError
 from seqjax.training.accumulation import LossFn, cut
 from seqjax.training.guard import global_norm
-from seqjax.training.sharding import EVERYWHERE, batch_sharding, constrain, without_data
+from seqjax.training.sharding import EVERYWHERE, batch_sharding, compiler_options, constrain, without_data
 from seqjax.training.train_step import Proposal, TrainState, state_shardings, step_key, truncate
 from seqjax.typing import Array, Carry
 
@@ -87,7 +87,8 @@ def make_diagnose(
         return _of_layers(proposal) | _of_networks(loss, params)
 
     everywhere, states = jax.NamedSharding(mesh, EVERYWHERE), shardings or state_shardings(mesh)
-    return jax.jit(diagnose, in_shardings=(states, batch_sharding(mesh)), out_shardings=everywhere)
+    options = compiler_options(mesh, shardings)
+    return jax.jit(diagnose, in_shardings=(states, batch_sharding(mesh)), out_shardings=everywhere, compiler_options=options)
 
 
 def _of_layers(proposal: Proposal) -> dict[str, Array]:

@@ -18,6 +18,7 @@ PyTree = Any
 
 DATA, MODEL = "data", "model"
 BY_BATCH, EVERYWHERE = PartitionSpec(DATA), PartitionSpec()
+ONE_ORDER = "xla_cpu_enable_concurrency_optimized_scheduler"
 SMALLEST = 4096  # values: what a parameter must have to be cut; sending a smaller one takes longer than its memory is worth
 
 
@@ -111,6 +112,17 @@ def without_data(shardings: PyTree) -> PyTree:
 def constrain(tree: PyTree, shardings: PyTree | None) -> PyTree:
     """A tree inside a jit, laid out like this; as it is where None is given."""
     return tree if shardings is None else jax.lax.with_sharding_constraint(tree, shardings)
+
+
+def compiler_options(mesh: Mesh, shardings: PyTree | None) -> dict[str, bool] | None:
+    """What `jax.jit` needs besides for a program whose parameters are cut; None for XLA's defaults.
+
+    XLA begins operations on a CPU that do not depend on each other at once. Where these are collectives of several devices of this
+    process, each waits in a thread for the other devices, and with few threads a program may never end. Several processes have the
+    option in XLA_FLAGS (see `seqjax.run.distributed.one_order`), since a jit inside another takes none.
+    """
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return {ONE_ORDER: False} if shardings is not None and on_cpu and not processes.several() else None
 
 
 def is_cut(tree: PyTree) -> bool:

@@ -1,12 +1,17 @@
 """What processes say they wrote of a checkpoint, held against what is there."""
 
 import json
+import threading
+import time
 
+import numpy as np
 import pytest
 
 from seqjax.errors import UserError
-from seqjax.training.checkpoints import shares
+from seqjax.training import processes, train_step
+from seqjax.training.checkpoints import shared, shares, store
 from seqjax.training.checkpoints.manifest import damage, write_manifest
+from seqjax.training.checkpoints.store import DONE, FAILED, UNDER_WAY
 
 
 def saving(tmp_path, count=3):
@@ -60,3 +65,72 @@ def test_one_that_does_not_tell_is_not_waited_for_without_end(tmp_path):
         shares.collect(folder, 3, limit=0.1)
     with pytest.raises(UserError, match="8.saving of another process has not appeared"):
         shares.tell(tmp_path / "8.saving", 1, limit=0.1)
+
+
+class Saves:
+    """Checkpoints whose save stands so, question by question."""
+
+    def __init__(self, *statuses):
+        self.statuses, self.waited = list(statuses), 0
+        self.close = self.abandon = None
+
+    def status(self):
+        return self.statuses.pop(0)
+
+    def save(self, *_, together):
+        assert together
+
+    def wait(self):
+        self.waited += 1
+        if not self.statuses:
+            raise UserError("the disk is full")
+
+
+def shared_with(monkeypatch, mine, other):
+    """Shared of process 0 of two after a save of both, of which each answers in its turn."""
+    answers = iter(other)
+    monkeypatch.setattr(processes, "several", lambda: True)
+    monkeypatch.setattr(processes, "each", lambda value: np.array([value, next(answers)]))
+    monkeypatch.setattr(shared, "is_cut", lambda tree: True)
+    checkpoints = Saves(*mine)
+    found = shared.Shared(checkpoints)
+    found.save(7, train_step.TrainState(*[0] * 10), {})
+    return found, checkpoints
+
+
+def test_all_wait_until_all_have_written(monkeypatch):
+    found, checkpoints = shared_with(monkeypatch, [UNDER_WAY, DONE, DONE, DONE], [UNDER_WAY, UNDER_WAY, DONE])
+    found.wait()
+    assert checkpoints.waited == 2 and checkpoints.statuses == [DONE]  # once before the save; the fourth was not asked for
+    found.wait()
+    assert checkpoints.waited == 3
+
+
+def test_one_that_cannot_write_is_named_to_the_others(monkeypatch):
+    found, _ = shared_with(monkeypatch, [UNDER_WAY, UNDER_WAY], [UNDER_WAY, FAILED])
+    with pytest.raises(UserError, match="process 1 could not write its part of a checkpoint"):
+        found.wait()
+    found, _ = shared_with(monkeypatch, [UNDER_WAY, FAILED], [UNDER_WAY, UNDER_WAY])
+    with pytest.raises(UserError, match="the disk is full"):  # what this one says itself
+        found.wait()
+
+
+def test_a_save_that_never_ends_is_abandoned(monkeypatch, tmp_path):
+    released = threading.Event()
+    monkeypatch.setattr(store, "write", lambda *_, **__: released.wait(20))
+    checkpoints = store.Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, {"step": np.int32(1)}, {})
+    assert checkpoints.status() == UNDER_WAY
+    begin = time.monotonic()
+    checkpoints.abandon(0.1)
+    checkpoints.close()
+    assert 0.1 <= time.monotonic() - begin < 10
+    released.set()
+
+
+def test_a_save_that_ends_in_time_counts(tmp_path):
+    checkpoints = store.Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, {"step": np.int32(1)}, {})
+    checkpoints.abandon(60)
+    assert checkpoints.status() == DONE and checkpoints.steps() == [1]
+    checkpoints.close()

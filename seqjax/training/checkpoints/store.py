@@ -34,6 +34,7 @@ from seqjax.training.checkpoints.writing import ORBAX_SAVING, SAVING, commit, wr
 from seqjax.training.disk import refusals, remove
 
 DELETING = ".deleting"
+UNDER_WAY, DONE, FAILED = range(3)
 
 
 class Checkpoints:
@@ -164,12 +165,29 @@ class Checkpoints:
             self._newest = None
             raise
 
+    def status(self) -> int:
+        """How the save that was begun last stands: UNDER_WAY, DONE or FAILED."""
+        if self._saving is None or self._saving.cancelled():
+            return DONE
+        if not self._saving.done():
+            return UNDER_WAY
+        return DONE if self._saving.exception() is None else FAILED
+
+    def abandon(self, seconds: float) -> None:
+        """Gives the save under way so long, and does not wait for it afterwards: for a process that ends because of an error."""
+        if self._saving is not None:
+            concurrent.futures.wait([self._saving], seconds)
+        self._background.shutdown(wait=False)
+        if self.status() == UNDER_WAY:
+            self._saving, self._background = None, None
+
     def close(self) -> None:
         """Waits for the save under way; raises its error where it failed."""
         try:
             self.wait()
         finally:
-            self._background.shutdown()
+            if self._background is not None:
+                self._background.shutdown()
 
     # What there is.
 
