@@ -4,7 +4,8 @@ The mesh has an axis `data`, along which batches are cut, and where asked for an
 does the rest: nothing here sends anything.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -61,7 +62,7 @@ def parameter_shardings(params: PyTree, mesh: Mesh, *, fsdp: bool) -> PyTree:
     An array of fewer than SMALLEST values, or with one axis only, is whole on every device. Of others the last axis that the axis
     `model` divides is cut along it: the units of kernels, gate beside gate, the features of an embedding, the vocabulary of a
     softmax, the output channels of a convolution. With `fsdp` the longest of the other axes that `data` divides, the first of
-    equals, is cut along that. An axis that does not divide is not cut.
+    equals, is cut along that; where there is none, the parts of the axis that is cut already. An axis that does not divide is not cut.
 
     Args:
       params: pytree of arrays or `jax.ShapeDtypeStruct`s.
@@ -79,23 +80,30 @@ def parameter_shardings(params: PyTree, mesh: Mesh, *, fsdp: bool) -> PyTree:
     """
 
     def one(leaf):
-        spec: list[str | None] = [None] * leaf.ndim
+        cuts: list[tuple[str, ...]] = [()] * leaf.ndim
         if leaf.ndim > 1 and leaf.size >= SMALLEST:
             if MODEL in mesh.shape:
-                _cut(spec, MODEL, mesh, leaf.shape, reversed(range(leaf.ndim)))
+                _cut(cuts, MODEL, mesh, leaf.shape, reversed(range(leaf.ndim)))
             if fsdp:
-                _cut(spec, DATA, mesh, leaf.shape, sorted(range(leaf.ndim), key=lambda axis: -leaf.shape[axis]))
-        return NamedSharding(mesh, PartitionSpec(*spec) if any(spec) else EVERYWHERE)
+                _cut(cuts, DATA, mesh, leaf.shape, sorted(range(leaf.ndim), key=lambda axis: (len(cuts[axis]), -leaf.shape[axis])))
+        return NamedSharding(mesh, _spec(cuts))
 
     return jax.tree.map(one, params)
 
 
-def _cut(spec: list[str | None], name: str, mesh: Mesh, shape: Sequence[int], order: Any) -> None:
-    """Gives the first axis in this order that divides, and is not cut yet, to an axis of the mesh."""
+def _cut(cuts: list[tuple[str, ...]], name: str, mesh: Mesh, shape: Sequence[int], order: Iterable[int]) -> None:
+    """Cuts the first axis in this order whose parts an axis of the mesh divides."""
     for axis in order:
-        if spec[axis] is None and shape[axis] % mesh.shape[name] == 0:
-            spec[axis] = name
+        parts = math.prod(mesh.shape[other] for other in cuts[axis])
+        if shape[axis] % (parts * mesh.shape[name]) == 0:
+            cuts[axis] += (name,)
             return
+
+
+def _spec(cuts: Iterable[tuple[str, ...]]) -> PartitionSpec:
+    """The axes of the mesh that each axis of an array is cut along."""
+    entries = [names[0] if len(names) == 1 else names or None for names in cuts]
+    return PartitionSpec(*entries) if any(entries) else EVERYWHERE
 
 
 def without_data(shardings: PyTree) -> PyTree:
@@ -106,7 +114,12 @@ def without_data(shardings: PyTree) -> PyTree:
       >>> without_data(NamedSharding(mesh, PartitionSpec("data", "model"))).spec
       PartitionSpec(None, 'model')
     """
-    return jax.tree.map(lambda s: NamedSharding(s.mesh, PartitionSpec(*(None if name == DATA else name for name in s.spec))), shardings)
+
+    def one(sharding):
+        cuts = [entry if isinstance(entry, tuple) else (entry,) for entry in sharding.spec]
+        return NamedSharding(sharding.mesh, _spec(tuple(name for name in names if name not in (DATA, None)) for names in cuts))
+
+    return jax.tree.map(one, shardings)
 
 
 def constrain(tree: PyTree, shardings: PyTree | None) -> PyTree:

@@ -167,6 +167,7 @@ def test_a_cut_run_goes_from_mesh_to_mesh(server, text, finished, tmp_path):
     assert rest.status == 0 and f"{share.name} has changed since it was saved" in rest.out, rest.out
     assert f"resuming from the checkpoint of step {before}" in rest.out
     assert_same_run(workdir, finished)
+    assert server.run(f"--workdir={workdir}", "--mode=evaluate").status == 0  # on one device, though its settings have two
 
 
 @pytest.mark.slow
