@@ -14,7 +14,7 @@ from seqjax.diagnostics.ratios import ratio
 from seqjax.errors import UserError
 from seqjax.training.accumulation import LossFn, cut
 from seqjax.training.guard import global_norm
-from seqjax.training.sharding import EVERYWHERE, batch_sharding, compiler_options, constrain, without_data
+from seqjax.training.sharding import EVERYWHERE, batch_sharding, compiler_options, gathered
 from seqjax.training.train_step import Proposal, TrainState, state_shardings, step_key, truncate
 from seqjax.typing import Array, Carry
 
@@ -83,7 +83,7 @@ def make_diagnose(
             _, _, sums = loss_fn(params, state.model_state, carry, batch, rng)
             return sums.loss / jnp.maximum(sums.tokens, 1)
 
-        params = constrain(state.params, None if shardings is None else without_data(shardings.params))
+        params = gathered(state.params, None if shardings is None else shardings.params)
         return _of_layers(proposal) | _of_networks(loss, params)
 
     everywhere, states = jax.NamedSharding(mesh, EVERYWHERE), shardings or state_shardings(mesh)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -75,8 +76,8 @@ def parameter_shardings(params: PyTree, mesh: Mesh, *, fsdp: bool) -> PyTree:
     Example:
       >>> mesh = jax.sharding.AbstractMesh((4, 2), ("data", "model"))
       >>> params = {"embedding": jax.ShapeDtypeStruct((1000, 64), "float32"), "bias": jax.ShapeDtypeStruct((1000,), "float32")}
-      >>> {name: s.spec for name, s in parameter_shardings(params, mesh, fsdp=True).items()}
-      {'embedding': PartitionSpec('data', 'model'), 'bias': PartitionSpec()}
+      >>> {name: tuple(s.spec) for name, s in parameter_shardings(params, mesh, fsdp=True).items()}
+      {'bias': (), 'embedding': ('data', 'model')}
     """
 
     def one(leaf):
@@ -111,8 +112,8 @@ def without_data(shardings: PyTree) -> PyTree:
 
     Example:
       >>> mesh = jax.sharding.AbstractMesh((4, 2), ("data", "model"))
-      >>> without_data(NamedSharding(mesh, PartitionSpec("data", "model"))).spec
-      PartitionSpec(None, 'model')
+      >>> tuple(without_data(NamedSharding(mesh, PartitionSpec("data", "model"))).spec)
+      (None, 'model')
     """
 
     def one(sharding):
@@ -122,9 +123,34 @@ def without_data(shardings: PyTree) -> PyTree:
     return jax.tree.map(one, shardings)
 
 
-def constrain(tree: PyTree, shardings: PyTree | None) -> PyTree:
-    """A tree inside a jit, laid out like this; as it is where None is given."""
-    return tree if shardings is None else jax.lax.with_sharding_constraint(tree, shardings)
+def gathered(params: PyTree, shardings: PyTree | None) -> PyTree:
+    """Parameters inside a jit, gathered along `data`; as they are where nothing is cut.
+
+    On a CPU one is gathered after the other: see `compiler_options`. There XLA keeps no order between collectives but that of their
+    data, and devices or processes that gather different arrays at the same time wait for each other for ever.
+
+    Args:
+      params: pytree of arrays.
+      shardings: from parameter_shardings, or None.
+    """
+    if shardings is None or not jax.tree.leaves(params):
+        return params
+    leaves, kept, whole = map(jax.tree.leaves, (params, shardings, without_data(shardings)))
+    in_turn, before, found = kept[0].mesh.devices.flat[0].platform == "cpu", None, []
+    for leaf, cut, where in zip(leaves, kept, whole, strict=True):
+        gathers = in_turn and cut != where
+        found.append(jax.lax.with_sharding_constraint(_after(leaf, before) if gathers else leaf, where))
+        before = found[-1] if gathers else before
+    return jax.tree.unflatten(jax.tree.structure(params), found)
+
+
+def _after(array: jax.Array, other: jax.Array | None) -> jax.Array:
+    """The same array to the bit, which XLA cannot have before the other: unless that begins with a NaN that nobody computes."""
+    if other is None:
+        return array
+    first = jnp.real(other[(0,) * other.ndim]).astype(jnp.float32)
+    never = jax.lax.bitcast_convert_type(first, jnp.uint32) == jnp.uint32(0x7FEDCBA9)
+    return jnp.where(never, jnp.zeros_like(array), array)
 
 
 def compiler_options(mesh: Mesh, shardings: PyTree | None) -> dict[str, bool] | None:

@@ -31,9 +31,8 @@ from seqjax.training.sharding import (
     MODEL,
     batch_sharding,
     compiler_options,
-    constrain,
+    gathered,
     parameter_shardings,
-    without_data,
 )
 from seqjax.training.sharding import make_mesh as make_mesh
 
@@ -269,20 +268,19 @@ def make_proposal(
     """
     if accumulate < 1:
         raise UserError(f"accumulate={accumulate} must be at least 1")
-    whole = own = None
-    if shardings is not None:
-        whole, own = without_data(shardings.params), divide(shardings.params, frozen)[0]
+    kept = None if shardings is None else shardings.params
 
     def propose(state: TrainState, batch) -> Proposal:
         before, fixed = divide(state.params, frozen)
-        trained, others = divide(constrain(state.params, whole), frozen)
+        trained, others = divide(gathered(state.params, kept), frozen)
 
         def loss(trained, *rest):
             return loss_fn(unite(trained, others), *rest)
 
         arguments = loss, trained, state.model_state, truncate(state.carry), batch, step_key(state)
         found = batch_gradient(*arguments) if accumulate == 1 else accumulated_gradient(*arguments, parts=accumulate, mesh=mesh)
-        found = found._replace(grads=constrain(found.grads, own))
+        if kept is not None:
+            found = found._replace(grads=jax.lax.with_sharding_constraint(found.grads, divide(kept, frozen)[0]))
         updates, opt_state = optimizer.update(found.grads, state.opt_state, before)
         after = jax.tree.map(lambda p, u: p + (state.lr_scale * u).astype(p.dtype), before, updates)
         return Proposal(found, fixed, before, after, opt_state)
