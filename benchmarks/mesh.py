@@ -63,7 +63,8 @@ def main() -> None:
     for mesh in MESHES:
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={mesh[0] * mesh[1]}"
         command = [sys.executable, "-m", "benchmarks.mesh", *sys.argv[1:], f"--one={json.dumps(mesh)}"]
-        done = subprocess.run(command, env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}, stdout=subprocess.PIPE, text=True)
+        env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PJRT_NPROC": "32"}  # threads for collectives to wait in
+        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True)
         if done.returncode:
             sys.exit(done.returncode)
         found["data={} model={} shard={}".format(*mesh)] = json.loads(done.stdout.splitlines()[-1])

@@ -140,7 +140,7 @@ def test_two_processes_make_the_same_bytes_however_often_they_are_killed(shard, 
     assert mine == its and records(workdir) == records(straight)
 
 
-DEVICES = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"}
+DEVICES = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2", "PJRT_NPROC": "32"}
 
 
 @pytest.mark.slow

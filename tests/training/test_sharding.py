@@ -94,8 +94,7 @@ def test_devices_that_do_not_divide_are_refused():
 def on_four_devices(how, *names):
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     # XLA's threads: collectives of four devices wait in one each, and with as few as two cores have, some never meet the others.
-    threads = {"NPROC": "32", "PJRT_NPROC": "32"}
-    env = os.environ | threads | {"XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
+    env = os.environ | {"PJRT_NPROC": "32", "XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
     program = [sys.executable, "-W", "error", str(TESTS / "training" / "on_a_mesh.py"), how, *names]
     done = subprocess.run(program, env=env, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
