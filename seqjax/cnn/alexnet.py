@@ -117,7 +117,7 @@ def local_response_norm(x: Array, size: int = 5, alpha: float = 1e-4, beta: floa
       Krizhevsky, Sutskever and Hinton 2012, section 3.3.
     """
     if size < 1:
-        raise ValueError(f"size must be at least 1, and it is {size}")
+        raise ValueError(f"size must be at least 1, got {size}")
     before, after = size // 2, (size - 1) // 2
     squares = jnp.pad(x * x, [(0, 0)] * (x.ndim - 1) + [(before, after)])
     sums = sum(jax.lax.slice_in_dim(squares, i, i + x.shape[-1], axis=-1) for i in range(size))

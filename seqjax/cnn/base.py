@@ -52,25 +52,25 @@ class ImageClassifier(nn.Module):
           >>> ImageClassifier().check(images)
           Traceback (most recent call last):
           ...
-          ValueError: ImageClassifier takes images of shape (B, H, W, 3), and these are (2, 8, 8, 1): in_channels is 3, the images have 1
+          ValueError: ImageClassifier takes images of shape (B, H, W, 3), got shape (2, 8, 8, 1): in_channels is 3, the images have 1
         """
         name, shape = type(self).__name__, tuple(images.shape)
         if self.num_classes < 1:
-            raise ValueError(f"{name} needs num_classes of at least 1, and it is {self.num_classes}")
+            raise ValueError(f"{name} needs num_classes of at least 1, got {self.num_classes}")
         for field in field_names(type(self)):
             if field.endswith("dropout") and not 0 <= getattr(self, field) <= 1:
-                raise ValueError(f"{field} of {name} must be a share in 0 ... 1, and it is {getattr(self, field)}")
+                raise ValueError(f"{field} of {name} must be a share in 0 ... 1, got {getattr(self, field)}")
         if len(shape) != 4:
-            raise ValueError(f"{name} takes images of shape (B, H, W, {self.in_channels}), and these are {shape}")
+            raise ValueError(f"{name} takes images of shape (B, H, W, {self.in_channels}), got shape {shape}")
         if shape[-1] != self.in_channels:
             raise ValueError(
-                f"{name} takes images of shape (B, H, W, {self.in_channels}), and these are {shape}: "
+                f"{name} takes images of shape (B, H, W, {self.in_channels}), got shape {shape}: "
                 f"in_channels is {self.in_channels}, the images have {shape[-1]}"
             )
         if min(shape[1:3]) < self.min_size:
-            raise ValueError(f"{name} takes images of at least {self.min_size} x {self.min_size}, and these are {shape}")
+            raise ValueError(f"{name} takes images of at least {self.min_size} x {self.min_size}, got shape {shape}")
         if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise TypeError(f"{name} takes images of a float type, and these are {images.dtype}; scale them to [0, 1] first")
+            raise TypeError(f"{name} takes images of a float type, got {images.dtype}; scale them to [0, 1] first")
         return images if self.dtype is None else images.astype(self.dtype)
 
 

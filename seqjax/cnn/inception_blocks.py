@@ -107,7 +107,7 @@ def to_plus_minus_one(images: Array) -> Array:
       [[[[1.0, 1.0, 1.0]]]]
     """
     if images.shape[-1] != 3:
-        raise ValueError(f"transform_input is for images with 3 channels, and these are {tuple(images.shape)}")
+        raise ValueError(f"transform_input is for images with 3 channels, got shape {tuple(images.shape)}")
     mean, std = (jnp.array(of, images.dtype).reshape(1, 1, 1, 3) for of in (IMAGENET_MEAN, IMAGENET_STD))
     return images * (std / 0.5) + (mean - 0.5) / 0.5
 

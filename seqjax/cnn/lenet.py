@@ -128,7 +128,7 @@ class LeNet5Of1998(ImageClassifier):
         if self.output == "rbf":
             codes = class_codes(self.num_classes).astype(x.dtype)
             return -jnp.sum((x[:, None, :] - codes[None]) ** 2, axis=-1)
-        raise ValueError(f'output must be "dense" or "rbf", and it is {self.output!r}')
+        raise ValueError(f'output must be "dense" or "rbf", got {self.output!r}')
 
     def _conv(self, x, name, features, kernel_size, padding):
         drawn = uniform_fan_in(kernel_size[0] * kernel_size[1] * x.shape[-1])

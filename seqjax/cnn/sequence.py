@@ -24,20 +24,20 @@ def check_sequences(name: str, xs: Array, features: int, what: str, min_length: 
       >>> check_sequences("TCN", jnp.ones((2, 9, 3)), 1, "in_channels")
       Traceback (most recent call last):
       ...
-      ValueError: TCN takes sequences of shape (B, T, 1), and these are (2, 9, 3): in_channels is 1, the sequences have 3
+      ValueError: TCN takes sequences of shape (B, T, 1), got shape (2, 9, 3): in_channels is 1, the sequences have 3
     """
     shape = tuple(xs.shape)
     if len(shape) != 3:
-        raise ValueError(f"{name} takes sequences of shape (B, T, {features}), and these are {shape}")
+        raise ValueError(f"{name} takes sequences of shape (B, T, {features}), got shape {shape}")
     if shape[-1] != features:
         raise ValueError(
-            f"{name} takes sequences of shape (B, T, {features}), and these are {shape}: "
+            f"{name} takes sequences of shape (B, T, {features}), got shape {shape}: "
             f"{what} is {features}, the sequences have {shape[-1]}"
         )
     if shape[1] < min_length:
-        raise ValueError(f"{name} takes sequences of at least {min_length} steps, and these are {shape}; pad them")
+        raise ValueError(f"{name} takes sequences of at least {min_length} steps, got shape {shape}; pad them")
     if not jnp.issubdtype(xs.dtype, jnp.floating):
-        raise TypeError(f"{name} takes sequences of a float type, and these are {xs.dtype}")
+        raise TypeError(f"{name} takes sequences of a float type, got {xs.dtype}")
 
 
 def real_steps(lengths: Array | None, batch: int, steps: int) -> Array | None:

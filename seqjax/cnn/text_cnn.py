@@ -92,12 +92,12 @@ class TextCNN(nn.Module):
         shape = tuple(tokens.shape)
         if tokens.ndim != 2:
             raise ValueError(
-                f"TextCNN takes tokens (B, T) or embeddings (B, T, {self.embed_size}), and these are {shape}"
+                f"TextCNN takes tokens (B, T) or embeddings (B, T, {self.embed_size}), got shape {shape}"
             )
         if shape[1] < widest:
-            raise ValueError(f"TextCNN takes sequences of at least {widest} steps, and these are {shape}; pad them")
+            raise ValueError(f"TextCNN takes sequences of at least {widest} steps, got shape {shape}; pad them")
         if not jnp.issubdtype(tokens.dtype, jnp.integer):
-            raise TypeError(f"TextCNN takes tokens (B, T) of an integer type, and these are {tokens.dtype}")
+            raise TypeError(f"TextCNN takes tokens (B, T) of an integer type, got {tokens.dtype}")
         uniform = _uniform(0.25)
         return nn.Embed(self.vocab_size, self.embed_size, embedding_init=uniform, dtype=self.dtype, name="embedding")(
             tokens

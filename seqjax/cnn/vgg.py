@@ -77,7 +77,7 @@ class _Features(nn.Module):
     @nn.compact
     def __call__(self, x, *, train):
         if len(self.depths) != len(self.channels):
-            raise ValueError(f"depths and channels are of each stage, and they are {self.depths} and {self.channels}")
+            raise ValueError(f"depths and channels are of each stage, got {self.depths} and {self.channels}")
         conv = functools.partial(Conv, kernel_size=(3, 3), padding=1, kernel_init=he_fan_out, dtype=self.dtype)
         norm = functools.partial(BatchNorm, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
         place = 0

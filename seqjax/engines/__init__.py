@@ -31,7 +31,7 @@ def check_name(engine: str) -> None:
     """Refuses a name that no engine has."""
     if engine not in ("auto", *ENGINES):
         gone = ", which was removed" if engine in REMOVED else ""
-        raise UserError(f"engine must be one of {['auto', *ENGINES]}, and it is {engine!r}{gone}")
+        raise UserError(f"engine must be one of {['auto', *ENGINES]}, got {engine!r}{gone}")
 
 
 def run(

@@ -141,7 +141,7 @@ def _read_lstm(name, linear):
     joint, bias = (parts.reorder(parts.array(linear[part]), "igfo", "ifgo") for part in ("w", "b"))
     size = joint.shape[1] // 4
     if joint.shape[0] <= size:
-        raise UserError(f"{name}/linear is no LSTM's: its w must be (D + H, 4H), and its shape is {joint.shape}")
+        raise UserError(f"{name}/linear is no LSTM's: its w must be (D + H, 4H), got shape {joint.shape}")
     kernel, recurrent_kernel = joint[:-size], joint[-size:]
     params = LSTMParams(kernel, recurrent_kernel, parts.add_to_forget(bias, parts.FORGET_BIAS))
     return lstm(size, param_dtype=joint.dtype), params

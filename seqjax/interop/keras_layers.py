@@ -42,7 +42,7 @@ class Embedding(NamedTuple):
     def __call__(self, params, tokens, mask, rng):
         del rng
         if not jnp.issubdtype(tokens.dtype, jnp.integer):
-            raise UserError(f"the model begins with {self.name}, so that inputs must be integers, and they are {tokens.dtype}")
+            raise UserError(f"the model begins with {self.name}, so that inputs must be integers, got {tokens.dtype}")
         if self.mask_zero:
             mask = _both(mask, tokens != 0)
         return jnp.take(params["embeddings"], tokens, axis=0), mask
@@ -169,7 +169,7 @@ class KerasModel:
         xs = jnp.asarray(inputs)
         if xs.ndim != (2 if isinstance(self.layers[0], Embedding) else 3):
             wanted = "tokens (B, T)" if isinstance(self.layers[0], Embedding) else "features (B, T, D)"
-            raise UserError(f"inputs of this model must be {wanted}, and their shape is {xs.shape}")
+            raise UserError(f"inputs of this model must be {wanted}, got shape {xs.shape}")
         mask = None if lengths is None else real_steps(lengths, *xs.shape[:2])
         keys = [None] * len(params) if rng is None else jax.random.split(rng, len(params))
         for layer, own, key in zip(self.layers, params, keys, strict=True):

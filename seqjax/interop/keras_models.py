@@ -105,7 +105,7 @@ def to_keras_model(params: Params, model):
     layers = _chain(model)
     found, now = from_keras_model(model)
     if jax.tree.structure(params) != jax.tree.structure(now):
-        raise UserError(f"params of {model.name} must be built as {jax.tree.structure(now)}, and they are {jax.tree.structure(params)}")
+        raise UserError(f"params of {model.name} must be built as {jax.tree.structure(now)}, got {jax.tree.structure(params)}")
     for layer, own, old in zip(found.layers, params, now, strict=True):
         for new, was in zip(jax.tree.leaves(own), jax.tree.leaves(old), strict=True):
             if np.shape(new) != was.shape or jnp.asarray(new).dtype != was.dtype:

@@ -105,7 +105,7 @@ def check(cell: Cell, params: Params, target: str) -> None:
       TypeError: the params are not built as the cell's, or are of more than one dtype.
     """
     if not isinstance(cell, Cell):
-        raise TypeError(f"cell must be a Cell, and it is a {type(cell).__name__}")
+        raise TypeError(f"cell must be a Cell, got a {type(cell).__name__}")
     dtype = _check_params(cell, params)
     for holder, what, holders in _features(cell, dtype):
         if target not in holders:
@@ -139,16 +139,16 @@ def _check_params(cell, params):
         size = cell.input_size(params)
         expected = jax.eval_shape(lambda key: cell.init(key, size), jax.random.key(0))
     except (AttributeError, TypeError, IndexError, KeyError):
-        raise TypeError(f"params must be what init of {cell.name!r} gives, and they are {_built(params)}") from None
+        raise TypeError(f"params must be what init of {cell.name!r} gives, got {_built(params)}") from None
     if jax.tree.structure(params) != jax.tree.structure(expected):
-        raise TypeError(f"params of {cell.name!r} must be built as {_built(expected)}, and they are {_built(params)}")
+        raise TypeError(f"params of {cell.name!r} must be built as {_built(expected)}, got {_built(params)}")
     for (path, want), got in zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(params)):
         if np.shape(got) != want.shape:
             where = f"params{jax.tree_util.keystr(path)}"
-            raise ValueError(f"{where} of {cell.name!r} must have shape {want.shape}, and its shape is {np.shape(got)}")
+            raise ValueError(f"{where} of {cell.name!r} must have shape {want.shape}, got shape {np.shape(got)}")
     dtypes = sorted({jnp.asarray(leaf).dtype.name for leaf in jax.tree.leaves(params)})
     if len(dtypes) > 1:
-        raise TypeError(f"params of {cell.name!r} must be of one dtype, and they are of {dtypes}")
+        raise TypeError(f"params of {cell.name!r} must be of one dtype, got of {dtypes}")
     return jnp.dtype(dtypes[0])
 
 

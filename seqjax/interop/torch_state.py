@@ -139,5 +139,5 @@ def _read(found, prefix, layer, reverse, nonlinearity):
     expected = {"weight_ih": (rows, weights["weight_ih"].shape[-1]), "bias_ih": (rows,), "bias_hh": (rows,), "weight_hr": (outputs, size)}
     for name, shape in expected.items():
         if name in weights and weights[name].shape != shape:
-            raise UserError(f"{name} of {where} must have shape {shape}, and its shape is {weights[name].shape}")
+            raise UserError(f"{name} of {where} must have shape {shape}, got shape {weights[name].shape}")
     return cell_of(kind, weights, nonlinearity)

@@ -180,7 +180,7 @@ def to_torch_cnn(
 def _entries(model, input_size):
     """torch key -> Entry for every array of the model."""
     if not isinstance(model, ImageClassifier):
-        raise TypeError(f"model must be an image classifier of seqjax.cnn, and it is a {type(model).__name__}")
+        raise TypeError(f"model must be an image classifier of seqjax.cnn, got a {type(model).__name__}")
     size = input_size if input_size is not None else model.image_size
     height, width = (size, size) if isinstance(size, int) else size
     images = jax.ShapeDtypeStruct((1, height, width, model.in_channels), jnp.float32)
@@ -261,7 +261,7 @@ def _state_dict(given):
     if hasattr(given, "state_dict"):
         raise TypeError(f"state_dict is a {type(given).__name__} and not its weights; give .state_dict() of it")
     if not isinstance(given, Mapping):
-        raise TypeError(f"state_dict must map keys to arrays, and it is a {type(given).__name__}")
+        raise TypeError(f"state_dict must map keys to arrays, got a {type(given).__name__}")
     nested = [key for key, value in given.items() if isinstance(value, Mapping)]
     if nested:
         raise UserError(

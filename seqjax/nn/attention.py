@@ -129,7 +129,7 @@ def luong(kind: str = "general", size: int | None = None) -> Attention:
       Luong, Pham and Manning 2015, "Effective Approaches to Attention-based Neural Machine Translation".
     """
     if kind not in LUONG:
-        raise ValueError(f"kind must be one of {', '.join(LUONG)}, and it is {kind!r}")
+        raise ValueError(f"kind must be one of {', '.join(LUONG)}, got {kind!r}")
     if size is not None and kind != "concat":
         raise ValueError(f"size={size} is an option of kind='concat' alone, and kind is {kind!r}")
     if kind == "dot":
@@ -222,7 +222,7 @@ def attend(attention: Attention, params: Params, query: Array, memory: Memory) -
     """
     if query.ndim not in (2, 3) or query.shape[0] != memory.values.shape[0]:
         raise ValueError(
-            f"query must be (B, Q) or (B, T, Q) for a memory of shape {memory.values.shape}, (B, S, M), and its shape is {query.shape}"
+            f"query must be (B, Q) or (B, T, Q) for a memory of shape {memory.values.shape}, (B, S, M), got shape {query.shape}"
         )
     scores = attention.scores(params, query.astype(memory.values.dtype), memory.keys)
     mask = memory.mask if query.ndim == 2 else memory.mask[:, None, :]
@@ -268,7 +268,7 @@ def _product(name, scale):
     def init(key, query_size, memory_size):
         del key
         if query_size != memory_size:
-            raise ValueError(f"{name} needs query_size = memory_size, and they are {query_size} and {memory_size}")
+            raise ValueError(f"{name} needs query_size = memory_size, got {query_size} and {memory_size}")
         return NoParams()
 
     return Attention(name, init, lambda params, values: values * scale(values.shape[-1]), _product_scores)

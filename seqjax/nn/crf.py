@@ -271,7 +271,7 @@ def _checked(params, emissions, lengths):
     for name, want in (("transitions", (size, size)), ("start", (size,)), ("end", (size,))):
         shape = jnp.shape(getattr(params, name))
         if shape != want:
-            raise ValueError(f"params.{name} must have shape {want} for emissions {emissions.shape}, and it is {shape}")
+            raise ValueError(f"params.{name} must have shape {want} for emissions {emissions.shape}, got {shape}")
     mask = real_steps(lengths, batch, steps)
     known = lengths is not None and not isinstance(lengths, jax.core.Tracer)
     if known and np.ndim(lengths) == 2 and (np.diff(np.asarray(lengths).astype(int), axis=1) > 0).any():
@@ -285,12 +285,12 @@ def _check_tags(tags, emissions, mask):
     """Tags (B, T), 0 at padded steps."""
     tags, size = jnp.asarray(tags), emissions.shape[-1]
     if not jnp.issubdtype(tags.dtype, jnp.integer):
-        raise TypeError(f"tags must be integers, and their dtype is {tags.dtype}")
+        raise TypeError(f"tags must be integers, got dtype {tags.dtype}")
     if tags.shape != mask.shape:
-        raise ValueError(f"tags must have shape {mask.shape} for emissions {emissions.shape}, and it is {tags.shape}")
+        raise ValueError(f"tags must have shape {mask.shape} for emissions {emissions.shape}, got {tags.shape}")
     tags = jnp.where(mask, tags, 0)
     if not isinstance(tags, jax.core.Tracer) and tags.size and not 0 <= tags.min() <= tags.max() < size:
-        raise ValueError(f"tags must lie in 0 ... {size - 1}, and they go from {tags.min()} to {tags.max()}")
+        raise ValueError(f"tags must lie in 0 ... {size - 1}, got values from {tags.min()} to {tags.max()}")
     return jnp.clip(tags, 0, size - 1)
 
 

@@ -40,7 +40,7 @@ def entity_constraints(tags: Sequence[str]) -> Constraints:
     names = [("O", "") if tag == "O" else tuple(tag.partition("-")[::2]) for tag in tags]
     for tag, (prefix, entity) in zip(tags, names):
         if tag != "O" and (prefix not in ("B", "I", "O", "E", "S") or not entity or prefix == "O"):
-            raise ValueError(f"tags of entities are O, or B-, I-, E-, S- and a type, and one is {tag!r}")
+            raise ValueError(f"tags of entities are O, or B-, I-, E-, S- and a type, got {tag!r}")
     closes = any(prefix in ("E", "S") for prefix, _ in names)
 
     def follows(before, after):

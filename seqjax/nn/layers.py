@@ -50,7 +50,7 @@ def layers(
       16
     """
     if num_layers < 1:
-        raise ValueError(f"num_layers must be at least 1, and it is {num_layers}")
+        raise ValueError(f"num_layers must be at least 1, got {num_layers}")
     if dropout and num_layers == 1:
         raise UserError(
             f"dropout={dropout:g} stands between layers, and num_layers=1; drop the inputs or outputs outside"
@@ -72,7 +72,7 @@ def _maker(cell, proj_size, dtype, param_dtype):
         raise UserError(f"proj_size={proj_size} is an option of cell='lstm' alone, and cell is {name}")
     if not isinstance(cell, str):
         if not callable(cell) or isinstance(cell, Cell):
-            raise TypeError(f"cell must be a name or a function of hidden_size, and it is a {type(cell).__name__}")
+            raise TypeError(f"cell must be a name or a function of hidden_size, got a {type(cell).__name__}")
         if dtype is not None or jnp.dtype(param_dtype) != jnp.float32:
             raise UserError("dtype and param_dtype go to cells by name; set them inside the function given as cell")
         return cell

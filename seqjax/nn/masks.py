@@ -33,16 +33,16 @@ def real_steps(lengths: Array | None, batch: int, steps: int) -> Array:
     lengths = np.asarray(lengths) if concrete else lengths
     if lengths.dtype == bool:
         if lengths.shape != (batch, steps):
-            raise ValueError(f"lengths as a mask must have shape {(batch, steps)}, and its shape is {lengths.shape}")
+            raise ValueError(f"lengths as a mask must have shape {(batch, steps)}, got shape {lengths.shape}")
         return jnp.asarray(lengths)
     if not np.issubdtype(lengths.dtype, np.integer):
-        raise TypeError(f"lengths must be integers (B,) or a boolean mask, and its dtype is {lengths.dtype}")
+        raise TypeError(f"lengths must be integers (B,) or a boolean mask, got dtype {lengths.dtype}")
     if lengths.shape != (batch,):
         raise ValueError(
-            f"lengths must have shape {(batch,)}, one for each sequence, and its shape is {lengths.shape}"
+            f"lengths must have shape {(batch,)}, one for each sequence, got shape {lengths.shape}"
         )
     if concrete and lengths.size and not 0 <= lengths.min() <= lengths.max() <= steps:
-        raise ValueError(f"lengths must lie in 0 ... T = {steps}, and they go from {lengths.min()} to {lengths.max()}")
+        raise ValueError(f"lengths must lie in 0 ... T = {steps}, got values from {lengths.min()} to {lengths.max()}")
     return jnp.arange(steps)[None, :] < jnp.asarray(lengths)[:, None]
 
 
@@ -83,11 +83,11 @@ def check_sequences(name: str, values: Array, layout: str) -> Array:
       >>> check_sequences("ys", np.zeros((2, 3), np.float32), "(B, T, H)")
       Traceback (most recent call last):
       ...
-      ValueError: ys must have three axes, (B, T, H), and its shape is (2, 3)
+      ValueError: ys must have three axes, (B, T, H), got shape (2, 3)
     """
     values = jnp.asarray(values)
     if values.ndim != 3:
-        raise ValueError(f"{name} must have three axes, {layout}, and its shape is {values.shape}")
+        raise ValueError(f"{name} must have three axes, {layout}, got shape {values.shape}")
     if not jnp.issubdtype(values.dtype, jnp.floating):
-        raise TypeError(f"{name} must be floating point, and its dtype is {values.dtype}")
+        raise TypeError(f"{name} must be floating point, got dtype {values.dtype}")
     return values

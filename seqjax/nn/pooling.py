@@ -119,7 +119,7 @@ def pool(
       ([[1.5, 15.0]], [[2.0, 10.0]])
     """
     if kind not in POOLS:
-        raise ValueError(f"kind must be one of {', '.join(POOLS)}, and it is {kind!r}")
+        raise ValueError(f"kind must be one of {', '.join(POOLS)}, got {kind!r}")
     if (params is not None) != (kind == "attention"):
         raise ValueError(
             f"params are for kind='attention', which needs them; kind is {kind!r}, params {type(params).__name__}"

@@ -127,9 +127,9 @@ def _merged(merge, sizes, spatial):
         cell = parts.pointwise(parts.name_of(merge), lambda both: merge(*both), sizes, spatial)
         return lambda run, *both: run(cell, (), (), (), both, None)[1], cell.hidden_size, cell.output_spatial
     if merge not in MERGES:
-        raise ValueError(f"merge must be one of {list(MERGES)}, a function or None, and it is {merge!r}")
+        raise ValueError(f"merge must be one of {list(MERGES)}, a function or None, got {merge!r}")
     if merge != "concat" and sizes[0] != sizes[1]:
-        raise ValueError(f"merge={merge!r} needs cells of one hidden_size, and they are {sizes[0]} and {sizes[1]}")
+        raise ValueError(f"merge={merge!r} needs cells of one hidden_size, got {sizes[0]} and {sizes[1]}")
     if jax.tree.structure(sizes[0]) != jax.tree.structure(sizes[1]):
         raise ValueError(f"merge={merge!r} needs cells whose outputs are built alike, and their sizes are {sizes[0]} and {sizes[1]}")
     size = jax.tree.map(lambda f, b: f + b if merge == "concat" else f, *sizes)

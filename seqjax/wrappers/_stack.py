@@ -58,7 +58,7 @@ def stack(*cells: Layer | Iterable[Layer], skip_connections: str | None = None) 
     if len(cells) == 1 and isinstance(cells[0], Iterable):
         return stack(*cells[0], skip_connections=skip_connections)
     if skip_connections not in (None, "input", "all"):
-        raise ValueError(f'skip_connections must be "input", "all" or None, and it is {skip_connections!r}')
+        raise ValueError(f'skip_connections must be "input", "all" or None, got {skip_connections!r}')
     layers = []
     for cell in cells:
         layers.append(_layer(cell, layers, skip_connections))
@@ -129,7 +129,7 @@ def _total(sizes):
 def _layer(cell, below, skip_connections):
     """A layer of the stack as a Cell, which takes what those below give."""
     if not isinstance(cell, Cell) and not callable(cell):
-        raise TypeError(f"cells must be Cells, functions or one sequence of them, and one is a {type(cell).__name__}")
+        raise TypeError(f"cells must be Cells, functions or one sequence of them, got a {type(cell).__name__}")
     taken = below[-1].hidden_size if below else 0
     if isinstance(cell, Cell):
         for size in (taken, cell.hidden_size if skip_connections else 0):

@@ -14,14 +14,14 @@ from seqjax.typing import Array, Carry, Cell, Dense, Key, Params, Pointwise, Wra
 def check_rate(name: str, rate: float) -> float:
     """A share that noise can have, or an error that names the argument."""
     if not 0 <= rate < 1:
-        raise ValueError(f"{name} must be at least 0 and below 1, and it is {rate!r}")
+        raise ValueError(f"{name} must be at least 0 and below 1, got {rate!r}")
     return float(rate)
 
 
 def check_cell(name: str, cell: Any) -> Cell:
     """A Cell, or an error that names the argument."""
     if not isinstance(cell, Cell):
-        raise TypeError(f"{name} must be a Cell, and it is a {type(cell).__name__}")
+        raise TypeError(f"{name} must be a Cell, got a {type(cell).__name__}")
     return cell
 
 

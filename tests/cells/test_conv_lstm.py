@@ -172,8 +172,8 @@ def test_layers_whose_sizes_do_not_follow_are_refused():
 REFUSED = {
     "padding": ({"padding": "full"}, "padding='full' is not a padding; choose one of same, valid"),
     "both": ({"strides": 2, "dilation_rate": (1, 2)}, r"strides=\(2, 2\) and dilation_rate=\(1, 2\) cannot go together"),
-    "too wide": ({"kernel_size": (2, 6)}, r"leaves no place of spatial_shape=\(6, 5\), since the kernel spans \(2, 6\)"),
-    "too far": ({"dilation_rate": 3}, r"leaves no place of .* since the kernel spans \(7, 7\)"),
+    "too wide": ({"kernel_size": (2, 6)}, r"leaves nothing of spatial_shape=\(6, 5\), since the kernel spans \(2, 6\)"),
+    "too far": ({"dilation_rate": 3}, r"leaves nothing of .* since the kernel spans \(7, 7\)"),
 }
 
 
@@ -182,9 +182,9 @@ def test_options_that_cannot_be_are_refused(name):
     options, message = REFUSED[name]
     with pytest.raises(UserError, match=message):
         seqjax.conv_lstm(**{"features": 2, "kernel_size": 3, "spatial_shape": (6, 5), "padding": "valid"} | options)
-    with pytest.raises(ValueError, match=r"strides must have 2 entries, one a spatial axis, and it is \(1,\)"):
+    with pytest.raises(ValueError, match=r"strides must have 2 entries, one per spatial axis, got \(1,\)"):
         seqjax.conv_lstm(2, 3, (6, 5), strides=(1,))
-    with pytest.raises(ValueError, match="dilation_rate must be at least 1, and it is 0"):
+    with pytest.raises(ValueError, match="dilation_rate must be at least 1, got 0"):
         seqjax.conv_lstm(2, 3, (6, 5), dilation_rate=0)
 
 
@@ -195,11 +195,11 @@ def test_shapes_that_do_not_fit_are_refused():
         seqjax.unroll(cell, params, jnp.zeros((1, 3, 5, 4, 1)))
     with pytest.raises(ValueError, match=r"xs must have 5 axes.*its shape is \(3, 4, 1\)"):
         seqjax.unroll(cell, params, jnp.zeros((3, 4, 1)))
-    with pytest.raises(ValueError, match=r"kernel_size must have 2 entries, one a spatial axis, and it is \(3,\)"):
+    with pytest.raises(ValueError, match=r"kernel_size must have 2 entries, one per spatial axis, got \(3,\)"):
         seqjax.conv_lstm(2, (3,), (4, 5))
-    with pytest.raises(ValueError, match="kernel_size must be at least 1, and it is 0"):
+    with pytest.raises(ValueError, match="kernel_size must be at least 1, got 0"):
         seqjax.conv_lstm(2, 0, (4, 5))
-    with pytest.raises(ValueError, match=r"spatial_shape must have one to three axes, and it is \(1, 2, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"spatial_shape must have one to three axes, got \(1, 2, 3, 4\)"):
         seqjax.conv_lstm(2, 3, (1, 2, 3, 4))
-    with pytest.raises(TypeError, match="spatial_shape must be an integer, and it is 2.5"):
+    with pytest.raises(TypeError, match="spatial_shape must be an integer, got 2.5"):
         seqjax.conv_lstm(2, 3, 2.5)

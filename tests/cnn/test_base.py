@@ -10,8 +10,8 @@ from seqjax import cnn
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("lenet5", {"num_classes": 0}, "num_classes of at least 1, and it is 0"),
-        ("vgg11", {"dropout": 1.5}, r"dropout of VGG must be a share in 0 \.\.\. 1, and it is 1.5"),
+        ("lenet5", {"num_classes": 0}, "num_classes of at least 1, got 0"),
+        ("vgg11", {"dropout": 1.5}, r"dropout of VGG must be a share in 0 \.\.\. 1, got 1.5"),
         ("googlenet", {"aux_dropout": -0.1}, "aux_dropout of GoogLeNet must be a share"),
     ],
 )

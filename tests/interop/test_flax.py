@@ -245,16 +245,16 @@ def test_nnx_refuses_a_recurrent_bias_of_its_gru():
 
 def test_params_of_another_cell_are_refused():
     cell, params = seqjax.gru(H), random_params(seqjax.lstm(H), "float32")
-    with pytest.raises(TypeError, match="params of 'gru' must be built as .*GRUParams.*, and they are .*LSTMParams"):
+    with pytest.raises(TypeError, match="params of 'gru' must be built as .*GRUParams.*, got .*LSTMParams"):
         interop.to_flax(cell, params)
     with pytest.raises(TypeError, match="params must be what init of 'stack"):
         interop.to_flax(seqjax.stack(cell, cell), params)
     with pytest.raises(
-        ValueError, match=r"params.kernel of 'gru' must have shape \(3, 15\), and its shape is \(3, 12\)"
+        ValueError, match=r"params.kernel of 'gru' must have shape \(3, 15\), got shape \(3, 12\)"
     ):
         interop.to_flax(seqjax.gru(5), random_params(cell, "float32"))
     mixed = random_params(cell, "float32")
-    with pytest.raises(TypeError, match=r"must be of one dtype, and they are of \['bfloat16', 'float32'\]"):
+    with pytest.raises(TypeError, match=r"must be of one dtype, got of \['bfloat16', 'float32'\]"):
         interop.to_flax(cell, mixed._replace(bias=mixed.bias.astype(jnp.bfloat16)))
 
 

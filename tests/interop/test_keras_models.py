@@ -343,7 +343,7 @@ def test_params_and_inputs_that_do_not_fit_are_refused():
     model = _sequential(layers.GRU(2, use_bias=False), layers.Dense(K))
     ours, params = interop.from_keras_model(model)
     before = _weights(model)
-    with pytest.raises(seqjax.UserError, match=r"must be features \(B, T, D\), and their shape is \(3, 5\)"):
+    with pytest.raises(seqjax.UserError, match=r"must be features \(B, T, D\), got shape \(3, 5\)"):
         ours.apply(params, _inputs(True))
     with pytest.raises(seqjax.UserError, match="one entry a layer, 2, and they have 1"):
         ours.apply(params[:1], _inputs(False))
@@ -355,5 +355,5 @@ def test_params_and_inputs_that_do_not_fit_are_refused():
         interop.to_keras_model((params[0]._replace(bias=jnp.ones(6)), jax.tree.map(jnp.ones_like, params[1])), model)
     jax.tree.map(np.testing.assert_array_equal, _weights(model), before)
     tokens = keras.Sequential([keras.Input((T,)), layers.Embedding(V, D), layers.GRU(2)])
-    with pytest.raises(seqjax.UserError, match="begins with embedding.*, so that inputs must be integers, and they are float32"):
+    with pytest.raises(seqjax.UserError, match="begins with embedding.*, so that inputs must be integers, got float32"):
         interop.from_keras_model(tokens)[0].apply(interop.from_keras_model(tokens)[1], np.ones((B, T), np.float32))

@@ -222,5 +222,5 @@ def test_modules_and_params_that_do_not_fit_are_refused():
         interop.from_torch(nn.Linear(2, 3))
     with pytest.raises(UserError, match="the weights are float64 and JAX's 64-bit types are off"):
         interop.from_torch(nn.LSTM(D, H, dtype=torch.float64))
-    with pytest.raises(TypeError, match="cell must be a Cell, and it is a LSTM"):
+    with pytest.raises(TypeError, match="cell must be a Cell, got a LSTM"):
         interop.to_torch(nn.LSTM(D, H), None)

@@ -203,7 +203,7 @@ def test_what_is_no_state_dict_is_refused():
         from_torch_cnn(Net(), state | {"fc.weight": np.zeros((5, 6), np.int8)})
     with pytest.raises(TypeError, match="it is a list"):
         from_torch_cnn(Net(), list(state))
-    with pytest.raises(TypeError, match="image classifier of seqjax.cnn, and it is a Dense"):
+    with pytest.raises(TypeError, match="image classifier of seqjax.cnn, got a Dense"):
         from_torch_cnn(nn.Dense(3), state)
     torch = pytest.importorskip("torch")
     with pytest.raises(TypeError, match=r"a Linear and not its weights; give \.state_dict\(\)"):

@@ -137,10 +137,10 @@ def test_what_does_not_fit_is_refused():
         ({"cell": "lstn"}, seqjax.UserError, "cell='lstn' is unknown; choose one of lstm, gru"),
         ({"cell": "gru", "proj_size": 3}, seqjax.UserError, "proj_size=3 is an option of cell='lstm' alone.*'gru'"),
         ({"cell": _zoned, "dtype": jnp.bfloat16}, seqjax.UserError, "set them inside the function given as cell"),
-        ({"cell": seqjax.lstm(H)}, TypeError, "cell must be a name or a function of hidden_size, and it is a Cell"),
+        ({"cell": seqjax.lstm(H)}, TypeError, "cell must be a name or a function of hidden_size, got a Cell"),
         ({"dropout": 0.5}, seqjax.UserError, "dropout=0.5 stands between layers, and num_layers=1"),
-        ({"dropout": 1.5, "num_layers": 2}, ValueError, "rate must be at least 0 and below 1, and it is 1.5"),
-        ({"num_layers": 0}, ValueError, "num_layers must be at least 1, and it is 0"),
+        ({"dropout": 1.5, "num_layers": 2}, ValueError, "rate must be at least 0 and below 1, got 1.5"),
+        ({"num_layers": 0}, ValueError, "num_layers must be at least 1, got 0"),
     ):
         with pytest.raises(error, match=message):
             Recurrent(H, **settings).make_cell()

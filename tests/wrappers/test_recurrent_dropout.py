@@ -79,7 +79,7 @@ def test_what_cannot_be_is_refused():
         recurrent_dropout(mingru(H), RATE)
     with pytest.raises(seqjax.UserError, match=r"in the other order, stack\(recurrent_dropout\(...\)\)"):
         recurrent_dropout(seqjax.stack(seqjax.lstm(H)), RATE)
-    with pytest.raises(ValueError, match="rate must be at least 0 and below 1, and it is 1"):
+    with pytest.raises(ValueError, match="rate must be at least 0 and below 1, got 1"):
         recurrent_dropout(seqjax.lstm(H), 1)
     nameless = layer_norm(seqjax.rnn(H)).replace(initial_carry=lambda params, batch: ())
     with pytest.raises(seqjax.UserError, match="recurrent_dropout works on h of the carry"):

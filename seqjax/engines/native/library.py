@@ -79,7 +79,7 @@ def instruction_set() -> str:
     if asked is None:
         return next(name for name in build.INSTRUCTION_SETS if runs(name))
     if asked not in build.INSTRUCTION_SETS:
-        raise UserError(f"{CHOICE} must be one of {', '.join(build.INSTRUCTION_SETS)}, and it is {asked!r}")
+        raise UserError(f"{CHOICE} must be one of {', '.join(build.INSTRUCTION_SETS)}, got {asked!r}")
     if not runs(asked):
         raise UserError(f"{CHOICE} asks for {asked}, which this processor does not run; unset it")
     return asked
