@@ -38,7 +38,7 @@ def test_what_does_not_fit_is_refused():
     params = cell.init(jax.random.key(0), D)
     carry, x = cell.initial_carry(params, B), jnp.ones((B, D))
     for error, message, change in [
-        (ValueError, r"the batch axes of carry.c must be \(3, 1\), .* its shape is \(3, 4\)", {"x": x[:, None]}),
+        (ValueError, r"the batch axes of carry.c must be \(3, 1\), .* got shape \(3, 4\)", {"x": x[:, None]}),
         (TypeError, "cell must be a Cell, got a function", {"cell": seqjax.lstm}),
         (ValueError, r"x has shape \(3, 3\), \(B, D\), and the params of lstm take D = 4", {"x": x[:, 1:]}),
         (TypeError, "x must be floating point, got int32", {"x": jnp.ones((B, D), jnp.int32)}),

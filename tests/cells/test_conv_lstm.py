@@ -132,9 +132,9 @@ def test_no_bias_is_a_bias_of_zero():
     want = seqjax.unroll(_cell()[0], filled, xs, time_major=True)[1]
     assert_same(seqjax.unroll(cell, params, xs, time_major=True)[1], want, 0, 0)
     for options in ({"forget_bias": 1.0}, {"bias_init": jax.nn.initializers.zeros}):
-        with pytest.raises(UserError, match="conv_lstm has use_bias=False, and a bias_init or forget_bias"):
+        with pytest.raises(UserError, match="conv_lstm has use_bias=False, so it takes no bias_init or forget_bias"):
             _cell(use_bias=False, **options)
-    with pytest.raises(UserError, match="peephole_init is given, and the cell has no such"):
+    with pytest.raises(UserError, match="peephole_init is given, but with these options the cell has no such"):
         _cell(peephole_init=jax.nn.initializers.zeros)
 
 
@@ -191,9 +191,9 @@ def test_options_that_cannot_be_are_refused(name):
 def test_shapes_that_do_not_fit_are_refused():
     cell = seqjax.conv_lstm(2, 3, (4, 5))
     params = cell.init(KEY, 1)
-    with pytest.raises(ValueError, match=r"xs must be \(B, T, 4, 5, D\) .*its shape is \(1, 3, 5, 4, 1\)"):
+    with pytest.raises(ValueError, match=r"xs must be \(B, T, 4, 5, D\) .*got shape \(1, 3, 5, 4, 1\)"):
         seqjax.unroll(cell, params, jnp.zeros((1, 3, 5, 4, 1)))
-    with pytest.raises(ValueError, match=r"xs must have 5 axes.*its shape is \(3, 4, 1\)"):
+    with pytest.raises(ValueError, match=r"xs must have 5 axes.*got shape \(3, 4, 1\)"):
         seqjax.unroll(cell, params, jnp.zeros((3, 4, 1)))
     with pytest.raises(ValueError, match=r"kernel_size must have 2 entries, one per spatial axis, got \(3,\)"):
         seqjax.conv_lstm(2, (3,), (4, 5))

@@ -234,7 +234,7 @@ def test_what_does_not_fit_is_refused_with_what_was_expected():
         refused(
             ValueError, r"mask must have shape \(2, 9\), got shape \(2, 8\)", model, xs, np.ones((2, 8), bool)
         )
-        refused(TypeError, "integers .* its dtype is float32", model, xs, np.ones(2, np.float32))
+        refused(TypeError, "integers .* got dtype float32", model, xs, np.ones(2, np.float32))
 
 
 def test_lengths_inside_jit():

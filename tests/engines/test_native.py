@@ -398,16 +398,16 @@ def test_the_library_refuses_names_that_it_does_not_know(wrong):
 @pytest.mark.parametrize(
     ("cell", "reason"),
     [
-        (seqjax.conv_lstm(4, 3, (4,)), "it has lstm, gru, mgu, rnn, indrnn, and the cell is conv_lstm"),
+        (seqjax.conv_lstm(4, 3, (4,)), "it supports lstm, gru, mgu, rnn, indrnn, got conv_lstm"),
         (seqjax.lstm(4, layer_norm=True), "no lstm with layer_norm=True"),
         (seqjax.lstm(4, proj_size=3), "no lstm with proj_size=3"),
         (seqjax.lstm(4, activation="relu"), "no lstm with activation='relu'"),
         (seqjax.gru(4, gate_activation="hard_sigmoid"), "no gru with gate_activation='hard_sigmoid'"),
         (seqjax.gru(4, reset_after=False), "no gru with the reset before the product"),
         (seqjax.rnn(4, heads=2), "no rnn with heads=2"),
-        (seqjax.rnn(4, "silu"), "rnn with tanh or relu, and the activation is 'silu'"),
-        (seqjax.gru(4).replace(step=seqjax.gru(4).step), "this gru was changed after that"),
-        (seqjax.lstm(4, dtype=jnp.bfloat16), "in float32, and the cell in bfloat16 and float32"),
+        (seqjax.rnn(4, "silu"), "rnn with tanh or relu, got activation 'silu'"),
+        (seqjax.gru(4).replace(step=seqjax.gru(4).step), "this gru was modified after that"),
+        (seqjax.lstm(4, dtype=jnp.bfloat16), "in float32, but the cell in bfloat16 and float32"),
         (seqjax.zoneout(seqjax.gru(4), 0.1), "the cell is zoneout"),
     ],
     ids=lambda value: getattr(value, "name", None),
@@ -494,7 +494,7 @@ def test_a_library_of_other_sources_is_not_used_and_said_once(monkeypatch):
     monkeypatch.setattr(build, "sources", lambda: "others")
     try:
         assert "other sources" in native.refusal(cell, params, xs, **SETTINGS)
-        with pytest.warns(UserWarning, match="other sources than those here: run `python -m seqjax.engines.native`"):
+        with pytest.warns(UserWarning, match="built from different sources: run `python -m seqjax.engines.native`"):
             assert seqjax.explain(cell, params, xs)[0].engine == "fused"
         with warnings.catch_warnings(action="error"):
             seqjax.explain(cell, params, xs)

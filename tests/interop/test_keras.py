@@ -199,7 +199,7 @@ REFUSED_OF_KERAS = {
     "a function of a known name": (lambda: layers.LSTM(H, recurrent_activation=_own_tanh()), "has recurrent_activation='tanh'"),
     "recurrent dropout": (
         lambda: layers.GRU(H, recurrent_dropout=0.1, reset_after=False),
-        "this gru gives its step alone; with reset_after=True it has the parts",
+        "this gru has only a step; with reset_after=True it has the parts",
     ),
     "backwards": (lambda: layers.LSTM(H, go_backwards=True), "go_backwards=True; .* unroll with reverse=True"),
     "a last dropout": (

@@ -155,9 +155,9 @@ def test_layers_that_do_not_fit_are_refused():
     for call, message in (
         (lambda: seqjax.stack(jnp.tanh, seqjax.gru(3)), "tanh is a function, .*: the first layer must be a Cell"),
         (lambda: seqjax.stack(seqjax.gru(3), jnp.tanh, skip_connections="all"), "tanh is a function, .*: with skip_connections use cells"),
-        (lambda: seqjax.stack(seqjax.gru(3), jnp.sum), r"the function sum must give arrays \(\*spatial, H\) .* it makes Shape"),
-        (lambda: seqjax.stack(pair, seqjax.gru(3)), r"here gru meets a pytree of sizes \(3, 2\); put a function"),
-        (lambda: seqjax.stack(pair, skip_connections="input"), r"meets a pytree of sizes \(3, 2\)"),
+        (lambda: seqjax.stack(seqjax.gru(3), jnp.sum), r"the function sum must return arrays \(\*spatial, H\) .* got Shape"),
+        (lambda: seqjax.stack(pair, seqjax.gru(3)), r"but gru would get a pytree of sizes \(3, 2\); put a function"),
+        (lambda: seqjax.stack(pair, skip_connections="input"), r"would get a pytree of sizes \(3, 2\)"),
         (lambda: seqjax.stack(seqjax.gru(3), skip_connections=True), 'must be "input", "all" or None, got True'),
         (lambda: seqjax.dense(0), "features must be at least 1, got 0"),
         (lambda: seqjax.dense(3, "rely"), "activation must be a function, or one of"),
