@@ -20,7 +20,7 @@ class AlexNet(ImageClassifier):
     Attributes:
       num_classes, in_channels, dtype: as in ImageClassifier.
       lrn: local response normalisation after the first two convolutions, where Krizhevsky et al. 2012 have it; torchvision has none.
-      dropout: the share of the dense layers' inputs that is dropped in training.
+      dropout: the fraction of the dense layers' inputs that is dropped in training.
       hidden: units of the first two dense layers.
 
     Example:

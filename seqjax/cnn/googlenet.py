@@ -122,7 +122,7 @@ class GoogLeNet(ImageClassifier):
 
     Attributes:
       num_classes, in_channels, dtype: as in ImageClassifier.
-      aux_logits: two auxiliary heads, which read the blocks 4a and 4d. They run in training alone, their parameters are always
+      aux_logits: two auxiliary heads, which read the blocks 4a and 4d. They run only in training, their parameters are always
         there. Each one's loss counts AUX_WEIGHT.
       kernel_5x5: 5x5 convolutions in the third branch, as in the paper.
       transform_input: the images are normalised as torchvision does for ImageNet, and the network wants them in [-1, 1]

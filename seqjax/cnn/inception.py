@@ -176,7 +176,7 @@ class InceptionV3(ImageClassifier):
 
     Attributes:
       num_classes, in_channels, dtype: as in ImageClassifier.
-      aux_logits: an auxiliary head, which reads Mixed_6e. It runs in training alone, and then needs images of at least
+      aux_logits: an auxiliary head, which reads Mixed_6e. It runs only in training, and then needs images of at least
         299 x 299; its parameters are always there.
       transform_input: the images are normalised as torchvision does for ImageNet, and the network wants them in [-1, 1]
         (weights that come from TensorFlow do): see to_plus_minus_one.

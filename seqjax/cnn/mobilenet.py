@@ -44,7 +44,7 @@ class MobileNetV1(ImageClassifier):
 
     Attributes:
       width: the paper's width multiplier; its resolution multiplier is the size of the images.
-      dropout: the share of the last features that is dropped in training.
+      dropout: the fraction of the last features that is dropped in training.
 
     Example:
       >>> import jax
@@ -96,7 +96,7 @@ class MobileNetV2(ImageClassifier):
 
     Attributes:
       width_mult: the width multiplier: channels are `make_divisible(width_mult * channels)`; the last 1280 never fewer.
-      dropout: the share of the last features that is dropped in training.
+      dropout: the fraction of the last features that is dropped in training.
 
     Example:
       >>> import jax

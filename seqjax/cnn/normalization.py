@@ -68,7 +68,7 @@ class BatchNorm(nn.Module):
           x: the values.
           use_running_average: as the attribute.
           mask: bool (B,), true for real rows. Others have no influence on the statistics, on values or gradients, and become what
-            zeros become. None where all are real.
+            zeros become. None if all are real.
         """
         evaluate = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
         channels = (x.shape[-1],)

@@ -60,7 +60,7 @@ class TemporalBlock(nn.Module):
       features: channels out.
       kernel_size: steps that each convolution sees.
       dilation: distance between them.
-      dropout: the share dropped in training.
+      dropout: the fraction dropped in training.
       drop_channels: drops a channel for all steps, as the paper says; False drops single values, as its code does.
       dtype: of the computation.
 
@@ -186,7 +186,7 @@ class TCN(nn.Module):
           lengths: integers (B,), how many steps of each sequence are real, or a boolean mask (B, T), whose holes count as
             zeros. What stands at padded steps has no influence, not even NaN. A sequence without a real step has zeros
             for features.
-          train: with dropout, from the key `rngs={"dropout": key}`, which is then needed.
+          train: applies dropout, from the key `rngs={"dropout": key}`, which is then required.
 
         Returns:
           (B, num_classes), or with pool="none" (B, T, num_classes), zeros at padded steps; in the dtype of the computation.

@@ -23,7 +23,7 @@ class TextCNN(nn.Module):
       embed_size: D, the width of an embedding.
       widths: words in the windows of each kind.
       maps: features of each kind.
-      dropout: the share of the pooled features dropped in training.
+      dropout: the fraction of the pooled features dropped in training.
       dtype: of the computation; None takes what embeddings and parameters promote to. Parameters stay float32.
 
     Widths, maps, dropout and the embedding's start, uniform in +-0.25, are the paper's; convolutions and head start from
@@ -57,7 +57,7 @@ class TextCNN(nn.Module):
           lengths: integers (B,), how many tokens of each sentence are real, or a boolean mask (B, T), whose holes count
             as zeros. What stands at padded places has no influence: a sentence gives what it gives alone, and one that
             is shorter than the widest window what it gives padded with zeros to that window.
-          train: with dropout, from the key `rngs={"dropout": key}`, which is then needed.
+          train: applies dropout, from the key `rngs={"dropout": key}`, which is then required.
 
         Returns:
           (B, num_classes) in the dtype of the computation.

@@ -24,7 +24,7 @@ class VGG(ImageClassifier):
       num_classes, in_channels, dtype: as in ImageClassifier.
       depths: convolutions of each stage.
       norm: batch normalisation after each convolution.
-      dropout: the share of the dense layers' inputs that is dropped in training.
+      dropout: the fraction of the dense layers' inputs that is dropped in training.
       channels: of each stage.
       hidden: units of the first two dense layers.
 

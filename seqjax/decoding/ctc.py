@@ -93,7 +93,7 @@ def _search(lm, width, log_probs, steps, params, start, weight, bonus):
     bonuses = jnp.where(jnp.arange(vocab) == BLANK, 0.0, bonus)[None, None]
 
     def predict(memory, last):
-        """The memory after the last labels (B, K), and the share of each next one."""
+        """The memory after the last labels (B, K), and the fraction of each next one."""
         memory, scores = lm(params, memory, last.reshape(-1))
         return memory, weight * jax.nn.log_softmax(scores).reshape(rows, -1, vocab) + bonuses
 

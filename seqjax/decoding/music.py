@@ -224,7 +224,7 @@ def sounding_shares(model: MusicModel, params: Any, roll: np.ndarray, key: jax.A
     Args:
       model, params: the model.
       roll: uint8 (T, P).
-      key: of jax.random; by notes, the answer is the share of frames drawn that have the pitch.
+      key: of jax.random; by notes, the answer is the fraction of frames drawn that have the pitch.
       draws: how many of these.
 
     Returns:

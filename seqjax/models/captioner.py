@@ -80,9 +80,9 @@ class Captioner(TokenDecoder):
         """What the decoder reads of a feature map.
 
         Args:
-          features: (B, S, M). What stands at positions that are not real has no influence, NaN included.
-          mask: (B, S) bool, true for a real position; None where all are.
-          train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
+          features: (B, S, M). Values at positions that are not real, even NaN, have no effect.
+          mask: (B, S) bool, true for a real position; None if all are.
+          train: applies noise, from the key `rngs={"dropout": key}`, which is then required.
         """
         if mask is None:
             mask = jnp.ones(features.shape[:2], bool)
@@ -115,7 +115,7 @@ class Captioner(TokenDecoder):
           inputs: (B, T) int, the caption with `<bos>` before it and without its last token. Padding at its end has no influence on
             what comes before.
           mask: as in `encode`.
-          train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
+          train: applies noise, from the key `rngs={"dropout": key}`, which is then required.
 
         Returns:
           Decoded(logits, weights): weights (B, T, S), each row of sum 1; None without attention.
@@ -129,9 +129,9 @@ def coverage_penalty(weights: Array, mask: Array, real: Array | None = None) -> 
     .. math:: \sum_b \sum_s \left( 1 - \sum_t \alpha_{bts} \right)^2 \quad \text{over real steps } t \text{ and real positions } s
 
     Args:
-      weights: (B, T, S), of attention. What stands at steps or positions that are not real has no influence, NaN included.
+      weights: (B, T, S), of attention. Values at steps or positions that are not real, even NaN, have no effect.
       mask: (B, T) bool, true for a real token; a row without any adds nothing.
-      real: (B, S) bool, true for a real position; None where all are.
+      real: (B, S) bool, true for a real position; None if all are.
 
     Returns:
       The sum, ().

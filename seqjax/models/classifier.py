@@ -34,9 +34,9 @@ class TextClassifier(nn.Module):
       embed_size: D, the width of the embedding.
       pooling: "last" (the last real step; of a bidirectional cell each direction's own last), "mean", "max", or
         "attention": additive attention, as Yang et al. 2016 pool words.
-      bidirectional: says for "last" that the second half of the features runs backward.
+      bidirectional: for "last": whether the second half of the features runs backward.
       dropout: on the pooled vector, in training.
-      word_dropout: the share of tokens that become `<unk>` in training.
+      word_dropout: the fraction of tokens that become `<unk>` in training.
       dtype: computation dtype; parameters and logits are float32.
 
     Example:
@@ -68,8 +68,8 @@ class TextClassifier(nn.Module):
 
         Args:
           tokens: (B, T) int.
-          lengths: integers (B,) or a mask (B, T), how many tokens are real; what stands at the others has no influence.
-          train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
+          lengths: integers (B,) or a mask (B, T), how many tokens are real; the others have no effect.
+          train: applies noise, from the key `rngs={"dropout": key}`, which is then required.
 
         Returns:
           Classified(logits, weights).

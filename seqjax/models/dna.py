@@ -93,10 +93,10 @@ class DnaReader(nn.Module):
 
     Attributes:
       features: of each base.
-      cell: any Cell, bidirectional as a rule.
+      cell: any Cell, usually bidirectional.
       both_strands: read the other strand too, with the same weights.
       dropout: on the outputs, in training.
-      base_dropout: the share of bases that are read as N in training, unknown to the network.
+      base_dropout: the fraction of bases that are read as N in training, unknown to the network.
 
     Example:
       >>> from seqjax.models import make_stack
@@ -129,7 +129,7 @@ class DnaReader(nn.Module):
           lengths: int (B,), how many of the T bases are real; they come first.
           carry: from the window before; None is the initial one.
           fresh: bool (B,), rows that start from the initial carry.
-          train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
+          train: applies noise, from the key `rngs={"dropout": key}`, which is then required.
 
         Returns:
           (carry, [outputs (B, T, H) of the sequence, and of the other strand, in the order of the sequence]). The carry that comes
@@ -286,7 +286,7 @@ class DnaClassifier(nn.Module):
       reader: of one strand or both; over both, the classes of a sequence and of the other strand are the same.
       pooling: "flatten" (all steps side by side: for sequences of one length that are aligned, such as windows around a site),
         "attention", "max", "mean" or "last".
-      bidirectional: says for "last" that the second half of the features runs backward.
+      bidirectional: for "last": whether the second half of the features runs backward.
       dropout: on what is pooled, in training.
       dtype: computation dtype; scores are float32.
 

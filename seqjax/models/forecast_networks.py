@@ -133,7 +133,7 @@ class DirectNetwork(nn.Module):
           inputs: (B, C, D).
           lags: (B, F, L), the last scaled values before each of the last F origins.
           future: (B, F, H, K), what is known of the steps to forecast from each of them.
-          train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
+          train: applies noise, from the key `rngs={"dropout": key}`, which is then required.
 
         Returns:
           (B, F, H, P).

@@ -90,7 +90,7 @@ class MusicModel(nn.Module):
     .. math:: z_{t,p} = (W h_t + b)_p + \sum_{m=1}^{M} \sum_{|d| \le R} (K_m h_t)_d \, x_{t-m,p+d}
 
     Attributes:
-      cell: any Cell; dropout between its layers is the cell's own affair.
+      cell: any Cell; dropout between its layers is set in the cell.
       output: "frames" or "notes".
       embed_size: D, the width of a frame's projection, and of a note's embedding.
       note_cell, note_size: name (see `make_cell`) and size of the cell over the notes of a frame.
@@ -173,11 +173,11 @@ class MusicModel(nn.Module):
 
         Args:
           frames: (B, T, P), of each frame to predict the one before it, not 0 where a pitch sounds; zeros before a piece.
-          carry: of the window before; where None, all rows begin a piece.
+          carry: of the window before; if None, all rows begin a piece.
           first: (B,) bool, rows that begin a piece: their carry is the initial one, whatever `carry` is. Without it all rows do
             where there is no carry, and none where there is one.
           lengths: (B,) int, how many steps are real.
-          train: with dropout, from the key `rngs={"dropout": key}`, which is then needed.
+          train: applies dropout, from the key `rngs={"dropout": key}`, which is then required.
 
         Returns:
           The carry after the last real step, and the context of each frame.

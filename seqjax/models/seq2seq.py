@@ -28,7 +28,7 @@ class Seq2Seq(TokenDecoder):
 
     Attributes:
       source_size, target_size: vocabularies.
-      encoder: any Cell, bidirectional as a rule.
+      encoder: any Cell, usually bidirectional.
       layers: the decoder's cells, from the bottom up, without noise of their own; the query of attention is the topmost's
         output.
       embed_size: E, the width of both embeddings.
@@ -107,8 +107,8 @@ class Seq2Seq(TokenDecoder):
 
         Args:
           source: (B, S) int.
-          lengths: integers (B,); what stands at padding has no influence.
-          train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
+          lengths: integers (B,); padding has no effect.
+          train: applies noise, from the key `rngs={"dropout": key}`, which is then required.
         """
         xs = self.noise(self.source_embed(source), deterministic=not train)
         rng = self.make_rng("dropout") if train else None
@@ -129,7 +129,7 @@ class Seq2Seq(TokenDecoder):
           lengths: integers (B,), of the source.
           inputs: (B, T) int, the target with `<bos>` before it and without its last token. Later steps never reach back to
             earlier ones, so that padding at its end has no influence on what comes before.
-          train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
+          train: applies noise, from the key `rngs={"dropout": key}`, which is then required.
           samples: (B, T) bool: where true the model's own likeliest token of the step before stands in place of the
             input (scheduled sampling; never at the first step). Slower: every step computes its softmax.
 

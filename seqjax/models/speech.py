@@ -55,7 +55,7 @@ class ShorteningConv(nn.Module):
 
         Args:
           xs: (B, T, F).
-          lengths: int (B,); what stands past an end has no influence.
+          lengths: int (B,); values past an end have no effect.
           before: (B, w - s, F), the steps just before; zeros by default.
           train: normalise by the statistics of the batch, and keep them.
 
@@ -144,7 +144,7 @@ class Recogniser(nn.Module):
 
         Args:
           features: (B, T, F).
-          frames: int (B,); what stands past an end has no influence, on values or gradients, NaN included.
+          frames: int (B,); values past an end, even NaN, affect neither outputs nor gradients.
           train: with batch statistics, and noise from the key `rngs={"dropout": key}`, which is then needed.
 
         Returns:

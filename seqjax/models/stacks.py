@@ -14,7 +14,7 @@ def make_cell(name: str, hidden_size: int, *, recurrent_dropout: float = 0.0, dt
     Args:
       name: a name of `seqjax.cells.CELLS`, such as `lstm`, `rnn` (tanh) or `irnn` (relu, identity).
       hidden_size: H.
-      recurrent_dropout: the share of h that is dropped before the recurrent product in training, one mask for all steps.
+      recurrent_dropout: the fraction of h that is dropped before the recurrent product in training, one mask for all steps.
       dtype: computation dtype; parameters stay float32.
 
     Returns:
@@ -51,7 +51,7 @@ def make_stack(
       cell: as for make_cell.
       hidden_size: H of every layer, of each direction.
       num_layers: L.
-      dropout: the share of each layer's inputs that is dropped in training.
+      dropout: the fraction of each layer's inputs that is dropped in training.
       input_dropout: the same for the first layer; None is `dropout`.
       recurrent_dropout: as for make_cell.
       bidirectional: every layer runs in both directions and gives 2 H features: the forward ones, then the backward ones.

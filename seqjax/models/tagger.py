@@ -80,7 +80,7 @@ class Tagger(nn.Module):
     Attributes:
       vocab_size: V, words.
       num_tags: K.
-      cell: any Cell, bidirectional as a rule.
+      cell: any Cell, usually bidirectional.
       embed_size: D, the width of a word's embedding.
       char_features: "none", "rnn" or "cnn": see CharFeatures.
       num_chars: characters that are known; used with char_features.
@@ -90,7 +90,7 @@ class Tagger(nn.Module):
         probability 0.
       dropout: on the outputs of the cell, in training.
       embed_dropout: on the words' features, the cell's inputs.
-      word_dropout: the share of words that become `<unk>` in training; their characters stay.
+      word_dropout: the fraction of words that become `<unk>` in training; their characters stay.
       dtype: computation dtype; parameters and scores are float32.
 
     Example:
@@ -151,8 +151,8 @@ class Tagger(nn.Module):
         Args:
           words: (B, T) int.
           chars: (B, T, C) int, 0 at the end of shorter words; not used without char_features.
-          lengths: integers (B,) or a mask (B, T); what stands at padding has no influence.
-          train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
+          lengths: integers (B,) or a mask (B, T); padding has no effect.
+          train: applies noise, from the key `rngs={"dropout": key}`, which is then required.
 
         Returns:
           (B, T, K) in float32.

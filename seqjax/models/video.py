@@ -235,7 +235,7 @@ class VideoClassifier(nn.Module):
           lengths: int (B,), how many of the T frames are real; they come first.
           carry: from the window before; None is the initial one.
           fresh: bool (B,), rows that start from the initial carry.
-          train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
+          train: applies noise, from the key `rngs={"dropout": key}`, which is then required.
 
         Returns:
           (carry, scores (B, T, K) of each head, in float32).

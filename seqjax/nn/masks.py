@@ -1,4 +1,4 @@
-"""Which steps of a padded batch are real, and a softmax over those alone."""
+"""Which steps of a padded batch are real, and a softmax over only those."""
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +8,15 @@ from seqjax.typing import Array
 
 
 def real_steps(lengths: Array | None, batch: int, steps: int) -> Array:
-    """Which steps are real, as a mask.
+    """Returns a mask of the real steps.
 
     Args:
-      lengths: integers (B,), each 0 to T; or a bool mask (B, T); or None where all steps are real.
+      lengths: integers (B,), each 0 to T; or a bool mask (B, T); or None if all steps are real.
       batch: B.
       steps: T.
 
     Returns:
-      (B, T) bool. Inside jit, where their values are not known, lengths outside 0 ... T count as the nearest of these.
+      (B, T) bool. Inside jit, where values are not known, lengths outside 0 ... T are clipped.
 
     Raises:
       ValueError: the shape does not fit, or a length is outside 0 ... T.
@@ -47,12 +47,12 @@ def real_steps(lengths: Array | None, batch: int, steps: int) -> Array:
 
 
 def masked_softmax(scores: Array, mask: Array) -> Array:
-    """Softmax over the real steps.
+    """Computes a softmax over the real steps.
 
       w_s = exp(a_s) / sum_r exp(a_r),  r and s real steps
 
     Args:
-      scores: a, (..., S). What stands at padded steps has no influence, on values or gradients, NaN included.
+      scores: a, (..., S). Padded steps, even NaN, affect neither values nor gradients.
       mask: true where a step is real, of the same shape or one that broadcasts to it.
 
     Returns:
@@ -72,10 +72,10 @@ def masked_softmax(scores: Array, mask: Array) -> Array:
 
 
 def check_sequences(name: str, values: Array, layout: str) -> Array:
-    """The array as JAX has it, or an error where it is not floating point with three axes.
+    """Converts to a JAX array; raises an error if it is not floating point with three axes.
 
     Raises:
-      ValueError: it has another number of axes.
+      ValueError: it does not have three axes.
       TypeError: it is not floating point.
 
     Example:

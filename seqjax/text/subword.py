@@ -104,7 +104,7 @@ class SubwordTokenizer(_Tokenizer):
           texts: texts, or one text. If one has more than one line, the end of a line is in the vocabulary.
           vocab_size: the number of ids, exactly; the four special tokens included.
           kind: "unigram" or "bpe".
-          character_coverage: the share of the texts' characters, by occurrence, that the vocabulary must hold; below 1,
+          character_coverage: the fraction of the texts' characters, by occurrence, that the vocabulary must hold; below 1,
             the rarest are left out. 0.9995 suits scripts of thousands of characters.
           lower: as in the class.
 

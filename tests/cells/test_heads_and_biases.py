@@ -95,7 +95,10 @@ ZEROS = jax.nn.initializers.zeros
         (lambda: seqjax.gru(8, heads=0), "heads must be at least 1, got 0"),
         (lambda: seqjax.gru(8, use_bias=False, bias_init=ZEROS), "gru has use_bias=False, so it takes no bias_init"),
         (lambda: seqjax.lstm(8, 1.0, use_bias=False), "lstm has use_bias=False, so it takes no bias_init or forget_bias"),
-        (lambda: seqjax.gru(8, use_bias=False, recurrent_bias_init=ZEROS), "recurrent_bias_init is given, but with these options the cell has no such"),
+        (
+            lambda: seqjax.gru(8, use_bias=False, recurrent_bias_init=ZEROS),
+            "recurrent_bias_init is given, but with these options the cell has no such",
+        ),
         (lambda: seqjax.mgu(8, False, recurrent_bias_init=ZEROS), "recurrent_bias_init is given, but with these options the cell has no such"),
         (lambda: seqjax.dense_cell("mine", 8, Carry, None, gates=1, heads=2, window=(3,)), "only a matrix can be block-diagonal"),
         (lambda: seqjax.lstm(8, peephole_init=ZEROS), "peephole_init is given, but with these options the cell has no such"),
