@@ -1,4 +1,4 @@
-"""A CNN up to one of its layers: the feature map by its name, with those parameters alone that it needs."""
+"""A CNN up to one of its layers: a feature map by name, with only the parameters that it needs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,10 +16,10 @@ from seqjax.typing import Array, Key
 class Features:
     """A feature map of a network.
 
-    Modules that begin after the layer are not run, and have no parameters here: a classifier's head costs nothing.
+    Modules that start after the layer are not run and have no parameters here, so a classifier's head costs nothing.
 
     Args:
-      module: a network of `seqjax.cnn`, not bound.
+      module: an unbound network of `seqjax.cnn`.
       layer: dotted path of a module inside it, such as "layer3", as `feature_names` lists them.
       shape: of an image, (H, W, C).
 
@@ -27,7 +27,7 @@ class Features:
       shape: of the map, (h, w, M).
 
     Raises:
-      UserError: there is no such layer, or it gives no map.
+      UserError: there is no such layer, or its output is not a map.
 
     Example:
       >>> from seqjax import cnn
@@ -48,12 +48,12 @@ class Features:
         if layer not in names:
             maps = [row.path for row in rows if _is_map(row.shape)]
             raise UserError(
-                f"{name} has no layer {layer!r}{nearest(layer, names)}; maps are given by {', '.join(maps[-12:])}"
+                f"{name} has no layer {layer!r}{nearest(layer, names)}; layers with maps are {', '.join(maps[-12:])}"
             )
         (row,) = (row for row in rows if row.path == layer)
         if not _is_map(row.shape):
             raise UserError(
-                f"{layer} of {name} gives {row.shape}, which is no feature map (1, h, w, M); choose a layer before it"
+                f"{layer} of {name} gives {row.shape}, which is not a feature map (1, h, w, M); choose an earlier layer"
             )
         self.shape = row.shape[1:]
         needed = names[: names.index(layer) + 1] + [other for other in names if other.startswith(f"{layer}.")]
@@ -62,11 +62,11 @@ class Features:
         self._whole = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, *shape))))
 
     def init(self, key: Key) -> dict[str, Any]:
-        """The variables that the layer needs, by collection."""
+        """Initialises the variables that the layer needs, by collection."""
         return jax.jit(lambda key: self.part(self.module.init(key, jnp.zeros((1, *self._input)))))(key)
 
     def part(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of the whole network's variables that the layer needs, such as pretrained ones."""
+        """Selects the variables that the layer needs from those of the whole network, such as pretrained ones."""
         found = {}
         for collection, values in variables.items():
             flat = flax.traverse_util.flatten_dict(dict(values))
@@ -76,13 +76,13 @@ class Features:
         return found
 
     def _owner(self, path: tuple[str, ...]) -> tuple[str, ...]:
-        """The innermost module that a variable is of."""
+        """Returns the innermost module that a variable belongs to."""
         return next((path[:end] for end in range(len(path) - 1, 0, -1) if path[:end] in self._modules), ())
 
     def apply(
         self, variables: Mapping[str, Any], images: Array, *, train: bool = False, rngs: Any = None
     ) -> tuple[Array, dict[str, Any]]:
-        """The feature map.
+        """Computes the feature map.
 
         Args:
           variables: what `init` or `part` gave.
@@ -98,7 +98,7 @@ class Features:
         def keep(module, method):
             return method == "__call__" and module.path == layer
 
-        # What comes after the layer is not computed inside jit, so that zeros do for its parameters.
+        # What comes after the layer is not computed inside jit, so zeros serve as its parameters.
         whole = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self._whole)
         whole = {name: _merged(values, variables.get(name, {})) for name, values in whole.items()}
         kept = [name for name in variables if name != "params"]
@@ -118,7 +118,7 @@ def _is_map(shape: Any) -> bool:
 
 
 def _merged(whole: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
-    """The whole with some of its leaves replaced."""
+    """Replaces some leaves of the whole."""
     return {
         name: _merged(value, part.get(name, {})) if isinstance(value, Mapping) else part.get(name, value)
         for name, value in whole.items()

@@ -16,14 +16,14 @@ UNK = 1  # the id of <unk>, as everywhere in seqjax.text
 
 
 class Classified(NamedTuple):
-    """What the classifier gives."""
+    """The output of the classifier."""
 
     logits: Array  # (B, K) in float32
-    weights: Array | None  # (B, T), how much each step counts, with pooling "attention"; None otherwise
+    weights: Array | None  # (B, T), the weight of each step, with pooling "attention"; None otherwise
 
 
 class TextClassifier(nn.Module):
-    r"""Tells the class of a text from its tokens.
+    r"""Classifies a text from its tokens.
 
     .. math:: p(k \mid x) = \mathrm{softmax}(W\,\mathrm{dropout}(\mathrm{pool}(h_1 \dots h_T)) + b)_k, \quad h = \mathrm{cell}(E x)
 
@@ -96,7 +96,7 @@ class TextClassifier(nn.Module):
 
 
 def drop_words(rng: Array, tokens: Array, rate: float) -> Array:
-    """Puts `<unk>` in place of tokens at random, each with probability `rate`.
+    """Replaces tokens by `<unk>` at random, each with probability `rate`.
 
     Example:
       >>> drop_words(jax.random.key(0), jnp.array([[4, 5]]), 0.0).tolist()

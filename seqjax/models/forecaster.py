@@ -27,7 +27,7 @@ KINDS = ("direct", "autoregressive")
 
 @dataclasses.dataclass(frozen=True)
 class Forecaster:
-    """A network, how its inputs are made of windows, its loss and its forecasts.
+    """A network with the preparation of its inputs from windows, its loss and its forecasts.
 
     Args:
       kind: "direct" or "autoregressive".
@@ -35,10 +35,10 @@ class Forecaster:
       output: the family of distributions.
       context: C, the steps before an origin that a forecast reads.
       horizon: H, the steps that it gives; an autoregressive forecaster can forecast further.
-      scaling: see `context_scale`. Where the loss is taken at several origins, only what precedes the first is read.
+      scaling: see `context_scale`. If the loss is taken at several origins, only values before the first are read.
       width, highway: see `DirectNetwork`.
-      dropout: in the head; that of the cell is its own.
-      members: networks of the same form with other initial values, trained side by side on the same batches; their
+      dropout: in the head; the cell has its own dropout.
+      members: networks of the same form with different initial values, trained in parallel on the same batches; their
         quantiles are averaged.
       paths: sample paths of an autoregressive forecast.
       dtype: computation dtype.
@@ -97,13 +97,13 @@ class Forecaster:
         *,
         forks: int = 1,
     ) -> tuple[Carry, Array, Array]:
-        """The loss of every value that is counted, the mean over the members.
+        """Sums the loss over all counted values, averaged over the members.
 
         Args:
           params: as `init` gave.
           batch: Window; or Steps for training with a carry that is kept.
-          carry: as `initial_carry` gave, for Steps; with a Window it is returned as it is.
-          rng: a key for training noise. With a Window an autoregressive forecaster also learns from the context then.
+          carry: as `initial_carry` gave, for Steps; with a Window it is returned unchanged.
+          rng: a key for training noise. With one, and a Window, an autoregressive forecaster also learns from the context.
           forks: F, how many of the last origins of each window a direct forecaster learns from.
 
         Returns:
@@ -138,11 +138,11 @@ class Forecaster:
         steps: int = 0,
         seed: int = 0,
     ) -> np.ndarray:
-        """The forecasts of a window.
+        """Forecasts a window.
 
         Args:
           params: as `init` gave.
-          window: of which nothing after the context is read but what is known in the future.
+          window: after its context only what is known in the future is read.
           levels: (Q,).
           steps: of the forecast; 0 is the horizon.
           seed: of the sample paths of an autoregressive forecaster.
@@ -151,7 +151,7 @@ class Forecaster:
           (B, steps, Q), in the units of the data, never crossing.
         """
         if self.kind == "direct":
-            short = max(self.context + self.horizon - window.value.shape[1], 0)  # steps that nobody asked for
+            short = max(self.context + self.horizon - window.value.shape[1], 0)  # steps that were not requested
 
             def grow(column):
                 return np.pad(column, [(0, 0), (0, short)] + [(0, 0)] * (column.ndim - 2))
@@ -166,11 +166,11 @@ class Forecaster:
         return np.moveaxis(np.quantile(np.asarray(draws, np.float64), levels, axis=0), 0, -1)
 
     def as_steps(self, window: Window, *, learn_context: bool = False) -> Steps:
-        """A window as steps to learn from: past-only covariates end at the origin.
+        """Converts a window to steps to learn from: past-only covariates end at the origin.
 
         Args:
           window: of C + H steps or more.
-          learn_context: the loss is taken in the context too, and not only after the origin.
+          learn_context: whether the loss also covers the context, not only the steps after the origin.
         """
         total = window.value.shape[1]
         middle, spread = self._scale(window, self.context)
@@ -197,7 +197,7 @@ class Forecaster:
 
     def _direct_inputs(self, window: Window, forks: int) -> tuple[Array, Array, Array, Array, Array]:
         """(inputs, lags, future) of a DirectNetwork, then location and scale (B, 1, 1)."""
-        first = self.context - forks + 1  # the first origin: so many steps lie before it
+        first = self.context - forks + 1  # the first origin: the number of steps before it
         middle, spread = self._scale(window, first)
         level = level_features(self.scaling, middle, spread, window)
         value, observed = window.value[:, : self.context], window.observed[:, : self.context]
@@ -235,7 +235,7 @@ def _direct(model: Forecaster, params: Mapping[str, Params], window: Window) -> 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def _paths(model: Forecaster, params: Mapping[str, Params], window: Window, key: Key, horizon: int) -> Array:
-    """Sample paths of all members, (paths, B, horizon)."""
+    """Draws sample paths of all members, (paths, B, horizon)."""
     members = sorted(params.items())
     shares = np.diff(np.linspace(0, model.paths, len(members) + 1).round().astype(int))
     steps = model.as_steps(window)
@@ -262,7 +262,7 @@ def _paths(model: Forecaster, params: Mapping[str, Params], window: Window, key:
 def sample_paths(
     run: Any, output: Output, carry: Carry, raw: Array, rest: Steps, location: Array, scale: Array, key: Key, paths: int
 ) -> Array:
-    """Ancestral sampling: draws a value, gives it back as input, and so on.
+    """Runs ancestral sampling: draws a value, feeds it back as input, and so on.
 
     Args:
       run: (carry, Steps of one step) -> (carry, (B, 1, P)).

@@ -1,4 +1,4 @@
-"""The tagger, many to many in step: a tag for each word, from the word, its characters and its neighbours."""
+"""The tagger, many to many and aligned: a tag for each word, from the word, its characters and its neighbours."""
 
 from typing import Any
 
@@ -20,14 +20,14 @@ CHAR_FEATURES = ("none", "rnn", "cnn")
 
 
 class CharFeatures(nn.Module):
-    r"""A vector for each word, made of its characters.
+    r"""Computes a vector for each word from its characters.
 
     "rnn": the last states of a bidirectional LSTM over the characters (Ling et al. 2015, Lample et al. 2016). "cnn": the
     strongest response of each feature of windows of three characters anywhere in the word (Ma and Hovy 2016).
 
     Attributes:
       kind: "rnn" or "cnn".
-      num_chars: the characters that the embedding knows.
+      num_chars: the number of characters in the embedding.
       embed_size: width of a character's embedding.
       size: of the vector; "rnn" needs an even one.
       dtype: computation dtype.
@@ -70,7 +70,7 @@ class CharFeatures(nn.Module):
 
 
 class Tagger(nn.Module):
-    r"""Gives each word of a sentence a score for each tag, and from these the likeliest tags.
+    r"""Scores each tag for each word of a sentence, and finds the likeliest tags.
 
     .. math:: z_t = W\,\mathrm{dropout}(h_t) + b, \quad h = \mathrm{cell}([E x_t; \mathrm{chars}(x_t)])
 
@@ -83,10 +83,10 @@ class Tagger(nn.Module):
       cell: any Cell, usually bidirectional.
       embed_size: D, the width of a word's embedding.
       char_features: "none", "rnn" or "cnn": see CharFeatures.
-      num_chars: characters that are known; used with char_features.
+      num_chars: number of known characters; used with char_features.
       char_embed_size, char_size: widths of a character's embedding and of a word's features.
       crf: whether tags depend on their neighbours.
-      entity_tags: with the CRF: the names of the tags, "B-X", "I-X" and "O"; sequences that are no such spans get
+      entity_tags: with the CRF: the names of the tags, "B-X", "I-X" and "O"; sequences that do not form valid spans get
         probability 0.
       dropout: on the outputs of the cell, in training.
       embed_dropout: on the words' features, the cell's inputs.
@@ -187,7 +187,7 @@ class Tagger(nn.Module):
         return -jnp.sum(jnp.where(real, log_probs, 0), axis=1)
 
     def decode(self, scores: Array, lengths: Array) -> Array:
-        """The likeliest tags: of each sentence as a whole with the CRF, else of each word.
+        """Finds the likeliest tags: of each sentence as a whole with the CRF, else of each word.
 
         Returns:
           (B, T) int32, 0 at padding.

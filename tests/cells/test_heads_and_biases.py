@@ -99,7 +99,10 @@ ZEROS = jax.nn.initializers.zeros
             lambda: seqjax.gru(8, use_bias=False, recurrent_bias_init=ZEROS),
             "recurrent_bias_init is given, but with these options the cell has no such",
         ),
-        (lambda: seqjax.mgu(8, False, recurrent_bias_init=ZEROS), "recurrent_bias_init is given, but with these options the cell has no such"),
+        (
+            lambda: seqjax.mgu(8, False, recurrent_bias_init=ZEROS),
+            "recurrent_bias_init is given, but with these options the cell has no such",
+        ),
         (lambda: seqjax.dense_cell("mine", 8, Carry, None, gates=1, heads=2, window=(3,)), "only a matrix can be block-diagonal"),
         (lambda: seqjax.lstm(8, peephole_init=ZEROS), "peephole_init is given, but with these options the cell has no such"),
     ],
