@@ -1,4 +1,4 @@
-"""Labels of whole texts and of their words, from a trained model, in batches of about the same length."""
+"""Labels of whole texts and of their words, from a trained model, in batches of similar length."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -48,7 +48,7 @@ class TextLabeller:
           tokens: ids of each text, (T,).
 
         Returns:
-          (probabilities (N, K), the weight of each token of each text, empty where the model's pooling has none).
+          (probabilities (N, K), the weight of each token of each text, empty if the model's pooling has none).
         """
         rows, weights = [], [np.zeros(0)] * len(tokens)
         collate, lengths = collate_texts(tokens, np.zeros(len(tokens), np.int32)), np.array([len(text) for text in tokens])

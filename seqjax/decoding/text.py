@@ -1,4 +1,4 @@
-"""Texts from a language model and scores for texts: tokens in and out, prompts, the special tokens."""
+"""Texts from a language model and scores for texts: tokens in and out, prompts, special tokens."""
 
 import functools
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ Tokenizer = CharTokenizer | WordTokenizer
 
 
 def start_token(tokenizer: Tokenizer, *, ends: bool, reset: bool = True) -> int:
-    """What stands before a text's first token, as it did in training.
+    """Returns the token before a text's first token, as in training.
 
     Args:
       tokenizer: of the model.
       ends: documents end with `<eos>`.
-      reset: each document starts fresh, with `<bos>`.
+      reset: each document starts from the initial carry, with `<bos>`.
 
     Returns:
-      `<bos>` where documents start, `<eos>` where one follows the other, a line's end in running text.
+      `<bos>` if documents start afresh, `<eos>` if one follows the other, a line's end in running text.
 
     Example:
       >>> start_token(CharTokenizer.fit(["ab"]), ends=True), start_token(CharTokenizer.fit(["ab"]), ends=True, reset=False)
@@ -41,10 +41,10 @@ def check_known(tokenizer: Tokenizer, text: str, what: str) -> str:
     Args:
       tokenizer: of the model.
       text: from the user.
-      what: what the user would call it, such as "the prompt".
+      what: the user's name for it, such as "the prompt".
 
     Returns:
-      A line that says which words are unknown, empty where none is.
+      A line that lists the unknown words, empty if there are none.
 
     Raises:
       UserError: unknown characters.
@@ -61,7 +61,7 @@ def check_known(tokenizer: Tokenizer, text: str, what: str) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _functions(model: LanguageModel):
-    """What reads a prompt and what draws a token: the same ones for a model, so that a sampler made again compiles nothing again."""
+    """Returns the functions that read a prompt and draw a token, cached per model so that a new sampler does not recompile."""
 
     def step(carry, tokens):
         params, carry = carry
@@ -103,14 +103,14 @@ class TextSampler:
     def __call__(
         self, params, key: jax.Array, prompt: str = "", *, number: int = 1, length: int = 200, **options: Any
     ) -> list[str]:
-        """Texts that begin with the prompt.
+        """Draws texts that begin with the prompt.
 
         Args:
           params: of the model.
           key: of jax.random; the same key gives the same texts.
-          prompt: every token of it known.
-          number: how many texts.
-          length: the most tokens to draw after the prompt.
+          prompt: must contain only known tokens.
+          number: number of texts.
+          length: the maximum number of tokens to draw after the prompt.
           **options: temperature, top_k, top_p of `sampling.sample`.
 
         Returns:
@@ -134,7 +134,7 @@ class TextSampler:
         drawn = zip(np.asarray(samples.tokens), np.asarray(samples.lengths))
         head = self._show(tokens[1:])
         rows = [self._show(np.concatenate([tokens[1:], row[:count]])) for row, count in drawn]
-        # The prompt as it was given: decoding may lose its spaces, and its unknown words.
+        # The original prompt: decoding may lose its spaces and unknown words.
         return [prompt + row.removeprefix(head) for row in rows]
 
     def _show(self, row: np.ndarray) -> str:
@@ -147,7 +147,7 @@ class TextSampler:
 def score_texts(
     model: LanguageModel, params, tokenizer: Tokenizer, texts: Sequence[str], *, ends: bool, reset: bool = True
 ) -> scoring.Score:
-    """How likely a language model finds each text, its end included where documents have ends.
+    """Computes the likelihood of each text under a language model, including its end if documents have ends.
 
     Args:
       model, params: the model.

@@ -160,7 +160,7 @@ def test_layers_whose_sizes_follow_from_each_other():
 
 def test_layers_whose_sizes_do_not_follow_are_refused():
     small, same = seqjax.conv_lstm(2, 3, 6, padding="valid"), seqjax.conv_lstm(2, 3, 6)
-    with pytest.raises(ValueError, match=r"spatial axes, and they have conv_lstm \(6,\) -> \(4,\), conv_lstm \(6,\)$"):
+    with pytest.raises(ValueError, match=r"spatial axes, got conv_lstm \(6,\) -> \(4,\), conv_lstm \(6,\)$"):
         seqjax.stack(small, same)
     with pytest.raises(ValueError, match=r"agree in their spatial axes: \(6,\) -> \(4,\) and \(6,\)$"):
         bidirectional(small, same)

@@ -126,7 +126,7 @@ def test_precision_follows_the_setting_of_jax():
     "make, settings, reason",
     [
         (lambda: seqjax.gru(H), {}, "only the plain LSTM, got gru with reset_after=True"),
-        (lambda: seqjax.lstm(H).replace(settings=(("peepholes", True),)), {}, "the cell is lstm with peepholes=True"),
+        (lambda: seqjax.lstm(H).replace(settings=(("peepholes", True),)), {}, "only the plain LSTM, got lstm with peepholes=True"),
         (lambda: seqjax.lstm(H).replace(hidden_size=(H, H)), {}, "got an lstm that was modified after the call"),
         (lambda: seqjax.lstm(H, dtype=jnp.bfloat16), {}, "computes in float32, but the cell in bfloat16 and float32"),
         (lambda: seqjax.lstm(H), {"resets": LENGTHS}, "no resets"),

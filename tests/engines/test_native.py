@@ -408,7 +408,7 @@ def test_the_library_refuses_names_that_it_does_not_know(wrong):
         (seqjax.rnn(4, "silu"), "rnn with tanh or relu, got activation 'silu'"),
         (seqjax.gru(4).replace(step=seqjax.gru(4).step), "this gru was modified after that"),
         (seqjax.lstm(4, dtype=jnp.bfloat16), "in float32, but the cell in bfloat16 and float32"),
-        (seqjax.zoneout(seqjax.gru(4), 0.1), "the cell is zoneout"),
+        (seqjax.zoneout(seqjax.gru(4), 0.1), ", got zoneout"),
     ],
     ids=lambda value: getattr(value, "name", None),
 )

@@ -199,7 +199,7 @@ def test_what_does_not_fit_is_refused():
     for call, error, message in (
         (lambda: att.bahdanau(0), ValueError, "size must be at least 1"),
         (lambda: att.luong("cat"), ValueError, "kind must be one of dot, general, concat, got 'cat'"),
-        (lambda: att.luong("dot", 3), ValueError, "size=3 is an option of kind='concat' alone, and kind is 'dot'"),
+        (lambda: att.luong("dot", 3), ValueError, "size=3 is an option of kind='concat' only, got kind='dot'"),
         (lambda: dot.init(key, 3, 4), ValueError, "luong_dot needs query_size = memory_size, got 3 and 4"),
         (lambda: att.scaled_dot().init(key, 3, 4), ValueError, "scaled_dot needs .* 3 and 4"),
         (lambda: att.attend(dot, (), ys[:, 0, :2], memory), ValueError, r"\(4, 2\) and keys of shape \(4, 5, 3\)"),
@@ -212,7 +212,7 @@ def test_what_does_not_fit_is_refused():
         (lambda: att.make_memory(dot, (), ys, REAL[:, 1:]), ValueError, r"mask must have shape \(4, 5\).*\(4, 4\)"),
         (lambda: att.make_memory(dot, (), ys, LENGTHS * 1.0), TypeError, "lengths must be integers"),
         (lambda: att.pool("sum", ys), ValueError, "kind must be one of last, mean, max, attention, got 'sum'"),
-        (lambda: att.pool("attention", ys), ValueError, "params are for kind='attention', which needs them"),
+        (lambda: att.pool("attention", ys), ValueError, "kind='attention' needs params, and other kinds take none"),
         (lambda: att.pool("mean", ys, params=pooling), ValueError, "kind is 'mean', params PoolParams"),
         (lambda: att.pool("last", ys, bidirectional=True), ValueError, r"even number of features.*\(4, 5, 3\)"),
     ):

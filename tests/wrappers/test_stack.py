@@ -136,10 +136,10 @@ def test_a_function_between_a_convolution_and_a_dense_layer():
     assert_same(seqjax.unroll(cell, params, xs, lengths=[5, 2])[1], want)
     both = seqjax.bidirectional(conv, conv, lambda f, b: (f * b).mean(axis=0))
     assert both.output_spatial == () and seqjax.unroll(both, both.init(jax.random.key(0), 3), xs)[1].shape == (2, 5, 4)
-    with pytest.raises(ValueError, match=r"agree in their spatial axes, and they have conv_lstm \(5,\), dense \(\)"):
+    with pytest.raises(ValueError, match=r"agree in their spatial axes, got conv_lstm \(5,\), dense \(\)"):
         seqjax.stack(conv, seqjax.dense(2))
     wide = seqjax.conv_lstm(4, kernel_size=3, spatial_shape=5, padding="valid")
-    with pytest.raises(ValueError, match=r"agree in their spatial axes, and they have conv_lstm \(5,\) -> \(3,\)"):
+    with pytest.raises(ValueError, match=r"agree in their spatial axes, got conv_lstm \(5,\) -> \(3,\)"):
         seqjax.stack(wide, skip_connections="input")
 
 
