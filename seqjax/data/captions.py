@@ -1,4 +1,4 @@
-"""One door to images with captions: drawn scenes, from TFDS, or from local files."""
+"""The entry point for images with captions: drawn scenes, from TFDS, or from local files."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""One door to DNA: a hidden Markov model with genes, genomes with annotation, and sequences with a label each."""
+"""The entry point for DNA: a hidden Markov model with genes, genomes with annotation, and sequences with a label each."""
 
 import os
 import pathlib

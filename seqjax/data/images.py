@@ -1,4 +1,4 @@
-"""One door to images with classes: embedded, from TFDS, or from local files."""
+"""The entry point for images with classes: embedded, from TFDS, or from local files."""
 
 import dataclasses
 import os

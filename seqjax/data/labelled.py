@@ -1,4 +1,4 @@
-"""One door to texts with labels: embedded, from TFDS, or from local files."""
+"""The entry point for texts with labels: embedded, from TFDS, or from local files."""
 
 import html
 import re

@@ -1,4 +1,4 @@
-"""One door to sentences and their translations: embedded, from TFDS, or from local files."""
+"""The entry point for sentences and their translations: embedded, from TFDS, or from local files."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""One door to time series: embedded, or from tables of the user's own; and further values for a trained model."""
+"""The entry point for time series: embedded, or from tables of the user's own; and further values for a trained model."""
 
 import os
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""One door to sentences in which each word has a tag: parts of speech, names of persons and places, lexical classes."""
+"""The entry point for sentences with a tag for each word: parts of speech, names of persons and places, lexical classes."""
 
 import itertools
 from collections import Counter

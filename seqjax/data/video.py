@@ -1,4 +1,4 @@
-"""One door to videos: moving digits, Moving MNIST, and files or folders of frames with labels or without."""
+"""The entry point for videos: moving digits, Moving MNIST, and files or folders of frames with labels or without."""
 
 import os
 import pathlib

@@ -47,7 +47,7 @@ def pitch_frequencies(train: Rolls, part: Rolls) -> dict[str, float]:
 
 
 def repeat_last(fitted: Rolls, part: Rolls) -> dict[str, float]:
-    """The last frame again: of what sounded a share goes on, of what did not a share begins, the same two for all pitches.
+    """The last frame again: a share of what sounded continues, a share of what did not begins, the same two for all pitches.
 
     Args:
       fitted: the pieces in which the two shares are counted: the validation part.

@@ -64,7 +64,7 @@ class FrontEnd(NamedTuple):
         """Features of whole sounds.
 
         Args:
-          samples: (B, S) float in [-1, 1], or int16. What stands past a sound's end has no influence, NaN included.
+          samples: (B, S) float in [-1, 1], or int16. Values past a sound's end, even NaN, have no effect.
           lengths: int (B,), samples of each.
 
         Returns:
