@@ -191,8 +191,7 @@ def add_to_gate(init: Initializer, value: float, gate: int, gates: int) -> Initi
 
 @_known
 def chrono(max_steps: float, keep: int | None = 1, write: int | None = 0, gates: int = 4) -> Initializer:
-    """Draws biases that give each unit its own memory span, from 2 steps to the longest expected dependency (chrono
-    initialisation).
+    """Draws biases that give units memory spans from 2 steps to the longest expected dependency.
 
       a ~ log(Uniform(1, max_steps - 1)),  b_keep = a,  b_write = -a,  all else 0
 

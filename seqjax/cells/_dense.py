@@ -45,8 +45,7 @@ def dense_cell(
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
 ) -> Cell:
-    """Builds a cell whose gates are matrix products of its input and its last output, and which is otherwise
-    elementwise.
+    """Builds a cell with matrix products of its input and last output as gates, and elementwise otherwise.
 
       g_1 ... g_G = x W + b + h U
       carry' = combine(params, carry, (g_1 ... g_G)),  y = h'

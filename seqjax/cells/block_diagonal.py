@@ -18,8 +18,7 @@ def check_blocks(name: str, blocks: int, **sizes: int) -> int:
 
 
 def kernel_shape(blocks: int, rows: int, columns: int) -> tuple[int, ...]:
-    """Returns the shape of a recurrent kernel with these rows and columns: that of its K blocks, or of the matrix if K
-    = 1.
+    """Returns the shape of a recurrent kernel with these rows and columns: K blocks, or a matrix for one.
 
     Example:
       >>> kernel_shape(2, 8, 24), kernel_shape(1, 8, 24)

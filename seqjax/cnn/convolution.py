@@ -44,11 +44,11 @@ def convolve(
     Formulations:
       * lax: `jax.lax.conv_general_dilated`.
       * im2col: each window's values as a row, then one product; the rows are rebuilt in the backward pass, not kept.
-      * banded: the kernel laid out along a whole row of the image as a banded matrix, then one product; for few
-      channels. * shifted: for groups of one channel (depthwise): shifted images times one weight per channel, summed. *
-      winograd: for kernels 3 high at stride 1 in float32 or wider: half the multiplications, rounding errors about
-      twice lax's. * auto: lax, except on a CPU: there, for the forward pass and the two gradients separately, the
-      fastest measured at similar shapes (`choose`), and lax if nothing else applies.
+      * banded: the kernel laid out along a whole row of the image as a banded matrix, then one product; for few channels.
+      * shifted: for groups of one channel (depthwise): shifted images times one weight per channel, summed.
+      * winograd: for kernels 3 high at stride 1 in float32 or wider: half the multiplications, rounding errors about twice lax's.
+      * auto: lax, except on a CPU: there, for the forward pass and the two gradients separately, the fastest measured at
+        similar shapes (`choose`), and lax if nothing else applies.
 
     All except lax have custom derivatives: `jax.grad` of any order, `jit` and `vmap` work; `jax.jvp` raises a
     TypeError. Groups of more than one channel run one after the other unless the formulation is lax.
@@ -119,8 +119,7 @@ def conv_general_dilated(
 
 
 def choose(x: Array, kernel: Array, window: Window) -> Plan:
-    """Returns what `auto` uses on a CPU, by rules from timings on 2 cores with AVX-512, 32 images, jax 0.10.2
-    (docs/design).
+    """Returns what `auto` uses on a CPU; rules from timings on 2 AVX-512 cores, 32 images, jax 0.10.2 (docs/design).
 
     Lax's own convolution is much slower if the kernel is larger than the image (100 times), for groups, and for
     gradients of one-tap kernels (4 times) and of strided ones; elsewhere it is within 1.5 times of the others, or the

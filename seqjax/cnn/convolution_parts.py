@@ -60,8 +60,7 @@ def chunks(batch: int, bytes_each: int, limit: int) -> int:
 
 
 def barrier(batch: int, count: int = 1) -> int:
-    """Returns `count`, or the smallest number of equal parts above 1: a loop that XLA does not fuse with its
-    neighbours.
+    """Returns `count`, or the smallest number of equal parts above 1: XLA does not fuse such a loop.
 
     Without it every reader of the result would recompute it: for a sum over 9 taps that feeds another, 81 of them.
     """

@@ -32,8 +32,7 @@ POOL_AFTER = {"3b": 3, "4e": 2}  # the block -> width of the pool after it
 
 
 class Inception(nn.Module):
-    """The branch set of GoogLeNet: 1x1, 3x3 and 5x5 convolutions and a pool side by side, the larger ones after a 1x1
-    each.
+    """The branches of GoogLeNet: 1x1, 3x3 and 5x5 convolutions and a pool in parallel, the larger ones after a 1x1.
 
     Attributes:
       one, reduce3, three, reduce5, five, pool: channels, in the order of the paper's table.

@@ -88,8 +88,7 @@ class InceptionBranches(nn.Module):
 
 
 def to_plus_minus_one(images: Array) -> Array:
-    r"""Converts images normalised as torchvision does for ImageNet to the scale that the TensorFlow networks were
-    trained on.
+    r"""Converts images with torchvision's ImageNet normalisation to the scale of the TensorFlow networks.
 
     .. math:: x' = \frac{(x \sigma + \mu) - 0.5}{0.5}
 

@@ -34,8 +34,8 @@ class LeNet5(ImageClassifier):
 
     Attributes:
       num_classes, in_channels, dtype: as in ImageClassifier; 10 classes and 1 channel by default.
-        padding: zeros around the image. None follows the usual rule: 2 for images of 28 x 28 (MNIST),
-        which makes them 32 x 32, and 0 for others. At other sizes fc1 has a different number of parameters.
+        padding: zeros around the image. None follows the usual rule: 2 for images of 28 x 28 (MNIST), which
+          makes them 32 x 32, and 0 for others. At other sizes fc1 has a different number of parameters.
 
     Example:
       >>> images = jnp.ones((2, 28, 28, 1))
@@ -169,8 +169,7 @@ class TrainableSubsampling(nn.Module):
 
 
 class TableConv(nn.Module):
-    """A convolution in which each map reads only some maps, given by a table; it has weights only for those
-    connections.
+    """A convolution with weights only for the connections between maps that a table lists.
 
     Attributes:
       reads: for each map out, the maps in that it reads.

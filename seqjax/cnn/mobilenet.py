@@ -24,8 +24,7 @@ V2_STAGES = (  # (expansion, channels out, blocks, stride of the first), Sandler
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-    """Returns the multiple of `divisor` nearest to `channels` (halves up), at least one divisor and at least 90 % of
-    `channels`.
+    """Rounds `channels` to a multiple of `divisor` (halves up), at least one divisor and 90 % of `channels`.
 
     Example:
       >>> [make_divisible(channels) for channels in (3, 12, 18, 19.2)]

@@ -212,8 +212,7 @@ _max_of_slices.defvjp(_max_forward, _max_backward)
 
 
 def adaptive_avg_pool(x: Array, size: Sequence[int]) -> Array:
-    """Computes means over windows that split each axis into `size` parts, from floor(i n / m) to ceil((i + 1) n / m)
-    (torch's rule).
+    """Averages over windows that split each axis into `size` parts, floor(i n / m) to ceil((i + 1) n / m), as torch.
 
     Sums are in float32 at least.
 

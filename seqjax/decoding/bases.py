@@ -131,8 +131,7 @@ class Tagging:
 def long_scores(
     model: DnaTagger, params: Any, codes: np.ndarray, window: int = WINDOW
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Computes the tag scores of a long sequence window by window: equal to those of the whole up to rounding, with
-    memory for a few windows.
+    """Scores the tags of a long sequence window by window: exact up to rounding, in memory for a few windows.
 
     Each layer and direction runs over the windows once, in its own order, and its carry before each window is kept: 2 H
     numbers, not outputs. With these, any window can be computed on its own, and several are computed at once. A model

@@ -1,5 +1,4 @@
-r"""Decoding for connectionist temporal classification: the likeliest path, the likeliest texts by prefix search,
-alignments.
+r"""Decoding for connectionist temporal classification: the likeliest path, prefix search, alignments.
 
 Many paths give the same text. Prefix search (Graves 2012; Hannun et al. 2014) keeps for each prefix the probability of
 all its paths, separately for those that end in blank and those that end in its last label:

@@ -113,8 +113,7 @@ class Translator:
         return outputs
 
     def attention(self, params: Any, source: np.ndarray, output: np.ndarray) -> np.ndarray:
-        """Computes the attention weights while this output was written: (output tokens and `<eos>`, source tokens);
-        rows sum to 1.
+        """Computes the attention weights of this output: (output tokens and `<eos>`, source tokens); rows sum to 1.
 
         Example:
           >>> import jax.numpy as jnp, seqjax

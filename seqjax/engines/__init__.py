@@ -57,8 +57,7 @@ def _given(choice: Choice, cell: Cell, params: Params, carry: Carry, initial: Ca
 
 
 def choose(engine: str, cell: Cell, params: Params, xs: Any, **settings: Any) -> Choice:
-    """Returns the engine of that name, or raises an error with the reason why it cannot run the case; "auto" takes the
-    fastest measured.
+    """Returns the named engine, or raises an error if it cannot run the case; "auto" takes the fastest measured.
 
     Args:
       engine: "auto", or a name in ENGINES.

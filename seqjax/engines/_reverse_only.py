@@ -1,5 +1,4 @@
-"""A marker on the inputs of an engine without forward mode: it costs nothing, and forward mode raises our message
-there.
+"""A marker on the inputs of an engine without forward mode: free otherwise, it raises our message in forward mode.
 
 JAX reports that a `jax.custom_vjp` has no forward mode, but not what does, and reports it when a program is compiled,
 which under `jax.jit` is outside seqjax. The marker is an identity primitive. Its tangent is a second primitive, which

@@ -57,8 +57,7 @@ def run(
 
 
 def layout_of(cell: Cell, batch: int) -> dense.Layout | None:
-    """Chooses how to compute the products of a step: as one, in the layout returned; or None, the input product before
-    the loop.
+    """Chooses how to compute a step's products: as one, in this layout; or None, the input's before the loop.
 
     By measurement (docs/design/speed.md): on a CPU with very few sequences the product in the loop takes as long as
     reading its kernel, so the input's part is better computed for all steps at once; on a GPU this holds at every size

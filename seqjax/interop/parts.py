@@ -275,8 +275,7 @@ def narrower(compute: DType | None, stored: DType) -> DType | None:
 
 
 def flax_activations(module: Any) -> dict[str, Any]:
-    """Converts the activations of a linen or NNX cell to options of our cells: by name if in `jax.nn`, else the
-    function.
+    """Converts a linen or NNX cell's activations to options of ours: by name if in `jax.nn`, else the function.
 
     Raises:
       UserError: the module adds the state before the activation, which no cell here does.

@@ -106,8 +106,7 @@ def _by_place(state, prefix):
 
 
 def array_of(value: Any) -> Array:
-    """Copies an array or a torch tensor to a JAX array; bfloat16 tensors go through float32, since NumPy has no
-    bfloat16.
+    """Copies an array or torch tensor to a JAX array; bfloat16 goes through float32, since NumPy lacks it.
 
     Example:
       >>> import numpy as np

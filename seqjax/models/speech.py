@@ -1,5 +1,4 @@
-r"""The speech recogniser, many to many without alignment: convolutions that shorten time, recurrent layers, label
-scores.
+r"""The speech recogniser, many to many, unaligned: convolutions that shorten time, recurrent layers, label scores.
 
 All convolutions end where a stride ends, so that output lengths are exact and nothing depends on later inputs:
 

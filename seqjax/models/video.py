@@ -24,8 +24,7 @@ class _Reached(Exception):
 
 
 class FrameFeatures(nn.Module):
-    """Computes a CNN's features of each image: its output, or that of a layer inside it, after which the network is cut
-    off.
+    """Computes a CNN's features of each image: its output, or that of a layer inside it, where the CNN is cut off.
 
     Attributes:
       cnn: any network of `seqjax.cnn` for images; or another module that takes images and `train`.
@@ -285,8 +284,7 @@ def pooled_log_probabilities(scores: Array, lengths: Array, pooling: str) -> Arr
 
 
 class VideoForecaster(nn.Module):
-    """Predicts the next frames: convolutional LSTMs read the frames so far, and others, starting from their carries,
-    write.
+    """Predicts the next frames: convolutional LSTMs read the frames so far; others start from their carries and write.
 
     Frames are split into patches; each is a position of the maps, with its pixels as channels. The second stack has no
     inputs besides its carry; a 1x1 convolution of the outputs of all its layers gives the patches.

@@ -1,6 +1,6 @@
 """The step that stopped a run because something in it was not finite, kept in the work directory to be looked at.
 
-    workdir/failed/checkpoints/1200/   the state that step 1200 began with, and its batch: only that step, with a checksum manifest like a checkpoint
+    workdir/failed/checkpoints/1200/   the state that step 1200 began with, and its batch: one step, with checksums as in a checkpoint
 """
 
 import contextlib

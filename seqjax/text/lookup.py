@@ -14,8 +14,7 @@ from seqjax.text.vocabulary import PAD, SPECIAL_TOKENS, UNK, check_vocabulary, c
 
 @dataclasses.dataclass(frozen=True)
 class WordLookup:
-    """Looks up ids of words that are already split, as in treebanks; each entry is one word, whatever characters it
-    contains.
+    """Looks up ids of words that are already split, as in treebanks; each entry is one word.
 
     Args:
       vocabulary: the words in the order of their ids, the special tokens first; `fit` builds it.

@@ -106,8 +106,7 @@ class _Tokenizer:
 
 @dataclasses.dataclass(frozen=True)
 class CharTokenizer(_Tokenizer):
-    """Tokenizes into characters, that is Unicode code points: `é` is one token or two, depending on how the text
-    encodes it.
+    """Tokenizes into Unicode code points: `é` is one token or two, depending on how the text encodes it.
 
     Args:
       vocabulary: the tokens in the order of their ids; `fit` builds it in code point order.
@@ -200,8 +199,7 @@ class CharTokenizer(_Tokenizer):
 
 @dataclasses.dataclass(frozen=True)
 class WordTokenizer(_Tokenizer):
-    """Tokenizes into words and punctuation marks: by the rules of `seqjax.text.words`, by white space, or by your
-    function.
+    """Tokenizes into words and punctuation: by the rules of `seqjax.text.words`, white space, or your function.
 
     Args:
       vocabulary: the tokens in the order of their ids; `fit` builds it, most frequent first.

@@ -65,8 +65,7 @@ def threads() -> int:
 
 
 def instruction_set() -> str:
-    """Returns the instruction set in use: the fastest the processor supports, or the one set by the environment
-    variable.
+    """Returns the instruction set in use: the fastest supported, or the one set by the environment variable.
 
     It is read when a run is traced; compiled programs keep theirs.
 
