@@ -3,7 +3,7 @@
 With v = [x, 1, h] and the kernels stacked to match, K = [W; b; U], the two products of a step and its bias are one, v K.
 Going back, with ds the cotangent of the gates' sums,
 
-  [dx, 1, dh] = ds K'     one product a step
+  [dx, 1, dh] = ds K'     one product per step
   dK = V' dS              one product for all weights, over all T B rows at once, after the loop
 
 so the backward loop carries only the carry's cotangent (and sums over B for vectors that `combine` reads, such as

@@ -6,7 +6,7 @@ How the two compare; an NNX module carries its weights.
   Flax NNX                         seqjax                         note
   ===============================  =============================  ================================================
   SimpleCell dense_i, dense_h      kernel, bias, recurrent_kernel tanh or relu
-  LSTMCell ii if_ ig io            kernel, i f g o                one matrix a gate
+  LSTMCell ii if_ ig io            kernel, i f g o                one matrix per gate
   LSTMCell hi hf hg ho             recurrent_kernel, bias         the bias is on the recurrent side; the sum is ours
   OptimizedLSTMCell dense_i        kernel, i f g o                side by side, the same order
   OptimizedLSTMCell dense_h        recurrent_kernel, bias
