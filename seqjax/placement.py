@@ -1,6 +1,6 @@
 """Arrays whose types say where they lie: inside `jax.shard_map`, and on meshes with explicit axes."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,8 @@ def vary_together(*arrays: Array) -> tuple[Array, ...]:
     if not jax.sharding.get_abstract_mesh().manual_axes:
         return arrays
     # The sum of nothing: zero, of a type that varies as the array does. No public name for that type holds from jax 0.10 to 0.12.
-    nothing = sum(jnp.sum(jax.lax.stop_gradient(array).ravel()[:0]).astype(jnp.float32) for array in arrays)
+    empty = (jax.lax.stop_gradient(array).ravel()[:0] for array in arrays)
+    nothing = cast(Array, sum(jnp.sum(none).astype(jnp.float32) for none in empty))
     return tuple(array + nothing.astype(array.dtype) for array in arrays)
 
 

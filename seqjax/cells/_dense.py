@@ -1,7 +1,7 @@
 """The builder of cells of plain products: a cell is its equation, and the builder gives all else."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -131,7 +131,7 @@ def dense_cell(
             for field in carry._fields
         })  # fmt: skip
 
-    def products(params):
+    def products(params) -> Any:
         compute = parts.compute_dtype(dtype, params.kernel)
         bias = params.bias if use_bias else jnp.zeros(wide, compute)
         return tuple(a.astype(compute) for a in (params.kernel, params.recurrent_kernel, bias))
@@ -170,7 +170,7 @@ def dense_cell(
         init=init,
         initial_carry=initial_carry,
         input_size=lambda params: params.kernel.shape[-2],
-        step=step and stepwise,
+        step=cast(Any, step and stepwise),
         split=split.parts()._replace(recur=recur) if split and heads > 1 else split,
         spatial=spatial,
         settings=(*settings, *shown, ("dtype", dtype)),

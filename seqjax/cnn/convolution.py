@@ -222,7 +222,7 @@ def _without_dead_taps(x, kernel, window):
     return kernel, window._replace(padding=tuple(pads))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp[Any], nondiff_argnums=(0,))
 def _planned(plan, x, kernel):
     return _lax(x, kernel, plan.window) if plan.forward == "lax" else OWN[plan.forward].forward(x, kernel, plan.window)
 

@@ -13,6 +13,7 @@ Reference:
 """
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -93,7 +94,7 @@ def kernel_gradient(x: Array, g: Array, window: Window, kernel: tuple[int, ...])
     return jnp.stack(gradient)
 
 
-def _combine(coefficients, terms):
+def _combine(coefficients, terms) -> Any:
     """The sum of the terms, each times its number."""
     return sum(float(c) * term for c, term in zip(coefficients, terms) if c)
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import traverse_util
 
 from seqjax.cnn.inspection import summary
 from seqjax.errors import UserError, nearest
@@ -69,10 +69,10 @@ class Features:
         """Those of the whole network's variables that the layer needs, such as pretrained ones."""
         found = {}
         for collection, values in variables.items():
-            flat = flax.traverse_util.flatten_dict(dict(values))
+            flat = traverse_util.flatten_dict(dict(values))
             kept = {path: leaf for path, leaf in flat.items() if self._owner(path) in self._needed}
             if kept:
-                found[collection] = flax.traverse_util.unflatten_dict(kept)
+                found[collection] = traverse_util.unflatten_dict(kept)
         return found
 
     def _owner(self, path: tuple[str, ...]) -> tuple[str, ...]:
@@ -107,7 +107,8 @@ class Features:
             capture_intermediates=keep,
         )  # fmt: skip
         del out
-        found = flax.traverse_util.flatten_dict(state["intermediates"])[*layer, "__call__"][0]
+        maps: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(state["intermediates"])
+        found = maps[*layer, "__call__"][0]
         if not train:
             return found, {name: variables[name] for name in kept}
         return found, self.part({name: state[name] for name in kept})

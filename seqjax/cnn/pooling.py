@@ -10,7 +10,7 @@ import functools
 import itertools
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -136,7 +136,7 @@ def _sizes(shape, window, strides, pads):
     return [(n + sum(pad) - w) // s + 1 for n, w, s, pad in zip(shape, window, strides, pads)]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+@functools.partial(jax.custom_vjp[Any], nondiff_argnums=(1, 2, 3, 4))
 def _max_of_slices(x, shape, window, strides, pads):
     return functools.reduce(jnp.maximum, (slice_ for _, slice_ in _slices(x, -jnp.inf, window, strides, pads)))
 
@@ -181,7 +181,7 @@ def _max_backward(shape, window, strides, pads, winner, dy):
     winner = jax.lax.pad(winner, jnp.int8(-1), ((0, 0, 0), *edges, (0, 0, 0)))
     dy = jax.lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
     within = tuple(2 * axis + 2 for axis in range(len(window)))  # the axes of a, behind those of i
-    dx = 0
+    dx = cast(Array, 0)
     for back in itertools.product(*map(range, spans)):
         begin = [span - 1 - r for span, r in zip(spans, back)]
         ends = [b + m for b, m in zip(begin, blocks)]

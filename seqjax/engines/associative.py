@@ -45,7 +45,7 @@ How long a chunk is. The same, by the tokens (steps times sequences) of a chunk:
 Longer chunks leave the cache, shorter ones add up the weights' gradients too often.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +83,7 @@ def run(
     before it; remat_every makes the chunks shorter where it is below their length. A value that is not finite ends at the
     next reset, in outputs and in reverse-mode gradients.
     """
-    linear = cell.split
+    linear = cast(Linear, cell.split)
     h = linear.state(carry)
     length, batch = jax.tree.leaves(xs)[0].shape[:2]
     method = _method() if isinstance(length, int) else "loop"  # a tree over steps that `jax.export` leaves open has no depth

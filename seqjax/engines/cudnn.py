@@ -122,7 +122,7 @@ def _moves(mask, reverse):
 
 def _precision():
     """What `jax.experimental.rnn` takes for JAX's matmul precision: HIGHEST is float32, HIGH is TensorFloat32."""
-    full = jax.config.jax_default_matmul_precision in _FULL
+    full = jax.config.jax_default_matmul_precision in _FULL  # pyright: ignore[reportAttributeAccessIssue]  # made at run time
     return jax.lax.Precision.HIGHEST if full else jax.lax.Precision.HIGH
 
 
@@ -156,6 +156,6 @@ def _unavailable():
         return f"cuDNN needs a GPU, and the backend is {jax.default_backend()}"
     from jax.experimental import rnn
 
-    if not rnn.gpu_rnn:
+    if not rnn.gpu_rnn:  # pyright: ignore[reportPrivateImportUsage]
         return "this installation of jax comes without cuDNN's recurrent layers"
     return None

@@ -15,7 +15,7 @@ that the long product has rows on both sides. docs/design/speed.md says what was
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from seqjax import placement
 from seqjax._split import by_sequence, side_by_side
 from seqjax.engines import steps
-from seqjax.typing import Array, Carry, Cell, Params
+from seqjax.typing import Array, Carry, Cell, Dense, Params
 
 
 class Layout(NamedTuple):
@@ -53,7 +53,8 @@ def prefers_columns(cell: Cell, batch: int) -> bool:
     reaches two thirds of it; for smaller products turning the outputs costs more than it gains.
     """
     large = max(jax.tree.leaves(cell.hidden_size)) >= 256 and not is_below(batch, 8)
-    return large and jax.default_backend() == "cpu" and cell.split.additive and cell.split.gates >= 3
+    split = cast(Dense, cell.split)
+    return large and jax.default_backend() == "cpu" and split.additive and split.gates >= 3
 
 
 def is_below(size: Any, limit: int) -> bool:
@@ -61,7 +62,7 @@ def is_below(size: Any, limit: int) -> bool:
     return isinstance(size, int) and size < limit
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+@functools.partial(jax.custom_vjp[Any], nondiff_argnums=(0, 1, 2))
 def unrolled(
     cell: Cell, layout: Layout, reverse: bool, params: Params, carry: Carry, initial: Carry, inputs: tuple
 ) -> tuple[Carry, Array]:

@@ -32,6 +32,8 @@ do not take activations that `jax.nn` has under no name, recurrent_dropout of a 
 backwards on its own. Whole models, from tokens to classes, are in `keras_models`.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,7 +117,7 @@ def _input_shape(layer):
     return None, *layer.cells[0].spatial, layer.cells[0].input_size(layer.params[0])
 
 
-def _read(layer):
+def _read(layer) -> list[tuple[Any, Any]]:
     """The layers within, from the bottom up, as pairs of a cell and its params."""
     import keras
 

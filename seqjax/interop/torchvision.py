@@ -165,7 +165,8 @@ def to_torch_cnn(
     """
     entries = _entries(model, input_size)
     collections = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
-    given = {_key(path): value for path, value in traverse_util.flatten_dict(collections).items()}
+    arrays: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(collections)
+    given = {_key(path): value for path, value in arrays.items()}
     _check_keys(model, entries, given)
     _check_shapes(model, entries, {key: _torch_shape(np.shape(value)) for key, value in given.items()})
     arrays = {key: _to_torch(given[key], entry) for key, entry in entries.items()}

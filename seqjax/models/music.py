@@ -285,7 +285,7 @@ class MusicModel(nn.Module):
         return jnp.einsum("btpd,btkd->btkp", around, kernels.astype(jnp.float32))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp[Any], nondiff_argnums=(0,))
 def _by_interval(order: str, scores: Array, before: Array) -> Array:
     """What each pitch gains by its distance from the note before, (..., P); nothing where there is none (P).
 

@@ -11,6 +11,7 @@ its place a step were twice as quick, and lost every path that is 87 nats behind
 from typing import NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 

@@ -58,14 +58,14 @@ def layers(
     make = _maker(cell, proj_size, dtype, param_dtype)
     stacked = []
     for depth in range(num_layers):
-        layer = make(hidden_size)
+        layer: Cell = make(hidden_size)
         if bidirectional:
             layer = wrappers.bidirectional(layer, make(hidden_size), merge)
         stacked.append(wrappers.dropout(layer, dropout) if dropout and depth else layer)
     return wrappers.stack(*stacked)
 
 
-def _maker(cell, proj_size, dtype, param_dtype):
+def _maker(cell, proj_size, dtype, param_dtype) -> Callable[[int], Cell]:
     """The function of hidden_size that makes one cell."""
     if proj_size and cell != "lstm":
         name = repr(cell) if isinstance(cell, str) else "a function"
@@ -154,7 +154,7 @@ def from_names(cell: Cell, named: dict[str, Any]) -> Params:
 
 
 @functools.lru_cache(maxsize=512)
-def _structure(cell, sizes):
+def _structure(cell, sizes) -> Any:
     """The names of a cell's parameters and how they are built, which no input size changes; the first that is valid."""
     for size in sizes:
         try:

@@ -1,6 +1,7 @@
 """Which steps of a padded batch are real, and a softmax over those alone."""
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 

@@ -125,7 +125,7 @@ def pool(
             f"params are for kind='attention', which needs them; kind is {kind!r}, params {type(params).__name__}"
         )
     ys = check_sequences("ys", ys, "(B, T, H)")
-    if kind == "attention":
+    if params is not None:
         return attention_pooling(params, ys, lengths)[0]
     mask = real_steps(lengths, *ys.shape[:2])
     if kind == "last":

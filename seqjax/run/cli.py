@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict
 
 from seqjax.errors import UserError
 from seqjax.run import distributed, settings
 from seqjax.run.experiment import Experiment, Flag
+from seqjax.run.settings import ConfigDict
 from seqjax.run.trained import WHICH
 from seqjax.training import processes
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from seqjax.data.report import report
 from seqjax.diagnostics.during import make_diagnose
@@ -31,6 +30,7 @@ from seqjax.run import (
 )
 from seqjax.run.experiment import Dataset, Experiment, Model, Trained, spec_from_json
 from seqjax.run.recipe import Recipe, data_mesh, devices_line, make_plan, make_recipe, shown
+from seqjax.run.settings import ConfigDict
 from seqjax.run.trained import read_model
 from seqjax.training import loop, optimizers, processes, train_step
 from seqjax.training.checkpoints import Checkpoints

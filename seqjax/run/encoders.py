@@ -4,13 +4,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from seqjax import cnn
 from seqjax.interop.torchvision import from_torch_cnn, read_state_dict
 from seqjax.run.parts import compute_dtype, with_settings
 from seqjax.run.recipe import patterns
-from seqjax.run.settings import Field, one_of
+from seqjax.run.settings import ConfigDict, Field, one_of
 from seqjax.training.freezing import all_frozen
 
 NETWORKS = tuple(name for name in cnn.names() if name not in ("tcn", "text_cnn"))

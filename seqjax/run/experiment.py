@@ -24,9 +24,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
-from ml_collections import ConfigDict
 
-from seqjax.run.settings import ANYTHING, Check, Field
+from seqjax.run.settings import ANYTHING, Check, ConfigDict, Field
 from seqjax.training import metrics
 from seqjax.training.train_step import LossFn
 

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from seqjax.errors import UserError
 from seqjax.run import cli
 from seqjax.run.experiment import Dataset, Experiment
+from seqjax.run.settings import ConfigDict
 from seqjax.training import processes, train_step
 from seqjax.training.checkpoints import read_weights
 

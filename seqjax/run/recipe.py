@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
-from ml_collections import ConfigDict
 
 from seqjax.errors import UserError
-from seqjax.run.settings import Check, Field, above, at_least, one_of, within
+from seqjax.run.settings import Check, ConfigDict, Field, above, at_least, one_of, within
 from seqjax.training import loop, optimizers, processes, train_step
 from seqjax.training.optimizers import OPTIMIZERS, SCHEDULES
 

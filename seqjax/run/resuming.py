@@ -5,13 +5,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
-
 from seqjax.data.origins import explain_difference
 from seqjax.errors import UserError
 from seqjax.run import cli, settings
 from seqjax.run.experiment import Dataset, Experiment, spec_from_json, spec_to_json
 from seqjax.run.recipe import Recipe, make_recipe
+from seqjax.run.settings import ConfigDict
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.progress import Plan, Progress, extended, stops_early
 from seqjax.training.train_step import TrainState

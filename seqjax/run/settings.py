@@ -10,13 +10,17 @@ import json
 import math
 import os
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import ml_collections
 import numpy as np
 from absl import flags
 
 from seqjax.errors import UserError
+
+if TYPE_CHECKING:  # ml_collections gives every value of a config one type, the union of all that there can be
+    ConfigDict: TypeAlias = Any
+else:
+    from ml_collections import ConfigDict
 
 
 class Check(NamedTuple):
@@ -123,7 +127,7 @@ class Field(NamedTuple):
     when: tuple[str, tuple[Any, ...]] | None = None  # (field, values): has an effect only where the field has such a value
 
 
-def build(fields: Mapping[str, Field], changes: Mapping[str, Any] | None = None) -> ml_collections.ConfigDict:
+def build(fields: Mapping[str, Field], changes: Mapping[str, Any] | None = None) -> ConfigDict:
     """Makes the locked ConfigDict of a table of fields.
 
     Args:
@@ -149,7 +153,7 @@ def build(fields: Mapping[str, Field], changes: Mapping[str, Any] | None = None)
     return nest(values).lock()
 
 
-def nest(values: Mapping[str, Any]) -> ml_collections.ConfigDict:
+def nest(values: Mapping[str, Any]) -> ConfigDict:
     """Dotted names as a nested config.
 
     Example:
@@ -163,7 +167,7 @@ def nest(values: Mapping[str, Any]) -> ml_collections.ConfigDict:
         for group in groups:
             inner = inner.setdefault(group, {})
         inner[last] = value
-    return ml_collections.ConfigDict(nested)
+    return ConfigDict(nested)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -175,7 +179,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """
     flat = {}
     for name, value in config.items():
-        if isinstance(value, (Mapping, ml_collections.ConfigDict)):
+        if isinstance(value, (Mapping, ConfigDict)):
             flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value
@@ -306,7 +310,7 @@ def complete(config: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str
     return flat | {name: field.default for name, field in fields.items() if name not in flat}
 
 
-def resolve_length(config: ml_collections.ConfigDict, given: Collection[str]) -> None:
+def resolve_length(config: ConfigDict, given: Collection[str]) -> None:
     """Lets the length of a run that the command line gives win over the preset's, by setting the other one to 0.
 
     Args:
@@ -374,7 +378,7 @@ def differences(
     ]
 
 
-def make_absolute(config: ml_collections.ConfigDict, *names: str) -> None:
+def make_absolute(config: ConfigDict, *names: str) -> None:
     """Makes the paths in these fields absolute, so that a run can be found and evaluated from any folder; "" stays.
 
     Example:
@@ -388,7 +392,7 @@ def make_absolute(config: ml_collections.ConfigDict, *names: str) -> None:
     config.update_from_flattened_dict(paths)
 
 
-def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def to_json(config: ConfigDict) -> dict[str, Any]:
     """The config as plain dicts of JSON values.
 
     Example:

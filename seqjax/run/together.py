@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from ml_collections import ConfigDict
 
 from seqjax.errors import UserError
 from seqjax.run import (
@@ -31,6 +30,7 @@ from seqjax.run import (
 )
 from seqjax.run.experiment import Dataset, Experiment, Model, spec_to_json
 from seqjax.run.recipe import data_mesh, make_plan, shown
+from seqjax.run.settings import ConfigDict
 from seqjax.training import loop, train_step
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.lockstep import Joint, fit_together

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from seqjax.data.pipeline.clips import HOW, ORDERS, Sampling, VideoBatch, ordered_clips, take_clips
 from seqjax.data.records import Dataset
@@ -19,7 +18,7 @@ from seqjax.run import fields
 from seqjax.run.baselines_dna import logistic
 from seqjax.run.experiment import Trained
 from seqjax.run.scores import accuracy, confusion
-from seqjax.run.settings import Field, at_least, one_of
+from seqjax.run.settings import ConfigDict, Field, at_least, one_of
 from seqjax.training.metrics.video import frame_errors
 
 SIDE, TOGETHER = 24, 100  # of the frames that the one-frame baseline sees; clips that are compared at once

@@ -56,7 +56,7 @@ class Given(NamedTuple):
     resets: Array | None
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp[Any], nondiff_argnums=(0,))
 def unrolled(call: Call, given: tuple[Given, ...]) -> tuple[tuple[Carry, Array], ...]:
     """Runs each layer of a call: (last carry, ys) of each."""
     return _forward(call, given, keep=False)[0]
@@ -153,7 +153,7 @@ def _part(array, axis, size):
 # ---- derivatives
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp[Any], nondiff_argnums=(0,))
 def _unrolled_kept(call, given):
     """What `unrolled` gives, and what is kept for the backward pass; apart, so that this too has a derivative."""
     return _forward(call, given, keep=True)
@@ -184,7 +184,7 @@ unrolled.defvjp(_unrolled_fwd, _unrolled_bwd)
 _unrolled_kept.defvjp(_unrolled_kept_fwd, _unrolled_kept_bwd)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp[Any], nondiff_argnums=(0,))
 def _gradients(call, primals, flags, kept, cotangents):
     """The cotangents of (params, carry, initial, xs) of each layer; `flags` are mask and resets. Under vmap one call after the other."""
     given = [Given(*its, *bools) for its, bools in zip(primals, flags)]
