@@ -85,7 +85,7 @@ def nearest(word: object, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     return f" (nearest: {found[0]})" if found else ""
 
 
-def refuse_unknown(what: str, value: object, known: Iterable[str]) -> None:
+def refuse_unknown(what: str, value: object, known: Iterable[object]) -> None:
     """Raise the error that says that a value is none of those that there are.
 
     Args:

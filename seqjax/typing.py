@@ -29,6 +29,7 @@ from seqjax._split import Dense, Linear, Pointwise, Split
 
 Array = jax.Array
 MaybeArray = Array | Any  # an array, or None where a cell has none; type checkers take it for an array
+AnyArray = Array | Any  # likewise an array of JAX, or of NumPy as pipelines give it
 MaybeSplit = Split | Any  # likewise a split, or None
 Key = jax.Array  # a key of jax.random
 DType = Any  # whatever jnp.dtype() takes

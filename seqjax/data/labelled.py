@@ -126,7 +126,7 @@ def load_labelled(
         if strip_html:
             records = records.replace(text=tuple(html.unescape(TAG.sub(" ", text)) for text in records["text"]))
         parts[part] = _checked(records, name)
-    classes = classes or _classes(parts["train"]["label"])
+    classes = tuple(classes or _classes(parts["train"]["label"]))
     if len(classes) < 2:
         raise UserError(f"{name} has one class only, {classes[0]!r}; give texts of two or more")
     notes = []

@@ -124,7 +124,7 @@ def load_series(
     check_name(source, name, EMBEDDED, "set of series", "")
     if source == "embedded":
         made = make_process(name)
-        facts = made.facts | {"zone": "", "known": [], "past": [], "static": [], "classes": {"known": {}, "past": {}, "static": {}}}
+        facts = {**made.facts, "zone": "", "known": [], "past": [], "static": [], "classes": {"known": {}, "past": {}, "static": {}}}
         facts |= {"season": season} if season else {}
         parts = _parts(_plain(made.time, made.value), made.validation_steps, made.test_steps, name)
         return make_dataset(name, parts, "series", facts=facts)

@@ -49,7 +49,7 @@ class Step(NamedTuple):
         if self.unit not in UNITS:
             return self.unit if self.count == 1 else f"{self.count}{self.unit}"
         size = self.count * UNITS[self.unit]
-        unit = max((unit for unit, of in UNITS.items() if size % of == 0), key=UNITS.get)
+        unit = max((unit for unit, of in UNITS.items() if size % of == 0), key=lambda unit: UNITS[unit])
         return f"{size // UNITS[unit]}{unit}"
 
     @property
@@ -176,7 +176,8 @@ def _offsets(zone: str, seconds: np.ndarray) -> np.ndarray:
     where = zoneinfo.ZoneInfo(zone)
     epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
     instants = (epoch + datetime.timedelta(seconds=int(second)) for second in seconds)
-    return np.array([instant.astimezone(where).utcoffset().total_seconds() for instant in instants], np.int64)
+    there = [instant.astimezone(where) for instant in instants]
+    return np.array([time.utcoffset().total_seconds() for time in there], np.int64)  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def _month_day(months: np.ndarray, step: Step) -> np.ndarray:

@@ -155,4 +155,4 @@ def nearest_captions(queries: np.ndarray, known: np.ndarray, captions: Sequence[
     lengths, found = (known**2).sum(1), []
     for first in range(0, len(queries), 256):
         found += np.argmin(lengths - 2 * queries[first : first + 256] @ known.T, axis=1).tolist()
-    return [captions[i][0] for i in found]
+    return [captions[int(i)][0] for i in found]

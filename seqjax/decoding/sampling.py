@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any, Callable, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 

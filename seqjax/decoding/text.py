@@ -1,7 +1,7 @@
 """Texts from a language model and scores for texts: tokens in and out, prompts, the special tokens."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -60,7 +60,7 @@ def check_known(tokenizer: Tokenizer, text: str, what: str) -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _functions(model: LanguageModel):
+def _functions(model: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """What reads a prompt and what draws a token: the same ones for a model, so that a sampler made again compiles nothing again."""
 
     def step(carry, tokens):

@@ -57,7 +57,8 @@ class CharFeatures(nn.Module):
                 raise UserError(
                     f"model.char_size={self.size} must be even with char_features='rnn', half for each direction"
                 )
-            cell = seqjax.bidirectional(*(seqjax.lstm(self.size // 2, dtype=self.dtype) for _ in range(2)))
+            one = seqjax.lstm(self.size // 2, dtype=self.dtype)
+            cell = seqjax.bidirectional(one, one)
             params = self.param("rnn", cell.init, self.embed_size)
             _, ys = seqjax.unroll(cell, params, xs, lengths=lengths)
             features = pool("last", ys, lengths, bidirectional=True)

@@ -220,7 +220,7 @@ def make_plan(config: ConfigDict, steps: int, profile: tuple[int, int] | None = 
     )  # fmt: skip
 
 
-def usable_devices(*batches: int) -> list[jax.Device]:
+def usable_devices(*batches: int) -> list[jax.Device]:  # pyright: ignore[reportInvalidTypeForm]  # jax makes the class at run time
     """As many devices as cut all the batch sizes evenly: of several processes the same number each, in the processes' order.
 
     Raises:

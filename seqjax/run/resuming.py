@@ -121,7 +121,7 @@ def extension(
     Raises:
       UserError: the run has gone further already.
     """
-    if not command.options.extend:
+    if not command.options.extend or stored is None:
         return None
     before = make_recipe(settings.nest(settings.flatten(stored.meta["config"])), batches_per_epoch)
     if recipe.steps < stored.step:

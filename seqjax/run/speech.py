@@ -105,7 +105,7 @@ def labels_of(records: Records, tokenizer: Any, samples_of_step: int) -> Labels:
     return Labels(ids, np.array([steps_needed(each) for each in ids], np.int64), steps)
 
 
-def named(records: Records, places: Sequence[int] | np.ndarray) -> str:
+def named(records: Records, places: Sequence[Any] | np.ndarray) -> str:
     """A few sounds, by their file or place.
 
     Example:

@@ -8,7 +8,7 @@ compiled once: the data, the model's functions (which must not depend on the see
 import contextlib
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 
@@ -129,7 +129,7 @@ def _members(
         members.append(Member(name, command, stored, config, spec, pipeline, setup, plan, extension, begin, state))
         if spec_to_json(spec) != spec_to_json(members[0].spec) or setup.recipe.steps != members[0].setup.recipe.steps:
             return "what is made of the data depends on the seed"
-    return members, dataset
+    return members, cast(Dataset, dataset)
 
 
 def _loop(same: Same, member: Member, checkpoints: Checkpoints, place: int, stack: contextlib.ExitStack) -> loop.Run:

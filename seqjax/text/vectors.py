@@ -6,7 +6,7 @@ import os
 import pathlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -224,7 +224,7 @@ def _lines(path: str) -> Iterator[tuple[int, bytes]]:
         raise UserError(f"cannot read {path} ({said}); give a file of word vectors in text format") from error
 
 
-def _open(path: str) -> BinaryIO:
+def _open(path: str) -> IO[bytes]:
     with open(path, "rb") as file:
         start = file.read(4)
     if start == b"PK\x03\x04":

@@ -32,6 +32,7 @@ class Data(Protocol):
 
     def get_state(self) -> dict[str, Any]:
         """The iterator state before the next batch, JSON-able."""
+        ...
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes to a state that get_state gave."""

@@ -102,7 +102,7 @@ def caption_scores(hypotheses: Sequence[str], references: Sequence[Sequence[str]
     """
     _check(hypotheses, references)
     try:
-        from sacrebleu.metrics import BLEU, CHRF
+        from sacrebleu.metrics import BLEU, CHRF  # pyright: ignore[reportPrivateImportUsage]
     except ImportError:
         raise missing("BLEU needs sacrebleu", "experiments") from None
     most = max(map(len, references))
