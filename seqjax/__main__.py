@@ -10,6 +10,7 @@ import os
 import pathlib
 import runpy
 import sys
+from typing import NoReturn
 
 # Beside the package: in an installed wheel the first, in a clone the second.
 FOLDERS = ("seqjax_experiments", "experiments")
@@ -91,7 +92,7 @@ def _first_line(path: pathlib.Path) -> str:
     return text.partition("\n")[0]
 
 
-def refuse(message: str) -> None:
+def refuse(message: str) -> NoReturn:
     """Prints one line on standard error and ends the process with the status of wrong usage."""
     print(f"error: {message}", file=sys.stderr, flush=True)
     sys.exit(2)

@@ -186,7 +186,7 @@ def _uncovered(x, kernel, groups):
     return None if x.size and kernel.size else f"x {x.shape} or kernel {kernel.shape} is empty"
 
 
-def _planar(x, kernel, window, formulation):
+def _planar(x, kernel, window, formulation) -> Any:
     """Taps that see nothing but padding go, then groups run apart, then the plan is carried out."""
     kernel, window = _without_dead_taps(x, kernel, window)
     if not (kernel.size and all(window.size(x.shape, kernel.shape))):  # an empty output, or zeros
@@ -222,7 +222,7 @@ def _without_dead_taps(x, kernel, window):
     return kernel, window._replace(padding=tuple(pads))
 
 
-@functools.partial(jax.custom_vjp[Any], nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _planned(plan, x, kernel):
     return _lax(x, kernel, plan.window) if plan.forward == "lax" else OWN[plan.forward].forward(x, kernel, plan.window)
 

@@ -57,7 +57,7 @@ def kernel_gradient(x: Array, g: Array, window: Window, kernel: tuple[int, ...])
     return sum_chunks(run, _count(x, kernel, g.shape[1:3], BACKWARD), x, g, kernel).astype(x.dtype)
 
 
-def column_bytes(batch: int, kernel: tuple[int, ...], size: tuple[int, int], itemsize: int) -> int:
+def column_bytes(batch: int, kernel: tuple[int, ...], size: tuple[int, ...], itemsize: int) -> int:
     """What the rows of a batch take."""
     return batch * math.prod(size) * math.prod(kernel[:3]) * itemsize
 

@@ -1,7 +1,7 @@
 """A CNN up to one of its layers: the feature map by its name, with those parameters alone that it needs."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,7 @@ class Features:
             raise UserError(
                 f"{layer} of {name} gives {row.shape}, which is no feature map (1, h, w, M); choose a layer before it"
             )
-        self.shape = row.shape[1:]
+        self.shape: tuple[int, ...] = cast(tuple[int, ...], row.shape)[1:]
         needed = names[: names.index(layer) + 1] + [other for other in names if other.startswith(f"{layer}.")]
         self._needed = {tuple(path.split(".")) for path in needed}
         self._modules = {tuple(path.split(".")) for path in names}

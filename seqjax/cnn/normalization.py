@@ -190,7 +190,7 @@ def _backward(epsilon, residuals, cotangents):
     return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(scale.dtype)
 
 
-@functools.partial(jax.custom_vjp[Any], nondiff_argnums=(3,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _normalize(x, scale, bias, epsilon):
     return _forward(x, scale, bias, epsilon)[0]
 

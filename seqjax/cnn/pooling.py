@@ -136,7 +136,7 @@ def _sizes(shape, window, strides, pads):
     return [(n + sum(pad) - w) // s + 1 for n, w, s, pad in zip(shape, window, strides, pads)]
 
 
-@functools.partial(jax.custom_vjp[Any], nondiff_argnums=(1, 2, 3, 4))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 def _max_of_slices(x, shape, window, strides, pads):
     return functools.reduce(jnp.maximum, (slice_ for _, slice_ in _slices(x, -jnp.inf, window, strides, pads)))
 

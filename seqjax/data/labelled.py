@@ -111,7 +111,7 @@ def load_labelled(
     check_fractions(validation_fraction, test_fraction)
     check_whole(0, seed=seed)
     check_name(source, name, EMBEDDED, "set of labelled texts", "imdb_reviews/plain_text")
-    classes: tuple[str, ...] = ()
+    classes: Sequence[str] = ()
     own: dict[str, str] = {}
     if source == "embedded":
         parts = _docstrings(name)

@@ -29,7 +29,7 @@ class Places(NamedTuple):
     numbers: np.ndarray  # (N,), what follows it
 
     @classmethod
-    def of(cls, name: str, numbers: Sequence[int]) -> "Places":
+    def of(cls, name: str, numbers: Sequence[int] | np.ndarray) -> "Places":
         """Places under one name."""
         return cls((name,), np.broadcast_to(np.int32(0), len(numbers)), np.asarray(numbers, np.int64))
 

@@ -238,7 +238,7 @@ def _parts(series: Sequence[Series], validation_steps: int, test_steps: int, wha
     return {part: _records(series, end, first, what) for part, (first, end) in stretches.items()}
 
 
-def _records(series: Sequence[Series], ends: Sequence[int], firsts: Sequence[int], what: str) -> Records:
+def _records(series: Sequence[Series], ends: Any, firsts: Any, what: str) -> Records:
     """The series up to their ends; covariates beyond the end of all of a series are the future and stay."""
     columns = {
         "name": tuple(one.name for one in series),

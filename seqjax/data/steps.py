@@ -85,7 +85,7 @@ def step_places(times: np.ndarray, step: Step, first: np.datetime64 | None = Non
       ([0, 2], [0, 60, 61])
     """
     times = times.astype("datetime64[ns]")
-    first = np.datetime64(times[0] if first is None else first, "ns")
+    first = np.datetime64(times[0] if first is None else first, "ns")  # pyright: ignore[reportCallIssue, reportArgumentType]
     if step.unit in UNITS:
         places, rest = np.divmod((times - first).astype(np.int64), step.count * UNITS[step.unit])
         return np.where(rest == 0, places, NOT_ON_A_STEP)
@@ -117,7 +117,7 @@ def step_times(first: np.datetime64, step: Step, places: np.ndarray) -> np.ndarr
       >>> step_times(np.datetime64("2024-01-31"), Step(1, "ME"), np.arange(3)).astype("datetime64[D]").astype(str).tolist()
       ['2024-01-31', '2024-02-29', '2024-03-31']
     """
-    first, places = np.datetime64(first, "ns"), np.asarray(places, np.int64)
+    first, places = np.datetime64(first, "ns"), np.asarray(places, np.int64)  # pyright: ignore[reportCallIssue, reportArgumentType]
     if step.unit in UNITS:
         return first + (places * (step.count * UNITS[step.unit])).astype("timedelta64[ns]")
     day = first.astype("datetime64[D]")

@@ -14,6 +14,8 @@ Precision is that of JAX's products: TensorFloat32 by default, as in the other e
 derivatives need another engine.
 """
 
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
@@ -96,7 +98,7 @@ def _lstm(xs, h, c, weights, lengths, features, size):
     arrays = [_row_major(a) for a in (xs, h, c, weights)]
     layers, dropout, bidirectional = 1, 0.0, False
     found = rnn.lstm(*arrays, lengths, features, size, layers, dropout, bidirectional, _precision())
-    return [_row_major(a) for a in found]
+    return [_row_major(a) for a in cast(Any, found)]
 
 
 def _row_major(a):

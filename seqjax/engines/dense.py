@@ -62,7 +62,7 @@ def is_below(size: Any, limit: int) -> bool:
     return isinstance(size, int) and size < limit
 
 
-@functools.partial(jax.custom_vjp[Any], nondiff_argnums=(0, 1, 2))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def unrolled(
     cell: Cell, layout: Layout, reverse: bool, params: Params, carry: Carry, initial: Carry, inputs: tuple
 ) -> tuple[Carry, Array]:

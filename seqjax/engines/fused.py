@@ -73,7 +73,7 @@ def layout_of(cell: Cell, batch: int) -> dense.Layout | None:
     return dense.Layout(dense.prefers_columns(cell, batch))
 
 
-@functools.partial(jax.custom_vjp[Any], nondiff_argnums=(0, 1))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def unrolled(
     cell: Cell, reverse: bool, params: Params, carry: Carry, initial: Carry, inputs: tuple
 ) -> tuple[Carry, Array]:

@@ -32,7 +32,7 @@ do not take activations that `jax.nn` has under no name, recurrent_dropout of a 
 backwards on its own. Whole models, from tokens to classes, are in `keras_models`.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -236,7 +236,7 @@ def _activations(cell):
 
 def _read_gru(cell, w, u, b):
     if b is None:
-        return GRUParams(*(parts.reorder(value, "zrn", "rzn") for value in (w, u)), None, None)
+        return GRUParams(parts.reorder(w, "zrn", "rzn"), parts.reorder(u, "zrn", "rzn"), None, None)
     if b.ndim == 1:
         b_n = jnp.zeros((cell.units,), w.dtype) if cell.reset_after else None
     else:
@@ -327,7 +327,7 @@ def _weights(params):
     """The kernel, the recurrent kernel and the bias as Keras has them."""
     if not isinstance(params, GRUParams):
         return params.kernel, params.recurrent_kernel, params.bias
-    w, u, b = (None if value is None else parts.reorder(jnp.asarray(value), "rzn", "zrn") for value in params[:3])
+    w, u, b = (parts.reorder(jnp.asarray(value), "rzn", "zrn") if value is not None else cast(Any, None) for value in params[:3])
     if params.recurrent_bias is not None:
         b_h = jnp.zeros_like(b).at[2 * params.recurrent_bias.shape[0] :].set(params.recurrent_bias)
         b = jnp.stack([b, b_h])

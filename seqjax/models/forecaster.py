@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -112,12 +112,12 @@ class Forecaster:
         keys = [None] * self.members if rng is None else jax.random.split(rng, self.members)
         steps = batch if isinstance(batch, Steps) else None
         if self.kind == "autoregressive" and steps is None:
-            steps = self.as_steps(batch, learn_context=rng is not None)
+            steps = self.as_steps(cast(Window, batch), learn_context=rng is not None)
         carried, total, count = {}, 0.0, None
         for (name, member), key in zip(sorted(params.items()), keys, strict=True):
             noise = {} if key is None else {"train": True, "rngs": {"dropout": key}}
             if steps is None:
-                losses, counted = self._direct_losses(member, batch, forks, noise)
+                losses, counted = self._direct_losses(member, cast(Window, batch), forks, noise)
             else:
                 start = carry[name] if isinstance(batch, Steps) else None
                 carried[name], raw = self.network.apply(
@@ -127,7 +127,7 @@ class Forecaster:
                 losses = self.output.loss(self.output.distribution(raw, steps.location, steps.scale), y, steps.scale)
                 counted = steps.counted
             total, count = total + jnp.sum(jnp.where(counted, losses, 0)) / self.members, counted
-        return (carried if isinstance(batch, Steps) else carry), total, jnp.sum(count, dtype=jnp.float32)
+        return (carried if isinstance(batch, Steps) else carry), cast(Array, total), jnp.sum(count, dtype=jnp.float32)
 
     def quantiles(
         self,
@@ -161,7 +161,7 @@ class Forecaster:
             )
             window = window._replace(**long)
             found = [self.output.quantiles(jax.device_get(one), levels) for one in _direct(self, params, window)]
-            return np.mean(found, 0, dtype=np.float64)[:, 0, : steps or self.horizon]
+            return np.asarray(np.mean(found, 0, dtype=np.float64))[:, 0, : steps or self.horizon]
         draws = _paths(self, params, window, jax.random.key(seed), steps or self.horizon)
         return np.moveaxis(np.quantile(np.asarray(draws, np.float64), levels, axis=0), 0, -1)
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,7 @@ def _maker(cell, proj_size, dtype, param_dtype) -> Callable[[int], Cell]:
             raise TypeError(f"cell must be a name or a function of hidden_size, and it is a {type(cell).__name__}")
         if dtype is not None or jnp.dtype(param_dtype) != jnp.float32:
             raise UserError("dtype and param_dtype go to cells by name; set them inside the function given as cell")
-        return cell
+        return cast(Callable[[int], Cell], cell)
     if cell not in CELLS:
         raise UserError(
             f"cell={cell!r} is unknown; choose one of {', '.join(CELLS)}, or give a function of hidden_size"

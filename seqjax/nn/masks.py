@@ -1,5 +1,7 @@
 """Which steps of a padded batch are real, and a softmax over those alone."""
 
+from typing import Any
+
 import jax
 import jax.core
 import jax.numpy as jnp
@@ -31,20 +33,20 @@ def real_steps(lengths: Array | None, batch: int, steps: int) -> Array:
     if lengths is None:
         return jnp.ones((batch, steps), bool)
     concrete = not isinstance(lengths, jax.core.Tracer)
-    lengths = np.asarray(lengths) if concrete else lengths
-    if lengths.dtype == bool:
-        if lengths.shape != (batch, steps):
-            raise ValueError(f"lengths as a mask must have shape {(batch, steps)}, and its shape is {lengths.shape}")
-        return jnp.asarray(lengths)
-    if not np.issubdtype(lengths.dtype, np.integer):
-        raise TypeError(f"lengths must be integers (B,) or a boolean mask, and its dtype is {lengths.dtype}")
-    if lengths.shape != (batch,):
+    given: Any = np.asarray(lengths) if concrete else lengths
+    if given.dtype == bool:
+        if given.shape != (batch, steps):
+            raise ValueError(f"lengths as a mask must have shape {(batch, steps)}, and its shape is {given.shape}")
+        return jnp.asarray(given)
+    if not np.issubdtype(given.dtype, np.integer):
+        raise TypeError(f"lengths must be integers (B,) or a boolean mask, and its dtype is {given.dtype}")
+    if given.shape != (batch,):
         raise ValueError(
-            f"lengths must have shape {(batch,)}, one for each sequence, and its shape is {lengths.shape}"
+            f"lengths must have shape {(batch,)}, one for each sequence, and its shape is {given.shape}"
         )
-    if concrete and lengths.size and not 0 <= lengths.min() <= lengths.max() <= steps:
-        raise ValueError(f"lengths must lie in 0 ... T = {steps}, and they go from {lengths.min()} to {lengths.max()}")
-    return jnp.arange(steps)[None, :] < jnp.asarray(lengths)[:, None]
+    if concrete and given.size and not 0 <= given.min() <= given.max() <= steps:
+        raise ValueError(f"lengths must lie in 0 ... T = {steps}, and they go from {given.min()} to {given.max()}")
+    return jnp.arange(steps)[None, :] < jnp.asarray(given)[:, None]
 
 
 def masked_softmax(scores: Array, mask: Array) -> Array:

@@ -10,8 +10,9 @@ import json
 import math
 import os
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
+import ml_collections
 import numpy as np
 from absl import flags
 
@@ -20,7 +21,9 @@ from seqjax.errors import UserError
 if TYPE_CHECKING:  # ml_collections gives every value of a config one type, the union of all that there can be
     ConfigDict: TypeAlias = Any
 else:
-    from ml_collections import ConfigDict
+    ConfigDict = ml_collections.ConfigDict
+
+Condition = tuple[str, tuple[Any, ...]]  # a field, and values of it
 
 
 class Check(NamedTuple):
@@ -124,7 +127,7 @@ class Field(NamedTuple):
     # May change from one session of a run to the next, because what is learned does not depend on it. A function decides
     # by the other settings, which it gets as dotted name -> value; ask is_free().
     free: bool | Callable[[Mapping[str, Any]], bool] = False
-    when: tuple[str, tuple[Any, ...]] | None = None  # (field, values): has an effect only where the field has such a value
+    when: Condition | None = None  # (field, values): has an effect only where the field has such a value
 
 
 def build(fields: Mapping[str, Field], changes: Mapping[str, Any] | None = None) -> ConfigDict:
@@ -167,10 +170,10 @@ def nest(values: Mapping[str, Any]) -> ConfigDict:
         for group in groups:
             inner = inner.setdefault(group, {})
         inner[last] = value
-    return ConfigDict(nested)
+    return ml_collections.ConfigDict(nested)
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
     """Gives a nested config as dotted names, in the table's own form.
 
     Example:
@@ -179,7 +182,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """
     flat = {}
     for name, value in config.items():
-        if isinstance(value, (Mapping, ConfigDict)):
+        if isinstance(value, (Mapping, ml_collections.ConfigDict)):
             flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value
@@ -228,7 +231,7 @@ def validate(config: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
         if not field.check.holds(_as_float(value) if wanted is float else value):
             raise UserError(f"config.{name}={value!r} is out of range: it must be {field.check.text}{_rounded(value)}")
     for name in _without_effect(flat, fields):
-        other = fields[name].when[0]
+        other, _ = cast(Condition, fields[name].when)
         raise UserError(
             f"config.{name}={flat[name]!r} has no effect with {other}={flat[other]!r}; leave it at {fields[name].default!r}"
         )
@@ -236,8 +239,8 @@ def validate(config: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
 
 def _without_effect(flat: Mapping[str, Any], fields: Mapping[str, Field]) -> list[str]:
     """The fields that differ from their default although another field's value leaves them without effect."""
-    conditional = {name: field for name, field in fields.items() if field.when}
-    return [name for name, f in conditional.items() if flat[name] != f.default and flat[f.when[0]] not in f.when[1]]
+    conditional = {name: (field.default, *field.when) for name, field in fields.items() if field.when}
+    return [name for name, (usual, other, values) in conditional.items() if flat[name] != usual and flat[other] not in values]
 
 
 def left_out(preset: Mapping[str, Any], given: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, str]:
@@ -257,7 +260,8 @@ def left_out(preset: Mapping[str, Any], given: Mapping[str, Any], fields: Mappin
         more = [name for name in _without_effect(flat, fields) if name not in given]
         if not more:
             return found
-        found |= {name: f"{fields[name].when[0]}={flat[fields[name].when[0]]}" for name in more}
+        others = {name: cast(Condition, fields[name].when)[0] for name in more}
+        found |= {name: f"{other}={flat[other]}" for name, other in others.items()}
 
 
 def _as_float(value: float) -> float:

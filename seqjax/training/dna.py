@@ -43,7 +43,7 @@ def tag_loss(model: DnaTagger, *, carried: bool = False, other_strand: float = 0
 
     def loss(params, model_state, carry, batch, rng):
         variables, noise = {"params": params}, {} if rng is None else {"train": True, "rngs": {"dropout": rng}}
-        if noise and other_strand:
+        if rng is not None and other_strand:
             batch, turned = _augmented(batch, halo, jax.random.fold_in(rng, 1), other_strand)
             there = flip(batch.labels, batch.lengths)
             there = jnp.asarray(tuple(swap))[there] if swap else there
@@ -88,9 +88,9 @@ def class_loss(
     """
 
     def loss(params, model_state, carry, batch, rng):
-        noise = {} if rng is None else {"train": True, "rngs": {"dropout": rng}}
+        noise: dict[str, Any] = {} if rng is None else {"train": True, "rngs": {"dropout": rng}}
         targets, real = jax.nn.one_hot(batch.labels, classes), batch.lengths > 0
-        if noise:
+        if rng is not None:
             targets = optax.smooth_labels(targets, label_smoothing)
             if other_strand:
                 batch, _ = _augmented(batch, halo, jax.random.fold_in(rng, 1), other_strand)
@@ -105,7 +105,7 @@ def class_loss(
     return loss
 
 
-def _augmented(batch: BaseBatch, halo: int, rng: jax.Array, rate: float) -> tuple[Any, jax.Array]:
+def _augmented(batch: BaseBatch, halo: int, rng: Any, rate: float) -> tuple[Any, jax.Array]:
     """A batch with some of its sequences read from the other strand, and which those are."""
     inner = batch.codes[:, halo : batch.codes.shape[1] - halo]
     codes, turned = augment(rng, inner, batch.lengths, rate)

@@ -359,7 +359,7 @@ def _shapes(batch: Any) -> Any:
 
 def _described(batch: Any) -> str:
     """A batch's shape in words: B and T of sequences, otherwise (images, videos) B and the shape of its largest array's rows."""
-    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
+    shapes: list[tuple[int, ...]] = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
     lengths = dict.fromkeys(str(shape[1]) for shape in shapes if len(shape) == 2 and shape[1])
     largest = max(shapes, key=math.prod)
     if lengths and len(largest) < 4:

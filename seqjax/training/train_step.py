@@ -217,7 +217,7 @@ def make_train_step(
         after = _taken(state, faulty == 0, new | {"carry": found.carry, "average": average})
         told = {"grad_norm": norm, "clipped": (norm > clip_norm).astype(jnp.float32), "faults": faulty}
         told |= {"skipped": after.skipped, "skipped_in_row": after.skipped_in_row}
-        return after, StepMetrics(found.sums, learning_rate=schedule(done) * state.lr_scale, **told)
+        return after, StepMetrics(found.sums, learning_rate=schedule(done) * state.lr_scale, **told)  # pyright: ignore[reportArgumentType]
 
     everywhere, states = NamedSharding(mesh, EVERYWHERE), state_shardings(mesh)
     return jax.jit(

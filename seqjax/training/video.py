@@ -1,7 +1,7 @@
 """Losses of the networks that read videos."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +104,7 @@ def answer_loss(
             noise, dropout = jax.random.split(rng)
             frames = normalize_frames(augment_frames(noise, frames, augmentation), mean, std)
             how = {"train": True, "rngs": {"dropout": dropout}, "mutable": ["batch_stats"]}
-            (after, scores), updated = model.apply(variables, frames, batch.lengths, *start, **how)
+            (after, scores), updated = cast(Any, model.apply(variables, frames, batch.lengths, *start, **how))
             statistics = {name: updated[name] for name in statistics} if statistics else statistics
         by_frame = carried or (pooling == "mean" and rng is not None)
         if by_frame:
@@ -173,7 +173,7 @@ def forecast_loss(model: VideoForecaster, context: int, *, kind: str = "bce") ->
     def loss(params, model_state, carry, batch: VideoBatch, rng) -> Any:
         frames, real = to_float(batch.frames), batch.lengths > 0
         true = frames[:, context:]
-        logits = model.apply({"params": params}, frames[:, :context], true.shape[1])
+        logits = cast(jax.Array, model.apply({"params": params}, frames[:, :context], true.shape[1]))
         if kind == "bce":
             each = optax.sigmoid_binary_cross_entropy(logits, true)
         else:

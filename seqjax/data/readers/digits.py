@@ -34,4 +34,4 @@ def read_digits() -> tuple[np.ndarray, np.ndarray]:
 
         values, labels = load_digits(return_X_y=True)
         values = values.reshape(-1, 8, 8)
-    return np.rint(values[..., None] * (255 / 16)).astype(np.uint8), labels
+    return np.rint(values[..., None] * (255 / 16)).astype(np.uint8), labels  # pyright: ignore[reportReturnType]

@@ -5,7 +5,7 @@ second and higher derivatives in reverse mode are right, and as fast as the scan
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +56,7 @@ class Given(NamedTuple):
     resets: Array | None
 
 
-@functools.partial(jax.custom_vjp[Any], nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def unrolled(call: Call, given: tuple[Given, ...]) -> tuple[tuple[Carry, Array], ...]:
     """Runs each layer of a call: (last carry, ys) of each."""
     return _forward(call, given, keep=False)[0]
@@ -153,25 +153,25 @@ def _part(array, axis, size):
 # ---- derivatives
 
 
-@functools.partial(jax.custom_vjp[Any], nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _unrolled_kept(call, given):
     """What `unrolled` gives, and what is kept for the backward pass; apart, so that this too has a derivative."""
     return _forward(call, given, keep=True)
 
 
 def _unrolled_fwd(call, given):
-    found, kept = _unrolled_kept(call, given)
+    found, kept = cast(Any, _unrolled_kept(call, given))
     return found, (given, kept)
 
 
 def _unrolled_bwd(call, saved, cotangents):
     given, kept = saved
     found = _gradients(call, tuple(its[:4] for its in given), tuple(its[4:] for its in given), kept, cotangents)
-    return (tuple(Given(*gradients, mask=None, resets=None) for gradients in found),)
+    return (tuple(Given(*gradients, mask=None, resets=None) for gradients in cast(Any, found)),)
 
 
 def _unrolled_kept_fwd(call, given):
-    found, kept = _unrolled_kept(call, given)
+    found, kept = cast(Any, _unrolled_kept(call, given))
     return (found, kept), (given, kept)
 
 
@@ -184,7 +184,7 @@ unrolled.defvjp(_unrolled_fwd, _unrolled_bwd)
 _unrolled_kept.defvjp(_unrolled_kept_fwd, _unrolled_kept_bwd)
 
 
-@functools.partial(jax.custom_vjp[Any], nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _gradients(call, primals, flags, kept, cotangents):
     """The cotangents of (params, carry, initial, xs) of each layer; `flags` are mask and resets. Under vmap one call after the other."""
     given = [Given(*its, *bools) for its, bools in zip(primals, flags)]

@@ -70,8 +70,9 @@ def _release(threads: set[threading.Thread]) -> None:
 
     What they are made of is private to Orbax: in a version where it has another form (before 0.12) they are left to their timeout.
     """
-    set_signals = getattr(orbax_futures, "set_signals", None)
-    for thread in threads if set_signals else ():
+    set_signals: Any = getattr(orbax_futures, "set_signals", None)
+    left: Any = threads if set_signals else ()
+    for thread in left:
         signals, operation = getattr(thread, "_receive_signals", None), getattr(thread, "_operation_id", None)
         if signals and operation:
             thread.cancel()
