@@ -145,7 +145,7 @@ def dense_cell(
         """`combine`, in the widest dtype of the carry."""
         broad = jnp.result_type(*before)
         params = params._replace(**{name: getattr(params, name).astype(broad) for name, found in extra.items() if found})
-        after = combine(params, before, tuple(gate.astype(broad) for gate in gates))
+        after = combine(params, before, tuple(gate.astype(broad) for gate in gates))  # pyright: ignore[reportOptionalCall]
         return settled(params, before, after)
 
     def stepwise(params, before, x):
@@ -157,7 +157,7 @@ def dense_cell(
             return jnp.split(block_diagonal.product(h, columns, last - first).astype(broad), last - first, axis=-1)
 
         xs = (parts.affine(x, kernel, bias, kernel.dtype)).astype(broad)
-        return settled(params, before, step(params, before, jnp.split(xs, gates, axis=-1), product))
+        return settled(params, before, step(params, before, jnp.split(xs, gates, axis=-1), product))  # pyright: ignore[reportOptionalCall]
 
     def recur(params, carry):
         return block_diagonal.product(carry.h, products(params)[1], gates)

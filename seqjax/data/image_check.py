@@ -153,7 +153,7 @@ def check_files(
             stack.callback(lambda: notes.extend(_remember(cache, keys[done], transparent[done])))
         for first in range(0, len(todo), CHUNK):
             chunk = todo[first : first + CHUNK]
-            for i, (fault, drops) in zip(chunk, run(_examine, (paths[i] for i in chunk))):
+            for i, (fault, drops) in zip(chunk, run(_examine, (paths[i] for i in chunk))):  # pyright: ignore[reportArgumentType]
                 done[i], transparent[i] = not fault and keys[i] != 0, drops
                 if fault:
                     faults[paths[i]] = fault

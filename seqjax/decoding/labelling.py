@@ -106,5 +106,5 @@ class WordLabeller:
         lengths = np.array([len(sentence) for sentence in sentences])
         for places, batch in one_pass(lengths, collate, self._batch_size, self._boundaries):
             for place, row in zip(places.tolist(), np.asarray(self._run(params, batch))):
-                found[place] = [self._tags[i] for i in row[: len(sentences[place])]]
+                found[place] = [self._tags[i] for i in row[: len(sentences[place])]]  # pyright: ignore[reportCallIssue, reportArgumentType]
         return found

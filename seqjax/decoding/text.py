@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -98,7 +98,7 @@ class TextSampler:
         self._lines = ends and not reset
         self._eos = EOS if ends and reset else None
         self._banned = (PAD, UNK, BOS) if ends else (PAD, UNK, BOS, EOS)
-        self._read, self._step = _functions(model)
+        self._read, self._step = _functions(model)  # pyright: ignore[reportArgumentType]  # a flax module has a hash
 
     def __call__(
         self, params, key: jax.Array, prompt: str = "", *, number: int = 1, length: int = 200, **options: Any
@@ -178,4 +178,4 @@ def score_texts(
     first = np.full((len(rows), 1), start_token(tokenizer, ends=ends, reset=reset), np.int32)
     inputs = np.concatenate([first, targets[:, :-1]], axis=1)
     mask = np.arange(longest) < np.array([len(row) for row in rows])[:, None]
-    return scoring.score(lambda tokens, _: model.apply({"params": params}, tokens)[1], inputs, targets, mask)
+    return scoring.score(lambda tokens, _: cast(Any, model.apply({"params": params}, tokens))[1], inputs, targets, mask)

@@ -1,7 +1,7 @@
 """What a truncated window loses: the gradient of truncated backpropagation through time beside the full one."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +83,7 @@ def truncation(function: Callable[..., Array], params: Params, *args: Any, windo
     paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree_util.tree_leaves_with_path(whole)]
     each = list(zip(jax.tree.leaves(products, is_leaf=lambda node: isinstance(node, jax.Array)), jax.tree.leaves(full), strict=True))
     by_parameter = {path: _shares(*pair) for path, pair in zip(paths, each, strict=True)}
-    together, square = sum(pair[0] for pair in each), sum(pair[1] for pair in each)
+    together, square = cast(tuple[Array, Array], (sum(pair[0] for pair in each), sum(pair[1] for pair in each)))
     return Truncation(cuts, *_shares(together, square), jnp.sqrt(together[:, 0]), jnp.sqrt(square), by_parameter)
 
 

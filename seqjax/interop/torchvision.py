@@ -196,7 +196,7 @@ def _entries(model, input_size):
 
 def _key(path):
     """("batch_stats", "bn1", "mean") -> "bn1.running_mean"."""
-    return ".".join((*path[1:-1], NAMES.get(path[-1], path[-1])))
+    return ".".join((*path[1:-1], NAMES.get(path[-1], path[-1])))  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def _torch_shape(shape):

@@ -113,16 +113,15 @@ class Forecaster:
         steps = batch if isinstance(batch, Steps) else None
         if self.kind == "autoregressive" and steps is None:
             steps = self.as_steps(cast(Window, batch), learn_context=rng is not None)
-        carried, total, count = {}, 0.0, None
+        carried, total, count = {}, 0.0, cast(Array, None)
         for (name, member), key in zip(sorted(params.items()), keys, strict=True):
             noise = {} if key is None else {"train": True, "rngs": {"dropout": key}}
             if steps is None:
                 losses, counted = self._direct_losses(member, cast(Window, batch), forks, noise)
             else:
                 start = carry[name] if isinstance(batch, Steps) else None
-                carried[name], raw = self.network.apply(
-                    {"params": member}, step_inputs(steps), start, resets=steps.resets, **noise
-                )
+                found = self.network.apply({"params": member}, step_inputs(steps), start, resets=steps.resets, **noise)
+                carried[name], raw = cast(Any, found)
                 y = jnp.where(steps.counted, steps.value, steps.location)
                 losses = self.output.loss(self.output.distribution(raw, steps.location, steps.scale), y, steps.scale)
                 counted = steps.counted
@@ -217,7 +216,7 @@ class Forecaster:
 
     def _direct_losses(self, params: Params, window: Window, forks: int, noise: dict[str, Any]) -> tuple[Array, Array]:
         *inputs, middle, spread = self._direct_inputs(window, forks)
-        raw = self.network.apply({"params": params}, *inputs, **noise)
+        raw = cast(Array, self.network.apply({"params": params}, *inputs, **noise))
         places = self.context - forks + 1 + np.arange(forks)[:, None] + np.arange(self.horizon)
         counted = (window.observed & window.mask[:, None])[:, places]
         y = jnp.where(counted, window.value[:, places], middle)
@@ -229,7 +228,7 @@ class Forecaster:
 @functools.partial(jax.jit, static_argnums=0)
 def _direct(model: Forecaster, params: Mapping[str, Params], window: Window) -> list[Any]:
     *inputs, middle, spread = model._direct_inputs(window, 1)
-    raw = [model.network.apply({"params": member}, *inputs) for _, member in sorted(params.items())]
+    raw = [cast(Array, model.network.apply({"params": member}, *inputs)) for _, member in sorted(params.items())]
     return [model.output.distribution(one, middle, spread) for one in raw]
 
 
@@ -246,7 +245,7 @@ def _paths(model: Forecaster, params: Mapping[str, Params], window: Window, key:
     found = []
     for (_, member), share, own in zip(members, shares, jax.random.split(key, len(members))):
 
-        def run(carry, piece, member=member):
+        def run(carry, piece, member=member) -> Any:
             return model.network.apply({"params": member}, step_inputs(piece), carry)
 
         carry, raw = run(None, cut(0, model.context + 1))  # the last of these inputs is the value at the origin

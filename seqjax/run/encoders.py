@@ -1,7 +1,7 @@
 """Networks of `seqjax.cnn` that other models see through: their settings, their pretrained weights, whether they are frozen."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 
@@ -33,7 +33,7 @@ def fields(name: str, layer: str) -> dict[str, Field]:
     }
 
 
-def encoder(config: ConfigDict, shape: Sequence[int]) -> cnn.Features:
+def encoder(config: ConfigDict, shape: tuple[int, int, int]) -> cnn.Features:
     """The encoder of config.model up to its layer.
 
     Args:
@@ -78,7 +78,7 @@ def pretrained(config: ConfigDict, features: cnn.Features, params: Any, state: A
     """
     if not config.model.weights:
         return params, state
-    given = features.part(from_torch_cnn(features.module, read_state_dict(config.model.weights), drop_aux=True))
+    given = features.part(from_torch_cnn(cast(Any, features.module), read_state_dict(config.model.weights), drop_aux=True))
     return params | {"encoder": given["params"]}, {name: given[name] for name in state} if state else state
 
 

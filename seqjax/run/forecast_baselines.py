@@ -66,7 +66,7 @@ def with_residuals(series: Series, predict: Callable[[np.ndarray], np.ndarray], 
     before = past_filled(series)
     stop = series.first - series.horizon + 1
     tried = np.arange(least, stop, max((stop - least) // 2000, 1))
-    errors = np.array([series.value[o : o + series.horizon] - predict(before(o)) for o in tried]).reshape(
+    errors = np.array([series.value[o : o + series.horizon] - predict(before(o)) for o in tried.tolist()]).reshape(
         -1, series.horizon
     )
     point = np.array([predict(before(o)) for o in series.origins])

@@ -167,7 +167,7 @@ def make_recipe(config: ConfigDict, steps_per_epoch: int | None) -> Recipe:
     """
     steps = 0 if steps_per_epoch is None else run_length(config, steps_per_epoch)
     s, o = config.schedule, config.optimizer
-    if steps:
+    if steps and steps_per_epoch is not None:
         schedule = optimizers.make_schedule(
             s.name, o.learning_rate, steps=steps, warmup_steps=s.warmup_steps, final_fraction=s.final_fraction,
             steps_per_epoch=steps_per_epoch, hold_epochs=s.hold_epochs, decay=s.decay,

@@ -6,7 +6,7 @@ import os
 import pathlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -143,7 +143,7 @@ def start_embedding(table: jax.Array, path: str, vocabulary: Sequence[str], word
     if not path:
         return table
     vectors = starting_vectors(path, vocabulary, collections.Counter(words), table.shape[1])
-    return apply_vectors(table, vectors)
+    return apply_vectors(table, cast(Vectors, vectors))
 
 
 def apply_vectors(table: jax.typing.ArrayLike, vectors: Vectors) -> jax.Array:

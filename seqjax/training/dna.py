@@ -1,7 +1,7 @@
 """Losses of the networks that read DNA, with the other strand as augmentation."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ def tag_loss(model: DnaTagger, *, carried: bool = False, other_strand: float = 0
             batch = batch._replace(labels=jnp.where(turned[:, None], there, batch.labels))
         start = (carry, batch.fresh) if carried else ()
         after, scores = model.apply(variables, batch.codes, batch.lengths, *start, **noise)
-        nats = jnp.sum(model.apply(variables, scores, batch.labels, batch.lengths, method="nats"))
+        nats = jnp.sum(cast(jax.Array, model.apply(variables, scores, batch.labels, batch.lengths, method="nats")))
         counts = {}
         if rng is None:  # decoding in every training step would cost more than it tells
             found = model.apply(variables, scores, batch.lengths, method="decode")
@@ -94,7 +94,7 @@ def class_loss(
             targets = optax.smooth_labels(targets, label_smoothing)
             if other_strand:
                 batch, _ = _augmented(batch, halo, jax.random.fold_in(rng, 1), other_strand)
-        scores = model.apply({"params": params}, batch.codes, batch.lengths, **noise)
+        scores = cast(jax.Array, model.apply({"params": params}, batch.codes, batch.lengths, **noise))
         if not isinstance(model, Ensemble):
             return carry, model_state, label_sums(scores, targets, batch.labels, real)
         found = label_sums(mean_log_probabilities(scores), targets, batch.labels, real)

@@ -363,7 +363,7 @@ def _described(batch: Any) -> str:
     lengths = dict.fromkeys(str(shape[1]) for shape in shapes if len(shape) == 2 and shape[1])
     largest = max(shapes, key=math.prod)
     if lengths and len(largest) < 4:
-        return f"B={largest[0]}, T={' and '.join(lengths)}"
+        return f"B={largest[0]}, T={' and '.join(lengths)}"  # pyright: ignore[reportGeneralTypeIssues]
     return f"B={largest[0]}" + (f", {' x '.join(map(str, largest[1:]))}" if largest[1:] else "")
 
 

@@ -14,6 +14,7 @@ from seqjax.models.video import VideoClassifier, VideoForecaster, pooled_log_pro
 from seqjax.training.losses import Sums
 from seqjax.training.metrics.video import frame_errors
 from seqjax.training.train_step import LossFn
+from seqjax.typing import AnyArray
 
 LOSSES = ("bce", "mse")
 NONE = Augmentation()
@@ -99,7 +100,7 @@ def answer_loss(
         real = jnp.arange(frames.shape[1])[None] < batch.lengths[:, None]
         start = (carry, batch.fresh) if carried else ()
         if rng is None:
-            after, scores = model.apply(variables, normalize_frames(frames, mean, std), batch.lengths, *start)
+            after, scores = cast(Any, model.apply(variables, normalize_frames(frames, mean, std), batch.lengths, *start))
         else:
             noise, dropout = jax.random.split(rng)
             frames = normalize_frames(augment_frames(noise, frames, augmentation), mean, std)
@@ -123,13 +124,13 @@ def answer_loss(
     return loss
 
 
-def _nats(found: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+def _nats(found: jax.Array, labels: AnyArray, smoothing: float) -> jax.Array:
     targets = optax.smooth_labels(jax.nn.one_hot(labels, found.shape[-1]), smoothing)
     return -jnp.sum(targets[:, None] * found, axis=-1)
 
 
 def _counts(
-    found: Sequence[jax.Array], labels: jax.Array, counted: jax.Array, heads: Sequence[Head]
+    found: Sequence[jax.Array], labels: AnyArray, counted: jax.Array, heads: Sequence[Head]
 ) -> dict[str, jax.Array]:
     """How often all questions are answered right, and each."""
 
