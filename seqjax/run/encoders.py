@@ -1,6 +1,6 @@
 """Networks of `seqjax.cnn` that other models see through: their settings, their pretrained weights, whether they are frozen."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, cast
 
 import jax
