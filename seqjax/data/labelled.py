@@ -111,7 +111,7 @@ def load_labelled(
     check_fractions(validation_fraction, test_fraction)
     check_whole(0, seed=seed)
     check_name(source, name, EMBEDDED, "set of labelled texts", "imdb_reviews/plain_text")
-    classes: Sequence[str] = ()
+    classes: tuple[str, ...] = ()
     own: dict[str, str] = {}
     if source == "embedded":
         parts = _docstrings(name)
@@ -126,7 +126,7 @@ def load_labelled(
         if strip_html:
             records = records.replace(text=tuple(html.unescape(TAG.sub(" ", text)) for text in records["text"]))
         parts[part] = _checked(records, name)
-    classes = tuple(classes or _classes(parts["train"]["label"]))
+    classes = classes or _classes(parts["train"]["label"])
     if len(classes) < 2:
         raise UserError(f"{name} has one class only, {classes[0]!r}; give texts of two or more")  # pyright: ignore[reportGeneralTypeIssues]
     notes = []
