@@ -130,7 +130,7 @@ def _nats(found: jax.Array, labels: AnyArray, smoothing: float) -> jax.Array:
 
 
 def _counts(
-    found: Sequence[jax.Array], labels: AnyArray, counted: jax.Array, heads: Sequence[Head]
+    found: Sequence[jax.Array], labels: AnyArray, counted: AnyArray, heads: Sequence[Head]
 ) -> dict[str, jax.Array]:
     """How often all questions are answered right, and each."""
 
