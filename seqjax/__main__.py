@@ -10,6 +10,7 @@ import os
 import pathlib
 import runpy
 import sys
+from typing import NoReturn
 
 # Next to the package: the first in an installed wheel, the second in a clone.
 FOLDERS = ("seqjax_experiments", "experiments")
@@ -91,7 +92,7 @@ def _first_line(path: pathlib.Path) -> str:
     return text.partition("\n")[0]
 
 
-def refuse(message: str) -> None:
+def refuse(message: str) -> NoReturn:
     """Prints one line on standard error and exits with the status for wrong usage."""
     print(f"error: {message}", file=sys.stderr, flush=True)
     sys.exit(2)

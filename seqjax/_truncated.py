@@ -123,7 +123,8 @@ def _side_by_side(cell, params, xs, carry, real, resets, every, back, options):
     batch, steps = real.shape
     blocks, before = -(-steps // every), back - every
     fixed = jax.lax.stop_gradient((params, xs, carry))
-    _, _, every_carry = unroll(cell, *fixed, lengths=real, resets=resets, return_carries=True, **options)
+    kept = options | {"lengths": real, "resets": resets, "return_carries": True}
+    *_, every_carry = unroll(cell, *fixed, **kept)
     firsts = jnp.arange(blocks) * every - before  # where each row begins; steps before 0 are padding and change nothing
 
     def rows(a):

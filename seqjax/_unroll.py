@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import dataclasses
 import functools
+import inspect
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypedDict, Unpack, overload
@@ -249,7 +250,7 @@ def explain(
     static, arrays = _checked(cell, params, xs, carry, lengths, resets, **options)
     choices = []
     jax.eval_shape(
-        lambda *arrays: _unroll.__wrapped__(*static, return_carries, engines.choosers(), *arrays, note=choices.append),
+        lambda *arrays: inspect.unwrap(_unroll)(*static, return_carries, engines.choosers(), *arrays, note=choices.append),
         *arrays,
         rng,
     )
@@ -383,7 +384,7 @@ class _Runner:
         there = engines.steps.flip_resets(self.resets, self.mask, self.reverse) if self.flipped is None else self.flipped
         return dataclasses.replace(self, resets=there, reverse=not self.reverse, flipped=self.resets)
 
-    def _ready(self, cell, params, xs, rng):
+    def _ready(self, cell, params, xs, rng) -> tuple[engines.Choice | None, Any, Any, Any]:
         """Returns the engine choice (None if there is nothing to choose) and what it runs: noise drawn, wrapper removed."""
         if rng is not None and cell.wrap and cell.wrap.noise:
             cell, params, xs = cell.wrap.noise(rng, params, xs)
@@ -395,7 +396,7 @@ class _Runner:
             cell = every.recorded(cell)
         return engines.choose(self.engine, cell, params, xs, **self._settings), cell, params, xs
 
-    def _collected(self, choice, carry, found):
+    def _collected(self, choice, carry, found: tuple[Any, Any]):
         if self.note is not None:
             self.note(choice)
         return every.collected(carry, *found, self.mask, self.reverse) if self.return_carries else found

@@ -3,6 +3,7 @@
 import difflib
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 # Characters that reorder the text around them: embeddings, overrides and isolates.
 _REORDERING = set(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
@@ -85,7 +86,7 @@ def nearest(word: object, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     return f" (nearest: {found[0]})" if found else ""
 
 
-def refuse_unknown(what: str, value: object, known: Iterable[str]) -> None:
+def refuse_unknown(what: str, value: object, known: Iterable[Any]) -> None:
     """Raises an error if a value is not one of the known ones.
 
     Args:

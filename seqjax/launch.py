@@ -34,7 +34,7 @@ _BEFORE = [sys.executable, "-I", "-S", "-c", _ASK] if sys.platform == "linux" el
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command that follows `--`; returns the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser("python -m seqjax.launch", description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = argparse.ArgumentParser("python -m seqjax.launch", description=str(__doc__).split("\n")[0], allow_abbrev=False)
     parser.add_argument("--processes", type=int, required=True, help="how many")
     own, command = _split(argv)
     parser.add_argument("--grace", type=float, default=GRACE, help="seconds the others have to exit by themselves after one has failed")

@@ -1,6 +1,6 @@
 """Arrays whose types include their placement: inside `jax.shard_map`, and on meshes with explicit axes."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,8 @@ def vary_together(*arrays: Array) -> tuple[Array, ...]:
         return arrays
     # The sum of an empty slice: a zero that varies as the array does. No public name for that type exists in all of jax
     # 0.10 to 0.12.
-    nothing = sum(jnp.sum(jax.lax.stop_gradient(array).ravel()[:0]).astype(jnp.float32) for array in arrays)
+    empty = (jax.lax.stop_gradient(array).ravel()[:0] for array in arrays)
+    nothing = cast(Array, sum(jnp.sum(none).astype(jnp.float32) for none in empty))
     return tuple(array + nothing.astype(array.dtype) for array in arrays)
 
 

@@ -19,7 +19,7 @@ import dataclasses
 import operator
 import pickle
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 import jax
 
@@ -29,6 +29,8 @@ from seqjax._split import Dense, Linear, Pointwise, Split
 
 Array = jax.Array
 MaybeArray = Array | Any  # an array, or None if a cell has none; type checkers see an array
+AnyArray = Array | Any  # likewise an array of JAX, or of NumPy as pipelines give it
+MaybeSplit = Split | Any  # likewise a split, or None
 Key = jax.Array  # a key of jax.random
 DType = Any  # anything that jnp.dtype() accepts
 Params = Any  # a pytree of arrays, usually a NamedTuple
@@ -146,7 +148,7 @@ class Cell(Generic[ParamsT, CarryT]):
     init: Callable[[Key, int], ParamsT]
     initial_carry: Callable[[ParamsT, int], CarryT]
     input_size: Callable[[ParamsT], int]
-    step: Callable[[ParamsT, CarryT, Array], tuple[CarryT, Array]] = None  # type: ignore[assignment]  # __post_init__ sets it
+    step: Callable[[ParamsT, CarryT, Array], tuple[CarryT, Array]] = cast(Any, None)  # __post_init__ sets it
     split: Dense | Split | Linear | Pointwise | None = None
     wrap: Wrap | None = None
     spatial: tuple[int, ...] = ()
@@ -168,7 +170,7 @@ class Cell(Generic[ParamsT, CarryT]):
         return self.wrap.inner if self.wrap else ()
 
     @property
-    def parts(self) -> Split | None:
+    def parts(self) -> MaybeSplit:
         """The step in its three parts; None if it does not split."""
         return self.split and self.split.parts()
 

@@ -1,7 +1,7 @@
 """The builder of cells with plain matrix products: you write the equation, and the builder adds the rest."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -132,7 +132,7 @@ def dense_cell(
             for field in carry._fields
         })  # fmt: skip
 
-    def products(params):
+    def products(params) -> Any:
         compute = parts.compute_dtype(dtype, params.kernel)
         bias = params.bias if use_bias else jnp.zeros(wide, compute)
         return tuple(a.astype(compute) for a in (params.kernel, params.recurrent_kernel, bias))
@@ -146,7 +146,7 @@ def dense_cell(
         """Applies `combine` in the widest dtype of the carry."""
         broad = jnp.result_type(*before)
         params = params._replace(**{name: getattr(params, name).astype(broad) for name, found in extra.items() if found})
-        after = combine(params, before, tuple(gate.astype(broad) for gate in gates))
+        after = combine(params, before, tuple(gate.astype(broad) for gate in gates))  # pyright: ignore[reportOptionalCall]
         return settled(params, before, after)
 
     def stepwise(params, before, x):
@@ -158,7 +158,7 @@ def dense_cell(
             return jnp.split(block_diagonal.product(h, columns, last - first).astype(broad), last - first, axis=-1)
 
         xs = (parts.affine(x, kernel, bias, kernel.dtype)).astype(broad)
-        return settled(params, before, step(params, before, jnp.split(xs, gates, axis=-1), product))
+        return settled(params, before, step(params, before, jnp.split(xs, gates, axis=-1), product))  # pyright: ignore[reportOptionalCall]
 
     def recur(params, carry):
         return block_diagonal.product(carry.h, products(params)[1], gates)
@@ -171,7 +171,7 @@ def dense_cell(
         init=init,
         initial_carry=initial_carry,
         input_size=lambda params: params.kernel.shape[-2],
-        step=step and stepwise,
+        step=cast(Any, step and stepwise),
         split=split.parts()._replace(recur=recur) if split and heads > 1 else split,
         spatial=spatial,
         settings=(*settings, *shown, ("dtype", dtype)),

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,7 @@ def check_activation(value: Activation, argument: str = "activation") -> Callabl
     return ACTIVATIONS[value]
 
 
-def gate_activations(activation: Activation, gate_activation: Activation) -> tuple[Callable, Callable, tuple]:
+def gate_activations(activation: Activation, gate_activation: Activation) -> Any:
     """Returns the activations of a gated cell, and its settings: a name is None if it is the default."""
     found = ("activation", activation, "tanh"), ("gate_activation", gate_activation, "sigmoid")
     settings = tuple((name, None if value == usual else value) for name, value, usual in found)

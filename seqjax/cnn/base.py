@@ -74,7 +74,7 @@ class ImageClassifier(nn.Module):
         return images if self.dtype is None else images.astype(self.dtype)
 
 
-def field_names(model: type[nn.Module]) -> list[str]:
+def field_names(model: Any) -> list[str]:
     """Returns the options of a module's class.
 
     Example:

@@ -188,7 +188,7 @@ def _uncovered(x, kernel, groups):
     return None if x.size and kernel.size else f"x {x.shape} or kernel {kernel.shape} is empty"
 
 
-def _planar(x, kernel, window, formulation):
+def _planar(x, kernel, window, formulation) -> Any:
     """Drops taps that see only padding, runs groups separately, then carries out the plan."""
     kernel, window = _without_dead_taps(x, kernel, window)
     if not (kernel.size and all(window.size(x.shape, kernel.shape))):  # an empty output, or zeros

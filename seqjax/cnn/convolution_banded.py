@@ -5,6 +5,8 @@ channels. Most of the matrix is zeros; the extra cost, W / w times the multiplic
 images.
 """
 
+from typing import cast
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -34,7 +36,7 @@ def input_gradient(g: Array, kernel: Array, window: Window, image: tuple[int, ..
     def run(g):
         strips = lax.dot_general(_lines(g), band, (((1,), (1,)), ((), ())), preferred_element_type=wide)
         strips = strips.reshape(g.shape[0], height, taps, -1)
-        total = 0
+        total = cast(Array, 0)
         for i in range(taps):
             before = i * window.dilation[0] - window.padding[0][0]
             edge = (before, image[1] - before - (height - 1) * stride - 1, stride - 1)

@@ -1,6 +1,7 @@
 """Convolution as one product: the positions that each window sees lie side by side in a row (im2col)."""
 
 import math
+from typing import cast
 
 import jax.numpy as jnp
 from jax import lax
@@ -37,7 +38,8 @@ def input_gradient(g: Array, kernel: Array, window: Window, image: tuple[int, ..
     def run(g):
         columns = lax.dot_general(rows(g), rows(kernel), (((1,), (1,)), ((), ())), preferred_element_type=wide)
         columns = columns.reshape(g.shape[0], *size, height, width, channels)
-        total = sum(_put_back(columns[:, :, :, i, j], i, j, window, image) for i in range(height) for j in range(width))
+        taps = ((i, j) for i in range(height) for j in range(width))
+        total = cast(Array, sum(_put_back(columns[:, :, :, i, j], i, j, window, image) for i, j in taps))
         return total.astype(g.dtype)
 
     return map_chunks(run, _count(g, kernel.shape, size, BACKWARD), g)
@@ -55,7 +57,7 @@ def kernel_gradient(x: Array, g: Array, window: Window, kernel: tuple[int, ...])
     return sum_chunks(run, _count(x, kernel, g.shape[1:3], BACKWARD), x, g, kernel).astype(x.dtype)
 
 
-def column_bytes(batch: int, kernel: tuple[int, ...], size: tuple[int, int], itemsize: int) -> int:
+def column_bytes(batch: int, kernel: tuple[int, ...], size: tuple[int, ...], itemsize: int) -> int:
     """Returns the bytes that the rows of a batch take."""
     return batch * math.prod(size) * math.prod(kernel[:3]) * itemsize
 

@@ -14,12 +14,12 @@ from seqjax.typing import Array
 class Window(NamedTuple):
     """How a kernel moves over an image; static, so that a plan can be chosen while tracing."""
 
-    strides: tuple[int, int]
-    padding: tuple[tuple[int, int], tuple[int, int]]  # zeros before and after, for height and width; negative values crop
-    dilation: tuple[int, int]  # of the kernel: distance between its taps
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]  # zeros before and after, for height and width; negative values crop
+    dilation: tuple[int, ...]  # of the kernel: distance between its taps
     groups: int = 1
 
-    def size(self, image: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, int]:
+    def size(self, image: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, ...]:
         """Returns height and width of the output for shapes (B, H, W, C) and (h, w, C / groups, F).
 
         Example:
@@ -39,7 +39,7 @@ class Window(NamedTuple):
         return Window((1, 1), tuple(pads), self.dilation, self.groups)
 
 
-def padded(x: Array, pads: tuple[tuple[int, int], ...], spread: tuple[int, int] = (1, 1), axis: int = 1) -> Array:
+def padded(x: Array, pads: tuple[tuple[int, int], ...], spread: tuple[int, ...] = (1, 1), axis: int = 1) -> Array:
     """Pads x (B, H, W, C) with zeros, and puts `spread` - 1 zeros between positions; H is at `axis`, W after it."""
     config = [(0, 0, 0)] * 4
     for i in range(2):
@@ -47,7 +47,7 @@ def padded(x: Array, pads: tuple[tuple[int, int], ...], spread: tuple[int, int] 
     return lax.pad(x, jnp.zeros((), x.dtype), config)
 
 
-def seen(x: Array, i: int, j: int, window: Window, size: tuple[int, int]) -> Array:
+def seen(x: Array, i: int, j: int, window: Window, size: tuple[int, ...]) -> Array:
     """Returns what tap (i, j) of the kernel sees of a padded image: (B, *size, C)."""
     starts = [tap * d for tap, d in zip((i, j), window.dilation)]
     stops = [start + (n - 1) * s + 1 for start, n, s in zip(starts, size, window.strides)]

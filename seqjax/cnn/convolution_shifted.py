@@ -1,5 +1,7 @@
 """Depthwise convolution as a sum of shifted images, each times one weight per channel, without a matrix product."""
 
+from typing import cast
+
 import jax.numpy as jnp
 
 from seqjax.cnn.convolution_parts import Window, barrier, map_chunks, padded, rows, seen
@@ -19,11 +21,8 @@ def forward(x: Array, kernel: Array, window: Window) -> Array:
 
     def run(x):
         image = padded(x, window.padding)
-        total = sum(
-            _outer(seen(image, i, j, window, size), kernel[i, j, 0], x.shape[-1])
-            for i in range(kernel.shape[0])
-            for j in range(kernel.shape[1])
-        )
+        taps = ((i, j) for i in range(kernel.shape[0]) for j in range(kernel.shape[1]))
+        total = cast(Array, sum(_outer(seen(image, i, j, window, size), kernel[i, j, 0], x.shape[-1]) for i, j in taps))
         return total.reshape(x.shape[0], *size, -1).astype(x.dtype)
 
     return map_chunks(run, barrier(x.shape[0]), x)
@@ -37,7 +36,7 @@ def input_gradient(g: Array, kernel: Array, window: Window, image: tuple[int, ..
 
     def run(g):
         spread = padded(g, back.padding, window.strides)
-        total = 0.0
+        total = cast(Array, 0.0)
         for i in range(height):
             for j in range(width):
                 part = _outer(seen(spread, i, j, back, size), kernel[height - 1 - i, width - 1 - j, 0], features)
@@ -62,7 +61,7 @@ def kernel_gradient(x: Array, g: Array, window: Window, kernel: tuple[int, ...])
         for j in range(kernel[1]):
             tap = seen(image, i, j, window, size)
             pieces = [slice(n * each, (n + 1) * each) for n in range(parts)]
-            folded = rows(sum(_times(tap[piece], g[piece]) for piece in pieces))
+            folded = rows(cast(Array, sum(_times(tap[piece], g[piece]) for piece in pieces)))
             sums.append(jnp.ones((1, folded.shape[0]), folded.dtype) @ folded)
     return jnp.concatenate(sums).reshape(*kernel[:2], 1, features).astype(x.dtype)
 

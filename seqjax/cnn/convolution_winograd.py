@@ -14,6 +14,7 @@ Reference:
 """
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -94,7 +95,7 @@ def kernel_gradient(x: Array, g: Array, window: Window, kernel: tuple[int, ...])
     return jnp.stack(gradient)
 
 
-def _combine(coefficients, terms):
+def _combine(coefficients, terms) -> Any:
     """Sums the terms, each times its coefficient."""
     return sum(float(c) * term for c, term in zip(coefficients, terms) if c)
 

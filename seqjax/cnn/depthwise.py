@@ -135,7 +135,7 @@ class _Branch(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         hidden, single = x.shape[-1] * self.expansion, (1,) * len(self.kernel_size)
-        kinds = [(single, {})] if self.expansion != 1 else []
+        kinds: list[tuple[Sequence[int], dict[str, Any]]] = [(single, {})] if self.expansion != 1 else []
         around = [(k // 2, k // 2) for k in self.kernel_size]
         kinds.append((self.kernel_size, {"strides": self.strides, "padding": around, "feature_group_count": hidden}))
         for i, (kernel_size, options) in enumerate(kinds):

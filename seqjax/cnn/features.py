@@ -1,12 +1,12 @@
 """A CNN up to one of its layers: a feature map by name, with only the parameters that it needs."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-import flax
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import traverse_util
 
 from seqjax.cnn.inspection import summary
 from seqjax.errors import UserError, nearest
@@ -55,7 +55,7 @@ class Features:
             raise UserError(
                 f"{layer} of {name} gives {row.shape}, which is not a feature map (1, h, w, M); choose an earlier layer"
             )
-        self.shape = row.shape[1:]
+        self.shape: tuple[int, ...] = cast(tuple[int, ...], row.shape)[1:]
         needed = names[: names.index(layer) + 1] + [other for other in names if other.startswith(f"{layer}.")]
         self._needed = {tuple(path.split(".")) for path in needed}
         self._modules = {tuple(path.split(".")) for path in names}
@@ -69,10 +69,10 @@ class Features:
         """Selects the variables that the layer needs from those of the whole network, such as pretrained ones."""
         found = {}
         for collection, values in variables.items():
-            flat = flax.traverse_util.flatten_dict(dict(values))
+            flat = traverse_util.flatten_dict(dict(values))
             kept = {path: leaf for path, leaf in flat.items() if self._owner(path) in self._needed}
             if kept:
-                found[collection] = flax.traverse_util.unflatten_dict(kept)
+                found[collection] = traverse_util.unflatten_dict(kept)
         return found
 
     def _owner(self, path: tuple[str, ...]) -> tuple[str, ...]:
@@ -107,7 +107,8 @@ class Features:
             capture_intermediates=keep,
         )  # fmt: skip
         del out
-        found = flax.traverse_util.flatten_dict(state["intermediates"])[*layer, "__call__"][0]
+        maps: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(state["intermediates"])
+        found = maps[*layer, "__call__"][0]
         if not train:
             return found, {name: variables[name] for name in kept}
         return found, self.part({name: state[name] for name in kept})

@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import flax
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import traverse_util
+from flax.core import DenyList
 
 from seqjax.typing import Array
 
@@ -173,9 +174,10 @@ def feature_maps(
 
     variables = {name: values for name, values in variables.items() if name != "intermediates"}
     _, state = _apply(model, variables, x, train, rngs, capture_intermediates=keep)
+    found: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(state.get("intermediates", {}))
     outputs = {
         ".".join(path[:-1]): maps[0] if len(maps) == 1 else maps
-        for path, maps in flax.traverse_util.flatten_dict(state.get("intermediates", {})).items()
+        for path, maps in found.items()
         if path[-1] == "__call__"
     }
     for name in outputs if names is None else names:
@@ -252,13 +254,13 @@ def _owner(path, rows) -> str:
     return next(iter(rows))
 
 
-def _mode(model, train) -> dict[str, bool]:
+def _mode(model, train) -> dict[str, Any]:
     """Returns `train` as an argument, for models that distinguish training from evaluation."""
     return {"train": train} if "train" in inspect.signature(model.__call__).parameters else {}
 
 
 def _apply(model, variables, x, train, rngs, **options):
-    mutable = flax.core.DenyList("params")
+    mutable = DenyList("params")
     return model.apply(variables, x, **_mode(model, train), rngs=rngs, mutable=mutable, **options)
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.linen import dtypes
 
 from seqjax.cnn.base import ImageClassifier
 from seqjax.cnn.blocks import Conv, torch_bias, torch_kernel
@@ -164,7 +165,7 @@ class TrainableSubsampling(nn.Module):
         channels = x.shape[-1:]
         coefficient = self.param("coefficient", uniform_fan_in(4), channels)
         bias = self.param("bias", uniform_fan_in(4), channels)
-        x, coefficient, bias = nn.dtypes.promote_dtype(x, coefficient, bias, dtype=self.dtype)
+        x, coefficient, bias = dtypes.promote_dtype(x, coefficient, bias, dtype=self.dtype)
         return 4 * avg_pool(x, (2, 2)) * coefficient.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)
 
 
@@ -197,7 +198,7 @@ class TableConv(nn.Module):
         inputs = np.asarray([height * width * len(maps) for maps in self.reads])  # of a unit of each map
         weights = self.param("connections", uniform_fan_in(inputs[targets]), (height, width, len(sources)))
         bias = self.param("bias", uniform_fan_in(inputs), (len(self.reads),))
-        x, weights, bias = nn.dtypes.promote_dtype(x, weights, bias, dtype=self.dtype)
+        x, weights, bias = dtypes.promote_dtype(x, weights, bias, dtype=self.dtype)
         kernel = jnp.zeros((height, width, x.shape[-1], len(self.reads)), weights.dtype)
         kernel = kernel.at[:, :, sources, targets].set(weights)
         y = conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))

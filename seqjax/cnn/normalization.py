@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen import dtypes
 
 from seqjax.placement import vary_together
 from seqjax.typing import Array
@@ -76,7 +77,7 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         scale = self.param("scale", self.scale_init, channels, jnp.float32) if self.use_scale else None
         bias = self.param("bias", self.bias_init, channels, jnp.float32) if self.use_bias else None
-        dtype = nn.dtypes.canonicalize_dtype(x, scale, bias, dtype=self.dtype)
+        dtype = dtypes.canonicalize_dtype(x, scale, bias, dtype=self.dtype)
         scale = jnp.ones(channels, jnp.float32) if scale is None else scale
         bias = jnp.zeros(channels, jnp.float32) if bias is None else bias
         if mask is not None:

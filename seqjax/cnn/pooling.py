@@ -10,7 +10,7 @@ import functools
 import itertools
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -182,7 +182,7 @@ def _max_backward(shape, window, strides, pads, winner, dy):
     winner = jax.lax.pad(winner, jnp.int8(-1), ((0, 0, 0), *edges, (0, 0, 0)))
     dy = jax.lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
     within = tuple(2 * axis + 2 for axis in range(len(window)))  # the axes of a, after those of i
-    dx = 0
+    dx = cast(Array, 0)
     for back in itertools.product(*map(range, spans)):
         begin = [span - 1 - r for span, r in zip(spans, back)]
         ends = [b + m for b, m in zip(begin, blocks)]

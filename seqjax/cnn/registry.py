@@ -119,7 +119,7 @@ def parse_options(text: str) -> dict[str, Any]:
         call = None
     if not isinstance(call, ast.Call) or call.args or not all(keyword.arg for keyword in call.keywords):
         raise ValueError(f"options={text!r} is not of the form name=value,name=value")
-    return {keyword.arg: _value(keyword.value, text) for keyword in call.keywords}
+    return {str(keyword.arg): _value(keyword.value, text) for keyword in call.keywords}
 
 
 def _value(node: ast.expr, text: str) -> Any:

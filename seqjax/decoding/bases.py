@@ -103,12 +103,12 @@ class Tagging:
 
     def __call__(self, params: Any, codes: Sequence[np.ndarray]) -> list[Tags]:
         """Tags of sequences, each uint8 (T,)."""
-        found: list[Tags | None] = [None] * len(codes)
+        found: list[Any] = [None] * len(codes)
         short = [i for i, each in enumerate(codes) if len(each) <= self._longest or self._model.crf]
         empty = [np.zeros(len(codes[i]), np.uint8) for i in short]
         collate = collate_bases([codes[i] for i in short], empty, self._model.reader.features.halo) if short else None
         lengths = np.array([len(codes[i]) for i in short])
-        for places, batch in one_pass(lengths, collate, self._size, self._boundaries) if short else ():
+        for places, batch in one_pass(lengths, collate, self._size, self._boundaries) if collate else ():
             for place, tags, shares in zip(places, *map(np.asarray, self._run(params, batch))):
                 found[short[place]] = Tags(tags[: lengths[place]], shares[: lengths[place]])
         for i in range(len(codes)):

@@ -4,11 +4,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
 from seqjax.decoding.decoder import DecoderStep, Limits, Start, allowed_ids, check_start
 from seqjax.errors import UserError
+from seqjax.typing import AnyArray
 
 BLOCK = 64  # ids whose greatest logit is found first; see _likeliest
 
@@ -28,7 +30,7 @@ def beam_search(
     params: Any,
     memory: Any,
     carry: Any,
-    first_token: jax.Array,
+    first_token: AnyArray,
     *,
     width: int,
     length: int,

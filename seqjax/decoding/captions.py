@@ -1,7 +1,7 @@
 """Captions for sets of images: batches through a CNN and a decoder, greedily or by beam search, with attention weights."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -63,11 +63,12 @@ class CaptionWriter:
             encoded = model.apply(own, encode(variables, images), method="encode")
             return encoded, model.apply(own, encoded, method="initial_carry")
 
-        def step(variables, encoded, carry, tokens):
+        def step(variables, encoded, carry, tokens) -> Any:
             return model.apply({"params": variables["params"]["decoder"]}, encoded, carry, tokens, method="step")
 
         def weights(variables, images, inputs):
-            return model.apply({"params": variables["params"]["decoder"]}, encode(variables, images), inputs).weights
+            found = cast(Any, model.apply({"params": variables["params"]["decoder"]}, encode(variables, images), inputs))
+            return found.weights
 
         self._features, self._begin, self._step, self._weights = (
             jax.jit(features),
@@ -155,4 +156,4 @@ def nearest_captions(queries: np.ndarray, known: np.ndarray, captions: Sequence[
     lengths, found = (known**2).sum(1), []
     for first in range(0, len(queries), 256):
         found += np.argmin(lengths - 2 * queries[first : first + 256] @ known.T, axis=1).tolist()
-    return [captions[i][0] for i in found]
+    return [captions[int(i)][0] for i in found]

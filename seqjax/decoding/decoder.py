@@ -31,6 +31,7 @@ from seqjax.decoding import sampling
 from seqjax.decoding.sampling import Samples
 from seqjax.decoding.scoring import sequence_log_probs
 from seqjax.errors import UserError
+from seqjax.typing import AnyArray
 
 DecoderStep = Callable[[Any, Any, Any, jax.Array], tuple[Any, jax.Array]]
 
@@ -104,7 +105,7 @@ def draw(
     params: Any,
     memory: Any,
     carry: Any,
-    first_token: jax.Array,
+    first_token: AnyArray,
     key: jax.Array,
     *,
     length: int,
@@ -153,7 +154,7 @@ def greedy(
     params: Any,
     memory: Any,
     carry: Any,
-    first_token: jax.Array,
+    first_token: AnyArray,
     *,
     length: int,
     eos_id: int | None,
@@ -266,7 +267,7 @@ def score_outputs(
     params: Any,
     memory: Any,
     carry: Any,
-    first_token: jax.Array,
+    first_token: AnyArray,
     targets: jax.Array,
     mask: jax.Array,
 ) -> jax.Array:

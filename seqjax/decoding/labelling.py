@@ -58,7 +58,7 @@ class TextLabeller:
             rows.append(shares[: len(places)])
             order.extend(places)
             for row, place in enumerate(places) if looked is not None else ():
-                weights[place] = looked[row, : len(tokens[place])]
+                weights[place] = looked[row, : len(tokens[place])]  # pyright: ignore[reportOptionalSubscript]
         probabilities = np.concatenate(rows).astype(np.float64)
         return probabilities[np.argsort(order)], weights
 
@@ -105,6 +105,6 @@ class WordLabeller:
         found: list[list[str]] = [[] for _ in sentences]
         lengths = np.array([len(sentence) for sentence in sentences])
         for places, batch in one_pass(lengths, collate, self._batch_size, self._boundaries):
-            for place, row in zip(places, np.asarray(self._run(params, batch))):
-                found[place] = [self._tags[i] for i in row[: len(sentences[place])]]
+            for place, row in zip(places.tolist(), np.asarray(self._run(params, batch))):
+                found[place] = [self._tags[i] for i in row[: len(sentences[place])]]  # pyright: ignore[reportCallIssue, reportArgumentType]
         return found

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -164,7 +164,7 @@ class RollSampler:
         def step(state, inputs):
             carry, before, first = state
             key, pitch = inputs
-            carry, context = model.apply({"params": params}, before[:, None], carry, first=first[None])
+            carry, context = cast(Any, model.apply({"params": params}, before[:, None], carry, first=first[None]))
             pitch = None if pitch is None else pitch[None, None]
             frame = draw_frames(model, params, context, key, temperature=temperature, voice=voice, fixed=pitch)[:, 0]
             return (carry, frame.astype(before.dtype), jnp.zeros_like(first)), frame[0]
@@ -203,7 +203,7 @@ class RollScorer:
 
     def _scored(self, params, carry, batch):
         variables, model = {"params": params}, self._model
-        carry, context = model.apply(variables, batch.before, carry, first=batch.first, lengths=batch.lengths)
+        carry, context = cast(Any, model.apply(variables, batch.before, carry, first=batch.first, lengths=batch.lengths))
         nats = model.apply(variables, context, batch.frames, method="nats")
         return carry, nats, draw_frames(model, params, context, temperature=0)
 
@@ -239,8 +239,9 @@ def sounding_shares(model: MusicModel, params: Any, roll: np.ndarray, key: jax.A
       (3, 88)
     """
     before = np.concatenate([np.zeros_like(roll[:1]), roll[:-1]])
-    _, context = model.apply({"params": params}, before[None])
+    _, context = cast(Any, model.apply({"params": params}, before[None]))
     if model.output == "frames":
-        return np.asarray(jax.nn.sigmoid(model.apply({"params": params}, context, method="logits"))[0])
+        logits = cast(jax.Array, model.apply({"params": params}, context, method="logits"))
+        return np.asarray(jax.nn.sigmoid(logits)[0])
     draw = jax.jit(lambda key: draw_frames(model, params, context, key)[0])
-    return np.mean([np.asarray(draw(key)) for key in jax.random.split(key, draws)], axis=0, dtype=np.float32)
+    return np.asarray(np.mean([np.asarray(draw(key)) for key in jax.random.split(key, draws)], axis=0, dtype=np.float32))

@@ -4,10 +4,12 @@ from functools import partial
 from typing import Any, Callable, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.typing import AnyArray
 
 TINY = float(np.finfo(np.float32).tiny)  # temperatures below it count as 0
 
@@ -95,7 +97,7 @@ def _keep_likeliest(logits: jax.Array, top_k: jax.Array, top_p: jax.Array) -> ja
 def sample(
     step: Callable[[Any, jax.Array], tuple[Any, jax.Array]],
     carry: Any,
-    first_token: jax.Array,
+    first_token: AnyArray,
     key: jax.Array,
     *,
     length: int,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.typing import AnyArray
 
 
 class Score(NamedTuple):
@@ -46,7 +47,7 @@ def sequence_log_probs(logits: jax.Array, targets: jax.Array, mask: jax.Array) -
 
 
 def score(
-    apply: Callable[[jax.Array, jax.Array], jax.Array], inputs: jax.Array, targets: jax.Array, mask: jax.Array
+    apply: Callable[[jax.Array, jax.Array], jax.Array], inputs: AnyArray, targets: AnyArray, mask: AnyArray
 ) -> Score:
     """Computes the likelihood of each sequence under a model.
 

@@ -1,8 +1,8 @@
 """Texts from a language model and scores for texts: tokens in and out, prompts, special tokens."""
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -60,7 +60,7 @@ def check_known(tokenizer: Tokenizer, text: str, what: str) -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _functions(model: LanguageModel):
+def _functions(model: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Returns the functions that read a prompt and draw a token, cached per model so that a new sampler does not recompile."""
 
     def step(carry, tokens):
@@ -98,7 +98,7 @@ class TextSampler:
         self._lines = ends and not reset
         self._eos = EOS if ends and reset else None
         self._banned = (PAD, UNK, BOS) if ends else (PAD, UNK, BOS, EOS)
-        self._read, self._step = _functions(model)
+        self._read, self._step = _functions(model)  # pyright: ignore[reportArgumentType]  # a flax module has a hash
 
     def __call__(
         self, params, key: jax.Array, prompt: str = "", *, number: int = 1, length: int = 200, **options: Any
@@ -178,4 +178,4 @@ def score_texts(
     first = np.full((len(rows), 1), start_token(tokenizer, ends=ends, reset=reset), np.int32)
     inputs = np.concatenate([first, targets[:, :-1]], axis=1)
     mask = np.arange(longest) < np.array([len(row) for row in rows])[:, None]
-    return scoring.score(lambda tokens, _: model.apply({"params": params}, tokens)[1], inputs, targets, mask)
+    return scoring.score(lambda tokens, _: cast(Any, model.apply({"params": params}, tokens))[1], inputs, targets, mask)

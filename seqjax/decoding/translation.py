@@ -56,11 +56,11 @@ class Translator:
             encoded = model.apply({"params": params}, source, lengths, method="encode")
             return encoded, model.apply({"params": params}, encoded, method="initial_carry")
 
-        def step(params, encoded, carry, tokens):
+        def step(params, encoded, carry, tokens) -> Any:
             return model.apply({"params": params}, encoded, carry, tokens, method="step")
 
         def weights(params, source, lengths, inputs):
-            return model.apply({"params": params}, source, lengths, inputs).weights
+            return model.apply({"params": params}, source, lengths, inputs).weights  # pyright: ignore[reportAttributeAccessIssue]
 
         self._begin, self._step, self._weights = jax.jit(begin), step, jax.jit(weights)
 

@@ -90,7 +90,7 @@ class VideoReading:
         for _, shares in self.windows(variables, videos, index, window):
             total = [before + own.sum(axis=0) for before, own in zip(total, shares)]
             count, last = count + len(shares[0]), [own[-1] for own in shares]
-        return last if self._pooling == "last" else [own / count for own in total]
+        return last if self._pooling == "last" else [own / count for own in total]  # pyright: ignore[reportReturnType]
 
 
 def forecast_frames(model: VideoForecaster, params: Any, frames: np.ndarray, horizon: int) -> np.ndarray:

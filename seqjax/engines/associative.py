@@ -45,7 +45,7 @@ How long a chunk is. The same, by tokens (steps times sequences) per chunk:
 Longer chunks do not fit in the cache; shorter ones accumulate the weight gradients too often.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +83,7 @@ def run(
     before it; remat_every shortens the chunks if it is below their length. A non-finite value is cleared by the next
     reset, in outputs and in reverse-mode gradients.
     """
-    linear = cell.split
+    linear = cast(Linear, cell.split)
     h = linear.state(carry)
     length, batch = jax.tree.leaves(xs)[0].shape[:2]
     method = _method() if isinstance(length, int) else "loop"  # a tree over a symbolic number of steps (`jax.export`) has no depth

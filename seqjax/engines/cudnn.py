@@ -14,6 +14,8 @@ Precision is that of JAX's products: TensorFloat32 by default, as in the other e
 mode and second derivatives need another engine.
 """
 
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
@@ -96,7 +98,7 @@ def _lstm(xs, h, c, weights, lengths, features, size):
     arrays = [_row_major(a) for a in (xs, h, c, weights)]
     layers, dropout, bidirectional = 1, 0.0, False
     found = rnn.lstm(*arrays, lengths, features, size, layers, dropout, bidirectional, _precision())
-    return [_row_major(a) for a in found]
+    return [_row_major(a) for a in cast(Any, found)]
 
 
 def _row_major(a):
@@ -122,7 +124,7 @@ def _moves(mask, reverse):
 
 def _precision():
     """Translates JAX's matmul precision for `jax.experimental.rnn`: HIGHEST is float32, HIGH is TensorFloat32."""
-    full = jax.config.jax_default_matmul_precision in _FULL
+    full = jax.config.jax_default_matmul_precision in _FULL  # pyright: ignore[reportAttributeAccessIssue]  # made at run time
     return jax.lax.Precision.HIGHEST if full else jax.lax.Precision.HIGH
 
 
@@ -156,6 +158,6 @@ def _unavailable():
         return f"cuDNN needs a GPU, but the backend is {jax.default_backend()}"
     from jax.experimental import rnn
 
-    if not rnn.gpu_rnn:
+    if not rnn.gpu_rnn:  # pyright: ignore[reportPrivateImportUsage]
         return "this installation of jax lacks cuDNN's recurrent layers"
     return None

@@ -16,7 +16,7 @@ and rejected.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from seqjax import placement
 from seqjax._split import by_sequence, side_by_side
 from seqjax.engines import steps
-from seqjax.typing import Array, Carry, Cell, Params
+from seqjax.typing import Array, Carry, Cell, Dense, Params
 
 
 class Layout(NamedTuple):
@@ -54,7 +54,8 @@ def prefers_columns(cell: Cell, batch: int) -> bool:
     kernel reaches two thirds of it; for smaller products, transposing the outputs costs more than it gains.
     """
     large = max(jax.tree.leaves(cell.hidden_size)) >= 256 and not is_below(batch, 8)
-    return large and jax.default_backend() == "cpu" and cell.split.additive and cell.split.gates >= 3
+    split = cast(Dense, cell.split)
+    return large and jax.default_backend() == "cpu" and split.additive and split.gates >= 3
 
 
 def is_below(size: Any, limit: int) -> bool:

@@ -36,10 +36,10 @@ def recorded(cell: Cell) -> Cell:
 
         return called
 
-    split = cell.split
+    split: Any = cell.split
     if isinstance(split, Linear):
-        output = split.output
-        split = split._replace(output=lambda params, hs, xs: (output(params, hs, xs), cell.split.carry(hs)))
+        output, carry = split.output, split.carry
+        split = split._replace(output=lambda params, hs, xs: (output(params, hs, xs), carry(hs)))
     elif split is not None:
         split = split._replace(combine=with_carry(split.combine))
     return cell.replace(name=f"{cell.name} with every carry", step=with_carry(cell.step), split=split)

@@ -126,8 +126,8 @@ def chosen(tree: Any, flags: tuple[bool, ...]) -> list[Array]:
 def put_back(tree: Any, flags: tuple[bool, ...], arrays: list[Any]) -> Any:
     """Returns the pytree with these arrays where the flag is set."""
     leaves, structure = jax.tree.flatten(tree)
-    arrays = iter(arrays)
-    return structure.unflatten([next(arrays) if flag else leaf for leaf, flag in zip(leaves, flags, strict=True)])
+    chosen = iter(arrays)
+    return structure.unflatten([next(chosen) if flag else leaf for leaf, flag in zip(leaves, flags, strict=True)])
 
 
 def back_through_mask(

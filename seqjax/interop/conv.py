@@ -123,7 +123,8 @@ def to_haiku_core(cell: Cell, params: ConvLSTMParams) -> tuple[Callable[[], Any]
 
     axes = len(cell.spatial)
     build = {1: hk.Conv1DLSTM, 2: hk.Conv2DLSTM, 3: hk.Conv3DLSTM}[axes]
-    pair = _pair(params, *(f"conv{axes}_dlstm/{side}_to_hidden" for side in ("input", "hidden")), "w", "b")
+    given, recurrent = (f"conv{axes}_dlstm/{side}_to_hidden" for side in ("input", "hidden"))
+    pair = _pair(params, given, recurrent, "w", "b")
     return lambda: build(cell.spatial, cell.hidden_size, parts.settings(cell)["kernel_size"]), pair
 
 

@@ -17,6 +17,8 @@ Equinox has only cells: no vanilla cell, no GRU with the reset before the produc
 cell runs one step of one sequence: use `jax.vmap` for a batch and `jax.lax.scan` for a sequence.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -54,7 +56,7 @@ def from_equinox(module) -> tuple[Cell, Params]:
     parts.check_computation(module, "equinox", "__call__")
     w, u = parts.array(module.weight_ih).T, parts.array(module.weight_hh).T
     b, b_n = (None if bias is None else parts.array(bias) for bias in (module.bias, getattr(module, "bias_n", None)))
-    options = {"param_dtype": w.dtype} | ({"use_bias": False} if b is None else {})
+    options: dict[str, Any] = {"param_dtype": w.dtype} | ({"use_bias": False} if b is None else {})
     if isinstance(module, eqx.nn.LSTMCell):
         return lstm(module.hidden_size, **options), LSTMParams(w, u, b)
     return gru(module.hidden_size, **options), GRUParams(w, u, b, b_n)

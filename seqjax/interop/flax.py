@@ -27,7 +27,7 @@ zeros are not converted from Flax.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -135,8 +135,9 @@ def _read(module, params, spatial_shape):
         for one in (module, module.forward_rnn, module.backward_rnn):
             parts.check_computation(one, "flax", "__call__")
         # Bidirectional sets the directions itself, regardless of its two RNNs.
-        forward, forward_params = _read(module.forward_rnn.cell, params["forward_rnn"]["cell"], spatial_shape)
-        backward, backward_params = _read(module.backward_rnn.cell, params["backward_rnn"]["cell"], spatial_shape)
+        ahead, back = cast(nn.RNN, module.forward_rnn), cast(nn.RNN, module.backward_rnn)
+        forward, forward_params = _read(ahead.cell, params["forward_rnn"]["cell"], spatial_shape)
+        backward, backward_params = _read(back.cell, params["backward_rnn"]["cell"], spatial_shape)
         return bidirectional(forward, backward, merge), BidirectionalParams(forward_params, backward_params)
     if isinstance(module, nn.RNN):
         parts.check_computation(module, "flax", "__call__")

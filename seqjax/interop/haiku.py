@@ -61,9 +61,9 @@ def from_haiku(
       True
     """
     name = _only_core(params) if name is None else name
-    both = [params.get(f"{name}/{side}_to_hidden") for side in ("input", "hidden")]
-    if None not in both:
-        return conv.from_haiku_core(*both, spatial_shape)
+    given, recurrent = (params.get(f"{name}/{side}_to_hidden") for side in ("input", "hidden"))
+    if given is not None and recurrent is not None:
+        return conv.from_haiku_core(given, recurrent, spatial_shape)
     conv.refuse_spatial_shape(spatial_shape, name)
     linear, recurrent = params.get(f"{name}/linear"), params.get(f"{name}/linear_1")
     if recurrent is not None and linear is not None:

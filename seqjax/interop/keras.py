@@ -32,6 +32,8 @@ Activations that `jax.nn` lacks, recurrent_dropout of a GRU with reset_after=Fal
 backwards are not converted from Keras. Whole models, from tokens to classes, are in `keras_models`.
 """
 
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,7 +118,7 @@ def _input_shape(layer):
     return None, *layer.cells[0].spatial, layer.cells[0].input_size(layer.params[0])
 
 
-def _read(layer):
+def _read(layer) -> list[tuple[Any, Any]]:
     """Returns the inner layers, from the bottom up, as pairs of a cell and its params."""
     import keras
 
@@ -235,7 +237,7 @@ def _activations(cell):
 
 def _read_gru(cell, w, u, b):
     if b is None:
-        return GRUParams(*(parts.reorder(value, "zrn", "rzn") for value in (w, u)), None, None)
+        return GRUParams(parts.reorder(w, "zrn", "rzn"), parts.reorder(u, "zrn", "rzn"), None, None)
     if b.ndim == 1:
         b_n = jnp.zeros((cell.units,), w.dtype) if cell.reset_after else None
     else:
@@ -326,7 +328,7 @@ def _weights(params):
     """Returns the kernel, the recurrent kernel and the bias as Keras stores them."""
     if not isinstance(params, GRUParams):
         return params.kernel, params.recurrent_kernel, params.bias
-    w, u, b = (None if value is None else parts.reorder(jnp.asarray(value), "rzn", "zrn") for value in params[:3])
+    w, u, b = (parts.reorder(jnp.asarray(value), "rzn", "zrn") if value is not None else cast(Any, None) for value in params[:3])
     if params.recurrent_bias is not None:
         b_h = jnp.zeros_like(b).at[2 * params.recurrent_bias.shape[0] :].set(params.recurrent_bias)
         b = jnp.stack([b, b_h])

@@ -170,7 +170,8 @@ def _read(layer):
     if isinstance(layer, kinds.Masking):
         return Masking(**options, mask_value=layer.mask_value), ()
     if isinstance(layer, kinds.Dropout):
-        return Dropout(**options, **dict(zip(("rate", "shared_over_time"), cells.read_dropout(layer), strict=True))), ()
+        rate, shared_over_time = cells.read_dropout(layer)
+        return Dropout(**options, rate=rate, shared_over_time=shared_over_time), ()
     if isinstance(layer, kinds.Activation):
         return Activation(**options, activation=_activation(layer)), ()
     if layer.quantization_mode or layer.lora_enabled:
@@ -283,7 +284,7 @@ def _same(a, b):
         return type(a) is type(b) and a == b
     if a is b:
         return True
-    (op, *where), (other, *there) = a._keras_history, b._keras_history
+    (op, *where), (other, *there) = a._keras_history, b._keras_history  # pyright: ignore[reportAttributeAccessIssue]
     if op is other or isinstance(op, keras.layers.Layer) or type(op) is not type(other):
         return op is other and where == there
     (args, kwargs), (others, options) = (

@@ -59,7 +59,7 @@ def from_nnx(module: nnx.Module) -> tuple[Cell, Params]:
     """
     if isinstance(module, nnx.Sequential):
         parts.check_computation(module, "flax", "__call__")
-        return parts.stacked([from_nnx(inner) for inner in module.layers])
+        return parts.stacked([from_nnx(inner) for inner in module.layers])  # pyright: ignore[reportArgumentType]
     if isinstance(module, nnx.Bidirectional):
         merge = next((name for name, function in MERGES.items() if function is module.merge_fn), None)
         if merge is None:
@@ -71,7 +71,7 @@ def from_nnx(module: nnx.Module) -> tuple[Cell, Params]:
             parts.check_computation(one, "flax", "__call__")
         # Bidirectional sets the directions itself, regardless of its two RNNs.
         (forward, forward_params), (backward, backward_params) = (
-            _read_cell(one.cell) for one in (module.forward_rnn, module.backward_rnn)
+            _read_cell(one.cell) for one in (module.forward_rnn, module.backward_rnn)  # pyright: ignore[reportAttributeAccessIssue]
         )
         return bidirectional(forward, backward, merge), BidirectionalParams(forward_params, backward_params)
     if isinstance(module, nnx.RNN):
@@ -132,7 +132,7 @@ def _read_cell(module):
     else:
         w, u = (parts.array(dense.kernel[...]) for dense in (module.dense_i, module.dense_h))
         biased = module.dense_h if isinstance(module, nnx.OptimizedLSTMCell) else module.dense_i
-        b = parts.array(biased.bias[...])
+        b = parts.array(biased.bias[...])  # pyright: ignore[reportOptionalSubscript]
     options = {"dtype": parts.narrower(module.dtype, w.dtype), "param_dtype": w.dtype, **activations}
     if isinstance(module, nnx.SimpleCell):
         return rnn(u.shape[0], **options), RNNParams(w, u, b)

@@ -175,7 +175,7 @@ def _write(module, suffix, params):
         if isinstance(params, GRUParams):
             values["bias_hh"][-params.recurrent_bias.shape[0] :] = _to_numpy(params.recurrent_bias)
     if getattr(module, "proj_size", 0):
-        values["weight_hr"] = _to_numpy(params.projection).T
+        values["weight_hr"] = _to_numpy(params.projection).T  # pyright: ignore[reportAttributeAccessIssue]
     for name, value in values.items():
         weight = getattr(module, f"{name}{suffix}")
         weight.data.copy_(weight.new_tensor(value))

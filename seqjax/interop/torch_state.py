@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 
@@ -76,8 +76,8 @@ def cell_of(kind: str, weights: Mapping[str, Array], nonlinearity: str = "tanh")
     """
     w, u = weights["weight_ih"].T, weights["weight_hh"].T
     size, dtype = w.shape[1] // GATES[kind], w.dtype
-    b, b_h = weights.get("bias_ih"), weights.get("bias_hh")
-    options = {"param_dtype": dtype} | ({"use_bias": False} if b is None else {})
+    b, b_h = weights.get("bias_ih"), cast(Array, weights.get("bias_hh"))  # neither, or both
+    options: dict[str, Any] = {"param_dtype": dtype} | ({"use_bias": False} if b is None else {})
     if kind == "gru":
         # b_hn is inside the reset, so it is not summed.
         biases = (None, None) if b is None else (b + b_h.at[2 * size :].set(0), b_h[2 * size :])

@@ -21,7 +21,7 @@ A network's attribute `flatten` lists which dense layers read a flattened map, a
 import math
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -167,7 +167,8 @@ def to_torch_cnn(
     """
     entries = _entries(model, input_size)
     collections = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
-    given = {_key(path): value for path, value in traverse_util.flatten_dict(collections).items()}
+    flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(collections)
+    given = {_key(path): value for path, value in flat.items()}
     _check_keys(model, entries, given)
     _check_shapes(model, entries, {key: _torch_shape(np.shape(value)) for key, value in given.items()})
     arrays = {key: _to_torch(given[key], entry) for key, entry in entries.items()}
@@ -187,8 +188,8 @@ def _entries(model, input_size):
     height, width = (size, size) if isinstance(size, int) else size
     images = jax.ShapeDtypeStruct((1, height, width, model.in_channels), jnp.float32)
     template = jax.eval_shape(model.init, jax.random.key(0), images)
-    entries = {}
-    for path, array in traverse_util.flatten_dict(template).items():
+    entries, flat = {}, cast(dict[tuple[str, ...], Any], traverse_util.flatten_dict(template))
+    for path, array in flat.items():
         key = _key(path)
         flattened = _flattened(model, path, array.shape)
         entries[key] = Entry(path, array.shape, array.dtype, flattened, _torch_shape(array.shape))
@@ -197,7 +198,7 @@ def _entries(model, input_size):
 
 def _key(path):
     """("batch_stats", "bn1", "mean") -> "bn1.running_mean"."""
-    return ".".join((*path[1:-1], NAMES.get(path[-1], path[-1])))
+    return ".".join((*path[1:-1], NAMES.get(path[-1], path[-1])))  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def _torch_shape(shape):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import seqjax
 from seqjax import initializers
 from seqjax.nn.attention import Attention, Memory, attend
-from seqjax.typing import Array, Carry, Cell, Key, Params
+from seqjax.typing import Array, Carry, Cell, Key, MaybeArray, Params
 
 
 class DecoderParams(NamedTuple):
@@ -16,8 +16,8 @@ class DecoderParams(NamedTuple):
 
     layers: tuple[Params, ...]  # of the cells, from the bottom up
     attention: Params  # () without attention
-    combine: Array | None  # W of o_t = tanh(W [c_t; s_t] + b), (M + H, O); None without attention
-    combine_bias: Array | None  # b, (O,)
+    combine: MaybeArray  # W of o_t = tanh(W [c_t; s_t] + b), (M + H, O); None without attention
+    combine_bias: MaybeArray  # b, (O,)
 
 
 class DecoderCarry(NamedTuple):
@@ -77,7 +77,7 @@ def combine(params: DecoderParams, context: Array, states: Array) -> Array:
 
 
 def decode_whole(
-    layers: tuple[Cell, ...], attention: Attention | None, feeds: str, params: DecoderParams, memory: Memory | None,
+    layers: tuple[Cell, ...], attention: Attention | Any, feeds: str, params: DecoderParams, memory: Memory | Any,
     carry: DecoderCarry, xs: Array, masks: tuple[Array, ...],
 ) -> tuple[DecoderCarry, tuple[Array, Array | None]]:  # fmt: skip
     """Runs all steps of a layer at once, if nothing is fed back.
@@ -107,7 +107,7 @@ def decode_whole(
 
 
 def decode_steps(
-    layers: tuple[Cell, ...], attention: Attention | None, feeds: str, params: DecoderParams, memory: Memory | None,
+    layers: tuple[Cell, ...], attention: Attention | Any, feeds: str, params: DecoderParams, memory: Memory | Any,
     carry: DecoderCarry, xs: Array, masks: tuple[Array, ...],
 ) -> tuple[DecoderCarry, tuple[Array, Array | None]]:  # fmt: skip
     """Runs one step after the other.

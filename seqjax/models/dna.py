@@ -144,9 +144,9 @@ class DnaReader(nn.Module):
         params = self.param("rnn", self.cell.init, own.shape[-1])
         initial = self.cell.initial_carry(params, codes.shape[0])
         start = Carries(initial, initial if self.both_strands else ())
-        carry = start if carry is None else carry
+        before: Carries = start if carry is None else carry
         if fresh is not None:
-            carry = jax.tree.map(lambda old, new: _rows(fresh, new, old), carry, start)
+            before = jax.tree.map(lambda old, new: _rows(fresh, new, old), before, start)
         noise = nn.Dropout(self.dropout, deterministic=not train)
 
         def read(xs, start, reverse):
@@ -154,11 +154,11 @@ class DnaReader(nn.Module):
             end, ys = seqjax.unroll(self.cell, params, xs, start, lengths=lengths, rng=rng, reverse=reverse)
             return _with_the_windows(end, initial, reverse), noise(ys)
 
-        after, ys = read(own, carry.own, False)
+        after, ys = read(own, before.own, False)
         if not self.both_strands:
             return Carries(after, ()), [ys]
         other = self.features(other_side(codes), train=train)[:, ::-1]
-        after_other, zs = read(other, carry.other, True)
+        after_other, zs = read(other, before.other, True)
         return Carries(after, after_other), [ys, zs]
 
     def initial_carry(self, batch_size: int) -> Carries:
@@ -323,7 +323,7 @@ class DnaClassifier(nn.Module):
         def scores(ys):
             if self.pooling == "flatten":
                 pooled = ys.reshape(ys.shape[0], -1)
-            elif self.pooling == "attention":
+            elif params is not None:
                 pooled = attention_pooling(params, ys, lengths)[0]
             else:
                 pooled = pool(self.pooling, ys, lengths, bidirectional=self.bidirectional)

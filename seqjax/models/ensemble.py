@@ -31,11 +31,11 @@ class Ensemble(NamedTuple):
     module: nn.Module
     members: int
 
-    def init(self, key: Array, *arguments: Any) -> dict[str, Any]:
+    def init(self, key: Array, *arguments: Any) -> Any:
         """Initialises the variables of all members, each from its own key."""
         return jax.vmap(lambda key: self.module.init(key, *arguments))(jax.random.split(key, self.members))
 
-    def apply(self, variables: Any, *arguments: Any, rngs: dict[str, Array] | None = None, **options: Any) -> Array:
+    def apply(self, variables: Any, *arguments: Any, rngs: dict[str, Array] | None = None, **options: Any) -> Any:
         """Returns the output of each member, (M, ...); all get the same inputs and separate noise."""
         if rngs is None:
             return jax.vmap(lambda variables: self.module.apply(variables, *arguments, **options))(variables)

@@ -7,7 +7,7 @@ from flax import linen as nn
 
 import seqjax
 from seqjax.errors import refuse_unknown
-from seqjax.typing import Array, Carry, Cell
+from seqjax.typing import AnyArray, Array, Carry, Cell
 
 SCALINGS = ("series", "mean_abs", "standard")
 
@@ -18,30 +18,30 @@ class Window(NamedTuple):
     The parts of `value`, `observed` and `past` after the origin are for training; no forecast reads them.
     """
 
-    value: Array  # (B, T), in the units of the data; arbitrary where not observed
-    observed: Array  # bool (B, T): false where a value is missing
-    known: Array  # (B, T, K): covariates known in the future, features of the time among them
-    past: Array  # (B, T, P): covariates known in the past only
-    static: Array  # (B, S)
-    location: Array  # (B,): mean of the series' training part
-    scale: Array  # (B,): its standard deviation
-    mask: Array  # bool (B,): false for a row that only fills the batch
+    value: AnyArray  # (B, T), in the units of the data; arbitrary where not observed
+    observed: AnyArray  # bool (B, T): false where a value is missing
+    known: AnyArray  # (B, T, K): covariates known in the future, features of the time among them
+    past: AnyArray  # (B, T, P): covariates known in the past only
+    static: AnyArray  # (B, S)
+    location: AnyArray  # (B,): mean of the series' training part
+    scale: AnyArray  # (B,): its standard deviation
+    mask: AnyArray  # bool (B,): false for a row that only fills the batch
 
 
 class Steps(NamedTuple):
     """Pieces of series to learn one step ahead from, T steps each."""
 
-    previous: Array  # (B, T), the value before each, in the units of the data
-    previous_observed: Array  # bool (B, T)
-    known: Array  # (B, T, K)
-    past: Array  # (B, T, P), of the step before each
-    static: Array  # (B, T, S)
-    value: Array  # (B, T)
-    counted: Array  # bool (B, T): true where the value was observed and enters the loss
-    resets: Array  # bool (B, T): true where the carry is the initial carry before that step
-    location: Array  # (B, T)
-    scale: Array  # (B, T)
-    level: Array  # (B, T, 0 or 2), see `level_features`
+    previous: AnyArray  # (B, T), the value before each, in the units of the data
+    previous_observed: AnyArray  # bool (B, T)
+    known: AnyArray  # (B, T, K)
+    past: AnyArray  # (B, T, P), of the step before each
+    static: AnyArray  # (B, T, S)
+    value: AnyArray  # (B, T)
+    counted: AnyArray  # bool (B, T): true where the value was observed and enters the loss
+    resets: AnyArray  # bool (B, T): true where the carry is the initial carry before that step
+    location: AnyArray  # (B, T)
+    scale: AnyArray  # (B, T)
+    level: AnyArray  # (B, T, 0 or 2), see `level_features`
 
 
 def context_scale(kind: str, value: Array, observed: Array, location: Array, scale: Array) -> tuple[Array, Array]:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -112,22 +112,21 @@ class Forecaster:
         keys = [None] * self.members if rng is None else jax.random.split(rng, self.members)
         steps = batch if isinstance(batch, Steps) else None
         if self.kind == "autoregressive" and steps is None:
-            steps = self.as_steps(batch, learn_context=rng is not None)
-        carried, total, count = {}, 0.0, None
+            steps = self.as_steps(cast(Window, batch), learn_context=rng is not None)
+        carried, total, count = {}, 0.0, cast(Array, None)
         for (name, member), key in zip(sorted(params.items()), keys, strict=True):
             noise = {} if key is None else {"train": True, "rngs": {"dropout": key}}
             if steps is None:
-                losses, counted = self._direct_losses(member, batch, forks, noise)
+                losses, counted = self._direct_losses(member, cast(Window, batch), forks, noise)
             else:
                 start = carry[name] if isinstance(batch, Steps) else None
-                carried[name], raw = self.network.apply(
-                    {"params": member}, step_inputs(steps), start, resets=steps.resets, **noise
-                )
+                found = self.network.apply({"params": member}, step_inputs(steps), start, resets=steps.resets, **noise)
+                carried[name], raw = cast(Any, found)
                 y = jnp.where(steps.counted, steps.value, steps.location)
                 losses = self.output.loss(self.output.distribution(raw, steps.location, steps.scale), y, steps.scale)
                 counted = steps.counted
             total, count = total + jnp.sum(jnp.where(counted, losses, 0)) / self.members, counted
-        return (carried if isinstance(batch, Steps) else carry), total, jnp.sum(count, dtype=jnp.float32)
+        return (carried if isinstance(batch, Steps) else carry), cast(Array, total), jnp.sum(count, dtype=jnp.float32)
 
     def quantiles(
         self,
@@ -161,7 +160,7 @@ class Forecaster:
             )
             window = window._replace(**long)
             found = [self.output.quantiles(jax.device_get(one), levels) for one in _direct(self, params, window)]
-            return np.mean(found, 0, dtype=np.float64)[:, 0, : steps or self.horizon]
+            return np.asarray(np.mean(found, 0, dtype=np.float64))[:, 0, : steps or self.horizon]
         draws = _paths(self, params, window, jax.random.key(seed), steps or self.horizon)
         return np.moveaxis(np.quantile(np.asarray(draws, np.float64), levels, axis=0), 0, -1)
 
@@ -217,7 +216,7 @@ class Forecaster:
 
     def _direct_losses(self, params: Params, window: Window, forks: int, noise: dict[str, Any]) -> tuple[Array, Array]:
         *inputs, middle, spread = self._direct_inputs(window, forks)
-        raw = self.network.apply({"params": params}, *inputs, **noise)
+        raw = cast(Array, self.network.apply({"params": params}, *inputs, **noise))
         places = self.context - forks + 1 + np.arange(forks)[:, None] + np.arange(self.horizon)
         counted = (window.observed & window.mask[:, None])[:, places]
         y = jnp.where(counted, window.value[:, places], middle)
@@ -229,7 +228,7 @@ class Forecaster:
 @functools.partial(jax.jit, static_argnums=0)
 def _direct(model: Forecaster, params: Mapping[str, Params], window: Window) -> list[Any]:
     *inputs, middle, spread = model._direct_inputs(window, 1)
-    raw = [model.network.apply({"params": member}, *inputs) for _, member in sorted(params.items())]
+    raw = [cast(Array, model.network.apply({"params": member}, *inputs)) for _, member in sorted(params.items())]
     return [model.output.distribution(one, middle, spread) for one in raw]
 
 
@@ -246,7 +245,7 @@ def _paths(model: Forecaster, params: Mapping[str, Params], window: Window, key:
     found = []
     for (_, member), share, own in zip(members, shares, jax.random.split(key, len(members))):
 
-        def run(carry, piece, member=member):
+        def run(carry, piece, member=member) -> Any:
             return model.network.apply({"params": member}, step_inputs(piece), carry)
 
         carry, raw = run(None, cut(0, model.context + 1))  # the last of these inputs is the value at the origin

@@ -1,7 +1,7 @@
 """Polyphonic music, frame by frame: which pitches sound next, given all frames before."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -189,14 +189,13 @@ class MusicModel(nn.Module):
             self.cell.initial_carry(self.rnn, batch), jnp.zeros((batch, self.memory, pitches), jnp.float32)
         )
         first = jnp.full((batch,), carry is None) if first is None else first
-        if carry is None:
-            carry = initial
-        else:
-            carry = jax.tree.map(lambda new, old: jnp.where(first.reshape((-1,) + (1,) * (old.ndim - 1)), new, old), initial, carry)
+        start = initial
+        if carry is not None:
+            start = jax.tree.map(lambda new, old: jnp.where(first.reshape((-1,) + (1,) * (old.ndim - 1)), new, old), initial, carry)
         xs = nn.relu(self.embed(_features(frames, first)))
         rng = self.make_rng("dropout") if train else None
-        rnn, ys = seqjax.unroll(self.cell, self.rnn, xs, carry.rnn, lengths=lengths, rng=rng)
-        known = jnp.concatenate([carry.past, frames], axis=1)  # (B, M + T, P)
+        rnn, ys = seqjax.unroll(self.cell, self.rnn, xs, start.rnn, lengths=lengths, rng=rng)
+        known = jnp.concatenate([start.past, frames], axis=1)  # (B, M + T, P)
         past = jnp.stack([known[:, m + 1 : m + 1 + steps] for m in range(self.memory)], axis=2)
         ends = jnp.full((batch,), steps) if lengths is None else lengths
         newest = jax.vmap(lambda rows, end: jax.lax.dynamic_slice_in_dim(rows, end, self.memory))(known, ends)
@@ -267,7 +266,8 @@ class MusicModel(nn.Module):
         places = _places((*before.shape, self.pitches))
         at_start = (before == self.pitches)[..., None]
         possible = at_start | (places < before[..., None] if self.order == "descending" else places > before[..., None])
-        pitches = scores[..., :-1] + relative + _by_interval(self.order, intervals, before)
+        gained = cast(Array, _by_interval(self.order, intervals, before))
+        pitches = scores[..., :-1] + relative + gained
         return jnp.concatenate([jnp.where(possible, pitches, NEVER), scores[..., -1:]], axis=-1)
 
     def _relative(self, past: Array, kernels: Array) -> Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.typing import Array
+from seqjax.typing import AnyArray, Array
 
 BASES = "ACGT"
 LETTERS = "-ACMGRSVTWYHKDBN"  # the letter of each code; that of 0 stands for padding
@@ -165,7 +165,7 @@ def windows_of(codes: np.ndarray, k: int) -> np.ndarray:
     return np.where(known, number, -1)
 
 
-def augment(rng: jax.Array, codes: Array, lengths: Array, rate: float) -> tuple[Array, Array]:
+def augment(rng: jax.Array, codes: AnyArray, lengths: AnyArray, rate: float) -> tuple[Array, Array]:
     """Takes the other strand of rows at random.
 
     Args:

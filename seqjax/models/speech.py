@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
 import seqjax
 from seqjax.errors import UserError
@@ -83,7 +84,7 @@ class ShorteningConv(nn.Module):
         steps = [whole[:, j : j + (number - 1) * self.stride + 1 : self.stride] for j in range(self.width)] if number else []
         shape = (whole.shape[0], number, self.width * whole.shape[2])
         sides = jnp.concatenate(steps, axis=2) if steps else jnp.zeros(shape, whole.dtype)
-        sides, kernel = nn.dtypes.promote_dtype(sides, kernel.reshape(-1, self.features), dtype=self.dtype)
+        sides, kernel = promote_dtype(sides, kernel.reshape(-1, self.features), dtype=self.dtype)
         return sides @ kernel
 
 

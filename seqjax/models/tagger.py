@@ -14,7 +14,7 @@ from seqjax.nn.attention import pool
 from seqjax.nn.crf import crf_decode, crf_init, crf_log_likelihood, forbid
 from seqjax.nn.crf_constraints import entity_constraints
 from seqjax.nn.masks import real_steps
-from seqjax.typing import Array, Cell
+from seqjax.typing import Array, Cell, MaybeArray
 
 CHAR_FEATURES = ("none", "rnn", "cnn")
 
@@ -57,7 +57,8 @@ class CharFeatures(nn.Module):
                 raise UserError(
                     f"model.char_size={self.size} must be even with char_features='rnn', half for each direction"
                 )
-            cell = seqjax.bidirectional(*(seqjax.lstm(self.size // 2, dtype=self.dtype) for _ in range(2)))
+            one = seqjax.lstm(self.size // 2, dtype=self.dtype)
+            cell = seqjax.bidirectional(one, one)
             params = self.param("rnn", cell.init, self.embed_size)
             _, ys = seqjax.unroll(cell, params, xs, lengths=lengths)
             features = pool("last", ys, lengths, bidirectional=True)
@@ -145,7 +146,7 @@ class Tagger(nn.Module):
                 forbid(transitions, entity_constraints(self.entity_tags)) if self.entity_tags else transitions
             )
 
-    def __call__(self, words: Array, chars: Array | None, lengths: Array, *, train: bool = False) -> Array:
+    def __call__(self, words: Array, chars: MaybeArray, lengths: Array, *, train: bool = False) -> Array:
         """Scores of the tags.
 
         Args:

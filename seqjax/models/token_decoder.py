@@ -1,6 +1,6 @@
 """Shared by all token decoders with attention: the initial state, one step, and teacher forcing."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -201,7 +201,7 @@ class TokenDecoder(nn.Module):
             carry, own = state
             token, sampled = now
             token = jnp.where(sampled, own, token)
-            carry, logits = frozen.apply({"params": params}, encoded, carry, token, method="step")
+            carry, logits = cast(Any, frozen.apply({"params": params}, encoded, carry, token, method="step"))
             return (carry, jnp.argmax(logits, axis=-1).astype(inputs.dtype)), token
 
         del masks  # the choices are made without noise

@@ -14,7 +14,7 @@ from seqjax.cnn.normalization import masked_norms
 from seqjax.engines.steps import select
 from seqjax.errors import UserError, nearest
 from seqjax.nn.masks import real_steps
-from seqjax.typing import Array, Carry, Cell
+from seqjax.typing import AnyArray, Array, Carry, Cell
 
 POOLING = ("last", "mean")
 
@@ -252,7 +252,7 @@ class VideoClassifier(nn.Module):
         return self.reader.initial_carry(batch_size)
 
 
-def pooled_log_probabilities(scores: Array, lengths: Array, pooling: str) -> Array:
+def pooled_log_probabilities(scores: Array, lengths: AnyArray, pooling: str) -> Array:
     r"""Pools the scores of a clip's frames to one answer.
 
     .. math:: \log p(k) = \log p(k \mid x_1 \dots x_T) \quad\text{or}\quad \log \frac1T \sum_t p(k \mid x_1 \dots x_t)

@@ -99,7 +99,10 @@ def bahdanau(size: int) -> Attention:
       Bahdanau, Cho and Bengio 2014, "Neural Machine Translation by Jointly Learning to Align and Translate".
     """
     size = parts.check_size("size", size)
-    return Attention("bahdanau", lambda *sizes: _additive_init(*sizes, size, True), _additive_keys, _additive_scores)
+    def init(key, query_size, memory_size):
+        return _additive_init(key, query_size, memory_size, size, True)
+
+    return Attention("bahdanau", init, _additive_keys, _additive_scores)
 
 
 def luong(kind: str = "general", size: int | None = None) -> Attention:

@@ -12,6 +12,7 @@ without constraints.
 from typing import NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -273,8 +274,8 @@ def _checked(params, emissions, lengths):
         if shape != want:
             raise ValueError(f"params.{name} must have shape {want} for emissions {emissions.shape}, got {shape}")
     mask = real_steps(lengths, batch, steps)
-    known = lengths is not None and not isinstance(lengths, jax.core.Tracer)
-    if known and np.ndim(lengths) == 2 and (np.diff(np.asarray(lengths).astype(int), axis=1) > 0).any():
+    given = None if lengths is None or isinstance(lengths, jax.core.Tracer) else np.asarray(lengths)
+    if given is not None and given.ndim == 2 and (np.diff(given.astype(int), axis=1) > 0).any():
         raise ValueError("lengths as a mask must be true only at the first steps of a sequence, but it has holes")
     dtype = jnp.promote_types(jnp.result_type(emissions, *params), jnp.float32)
     finite = lambda a: jnp.maximum(jnp.asarray(a, dtype), FORBIDDEN)  # noqa: E731

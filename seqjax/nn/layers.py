@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -58,14 +58,14 @@ def layers(
     make = _maker(cell, proj_size, dtype, param_dtype)
     stacked = []
     for depth in range(num_layers):
-        layer = make(hidden_size)
+        layer: Cell = make(hidden_size)
         if bidirectional:
             layer = wrappers.bidirectional(layer, make(hidden_size), merge)
         stacked.append(wrappers.dropout(layer, dropout) if dropout and depth else layer)
     return wrappers.stack(*stacked)
 
 
-def _maker(cell, proj_size, dtype, param_dtype):
+def _maker(cell, proj_size, dtype, param_dtype) -> Callable[[int], Cell]:
     """Returns the function of hidden_size that makes one cell."""
     if proj_size and cell != "lstm":
         name = repr(cell) if isinstance(cell, str) else "a function"
@@ -75,7 +75,7 @@ def _maker(cell, proj_size, dtype, param_dtype):
             raise TypeError(f"cell must be a name or a function of hidden_size, got a {type(cell).__name__}")
         if dtype is not None or jnp.dtype(param_dtype) != jnp.float32:
             raise UserError("dtype and param_dtype apply to cells given by name; set them inside the function given as cell")
-        return cell
+        return cast(Callable[[int], Cell], cell)
     if cell not in CELLS:
         raise UserError(
             f"cell={cell!r} is unknown; choose one of {', '.join(CELLS)}, or give a function of hidden_size"
@@ -154,7 +154,7 @@ def from_names(cell: Cell, named: dict[str, Any]) -> Params:
 
 
 @functools.lru_cache(maxsize=512)
-def _structure(cell, sizes):
+def _structure(cell, sizes) -> Any:
     """Returns the names and structure of a cell's parameters, which do not depend on the input size; uses the first valid one."""
     for size in sizes:
         try:

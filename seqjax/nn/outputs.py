@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqjax.errors import refuse_unknown
-from seqjax.typing import Array, Key
+from seqjax.typing import AnyArray, Array, Key
 
 # Forecasts are given as quantiles at these levels, which include the bounds of the 50, 80, 90 and 95 % intervals.
 LEVELS = np.arange(1, 40) / 40
@@ -127,7 +127,7 @@ def negative_binomial_nats(y: Array, mean: Array, dispersion: Array) -> Array:
     return -choose + r * jnp.log1p(mean / r) + y * (jnp.log(r + mean) - jnp.log(mean))
 
 
-def pinball(y: Array, quantiles: Array, levels: Array) -> Array:
+def pinball(y: Array, quantiles: Array, levels: AnyArray) -> Array:
     r"""Computes the pinball loss of quantiles, whose expectation is smallest at the true ones.
 
     .. math:: \rho_\tau(y, q) = \max(\tau (y - q), (\tau - 1) (y - q))

@@ -125,7 +125,7 @@ def pool(
             f"kind='attention' needs params, and other kinds take none; got kind={kind!r} and params {type(params).__name__}"
         )
     ys = check_sequences("ys", ys, "(B, T, H)")
-    if kind == "attention":
+    if params is not None:
         return attention_pooling(params, ys, lengths)[0]
     mask = real_steps(lengths, *ys.shape[:2])
     if kind == "last":

@@ -88,7 +88,7 @@ def read(folder: pathlib.Path, make_state: Callable[[dict[str, Any]], TrainState
 
     with contextlib.closing(Checkpoints(folder / FOLDER, keep=1, defaults=defaults)) as checkpoints:
         found = checkpoints.restore(target, repair=False)
-    return Failed(found.step, found.state["state"], found.state["batch"], found.meta)
+    return Failed(found.step, found.state["state"], found.state["batch"], found.meta)  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def built_as(failed: Failed, example: Any) -> Any:

@@ -121,8 +121,8 @@ class SubwordTokenizer(_Tokenizer):
         """
         _check_settings(vocab_size, kind, character_coverage)
         _check_flag("lower", lower)
-        texts = [_lines(text, lower) for text in _texts(texts, cut_after="\n")]
-        parts = [part for lines in texts for line in lines for part in _parts(line)]
+        every = [_lines(text, lower) for text in _texts(texts, cut_after="\n")]
+        parts = [part for lines in every for line in lines for part in _parts(line)]
         if not any(map(str.strip, parts)):
             raise UserError("texts hold no token to build a vocabulary from; give some text")
         symbols = ["\n"] if any(len(lines) > 1 for lines in texts) else []

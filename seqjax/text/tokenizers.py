@@ -386,8 +386,9 @@ def _character_counts(text: str) -> dict[str, int]:
 
 def _texts(texts: str | Iterable[str], name: str = "texts", cut_after: str | None = None) -> Iterable[str]:
     """Yields the texts; a string is one text. Texts of a file too large for memory come in pieces (seqjax.data.readers.texts)."""
-    if hasattr(texts, "pieces"):
-        texts = (text for text, _ in texts.pieces(cut_after))
+    pieces = getattr(texts, "pieces", None)
+    if pieces is not None:
+        texts = (text for text, _ in pieces(cut_after))
     if isinstance(texts, str):
         texts = [texts]
     if not isinstance(texts, Iterable) or isinstance(texts, bytes):

@@ -6,7 +6,7 @@ import os
 import pathlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import BinaryIO, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -143,7 +143,7 @@ def start_embedding(table: jax.Array, path: str, vocabulary: Sequence[str], word
     if not path:
         return table
     vectors = starting_vectors(path, vocabulary, collections.Counter(words), table.shape[1])
-    return apply_vectors(table, vectors)
+    return apply_vectors(table, cast(Vectors, vectors))
 
 
 def apply_vectors(table: jax.typing.ArrayLike, vectors: Vectors) -> jax.Array:
@@ -202,9 +202,9 @@ def _read(path: str, wanted: set[str]) -> tuple[int, dict[str, np.ndarray]]:
             row = _numbers(values, path, number)
             if word in wanted:
                 rows[word] = row
-    if not count:
+    if not count or width is None:
         raise UserError(f"{path} holds no vectors; give a file with a word and its numbers on each line")
-    if promised not in (None, count):
+    if promised is not None and promised != count:
         raise UserError(f"{path} holds {count:,} vectors, but its first line says {promised:,}; get the whole file")
     return width, rows
 
@@ -224,7 +224,7 @@ def _lines(path: str) -> Iterator[tuple[int, bytes]]:
         raise UserError(f"cannot read {path} ({said}); give a file of word vectors in text format") from error
 
 
-def _open(path: str) -> BinaryIO:
+def _open(path: str) -> Any:
     with open(path, "rb") as file:
         start = file.read(4)
     if start == b"PK\x03\x04":

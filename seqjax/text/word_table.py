@@ -1,7 +1,7 @@
 """Sentences as columns of ids of words, characters and tags."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class WordTable(NamedTuple):
     @classmethod
     def from_dicts(cls, words: dict[str, Any], chars: dict[str, Any], tags: Sequence[str], width: int) -> "WordTable":
         """Builds it from the lookup and the tokenizer as JSON values, and the tags in the order of their ids."""
-        return cls(WordLookup(**words), tokenizer_from_dict(chars), {tag: i for i, tag in enumerate(tags)}, width)
+        return cls(WordLookup(**words), cast(CharTokenizer, tokenizer_from_dict(chars)), {tag: i for i, tag in enumerate(tags)}, width)
 
     def columns(self, words: Sequence[Sequence[str]], tags: Sequence[Sequence[str]] | None) -> tuple[list, list, list]:
         """Returns the ids of words (t,), characters (t, C) and tags (t,) of each sentence; tags are 0 if there are none."""

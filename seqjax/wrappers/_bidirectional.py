@@ -99,7 +99,7 @@ def bidirectional(
     def step(params, carry, x):
         raise UserError(f"{name} has no step, since it needs the whole sequence; run it with seqjax.unroll")
 
-    def sequence(run, params, carry, initial, xs, rng):
+    def sequence(run, params, carry, initial, xs, rng) -> tuple[BidirectionalCarry, Any]:
         rngs = (None, None) if rng is None else jax.random.split(rng)
         (ahead, ys), (back, zs) = run.both((forward, backward), params, carry, initial, xs, rngs)
         back = initial.backward if fresh_backward else back

@@ -62,7 +62,7 @@ def layer_norm(cell: Cell[Any, CarryT]) -> Cell[LayerNormParams, CarryT]:
         return LayerNormParams(inner, gain, bias, recurrent_gain)
 
     def noise(rng, params, xs):
-        inner, inner_params, xs = cell.wrap.noise(rng, params.cell, xs)
+        inner, inner_params, xs = parts.draw(cell, rng, params.cell, xs)
         return _normalised(inner), params._replace(cell=inner_params), xs
 
     wrap = Wrap((cell,), noise=noise if cell.wrap and cell.wrap.noise else None)

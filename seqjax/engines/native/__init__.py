@@ -10,14 +10,14 @@ are mapped. There is no forward mode, and `jax.export` cannot save a program wit
 library where it is loaded.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 
 from seqjax.engines import every, steps
 from seqjax.engines.native import layer, library
-from seqjax.engines.native.forms import form_of
+from seqjax.engines.native.forms import Form, form_of
 from seqjax.errors import UserError
 from seqjax.typing import Array, Carry, Cell, Params
 
@@ -97,12 +97,12 @@ def run_both(first: tuple, second: tuple) -> list[tuple[Carry, Array]]:
     return _at_once([first, second])
 
 
-def _at_once(runs):
+def _at_once(runs) -> Any:
     layers, given = [], []
     for cell, params, carry, initial, xs, settings in runs:
         xs, params = jax.tree.map(lambda a: a.astype(jnp.float32), (jnp.asarray(xs), params))
         inside = every.inside(cell)
-        layers.append(layer.Layer(cell, form_of(inside or cell), settings["reverse"], every=inside is not None))
+        layers.append(layer.Layer(cell, cast(Form, form_of(inside or cell)), settings["reverse"], every=inside is not None))
         given.append(layer.Given(params, carry, initial, xs, settings["mask"], settings["resets"]))
     if 0 in given[0].xs.shape:
         return [(its.carry, _empty(kind, its)) for kind, its in zip(layers, given)]

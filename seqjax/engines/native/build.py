@@ -39,7 +39,7 @@ def find_compiler() -> str | None:
 def find_headers() -> pathlib.Path | None:
     """Returns the directory of XLA's headers inside jaxlib, or None if jaxlib is not installed."""
     found = importlib.util.find_spec("jaxlib")
-    folders = found.submodule_search_locations if found else []
+    folders = (found and found.submodule_search_locations) or []
     return next((pathlib.Path(f) / "include" for f in folders if (pathlib.Path(f) / "include/xla/ffi/api/ffi.h").exists()), None)
 
 

@@ -5,7 +5,7 @@ second and higher derivatives in reverse mode are correct, and as fast as the sc
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -160,18 +160,18 @@ def _unrolled_kept(call, given):
 
 
 def _unrolled_fwd(call, given):
-    found, kept = _unrolled_kept(call, given)
+    found, kept = cast(Any, _unrolled_kept(call, given))
     return found, (given, kept)
 
 
 def _unrolled_bwd(call, saved, cotangents):
     given, kept = saved
     found = _gradients(call, tuple(its[:4] for its in given), tuple(its[4:] for its in given), kept, cotangents)
-    return (tuple(Given(*gradients, mask=None, resets=None) for gradients in found),)
+    return (tuple(Given(*gradients, mask=None, resets=None) for gradients in cast(Any, found)),)
 
 
 def _unrolled_kept_fwd(call, given):
-    found, kept = _unrolled_kept(call, given)
+    found, kept = cast(Any, _unrolled_kept(call, given))
     return (found, kept), (given, kept)
 
 
