@@ -128,8 +128,8 @@ def unroll(
       (carry, ys): the carry after each sequence's last step, and the outputs (B, T, H), or (T, B, H) with time_major; for a
       cell whose outputs are a pytree, the pytree of such arrays. With `return_carries` (carry, ys, carries), where
       carries has the structure of carry and arrays (B, T, ...), or (T, B, ...): the carry after step t in the direction
-      of the run; a padded step repeats the one before it. Where a wrapper replaces the carry (`bidirectional(...,
-      fresh_backward=True)`), the replacement appears at every step.
+      of the run; a padded step repeats the one before it. Where a wrapper replaces the carry
+      (`bidirectional(..., fresh_backward=True)`), the replacement appears at every step.
 
     Raises:
       ValueError: a shape does not fit, a length is outside 0 ... T, padded_outputs or engine is unknown, or the engine

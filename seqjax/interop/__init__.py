@@ -15,8 +15,8 @@
 Whole Keras models that are a chain of layers, with an embedding and a head, become pure functions with
 `from_keras_model(model)` -> model, params; `to_keras_model(params, model)` puts params into a Keras model.
 
-The networks of `seqjax.cnn` convert to and from torch state dicts, including torchvision's: `from_torch_cnn(model,
-state_dict)` -> variables, and `to_torch_cnn(model, variables)` -> state dict.
+The networks of `seqjax.cnn` convert to and from torch state dicts, including torchvision's:
+`from_torch_cnn(model, state_dict)` -> variables, and `to_torch_cnn(model, variables)` -> state dict.
 
 Which library supports what. Features not listed (peepholes, coupled gates, layer norm, residuals, zoneout, ...) are
 supported by none of them; `to_...` refuses unsupported features by name and says which libraries support them.

@@ -73,9 +73,9 @@ def _places(shape: tuple[int, ...], axis: int = -1) -> Array:
 class MusicModel(nn.Module):
     r"""Models the probability of the next frame of a piece, a set of pitches.
 
-    The recurrent layers read each frame as its pitches and pitch classes, :math:`h_t = \mathrm{cell}(\mathrm{relu}(W
-    x_{t-1}))`. There are two forms of output. "frames", the form of the published tables, treats pitches as
-    independent:
+    The recurrent layers read each frame as its pitches and pitch classes,
+    :math:`h_t = \mathrm{cell}(\mathrm{relu}(W x_{t-1}))`. There are two forms of output. "frames", the form of the
+    published tables, treats pitches as independent:
 
     .. math:: p(x_t \mid x_{<t}) = \prod_p \sigma(z_{t,p})^{x_{t,p}} (1 - \sigma(z_{t,p}))^{1 - x_{t,p}}
 

@@ -96,8 +96,7 @@ def join_words(tokens: Iterable[str]) -> str:
     that are written without spaces are joined without them.
 
     Args:
-      tokens: tokens as from `split_words`, and `\
-      ` for the end of a line.
+      tokens: tokens as from `split_words`, and `\\n` for the end of a line.
 
     Returns:
       The text.

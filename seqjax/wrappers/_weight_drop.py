@@ -15,8 +15,8 @@ def weight_drop(cell: Cell[ParamsT, CarryT], rate: float) -> Cell[ParamsT, Carry
       U~ = M U / (1 - rate),  M ~ Bernoulli(1 - rate), of the shape of U
 
     Kept weights are scaled up, so that evaluation uses the weights unchanged. The cell itself runs on any engine that
-    supports it, with its `recurrent_kernel` changed once, before the loop; noise is applied only in `seqjax.unroll(...,
-    rng=key)`.
+    supports it, with its `recurrent_kernel` changed once, before the loop; noise is applied only in
+    `seqjax.unroll(..., rng=key)`.
 
     Args:
       cell: a cell with a `recurrent_kernel` among its params, or a wrapper that holds one as `cell`.
