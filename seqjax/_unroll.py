@@ -26,8 +26,7 @@ def watched(watch: Callable | None) -> Iterator[None]:
     """Replaces every call of `unroll` inside the context by a function, for diagnostics of whole models.
 
     Args:
-      watch: watch(cell, params, xs, carry, options) -> what unroll returns; it may call `unroll`, which is then the
-        plain one.
+      watch: watch(cell, params, xs, carry, options) -> what unroll returns; inside it, `unroll` is the plain one.
 
     Example:
       >>> import jax, seqjax
