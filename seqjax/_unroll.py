@@ -27,8 +27,7 @@ def watched(watch: Callable | None) -> Iterator[None]:
     """Replaces every call of `unroll` inside the context by a function, for diagnostics of whole models.
 
     Args:
-      watch: watch(cell, params, xs, carry, options) -> what unroll returns; it may call `unroll`, which is then the
-        plain one.
+      watch: watch(cell, params, xs, carry, options) -> what unroll returns; inside it, `unroll` is the plain one.
 
     Example:
       >>> import jax, seqjax
@@ -170,7 +169,7 @@ def step(
 
     Args:
       cell: the cell, which may be a stack.
-      params: what `cell.init` gave.
+      params: what `cell.init` returned.
       carry: the carry before the step, each array (B, ...).
       x: inputs (B, D), or without a batch axis, or with several, as in `unroll`. Floating point.
       resets: bool (B,); or numbers, 0 for no reset and 1 for a reset, as environments return them.
@@ -220,7 +219,7 @@ def explain(
 
     Args:
       cell: the cell, which may be a stack.
-      params: what `cell.init` gave.
+      params: what `cell.init` returned.
       xs: inputs as for `unroll`.
       carry: as for `unroll`.
       **options: the other arguments of `unroll`: lengths, resets, rng, reverse, time_major, engine, remat_every, return_carries,

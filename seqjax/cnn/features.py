@@ -85,7 +85,7 @@ class Features:
         """Computes the feature map.
 
         Args:
-          variables: what `init` or `part` gave.
+          variables: what `init` or `part` returned.
           images: (B, H, W, C), as the network takes them.
           train: as in training, with the batch's own statistics.
           rngs: for dropout in training, such as {"dropout": key}.

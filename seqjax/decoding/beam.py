@@ -56,7 +56,7 @@ def beam_search(
 
     Args:
       step, params, memory, carry: the decoder, and its carry before the first token, as in `decoder`.
-      first_token: int (B,), as a rule bos.
+      first_token: int (B,), usually bos.
       width: K, the number of hypotheses kept per row.
       length: the maximum number of tokens to write.
       eos_id: the id that ends a hypothesis; None for no such id.

@@ -57,7 +57,7 @@ def check_start(length: Any, first_token: Any, eos_id: Any, pad_id: Any, banned:
 
     Raises:
       UserError: a length below 1, or every id banned.
-      ValueError: first tokens that are not a line of integers.
+      ValueError: first tokens that are not integers (B,).
 
     Example:
       >>> check_start(5, np.array([2, 2]), None, 0, [1])[0]
@@ -120,10 +120,10 @@ def draw(
 
     Args:
       step, params, memory, carry: the decoder, and its carry before the first token.
-      first_token: int (B,), as a rule bos.
+      first_token: int (B,), usually bos.
       key: a JAX random key; row b depends on (key, b), not on the other rows.
-      length: the most tokens to draw.
-      eos_id: the id that ends a row; None, no id does.
+      length: the maximum number of tokens to draw.
+      eos_id: the id that ends a row; None for no such id.
       pad_id: the token after a row's end.
       banned: ids never to draw: a tuple of ids, or bool (V,), true where banned.
       temperature, top_k, top_p: as in `sampling.filter_logits`.
@@ -171,9 +171,9 @@ def greedy(
 
     Args:
       step, params, memory, carry: the decoder, and its carry before the first token.
-      first_token: int (B,), as a rule bos.
-      length: the most tokens to write.
-      eos_id: the id that ends a row; None, no id does.
+      first_token: int (B,), usually bos.
+      length: the maximum number of tokens to write.
+      eos_id: the id that ends a row; None for no such id.
       pad_id: the token after a row's end.
       banned: ids never to write: a tuple of ids, or bool (V,), true where banned.
 
@@ -182,7 +182,7 @@ def greedy(
 
     Raises:
       UserError: a length below 1, a banned id outside the vocabulary, or every id banned.
-      ValueError: first tokens that are not a line of integers.
+      ValueError: first tokens that are not integers (B,).
 
     Example:
       >>> def step(params, memory, carry, tokens):  # a copy of the memory (B, S), one token a step
@@ -280,7 +280,7 @@ def score_outputs(
 
     Args:
       step, params, memory, carry: the decoder, and its carry before the first token.
-      first_token: int (B,), as a rule bos.
+      first_token: int (B,), usually bos.
       targets: int (B, T).
       mask: bool (B, T), true for a real token.
 

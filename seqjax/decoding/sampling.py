@@ -124,9 +124,9 @@ def sample(
       carry: the model's carry after everything before `first_token`.
       first_token: int (B,), the first input: bos, or the last token of a prompt.
       key: a JAX random key.
-      length: the most tokens to draw.
+      length: the maximum number of tokens to draw.
       banned: ids never to draw: a tuple of ids, or bool (V,), true where banned.
-      eos_id: the id that ends a row; None, no id does.
+      eos_id: the id that ends a row; None for no such id.
       temperature, top_k, top_p: as in `filter_logits`.
       pad_id: the token after a row's end.
 
@@ -136,7 +136,7 @@ def sample(
 
     Raises:
       UserError: a setting out of its range, an id outside the vocabulary, every id banned, or first tokens that are not
-        a line of integers.
+        integers (B,).
 
     Example:
       >>> def step(carry, tokens):  # counts: after token n comes n + 1

@@ -100,9 +100,9 @@ class Forecaster:
         """Sums the loss over all counted values, averaged over the members.
 
         Args:
-          params: as `init` gave.
+          params: from `init`.
           batch: Window; or Steps for training with a carry that is kept.
-          carry: as `initial_carry` gave, for Steps; with a Window it is returned unchanged.
+          carry: from `initial_carry`, for Steps; with a Window it is returned unchanged.
           rng: a key for training noise. With one, and a Window, an autoregressive forecaster also learns from the context.
           forks: F, how many of the last origins of each window a direct forecaster learns from.
 
@@ -140,7 +140,7 @@ class Forecaster:
         """Forecasts a window.
 
         Args:
-          params: as `init` gave.
+          params: from `init`.
           window: after its context only what is known in the future is read.
           levels: (Q,).
           steps: of the forecast; 0 is the horizon.

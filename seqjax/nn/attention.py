@@ -176,7 +176,7 @@ def make_memory(attention: Attention, params: Params, values: Array, lengths: Ar
 
     Args:
       attention: how it will be scored.
-      params: what `attention.init` gave.
+      params: what `attention.init` returned.
       values: (B, S, M), such as the outputs of an encoder. Values at padded steps, even NaN, have no effect.
       lengths: integers (B,), each 0 to S, or a bool mask (B, S), which may have holes; None if all steps are real.
 
@@ -206,9 +206,9 @@ def attend(attention: Attention, params: Params, query: Array, memory: Memory) -
 
     Args:
       attention: how steps are scored.
-      params: what `attention.init` gave.
+      params: what `attention.init` returned.
       query: one for each sequence (B, Q), or T of them (B, T, Q). Finite at every step.
-      memory: what `make_memory` gave with the same attention and params.
+      memory: what `make_memory` returned with the same attention and params.
 
     Returns:
       context (B, M) or (B, T, M) in the memory's dtype, and weights (B, S) or (B, T, S) in float32 or wider: exactly 0

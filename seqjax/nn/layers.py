@@ -100,7 +100,7 @@ def to_names(params: Params) -> dict[str, Any]:
     """Converts parameters to nested dicts keyed by field name, as Flax keeps them.
 
     Args:
-      params: what `cell.init` gave.
+      params: what `cell.init` returned.
 
     Returns:
       Dicts of the same arrays; a field that is None is left out, and an entry of a tuple is named by its index.
@@ -125,7 +125,7 @@ def from_names(cell: Cell, named: dict[str, Any]) -> Params:
 
     Args:
       cell: the cell that they belong to.
-      named: what `to_names` gave.
+      named: what `to_names` returned.
 
     Returns:
       Params structured as by `cell.init`.

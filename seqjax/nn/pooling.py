@@ -54,7 +54,7 @@ def attention_pooling(params: PoolParams, ys: Array, lengths: Array | None = Non
       weights_t = softmax_t(u' tanh(W y_t + b)),  pooled = sum_t weights_t y_t
 
     Args:
-      params: what `pool_init` gave.
+      params: what `pool_init` returned.
       ys: (B, T, H). Values at padded steps, even NaN, have no effect.
       lengths: integers (B,), each 0 to T, or a bool mask (B, T); None if all steps are real.
 
@@ -101,7 +101,7 @@ def pool(
       kind: "last", "mean", "max" or "attention".
       ys: (B, T, H), the outputs of a recurrent layer. Values at padded steps, even NaN, have no effect.
       lengths: integers (B,), each 0 to T, or a bool mask (B, T); None if all steps are real.
-      params: for "attention", what `pool_init` gave.
+      params: for "attention", what `pool_init` returned.
       bidirectional: for "last": the second half of the features comes from a layer that ran backward, which has read
         the whole sequence at the first real step. The other kinds ignore it.
 

@@ -164,7 +164,7 @@ def test_layers_whose_sizes_do_not_follow_are_refused():
         seqjax.stack(small, same)
     with pytest.raises(ValueError, match=r"agree in their spatial axes: \(6,\) -> \(4,\) and \(6,\)$"):
         bidirectional(small, same)
-    with pytest.raises(ValueError, match=r"residual\(conv_lstm\) adds its input .* they are \(6,\) -> \(4,\)"):
+    with pytest.raises(ValueError, match=r"residual\(conv_lstm\) adds its input .* got \(6,\) -> \(4,\)"):
         residual(small)
     assert seqjax.stack(same, small).output_spatial == (4,)
 

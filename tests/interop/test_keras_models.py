@@ -349,7 +349,7 @@ def test_params_and_inputs_that_do_not_fit_are_refused():
         ours.apply(params[:1], _inputs(False))
     with pytest.raises(seqjax.UserError, match="must be built as"):
         interop.to_keras_model(params[:1], model)
-    with pytest.raises(seqjax.UserError, match=r"dense.* takes float32 \(2, 2\), and there is float32 \(3, 2\)"):
+    with pytest.raises(seqjax.UserError, match=r"dense.* takes float32 \(2, 2\), got float32 \(3, 2\)"):
         interop.to_keras_model((params[0], {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}), model)
     with pytest.raises(seqjax.UserError, match="must be built as"):
         interop.to_keras_model((params[0]._replace(bias=jnp.ones(6)), jax.tree.map(jnp.ones_like, params[1])), model)

@@ -185,7 +185,7 @@ REFUSED = {
     "a residual": (lambda: seqjax.stack(seqjax.gru(D), residual(seqjax.gru(D))), r"the residual of 'residual\(gru\)'"),
     "zoneout": (lambda: zoneout(seqjax.gru(H), 0.1), "the zoneout of"),
     "a merge": (lambda: bidirectional(seqjax.gru(H), seqjax.gru(H), "sum"), "merge='sum' .* to_keras and to_flax"),
-    "mixed layers": (_mixed, r"layers that differ, and .* has lstm\(4\) and gru\(4\)"),
+    "mixed layers": (_mixed, r"layers that differ, but .* has lstm\(4\) and gru\(4\)"),
     "sizes": (lambda: seqjax.stack(seqjax.gru(2), seqjax.gru(3)), r"has gru\(2\) and gru\(3\)"),
     "first dropout": (lambda: seqjax.dropout(seqjax.gru(H), 0.1), r"dropout\(0.1\) before the first layer"),
     "two dropouts": (

@@ -201,7 +201,7 @@ def test_what_is_no_state_dict_is_refused():
     state = random_state()
     with pytest.raises(TypeError, match="fc.weight must hold floats, got int8"):
         from_torch_cnn(Net(), state | {"fc.weight": np.zeros((5, 6), np.int8)})
-    with pytest.raises(TypeError, match="it is a list"):
+    with pytest.raises(TypeError, match="got a list"):
         from_torch_cnn(Net(), list(state))
     with pytest.raises(TypeError, match="image classifier of seqjax.cnn, got a Dense"):
         from_torch_cnn(nn.Dense(3), state)
@@ -230,7 +230,7 @@ def test_auxiliary_heads_on_one_side_come_with_advice():
     with pytest.raises(UserError, match="no auxiliary heads, but Net has aux1; create the model with aux_logits=False"):
         from_torch_cnn(Net(aux_logits=True), random_state())
     state = random_state(SHAPES | AUX)
-    with pytest.raises(UserError, match="has the auxiliary heads aux1 and Net has none.*drop_aux=True"):
+    with pytest.raises(UserError, match="has the auxiliary heads aux1 but Net has none.*drop_aux=True"):
         from_torch_cnn(Net(), state)
     kept = from_torch_cnn(Net(), state, drop_aux=True)
     assert kept["params"].keys() == {"features", "classifier", "fc"}

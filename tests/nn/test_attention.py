@@ -213,7 +213,7 @@ def test_what_does_not_fit_is_refused():
         (lambda: att.make_memory(dot, (), ys, LENGTHS * 1.0), TypeError, "lengths must be integers"),
         (lambda: att.pool("sum", ys), ValueError, "kind must be one of last, mean, max, attention, got 'sum'"),
         (lambda: att.pool("attention", ys), ValueError, "kind='attention' needs params, and other kinds take none"),
-        (lambda: att.pool("mean", ys, params=pooling), ValueError, "kind is 'mean', params PoolParams"),
+        (lambda: att.pool("mean", ys, params=pooling), ValueError, "got kind='mean' and params PoolParams"),
         (lambda: att.pool("last", ys, bidirectional=True), ValueError, r"even number of features.*\(4, 5, 3\)"),
     ):
         with pytest.raises(error, match=message):

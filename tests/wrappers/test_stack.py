@@ -168,9 +168,9 @@ def test_layers_that_do_not_fit_are_refused():
 
 def test_what_is_no_cell_is_refused():
     for call in (lambda: seqjax.stack(), lambda: seqjax.stack([])):
-        with pytest.raises(ValueError, match="stack needs at least one cell, and there is none"):
+        with pytest.raises(ValueError, match="^stack needs at least one cell$"):
             call()
-    with pytest.raises(TypeError, match="one is a str"):
+    with pytest.raises(TypeError, match="got a str"):
         seqjax.stack(LAYERS[0], "gru")
-    with pytest.raises(TypeError, match="one is a int"):
+    with pytest.raises(TypeError, match="got a int"):
         seqjax.stack(3)
