@@ -143,4 +143,4 @@ def test_what_it_cannot_run_is_refused_with_the_reason(make, settings, reason):
 
 def test_several_inputs_are_refused():
     cell, params, xs, _ = _case()
-    assert "one array" in cudnn.refusal(cell, params, (xs, xs), **SETTINGS)
+    assert "a single input array" in cudnn.refusal(cell, params, (xs, xs), **SETTINGS)
