@@ -1,6 +1,7 @@
 """Sequences that are the same or nearly so: in two parts of the data they would tell a model the answers of its test."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def near_duplicates(codes: Sequence[np.ndarray], identity: float) -> np.ndarray:
     return first[group]
 
 
-def _by_place(codes: Sequence[np.ndarray], identity: float):
+def _by_place(codes: Any, identity: float):
     """Pairs of one length that have most bases at the same places; an ambiguous one is like none."""
     lengths = np.array([len(sequence) for sequence in codes])
     for length in np.unique(lengths):
