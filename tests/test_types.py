@@ -17,7 +17,7 @@ from cells import table
 import seqjax
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-USERS = pathlib.Path(__file__).with_name("types")
+USERS = pathlib.Path(__file__).with_name("type_checked")
 FACTORIES = {
     name: getattr(seqjax, name)
     for module in (seqjax.cells, seqjax.wrappers)
