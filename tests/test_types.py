@@ -91,9 +91,12 @@ def by_pyright(config):
 
 
 def of_users_by_pyright(folder):
-    config = {"include": [str(USERS)], "extraPaths": [str(ROOT)], "typeCheckingMode": "basic"}
+    shutil.copytree(USERS, folder, dirs_exist_ok=True)
+    config = {"include": ["*.py"], "extraPaths": [str(ROOT)], "typeCheckingMode": "basic"}
     (folder / "pyrightconfig.json").write_text(json.dumps(config), encoding="utf-8")
-    return by_pyright(folder)[0]
+    found, summary = by_pyright(folder)
+    assert summary["filesAnalyzed"] == 2
+    return found
 
 
 def of_users_by_mypy(folder):
