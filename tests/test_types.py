@@ -25,6 +25,9 @@ FACTORIES = {
     if typing.get_origin(getattr(getattr(seqjax, name), "__annotations__", {}).get("return")) is seqjax.Cell
 }
 
+# Wrappers whose rows in the table are changed after the call, or that have none.
+MORE = [seqjax.bidirectional(seqjax.lstm(4), seqjax.gru(4)), seqjax.layer_norm(seqjax.gru(4)), seqjax.learned_initial_carry(seqjax.lstm(4))]
+
 
 def promised(cell):
     """The classes of params and carry by the annotation of the function that made a cell; a wrapper may keep those of its cell."""
@@ -42,7 +45,7 @@ def everything(cell):
 @functools.lru_cache
 def made():
     """The cells of the tables, and those inside them, that a call is known of."""
-    found = (cell for row in (*table.ROWS, *table.VARIANTS) for cell in everything(row.make()))
+    found = (cell for top in (*MORE, *(row.make() for row in (*table.ROWS, *table.VARIANTS))) for cell in everything(top))
     return list(dict.fromkeys(cell for cell in found if cell.made))
 
 
