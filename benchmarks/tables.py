@@ -3,7 +3,7 @@
     python -m benchmarks.tables [--check]
 
 Rewrites every block between `<!-- table: NAME -->` and `<!-- end -->` from the saved JSON and the saved runs, and draws
-docs/images/speed.png. With --check nothing is written: stale pages are named, and the exit status is 1. No figure of such
+docs/images/speed.png and peers.png. With --check nothing is written: stale pages are named, and the exit status is 1. No figure of such
 a block is ever typed by hand; a benchmark that is run again changes its JSON, and this command the pages.
 """
 
@@ -12,12 +12,12 @@ import hashlib
 import pathlib
 import re
 
-from benchmarks import common, tables_runs, tables_speed
+from benchmarks import common, plots, tables_runs, tables_speed
 
 ROOT = pathlib.Path(__file__).parents[1]
 BLOCK = re.compile(r"<!-- table: ([\w ]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 TABLES = tables_speed.TABLES | tables_runs.TABLES
-PICTURE = ROOT / "docs" / "images" / "speed.png"
+PICTURES = ("speed", "peers")
 
 
 def pages() -> list[pathlib.Path]:
@@ -39,22 +39,20 @@ def stale() -> list[pathlib.Path]:
     return [path for path in pages() if redrawn(text := path.read_text(encoding="utf-8")) != text]
 
 
-def digest() -> str:
-    """Of the measurements that the picture shows."""
-    return hashlib.sha256((common.RESULTS / "peers.json").read_bytes()).hexdigest()
+def made_from() -> str:
+    """What the pictures say of themselves: the measurements that they show."""
+    return f"benchmarks/results/peers.json, SHA-256 {hashlib.sha256((common.RESULTS / 'peers.json').read_bytes()).hexdigest()}"
 
 
-def picture_is_stale() -> bool:
-    """Whether speed.png was drawn from other measurements than those that are saved."""
-    return digest().encode() not in PICTURE.read_bytes()
+def stale_pictures() -> list[pathlib.Path]:
+    """Pictures that were drawn from other measurements than those that are saved."""
+    paths = [plots.IMAGES / f"{name}.png" for name in PICTURES]
+    return [path for path in paths if not path.exists() or made_from().encode() not in path.read_bytes()]
 
 
 def draw() -> None:
-    """The geometric means over shapes of every library's time over ours, a panel for forward and one for training."""
-    from matplotlib.ticker import NullLocator
-
-    from benchmarks import plots
-    from benchmarks.peers import COLORS
+    """The geometric means over shapes of every library's time over ours, a panel for forward and one for training; and all cases."""
+    from benchmarks.peers import COLORS, plot
 
     rows = tables_speed.over_ours()
     figure, axes = plots.make(1, 2, (9.5, 3.9), sharey=True)
@@ -69,14 +67,14 @@ def draw() -> None:
                 axis.text(value + 0.04, y, f"{value:.1f}", va="center", fontsize=7)
         axis.axvline(1, color="black", linewidth=1)
         axis.set_yticks(range(len(tables_speed.CELL_NAMES)), tables_speed.CELL_NAMES.values())
-        axis.yaxis.set_minor_locator(NullLocator())
         axis.set_title(what)
         axis.set_xlabel("time / time of seqjax")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].invert_yaxis()
     figure.legend(loc="outside lower center", ncols=len(COLORS), fontsize="small", frameon=False)
     figure.suptitle("One layer on two CPU cores: other libraries beside seqjax (above 1: slower than seqjax)", fontsize="medium")
-    figure.savefig(PICTURE, dpi=130, metadata={"Description": f"benchmarks/results/peers.json, SHA-256 {digest()}"})
+    plots.save(figure, "speed", made_from())
+    plot(tables_speed.saved("peers")["cases"], "peers", made_from())
 
 
 def main() -> None:
@@ -89,11 +87,11 @@ def main() -> None:
         print(path.relative_to(ROOT))
         if not check:
             path.write_text(redrawn(path.read_text(encoding="utf-8")), encoding="utf-8")
-    if picture := not PICTURE.exists() or picture_is_stale():
-        print(PICTURE.relative_to(ROOT))
+    if pictures := stale_pictures():
+        print(*(path.relative_to(ROOT) for path in pictures), sep="\n")
         if not check:
             draw()
-    if check and (found or picture):
+    if check and (found or pictures):
         raise SystemExit(1)
 
 
