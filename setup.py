@@ -38,7 +38,7 @@ class BuildNative(build_ext):
 setup(
     packages=[*find_packages(include=["seqjax*"]), "seqjax_experiments"],
     package_dir={"seqjax_experiments": "experiments"},
-    package_data={NATIVE: ["src/*"]},
+    package_data={"seqjax": ["py.typed"], NATIVE: ["src/*"]},
     ext_modules=[Extension(f"{NATIVE}._kernels", sources=[], optional=True)],
     cmdclass={"build_ext": BuildNative},
 )

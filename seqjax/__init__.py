@@ -10,12 +10,13 @@ import types
 from seqjax import cells, initializers, wrappers
 from seqjax._truncated import truncated_unroll
 from seqjax._unroll import explain, step, unroll
+from seqjax._version import __version__
 from seqjax.cells import *  # noqa: F403
 from seqjax.errors import UserError
 from seqjax.typing import Cell
 from seqjax.wrappers import *  # noqa: F403
 
-__all__ = ["Cell", "UserError", "explain", "initializers", "step", "truncated_unroll", "unroll"]
+__all__ = ["Cell", "UserError", "__version__", "explain", "initializers", "step", "truncated_unroll", "unroll"]
 __all__ += cells.__all__
 __all__ += wrappers.__all__
 

@@ -4,24 +4,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from seqjax._unroll import unroll
 from seqjax.errors import UserError
-from seqjax.typing import Array, Carry, Cell, Params
+from seqjax.typing import Array, CarryT, Cell, ParamsT
 
 
 def truncated_unroll(
-    cell: Cell,
-    params: Params,
-    xs: Array,
-    carry: Carry | None = None,
+    cell: Cell[ParamsT, CarryT],
+    params: ParamsT,
+    xs: ArrayLike,
+    carry: CarryT | None = None,
     *,
     every: int,
     back: int | None = None,
-    lengths: Array | None = None,
-    resets: Array | None = None,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     **options: Any,
-) -> tuple[Carry, Any]:
+) -> tuple[CarryT, Array]:
     r"""`seqjax.unroll` whose gradients are those of truncated backpropagation, TBPTT(k1, k2).
 
     The values are those of `unroll`. The T steps are cut into blocks of k1 = `every`; the gradient of what a block gives

@@ -6,16 +6,17 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from seqjax import _checks as checks
 from seqjax import engines, placement
 from seqjax._leading import leading
 from seqjax.engines import every
-from seqjax.typing import Array, Carry, Cell, Key, Params, Pointwise
+from seqjax.typing import Array, CarryT, Cell, Key, ParamsT, Pointwise
 
 _watch: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("watch", default=None)
 
@@ -45,14 +46,42 @@ def watched(watch: Callable | None) -> Iterator[None]:
         _watch.reset(token)
 
 
+class Options(TypedDict, total=False):
+    """The options of `unroll` for type checkers, without `return_carries`, on which depends what is returned."""
+
+    lengths: ArrayLike | None
+    resets: ArrayLike | None
+    rng: Key | None
+    reverse: bool
+    time_major: bool
+    engine: str
+    remat_every: int | None
+    padded_outputs: str
+
+
+@overload
 def unroll(
-    cell: Cell,
-    params: Params,
-    xs: Array,
-    carry: Carry | None = None,
+    cell: Cell[ParamsT, CarryT], params: ParamsT, xs: ArrayLike, carry: CarryT | None = None, *,
+    return_carries: Literal[False] = False, **options: Unpack[Options],
+) -> tuple[CarryT, Array]: ...  # fmt: skip
+@overload
+def unroll(
+    cell: Cell[ParamsT, CarryT], params: ParamsT, xs: ArrayLike, carry: CarryT | None = None, *,
+    return_carries: Literal[True], **options: Unpack[Options],
+) -> tuple[CarryT, Array, CarryT]: ...  # fmt: skip
+@overload
+def unroll(
+    cell: Cell[ParamsT, CarryT], params: ParamsT, xs: ArrayLike, carry: CarryT | None = None, *,
+    return_carries: bool, **options: Unpack[Options],
+) -> tuple[CarryT, Array] | tuple[CarryT, Array, CarryT]: ...  # fmt: skip
+def unroll(
+    cell: Cell[ParamsT, CarryT],
+    params: ParamsT,
+    xs: ArrayLike,
+    carry: CarryT | None = None,
     *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     rng: Key | None = None,
     reverse: bool = False,
     time_major: bool = False,
@@ -60,7 +89,7 @@ def unroll(
     remat_every: int | None = None,
     return_carries: bool = False,
     padded_outputs: str = "zeros",
-) -> tuple[Carry, Array] | tuple[Carry, Array, Carry]:
+) -> tuple[CarryT, Array] | tuple[CarryT, Array, CarryT]:
     """Runs a cell over whole sequences.
 
       carry_t, y_t = step(params, carry_{t-1}, x_t),  t = 1 ... T
@@ -130,7 +159,9 @@ def unroll(
     return last, *stacked
 
 
-def step(cell: Cell, params: Params, carry: Carry, x: Array, *, resets: Array | None = None) -> tuple[Carry, Array]:
+def step(
+    cell: Cell[ParamsT, CarryT], params: ParamsT, carry: CarryT, x: ArrayLike, *, resets: ArrayLike | None = None
+) -> tuple[CarryT, Array]:
     """One time step, for streams and for acting: `cell.step` with checks, and with resets as in `unroll`.
 
     A reset puts the initial carry in place of `carry` before the step, such as where an episode of an environment began.
@@ -180,7 +211,9 @@ def _step(cell, params, carry, x, resets):
     return cell.step(params, carry, x)
 
 
-def explain(cell: Cell, params: Params, xs: Array, carry: Carry | None = None, **options: Any) -> list[engines.Choice]:
+def explain(
+    cell: Cell[ParamsT, CarryT], params: ParamsT, xs: ArrayLike, carry: CarryT | None = None, **options: Any
+) -> list[engines.Choice]:
     """Prints which engine `unroll` chooses for each cell inside, and why, without running anything.
 
     Args:

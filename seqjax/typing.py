@@ -19,7 +19,7 @@ import dataclasses
 import operator
 import pickle
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 import jax
 
@@ -28,10 +28,15 @@ from seqjax._calls import Call, recorded
 from seqjax._split import Dense, Linear, Pointwise, Split
 
 Array = jax.Array
+MaybeArray = Array | Any  # an array, or None where a cell has none; type checkers take it for an array
 Key = jax.Array  # a key of jax.random
 DType = Any  # whatever jnp.dtype() takes
 Params = Any  # a pytree of arrays, as a rule a NamedTuple
 Carry = Any  # a pytree of arrays, each (B, ...)
+ParamsT = TypeVar("ParamsT")  # the params of a cell as type checkers see them: lstm(8) is a Cell[LSTMParams, LSTMCarry]
+CarryT = TypeVar("CarryT")
+Arguments = ParamSpec("Arguments")
+Made = TypeVar("Made", bound="Cell")
 
 Initializer = Callable[..., Array]  # init(key, shape, dtype) -> array, as in jax.nn.initializers
 Activation = str | Callable[[Array], Array]  # a name of `seqjax.cells.parts.ACTIVATIONS`, or an elementwise function
@@ -62,7 +67,7 @@ class Wrap(NamedTuple):
     training_only: bool = False
 
 
-def factory(build: Callable[..., "Cell"]) -> Callable[..., "Cell"]:
+def factory(build: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
     """Makes a function that returns cells one whose cells are known by the call: equal calls give equal cells.
 
     A cell so made has the hash and the repr of its call, and is pickled as it. What is compiled for one is there for the
@@ -96,7 +101,7 @@ MOVED = {
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Cell:
+class Cell(Generic[ParamsT, CarryT]):
     """A recurrent cell: pure functions with their settings closed over, as an optax transformation is.
 
     Every cell has `init`, `initial_carry`, `input_size` and `step`. What engines may know of the step besides is its
@@ -136,10 +141,10 @@ class Cell:
 
     name: str
     hidden_size: Any  # an int, or a pytree of such
-    init: Callable[[Key, int], Params]
-    initial_carry: Callable[[Params, int], Carry]
-    input_size: Callable[[Params], int]
-    step: Callable[[Params, Carry, Array], tuple[Carry, Array]] | None = None
+    init: Callable[[Key, int], ParamsT]
+    initial_carry: Callable[[ParamsT, int], CarryT]
+    input_size: Callable[[ParamsT], int]
+    step: Callable[[ParamsT, CarryT, Array], tuple[CarryT, Array]] = None  # type: ignore[assignment]  # __post_init__ sets it
     split: Dense | Split | Linear | Pointwise | None = None
     wrap: Wrap | None = None
     spatial: tuple[int, ...] = ()
@@ -200,13 +205,15 @@ class Cell:
         functions = {name: _split.through(getattr(self, name), change) for name in names}
         return self.replace(split=_split.on_params(self.split, change), **functions)
 
-    def __getattr__(self, name: str) -> Any:
-        if name in MOVED:
-            raise AttributeError(f"Cell.{name} is gone: it is {MOVED[name]} now, see seqjax.typing.Cell")
-        raise AttributeError(f"a Cell has no {name!r}")
+    if not TYPE_CHECKING:  # for a type checker what is not above is an error
 
-    def _replace(self, **changes: Any) -> "Cell":
-        raise TypeError("a Cell is not a NamedTuple any more: use cell.replace(...), not cell._replace(...)")
+        def __getattr__(self, name: str) -> Any:
+            if name in MOVED:
+                raise AttributeError(f"Cell.{name} is gone: it is {MOVED[name]} now, see seqjax.typing.Cell")
+            raise AttributeError(f"a Cell has no {name!r}")
+
+        def _replace(self, **changes: Any) -> "Cell":
+            raise TypeError("a Cell is not a NamedTuple any more: use cell.replace(...), not cell._replace(...)")
 
     def _key(self) -> tuple:
         """What it is equal by: the call, or else every field."""

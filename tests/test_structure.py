@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # Imports run from right to left in this list and never back.
 ROOMS = (
-    "errors", "_calls", "_split", "typing", "placement", "_leading", "initializers",
+    "errors", "_version", "_calls", "_split", "typing", "placement", "_leading", "initializers",
     "cells", "wrappers", "engines", "_checks", "_unroll", "_truncated",  # the core, which is `import seqjax`
     "nn", "cnn", "models", "text", "data", "training", "decoding", "diagnostics", "interop", "run",
 )  # fmt: skip

@@ -38,7 +38,7 @@ def block_gru(
     gain_init: Initializer | None = None,
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
-) -> Cell:
+) -> Cell[BlockGRUParams, BlockGRUCarry]:
     """A GRU with block-diagonal recurrent weights and layer normalisation, the memory of the Dreamer world models.
 
       r, n, z = LN(x W + h U) + b,  with U block-diagonal

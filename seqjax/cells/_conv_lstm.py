@@ -12,7 +12,7 @@ from seqjax.cells._dense import dense_cell, option
 from seqjax.cells._lstm import GATES, forget_bias_init, memory
 from seqjax.errors import UserError, refuse_unknown
 from seqjax.placement import whole
-from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
+from seqjax.typing import Activation, Array, Cell, DType, Initializer, MaybeArray, factory
 
 
 class ConvLSTMParams(NamedTuple):
@@ -20,8 +20,8 @@ class ConvLSTMParams(NamedTuple):
 
     kernel: Array  # input weights, (*kernel_size, C, 4F)
     recurrent_kernel: Array  # (*kernel_size, F, 4F)
-    bias: Array | None  # the one bias, which holds the forget bias, (4F,)
-    peepholes: Array | None = None  # from the memory to i, f and o, a weight a place and channel, (*output, 3F)
+    bias: MaybeArray  # the one bias, which holds the forget bias, (4F,)
+    peepholes: MaybeArray = None  # from the memory to i, f and o, one weight for each position and channel, (*output, 3F)
 
 
 class ConvLSTMCarry(NamedTuple):
@@ -51,7 +51,7 @@ def conv_lstm(
     peephole_init: Initializer | None = None,
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
-) -> Cell:
+) -> Cell[ConvLSTMParams, ConvLSTMCarry]:
     """The LSTM whose products are convolutions; it takes xs (B, T, *spatial, C) and gives ys (B, T, *output, F).
 
       i, f, g, o = x * W + b + h * U
@@ -76,7 +76,7 @@ def conv_lstm(
       padding: "same", zeros around the inputs, as many at the end of an axis as at its start or one more; or "valid",
         none.
       dilation_rate: distance between neighbouring taps of W along each spatial axis; one integer is for all of them.
-      peepholes: whether the gates see the memory, with a weight a place and channel, as in the paper.
+      peepholes: whether the gates see the memory, with one weight for each position and channel, as in the paper.
       activation: of the candidate, and of the memory on its way out: "tanh", another of `jax.nn` by name ("relu", "silu",
         "hard_tanh", ...), or an elementwise function.
       gate_activation: of the gates, instead of sigmoid: "hard_sigmoid", another by name, or a function.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from seqjax import initializers
 from seqjax.cells import block_diagonal, parts
 from seqjax.errors import UserError
-from seqjax.typing import Array, Carry, Cell, Dense, DType, Initializer, Params
+from seqjax.typing import Array, Carry, Cell, Dense, DType, Initializer, MaybeArray, Params
 
 
 class DenseParams(NamedTuple):
@@ -17,7 +17,7 @@ class DenseParams(NamedTuple):
 
     kernel: Array  # input weights, (D, G H)
     recurrent_kernel: Array  # (H, G H)
-    bias: Array | None  # (G H,); None with use_bias=False
+    bias: MaybeArray  # (G H,); None with use_bias=False
 
 
 def dense_cell(

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from seqjax.cells import parts
 from seqjax.cells._dense import dense_cell, option
-from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
+from seqjax.typing import Activation, Array, Cell, DType, Initializer, MaybeArray, factory
 
 
 class GRUParams(NamedTuple):
@@ -14,8 +14,8 @@ class GRUParams(NamedTuple):
 
     kernel: Array  # input weights, (D, 3H)
     recurrent_kernel: Array  # (H, 3H), or (heads, H / heads, 3 H / heads), a head's gates side by side
-    bias: Array | None  # (3H,)
-    recurrent_bias: Array | None  # b_hn, inside the reset, (H,); None where the reset is before the product, or no bias is
+    bias: MaybeArray  # (3H,)
+    recurrent_bias: MaybeArray  # b_hn, inside the reset, (H,); None where the reset is before the product, or no bias is
 
 
 class GRUCarry(NamedTuple):
@@ -39,7 +39,7 @@ def gru(
     recurrent_bias_init: Initializer | None = None,
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
-) -> Cell:
+) -> Cell[GRUParams, GRUCarry]:
     """The GRU; by default the variant of cuDNN, torch and Keras, whose reset gate is applied after the product.
 
       r = sigmoid(x W_r + b_r + h U_r)

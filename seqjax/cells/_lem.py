@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from seqjax.cells import parts
 from seqjax.cells._dense import dense_cell
-from seqjax.typing import Array, Cell, DType, Initializer, factory
+from seqjax.typing import Array, Cell, DType, Initializer, MaybeArray, factory
 
 
 class LEMParams(NamedTuple):
@@ -14,7 +14,7 @@ class LEMParams(NamedTuple):
 
     kernel: Array  # input weights, (D, 4H)
     recurrent_kernel: Array  # (H, 4H); the last part multiplies z', the others h
-    bias: Array | None  # (4H,)
+    bias: MaybeArray  # (4H,)
 
 
 class LEMCarry(NamedTuple):
@@ -35,7 +35,7 @@ def lem(
     bias_init: Initializer | None = None,
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
-) -> Cell:
+) -> Cell[LEMParams, LEMCarry]:
     """The Long Expressive Memory (LEM): two coupled states with a learned time step for each unit and moment.
 
       a = dt sigmoid(x W_a + b_a + h U_a)

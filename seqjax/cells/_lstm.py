@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from seqjax import initializers
 from seqjax.cells import parts
 from seqjax.cells._dense import dense_cell, option
-from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
+from seqjax.typing import Activation, Array, Cell, DType, Initializer, MaybeArray, factory
 
 GATES = "ifgo"  # side by side in this order: input, forget, candidate, output
 COUPLED = "fgo"  # the same without the input gate, which is 1 - f
@@ -23,13 +23,13 @@ class LSTMParams(NamedTuple):
 
     kernel: Array  # input weights, (D, G H)
     recurrent_kernel: Array  # (R, G H), or (heads, R / heads, G H / heads), the gates of a head side by side
-    bias: Array | None  # the one bias, which holds the forget bias, (G H,)
-    peepholes: Array | None = None  # from the memory to every gate but g, in the order of the gates, ((G - 1) H,)
-    projection: Array | None = None  # (H, R)
-    kernel_gain: Array | None = None  # of the normalised input product, (G H,)
-    recurrent_gain: Array | None = None  # of the normalised recurrent product, (G H,)
-    memory_gain: Array | None = None  # of the normalised memory, (H,)
-    memory_bias: Array | None = None  # (H,)
+    bias: MaybeArray  # the one bias, which holds the forget bias, (G H,)
+    peepholes: MaybeArray = None  # from the memory to every gate but g, in the order of the gates, ((G - 1) H,)
+    projection: MaybeArray = None  # (H, R)
+    kernel_gain: MaybeArray = None  # of the normalised input product, (G H,)
+    recurrent_gain: MaybeArray = None  # of the normalised recurrent product, (G H,)
+    memory_gain: MaybeArray = None  # of the normalised memory, (H,)
+    memory_bias: MaybeArray = None  # (H,)
 
 
 class LSTMCarry(NamedTuple):
@@ -58,7 +58,7 @@ def lstm(
     peephole_init: Initializer | None = None,
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
-) -> Cell:
+) -> Cell[LSTMParams, LSTMCarry]:
     """The LSTM with a forget gate, and four options that combine; the forget bias is held in the parameters.
 
       i, f, g, o = x W + b + h U

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from seqjax.cells import parts
 from seqjax.cells._dense import dense_cell
-from seqjax.typing import Array, Cell, DType, Initializer, factory
+from seqjax.typing import Array, Cell, DType, Initializer, MaybeArray, factory
 
 GATES = "ifzo"  # side by side in this order: input, forget, candidate, output
 LOG_FORGET = {"exp": lambda f: f, "sigmoid": jax.nn.log_sigmoid}  # the logarithm of the forget gate
@@ -18,7 +18,7 @@ class SLSTMParams(NamedTuple):
 
     kernel: Array  # input weights, (D, 4H)
     recurrent_kernel: Array  # (heads, H / heads, 4 H / heads), the gates of a head side by side; (H, 4H) for one head
-    bias: Array | None  # (4H,)
+    bias: MaybeArray  # (4H,)
 
 
 class SLSTMCarry(NamedTuple):
@@ -42,7 +42,7 @@ def slstm(
     bias_init: Initializer | None = None,
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
-) -> Cell:
+) -> Cell[SLSTMParams, SLSTMCarry]:
     """The sLSTM of the xLSTM: its output is a weighted mean of candidates, with weights that can grow exponentially.
 
       i, f, z, o = x W + b + h U,  with U block-diagonal, one block a head

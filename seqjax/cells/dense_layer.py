@@ -7,14 +7,14 @@ import jax.numpy as jnp
 from seqjax import initializers
 from seqjax.cells import parts
 from seqjax.errors import UserError
-from seqjax.typing import Activation, Array, Cell, DType, Initializer, Pointwise, factory
+from seqjax.typing import Activation, Array, Cell, DType, Initializer, MaybeArray, Pointwise, factory
 
 
 class DenseLayerParams(NamedTuple):
     """Parameters of a dense layer."""
 
     kernel: Array  # (D, H)
-    bias: Array | None  # (H,); None with use_bias=False
+    bias: MaybeArray  # (H,); None with use_bias=False
 
 
 @factory
@@ -27,7 +27,7 @@ def dense(
     bias_init: Initializer | None = None,
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
-) -> Cell:
+) -> Cell[DenseLayerParams, tuple[()]]:
     """A dense layer, the same at every step: one product over all steps at once, whichever engine runs the others.
 
       y = activation(x W + b)

@@ -75,7 +75,7 @@ def mingru(
     bias_init: Initializer | None = None,
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
-) -> Cell:
+) -> Cell[MinGRUParams, MinGRUCarry]:
     """The minGRU: a GRU whose update gate and candidate see the input alone.
 
       z = sigmoid(x W_z + b_z)
@@ -132,7 +132,7 @@ def minlstm(
     bias_init: Initializer | None = None,
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
-) -> Cell:
+) -> Cell[MinLSTMParams, MinLSTMCarry]:
     """The minLSTM: input and forget gates see the input alone, and are scaled to sum to one.
 
       i, f = sigmoid(x W_i + b_i), sigmoid(x W_f + b_f)
@@ -231,7 +231,7 @@ def lru(
     skip: str = "dense",
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
-) -> Cell:
+) -> Cell[LRUParams, LRUCarry]:
     """The linear recurrent unit: a complex diagonal recurrence, stable by its parameters.
 
       lambda = exp(-exp(nu_log) + i exp(theta_log))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from seqjax.cells import parts
 from seqjax.cells._dense import dense_cell, option
-from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
+from seqjax.typing import Activation, Array, Cell, DType, Initializer, MaybeArray, factory
 
 
 class MGUParams(NamedTuple):
@@ -14,8 +14,8 @@ class MGUParams(NamedTuple):
 
     kernel: Array  # input weights, (D, 2H)
     recurrent_kernel: Array  # (H, 2H), or (heads, H / heads, 2 H / heads), a head's gates side by side
-    bias: Array | None  # (2H,)
-    recurrent_bias: Array | None  # b_hn, inside the reset, (H,); None where the reset is before the product
+    bias: MaybeArray  # (2H,)
+    recurrent_bias: MaybeArray  # b_hn, inside the reset, (H,); None where the reset is before the product
 
 
 class MGUCarry(NamedTuple):
@@ -39,7 +39,7 @@ def mgu(
     recurrent_bias_init: Initializer | None = None,
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
-) -> Cell:
+) -> Cell[MGUParams, MGUCarry]:
     """The minimal gated unit; by default with the reset after the product, as our GRU has it, not as in the paper.
 
       f = sigmoid(x W_f + b_f + h U_f)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from seqjax.cells import parts
 from seqjax.cells._dense import dense_cell
-from seqjax.typing import Array, Cell, DType, Initializer, factory
+from seqjax.typing import Array, Cell, DType, Initializer, MaybeArray, factory
 
 
 class CoRNNParams(NamedTuple):
@@ -15,7 +15,7 @@ class CoRNNParams(NamedTuple):
 
     kernel: Array  # input weights, (D, H)
     recurrent_kernel: Array  # from the positions h, then from the velocities z, (2H, H)
-    bias: Array | None  # (H,)
+    bias: MaybeArray  # (H,)
 
 
 class UnICORNNParams(NamedTuple):
@@ -23,7 +23,7 @@ class UnICORNNParams(NamedTuple):
 
     kernel: Array  # input weights, (D, H)
     recurrent_kernel: Array  # w, from each unit to itself, (H,)
-    bias: Array | None  # (H,)
+    bias: MaybeArray  # (H,)
     time_scale: Array  # c: a unit's time step is dt sigmoid(c), (H,)
 
 
@@ -47,7 +47,7 @@ def cornn(
     bias_init: Initializer | None = None,
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
-) -> Cell:
+) -> Cell[CoRNNParams, OscillatorCarry]:
     """The coupled oscillatory recurrent network (coRNN): damped oscillators that the input and all units drive.
 
       z' = z + dt (tanh(x W + b + h U_h + z U_z) - gamma h - epsilon z)
@@ -120,7 +120,7 @@ def unicornn(
     time_scale_init: Initializer | None = None,
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
-) -> Cell:
+) -> Cell[UnICORNNParams, OscillatorCarry]:
     """Undamped independent controlled oscillators (UnICORNN): a Hamiltonian system; stacked layers mix the units.
 
       d = dt sigmoid(c)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from seqjax.cells import parts
 from seqjax.cells._dense import dense_cell
-from seqjax.typing import Activation, Array, Cell, DType, Initializer, factory
+from seqjax.typing import Activation, Array, Cell, DType, Initializer, MaybeArray, factory
 
 
 class RNNParams(NamedTuple):
@@ -15,7 +15,7 @@ class RNNParams(NamedTuple):
 
     kernel: Array  # input weights, (D, H)
     recurrent_kernel: Array  # (H, H), or (heads, H / heads, H / heads)
-    bias: Array | None  # (H,)
+    bias: MaybeArray  # (H,)
 
 
 class IndRNNParams(NamedTuple):
@@ -23,7 +23,7 @@ class IndRNNParams(NamedTuple):
 
     kernel: Array  # input weights, (D, H)
     recurrent_kernel: Array  # u, from each unit to itself, (H,)
-    bias: Array | None  # (H,)
+    bias: MaybeArray  # (H,)
 
 
 class RNNCarry(NamedTuple):
@@ -44,7 +44,7 @@ def rnn(
     bias_init: Initializer | None = None,
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
-) -> Cell:
+) -> Cell[RNNParams, RNNCarry]:
     """The vanilla recurrent cell of Elman; with relu and an identity recurrent kernel, the IRNN.
 
       h' = act(x W + b + h U),  y = h'
@@ -102,7 +102,7 @@ def indrnn(
     bias_init: Initializer | None = None,
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
-) -> Cell:
+) -> Cell[IndRNNParams, RNNCarry]:
     """The independently recurrent cell: each unit remembers itself alone; stacked layers mix the units.
 
       h' = act(x W + b + u h),  y = h',  the product u h elementwise

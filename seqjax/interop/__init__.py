@@ -36,6 +36,7 @@ them can, and `to_...` refuses it by name and says who can. `parts.HOLDERS` is t
   stack                            equals   yes      yes      yes      no       no
   bidirectional, concatenated      yes      yes      yes      yes      no       no
   bidirectional, other merges      no       yes      yes      yes      no       no
+  bidirectional, merge=None        no       yes      no       no       no       no
   dropout between layers           one rate yes      no       no       no       no
   dropout shared over time         no       yes      no       no       no       no
   recurrent dropout                no       by gate  no       no       no       no

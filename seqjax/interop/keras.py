@@ -12,8 +12,8 @@ How the two compare; both keep kernels as (D, G H).
   bias (2, 3H), reset_after=True      bias, recurrent_bias              GRU: the two are summed except for h, whose second
                                                                         part is b_hn
   use_bias=False                      bias = 0                          becomes a parameter: it can be trained
-  Bidirectional(merge_mode=)          bidirectional(merge=)             concat, sum, ave, mul are concat, sum, mean,
-                                                                        multiply
+  Bidirectional(merge_mode=)          bidirectional(merge=)             concat, sum, ave, mul, None are concat, sum, mean,
+                                                                        multiply, None
   Sequential, RNN([cell, ...])        stack
   Dropout before a layer              dropout
   LSTM(dropout=), SpatialDropout1D,   dropout(shared_over_time=True)    Keras draws this one mask for all steps
@@ -42,7 +42,7 @@ from seqjax.interop import conv, parts
 from seqjax.typing import Array, Cell, Params
 from seqjax.wrappers import BidirectionalParams, bidirectional, dropout, recurrent_dropout
 
-MERGES = {"concat": "concat", "sum": "sum", "ave": "mean", "mul": "multiply"}
+MERGES = {"concat": "concat", "sum": "sum", "ave": "mean", "mul": "multiply", None: "pair"}
 
 
 def from_keras(layer) -> tuple[Cell, Params]:
@@ -169,7 +169,6 @@ def read_dropout(layer) -> tuple[float, bool]:
 
 
 def _read_bidirectional(layer):
-    merge = merge_of(layer)
     if layer.forward_layer.go_backwards:
         raise UserError(f"{layer.name} has a forward layer with go_backwards=True; exchange its two layers")
     for one in (layer.forward_layer, layer.backward_layer):
@@ -177,15 +176,8 @@ def _read_bidirectional(layer):
     (forward, forward_params), (backward, backward_params) = (
         parts.stacked(_read(one.cell)) for one in (layer.forward_layer, layer.backward_layer)
     )
+    merge = None if layer.merge_mode is None else MERGES[layer.merge_mode]  # Keras refuses any other
     return bidirectional(forward, backward, merge), BidirectionalParams(forward_params, backward_params)
-
-
-def merge_of(layer) -> str:
-    """How a Keras Bidirectional merges, in our words."""
-    merge = MERGES.get(layer.merge_mode)
-    if merge is None:
-        raise UserError(f"{layer.name} has merge_mode={layer.merge_mode!r}, and a cell has one output: {list(MERGES)}")
-    return merge
 
 
 def _read_cell(cell):

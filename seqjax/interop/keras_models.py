@@ -199,7 +199,9 @@ def _read_bidirectional(layer, options):
     (forward, forward_params), (backward, backward_params) = map(_read, both)
     if not isinstance(forward, Recurrent) or not isinstance(backward, Recurrent):
         raise UserError(f"{layer.name} is a Bidirectional of {' and '.join(type(one).__name__ for one in both)}, not of RNNs")
-    merge = cells.merge_of(layer)
+    if layer.merge_mode is None:
+        raise UserError(f"{layer.name} has merge_mode=None, and a layer of a model has one output here; from_keras takes it alone")
+    merge = cells.MERGES[layer.merge_mode]
     return Bidirectional(**options, forward=forward, backward=backward, merge=merge), BidirectionalParams(forward_params, backward_params)
 
 

@@ -42,6 +42,7 @@ HOLDERS = {
     "bidirectional": ("torch", "keras", "flax", "nnx"),
     "bidirectional merge='concat'": ("torch", "keras", "flax", "nnx"),
     **{f"bidirectional merge={merge!r}": ("keras", "flax", "nnx") for merge in ("sum", "mean", "multiply")},
+    "bidirectional merge='pair'": ("keras",),
     "dropout": ("torch", "keras"),
     "dropout rate": ("torch", "keras"),
     "dropout shared_over_time": ("keras",),
@@ -76,7 +77,7 @@ class Layer(NamedTuple):
 
     cells: tuple[Cell, ...]  # one, or the forward and the backward one, each as `is_single` says
     params: tuple[Params, ...]  # of each of them
-    merge: str | None  # how two directions are put together; None where there is one
+    merge: str | None  # how two directions are put together, "pair" for not at all; None where there is one
     drops: tuple[Cell, ...] = ()  # the dropouts of its inputs, the first of them first
 
 

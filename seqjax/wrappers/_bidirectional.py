@@ -35,7 +35,7 @@ class BidirectionalCarry(NamedTuple):
 @factory
 def bidirectional(
     forward: Cell, backward: Cell, merge: str | Callable[[Any, Any], Any] | None = "concat", *, fresh_backward: bool = False
-) -> Cell:
+) -> Cell[BidirectionalParams, BidirectionalCarry]:
     """Runs one cell forward and one backward over each sequence, and merges their outputs step by step.
 
       y_t = merge(forward(x_1 ... x_t), backward(x_T ... x_t))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.errors import UserError
-from seqjax.typing import Array, Cell, Params, Wrap, factory
+from seqjax.typing import Array, CarryT, Cell, Params, ParamsT, Wrap, factory
 from seqjax.wrappers import parts
 
 
@@ -18,7 +18,7 @@ class DropoutParams(NamedTuple):
 
 
 @factory
-def dropout(cell: Cell, rate: float, shared_over_time: bool = False, *, per_gate: bool = False) -> Cell:
+def dropout(cell: Cell[ParamsT, CarryT], rate: float, shared_over_time: bool = False, *, per_gate: bool = False) -> Cell[ParamsT, CarryT]:
     """Drops inputs of a cell in training: each step its own, or the same for all time (variational dropout).
 
       x~_t = m_t x_t / (1 - rate),  m_t ~ Bernoulli(1 - rate),  one m for all t where shared_over_time

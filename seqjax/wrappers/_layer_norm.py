@@ -1,12 +1,12 @@
 """Layer normalisation of the two products of a cell."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from seqjax.cells.parts import add_bias, normalize
-from seqjax.typing import Array, Cell, Params, Wrap, factory
+from seqjax.typing import Array, CarryT, Cell, Params, Wrap, factory
 from seqjax.wrappers import parts
 
 
@@ -20,7 +20,7 @@ class LayerNormParams(NamedTuple):
 
 
 @factory
-def layer_norm(cell: Cell) -> Cell:
+def layer_norm(cell: Cell[Any, CarryT]) -> Cell[LayerNormParams, CarryT]:
     """Normalises what a cell projects from its input and its recurrent product, each over all its features.
 
       projected = LN(x W + b) gain + bias,  recurrent = LN(h U) recurrent_gain

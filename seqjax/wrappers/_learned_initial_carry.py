@@ -1,11 +1,11 @@
 """An initial carry that is learned."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from seqjax.typing import Carry, Cell, Params, Wrap, factory
+from seqjax.typing import Carry, CarryT, Cell, Params, Wrap, factory
 from seqjax.wrappers import parts
 
 
@@ -17,7 +17,7 @@ class LearnedInitialCarryParams(NamedTuple):
 
 
 @factory
-def learned_initial_carry(cell: Cell) -> Cell:
+def learned_initial_carry(cell: Cell[Any, CarryT]) -> Cell[LearnedInitialCarryParams, CarryT]:
     """Makes the initial carry a parameter, the same for all sequences.
 
       carry_0 = params.carry  (at first, the cell's own initial carry: zeros)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from seqjax.typing import Array, Cell, Params, factory
+from seqjax.typing import Array, CarryT, Cell, Params, ParamsT, factory
 from seqjax.wrappers import parts
 
 
@@ -17,7 +17,7 @@ class RecurrentDropoutParams(NamedTuple):
 
 
 @factory
-def recurrent_dropout(cell: Cell, rate: float, *, per_gate: bool = False) -> Cell:
+def recurrent_dropout(cell: Cell[ParamsT, CarryT], rate: float, *, per_gate: bool = False) -> Cell[ParamsT, CarryT]:
     """Drops the h that enters the recurrent product, in training, the same units at every step of one unroll.
 
       recurrent_t = (m h_{t-1} / (1 - rate)) U,  m ~ Bernoulli(1 - rate), (B, H), one m for all t and all gates

@@ -1,11 +1,11 @@
 """A residual connection around a cell."""
 
-from seqjax.typing import Cell, Wrap, factory
+from seqjax.typing import CarryT, Cell, ParamsT, Wrap, factory
 from seqjax.wrappers import parts
 
 
 @factory
-def residual(cell: Cell) -> Cell:
+def residual(cell: Cell[ParamsT, CarryT]) -> Cell[ParamsT, CarryT]:
     """Adds a cell's input to its output.
 
       (carry', u) = step(params, carry, x),  y = u + x

@@ -14,7 +14,7 @@ Layer = Cell | Callable[[Any], Any]
 
 
 @factory
-def stack(*cells: Layer | Iterable[Layer], skip_connections: str | None = None) -> Cell:
+def stack(*cells: Layer | Iterable[Layer], skip_connections: str | None = None) -> Cell[tuple[Any, ...], tuple[Any, ...]]:
     """Stacks cells: each layer's outputs are the inputs of the next.
 
       (carry_l', y_l) = step_l(params_l, carry_l, z_l),  l = 1 ... L

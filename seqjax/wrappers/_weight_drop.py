@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.errors import UserError
-from seqjax.typing import Cell, factory
+from seqjax.typing import CarryT, Cell, ParamsT, factory
 from seqjax.wrappers import parts
 
 
 @factory
-def weight_drop(cell: Cell, rate: float) -> Cell:
+def weight_drop(cell: Cell[ParamsT, CarryT], rate: float) -> Cell[ParamsT, CarryT]:
     """Drops recurrent weights in training (DropConnect): one mask for all the steps and sequences of one unroll.
 
       U~ = M U / (1 - rate),  M ~ Bernoulli(1 - rate), of the shape of U

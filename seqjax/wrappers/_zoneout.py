@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from seqjax import placement
 from seqjax.errors import UserError
-from seqjax.typing import Array, Cell, Dense, Wrap, factory
+from seqjax.typing import Array, CarryT, Cell, Dense, ParamsT, Wrap, factory
 from seqjax.wrappers import parts
 
 
@@ -19,7 +19,7 @@ class Zoned(NamedTuple):
 
 
 @factory
-def zoneout(cell: Cell, rate: float, memory_rate: float | None = None) -> Cell:
+def zoneout(cell: Cell[ParamsT, CarryT], rate: float, memory_rate: float | None = None) -> Cell[ParamsT, CarryT]:
     """Lets units keep their old value: each step its own, in training; in evaluation all move by the expectation.
 
       training:    h_t = m_t h_{t-1} + (1 - m_t) h~_t,  m_t ~ Bernoulli(rate),  h~_t what the cell gives

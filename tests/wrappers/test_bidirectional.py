@@ -208,8 +208,8 @@ def test_what_cannot_be_is_refused():
         bidirectional(CELLS[0], bidirectional(*CELLS, None))
     with pytest.raises(ValueError, match="the function dot must give arrays"):
         bidirectional(*CELLS, jnp.dot)
-    with pytest.raises(seqjax.UserError, match="to_keras cannot hold merge='pair' .*none of the libraries here can"):
-        seqjax.interop.to_keras(bidirectional(*CELLS[:1] * 2, None), PARAMS._replace(backward=PARAMS.forward))
+    with pytest.raises(seqjax.UserError, match="to_flax cannot hold merge='pair' .*to_keras can"):
+        seqjax.interop.to_flax(bidirectional(*CELLS[:1] * 2, None), PARAMS._replace(backward=PARAMS.forward))
     with pytest.raises(ValueError, match=r"the input size is 2 and the output size is \(3, 3\)"):
         residual(bidirectional(*CELLS, None)).init(jax.random.key(0), D)
     with pytest.raises(TypeError, match="backward must be a Cell, and it is a str"):
