@@ -64,6 +64,7 @@ def common_flags(experiment: Experiment) -> dict[str, Flag]:
         "distributed_timeout": Flag(
             100, "seconds after which a process that does not answer is given up, and with it the run.", ALL, settings.within(1, 86400)
         ),
+        "doctor": Flag(False, "train nothing: show what each process sees, and what is wrong (exit status 1).", ("train",)),
     }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """What a command line does: trains, sweeps, evaluates, or runs a mode of the experiment's own."""
 
-from seqjax.run import cli, distributed, driver, evaluation, process, resuming, sweep
+from seqjax.run import cli, distributed, doctor, driver, evaluation, process, resuming, sweep
 from seqjax.run.experiment import Experiment
 
 
@@ -20,6 +20,8 @@ def run(experiment: Experiment, command: cli.Command) -> int:
     process.keep_freed_memory()
     process.use_compilation_cache()
     if command.mode == "train":
+        if command.options.doctor:
+            return doctor.run(experiment, command)
         return sweep.run(experiment, command) if command.options.sweep else driver.train(experiment, command)
     stored = driver.stored_run(experiment, command)  # nobody types texts for a run that is not there
     config = resuming.settings_of(experiment, command, stored)

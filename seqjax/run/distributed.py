@@ -164,7 +164,7 @@ def check_visible(workdir: pathlib.Path) -> None:
     if processes.first():
         path.write_text(token, encoding="utf-8")
     processes.each(np.int32(0))  # from here on it is written
-    seen = processes.each(np.int32(_shows(path, token))).ravel()
+    seen = processes.each(np.int32(shows(path, token))).ravel()
     if processes.first():
         path.unlink(missing_ok=True)
     if not seen.all():
@@ -174,7 +174,7 @@ def check_visible(workdir: pathlib.Path) -> None:
         )
 
 
-def _shows(path: pathlib.Path, token: str) -> bool:
+def shows(path: pathlib.Path, token: str) -> bool:
     """Whether a file has a content, or gets it soon."""
     end = time.monotonic() + _SOON
     while True:

@@ -9,7 +9,18 @@ import optax
 import pytest
 
 import seqjax
-from benchmarks import beam, bucket_overhead, cells, common, engines, peers, scaling, text_training, timing
+from benchmarks import (
+    beam,
+    bucket_overhead,
+    cells,
+    common,
+    engines,
+    peers,
+    scaling,
+    text_training,
+    timing,
+    weak_scaling,
+)
 from seqjax.data.pipeline.buckets import BucketBatches
 from seqjax.engines import dense, native
 from seqjax.nn.crf import CRFParams, crf_log_likelihood
@@ -207,3 +218,17 @@ def test_the_loop_with_buckets_takes_the_bare_sides_batches():
     times = result["milliseconds"]
     assert {length: row["batches"] for length, row in times.items()} == {"2": 1, "3": 2}
     assert result["seconds_per_epoch"] == pytest.approx((times["2"]["median"] + 2 * times["3"]["median"]) / 1e3)
+
+
+def test_weak_scaling_by_hand():
+    """8 devices, a gradient of 4 bytes for each of 100 million parameters, 100 GB/s of which half is reached, 1 ms of work, 1 us a hop."""
+    link = weak_scaling.Link("by hand", 8, 100e9, 0.5, 1e-6, "")
+    rows = weak_scaling.modelled(weak_scaling.Case("by hand", 1e-3, 100_000_000, ""), link)
+    assert [row["devices"] for row in rows] == [1, 2, 4, 8]
+    assert rows[0] == {"devices": 1, "reductions_ms": 0, "step_ms": 1, "efficiency": 1, "efficiency_at_slow_hops": 1}
+    # 2 * 7 / 8 * 0.4 GB at 50 GB/s are 14 ms; 14 hops for the gradients and 14 for the sums of 8 bytes are 28 us
+    assert rows[-1]["reductions_ms"] == pytest.approx(14.028, rel=1e-6) and rows[-1]["step_ms"] == pytest.approx(15.028, rel=1e-6)
+    assert rows[-1]["efficiency"] == pytest.approx(1 / 15.028, rel=1e-6)
+    assert rows[-1]["efficiency_at_slow_hops"] == pytest.approx(1 / 15.28, rel=1e-6)
+    assert weak_scaling.lstm_count(650, 650) == 4 * 650 * 1301
+    assert weak_scaling.layer_seconds()["64,35,650,650"] == pytest.approx(2.941e-3, rel=1e-3)  # cudnn's, not torch's

@@ -1,6 +1,8 @@
 """What tests do to a process of the experiment before it runs: slow it down, stop it in a place, make it forget."""
 
 import functools
+import hashlib
+import importlib.metadata
 import os
 import resource
 import shutil
@@ -13,7 +15,7 @@ import numpy as np
 from seqjax.data.pipeline.buckets import BucketBatches
 from seqjax.data.pipeline.shuffled import ImageBatches
 from seqjax.data.pipeline.windows import Windows
-from seqjax.run import curves
+from seqjax.run import curves, distributed
 from seqjax.training import losses, train_step
 from seqjax.training.checkpoints import reader, writing
 
@@ -39,6 +41,31 @@ def kill_at_batch(number: int) -> None:
 
     for kind in DATA:
         kind.__next__ = functools.partialmethod(counted, kind.__next__)
+
+
+def note_batches(folder: str) -> None:
+    """Each batch that the process takes is a line of the file folder/PID: a hash of its rows, written at once."""
+    file = os.open(os.path.join(folder, str(os.getpid())), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def noted(self, take):
+        batch = take(self)
+        rows = b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(batch))
+        os.write(file, f"{hashlib.sha256(rows).hexdigest()[:16]}\n".encode())
+        return batch
+
+    for kind in DATA:
+        kind.__next__ = functools.partialmethod(noted, kind.__next__)
+
+
+def other_version(package: str) -> None:
+    """The package is of version 0.0.1, as far as anyone asks."""
+    found = importlib.metadata.version
+    importlib.metadata.version = lambda name: "0.0.1" if name == package else found(name)
+
+
+def impatient(seconds: float) -> None:
+    """A file that another process has written must be seen so soon."""
+    distributed._SOON = seconds
 
 
 def no_curves(_: bool) -> None:

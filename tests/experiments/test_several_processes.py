@@ -1,10 +1,12 @@
 """One run in several processes: the numbers of one process, a stop that all agree on, a lost process that ends the others."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
 import signal
+import socket
 import time
 
 import numpy as np
@@ -80,6 +82,43 @@ def test_one_that_is_killed_ends_the_other_with_one_line(server, text, tmp_path)
     begin = time.monotonic()
     both.runs[0].refused("another process has ended", "the same command resumes")
     assert time.monotonic() - begin < 20
+
+
+def test_the_doctor_says_where_processes_differ(server, text, tmp_path):
+    """In a package, a setting, their devices and flags, the disk; it trains nothing and leaves nothing."""
+    address, flags = f"127.0.0.1:{free_port()}", f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    for index in range(2):
+        (tmp_path / str(index)).mkdir()
+    first = server.start(f"--workdir={tmp_path / '0'}", *small(text), "--doctor", f"--distributed={address},2,0")
+    second = server.start(
+        f"--workdir={tmp_path / '1'}", *small(text, model__dropout=0.5), "--doctor", f"--distributed={address},2,1",
+        env={"XLA_FLAGS": flags}, other_version="optax", impatient=0.2,
+    )  # fmt: skip
+    assert (first.wait(60).status, second.wait(60).status) == (1, 1) and first.err == second.err == second.out == "", first.err
+    wrong = [line.split()[1] for line in first.out.split("\n") if line.startswith("WRONG")]
+    assert wrong == ["optax", "settings", "shared", "variable"] and first.out.count("->") == 5, first.out
+    for words in ("0.0.1 in process 1", "rows 2 to 3 of 4", "2 of 3 devices", "4 things are wrong", f"pid {second.pid}: 2 x cpu"):
+        assert words in first.out, first.out
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def _is_free(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@pytest.mark.slow
+def test_what_slurm_says_is_found(server, text, tmp_path):
+    """--distributed=auto takes address, number and index from the variables that srun sets."""
+    port = next(port for port in range(61440, 65536) if _is_free(port))  # JAX takes one of these, by the job's number
+    told = {"JOB_ID": port - 61440, "STEP_NODELIST": "localhost", "NTASKS": 2, "STEP_NUM_NODES": 1}
+    flags = f"--workdir={tmp_path}", *small(text), "--doctor", "--distributed=auto"
+    tasks = [
+        server.start(*flags, env={f"SLURM_{name}": str(value) for name, value in (told | {"PROCID": i, "LOCALID": i}).items()})
+        for i in range(2)
+    ]
+    assert [task.wait(60).status for task in tasks] == [0, 0], [task.err for task in tasks]
+    assert "2 are connected" in tasks[0].out and f"process 1   {socket.gethostname()}, pid {tasks[1].pid}" in tasks[0].out
 
 
 @pytest.mark.slow

@@ -111,8 +111,8 @@ def test_the_work_directory_is_known_by_a_token(monkeypatch, tmp_path):
     """Process 1 reads what process 0 wrote, and finds it gone or other where it looks at another disk."""
     monkeypatch.setattr(distributed, "_SOON", 0.1)
     (tmp_path / "token").write_text("abc")
-    assert distributed._shows(tmp_path / "token", "abc") and not distributed._shows(tmp_path / "token", "abd")
-    assert not distributed._shows(tmp_path / "nowhere" / "token", "abc")
+    assert distributed.shows(tmp_path / "token", "abc") and not distributed.shows(tmp_path / "token", "abd")
+    assert not distributed.shows(tmp_path / "nowhere" / "token", "abc")
     distributed.check_visible(tmp_path)  # a single process
     monkeypatch.setattr(processes, "several", lambda: True)
     monkeypatch.setattr(processes, "each", lambda value: np.stack([value, value]) if value.ndim else np.array([1, 0]))

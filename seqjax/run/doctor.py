@@ -1,0 +1,272 @@
+"""--doctor: what each process of a run would see, without training: packages, devices, its rows of a batch, the disk.
+
+Every process looks for itself; the first one puts what they found together, prints it, and says what is wrong and what to do.
+Nothing stays in the work directory, and no checkpoint is read further than its settings.
+"""
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from seqjax.engines.native import library
+from seqjax.errors import UserError
+from seqjax.run import cli, distributed, doctor_report, driver, process, reporting, resuming, settings
+from seqjax.run.experiment import Experiment
+from seqjax.run.recipe import data_mesh, make_recipe
+from seqjax.training import processes
+from seqjax.training.disk import refusal
+
+PACKAGES = ("seqjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+VARIABLES = (
+    *doctor_report.SAME_VARIABLES, "CUDA_VISIBLE_DEVICES", "XLA_PYTHON_CLIENT_PREALLOCATE", "XLA_PYTHON_CLIENT_MEM_FRACTION",
+    "OMP_NUM_THREADS",
+)  # fmt: skip
+_PROBE = 8 << 20  # bytes that are written to see how fast the disk is
+
+
+def run(experiment: Experiment, command: cli.Command) -> int:
+    """Looks, prints the report, and returns the exit status, the same in every process: 1 where something is wrong, else 0."""
+    seen = gathered(see(experiment, command))
+    lines = doctor_report.lines(seen, look_at_disk(command.workdir), seconds_together())
+    several = f"{len(seen)} processes" if len(seen) > 1 else "1 process"
+    print(f"{experiment.name}, {several}, --workdir={command.workdir}", *doctor_report.shown(lines), sep="\n", flush=True)
+    return 1 if doctor_report.wrong(lines) else 0
+
+
+# What a process sees.
+
+
+def see(experiment: Experiment, command: cli.Command) -> dict[str, Any]:
+    """What this process finds, as JSON values; what it cannot do is in `errors`, by the part of the report that it belongs to."""
+    errors: dict[str, str] = {}
+    found: dict[str, Any] = {"errors": errors, "pid": os.getpid(), "host": socket.gethostname(), **machine()}
+    _tried(errors, "packages", reporting.require_extras)
+    stored = _tried(errors, "settings", lambda: resuming.stored(command.workdir, experiment))
+    config = None if errors.get("settings") else _tried(errors, "settings", lambda: resuming.settings_of(experiment, command, stored))
+    if config is None:
+        return found
+    found |= {"step": stored.step if stored else 0, "settings": _digest(json.dumps(settings.to_json(config), sort_keys=True))}
+    found |= {"batch": config.data.batch_size, "eval_batch": config.data.eval_batch_size}
+    mesh = _tried(errors, "mesh", lambda: data_mesh(config))
+    if mesh is not None:
+        own = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
+        found |= {"mesh": {name: int(size) for name, size in mesh.shape.items()}, "used": own}
+    dataset = _tried(errors, "data", lambda: experiment.load(config))
+    if dataset is None:
+        return found
+    parts = {name: len(part) for name, part in dataset.parts.items()}
+    found["data"] = {"name": dataset.name, "unit": experiment.records, "parts": parts, "fingerprint": dataset.fingerprint}
+    batches = None if mesh is None else _tried(errors, "batches", lambda: _batches(experiment, command, config, stored, dataset))
+    return found | (batches or {})
+
+
+def _batches(experiment: Experiment, command: cli.Command, config: Any, stored: Any, dataset: Any) -> dict[str, Any]:
+    """The rows of a batch that this process makes, the seconds that the first took, and the length of the run."""
+    spec = resuming.accepted_spec(experiment, command, stored, dataset, experiment.prepare(config, dataset))
+    with driver.closing(processes.own_share(experiment.batches(config, spec, dataset.parts["train"], training=True))) as pipeline:
+        steps = make_recipe(config, pipeline.batches_per_epoch).steps
+        begin = time.perf_counter()
+        leaves = jax.tree.leaves(next(pipeline))
+        return {"rows": int(leaves[0].shape[0]), "seconds": time.perf_counter() - begin, "steps": steps}
+
+
+def machine() -> dict[str, Any]:
+    """The packages, devices, processor and environment of this process.
+
+    Example:
+      >>> found = machine()
+      >>> found["backend"] == jax.default_backend(), found["devices"] == len(jax.local_devices())
+      (True, True)
+    """
+    local = jax.local_devices()
+    memory = (local[0].memory_stats() or {}).get("bytes_limit")
+    unusable = library.missing()
+    return {
+        "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "backend": jax.default_backend(),
+        "kind": local[0].device_kind,
+        "devices": len(local),
+        "memory": memory,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "native": "" if unusable else library.instruction_set(),
+        "native_missing": unusable or "",
+        "cache": process.cache_folder(),
+        "environment": {name: os.environ[name] for name in sorted(os.environ) if name in VARIABLES or name.startswith("NCCL_")},
+    }
+
+
+def _tried(errors: dict[str, str], part: str, make: Callable[[], Any]) -> Any:
+    """What a function returns; None where the user's input or the disk is at fault, which is kept."""
+    try:
+        return make()
+    except (UserError, OSError) as error:
+        errors[part] = refusal(error) or str(error) if isinstance(error, OSError) else str(error)
+        return None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+# What they tell each other.
+
+
+def gathered(found: Any) -> list[Any]:
+    """What all processes found, by their index; every process must call it. They may have different numbers of devices.
+
+    Args:
+      found: JSON values.
+
+    Example:
+      >>> gathered({"host": "a"})
+      [{'host': 'a'}]
+    """
+    text = np.frombuffer(json.dumps(found).encode(), np.uint8)
+    sizes = _rows(np.int32([len(text)])).ravel()
+    rows = _rows(np.pad(text, (0, sizes.max() - len(text))))
+    return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+
+def _rows(row: np.ndarray) -> np.ndarray:
+    """The rows of all processes, by way of the first device of each."""
+    if not processes.several():
+        return row[None]
+    devices = {device.process_index: device for device in reversed(jax.devices())}
+    mesh = Mesh(np.array([devices[index] for index in range(jax.process_count())]), ("process",))
+    mine = jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec("process")), row[None])
+    return np.asarray(jax.jit(_same, out_shardings=NamedSharding(mesh, PartitionSpec()))(mine).addressable_data(0))
+
+
+def _same(rows: jax.Array) -> jax.Array:
+    return rows
+
+
+def seconds_together() -> float:
+    """The least time that all processes need to hear of each other, of five; 0 in a single one."""
+    if not processes.several():
+        return 0.0
+    times = []
+    for _ in range(6):  # the first one compiles
+        begin = time.perf_counter()
+        _rows(np.zeros(1, np.int32))
+        times.append(time.perf_counter() - begin)
+    return min(times[1:])
+
+
+# The disk.
+
+
+def look_at_disk(workdir: pathlib.Path) -> dict[str, Any]:
+    """Whether all processes see the work directory of the first one, whether it can be written and locked, and what is left on it.
+
+    Every process must call it, with what it takes for the work directory. Where there is none yet, the nearest one above it is looked at.
+
+    Returns:
+      folder, type (of the file system, in each process), free (bytes), speed (bytes a second, on the disk), error (why it cannot
+      be used, or ""), user (the process that holds the run, or ""); blind and unlocked: the processes that do not see the
+      directory, and those that could lock what the first one holds.
+    """
+    folder = next(path for path in (workdir, *workdir.absolute().parents) if path.is_dir())
+    mine = {"folder": str(folder), "probe": f".doctor-{secrets.token_hex(8)}", "error": "", "user": "", "free": 0, "speed": 0.0}
+    probe = folder / mine["probe"]
+    held = None
+    try:
+        if processes.first():
+            held, mine = _probed(probe, workdir, mine)
+        told = gathered(mine)[0]
+        looked = {"blind": False, "unlocked": False, "type": file_system(folder)}
+        if not told["error"] and not processes.first():
+            looked |= _from_outside(folder / told["probe"])
+        others = gathered(looked)
+    finally:
+        if held is not None:
+            held.close()
+        if processes.first() and probe.exists():
+            probe.unlink()
+    names = {name: [index for index, one in enumerate(others) if one[name]] for name in ("blind", "unlocked")}
+    return told | names | {"type": [one["type"] for one in others]}
+
+
+def _probed(probe: pathlib.Path, workdir: pathlib.Path, found: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Writes and locks a file; the file, None where the disk refuses, and what was found."""
+    second, data = probe.with_suffix(".speed"), os.urandom(_PROBE)
+    try:
+        begin = time.perf_counter()
+        try:
+            with open(second, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            second.unlink(missing_ok=True)
+        found = found | {"speed": _PROBE / (time.perf_counter() - begin), "free": shutil.disk_usage(probe.parent).free}
+        probe.write_text(probe.name, encoding="utf-8")
+        held = open(probe, "r+", encoding="utf-8")
+    except OSError as error:
+        return None, found | {"error": f"it cannot be written: {refusal(error)}"}
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return held, found | {"user": _user(workdir / "lock")}
+    except OSError as error:
+        return held, found | {"error": f"it cannot be locked: {refusal(error)}"}
+
+
+def _from_outside(probe: pathlib.Path) -> dict[str, Any]:
+    """How the file that the first process holds looks to another one."""
+    if not distributed.shows(probe, probe.name):
+        return {"blind": True}
+    try:
+        with open(probe, "r+", encoding="utf-8") as file:
+            return {"unlocked": _locks(file)}
+    except OSError:  # it may read there, which is all that it needs, and cannot take a lock
+        return {"unlocked": False}
+
+
+def _locks(file: Any) -> bool:
+    """Whether a file can be locked; the lock ends when it is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _user(lock: pathlib.Path) -> str:
+    """The process that holds a run; "" where none does."""
+    if not lock.exists():
+        return ""
+    with open(lock, "r+", encoding="utf-8") as file:
+        return "" if _locks(file) else file.read().strip() or "unknown"
+
+
+def file_system(folder: pathlib.Path) -> str:
+    """The kind of file system that a directory lies on, as Linux names it; "unknown" elsewhere.
+
+    Example:
+      >>> file_system(pathlib.Path("/proc")) in ("proc", "unknown")
+      True
+    """
+    try:
+        lines = pathlib.Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return "unknown"
+    best, kind = -1, "unknown"
+    for words in (line.split() for line in lines):
+        mount = words[4].replace("\\040", " ")
+        if folder.absolute().is_relative_to(mount) and len(mount) >= best:
+            best, kind = len(mount), words[words.index("-") + 1]
+    return kind
