@@ -77,10 +77,10 @@ def show(case: dict) -> None:
     print(f"{case['cell']} {case['shape']} {case['what']}: {summary} | {listed}", flush=True)
 
 
-def plot(cases: list[dict], name: str) -> None:
+def plot(cases: list[dict], name: str, made_from: str | None = None) -> None:
     """Every library's time over ours, a panel for each cell and each of forward and training."""
     kinds, whats = ([*dict.fromkeys(case[key] for case in cases)] for key in ("cell", "what"))
-    figure, axes = plots.make(len(kinds), len(whats), (8.5 * len(whats), 3.4 * len(kinds) + 0.8))
+    figure, axes = plots.make(len(kinds), len(whats), (6.2 * len(whats), 3.2 * len(kinds) + 0.8))
     handles = {}
     for i, kind in enumerate(kinds):
         for j, what in enumerate(whats):
@@ -90,7 +90,7 @@ def plot(cases: list[dict], name: str) -> None:
             axes[i, j].set_title(f"{kind}, {what}", fontsize="medium")
     figure.supylabel("time relative to seqjax (above 1: slower than seqjax)", fontsize="medium")
     figure.legend(handles.values(), handles, loc="outside upper center", ncols=4)
-    plots.save(figure, name)
+    plots.save(figure, name, made_from)
 
 
 def _panel(axes, cases):
@@ -113,7 +113,8 @@ def _panel(axes, cases):
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_axisbelow(True)
     axes.grid(axis="y", alpha=0.3)
-    axes.set_xticks(range(len(cases)), [case["shape"] for case in cases], fontsize="small")
+    labels = [",".join(sizes[:2]) + "\n" + ",".join(sizes[2:]) for sizes in (case["shape"].split(",") for case in cases)]
+    axes.set_xticks(range(len(cases)), labels, fontsize="small")
     axes.set_xlabel("B,T,D,H", fontsize="small")
     return handles
 

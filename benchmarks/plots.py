@@ -21,7 +21,7 @@ def make(rows: int, columns: int, size: tuple[float, float], **options: Any) -> 
     return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
 
 
-def save(figure: Any, name: str) -> None:
-    """Writes a figure to docs/images/NAME.png."""
+def save(figure: Any, name: str, made_from: str | None = None) -> None:
+    """Writes a figure to docs/images/NAME.png, and into it what it was made from."""
     IMAGES.mkdir(exist_ok=True)
-    figure.savefig(IMAGES / f"{name}.png", dpi=120)
+    figure.savefig(IMAGES / f"{name}.png", dpi=120, metadata={"Description": made_from} if made_from else None)

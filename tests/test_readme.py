@@ -1,4 +1,8 @@
-"""The documentation's promises: its Python runs, its commands are ones that the experiments take, CI runs the test command."""
+"""The documentation's promises: its Python runs, its commands are ones that the experiments take, CI runs the test command.
+
+Blocks of a page share their names, from the top. A comment `<!-- before: ... -->` in front of a block is Python that runs first
+and that no reader sees: it makes the files that the block reads.
+"""
 
 import importlib
 import pathlib
@@ -11,29 +15,55 @@ from absl import flags as absl_flags
 from seqjax.run import cli
 
 ROOT = pathlib.Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-CODE = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-PAGES = README + "".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))
-SHELL = re.findall(r"```sh\n(.*?)```", PAGES, flags=re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in PAGES}
+PYTHON = re.compile(r"(?:<!-- before:\n(?P<before>.*?)-->\n)?```python\n(?P<code>.*?)```", flags=re.DOTALL)
+WHOLE_FILES = "--8<--"  # a block that shows a file of the repository, which has tests of its own
+TOUR = "docs/learn/"  # made from a notebook, which is run whole elsewhere
+SHELL = re.findall(r"```sh\n(.*?)```", "".join(TEXTS.values()), flags=re.DOTALL)
 COMMANDS = [line for block in SHELL for line in block.replace("\\\n", " ").strip().split("\n")]
 
 
-@pytest.mark.parametrize("code", CODE)
-def test_python_runs(code):
+def blocks(text):
+    """The Python of a page, one block after another, with what runs before each."""
+    found = [(match["before"] or "", match["code"]) for match in PYTHON.finditer(text)]
+    return [before + code for before, code in found if not code.startswith(WHOLE_FILES)]
+
+
+WITH_PYTHON = {name: blocks(text) for name, text in TEXTS.items() if blocks(text) and not name.startswith(TOUR)}
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON)
+def test_python_runs(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # what a block writes stays here
     names = {}
-    exec(compile(code, "README.md", "exec"), names)
-    assert names, "the example defines nothing"
+    for number, code in enumerate(WITH_PYTHON[page], 1):
+        for missing in ("torch", "keras", "haiku", "equinox"):
+            if re.search(rf"^import {missing}\b", code, flags=re.MULTILINE):
+                pytest.importorskip(missing)
+        # Keras promotes ranks inside, which the tests forbid.
+        with jax_ranks("keras" in code):
+            exec(compile(code, f"{page}, block {number}", "exec"), names)
+    assert names, "the examples define nothing"
+
+
+def jax_ranks(allowed):
+    """Rank promotion as the tests have it, or allowed."""
+    import jax
+
+    return jax.numpy_rank_promotion("allow" if allowed else "raise")
 
 
 def test_there_is_something_to_check():
-    assert CODE and len(COMMANDS) > 3
+    assert len(WITH_PYTHON) > 15 and len(COMMANDS) > 50
+    assert blocks("<!-- before:\nx = 1\n-->\n```python\ny = x\n```\n```python\n--8<-- \"a\"\n```\n") == ["x = 1\ny = x\n"]
 
 
 MODULES = {path.stem: importlib.import_module(f"experiments.{path.stem}") for path in sorted((ROOT / "experiments").glob("[!_]*.py"))}
 EXPERIMENTS = {name: module.EXPERIMENT for name, module in MODULES.items() if hasattr(module, "EXPERIMENT")}
 PROGRAMS = MODULES.keys() - EXPERIMENTS  # which train nothing, and have flags of their own
 FORMS = re.compile(r"(?:-m experiments\.|-m seqjax |^seqjax )(\w+)(?= |$)(.*)")
-RUNS = [(command, *found.groups()) for command in COMMANDS if (found := FORMS.search(command))]
+RUNS = [(command, *found.groups()) for command in dict.fromkeys(COMMANDS) if (found := FORMS.search(command))]
 
 
 def test_every_experiment_is_shown():
@@ -55,10 +85,16 @@ def test_an_experiment_takes_the_command(command, name, flags):
 
 
 def test_ci_runs_the_test_command():
-    (command,) = [c for c in COMMANDS if c.endswith("pytest") and c.startswith("python3 -m venv")]
+    (command,) = {c for c in COMMANDS if c.endswith("pytest") and c.startswith("python3 -m venv")}
+    assert command in TEXTS["README.md"]
     assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8").split("\n")
 
 
 def test_presets_are_in_the_table():
     presets = {preset for experiment in EXPERIMENTS.values() for preset in experiment.presets}
-    assert set(re.findall(r"^\| `(\w+)` \|", PAGES, flags=re.MULTILINE)) >= presets
+    assert set(re.findall(r"^\| `(\w+)` \|", "".join(TEXTS.values()), flags=re.MULTILINE)) >= presets
+
+
+def test_the_readme_is_short():
+    lines = TEXTS["README.md"].splitlines()
+    assert len(lines) <= 140 and max(map(len, lines)) <= 120
