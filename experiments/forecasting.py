@@ -33,7 +33,7 @@ FIELDS = {
     **series_fields.backtest(),
     **fields.batches("windows", 32, 256),
     **series_fields.forecaster(64, "quantiles"),
-    **fields.criterion("crps", "loss", text="What the best checkpoint is chosen by: CRPS of the backtest, or loss."),
+    **fields.criterion("crps", "loss", text="Metric that selects the best checkpoint: CRPS of the backtest, or loss."),
     **recipe.RECURRENT_FIELDS,
 }  # fmt: skip
 
@@ -239,10 +239,10 @@ EXPERIMENT = run.Experiment.of(
     check=forecasting.check,
     modes={"predict": predict},
     flags={
-        "horizon": Flag(0, "steps; 0 is data.horizon, more only step after step.", ("predict",), at_least(0)),
-        "input": Flag("", "a newer table, written as the run's own; without it the run's own series.", ("predict",)),
-        "output": Flag("", "CSV file to write; without it the table is printed.", ("predict",)),
-        "plot": Flag("", "PNG file to draw the forecasts into.", ("predict",)),
+        "horizon": Flag(0, "steps; 0: data.horizon, more only if autoregressive.", ("predict",), at_least(0)),
+        "input": Flag("", "a newer table in the same format; without it, the run's own series.", ("predict",)),
+        "output": Flag("", "CSV file to write; without it, the table is printed.", ("predict",)),
+        "plot": Flag("", "plot the forecasts to this PNG file.", ("predict",)),
     },
 )
 

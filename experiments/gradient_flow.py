@@ -51,25 +51,25 @@ FRESH = (  # name in the pictures, cell, what is done to its fresh parameters
 def define(values: flags.FlagValues) -> None:
     """The flags, with what --help says of them."""
     flags.DEFINE_string(
-        "output", None, "Folder of the page; gradient_flow, or gradients in the workdir.", flag_values=values
+        "output", None, "Output folder; default gradient_flow, or gradients in the workdir.", flag_values=values
     )
     flags.DEFINE_string("workdir", None, "Work directory of a trained run to look at.", flag_values=values)
-    flags.DEFINE_bool("failed", False, "Of a run that stopped: where its last step failed.", flag_values=values)
-    flags.DEFINE_string("experiment", "", "File of the run's experiment, where it is your own.", flag_values=values)
-    flags.DEFINE_enum("checkpoint", "best", trained.WHICH, "Which of its checkpoints.", flag_values=values)
-    flags.DEFINE_enum("split", "train", cli.SPLITS, "The part of its data that the batch is from.", flag_values=values)
+    flags.DEFINE_bool("failed", False, "For a run that stopped: show where its last step failed.", flag_values=values)
+    flags.DEFINE_string("experiment", "", "File of the run's experiment, if it is your own.", flag_values=values)
+    flags.DEFINE_enum("checkpoint", "best", trained.WHICH, "Which checkpoint of the run.", flag_values=values)
+    flags.DEFINE_enum("split", "train", cli.SPLITS, "The part of its data to take the batch from.", flag_values=values)
     flags.DEFINE_integer(
-        "window", 0, "Steps of the batch, for a run with data.window; 0 is its own.", flag_values=values
+        "window", 0, "Steps of the batch, for a run with data.window; 0: the run's own window.", flag_values=values
     )
     flags.DEFINE_integer(
-        "batch", 8, "Sequences of the batch, at most; for a run with data.batch_size.", 1, flag_values=values
+        "batch", 8, "Maximum sequences in the batch, for a run with data.batch_size.", 1, flag_values=values
     )
-    flags.DEFINE_integer("network", 0, "Which recurrent network of a model that has several.", 0, flag_values=values)
-    flags.DEFINE_multi_string("cells", [], 'Fresh: a cell to compare, such as "gru(64)".', flag_values=values)
-    flags.DEFINE_integer("hidden_size", 32, "Fresh: H of the default cells.", 1, flag_values=values)
+    flags.DEFINE_integer("network", 0, "Which recurrent network, if the model has several.", 0, flag_values=values)
+    flags.DEFINE_multi_string("cells", [], 'Fresh networks: a cell to compare, such as "gru(64)".', flag_values=values)
+    flags.DEFINE_integer("hidden_size", 32, "Fresh networks: H of the default cells.", 1, flag_values=values)
     flags.DEFINE_integer("steps", 100, "Fresh: T.", 2, flag_values=values)
-    flags.DEFINE_float("input_scale", 0.1, "Fresh: standard deviation of the inputs, noise.", 0.0, flag_values=values)
-    flags.DEFINE_integer("seed", 0, "Fresh: of parameters and inputs.", flag_values=values)
+    flags.DEFINE_float("input_scale", 0.1, "Fresh networks: standard deviation of the noise.", 0.0, flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Fresh networks: seed of the parameters and inputs.", flag_values=values)
     flags.DEFINE_bool("help", False, "Shows this help.", short_name="h", flag_values=values)
 
 

@@ -41,19 +41,19 @@ _ASKED = "; ".join(f"{name}, {task.text}" for name, task in TASKS.items())
 
 FIELDS = {
     **fields.seed("the examples of training"),
-    "task": Field("parity", f"What is asked: {_ASKED}.", one_of(*TASKS)),
-    "data.length": Field(40, "Steps of the longest sequence of training; of copy the blanks and 20.", at_least(1)),
-    "data.test_length": Field(500, "Steps of the longest sequence of the test, where lengths vary.", at_least(1)),
-    "data.validation_examples": Field(1024, "Sequences of the validation part.", at_least(1)),
-    "data.test_examples": Field(2048, "Sequences of the test part.", at_least(1)),
+    "task": Field("parity", f"The task: {_ASKED}.", one_of(*TASKS)),
+    "data.length": Field(40, "Steps of the longest training sequence; for copy, the blanks plus 20.", at_least(1)),
+    "data.test_length": Field(500, "Steps of the longest test sequence, if lengths vary.", at_least(1)),
+    "data.validation_examples": Field(1024, "Number of validation sequences.", at_least(1)),
+    "data.test_examples": Field(2048, "Number of test sequences.", at_least(1)),
     **fields.batches("sequences", 128, 256),
-    "model.cell": Field("lstm", "The cell, and how it is set up to remember.", one_of(*KINDS)),
-    "model.options": Field("", "Further arguments of the cell, such as dt=0.06,gamma=66."),
-    "model.hidden_size": Field(64, "Hidden units of each layer, H.", at_least(1)),
+    "model.cell": Field("lstm", "Recurrent cell and how it is initialised to remember.", one_of(*KINDS)),
+    "model.options": Field("", "More arguments for the cell, such as dt=0.06,gamma=66."),
+    "model.hidden_size": Field(64, "Hidden units per layer, H.", at_least(1)),
     "model.num_layers": Field(1, "Layers.", at_least(1)),
-    "model.window": Field(0, "Steps that gradients go back, in blocks of so many; 0 for all.", at_least(0)),
+    "model.window": Field(0, "Steps of truncated backpropagation, in blocks; 0: all steps.", at_least(0)),
     "model.remat_every": Field(
-        0, "Keep every so many carries and recompute the rest, to save memory; 0 keeps all.", at_least(0)
+        0, "Gradient checkpointing: keep every n-th carry and recompute the rest; 0 keeps all.", at_least(0)
     ),
     **fields.dtype(),
     **recipe.RECURRENT_FIELDS,
@@ -124,7 +124,7 @@ def check(config: ConfigDict) -> None:
     """Refuses lengths that a task cannot have."""
     least, longest = SHORTEST.get(config.task, 1), config.data.length
     if longest < least:
-        raise UserError(f"config.data.length={longest} is too short for {config.task}: {least} steps at least")
+        raise UserError(f"config.data.length={longest} is too short for {config.task}: it must be at least {least}")
     if TASKS[config.task].regular and config.data.test_length <= longest:
         raise UserError(f"config.data.test_length={config.data.test_length} must be above config.data.length={longest}")
 

@@ -34,26 +34,26 @@ FIELDS = {
     **fields.seed("the order of the sounds, the augmentation and the dropout"),
     **fields.source(
         "sounds", SOURCES, name="morse",
-        names="The embedded set (morse) or TFDS set (spoken_digit); what to call files.",
-        path="Manifest (.jsonl, .csv, .tsv), folder in LibriSpeech's layout, or spoken digits (folder, .tar.gz).",
-        held_out="training sounds held out where there is no validation part",
+        names="Embedded (morse) or TFDS dataset (spoken_digit), or a name for your files.",
+        path="Manifest (.jsonl, .csv, .tsv), folder in LibriSpeech layout, or spoken digits (folder, .tar.gz).",
+        held_out="training sounds to hold out if there is no validation set",
     ),
     **fields.split_seed(),
     **speech.sound_files(),
-    "data.lower": Field(False, "Transcripts in lower case."),
+    "data.lower": Field(False, "Lowercase the transcripts."),
     **speech.made_sounds(),
-    "data.max_seconds": Field(0.0, "Longer training sounds are left out; 0 keeps all.", at_least(0)),
+    "data.max_seconds": Field(0.0, "Longer training sounds are dropped; 0 keeps all.", at_least(0)),
     **fields.batches("sounds", 32, 64),
-    "data.buckets": Field(4, "Lengths that batches are padded to, at most; each is compiled once.", at_least(1)),
-    "data.short_first": Field(False, "The first pass over the training sounds goes from short to long."),
+    "data.buckets": Field(4, "Maximum number of padded lengths; each is compiled once.", at_least(1)),
+    "data.short_first": Field(False, "Order the training sounds from short to long in the first epoch."),
     **fields.tokenizer(("char", "word", "subword"), "char", max_size=False),
     **speech.features(),
     **speech.augmentation(),
     "model.filters": Field(64, "Channels of each convolution.", at_least(1)),
-    "model.conv_width": Field(5, "Steps that a convolution looks at.", at_least(1)),
-    "model.strides": Field("2,2", "By how much each convolution shortens time, with commas between.", speech.STRIDES),
+    "model.conv_width": Field(5, "Kernel size of each convolution, in steps.", at_least(1)),
+    "model.strides": Field("2,2", "Strides of the convolutions over time, comma-separated.", speech.STRIDES),
     **{name: field for name, field in fields.recurrent(128, 1, cell="gru").items() if name != "model.embed_size"},
-    "model.bidirectional": Field(True, "Read in both directions; one direction can follow a sound as it comes."),
+    "model.bidirectional": Field(True, "Read in both directions; a unidirectional model can read live sound."),
     **fields.dropouts(
         input_dropout=(0.0, "after the convolutions"), dropout=(0.0, "between layers and on the outputs"),
     ),
@@ -208,9 +208,9 @@ def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report
 def predict(trained: run.Trained, options: run.Options) -> None:
     """Prints what is said in each --input, with the times of the words."""
     if not options.input:
-        raise UserError("--mode=predict needs sounds: --input=FILE once for each, or --input=FOLDER")
+        raise UserError("--mode=predict needs sounds: give --input=FILE once per sound, or --input=FOLDER")
     if options.n_best > options.beam:
-        raise UserError(f"--n_best={options.n_best} is more than --beam={options.beam}; take a wider beam")
+        raise UserError(f"--n_best={options.n_best} is more than --beam={options.beam}; use a wider beam")
     reader, paths, sounds = trained.model.tools, *options.input
     scored = reader.log_probs(trained.variables, sounds)
     model = speech.fusion(reader, options, __file__)

@@ -45,27 +45,27 @@ FIELDS = {
     **fields.seed("the order of the sentences and the dropout"),
     **fields.source(
         "sentences", SOURCES, name="python",
-        names="The embedded set (python) or TFDS set (universal_dependencies/en_ewt, ...); what to call files.",
-        path="CoNLL-U (.conllu) or columns (.conll, .txt, .bio, .tsv); any may be .gz or .zst.",
+        names="Embedded (python) or TFDS dataset (universal_dependencies/en_ewt, ...), or a name for your files.",
+        path="CoNLL-U (.conllu) or columns (.conll, .txt, .bio, .tsv), optionally .gz or .zst.",
     ),
     **fields.split_seed(),
     "data.column": Field(
-        "", "Tags: upos (when empty), xpos, deprel of CoNLL-U; a column's number; a TFDS feature.",
+        "", "Tags: upos (if empty), xpos or deprel of CoNLL-U; a column number; or a TFDS feature.",
         when=fields.FILE_OR_TFDS,
     ),
-    "data.word_column": Field(1, "The words' column, from 1; not for CoNLL-U.", at_least(1), when=fields.FILE),
-    "data.delimiter": Field("", "Between columns: a character, tab or space; empty to find it.", when=fields.FILE),
+    "data.word_column": Field(1, "Column of the words, from 1; not for CoNLL-U.", at_least(1), when=fields.FILE),
+    "data.delimiter": Field("", "Column delimiter: a character, tab or space; empty: detected.", when=fields.FILE),
     **fields.encoding(),
     **fields.batches("sentences", 32, 64),
-    **fields.buckets(5, "Training sentences with more words are left out; 0 keeps all."),
-    "data.max_word_length": Field(20, "Of longer words the first and last letters are read.", at_least(1), when=_CHARS),
+    **fields.buckets(5, "Training sentences with more words are dropped; 0 keeps all."),
+    "data.max_word_length": Field(20, "Maximum characters per word; the middle is dropped.", at_least(1), when=_CHARS),
     "words.min_count": Field(1, "Rarer words become <unk>; their characters are still read.", at_least(1)),
-    "words.lower": Field(False, "Words are looked up in lower case; their characters stay as they are."),
-    **fields.recurrent(128, 100, embedding="Width of a word's embedding, D."),
-    "model.char_features": Field("cnn", "How characters become features of a word.", one_of(*CHAR_FEATURES)),
-    "model.char_embed_size": Field(25, "Width of a character's embedding.", at_least(1), when=_CHARS),
-    "model.char_size": Field(50, "Features that the characters of a word give.", at_least(1), when=_CHARS),
-    "model.crf": Field(False, "A conditional random field over the tags of a sentence, not a softmax for each word."),
+    "words.lower": Field(False, "Lowercase words before the vocabulary lookup; characters keep their case."),
+    **fields.recurrent(128, 100, embedding="Width of the word embedding, D."),
+    "model.char_features": Field("cnn", "How a word's characters become features.", one_of(*CHAR_FEATURES)),
+    "model.char_embed_size": Field(25, "Width of the character embedding.", at_least(1), when=_CHARS),
+    "model.char_size": Field(50, "Number of features from a word's characters.", at_least(1), when=_CHARS),
+    "model.crf": Field(False, "Conditional random field over the tags of a sentence instead of a softmax per word."),
     **fields.dropouts(
         dropout=(0.5, "between layers and before the scores"), embed_dropout=(0.3, "on the words' features"),
         recurrent_dropout=(0.0, "on the recurrent product, one mask for all steps"),
@@ -73,7 +73,7 @@ FIELDS = {
     **fields.word_dropout("words"),
     **fields.vectors(),
     **fields.criterion(
-        "error", "loss", text="What the best checkpoint is chosen by: wrong tags (entities: 1 - F1) or loss."
+        "error", "loss", text="Metric that selects the best checkpoint: tag error (entities: 1 - F1) or loss."
     ),
     **recipe.RECURRENT_FIELDS,
 }  # fmt: skip
@@ -253,7 +253,7 @@ EXPERIMENT = run.Experiment.of(
     curve_labels=lambda config, spec: {"error": "1 - F1 of whole entities"} if spec.entities else {},
     modes={"predict": predict},
     flags=run.prediction_flags("sentences", "sentence")
-    | {"pretokenized": Flag(False, "words stand between spaces; else they are split as English is.", ("predict",))},
+    | {"pretokenized": Flag(False, "words are separated by spaces; else split as English.", ("predict",))},
 )  # fmt: skip
 
 if __name__ == "__main__":

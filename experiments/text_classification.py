@@ -42,24 +42,24 @@ FIELDS = {
     **fields.seed("the order of the texts and the dropout"),
     **fields.source(
         "texts", SOURCES, name="docstrings",
-        names="The embedded set (docstrings) or TFDS set (imdb_reviews, ...); what to call files.",
-        path=".jsonl, .csv or .tsv with text and label, or a folder with a file or folder for each class.",
+        names="Embedded (docstrings) or TFDS dataset (imdb_reviews, ...), or a name for your files.",
+        path=".jsonl, .csv or .tsv with text and label, or a folder with one file or folder per class.",
     ),
     **fields.table(),
     **fields.split_seed(),
-    "data.text_field": Field("text", "The text's field, by name or number.", when=fields.FILE_OR_TFDS),
-    "data.label_field": Field("label", "The label's field, by name or number.", when=fields.FILE_OR_TFDS),
+    "data.text_field": Field("text", "Table field with the text, by name or number.", when=fields.FILE_OR_TFDS),
+    "data.label_field": Field("label", "Table field with the label, by name or number.", when=fields.FILE_OR_TFDS),
     "data.test_fraction": Field(
-        0.0, "Share held out as test part where there is none; 0 holds none out.", within(0.0, 0.9)
+        0.0, "Fraction held out for testing if there is no test set; 0: none.", within(0.0, 0.9)
     ),
-    "data.strip_html": Field(False, "Take tags such as <br /> out and turn entities into characters."),
+    "data.strip_html": Field(False, "Remove tags such as <br /> and decode HTML entities."),
     **fields.batches("texts", 32, 64),
-    **fields.buckets(5, "Longer texts are cut to this many tokens, in training and after; 0 cuts none."),
-    "data.keep": Field("start", "Which part of a text stays that is cut.", one_of("start", "end")),
+    **fields.buckets(5, "Longer texts are truncated to this many tokens, in training and evaluation; 0: never."),
+    "data.keep": Field("start", "Which part of a truncated text is kept.", one_of("start", "end")),
     **fields.tokenizer(KINDS, "word"),
     **fields.recurrent(128, 100),
-    "model.bidirectional": Field(True, "Every layer reads in both directions."),
-    "model.pooling": Field("attention", "What becomes of the outputs of all steps.", one_of(*POOLING)),
+    "model.bidirectional": Field(True, "Make every layer bidirectional."),
+    "model.pooling": Field("attention", "Pooling over the outputs of all steps.", one_of(*POOLING)),
     **fields.dropouts(
         dropout=(0.3, "between layers and before the softmax"), embed_dropout=(0.3, "on the embeddings"),
         recurrent_dropout=(0.0, "on the recurrent product, one mask for all steps"),
@@ -253,7 +253,7 @@ EXPERIMENT = run.Experiment.of(
     criterion=lambda config: config.criterion,
     modes={"predict": predict},
     flags=run.prediction_flags("texts", "text")
-    | {"top": Flag(1, "how many classes to show for each text.", ("predict",), at_least(1))},
+    | {"top": Flag(1, "number of classes to show per text.", ("predict",), at_least(1))},
 )
 
 if __name__ == "__main__":

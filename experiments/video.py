@@ -47,15 +47,15 @@ CLASSIFY, FORECAST = ("task", ("classify",)), ("task", ("forecast",))
 
 FIELDS = {
     **fields.seed("the order of the videos, which frames are taken, the augmentation and the dropout"),
-    "task": Field("classify", "Answer questions on videos, or write next frames.", one_of("classify", "forecast")),
+    "task": Field("classify", "Answer questions about videos, or predict frames.", one_of("classify", "forecast")),
     **parts.data_fields(SOURCES),
     **fields.batches("videos", 32, 100),
     **{name: field._replace(when=CLASSIFY) for name, field in fields.augmentation().items() if name != "augment.mixup"},
     **parts.model_fields(NETWORKS),
     "loss.label_smoothing": fields.label_smoothing()["loss.label_smoothing"]._replace(when=CLASSIFY),
-    "loss.kind": Field("bce", "Of predicted pixels: cross-entropy, or squared error.", one_of(*LOSSES), when=FORECAST),
+    "loss.kind": Field("bce", "Pixel loss: cross-entropy, or squared error.", one_of(*LOSSES), when=FORECAST),
     "baseline_videos": Field(
-        2000, "Training videos that the one-frame baseline reads; 0 has none.", at_least(0), free=True, when=CLASSIFY
+        2000, "Training videos for the one-frame baseline; 0: no baseline.", at_least(0), free=True, when=CLASSIFY
     ),
     **recipe.RECURRENT_FIELDS,
 }  # fmt: skip

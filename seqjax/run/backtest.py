@@ -39,7 +39,7 @@ class Backtest(NamedTuple):
         series, origins = rolling_origins(lengths, part["first"], context, horizon, stride or horizon)
         if not len(origins):
             raise UserError(
-                f"no series has {horizon} steps in this part after {context} before; make data.horizon or data.context smaller,"
+                f"no series has {horizon} steps in this part with {context} before them; make data.horizon or data.context smaller,"
                 " or the part longer (data.validation_steps, data.test_steps)"
             )
         truth = np.array([part["value"][s][o : o + horizon] for s, o in zip(series, origins)])

@@ -44,19 +44,19 @@ def data_fields() -> dict[str, Field]:
     return {
         **fields.source(
             "images", SOURCES, name="scenes",
-            names="The embedded set (scenes) or TFDS set (coco_captions); what to call files.",
-            path="Captions: Flickr8k's text, COCO's or Karpathy's JSON, or a table; images are looked for beside it.",
-            validation_path="The same for validation, or a list of images of data.path, a name a line.",
-            test_path="The same for the test.",
-            held_out="training images held out where there is no validation part",
+            names="Embedded (scenes) or TFDS dataset (coco_captions), or a name for your files.",
+            path="Captions: Flickr8k text, COCO or Karpathy JSON, or a table; images are searched for beside it.",
+            validation_path="The same for validation, or a list of image names from data.path, one per line.",
+            test_path="The same for testing.",
+            held_out="training images to hold out if there is no validation set",
         ),
         **fields.split_seed(),
-        "data.train_list": Field("", "List of the training images; empty: all that are in no other part.", when=fields.FILE),
-        "data.caption_field": Field("", "A table's field of captions; empty looks for caption, text, ...", when=fields.FILE),
+        "data.train_list": Field("", "List of the training images; empty: all images that are not in another part.", when=fields.FILE),
+        "data.caption_field": Field("", "Table field with the captions; empty: caption, text, ...", when=fields.FILE),
         **of_images,
-        "data.restval": Field(True, "Images of the split restval are trained on too.", when=fields.FILE_OR_TFDS),
-        "data.image_size": Field(0, "Side to which images are scaled; 0 is 224.", at_least(0), when=fields.FILE_OR_TFDS),
-        "data.scenes": Field(20_000, "Scenes to draw for training.", at_least(1), when=("data.source", ("embedded",))),
+        "data.restval": Field(True, "Also train on the images of the split restval.", when=fields.FILE_OR_TFDS),
+        "data.image_size": Field(0, "Images are resized to this side; 0: 224.", at_least(0), when=fields.FILE_OR_TFDS),
+        "data.scenes": Field(20_000, "Number of scenes to draw for training.", at_least(1), when=("data.source", ("embedded",))),
     }  # fmt: skip
 
 
@@ -161,7 +161,7 @@ def draw_captions(
 def predict(trained: Trained, options: Options) -> None:
     """Writes captions for each --image, and draws into --picture where attention looked."""
     if not options.image:
-        raise UserError("--mode=predict needs an image: --image=FILE once for each")
+        raise UserError("--mode=predict needs an image: give --image=FILE once per image")
     height, _, channels = trained.spec.shape
     pixels = np.stack([read_image(path, height, channels) for path in options.image])
     part = Captioned(ArrayImages(pixels, np.arange(len(pixels))), ((),) * len(pixels), tuple(options.image))

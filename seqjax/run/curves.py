@@ -52,7 +52,7 @@ def plot_curves(
     train = [r for r in records if r["kind"] == "train"]
     evaluations = [r for r in records if r["kind"] == "evaluation"]
     unit = next((n.removesuffix("_per_second") for r in train for n in r if n.endswith("_per_second")), "tokens")
-    texts = {"loss": f"nats, mean over {unit}", "error": f"share of {unit} answered wrongly"} | dict(labels or {})
+    texts = {"loss": f"nats, mean over {unit}", "error": f"error rate over {unit}"} | dict(labels or {})
     trained = f"training (label smoothing {label_smoothing:g})" if label_smoothing else "training"
     has_error = any("error" in r for r in evaluations)
     scores = _only_evaluated(train, evaluations)[:SCORES]
@@ -110,9 +110,9 @@ def _both(axes, train, evaluations, name, title, ylabel, trained="training"):
 
 
 def _norm(axes, train):
-    _line(axes, train, "grad_norm", "Gradient norm before clipping (mean of interval)", "global norm")
+    _line(axes, train, "grad_norm", "Gradient norm before clipping (interval mean)", "global norm")
     share = axes.twinx()
-    share.set(ylim=(0, 1.05), ylabel="share of clipped steps")
+    share.set(ylim=(0, 1.05), ylabel="fraction of clipped steps")
     share.fill_between(_steps(train), _values(train, "clipped_share"), color="tab:red", alpha=0.15)
 
 

@@ -34,30 +34,30 @@ def file_fields(sources: Sequence[str], repeats: Sequence[str], strands: Sequenc
       ['data.source', 'data.name', 'data.path']
     """
     found = fields.source(
-        "sequences", sources, name="hmm", names="The embedded set (hmm); what to call files.",
-        path="To tag: FASTA beside data.annotation, or a table. To classify: a table, ARFF, or a folder with a FASTA file a class.",
+        "sequences", sources, name="hmm", names="Embedded dataset (hmm), or a name for your files.",
+        path="To tag: FASTA with data.annotation, or a table. To classify: a table, ARFF, or a folder with one FASTA file per class.",
     )  # fmt: skip
     del found["data.data_dir"]
     file = fields.FILE
     return found | {
-        "data.annotation": Field("", "BED or GFF3 of the sequences in data.path.", when=file),
-        "data.features": Field("CDS", "Kinds of features that are tags, with commas between; the first wins.", when=file),
-        "data.strand": Field("ignore", "Tags are the same on both strands, or each has its own.", one_of(*strands), when=file),
-        "data.validation_sequences": Field("", "Sequences for validation, with commas between, beside an annotation.", when=file),
-        "data.test_sequences": Field("", "Sequences for the test, with commas between, beside an annotation.", when=file),
-        "data.sequence_field": Field("sequence", "A table's field of sequences, by name or number.", when=file),
-        "data.label_field": Field("label", "A table's field of labels, by name or number; to tag, a letter for each base.", when=file),
+        "data.annotation": Field("", "BED or GFF3 annotation of the sequences in data.path.", when=file),
+        "data.features": Field("CDS", "Feature types used as tags, comma-separated; where they overlap, the first wins.", when=file),
+        "data.strand": Field("ignore", "Whether tags ignore the strand, or each strand has its own.", one_of(*strands), when=file),
+        "data.validation_sequences": Field("", "Names of the validation sequences, comma-separated; with an annotation.", when=file),
+        "data.test_sequences": Field("", "Names of the test sequences, comma-separated; with an annotation.", when=file),
+        "data.sequence_field": Field("sequence", "Table field with the sequences, by name or number.", when=file),
+        "data.label_field": Field("label", "Table field with the labels, by name or number; to tag, one letter per base.", when=file),
         **fields.table(),
-        "data.masked": Field("read", "Lower case is read like upper case, or hidden: read as N.", one_of("read", "hide"), when=file),
-        "data.min_quality": Field(0, "Of FASTQ: bases of a lower quality are read as N.", within(0, 94), when=file),
+        "data.masked": Field("read", "Lowercase bases are read like uppercase, or hidden: read as N.", one_of("read", "hide"), when=file),
+        "data.min_quality": Field(0, "FASTQ: bases of lower quality are read as N.", within(0, 94), when=file),
         "data.repeats": Field(
-            "group", "Near-duplicates stay in one part, all but the first are left out, or they count as different.",
+            "group", "Keep near-duplicates in the same part, drop all but the first, or treat them as different.",
             one_of(*repeats), when=file,
         ),
-        "data.identity": Field(0.8, "Share of equal bases that makes two sequences near-duplicates.", within(0.3, 1.0001), when=file),
-        "data.folds": Field(0, "Folds for cross-validation; 0 has none.", at_least(0), when=file),
-        "data.fold": Field(0, "The fold that is the test part, from 0.", at_least(0), when=file),
-        "data.test_fraction": Field(0.0, "Share held out as test part where there is none; 0 holds none out.", fields.SHARE, when=file),
+        "data.identity": Field(0.8, "Fraction of equal bases that makes two sequences near-duplicates.", within(0.3, 1.0001), when=file),
+        "data.folds": Field(0, "Folds for cross-validation; 0: none.", at_least(0), when=file),
+        "data.fold": Field(0, "The fold used for testing, from 0.", at_least(0), when=file),
+        "data.test_fraction": Field(0.0, "Fraction held out for testing if there is no test set; 0: none.", fields.SHARE, when=file),
         **fields.split_seed(),
     }  # fmt: skip
 
@@ -71,12 +71,12 @@ def predict_flags() -> dict[str, Flag]:
     """
     modes = ("predict",)
     return {
-        "input": Flag("-", "FASTA, FASTQ or a sequence a line; - is standard input.", modes),
-        "region": Flag("", "of a FASTA file: read no more than this, such as chr1:1001-2000.", modes),
+        "input": Flag("-", "FASTA, FASTQ or one sequence per line; - is standard input.", modes),
+        "region": Flag("", "read only this region of a FASTA file, such as chr1:1001-2000.", modes),
         "format": Flag(
-            "text", "BED (which text is) or GFF3 of tags, or a line of JSON for each sequence.", modes, one_of(*FORMATS)
+            "text", "tags as BED (text means BED) or GFF3, or one JSON line per sequence.", modes, one_of(*FORMATS)
         ),
-        "track": Flag("", "a bedGraph file to write the probability of the tags at each base to.", modes),
+        "track": Flag("", "write the probability of the tags at each base to this bedGraph file.", modes),
     }
 
 

@@ -28,9 +28,9 @@ def fields(name: str, layer: str) -> dict[str, Field]:
     """
     return {
         "model.name": Field(name, "The encoder; seqjax.cnn.names() lists them.", one_of(*NETWORKS)),
-        "model.options": Field("", "Further options of the encoder, such as stem=small,width=32."),
-        "model.layer": Field(layer, "The encoder's layer whose feature map is read; later ones are left out."),
-        "model.weights": Field("", "File of torch weights that the encoder starts from, as torchvision names them."),
+        "model.options": Field("", "More options for the encoder, such as stem=small,width=32."),
+        "model.layer": Field(layer, "The encoder layer whose feature map is used; later layers are dropped."),
+        "model.weights": Field("", "File of torch weights to initialise the encoder from, with torchvision's names."),
     }
 
 
@@ -87,4 +87,4 @@ def described(config: ConfigDict, features: cnn.Features) -> Iterable[str]:
     """Lines on the encoder for the start of a run; that a frozen one should not be random."""
     yield f"encoder: {config.model.name} up to {config.model.layer}, a map of {' x '.join(map(str, features.shape))}"
     if is_frozen(config, features) and not config.model.weights:
-        yield "the encoder is frozen and not pretrained: set model.weights, --init_from, or optimizer.frozen=''"
+        yield "the encoder is frozen but not pretrained: set model.weights, --init_from, or optimizer.frozen=''"

@@ -53,8 +53,8 @@ def keep(folder: pathlib.Path, step: int, state: TrainState, batch: Any, faults:
         with contextlib.closing(Checkpoints(target, keep=1)) as checkpoints:
             checkpoints.save(step, {"state": state, "batch": [leaf for _, leaf in leaves]}, told)
     except UserError as error:
-        return f"the step could not be kept to be looked at: {error}"
-    return f"where it began says: python -m seqjax gradient_flow --workdir={folder} --failed"
+        return f"the failed step could not be saved for inspection: {error}"
+    return f"to see where it began: python -m seqjax gradient_flow --workdir={folder} --failed"
 
 
 def newest_meta(folder: pathlib.Path) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def newest_meta(folder: pathlib.Path) -> dict[str, Any]:
     with contextlib.closing(Checkpoints(folder / FOLDER, keep=1)) as checkpoints:
         found = checkpoints.newest_meta()
     if found is None:
-        raise UserError(f"{folder} keeps no failed step; a run keeps one when it stops because something was not finite")
+        raise UserError(f"{folder} has no failed step; a run saves one when it stops because something was not finite")
     return found[1]
 
 

@@ -37,11 +37,11 @@ def check(config: ConfigDict) -> None:
     d, m, _ = config.data, config.model, chosen(config.baselines.names)
     if d.stateful and m.scaling != "series":
         raise UserError(
-            f"config.data.stateful=True passes the carry on in one unit; not with config.model.scaling={m.scaling}"
+            f"config.data.stateful=True needs one scale for all windows; it does not work with config.model.scaling={m.scaling}"
         )
     if d.stateful and d.past_fields:
         raise UserError(
-            "config.data.stateful=True has no origin where config.data.past_fields could end; leave either out"
+            "config.data.stateful=True has no origin at which config.data.past_fields could end; leave one of them out"
         )
     if m.kind == "direct" and d.forks + m.highway > d.context:
         both = f"config.data.forks={d.forks} and config.model.highway={m.highway} together"
@@ -151,7 +151,7 @@ def checked_horizon(asked: int, learned: int, kind: str) -> int:
     """
     if kind == "direct" and asked > learned:
         raise UserError(
-            f"--horizon={asked} is more than the {learned} steps that this model gives at once; train another with"
+            f"--horizon={asked} is more than the {learned} steps that this model predicts at once; train another with"
             f" --config.data.horizon={asked}, or one with --config.model.kind=autoregressive"
         )
     return asked or learned

@@ -35,7 +35,7 @@ def read_fusion(path: str, tokenizer: Any, beside: str, *, order: int, weight: f
         return _recurrent(pathlib.Path(path), tokenizer, beside, weight, bonus)
     labels = [np.append(tokenizer.encode(" ".join(line.split())), EOS) for line in text_lines(path) if line.strip()]
     if not labels:
-        raise UserError(f"{path} has no text; give a file with a line for each text")
+        raise UserError(f"{path} has no text; give a file with one text per line")
     tokens = np.concatenate(labels)
     starts = np.zeros(len(tokens), bool)
     starts[np.cumsum([0] + [len(each) for each in labels[:-1]])] = True
@@ -57,7 +57,7 @@ def _recurrent(folder: pathlib.Path, tokenizer: Any, beside: str, weight: float,
     if type(other) is not type(tokenizer):
         kind = trained.config.tokenizer.kind
         raise UserError(
-            f"the language model in {folder} has tokens of another kind ({kind}) than the recogniser; train one with its tokenizer.kind"
+            f"the language model in {folder} has another kind of tokens ({kind}) than the recogniser; train one with its tokenizer.kind"
         )
     ids = np.array([known.get(token, UNK) for token in tokenizer.vocabulary], np.int32)
     end = EOS if trained.spec.ends else -1

@@ -38,7 +38,7 @@ def given(options: Options, frames_per_quarter: int) -> tuple[np.ndarray | None,
       (None, None, 8)
     """
     if options.prompt is not None and options.melody is not None:
-        raise UserError("--prompt and --melody exclude each other; give one of them")
+        raise UserError("--prompt and --melody cannot be combined; give one of them")
     if options.prompt is not None:
         frames = options.prompt_bars * QUARTERS * frames_per_quarter
         return options.prompt[:frames] if frames else options.prompt, None, options.length
@@ -71,7 +71,7 @@ def read_piece(path: str, config: ConfigDict) -> np.ndarray | None:
         return None
     rolls = read_all([path], config)["frames"]
     if len(rolls) > 1:
-        raise UserError(f"{path} has {len(rolls)} pieces; give a file of one")
+        raise UserError(f"{path} has {len(rolls)} pieces; give a file with one")
     return rolls[0]
 
 
@@ -93,7 +93,7 @@ def read_all(paths: Sequence[str], config: ConfigDict) -> Records:
     """
     parts = [part for path in paths for part in read_pieces(path, config.data.frames_per_quarter).values()]
     if not parts:
-        raise UserError("there is no music; give --input=FILE, once for each MIDI or JSON file or folder")
+        raise UserError("there is no music; give --input=FILE once per MIDI or JSON file or folder")
     return pieces([roll for part in parts for roll in part["frames"]], Places.joined(part.places for part in parts))
 
 
@@ -111,7 +111,7 @@ def output_stem(output: str, config: ConfigDict) -> str:
     """
     stem = pathlib.Path(os.path.expanduser(output))
     if not stem.parent.is_dir():
-        raise UserError(f"--output={output}: there is no folder {stem.parent}; make it first")
+        raise UserError(f"--output={output}: there is no folder {stem.parent}; create it first")
     return str(stem)
 
 

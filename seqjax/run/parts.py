@@ -98,7 +98,7 @@ def short_enough(lengths: Sequence[int] | np.ndarray, limit: int, items: str) ->
     """
     keep, total = within_limit(lengths, limit), len(lengths)
     if not len(keep):
-        raise UserError(f"all training {items} are longer than data.max_length={limit}; raise it, or 0 takes all")
+        raise UserError(f"all training {items} are longer than data.max_length={limit}; raise it, or set it to 0 to keep all")
     if len(keep) < total:
         print(f"left out of training: {total - len(keep):,} of {total:,} {items}, longer than data.max_length={limit}")
     return keep
@@ -178,9 +178,9 @@ def prediction_flags(items: str, item: str) -> dict[str, Flag]:
     """
     return {
         "input": Flag(
-            "-", f"a file of {items}, a line each, or a table as the run's own; - is standard input.", ("predict",), read=input_texts
+            "-", f"a file of {items}, one per line, or a table like the run's own; - is standard input.", ("predict",), read=input_texts
         ),
-        "format": Flag("text", f"for people, or a line of JSON for each {item}.", ("predict",), one_of("text", "jsonl")),
+        "format": Flag("text", f"readable text, or one JSON line per {item}.", ("predict",), one_of("text", "jsonl")),
     }
 
 

@@ -51,54 +51,54 @@ _STEPS = 2**31  # the number of a step is an int32
 
 OPTIMIZER_FIELDS = {
     "optimizer.name": Field("adam", "Optimiser.", one_of(*OPTIMIZERS)),
-    "optimizer.learning_rate": Field(4e-3, "Highest learning rate.", above(0)),
+    "optimizer.learning_rate": Field(4e-3, "Peak learning rate.", above(0)),
     "optimizer.muon_rate": Field(
-        0.02, "Muon's highest learning rate, of the kernels of recurrent cells; all else is Adam's.", above(0),
+        0.02, "Muon's peak learning rate, for the kernels of recurrent cells; everything else uses Adam.", above(0),
         when=("optimizer.name", ("muon",)),
     ),
-    "optimizer.b1": Field(0.9, "Adam's average of the gradient.", within(0.0, 1.0), when=_ADAM),
-    "optimizer.b2": Field(0.999, "Adam's average of its square.", within(0.0, 1.0), when=_ADAM),
-    "optimizer.momentum": Field(0.0, "Momentum of sgd.", within(0.0, 1.0), when=("optimizer.name", ("sgd",))),
-    "optimizer.nesterov": Field(False, "Nesterov's momentum for sgd.", when=("optimizer.name", ("sgd",))),
+    "optimizer.b1": Field(0.9, "Adam's decay of the average gradient.", within(0.0, 1.0), when=_ADAM),
+    "optimizer.b2": Field(0.999, "Adam's decay of the average squared gradient.", within(0.0, 1.0), when=_ADAM),
+    "optimizer.momentum": Field(0.0, "Momentum for sgd.", within(0.0, 1.0), when=("optimizer.name", ("sgd",))),
+    "optimizer.nesterov": Field(False, "Nesterov momentum for sgd.", when=("optimizer.name", ("sgd",))),
     "optimizer.weight_decay": Field(
         0.0,
-        "Weight decay on matrices and kernels, never on norms and biases: decoupled for adamw and muon, in the gradient for sgd.",
+        "Weight decay on matrices and kernels, not on norms and biases: decoupled for adamw and muon, in the gradient for sgd.",
         at_least(0),
         when=("optimizer.name", ("adamw", "sgd", "muon")),
     ),
-    "optimizer.clip_norm": Field(1.0, "Largest global norm of the gradient; 0 does not clip.", at_least(0)),
+    "optimizer.clip_norm": Field(1.0, "Clip the global gradient norm to this; 0: no clipping.", at_least(0)),
     "optimizer.ema": Field(
         0.0,
-        "Decay of a moving average of the parameters, which is what is evaluated then; 0 keeps none.",
+        "Decay of a moving average of the parameters, which is then used for evaluation; 0: no average.",
         within(0.0, 1.0),
     ),
     "optimizer.frozen": Field(
         "",
-        "Parameters that are not trained: regular expressions with commas between, each searched in the name.",
-        Check("regular expressions with commas between", _patterns_hold),
+        "Parameters to freeze: comma-separated regular expressions, searched for in parameter names.",
+        Check("comma-separated regular expressions", _patterns_hold),
     ),
 }
 
 SCHEDULE_FIELDS = {
     "schedule.name": Field(
-        "cosine", "Learning rate over time; plateau lowers it (times decay) when validation stalls.", one_of(*SCHEDULES)
+        "cosine", "Learning rate schedule; plateau multiplies the rate by decay when validation stalls.", one_of(*SCHEDULES)
     ),
     "schedule.warmup_steps": Field(0, "Steps of linear warm-up.", within(0, _STEPS)),
     "schedule.final_fraction": Field(
-        0.01, "What cosine leaves of the learning rate.", within(0.0, 1.0), when=("schedule.name", ("cosine",))
+        0.01, "cosine: final learning rate as a fraction of the peak.", within(0.0, 1.0), when=("schedule.name", ("cosine",))
     ),
     "schedule.hold_epochs": Field(
-        4, "hold_then_decay: epochs at the full rate.", at_least(1), when=("schedule.name", ("hold_then_decay",))
+        4, "hold_then_decay: epochs at the peak rate.", at_least(1), when=("schedule.name", ("hold_then_decay",))
     ),
     "schedule.milestones": Field(
         "0.5,0.75",
-        "step: shares of the run after which the rate is multiplied by decay.",
-        Check("rising numbers between 0 and 1 with commas between", _shares),
+        "step: fractions of the run after which the rate is multiplied by decay.",
+        Check("comma-separated increasing numbers between 0 and 1", _shares),
         when=("schedule.name", ("step",)),
     ),
     "schedule.decay": Field(
         0.5,
-        "hold_then_decay: factor for each epoch after; step: at each milestone; plateau: at a stall.",
+        "Factor on the rate: per epoch (hold_then_decay), per milestone (step), per stall (plateau).",
         within(0.001, 1.0),
         when=("schedule.name", ("hold_then_decay", "step", "plateau")),
     ),
@@ -111,23 +111,23 @@ SCHEDULE_FIELDS = {
 }
 
 TRAIN_FIELDS = {
-    "train.steps": Field(0, "Length of the run in steps; 0 where train.epochs gives it.", within(0, _STEPS)),
-    "train.epochs": Field(0.0, "Length of the run in passes over the data; 0 where train.steps gives it.", at_least(0)),
+    "train.steps": Field(0, "Length of the run in steps; 0 if train.epochs sets it.", within(0, _STEPS)),
+    "train.epochs": Field(0.0, "Length of the run in passes over the data; 0 if train.steps sets it.", at_least(0)),
     "train.accumulate": Field(
-        1, "Parts that each batch is cut into to save memory: gradients are summed, then one update.", at_least(1)
+        1, "Gradient accumulation: split each batch into this many parts to save memory.", at_least(1)
     ),
-    "train.log_every": Field(100, "Steps between lines in the log.", at_least(1), free=True),
+    "train.log_every": Field(100, "Steps between log lines.", at_least(1), free=True),
     "train.eval_every": Field(
         500,
-        "Steps between evaluations on the whole validation part.",
+        "Steps between evaluations on the whole validation set.",
         at_least(1),
         free=_nothing_waits_for_evaluations,
     ),
     "train.checkpoint_every": Field(250, "Steps between checkpoints.", at_least(1), free=True),
-    "train.keep": Field(3, "How many of the newest checkpoints stay, besides the best.", at_least(1), free=True),
+    "train.keep": Field(3, "How many of the newest checkpoints to keep, besides the best.", at_least(1), free=True),
     "train.stop_after": Field(
         0,
-        "Stop early after this many evaluations in a row without a new best; 0 never does.",
+        "Early stopping after this many evaluations in a row without a new best; 0: never.",
         at_least(0),
         free=True,  # a run that stopped can be resumed
     ),
@@ -139,7 +139,7 @@ FIELDS = OPTIMIZER_FIELDS | SCHEDULE_FIELDS | TRAIN_FIELDS
 # Of experiments whose models have recurrent networks: the same, and looks into these during training.
 RECURRENT_FIELDS = FIELDS | {
     "diagnostics.every": Field(
-        0, "Steps between looks into the layers: gradients through time, gates, update ratios; 0 never looks.", at_least(0), free=True
+        0, "Steps between diagnostics: gradients through time, gates, update ratios; 0: never.", at_least(0), free=True
     )
 }
 
@@ -195,7 +195,7 @@ def run_length(config: ConfigDict, steps_per_epoch: int) -> int:
         raise UserError("give the run's length as config.train.steps or as config.train.epochs, and set the other to 0")
     steps = config.train.steps or max(1, round(config.train.epochs * steps_per_epoch))
     if steps >= _STEPS:
-        raise UserError(f"config.train.epochs={config.train.epochs} is {steps} steps; it must be fewer than {_STEPS}")
+        raise UserError(f"config.train.epochs={config.train.epochs} is {steps} steps; there must be fewer than {_STEPS}")
     return steps
 
 
@@ -235,7 +235,7 @@ def usable_devices(*batches: int) -> list[jax.Device]:
     if any(batch % number for batch in batches):
         sizes = " and ".join(map(str, dict.fromkeys(batches)))
         raise UserError(
-            f"batches of {sizes} cannot be cut over {number} processes evenly; make config.data.batch_size (over config.train.accumulate) "
+            f"batches of {sizes} do not split evenly over {number} processes; make config.data.batch_size (over config.train.accumulate) "
             "and config.data.eval_batch_size multiples of it"
         )
     if number > 1:
@@ -255,7 +255,7 @@ def devices_line(mesh: Any) -> str:
       True
     """
     there, used = jax.device_count(), mesh.size
-    why = "" if there == used else f" of {there}, as many as cut batch_size and eval_batch_size evenly"
+    why = "" if there == used else f" of {there}, as many as divide batch_size and eval_batch_size evenly"
     where = f" in {jax.process_count()} processes" if processes.several() else ""
     return f"{used} {jax.default_backend()} device(s){where}{why}"
 
@@ -273,7 +273,7 @@ def data_mesh(config: ConfigDict) -> Any:
     """
     size, parts = config.data.batch_size, config.train.accumulate
     if size % parts:
-        raise UserError(f"config.train.accumulate={parts} must cut config.data.batch_size={size} evenly")
+        raise UserError(f"config.train.accumulate={parts} must divide config.data.batch_size={size} evenly")
     return train_step.make_mesh(size // parts, usable_devices(size // parts, config.data.eval_batch_size))
 
 

@@ -70,9 +70,9 @@ def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); move it away and start the command again") from error
+        raise UserError(f"{path} is damaged ({error}); move it away and run the command again") from error
     if rest:
-        print(f"{path}: the last line was cut off; it is left out", file=sys.stderr)
+        print(f"{path}: the last line was cut off; it is ignored", file=sys.stderr)
     return records
 
 
@@ -140,7 +140,7 @@ class RecordFiles:
         line = memoryview(_line_of(record).encode("utf-8"))
         with accessing(self._path):
             if not _is_at(self._file.fileno(), self._path):
-                raise UserError(f"{self._path} was moved or removed while the run was writing it; the run stops here")
+                raise UserError(f"{self._path} was moved or removed while the run was writing to it; the run stops here")
             while line:
                 line = line[self._file.write(line) :]
             os.fsync(self._file.fileno())  # before the checkpoint that follows it

@@ -46,7 +46,7 @@ def stored(folder: pathlib.Path, experiment: Experiment) -> Stored | None:
         return None
     step, meta = found
     if meta["experiment"] != experiment.name:
-        raise UserError(f"the run in {folder} is of the experiment {meta['experiment']}, not of {experiment.name}; use another --workdir")
+        raise UserError(f"the run in {folder} belongs to the experiment {meta['experiment']}, not {experiment.name}; use another --workdir")
     return Stored(step, meta)
 
 
@@ -127,7 +127,7 @@ def extension(
     before = make_recipe(settings.nest(settings.flatten(stored.meta["config"])), batches_per_epoch)
     if recipe.steps < stored.step:
         raise UserError(
-            f"the run in {command.workdir} has {stored.step} steps behind it; --extend cannot end it at {recipe.steps}"
+            f"the run in {command.workdir} is already at step {stored.step}; --extend cannot end it at {recipe.steps}"
         )
 
     def extend(state: TrainState, progress: Progress) -> Progress:
@@ -139,7 +139,7 @@ def extension(
             print(f"the run has {recipe.steps} steps already; --extend with a larger config.train.steps makes it longer")
         if early:
             count = progress.without_best
-            print(f"it had stopped early, after {count} evaluation{'s' if count > 1 else ''} without a better one, and counts from 0 again")
+            print(f"it stopped early, after {count} evaluation{'s' if count > 1 else ''} without a better one; the count restarts at 0")
         return extended(progress) if early else progress
 
     return extend
@@ -149,7 +149,7 @@ def _rates(name: str, state: TrainState, before: Recipe, after: Recipe) -> str:
     """What becomes of the learning rate, which is a function of the updates done."""
     done, scale = int(state.step) - int(state.skipped), float(state.lr_scale)
     old, new = (float(recipe.schedule(done)) * scale for recipe in (before, after))
-    changes = f"is {new:.3g} there instead of {old:.3g}" if new != old else f"stays {new:.3g}"
+    changes = f"is now {new:.3g} instead of {old:.3g}" if new != old else f"stays {new:.3g}"
     how = f"is recomputed over {after.steps}" if name in SCALED else "does not depend on the length"
     return f"the {name} schedule {how}; the learning rate at step {int(state.step)} {changes}"
 

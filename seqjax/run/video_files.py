@@ -30,11 +30,11 @@ def predict_flags() -> dict[str, Flag]:
     """
     modes = ("predict",)
     return {
-        "input": Flag([], "a video file or a folder of frames; give the flag several times for several.", modes),
+        "input": Flag([], "a video file or a folder of frames; repeat the flag for several.", modes),
         "top": Flag(3, "how many answers to show for each clip.", modes, at_least(1)),
-        "format": Flag("text", "for people, or a line of JSON for each clip.", modes, one_of("text", "jsonl")),
+        "format": Flag("text", "readable text, or one JSON line per clip.", modes, one_of("text", "jsonl")),
         "output": Flag(
-            "", "how the names of pictures begin: OUTPUT_1.png and .gif of the first video, and so on.", modes
+            "", "prefix of the picture files: OUTPUT_1.png and OUTPUT_1.gif for the first video, and so on.", modes
         ),
     }
 
@@ -51,7 +51,7 @@ def read_videos(paths: Sequence[str], trained: Trained, shape: Sequence[int]) ->
       UserError: none are given; one that is not sound; or frames of another size than the run's, where those are no squares.
     """
     if not paths:
-        raise UserError("--mode=predict needs a video: --input=FILE once for each")
+        raise UserError("--mode=predict needs a video: give --input=FILE once per video")
     height, width, channels = shape
     facts, faults = [], Faults("videos")
     for path in paths:

@@ -115,7 +115,7 @@ def test_wrong_command_lines(case):
 
 def test_the_old_form_of_a_preset_is_answered_with_the_new():
     told = message("--config=experiments/configs/language_model.py:hello", experiment=LM)
-    assert told.endswith("presets go by name now: --config=hello")
+    assert told.endswith("presets are given by name: --config=hello")
 
 
 @pytest.mark.parametrize("mode", ["train", "evaluate", "draw"])

@@ -103,7 +103,7 @@ def test_every_process_has_as_many_devices_of_the_mesh_in_its_turn(monkeypatch, 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 3)
-    with pytest.raises(UserError, match="batches of 6 and 4 cannot be cut over 3 processes"):
+    with pytest.raises(UserError, match="batches of 6 and 4 do not split evenly over 3 processes"):
         recipe.usable_devices(6, 4)
 
 
