@@ -47,7 +47,7 @@ def experiments() -> dict[str, pathlib.Path]:
 
 
 def find(name: str) -> pathlib.Path:
-    """The file of an experiment that is named, or given by its path; ends the process where there is none.
+    """The file of an experiment that is named, or given by its path; ends the process if there is none.
 
     Example:
       >>> find("tagging").name

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 GRACE = 10.0
 # On Linux a process is killed when the launcher is, however that ends (PR_SET_PDEATHSIG, which lasts over exec). It asks for that
-# itself: a function between fork and exec is no safe thing in a program with threads.
+# itself: a function between fork and exec is not safe in a program with threads.
 _ASK = """import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
 try:

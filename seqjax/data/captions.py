@@ -63,7 +63,7 @@ def load_captions(
 
     No source stands in for another in silence. Captions are learned and scored in lower case and without punctuation
     (`clean_caption`). Image files are all decoded once before they are used; images that are missing, corrupt or without a caption are
-    named all at once. Where there is no validation part, a share of the training images is held out.
+    named all at once. If there is no validation part, a share of the training images is held out.
 
     Args:
       source: "embedded" (drawn, no network), "tfds" (a prepared set, read without TensorFlow) or "file".
@@ -89,7 +89,7 @@ def load_captions(
       A Dataset whose parts are `Captioned`.
 
     Raises:
-      UserError: an unknown source or name, files that are no such captions, images that cannot be used, or a setting that the source has
+      UserError: an unknown source or name, malformed files, images that cannot be used, or a setting that the source has
         no use for.
 
     Example:

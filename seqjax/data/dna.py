@@ -78,9 +78,9 @@ def load_dna(
         ARFF file with a column for each base, or a folder with a FASTA or FASTQ file for each class. Any may be packed.
       validation_path, test_path: file: the other parts; not with `annotation`.
       annotation: BED or GFF3 beside the FASTA file.
-      features: its kinds that are tags, with commas between; of those that overlap the first wins.
+      features: its kinds that are tags, comma-separated; of those that overlap the first wins.
       strand: "ignore", or "split": the two strands have tags of their own, such as CDS+ and CDS-.
-      validation_sequences, test_sequences: with `annotation`: the names of the sequences of these parts, with commas between. Else a
+      validation_sequences, test_sequences: with `annotation`: the names of the sequences of these parts, comma-separated. Else a
         share of the sequences is held out, and of a single sequence its end.
       sequence_field, label_field, delimiter, quoting, header, encoding: of a table; see `read_dna_table`. An ARFF file has only a
         label_field: "label" is its last attribute.
@@ -91,7 +91,7 @@ def load_dna(
         others are left out, unless "keep". An exact repeat with the same label is always left out of a part that others are cut from.
       identity: the share of equal bases that makes sequences of one length near-duplicates.
       folds, fold: of K folds, number `fold` is the test part, and validation is held out of the rest; 0 makes none.
-      validation_fraction: the share to hold out where there is no validation part.
+      validation_fraction: the share to hold out if there is no validation part.
       test_fraction: the same for the test part; 0 holds none out.
       seed: of folds and of what is held out.
 

@@ -65,7 +65,7 @@ def without_repeats(parts: Parts, repeats: str, identity: float) -> tuple[Parts,
       >>> from seqjax.data.records import Places
       >>> train = Records({"sequence": ("ACGT", "acgt"), "label": ("a", "a")}, Places.of("a.csv line", [2, 3]))
       >>> without_repeats({"train": train}, "group", 0.8)[1]
-      ['1 of 2 sequences stood there before with the same label and were left out']
+      ['1 of 2 sequences repeat an earlier one with the same label and were left out']
     """
     train, notes = parts["train"], []
     first: dict[tuple[str, str], int] = {}
@@ -73,7 +73,7 @@ def without_repeats(parts: Parts, repeats: str, identity: float) -> tuple[Parts,
     for i, pair in enumerate(zip(keys, train["label"])):
         first.setdefault(pair, i)
     if len(first) < len(train):
-        notes.append(f"{len(train) - len(first):,} of {len(train):,} sequences stood there before with the same label and were left out")
+        notes.append(f"{len(train) - len(first):,} of {len(train):,} sequences repeat an earlier one with the same label and were left out")
         train = train.take(np.fromiter(first.values(), np.int64))
     if several := len(first) - len(set(keys)):
         notes.append(f"{several:,} sequences are there with more than one label")

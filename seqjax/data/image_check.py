@@ -131,7 +131,7 @@ def check_files(
       >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
       ...     found = check_files([file.name])
       >>> found.faults[file.name].removeprefix(file.name)
-      ' is not a sound image (not a format that Pillow knows); repair or remove it'
+      ' is not a valid image (not a format that Pillow knows); repair or remove it'
     """
     keys, faults, notes = np.zeros(len(paths), np.uint64), {}, []
     release = importlib.metadata.version("pillow") if importlib.util.find_spec("PIL") else ""
@@ -197,7 +197,7 @@ def _key(path: str, release: str) -> int:
 
 
 def _recalled(cache: str) -> tuple[np.ndarray, np.ndarray]:
-    """Keys in rising order, and which of the images have transparency; none where there is no such file or it is damaged."""
+    """Keys in rising order, and which of the images have transparency; none if there is no such file or it is damaged."""
     nothing = np.zeros(0, np.uint64), np.zeros(0, bool)
     if not cache:
         return nothing

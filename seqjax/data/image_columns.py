@@ -92,7 +92,7 @@ class FileImages:
       root: the folder that the fingerprint names the files from, so that the whole may move; "" for none.
 
     Raises:
-      UserError: sizes that cannot be, labels as in `ArrayImages`; from `take`, a file that is not a sound image.
+      UserError: sizes that cannot be, labels as in `ArrayImages`; from `take`, a file that is not a valid image.
 
     Example:
       >>> import pathlib, tempfile
@@ -167,7 +167,7 @@ class Subset:
 
 
 def check_labels(labels: np.ndarray, classes: int, what: str) -> None:
-    """Refuse labels that are no class.
+    """Refuse labels that are not classes.
 
     Args:
       labels: integers (N,).

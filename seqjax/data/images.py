@@ -60,7 +60,7 @@ def load_images(
     bilinear with antialiasing.
 
     Where the source has no validation part, a share of the training part is held out, stratified by class where the labels
-    are known before the images are read. The test part is never used for that; of a TFDS set with one published held-out
+    are known before the images are read. The test part is never used for that; of a TFDS dataset with one published held-out
     part, such as imagenet2012's `validation`, that one is the test part, since published accuracies are measured on it.
 
     Image files are all decoded once before they are used, so that no bad one stops the training; see `check_files`.
@@ -82,8 +82,8 @@ def load_images(
       image_field, label_field, image_folder: file: which fields of a table are an image's file and its label, and the folder
         that the files are named from; "" looks for them.
       delimiter, quoting, header, encoding: file: how a table is written, see `seqjax.data.readers.tables.Format`.
-      bad_files: file: "stop", where a file is not a sound image, an error names all such; or "leave_out", the notes do.
-      validation_fraction: the share to hold out, in (0, 1), where there is no validation part.
+      bad_files: file: "stop", where a file is not a valid image, an error names all such; or "leave_out", the notes do.
+      validation_fraction: the share to hold out, in (0, 1), if there is no validation part.
       seed: of what is held out.
       workers: threads that check image files.
       cache: a folder to remember in which image files were sound; "" for none.
@@ -93,7 +93,7 @@ def load_images(
       A Dataset whose parts are `Images`. Image files are RGB.
 
     Raises:
-      UserError: an unknown source or name, a set that is not prepared, files that are no such images, a setting out of
+      UserError: an unknown source or name, a set that is not prepared, malformed files, a setting out of
         its range, or one of files or of TFDS given to another source.
 
     Example:
@@ -186,7 +186,7 @@ def _digits(size: int) -> Found:
 
 
 def _dataset(name: str, found: Found, validation_fraction: float, seed: int) -> Dataset:
-    """Checked parts as a data set; a share of the training images is held out where there is no validation part."""
+    """Checked parts as a data set; a share of the training images is held out if there is no validation part."""
     parts, train = dict(found.parts), found.parts["train"]
     for part, images in parts.items():
         if images.shape != train.shape:

@@ -141,11 +141,11 @@ def _one_a_time(group: _Rows, table: Table, rules: Rules, faults: Faults, notes:
         for i in np.flatnonzero(again) + 1 if table.value.ndim == 1 or group.name == table.names[0] else ():
             here, before = table.at(group.rows[i]), table.at(group.rows[i - 1])
             faults.add(
-                f"{here}: {_shown(group.time[i])}{_of(group, table)} stands there already ({before}); leave one out, or set duplicates "
+                f"{here}: {_shown(group.time[i])}{_of(group, table)} is already there ({before}); leave one out, or set duplicates "
                 f"to first, last or mean{others}"
             )
         return group
-    notes.append(f"{table.path}: {again.sum():,} more rows of {group.name!r} with a time that stands there; duplicates={rules.duplicates}")
+    notes.append(f"{table.path}: {again.sum():,} more rows of {group.name!r} with a repeated time; duplicates={rules.duplicates}")
     first = np.flatnonzero(np.concatenate([[True], ~again]))
     last = np.append(first[1:], len(group.time)) - 1
     chosen = last if rules.duplicates == "last" else first

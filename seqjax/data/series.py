@@ -92,7 +92,7 @@ def load_series(
       "known", "past" and "static", the columns' names; "classes", those of the categories.
 
     Raises:
-      UserError: an unknown source or name, a file that is no such table, and all that is wrong with its times and values, with
+      UserError: an unknown source or name, a malformed file, and all that is wrong with its times and values, with
         file and line; a series shorter than the stretches held out of it.
 
     Example:

@@ -72,14 +72,14 @@ def load_speech(
       strings: spoken digits: so many training strings are joined from training recordings, 300 for validation from those held out,
         and 500 for the test from test recordings; 0 leaves them single.
       snr: morse: the signal-to-noise ratio, in dB in a bandwidth of 2500 Hz.
-      validation_fraction: the share of the training sounds to hold out where there is no validation part.
+      validation_fraction: the share of the training sounds to hold out if there is no validation part.
       seed: of that choice.
 
     Returns:
       A Dataset of Records with "sound" (int16 arrays, or `SoundFile`) and "transcript".
 
     Raises:
-      UserError: an unknown source or name, files that are no such sounds (all of them at once), or a setting without effect.
+      UserError: an unknown source or name, malformed files (all of them at once), or a setting without effect.
 
     Example:
       >>> import tempfile

@@ -55,7 +55,7 @@ def load_tagged(
       column: where the tags are. CoNLL-U: "upos" (which "" is), "xpos" or "deprel". Columns: the number; "" is the
         last. tfds: the feature; "" is the first of upos, ner, tags, pos.
       word_column, delimiter, encoding: file: as in `conll.read_tagged`.
-      validation_fraction: the share of the training sentences to hold out where there is no validation part, at random;
+      validation_fraction: the share of the training sentences to hold out if there is no validation part, at random;
         a tag's last training sentence stays.
       seed: of that choice.
 
@@ -183,7 +183,7 @@ def _in_bio(name: str, parts: dict[str, Records]) -> tuple[dict[str, Records], i
         wrong = {tag for tags in part["tags"] for tag in tags if not is_span_tag(tag)}
         for where, word, tag in _words(part) if wrong else ():
             if tag in wrong:
-                faults.add(f"{where}: the tag {tag!r} of {word!r} is no span tag, which others here are; write O, or B- or I- and a type")
+                faults.add(f"{where}: the tag {tag!r} of {word!r} is not a span tag, but others are; write O, or B- or I- and a type")
     faults.raise_any()
     bio = {key: part.replace(tags=tuple(map(to_bio, part["tags"]))) for key, part in parts.items()}
     chain = itertools.chain.from_iterable

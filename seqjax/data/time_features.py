@@ -27,7 +27,7 @@ def choose_features(step: str) -> tuple[str, ...]:
 
 
 def chosen_features(setting: str, step: str) -> tuple[str, ...]:
-    """The cycles that a setting names: `auto` goes by the step, `none` are none, else names with commas between.
+    """The cycles that a setting names: `auto` goes by the step, `none` are none, else comma-separated names.
 
     Args:
       setting: data.time_features.

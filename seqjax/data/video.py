@@ -76,11 +76,11 @@ def load_videos(
       image_size: S, to scale the middle square of frames to (S, S). 0 keeps the videos' own size, which must be one.
       channels: file: 3 (RGB) or 1 (grey).
       frame_rate: file: frames a second of folders of frames; 0 where it is not known.
-      video_field, label_field: of a table; several label fields with commas between are several questions.
+      video_field, label_field: of a table; several label fields, comma-separated, are separate questions.
       delimiter, quoting, header, encoding: of a table, see `seqjax.data.readers.tables.Format`.
       bad_files: "stop": an error names all videos that are not sound; or "leave_out": the notes do.
       labelled: whether labels are wanted.
-      validation_fraction: the share to hold out where there is no validation part.
+      validation_fraction: the share to hold out if there is no validation part.
       seed: of what is held out.
       workers: threads that check files.
       cache: a folder to remember in which files were sound; "" for none.
@@ -90,7 +90,7 @@ def load_videos(
       A Dataset whose parts are `Videos`; its fact "heads" has the name and the classes of each question.
 
     Raises:
-      UserError: an unknown source or name, files that are no such videos, a setting out of its range or without effect.
+      UserError: an unknown source or name, malformed files, a setting out of its range or without effect.
 
     Example:
       >>> data = load_videos("embedded", name="moving_digits")

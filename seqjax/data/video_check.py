@@ -76,7 +76,7 @@ def _key(path: str) -> str:
 
 
 def _recalled(cache: str) -> dict[str, list]:
-    """Key -> facts; none where there is no such file or it is damaged."""
+    """Key -> facts; none if there is no such file or it is damaged."""
     try:
         found = json.loads(pathlib.Path(cache).read_text(encoding="utf-8")) if cache else {}
     except (OSError, ValueError):

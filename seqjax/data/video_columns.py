@@ -28,9 +28,9 @@ class Videos(Protocol):
 
     shape: tuple[int, int, int]  # (H, W, C) of every frame
     counts: np.ndarray  # int64 (N,), the frames of each
-    heads: tuple[Head, ...]  # what is asked; () where there are no labels
+    heads: tuple[Head, ...]  # what is asked; () if there are no labels
     answers: np.ndarray  # int32 (N, A), the class of each video for each head
-    labels: np.ndarray | None  # int32 (N,), the first of the answers; None where there are none
+    labels: np.ndarray | None  # int32 (N,), the first of the answers; None if there are none
 
     def __len__(self) -> int:
         """N."""

@@ -25,7 +25,7 @@ def plot_diagnostics(path: pathlib.Path, records: Iterable[Mapping[str, Any]]) -
       records: of the metrics file.
 
     Returns:
-      The path; None where there are no such records.
+      The path; None if there are no such records.
 
     Example:
       >>> import tempfile

@@ -173,7 +173,7 @@ def seconds_together() -> float:
 def look_at_disk(workdir: pathlib.Path) -> dict[str, Any]:
     """Whether all processes see the work directory of the first one, whether it can be written and locked, and what is left on it.
 
-    Every process must call it, with what it takes for the work directory. Where there is none yet, the nearest one above it is looked at.
+    Every process must call it, with what it takes for the work directory. If there is none yet, the nearest one above it is looked at.
 
     Returns:
       folder, type (of the file system, in each process), free (bytes), speed (bytes a second, on the disk), error (why it cannot

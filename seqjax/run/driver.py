@@ -291,7 +291,7 @@ def best_line(experiment: Experiment, config: ConfigDict, folder: pathlib.Path) 
 
 
 def stored_run(experiment: Experiment, command: cli.Command) -> resuming.Stored:
-    """What the newest checkpoint says of the run that a command is about; refused where there is none."""
+    """What the newest checkpoint says of the run that a command is about; refused if there is none."""
     stored = resuming.stored(command.workdir, experiment)
     if stored is None:
         raise UserError(f"there is no run with a checkpoint in {command.workdir}; train one first with the same --workdir")

@@ -62,7 +62,7 @@ def record(workdir: pathlib.Path, step: int, now: dict[str, Any], report: Callab
 
 
 def _parsed(path, text, report):
-    """The entries of a file; none where there is no file, or a damaged one."""
+    """The entries of a file; none if there is no file, or a damaged one."""
     if text is None:
         return []
     try:

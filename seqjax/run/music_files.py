@@ -89,7 +89,7 @@ def read_all(paths: Sequence[str], config: ConfigDict) -> Records:
       >>> read_all([], ConfigDict({"data": {"frames_per_quarter": 1}}))
       Traceback (most recent call last):
       ...
-      seqjax.errors.UserError: there is no music; give --input=FILE, once for each MIDI or JSON file or folder
+      seqjax.errors.UserError: there is no music; give --input=FILE once per MIDI or JSON file or folder
     """
     parts = [part for path in paths for part in read_pieces(path, config.data.frames_per_quarter).values()]
     if not parts:
@@ -107,7 +107,7 @@ def output_stem(output: str, config: ConfigDict) -> str:
       >>> output_stem("no/such/song", ConfigDict())
       Traceback (most recent call last):
       ...
-      seqjax.errors.UserError: --output=no/such/song: there is no folder no/such; make it first
+      seqjax.errors.UserError: --output=no/such/song: there is no folder no/such; create it first
     """
     stem = pathlib.Path(os.path.expanduser(output))
     if not stem.parent.is_dir():

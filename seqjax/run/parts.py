@@ -44,7 +44,7 @@ def make_stack(config: ConfigDict, **others: Any) -> Cell:
 
     Args:
       config: with model.cell, model.hidden_size, model.num_layers, model.dtype, and perhaps other arguments.
-      **others: arguments that are no settings, or are called otherwise.
+      **others: arguments that are not settings, or are called otherwise.
 
     Example:
       >>> model = {"cell": "gru", "hidden_size": 8, "num_layers": 2, "dropout": 0.5, "dtype": "float32"}

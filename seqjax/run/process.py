@@ -50,7 +50,7 @@ def use_compilation_cache() -> None:
 
 
 def cache_folder() -> str:
-    """The folder of the compilation cache, where other things are kept too; "" where there is none on this machine."""
+    """The folder of the compilation cache, where other things are kept too; "" if there is none on this machine."""
     name = jax.config.jax_compilation_cache_dir or ""
     return "" if "://" in name else name
 

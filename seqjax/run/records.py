@@ -77,7 +77,7 @@ def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def best_evaluation(records: Iterable[dict[str, Any]], criterion: str) -> dict[str, Any] | None:
-    """The step and the metrics of the best evaluation of a run; None where there is none.
+    """The step and the metrics of the best evaluation of a run; None if there is none.
 
     Args:
       records: from read_records.

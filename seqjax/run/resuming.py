@@ -31,7 +31,7 @@ class Stored(NamedTuple):
 
 
 def stored(folder: pathlib.Path, experiment: Experiment) -> Stored | None:
-    """The newest checkpoint's meta; None where there is none yet. Nothing in the work directory is changed.
+    """The newest checkpoint's meta; None if there is none yet. Nothing in the work directory is changed.
 
     Raises:
       UserError: the run is of another experiment.

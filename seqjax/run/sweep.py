@@ -220,7 +220,7 @@ def _one_after_another(
 
 
 def read_results(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """The points in sweep.json by their names; none where there is no such file, or one that cannot be understood."""
+    """The points in sweep.json by their names; none if there is no such file, or one that cannot be understood."""
     try:
         return {entry["point"]: entry for entry in json.loads((folder / RESULTS).read_text(encoding="utf-8"))["points"]}
     except (FileNotFoundError, ValueError, TypeError, KeyError):

@@ -381,7 +381,7 @@ def restore(
       repair: see Checkpoints.restore.
 
     Returns:
-      (state, progress, step), or None where there is no checkpoint yet.
+      (state, progress, step), or None if there is no checkpoint yet.
     """
 
     def target(meta):

@@ -84,7 +84,7 @@ def label_sums(logits: jax.Array, targets: jax.Array, labels: jax.Array, mask: j
     """The cross-entropy of labels, the number of examples, and how many of them have the largest logit at their label.
 
     Args:
-      logits: (B, K). A row that is not finite is no right answer.
+      logits: (B, K). A row that is not finite counts as wrong.
       targets, mask: as in `label_cross_entropy`.
       labels: (B,) int, the true classes.
 

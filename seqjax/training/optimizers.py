@@ -105,7 +105,7 @@ def warmup_length(warmup_steps: int, steps: int) -> int:
 
 
 def parse_milestones(text: str) -> tuple[float, ...]:
-    """Numbers with commas between them.
+    """Comma-separated numbers.
 
     Raises:
       ValueError: something between the commas is not a number.

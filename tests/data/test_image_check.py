@@ -126,7 +126,7 @@ def spoil(folder):
     (folder / "cat/text.jpg").write_text("no image")
     Image.fromarray(np.dstack([np.zeros((8, 8, 3), np.uint8), noise(8, 8)])).save(folder / "dog/clear.png")
     return {
-        "cat/cut.png": "is not a sound image", "dog/dead.png": "is a link to nowhere.png, which does not exist",
+        "cat/cut.png": "is not a valid image", "dog/dead.png": "is a link to nowhere.png, which does not exist",
         "dog/notes.txt": "is not an image by its name", "cat/text.jpg": "not a format that Pillow knows",
         "dog/clear.png": "nearly of one colour",
     }  # fmt: skip
@@ -145,7 +145,7 @@ def test_all_bad_files_are_named_at_once(folder, workers):
 def test_one_bad_file_is_one_line(folder):
     (folder / "cat/3.png").write_bytes(b"")
     assert message(folder) == (
-        f"{folder}/cat/3.png is not a sound image (not a format that Pillow knows); repair or remove it; "
+        f"{folder}/cat/3.png is not a valid image (not a format that Pillow knows); repair or remove it; "
         "or leave it out with bad_files='leave_out'"
     )
 

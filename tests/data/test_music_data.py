@@ -184,7 +184,7 @@ def test_settings_that_do_not_fit(tmp_path):
         (("embedded",), {"name": "canons", "path": path}, "path="),
         (("embedded",), {"name": "canons", "frames_per_quarter": 2}, "frames_per_quarter=2"),
         (("file",), {}, "needs a path"),
-        (("file",), {"path": str(tmp_path / "a.txt")}, "of no kind that is known"),
+        (("file",), {"path": str(tmp_path / "a.txt")}, "is not a known kind of file"),
         (("file",), {"path": path, "validation_path": plain}, "has a validation part already"),
         (("file",), {"path": plain, "validation_path": path}, "has the parts train, validation"),
         (("file",), {"path": plain}, "too few examples to hold any out"),

@@ -76,7 +76,7 @@ def test_horizons_that_are_refused(refuses, finished, tmp_path):
         ({"baselines.names": "naiv"}, "baselines.names: 'naiv' is unknown"),
         ({"data.context": 90}, "series 'south' has 92 steps, and a context of 90 with a horizon of 4 needs 94"),
         ({"data.horizon": 20}, "no series has 20 steps in this part with 14 before them"),
-        ({"model.output": "negative_binomial"}, "which is no count; choose another model.output"),
+        ({"model.output": "negative_binomial"}, "which is not a count; choose another model.output"),
         ({"data.time_features": "hour,minute"}, "data.time_features: 'minute' is unknown"),
     ],
 )

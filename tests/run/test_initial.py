@@ -122,7 +122,8 @@ def test_no_such_weights(source, tmp_path):
     refused(run, f"--init_from={source}:oldest", words=["no run in", "run:1:oldest", "DIR:newest or DIR:STEP"])
     refused(run, f"--init_from={source}:3", words=["no checkpoint of step 3", "it has 2, 4, 6"])
     refused(run, f"--init_from={empty}", words=["has no checkpoint yet"])
-    refused(run, f"--init_from={source}", "--init_partial", words=["none of the weights of step 2", "fit this model"], data__letters=6, model__width=5)
+    words = ["none of the weights of step 2", "fit this model"]
+    refused(run, f"--init_from={source}", "--init_partial", words=words, data__letters=6, model__width=5)
     refused(run, "--init_partial", words=["--init_partial has no effect without --init_from"])
     refused(run, f"--init_from={run}", words=["is the run's own --workdir"])
     assert not run.exists()

@@ -355,18 +355,18 @@ def check_lengths(part: Records, context: int, horizon: int) -> None:
 
 
 def check_counts(part: Records) -> None:
-    """Refuse values that are no counts, for distributions of counts.
+    """Refuse values that are not counts, for distributions of counts.
 
     Example:
       >>> from seqjax.data.records import Places
       >>> check_counts(Records({"name": ("a",), "value": (np.array([1.0, 2.5]),)}, Places.of("a.csv line", [2])))
       Traceback (most recent call last):
       ...
-      seqjax.errors.UserError: series 'a' has the value 2.5, which is no count; choose another model.output
+      seqjax.errors.UserError: series 'a' has the value 2.5, which is not a count; choose another model.output
     """
     faults = Faults("the series")
     for name, value in zip(part["name"], part["value"]):
         wrong = value[np.isfinite(value) & ((value < 0) | (value != np.round(value)))]
         if len(wrong):
-            faults.add(f"series {name!r} has the value {wrong[0]:g}, which is no count; choose another model.output")
+            faults.add(f"series {name!r} has the value {wrong[0]:g}, which is not a count; choose another model.output")
     faults.raise_any()

@@ -149,13 +149,13 @@ def _score(text: str) -> float:
     try:
         return 0.0 if text in (".", "") else float(text)
     except ValueError:
-        raise ValueError(f"the score {text!r} is no number; write . where there is none") from None
+        raise ValueError(f"the score {text!r} is not a number; write . if there is none") from None
 
 
 def paint(
     features: Iterable[Feature], lengths: Mapping[str, int], tags: Mapping[str, int], *, split: bool = False
 ) -> dict[str, np.ndarray]:
-    """A tag for each base, 0 where there is no feature; where several overlap, the kind that comes first in `tags` wins.
+    """A tag for each base, 0 if there is no feature; where several overlap, the kind that comes first in `tags` wins.
 
     Args:
       features: of any kinds; those that are not in `tags` are passed over.

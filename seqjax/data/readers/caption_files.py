@@ -175,7 +175,7 @@ def _json(path: str, encoding: str, restval: bool, faults: Faults) -> dict[str, 
     except (ValueError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} is not sound JSON ({error}); repair it") from None
+        raise UserError(f"{path} is not valid JSON ({error}); repair it") from None
     if isinstance(values, dict) and _objects(values.get("images")):
         if _objects(values.get("annotations")):
             return {"train": _coco(path, values["images"], values["annotations"], faults)}

@@ -56,7 +56,7 @@ def _parts(path: str | os.PathLike) -> dict[str, tuple[str, list]]:
         raise UserError(f"{path} is not JSON ({error}); {FORM}") from None
     whole = {"train": whole} if isinstance(whole, list) else whole
     if not isinstance(whole, dict) or not all(isinstance(given, list) for given in whole.values()):
-        raise UserError(f"{path} is not of a form that is known; {FORM}")
+        raise UserError(f"{path} does not have a known form; {FORM}")
     unknown = [name for name in whole if name.lower() not in PART_NAMES]
     if unknown or not whole:
         raise UserError(f"{path} has {f'the part {unknown[0]!r}' if unknown else 'no part'}; {FORM}")

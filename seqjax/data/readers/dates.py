@@ -98,7 +98,7 @@ def _locale(language: str) -> Any:
     try:
         return babel.Locale.parse(language)
     except (babel.UnknownLocaleError, ValueError, TypeError):
-        raise UserError(f"{language!r} is no language of Babel's; give codes such as 'en' or 'pt_BR'") from None
+        raise UserError(f"{language!r} is not a language that Babel knows; give codes such as 'en' or 'pt_BR'") from None
 
 
 def _patterns(language: str) -> list[Any]:

@@ -185,6 +185,6 @@ def _cut(path, region: str, genome, text) -> Region:
     first, last = (int(match[i].replace(",", "")) for i in (2, 3)) if match else (1, length)
     if not 1 <= first <= last <= length:
         raise UserError(
-            f"{region} is no region of {name}, which has bases 1 to {length:,}; the first is 1 and both ends are included"
+            f"{region} is not a region of {name}, which has bases 1 to {length:,}; the first is 1 and both ends are included"
         )
     return Region(name, first - 1, text(genome[name][first - 1 : last]))

@@ -35,7 +35,7 @@ def read_idx_folder(folder: pathlib.Path, name: str = "") -> Found | None:
       name: which set, such as "emnist-letters", where the folder has several.
 
     Returns:
-      The images; None where there are no such files.
+      The images; None if there are no such files.
 
     Raises:
       UserError: a file is missing or not sound, or there are several sets and none of that name.
@@ -168,7 +168,7 @@ def read_npz(path: pathlib.Path) -> Found:
       The images; the classes are "0", "1", ..., up to the highest label for training.
 
     Raises:
-      UserError: it is no sound npz file, lacks arrays, or they are no images and labels.
+      UserError: it is not a valid npz file, lacks arrays, or they are not images and labels.
 
     Example:
       >>> import tempfile
@@ -245,7 +245,7 @@ def number_classes(labels: np.ndarray, what: str) -> tuple[str, ...]:
       what: the file, for errors.
 
     Raises:
-      UserError: the labels are no class numbers.
+      UserError: the labels are not class numbers.
 
     Example:
       >>> number_classes(np.array([0, 2]), "a set")

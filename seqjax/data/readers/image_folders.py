@@ -20,7 +20,7 @@ def read_folders(folder: pathlib.Path, levels: int = 1) -> Listing:
       levels: how many levels of folders name a class: with 2, `animals/cat/1.png` is of the class "animals/cat".
 
     Returns:
-      A Listing, with the classes in the order of their names; files that are no images by their names are among the bad ones.
+      A Listing, with the classes in the order of their names; files whose names are not those of images are among the bad ones.
 
     Raises:
       UserError: there are no classes, one has no images, a part has a class that is not in the training part, two folders
@@ -46,7 +46,7 @@ def read_folders(folder: pathlib.Path, levels: int = 1) -> Listing:
         for name in found:
             if name not in classes:
                 raise UserError(
-                    f"{places[part] / name} is no class of the training part{nearest(name, classes)}; {len(classes)} are known"
+                    f"{places[part] / name} is not a class of the training part{nearest(name, classes)}; {len(classes)} are known"
                 )
         number = {name: label for label, name in enumerate(classes)}
         pairs = [(path, number[name]) for name, paths in found.items() for path in paths]

@@ -50,7 +50,7 @@ def read_manifest(path: str | os.PathLike, audio_field: str = "", text_field: st
     if unpacked_suffix(path) == ".json":
         raise UserError(f"{path} ends in .json; a manifest has an object a line: name it .jsonl")
     if not is_table(path, format):
-        raise UserError(f"{path} is no manifest of sounds; give a .jsonl, .csv or .tsv, or a folder with {TRANSCRIPTS}")
+        raise UserError(f"{path} is not a manifest of sounds; give a .jsonl, .csv or .tsv, or a folder with {TRANSCRIPTS}")
     names = _first(path, format)
     audio = audio_field or next((name for name in SOUND_FIELDS if name in names), "audio")
     text = text_field or next((name for name in TEXT_FIELDS if name in names), "text")

@@ -96,7 +96,7 @@ def _unreadable(path: str | os.PathLike, error: OSError | ValueError) -> str:
     if isinstance(error, IsADirectoryError):
         return f"{path} is a folder; give the name of a file in it"
     if isinstance(error, PermissionError):
-        return f"{path} may not be read by this user; change its permissions, or give another file"
+        return f"{path} is not readable by this user; change its permissions, or give another file"
     return f"{os.fspath(path)!r} cannot be read ({getattr(error, 'strerror', None) or error}); give another file"
 
 
@@ -127,7 +127,7 @@ def _gzip(path: str | os.PathLike, file: BinaryIO) -> Iterator[bytes]:
     try:
         yield from iter(lambda: stream.read(CHUNK), b"")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is not a sound gzip file ({error}); make it again, or drop .gz from its name") from None
+        raise UserError(f"{path} is not a valid gzip file ({error}); make it again, or drop .gz from its name") from None
 
 
 def _zstd(path: str | os.PathLike, file: BinaryIO) -> Iterator[bytes]:
@@ -150,7 +150,7 @@ def _zstd(path: str | os.PathLike, file: BinaryIO) -> Iterator[bytes]:
         fault = str(error)
     if fault or frame is None or not frame.eof:
         fault = fault or "it ends too early"
-        raise UserError(f"{path} is not a sound zstd file ({fault}); make it again, or drop .zst from its name")
+        raise UserError(f"{path} is not a valid zstd file ({fault}); make it again, or drop .zst from its name")
     yield from held
 
 
@@ -264,7 +264,7 @@ def _not_in(path: str | os.PathLike, encoding: str, at: int, byte: int, begin: b
 
 
 def likely_encoding(begin: bytes, sample: bytes = b"") -> str:
-    """The encoding that a file's bytes look like; "" where they are no text.
+    """The encoding that a file's bytes look like; "" if they are not text.
 
     Args:
       begin: the first bytes of the file.

@@ -156,7 +156,7 @@ def column_names(path: str | os.PathLike, format: Format) -> tuple[str, ...]:
     if is_parquet(path):
         return parquet_names(path)
     if not is_table(path, format) or unpacked_suffix(path) == ".jsonl":
-        raise UserError(f"{path} is no table of series by its ending; give a .csv, .tsv or .parquet, or a delimiter")
+        raise UserError(f"{path} does not have the extension of a table of series; give a .csv, .tsv or .parquet, or set a delimiter")
     row = first_row(path, format)
     if not row:
         read_table(path, {"time": ("time_field", "1")}, format)  # says what is wrong with it

@@ -217,7 +217,7 @@ def _opened(source: Any, name: str) -> Any:
         # libsndfile reads a WAV file that was cut as a shorter one. Sizes of 0 or at the limit are of files written as a stream.
         stated = int.from_bytes(begin[4:], "little") + 8
         if begin.startswith(b"RIFF") and size < stated < 0x7FFFFFFF:
-            raise UserError(f"{name} is cut: {size:,} bytes of {stated:,}; make it again, or leave it out")
+            raise UserError(f"{name} is truncated: {size:,} bytes of {stated:,}; make it again, or leave it out")
         return soundfile.SoundFile(source)
     except FileNotFoundError:
         raise UserError(f"{name} does not exist; check the path (the current folder is {pathlib.Path.cwd()})") from None
@@ -252,7 +252,7 @@ def _samples(file: Any, name: str, rate: int, channels: str) -> np.ndarray:
         return found[:, 0]
     found = found[:, 0] if channels == "first" or found.shape[1] == 1 else found.mean(axis=1)
     if not np.isfinite(found).all():
-        raise UserError(f"{name} has samples that are no numbers; make it again, or leave it out")
+        raise UserError(f"{name} has samples that are not numbers; make it again, or leave it out")
     if own != rate:
         try:
             import soxr

@@ -46,7 +46,7 @@ def read_digits(path: str | os.PathLike, rate: int) -> Records:
       Records of "sound" (int16 arrays), "transcript" (a digit), "speaker" and "number", by name.
 
     Raises:
-      UserError: a file that is no sound, or an archive without any.
+      UserError: a file that is not audio, or an archive without any.
     """
     faults, found = Faults(str(path)), {}
     for name, read in sorted(_files(path).items()):
@@ -115,7 +115,7 @@ def official_split(records: Records, leave_out: str = "") -> tuple[Records, Reco
     """
     speakers = np.array(records["speaker"])
     if leave_out and leave_out not in speakers:
-        raise UserError(f"data.leave_out={leave_out!r} is no speaker; there are {', '.join(np.unique(speakers))}")
+        raise UserError(f"data.leave_out={leave_out!r} is not a speaker; there are {', '.join(np.unique(speakers))}")
     test = speakers == leave_out if leave_out else records["number"] < OFFICIAL_TEST
     if test.all() or not test.any():
         raise UserError(f"the split leaves {'no training' if test.all() else 'no test'} recordings; give all of the set")
@@ -192,5 +192,5 @@ def _files(path: str | os.PathLike) -> dict[str, Any]:
                 for member in archive if member.isfile() and NAME.match(pathlib.PurePath(member.name).name)
             }  # fmt: skip
     except tarfile.TarError as error:
-        raise UserError(f"{path} is not a sound archive ({error}); make it again, or unpack it") from None
+        raise UserError(f"{path} is not a valid archive ({error}); make it again, or unpack it") from None
     return {name: lambda rate, name=name, data=data: decode_sound(data, name, rate) for name, data in found.items()}

@@ -125,7 +125,7 @@ def separator(delimiter: str, separated: str) -> str:
       separated: what stands between, for the error.
 
     Raises:
-      UserError: it is no character that can separate them.
+      UserError: it is not a character that can separate them.
 
     Example:
       >>> separator("tab", "fields"), separator(";", "fields")
@@ -163,8 +163,8 @@ def check_format(format: Format) -> None:
 def _reader(path: str | os.PathLike, format: Format) -> Callable[..., Iterator[tuple[int, list[Any]]]]:
     check_format(format)
     if not is_table(path, format):
-        next(byte_chunks(path), None)  # says so where there is no such file
-        raise UserError(f"{path} is no table by its ending; give a .csv, .tsv or .jsonl (or a packed one), or a delimiter")
+        next(byte_chunks(path), None)  # says so if there is no such file
+        raise UserError(f"{path} does not have the extension of a table; give a .csv, .tsv or .jsonl (or compressed), or a delimiter")
     if unpacked_suffix(path) != ".jsonl":
         return _rows
     refuse_given(table_settings(format), f"is for tables, and {path} is JSON lines")
@@ -278,7 +278,7 @@ def table_rows(path: str | os.PathLike, format: Format, faults: Faults, notes: l
                 return
             except csv.Error as error:
                 faults.add(
-                    f"{path} line {begin} is not sound ({error}); double the quotes inside a quoted text, or set quoting=none "
+                    f"{path} line {begin} is not valid ({error}); double the quotes inside a quoted text, or set quoting=none "
                     "where quotes are text"
                 )
                 continue
@@ -296,7 +296,7 @@ def _fields_of_any_length() -> Iterator[None]:
 
 
 def _find(where: str, first: list[str], setting: str, field: str, format: Format, faults: Faults) -> int:
-    """Which of a row's fields is meant; -1 with a fault where there is none."""
+    """Which of a row's fields is meant; -1 with a fault if there is none."""
     names = first if format.header else []
     if names.count(field) > 1:
         faults.add(f"{where} names two fields {field!r}; give each its own name, or set {setting} to a number from 1 to {len(first)}")
@@ -354,7 +354,7 @@ def _fault(value: Any, field: str, setting: str, is_label: bool) -> str:
             "; a label is a string, a whole number, true or false" if is_label else ", not a string; repair that line"
         )
     if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-        return f"{field!r} holds half a surrogate pair, which is no character; repair that line"
+        return f"{field!r} holds half a surrogate pair, which is not a character; repair that line"
     if is_label and len(value) > LONGEST_LABEL:
         return f"{field!r} has {len(value)} characters, too many for a label; set {setting}"
     if is_label and not value.strip():

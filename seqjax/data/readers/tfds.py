@@ -29,7 +29,7 @@ def open_builder(name: str, data_dir: str, embedded: str, needs: str = "train") 
     try:
         import tensorflow_datasets as tfds
     except ImportError:
-        raise missing("a TFDS set needs tensorflow_datasets", "tfds", f"note that {embedded}") from None
+        raise missing("a TFDS dataset needs tensorflow_datasets", "tfds", f"note that {embedded}") from None
     where = {"data_dir": os.path.expanduser(data_dir)} if data_dir else {}
     try:
         builder = tfds.builder(name, **where)

@@ -58,7 +58,7 @@ def list_folder(folder: pathlib.Path, labelled: bool = True) -> VideoList:
             if name not in classes:
                 known = f"{len(classes)} are known"
                 raise UserError(
-                    f"{places[part] / name} is no class of the training part{nearest(name, classes)}; {known}"
+                    f"{places[part] / name} is not a class of the training part{nearest(name, classes)}; {known}"
                 )
         pairs = [(path, (classes.index(name),)) for name, paths in own.items() for path in paths]
         parts[part] = [path for path, _ in pairs], [label for _, label in pairs]

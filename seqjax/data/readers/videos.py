@@ -158,7 +158,7 @@ def _opened(path: str) -> Any:
     except PermissionError as error:
         raise UserError(unreadable(path, error)) from None
     except av.error.FFmpegError as error:
-        raise UserError(f"{path} is not a sound video ({_said(error)}); repair or remove it") from None
+        raise UserError(f"{path} is not a valid video ({_said(error)}); repair or remove it") from None
 
 
 def _stream(container: Any, path: str) -> Any:

@@ -80,7 +80,7 @@ def colour_jitter(
 
     with s the setting and b black for brightness, the image's mean grey for contrast, and each pixel's own grey for
     saturation. The hue is turned by U(-hue, hue) of the full circle, with HSV's saturation and value kept. Grey is
-    0.299 R + 0.587 G + 0.114 B, and the mean of the channels where there are not three. The four are drawn apart:
+    0.299 R + 0.587 G + 0.114 B, and the mean of the channels if there are not three. The four are drawn apart:
     one that is switched on changes nothing in the others.
 
     Args:

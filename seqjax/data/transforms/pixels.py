@@ -31,7 +31,7 @@ def read_image(path: str | os.PathLike, size: int, channels: int) -> np.ndarray:
       uint8 (size, size, channels), values 0..255.
 
     Raises:
-      UserError: no such file, a file that is not a sound image, an image of floats, another number of channels, or
+      UserError: no such file, a file that is not a valid image, an image of floats, another number of channels, or
         Pillow is not installed.
 
     Example:
@@ -132,7 +132,7 @@ def _opened(source: bytes | BinaryIO, what: str, use: Callable[[Any], Any]) -> A
         said = (str(error) or type(error).__name__).split("\n")[0]
         if isinstance(error, image_module.UnidentifiedImageError):
             said = "not a format that Pillow knows"
-        raise UserError(f"{what} is not a sound image ({said}); repair or remove it") from None
+        raise UserError(f"{what} is not a valid image ({said}); repair or remove it") from None
 
 
 def resize_all(images: np.ndarray, size: int, what: str) -> np.ndarray:

@@ -193,7 +193,7 @@ def read_checked(folder: pathlib.Path, name: str, manifest: Manifest) -> bytes:
 
 
 def _digests(folder: pathlib.Path, manifest: str) -> dict[str, list]:
-    """Sizes and checksums of all files but the manifest; whatever is no regular file, such as a pipe, has neither."""
+    """Sizes and checksums of all files but the manifest; anything that is not a regular file, such as a pipe, has neither."""
     digests = {}
     for path in _files(folder):
         name = path.relative_to(folder).as_posix()

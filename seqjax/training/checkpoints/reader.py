@@ -99,14 +99,14 @@ class Reader:
     # The best, and the order.
 
     def loss(self, step: int) -> float | None:
-        """The evaluation saved with a checkpoint, infinite where there was none; None where it cannot be trusted."""
+        """The evaluation saved with a checkpoint, infinite if there was none; None where it cannot be trusted."""
         try:
             return self.peek(step).loss
         except (Fault, Gone):
             return None
 
     def best_step(self) -> int | None:
-        """The evaluated checkpoint with the lowest loss, the earliest among equals, None where there is none."""
+        """The evaluated checkpoint with the lowest loss, the earliest among equals, None if there is none."""
         losses = {step: loss for step in self.steps() if (loss := self.loss(step)) is not None}
         best = min(losses, key=losses.get, default=None)
         return best if best is not None and losses[best] < math.inf else None

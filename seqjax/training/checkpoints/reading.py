@@ -38,7 +38,7 @@ class Saved(NamedTuple):
 
     format: int  # that it was written in
     run: str  # the run's id; "" before format 2
-    loss: float  # of the evaluation at its step, infinite where there was none
+    loss: float  # of the evaluation at its step, infinite if there was none
     meta: dict[str, Any]  # in the format of today
 
 

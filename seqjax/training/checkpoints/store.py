@@ -171,7 +171,7 @@ class Checkpoints:
         return self._reader.steps()
 
     def best_step(self) -> int | None:
-        """The evaluated checkpoint with the lowest loss, the earliest among equals, None where there is none."""
+        """The evaluated checkpoint with the lowest loss, the earliest among equals, None if there is none."""
         return self._reader.best_step()
 
     def newest_meta(self) -> tuple[int, dict[str, Any]] | None:

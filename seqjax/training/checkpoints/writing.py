@@ -32,7 +32,7 @@ def write(folder: pathlib.Path, run: str, state: Any, meta: dict[str, Any], loss
       run: the run's id.
       state: a pytree of arrays; where it has a `step`, that must be the folder's.
       meta: JSON values.
-      loss: of the evaluation, infinite or nan where there was none.
+      loss: of the evaluation, infinite or nan if there was none.
 
     Returns:
       The directory, to be given to `commit`.

@@ -110,7 +110,7 @@ def seasonal_error(values: np.ndarray, season: int) -> float:
       season: m.
 
     Returns:
-      NaN where there is no such pair, or where all are equal.
+      NaN if there is no such pair, or where all are equal.
 
     Example:
       >>> seasonal_error(np.array([1.0, 2.0, 4.0, 3.0]), 2)

@@ -13,7 +13,7 @@ class Metric(NamedTuple):
 
 
 def check_pairs(first: Sequence, second: Sequence, name: str = "hypotheses", other: str = "references") -> None:
-    """Raises ValueError where there is not one of the second for each of the first.
+    """Raises ValueError if there is not one of the second for each of the first.
 
     Example:
       >>> check_pairs(["a"], [])

@@ -20,7 +20,7 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
       positive: bool (N,).
 
     Returns:
-      A number in [0, 1]; NaN where there are no positives or no negatives.
+      A number in [0, 1]; NaN if there are no positives or no negatives.
 
     Example:
       >>> auroc(np.array([0.9, 0.4, 0.4, 0.1]), np.array([True, True, False, False]))
@@ -49,7 +49,7 @@ def auprc(scores: np.ndarray, positive: np.ndarray) -> float:
       scores, positive: as in `auroc`.
 
     Returns:
-      A number in [0, 1]; NaN where there are no positives.
+      A number in [0, 1]; NaN if there are no positives.
 
     Example:
       >>> round(auprc(np.array([0.9, 0.8, 0.4]), np.array([True, False, True])), 4)

@@ -110,7 +110,7 @@ def bleu(*, lowercase: bool = False) -> Metric:
 
     Returns:
       A Metric of (hypotheses, references), equally long; its state is the pairs so far, and `compute` gives `bleu`, 0 to 100, NaN
-      where there is no translation.
+      if there is no translation.
 
     Example:
       >>> metric = bleu()
