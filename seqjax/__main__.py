@@ -11,7 +11,7 @@ import pathlib
 import runpy
 import sys
 
-# Beside the package: in an installed wheel the first, in a clone the second.
+# Where experiments are: the first in an installed wheel, the second in a clone.
 FOLDERS = ("seqjax_experiments", "experiments")
 
 
@@ -69,7 +69,7 @@ def find(name: str) -> pathlib.Path:
 
 
 def usage() -> str:
-    """What --help prints: how the command is typed, and the experiments with the first line of their docstrings."""
+    """The text of --help: usage, and the experiments with the first line of their docstrings."""
     known = experiments()
     width = max(map(len, known), default=0)
     lines = [
@@ -86,13 +86,13 @@ def usage() -> str:
 
 
 def _first_line(path: pathlib.Path) -> str:
-    """Of a file's docstring, without importing the file."""
+    """The first line of a file's docstring, without importing the file."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return text.partition("\n")[0]
 
 
 def refuse(message: str) -> None:
-    """Prints one line on standard error and ends the process with the status of wrong usage."""
+    """Prints one line on standard error and exits with the status for wrong usage."""
     print(f"error: {message}", file=sys.stderr, flush=True)
     sys.exit(2)
 

@@ -1,4 +1,4 @@
-"""Starts a command several times on this machine, as the processes of one run: for tests, and for trying.
+"""Starts a command several times on this machine, as the processes of one run; for tests and experiments.
 
     python -m seqjax.launch --processes=2 -- python -m experiments.language_model --workdir=/tmp/lm
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
-    """What stands before the first `--`, and what stands behind it.
+    """Splits the arguments at the first `--`.
 
     Example:
       >>> _split(["--processes=2", "--", "python", "a.py", "--", "b"])
@@ -71,7 +71,7 @@ def run(command: Sequence[str], count: int, grace: float = GRACE) -> int:
             signal.signal(number, pass_on)
         for index in range(count):
             argv = [*command, f"--distributed={address},{count},{index}"]
-            # In a session of its own, so that a terminal's Ctrl-C comes once, from here.
+            # In a session of its own, so that Ctrl-C reaches it only once, through this process.
             started.append(subprocess.Popen([*_BEFORE, *argv], env=env, start_new_session=True))
         return _watch(started, grace)
     finally:
@@ -107,7 +107,7 @@ def _first_failed(started: list[subprocess.Popen]) -> int | None:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """A free port on this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -25,7 +25,7 @@ class Best(NamedTuple):
 
     mean: Array  # float64 (M, H)
     std: Array  # float64 (M, H)
-    crps: Array  # float64 (M, H), of what came; NaN where it is missing or beyond the end of the records
+    crps: Array  # float64 (M, H), of what came; NaN if it is missing or beyond the end of the records
 
 
 def best_possible(

@@ -17,7 +17,7 @@ class Images(Protocol):
     """Random access to one part of a set. N images of one shape, each with a label."""
 
     shape: tuple[int, int, int]  # (H, W, C) of every image
-    labels: np.ndarray | None  # int32 (N,); None where a label is known only once its image is read
+    labels: np.ndarray | None  # int32 (N,); None if a label is known only once its image is read
 
     def __len__(self) -> int:
         """N."""

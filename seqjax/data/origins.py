@@ -42,7 +42,7 @@ def explain_difference(saved: Mapping[str, str], here: Mapping[str, str]) -> str
       here: the `made_from` of the data as it is loaded now.
 
     Returns:
-      One sentence, without a period; "" where no version differs, so that the cause is another.
+      One sentence, without a period; "" if no version differs, so that the cause is another.
 
     Example:
       >>> explain_difference({"babel": "2.18.0"}, {"babel": "2.19.0"})

@@ -66,7 +66,7 @@ def load_series(
         "year,month,day,hour" or "date,time".
       value_field: long form: the column of values; "" is the only other. Wide form: those of the series, between commas;
         "" are all others.
-      series_field: long form: the column that names the series; "" where there is one.
+      series_field: long form: the column that names the series; "" if there is one.
       known_fields: columns of covariates that are known in the future (holidays, prices), between commas. Rows after the last
         value in which only these are filled are the future.
       past_fields: columns of covariates that are known in the past only.

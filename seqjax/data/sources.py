@@ -112,7 +112,7 @@ def part_files(paths: Mapping[str, str | Iterable[str]]) -> dict[str, str]:
     """What the parts are called that have files of their own: a data set's `files`.
 
     Args:
-      paths: part -> its path, or the paths of its two sides; "" where it has none.
+      paths: part -> its path, or the paths of its two sides; "" if it has none.
 
     Example:
       >>> part_files({"train": ("a/train.de", "a/train.en"), "validation": "", "test": "a/test.tsv"})

@@ -65,7 +65,7 @@ def _examined(path: str) -> tuple[Facts | None, str]:
 
 
 def _key(path: str) -> str:
-    """What a file was when it was checked; of a folder, what its images were. "" where that cannot be said."""
+    """What a file was when it was checked; of a folder, what its images were. "" if that cannot be said."""
     full = os.path.abspath(os.path.expanduser(path))
     try:
         files = frame_files(full) if os.path.isdir(full) else [full]

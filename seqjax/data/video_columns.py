@@ -54,7 +54,7 @@ class Labelled:
     Args:
       counts: (N,), the frames of each.
       heads: what is asked.
-      answers: (N, A) integers; None where nothing is asked.
+      answers: (N, A) integers; None if nothing is asked.
 
     Example:
       >>> videos = Labelled([3, 5], [Head("class", ("cat", "dog"))], np.array([[1], [0]]))

@@ -22,7 +22,7 @@ class Part(NamedTuple):
 
 
 def typical(norms: Any, real: Any) -> np.ndarray:
-    """Median over the sequences, (T,), of norms (B, T) at real steps; NaN where no step is real.
+    """Median over the sequences, (T,), of norms (B, T) at real steps; NaN if no step is real.
 
     Example:
       >>> typical([[1.0, 2.0], [3.0, 9.0]], [[True, True], [True, False]]).tolist()

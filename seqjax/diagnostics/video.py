@@ -71,7 +71,7 @@ def plot_forecasts(
     Args:
       path: of the PNG file.
       context: uint8 (N, T, H, W, C), what the model read.
-      true: uint8 (N, horizon, H, W, C), or None where it is not known.
+      true: uint8 (N, horizon, H, W, C), or None if it is not known.
       predicted: like true, floats in [0, 1].
       titles: of each clip.
 

@@ -61,7 +61,7 @@ def data_fields() -> dict[str, Field]:
 
 
 def scores(part: Captioned, captions: Sequence[str]) -> dict[str, Any]:
-    """What captions are worth: overlap with the references, and of scenes how many say what is so.
+    """Scores of captions: overlap with the references and, for scenes, the fraction that is true.
 
     Args:
       part: the images.
@@ -88,9 +88,9 @@ def scores(part: Captioned, captions: Sequence[str]) -> dict[str, Any]:
 
 
 def baselines(train: Captioned, part: Captioned) -> dict[str, dict[str, Any]]:
-    """The most frequent caption of the training part; the first caption of the training image with the most similar pixels.
+    """Two baselines: the most frequent training caption, and the first caption of the training image with the most similar pixels.
 
-    Pixels are the mean colours of 5 x 5 cells; of more than 10,000 training images, so many are compared, evenly spread.
+    Pixels are the mean colours of 5 x 5 cells; at most 10,000 training images, evenly spread, are compared.
 
     Example:
       >>> from seqjax.data.captions import load_captions
@@ -109,7 +109,7 @@ def baselines(train: Captioned, part: Captioned) -> dict[str, dict[str, Any]]:
 
 
 def nearest_in_features(trained: Trained, train: Captioned, part: Captioned) -> dict[str, Any]:
-    """The scores of the first caption of the training image whose mean feature is nearest, by the trained encoder."""
+    """The scores of the first caption of the training image whose mean feature, from the trained encoder, is nearest."""
     known, writer = _spread(train), trained.model.tools
     queries, keys = writer.means(trained.variables, part.images), writer.means(trained.variables, known.images)
     return scores(part, nearest_captions(queries, keys, known.captions))
@@ -132,7 +132,7 @@ def _cells(part: Captioned) -> np.ndarray:
 def draw_captions(
     trained: Trained, part: Captioned, found: Sequence[Sequence[Translation]], folder: pathlib.Path, split: str
 ) -> Iterator[pathlib.Path]:
-    """Where attention looked for some images, their n-best captions with scores; of scenes the first right and wrong ones.
+    """Plots of attention for some images and their n-best captions with scores; for scenes, the first right and wrong ones.
 
     Args:
       trained: the model.
@@ -141,7 +141,7 @@ def draw_captions(
       folder, split: where the pictures go, and what they are called after.
 
     Returns:
-      An iterator over the paths, each picture drawn when it is asked for.
+      An iterator over the paths; each picture is drawn when its path is requested.
     """
     best = [rows[0].text for rows in found]
     chosen, title = list(range(min(DRAWN, len(part)))), ""
@@ -159,7 +159,7 @@ def draw_captions(
 
 
 def predict(trained: Trained, options: Options) -> None:
-    """Writes captions for each --image, and draws into --picture where attention looked."""
+    """Writes captions for each --image, and plots the attention to --picture."""
     if not options.image:
         raise UserError("--mode=predict needs an image: give --image=FILE once per image")
     height, _, channels = trained.spec.shape

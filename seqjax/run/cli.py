@@ -1,4 +1,4 @@
-"""The command line that all experiments share: flags, one clear line for whatever is wrong, an exit status."""
+"""The command line that all experiments share: flags, one-line error messages, and exit status."""
 
 import difflib
 import logging
@@ -35,7 +35,7 @@ class Command(types.SimpleNamespace):
     Attributes:
       mode: "train", "evaluate" or one of the experiment's own.
       workdir: the work directory.
-      preset: the preset's name, None where none was given.
+      preset: the preset's name, None if none was given.
       given: dotted field -> value, for the fields that were given.
       options: the other flags of the mode, by name.
     """
@@ -72,7 +72,7 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> Command:
     """Reads a command line.
 
     Args:
-      experiment: whose settings, modes and flags there are.
+      experiment: defines the settings, modes and flags.
       argv: the program's name and its arguments.
 
     Raises:
@@ -138,19 +138,19 @@ def _command(experiment: Experiment, values: flags.FlagValues, others: Mapping[s
 
 
 def config_of(experiment: Experiment, command: Command) -> ConfigDict:
-    """The settings of a new run: the preset's, with those given on the command line."""
+    """The settings of a new run: the preset, overridden by the command line."""
     config = settings.build(experiment.fields, changes_of(experiment, command, experiment.preset))
     settings.resolve_length(config, set(command.given))
     return config
 
 
 def changes_of(experiment: Experiment, command: Command, preset: str | None = None) -> dict[str, Any]:
-    """The settings of the preset, less those that the ones given leave without effect, and the ones given.
+    """The preset's settings, without those that the given ones leave without effect, plus the given ones.
 
     Args:
       experiment: has the presets.
       command: with a preset or without.
-      preset: of a command without one; with None, that has the settings given alone.
+      preset: used if the command has none; None: only the given settings.
     """
     name = command.preset or preset
     found = dict(experiment.presets[name]) if name else {}
@@ -159,14 +159,14 @@ def changes_of(experiment: Experiment, command: Command, preset: str | None = No
 
 
 def left_out(experiment: Experiment, command: Command) -> list[str]:
-    """A line for each setting of the preset that the command line leaves without effect."""
+    """A line for each preset setting that the command line leaves without effect."""
     preset = experiment.presets[command.preset or experiment.preset]
     dropped = settings.left_out(preset, command.given, experiment.fields)
     return [f"the preset's {name}={preset[name]} has no effect with {cause} and is ignored" for name, cause in dropped.items()]
 
 
 def _define(values: flags.FlagValues, name: str, default: Any, text: str, *, optional: bool = False) -> None:
-    """A flag of the default's type; an optional one is None where it is not given."""
+    """Defines a flag of the default's type; an optional flag is None if not given."""
     start = None if optional else default
     if isinstance(default, bool):
         flags.DEFINE_bool(name, start, text, flag_values=values)
@@ -177,7 +177,7 @@ def _define(values: flags.FlagValues, name: str, default: Any, text: str, *, opt
 
 
 def parser_of(default: bool | int | float | str) -> flags.ArgumentParser:
-    """What reads a value of the default's type from the command line.
+    """The parser for values of the default's type.
 
     Example:
       >>> parser_of(1).parse("1e3"), parser_of(0.5).parse("1e3"), parser_of(True).parse("false"), parser_of("").parse("1e3")
@@ -188,7 +188,7 @@ def parser_of(default: bool | int | float | str) -> flags.ArgumentParser:
 
 
 def usage(experiment: Experiment) -> str:
-    """The text of --help: the experiment's own words, its flags, and every setting as the default preset has it."""
+    """The text of --help: the experiment's docstring, its flags, and every setting with its value in the default preset."""
     modes = ", ".join(("train (starts or resumes automatically; Ctrl-C saves a checkpoint and stops)", "evaluate", *experiment.modes))
     lines = [experiment.doc.strip(), "", f"Modes (--mode=...): {modes}.", "", "Flags:", ""]
     lines += ["  --workdir=DIR\n      Directory of the run: checkpoints, metrics, pictures.", "  --config=PRESET"]
@@ -236,20 +236,20 @@ def call(main: Callable[[list[str]], int | None], argv: list[str] | None = None)
 
 
 def _unraisable(report: Any) -> None:
-    """Leaves out what the threads of a failed save say to an event loop that is closed; its own error is raised."""
+    """Filters out log records of a failed save's threads about a closed event loop; the save's own error is raised."""
     if not (report.exc_type is RuntimeError and str(report.exc_value) == "Event loop is closed"):
         sys.__unraisablehook__(report)
 
 
 def _nobody_reads() -> None:
-    """Ends the process as a shell's own commands end when whoever read their output has gone."""
+    """Ends the process like a shell command whose output pipe was closed."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     distributed.end(128 + signal.SIGPIPE)
     sys.exit(128 + signal.SIGPIPE)
 
 
 def note(line: str) -> None:
-    """Prints a line beside the output of a command, on standard error, so that a program can read the output."""
+    """Prints a line on standard error, so that standard output stays machine-readable."""
     if processes.first():
         print(line, file=sys.stderr, flush=True)
 

@@ -1,4 +1,4 @@
-"""What the experiment with DNA is made of besides its model: the settings of its files, and how predictions are written."""
+"""Parts of the DNA experiment besides its model: settings of its files, and writing of predictions."""
 
 import contextlib
 import pathlib
@@ -24,7 +24,7 @@ MOST_SHOWN = 200  # sequences of a class whose gradients are averaged
 
 
 def file_fields(sources: Sequence[str], repeats: Sequence[str], strands: Sequence[str]) -> dict[str, Field]:
-    """Where the sequences come from, and what becomes of repeats, lower case and folds.
+    """Where the sequences come from, and how repeats, lower case and folds are handled.
 
     Args:
       sources, repeats, strands: the values that `seqjax.data.dna` has for these.
@@ -92,7 +92,7 @@ def codes_of(part: Records) -> list[np.ndarray]:
 
 
 def labels_of(part: Records) -> Any:
-    """A tag for each base of each sequence, or a label for each sequence.
+    """The targets: a tag per base of each sequence, or a label per sequence.
 
     Example:
       >>> from seqjax.data.records import Places
@@ -103,7 +103,7 @@ def labels_of(part: Records) -> Any:
 
 
 def all_labels(part: Records) -> np.ndarray:
-    """The same as one array, (N,): tags of bases end to end, or the labels.
+    """The targets as one array, (N,): tags of all bases concatenated, or the labels.
 
     Example:
       >>> from seqjax.data.records import Places
@@ -115,7 +115,7 @@ def all_labels(part: Records) -> np.ndarray:
 
 
 def answers(trained: Trained, part: Records) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of the classes, (N, K), and the answers, (N,), of the sequences of a part, or of all its bases end to end."""
+    """Class probabilities (N, K) and predictions (N,) for the sequences of a part, or for all its bases concatenated."""
     found = trained.model.tools(trained.params, codes_of(part))
     if trained.config.task == "classify":
         return found, found.argmax(axis=1)
@@ -125,7 +125,7 @@ def answers(trained: Trained, part: Records) -> tuple[np.ndarray, np.ndarray]:
 def answer_rows(
     part: Records, shares: np.ndarray, given: np.ndarray, classes: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """A JSON object for each sequence of a part: its class and the answer, or how many bases are tagged right.
+    """A JSON object for each sequence of a part: true and predicted class, or the number of correctly tagged bases.
 
     Args:
       part: with "label" or "labels".
@@ -154,7 +154,7 @@ def answer_rows(
 
 
 def check_classified(trained: Trained, records: Records, format: str, track: str) -> None:
-    """Refuses what a classifier of sequences cannot do.
+    """Refuses options that a sequence classifier does not support.
 
     Raises:
       UserError: formats of features; sequences of another length than the model's, where it pools by "flatten".
@@ -175,7 +175,7 @@ def check_classified(trained: Trained, records: Records, format: str, track: str
 def looked_at(
     trained: Trained, part: Records, split: str, folder: pathlib.Path, shares: np.ndarray, exact: np.ndarray | None
 ) -> Iterator[pathlib.Path]:
-    """Draws what a model looks at: its motif detectors, and gradients times input, of one base or averaged by class.
+    """Plots what a model looks at: motif detectors, and gradient times input for one base or averaged by class.
 
     Args:
       trained: a tagger, or a classifier.
@@ -199,7 +199,7 @@ def looked_at(
             folder / f"motifs_{split}.png", logos, "bits", columns=2, title="what the motif detectors answer to"
         )
     if "embed" in own:
-        return  # of k-mers there is no gradient by base
+        return  # k-mers have no gradient per base
     if "labels" in part:
         yield _one_base(trained, part, codes, split, folder, shares, exact)
     elif len({len(each) for each in codes}) == 1:
@@ -207,7 +207,7 @@ def looked_at(
 
 
 def _one_base(trained, part, codes, split, folder, shares, exact) -> pathlib.Path:
-    """Of the longest feature in the first 50 sequences of at most 2,000 bases: the base in its middle."""
+    """The middle base of the longest feature in the first 50 sequences of at most 2,000 bases."""
     ends = np.cumsum([0, *map(len, codes)])
     able = [i for i, each in enumerate(codes) if len(each) <= 2000][:50] or [0]
     some = slice(0, 2000)
@@ -261,7 +261,7 @@ def _inner(trained, steps: int) -> slice:
 
 
 def print_classes(names: Sequence[str], probabilities: np.ndarray, classes: Sequence[str], format: str) -> None:
-    """Prints the class of each sequence with the probabilities of all.
+    """Prints the predicted class of each sequence, with the probabilities of all classes.
 
     Example:
       >>> print_classes(["a"], np.array([[0.25, 0.75]]), ["EI", "IE"], "jsonl")
@@ -278,15 +278,15 @@ def print_classes(names: Sequence[str], probabilities: np.ndarray, classes: Sequ
 def print_features(
     tag: Tagging, params: Any, records: Any, classes: Sequence[str], format: str, track: str = ""
 ) -> None:
-    """Prints the features of sequences as they are found, window by window, and writes the probabilities of each base.
+    """Prints the features of sequences as they are found, window by window, and writes the probabilities at each base.
 
     Args:
-      tag: finds the tags.
+      tag: predicts the tags.
       params: of its model.
       records: with "name", "sequence" and "start".
-      classes: the names of the tags; the first is what is no feature.
+      classes: the names of the tags; the first means "not a feature".
       format: "bed" (which "text" is), "gff3" or "jsonl".
-      track: a bedGraph file to write the probability of the second tag to; of more tags, a file each: TRACK.TAG.bedGraph.
+      track: a bedGraph file for the probability of the second tag; with more tags, one file each: TRACK.TAG.bedGraph.
     """
     with contextlib.ExitStack() as stack:
         files = {
@@ -309,7 +309,7 @@ def print_features(
 
 
 def track_paths(track: str, classes: Sequence[str]) -> dict[int, pathlib.Path]:
-    """The bedGraph file of each tag but the first; none without a name.
+    """The bedGraph file of each tag except the first; none if no name is given.
 
     Example:
       >>> [str(path) for path in track_paths("a.bedGraph", ["background", "CDS+", "CDS-"]).values()]
@@ -332,7 +332,7 @@ def _features(tag, params, name, sequence, start, classes, files) -> Iterator[An
 
 
 def _joined(features: Iterator[Any]) -> Iterator[Any]:
-    """Features that continue from the window before, as one; the score is the mean over all of its bases."""
+    """Joins features that continue across windows; the score is the mean over all bases."""
     last = None
     for feature in features:
         if (

@@ -1,4 +1,4 @@
-"""Networks of `seqjax.cnn` that other models see through: their settings, their pretrained weights, whether they are frozen."""
+"""Networks of `seqjax.cnn` as image encoders: settings, pretrained weights, freezing."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -52,7 +52,7 @@ def encoder(config: ConfigDict, shape: Sequence[int]) -> cnn.Features:
 
 
 def is_frozen(config: ConfigDict, features: cnn.Features) -> bool:
-    """Whether optimizer.frozen leaves all of the encoder's parameters as they are; it then runs as in evaluation, so that its statistics
+    """Whether optimizer.frozen covers all of the encoder's parameters; the encoder then runs in evaluation mode, so that its statistics
     stay too.
 
     Example:
@@ -66,7 +66,7 @@ def is_frozen(config: ConfigDict, features: cnn.Features) -> bool:
 
 
 def pretrained(config: ConfigDict, features: cnn.Features, params: Any, state: Any) -> tuple[Any, Any]:
-    """Parameters and model state whose encoder has the weights and statistics of model.weights; the same where that is empty.
+    """Loads the encoder's weights and statistics from model.weights into parameters and model state; no change if it is empty.
 
     Args:
       config: with model.weights.
@@ -84,7 +84,7 @@ def pretrained(config: ConfigDict, features: cnn.Features, params: Any, state: A
 
 
 def described(config: ConfigDict, features: cnn.Features) -> Iterable[str]:
-    """Lines on the encoder for the start of a run; that a frozen one should not be random."""
+    """Lines about the encoder for the start of a run; warns if a frozen encoder has random weights."""
     yield f"encoder: {config.model.name} up to {config.model.layer}, a map of {' x '.join(map(str, features.shape))}"
     if is_frozen(config, features) and not config.model.weights:
         yield "the encoder is frozen but not pretrained: set model.weights, --init_from, or optimizer.frozen=''"

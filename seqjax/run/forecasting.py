@@ -1,4 +1,4 @@
-"""What a forecasting experiment shows and writes: rows, pictures, and the table of a prediction."""
+"""Output of forecasting experiments: rows, pictures, and the table of a prediction."""
 
 import csv
 import io
@@ -49,7 +49,7 @@ def check(config: ConfigDict) -> None:
 
 
 def place_of(level: float) -> int:
-    """Where a level stands among LEVELS.
+    """The index of a level in LEVELS.
 
     Example:
       >>> place_of(0.5)
@@ -59,7 +59,7 @@ def place_of(level: float) -> int:
 
 
 def empty_window(spec: Any, context: int, horizon: int) -> Window:
-    """A window as the model's parameters are made for.
+    """An example window for initialising the model's parameters.
 
     Args:
       spec: with `statistics`, `features` and `facts`.
@@ -136,7 +136,7 @@ def draw(
 
 
 def checked_horizon(asked: int, learned: int, kind: str) -> int:
-    """The steps that a prediction has.
+    """The number of steps of a prediction.
 
     Raises:
       UserError: a direct model is asked for more steps than it has learned.
@@ -240,7 +240,7 @@ def write_output(path: str, text: str) -> None:
 
 
 def shown_times(times: np.ndarray, facts: Mapping[str, Any]) -> list[str]:
-    """Times for people: dates for steps of a day or longer, else with the offset of the zone, where there is one.
+    """Readable times: dates for steps of a day or longer, else date and time with the zone's offset, if any.
 
     Example:
       >>> noon = np.array(["2024-07-01T12:00"], "datetime64[ns]")

@@ -1,4 +1,4 @@
-"""Language models that help a recogniser: an n-gram of a text file, or a run of experiments/language_model.py."""
+"""Language models for decoding speech: an n-gram of a text file, or a run of experiments/language_model.py."""
 
 import importlib.util
 import pathlib
@@ -40,7 +40,7 @@ def read_fusion(path: str, tokenizer: Any, beside: str, *, order: int, weight: f
     starts = np.zeros(len(tokens), bool)
     starts[np.cumsum([0] + [len(each) for each in labels[:-1]])] = True
     known = tokens != UNK
-    if not known.all():  # an n-gram across something unknown would be wrong: what follows starts again
+    if not known.all():  # an n-gram across an unknown label would be wrong: restart after it
         starts[1:] |= ~known[:-1]
         tokens, starts = tokens[known], starts[known]
     model = NGramModel.fit(tokens, starts, order=order, vocab_size=tokenizer.vocab_size, excluded=(PAD, UNK, BOS))
@@ -68,7 +68,7 @@ def _recurrent(folder: pathlib.Path, tokenizer: Any, beside: str, weight: float,
 
 
 class _Step:
-    """A step of a language model with the recogniser's labels."""
+    """One step of a language model over the recogniser's labels."""
 
     def __init__(self, module: Any):
         self._module = module

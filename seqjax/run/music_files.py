@@ -1,4 +1,4 @@
-"""What music is sampled from, and the files that it is written to."""
+"""Prompts for sampling music, and the files that pieces are written to."""
 
 import os
 import pathlib
@@ -21,7 +21,7 @@ QUARTERS = 4  # of a bar
 
 
 def given(options: Options, frames_per_quarter: int) -> tuple[np.ndarray | None, np.ndarray | None, int]:
-    """What a piece begins with, the voice that is held fixed, and how many frames are to be written.
+    """The prompt of a piece, the voice that is held fixed, and the number of frames to write.
 
     Args:
       options: with prompt and melody as `read_piece` gives them, prompt_bars, voice and length.
@@ -49,7 +49,7 @@ def given(options: Options, frames_per_quarter: int) -> tuple[np.ndarray | None,
 
 
 def read_piece(path: str, config: ConfigDict) -> np.ndarray | None:
-    """The one piece of a file, uint8 (T, 88); None where no file is named.
+    """Reads a file with one piece, uint8 (T, 88); None if no file is named.
 
     Args:
       path: of a MIDI or JSON file, or "".
@@ -98,7 +98,7 @@ def read_all(paths: Sequence[str], config: ConfigDict) -> Records:
 
 
 def output_stem(output: str, config: ConfigDict) -> str:
-    """How the names of files to write begin.
+    """The prefix of the files to write.
 
     Raises:
       UserError: there is no such folder.

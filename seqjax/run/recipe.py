@@ -150,7 +150,7 @@ class Recipe(NamedTuple):
     steps: int  # of the whole run; 0 where nothing is trained
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
-    clip_norm: float  # infinite where nothing is clipped
+    clip_norm: float  # infinite if nothing is clipped
     accumulate: int = 1  # parts that each batch is cut into
     frozen: tuple[str, ...] = ()  # regular expressions: what they find a match in is not trained
 

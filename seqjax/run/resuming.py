@@ -269,7 +269,7 @@ def check_data(
       experiment: names the data.
       folder: the work directory.
       dataset: as loaded now.
-      spec: as prepared now; None where it is not needed.
+      spec: as prepared now; None if it is not needed.
       saved: the checkpoint's meta.
       accepted: whether other data are accepted, as far as the spec is the same.
 

@@ -1,4 +1,4 @@
-"""What experiments/speech.py is made of: labels of transcripts, what fits into a sound, the loss, error rates, baselines, answers."""
+"""Parts of experiments/speech.py: transcript labels and their fit to a sound, loss, error rates, baselines, output."""
 
 import functools
 import math
@@ -50,7 +50,7 @@ def strides(config: ConfigDict) -> tuple[int, ...]:
 
 
 def samples_of_step(config: ConfigDict) -> int:
-    """How many samples one step of the recogniser stands for."""
+    """The number of audio samples per step of the recogniser."""
     return front_end(config).hop * math.prod(strides(config))
 
 
@@ -71,12 +71,12 @@ def front_end(config: ConfigDict) -> FrontEnd:
         )
     front = FrontEnd(rate, window, hop, f.mels, f.low, f.high, f.normalize, exponent=f.exponent)
     front.check()
-    sounds.mel_filters(rate, front.fft, f.mels, f.low, f.high)  # refuses what cannot be
+    sounds.mel_filters(rate, front.fft, f.mels, f.low, f.high)  # raises for invalid settings
     return front
 
 
 class Labels(NamedTuple):
-    """Transcripts as labels, and what they need."""
+    """Transcripts as labels, and the steps that they need."""
 
     ids: list[np.ndarray]  # of each, from 1
     needed: np.ndarray  # the fewest steps that can hold them
@@ -84,11 +84,11 @@ class Labels(NamedTuple):
 
     @property
     def fits(self) -> np.ndarray:
-        """Whether the sound can hold its labels."""
+        """Whether the sound is long enough for its labels."""
         return self.needed <= self.steps
 
     def take(self, places: np.ndarray) -> "Labels":
-        """Those of some sounds."""
+        """Selects some of the sounds."""
         return Labels([self.ids[i] for i in places], self.needed[places], self.steps[places])
 
 
@@ -119,7 +119,7 @@ def named(records: Records, places: Sequence[int] | np.ndarray) -> str:
 
 
 def trainable(records: Records, labels: Labels, rate: int, most_seconds: float, say: Callable[[str], None] | None) -> np.ndarray:
-    """Which sounds can be trained on: those that can hold their transcript, and are not too long.
+    """Which sounds can be trained on: long enough for their transcript, and not too long.
 
     Args:
       records, labels: of the training part.
@@ -208,7 +208,7 @@ def speech_loss(model: Any, front: FrontEnd, augment: ConfigDict) -> Callable[..
 
 
 def scores_of(outputs: Sequence[str], transcripts: Sequence[str]) -> dict[str, Any]:
-    """Error rates, and the share of texts that are right to the last character, with its interval.
+    """Error rates, and the fraction of exactly correct texts with its interval.
 
     Example:
       >>> scores_of(["7 3", "1"], ["7 3", "2"])["wer"]
@@ -236,11 +236,11 @@ def baselines_of(train: Records, part: Records, rate: int, *, morse: bool) -> di
 
 
 def print_heard(path: str, found: Sequence[Any], words: Sequence[Any], seconds: float, format: str) -> None:
-    """Prints what was heard in a sound: a line of JSON; or for people the text, the times of its words, and others with scores.
+    """Prints the transcript of a sound: as a line of JSON, or as the text, the times of its words, and alternatives with scores.
 
     Args:
       path: of the sound.
-      found: readings, the best first.
+      found: hypotheses, the best first.
       words: of the best, with their times.
       seconds: that the sound lasts.
       format: "jsonl" or "text".
@@ -272,7 +272,7 @@ METRIC = metrics.token_loss()
 
 
 def search_flags() -> dict[str, Flag]:
-    """Flags of prefix beam search, with or without a language model; and whether faults of transcripts end an evaluation.
+    """Flags of prefix beam search, with or without a language model, and --strict.
 
     Example:
       >>> list(search_flags())
@@ -304,7 +304,7 @@ def fusion(reader: Any, options: Options, file: str) -> Any:
 
 
 def shown(transcripts: Sequence[str], outputs: Sequence[str]) -> dict[str, list[int]]:
-    """Which sounds a picture shows: the first ones, and those with the most errors where there are any.
+    """Which sounds a picture shows: the first ones, and those with the most errors, if any.
 
     Example:
       >>> shown(["a", "b c"], ["a", "b"])
@@ -356,7 +356,7 @@ def sound_files() -> dict[str, Field]:
 
 
 def made_sounds() -> dict[str, Field]:
-    """How Morse code is keyed, and spoken digits are parted and joined.
+    """How Morse code is keyed, and how spoken digits are split and joined.
 
     Example:
       >>> list(made_sounds())
@@ -396,7 +396,7 @@ def features() -> dict[str, Field]:
 
 
 def augmentation() -> dict[str, Field]:
-    """What is done to training sounds at random, on the device.
+    """Random augmentation of training sounds, on the device.
 
     Example:
       >>> augmentation()["augment.speed"].default

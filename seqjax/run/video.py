@@ -1,4 +1,4 @@
-"""What the experiment with videos is made of besides its model: settings, answers, baselines, pictures, predictions."""
+"""Parts of the video experiment besides its model: settings, answers, baselines, pictures, predictions."""
 
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -147,7 +147,7 @@ def middle_frames(videos: Videos, indices: np.ndarray) -> np.ndarray:
 
 
 def scores_of(shares: Sequence[np.ndarray], videos: Videos) -> dict[str, Any]:
-    """The share of videos of which all questions are answered right, with its interval, and the share of each.
+    """The fraction of videos with all questions answered correctly, with its interval, and the accuracy on each question.
 
     Args:
       shares: (N, K) of each question.
@@ -188,12 +188,12 @@ def answer_rows(shares: Sequence[np.ndarray], videos: Videos) -> Iterator[dict[s
 
 
 def clips(trained: Trained, videos: Videos, **changes: Any) -> Iterator[VideoBatch]:
-    """The clips that a model is evaluated on, with changes of their sampling."""
+    """The evaluation clips, with changes to their sampling."""
     return ordered_clips(videos, trained.config.data.eval_batch_size, sampling_of(trained.config, **changes))
 
 
 def still_clips(trained: Trained, videos: Videos) -> Iterator[VideoBatch]:
-    """The same clips, in which the frame in the middle stands still: nothing moves, and no clip is shorter."""
+    """The evaluation clips with the middle frame repeated: no motion, the same length."""
     for batch in clips(trained, videos):
         middle = batch.frames[np.arange(len(batch.lengths)), batch.lengths // 2][:, None]
         yield batch._replace(frames=np.broadcast_to(middle, batch.frames.shape))
@@ -214,12 +214,12 @@ def error_rows(videos: Videos, errors: Mapping[str, np.ndarray]) -> Iterator[dic
 
 
 def one_frame(videos: Mapping[str, Videos], split: str, limit: int) -> dict[str, dict[str, Any]]:
-    """What can be told without motion: the most frequent classes, and logistic regression on the middle frame.
+    """Baselines without motion: the most frequent classes, and logistic regression on the middle frame.
 
     Args:
       videos: the parts, with "train" and "validation".
       split: the part to answer for.
-      limit: training videos that are learned from; 0 leaves the regression out.
+      limit: number of training videos for the regression; 0 leaves it out.
     """
     part, train = videos[split], videos["train"]
     most = [np.eye(len(head.classes))[np.bincount(train.answers[:, i]).argmax()] for i, head in enumerate(train.heads)]
@@ -241,7 +241,7 @@ def one_frame(videos: Mapping[str, Videos], split: str, limit: int) -> dict[str,
 
 
 def _small(frames: np.ndarray) -> np.ndarray:
-    """Grey frames of at most 24 x 24, each place the mean of a block, as rows of numbers."""
+    """Grey frames, averaged over blocks to at most 24 x 24, as rows of features."""
     grey = frames.mean(axis=-1) / 255.0
     steps = [max(1, -(-size // SIDE)) for size in grey.shape[1:]]
     grey = np.pad(grey, ((0, 0), *((0, -size % step) for size, step in zip(grey.shape[1:], steps))), mode="edge")
@@ -253,7 +253,7 @@ def _small(frames: np.ndarray) -> np.ndarray:
 def draw_answers(
     folder: pathlib.Path, split: str, videos: Videos, sampling: Sampling, found: Answers
 ) -> Iterator[pathlib.Path]:
-    """Draws what is confused, filmstrips with the answer at each frame, wrong ones first, and a GIF of them."""
+    """Plots confusion matrices, filmstrips with the answer at each frame (errors first), and a GIF of them."""
     for i, head in enumerate(videos.heads):
         counts = confusion(videos.answers[:, i], found.clips[i].argmax(axis=1), len(head.classes))
         yield plot_confusion(folder / f"confusion_{head.name}_{split}.png", counts, head.classes, unit="videos")
@@ -277,7 +277,7 @@ def _classes_of(videos: Videos, index: int) -> str:
 def under_frame(
     heads: Sequence[Head], shares: Sequence[np.ndarray], labels: np.ndarray | None
 ) -> tuple[str, bool | None]:
-    """The answers at a frame, a line each, and whether all are right; None where that is not known.
+    """The answers at a frame, one per line, and whether all are correct; None if unknown.
 
     Example:
       >>> under_frame([Head("way", ("left", "right"))], [np.array([0.25, 0.75])], np.array([0]))
@@ -308,7 +308,7 @@ def next_frames(trained: Trained, videos: Videos) -> tuple[dict[str, np.ndarray]
 
 
 def copy_last(config: ConfigDict, videos: Videos) -> dict[str, float]:
-    """The mean errors of copies of the last frame read; no cross-entropy, which is infinite where a copy is sure and wrong."""
+    """The mean errors of copies of the last frame read; no cross-entropy, which is infinite if a copy is sure and wrong."""
     found = [
         {name: values[batch.lengths > 0] for name, values in _copied(*_cut(config, batch)).items()}
         for batch in ordered_clips(videos, TOGETHER, sampling_of(config))
@@ -353,7 +353,7 @@ def draw_forecasts(
 
 
 def facts_line(dataset: Dataset) -> str:
-    """How long the training videos are.
+    """A line on the lengths and size of the training videos.
 
     Example:
       >>> from seqjax.data.video_columns import ArrayVideos

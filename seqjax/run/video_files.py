@@ -1,4 +1,4 @@
-"""What a trained model says of the user's own videos: answers about their clips, or their next frames in pictures."""
+"""Predictions for the user's own videos: answers about their clips, or their next frames as pictures."""
 
 import os
 import pathlib
@@ -40,7 +40,7 @@ def predict_flags() -> dict[str, Flag]:
 
 
 def read_videos(paths: Sequence[str], trained: Trained, shape: Sequence[int]) -> FileVideos:
-    """The user's own videos, as the run's were read.
+    """The user's own videos, read like the run's.
 
     Args:
       paths: files or folders of frames.
@@ -81,7 +81,7 @@ def clips_of(count: int, rate: float, sampling: Sampling) -> list[np.ndarray]:
       sampling: as in training.
 
     Returns:
-      Places of frames, a clip each; frames at the end that fill no clip are left out.
+      Frame indices, one row per clip; frames at the end that do not fill a clip are left out.
 
     Example:
       >>> [clip.tolist() for clip in clips_of(7, 0.0, Sampling(3, "rate"))]
@@ -96,7 +96,7 @@ def clips_of(count: int, rate: float, sampling: Sampling) -> list[np.ndarray]:
 
 
 def print_answers(trained: Trained, videos: FileVideos, options: Any) -> None:
-    """Prints the likeliest answers about each clip of each video, and draws filmstrips where an output is named."""
+    """Prints the most likely answers about each clip of each video, and plots filmstrips if an output is named."""
     d, sampling, reading = trained.config.data, sampling_of(trained.config), trained.model.tools
     for index, path in enumerate(videos.paths):
         count, rate = int(videos.counts[index]), videos.rate_of(index)
@@ -151,7 +151,7 @@ def _print_clip(
 
 
 def write_next_frames(trained: Trained, videos: FileVideos, options: Any) -> None:
-    """Writes what follows the last frames of each video, as a picture and as a GIF."""
+    """Writes the predicted frames after the end of each video, as a picture and as a GIF."""
     config, sampling = trained.config, sampling_of(trained.config)
     read = sampling._replace(frames=config.data.context, how="rate")
     for index, path in enumerate(videos.paths):

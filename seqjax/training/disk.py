@@ -43,7 +43,7 @@ def remove(path: pathlib.Path) -> None:
 
 
 def refusal(error: BaseException) -> str | None:
-    """The operating system's reason for an error, in words; None where the error is of another kind.
+    """The operating system's reason for an error, in words; None if the error is of another kind.
 
     Every OSError counts, a MemoryError, and TensorStore's errors, which carry the system's number in their text. Errors
     that were raised from such an error count too.

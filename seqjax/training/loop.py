@@ -78,7 +78,7 @@ class Outcome(NamedTuple):
 
     state: TrainState
     progress: Progress
-    signal: int | None  # the signal that stopped it, None where the run is finished
+    signal: int | None  # the signal that stopped it, None if the run is finished
     stopped_early: bool = False  # finished before its last step: see Plan.stop_patience
     shapes: int = 0  # of batches seen in this session; the step is compiled once for each
 
@@ -191,7 +191,7 @@ class Run:
         self.taken(lambda: jax.device_get(metrics), found)
 
     def _diagnose(self, batch: Any, shapes: Any) -> Any:
-        """Looks at the step that this batch is for, before the state's buffers are donated to it; None where it is not its turn."""
+        """Looks at the step that this batch is for, before the state's buffers are donated to it; None if it is not its turn."""
         every = self.plan.diagnose_every
         if self.task.diagnose is None or not every or (self.step + 1) % every:
             return None

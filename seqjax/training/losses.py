@@ -104,7 +104,7 @@ def label_sums(logits: jax.Array, targets: jax.Array, labels: jax.Array, mask: j
 
 
 def perplexity(nats: float) -> float:
-    """exp of the mean loss in nats; infinite where that overflows.
+    """exp of the mean loss in nats; infinite if that overflows.
 
     Example:
       >>> round(perplexity(4.382), 1)

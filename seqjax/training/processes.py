@@ -217,7 +217,7 @@ class Listening:
 
 
 def lost(error: BaseException) -> UserError | None:
-    """Says in a line that another process has ended, where that is what an error of JAX's means; None where it is not.
+    """Says in a line that another process has ended, where that is what an error of JAX's means; None if it is not.
 
     Example:
       >>> str(lost(ValueError("Gloo all-reduce failed: Connection closed by peer"))).split("; ")[0]

@@ -44,7 +44,7 @@ class TrainState(NamedTuple):
     lr_scale: jax.Array  # () float32, factor on the learning rate; lowered when validation stalls
     skipped: jax.Array  # () int32, steps skipped because something was not finite, in all
     skipped_in_row: jax.Array  # () int32, the same since the last good step
-    average: PyTree = ()  # moving averages of (params, model_state), or () where none are kept
+    average: PyTree = ()  # moving averages of (params, model_state), or () if none are kept
 
 
 class StepMetrics(NamedTuple):
@@ -174,7 +174,7 @@ def make_train_step(
       optimizer: its first part clips at `clip_norm`.
       schedule: the optimiser's learning rate, for the log.
       mesh: from make_mesh.
-      clip_norm: for the log; infinite where nothing is clipped.
+      clip_norm: for the log; infinite if nothing is clipped.
       ema_decay: d of the moving averages, a <- d a + (1 - d) new, with min(d, (1 + n) / (10 + n)) for d at update number n;
         0 keeps none.
       accumulate: how many parts the batch is cut into, computed one after another: see accumulated_gradient.

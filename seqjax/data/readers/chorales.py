@@ -84,7 +84,7 @@ def _part(path: str | os.PathLike, name: str, given: list, faults: Faults) -> Re
 
 
 def _fault(piece: Any) -> str:
-    """What is wrong with a piece; "" where nothing is."""
+    """What is wrong with a piece; "" if nothing is."""
     if not isinstance(piece, list) or not all(isinstance(frame, list) for frame in piece):
         return " is not a list of frames, each a list of pitches"
     for place, frame in enumerate(piece, 1):

@@ -27,7 +27,7 @@ class Fields(NamedTuple):
 
     time: str = ""  # one, or several between commas: year,month,day,hour, or date,time; "" is the first column
     value: str = ""  # long form: one, "" is the only other; wide form: those of the series, "" are all others
-    series: str = ""  # long form: the column that names the series; "" where there is one series
+    series: str = ""  # long form: the column that names the series; "" if there is one series
     known: tuple[str, ...] = ()  # covariates known in the future
     past: tuple[str, ...] = ()  # covariates known in the past only
     static: tuple[str, ...] = ()  # what does not change within a series

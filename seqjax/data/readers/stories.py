@@ -145,7 +145,7 @@ class _Names(NamedTuple):
 
 
 def _story(part: str, kind: str, length: int, draws: _Draws, names: _Names) -> Story | None:
-    """One story; None where the draw gives none that fits the part."""
+    """One story; None if the draw gives none that fits the part."""
     own, size = HELD_OUT.get(part), len(PEOPLE)
     cast = draws.some(range(size), 2 + int(3 * draws.share()))
     wanted = [] if own is None else [(cast[0] + own) % size]  # the first one's place and thing that are held out for the part

@@ -118,7 +118,7 @@ def first_row(path: str | os.PathLike, format: Format = USUAL) -> list[str]:
 
 
 def separator(delimiter: str, separated: str) -> str:
-    """The character that a delimiter is; "" where none is given.
+    """The character that a delimiter is; "" if none is given.
 
     Args:
       delimiter: a character, or its name.

@@ -32,7 +32,7 @@ class Times(NamedTuple):
     """Times that were read."""
 
     wall: np.ndarray  # datetime64[ns] (N,), as they stand there; NaT for those with a fault
-    ahead: np.ndarray | None  # int64 (N,), the seconds by which those are ahead of UTC; None where it is not said
+    ahead: np.ndarray | None  # int64 (N,), the seconds by which those are ahead of UTC; None if it is not said
     notes: tuple[str, ...] = ()
 
 

@@ -150,7 +150,7 @@ def unreadable(name: str, error: BaseException) -> Fault:
 
 
 def damage(folder: pathlib.Path) -> str | None:
-    """Says what is wrong with a checkpoint's files; None where they are exactly those that were saved.
+    """Says what is wrong with a checkpoint's files; None if they are exactly those that were saved.
 
     Every byte of every file counts, and a file too many or too few does.
 

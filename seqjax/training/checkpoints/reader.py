@@ -99,7 +99,7 @@ class Reader:
     # The best, and the order.
 
     def loss(self, step: int) -> float | None:
-        """The evaluation saved with a checkpoint, infinite if there was none; None where it cannot be trusted."""
+        """The evaluation saved with a checkpoint, infinite if there was none; None if it cannot be trusted."""
         try:
             return self.peek(step).loss
         except (Fault, Gone):
@@ -131,7 +131,7 @@ class Reader:
         """What `read` gives of the newest or best checkpoint without a fault.
 
         Returns:
-          That, or None where no checkpoint was ever completed, and what is wrong with those before it.
+          That, or None if no checkpoint was ever completed, and what is wrong with those before it.
 
         Raises:
           UserError: there are checkpoints, and none can be used.

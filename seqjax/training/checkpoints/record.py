@@ -20,7 +20,7 @@ class Run(NamedTuple):
     """Which run a work directory holds."""
 
     id: str
-    experiment: str  # the experiment's name; "" where none was told
+    experiment: str  # the experiment's name; "" if none was told
     oldest: int  # the format of its oldest checkpoints; one of an older format is of another run
 
 
@@ -28,7 +28,7 @@ def identify(workdir: pathlib.Path) -> Run | None:
     """The run in a work directory, from its record, or else from its checkpoints; nothing is written.
 
     Returns:
-      The run, or None where there is neither a record nor a checkpoint of format 2.
+      The run, or None if there is neither a record nor a checkpoint of format 2.
 
     Raises:
       UserError: the record cannot be read, or there is none and the checkpoints are of several runs.

@@ -178,7 +178,7 @@ class Checkpoints:
         """The step and the meta of the newest good checkpoint; its state is not read.
 
         Returns:
-          None where none was ever completed.
+          None if none was ever completed.
 
         Raises:
           UserError: there are checkpoints, and none whose meta is good.
@@ -204,7 +204,7 @@ class Checkpoints:
           best: begin with the best one instead of the newest.
 
         Returns:
-          The checkpoint, or None where none was ever completed.
+          The checkpoint, or None if none was ever completed.
 
         Raises:
           UserError: there are checkpoints and none can be used, or the state does not fit the target.
@@ -239,7 +239,7 @@ class Checkpoints:
           parts: the fields of the state, a NamedTuple, that are averaged.
 
         Returns:
-          The checkpoint, or None where none was ever completed.
+          The checkpoint, or None if none was ever completed.
 
         Raises:
           UserError: none of those that count can be used, or a part has leaves that are not floats.

@@ -14,7 +14,7 @@ def token_loss(**derived: Callable[[float], float]) -> Metric:
       **derived: by name, from nats to a value.
 
     Returns:
-      A Metric of Sums; `compute` gives `loss` in nats, infinite where nothing was counted, then the counts, then the derived.
+      A Metric of Sums; `compute` gives `loss` in nats, infinite if nothing was counted, then the counts, then the derived.
 
     Example:
       >>> from seqjax.training.losses import bits
@@ -35,7 +35,7 @@ def accuracy() -> Metric:
     """The mean loss, and the share of answers that are right.
 
     Returns:
-      A Metric of Sums with a count `correct`; `compute` gives `loss`, `error` and `accuracy`, the latter two NaN where nothing was
+      A Metric of Sums with a count `correct`; `compute` gives `loss`, `error` and `accuracy`, the latter two NaN if nothing was
       counted.
 
     Example:

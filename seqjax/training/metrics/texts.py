@@ -41,7 +41,7 @@ def exact() -> Metric:
     """The share of answers that are right to the last character.
 
     Returns:
-      A Metric of (hypotheses, references), equally long; `compute` gives `exact`, NaN where nothing was counted.
+      A Metric of (hypotheses, references), equally long; `compute` gives `exact`, NaN if nothing was counted.
 
     Example:
       >>> metric = exact()
