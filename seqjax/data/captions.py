@@ -1,4 +1,4 @@
-"""One door to images with captions: drawn scenes, from TFDS, or from local files."""
+"""One entry point for images with captions: drawn scenes, TFDS, or local files."""
 
 import os
 import pathlib
@@ -61,7 +61,7 @@ def load_captions(
 ) -> Dataset:
     """Images with captions, in training, validation and test parts, from one of three kinds of source.
 
-    No source stands in for another in silence. Captions are learned and scored in lower case and without punctuation
+    No source silently replaces another. Captions are learned and scored in lower case and without punctuation
     (`clean_caption`). Image files are all decoded once before they are used; images that are missing, corrupt or without a caption are
     named all at once. If there is no validation part, a share of the training images is held out.
 
@@ -142,7 +142,7 @@ def load_captions(
 
 
 def _drawn(part: str, number: int, seed: int) -> Captioned:
-    """Scenes of one part; of validation and test every second one has a combination that is not trained on."""
+    """Scenes of one part; in validation and test, every second one has a combination that is not in training."""
     drawn = [draw_scene(seed, part, index, unseen=part != "train" and index % 2 == 1) for index in range(number)]
     images = ArrayImages(np.stack([image for image, _ in drawn]), np.arange(number))
     scenes = tuple(scene for _, scene in drawn)

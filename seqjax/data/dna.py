@@ -1,4 +1,4 @@
-"""One door to DNA: a hidden Markov model with genes, genomes with annotation, and sequences with a label each."""
+"""One entry point for DNA: a hidden Markov model with genes, genomes with annotation, and labelled sequences."""
 
 import os
 import pathlib
@@ -292,7 +292,7 @@ def _read(
 
 
 def _folder(path: str, min_quality: int) -> Records:
-    """A FASTA or FASTQ file for each class, which is called as the file is."""
+    """A FASTA or FASTQ file for each class, named after the file."""
     files = sorted(
         file
         for file in pathlib.Path(os.path.expanduser(path)).iterdir()
@@ -323,7 +323,7 @@ def _doubtful(sequence: str, quality: np.ndarray, least: int) -> str:
 
 
 def _hidden(records: Records) -> Records:
-    """Lower case as N."""
+    """Replaces lowercase bases by N."""
     hide = str.maketrans({letter: "N" for letter in "abcdefghijklmnopqrstuvwxyz"})
     return records.replace(sequence=tuple(sequence.translate(hide) for sequence in records["sequence"]))
 
@@ -332,7 +332,7 @@ def _hidden(records: Records) -> Records:
 
 
 def read_sequences(path: str, region: str = "") -> Records:
-    r"""Sequences without labels, of a FASTA or FASTQ file or with a sequence a line; what it is, its first character says.
+    r"""Sequences without labels, from FASTA, FASTQ or one sequence per line; the first character tells which.
 
     Args:
       path: of the file, plain or packed; "-" is the standard input.

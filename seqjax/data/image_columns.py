@@ -1,4 +1,4 @@
-"""Images to classify, by number: in memory, in files, or some of others."""
+"""Images to classify, accessed by index: in memory, in files, or a subset of others."""
 
 import functools
 import hashlib
@@ -30,10 +30,10 @@ class Images(Protocol):
 
 
 class Found(NamedTuple):
-    """What a reader of images gives."""
+    """The result of a reader of images."""
 
     classes: tuple[str, ...]  # the name of each label
-    parts: dict[str, Images]  # "train", and "validation" and "test" where there are such
+    parts: dict[str, Images]  # "train", and "validation" and "test" if they exist
     notes: tuple[str, ...] = ()
     made_from: Mapping[str, str] = {}  # packages that the pixels depend on -> version
 
@@ -73,7 +73,7 @@ class ArrayImages:
         return self.images.take(indices, axis=0), self.labels.take(indices)
 
     def fingerprint(self) -> str:
-        """Over the values and their shape."""
+        """A hash of the values and their shape."""
         return self._fingerprint
 
     @functools.cached_property
@@ -82,7 +82,7 @@ class ArrayImages:
 
 
 class FileImages:
-    """Image files, decoded each time they are asked for, as `read_image` does.
+    """Image files, decoded with `read_image` each time they are requested.
 
     Args:
       paths: N files.
@@ -126,7 +126,7 @@ class FileImages:
         return images, self.labels.take(indices)
 
     def fingerprint(self) -> str:
-        """Over each file's relative path and size in bytes, the labels and the shape; the files are not opened."""
+        """A hash of each file's relative path and size in bytes, the labels and the shape; the files are not opened."""
         return self._fingerprint
 
     @functools.cached_property
@@ -162,7 +162,7 @@ class Subset:
         return self._images.take(self._indices[indices])
 
     def fingerprint(self) -> str:
-        """Over the others' fingerprint and the indices."""
+        """A hash of the others' fingerprint and the indices."""
         return _hash(self._images.fingerprint().encode(), self._indices.tobytes())
 
 

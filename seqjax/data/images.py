@@ -1,4 +1,4 @@
-"""One door to images with classes: embedded, from TFDS, or from local files."""
+"""One entry point for images with classes: embedded, from TFDS, or from local files."""
 
 import dataclasses
 import os
@@ -55,7 +55,7 @@ def load_images(
 ) -> Dataset:
     """Images with classes, in training, validation and test parts, from one of three kinds of source.
 
-    No source stands in for another in silence: what cannot be had is an error that says how to get it. All images of a
+    No source silently replaces another: if data are missing, the error says how to get them. All images of a
     set have one shape, uint8 (H, W, C); where they are scaled, it is the largest square in the middle, by Pillow,
     bilinear with antialiasing.
 

@@ -1,4 +1,4 @@
-"""One door to texts with labels: embedded, from TFDS, or from local files."""
+"""One entry point for texts with labels: embedded, from TFDS, or from local files."""
 
 import html
 import re
@@ -57,7 +57,7 @@ def load_labelled(
 ) -> Dataset:
     r"""Texts with classes, in training, validation and test parts, from one of three kinds of source.
 
-    No source stands in for another in silence: what cannot be had is an error that says how to get it.
+    No source silently replaces another: if data are missing, the error says how to get them.
 
     The embedded set, "docstrings", is about 2,300 docstrings of functions, methods and classes in twelve parts of the
     standard library, such as asyncio, email and turtle; the class is the part that a docstring is from. The largest
@@ -237,7 +237,7 @@ def _held_out(records: Records, share: float, seed: int, name: str) -> tuple[Rec
 
 
 def _numbered(records: Records, classes: Sequence[str], name: str) -> Records:
-    """The same with the places of labels among the classes."""
+    """The same records with labels as class indices."""
     number, faults = {label: at for at, label in enumerate(classes)}, Faults(name)
     for index, label in enumerate(records["label"]):
         if label not in number:

@@ -1,4 +1,4 @@
-"""Sequences that are the same or nearly so: in two parts of the data they would tell a model the answers of its test."""
+"""Sequences that are (nearly) the same: in two parts of the data they would leak test answers into training."""
 
 from collections.abc import Sequence
 
@@ -49,7 +49,7 @@ def near_duplicates(codes: Sequence[np.ndarray], identity: float) -> np.ndarray:
 
 
 def _by_place(codes: Sequence[np.ndarray], identity: float):
-    """Pairs of one length that have most bases at the same places; an ambiguous one is like none."""
+    """Pairs of equal length with most bases equal at the same positions; an ambiguous base equals none."""
     lengths = np.array([len(sequence) for sequence in codes])
     for length in np.unique(lengths):
         members = np.flatnonzero(lengths == length)
@@ -81,5 +81,5 @@ def _by_kmers(codes: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _both(sequence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each k-mer's number, and that of the same stretch on the other strand."""
+    """The number of each k-mer, and of its reverse complement."""
     return windows_of(sequence, KMER), windows_of(COMPLEMENT[sequence[::-1]], KMER)[::-1]

@@ -1,4 +1,4 @@
-"""One door to sentences and their translations: embedded, from TFDS, or from local files."""
+"""One entry point for sentences and their translations: embedded, from TFDS, or from local files."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -52,7 +52,7 @@ def load_parallel(
 ) -> Dataset:
     r"""Sentences with translations, in training, validation and test parts, from one of three kinds of source.
 
-    No source stands in for another in silence: what cannot be had is an error that says how to get it.
+    No source silently replaces another: if data are missing, the error says how to get them.
 
     `dates` are written dates of 32 languages, such as "7. März 2024", each to be turned into "2024-03-07": 40,000
     for training, 2,048 and 4,000 to validate and test, every language equally often. Each date from 1900 to 2099

@@ -1,4 +1,4 @@
-"""From the rows of a table to series with a regular step: zones, order, duplicates, gaps, and what is known of the future."""
+"""Turns rows of a table into series with a regular step: time zones, order, duplicates, gaps, and known future values."""
 
 from typing import NamedTuple
 
@@ -14,9 +14,9 @@ MOST_INSERTED = 100  # steps for each row; more is a wrong time rather than a ga
 
 
 class Rules(NamedTuple):
-    """What becomes of times that are not one after the other, a step apart: nothing is done that is not asked for."""
+    """How to treat irregular times; nothing is changed unless asked for."""
 
-    step: str = ""  # such as 1h, 1D, MS; "" is found
+    step: str = ""  # such as 1h, 1D, MS; "": inferred
     zone: str = ""  # of times without an offset
     gaps: str = "stop"  # or "missing": steps that are not there become missing values
     duplicates: str = "stop"  # or "first", "last", "mean": of rows with one time
@@ -105,7 +105,7 @@ def _groups(table: Table, time: np.ndarray) -> list[_Rows]:
 
 
 def _shown(time: np.datetime64) -> str:
-    """A time without the zeros at its end."""
+    """A time without trailing zeros."""
     text = str(time.astype("datetime64[s]") if time == time.astype("datetime64[s]") else time)
     return text.removesuffix(":00").removesuffix("T00:00")
 
@@ -218,7 +218,7 @@ def _steps(number: int, step: Step) -> str:
 
 
 def _clocks(before: np.datetime64, missing: int, step: Step, rules: Rules) -> str:
-    """A gap of an hour in the night of a Sunday in spring is that of the clocks."""
+    """Hints that a gap of one hour in the night of a Sunday in spring comes from the change of clocks."""
     day = before.astype("datetime64[D]")
     hour = np.timedelta64(1, "h") == (step_times(before, step, np.array([missing]))[0] - before)
     is_sunday = (day.astype(np.int64) + 3) % 7 == 6

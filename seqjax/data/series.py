@@ -1,4 +1,4 @@
-"""One door to time series: embedded, or from tables of the user's own; and further values for a trained model."""
+"""One entry point for time series, embedded or from the user's tables, and for new values for a trained model."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -205,7 +205,7 @@ def _read(
 
 
 def _season(found: Regular) -> int:
-    """The most natural season; of days that are fewer than two years it is the week."""
+    """The natural season; a week for daily series shorter than two years."""
     season = found.step.season
     longest = max(len(one.value) for one in found.series)
     return 7 if str(found.step) == "1D" and longest < 2 * season else season
@@ -253,7 +253,7 @@ def _records(series: Sequence[Series], ends: Sequence[int], firsts: Sequence[int
 
 
 def _remarks(found: Regular, train: Records) -> list[str]:
-    """What to know of the values."""
+    """Notes on the values."""
     notes = [*found.notes, *_missing(found)]
     for name, value in zip(train["name"], train["value"]):
         if np.nanmin(value) == np.nanmax(value):

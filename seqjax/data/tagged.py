@@ -1,4 +1,4 @@
-"""One door to sentences in which each word has a tag: parts of speech, names of persons and places, lexical classes."""
+"""One entry point for sentences with a tag for each word: parts of speech, names of persons and places, lexical classes."""
 
 import itertools
 from collections import Counter
@@ -142,7 +142,7 @@ def _tfds_part(name: str, builder: Any, split: str, feature: str, names: Sequenc
 def _tag_name(names: Sequence[str] | None, tag: Any) -> str:
     if names is None:
         return tag.decode("utf-8")
-    if tag < 0:  # how TFDS stores a label that is not known
+    if tag < 0:  # how TFDS stores an unknown label
         raise ValueError("a word without a tag")
     return names[tag]
 

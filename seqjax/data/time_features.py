@@ -1,4 +1,4 @@
-"""What calendars and clocks show at a time, as numbers that turn with them."""
+"""Calendar and clock features of a time, as sines and cosines of cycles."""
 
 from collections.abc import Sequence
 

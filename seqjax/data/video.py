@@ -1,4 +1,4 @@
-"""One door to videos: moving digits, Moving MNIST, and files or folders of frames with labels or without."""
+"""One entry point for videos: moving digits, Moving MNIST, and files or folders of frames, with or without labels."""
 
 import os
 import pathlib

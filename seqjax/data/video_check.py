@@ -1,4 +1,4 @@
-"""Videos are checked before training: each is decoded once, all bad ones are named, and sound ones are remembered."""
+"""Checks of videos before training: each is decoded once, all bad ones are reported, and good ones are cached."""
 
 import contextlib
 import hashlib
@@ -65,7 +65,7 @@ def _examined(path: str) -> tuple[Facts | None, str]:
 
 
 def _key(path: str) -> str:
-    """What a file was when it was checked; of a folder, what its images were. "" if that cannot be said."""
+    """Identifies a checked file, or a folder by its images; "" if that is impossible."""
     full = os.path.abspath(os.path.expanduser(path))
     try:
         files = frame_files(full) if os.path.isdir(full) else [full]

@@ -1,4 +1,4 @@
-"""Videos by number: in memory, in files, made when asked for, or some of others."""
+"""Videos accessed by index: in memory, in files, generated on request, or a subset of others."""
 
 import functools
 import hashlib
@@ -12,7 +12,7 @@ from seqjax.errors import UserError
 
 
 class Head(NamedTuple):
-    """One question that there is about a video.
+    """A question about a video.
 
     Example:
       >>> Head("direction", ("left", "right")).classes[1]
@@ -118,7 +118,7 @@ class ArrayVideos(Labelled):
         return np.asarray(self.frames[index, places])
 
     def fingerprint(self) -> str:
-        """Over the values, their shape and the labels."""
+        """A hash of the values, their shape and the labels."""
         return self._fingerprint
 
     @functools.cached_property
@@ -160,7 +160,7 @@ class SomeVideos(Labelled):
         return self._videos.take(int(self._indices[index]), places)
 
     def fingerprint(self) -> str:
-        """Over the others' fingerprint and the indices."""
+        """A hash of the others' fingerprint and the indices."""
         return hashlib.sha256(self._videos.fingerprint().encode() + self._indices.tobytes()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""From local times to instants of UTC: offsets, zones, and the hours that clocks skip or repeat."""
+"""Converts local times to UTC: offsets, zones, and the hours that clocks skip or repeat."""
 
 import datetime
 import zoneinfo
@@ -61,7 +61,7 @@ def instants(table: Table, zone: str, faults: Faults) -> np.ndarray:
 
 
 def _are_dates(wall: np.ndarray) -> bool:
-    """Whether all have one time of the day."""
+    """Whether all have the same time of day."""
     return len(np.unique(wall - wall.astype("datetime64[D]"))) == 1
 
 

@@ -32,7 +32,7 @@ Diagnose = Callable[[TrainState, Any], dict[str, Array]]
 
 
 def make_diagnose(loss_fn: LossFn, propose: Callable[[TrainState, Any], Proposal], mesh: Any, *, accumulate: int = 1) -> Diagnose:
-    """A function that looks at the step which a state and a batch are about to make; neither is changed or donated.
+    """Makes a function that examines the step a state and a batch are about to take; neither is changed or donated.
 
     Args:
       loss_fn: the model's; it calls `seqjax.unroll` outside of any jit or scan of its own.
@@ -134,7 +134,7 @@ def _reach(norms: Carry, real: Array, backward: bool) -> dict[str, Array]:
     total = carry_gradients.combined(jax.tree.leaves(norms), real.shape)
     total, real = (a[:, ::-1] if backward else a for a in (total, real))
     done = jnp.cumsum(real, axis=1)
-    followed = real & (done < done[:, -1:])  # what comes after the last step is not the last output's affair
+    followed = real & (done < done[:, -1:])  # nothing after the last step affects the last output
     largest = jnp.max(jnp.where(followed, total, 0), axis=1, keepdims=True)
     counted = followed & (largest > 0)
     return {

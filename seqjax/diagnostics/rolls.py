@@ -1,4 +1,4 @@
-"""Pictures of music: piano rolls, what a model expected, and where it was surprised; as PNG files."""
+"""Pictures of music as PNG files: piano rolls, the model's predictions, and its surprise."""
 
 import pathlib
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ MOST = 96  # frames of a picture
 
 
 def plot_roll(path: pathlib.Path, roll: np.ndarray, *, title: str = "", given: int = 0, fixed: str = "") -> pathlib.Path:
-    """A piece: pitches over frames.
+    """Plots a piece as a piano roll.
 
     Args:
       path: of the PNG file.

@@ -74,7 +74,7 @@ def with_residuals(series: Series, predict: Callable[[np.ndarray], np.ndarray], 
 
 
 def error_quantiles(errors: np.ndarray) -> np.ndarray:
-    """Quantiles of errors around their median, (H, Q), of errors (N, H) with NaN if a value was missing.
+    """Quantiles of errors around their median, (H, Q), of errors (N, H) with NaN where a value was missing.
 
     Example:
       >>> error_quantiles(np.arange(11.0)[:, None] - 3)[0, [9, 19, 29]].tolist()

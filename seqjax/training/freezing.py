@@ -76,7 +76,7 @@ def path_name(path: Sequence[Any]) -> str:
 
 
 def divide(params: PyTree, patterns: Sequence[str]) -> tuple[PyTree, PyTree]:
-    """Parts parameters into those that are trained and those that are frozen, with None if the others were.
+    """Splits parameters into those that are trained and those that are frozen, with None in place of the others.
 
     Args:
       params: pytree of arrays.

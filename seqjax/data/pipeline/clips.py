@@ -35,10 +35,10 @@ class Sampling(NamedTuple):
     """
 
     frames: int  # T
-    how: str = "even"  # spread over the whole video; or "rate": at a rate, all near each other
+    how: str = "even"  # spread over the whole video; or "rate": consecutive, at a frame rate
     rate: float = 0.0  # frames a second of a clip; 0 takes each frame
     pad: bool = False  # whether a video with fewer frames is padded; otherwise it is refused
-    order: str = "time"  # or "shuffled": each clip's frames in another order, to see what their order is worth
+    order: str = "time"  # or "shuffled": frames in random order, to measure how much order matters
 
     def step(self, rate: float) -> float:
         """Frames of the video from one of the clip to the next, where it is sampled at a rate; at least 1."""
@@ -76,7 +76,7 @@ class Sampling(NamedTuple):
 
 
 def check_videos_fit(videos: Videos, sampling: Sampling, part: str) -> None:
-    """Refuses videos that are shorter than a clip, all at once, unless they are padded; and a rate for videos that have none.
+    """Refuses videos that are shorter than a clip, unless padded, and a clip rate for videos without a known rate; lists all at once.
 
     Raises:
       UserError: with each file.

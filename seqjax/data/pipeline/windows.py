@@ -14,7 +14,7 @@ BLOCK = 1 << 22  # tokens whose batches are made at once; of a text that has few
 
 
 class SequenceBatch(NamedTuple):
-    """What a language model is trained on in one step; the shapes never change."""
+    """A training batch of a language model, of fixed shapes."""
 
     inputs: np.ndarray  # int32 (B, T): the token before each target, or bos where a document starts
     targets: np.ndarray  # int32 (B, T): the tokens to predict
@@ -122,7 +122,7 @@ class Windows(Resumable):
         return by_window
 
     def one_pass(self) -> Iterator[SequenceBatch]:
-        """Each window of one epoch from its beginning, for evaluation; the iterator's own state is not touched.
+        """The windows of one epoch from its start, for evaluation; the iterator's own state does not change.
 
         Returns:
           An iterator over `batches_per_epoch` batches.

@@ -244,7 +244,7 @@ def track_lines(sequence: str, values: np.ndarray, start: int = 0, digits: int =
 
 
 def read_track(path: str | os.PathLike, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """The values of a bedGraph file, NaN if it says nothing.
+    """The values of a bedGraph file, NaN where it has none.
 
     Args:
       path: of the file.

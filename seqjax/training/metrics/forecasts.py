@@ -199,7 +199,7 @@ def probability_transform(y: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
 
 
 def by_horizon(y: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
-    """The mean CRPS at each horizon, (H,); NaN if no value was observed.
+    """The mean CRPS at each horizon, (H,); NaN where no value was observed.
 
     Example:
       >>> by_horizon(np.array([[0.0, 1.0]]), np.zeros((1, 2, 39))).tolist()
