@@ -1,4 +1,4 @@
-r"""DNA, many to many and many to one: tag every base or classify sequences, resume exactly, see what counts, predict.
+r"""DNA, many to many and many to one: tag every base or classify sequences, interpret the model, predict.
 
 Papers: Alipanahi et al. 2015, "Predicting the sequence specificities of DNA- and RNA-binding proteins by deep
 learning", for motif detectors; Quang and Xie 2016, "DanQ: a hybrid convolutional and recurrent deep neural network for
@@ -8,7 +8,7 @@ sharing improves deep learning models for genomics", for reading both strands. M
     python -m experiments.dna --workdir=/tmp/hmm
         finds genes in sequences of a hidden Markov model, beside the exact posterior: two minutes on two cores
     python -m experiments.dna --workdir=/tmp/hmm --mode=evaluate --split=test
-        accuracy, areas and calibration beside baselines; pictures and predictions_test.jsonl in the work directory
+        accuracy, ROC areas and calibration with baselines; pictures and predictions_test.jsonl in the workdir
     python -m experiments.dna --workdir=/tmp/hmm --mode=predict --input=new.fa --track=new.bedGraph > new.bed
     python -m experiments.dna --workdir=/tmp/3 --config=splice --config.data.path=splice.arff.gz --config.data.fold=3
     python -m benchmarks.dna_folds --workdir=/tmp/splice --config=splice --config.data.path=splice.arff.gz --split=test
@@ -175,7 +175,7 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
 
 
 def batches(config: ConfigDict, spec: Spec, part: Records, training: bool) -> Any:
-    """Sequences of about the same length together, or windows that follow each other."""
+    """Batches of sequences of similar length, or consecutive windows."""
     m, d = config.model, config.data
     halo = BaseFeatures(m.kmer, m.embed_size, m.filters, m.width).halo
     if training and d.max_length:
@@ -195,7 +195,7 @@ def validate(trained: run.Trained, part: Records, found: dict[str, float]) -> di
 
 
 def others(config: ConfigDict, data: Dataset, split: str) -> dict[str, np.ndarray]:
-    """Probabilities by simpler models: the most frequent class, regressions, weight matrices; the exact posterior."""
+    """Probabilities from baselines: the most frequent class, regressions, weight matrices; and the exact posterior."""
     parts = {name: (codes_of(part), labels_of(part)) for name, part in data.parts.items()}
     if config.task == "classify":
         return simple.for_sequences(parts, split, data.classes)
@@ -213,18 +213,18 @@ def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[s
 
 
 def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Options) -> run.Report:
-    """Loss, accuracy, areas, F1 of each class and calibration beside those of the baselines."""
+    """Loss, accuracy, ROC areas, F1 of each class and calibration, with the baselines."""
     part, classes, true = data.parts[split], data.classes, all_labels(data.parts[split])
     shares, given = answers(trained, part)
     baseline, scores = others(trained.config, data, split), {"model": classification(shares, true, classes, given)}
-    if not trained.config.data.window:  # there the loss of training stops at the ends of windows
+    if not trained.config.data.window:  # in training, the loss stops at the ends of windows
         scores["model"]["loss"] = run.measure(EXPERIMENT, trained, part)["loss"]
     scores |= {name: classification(other, true, classes) for name, other in baseline.items()}
     return run.Report(scores, answer_rows(part, shares, given, classes), answers=(shares, given, baseline))
 
 
 def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report, folder: Any) -> Any:
-    """What is confused, curves, calibration, and what the model looks at."""
+    """Plots the confusion matrix, curves, calibration, and what the model looks at."""
     (shares, given, baseline), part, true = report.answers, data.parts[split], all_labels(data.parts[split])
     counts = run.confusion(true, given, len(data.classes))
     unit = "bases" if "labels" in part else "sequences"

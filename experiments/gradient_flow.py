@@ -1,17 +1,17 @@
-"""The gradient laboratory: how far gradients reach back in time, what windows cut off, how long units remember.
+"""Gradient laboratory: how far gradients reach back in time, what truncation cuts off, how long units remember.
 
     python -m experiments.gradient_flow
         compares fresh networks (tanh at spectral radius 0.9, 1 and 1.1, LSTM with forget bias 0, 1 and 3, GRU) and
         writes a page with pictures to gradient_flow/gradients.html: under a minute on two cores
     python -m experiments.gradient_flow --cells="lstm(64, 1.0)" --cells="slstm(64, heads=4)" --steps=400
-        compares cells of yours: calls of functions of seqjax
+        compares cells of your choice, given as calls of seqjax functions
     python -m experiments.gradient_flow --workdir=/tmp/lm
-        looks at a trained language model, or any other trained run with a recurrent network, on a batch of its data;
+        examines a trained language model, or any other run with a recurrent network, on a batch of its data;
         the page is /tmp/lm/gradients/gradients.html
     python -m experiments.gradient_flow --workdir=/tmp/lm --window=512 --checkpoint=newest
-        the same on windows of 512 steps, for how far the model's gradients would reach
+        the same on windows of 512 steps, to see how far the model's gradients would reach
     python -m experiments.gradient_flow --workdir=/tmp/lm --failed
-        says where the step that stopped a run was not finite first: layer, time and sequences
+        says where the step that stopped a run first was not finite: layer, time and sequences
 
 Nothing is trained. Source: Pascanu, Mikolov and Bengio 2013, "On the difficulty of training recurrent neural networks"
 (arXiv:1211.5063).
@@ -40,7 +40,7 @@ from seqjax.run.experiment import Experiment
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.freezing import divide, unite
 
-FRESH = (  # name in the pictures, cell, what is done to its fresh parameters
+FRESH = (  # name in the pictures, cell, change to its fresh parameters
     ("tanh, radius 0.9", "rnn", {"radius": 0.9}), ("tanh, radius 1.0", "rnn", {"radius": 1.0}),
     ("tanh, radius 1.1", "rnn", {"radius": 1.1}), ("LSTM, forget bias 0", "lstm", {"forget_bias": 0.0}),
     ("LSTM, forget bias 1", "lstm", {"forget_bias": 1.0}), ("LSTM, forget bias 3", "lstm", {"forget_bias": 3.0}),
@@ -49,7 +49,7 @@ FRESH = (  # name in the pictures, cell, what is done to its fresh parameters
 
 
 def define(values: flags.FlagValues) -> None:
-    """The flags, with what --help says of them."""
+    """The flags with their help texts."""
     flags.DEFINE_string(
         "output", None, "Output folder; default gradient_flow, or gradients in the workdir.", flag_values=values
     )
@@ -111,7 +111,7 @@ def run(options: Any) -> int:
 
 
 def line(found: Findings) -> str:
-    """What is printed of a network."""
+    """The line printed about a network."""
     kept = [f"cosine {c:.3f} at window {w}" for w, c in zip(found.truncation.windows, found.truncation.cosine)]
     memory = ", ".join(f"{np.median(m.half_life):.3g}" for m in found.memory)
     largest = (
@@ -220,7 +220,7 @@ def one_step(opened: driver.Opened, loss: Any) -> tuple[Any, Any]:
 
 
 def experiment_of(folder: pathlib.Path, file: str) -> Experiment:
-    """The experiment that a work directory is of."""
+    """The experiment of a work directory."""
     with contextlib.closing(Checkpoints(folder, keep=1)) as checkpoints:
         found = checkpoints.newest_meta()
     if found is None:

@@ -1,11 +1,11 @@
-r"""Image classification with the classic CNNs: train, resume exactly, see what is mistaken, predict.
+r"""Image classification with the classic CNNs: train, resume exactly, inspect mistakes, predict.
 
 Papers: LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document recognition"; He, Zhang,
 Ren and Sun 2015, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385); those of the other networks stand
 in seqjax/cnn.
 
     python -m experiments.image_classification --workdir=/tmp/digits
-        learns scikit-learn's handwritten digits with LeNet-5: seconds on two cores
+        trains LeNet-5 on scikit-learn's handwritten digits: seconds on two cores
     python -m experiments.image_classification --workdir=/tmp/mnist --config=mnist_lenet5 \
         --config.data.source=file --config.data.path=DIR
         LeNet-5 on MNIST from a folder of idx files
@@ -190,7 +190,7 @@ def batches(config: ConfigDict, spec: Spec, images: Images, training: bool) -> A
 
 
 def describe(config: ConfigDict, spec: Spec, data: run.Dataset, model: run.Model) -> list[str]:
-    """Sizes, and the work that one image costs."""
+    """Lines on image sizes and the cost of one image."""
     work = cnn.summary(model.module, (1, *spec.shape)).multiply_adds
     return [f"network: {config.model.name}, {work:,} multiply-adds an image"]
 
@@ -210,7 +210,7 @@ def evaluate(trained: run.Trained, data: run.Dataset, split: str, options: run.O
 
 
 def pictures(trained: run.Trained, data: run.Dataset, split: str, report: run.Report, folder: Any) -> Any:
-    """Confusion matrix, worst mistakes, first-layer filters and feature maps."""
+    """Plots the confusion matrix, worst mistakes, first-layer filters and feature maps."""
     images, (labels, shares), classes = data.parts[split], report.answers, trained.spec.classes
     counts = run.confusion(labels, shares.argmax(-1), len(classes))
     yield plot_confusion(folder / f"confusion_{split}.png", counts, classes)
@@ -229,7 +229,7 @@ def pictures(trained: run.Trained, data: run.Dataset, split: str, report: run.Re
 
 
 def predict(trained: run.Trained, options: run.Options) -> None:
-    """Prints the likeliest classes of each --image."""
+    """Prints the most likely classes of each --image."""
     if not options.image:
         raise UserError("--mode=predict needs an image: give --image=FILE once per image")
     height, width, channels = trained.spec.shape

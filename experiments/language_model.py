@@ -1,13 +1,13 @@
-r"""A recurrent language model: learn real text, resume exactly, sample, score.
+r"""A recurrent language model: train on text, resume exactly, sample, score.
 
 Papers: Zaremba, Sutskever and Vinyals 2014, "Recurrent Neural Network Regularization" (arXiv:1409.2329);
 Karpathy, Johnson and Fei-Fei 2015, "Visualizing and Understanding Recurrent Networks" (arXiv:1506.02078).
 
     python -m experiments.language_model --workdir=/tmp/lm
-        learns Python's own documentation, character by character: 3 minutes on two cores, validation loss 1.24 nats
-        (tiny Shakespeare, 1 MB: 1.47 nats as quickly; with the preset char_large 1.44 in 20 minutes)
+        trains on Python's documentation, character by character: 3 minutes on two cores, validation loss 1.24 nats
+        (tiny Shakespeare, 1 MB: 1.47 nats in the same time; with the preset char_large 1.44 in 20 minutes)
     python -m experiments.language_model --workdir=/tmp/lm --config.data.source=file --config.data.path=book.txt
-        learns a text of yours
+        trains on your own text
     python -m experiments.language_model --workdir=/tmp/lm --mode=sample --prompt="The " --num_samples=4
     python -m experiments.language_model --workdir=/tmp/lm --mode=score --text="the apple and pear salad" --text="..."
     python -m experiments.language_model --workdir=/tmp/lm --mode=evaluate --split=test
@@ -137,7 +137,7 @@ class Text(NamedTuple):
 def load(config: ConfigDict) -> Text:
     """Reads the corpus and turns it into streams of tokens, with a tokenizer fitted on the training part."""
     corpus = run.with_settings(load_corpus, config.data)
-    lines = not config.tokenizer.pretokenized  # there what stands between spaces is a word, and a line's end is a space
+    lines = not config.tokenizer.pretokenized  # there words are separated by spaces, and a line end counts as a space
     tokenizer = run.with_settings(fit_tokenizer, config.tokenizer, texts=corpus.parts["train"]["text"], newlines=lines)
     streams, fingerprint = encode_corpus(corpus, tokenizer, eos_id=EOS, reset=config.data.reset)
     spec = Spec(tokenizer.to_dict(), corpus.facts["ends"])
@@ -169,7 +169,7 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
 
 
 def derived(config: ConfigDict) -> dict[str, Any]:
-    """What the loss is reported as besides."""
+    """Metrics derived from the loss."""
     return {"bits_per_character": losses.bits} if config.tokenizer.kind == "char" else {"perplexity": losses.perplexity}
 
 
@@ -193,7 +193,7 @@ def baselines(config: ConfigDict, text: Text, split: str) -> dict[str, dict[str,
 
 
 def describe(config: ConfigDict, spec: Spec, text: Text, model: run.Model) -> list[str]:
-    """Types and coverage of each part, and what of the shown samples' prompt is unknown."""
+    """Lines on types and coverage of each part, and on unknown tokens in the prompt of the samples."""
     counts = {part: stream.counts(model.tools.vocab_size) for part, stream in text.parts.items()}
     lines = [f"  {part}: {(c > 0).sum():,} types, coverage {1 - c[UNK] / c.sum():.2%}" for part, c in counts.items()]
     lines.append(f"cell: {model.module.cell.name}, vocabulary {model.tools.vocab_size:,}")
@@ -223,7 +223,7 @@ def draw_samples(trained: run.Trained, options: run.Options) -> None:
 
 
 def score(trained: run.Trained, options: run.Options) -> None:
-    """Prints each --text with its log-probability and perplexity, the likeliest first."""
+    """Prints each --text with its log-probability and perplexity, most likely first."""
     if not options.text:
         raise UserError('--mode=score needs a text: give --text="..." once per text')
     for unknown in filter(None, (check_known(trained.model.tools, text, f"--text={text!r}") for text in options.text)):

@@ -1,4 +1,4 @@
-r"""Tasks made to need long memory: which cell solves them, and on sequences of what length.
+r"""Synthetic long-memory tasks: which cells solve them, and up to what sequence length.
 
 Papers: Hochreiter and Schmidhuber 1997 (adding, recall); Arjovsky, Shah and Bengio 2016, "Unitary Evolution Recurrent
 Neural Networks" (arXiv:1511.06464), for the forms of adding and copy; Deletang et al. 2023, "Neural Networks and the
@@ -9,9 +9,9 @@ Chomsky Hierarchy" (arXiv:2207.02098), for the regular tasks, learned up to leng
     python -m experiments.long_memory --workdir=/tmp/parity --mode=evaluate --split=test
         its accuracy on longer sequences, by length, with a picture
     python -m experiments.long_memory --workdir=/tmp/adding --config=adding --config.model.cell=gru
-        numbers to add that are up to 600 steps apart; a loss of 1/6 remembers nothing
+        adds numbers up to 600 steps apart; a loss of 1/6 means that nothing is remembered
     python -m experiments.long_memory --workdir=/tmp/cells --sweep=model.cell=tanh,lstm,gru,lru --sweep=seed=0,1,2
-        several cells, the seeds of each trained at once; the same command goes on where it was stopped
+        several cells, the seeds of each trained together; the same command resumes
 """
 
 import dataclasses
@@ -111,11 +111,11 @@ class Part:
         return self.size
 
     def fingerprint(self) -> str:
-        """Of what is drawn; how much of it decides nothing in training."""
+        """A hash of what determines the examples; the number of sequences does not affect training."""
         return f"{self.task}, {self.name}, {self.shortest} to {self.longest} steps, version 1"
 
     def draw(self, keys: jax.Array) -> MemoryBatch:
-        """Sequences, one for each key; those of other parts are others."""
+        """Sequences, one for each key; the parts have different ones."""
         keys = jax.vmap(lambda key: jax.random.fold_in(key, PARTS.index(self.name)))(keys)
         return draw_batch(self.task, keys, self.shortest, self.longest, self.longest)
 
@@ -141,7 +141,7 @@ def load(config: ConfigDict) -> Dataset:
 
 
 def prepare(config: ConfigDict, dataset: Dataset) -> Spec:
-    """The task, and the length that it is learned at."""
+    """The task and its training length."""
     return Spec(config.task, config.data.length)
 
 
@@ -169,12 +169,12 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
 
 
 def _right(answers: jax.Array, batch: MemoryBatch) -> jax.Array:
-    """Which answers that are asked for are right, (B, T)."""
+    """Which of the requested answers are correct, (B, T)."""
     return batch.asked & (jnp.argmax(answers, axis=-1) == batch.targets) & jnp.isfinite(answers).all(axis=-1)
 
 
 def batches(config: ConfigDict, spec: Spec, part: Part, training: bool) -> Any:
-    """Sequences without end in training, else the same ones in every pass."""
+    """Endless sequences in training, else the same ones in every pass."""
     d = config.data
     if training:
         return Generated(part.draw, d.batch_size, EPOCH, seed=config.seed)
@@ -183,7 +183,7 @@ def batches(config: ConfigDict, spec: Spec, part: Part, training: bool) -> Any:
 
 
 def _pass(drawn: Generated, size: int, batch: int, index: int, count: int) -> Iterator[MemoryBatch]:
-    """All sequences of a part; the rows that fill up the last batch are not asked."""
+    """All sequences of a part; rows that pad the last batch do not count."""
     rows = batch // count
     for number, found in enumerate(drawn.first(-(-size // batch), index=index, count=count)):
         real = number * batch + index * rows + np.arange(rows) < size
@@ -191,13 +191,13 @@ def _pass(drawn: Generated, size: int, batch: int, index: int, count: int) -> It
 
 
 def baselines(config: ConfigDict, dataset: Dataset, split: str) -> dict[str, dict[str, float]]:
-    """The best answer that remembers nothing."""
+    """The best answer without memory."""
     task = TASKS[config.task]
     return {"without memory": {"loss": task.guess(config.data.length)}}
 
 
 def evaluate(trained: run.Trained, dataset: Dataset, split: str, options: run.Options) -> run.Report:
-    """The loss beside a guess, and the share of right answers by length."""
+    """The loss compared with a guess, and accuracy by length."""
     part, task = dataset.parts[split], TASKS[trained.spec.task]
     scores = {"model": run.measure(EXPERIMENT, trained, part)} | baselines(trained.config, dataset, split)
     if not task.classes:
@@ -215,7 +215,7 @@ def evaluate(trained: run.Trained, dataset: Dataset, split: str, options: run.Op
 
 
 def pictures(trained: run.Trained, dataset: Dataset, split: str, report: run.Report, folder: Any) -> Any:
-    """Accuracy by length."""
+    """Plots accuracy by length."""
     if report.answers:
         task, m = TASKS[trained.spec.task], trained.config.model
         title = f"{trained.spec.task}, {split} part"

@@ -1,10 +1,10 @@
-r"""Music, frame by frame: learn chorales or your own MIDI files, write new pieces, harmonise a melody.
+r"""Polyphonic music, frame by frame: train on chorales or your own MIDI files, compose, harmonise a melody.
 
 Papers: Boulanger-Lewandowski, Bengio and Vincent 2012, "Modeling Temporal Dependencies in High-Dimensional Sequences"
 (arXiv:1206.6392), for the task, the data and the protocol; Bai, Kolter and Koltun 2018, arXiv:1803.01271, for results.
 
     python -m experiments.music --workdir=/tmp/canons
-        learns canons made by rules, note by note; the best possible loss is known, 1.18 nats: minutes on two cores
+        trains on rule-based canons, note by note; the best possible loss is 1.18 nats: minutes on two cores
     python -m experiments.music --workdir=/tmp/canons --mode=sample --seed=7 --output=piece
         writes piece 7 as piece_7.mid, piece_7.png and piece_7.wav
     python -m experiments.music --workdir=/tmp/jsb --config=jsb_notes --config.data.path=jsb-chorales-quarter.json.gz
@@ -40,7 +40,7 @@ FIELDS = {
     **{name: field for name, field in fields.source(
         "pieces", SOURCES, name="canons", names=f"Embedded dataset ({', '.join(EMBEDDED)}), or a name for your files.",
         path="A MIDI file, a folder of them, or chorales in JSON (.json, .json.gz), which may contain all splits.",
-    ).items() if name != "data.data_dir"},  # no set of TFDS is music as notes
+    ).items() if name != "data.data_dir"},  # TFDS has no datasets of music as notes
     **fields.split_seed(),
     "data.frames_per_quarter": Field(1, "Frames per quarter note when MIDI is read and written.", at_least(1)),
     **fields.batches("pieces", 16, 32),
@@ -172,20 +172,20 @@ def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[s
 
 
 def sample(trained: run.Trained, data: Dataset) -> str:
-    """The beginning of a piece, seeded by the step."""
+    """The start of a piece, seeded by the step."""
     key = jax.random.fold_in(jax.random.key(trained.config.seed), trained.step)
     roll = trained.model.tools[0](trained.params, key, length=trained.config.sample.length)
     return " | ".join(" ".join(note_name(pitch) for pitch in frame[::-1]) or "-" for frame in to_frames(roll))
 
 
 def describe(config: ConfigDict, spec: Spec, data: Dataset, model: run.Model) -> list[str]:
-    """How many notes the frames have."""
+    """Lines on the number of notes per frame."""
     notes = np.concatenate([roll.sum(axis=1) for roll in data.parts["train"]["frames"]])
     return [f"notes of a frame: {notes.mean():.2f} in training, at most {spec.most_notes}"]
 
 
 def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Options) -> run.Report:
-    """Loss for each frame in the published protocol and frame accuracy beside the baselines; the loss of each piece."""
+    """Loss per frame by the published protocol, and frame accuracy, with baselines; the loss of each piece."""
     part = data.parts[split]
     found = {"model": run.measure(EXPERIMENT, trained, part)} | baselines(trained.config, data, split)
     scored = trained.model.tools[1](trained.params, part["frames"])
@@ -197,7 +197,7 @@ def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Optio
 
 
 def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report, folder: Any) -> Any:
-    """The best, the median and the worst predicted piece with what was expected; the loss along pieces."""
+    """Plots the best, median and worst predicted piece with the predictions, and the loss along pieces."""
     part, scored = data.parts[split], report.answers
     order = np.argsort([piece.nats[1:].mean() for piece in scored])
     for name, place in {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}.items():
@@ -209,7 +209,7 @@ def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report
 
 
 def draw_pieces(trained: run.Trained, options: run.Options) -> None:
-    """Writes pieces, each as MIDI, as a picture and as sound: from nothing, after a prompt, or around a melody."""
+    """Writes pieces as MIDI, picture and sound: from scratch, after a prompt, or around a melody."""
     sampler, frames_per_quarter = trained.model.tools[0], trained.config.data.frames_per_quarter
     prompt, fixed, length = music_files.given(options, frames_per_quarter)
     for number in range(options.seed, options.seed + options.num_samples):
@@ -219,7 +219,7 @@ def draw_pieces(trained: run.Trained, options: run.Options) -> None:
 
 
 def score(trained: run.Trained, options: run.Options) -> None:
-    """Prints how likely the pieces of each --input are: nats a frame, for the frames after the first."""
+    """Prints the loss of the pieces of each --input in nats per frame, excluding the first frame."""
     rolls, places = options.input["frames"], options.input.places
     most = max(trained.spec.most_notes, *(int(roll.sum(axis=1).max()) for roll in rolls))
     scored = build(trained.config, trained.spec._replace(most_notes=most)).tools[1](trained.params, rolls)

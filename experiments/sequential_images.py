@@ -4,7 +4,7 @@ Papers: Le, Jaitly and Hinton 2015, "A Simple Way to Initialize Recurrent Networ
 (arXiv:1504.00941), for pixels and permuted pixels; published test accuracies are in docs/long_memory.md.
 
     python -m experiments.sequential_images --workdir=/tmp/digits
-        scikit-learn's digits, 64 pixels one after the other: a minute on two cores
+        scikit-learn's digits, pixel by pixel (64 steps): a minute on two cores
     python -m experiments.sequential_images --workdir=/tmp/rows --config=mnist_rows --config.data.data_dir=FOLDER
         MNIST by rows: 28 steps of 28 pixels; the preset mnist_pixels has 784 steps of one, mnist_permuted shuffles them
     python -m experiments.sequential_images --workdir=/tmp/digits --mode=evaluate --split=test

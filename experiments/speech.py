@@ -4,7 +4,7 @@ Papers: Graves, Fernandez, Gomez and Schmidhuber 2006, "Connectionist Temporal C
 "Deep Speech 2" (arXiv:1512.02595); Park et al. 2019, "SpecAugment" (arXiv:1904.08779).
 
     python -m experiments.speech --workdir=/tmp/morse
-        begins to learn Morse code in noise: minutes, and not yet as good as a decoder by thresholds (docs/speech.md)
+        starts to learn Morse code in noise: minutes, but not yet as good as a threshold decoder (docs/speech.md)
     python -m experiments.speech --workdir=/tmp/morse --mode=evaluate --split=test
         word and character error rates; heard_test.png and predictions_test.jsonl in the work directory
     python -m experiments.speech --workdir=/tmp/digits --config=fsdd_strings --config.data.path=recordings.tar.gz
@@ -68,7 +68,7 @@ _DIGITS = {
 }  # fmt: skip
 
 PRESETS = {
-    # Morse code at -6 dB in 2500 Hz, where a decoder by thresholds has begun to fail: nothing to download.
+    # Morse code at -6 dB in 2500 Hz, where a threshold decoder starts to fail: nothing to download.
     "morse": {
         "data.rate": 4000, "data.batch_size": 16, "data.eval_batch_size": 50,
         "features.window_ms": 48.0, "features.mels": 12, "features.low": 400.0, "features.high": 800.0,
@@ -160,7 +160,7 @@ def validate(trained: run.Trained, part: Records, found: dict[str, float]) -> di
 
 
 def sample(trained: run.Trained, data: Dataset) -> str:
-    """Three sounds of the validation part, others at each evaluation."""
+    """Three validation sounds, different ones at each evaluation."""
     part, reader = data.parts["validation"], trained.model.tools
     places = [(3 * trained.step + i) % len(part) for i in range(min(3, len(part)))]
     outputs = reader.greedy(reader.log_probs(trained.variables, [part["sound"][i] for i in places]))
@@ -168,20 +168,20 @@ def sample(trained: run.Trained, data: Dataset) -> str:
 
 
 def describe(config: ConfigDict, spec: Spec, data: Dataset, model: run.Model) -> list[str]:
-    """The labels, and what a step is."""
+    """Lines on the labels and the length of a step."""
     seconds = sum(len(sound) for sound in data.parts["train"]["sound"]) / config.data.rate
     step = f"a step of the model is {1000 * model.tools.seconds_of_step:g} ms"
     return [f"{seconds / 3600:.2f} hours of training sounds, {model.tools.tokenizer.vocab_size - 4} labels; {step}"]
 
 
 def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[str, Any]]:
-    """The most frequent transcript; of Morse code, a decoder by thresholds."""
+    """The most frequent transcript; for Morse code, a threshold decoder."""
     morse = config.data.source == "embedded"
     return speech.baselines_of(data.parts["train"], data.parts[split], config.data.rate, morse=morse)
 
 
 def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Options) -> run.Report:
-    """Loss, error rates and the share of texts without a fault, beside the baselines."""
+    """Loss, error rates and the fraction of exactly correct texts, with the baselines."""
     part, reader, notes = data.parts[split], trained.model.tools, []
     labels = labels_of(trained.config, reader.tokenizer, part)
     speech.faults_of(part, labels, trained.config.data.rate, notes.append, strict=options.strict)
@@ -198,7 +198,7 @@ def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Optio
 
 
 def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report, folder: Any) -> Any:
-    """Spectrogram, posterior and alignment of the first sounds, and of the worst ones."""
+    """Plots spectrogram, posterior and alignment of the first sounds and of the worst ones."""
     (scored, found), part = report.answers, data.parts[split]
     for name, places in speech.shown(part["transcript"], [each.text for each in found]).items():
         rows = [(part["sound"][i], scored[i], found[i], part["transcript"][i]) for i in places]
@@ -206,7 +206,7 @@ def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report
 
 
 def predict(trained: run.Trained, options: run.Options) -> None:
-    """Prints what is said in each --input, with the times of the words."""
+    """Prints the transcript of each --input, with the times of the words."""
     if not options.input:
         raise UserError("--mode=predict needs sounds: give --input=FILE once per sound, or --input=FOLDER")
     if options.n_best > options.beam:

@@ -1,13 +1,13 @@
-r"""Tagging, many to many: train, resume exactly, compare with the most frequent tag, tag your own text.
+r"""Sequence tagging, many to many: train, resume exactly, compare with baselines, tag your own text.
 
 Papers: Huang, Xu and Yu 2015, "Bidirectional LSTM-CRF Models for Sequence Tagging" (arXiv:1508.01991); Lample et al.
 2016, "Neural Architectures for Named Entity Recognition" (arXiv:1603.01360); Ma and Hovy 2016, "End-to-end Sequence
 Labeling via Bi-directional LSTM-CNNs-CRF" (arXiv:1603.01354).
 
     python -m experiments.tagging --workdir=/tmp/python
-        learns what every token of Python code is, names as defined or used: minutes on two cores
+        learns the role of every token of Python code, such as names defined or used: minutes on two cores
     python -m experiments.tagging --workdir=/tmp/python --mode=evaluate --split=test
-        accuracy beside the most frequent tag of each word; confusion_test.png and predictions_test.jsonl in the workdir
+        accuracy, with the most frequent tag per word as baseline; confusion_test.png, predictions_test.jsonl
     echo "for x in open ( path ) :" | python -m experiments.tagging --workdir=/tmp/python --mode=predict --pretokenized
     python -m experiments.tagging --workdir=/tmp/pos --config=ud_pos_crf \
         --config.data.path=en_ewt-ud-train.conllu --config.data.validation_path=en_ewt-ud-dev.conllu \
@@ -160,7 +160,7 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
         scores = model.apply({"params": params}, batch.words, batch.chars, batch.lengths, **noise)
         nats = model.apply({"params": params}, scores, batch.tags, batch.lengths, method="nats")
         counts = {}
-        if rng is None:  # decoding in every training step would cost more than it tells
+        if rng is None:  # decoding in every training step would be too expensive
             found = model.apply({"params": params}, scores, batch.lengths, method="decode")
             real = jnp.arange(batch.words.shape[1])[None, :] < batch.lengths[:, None]
             counts = {"correct": jnp.sum((found == batch.tags) & real, dtype=jnp.float32)}
@@ -192,7 +192,7 @@ def validate(trained: run.Trained, part: Records, found: dict[str, float]) -> di
 
 
 def sample(trained: run.Trained, data: Dataset) -> str:
-    """A sentence of the validation part, another at each evaluation."""
+    """A validation sentence, a different one at each evaluation."""
     words = data.parts["validation"]["words"]
     sentence = words[trained.step % len(words)]
     (tags,) = trained.model.tools(trained.params, [sentence])
@@ -215,7 +215,7 @@ def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[s
 
 
 def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Options) -> run.Report:
-    """Loss for each word, accuracy and F1 beside the baseline."""
+    """Loss per word, accuracy and F1, with the baseline."""
     words, true = data.parts[split]["words"], data.parts[split]["tags"]
     known = {word for sentence in data.parts["train"]["words"] for word in sentence}
     tags, loss = trained.model.tools(trained.params, words), run.measure(EXPERIMENT, trained, data.parts[split])["loss"]
@@ -228,7 +228,7 @@ def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Optio
 
 
 def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report, folder: Any) -> Any:
-    """What is confused."""
+    """Plots the confusion matrix."""
     place, columns = {tag: i for i, tag in enumerate(data.classes)}, (data.parts[split]["tags"], report.answers)
     true, given = ([place[tag] for tags in column for tag in tags] for column in columns)
     counts = run.confusion(true, given, len(place))

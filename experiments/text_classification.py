@@ -1,12 +1,12 @@
-r"""Text classification, many to one: train, resume exactly, compare with a bag of words, see what counts, predict.
+r"""Text classification, many to one: train, resume exactly, compare with a bag of words, interpret, predict.
 
 Papers: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory"; Yang et al. 2016, "Hierarchical Attention Networks
 for Document Classification", for the attention pooling.
 
     python -m experiments.text_classification --workdir=/tmp/docstrings
-        learns which part of Python's library a docstring is from: about a minute on two cores
+        learns which part of Python's library a docstring comes from: about a minute on two cores
     python -m experiments.text_classification --workdir=/tmp/docstrings --mode=evaluate --split=test
-        accuracy beside a bag of words; confusion_test.png, words_test.png, predictions_test.jsonl in the work directory
+        accuracy, compared with a bag of words; confusion_test.png, words_test.png, predictions_test.jsonl
     echo "Open a socket." | python -m experiments.text_classification --workdir=/tmp/docstrings --mode=predict
     python -m experiments.text_classification --workdir=/tmp/imdb --config=imdb
     python -m experiments.text_classification --workdir=/tmp/names --config=names --config.data.path=FOLDER
@@ -79,7 +79,7 @@ PRESETS = {
         "model.word_dropout": 0.2, "optimizer.learning_rate": 3e-3, "optimizer.clip_norm": 5.0, "optimizer.ema": 0.99,
         "schedule.warmup_steps": 50, "train.epochs": 20.0, "train.eval_every": 200, "train.checkpoint_every": 200,
     },
-    # Film reviews, good or bad.
+    # Film reviews, positive or negative.
     "imdb": {
         "data.source": "tfds", "data.name": "imdb_reviews", "data.strip_html": True, "data.batch_size": 64,
         "data.max_length": 400, "data.buckets": 6, "tokenizer.lower": True, "tokenizer.max_size": 20_000,
@@ -181,7 +181,7 @@ def batches(config: ConfigDict, spec: Spec, part: Records, training: bool) -> An
 
 
 def describe(config: ConfigDict, spec: Spec, data: Dataset, model: run.Model) -> list[str]:
-    """The vocabulary, and how many texts are cut."""
+    """Lines on the vocabulary and on truncated texts."""
     tokenizer, limit = model.tools[0], config.data.max_length
     lines = [f"vocabulary: {tokenizer.vocab_size:,}"]
     if limit:
@@ -197,7 +197,7 @@ def classify(trained: run.Trained, texts: list[str]) -> tuple[np.ndarray, list[n
 
 
 def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Options) -> run.Report:
-    """Loss and accuracy beside the most frequent class and the bag of words that is best on the validation part."""
+    """Loss and accuracy, with the most frequent class and the best bag of words on the validation part."""
     part, train, validation = data.parts[split], data.parts["train"], data.parts["validation"]
     probabilities, weights = classify(trained, list(part["text"]))
     loss = run.measure(EXPERIMENT, trained, part)["loss"]
@@ -221,7 +221,7 @@ def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[s
 
 
 def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report, folder: Any) -> Any:
-    """What is confused, and which words count in the text that the model is surest of."""
+    """Plots the confusion matrix, and the important words of the most confident text."""
     part, (probabilities, weights) = data.parts[split], report.answers
     answers = probabilities.argmax(axis=1)
     counts = run.confusion(part["label"], answers, len(data.classes))
@@ -235,7 +235,7 @@ def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report
 
 
 def predict(trained: run.Trained, options: run.Options) -> None:
-    """Prints the likeliest classes of each text of --input."""
+    """Prints the most likely classes of each text of --input."""
     for text, shares in zip(options.input, classify(trained, options.input)[0]):
         best = run.ranked(shares, trained.spec.classes, options.top)
         if options.format == "jsonl":

@@ -1,4 +1,4 @@
-r"""Translation with encoder and decoder: train, resume exactly, score with BLEU, see where attention looks, translate.
+r"""Encoder-decoder translation: train, resume exactly, score with BLEU, plot attention, translate your own text.
 
 Papers: Sutskever, Vinyals and Le 2014, "Sequence to Sequence Learning with Neural Networks" (arXiv:1409.3215);
 Bahdanau, Cho and Bengio 2014, "Neural Machine Translation by Jointly Learning to Align and Translate"
@@ -6,7 +6,7 @@ Bahdanau, Cho and Bengio 2014, "Neural Machine Translation by Jointly Learning t
 (arXiv:1508.04025).
 
     python -m experiments.translation --workdir=/tmp/dates
-        learns to read dates written in 32 languages: minutes on two cores
+        learns to read dates in 32 languages: minutes on two cores
     python -m experiments.translation --workdir=/tmp/dates --mode=evaluate --split=test
         BLEU, chrF, exact matches; attention_test.png and predictions_test.jsonl in the work directory
     python -m experiments.translation --workdir=/tmp/stories --config=stories
@@ -123,7 +123,7 @@ def load(config: ConfigDict) -> Dataset:
 
 @functools.lru_cache(maxsize=2)  # the training part is asked for twice
 def encode(tokenizers: tuple[Any, Any], pairs: Records, limit: int = 0) -> PairTokens:
-    """Pairs as token ids; without those that are longer than the limit, unless it is 0."""
+    """Pairs as token ids, except those longer than the limit, unless it is 0."""
     tokens = PairTokens.encode(pairs["source"], pairs["target"], *(tokenizer.encode for tokenizer in tokenizers))
     return tokens.take(run.short_enough(tokens.lengths(), limit, "pairs"))
 
@@ -175,7 +175,7 @@ def batches(config: ConfigDict, spec: Spec, pairs: Records, training: bool) -> A
 
 
 def validate(trained: run.Trained, pairs: Records, found: dict[str, float]) -> dict[str, float]:
-    """BLEU and exact matches of greedy decoding too, and the error that the criterion makes of them."""
+    """Also scores BLEU and exact matches of greedy decoding, and derives the error from the criterion."""
     outputs = trained.model.tools.greedy(trained.params, pairs["source"])
     exact = metrics.exact_match(outputs, pairs["target"]) / len(outputs)
     found = found | {"bleu": metrics.corpus_bleu(outputs, pairs["target"]).score, "exact": exact}
@@ -185,7 +185,7 @@ def validate(trained: run.Trained, pairs: Records, found: dict[str, float]) -> d
 
 
 def sample(trained: run.Trained, data: Dataset) -> str:
-    """Three translations of the validation part, others at each evaluation."""
+    """Three validation translations, different ones at each evaluation."""
     rows = list(zip(data.parts["validation"]["source"], data.parts["validation"]["target"]))
     rows = rows[(start := 3 * trained.step % len(rows)) : start + 3]
     outputs = trained.model.tools.greedy(trained.params, [source for source, _ in rows])
@@ -198,14 +198,14 @@ def describe(config: ConfigDict, spec: Spec, data: Dataset, model: run.Model) ->
 
 
 def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[str, Any]]:
-    """The source, copied; the simplest answers to questions about stories."""
+    """Copying the source; for stories, the simplest answers."""
     part, train = data.parts[split], data.parts["train"]
     simple = simple_answers(train, part) if "kind" in part else {"source copied": part["source"]}
     return {name: scores.translation(outputs, part["target"]) for name, outputs in simple.items()}
 
 
 def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Options) -> run.Report:
-    """Loss, BLEU, chrF and exact matches of beam search beside the baselines; exact matches by group."""
+    """Loss, BLEU, chrF and exact matches of beam search, with the baselines; exact matches by group."""
     pairs, how = data.parts[split], {"width": options.beam, "length_penalty": options.length_penalty}
     sources, targets = pairs["source"], pairs["target"]
     best = [row[0] for row in trained.model.tools.beam(trained.params, sources, **how)]
@@ -218,12 +218,12 @@ def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Optio
 
 
 def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report, folder: Any) -> Any:
-    """Where attention looked."""
+    """Plots the attention."""
     return draw_attention(trained, folder / f"attention_{split}.png", data.parts[split]["source"], report.answers)
 
 
 def draw_attention(trained: run.Trained, path: Any, sources: Sequence[str], found: list[Translation]) -> Any:
-    """Where attention looked for the first six sources."""
+    """Plots the attention for the first six sources."""
     shown = [] if trained.config.model.attention == "none" else sources[:6]
     if maps := trained.model.tools.attention(trained.params, shown, found):
         yield sequences.show_attention(path, maps)

@@ -14,11 +14,11 @@ from seqjax.nn.masks import real_steps
 from seqjax.typing import Array
 
 BLANK = 0
-NEVER = -1e30  # the logarithm of nothing: finite, so that no gradient becomes NaN, and beyond what any path can cost
+NEVER = -1e30  # stands for log 0: finite, so that no gradient becomes NaN, and below the log probability of any path
 
 
 def steps_needed(labels: np.ndarray) -> int:
-    """The fewest steps that an alignment of these labels has: one a label, and a blank between equal ones.
+    """The fewest steps of an alignment of these labels: one per label, and a blank between equal ones.
 
     Example:
       >>> steps_needed(np.array([4, 4, 5])), steps_needed(np.array([], int))
@@ -34,9 +34,9 @@ def ctc_nats(logits: Array, steps: Array, labels: Array, label_lengths: Array) -
     .. math:: L = -\log \sum_{\pi: \mathcal{B}(\pi) = y} \prod_{t=1}^{T} \mathrm{softmax}(z_t)_{\pi_t}
 
     Args:
-      logits: z, (B, T, V) of any float type; blank is 0. What stands at padded steps has no influence, NaN included.
+      logits: z, (B, T, V) of any float type; blank is 0. Values at padded steps are ignored, even NaN.
       steps: int (B,), the real steps of each row.
-      labels: int (B, U), ids from 1; what stands past a row's end has no influence.
+      labels: int (B, U), ids from 1; entries past a row's end are ignored.
       label_lengths: int (B,).
 
     Returns:

@@ -38,7 +38,7 @@ def token_cross_entropy(logits: jax.Array, targets: jax.Array, mask: jax.Array, 
     Args:
       logits: (B, T, V), any float type; the sum is taken in float32 or wider.
       targets: (B, T) int, ids in [0, V).
-      mask: (B, T) bool, true where the token is real. What stands where it is false has no influence, NaN included.
+      mask: (B, T) bool, true where the token is real. Values where it is false are ignored, even NaN.
       smoothing: s, the share of the target that is spread over all tokens (label smoothing).
 
     Returns:
@@ -66,7 +66,7 @@ def label_cross_entropy(logits: jax.Array, targets: jax.Array, mask: jax.Array) 
     Args:
       logits: (B, K), any float type; the sum is taken in float32 or wider.
       targets: (B, K), each row a distribution: one-hot, smoothed or mixed.
-      mask: (B,) bool, true where the example is real. What stands where it is false has no influence, NaN included.
+      mask: (B,) bool, true where the example is real. Values where it is false are ignored, even NaN.
 
     Returns:
       The summed loss, ().

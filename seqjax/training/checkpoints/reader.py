@@ -1,4 +1,4 @@
-"""Reads the checkpoints of a work directory, the newest or the best first, and changes nothing."""
+"""Reads the checkpoints of a work directory, newest or best first, without changing anything."""
 
 import contextlib
 import math
@@ -21,11 +21,11 @@ MakeTarget = Callable[[dict[str, Any]], Any]
 
 
 class Restored(NamedTuple):
-    """A checkpoint that was read back whole."""
+    """A checkpoint that was read back."""
 
     step: int
     state: Any  # as the target given to restore
-    meta: dict[str, Any]  # the JSON that was saved beside it, in the format of today
+    meta: dict[str, Any]  # the JSON that was saved with it, in the current format
 
 
 class Gone(Exception):
@@ -179,7 +179,7 @@ class Reader:
         return newest._replace(state=newest.state._replace(**averages)), sorted(steps), faults
 
     def undisturbed(self, read: Callable[[], Any]) -> Any:
-        """Reads again where another process deleted what was being read."""
+        """Retries if another process deleted what was being read."""
         for _ in range(_TRIES):
             with contextlib.suppress(Gone):
                 return read()

@@ -17,7 +17,7 @@ RECORD = "run.json"
 
 
 class Run(NamedTuple):
-    """Which run a work directory holds."""
+    """The run in a work directory."""
 
     id: str
     experiment: str  # the experiment's name; "" if none was told
@@ -45,7 +45,7 @@ def _read(path: pathlib.Path) -> str | None:
 
 
 def _parsed(text: str | None) -> Run | None:
-    """A damaged record is worth no more than a missing one: the checkpoints know their run."""
+    """Treats a damaged record like a missing one, since the checkpoints know their run."""
     try:
         found = json.loads(text or "")
         run = Run(found["run"], found["experiment"], found["oldest"])
@@ -61,7 +61,7 @@ def _from_checkpoints(workdir: pathlib.Path) -> Run | None:
         try:
             found = manifest.read_manifest(folder)
         except manifest.Fault:
-            continue  # reported by whoever reads the checkpoints
+            continue  # reported when the checkpoints are read
         if found.name == manifest.SEAL:
             old = True
         else:
@@ -110,7 +110,7 @@ def begin(workdir: pathlib.Path, experiment: str = "", *, report: Callable[[str]
     content = {"experiment": run.experiment, "format": manifest.FORMAT, "oldest": run.oldest, "run": run.id}
     text = json.dumps(content, sort_keys=True) + "\n"
     if text != before:
-        with refusals(f"{path} cannot be written", "make room, or choose another --workdir"):
+        with refusals(f"{path} cannot be written", "free some space, or choose another --workdir"):
             write_atomically(path, text)
     return run
 
@@ -126,7 +126,7 @@ def list_steps(folder: pathlib.Path) -> dict[int, pathlib.Path]:
             names = [path.name for path in folder.iterdir()]
         except FileNotFoundError:
             if folder.is_symlink():
-                raise UserError(f"{folder} is a link to nothing; restore what it led to, or remove it") from None
+                raise UserError(f"{folder} is a dangling link; restore its target, or remove it") from None
             return {}
         except NotADirectoryError:
             if not folder.exists():

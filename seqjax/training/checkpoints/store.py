@@ -64,13 +64,13 @@ class Checkpoints:
         self._background = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._saving: concurrent.futures.Future | None = None
         self._newest: int | None = None  # the step saved last by this process
-        self._unreadable: set[int] = set()  # steps that the disk did not give to this process
+        self._unreadable: set[int] = set()  # steps that this process could not read
         self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
     # Saving.
 
     def save(self, step: int, state: Any, meta: dict[str, Any], loss: float = math.inf) -> None:
-        """Begins to save a checkpoint; returns while it is being written.
+        """Starts saving a checkpoint; returns while it is being written.
 
         Args:
           step: its name; a step that is saved already is left as it is.
