@@ -1,4 +1,4 @@
-"""Batches of DNA: whole sequences of about the same length, or windows of long ones that follow each other."""
+"""Batches of DNA: whole sequences of similar length, or consecutive windows of long ones."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Sequences of all lengths to batches of few shapes: length buckets, shuffled batches that resume exactly, one pass in order.
+"""Batches of few shapes from sequences of all lengths: length buckets, shuffled resumable batches, one pass in order.
 
 A compiled step takes one shape. A batch padded to the longest sequence of all would be mostly padding, and one padded to its own
 longest would be compiled again each time; between the two stand a few lengths, the buckets, to which batches are padded.

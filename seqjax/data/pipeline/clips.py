@@ -1,4 +1,4 @@
-"""Videos to batches: clips of one length, or windows of whole videos that follow each other."""
+"""Batches of videos: clips of one length, or consecutive windows of whole videos."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

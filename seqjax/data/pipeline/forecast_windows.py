@@ -1,4 +1,4 @@
-"""Series to windows of a context and a horizon, shuffled or rolling, and to streams whose carry is kept."""
+"""Windows of series with a context and a horizon, shuffled or rolling, and streams with a persistent carry."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from seqjax.models.forecast_networks import Steps, Window
 
 
 class Statistics(NamedTuple):
-    """What is measured on the training part, JSON-able.
+    """Statistics of the training part, JSON-able.
 
     Args:
       series: name -> mean and standard deviation of its values.
@@ -324,7 +324,7 @@ class SeriesStreams:
         return self._windows.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a state that `get_state` gave."""
+        """Restores a state from `get_state`."""
         self._windows.set_state(state)
 
     def shard(self, index: int, count: int) -> "SeriesStreams":

@@ -1,4 +1,4 @@
-"""Images to batches of one shape: an endless, shuffled iterator that can be stopped and resumed exactly."""
+"""Batches of images of one shape: an endless, shuffled iterator that can be stopped and resumed exactly."""
 
 import collections
 from collections.abc import Iterable, Iterator

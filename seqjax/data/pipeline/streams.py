@@ -1,4 +1,4 @@
-"""Documents to one stream of tokens, in memory that holds the tokens once."""
+"""Documents as one stream of tokens, held in memory only once."""
 
 import dataclasses
 import hashlib

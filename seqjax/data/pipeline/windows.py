@@ -1,4 +1,4 @@
-"""A stream of tokens to windows of a fixed shape for truncated BPTT."""
+"""Windows of a token stream, of a fixed shape, for truncated BPTT."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -18,7 +18,7 @@ STRANDS = ("+", "-", ".")
 
 
 class Feature(NamedTuple):
-    """A stretch of a sequence that is something."""
+    """An annotated stretch of a sequence."""
 
     sequence: str
     start: int  # from 0
@@ -182,7 +182,7 @@ def paint(
 
 
 def runs(tags: np.ndarray) -> list[tuple[int, int, int]]:
-    """The stretches of one tag: (start, end, tag), in order.
+    """The runs of equal tags: (start, end, tag), in order.
 
     Example:
       >>> runs(np.array([0, 0, 2, 2, 1]))
@@ -227,7 +227,7 @@ def gff_line(feature: Feature, source: str = "seqjax") -> str:
 
 
 def track_lines(sequence: str, values: np.ndarray, start: int = 0, digits: int = 3) -> list[str]:
-    """Lines of bedGraph: neighbours of one value, after rounding, share a line.
+    """Lines of bedGraph; neighbours with the same rounded value share a line.
 
     Args:
       sequence: its name.

@@ -1,4 +1,4 @@
-"""Canons and cadences by rules, and exactly how well they can be predicted."""
+"""Rule-based canons and cadences, with their exact predictability."""
 
 import collections
 import functools
@@ -18,7 +18,7 @@ DEGREES = range(8)  # of both voices, from the tonic to the octave
 FIRST_DEGREES = (0, 2, 4, 7)
 STEPS = {0: 1, 1: 4, -1: 4, 2: 2, -2: 2, 3: 1, -3: 1, 4: 1, -4: 1}  # of the leader -> weight
 CONSONANT = (0, 2, 4, 5)  # degrees between the voices, octaves apart: unison, third, fifth, sixth
-DELAYS = (2, 4)  # frames by which the follower is behind
+DELAYS = (2, 4)  # delay of the follower in frames
 CANON, CADENCE = 12, 4  # frames of the two halves of a phrase
 PHRASES = (2, 3, 4)  # of a piece
 CHORD = {
@@ -31,7 +31,7 @@ Frame = tuple[int, ...]  # MIDI pitches, rising
 
 
 class State(NamedTuple):
-    """What of a piece so far decides how it may go on."""
+    """The state of a piece that determines its possible continuations."""
 
     key: int
     step: int  # frames of the phrase so far
@@ -40,7 +40,7 @@ class State(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """One way to go on."""
+    """One possible continuation."""
 
     probability: float
     frame: Frame
@@ -48,7 +48,7 @@ class Choice(NamedTuple):
 
 
 def choices(state: State | None) -> list[Choice]:
-    """All ways in which a piece may go on, with probabilities that sum to one; no two have the same frame.
+    """All continuations of a piece, with probabilities that sum to one; no two have the same frame.
 
     A piece begins with the tonic chord of a key. Each phrase is a canon, then a cadence. In the canon a leader moves by small steps,
     and a follower repeats it an octave below, 2 or 4 frames later, which is decided when it may enter; the leader takes only notes
@@ -175,7 +175,7 @@ def independent_nats(piece: Iterable[Frame]) -> np.ndarray:
 
 
 def _followed(piece: Iterable[Frame]) -> Iterator[tuple[list[Choice], Choice]]:
-    """All ways to go on, and the one taken, at each frame."""
+    """All continuations, and the one taken, at each frame."""
     state = None
     for place, frame in enumerate(piece, 1):
         ways = choices(state)

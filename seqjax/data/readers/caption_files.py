@@ -20,7 +20,7 @@ IMAGE_FIELDS = (
     "image_path",
     "image_id",
     "id",
-)  # those that are looked for
+)  # the ones searched for
 CAPTION_FIELDS = ("caption", "captions", "text", "comment", "sentence", "raw", "description")
 SPLITS = {"train": "train", "restval": "train", "val": "validation", "test": "test"}  # Karpathy's split -> the part
 
@@ -33,7 +33,7 @@ class Listed(NamedTuple):
     places: list[str]  # where each image is named first
 
     def take(self, names: Iterable[str]) -> "Listed":
-        """Those of these names."""
+        """The images with these names."""
         at = {name: i for i, name in enumerate(self.names)}
         return Listed(*([column[at[name]] for name in names] for column in self))
 
@@ -41,7 +41,7 @@ class Listed(NamedTuple):
 def read_captions(
     path: str, format: Format = USUAL, *, image_field: str = "", caption_field: str = "", restval: bool = True
 ) -> dict[str, Listed]:
-    """The images and captions of a file, whose format is found by what is in it.
+    """The images and captions of a file, whose format is detected from its content.
 
     Args:
       path: COCO's JSON (`annotations` of `images`), Karpathy's (`images` with `sentences` and a `split`), a `.csv`, `.tsv` or `.jsonl` or
@@ -79,7 +79,7 @@ def read_captions(
 
 
 def is_list(path: str, format: Format = USUAL) -> bool:
-    """Whether a file is a list of images, a name a line, as Flickr8k has one for each part.
+    """Whether a file is a list of images, one name per line, as Flickr8k has for each part.
 
     Example:
       >>> import tempfile
@@ -166,7 +166,7 @@ def _keys(path: str, encoding: str) -> list[str]:
     try:
         return list(json.loads(next((line for line in text_lines(path, encoding) if line.strip()), "")))
     except (ValueError, TypeError, RecursionError):
-        return []  # read_table says what is wrong
+        return []  # read_table reports what is wrong
 
 
 def _json(path: str, encoding: str, restval: bool, faults: Faults) -> dict[str, Listed]:

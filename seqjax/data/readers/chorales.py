@@ -1,4 +1,4 @@
-"""Pieces in JSON, the form in which the JSB chorales are passed on: parts, pieces, frames, pitches."""
+"""Pieces in JSON, the usual format of the JSB chorales: parts, pieces, frames, pitches."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from seqjax.data.readers.rolls import LOWEST, PITCHES, pieces, to_roll
 from seqjax.data.records import Faults, Places, Records
 from seqjax.errors import UserError
 
-SILENT = -1  # in place of a pitch, a voice that rests
+SILENT = -1  # instead of a pitch: the voice rests
 FORM = 'give {"train": [piece, ...], "valid": ..., "test": ...}, or a list of pieces; a piece is a list of frames, each a list of pitches'
 
 
@@ -48,7 +48,7 @@ def read_chorales(path: str | os.PathLike) -> dict[str, Records]:
 
 
 def _parts(path: str | os.PathLike) -> dict[str, tuple[str, list]]:
-    """Part -> what the file calls it, and its pieces."""
+    """Part -> its name in the file, and its pieces."""
     text = read_text(path)
     try:
         whole = json.loads(text)

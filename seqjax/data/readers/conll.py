@@ -67,7 +67,7 @@ def read_tagged(path: str, column: str = "", *, word_column: int = 1, delimiter:
 
 
 def _sentences(lines: list[str], split: Split, faults: Faults) -> Iterator[tuple[tuple, tuple, tuple]]:
-    """(words, tags, line numbers) of each sentence; a line at fault counts as a word, so that the next one is not at fault too."""
+    """(words, tags, line numbers) of each sentence; a faulty line counts as a word, so that the next line is not faulty too."""
     found: list[tuple[str, str, int]] = []
     for number, line in enumerate([*lines, ""], 1):
         if line.strip(" \t"):

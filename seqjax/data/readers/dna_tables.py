@@ -43,7 +43,7 @@ def read_dna_table(path: str | os.PathLike, sequence_field: str, label_field: st
 
 
 def checked(path: str | os.PathLike, records: Records) -> Records:
-    """The records, once all sequences have bases and nothing else, and all labels are there.
+    """The records, after checking that sequences have only bases and that no label is missing.
 
     Raises:
       UserError: with all that is wrong.

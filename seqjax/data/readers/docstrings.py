@@ -1,4 +1,4 @@
-"""A set of labelled texts that is on every machine that has Python: docstrings and the packages that they are from."""
+"""A dataset of labelled texts that comes with Python: docstrings and the packages that they are from."""
 
 import ast
 import pathlib
@@ -13,7 +13,7 @@ PACKAGES = (
     "unittest", "xml",
 )  # fmt: skip
 FEWEST_WORDS = 4
-FEWEST_TEXTS = 50  # of a package; fewer mean that the source is not all there
+FEWEST_TEXTS = 50  # of a package; fewer mean that the source is incomplete
 
 
 def read_docstrings() -> tuple[list[str], list[str]]:

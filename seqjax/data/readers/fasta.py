@@ -11,7 +11,7 @@ from seqjax.models.nucleotides import LETTERS
 
 ENDINGS = (".fa", ".fasta", ".fna", ".ffn", ".fas")
 KNOWN = (LETTERS[1:] + LETTERS[1:].lower() + "Uu").encode()
-PROTEIN = frozenset("EFILPQZJXO*")  # letters of proteins that no base has
+PROTEIN = frozenset("EFILPQZJXO*")  # letters of proteins that are not bases
 REGION = re.compile(r"(.+):([0-9,]+)-([0-9,]+)")
 
 
@@ -102,7 +102,7 @@ def _records(path, data: bytes, faults: Faults):
 
 
 def letter_fault(line: bytes, wrong: bytes) -> str:
-    """What is wrong with a line that has other letters than IUPAC's.
+    """What is wrong with a line that has letters other than IUPAC codes.
 
     Args:
       line: the line.

@@ -1,4 +1,4 @@
-"""Images in arrays: idx files, as MNIST and its likes come, and npz files."""
+"""Images in arrays: idx files, the format of MNIST, and npz files."""
 
 import math
 import os
@@ -194,7 +194,7 @@ def read_npz(path: pathlib.Path) -> Found:
             arrays = {part: (file[pair[0]], file[pair[1]]) for part, pair in kind.items() if pair[0] in names}
     except UserError:
         raise
-    except Exception as error:  # of a damaged file zipfile and np.load raise almost any
+    except Exception as error:  # for a damaged file, zipfile and np.load raise almost any exception
         said = str(error).split("\n")[0] or type(error).__name__
         if "allow_pickle" in said or "pickled" in said:
             said = "it holds objects, not numbers: are the images of uneven shape?"
@@ -211,7 +211,7 @@ def _check_expansion(path: pathlib.Path) -> None:
 
 
 def array_images(images: np.ndarray, labels: np.ndarray, what: str) -> ArrayImages:
-    """Images in memory, with the axis of channels that grey images often lack, and labels that Keras gives as (N, 1).
+    """Images in memory; adds the channel axis that grey images often lack, and flattens labels (N, 1) as in Keras.
 
     Args:
       images: uint8 (N, H, W) or (N, H, W, C).
@@ -238,7 +238,7 @@ def array_images(images: np.ndarray, labels: np.ndarray, what: str) -> ArrayImag
 
 
 def number_classes(labels: np.ndarray, what: str) -> tuple[str, ...]:
-    """The classes "0", "1", ..., up to the highest label, which must be a believable number of classes.
+    """The classes "0", "1", ..., up to the highest label, which must be a plausible number of classes.
 
     Args:
       labels: for training.

@@ -1,4 +1,4 @@
-"""Image files in a folder for each class: which part and which class each is of."""
+"""Image files in one folder per class: the part and class of each."""
 
 import os
 import pathlib
@@ -9,7 +9,7 @@ from seqjax.data.readers.folders import PART_NAMES, dead_link, named_parts, unre
 from seqjax.errors import UserError, nearest
 
 SUFFIXES = tuple(".png .jpg .jpeg .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .jp2".split())
-NOT_MEANT = ("thumbs.db", "desktop.ini")  # what some systems put beside images; so do hidden files
+NOT_MEANT = ("thumbs.db", "desktop.ini")  # files that some systems put beside images, as are hidden files
 
 
 def read_folders(folder: pathlib.Path, levels: int = 1) -> Listing:
@@ -55,7 +55,7 @@ def read_folders(folder: pathlib.Path, levels: int = 1) -> Listing:
 
 
 def _parts(folder: pathlib.Path) -> tuple[dict[str, pathlib.Path], tuple[str, ...]]:
-    """The folder of each part; all of it is the training part where it is not in parts."""
+    """The folder of each part; without such folders, everything is the training part."""
     folders = [path for path in visible(folder) if path.is_dir()]
     named = [path for path in folders if path.name.lower() in PART_NAMES]
     train = [path for path in named if PART_NAMES[path.name.lower()] == "train"]

@@ -1,4 +1,4 @@
-"""Which sound file has which transcript: manifests (JSON lines or tables), LibriSpeech's folders, Common Voice's tables."""
+"""Sound files and their transcripts: manifests (JSON lines or tables), LibriSpeech folders, Common Voice tables."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def _first(path: str | os.PathLike, format: Format) -> Sequence[str]:
     try:
         return list(json.loads(line))
     except (ValueError, TypeError, RecursionError):
-        return []  # read_table says what is wrong
+        return []  # read_table reports what is wrong
 
 
 def _found(path: str | os.PathLike, table: Records) -> list[str]:
@@ -114,5 +114,5 @@ def _librispeech(folder: pathlib.Path, encoding: str) -> Records:
 
 
 def _beside(listing: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Name without its ending -> sound, of the files beside one of transcripts."""
+    """File name without extension -> sound, for the files beside a file of transcripts."""
     return {file.stem: file for file in listing.parent.iterdir() if file.suffix.lower() in ENDINGS}

@@ -20,7 +20,7 @@ from seqjax.errors import UserError, missing
 ENDINGS = (".mid", ".midi")
 DRUMS = 9  # channel 10, counted from 0
 SUSTAIN, DOWN = 64, 64  # the controller of the sustain pedal, and from which value it is down
-TOLERANCE = Fraction(1, 4)  # of a frame, by which a note may come late or end late
+TOLERANCE = Fraction(1, 4)  # fraction of a frame by which a note may start or end late
 LONGEST = 1_000_000  # frames of a piece
 
 
@@ -33,7 +33,7 @@ class Note(NamedTuple):
 
 
 class Score(NamedTuple):
-    """What a MIDI file holds."""
+    """The content of a MIDI file."""
 
     notes: list[Note]  # in the order of their ends
     ticks: int  # of a quarter note

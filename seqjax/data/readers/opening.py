@@ -1,6 +1,6 @@
-r"""Files to bytes and text: packed or not, in any encoding that is named, as a stream where they are large.
+r"""Reads files as bytes and text: compressed or not, in any named encoding, as a stream if they are large.
 
-What is packed is found by its first bytes, whatever the file is called. A text is UTF-8 unless another encoding is named;
+Compression is detected from the first bytes, whatever the file's name. A text is UTF-8 unless another encoding is named;
 a byte order mark is dropped, and lines that end in \r\n end in \n.
 """
 
@@ -19,8 +19,8 @@ import numpy as np
 
 from seqjax.errors import UserError, missing, nearest
 
-CHUNK = 1 << 20  # bytes that are read at once
-EXPANSION, SMALL = 100, 64 << 20  # a packed file may unpack to a hundred times its size, and in any case to 64 MB
+CHUNK = 1 << 20  # bytes to read at once
+EXPANSION, SMALL = 100, 64 << 20  # a compressed file may expand to a hundred times its size, and to 64 MB in any case
 GZIP, ZSTD, ZIP = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
 PACKED = (".gz", ".zst")
 BYTE_ORDER_MARKS = {  # the longer ones first: UTF-32's begins as UTF-16's does
@@ -30,7 +30,7 @@ COMMON = ("utf-8", "utf-16", "utf-32", "latin1", "cp1252", "cp1251", "shift_jis"
 
 
 def unpacked_suffix(path: str | os.PathLike) -> str:
-    """The ending of a file's name in lower case, without that of a packed file.
+    """The extension of a file in lower case, without that of compression.
 
     Example:
       >>> unpacked_suffix("Reviews.CSV.gz"), unpacked_suffix("book")
@@ -138,7 +138,7 @@ def _zstd(path: str | os.PathLike, file: BinaryIO) -> Iterator[bytes]:
         raise missing(f"{path} is packed with zstd and needs zstandard", "experiments") from None
     frame, held, fault = None, [], ""
     try:
-        while data := file.read(1024):  # little can become very much, and is only then counted
+        while data := file.read(1024):  # a small input can expand to a lot, which is only known afterwards
             while data:
                 frame = zstandard.ZstdDecompressor().decompressobj() if frame is None or frame.eof else frame
                 held.append(frame.decompress(data))
@@ -227,7 +227,7 @@ def _c1_controls(text: str) -> int:
 
 
 def _suspicions(path: str | os.PathLike, encoding: str, begin: bytes, nulls: int, controls: int) -> Iterator[str]:
-    """What control characters say of a text that could be decoded."""
+    """A note if control characters suggest that a decoded text had another encoding."""
     if nulls:
         likely = likely_encoding(begin)
         advice = f"it looks like {likely}: set encoding={likely}" if likely not in ("", encoding) else "is it a text?"

@@ -1,4 +1,4 @@
-"""Parquet files: their columns as text, so that one reader checks and reads what stands in tables of any kind."""
+"""Parquet files: their columns as text, so that one reader can check and read tables of any kind."""
 
 import io
 import os
@@ -11,7 +11,7 @@ from seqjax.errors import UserError, missing, nearest
 
 
 def is_parquet(path: str | os.PathLike) -> bool:
-    """Whether a file is Parquet, by its ending.
+    """Whether a file is Parquet, by its extension.
 
     Example:
       >>> is_parquet("a.parquet"), is_parquet("a.PQ.zst"), is_parquet("a.csv")

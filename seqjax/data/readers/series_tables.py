@@ -23,7 +23,7 @@ At = Callable[[int], str]
 
 
 class Fields(NamedTuple):
-    """Which columns of a table are what; names, or numbers from "1"."""
+    """The roles of a table's columns: names, or numbers from "1"."""
 
     time: str = ""  # one, or several between commas: year,month,day,hour, or date,time; "" is the first column
     value: str = ""  # long form: one, "" is the only other; wide form: those of the series, "" are all others
@@ -174,7 +174,7 @@ def _read(path: str | os.PathLike, chosen: _Chosen, format: Format) -> Records:
 
 
 def is_missing(text: str) -> bool:
-    """Whether a field says that its value is not there.
+    """Whether a field marks a missing value.
 
     Example:
       >>> [is_missing(text) for text in ("", "NA", " nan ", "?", "0")]
@@ -208,7 +208,7 @@ class Covariates(NamedTuple):
 def encode_covariates(
     columns: Mapping[str, Sequence[str]], rows: int, at: At, faults: Faults, classes: Mapping[str, Sequence[str]] | None = None
 ) -> Covariates:
-    """Covariates as they are written to numbers, with ones and zeros for categories.
+    """Converts covariates from text to numbers, with one-hot columns for categories.
 
     A column is a category where half of its entries or more are not numbers.
 

@@ -14,7 +14,7 @@ from seqjax.data.records import Faults
 from seqjax.errors import UserError, missing, refuse_unknown
 
 ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au")
-CHANNELS = ("refuse", "mix", "first")  # what becomes of sounds with several
+CHANNELS = ("refuse", "mix", "first")  # how sounds with several channels are treated
 LARGEST = 32767
 
 
@@ -85,7 +85,7 @@ def write_sound(path: str | os.PathLike, samples: np.ndarray, rate: int) -> path
 
 
 def resampled_length(samples: int, rate: int, new: int) -> int:
-    """How many samples a sound has at another rate.
+    """The number of samples of a sound at another rate.
 
     Example:
       >>> resampled_length(441, 44100, 16000)
@@ -122,7 +122,7 @@ class SoundFile:
 
     @classmethod
     def of(cls, path: str | os.PathLike, rate: int, channels: str = "refuse") -> "SoundFile":
-        """Looks at the file's header; raises as `read_sound`."""
+        """Reads the file's header; raises like `read_sound`."""
         with _opened(os.path.expanduser(path), str(path)) as file:
             _check(file, str(path), channels)
             samples = resampled_length(file.frames, file.samplerate, rate)
@@ -173,7 +173,7 @@ def find_sounds(path: str | os.PathLike) -> list[str]:
 
 
 def read_sounds(paths: Iterable[str], what: str, rate: int, channels: str, *, keep: bool = True) -> list[Any]:
-    """Many sound files; all that is wrong is said at once.
+    """Many sound files; all faults are reported at once.
 
     Args:
       paths: of the files.

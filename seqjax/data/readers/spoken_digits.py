@@ -61,7 +61,7 @@ def read_digits(path: str | os.PathLike, rate: int) -> Records:
 
 
 def make_digits(names: list[str], sounds: list[np.ndarray], where: str) -> Records:
-    """Recordings as records, with what their names say.
+    """Recordings as records, with the fields from their names.
 
     Example:
       >>> records = make_digits(["7_jackson_32.wav"], [np.zeros(9, np.int16)], "recordings")
@@ -123,7 +123,7 @@ def official_split(records: Records, leave_out: str = "") -> tuple[Records, Reco
 
 
 class Joining(NamedTuple):
-    """How digits become strings."""
+    """How digits are joined to strings."""
 
     digits: tuple[int, int] = (3, 7)  # least and most
     pause: tuple[float, float] = (0.05, 0.4)  # s, before each digit and after the last
