@@ -1,8 +1,8 @@
 r"""Image classification with the classic CNNs: train, resume exactly, inspect mistakes, predict.
 
 Papers: LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document recognition"; He, Zhang,
-Ren and Sun 2015, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385); those of the other networks stand
-in seqjax/cnn.
+Ren and Sun 2015, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385); for the other networks, see
+seqjax/cnn.
 
     python -m experiments.image_classification --workdir=/tmp/digits
         trains LeNet-5 on scikit-learn's handwritten digits: seconds on two cores
@@ -192,7 +192,7 @@ def batches(config: ConfigDict, spec: Spec, images: Images, training: bool) -> A
 def describe(config: ConfigDict, spec: Spec, data: run.Dataset, model: run.Model) -> list[str]:
     """Lines on image sizes and the cost of one image."""
     work = cnn.summary(model.module, (1, *spec.shape)).multiply_adds
-    return [f"network: {config.model.name}, {work:,} multiply-adds an image"]
+    return [f"network: {config.model.name}, {work:,} multiply-adds per image"]
 
 
 def evaluate(trained: run.Trained, data: run.Dataset, split: str, options: run.Options) -> run.Report:

@@ -45,7 +45,7 @@ FIELDS = {
     "data.frames_per_quarter": Field(1, "Frames per quarter note when MIDI is read and written.", at_least(1)),
     **fields.batches("pieces", 16, 32),
     "data.buckets": Field(3, "Maximum number of padded lengths; each is compiled once.", at_least(1)),
-    "data.window": Field(256, "Longer pieces are read in windows of so many frames, carry passed on.", at_least(1)),
+    "data.window": Field(256, "Longer pieces are read in windows of this many frames, with a carry.", at_least(1)),
     "data.transpose": Field(5, "Maximum random transposition of training pieces, in semitones.", within(0, 88)),
     **fields.recurrent(200, 64, embedding="Width of the frame projection and of the note embedding, D."),
     "model.output": Field("notes", "frames: independent pitches; notes: one note after the other.", one_of(*OUTPUTS)),
@@ -223,7 +223,7 @@ def score(trained: run.Trained, options: run.Options) -> None:
     rolls, places = options.input["frames"], options.input.places
     most = max(trained.spec.most_notes, *(int(roll.sum(axis=1).max()) for roll in rolls))
     scored = build(trained.config, trained.spec._replace(most_notes=most)).tools[1](trained.params, rolls)
-    print("nats a frame  frames  piece")
+    print("nats / frame  frames  piece")
     for place, piece in enumerate(scored):
         print(f"{piece.nats[1:].mean():>12.3f}  {len(piece.nats):>6}  {run.printable(places.at(place))}")
     print(f"{np.concatenate([piece.nats[1:] for piece in scored]).mean():>12.3f}  {sum(map(len, rolls)):>6}  all")

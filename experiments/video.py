@@ -192,7 +192,7 @@ def describe(config: ConfigDict, spec: Spec, data: run.Dataset, model: run.Model
     if config.model.kind == "lrcn":
         network = model.module.reader.features.cnn
         work = cnn.summary(network, (1, *spec.shape)).multiply_adds
-        lines.append(f"network: {config.model.cnn}, {work:,} multiply-adds a frame")
+        lines.append(f"network: {config.model.cnn}, {work:,} multiply-adds per frame")
     return lines
 
 

@@ -33,7 +33,7 @@ class Captioned:
     Args:
       images: N of them.
       captions: of each image, at least one, cleaned.
-      names: of each image, for people.
+      names: of each image, for display.
       scenes: what each shows, where the images are drawn (`seqjax.data.readers.scenes`); else empty.
       notes: what was left out on reading, a sentence each.
 

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def shuffled(number: int, seed: int) -> tuple[np.ndarray, np.random.PCG64]:
-    """The numbers below `number`, shuffled, and the stream of random bits as it stands after that.
+    """The numbers below `number`, shuffled, and the stream of random bits after that.
 
     NumPy promises the raw bits of a bit generator, and may change what a `Generator` makes of them with any version.
     So data made or cut at random is made from the bits, by a Fisher-Yates shuffle. It is the order that

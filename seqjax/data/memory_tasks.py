@@ -32,7 +32,7 @@ class Task(NamedTuple):
 
     Attributes:
       draw: draw(key, length, steps) -> (inputs (steps, D), targets (steps,), asked (steps,)) of one example; `length`, an
-        int32 of at most `steps`, is the real number of steps, and what stands after it has no meaning.
+        int32 of at most `steps`, is the real number of steps; values after it have no meaning.
       features: D.
       classes: K; 0 where the answer is a number.
       guess: guess(length) -> the loss of the best answer without memory, in nats or squared error per answer.

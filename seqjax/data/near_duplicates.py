@@ -7,7 +7,7 @@ import numpy as np
 from seqjax.models.nucleotides import BASES, COMPLEMENT, SINGLE, windows_of
 
 KMER = 12  # bases of the k-mers that two sequences are compared by
-SHARED = 0.5  # of the k-mers of the one that has fewer: so many in common make them near-duplicates
+SHARED = 0.5  # fraction of the k-mers of the one with fewer that near-duplicates have in common
 COMMON = 100  # sequences that have a k-mer; one that more have, such as a run of A, tells nothing
 ROWS = 1024  # compared at once
 

@@ -59,7 +59,7 @@ def load_parallel(
     occurs once at most in all parts together: those of the test were seen in no language. Every form says without
     doubt which day is meant, so 100 % is possible; copying the source gets 0 % right. See `date_pairs`.
 
-    A pair with a side that is empty, or has only white space, is left out of whichever part it stands in, and counted
+    A pair with a side that is empty, or has only white space, is left out of its part, and counted
     in the notes, so that a score is over the pairs that can be translated. If there is no validation part, distinct
     sources are drawn for it at random: all pairs of one source are in one part.
 

@@ -103,7 +103,7 @@ NOT_ON_A_STEP = np.iinfo(np.int64).min
 
 
 def step_times(first: np.datetime64, step: Step, places: np.ndarray) -> np.ndarray:
-    """The times that lie so many steps after the first; the inverse of `step_places`.
+    """The times at the given numbers of steps after the first; the inverse of `step_places`.
 
     Args:
       first: a time on a step.

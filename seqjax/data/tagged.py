@@ -65,7 +65,7 @@ def load_tagged(
 
     Raises:
       UserError: an unknown source, name or column, a set that is not prepared, a file that cannot be read or malformed
-        lines of it, tags that the training part lacks (with where they stand), a fraction outside (0, 1), or a setting
+        lines of it, tags that the training part lacks (with their places), a fraction outside (0, 1), or a setting
         that the source has no use for.
 
     Example:
@@ -168,7 +168,7 @@ def _dataset(
 
 
 def _words(part: Records) -> Iterator[tuple[str, str, str]]:
-    """(where it stands, word, tag) of each word; sentences of a file know the line of each."""
+    """(place, word, tag) of each word; sentences of a file know the line of each."""
     for i, (words, tags) in enumerate(zip(part["words"], part["tags"])):
         sentence = itertools.repeat(part.places.at(i))
         lines = part["lines"][i] if "lines" in part else ()
@@ -201,7 +201,7 @@ def _known_tags(name: str, parts: dict[str, Records]) -> tuple[str, ...]:
         unknown = counts.keys() - known
         for where, word, tag in _words(part) if unknown else ():
             if tag in unknown:
-                unknown.remove(tag)  # one message for each tag, where it first stands
+                unknown.remove(tag)  # one message for each tag, at its first occurrence
                 more = f" and {counts[tag] - 1:,} other words" if counts[tag] > 1 else ""
                 faults.add(
                     f"{where}: the tag {tag!r} of {word!r}{more} does not occur in training"

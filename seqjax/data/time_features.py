@@ -49,7 +49,7 @@ def chosen_features(setting: str, step: str) -> tuple[str, ...]:
 
 
 def time_features(times: np.ndarray, names: Sequence[str], *, step: str, zone: str = "") -> np.ndarray:
-    r"""Sines and cosines of the cycles that times stand in.
+    r"""Sines and cosines of the phases of times in cycles.
 
     .. math:: (\sin 2 \pi k \phi, \cos 2 \pi k \phi)_{k = 1 \dots 3}, \quad \phi \in [0, 1) \text{ the place in the cycle}
 

@@ -75,7 +75,7 @@ def load_videos(
       data_dir: tfds: the folder of prepared sets.
       image_size: S, to scale the middle square of frames to (S, S). 0 keeps the videos' own size, which must be one.
       channels: file: 3 (RGB) or 1 (grey).
-      frame_rate: file: frames a second of folders of frames; 0 where it is not known.
+      frame_rate: file: frames per second of folders of frames; 0 if unknown.
       video_field, label_field: of a table; several label fields, comma-separated, are separate questions.
       delimiter, quoting, header, encoding: of a table, see `seqjax.data.readers.tables.Format`.
       bad_files: "stop": an error names all videos that are not sound; or "leave_out": the notes do.

@@ -39,7 +39,7 @@ class Videos(Protocol):
         """What to call a video in messages."""
 
     def rate_of(self, index: int) -> float:
-        """Frames a second of a video; 0 where that is not known."""
+        """Frames a second of a video; 0 if unknown."""
 
     def take(self, index: int, places: np.ndarray) -> np.ndarray:
         """The frames at some rising places of a video, uint8 (T, H, W, C); several threads may call it at once."""
@@ -84,7 +84,7 @@ class Labelled:
         return f"video {index + 1}"
 
     def rate_of(self, index: int) -> float:
-        """Frames a second; 0 where that is not known."""
+        """Frames a second; 0 if unknown."""
         return 0.0
 
 
@@ -152,7 +152,7 @@ class SomeVideos(Labelled):
         return self._videos.at(int(self._indices[index]))
 
     def rate_of(self, index: int) -> float:
-        """Frames a second; 0 where that is not known."""
+        """Frames a second; 0 if unknown."""
         return self._videos.rate_of(int(self._indices[index]))
 
     def take(self, index: int, places: np.ndarray) -> np.ndarray:

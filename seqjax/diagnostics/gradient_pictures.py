@@ -71,7 +71,7 @@ def plot_carry_gradients(folder: pathlib.Path, findings: Sequence[Any]) -> Part:
     return Part(
         _save(figure, folder / "carry_gradients.png"),
         "How far back the gradient reaches",
-        "The left panel shows how much of the gradient of a loss at the end still reaches the carry so many steps before; a line that "
+        "The left panel shows how much of the gradient of a loss at the end still reaches the carry that many steps before; a line that "
         "falls straight on this logarithmic axis vanishes at a constant rate, and one that rises explodes. The right panel shows the "
         "gradient of the whole loss at every step, where nearby losses hide what the far ones lose.",
     )
@@ -99,7 +99,7 @@ def plot_products(folder: pathlib.Path, findings: Sequence[Any]) -> Part | None:
     return Part(
         _save(figure, folder / "singular_values.png"),
         "What the steps do to a change of the carry",
-        "The left panel shows how much a change of the carry can grow at most over so many steps; below 0 every change has shrunk. The "
+        "The left panel shows how much a change of the carry can grow at most over that many steps; below 0 every change has shrunk. The "
         "right panel shows how a single step stretches (above 1) and shrinks (below 1) the directions of the carry.",
     )
 
@@ -209,7 +209,7 @@ def plot_memory(folder: pathlib.Path, findings: Sequence[Any]) -> Part | None:
         "How long units remember",
         "The half-life is the number of steps after which half of what a unit holds is gone, from its forget gate where it has one, else "
         "from the diagonal of its Jacobian, which does not see memory that is passed between units. Dependencies much longer than the "
-        "longest half-lives are hard to learn; 1,000,000 stands for all that is longer, 0.01 for all that is shorter.",
+        "longest half-lives are hard to learn; longer ones are shown at 1,000,000, shorter ones at 0.01.",
     )
 
 

@@ -56,7 +56,7 @@ def plot_by_length(path: pathlib.Path, bins: Mapping[str, Sequence[Bin]], *, lea
     Args:
       path: of the PNG file.
       bins: what is drawn, by name, as `by_length` gives it.
-      learned: the longest sequence of training, where a line stands.
+      learned: the longest training sequence, marked by a line.
       chance: the accuracy of a guess, drawn as a line.
       title: over the picture.
 

@@ -107,7 +107,7 @@ def plot_filters(path: pathlib.Path, kernel: np.ndarray, limit: int = 64) -> pat
     Args:
       path: of the PNG file.
       kernel: (height, width, C, F).
-      limit: at most so many filters.
+      limit: maximum number of filters.
 
     Returns:
       The path.
@@ -137,7 +137,7 @@ def plot_feature_maps(path: pathlib.Path, image: np.ndarray, maps: Mapping[str, 
       image: uint8 (H, W, C).
       maps: name of a layer -> (height, width, channels); those of other shapes are left out, and so are all but eight layers,
         spread over the network.
-      limit: at most so many channels of each.
+      limit: maximum number of channels of each.
 
     Returns:
       The path.

@@ -313,7 +313,7 @@ def layout_of(cell: Cell, xs: Array, options: dict[str, Any]) -> Layout:
 
 
 def borders(window: Array, real: Array) -> tuple[Array, Array]:
-    """After which steps the gradient is cut where windows of so many steps follow each other.
+    """After which steps the gradient is cut for consecutive windows of this many steps.
 
     Args:
       window: steps in a window, ().

@@ -18,8 +18,8 @@ def plot_roll(path: pathlib.Path, roll: np.ndarray, *, title: str = "", given: i
       path: of the PNG file.
       roll: (T, 88), not 0 where a pitch sounds.
       title: above it.
-      given: the first so many frames are the prompt, shown apart.
-      fixed: "top" or "bass" where that voice was given, shown apart.
+      given: number of frames of the prompt, highlighted.
+      fixed: "top" or "bass" if that voice was given; highlighted.
 
     Returns:
       The path.

@@ -113,7 +113,7 @@ def plot_weighted_text(
       words: N of them, at least one.
       weights: (N,), at least 0; the largest that is shown is the darkest.
       title: above the text.
-      limit: so many words at most are shown, the first ones; the title says so.
+      limit: maximum number of words, the first ones; the title says so.
 
     Returns:
       The path.
@@ -149,14 +149,14 @@ def plot_attention_texts(
 ) -> pathlib.Path:
     """Plots the attention of each target token over the source text, for sources too long for a heat map.
 
-    The source stands there once for each target token, wrapped into lines, its tokens shaded by their weights: white is 0, the
+    The source is shown once for each target token, wrapped into lines, its tokens shaded by their weights: white is 0, the
     darkest blue 1. What all outputs end with, `<eos>`, is not drawn.
 
     Args:
       path: of the PNG file.
       maps: at least one Attention, or (weights, targets, sources), as in `plot_attention`.
       titles: one for each, above its first target token.
-      limit: so many target tokens of each at most are drawn, the first ones; what stands above them says so.
+      limit: maximum number of target tokens of each, the first ones; the title says so.
 
     Returns:
       The path.
@@ -191,7 +191,7 @@ def plot_attention_texts(
 
 
 def _strips(lines: Sequence[int]) -> tuple[Any, list[Any]]:
-    """A figure with a place for so many lines of text for each number, one below the other, each with room for a title."""
+    """A figure with an area for each given number of text lines, one below the other, each with space for a title."""
     width, margin, above = COLUMNS * CHARACTER, 0.15, 0.4  # inches
     heights = [0.2 * number for number in lines]
     outer = np.array([width + 2 * margin, sum(heights) + len(lines) * above + margin])

@@ -18,7 +18,7 @@ def plot_heard(path: pathlib.Path, reader: Any, rows: Sequence[tuple[Any, np.nda
     Args:
       path: of the PNG file.
       reader: a SpeechReader.
-      rows: for each sound its samples, its log probabilities (T, V), what was heard, and the true text, "" if it is not known.
+      rows: for each sound its samples, its log probabilities (T, V), what was heard, and the true text, "" if unknown.
 
     Returns:
       The path.

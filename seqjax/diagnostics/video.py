@@ -71,7 +71,7 @@ def plot_forecasts(
     Args:
       path: of the PNG file.
       context: uint8 (N, T, H, W, C), what the model read.
-      true: uint8 (N, horizon, H, W, C), or None if it is not known.
+      true: uint8 (N, horizon, H, W, C), or None if unknown.
       predicted: like true, floats in [0, 1].
       titles: of each clip.
 
@@ -149,7 +149,7 @@ def write_gif(path: pathlib.Path, panels: Sequence[np.ndarray], *, rate: float =
     Args:
       path: of the file.
       panels: uint8 (T, H, W, C) each, all of one length and height.
-      rate: frames a second.
+      rate: frames per second.
       side: least height in pixels; smaller frames are enlarged by a whole factor.
 
     Returns:

@@ -157,7 +157,7 @@ def check_classified(trained: Trained, records: Records, format: str, track: str
     """Refuses options that a sequence classifier does not support.
 
     Raises:
-      UserError: formats of features; sequences of another length than the model's, where it pools by "flatten".
+      UserError: formats of features; sequences of another length than the model's, if it pools by "flatten".
     """
     if format in ("bed", "gff3") or track:
         what = "--track" if track else f"--format={format}"

@@ -176,7 +176,7 @@ def look_at_disk(workdir: pathlib.Path) -> dict[str, Any]:
     Every process must call it, with what it takes for the work directory. If there is none yet, the nearest one above it is looked at.
 
     Returns:
-      folder, type (of the file system, in each process), free (bytes), speed (bytes a second, on the disk), error (why it cannot
+      folder, type (of the file system, in each process), free (bytes), speed (bytes per second, on the disk), error (why it cannot
       be used, or ""), user (the process that holds the run, or ""); blind and unlocked: the processes that do not see the
       directory, and those that could lock what the first one holds.
     """

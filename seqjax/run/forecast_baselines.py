@@ -61,7 +61,7 @@ def with_residuals(series: Series, predict: Callable[[np.ndarray], np.ndarray], 
       series: the series.
       predict: the values before an origin -> (H,).
       least: how many values it needs: errors are those at origins from there on, in what lies before `first`. At least
-        ten errors for each horizon are wanted; where there are fewer, the errors of all horizons stand together.
+        ten errors for each horizon are wanted; with fewer, the errors of all horizons are pooled.
     """
     before = past_filled(series)
     stop = series.first - series.horizon + 1
@@ -163,7 +163,7 @@ def linear(series: Series, *, ridge: float = 1e-3) -> Forecasts:
 def statistical(series: Series, name: str, *, context: int, refits: int) -> Forecasts:
     """ETS or AutoARIMA from statsforecast, with its own intervals.
 
-    The form and its parameters are chosen at every so many origins, from the last `context` values before; until the next of these
+    The form and its parameters are chosen at regularly spaced origins, from the last `context` values before; until the next of these
     the same model reads on, from where it began, so that its season and its first state stay right.
 
     Args:

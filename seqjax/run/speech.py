@@ -123,7 +123,7 @@ def trainable(records: Records, labels: Labels, rate: int, most_seconds: float, 
 
     Args:
       records, labels: of the training part.
-      rate: samples a second.
+      rate: samples per second.
       most_seconds: longer sounds are left out; 0 takes all.
       say: gets a line for each kind of sound that is left out.
 
@@ -148,7 +148,7 @@ def faults_of(records: Records, labels: Labels, rate: int, say: Callable[[str], 
 
     Args:
       records, labels: of the part.
-      rate: samples a second.
+      rate: samples per second.
       say: gets the lines.
       strict: whether they are errors.
 
@@ -224,7 +224,7 @@ def baselines_of(train: Records, part: Records, rate: int, *, morse: bool) -> di
 
     Args:
       train, part: of the data.
-      rate: samples a second.
+      rate: samples per second.
       morse: whether the sounds are Morse code.
     """
     most = Counter(train["transcript"]).most_common(1)[0][0]

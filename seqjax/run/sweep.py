@@ -72,7 +72,7 @@ def swept(texts: Sequence[str], fields: Mapping[str, settings.Field]) -> dict[st
     """Parses the flags --sweep: setting -> values.
 
     Args:
-      texts: of the flags, such as "seed=0,1,2"; a value that has a comma itself stands in double quotes.
+      texts: of the flags, such as "seed=0,1,2"; a value that contains a comma goes in double quotes.
       fields: the settings that there are.
 
     Raises:

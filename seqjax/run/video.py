@@ -23,7 +23,7 @@ from seqjax.run.settings import Field, at_least, one_of
 from seqjax.training.metrics.video import frame_errors
 
 SIDE, TOGETHER = 24, 100  # of the frames that the one-frame baseline sees; clips that are compared at once
-GIF_RATE = 5.0  # frames a second where the video does not say
+GIF_RATE = 5.0  # frames per second where the video does not say
 
 
 def data_fields(sources: Sequence[str]) -> dict[str, Field]:

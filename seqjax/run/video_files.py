@@ -77,7 +77,7 @@ def clips_of(count: int, rate: float, sampling: Sampling) -> list[np.ndarray]:
 
     Args:
       count: frames of the video.
-      rate: frames a second; 0 where that is not known.
+      rate: frames per second; 0 if unknown.
       sampling: as in training.
 
     Returns:

@@ -94,7 +94,7 @@ def claim(
     defaults: Mapping[str, Any] = {},
     report: Callable[[str], None] = print,
 ) -> Run:
-    """Records the run in the work directory, and writes its settings there as a copy for people.
+    """Records the run in the work directory, and writes its settings there as a readable copy.
 
     What the settings are compared with when a run is resumed is inside its checkpoints; where the copy says something else,
     that is reported, and it is written again.

@@ -61,7 +61,7 @@ def ctc_nats(logits: Array, steps: Array, labels: Array, label_lengths: Array) -
     scores = jnp.einsum("btv,bsv->tbs", jax.nn.log_softmax(logits), chosen, precision=jax.lax.Precision.HIGHEST)
     skips = (states[:, 2:] != BLANK) & (states[:, 2:] != states[:, :-2])
     skips = jnp.pad(skips, ((0, 0), (2, 0)))
-    # Before the first step a path stands in the first blank alone, from where it may stay or go on to y_1.
+    # Before the first step a path is in the first blank, from where it may stay or move on to y_1.
     first = jnp.where(jnp.arange(states.shape[1])[None] == 0, 0.0, NEVER).astype(scores.dtype)
 
     def advance(alpha, now):

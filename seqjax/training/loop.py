@@ -107,7 +107,7 @@ def fit(
       task: the step, the evaluation and the sample.
       plan: how often.
       state: where to begin; its buffers are donated.
-      data: stands at the batch that follows `state`.
+      data: positioned at the batch that follows `state`.
       progress: from the checkpoint, or a new one.
       reporter: takes the records.
       checkpoints: take the state.
@@ -121,7 +121,7 @@ def fit(
 
     Raises:
       UserError: something in a step was not finite `plan.max_skipped_in_row` times in a row, the steps to be profiled are not
-        among those that follow, or the next batch cannot be read: then the run is saved as it stands before that batch.
+        among those that follow, or the next batch cannot be read: then the run is saved in its state before that batch.
     """
     run = Run(task, plan, state, data, progress, reporter, checkpoints, meta, keep_failed)
     profile = Profile(plan.profile, workdir, first=run.step, last=plan.steps, say=reporter.say)

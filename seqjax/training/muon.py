@@ -31,7 +31,7 @@ def muon_by_gate(
       others: for embeddings, biases, output layers, and everything that is not a cell's kernel; usually `optax.scale_by_adam`.
       rate: of Muon's directions against those of the others.
       momentum: of the gradient.
-      ns_steps: iterations. Each costs 6 D^2 H operations a gate. With 3 an LSTM of 256 units learned as well as with 5.
+      ns_steps: iterations. Each costs 6 D^2 H operations per gate. With 3 an LSTM of 256 units learned as well as with 5.
 
     Returns:
       An optax transformation that gives directions, to be scaled by the negative learning rate.

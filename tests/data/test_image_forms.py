@@ -242,7 +242,7 @@ def test_faults_in_tables_of_pixels(tmp_path):
     assert "line 4 has a value that is not a class" in spoiled(3, lambda line: line.replace(",", ",x", 1))
     assert "line 4 has 24 pixels, not 25" in spoiled(3, lambda line: line.rsplit(",", 1)[0])
     assert "line 6 has a value that is not a class" in spoiled(5, lambda line: line.replace(",", ",-", 1).replace(",-", ",-1", 1))
-    assert "24 pixels an image, which is not a square" in spoiled(0, lambda line: line.rsplit(",", 1)[0])
+    assert "24 pixels per image, which is not a square" in spoiled(0, lambda line: line.rsplit(",", 1)[0])
     test = table(tmp_path / "test.csv", images.reshape(20, -1).tolist(), [f"pixel{n}" for n in range(25)])
     assert "test.csv has pixels but no labels" in message(path, test_path=str(test))
     plain = pixel_table(tmp_path / "plain.csv", labels, images, "")

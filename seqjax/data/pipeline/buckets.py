@@ -1,7 +1,7 @@
 """Batches of few shapes from sequences of all lengths: length buckets, shuffled resumable batches, one pass in order.
 
 A compiled step takes one shape. A batch padded to the longest sequence of all would be mostly padding, and one padded to its own
-longest would be compiled again each time; between the two stand a few lengths, the buckets, to which batches are padded.
+longest would be compiled again each time; the compromise is a few lengths, the buckets, to which batches are padded.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -80,7 +80,7 @@ class BucketBatches(Resumable):
     """An endless iterator over shuffled batches of sequences of like lengths, epoch after epoch, that can be stopped and resumed exactly.
 
     Each epoch is a fresh permutation of the N sequences, a pure function of (seed, epoch). They are dealt out to the buckets;
-    what does not fill a batch of one bucket goes on to the next longer one, so that every sequence comes once an epoch, in
+    what does not fill a batch of one bucket moves to the next longer one, so that every sequence comes once an epoch, in
     ceil(N / B) batches of which all but one are full. The batches come in random order. There are as many shapes as buckets.
 
     Args:

@@ -122,7 +122,7 @@ class SeriesTable:
           statistics: of the training part.
           features: of the time, see `time_features`.
           step, zone: facts of the data set.
-          beyond: adds so many steps after the end of each series, of which the known covariates alone are known.
+          beyond: adds this many steps after the end of each series, for which only the known covariates are given.
 
         Raises:
           UserError: known covariates do not reach so far, or a series was not learned; all such series are listed.
@@ -197,7 +197,7 @@ def _scaled(values: np.ndarray, statistics: Sequence[tuple[float, float]]) -> np
 def rolling_origins(
     lengths: Sequence[int], firsts: Sequence[int], context: int, horizon: int, stride: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The origins of a backtest: every so many steps, as long as the whole horizon lies within the series.
+    """The origins of a backtest at regular intervals, as long as the whole horizon lies within the series.
 
     Args:
       lengths: T of each series.

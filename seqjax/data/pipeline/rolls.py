@@ -25,7 +25,7 @@ class RollBatches(Resumable):
     """An endless iterator over windows of shuffled pieces, epoch after epoch, that can be stopped and resumed exactly.
 
     Pieces are batched as by `BucketBatches`, and a batch is read in windows of at most W frames, one after the other: the carry
-    is to pass from one to the next, and begins afresh where `first` says so. So pieces of any length take memory for W frames;
+    must pass from one to the next, and is reset where `first` is true. So pieces of any length take memory for W frames;
     where all have at most W, each is read whole.
 
     Args:
@@ -73,7 +73,7 @@ class RollBatches(Resumable):
 
 
 def _cut(steps: int, window: int) -> list[tuple[int, int]]:
-    """(first frame, frames) of each window of a batch of so many steps."""
+    """(first frame, frames) of each window of a batch with this many steps."""
     return [(first, min(window, steps - first)) for first in range(0, steps, window)]
 
 

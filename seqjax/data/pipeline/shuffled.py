@@ -156,7 +156,7 @@ def channel_statistics(images: Images, *, limit: int = 10_000, workers: int = 0)
 
     Args:
       images: N images, as in `ImageBatches`.
-      limit: of more images, so many are read, evenly spread.
+      limit: maximum number of images to read, evenly spread.
       workers: threads that read ahead.
 
     Returns:

@@ -89,7 +89,7 @@ def _fault(piece: Any) -> str:
         return " is not a list of frames, each a list of pitches"
     for place, frame in enumerate(piece, 1):
         for pitch in frame:
-            whole = is_whole(pitch) or (isinstance(pitch, float) and pitch.is_integer())  # 67.0 stands in the sixteenths
+            whole = is_whole(pitch) or (isinstance(pitch, float) and pitch.is_integer())  # the file of sixteenths has 67.0
             if not whole or not (pitch == SILENT or 0 <= pitch - LOWEST < PITCHES):
                 return f", frame {place}: {pitch!r} is not a pitch; give whole numbers from {LOWEST} to {LOWEST + PITCHES - 1}, or -1"
     if len(piece) < 2:

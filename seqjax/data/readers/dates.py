@@ -30,7 +30,7 @@ def date_pairs(languages: Sequence[str], number: int, seed: int = 0) -> tuple[Wr
     """Random dates from 1900 to 2099 in written form, no date twice.
 
     The languages take turns, and each draws from all its forms (`date_patterns`) with equal chance. Each date occurs
-    once, in one language: any two pieces of the result have no date in common. Should one written form stand for two
+    once, in one language: any two pieces of the result have no date in common. If one written form can mean two
     dates, it is left out, so that every pair can be translated correctly. Invisible characters, such as U+202F before the Russian
     "г.", stay, as they do where someone pastes a date. The same for one version of Babel.
 

@@ -20,7 +20,7 @@ def read_docstrings() -> tuple[list[str], list[str]]:
     """Docstrings of functions, methods and classes in twelve parts of the standard library, with the parts' names.
 
     The source is read, nothing is imported. A docstring that is written more than once, as those of methods that
-    are overridden are, is there once; one that stands in two parts of the library is left out, since nothing could
+    are overridden are, is there once; one that occurs in two parts of the library is left out, since nothing could
     tell which it is from. On one version of Python the result is always the same.
 
     Returns:

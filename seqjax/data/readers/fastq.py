@@ -33,7 +33,7 @@ def read_fastq(path: str | os.PathLike, data: bytes | None = None) -> Records:
 
     Raises:
       UserError: a file that cannot be read, and all that is wrong in it, with line and record: a record that is cut, a line that
-        is not what is due there, another number of qualities than bases, letters that stand for no base.
+        is not what is due there, another number of qualities than bases, letters that are not bases.
 
     Example:
       >>> import tempfile

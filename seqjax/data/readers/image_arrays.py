@@ -29,7 +29,7 @@ def read_idx_folder(folder: pathlib.Path, name: str = "") -> Found | None:
 
     Args:
       folder: with `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and, for a test part, the same with `t10k` or
-        `test`. Each may end in `.gz`, have `.idx` for `-idx`, stand in a folder of its own name, and begin with the name
+        `test`. Each may end in `.gz`, have `.idx` for `-idx`, be in a folder of its own name, and begin with the name
         of a set: `emnist-letters-train-images-idx3-ubyte.gz`. EMNIST's images, which are stored on their side, are turned
         upright, and `emnist-letters-mapping.txt` names its classes.
       name: which set, such as "emnist-letters", where the folder has several.

@@ -202,7 +202,7 @@ def _square(path: str, format: Format) -> ArrayImages:
     if side * side != len(names) - 1:
         if format.header and PIXEL.fullmatch(names[0]):
             raise UserError(f"{path} has pixels but no labels; leave it out, or give a table whose first field is the label")
-        raise UserError(f"{path} has {len(names) - 1} pixels an image, which is not a square; give grey images of one height and width")
+        raise UserError(f"{path} has {len(names) - 1} pixels per image, which is not a square; give grey images of one height and width")
     pixels, labels, faults = bytearray(), [], Faults(path)
     rows = table_rows(path, format, faults, [])
     for number, (label, *values) in itertools.islice(rows, int(format.header), None):

@@ -27,7 +27,7 @@ EDGE = 0.005  # s, the rise and the fall of a tone
 class Manner(NamedTuple):
     """The ranges from which each message's keying is drawn."""
 
-    rate: int = 4000  # samples a second
+    rate: int = 4000  # samples per second
     snr: float = -6.0  # dB in 2500 Hz
     words_per_minute: tuple[float, float] = (18.0, 30.0)  # by the word PARIS: a dot is 1.2 s / wpm
     pitch: tuple[float, float] = (500.0, 700.0)  # Hz
@@ -186,7 +186,7 @@ def decode_by_threshold(samples: np.ndarray, rate: int, pitch: tuple[float, floa
 
     Args:
       samples: (S,), float or int16.
-      rate: samples a second.
+      rate: samples per second.
       pitch: Hz, where it is looked for.
 
     Returns:

@@ -11,8 +11,8 @@ from seqjax.data.video_columns import Head, Labelled
 
 WAYS = ("right", "down right", "down", "down left", "left", "up left", "up", "up right")
 STEPS = np.array([(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)])  # rows and columns of each way
-SPEEDS = (0.75, 1.5, 2.25)  # pixels a frame, along each axis that a digit moves on
-MOST_BOUNCING = 1  # pixels a frame along an axis, of bouncing digits
+SPEEDS = (0.75, 1.5, 2.25)  # pixels per frame, along each axis that a digit moves on
+MOST_BOUNCING = 1  # pixels per frame along an axis, of bouncing digits
 
 
 class Scene(NamedTuple):

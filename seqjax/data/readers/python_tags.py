@@ -53,7 +53,7 @@ def load_python_tags() -> dict[str, Records]:
     """The statements of Python's top-level modules, each token with its tag.
 
     Statements of one token (docstrings, `pass`) and of more than 60 are left out; of equal ones the first stays,
-    those of the training part coming first. So no statement of one part stands in another.
+    those of the training part coming first. So no statement of one part occurs in another.
 
     Returns:
       Part ("train", "validation", "test") -> Records with "words" and "tags"; a note says how many were left out.

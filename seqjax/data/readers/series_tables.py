@@ -37,7 +37,7 @@ class Table(NamedTuple):
     """The rows of a table, in the order of the file."""
 
     path: str
-    at: At  # row -> where it stands
+    at: At  # row -> its place in the file
     lines: np.ndarray  # (N,), the same as numbers
     times: Times
     series: np.ndarray  # (N,) places in the names
@@ -215,7 +215,7 @@ def encode_covariates(
     Args:
       columns: covariate -> its entries, as written.
       rows: how many entries each has.
-      at: where each stands.
+      at: the place of each.
       faults: gets what is not a number, and classes that are not known.
       classes: category -> its classes, where they are fixed; without it they are those found, by name.
 

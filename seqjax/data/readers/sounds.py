@@ -23,7 +23,7 @@ def read_sound(path: str | os.PathLike, rate: int, channels: str = "refuse") -> 
 
     Args:
       path: of the file; a leading `~` is the home folder.
-      rate: samples a second of the result; a sound of another rate is resampled (soxr).
+      rate: samples per second of the result; a sound of another rate is resampled (soxr).
       channels: what becomes of several: "refuse", "mix" (their mean) or "first".
 
     Returns:
@@ -69,7 +69,7 @@ def write_sound(path: str | os.PathLike, samples: np.ndarray, rate: int) -> path
     Args:
       path: of the file.
       samples: int16, or float in [-1, 1]; (S,), or (S, channels).
-      rate: samples a second.
+      rate: samples per second.
 
     Returns:
       The path.
@@ -101,7 +101,7 @@ class SoundFile:
     Args:
       path: of the file.
       samples: that it has at the rate.
-      rate: samples a second to give.
+      rate: samples per second to give.
       channels: as in `read_sound`.
       size: of the file, in bytes.
 
@@ -257,7 +257,7 @@ def _samples(file: Any, name: str, rate: int, channels: str) -> np.ndarray:
         try:
             import soxr
         except ImportError:
-            raise missing(f"{name} has {own} samples a second, and another rate needs soxr", "speech") from None
+            raise missing(f"{name} has {own} samples per second, and another rate needs soxr", "speech") from None
         length = resampled_length(frames, own, rate)
         found = soxr.resample(found, own, rate)[:length]
         found = np.pad(found, (0, length - len(found)))

@@ -40,7 +40,7 @@ def read_digits(path: str | os.PathLike, rate: int) -> Records:
 
     Args:
       path: the folder of recordings, one above it, or `recordings.tar.gz`.
-      rate: samples a second.
+      rate: samples per second.
 
     Returns:
       Records of "sound" (int16 arrays), "transcript" (a digit), "speaker" and "number", by name.
@@ -82,12 +82,12 @@ def read_tfds_digits(name: str, data_dir: str, rate: int) -> Records:
     Args:
       name: "spoken_digit", perhaps with a version.
       data_dir: of prepared sets.
-      rate: samples a second; those of the set are 8000.
+      rate: samples per second; those of the set are 8000.
     """
     if name.split(":")[0].split("/")[0] != "spoken_digit":
         raise UserError(f"of TFDS only spoken_digit is read here, not {name!r}; write others as files with a manifest")
     if rate != 8000:
-        raise UserError(f"the sounds of {name} have 8000 samples a second; set data.rate=8000, not {rate}")
+        raise UserError(f"the sounds of {name} have 8000 samples per second; set data.rate=8000, not {rate}")
     read_sounds_without_tensorflow()
     names, sounds = [], []
     for example in examples(open_split(name, open_builder(name, data_dir, EMBEDDED_CHOICE), "train", EMBEDDED_CHOICE)):
@@ -141,7 +141,7 @@ def join_digits(records: Records, number: int, seed: int, rate: int, joining: Jo
       records: as `read_digits` gives them; every string is made of these alone.
       number: of strings.
       seed: of the choice.
-      rate: samples a second of the recordings.
+      rate: samples per second of the recordings.
       joining: how.
 
     Returns:

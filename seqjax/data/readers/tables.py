@@ -24,7 +24,7 @@ class Format(NamedTuple):
     """The format of a table. For JSON lines, only the encoding matters."""
 
     delimiter: str = ""  # a character, or its name: comma, tab, semicolon, bar, space; "" is that of the file's ending
-    quoting: str = "double"  # "double": fields may stand in double quotes, two of them are one; "none": quotes are text
+    quoting: str = "double"  # "double": fields may be in double quotes, with "" for a quote; "none": quotes are text
     header: bool = True  # whether the first row names the fields; where it does not, they have numbers only
     encoding: str = "utf-8"
 
@@ -122,7 +122,7 @@ def separator(delimiter: str, separated: str) -> str:
 
     Args:
       delimiter: a character, or its name.
-      separated: what stands between, for the error.
+      separated: what the delimiter separates, for the error.
 
     Raises:
       UserError: it is not a character that can separate them.

@@ -11,7 +11,7 @@ import numpy as np
 from seqjax.data.records import Faults
 from seqjax.errors import UserError
 
-At = Callable[[int], str]  # the place of a time among all -> where it stands, such as "a.csv line 3"
+At = Callable[[int], str]  # the index of a time -> its place, such as "a.csv line 3"
 CLOCK = r"(?:[T ]\s*(?P<H>\d{1,2}):(?P<M>\d{2})(?::(?P<S>\d{2})(?:[.,](?P<f>\d{1,9}))?)?\s*(?P<p>[AaPp][Mm])?)?"
 OFFSET = r"\s*(?P<z>Z|UTC|[+-]\d{2}(?::?\d{2})?(?::\d{2})?)?"
 YEAR_FIRST = re.compile(rf"(?P<Y>\d{{4}})(?P<s>[-/.])(?P<m>\d{{1,2}})(?:(?P=s)(?P<d>\d{{1,2}}))?{CLOCK}{OFFSET}", re.ASCII)
@@ -31,7 +31,7 @@ MISSING = np.datetime64("NaT", "ns")
 class Times(NamedTuple):
     """Times that were read."""
 
-    wall: np.ndarray  # datetime64[ns] (N,), as they stand there; NaT for those with a fault
+    wall: np.ndarray  # datetime64[ns] (N,), as written; NaT for those with a fault
     ahead: np.ndarray | None  # int64 (N,), the seconds by which those are ahead of UTC; None if it is not said
     notes: tuple[str, ...] = ()
 
@@ -45,7 +45,7 @@ def read_times(texts: Sequence[str], at: At, faults: Faults, time_format: str = 
 
     Args:
       texts: the times.
-      at: where each stands.
+      at: the place of each.
       faults: gets those that are not times.
       time_format: "" recognises it; "dayfirst" or "monthfirst" says which of 01/02/2024 is the day; else a format of
         Python's strptime, such as "%d.%m.%y %H:%M".
@@ -80,7 +80,7 @@ def read_times(texts: Sequence[str], at: At, faults: Faults, time_format: str = 
 
 
 def join_parts(columns: Sequence[Sequence[str]], names: Sequence[str]) -> list[str]:
-    """Times whose parts stand in columns of their own: year, month, day, ... in this order, or a date and a clock's time.
+    """Times whose parts are in separate columns: year, month, day, ... in this order, or a date and a clock's time.
 
     Example:
       >>> join_parts([["2010", "2010"], ["1", "1"], ["2", "2"], ["0", "13"]], ["year", "month", "day", "hour"])
@@ -193,7 +193,7 @@ def _day_and_month(texts: Sequence[str], at: At, faults: Faults, way: str) -> Ti
                     f"{at(0)}: {texts[0]!r} may be two dates, and no day is above 12; say which number is the day: "
                     "time_format=dayfirst or time_format=monthfirst"
                 )
-            day_first = True  # dots stand where the day comes first
+            day_first = True  # with dots, the day comes first
         way = "dayfirst" if day_first else "monthfirst"
     day, month = ("a", "b") if way == "dayfirst" else ("b", "a")
     turned = [

@@ -28,7 +28,7 @@ def list_folder(folder: pathlib.Path, labelled: bool = True) -> VideoList:
 
     Args:
       folder: with `train/CLASS/...` (and `val/CLASS/...`, `test/CLASS/...`), or `CLASS/...`. A video is a file, or a folder of its frames.
-      labelled: whether there are classes; without them the videos stand in the folder, or in those of the parts.
+      labelled: whether there are classes; without them the videos are in the folder, or in those of the parts.
 
     Raises:
       UserError: there are no classes or no videos, a part has a class that is not in the training part.

@@ -24,7 +24,7 @@ class Facts(NamedTuple):
     """What a video has."""
 
     frames: int
-    rate: float  # frames a second; 0 where the file does not say
+    rate: float  # frames per second; 0 where the file does not say
     height: int
     width: int
 
@@ -204,7 +204,7 @@ class FileVideos(Labelled):
       channels: 1 or 3.
       heads, answers: as in `Labelled`.
       root: the folder that the fingerprint names the files from.
-      rate: frames a second of folders of frames.
+      rate: frames per second of folders of frames.
 
     Raises:
       UserError: frames of several sizes and no size to scale them to; from `take`, a file that cannot be read any more.
@@ -230,7 +230,7 @@ class FileVideos(Labelled):
         return self.paths[index]
 
     def rate_of(self, index: int) -> float:
-        """Frames a second; 0 where that is not known."""
+        """Frames a second; 0 if unknown."""
         return self._rates[index]
 
     def take(self, index: int, places: np.ndarray) -> np.ndarray:

@@ -245,7 +245,7 @@ def small_affine(
 def affine(images: jax.Array, degrees: jax.Array, shift: jax.Array, zoom: jax.Array, shear: jax.Array) -> jax.Array:
     """Rotates, shifts, zooms and shears each image about its middle, with bilinear interpolation.
 
-    What stood at p (row, column; from the middle) stands at q afterwards:
+    The pixel at p (row, column; from the middle) moves to q:
 
     .. math:: q = z \\begin{pmatrix} \\cos\\theta & -\\sin\\theta \\\\ \\sin\\theta & \\cos\\theta \\end{pmatrix}
               \\begin{pmatrix} 1 & 0 \\\\ \\tan\\phi & 1 \\end{pmatrix} p + t
@@ -283,7 +283,7 @@ def affine(images: jax.Array, degrees: jax.Array, shift: jax.Array, zoom: jax.Ar
 
 
 def _affine(image, degrees, shift, zoom, shear):
-    """One image: for each pixel q of the result, what stood at p in the old one."""
+    """One image: for each pixel q of the result, the value at p in the old one."""
     height, width, _ = image.shape
     angle, slope = jnp.deg2rad(degrees), jnp.tan(jnp.deg2rad(shear))
     down = jnp.arange(height, dtype=jnp.float32)[:, None] - ((height - 1) / 2 + shift[0])

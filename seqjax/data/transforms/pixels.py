@@ -174,7 +174,7 @@ def write_animation(path: str | os.PathLike, frames: np.ndarray, rate: float) ->
     Args:
       path: of the file.
       frames: uint8 (T, H, W, C), C 1 or 3.
-      rate: frames a second.
+      rate: frames per second.
 
     Raises:
       UserError: Pillow is not installed.

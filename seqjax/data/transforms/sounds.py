@@ -34,15 +34,15 @@ class FrontEnd(NamedTuple):
       ((1, 10, 40), [6])
     """
 
-    rate: int  # samples a second
+    rate: int  # samples per second
     window: int  # of a frame, in samples
     hop: int  # from frame to frame, in samples
     mels: int  # features F
     low: float = 0.0  # Hz, where the mel filters begin
-    high: float = 0.0  # Hz, where they end; 0 is half the rate
+    high: float = 0.0  # Hz, where they end; 0: half the rate
     normalize: str = "utterance"
     horizon: int = 300  # frames that a running normalisation looks back
-    exponent: float = 0.0  # energies to this power in place of their logarithm, which 0 stands for
+    exponent: float = 0.0  # energies to this power instead of their logarithm; 0: logarithm
 
     @property
     def fft(self) -> int:
@@ -64,7 +64,7 @@ class FrontEnd(NamedTuple):
         """Features of whole sounds.
 
         Args:
-          samples: (B, S) float in [-1, 1], or int16. What stands past a sound's end has no influence, NaN included.
+          samples: (B, S) float in [-1, 1], or int16. Values past a sound's end are ignored, even NaN.
           lengths: int (B,), samples of each.
 
         Returns:
@@ -206,7 +206,7 @@ def mel_filters(rate: int, fft: int, mels: int, low: float = 0.0, high: float = 
     """Triangles on the mel scale, each of area 1 (Slaney's norm).
 
     Args:
-      rate: samples a second.
+      rate: samples per second.
       fft: length of the Fourier transform.
       mels: F.
       low, high: Hz, where the first begins and the last ends; 0 for high is half the rate.

@@ -107,7 +107,7 @@ class Checkpoints:
                     "it is left as it is: move it away to have the step saved"
                 )
                 return True
-            self._quarantine(step, f"{fault}; it stood where a new one belongs")
+            self._quarantine(step, f"{fault}; it was in the place of a new one")
             return False
         return True
 
