@@ -17,12 +17,12 @@ WHICH = ("best", "newest")
 
 
 class Match(NamedTuple):
-    """What of one tree of weights fits into another."""
+    """Which weights of one tree fit into another."""
 
     weights: Any  # the target's structure; the other's arrays where they fit
     taken: list[str]
     fresh: dict[str, str]  # path in the target -> why nothing was taken
-    unused: list[str]  # paths of the other that have no place
+    unused: list[str]  # paths of the other that are not in the target
 
 
 def match(target: Any, source: Any) -> Match:

@@ -1,4 +1,4 @@
-"""The settings that every experiment has (optimiser, schedule, length of the run), and what is made of them."""
+"""Settings common to all experiments (optimiser, schedule, length of the run), and what is built from them."""
 
 import math
 import re
@@ -31,7 +31,7 @@ def _patterns_hold(text: str) -> bool:
 
 
 def patterns(text: str) -> tuple[str, ...]:
-    """The regular expressions in a text that has commas between them; a comma inside [] or {} is part of one.
+    """Splits comma-separated regular expressions; a comma inside [] or {} belongs to the expression.
 
     Example:
       >>> patterns("embedding, layers_[0,1]/.*")
@@ -145,18 +145,18 @@ RECURRENT_FIELDS = FIELDS | {
 
 
 class Recipe(NamedTuple):
-    """What a config says of how to train."""
+    """The training recipe of a config."""
 
     steps: int  # of the whole run; 0 where nothing is trained
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     clip_norm: float  # infinite if nothing is clipped
     accumulate: int = 1  # parts that each batch is cut into
-    frozen: tuple[str, ...] = ()  # regular expressions: what they find a match in is not trained
+    frozen: tuple[str, ...] = ()  # regular expressions of parameters that are not trained
 
 
 def make_recipe(config: ConfigDict, steps_per_epoch: int | None) -> Recipe:
-    """Schedule, optimiser and length of a run; without an epoch's length, for reading a model only.
+    """Builds schedule, optimiser and length of a run; without an epoch's length, only for reading a model.
 
     Raises:
       UserError: the length is given twice or not at all, or settings do not fit each other.
@@ -185,7 +185,7 @@ def make_recipe(config: ConfigDict, steps_per_epoch: int | None) -> Recipe:
 
 
 def run_length(config: ConfigDict, steps_per_epoch: int) -> int:
-    """The run's steps.
+    """The number of steps of the run.
 
     Example:
       >>> run_length(ConfigDict({"train": {"steps": 0, "epochs": 0.5}}), 10)
@@ -200,7 +200,7 @@ def run_length(config: ConfigDict, steps_per_epoch: int) -> int:
 
 
 def make_plan(config: ConfigDict, steps: int, profile: tuple[int, int] | None = None) -> loop.Plan:
-    """How often the loop does what.
+    """The plan of the loop: how often it logs, evaluates and saves.
 
     Args:
       config: of the run.
@@ -247,7 +247,7 @@ def usable_devices(*batches: int) -> list[jax.Device]:
 
 
 def devices_line(mesh: Any) -> str:
-    """Says on how many devices a run goes, and why not on all.
+    """Says how many devices a run uses, and why not all.
 
     Example:
       >>> from seqjax.training.train_step import make_mesh

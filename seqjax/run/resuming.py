@@ -1,4 +1,4 @@
-"""Whether a work directory's run is the one asked for: its settings, its data, its length."""
+"""Checks that the run in a work directory matches the command: settings, data, length."""
 
 import pathlib
 import re
@@ -24,7 +24,7 @@ Extension = Callable[[TrainState, Progress], Progress]
 
 
 class Stored(NamedTuple):
-    """What the newest good checkpoint of a run says of it."""
+    """The meta of the newest good checkpoint of a run."""
 
     step: int
     meta: dict[str, Any]
@@ -146,7 +146,7 @@ def extension(
 
 
 def _rates(name: str, state: TrainState, before: Recipe, after: Recipe) -> str:
-    """What becomes of the learning rate, which is a function of the updates done."""
+    """How the learning rate changes, which is a function of the updates done."""
     done, scale = int(state.step) - int(state.skipped), float(state.lr_scale)
     old, new = (float(recipe.schedule(done)) * scale for recipe in (before, after))
     changes = f"is now {new:.3g} instead of {old:.3g}" if new != old else f"stays {new:.3g}"
@@ -163,7 +163,7 @@ def check_unchanged(folder: pathlib.Path, experiment: Experiment, before: Stored
 def meta(
     experiment: Experiment, config: ConfigDict, spec: Any, dataset: Dataset, began_from: Any = None, stored: Stored | None = None
 ) -> dict[str, Any]:
-    """What every checkpoint of a run holds beside its state, its iterator's state and its progress.
+    """The meta of every checkpoint of a run, besides its state, iterator state and progress.
 
     That the data changed is kept with every change: the step, and the fingerprints before and after.
     """

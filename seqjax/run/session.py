@@ -64,7 +64,7 @@ def _keep_failed(folder: pathlib.Path, step: int, state: TrainState, batch: Any,
 
 
 def conclude(outcome: Outcome, steps: int, found: str, curves: pathlib.Path) -> int:
-    """Says how a run ended.
+    """Reports how a run ended.
 
     Args:
       outcome: of run.

@@ -1,4 +1,4 @@
-"""Several processes that train as one: what lies where, what is gathered, what all agree on.
+"""Several processes that train as one: placement of arrays, gathering, agreement.
 
 All processes run the same program. Each makes its own rows of a batch and has all parameters; what they compute together is the
 same everywhere. In a single process every function here is what JAX does anyway, or nothing.
@@ -147,7 +147,7 @@ def each(value: np.ndarray) -> np.ndarray:
 
 
 def check_same(what: Mapping[str, bytes], advice: str) -> None:
-    """Makes sure that things are the same in every process; every process must call it.
+    """Checks that values are the same in every process; every process must call it.
 
     Args:
       what: name -> content; the names are the same everywhere.

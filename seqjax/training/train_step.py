@@ -33,7 +33,7 @@ Advance = Callable[[int, int | None], None]  # told how many batches of an evalu
 
 
 class TrainState(NamedTuple):
-    """All that training changes, as one pytree; what is not in here cannot differ after a resume."""
+    """Everything that training changes, as one pytree; what is not in here cannot differ after resuming."""
 
     step: jax.Array  # () int32, batches seen, skipped ones included
     params: PyTree
@@ -48,7 +48,7 @@ class TrainState(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-    """What one training step tells; scalars on the device."""
+    """The metrics of one training step; scalars on the device."""
 
     sums: Sums  # of the batch
     grad_norm: jax.Array  # global norm before clipping
@@ -99,7 +99,7 @@ def state_shardings(mesh: Mesh) -> TrainState:
 
 
 def place(state: TrainState, mesh: Mesh) -> TrainState:
-    """Puts a state onto the mesh."""
+    """Places a state on the mesh."""
     return TrainState(*[processes.place(part, where) for part, where in zip(state, state_shardings(mesh))])
 
 
