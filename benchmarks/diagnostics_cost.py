@@ -31,7 +31,7 @@ def main() -> None:
     experiment = importlib.import_module(f"experiments.{options.experiment}").EXPERIMENT
     _, _, _, data, setup, task = make_ready(experiment, config_of(experiment, options.preset))
     batch, clock = task.place_batch(next(data)), time.process_time if jax.default_backend() == "cpu" else time.perf_counter
-    state = train_step.place(jax.tree.map(jax.numpy.copy, setup.state), setup.mesh)
+    state = train_step.place(jax.tree.map(jax.numpy.copy, setup.state), train_step.state_shardings(setup.mesh))
     times = {"step": [], "look": []}
     for _ in range(options.repeats + 1):
         begin = clock()

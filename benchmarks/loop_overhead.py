@@ -35,7 +35,7 @@ def main() -> None:
     steps = config.train.checkpoint_every
     _, _, _, data, setup, task = make_ready(EXPERIMENT, config)
     batches = [task.place_batch(batch) for batch in data.one_pass()]
-    bare_state = train_step.place(jax.tree.map(jax.numpy.copy, setup.state), setup.mesh)
+    bare_state = train_step.place(jax.tree.map(jax.numpy.copy, setup.state), train_step.state_shardings(setup.mesh))
     plan = loop.Plan(10**9, config.train.log_every, 10**9, steps, config.train.max_skipped)
     times = {"bare": [], "loop": []}
     with tempfile.TemporaryDirectory() as folder:

@@ -14,15 +14,8 @@ from seqjax.diagnostics.ratios import ratio
 from seqjax.errors import UserError
 from seqjax.training.accumulation import LossFn, cut
 from seqjax.training.guard import global_norm
-from seqjax.training.train_step import (
-    EVERYWHERE,
-    Proposal,
-    TrainState,
-    batch_sharding,
-    state_shardings,
-    step_key,
-    truncate,
-)
+from seqjax.training.sharding import EVERYWHERE, batch_sharding, compiler_options, gathered
+from seqjax.training.train_step import Proposal, TrainState, state_shardings, step_key, truncate
 from seqjax.typing import Array, Carry
 
 SMALL = 1e-3  # of the largest in its sequence: a gradient below it counts as vanished
@@ -31,7 +24,14 @@ NETWORK, LAYER = "network{}", "layer{}"  # networks are numbered from 0 as calls
 Diagnose = Callable[[TrainState, Any], dict[str, Array]]
 
 
-def make_diagnose(loss_fn: LossFn, propose: Callable[[TrainState, Any], Proposal], mesh: Any, *, accumulate: int = 1) -> Diagnose:
+def make_diagnose(
+    loss_fn: LossFn,
+    propose: Callable[[TrainState, Any], Proposal],
+    mesh: Any,
+    *,
+    accumulate: int = 1,
+    shardings: TrainState | None = None,
+) -> Diagnose:
     """Makes a function that examines the step a state and a batch are about to take; neither is changed or donated.
 
     Args:
@@ -39,6 +39,7 @@ def make_diagnose(loss_fn: LossFn, propose: Callable[[TrainState, Any], Proposal
       propose: of `make_proposal`: the gradient and the update are those of the step itself.
       mesh: from make_mesh.
       accumulate: parts of the batch; the carry and the gates are looked at in the first of them, for memory's sake.
+      shardings: as make_train_step's.
 
     Returns:
       diagnose(state, batch) -> scalars by name, compiled once for each shape of batch:
@@ -82,10 +83,12 @@ def make_diagnose(loss_fn: LossFn, propose: Callable[[TrainState, Any], Proposal
             _, _, sums = loss_fn(params, state.model_state, carry, batch, rng)
             return sums.loss / jnp.maximum(sums.tokens, 1)
 
-        return _of_layers(proposal) | _of_networks(loss, state.params)
+        params = gathered(state.params, None if shardings is None else shardings.params)
+        return _of_layers(proposal) | _of_networks(loss, params)
 
-    everywhere = jax.NamedSharding(mesh, EVERYWHERE)
-    return jax.jit(diagnose, in_shardings=(state_shardings(mesh), batch_sharding(mesh)), out_shardings=everywhere)
+    everywhere, states = jax.NamedSharding(mesh, EVERYWHERE), shardings or state_shardings(mesh)
+    options = compiler_options(mesh, shardings)
+    return jax.jit(diagnose, in_shardings=(states, batch_sharding(mesh)), out_shardings=everywhere, compiler_options=options)
 
 
 def _of_layers(proposal: Proposal) -> dict[str, Array]:

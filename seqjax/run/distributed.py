@@ -19,6 +19,7 @@ import numpy as np
 from seqjax.errors import UserError
 from seqjax.run.settings import Check
 from seqjax.training import processes
+from seqjax.training.sharding import ONE_ORDER
 
 FORM = "auto, off, or HOST:PORT,COUNT,INDEX"
 VISIBLE = ".processes"  # the file by which all make sure that they see the same work directory
@@ -108,7 +109,7 @@ def one_order() -> None:
     Operations that do not depend on each other may run at once by default, each process in an order of its own: where these are
     reductions between processes, one takes part in another reduction than the others (gradients in parts, of train.accumulate).
     """
-    flag, flags = "--xla_cpu_enable_concurrency_optimized_scheduler", os.environ.get("XLA_FLAGS", "")
+    flag, flags = f"--{ONE_ORDER}", os.environ.get("XLA_FLAGS", "")
     if flag not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {flag}=false".strip()
 

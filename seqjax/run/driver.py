@@ -30,7 +30,7 @@ from seqjax.run import (
     workdir,
 )
 from seqjax.run.experiment import Dataset, Experiment, Model, Trained, spec_from_json
-from seqjax.run.recipe import Recipe, data_mesh, devices_line, make_plan, make_recipe, shown
+from seqjax.run.recipe import Recipe, anywhere, data_mesh, devices_line, make_plan, make_recipe, shown
 from seqjax.run.trained import read_model
 from seqjax.training import loop, optimizers, processes, train_step
 from seqjax.training.checkpoints import Checkpoints
@@ -38,6 +38,7 @@ from seqjax.training.checkpoints.shared import Shared
 from seqjax.training.disk import write_atomically
 from seqjax.training.freezing import frozen_mask
 from seqjax.training.profiling import check_steps
+from seqjax.training.sharding import bytes_per_device
 
 
 class Setup(NamedTuple):
@@ -47,6 +48,8 @@ class Setup(NamedTuple):
     recipe: Recipe
     mesh: Any
     state: train_step.TrainState
+    fsdp: bool = False  # whether parameters and optimiser state are cut over the mesh's axis `data`
+    shardings: train_step.TrainState | None = None  # where the state lies; None where only the carry is cut
 
 
 def set_up(
@@ -67,11 +70,12 @@ def set_up(
     variables = dict(jax.jit(model.init)(init_key))
     params = variables.pop("params")
     carry = jax.jit(model.initial_carry, static_argnums=1)(params, config.data.batch_size)
-    average = config.optimizer.ema > 0
+    average, fsdp = config.optimizer.ema > 0, config.mesh.shard == "fsdp"
     state = train_step.init_state(
-        params, variables or (), recipe.optimizer, carry, run_key, mesh, average=average, frozen=recipe.frozen
+        params, variables or (), recipe.optimizer, carry, run_key, mesh, average=average, frozen=recipe.frozen, fsdp=fsdp
     )
-    return Setup(model, recipe, mesh, state)
+    cut = fsdp or config.mesh.model > 1
+    return Setup(model, recipe, mesh, state, fsdp, train_step.state_shardings(mesh, state, fsdp=fsdp) if cut else None)
 
 
 # Training.
@@ -129,7 +133,7 @@ def train(experiment: Experiment, command: cli.Command) -> int:
 def check_same(config: ConfigDict, dataset: Dataset, state: train_step.TrainState) -> None:
     """Makes sure that all processes train the same model with the same settings on the same data."""
     if processes.several():
-        weights = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(processes.local((state.params, state.model_state))))
+        weights = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(processes.whole((state.params, state.model_state))))
         facts = json.dumps({name: value for name, value in environment.facts().items() if name not in ("device", "devices")})
         what = {"settings": json.dumps(settings.to_json(config), sort_keys=True), "data": dataset.fingerprint, "versions": facts}
         same = {name: text.encode() for name, text in what.items()} | {"first weights": weights}
@@ -178,15 +182,16 @@ def make_task(
     recipe, where = setup.recipe, train_step.batch_sharding(setup.mesh)
     step = train_step.make_train_step(
         setup.model.loss, recipe.optimizer, recipe.schedule, setup.mesh, clip_norm=recipe.clip_norm,
-        ema_decay=config.optimizer.ema, accumulate=recipe.accumulate, frozen=recipe.frozen,
+        ema_decay=config.optimizer.ema, accumulate=recipe.accumulate, frozen=recipe.frozen, shardings=setup.shardings,
     )  # fmt: skip
     if processes.several():
-        step = processes.Listening(step, train_step.state_shardings(setup.mesh), where, setup.mesh)
+        states = setup.shardings or train_step.state_shardings(setup.mesh)
+        step = processes.Listening(step, states, where, setup.mesh)
     validation = dataset.parts["validation"]
     evaluator = evaluator or evaluation.Evaluator.make(experiment, config, spec, setup.model, validation)
 
     def now(state: train_step.TrainState) -> Trained:
-        return Trained(config, spec, setup.model, *processes.local(shown(config, state)), int(state.step))
+        return Trained(config, spec, setup.model, *processes.whole(shown(config, state)), int(state.step))
 
     def evaluate(state, progress=None):
         trained = now(state)
@@ -203,7 +208,9 @@ def make_task(
         criterion=experiment.criterion(config),
         unit=experiment.unit,
         tell=step.tell if processes.several() else None,
-        diagnose=make_diagnose(setup.model.loss, proposal_of(setup), setup.mesh, accumulate=recipe.accumulate),
+        diagnose=make_diagnose(
+            setup.model.loss, proposal_of(setup), setup.mesh, accumulate=recipe.accumulate, shardings=setup.shardings
+        ),
     )
 
 
@@ -211,7 +218,7 @@ def proposal_of(setup: Setup) -> Callable[[train_step.TrainState, Any], train_st
     """What a step of a run would make of a state."""
     recipe = setup.recipe
     return train_step.make_proposal(
-        setup.model.loss, recipe.optimizer, setup.mesh, accumulate=recipe.accumulate, frozen=recipe.frozen
+        setup.model.loss, recipe.optimizer, setup.mesh, accumulate=recipe.accumulate, frozen=recipe.frozen, shardings=setup.shardings
     )
 
 
@@ -244,6 +251,9 @@ def describe(
         print(pipeline.summary("steps"))
     for name, found in baselines.items():
         print(f"baseline to beat: {name}, validation {evaluation.line(found)}")
+    if setup.shardings is not None:
+        held, size = bytes_per_device(setup.state), sum(leaf.nbytes for leaf in jax.tree.leaves(setup.state))
+        print(f"state: {held / 1e6:.1f} MB on each device, of {size / 1e6:.1f} MB")
     count = sum(leaf.size for leaf in jax.tree.leaves(setup.state.params))
     mask = frozen_mask(setup.state.params, setup.recipe.frozen)
     frozen = sum(leaf.size for leaf, is_frozen in zip(jax.tree.leaves(setup.state.params), jax.tree.leaves(mask)) if is_frozen)
@@ -252,7 +262,7 @@ def describe(
     if (warmup := optimizers.warmup_length(asked, setup.recipe.steps)) != asked:
         print(f"warm-up: {warmup} steps instead of {asked}, since it may take at most a tenth of the run")
     epochs = setup.recipe.steps / pipeline.batches_per_epoch
-    print(f"run: {setup.recipe.steps:,} steps, {epochs:.1f} passes over the data, on {devices_line(setup.mesh)}")
+    print(f"run: {setup.recipe.steps:,} steps, {epochs:.1f} passes over the data, on {devices_line(setup.mesh, config)}")
 
 
 def baselines_of(experiment: Experiment, folder: pathlib.Path, config: ConfigDict, dataset: Dataset) -> dict[str, dict[str, float]]:
@@ -327,7 +337,7 @@ def opened(experiment: Experiment, command: cli.Command) -> Opened:
 
     parts = ("params", "model_state")
     restored = read_model(command.workdir, target, keep=config.train.keep, which=command.options.checkpoint, parts=parts, report=report)
-    weights = processes.local(shown(config, restored.state))
+    weights = processes.whole(shown(config, restored.state))
     trained = Trained(config, made["spec"], made["setup"].model, *weights, restored.step, report)
     return Opened(trained, made["meta"], restored.state, made["setup"].recipe)
 
@@ -367,7 +377,7 @@ def failed_step(experiment: Experiment, folder: pathlib.Path) -> FailedStep:
     made: dict[str, Any] = {}
 
     def target(meta):
-        config = settings.nest(settings.flatten(meta["config"])).lock()
+        config = settings.nest(anywhere(settings.flatten(meta["config"]))).lock()
         spec = spec_from_json(experiment, meta["spec"])
         made.update(config=config, spec=spec, setup=set_up(experiment, config, spec, None))
         return made["setup"].state

@@ -44,7 +44,7 @@ class Evaluator:
     def make(cls, experiment: Experiment, config: ConfigDict, spec: Any, model: Model, records: Any) -> "Evaluator":
         """Prepares the batches of a part and compiles nothing yet."""
         size = config.data.eval_batch_size
-        mesh = train_step.make_mesh(size, list(data_mesh(config).devices.flat))
+        mesh = data_mesh(config)
         batches = processes.own_share(experiment.batches(config, spec, records, training=False))
         return cls(experiment, records, batches, train_step.make_evaluate(model.loss, mesh), size, mesh)
 

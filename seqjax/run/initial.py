@@ -102,7 +102,7 @@ class Start:
           UserError: --init_from names no run, or one whose weights do not fit, and --init_partial was not given.
         """
         state, setup = self._setup.state, self._setup
-        before = params, model_state = processes.local((state.params, state.model_state))
+        before = params, model_state = processes.whole((state.params, state.model_state))
         if self._experiment.initialize is not None:
             given = self._config, self._spec, self._dataset
             params, model_state = self._experiment.initialize(*given, params, model_state)
@@ -116,7 +116,7 @@ class Start:
         recipe = setup.recipe
         carry = processes.gathered(state.carry)
         return train_step.init_state(
-            params, model_state, recipe.optimizer, carry, key, setup.mesh, average=average, frozen=recipe.frozen
+            params, model_state, recipe.optimizer, carry, key, setup.mesh, average=average, frozen=recipe.frozen, fsdp=setup.fsdp
         )
 
     def _weights(self, params: Any, model_state: Any) -> tuple[Any, Any]:

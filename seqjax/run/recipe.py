@@ -134,9 +134,22 @@ TRAIN_FIELDS = {
     "train.max_skipped": Field(20, "Stop after this many non-finite steps in a row.", at_least(1), free=True),
 }
 
-FIELDS = OPTIMIZER_FIELDS | SCHEDULE_FIELDS | TRAIN_FIELDS
+# Free: a run may be resumed on other devices with another mesh; its numbers are the same to rounding.
+MESH_FIELDS = {
+    "mesh.data": Field(
+        -1, "Devices for data parallelism; -1: as many as mesh.model leaves and divide the batches evenly.",
+        Check("-1 or at least 1", lambda v: v == -1 or v >= 1), free=True,
+    ),
+    "mesh.model": Field(1, "Devices for tensor parallelism, over the units of each kernel, embedding and softmax.", at_least(1), free=True),
+    "mesh.shard": Field(
+        "none", "Parameters and optimiser state: replicated over mesh.data (none) or sharded over it (fsdp).", one_of("none", "fsdp"),
+        free=True,
+    ),
+}  # fmt: skip
 
-# Of experiments whose models have recurrent networks: the same, and looks into these during training.
+FIELDS = OPTIMIZER_FIELDS | SCHEDULE_FIELDS | TRAIN_FIELDS | MESH_FIELDS
+
+# For experiments with recurrent networks: also diagnostics during training.
 RECURRENT_FIELDS = FIELDS | {
     "diagnostics.every": Field(
         0, "Steps between diagnostics: gradients through time, gates, update ratios; 0: never.", at_least(0), free=True
@@ -221,60 +234,90 @@ def make_plan(config: ConfigDict, steps: int, profile: tuple[int, int] | None = 
     )  # fmt: skip
 
 
-def usable_devices(*batches: int) -> list[jax.Device]:
-    """As many devices as cut all the batch sizes evenly: of several processes the same number each, in the processes' order.
+def usable_devices(*batches: int, data: int = -1, model: int = 1) -> list[jax.Device]:
+    """The devices of a mesh: of several processes the same number each, in the processes' order.
+
+    Args:
+      *batches: sizes, all of which `data` must divide.
+      data: length of the mesh's axis `data`; -1 for the longest that there are devices for and that cuts the batches evenly.
+      model: length of the axis `model`, which lies within a process.
 
     Raises:
-      UserError: a batch cannot be cut over the processes.
+      UserError: a batch cannot be cut over the processes or over `data`, or there are not so many devices.
 
     Example:
       >>> len(usable_devices(1, 32))
       1
     """
     devices, number = jax.devices(), jax.process_count()
+    sizes = " and ".join(map(str, dict.fromkeys(batches)))
+    multiples = "make config.data.batch_size (over config.train.accumulate) and config.data.eval_batch_size multiples of it"
     if any(batch % number for batch in batches):
-        sizes = " and ".join(map(str, dict.fromkeys(batches)))
-        raise UserError(
-            f"batches of {sizes} do not split evenly over {number} processes; make config.data.batch_size (over config.train.accumulate) "
-            "and config.data.eval_batch_size multiples of it"
-        )
+        raise UserError(f"batches of {sizes} do not split evenly over {number} processes; {multiples}")
+    own = [devices]
     if number > 1:
         own = [sorted((d for d in devices if d.process_index == index), key=lambda d: d.id) for index in range(number)]
-        each = max(n for n in range(1, min(map(len, own)) + 1) if not any(batch % (n * number) for batch in batches))
-        return [device for some in own for device in some[:each]]
-    count = max(n for n in range(1, len(devices) + 1) if not any(batch % n for batch in batches))
-    return devices[:count]
+    there = min(map(len, own))
+    if data > 0 and data % number:
+        raise UserError(f"config.mesh.data={data} does not split evenly over {number} processes; make it a multiple, or leave it at -1")
+    if data > 0 and any(batch % data for batch in batches):
+        raise UserError(f"batches of {sizes} do not split evenly over config.mesh.data={data}; {multiples}, or leave it at -1")
+    rows = max(1, data // number)  # of the mesh in each process, each `model` devices long
+    if rows * model > there:
+        asked = f"config.mesh.data={data} and config.mesh.model={model} need" if data > 0 else f"config.mesh.model={model} needs"
+        where = f" in each of {number} processes" if number > 1 else ""
+        raise UserError(f"{asked} {rows * model} devices{where}, and there are {there}; -1 and 1 take as many as there are")
+    if data < 0:
+        rows = max(n for n in range(1, there // model + 1) if not any(batch % (n * number) for batch in batches))
+    return [device for some in own for device in some[: rows * model]]
 
 
-def devices_line(mesh: Any) -> str:
-    """Says how many devices a run uses, and why not all.
+def devices_line(mesh: Any, config: ConfigDict) -> str:
+    """Says how many devices a run uses, how they are laid out, and why not all.
 
     Example:
+      >>> from seqjax.run.settings import build
       >>> from seqjax.training.train_step import make_mesh
-      >>> devices_line(make_mesh(1, jax.devices()[:1])).split()[:2] == ["1", jax.default_backend()]
+      >>> devices_line(make_mesh(1, jax.devices()[:1]), build(FIELDS)).split()[:2] == ["1", jax.default_backend()]
       True
     """
     there, used = jax.device_count(), mesh.size
-    why = "" if there == used else f" of {there}, as many as divide batch_size and eval_batch_size evenly"
+    of = "" if there == used else f" of {there}"
+    why = f"{of}, as many as divide batch_size and eval_batch_size evenly" if of and config.mesh.data < 0 else of
     where = f" in {jax.process_count()} processes" if processes.several() else ""
-    return f"{used} {jax.default_backend()} device(s){where}{why}"
+    axes = " x ".join(f"{name}={size}" for name, size in mesh.shape.items())
+    layout = f", {axes}" if config.mesh.model > 1 else ""
+    cut = ", parameters and optimiser state sharded over data" if config.mesh.shard == "fsdp" else ""
+    return f"{used} {jax.default_backend()} device(s){where}{why}{layout}{cut}"
 
 
 def data_mesh(config: ConfigDict) -> Any:
-    """The mesh of a run: as many devices as cut its batches, and each part of an accumulated batch, evenly.
+    """The mesh of a run, whose axis `data` cuts its batches, and each part of an accumulated batch, evenly.
 
     Raises:
-      UserError: train.accumulate does not cut data.batch_size evenly.
+      UserError: train.accumulate does not cut data.batch_size evenly, or the mesh cannot be made: see usable_devices.
 
     Example:
-      >>> config = ConfigDict({"data": {"batch_size": 3, "eval_batch_size": 1}, "train": {"accumulate": 3}})
-      >>> data_mesh(config).size
+      >>> batches = {"data.batch_size": Field(3, "B."), "data.eval_batch_size": Field(1, "B.")}
+      >>> from seqjax.run.settings import build
+      >>> data_mesh(build(FIELDS | batches, {"train.accumulate": 3})).size
       1
     """
-    size, parts = config.data.batch_size, config.train.accumulate
+    size, parts, asked = config.data.batch_size, config.train.accumulate, config.mesh
     if size % parts:
         raise UserError(f"config.train.accumulate={parts} must divide config.data.batch_size={size} evenly")
-    return train_step.make_mesh(size // parts, usable_devices(size // parts, config.data.eval_batch_size))
+    devices = usable_devices(size // parts, config.data.eval_batch_size, data=asked.data, model=asked.model)
+    return train_step.make_mesh(size // parts, devices, asked.model)
+
+
+def anywhere(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, as dotted names, with the default mesh: a model is read on whatever devices there are.
+
+    Example:
+      >>> anywhere({"seed": 3, "mesh.data": 16})
+      {'seed': 3, 'mesh.data': -1}
+    """
+    return dict(values) | {name: field.default for name, field in MESH_FIELDS.items() if name in values}
 
 
 def shown(config: ConfigDict, state: Any) -> tuple[Any, Any]:

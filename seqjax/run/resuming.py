@@ -11,7 +11,7 @@ from seqjax.data.origins import explain_difference
 from seqjax.errors import UserError
 from seqjax.run import cli, settings
 from seqjax.run.experiment import Dataset, Experiment, spec_from_json, spec_to_json
-from seqjax.run.recipe import Recipe, make_recipe
+from seqjax.run.recipe import Recipe, anywhere, make_recipe
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.progress import Plan, Progress, extended, stops_early
 from seqjax.training.train_step import TrainState
@@ -68,6 +68,7 @@ def settings_of(experiment: Experiment, command: cli.Command, stored: Stored | N
             print(line)
         return config
     kept = settings.flatten(stored.meta["config"])
+    kept = kept if command.mode == "train" else anywhere(kept)
     if command.mode == "train" and not extends:
         asked = settings.flatten(_checked(experiment, cli.config_of(experiment, command)))
     else:

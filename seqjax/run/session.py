@@ -53,6 +53,9 @@ def run(
         with Reporter(folder, **numbers) if processes.first() else Silent() as reporter:
             parts = {"progress": progress, "checkpoints": checkpoints, "meta": meta, "workdir": folder}
             return fit(task, plan, state, data, reporter=reporter, keep_failed=functools.partial(_keep_failed, folder), **parts)
+    except BaseException:
+        checkpoints.abandon()
+        raise
     finally:
         checkpoints.close()
 

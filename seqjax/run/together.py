@@ -121,6 +121,8 @@ def _members(
             return "batches are padded to several lengths, whose order depends on the seed"
         setup = driver.set_up(experiment, config, spec, pipeline.batches_per_epoch, model)
         model, plan = setup.model, make_plan(config, setup.recipe.steps)
+        if setup.shardings is not None:
+            return "mesh.model and mesh.shard cut the parameters of each run by itself"
         if plan.diagnose_every:
             return "diagnostics.every looks at each run alone"
         extension = resuming.extension(command, stored, setup.recipe, plan, pipeline.batches_per_epoch)
@@ -158,7 +160,7 @@ def _loop(same: Same, member: Member, checkpoints: Checkpoints, place: int, stac
 def _evaluation(same: Same, config: ConfigDict, spec: Any, model: Model) -> Callable[..., None]:
     """Evaluates stacked states on the validation part; puts each one's metrics where its task finds them."""
     size = config.data.eval_batch_size
-    mesh = train_step.make_mesh(size, list(data_mesh(config).devices.flat))
+    mesh = data_mesh(config)
     batches = same.experiment.batches(config, spec, same.dataset.parts["validation"], training=False)
 
     def loss(params, model_state, carry, batch, rng):

@@ -9,6 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from seqjax.errors import UserError
 from seqjax.training.losses import Sums
+from seqjax.training.sharding import DATA, batch_sharding
 
 PyTree = Any
 
@@ -113,7 +114,7 @@ def cut(tree: PyTree, parts: int, mesh: Mesh) -> PyTree:
     Args:
       tree: leaves (B, ...).
       parts: N, how many.
-      mesh: of D devices, over which B is cut.
+      mesh: from make_mesh, with D devices along the axis over which B is cut.
 
     Returns:
       Leaves (N, B / N, ...), cut over the devices along the second axis.
@@ -126,17 +127,17 @@ def cut(tree: PyTree, parts: int, mesh: Mesh) -> PyTree:
       >>> cut(jnp.arange(4), 2, make_mesh(4, jax.devices()[:1])).tolist()
       [[0, 1], [2, 3]]
     """
-    where = NamedSharding(mesh, PartitionSpec(None, "data"))
+    where, devices = NamedSharding(mesh, PartitionSpec(None, DATA)), mesh.shape[DATA]
 
     def one(leaf):
         rows, *rest = leaf.shape
-        if rows % (parts * mesh.size):
-            over = f" on {mesh.size} devices" if mesh.size > 1 else ""
+        if rows % (parts * devices):
+            over = f" on {devices} devices" if devices > 1 else ""
             raise UserError(
                 f"accumulate={parts} cannot cut a batch of {rows} into equal parts{over}; the batch must be a multiple "
-                f"of {parts * mesh.size}: choose another batch size, or accumulate in fewer parts"
+                f"of {parts * devices}: choose another batch size, or accumulate in fewer parts"
             )
-        shares = leaf.reshape(mesh.size, parts, rows // (parts * mesh.size), *rest)
+        shares = leaf.reshape(devices, parts, rows // (parts * devices), *rest)
         whole = jnp.swapaxes(shares, 0, 1).reshape(parts, rows // parts, *rest)
         return jax.lax.with_sharding_constraint(whole, where)
 
@@ -158,11 +159,11 @@ def join(tree: PyTree, mesh: Mesh) -> PyTree:
       >>> join(jnp.array([[0, 1], [2, 3]]), make_mesh(4, jax.devices()[:1])).tolist()
       [0, 1, 2, 3]
     """
-    where = NamedSharding(mesh, PartitionSpec("data"))
+    where, devices = batch_sharding(mesh), mesh.shape[DATA]
 
     def one(leaf):
         parts, rows, *rest = leaf.shape
-        shares = leaf.reshape(parts, mesh.size, rows // mesh.size, *rest)
+        shares = leaf.reshape(parts, devices, rows // devices, *rest)
         return jax.lax.with_sharding_constraint(jnp.swapaxes(shares, 0, 1).reshape(parts * rows, *rest), where)
 
     return jax.tree.map(one, tree)

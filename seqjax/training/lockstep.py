@@ -13,7 +13,8 @@ from seqjax.errors import UserError
 from seqjax.training.interruption import signals
 from seqjax.training.loop import Outcome, Run
 from seqjax.training.progress import stops_early
-from seqjax.training.train_step import BY_BATCH, EVERYWHERE, Advance, TrainState, state_shardings
+from seqjax.training.sharding import BY_BATCH, EVERYWHERE
+from seqjax.training.train_step import Advance, TrainState, state_shardings
 
 PyTree = Any
 STACKED_BY_BATCH = PartitionSpec(None, *BY_BATCH)

@@ -64,12 +64,12 @@ def own_share(batches: Any) -> Any:
 # Where arrays lie.
 
 
-def place(tree: PyTree, where: NamedSharding) -> PyTree:
+def place(tree: PyTree, where: PyTree) -> PyTree:
     """Puts what every process has whole onto the devices of all.
 
     Args:
       tree: numpy arrays or arrays on this process's devices, the same in every process; or arrays on the devices of all.
-      where: the sharding.
+      where: a NamedSharding for the whole tree, or a tree of them, each for what stands in its place.
 
     Example:
       >>> where = NamedSharding(jax.make_mesh((1,), ("data",), devices=jax.devices()[:1]), PartitionSpec())
@@ -79,13 +79,13 @@ def place(tree: PyTree, where: NamedSharding) -> PyTree:
     if not several():
         return jax.device_put(tree, where)
 
-    def one(leaf):
+    def one(leaf, where):
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             return jax.jit(_same, out_shardings=where)(leaf)
         leaf = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
         return jax.make_array_from_callback(leaf.shape, where, leaf.__getitem__)
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(one, tree, jax.tree.broadcast(where, tree))
 
 
 def place_rows(batch: PyTree, where: NamedSharding) -> PyTree:
@@ -118,14 +118,35 @@ def local(tree: PyTree) -> PyTree:
 
 
 def gathered(tree: PyTree) -> PyTree:
-    """As `local`, of arrays that are cut over the devices of all; every process must call it."""
+    """As `local`, of arrays that may be cut over the devices of all; every process must call it.
+
+    What is cut comes as numpy arrays, one at a time: no device needs room for more than the largest.
+    """
     if not several():
         return tree
 
     def one(leaf):
-        if not leaf.is_fully_replicated:
-            leaf = jax.jit(_same, out_shardings=NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf)
-        return leaf.addressable_data(0)
+        if leaf.is_fully_replicated:
+            return leaf.addressable_data(0)
+        return np.asarray(jax.jit(_same, out_shardings=NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf).addressable_data(0))
+
+    return jax.tree.map(one, tree)
+
+
+def whole(tree: PyTree) -> PyTree:
+    """Arrays that any program of this process can use: what is cut is gathered onto its devices; every process must call it.
+
+    Example:
+      >>> whole({"w": jnp.ones(2)})["w"].tolist()
+      [1.0, 1.0]
+    """
+    if several():
+        return jax.device_put(gathered(tree), jax.local_devices()[0])
+
+    def one(leaf):
+        if leaf.is_fully_replicated:
+            return leaf
+        return jax.device_put(leaf, NamedSharding(leaf.sharding.mesh, PartitionSpec()))
 
     return jax.tree.map(one, tree)
 

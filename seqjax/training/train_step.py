@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from seqjax.errors import UserError
 from seqjax.training import processes
@@ -26,6 +26,15 @@ from seqjax.training.accumulation import Gradient, LossFn, accumulated_gradient,
 from seqjax.training.freezing import divide, unite
 from seqjax.training.guard import CHECKED, faults, global_norm
 from seqjax.training.losses import Sums
+from seqjax.training.sharding import (
+    EVERYWHERE,
+    MODEL,
+    batch_sharding,
+    compiler_options,
+    gathered,
+    parameter_shardings,
+)
+from seqjax.training.sharding import make_mesh as make_mesh
 
 PyTree = Any
 
@@ -71,41 +80,30 @@ def truncate(carry: PyTree) -> PyTree:
     return jax.tree.map(jax.lax.stop_gradient, carry)
 
 
-def make_mesh(batch_size: int, devices: list[jax.Device] | None = None) -> Mesh:
-    """All devices along one axis, `data`, of several processes in the order given; one device is a mesh of one.
+def state_shardings(mesh: Mesh, state: PyTree = None, *, fsdp: bool = False) -> TrainState:
+    """Where each part of the state lies: the carry cut along the batch; parameters, averages and the optimiser's state as asked.
 
-    Raises:
-      UserError: the batch cannot be cut evenly.
+    Args:
+      mesh: from make_mesh.
+      state: a TrainState of arrays or shapes; needed where `parameter_shardings` is to cut something, which the default is not.
+      fsdp: see parameter_shardings.
 
-    Example:
-      >>> make_mesh(4, jax.devices()[:1]).axis_names
-      ('data',)
+    Returns:
+      A TrainState of NamedShardings, each for a whole part where nothing but the carry is cut.
     """
-    devices = devices or jax.devices()
-    if batch_size % len(devices):
-        raise UserError(f"batch_size={batch_size} cannot be cut evenly over {len(devices)} devices; make it a multiple")
-    if processes.several():  # make_mesh may choose an order of its own
-        return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
-    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
-
-
-BY_BATCH, EVERYWHERE = PartitionSpec("data"), PartitionSpec()
-
-
-def state_shardings(mesh: Mesh) -> TrainState:
-    """Where each part of the state lies: the carry cut along the batch, all else on every device."""
     everywhere, by_batch = NamedSharding(mesh, EVERYWHERE), batch_sharding(mesh)
-    return TrainState(*[by_batch if name == "carry" else everywhere for name in TrainState._fields])
+    shardings = TrainState(*[by_batch if name == "carry" else everywhere for name in TrainState._fields])
+    if not fsdp and MODEL not in mesh.shape:
+        return shardings
+    cut = {name: parameter_shardings(getattr(state, name), mesh, fsdp=fsdp) for name in ("params", "opt_state")}
+    # Of the averages the second part is model state, which is everywhere.
+    average = (parameter_shardings(state.average[0], mesh, fsdp=fsdp), everywhere) if state.average else everywhere
+    return shardings._replace(**cut, average=average)
 
 
-def place(state: TrainState, mesh: Mesh) -> TrainState:
-    """Places a state on the mesh."""
-    return TrainState(*[processes.place(part, where) for part, where in zip(state, state_shardings(mesh))])
-
-
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Where a batch lies: cut along its first axis."""
-    return NamedSharding(mesh, BY_BATCH)
+def place(state: TrainState, shardings: TrainState) -> TrainState:
+    """Places a state on the mesh, as `state_shardings` says."""
+    return TrainState(*[processes.place(part, where) for part, where in zip(state, shardings)])
 
 
 def init_state(
@@ -118,6 +116,7 @@ def init_state(
     *,
     average: bool = False,
     frozen: Sequence[str] = (),
+    fsdp: bool = False,
 ) -> TrainState:
     """The state before the first step, on the mesh; what is given is copied, so that donation leaves it whole.
 
@@ -130,6 +129,7 @@ def init_state(
       mesh: from make_mesh.
       average: keep moving averages of parameters and model state; true where make_train_step has an `ema_decay`.
       frozen: as make_train_step's; the optimiser keeps nothing of frozen parameters.
+      fsdp: see parameter_shardings.
     """
 
     def build(params, model_state, carry, rng):
@@ -148,9 +148,18 @@ def init_state(
             average=jax.tree.map(jnp.copy, kept) if average else (),
         )
 
-    if processes.several():
-        return place(jax.jit(build)(params, model_state, carry, rng), mesh)
-    return jax.jit(build, out_shardings=state_shardings(mesh))(params, model_state, carry, rng)
+    given = params, model_state, carry, rng
+    cut = fsdp or MODEL in mesh.shape
+    shardings = state_shardings(mesh, jax.eval_shape(build, *given) if cut else None, fsdp=fsdp)
+    if not processes.several():
+        return jax.jit(build, out_shardings=shardings)(*given)
+    if not cut:
+        return place(jax.jit(build)(*given), shardings)
+    # The optimiser's state is made in parts: no process has it whole.
+    bare = jax.jit(lambda *given: build(*given)._replace(opt_state=()))(*given)
+    state = place(bare, shardings._replace(opt_state=batch_sharding(mesh)))
+    make = jax.jit(lambda params: optimizer.init(divide(params, frozen)[0]), out_shardings=shardings.opt_state)
+    return state._replace(opt_state=make(state.params))
 
 
 def make_train_step(
@@ -163,6 +172,7 @@ def make_train_step(
     ema_decay: float = 0.0,
     accumulate: int = 1,
     frozen: Sequence[str] = (),
+    shardings: TrainState | None = None,
 ) -> Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]:
     """One training step as a pure function, compiled once for each shape of batch, the state's buffers donated.
 
@@ -180,6 +190,7 @@ def make_train_step(
       accumulate: how many parts the batch is cut into, computed one after another: see accumulated_gradient.
       frozen: regular expressions; parameters whose path one of them is found in stay as they are, bit for bit: no gradient,
         no weight decay, no part in the norm. See frozen_mask. Batch statistics are not parameters and go on moving.
+      shardings: from state_shardings, where it cuts parameters; None where only the carry is cut.
 
     Returns:
       `step(state, batch) -> (state, StepMetrics)`.
@@ -199,7 +210,7 @@ def make_train_step(
       >>> round(float(state.params), 3), float(state.carry[0]), round(float(metrics.sums.loss), 3)
       (0.36, 1.0, 0.64)
     """
-    propose = make_proposal(loss_fn, optimizer, mesh, accumulate=accumulate, frozen=frozen)
+    propose = make_proposal(loss_fn, optimizer, mesh, accumulate=accumulate, frozen=frozen, shardings=shardings)
 
     def step(state: TrainState, batch) -> tuple[TrainState, StepMetrics]:
         found, fixed, _, trained, opt_state = propose(state, batch)
@@ -219,10 +230,11 @@ def make_train_step(
         told |= {"skipped": after.skipped, "skipped_in_row": after.skipped_in_row}
         return after, StepMetrics(found.sums, learning_rate=schedule(done) * state.lr_scale, **told)
 
-    everywhere, states = NamedSharding(mesh, EVERYWHERE), state_shardings(mesh)
+    everywhere, states = NamedSharding(mesh, EVERYWHERE), shardings or state_shardings(mesh)
     return jax.jit(
-        step, in_shardings=(states, batch_sharding(mesh)), out_shardings=(states, everywhere), donate_argnums=0
-    )
+        step, in_shardings=(states, batch_sharding(mesh)), out_shardings=(states, everywhere), donate_argnums=0,
+        compiler_options=compiler_options(mesh, shardings),
+    )  # fmt: skip
 
 
 class Proposal(NamedTuple):
@@ -236,9 +248,18 @@ class Proposal(NamedTuple):
 
 
 def make_proposal(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, mesh: Mesh, *, accumulate: int = 1, frozen: Sequence[str] = ()
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    accumulate: int = 1,
+    frozen: Sequence[str] = (),
+    shardings: TrainState | None = None,
 ) -> Callable[[TrainState, Any], Proposal]:
     """The gradient and the update of a step, as a pure function of the state and the batch.
+
+    Where parameters are cut along the axis `data` they are gathered once, before the loss, which is computed as if they were whole;
+    each device keeps its part of the gradient and makes its part of the update.
 
     Args: those of make_train_step.
 
@@ -247,18 +268,22 @@ def make_proposal(
     """
     if accumulate < 1:
         raise UserError(f"accumulate={accumulate} must be at least 1")
+    kept = None if shardings is None else shardings.params
 
     def propose(state: TrainState, batch) -> Proposal:
-        trained, fixed = divide(state.params, frozen)
+        before, fixed = divide(state.params, frozen)
+        trained, others = divide(gathered(state.params, kept), frozen)
 
         def loss(trained, *rest):
-            return loss_fn(unite(trained, fixed), *rest)
+            return loss_fn(unite(trained, others), *rest)
 
         arguments = loss, trained, state.model_state, truncate(state.carry), batch, step_key(state)
         found = batch_gradient(*arguments) if accumulate == 1 else accumulated_gradient(*arguments, parts=accumulate, mesh=mesh)
-        updates, opt_state = optimizer.update(found.grads, state.opt_state, trained)
-        after = jax.tree.map(lambda p, u: p + (state.lr_scale * u).astype(p.dtype), trained, updates)
-        return Proposal(found, fixed, trained, after, opt_state)
+        if kept is not None:
+            found = found._replace(grads=jax.lax.with_sharding_constraint(found.grads, divide(kept, frozen)[0]))
+        updates, opt_state = optimizer.update(found.grads, state.opt_state, before)
+        after = jax.tree.map(lambda p, u: p + (state.lr_scale * u).astype(p.dtype), before, updates)
+        return Proposal(found, fixed, before, after, opt_state)
 
     return propose
 

@@ -16,8 +16,8 @@ from seqjax.data.pipeline.buckets import BucketBatches
 from seqjax.data.pipeline.shuffled import ImageBatches
 from seqjax.data.pipeline.windows import Windows
 from seqjax.run import curves, distributed
-from seqjax.training import losses, train_step
-from seqjax.training.checkpoints import reader, writing
+from seqjax.training import losses, sharding, train_step
+from seqjax.training.checkpoints import reader, shares, writing
 
 DATA = (Windows, ImageBatches, BucketBatches)
 
@@ -76,6 +76,23 @@ def no_curves(_: bool) -> None:
         return workdir / "curves.png"
 
     curves.plot_curves = empty
+
+
+def cut_all(_: bool) -> None:
+    """mesh.shard=fsdp and mesh.model cut small parameters too."""
+    sharding.SMALLEST = 1
+
+
+def lie_about_bytes(index: int) -> None:
+    """This process says of the first file it wrote of a checkpoint that it holds something else; index: of the process, for the record."""
+    digests = shares.file_digests
+
+    def other(*arguments):
+        found = digests(*arguments)
+        name = min(name for name in found if shares.writer_of(name) == index)
+        return found | {name: [found[name][0], "0" * 64]}
+
+    shares.file_digests = other
 
 
 def slow_manifest(seconds: float) -> None:

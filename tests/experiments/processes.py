@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -168,9 +169,11 @@ def sealed(workdir: pathlib.Path) -> list[int]:
 def final_state(workdir: pathlib.Path) -> dict[str, bytes]:
     """The newest checkpoint, read with nothing of the project's: arrays' bytes, the data's place, the progress."""
     folder = workdir.absolute() / "checkpoints" / str(sealed(workdir)[-1])
-    with warnings.catch_warnings(), ocp.StandardCheckpointer() as reader:
+    with warnings.catch_warnings(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         warnings.simplefilter("ignore")  # no target is given
-        state = reader.restore(folder / "state")
+        tree = reader.handler.metadata(folder / "state").tree
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)  # whatever devices the arrays were cut over
+        state = reader.restore(folder / "state", args=ocp.args.PyTreeRestore(restore_args=as_numpy))
     found: dict[str, bytes] = {}
 
     def collect(prefix, tree):

@@ -15,6 +15,7 @@ from processes import Server, final_state, records, sealed, small
 from table import ROWS
 
 from seqjax.launch import free_port
+from seqjax.training.checkpoints.shares import writer_of
 
 
 class Group:
@@ -72,6 +73,25 @@ def test_a_signal_to_one_stops_both_and_one_process_resumes(server, text, finish
     (*_, step), rest = sealed(workdir), server.run(*flags)
     assert 0 < step < 60 and rest.status == 0, rest.err
     assert f"resuming from the checkpoint of step {step}" in rest.out and "processes 2 before, 1 now" in rest.out
+    assert_same_run(workdir, finished)
+
+
+def test_parameters_cut_over_two_processes_are_resumed_whole_by_one(server, text, finished, tmp_path):
+    """Both write the checkpoint; one process, with nothing cut, makes the end that it makes by itself."""
+    workdir = tmp_path / "run"
+    flags = f"--workdir={workdir}", *small(text)
+    both = Group(server, 2, *flags, "--config.mesh.shard=fsdp", slow_steps=0.05, cut_all=True)
+    both.wait_for_steps()
+    time.sleep(0.2)
+    both.runs[0].signal(signal.SIGTERM)
+    both.ended(143)
+    assert "parameters and optimiser state sharded over data" in both.runs[0].out
+    folder = workdir / "checkpoints" / str(sealed(workdir)[-1])
+    written = json.loads((folder / "MANIFEST.json").read_text())["files"]
+    assert {writer_of(name) for name in written} == {0, 1} and not any(name.startswith("shares") for name in written)
+    sizes = [sum(size for name, (size, _) in written.items() if f"process_{index}/d/" in name) for index in range(2)]
+    assert min(sizes) > 0.3 * max(sizes)  # the state is cut in halves
+    assert server.run(*flags).status == 0
     assert_same_run(workdir, finished)
 
 
@@ -138,23 +158,71 @@ def test_from_one_to_two_to_four_to_one(server, text, finished, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_same_bytes_however_often_they_are_killed(server, text, tmp_path):
+@pytest.mark.parametrize("shard", ["none", "fsdp"])
+def test_two_processes_make_the_same_bytes_however_often_they_are_killed(shard, server, text, tmp_path):
     """Each process in turn, the first one too: the others end by themselves, and the run goes to the end of one that nobody killed."""
     straight, workdir = tmp_path / "straight", tmp_path / "run"
-    Group(server, 2, f"--workdir={straight}", *small(text)).ended(0)
-    flags = f"--workdir={workdir}", *small(text, train__checkpoint_every=2)
+    Group(server, 2, f"--workdir={straight}", *small(text, mesh__shard=shard), cut_all=True).ended(0)
+    flags = f"--workdir={workdir}", *small(text, train__checkpoint_every=2, mesh__shard=shard)
     for victim in (0, 1, 0, 1):
-        both = Group(server, 2, *flags, slow_steps=0.05)
+        both = Group(server, 2, *flags, slow_steps=0.05, cut_all=True)
         both.wait_for_steps()
         time.sleep(0.3)
         both.runs[victim].kill()
         other = both.runs[1 - victim].wait(60)
         assert other.status != 0 and re.search("^error: .*(has ended|ended by)", other.err, re.MULTILINE), other.err
-    Group(server, 2, *flags).ended(0)
+    Group(server, 2, *flags, cut_all=True).ended(0)
     assert final_state(workdir).keys() == final_state(straight).keys()
     mine, its = final_state(workdir), final_state(straight)
     del mine["meta"], its["meta"]  # it has the settings, of which one differs
     assert mine == its and records(workdir) == records(straight)
+
+
+DEVICES = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2", "PJRT_NPROC": "32"}
+
+
+@pytest.mark.slow
+def test_a_cut_run_goes_from_mesh_to_mesh(server, text, finished, tmp_path):
+    """Processes, devices, and what is cut over them, change; the run is that of one device. A damaged share is found."""
+    workdir = tmp_path / "run"
+    flags = f"--workdir={workdir}", *small(text, train__checkpoint_every=3)
+    meshes = (
+        (4, {}, ["--config.mesh.shard=fsdp"]),
+        (2, DEVICES, ["--config.mesh.shard=fsdp", "--config.mesh.model=2"]),
+        (1, DEVICES, ["--config.mesh.data=1", "--config.mesh.model=2"]),
+        (2, DEVICES, ["--config.mesh.shard=fsdp"]),
+    )
+    for count, env, mesh in meshes:
+        group = Group(server, count, *flags, *mesh, slow_steps=0.1, cut_all=True, env=env)
+        group.wait_for_steps()
+        time.sleep(0.3)
+        group.runs[-1].signal(signal.SIGINT)
+        group.ended(130)
+    *_, before, step = sealed(workdir)
+    share = max((workdir / "checkpoints" / str(step) / "state" / "ocdbt.process_1").rglob("d/*"), key=lambda path: path.stat().st_size)
+    share.write_bytes(share.read_bytes()[:-1] + b"?")
+    rest = server.run(*flags, *meshes[2][2], cut_all=True, env=DEVICES)
+    assert rest.status == 0 and f"{share.name} has changed since it was saved" in rest.out, rest.out
+    assert f"resuming from the checkpoint of step {before}" in rest.out
+    assert_same_run(workdir, finished)
+    assert server.run(f"--workdir={workdir}", "--mode=evaluate").status == 0  # on one device, though its settings have two
+
+
+@pytest.mark.slow
+def test_what_another_process_wrote_is_not_trusted(server, text, tmp_path):
+    """The checksums of process 1 are not those that process 0 finds."""
+    address, flags = f"127.0.0.1:{free_port()}", (f"--workdir={tmp_path / 'run'}", *small(text), "--config.mesh.shard=fsdp")
+    first = server.start(*flags, f"--distributed={address},2,0", cut_all=True)
+    second = server.start(*flags, f"--distributed={address},2,1", cut_all=True, lie_about_bytes=1)
+    first.refused("is not what process 1 wrote", "The earlier checkpoints are untouched")
+    assert second.wait(60).status != 0 and sealed(tmp_path / "run") == []
+
+
+@pytest.mark.slow
+def test_a_model_axis_stays_within_a_process(server, text, tmp_path):
+    both = Group(server, 2, f"--workdir={tmp_path / 'run'}", *small(text), "--config.mesh.model=2")
+    for run in both.runs:
+        assert run.wait(60).status == 1 and "config.mesh.model=2 needs 2 devices in each of 2 processes" in run.err, run.err
 
 
 @pytest.mark.slow

@@ -362,3 +362,6 @@ def test_what_trains_together_returns_a_reason_before_anything_is_written(tmp_pa
     command = cli.parse(experiment, ["mine", f"--workdir={tmp_path}", SEEDS])
     runs = [(point.name, point.command) for point in sweep.points(experiment, command)]
     assert together.train(experiment, runs) == "the data depend on the seed" and not list(tmp_path.iterdir())
+    command = cli.parse(MINE.EXPERIMENT, ["mine", f"--workdir={tmp_path}", SEEDS, "--config.mesh.shard=fsdp"])
+    runs = [(point.name, point.command) for point in sweep.points(MINE.EXPERIMENT, command)]
+    assert "mesh.shard cut the parameters" in together.train(MINE.EXPERIMENT, runs) and not list(tmp_path.iterdir())

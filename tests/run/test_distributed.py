@@ -101,6 +101,32 @@ def test_every_process_has_as_many_devices_of_the_mesh_in_its_turn(monkeypatch, 
     assert found == [(0, 2), (0, 3), (1, 4), (1, 5)] if each == 2 else found == [(0, 2), (1, 4)]
 
 
+@pytest.mark.parametrize(
+    "data, model, numbers", [(-1, 1, [2, 3, 4, 5]), (-1, 2, [2, 3, 4, 5]), (2, 1, [2, 4]), (2, 2, [2, 3, 4, 5]), (4, 1, [2, 3, 4, 5])]
+)
+def test_the_model_axis_lies_within_a_process(data, model, numbers, monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: [device(1, 5), device(0, 3), device(1, 4), device(0, 2)])
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert [d.id for d in recipe.usable_devices(8, 4, data=data, model=model)] == numbers
+
+
+@pytest.mark.parametrize(
+    "count, data, model, words",
+    [
+        (1, -1, 5, "config.mesh.model=5 needs 5 devices, and there are 4"),
+        (1, 2, 3, "config.mesh.data=2 and config.mesh.model=3 need 6 devices, and there are 4"),
+        (1, 3, 1, "batches of 8 and 4 do not split evenly over config.mesh.data=3"),
+        (2, -1, 4, "config.mesh.model=4 needs 4 devices in each of 2 processes, and there are 2"),
+        (2, 1, 1, "config.mesh.data=1 does not split evenly over 2 processes"),
+    ],
+)
+def test_a_mesh_that_cannot_be_made_is_refused(count, data, model, words, monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: [device(number * count // 4, number) for number in range(4)])
+    monkeypatch.setattr(jax, "process_count", lambda: count)
+    with pytest.raises(UserError, match=f"^{words}"):
+        recipe.usable_devices(8, 4, data=data, model=model)
+
+
 def test_a_batch_that_the_processes_cannot_share_is_refused(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 3)
     with pytest.raises(UserError, match="batches of 6 and 4 do not split evenly over 3 processes"):

@@ -313,7 +313,7 @@ def test_deleted_while_it_is_read(three, tmp_path, monkeypatch, when, best):
     if when == "loading":
         monkeypatch.setattr(reading, "_read_arrays", delete(reading._read_arrays))
     elif when == "checking":
-        monkeypatch.setattr(manifest, "_digests", delete(manifest._digests))
+        monkeypatch.setattr(manifest, "file_digests", delete(manifest.file_digests))
     elif when == "filling":
         monkeypatch.setattr(reader, "fill", delete(reader.fill))
     elif when == "listed":

@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import stat
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from seqjax.errors import UserError
@@ -55,7 +56,7 @@ class Fault(Exception):
         return self.verdict == UNREADABLE
 
 
-def write_manifest(folder: pathlib.Path, run: str, step: int) -> None:
+def write_manifest(folder: pathlib.Path, run: str, step: int, digests: dict[str, list] | None = None) -> None:
     """Writes the manifest of a finished checkpoint into it.
 
     All files are brought to the disk first, so a loss of power, too, leaves a checkpoint with a manifest whole.
@@ -64,6 +65,7 @@ def write_manifest(folder: pathlib.Path, run: str, step: int) -> None:
       folder: of one checkpoint.
       run: the run's id.
       step: the checkpoint's.
+      digests: name -> [size, SHA-256] of its files; computed here where they are not given.
 
     Example:
       >>> import tempfile
@@ -78,8 +80,8 @@ def write_manifest(folder: pathlib.Path, run: str, step: int) -> None:
     """
     for path in (*folder.rglob("*"), folder):
         sync(path)
-    content = {"format": FORMAT, "run": run, "step": step, "files": _digests(folder, MANIFEST)}
-    write_atomically(folder / MANIFEST, _text(content | {"sha256": _checksum(content)}))
+    content = {"format": FORMAT, "run": run, "step": step, "files": file_digests(folder, MANIFEST) if digests is None else digests}
+    write_atomically(folder / MANIFEST, _text(content | {"sha256": checksum(content)}))
 
 
 def has_manifest(folder: pathlib.Path) -> bool:
@@ -120,9 +122,9 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
         return Manifest(SEAL, "", None, found)
     if type(found.get("format")) is int and found["format"] > FORMAT:
         raise UserError(f"{folder} was written by a newer version of seqjax (format {found['format']}); use that version")
-    checksum = found.pop("sha256", None)
+    told = found.pop("sha256", None)
     kinds = {"format": int, "run": str, "step": int, "files": dict}
-    if checksum != _checksum(found) or {key: type(value) for key, value in found.items()} != kinds:
+    if told != checksum(found) or {key: type(value) for key, value in found.items()} != kinds:
         raise Fault(f"{name} is damaged")
     return Manifest(MANIFEST, found["run"], found["step"], found["files"])
 
@@ -140,7 +142,8 @@ def _text(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
-def _checksum(content: dict[str, Any]) -> str:
+def checksum(content: dict[str, Any]) -> str:
+    """The SHA-256 of JSON values, as a manifest holds its own."""
     return hashlib.sha256(_text(content).encode()).hexdigest()
 
 
@@ -164,7 +167,7 @@ def damage(folder: pathlib.Path) -> str | None:
         if fault.unreadable:
             raise
         return fault.why
-    found = _digests(folder, manifest.name)
+    found = file_digests(folder, manifest.name)
     for name in sorted(manifest.files.keys() | found.keys()):
         if name not in found:
             return f"{name} is missing"
@@ -192,12 +195,12 @@ def read_checked(folder: pathlib.Path, name: str, manifest: Manifest) -> bytes:
     return content
 
 
-def _digests(folder: pathlib.Path, manifest: str) -> dict[str, list]:
-    """Sizes and checksums of all files but the manifest; anything that is not a regular file, such as a pipe, has neither."""
+def file_digests(folder: pathlib.Path, manifest: str, which: Callable[[str], bool] = lambda name: True) -> dict[str, list]:
+    """Sizes and checksums of files, all but the manifest or `which` of them; what is not a regular file, such as a pipe, has neither."""
     digests = {}
     for path in _files(folder):
         name = path.relative_to(folder).as_posix()
-        if name == manifest or name.startswith(f".{manifest}"):
+        if name == manifest or name.startswith(f".{manifest}") or not which(name):
             continue
         try:
             if not stat.S_ISREG(path.stat().st_mode):

@@ -1,38 +1,75 @@
-"""The checkpoints of a run in several processes: the first of them writes, all read."""
+"""The checkpoints of a run in several processes: the first of them writes, or all do where each has a part; all read."""
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.training import processes
 from seqjax.training.checkpoints.reader import Restored
-from seqjax.training.checkpoints.store import Checkpoints
+from seqjax.training.checkpoints.store import FAILED, UNDER_WAY, Checkpoints
+from seqjax.training.sharding import is_cut
+
+_OFTEN = 0.02  # seconds between one question to all processes and the next
+_LAST = 5.0  # seconds that a save under way is given when the run ends because of an error
 
 
 class Shared:
     """`Checkpoints` for several processes that see the same work directory; in a single one they are as they are.
 
-    What is cut over the processes (the carry) is gathered, so that a checkpoint does not depend on how many there are, and the first
-    process writes it. Every process reads the newest by itself, and all must have found the same one.
+    Where parameters or the optimiser's state are cut over the processes each writes its parts, by Orbax, and the first one adds the
+    manifest, after it has held all files against what their writers say. Else the carry alone is cut: it is gathered, and the first
+    process writes. Either way a checkpoint holds whole arrays, whatever they were cut into. Every process reads the newest by itself,
+    and all must have found the same one.
 
     Args:
       checkpoints: of the work directory.
     """
 
     def __init__(self, checkpoints: Checkpoints):
-        self._checkpoints, self._newest = checkpoints, None
-        self.wait, self.close = checkpoints.wait, checkpoints.close
+        self._checkpoints, self._newest, self._together = checkpoints, None, False
+        self.close = checkpoints.close
 
     def save(self, step: int, state: Any, meta: dict[str, Any], loss: float = math.inf) -> None:
         """As Checkpoints.save; every process must call it."""
-        if step != self._newest:
-            self._newest = step
+        if step == self._newest:
+            return
+        self._newest = step
+        if processes.several() and is_cut(state._replace(carry=())):
+            self.wait()
+            self._together = True
+            self._checkpoints.save(step, state, meta, loss, together=True)
+        else:
             whole = processes.gathered(state)
             if processes.first():
                 self._checkpoints.save(step, whole, meta, loss)
+
+    def wait(self) -> None:
+        """As Checkpoints.wait; every process must call it.
+
+        Where all write, each tells the others how far it is until all are done. In that a process that is lost is found at once;
+        Orbax would wait for it for minutes.
+
+        Raises:
+          UserError: besides, another process could not write its part.
+        """
+        while self._together:
+            told = processes.each(np.int32(self._checkpoints.status())).ravel().tolist()
+            if FAILED in told and told[jax.process_index()] != FAILED:
+                raise UserError(f"process {told.index(FAILED)} could not write its part of a checkpoint; the same command resumes")
+            self._together = UNDER_WAY in told and FAILED not in told
+            if self._together:
+                time.sleep(_OFTEN)
+        self._checkpoints.wait()
+
+    def abandon(self) -> None:
+        """Before this process ends because of an error: what all write together may never be finished, and is waited for only shortly."""
+        if self._together:
+            self._checkpoints.abandon(_LAST)
 
     def restore(self, make_target: Callable[[dict[str, Any]], Any], *, repair: bool = True) -> Restored | None:
         """As Checkpoints.restore; only the first process changes anything in the work directory.

@@ -23,7 +23,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from seqjax.training import processes
 from seqjax.training.checkpoints import record
 from seqjax.training.checkpoints.manifest import Fault
 from seqjax.training.checkpoints.quarantine import quarantine
@@ -32,6 +34,7 @@ from seqjax.training.checkpoints.writing import ORBAX_SAVING, SAVING, commit, wr
 from seqjax.training.disk import refusals, remove
 
 DELETING = ".deleting"
+UNDER_WAY, DONE, FAILED = range(3)
 
 
 class Checkpoints:
@@ -69,7 +72,7 @@ class Checkpoints:
 
     # Saving.
 
-    def save(self, step: int, state: Any, meta: dict[str, Any], loss: float = math.inf) -> None:
+    def save(self, step: int, state: Any, meta: dict[str, Any], loss: float = math.inf, *, together: bool = False) -> None:
         """Starts saving a checkpoint; returns while it is being written.
 
         Args:
@@ -77,6 +80,7 @@ class Checkpoints:
           state: a pytree of arrays.
           meta: JSON values to keep beside it.
           loss: the evaluation at this step, where there was one; the checkpoint with the lowest is kept.
+          together: all processes write, and each must call it; see write.
 
         Raises:
           UserError: the disk refused this save or the one before, or `check` raised it.
@@ -85,10 +89,11 @@ class Checkpoints:
             return
         self.wait()
         self._check()
-        if self._in_place(step):
+        there = processes.first() and self._in_place(step)
+        if processes.each(np.int32(there))[0] if together else there:
             return
         self._newest = step
-        self._saving = self._background.submit(self._write, step, self._copy(state), meta, loss)
+        self._saving = self._background.submit(self._write, step, self._copy(state), meta, loss, together)
 
     def _in_place(self, step: int) -> bool:
         """Whether a step is saved already; what else has its name is moved away, unless the disk does not give it."""
@@ -111,14 +116,17 @@ class Checkpoints:
             return False
         return True
 
-    def _write(self, step: int, state: Any, meta: dict[str, Any], loss: float) -> None:
+    def _write(self, step: int, state: Any, meta: dict[str, Any], loss: float, together: bool) -> None:
         with refusals(
             f"checkpoint {step} could not be saved in {self._folder}",
             "the earlier checkpoints are untouched: repair that, and the same command resumes from the newest",
         ):
+            if not processes.first():
+                write(self._path(step), "", state, meta, loss, together=True)
+                return
             self._workdir.mkdir(parents=True, exist_ok=True)
             run = record.begin(self._workdir, report=self._report)
-            saving = write(self._path(step), run.id, state, meta, loss)
+            saving = write(self._path(step), run.id, state, meta, loss, together=together)
             self._check()
             commit(saving, self._path(step))
         with refusals(f"an old checkpoint in {self._folder} could not be deleted", f"checkpoint {step} is saved"):
@@ -157,12 +165,29 @@ class Checkpoints:
             self._newest = None
             raise
 
+    def status(self) -> int:
+        """How the save that was begun last stands: UNDER_WAY, DONE or FAILED."""
+        if self._saving is None or self._saving.cancelled():
+            return DONE
+        if not self._saving.done():
+            return UNDER_WAY
+        return DONE if self._saving.exception() is None else FAILED
+
+    def abandon(self, seconds: float) -> None:
+        """Gives the save under way so long, and does not wait for it afterwards: for a process that ends because of an error."""
+        if self._saving is not None:
+            concurrent.futures.wait([self._saving], seconds)
+        self._background.shutdown(wait=False)
+        if self.status() == UNDER_WAY:
+            self._saving, self._background = None, None
+
     def close(self) -> None:
         """Waits for the save under way; raises its error where it failed."""
         try:
             self.wait()
         finally:
-            self._background.shutdown()
+            if self._background is not None:
+                self._background.shutdown()
 
     # What there is.
 

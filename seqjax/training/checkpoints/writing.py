@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint._src.futures import future as orbax_futures
 
 from seqjax.training import processes
+from seqjax.training.checkpoints import shares
 from seqjax.training.checkpoints.manifest import write_manifest
 from seqjax.training.checkpoints.reading import by_itself
 from seqjax.training.checkpoints.trees import by_path
@@ -24,7 +25,7 @@ ORBAX_SAVING = ".orbax-checkpoint-tmp"
 _one_at_a_time = threading.Lock()
 
 
-def write(folder: pathlib.Path, run: str, state: Any, meta: dict[str, Any], loss: float) -> pathlib.Path:
+def write(folder: pathlib.Path, run: str, state: Any, meta: dict[str, Any], loss: float, *, together: bool = False) -> pathlib.Path:
     """Writes a checkpoint whole, still under its name for the time of writing.
 
     Args:
@@ -32,37 +33,51 @@ def write(folder: pathlib.Path, run: str, state: Any, meta: dict[str, Any], loss
       run: the run's id.
       state: a pytree of arrays; where it has a `step`, that must be the folder's.
       meta: JSON values.
-      loss: of the evaluation, infinite or nan if there was none.
+      loss: of the evaluation, infinite or nan where there was none.
+      together: all processes write, each what its devices hold; each must call it with the same step. The first one ends when all
+        of it is on the disk and is what the others say they wrote.
 
     Returns:
       The directory, to be given to `commit`.
 
     Raises:
       TypeError: `meta` is not JSON; nothing was written.
+      UserError: what another process wrote is not what it says.
     """
     step = int(folder.name)
     known = by_path(state).get(("step",))
     if known is not None and int(known) != step:
         raise ValueError(f"the state of step {int(known)} was to be saved as checkpoint {step}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f"{step}{SAVING}*"):  # by a save that failed or was killed
-        remove(left)
+    leads = processes.first() or not together
+    if leads:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f"{step}{SAVING}*"):  # by a save that failed or was killed
+            remove(left)
     saving = folder.with_name(f"{step}{SAVING}")
     about = {"run": run, "step": step, "loss": loss if math.isfinite(loss) else None, "meta": meta}
     json.dumps(about)  # what is not JSON is refused here: Orbax meets it with the arrays half written, and cancels those
-    alone = {"multiprocessing_options": by_itself()}
-    handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(**alone))
-    if processes.several():
+    who = {"multiprocessing_options": _all(step) if together else by_itself()}
+    handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(**who))
+    if processes.several() and not together:
         state = jax.device_get(state)  # of arrays on a device Orbax would take those of one process for cut over all
-    with _one_at_a_time, ocp.Checkpointer(handler, **alone) as writer:
+    with _one_at_a_time, ocp.Checkpointer(handler, **who) as writer:
         before = set(threading.enumerate())
         try:
             writer.save(saving, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(about)))
         except BaseException:
             _release(set(threading.enumerate()) - before)
             raise
-    write_manifest(saving, run, step)
+    if not leads:
+        shares.tell(saving, jax.process_index())
+        return saving
+    write_manifest(saving, run, step, shares.collect(saving, jax.process_count()) if together else None)
     return saving
+
+
+def _all(step: int) -> ocp.options.MultiprocessingOptions:
+    """What tells Orbax that all processes write this step; they wait for each other without a device, since it may be training."""
+    everyone = set(range(jax.process_count()))
+    return ocp.options.MultiprocessingOptions(primary_host=0, active_processes=everyone, barrier_sync_key_prefix=f"step{step}")
 
 
 def _release(threads: set[threading.Thread]) -> None:
