@@ -154,9 +154,8 @@ def test_a_stopped_run_may_be_made_longer_or_shorter_but_not_than_it_is(tmp_path
     tiny.run(run, stop=3)
     refused(run, "--extend", words=["is already at step 3", "cannot end it at 2"], train__steps=2)
     tiny.run(shutil.copytree(run, tmp_path / "long"), "--extend", train__steps=8)
-    assert f"extended from 6 to 8 steps: the cosine schedule is recomputed over 8; the learning rate at step 3 is now {cosine(3, 8):.3g}" in (
-        capsys.readouterr().out
-    )
+    told = f"extended from 6 to 8 steps: the cosine schedule is recomputed over 8; the learning rate at step 3 is now {cosine(3, 8):.3g}"
+    assert told in capsys.readouterr().out
     tiny.run(run, "--extend", train__steps=4)
     assert tiny.meta(run)["data"] == {"number": 4}
     refused(run, "--extend", words=["is already at step 4"], train__steps=3)
