@@ -53,7 +53,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "output", None, "Output folder; default gradient_flow, or gradients in the workdir.", flag_values=values
     )
-    flags.DEFINE_string("workdir", None, "Work directory of a trained run to look at.", flag_values=values)
+    flags.DEFINE_string("workdir", None, "Work directory of a trained run to examine.", flag_values=values)
     flags.DEFINE_bool("failed", False, "For a run that stopped: show where its last step failed.", flag_values=values)
     flags.DEFINE_string("experiment", "", "File of the run's experiment, if it is your own.", flag_values=values)
     flags.DEFINE_enum("checkpoint", "best", trained.WHICH, "Which checkpoint of the run.", flag_values=values)

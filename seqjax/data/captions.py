@@ -119,7 +119,7 @@ def load_captions(
     check_fractions(validation_fraction)
     check_whole(0, image_size=image_size, seed=seed, workers=workers)
     check_whole(1, scenes=scenes)
-    refuse_unknown(f"bad_files={bad_files!r} is not a way to treat them", bad_files, BAD_FILES)
+    refuse_unknown(f"bad_files={bad_files!r} is unknown", bad_files, BAD_FILES)
     if source == "embedded":
         parts = {part: _drawn(part, size, seed) for part, size in {"train": scenes, **SCENES}.items()}
         return make_dataset(name, parts, "scenes", made_from=versions("scikit-learn"))

@@ -128,9 +128,9 @@ def load_dna(
     check_source(source, {**path_settings(paths), **of_annotation, **of_tables, **of_labelled, **others})
     check_name(source, name, EMBEDDED, "set of DNA", "")
     refuse_unknown(f"task={task!r} is not a task", task, TASKS)
-    refuse_unknown(f"strand={strand!r} is not a way to read strands", strand, STRANDS)
-    refuse_unknown(f"repeats={repeats!r} is not what becomes of near-duplicates", repeats, REPEATS)
-    refuse_unknown(f"masked={masked!r} is not what becomes of lower case", masked, ("read", "hide"))
+    refuse_unknown(f"strand={strand!r} is unknown", strand, STRANDS)
+    refuse_unknown(f"repeats={repeats!r} is unknown", repeats, REPEATS)
+    refuse_unknown(f"masked={masked!r} is unknown", masked, ("read", "hide"))
     check_fractions(validation_fraction, test_fraction)
     check_whole(0, seed=seed, folds=folds, fold=fold, min_quality=min_quality)
     if source == "embedded":

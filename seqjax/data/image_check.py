@@ -85,9 +85,9 @@ def checked(
         kept = [i for i, path in enumerate(paths) if path not in faults]
         labels = np.asarray(labels, np.int64)[kept]
         if part == "train" and (empty := np.setdiff1d(np.arange(len(found.classes)), labels)).size:
-            raise UserError(f"{found.root}: no image of the class {found.classes[empty[0]]} for training is sound; repair them")
+            raise UserError(f"{found.root}: no training image of the class {found.classes[empty[0]]} is valid; repair them")
         if not kept:
-            raise UserError(f"{found.root}: no image of the {part} part is sound; repair them")
+            raise UserError(f"{found.root}: no image of the {part} part is valid; repair them")
         parts[part] = FileImages([paths[i] for i in kept], labels, size, CHANNELS, found.root)
     if bad:
         notes.append(f"{len(bad):,} of {len(every) + len(found.bad):,} image files {'is' if len(bad) == 1 else 'are'} left out:")

@@ -116,7 +116,7 @@ def load_images(
     check_whole(0, image_size=image_size, seed=seed, workers=workers)
     check_whole(1, class_levels=class_levels)
     check_name(source, name, EMBEDDED, "set of images", "mnist")
-    refuse_unknown(f"bad_files={bad_files!r} is not a way to treat them", bad_files, BAD_FILES)
+    refuse_unknown(f"bad_files={bad_files!r} is unknown", bad_files, BAD_FILES)
     if source == "embedded":
         found = _digits(image_size)
     elif source == "tfds":

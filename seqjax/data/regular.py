@@ -63,7 +63,7 @@ def regular_series(table: Table, rules: Rules, classes: dict[str, dict[str, list
 
     Args:
       table: its rows.
-      rules: what becomes of gaps, duplicates and rows out of order.
+      rules: how to treat gaps, duplicates and rows out of order.
       classes: "known", "past" and "static" -> category -> classes, where they are fixed.
 
     Raises:
@@ -253,11 +253,11 @@ def check_rules(rules: Rules) -> None:
       >>> check_rules(Rules(gaps="fill"))
       Traceback (most recent call last):
       ...
-      seqjax.errors.UserError: gaps='fill' is not a way to treat gaps; choose one of stop, missing
+      seqjax.errors.UserError: gaps='fill' is not a choice for gaps; choose one of stop, missing
     """
     for setting, choices in CHOICES.items():
         if (value := getattr(rules, setting)) not in choices:
             what = "rows out of order" if setting == "unsorted" else setting
-            raise UserError(f"{setting}={value!r} is not a way to treat {what}; choose one of {', '.join(choices)}")
+            raise UserError(f"{setting}={value!r} is not a choice for {what}; choose one of {', '.join(choices)}")
     if rules.step:
         Step.parse(rules.step)

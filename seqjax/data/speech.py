@@ -65,7 +65,7 @@ def load_speech(
       data_dir: tfds: of prepared sets.
       audio_field, text_field, encoding: of a manifest.
       rate: samples per second, to which all sounds are brought.
-      channels: what becomes of sounds with several; see `read_sound`.
+      channels: how to treat sounds with several; see `read_sound`.
       workers: of files: 0 decodes all at once, into memory; else they are decoded when needed, by this many threads.
       lower: transcripts in lower case.
       leave_out: spoken digits: the speaker who is the test part; "" is the official split.

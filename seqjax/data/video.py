@@ -115,7 +115,7 @@ def load_videos(
     check_fractions(validation_fraction)
     check_whole(0, image_size=image_size, seed=seed, workers=workers)
     refuse_unknown(f"channels={channels!r} is not a number of channels", channels, (1, 3))
-    refuse_unknown(f"bad_files={bad_files!r} is not a way to treat them", bad_files, BAD_FILES)
+    refuse_unknown(f"bad_files={bad_files!r} is unknown", bad_files, BAD_FILES)
     notes: tuple[str, ...] = ()
     if source == "embedded":
         parts = _digits(SCENES[name])
@@ -304,7 +304,7 @@ def _checked(
     for part, (paths, answers) in found.parts.items():
         kept = [i for i, path in enumerate(paths) if path in facts]
         if not kept:
-            raise UserError(f"{found.root}: no video of the {part} part is sound; repair them")
+            raise UserError(f"{found.root}: no video of the {part} part is valid; repair them")
         own, labels = [paths[i] for i in kept], np.asarray(answers).reshape(len(paths), len(found.heads))[kept]
         how = {"root": found.root, "rate": rate}
         parts[part] = FileVideos(own, [facts[path] for path in own], size, channels, found.heads, labels, **how)

@@ -110,7 +110,7 @@ def _of_networks(loss: Callable[[Any], Array], params: Any) -> dict[str, Array]:
 
     def watch(cell, its, xs, carry, options):
         if get_opaque_trace_state(convention="flax") != around:
-            raise UserError("a recurrent network runs inside a jit or scan (as truncated_unroll's does), where it cannot be looked at")
+            raise UserError("a recurrent network runs inside a jit or scan (as truncated_unroll's does), where it cannot be examined")
         runs.append(probes.unrolled(cell, its, xs, carry, options, noise=True))
         return seqjax.unroll(cell, its, xs, carry, **options)
 
@@ -118,7 +118,7 @@ def _of_networks(loss: Callable[[Any], Array], params: Any) -> dict[str, Array]:
     with _unroll.watched(watch):
         loss(params)
     if not runs:
-        raise UserError("the model runs no recurrent network over whole sequences (by seqjax.unroll), so there is nothing to look at")
+        raise UserError("the model runs no recurrent network over whole sequences (by seqjax.unroll), so there is nothing to examine")
     for number, (run, grads) in enumerate(zip(runs, carry_gradients.carry_gradients(loss, params, through="last"), strict=True)):
         network = NETWORK.format(number)
         for place, (name, norms) in enumerate(probes.by_layer(run.cell, grads.norms), 1):

@@ -98,7 +98,7 @@ def _places(loss, params):
     try:
         return first_nonfinite(loss, params), ""
     except UserError as error:
-        return [], f"recurrent networks cannot be looked at: {error}"
+        return [], f"recurrent networks cannot be examined: {error}"
 
 
 def _told(place: NonFinite, rows: np.ndarray) -> str:

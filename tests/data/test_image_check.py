@@ -286,6 +286,6 @@ def test_settings_without_effect_are_refused(tmp_path, folder):
     assert "is not image files, for which bad_files is" in message(tmp_path / "a.npz", bad_files="leave_out")
     assert "is not a folder of images, for which class_levels is" in message(tmp_path / "a.npz", class_levels=2)
     assert "is not a table of images, for which label_field and header are" in message(folder, label_field="a", header=False)
-    assert "bad_files='skip' is not a way to treat them" in message(folder, bad_files="skip")
+    assert "bad_files='skip' is unknown" in message(folder, bad_files="skip")
     with pytest.raises(UserError, match="bad_files='leave_out' is for source='file' only"):
         load_images("embedded", name="digits", bad_files="leave_out")

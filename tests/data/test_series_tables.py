@@ -319,7 +319,7 @@ BAD = [
     ("a.jsonl", '{"time": 1}\n', {}, "does not have the extension of a table of series"),
     ("a.parquet", "not parquet", {}, "is not a valid Parquet file"),
     ("a.csv", "time,value\n2024-01-01,5\n", {"form": "tall"}, "form='tall' is not a form of a table of series"),
-    ("a.csv", "time,value\n2024-01-01,5\n", {"gaps": "fill"}, "gaps='fill' is not a way to treat gaps"),
+    ("a.csv", "time,value\n2024-01-01,5\n", {"gaps": "fill"}, "gaps='fill' is not a choice for gaps"),
     ("a.csv", "time,value\n2024-01-01,5\n", {"step": "daily"}, "step='daily' is not a step"),
     ("a.csv", "time,value\n2024-01-01,5\n", {"form": "wide", "static_fields": "x"}, "static_fields is for form=long"),
     ("a.csv", "time,value\n2024-01-01,5\n", {}, "no series has two times"),

@@ -213,7 +213,7 @@ def test_many_faults_are_counted(write):
         ("a.jsonl", "{}", Format(delimiter="tab"), "delimiter='tab' is for tables"),
         ("a.jsonl", "{}", Format(header=False), "header=False is for tables"),
         ("a.jsonl", "{}", Format(quoting="none"), "quoting='none' is for tables"),
-        ("a.csv", "x", Format(quoting="nome"), "quoting='nome' is not a way to quote (nearest: none)"),
+        ("a.csv", "x", Format(quoting="nome"), "quoting='nome' is unknown (nearest: none)"),
         ("a.csv", "x", Format(delimiter="::"), "delimiter='::' cannot separate fields"),
         ("a.csv", "x", Format(delimiter='"'), "delimiter='\"' cannot separate fields"),
         ("a.csv", "x", Format(encoding="utf8-16"), "encoding='utf8-16' is not one that Python knows"),

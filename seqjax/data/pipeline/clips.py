@@ -88,8 +88,8 @@ def check_videos_fit(videos: Videos, sampling: Sampling, part: str) -> None:
       ...
       seqjax.errors.UserError: video 1 has 3 frames, and a clip needs 5; take shorter clips, leave it out, or set data.pad_short=True
     """
-    refuse_unknown(f"how={sampling.how!r} is not a way to sample", sampling.how, HOW)
-    refuse_unknown(f"order={sampling.order!r} is not an order of frames", sampling.order, ORDERS)
+    refuse_unknown(f"how={sampling.how!r} is unknown", sampling.how, HOW)
+    refuse_unknown(f"order={sampling.order!r} is unknown", sampling.order, ORDERS)
     check_whole(1, frames=sampling.frames)
     faults = Faults(f"videos of the {part} part")
     for index, count in enumerate(videos.counts.tolist()):

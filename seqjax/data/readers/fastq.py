@@ -77,7 +77,7 @@ def _fault(path, record: list[bytes], number: int, name: str) -> str:
         )
         return f"{where} has no header; {advice}"
     if len(record) < 4:
-        return f"{where}: the record {name!r} is truncated: the file ends after {len(record)} of its 4 lines; get it whole"
+        return f"{where}: the record {name!r} is truncated: the file ends after {len(record)} of its 4 lines; get the complete file"
     _, bases, plus, quality = record
     if not plus.startswith(b"+"):
         return (

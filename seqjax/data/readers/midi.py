@@ -172,7 +172,7 @@ def _parsed(path: str | os.PathLike, content: bytes) -> Any:
         file = mido.MidiFile(file=io.BytesIO(content))
     except (EOFError, OSError, ValueError, LookupError, TypeError) as error:
         what = "is truncated: it ends in the middle of a track" if isinstance(error, EOFError) else f"is not a valid MIDI file ({error})"
-        raise UserError(f"{path} {what}; get it again, or leave it out") from None
+        raise UserError(f"{path} {what}; replace it, or leave it out") from None
     if file.type not in (0, 1):
         raise UserError(f"{path} is of type {file.type}, whose tracks are pieces of their own; save each as a file of type 0 or 1")
     if file.ticks_per_beat <= 0:

@@ -127,7 +127,7 @@ def _gzip(path: str | os.PathLike, file: BinaryIO) -> Iterator[bytes]:
     try:
         yield from iter(lambda: stream.read(CHUNK), b"")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is not a valid gzip file ({error}); make it again, or drop .gz from its name") from None
+        raise UserError(f"{path} is not a valid gzip file ({error}); recreate it, or drop .gz from its name") from None
 
 
 def _zstd(path: str | os.PathLike, file: BinaryIO) -> Iterator[bytes]:
@@ -150,7 +150,7 @@ def _zstd(path: str | os.PathLike, file: BinaryIO) -> Iterator[bytes]:
         fault = str(error)
     if fault or frame is None or not frame.eof:
         fault = fault or "it ends too early"
-        raise UserError(f"{path} is not a valid zstd file ({fault}); make it again, or drop .zst from its name")
+        raise UserError(f"{path} is not a valid zstd file ({fault}); recreate it, or drop .zst from its name")
     yield from held
 
 

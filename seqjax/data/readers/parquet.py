@@ -78,7 +78,7 @@ def _open(path: str | os.PathLike) -> Any:
     try:
         return pyarrow.parquet.ParquetFile(io.BytesIO(content))
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path} is not a valid Parquet file ({str(error).splitlines()[0][:100]}); make it again") from None
+        raise UserError(f"{path} is not a valid Parquet file ({str(error).splitlines()[0][:100]}); recreate it") from None
 
 
 def _texts(path: str | os.PathLike, column: Any, name: str) -> tuple[str, ...]:

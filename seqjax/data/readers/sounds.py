@@ -24,7 +24,7 @@ def read_sound(path: str | os.PathLike, rate: int, channels: str = "refuse") -> 
     Args:
       path: of the file; a leading `~` is the home folder.
       rate: samples per second of the result; a sound of another rate is resampled (soxr).
-      channels: what becomes of several: "refuse", "mix" (their mean) or "first".
+      channels: how to treat several: "refuse", "mix" (their mean) or "first".
 
     Returns:
       int16 (S,), S = `resampled_length`.
@@ -217,7 +217,7 @@ def _opened(source: Any, name: str) -> Any:
         # libsndfile reads a WAV file that was cut as a shorter one. Sizes of 0 or at the limit are of files written as a stream.
         stated = int.from_bytes(begin[4:], "little") + 8
         if begin.startswith(b"RIFF") and size < stated < 0x7FFFFFFF:
-            raise UserError(f"{name} is truncated: {size:,} bytes of {stated:,}; make it again, or leave it out")
+            raise UserError(f"{name} is truncated: {size:,} bytes of {stated:,}; recreate it, or leave it out")
         return soundfile.SoundFile(source)
     except FileNotFoundError:
         raise UserError(f"{name} does not exist; check the path (the current folder is {pathlib.Path.cwd()})") from None
@@ -229,7 +229,7 @@ def _opened(source: Any, name: str) -> Any:
 
 
 def _check(file: Any, name: str, channels: str) -> None:
-    refuse_unknown(f"channels={channels!r} is not what becomes of several channels", channels, CHANNELS)
+    refuse_unknown(f"channels={channels!r} is unknown", channels, CHANNELS)
     if file.samplerate <= 0:
         raise UserError(f"{name} has a sample rate of {file.samplerate}; repair its header, or leave the file out")
     if file.frames <= 0:
@@ -245,14 +245,14 @@ def _samples(file: Any, name: str, rate: int, channels: str) -> np.ndarray:
     try:
         found = file.read(dtype="int16" if exact else "float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        raise UserError(f"{name} is damaged ({error.error_string.strip().rstrip('.')}); make it again, or leave it out") from None
+        raise UserError(f"{name} is damaged ({error.error_string.strip().rstrip('.')}); recreate it, or leave it out") from None
     if len(found) != frames:
-        raise UserError(f"{name} is damaged: {len(found):,} samples of {frames:,} can be read; make it again, or leave it out")
+        raise UserError(f"{name} is damaged: {len(found):,} samples of {frames:,} can be read; recreate it, or leave it out")
     if exact:
         return found[:, 0]
     found = found[:, 0] if channels == "first" or found.shape[1] == 1 else found.mean(axis=1)
     if not np.isfinite(found).all():
-        raise UserError(f"{name} has samples that are not numbers; make it again, or leave it out")
+        raise UserError(f"{name} has samples that are not numbers; recreate it, or leave it out")
     if own != rate:
         try:
             import soxr

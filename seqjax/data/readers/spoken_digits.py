@@ -192,5 +192,5 @@ def _files(path: str | os.PathLike) -> dict[str, Any]:
                 for member in archive if member.isfile() and NAME.match(pathlib.PurePath(member.name).name)
             }  # fmt: skip
     except tarfile.TarError as error:
-        raise UserError(f"{path} is not a valid archive ({error}); make it again, or unpack it") from None
+        raise UserError(f"{path} is not a valid archive ({error}); recreate it, or unpack it") from None
     return {name: lambda rate, name=name, data=data: decode_sound(data, name, rate) for name, data in found.items()}

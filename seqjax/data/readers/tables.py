@@ -154,9 +154,9 @@ def check_format(format: Format) -> None:
       >>> check_format(Format(quoting="single"))
       Traceback (most recent call last):
       ...
-      seqjax.errors.UserError: quoting='single' is not a way to quote; choose one of double, none
+      seqjax.errors.UserError: quoting='single' is unknown; choose one of double, none
     """
-    refuse_unknown(f"quoting={format.quoting!r} is not a way to quote", format.quoting, QUOTING)
+    refuse_unknown(f"quoting={format.quoting!r} is unknown", format.quoting, QUOTING)
     separator(format.delimiter, "fields")
 
 

@@ -60,7 +60,7 @@ def read_texts(path: str, documents: str = "none", encoding: str = "utf-8") -> R
       >>> paragraphs["text"], paragraphs.places.numbers.tolist()
       (('one\ntwo', 'three'), [1, 4])
     """
-    refuse_unknown(f"documents={documents!r} is not a way to cut a file", documents, DOCUMENTS)
+    refuse_unknown(f"documents={documents!r} is unknown", documents, DOCUMENTS)
     form = JSON_LINES if is_json_lines(path) else documents
     notes: list[str] = []
     faults, held, numbers, characters = Faults(path), [], array.array("q"), 0

@@ -193,7 +193,7 @@ class Reader:
                 verdicts.pop() if len(verdicts) == 1 else "", "cannot be used"
             )
             what = "; ".join(f"{step}: {fault.why}" for step, fault in faults.items())
-            again = "try again when the disk gives them, " if any(fault.unreadable for fault in faults.values()) else ""
+            again = "try again when the disk can read them, " if any(fault.unreadable for fault in faults.values()) else ""
             raise UserError(
                 f"{which} checkpoints in {self.folder} {are} ({what}); nothing was deleted: "
                 f"{again}restore one from a backup, or start again in another --workdir"
