@@ -240,7 +240,7 @@ def graded_qr(matrix: Array, d: Array) -> tuple[Array, Array, Array]:
       d: natural logarithms, (..., N).
 
     Returns:
-      (Q, d', T): Q orthogonal, T triangular but for the order of its columns. A direction that A maps to 0 has d' of -inf.
+      (Q, d', T): Q orthogonal, T triangular except for the order of its columns. A direction that A maps to 0 has d' of -inf.
 
     Example:
       >>> q, d, t = graded_qr(jnp.array([[2.0, 0.0], [0.0, 3.0]]), jnp.array([-200.0, 0.0]))

@@ -69,7 +69,7 @@ def place(tree: PyTree, where: PyTree) -> PyTree:
 
     Args:
       tree: numpy arrays or arrays on this process's devices, the same in every process; or arrays on the devices of all.
-      where: a NamedSharding for the whole tree, or a tree of them, each for what stands in its place.
+      where: a NamedSharding for the whole tree, or a tree of them, each for the matching leaf.
 
     Example:
       >>> where = NamedSharding(jax.make_mesh((1,), ("data",), devices=jax.devices()[:1]), PartitionSpec())

@@ -1,7 +1,7 @@
 r"""The training state, one pure step of it, and evaluation: the same for every model.
 
 What one step hands to the next beside the parameters is of two kinds. The carry is the recurrent state, cut along the batch: a
-long stream is read in windows of T steps, the carry goes on from window to window by value, its gradient does not.
+long stream is read in windows of T steps, the carry passes from window to window by value, its gradient does not.
 :func:`truncate` is the one place where it is cut (truncated backpropagation through time); full backpropagation through time is
 the case of one window as long as the stream. The model state is what a network keeps besides parameters that is not
 recurrent: the running statistics of batch normalisation, the same on every device. A network that keeps nothing of a kind has
@@ -70,7 +70,7 @@ class StepMetrics(NamedTuple):
 
 
 def truncate(carry: PyTree) -> PyTree:
-    """The border between two windows: the value goes on, the gradient across it is exactly zero.
+    """The border between two windows: the value passes, the gradient across it is exactly zero.
 
     Example:
       >>> across = lambda h: truncate({"h": 2 * h})["h"] ** 2
@@ -189,7 +189,7 @@ def make_train_step(
         0 keeps none.
       accumulate: how many parts the batch is cut into, computed one after another: see accumulated_gradient.
       frozen: regular expressions; parameters whose path one of them is found in stay as they are, bit for bit: no gradient,
-        no weight decay, no part in the norm. See frozen_mask. Batch statistics are not parameters and go on moving.
+        no weight decay, no part in the norm. See frozen_mask. Batch statistics are not parameters and keep changing.
       shardings: from state_shardings, where it cuts parameters; None where only the carry is cut.
 
     Returns:

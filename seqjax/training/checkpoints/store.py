@@ -112,7 +112,7 @@ class Checkpoints:
                     "it is left as it is: move it away to have the step saved"
                 )
                 return True
-            self._quarantine(step, f"{fault}; it was in the place of a new one")
+            self._quarantine(step, f"{fault}; it was where the new one belongs")
             return False
         return True
 
