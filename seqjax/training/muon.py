@@ -17,7 +17,7 @@ MATRICES = ("kernel", "recurrent_kernel")
 def muon_by_gate(
     others: optax.GradientTransformation, rate: float, *, momentum: float = 0.95, ns_steps: int = 3
 ) -> optax.GradientTransformation:
-    r"""Directions of descent: Muon's for the kernels and recurrent kernels of cells, those of `others` for all else.
+    r"""Update directions: Muon's for the kernels and recurrent kernels of cells, those of `others` for everything else.
 
     For each gate W_g (D, H) of a kernel, with its momentum M_g (Nesterov's):
 
@@ -86,14 +86,14 @@ def _gates(cell: Any) -> int:
 
 
 def _matrices(cell: Any) -> list[str]:
-    """The fields of a cell that are matrices, or blocks of one: none of a convolution, nor of units by themselves."""
+    """The fields of a cell that are matrices or blocks of one; none for convolutions and for independent units."""
     if cell.kernel is not None and cell.kernel.ndim != 2:
         return []
     return [name for name in MATRICES if getattr(cell, name) is not None and getattr(cell, name).ndim > 1]
 
 
 def _labels(params: PyTree) -> PyTree:
-    """Which parameters are Muon's."""
+    """Which parameters Muon updates."""
 
     def of_cell(cell):
         return jax.tree.map(lambda a: "other", cell)._replace(**dict.fromkeys(_matrices(cell), "cell"))

@@ -294,7 +294,7 @@ def step_key(state: TrainState) -> jax.Array:
 
 
 def _taken(state: TrainState, good: jax.Array, new: dict[str, PyTree]) -> TrainState:
-    """The state after a step, with what is new in it only where the step is good."""
+    """The state after a step; it keeps the new values only if the step is good."""
     old = {name: getattr(state, name) for name in new}
     bad = jnp.where(good, 0, 1).astype(jnp.int32)
     return state._replace(

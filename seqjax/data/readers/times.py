@@ -1,4 +1,4 @@
-"""Times as people write them: recognised, placed in a zone, never guessed."""
+"""Times in common notations: recognised, placed in a time zone, never guessed."""
 
 import calendar
 import datetime
@@ -29,7 +29,7 @@ MISSING = np.datetime64("NaT", "ns")
 
 
 class Times(NamedTuple):
-    """Times that were read."""
+    """Parsed times."""
 
     wall: np.ndarray  # datetime64[ns] (N,), as written; NaT for those with a fault
     ahead: np.ndarray | None  # int64 (N,), the seconds by which those are ahead of UTC; None if it is not said
@@ -73,7 +73,7 @@ def read_times(texts: Sequence[str], at: At, faults: Faults, time_format: str = 
             return _by_pattern(texts, at, faults, pattern)
     if EPOCH.fullmatch(first):
         return _since_1970(texts, at, faults)
-    if possible := [written for written in NAMED if _parsed(first, written) is not None]:  # May is a long and a short name
+    if possible := [written for written in NAMED if _parsed(first, written) is not None]:  # May is both a long and a short name
         written = max(possible, key=lambda form: sum(_parsed(text, form) is not None for text in texts[:100]))
         return _by_format(texts, at, faults, written)
     raise UserError(f"{at(0)}: {first[:60]!r} is not a time that is recognised; {ADVICE}")
@@ -153,7 +153,7 @@ def _fields(match: re.Match) -> tuple[tuple[int, ...], int | None] | None:
 
 def _is_sound(row: tuple[int, ...]) -> bool:
     year, month, day, hour, minute, second, _ = row
-    if not (1678 <= year <= 2261 and 1 <= month <= 12 and 1 <= day <= 31):  # what 64 bits of nanoseconds hold
+    if not (1678 <= year <= 2261 and 1 <= month <= 12 and 1 <= day <= 31):  # the range of 64-bit nanoseconds
         return False
     clock = minute < 60 and second < 60 and (hour < 24 or (hour == 24 and minute == second == 0))
     return clock and day <= calendar.monthrange(year, month)[1]
@@ -203,7 +203,7 @@ def _day_and_month(texts: Sequence[str], at: At, faults: Faults, way: str) -> Ti
 
 
 def _with_faults_as_written(turned: Sequence[str], found: Sequence[re.Match | None]) -> list[str]:
-    """What does not match must not match as another way of writing either."""
+    """Refuses a time that does not match the form."""
     return [text if match else f"{text}?" if text else "" for text, match in zip(turned, found)]
 
 

@@ -1,4 +1,4 @@
-"""Which videos a folder or a table names, with their labels and parts; no file is opened."""
+"""The videos of a folder or a table, with their labels and parts; no file is opened."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ class VideoList(NamedTuple):
     root: str  # where they are named from
     heads: tuple[Head, ...]
     parts: dict[str, tuple[list[str], list[tuple[int, ...]]]]  # part -> paths and labels
-    bad: dict[str, str] = {}  # path -> what is wrong with it, as far as its name tells
+    bad: dict[str, str] = {}  # path -> what is wrong with it, judging by its name
 
 
 def list_folder(folder: pathlib.Path, labelled: bool = True) -> VideoList:
@@ -98,7 +98,7 @@ def _videos(folder: pathlib.Path, bad: dict[str, str]) -> list[str]:
 
 
 def list_table(paths: Mapping[str, str], format: Format, video_field: str, label_fields: Sequence[str]) -> VideoList:
-    """The videos of a table a part.
+    """The videos of one table per part.
 
     Args:
       paths: part -> table.

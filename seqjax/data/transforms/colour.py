@@ -35,7 +35,7 @@ def to_float(images: jax.Array) -> jax.Array:
 
 
 def normalize(images: jax.Array, mean: float | Sequence[float], std: float | Sequence[float]) -> jax.Array:
-    """Takes away the mean and divides by the standard deviation, channel by channel.
+    """Subtracts the mean and divides by the standard deviation, channel by channel.
 
     .. math:: y_c = (x_c - \\mu_c) / \\sigma_c
 
@@ -140,7 +140,7 @@ def _grey(images):
 
 
 def _turn_hue(images, turn):
-    """RGB to HSV, the hue turned by a share of the circle, and back to RGB."""
+    """RGB to HSV, the hue rotated by a fraction of the circle, and back to RGB."""
     red, green, blue = (images[..., n] for n in range(3))
     value = jnp.maximum(jnp.maximum(red, green), blue)
     chroma = value - jnp.minimum(jnp.minimum(red, green), blue)

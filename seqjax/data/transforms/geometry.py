@@ -54,7 +54,7 @@ def pad_and_crop(key: jax.Array, images: jax.Array, padding: int, mode: str = "c
 
 
 def horizontal_flip(key: jax.Array, images: jax.Array, probability: float = 0.5) -> jax.Array:
-    """Mirrors left and right, each image with the given probability.
+    """Flips each image horizontally with the given probability.
 
     .. math:: y_{i,j} = x_{i,\\,W-1-j} \\text{ with probability } p, \\text{ otherwise } x_{i,j}
 
@@ -184,7 +184,7 @@ def _resize_antialiased(image, box, size):
 
 
 def _bilinear(image, top, bottom, down, left, right, along):
-    """Between four neighbours of each pixel: row and column indices that lie inside, and the shares of the way."""
+    """The four neighbours of each pixel: row and column indices inside the image, and the interpolation weights."""
 
     def pixels(row, column):
         return image.at[row, column].get(mode="promise_in_bounds")

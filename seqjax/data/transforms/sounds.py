@@ -1,4 +1,4 @@
-r"""Sounds to features, in JAX: mel spectra, their normalisation, and what is done to training sounds at random.
+r"""Sounds to features, in JAX: mel spectra, their normalisation, and random augmentation of training sounds.
 
 Frames end where a hop ends, so that the number of frames follows exactly from the number of samples, and no frame depends on
 what comes later:
@@ -25,7 +25,7 @@ LEAST = 1e-12  # added before a power, whose derivative at 0 is not finite
 
 
 class FrontEnd(NamedTuple):
-    """How sounds become features.
+    """The front end from sounds to features.
 
     Example:
       >>> front = FrontEnd(rate=8000, window=200, hop=80, mels=40)
@@ -50,7 +50,7 @@ class FrontEnd(NamedTuple):
         return 1 << (self.window - 1).bit_length()
 
     def check(self) -> None:
-        """Refuses a normalisation that there is not, or not for powers.
+        """Refuses an unknown normalisation, or one that does not support powers.
 
         Raises:
           UserError: the message says what to set.

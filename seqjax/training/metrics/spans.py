@@ -11,8 +11,8 @@ from seqjax.training.metrics.metric import Metric, check_pairs
 class TypeScores(NamedTuple):
     """How well entities of one type are found."""
 
-    precision: float  # share of the predicted that are right; 0 where none is predicted
-    recall: float  # share of the true that are found; 0 if there is none
+    precision: float  # precision; 0 if none is predicted
+    recall: float  # recall; 0 if there is none
     f1: float  # their harmonic mean; 0 where both are 0
     support: int  # number of true entities
 
@@ -20,8 +20,8 @@ class TypeScores(NamedTuple):
 class EntityScores(NamedTuple):
     """How well entities are found, all types together and each."""
 
-    precision: float  # share of the predicted entities that are right; 0 where none is predicted
-    recall: float  # share of the true entities that are found; 0 if there is none
+    precision: float  # precision; 0 if none is predicted
+    recall: float  # recall; 0 if there is none
     f1: float  # their harmonic mean; 0 where both are 0
     by_type: dict[str, TypeScores]  # for each type that is true or predicted somewhere, in alphabetical order
 
