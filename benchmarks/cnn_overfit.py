@@ -1,8 +1,8 @@
-"""Does every network train? Each learns a small fixed batch of random images by heart, its auxiliary heads too.
+"""Does every network train? Each overfits a small fixed batch of random images, including its auxiliary heads.
 
     python -m benchmarks.cnn_overfit [--nets=lenet5,vgg11,...] [--steps=300]
 
-Random inputs with random labels of 4 classes, so that nothing but learning by heart can help; Adam, clipped at 1;
+Random inputs with random labels of 4 classes, so that only overfitting can help; Adam, clipped at 1;
 dropout is on, the weights of the auxiliary heads' losses are 0.3. A run ends when every input is answered rightly, in
 training or in evaluation (where running statistics may lag far behind: MobileNet v1 keeps 0.99 of them a step), by
 every auxiliary head in training too, and the loss is below half of the first; at most `--steps` steps. Also told: the
@@ -88,7 +88,7 @@ def overfit(name: str, steps: int) -> dict[str, Any]:
 
 
 def learned(told: dict[str, Any]) -> bool:
-    """Whether a network knows the batch by heart."""
+    """Whether a network has overfitted the batch."""
     return min(told["error"], told["training_error"]) == 0 == told["aux_error"]
 
 
@@ -108,7 +108,7 @@ def main() -> None:
     finally:
         failed = [name for name, row in nets.items() if not learned(row)]
         common.save(f"cnn_overfit{options.tag}", {
-            "question": "does every network learn a fixed batch by heart", "settings": settings, "not_learned": failed,
+            "question": "does every network overfit a fixed batch", "settings": settings, "not_learned": failed,
             "not_run": [name for name in options.nets if name not in nets], "nets": nets,
         })  # fmt: skip
 

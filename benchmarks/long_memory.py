@@ -3,8 +3,8 @@
     python -m benchmarks.long_memory --workdir=/tmp/cells --tasks=parity,cycle_navigation --cells=tanh,lstm,gru,lru --seeds=0,1,2
         trains every cell on every task, the seeds of each together, evaluates each on the test part, and prints a table
 
-Further flags are those of `experiments.long_memory`, such as --config.train.steps=2000. A command that was stopped goes on where it
-was; what is finished is not done again. Writes results/long_memory.json (--tag=_x: long_memory_x.json), and for each task a picture of
+Further flags are those of `experiments.long_memory`, such as --config.train.steps=2000. A stopped command resumes where it
+was; finished parts are not repeated. Writes results/long_memory.json (--tag=_x: long_memory_x.json), and for each task a picture of
 accuracy by length into WORKDIR/TASK.
 """
 

@@ -11,7 +11,7 @@ Chomsky Hierarchy" (arXiv:2207.02098), for the regular tasks, learned up to leng
     python -m experiments.long_memory --workdir=/tmp/adding --config=adding --config.model.cell=gru
         adds numbers up to 600 steps apart; a loss of 1/6 means that nothing is remembered
     python -m experiments.long_memory --workdir=/tmp/cells --sweep=model.cell=tanh,lstm,gru,lru --sweep=seed=0,1,2
-        several cells, the seeds of each trained together; the same command resumes
+        several cells, the seeds of each trained at once; the same command resumes where it was stopped
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """seqjax: recurrent networks for JAX, as small pure functions that compose.
 
 The core is imported here and needs jax alone; the other packages (`seqjax.text`, `seqjax.data`, `seqjax.training`, ...)
-are imported when they are first asked for.
+are imported on first access.
 """
 
 import importlib
@@ -20,7 +20,7 @@ __all__ = ["Cell", "UserError", "__version__", "explain", "initializers", "step"
 __all__ += cells.__all__
 __all__ += wrappers.__all__
 
-# Found after `import seqjax`, and imported with all they need only then (PEP 562).
+# Submodules that `import seqjax` makes reachable and that are imported on first access (PEP 562).
 _PACKAGES = ("cnn", "data", "decoding", "diagnostics", "interop", "models", "nn", "run", "text", "training")
 
 

@@ -1,6 +1,6 @@
 """Runs an experiment from any folder: `seqjax NAME --workdir=...`, or `python -m seqjax NAME --workdir=...`.
 
-NAME is an experiment of the project, or the path of a file of your own. Everything after it is the experiment's:
+NAME is an experiment of the project, or the path of a file of your own. All further arguments go to the experiment:
 `seqjax NAME --help` lists its flags.
 """
 
@@ -10,13 +10,14 @@ import os
 import pathlib
 import runpy
 import sys
+from typing import NoReturn
 
-# Where experiments are: the first in an installed wheel, the second in a clone.
+# Next to the package: the first in an installed wheel, the second in a clone.
 FOLDERS = ("seqjax_experiments", "experiments")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the experiment that the command line names, as `python FILE` would, and ends the process.
+    """Runs the experiment named on the command line, as `python FILE` would, and exits.
 
     Args:
       argv: the program's name and its arguments; the process's own by default.
@@ -27,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(0)
     path = find(argv[1])
     sys.argv = [str(path), *argv[2:]]
-    sys.path.insert(0, str(path.absolute().parent))  # as Python does, so that the file finds those beside it
+    sys.path.insert(0, str(path.absolute().parent))  # as Python does, so the file can import its neighbours
     runpy.run_path(str(path), run_name="__main__")
     refuse(f"{path} ran to its end without starting an experiment; its last lines must call run.main(EXPERIMENT)")
 
@@ -47,7 +48,7 @@ def experiments() -> dict[str, pathlib.Path]:
 
 
 def find(name: str) -> pathlib.Path:
-    """The file of an experiment that is named, or given by its path; ends the process if there is none.
+    """Returns the file of an experiment given by name or by path; exits with an error if there is none.
 
     Example:
       >>> find("tagging").name
@@ -69,7 +70,7 @@ def find(name: str) -> pathlib.Path:
 
 
 def usage() -> str:
-    """The text of --help: usage, and the experiments with the first line of their docstrings."""
+    """Returns the --help text: the usage, and each experiment with the first line of its docstring."""
     known = experiments()
     width = max(map(len, known), default=0)
     lines = [
@@ -86,12 +87,12 @@ def usage() -> str:
 
 
 def _first_line(path: pathlib.Path) -> str:
-    """The first line of a file's docstring, without importing the file."""
+    """Returns the first line of a file's docstring, without importing the file."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return text.partition("\n")[0]
 
 
-def refuse(message: str) -> None:
+def refuse(message: str) -> NoReturn:
     """Prints one line on standard error and exits with the status for wrong usage."""
     print(f"error: {message}", file=sys.stderr, flush=True)
     sys.exit(2)

@@ -1,4 +1,4 @@
-"""Values that are known by the call that made them: equal after equal calls, shown and pickled as the call."""
+"""Values identified by the call that made them: equal calls give equal values, and repr and pickle use the call."""
 
 import functools
 import inspect
@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 
 class Call(NamedTuple):
-    """A call of a function at the top of a module."""
+    """A call of a module-level function."""
 
     function: Callable[..., Any]
-    arguments: tuple[tuple[str, Any], ...]  # those that are not the defaults, by name, in the order of the signature
+    arguments: tuple[tuple[str, Any], ...]  # arguments that differ from their defaults, by name, in signature order
 
     def again(self) -> Any:
-        """What the call gives."""
+        """Returns the result of the call."""
         args, kwargs = self._written()
         return self.function(*args, **kwargs)
 
@@ -23,7 +23,7 @@ class Call(NamedTuple):
         return f"{self.function.__name__}({', '.join(shown)})"
 
     def _written(self) -> tuple[list[Any], dict[str, Any]]:
-        """The arguments as they are written: those without a default by position, the others by name."""
+        """Returns the arguments as written in source: those without a default by position, the others by name."""
         parameters, args, kwargs = inspect.signature(self.function).parameters, [], {}
         for name, value in self.arguments:
             if parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
@@ -36,7 +36,7 @@ class Call(NamedTuple):
 
 
 def recorded(build: Callable[..., Any], attach: Callable[[Any, Call], Any]) -> Callable[..., Any]:
-    """The function, whose every result passes through `attach(result, call)`, unless an argument cannot be hashed."""
+    """Wraps the function so that each result passes through `attach(result, call)`, unless an argument is unhashable."""
     signature = inspect.signature(build)
 
     @functools.wraps(build)
@@ -54,11 +54,11 @@ def recorded(build: Callable[..., Any], attach: Callable[[Any, Call], Any]) -> C
 
 
 def _is(value: Any, default: Any) -> bool:
-    """Whether an argument is its default, of the same type."""
+    """Whether an argument equals its default and has the same type."""
     plain = type(value) is type(default) and isinstance(value, (bool, int, float, str))
     return value is default or (plain and value == default)
 
 
 def _shown(value: Any) -> str:
-    """An argument, functions and types by their names."""
+    """Formats an argument; functions and types appear by name."""
     return getattr(value, "__name__", None) or repr(value)

@@ -1,9 +1,10 @@
-"""What `unroll` and `step` are given, checked: an error names the argument that does not fit, and what would."""
+"""Checks of the arguments of `unroll` and `step`: an error names the argument that does not fit, and what would."""
 
 import functools
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -11,114 +12,114 @@ from seqjax.typing import Array, Cell
 
 
 def check_cell(cell: Any) -> None:
-    """A Cell."""
+    """Checks that it is a Cell."""
     if not isinstance(cell, Cell):
-        raise TypeError(f"cell must be a Cell, and it is a {type(cell).__name__}")
+        raise TypeError(f"cell must be a Cell, got a {type(cell).__name__}")
 
 
 def check_params(cell: Cell, params: Any) -> None:
-    """Params built as those that `cell.init` gives."""
+    """Checks that params have the structure and shapes that `cell.init` gives."""
     try:
         features = cell.input_size(params)
     except (AttributeError, IndexError, KeyError, TypeError):
-        raise TypeError(f"params are not those of {cell.name}: they are a {type(params).__name__}") from None
+        raise TypeError(f"params are not those of {cell.name}: got a {type(params).__name__}") from None
     expected = _expected_params(cell, features)
     if jax.tree.structure(params) != jax.tree.structure(expected):
         raise TypeError(
-            f"params of {cell.name} must be built as {jax.tree.structure(expected)}, and they are "
+            f"params of {cell.name} must be built as {jax.tree.structure(expected)}, got "
             f"{jax.tree.structure(params)}"
         )
     for (path, want), got in zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(params), strict=True):
         if jnp.shape(got) != want.shape:
             where = f"params{jax.tree_util.keystr(path)}"
-            raise ValueError(f"{where} of {cell.name} must have shape {want.shape}, and its shape is {jnp.shape(got)}")
+            raise ValueError(f"{where} of {cell.name} must have shape {want.shape}, got shape {jnp.shape(got)}")
 
 
 @functools.lru_cache(maxsize=512)
 def _expected_params(cell, features):
-    """What `cell.init` gives, as shapes; kept, so that an eager call does not trace it again."""
+    """Returns the shapes of what `cell.init` returns; cached, so an eager call does not trace it again."""
     return jax.eval_shape(lambda: cell.init(jax.random.key(0), features))
 
 
 def check_rng(rng: Any) -> None:
-    """A key of jax.random, new style or old."""
+    """Checks that it is a key of jax.random, new-style or old-style."""
     if rng is None:
         return
     dtype, shape = getattr(rng, "dtype", np.dtype(object)), getattr(rng, "shape", ())
     typed = jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
     if not typed and not (dtype == np.uint32 and len(shape) == 1):
-        raise TypeError(f"rng must be one key of jax.random, such as jax.random.key(0), and it is {rng!r}")
+        raise TypeError(f"rng must be one key of jax.random, such as jax.random.key(0), got {rng!r}")
 
 
 def check_inputs(cell: Cell, params: Any, xs: Array, *axes: str, name: str = "xs") -> None:
-    """Floating point, of the sizes of the cell and of its params, with these leading axes."""
+    """Checks that xs are floating point, fit the cell and its params, and have these leading axes."""
     layout = f"({', '.join([*axes, *map(str, cell.spatial), 'D'])})"
     wanted = len(axes) + len(cell.spatial) + 1
     if xs.ndim != wanted:
-        raise ValueError(f"{name} must have {wanted} axes, {layout}, and its shape is {xs.shape}")
+        raise ValueError(f"{name} must have {wanted} axes, {layout}, got shape {xs.shape}")
     if xs.shape[len(axes) : -1] != cell.spatial:
-        raise ValueError(f"{name} must be {layout} for this {cell.name}, and its shape is {xs.shape}")
+        raise ValueError(f"{name} must be {layout} for this {cell.name}, got shape {xs.shape}")
     if not jnp.issubdtype(xs.dtype, jnp.floating):
-        raise TypeError(f"{name} must be floating point, and it is {xs.dtype}; embed or one-hot encode tokens first")
+        raise TypeError(f"{name} must be floating point, got {xs.dtype}; embed or one-hot encode tokens first")
     features = cell.input_size(params)
     if xs.shape[-1] != features:
         raise ValueError(f"{name} has shape {xs.shape}, {layout}, and the params of {cell.name} take D = {features}")
 
 
 def check_carry(cell: Cell, params: Any, carry: Any, batch: int) -> None:
-    """A carry built as the initial one."""
+    """Checks that a carry has the structure, shapes and dtypes of the initial one."""
     expected = jax.eval_shape(lambda p: cell.initial_carry(p, batch), params)
     if jax.tree.structure(carry) != jax.tree.structure(expected):
-        raise TypeError(f"carry must be built as {expected}, and it is {jax.tree.structure(carry)}")
+        raise TypeError(f"carry must be built as {expected}, got {jax.tree.structure(carry)}")
     for (path, want), got in zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(carry), strict=True):
         where = f"carry{jax.tree_util.keystr(path)}"
         if got.shape != want.shape:
-            raise ValueError(f"{where} must have shape {want.shape} for these xs, and its shape is {got.shape}")
+            raise ValueError(f"{where} must have shape {want.shape} for these xs, got shape {got.shape}")
         if got.dtype != want.dtype:
-            raise TypeError(f"{where} must be {want.dtype}, and it is {got.dtype}")
+            raise TypeError(f"{where} must be {want.dtype}, got {got.dtype}")
 
 
 def check_lengths(lengths: Any, batch: int, steps: int, layout: tuple[int, int]) -> Array | None:
-    """Integers (B,) in 0 ... T, or a mask in the layout of the inputs, as arrays of JAX."""
+    """Returns lengths as a JAX array, checked: integers (B,) in 0 ... T, or a mask in the layout of the inputs."""
     if lengths is None:
         return None
     if not isinstance(lengths, jax.Array):
         lengths = np.asarray(lengths)
     if lengths.dtype == bool:
         if lengths.shape != layout:
-            raise ValueError(f"lengths as a mask must have shape {layout}, as xs, and its shape is {lengths.shape}")
+            raise ValueError(f"lengths as a mask must have shape {layout}, like xs, got shape {lengths.shape}")
         return jnp.asarray(lengths)
     if not np.issubdtype(lengths.dtype, np.integer):
-        raise TypeError(f"lengths must be integers (B,) or a boolean mask, and its dtype is {lengths.dtype}")
+        raise TypeError(f"lengths must be integers (B,) or a boolean mask, got dtype {lengths.dtype}")
     if lengths.shape != (batch,):
-        raise ValueError(f"lengths must have shape {(batch,)}, one for each sequence, and its shape is {lengths.shape}")
+        raise ValueError(f"lengths must have shape {(batch,)}, one for each sequence, got shape {lengths.shape}")
     if _is_at_hand(lengths) and lengths.size:
         values = np.asarray(lengths)
         low, high = values.min(), values.max()
         if not 0 <= low <= high <= steps:
-            raise ValueError(f"lengths must lie in 0 ... T = {steps}, and they go from {low} to {high}")
+            raise ValueError(f"lengths must lie in 0 ... T = {steps}, got values from {low} to {high}")
     return jnp.asarray(lengths)
 
 
 def _is_at_hand(array):
-    """Whether the values are in the host's memory: what an accelerator holds is not fetched, which would wait for it."""
+    """Whether the values are in host memory; values on an accelerator are not fetched, since that would block."""
     if isinstance(array, jax.core.Tracer):
         return False
     return isinstance(array, np.ndarray) or all(device.platform == "cpu" for device in array.devices())
 
 
 def check_resets(resets: Any, layout: tuple[int, ...]) -> Array | None:
-    """Flags in the layout of the inputs, as bool."""
+    """Returns resets as bool, checked to have the layout of the inputs."""
     if resets is None:
         return None
     if not isinstance(resets, jax.Array):
         resets = np.asarray(resets)
     if resets.shape != layout:
-        raise ValueError(f"resets must have shape {layout}, and its shape is {resets.shape}")
+        raise ValueError(f"resets must have shape {layout}, got shape {resets.shape}")
     if resets.dtype == bool:
         return jnp.asarray(resets)
     if not jnp.issubdtype(resets.dtype, jnp.number):
-        raise TypeError(f"resets must be bool, or numbers that are 0 and 1, and its dtype is {resets.dtype}")
+        raise TypeError(f"resets must be bool, or numbers that are 0 and 1, got dtype {resets.dtype}")
     if _is_at_hand(resets) and not np.isin(np.asarray(resets), (0, 1)).all():
-        raise ValueError("resets must be bool, or numbers that are 0 and 1, and one is another number")
+        raise ValueError("resets must be bool, or numbers that are 0 and 1, got another number")
     return jnp.asarray(resets) != 0

@@ -25,27 +25,28 @@ def truncated_unroll(
 ) -> tuple[CarryT, Array]:
     r"""`seqjax.unroll` whose gradients are those of truncated backpropagation, TBPTT(k1, k2).
 
-    The values are those of `unroll`. The T steps are cut into blocks of k1 = `every`; the gradient of what a block gives
+    The values are those of `unroll`. The T steps are cut into blocks of k1 = `every`; the gradient of a block's outputs
     flows through its own steps and those before it, k2 = `back` steps in all, and no further:
 
       dL/dparams = sum over blocks j of dL_j/dparams through the steps (j + 1) k1 - k2 ... (j + 1) k1 - 1
 
-    With k2 = k1 the carry passes from block to block and no gradient does, which is how language models are trained. With
-    k2 > k1 every loss is seen by at least k2 - k1 + 1 steps, for k2 / k1 times the work; all blocks are then run
+    With k2 = k1 the carry passes from block to block but gradients do not, which is how language models are trained.
+    With k2 > k1 every loss is seen by at least k2 - k1 + 1 steps, for k2 / k1 times the work; all blocks are then run
     side by side, as rows of one batch, from the carries of a first pass. k2 >= T with k1 = 1 is exact.
 
     Args:
       cell, params, xs, carry, lengths, resets: as in `unroll`; xs (B, T, ..., D).
-      every: k1, the steps of a block.
+      every: k1, the number of steps per block.
       back: k2, at least k1; k1 by default.
-      **options: further arguments of `unroll`, such as `engine`; but `reverse`, `time_major`, `return_carries` and
-        `padded_outputs`; with k2 > k1 no `rng` either.
+      **options: further arguments of `unroll`, such as `engine`, except `reverse`, `time_major`, `return_carries` and
+        `padded_outputs`, and with k2 > k1 also `rng`.
 
     Returns:
-      (carry, ys) as `unroll`. No gradient flows into the initial carry from beyond k2 steps, nor into the last carry's past.
+      (carry, ys) as from `unroll`. No gradient flows into the initial carry from beyond k2 steps, nor through the last
+      carry.
 
     Raises:
-      UserError: every or back is too small, or an option that this cannot have.
+      UserError: every or back is too small, or an option is not supported.
 
     Example:
       >>> import seqjax
@@ -68,10 +69,10 @@ def truncated_unroll(
     refused += ["padded_outputs"] * (options.get("padded_outputs", "zeros") != "zeros")
     refused += ["rng"] * (options.get("rng") is not None and back > every)
     if refused:
-        raise UserError(f"truncated_unroll with every={every} and back={back} takes no {', '.join(refused)}")
+        raise UserError(f"truncated_unroll with every={every} and back={back} does not support {', '.join(refused)}")
     batch, steps = jax.tree.leaves(xs)[0].shape[:2]
     carry = cell.initial_carry(params, batch) if carry is None else carry
-    jax.eval_shape(cell.step, params, carry, jax.tree.map(lambda a: a[:, 0], xs))  # says so, where a cell needs whole sequences
+    jax.eval_shape(cell.step, params, carry, jax.tree.map(lambda a: a[:, 0], xs))  # raises if a cell needs whole sequences
     real = _mask(lengths, batch, steps)
     resets = jnp.zeros((batch, steps), bool) if resets is None else jnp.asarray(resets).astype(bool)
     if every >= steps:
@@ -93,7 +94,7 @@ def _padded(a, before, after):
 
 
 def _one_after_another(cell, params, xs, carry, real, resets, every, options):
-    """Blocks in a scan; what is carried from one to the next has no gradient."""
+    """Runs the blocks in a scan; no gradient flows through the carry from one block to the next."""
     steps = real.shape[1]
     blocks = -(-steps // every)
     rng = options.pop("rng", None)
@@ -118,12 +119,13 @@ def _one_after_another(cell, params, xs, carry, real, resets, every, options):
 
 
 def _side_by_side(cell, params, xs, carry, real, resets, every, back, options):
-    """Blocks as rows of one batch, each with the steps before it, from the carry that a pass without gradients had there."""
+    """Runs the blocks as rows of one batch, each with the steps before it, from carries of a pass without gradients."""
     batch, steps = real.shape
     blocks, before = -(-steps // every), back - every
     fixed = jax.lax.stop_gradient((params, xs, carry))
-    _, _, every_carry = unroll(cell, *fixed, lengths=real, resets=resets, return_carries=True, **options)
-    firsts = jnp.arange(blocks) * every - before  # where each row begins; before 0 are padded steps, which change nothing
+    kept = options | {"lengths": real, "resets": resets, "return_carries": True}
+    *_, every_carry = unroll(cell, *fixed, **kept)
+    firsts = jnp.arange(blocks) * every - before  # where each row begins; steps before 0 are padding and change nothing
 
     def rows(a):
         a = _padded(a, before, blocks * every - steps)

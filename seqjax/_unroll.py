@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import dataclasses
 import functools
+import inspect
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypedDict, Unpack, overload
@@ -23,10 +24,10 @@ _watch: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("watch"
 
 @contextlib.contextmanager
 def watched(watch: Callable | None) -> Iterator[None]:
-    """Lets a function stand in for every call of `unroll` inside the context, for diagnostics of whole models.
+    """Replaces every call of `unroll` inside the context by a function, for diagnostics of whole models.
 
     Args:
-      watch: watch(cell, params, xs, carry, options) -> what unroll gives; it may call `unroll`, which then is the plain one.
+      watch: watch(cell, params, xs, carry, options) -> what unroll returns; inside it, `unroll` is the plain one.
 
     Example:
       >>> import jax, seqjax
@@ -47,7 +48,7 @@ def watched(watch: Callable | None) -> Iterator[None]:
 
 
 class Options(TypedDict, total=False):
-    """The options of `unroll` for type checkers, without `return_carries`, on which depends what is returned."""
+    """The options of `unroll` for type checkers, without `return_carries`, which changes the return type."""
 
     lengths: ArrayLike | None
     resets: ArrayLike | None
@@ -94,44 +95,44 @@ def unroll(
 
       carry_t, y_t = step(params, carry_{t-1}, x_t),  t = 1 ... T
 
-    A padded step leaves the carry as it was and gives zeros; its input has no influence, on values or gradients, not
-    even if it is NaN. A reset puts the initial carry (not the `carry` argument) in place *before* its step, in the
-    direction of the run; at a padded step it does nothing.
+    A padded step leaves the carry unchanged and outputs zeros; its input does not affect values or gradients, even if
+    it is NaN. A reset restores the initial carry (not the `carry` argument) *before* its step, in the direction of the
+    run; at a padded step it does nothing.
 
     Args:
       cell: the cell, which may be a stack.
-      params: what `cell.init` gave.
-      xs: inputs (B, T, D), or (T, B, D) with time_major. Floating point. One sequence alone, (T, D), and several batch axes,
-        (A, B, T, D) or (T, A, B, D), are taken too; then all else has these batch axes, or none, in place of B.
+      params: what `cell.init` returned.
+      xs: inputs (B, T, D), or (T, B, D) with time_major. Floating point. A single sequence, (T, D), and several batch
+        axes, (A, B, T, D) or (T, A, B, D), also work; all other arguments then have these batch axes, or none, instead
+        of B.
       carry: the carry to start from, each array (B, ...). `cell.initial_carry(params, B)` by default.
       lengths: integers (B,), each 0 to T, how many steps of each sequence are real; or a boolean mask in the layout of
-        xs, (B, T), or (T, B) with time_major, true where a step is real, with holes if you like. Inside jit, where their
-        values are not known, and on an accelerator, from where they are not fetched, lengths outside 0 ... T count as the
-        nearest of these.
-      resets: bool in the layout of xs, (B, T), or (T, B) with time_major; or numbers, of which 0 says no and 1 yes.
+        xs, (B, T), or (T, B) with time_major, true where a step is real; holes are allowed. Lengths outside 0 ... T are
+        an error where their values can be checked, and are clipped to that range inside jit and on an accelerator.
+      resets: bool in the layout of xs, (B, T), or (T, B) with time_major; or numbers, 0 for no reset and 1 for a reset.
       rng: a key for training noise. None is evaluation, without noise.
       reverse: runs from each sequence's last real step to its first. Outputs stay in the order of the inputs.
-      time_major: says that xs, ys, a mask and resets are (T, B, ...).
+      time_major: whether xs, ys, a mask and resets are (T, B, ...).
       engine: "scan" (plain, differentiable in every mode), "fused" (its own derivative, reverse mode), "associative"
         (linear recurrences, parallel in time), "native" (a C++ library, on a CPU in float32), "cudnn" (the plain LSTM on an
-        NVIDIA GPU), or "auto", the quickest measured for the cell and case; `seqjax.explain` says which. All give the same
-        numbers. Forward mode (jax.jvp, jax.jacfwd, jax.hessian) is for "scan" and "associative".
-      remat_every: saves memory in the backward pass: keeps the carry of every so many steps and recomputes the rest.
-      return_carries: gives the carry after every step too: to start again from any of them, or to look at the memory c.
-      padded_outputs: "zeros", as in torch; or "repeat": a padded step gives the output of the last real step before it, in
-        the direction of the run, and zeros where there was none yet, as in Keras (zero_output_for_mask=False; its Bidirectional
-        gives zeros). Then ys[:, -1] is the last real output of a run forward.
+        NVIDIA GPU), or "auto", the fastest measured for the cell and case; `seqjax.explain` says which. All give the
+        same results up to rounding. Forward mode (jax.jvp, jax.jacfwd, jax.hessian) needs "scan" or "associative".
+      remat_every: saves memory in the backward pass: keeps the carry every this many steps and recomputes the rest.
+      return_carries: also returns the carry after every step, to restart from any of them or to look at the memory c.
+      padded_outputs: "zeros", as in torch; or "repeat": a padded step outputs that of the last real step before it, in
+        the direction of the run, or zeros if there is none, as in Keras (zero_output_for_mask=False; its Bidirectional
+        gives zeros). Then ys[:, -1] is the last real output of a forward run.
 
     Returns:
       (carry, ys): the carry after each sequence's last step, and the outputs (B, T, H), or (T, B, H) with time_major; for a
-      cell whose outputs are a pytree, the pytree of such arrays. With
-      `return_carries` (carry, ys, carries), carries built as carry of arrays (B, T, ...), or (T, B, ...): at step t what the
-      run holds when it has done step t, in its direction, so that a padded step holds what the step before did. Where a
-      wrapper hands no carry on (`bidirectional(..., fresh_backward=True)`), the one that it hands on stands at every step.
+      cell whose outputs are a pytree, the pytree of such arrays. With `return_carries` (carry, ys, carries), where
+      carries has the structure of carry and arrays (B, T, ...), or (T, B, ...): the carry after step t in the direction
+      of the run; a padded step repeats the one before it. Where a wrapper replaces the carry
+      (`bidirectional(..., fresh_backward=True)`), the replacement appears at every step.
 
     Raises:
-      ValueError: a shape does not fit, a length is outside 0 ... T, padded_outputs is another word, no engine has the name
-        given, or the engine cannot run this case (the message says why, and which engines can), such as forward mode, which "scan" has.
+      ValueError: a shape does not fit, a length is outside 0 ... T, padded_outputs or engine is unknown, or the engine
+        cannot run this case (the message says why, and which engines can), such as forward mode, which "scan" has.
       TypeError: a dtype does not fit.
 
     Example:
@@ -162,16 +163,16 @@ def unroll(
 def step(
     cell: Cell[ParamsT, CarryT], params: ParamsT, carry: CarryT, x: ArrayLike, *, resets: ArrayLike | None = None
 ) -> tuple[CarryT, Array]:
-    """One time step, for streams and for acting: `cell.step` with checks, and with resets as in `unroll`.
+    """Runs one time step, for streaming and acting: `cell.step` with checks, and with resets as in `unroll`.
 
-    A reset puts the initial carry in place of `carry` before the step, such as where an episode of an environment began.
+    A reset replaces `carry` with the initial carry before the step, for example where an environment's episode begins.
 
     Args:
       cell: the cell, which may be a stack.
-      params: what `cell.init` gave.
+      params: what `cell.init` returned.
       carry: the carry before the step, each array (B, ...).
-      x: inputs (B, D), or with no batch axis or several, as in `unroll`. Floating point.
-      resets: bool (B,); or numbers, of which 0 says no and 1 yes, as environments give them.
+      x: inputs (B, D), or without a batch axis, or with several, as in `unroll`. Floating point.
+      resets: bool (B,); or numbers, 0 for no reset and 1 for a reset, as environments return them.
 
     Returns:
       (carry, y): the carry after the step, and the output (B, H).
@@ -179,7 +180,7 @@ def step(
     Raises:
       ValueError: a shape does not fit, or a reset is neither 0 nor 1.
       TypeError: a dtype does not fit.
-      UserError: the cell needs the whole sequence, as a bidirectional one.
+      UserError: the cell needs the whole sequence, like a bidirectional one.
 
     Example:
       >>> import jax, seqjax
@@ -218,15 +219,15 @@ def explain(
 
     Args:
       cell: the cell, which may be a stack.
-      params: what `cell.init` gave.
+      params: what `cell.init` returned.
       xs: inputs as for `unroll`.
       carry: as for `unroll`.
       **options: the other arguments of `unroll`: lengths, resets, rng, reverse, time_major, engine, remat_every, return_carries,
         padded_outputs.
 
     Returns:
-      A list of choices (cell, engine, reason), one for each cell that an engine runs, in order. What has no carry, such as
-      `seqjax.dense`, needs none.
+      A list of choices (cell, engine, reason), one for each cell that an engine runs, in order. Cells without a carry,
+      such as `seqjax.dense`, need no engine and are not listed.
 
     Raises:
       ValueError: as `unroll`.
@@ -248,7 +249,7 @@ def explain(
     static, arrays = _checked(cell, params, xs, carry, lengths, resets, **options)
     choices = []
     jax.eval_shape(
-        lambda *arrays: _unroll.__wrapped__(*static, return_carries, engines.choosers(), *arrays, note=choices.append),
+        lambda *arrays: inspect.unwrap(_unroll)(*static, return_carries, engines.choosers(), *arrays, note=choices.append),
         *arrays,
         rng,
     )
@@ -258,7 +259,7 @@ def explain(
 
 
 def _folded(cell, xs, carry, lengths, resets, time_major):
-    """The arguments with one batch axis, and how they lay where they had none or several."""
+    """Returns the arguments with one batch axis, and their `Leading` if they had none or several."""
     checks.check_cell(cell)
     xs = jnp.asarray(xs)
     lead = leading(xs, len(cell.spatial) + 1, time_major)
@@ -271,10 +272,10 @@ def _folded(cell, xs, carry, lengths, resets, time_major):
 
 
 def _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engine, remat_every, padded_outputs):
-    """The arguments of `_unroll`, static and arrays, or an error that names the one that does not fit."""
+    """Returns the arguments of `_unroll`, static and arrays; raises an error that names the one that does not fit."""
     engines.check_name(engine)
     if padded_outputs not in ("zeros", "repeat"):
-        raise ValueError(f'padded_outputs must be "zeros" or "repeat", and it is {padded_outputs!r}')
+        raise ValueError(f'padded_outputs must be "zeros" or "repeat", got {padded_outputs!r}')
     checks.check_params(cell, params)
     checks.check_inputs(cell, params, xs, *("TB" if time_major else "BT"))
     batch, steps = xs.shape[:2][::-1] if time_major else xs.shape[:2]
@@ -287,12 +288,12 @@ def _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engi
     if remat_every is not None:
         remat_every = operator.index(remat_every)
         if remat_every < 1:
-            raise ValueError(f"remat_every must be at least 1 step, and it is {remat_every}")
+            raise ValueError(f"remat_every must be at least 1 step, got {remat_every}")
     static = (cell, engine, bool(reverse), bool(time_major), remat_every, padded_outputs == "repeat")
     return static, (params, xs, carry, lengths, resets)
 
 
-# Jitted here, so that a call outside of any jit is compiled once and not at every call.
+# Jitted here, so that a call outside jit is compiled once and not at every call.
 @functools.partial(jax.jit, static_argnums=range(8))
 def _unroll(
     cell,
@@ -311,8 +312,8 @@ def _unroll(
     rng,
     note=None,
 ):
-    """Everything inside is time-major; layouts are turned here, once."""
-    del choosers  # part of the key of what is compiled
+    """Runs the cell; everything inside is time-major, and layouts are transposed here, once."""
+    del choosers  # part of the compilation cache key
     if not time_major:
         xs = xs.swapaxes(0, 1)
         lengths = lengths.T if lengths is not None and lengths.ndim == 2 else lengths
@@ -334,22 +335,22 @@ def _unroll(
 
 
 def _zeroed(tree, mask):
-    """Zeros where mask (T, B) is false, in arrays (T, B, ...)."""
+    """Sets arrays (T, B, ...) to zero where mask (T, B) is false."""
     return jax.tree.map(lambda a: jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 2)), a, 0), tree)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Runner:
-    """Runs a cell in one direction; `Wrap.sequence` gets it to run what is inside."""
+    """Runs a cell in one direction; `Wrap.sequence` receives it to run the inner cells."""
 
     engine: str
     mask: Array | None
     resets: Array | None
     reverse: bool
     remat_every: int | None
-    return_carries: bool  # the carry that it gives is an `every.Carries`, which a `sequence` hands on as it would any carry
+    return_carries: bool  # the carry it returns is an `every.Carries`, which a `sequence` passes on like any carry
     note: Callable[[engines.Choice], None] | None
-    flipped: Array | None = None  # the other direction's resets where they are known: turning them twice loses the first
+    flipped: Array | None = None  # the other direction's resets if they are known: converting them twice would lose the first
 
     def __call__(self, cell, params, carry, initial, xs, rng, flip=False):
         if flip:
@@ -363,7 +364,7 @@ class _Runner:
         return self._collected(choice, carry, engines.run(choice, cell, params, carry, initial, xs, **self._settings))
 
     def both(self, cells, params, carries, initials, xs, rngs):
-        """Runs two cells, the second in the other direction: in one call where the native engine runs both."""
+        """Runs two cells, the second in the other direction: in one call if the native engine runs both."""
         runs = self, self._turned()
         if self.remat_every is None and not any(cell.wrap and cell.wrap.sequence for cell in cells):
             choices, *ready = zip(*(run._ready(*its) for run, *its in zip(runs, cells, params, (xs, xs), rngs)))
@@ -382,8 +383,8 @@ class _Runner:
         there = engines.steps.flip_resets(self.resets, self.mask, self.reverse) if self.flipped is None else self.flipped
         return dataclasses.replace(self, resets=there, reverse=not self.reverse, flipped=self.resets)
 
-    def _ready(self, cell, params, xs, rng):
-        """The engine's choice, None where there is nothing to choose, and what it is given: the noise drawn, and no wrap."""
+    def _ready(self, cell, params, xs, rng) -> tuple[engines.Choice | None, Any, Any, Any]:
+        """Returns the engine choice (None if there is nothing to choose) and what it runs: noise drawn, wrapper removed."""
         if rng is not None and cell.wrap and cell.wrap.noise:
             cell, params, xs = cell.wrap.noise(rng, params, xs)
         while cell.wrap and cell.wrap.training_only:
@@ -394,7 +395,7 @@ class _Runner:
             cell = every.recorded(cell)
         return engines.choose(self.engine, cell, params, xs, **self._settings), cell, params, xs
 
-    def _collected(self, choice, carry, found):
+    def _collected(self, choice, carry, found: tuple[Any, Any]):
         if self.note is not None:
             self.note(choice)
         return every.collected(carry, *found, self.mask, self.reverse) if self.return_carries else found

@@ -1,19 +1,20 @@
-"""What is said to the user: the one exception that means "here is what to do instead", and text that is safe to show."""
+"""Messages to the user: the one exception that means "here is what to do instead", and text that is safe to print."""
 
 import difflib
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 # Characters that reorder the text around them: embeddings, overrides and isolates.
 _REORDERING = set(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
 
 
 class UserError(ValueError):
-    """The input, a setting or a file is at fault, not the program.
+    """An error in the input, a setting or a file, not in the program.
 
     The message is one line, says what is wrong, and says what to do. Commands print it without a traceback and exit with
-    status 1. What comes from a file into the message (names of classes, of files) is shown with its control characters
-    escaped. Where several things are wrong at once, further arguments are printed below, a line each.
+    status 1. Text in the message that comes from a file (names of classes or files) is shown with control characters
+    escaped. If several things are wrong at once, further arguments are printed below, one per line.
 
     Example:
       >>> raise UserError("book.txt is empty; give a file with some text")
@@ -27,7 +28,7 @@ class UserError(ValueError):
 
 
 class Styled(str):
-    """A text with colour codes for a terminal, made of parts that were made printable before they were coloured.
+    """Text with colour codes for a terminal, built from parts that were made printable before they were coloured.
 
     Example:
       >>> text = Styled("\\x1b[38;5;33mDET\\x1b[0m", "DET")
@@ -35,23 +36,23 @@ class Styled(str):
       ('DET', True)
     """
 
-    plain: str  # the same without the codes
+    plain: str  # the text without the codes
 
     def __new__(cls, text: str, plain: str) -> "Styled":
-        """Args: the text with its codes, and without them."""
+        """Takes the text with its codes, and without them."""
         styled = super().__new__(cls, text)
         styled.plain = plain
         return styled
 
 
 def printable(text: str, *, keep: str = "\n\t") -> str:
-    """A text as it may be written to a terminal: what would steer the terminal is shown by its escape.
+    """Makes text safe to write to a terminal by escaping what would control the terminal.
 
-    That is every control character, the codes that reorder text, and halves of surrogate pairs, which cannot be written.
+    These are control characters, the codes that reorder text, and lone surrogates, which cannot be written.
 
     Args:
-      text: anything; a Styled text stays as it is.
-      keep: control characters that stay.
+      text: anything; a Styled text is returned unchanged.
+      keep: control characters to leave as they are.
 
     Returns:
       The text.
@@ -70,12 +71,12 @@ def _steers(character: str) -> bool:
 
 
 def nearest(word: object, known: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """The part of a message that says what may have been meant; "" where nothing is near.
+    """Returns the part of a message that suggests the nearest known word; "" if none is near.
 
     Args:
-      word: what was given.
-      known: what it can be.
-      cutoff: how alike it must be, from 0 (the nearest of all) to 1.
+      word: the word given.
+      known: the valid words.
+      cutoff: least similarity, from 0 (always suggest the nearest) to 1.
 
     Example:
       >>> nearest("embeded", ["embedded", "tfds"]), nearest("xyz", ["embedded", "tfds"])
@@ -85,16 +86,16 @@ def nearest(word: object, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     return f" (nearest: {found[0]})" if found else ""
 
 
-def refuse_unknown(what: str, value: object, known: Iterable[str]) -> None:
-    """Raise the error that says that a value is none of those that there are.
+def refuse_unknown(what: str, value: object, known: Iterable[Any]) -> None:
+    """Raises an error if a value is not one of the known ones.
 
     Args:
-      what: begins the message and ends before the list, such as "source='fil' is not a source".
-      value: what was given.
-      known: what it can be.
+      what: the start of the message, before the list, such as "source='fil' is not a source".
+      value: the value given.
+      known: the valid values.
 
     Raises:
-      UserError: the value is not among them.
+      UserError: the value is not one of them.
 
     Example:
       >>> refuse_unknown("source='fil' is not a source", "fil", ("embedded", "file"))
@@ -108,15 +109,15 @@ def refuse_unknown(what: str, value: object, known: Iterable[str]) -> None:
 
 
 def missing(what: str, extra: str, instead: str = "") -> UserError:
-    """The error that says that an optional package is not installed, and what can be typed to install it.
+    """Returns the error for an optional package that is not installed, with the command that installs it.
 
     Args:
-      what: begins the message: what needs which package.
-      extra: the group of optional dependencies in pyproject.toml that has it.
-      instead: what can be done without the package, said after "or".
+      what: the start of the message: what needs which package.
+      extra: the group of optional dependencies in pyproject.toml that contains it.
+      instead: what to do without the package, printed after "or".
 
     Returns:
-      The error, to be raised.
+      The error, for the caller to raise.
 
     Example:
       >>> str(missing("BLEU needs sacrebleu", "experiments"))

@@ -1,7 +1,7 @@
 """Initial values for recurrent weights, on top of `jax.nn.initializers`.
 
-An initializer is a function init(key, shape, dtype) -> array. The cells call their kernel initializers once for each
-gate, with the shape of one gate: fans and orthogonality are those of the matrix that a gate really multiplies with.
+An initializer is a function init(key, shape, dtype) -> array. The cells call their kernel initializers once per gate,
+with the shape of one gate, so that fans and orthogonality are those of the matrix a gate actually multiplies by.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ zeros = jax.nn.initializers.zeros
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class _Known:
-    """An initializer that is equal to those of equal calls, so that cells with it are."""
+    """An initializer that compares equal to those of equal calls, so that cells that use it do too."""
 
     call: Call
     function: Initializer = dataclasses.field(compare=False)
@@ -40,12 +40,12 @@ def _known(build: Callable[..., Initializer]) -> Callable[..., Initializer]:
 
 @_known
 def glorot_uniform() -> Initializer:
-    """Uniform values whose variance suits the sum of a matrix's rows and columns.
+    """Draws uniform values with a variance set by the numbers of rows and columns.
 
     W ~ Uniform(-a, a),  a = sqrt(6 / (rows + columns))
 
     Returns:
-      An initializer for matrices (rows, columns), and for more axes as in `jax.nn.initializers.glorot_uniform`.
+      An initializer for matrices (rows, columns); more axes work as in `jax.nn.initializers.glorot_uniform`.
 
     Example:
       >>> import jax
@@ -60,7 +60,7 @@ def glorot_uniform() -> Initializer:
 
 @_known
 def orthogonal(scale: float = 1.0) -> Initializer:
-    """A random orthogonal matrix times a scale, in any floating dtype.
+    """Draws a random orthogonal matrix times a scale, in any floating dtype.
 
     W = scale * Q,  Q'Q = I
 
@@ -68,7 +68,7 @@ def orthogonal(scale: float = 1.0) -> Initializer:
       scale: the length of each row or column of W.
 
     Returns:
-      An initializer for matrices (rows, columns); where they differ, the shorter side is orthonormal.
+      An initializer for matrices (rows, columns); if they differ, the shorter side is orthonormal.
 
     Raises:
       ValueError: (from the initializer) the shape has fewer than two axes.
@@ -86,7 +86,7 @@ def orthogonal(scale: float = 1.0) -> Initializer:
     draw = jax.nn.initializers.orthogonal(scale)
 
     def init(key: Key, shape: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
-        # LAPACK has no bfloat16, in which jax's own initializer fails.
+        # LAPACK has no bfloat16, so jax's own initializer fails in it.
         return draw(key, shape, jnp.promote_types(dtype, jnp.float32)).astype(dtype)
 
     return init
@@ -94,7 +94,7 @@ def orthogonal(scale: float = 1.0) -> Initializer:
 
 @_known
 def identity(scale: float = 1.0) -> Initializer:
-    """The identity matrix times a scale, the recurrent kernel of the IRNN.
+    """Gives the identity matrix times a scale, the recurrent kernel of the IRNN.
 
     W = scale * I
 
@@ -119,7 +119,7 @@ def identity(scale: float = 1.0) -> Initializer:
     def init(key: Key, shape: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
         del key
         if len(shape) != 2 or shape[0] != shape[1]:
-            raise ValueError(f"identity needs a square matrix, and the shape is {tuple(shape)}")
+            raise ValueError(f"identity needs a square matrix, got shape {tuple(shape)}")
         return scale * jnp.eye(shape[0], dtype=dtype)
 
     return init
@@ -127,7 +127,7 @@ def identity(scale: float = 1.0) -> Initializer:
 
 @_known
 def per_gate(init: Initializer, gates: int) -> Initializer:
-    """Draws each gate's block of a kernel on its own, and lays the blocks side by side.
+    """Draws each gate's block of a kernel separately and concatenates the blocks.
 
     W = [W_1, ..., W_G], each W_g = init(key_g, (rows, H))
 
@@ -156,13 +156,13 @@ def per_gate(init: Initializer, gates: int) -> Initializer:
 
 @_known
 def add_to_gate(init: Initializer, value: float, gate: int, gates: int) -> Initializer:
-    """Adds a constant to one gate's block of a bias: the forget bias of the LSTM.
+    """Adds a constant to one gate's block of a bias, such as the forget bias of the LSTM.
 
     b = init(key, (G * H,)), then b[gate * H : (gate + 1) * H] += value
 
     Args:
       init: the initializer of the whole bias.
-      value: what to add. 1 for the usual forget bias.
+      value: the constant; 1 for the usual forget bias.
       gate: index of the gate in the order of the cell.
       gates: number of gates, G.
 
@@ -191,11 +191,11 @@ def add_to_gate(init: Initializer, value: float, gate: int, gates: int) -> Initi
 
 @_known
 def chrono(max_steps: float, keep: int | None = 1, write: int | None = 0, gates: int = 4) -> Initializer:
-    """Biases that make the memory of each unit last a time of its own, from 2 steps to the longest dependency expected.
+    """Draws biases that give units memory spans from 2 steps to the longest expected dependency.
 
       a ~ log(Uniform(1, max_steps - 1)),  b_keep = a,  b_write = -a,  all else 0
 
-    It is the whole bias of a cell, forget bias included; what keeps the memory has another place in each cell:
+    It is the whole bias of a cell, forget bias included. The gate that keeps the memory differs from cell to cell:
 
       ======================  =====================================
       LSTM, ConvLSTM          `chrono(n)`
@@ -206,8 +206,8 @@ def chrono(max_steps: float, keep: int | None = 1, write: int | None = 0, gates:
 
     Args:
       max_steps: the longest dependency expected, in steps, more than 2.
-      keep: index of the gate that keeps the memory where it is 1: the forget gate of an LSTM, z of the GRU; or None.
-      write: index of the gate that writes to the memory where it is 1: the input gate of an LSTM; or None.
+      keep: index of the gate that keeps the memory when it is 1: the forget gate of an LSTM, z of the GRU; or None.
+      write: index of the gate that writes to the memory when it is 1: the input gate of an LSTM; or None.
       gates: number of gates, G.
 
     Returns:
@@ -227,7 +227,7 @@ def chrono(max_steps: float, keep: int | None = 1, write: int | None = 0, gates:
       Tallec, Ollivier 2018, "Can Recurrent Neural Networks Warp Time?".
     """
     if not max_steps > 2:
-        raise ValueError(f"max_steps must be more than 2, and it is {max_steps}")
+        raise ValueError(f"max_steps must be more than 2, got {max_steps}")
 
     def init(key: Key, shape: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
         size = _block(shape, gates)
@@ -240,7 +240,7 @@ def chrono(max_steps: float, keep: int | None = 1, write: int | None = 0, gates:
 
 
 def _block(shape, gates):
-    """The size of one gate's block, H, in a shape (..., G * H)."""
+    """Returns the size of one gate's block, H, in a shape (..., G * H)."""
     if shape[-1] % gates:
         raise ValueError(f"the last axis of shape {tuple(shape)} does not divide into {gates} gates")
     return shape[-1] // gates

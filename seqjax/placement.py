@@ -1,6 +1,6 @@
-"""Arrays whose types say where they lie: inside `jax.shard_map`, and on meshes with explicit axes."""
+"""Arrays whose types include their placement: inside `jax.shard_map`, and on meshes with explicit axes."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,11 @@ from seqjax.typing import Array
 
 
 def vary_together(*arrays: Array) -> tuple[Array, ...]:
-    """The arrays; inside `jax.shard_map` each varies over all axes of the mesh over which any of them does.
+    """Returns the arrays; inside `jax.shard_map`, each varies over every mesh axis over which any of them does.
 
-    A function with a derivative of its own needs that: it gives parameters that are the same everywhere a gradient that is not. JAX
-    then adds these gradients up, since it knows that the parameters were made to vary here.
+    A function with a custom derivative needs this: its parameters are the same on all devices, but the gradients it
+    computes for them are not. JAX then sums these gradients, because it knows that the parameters were made to vary
+    here.
 
     Example:
       >>> x, kernel = vary_together(jnp.ones((4, 2)), jnp.ones(2))
@@ -21,13 +22,15 @@ def vary_together(*arrays: Array) -> tuple[Array, ...]:
     """
     if not jax.sharding.get_abstract_mesh().manual_axes:
         return arrays
-    # The sum of nothing: zero, of a type that varies as the array does. No public name for that type holds from jax 0.10 to 0.12.
-    nothing = sum(jnp.sum(jax.lax.stop_gradient(array).ravel()[:0]).astype(jnp.float32) for array in arrays)
+    # The sum of an empty slice: a zero that varies as the array does. No public name for that type exists in all of jax
+    # 0.10 to 0.12.
+    empty = (jax.lax.stop_gradient(array).ravel()[:0] for array in arrays)
+    nothing = cast(Array, sum(jnp.sum(none).astype(jnp.float32) for none in empty))
     return tuple(array + nothing.astype(array.dtype) for array in arrays)
 
 
 def tree_varies_together(tree: Any) -> Any:
-    """The pytree, its arrays as `vary_together` gives them: a loop's carry must have one type before and after each step.
+    """Applies `vary_together` to a pytree: a loop's carry must have the same type before and after each step.
 
     Example:
       >>> tree_varies_together({"h": jnp.zeros(2), "mask": None})["h"].tolist()
@@ -38,14 +41,14 @@ def tree_varies_together(tree: Any) -> Any:
 
 
 def cut_as(made: Any, xs: Any, axis: int = 0) -> Any:
-    """What was made inside, a carry or masks, its axis B cut over the mesh as that of the inputs is.
+    """Shards axis B of newly created arrays (a carry or masks) as axis B of the inputs is sharded.
 
     With axes of `jax.sharding.AxisType.Explicit` the sharding is part of an array's type, and a loop's carry must keep its own.
 
     Args:
-      made: arrays (B, ...).
+      made: the new arrays (B, ...).
       xs: arrays (T, B, ...).
-      axis: where B is in what was made.
+      axis: the position of B in the new arrays.
 
     Example:
       >>> cut_as({"h": jnp.zeros((2, 3))}, jnp.zeros((5, 2, 4)))["h"].shape
@@ -64,7 +67,7 @@ def cut_as(made: Any, xs: Any, axis: int = 0) -> Any:
 
 
 def whole() -> jax.sharding.NamedSharding | None:
-    """How an array lies that every device of a mesh with explicit axes has whole; None where there is no such mesh.
+    """Returns the sharding that replicates an array over a mesh with explicit axes; None if there is no such mesh.
 
     Example:
       >>> whole() is None

@@ -1,9 +1,9 @@
-"""The legend of axis letters, the types of the core, and `Cell`, the contract that every recurrent cell fulfils.
+"""The axis letters, the types of the core, and `Cell`, the interface that every recurrent cell implements.
 
 Axis letters, used in names, types and docstrings throughout seqjax:
 
   ======  ==================================================
-  B       batch: sequences side by side
+  B       batch: sequences in parallel
   T       time: steps of a sequence
   D       input features of a cell
   H       hidden units of a cell
@@ -19,7 +19,7 @@ import dataclasses
 import operator
 import pickle
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 import jax
 
@@ -28,10 +28,12 @@ from seqjax._calls import Call, recorded
 from seqjax._split import Dense, Linear, Pointwise, Split
 
 Array = jax.Array
-MaybeArray = Array | Any  # an array, or None where a cell has none; type checkers take it for an array
+MaybeArray = Array | Any  # an array, or None if a cell has none; type checkers see an array
+AnyArray = Array | Any  # likewise an array of JAX, or of NumPy as pipelines give it
+MaybeSplit = Split | Any  # likewise a split, or None
 Key = jax.Array  # a key of jax.random
-DType = Any  # whatever jnp.dtype() takes
-Params = Any  # a pytree of arrays, as a rule a NamedTuple
+DType = Any  # anything that jnp.dtype() accepts
+Params = Any  # a pytree of arrays, usually a NamedTuple
 Carry = Any  # a pytree of arrays, each (B, ...)
 ParamsT = TypeVar("ParamsT")  # the params of a cell as type checkers see them: lstm(8) is a Cell[LSTMParams, LSTMCarry]
 CarryT = TypeVar("CarryT")
@@ -44,7 +46,7 @@ Run = Callable[..., tuple[Carry, Array]]  # run(cell, params, carry, initial, xs
 
 
 class Wrap(NamedTuple):
-    """What a wrapper does besides its step, and what it holds.
+    """What a wrapper does besides its step, and the cells it holds.
 
     Attributes:
       inner: the cells inside.
@@ -52,13 +54,14 @@ class Wrap(NamedTuple):
         that must see the whole sequence (a stack, two directions). `run(cell, params, carry, initial, xs, rng, flip=False)`
         runs an inner cell over all of it, with the lengths, resets, direction and engine of this unroll (`flip`: in the other
         direction, with resets where that direction enters a new sequence), and `run.both(cells, params, carries, initials, xs, rngs)`
-        two of them, the second in the other direction; `initial` is the carry that a reset goes back to;
-        `rng` is None in evaluation. xs is zero at padded steps, and ys must be so too.
-      noise: noise(rng, params, xs) -> (cell, params, xs), with xs (T, B, D): what engines run in training in the place
-        of the cell. All masks are drawn here, before the loop: those of a step go along with xs, which becomes a
-        pytree of arrays (T, B, ...) whose first is xs, and `combine` gets them after its gates; those for all time go into the
-        params. None where training is as evaluation.
-      training_only: says that the wrapper differs from the one cell inside in training alone, so that evaluation runs that.
+        two of them, the second in the other direction; `initial` is the carry that a reset restores; `rng` is None in
+        evaluation. xs is zero at padded steps, and ys must be too.
+      noise: noise(rng, params, xs) -> (cell, params, xs), with xs (T, B, D): what engines run in training instead of
+        the cell. All masks are drawn here, before the loop: per-step masks accompany xs, which becomes a pytree of
+        arrays (T, B, ...) whose first is xs, and `combine` gets them after its gates; masks shared over time go into
+        the params. None if training and evaluation are the same.
+      training_only: whether the wrapper differs from its inner cell only in training, so that evaluation runs the inner
+        cell.
     """
 
     inner: tuple["Cell", ...]
@@ -68,13 +71,13 @@ class Wrap(NamedTuple):
 
 
 def factory(build: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
-    """Makes a function that returns cells one whose cells are known by the call: equal calls give equal cells.
+    """Decorates a function that returns cells so that equal calls give equal cells.
 
-    A cell so made has the hash and the repr of its call, and is pickled as it. What is compiled for one is there for the
-    other. Arguments that cannot be hashed (arrays, lists) leave the cell equal to itself alone.
+    Such a cell has the hash and the repr of its call and is pickled as the call; equal cells share compiled programs.
+    With unhashable arguments (arrays, lists) a cell is equal only to itself.
 
     Args:
-      build: a function at the top of a module, whose cells depend on its arguments and on nothing else.
+      build: a module-level function whose cells depend only on its arguments.
 
     Returns:
       The function, with its docstring and signature.
@@ -87,14 +90,14 @@ def factory(build: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
       >>> doubled(8) == doubled(hidden_size=8), doubled(8) == doubled(9), doubled(8)
       (True, False, doubled(8))
     """
-    # A cell that another factory made, and this one gives as it is, stays that one's.
+    # A cell made by another factory and returned unchanged keeps that factory's call.
     return recorded(build, lambda cell, call: cell if cell.made else dataclasses.replace(cell, made=call))
 
 
-# What the fields of before have become.
+# Where the former fields went.
 MOVED = {
     **dict.fromkeys(("project", "recur", "combine"), "a field of cell.parts"),
-    **dict.fromkeys(("dense", "linear", "additive"), "said by cell.split"),
+    **dict.fromkeys(("dense", "linear", "additive"), "given by cell.split"),
     **dict.fromkeys(("sequence", "noise"), "a field of cell.wrap"),
     "noise_only": "cell.wrap.training_only",
 }
@@ -102,30 +105,31 @@ MOVED = {
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Cell(Generic[ParamsT, CarryT]):
-    """A recurrent cell: pure functions with their settings closed over, as an optax transformation is.
+    """A recurrent cell: pure functions that close over their settings, like an optax transformation.
 
-    Every cell has `init`, `initial_carry`, `input_size` and `step`. What engines may know of the step besides is its
-    `split`, on which the fast ones rest; what a wrapper does besides, and holds, is its `wrap`.
+    Every cell has `init`, `initial_carry`, `input_size` and `step`. What else engines may know about the step is its
+    `split`, which the fast engines need; what a wrapper does besides the step, and the cells it holds, is its `wrap`.
 
-    Cells made by equal calls are equal, `lstm(8) == lstm(8)`, and have one hash, so that one can be a static argument of
-    `jax.jit` and nothing is compiled twice; `factory` does the same for cells of one's own. They can be pickled. A cell is
-    no pytree: its numbers are its params.
+    Cells made by equal calls are equal, `lstm(8) == lstm(8)`, and have the same hash, so a cell can be a static
+    argument of `jax.jit` without recompilation; `factory` does the same for your own cells. Cells can be pickled. A
+    cell is not a pytree: its arrays are in its params.
 
     Attributes:
-      name: what error messages and tables call it, such as "lstm".
+      name: the name used in error messages and tables, such as "lstm".
       hidden_size: number of features of an output, H; the pytree of these numbers where an output is a pytree of arrays.
       init: init(key, input_size) -> params.
       initial_carry: initial_carry(params, batch_size) -> carry, each array (B, ...).
       input_size: input_size(params) -> D, the number of input features that these params take.
       step: step(params, carry, x) -> (carry, y), one time step with x (B, D) and y (B, H), or a pytree of such arrays,
-        never with noise. That of the split by default.
+        never with noise. The step of the split by default.
       split: how the step splits: a `Dense`, a `Split`, a `Linear`, a `Pointwise`, or None.
-      wrap: what a wrapper does; None for a cell of its own.
+      wrap: what a wrapper does; None for a cell that is not a wrapper.
       spatial: the axes between batch and features, for a convolutional cell: xs are (B, T, *spatial, D).
-      output_spatial: those of the outputs, (B, T, *output_spatial, H), where a convolution changes them; `spatial` by default.
-      settings: what the cell computes, for those who describe or convert it: pairs of a name and a hashable value, such
-        as (("activation", "relu"), ("dtype", None)), without initializers. An option that is off is False, None or 0.
-        A wrapper's own settings are here, and those of what it wraps in `inner`.
+      output_spatial: the spatial axes of the outputs, (B, T, *output_spatial, H), if a convolution changes them;
+        `spatial` by default.
+      settings: what the cell computes, for code that describes or converts it: pairs of a name and a hashable value,
+        such as (("activation", "relu"), ("dtype", None)), without initializers. An option that is off is False, None or
+        0. A wrapper's own settings are here; those of the cells it wraps are in `inner`.
       made: the call that made the cell, or None; `factory` sets it, and `replace` clears it.
 
     Example:
@@ -140,11 +144,11 @@ class Cell(Generic[ParamsT, CarryT]):
     """
 
     name: str
-    hidden_size: Any  # an int, or a pytree of such
+    hidden_size: Any  # an int, or a pytree of ints
     init: Callable[[Key, int], ParamsT]
     initial_carry: Callable[[ParamsT, int], CarryT]
     input_size: Callable[[ParamsT], int]
-    step: Callable[[ParamsT, CarryT, Array], tuple[CarryT, Array]] = None  # type: ignore[assignment]  # __post_init__ sets it
+    step: Callable[[ParamsT, CarryT, Array], tuple[CarryT, Array]] = cast(Any, None)  # __post_init__ sets it
     split: Dense | Split | Linear | Pointwise | None = None
     wrap: Wrap | None = None
     spatial: tuple[int, ...] = ()
@@ -162,19 +166,19 @@ class Cell(Generic[ParamsT, CarryT]):
 
     @property
     def inner(self) -> tuple["Cell", ...]:
-        """The cells that a wrapper holds; none for a cell of its own."""
+        """The cells that a wrapper holds; empty for other cells."""
         return self.wrap.inner if self.wrap else ()
 
     @property
-    def parts(self) -> Split | None:
-        """The step in its three parts; None where it has none."""
+    def parts(self) -> MaybeSplit:
+        """The step in its three parts; None if it does not split."""
         return self.split and self.split.parts()
 
     def replace(self, **changes: Any) -> "Cell":
-        """The cell with other values in some fields; it is no longer the one that the call made.
+        """Returns the cell with some fields replaced; it is no longer identified by the call that made it.
 
-        With another step it has no split and no wrap unless these are given, and with another split the step is that of
-        the split: neither engines nor training can run what was there before.
+        A new step drops the split and the wrap unless these are given too, and a new split replaces the step, so that
+        neither engines nor training can run the old one.
 
         Example:
           >>> import seqjax
@@ -184,7 +188,7 @@ class Cell(Generic[ParamsT, CarryT]):
           None
         """
         for name in MOVED.keys() & changes:
-            raise TypeError(f"a Cell has no field {name} any more: it is {MOVED[name]} now, see seqjax.typing.Cell")
+            raise TypeError(f"a Cell no longer has a field {name}: it is now {MOVED[name]}, see seqjax.typing.Cell")
         wrap = self.wrap and self.wrap._replace(training_only=False)
         if "step" in changes:
             changes = {"split": None, "wrap": None} | changes
@@ -193,7 +197,7 @@ class Cell(Generic[ParamsT, CarryT]):
         return dataclasses.replace(self, **{"wrap": wrap, "made": None} | changes)
 
     def on_params(self, change: Callable[[Params], Params]) -> "Cell":
-        """The cell whose functions take change(params) instead of their params, for a wrapper with params of its own.
+        """Returns the cell with functions that use change(params) instead of params, for a wrapper with its own params.
 
         Example:
           >>> import jax, seqjax
@@ -205,21 +209,21 @@ class Cell(Generic[ParamsT, CarryT]):
         functions = {name: _split.through(getattr(self, name), change) for name in names}
         return self.replace(split=_split.on_params(self.split, change), **functions)
 
-    if not TYPE_CHECKING:  # for a type checker what is not above is an error
+    if not TYPE_CHECKING:  # hidden from type checkers, so that unknown attributes are errors
 
         def __getattr__(self, name: str) -> Any:
             if name in MOVED:
-                raise AttributeError(f"Cell.{name} is gone: it is {MOVED[name]} now, see seqjax.typing.Cell")
+                raise AttributeError(f"Cell.{name} was removed: it is now {MOVED[name]}, see seqjax.typing.Cell")
             raise AttributeError(f"a Cell has no {name!r}")
 
         def _replace(self, **changes: Any) -> "Cell":
-            raise TypeError("a Cell is not a NamedTuple any more: use cell.replace(...), not cell._replace(...)")
+            raise TypeError("a Cell is no longer a NamedTuple: use cell.replace(...), not cell._replace(...)")
 
     def _key(self) -> tuple:
-        """What it is equal by: the call, or else every field."""
+        """Returns what equality compares: the call, or else every field."""
         if self.made:
             return self.made
-        sizes, tree = jax.tree.flatten(self.hidden_size)  # a pytree, a dict say, has no hash
+        sizes, tree = jax.tree.flatten(self.hidden_size)  # a pytree such as a dict has no hash
         others = (getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "hidden_size")
         return (tree, *sizes, *others)
 
@@ -237,6 +241,6 @@ class Cell(Generic[ParamsT, CarryT]):
     def __reduce__(self) -> tuple:
         if self.made is None:
             raise pickle.PicklingError(
-                f"{self!r} is known by no call that could make it again; see seqjax.typing.factory"
+                f"{self!r} cannot be pickled: the call that made it is not known; see seqjax.typing.factory"
             )
         return operator.methodcaller("again"), (self.made,)

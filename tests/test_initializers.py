@@ -155,7 +155,7 @@ def test_parameter_dtype_and_key(make, x64):
 
 
 def test_shapes_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"identity needs a square matrix, and the shape is \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"identity needs a square matrix, got shape \(2, 3\)"):
         initializers.identity()(KEY, (2, 3))
     with pytest.raises(ValueError, match=r"the last axis of shape \(2, 7\) does not divide into 3 gates"):
         initializers.per_gate(initializers.orthogonal(), 3)(KEY, (2, 7))
@@ -163,5 +163,5 @@ def test_shapes_that_do_not_fit_are_refused():
         initializers.add_to_gate(initializers.zeros, 1.0, 1, 4)(KEY, (7,))
     with pytest.raises(ValueError, match=r"the last axis of shape \(6,\) does not divide into 4 gates"):
         seqjax.lstm(2, coupled=True, bias_init=initializers.chrono(10)).init(KEY, 1)
-    with pytest.raises(ValueError, match="max_steps must be more than 2, and it is 2"):
+    with pytest.raises(ValueError, match="max_steps must be more than 2, got 2"):
         initializers.chrono(2)

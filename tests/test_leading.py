@@ -88,12 +88,12 @@ def test_what_does_not_fit_names_the_axes():
     xs = jnp.ones((2, 3, T, D))
     for message, change in [
         (
-            r"the batch axes of carry.c must be \(2, 3\), .* its shape is \(6, 4\)",
+            r"the batch axes of carry.c must be \(2, 3\), .* got shape \(6, 4\)",
             {"carry": cell.initial_carry(params, 6)},
         ),
-        (r"the batch axes of lengths must be \(2, 3\), .* its shape is \(3,\)", {"lengths": [1, 2, 3]}),
+        (r"the batch axes of lengths must be \(2, 3\), .* got shape \(3,\)", {"lengths": [1, 2, 3]}),
         (
-            r"the batch axes of resets must be \(2, 3\), .* its shape is \(3, 2, 6\)",
+            r"the batch axes of resets must be \(2, 3\), .* got shape \(3, 2, 6\)",
             {"resets": np.ones((3, 2, T), bool)},
         ),
     ]:

@@ -133,5 +133,5 @@ def test_the_flax_layers_and_explain():
 
 def test_another_word_is_refused():
     cell, params, xs, _ = setup(ROW["lstm"])
-    with pytest.raises(ValueError, match='padded_outputs must be "zeros" or "repeat", and it is True'):
+    with pytest.raises(ValueError, match='padded_outputs must be "zeros" or "repeat", got True'):
         seqjax.unroll(cell, params, xs, padded_outputs=True)

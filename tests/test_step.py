@@ -38,13 +38,13 @@ def test_what_does_not_fit_is_refused():
     params = cell.init(jax.random.key(0), D)
     carry, x = cell.initial_carry(params, B), jnp.ones((B, D))
     for error, message, change in [
-        (ValueError, r"the batch axes of carry.c must be \(3, 1\), .* its shape is \(3, 4\)", {"x": x[:, None]}),
-        (TypeError, "cell must be a Cell, and it is a function", {"cell": seqjax.lstm}),
+        (ValueError, r"the batch axes of carry.c must be \(3, 1\), .* got shape \(3, 4\)", {"x": x[:, None]}),
+        (TypeError, "cell must be a Cell, got a function", {"cell": seqjax.lstm}),
         (ValueError, r"x has shape \(3, 3\), \(B, D\), and the params of lstm take D = 4", {"x": x[:, 1:]}),
-        (TypeError, "x must be floating point, and it is int32", {"x": jnp.ones((B, D), jnp.int32)}),
+        (TypeError, "x must be floating point, got int32", {"x": jnp.ones((B, D), jnp.int32)}),
         (ValueError, r"carry.c must have shape \(3, 4\)", {"carry": cell.initial_carry(params, 2)}),
         (TypeError, "carry must be built as", {"carry": tuple(carry)}),
-        (ValueError, r"resets must have shape \(3,\), and its shape is \(2,\)", {"resets": RESETS[:2]}),
+        (ValueError, r"resets must have shape \(3,\), got shape \(2,\)", {"resets": RESETS[:2]}),
         (ValueError, "resets must be bool, or numbers that are 0 and 1", {"resets": np.array([0, 1, 2])}),
         (TypeError, "params are not those of lstm", {"params": x}),
     ]:

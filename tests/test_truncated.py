@@ -92,11 +92,11 @@ def test_noise_in_blocks_one_after_another():
     [
         ({"every": 0}, "every must be at least 1"),
         ({"every": 3, "back": 2}, "back at least every"),
-        ({"every": 3, "back": 5, "rng": True}, "takes no rng"),
-        ({"every": 3, "reverse": True}, "takes no reverse"),
-        ({"every": 3, "time_major": True}, "takes no time_major"),
-        ({"every": 3, "return_carries": True}, "takes no return_carries"),
-        ({"every": 3, "padded_outputs": "repeat"}, "takes no padded_outputs"),
+        ({"every": 3, "back": 5, "rng": True}, "does not support rng"),
+        ({"every": 3, "reverse": True}, "does not support reverse"),
+        ({"every": 3, "time_major": True}, "does not support time_major"),
+        ({"every": 3, "return_carries": True}, "does not support return_carries"),
+        ({"every": 3, "padded_outputs": "repeat"}, "does not support padded_outputs"),
     ],
 )
 def test_what_it_cannot_do_is_refused(how, message):

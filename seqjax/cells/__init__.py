@@ -1,8 +1,8 @@
-"""Recurrent cells: one file a family; and the registry, which is all that knows them by name.
+"""Recurrent cells, one file per family, and the registry that lists them by name.
 
-The names of `seqjax`, the stacks, the Flax layers, the choices of the experiments, the benchmarks and the table of tests read
-it. Adding a cell touches its file, this one, `tests/numpy_reference.py` with its equation again, and
-`tests/cells/table.py` with a line. docs/own_cell.md shows how a cell is made, inside this package or outside.
+The names in `seqjax`, the stacks, the Flax layers, the choices of the experiments, the benchmarks and the test tables
+read the registry. Adding a cell means adding its file, an entry here, its equation in `tests/numpy_reference.py` and a
+line in `tests/cells/table.py`. docs/own_cell.md shows how to write a cell, inside this package or outside.
 """
 
 import functools
@@ -31,7 +31,8 @@ from seqjax.cells.oscillators import CoRNNParams, OscillatorCarry, UnICORNNParam
 from seqjax.cells.vanilla import IndRNNParams, RNNCarry, RNNParams, indrnn, rnn
 from seqjax.initializers import identity
 
-# Every cell that a hidden_size makes, by the name that settings and layers take: make(hidden_size, **options) -> Cell.
+# Every cell that needs only a hidden_size, by the name used in settings and layers: make(hidden_size, **options) ->
+# Cell.
 CELLS = {
     "lstm": lstm,
     "gru": gru,

@@ -18,11 +18,11 @@ class BlockGRUParams(NamedTuple):
     kernel: Array  # input weights, (D, 3H)
     recurrent_kernel: Array  # (blocks, H / blocks, 3 H / blocks), a block's gates side by side; (H, 3H) for one
     bias: Array  # added after the normalisation, (3H,)
-    gain: Array  # of the normalised sum of the products, (3H,)
+    gain: Array  # gain of the normalised sum of the products, (3H,)
 
 
 class BlockGRUCarry(NamedTuple):
-    """What the block GRU remembers."""
+    """Carry of the block GRU."""
 
     h: Array  # the memory, which is the last output, (B, H), never narrower than float32
 
@@ -45,14 +45,15 @@ def block_gru(
       h' = sigmoid(z - 1) tanh(sigmoid(r) n) + (1 - sigmoid(z - 1)) h,  y = h'
 
     LN(a) = gain (a - mean) / sqrt(variance + 1e-5), over the three gates of all blocks at once, with statistics in float32
-    or wider, as in `lstm(layer_norm=True)`; later versions of DreamerV3 divide by the root mean square alone. The -1 lets
-    the cell keep most of its memory at first. Unlike in `gru`, z is the share of the new, and the reset gate multiplies
-    the whole normalised sum of the candidate. The layers that world models put before this cell are not part of it.
+    or wider, as in `lstm(layer_norm=True)`; later versions of DreamerV3 divide by the root mean square alone. The -1
+    makes the cell keep most of its memory at first. Unlike in `gru`, z is the weight of the candidate, and the reset
+    gate multiplies the candidate's whole normalised sum. The layers that world models put before this cell are not
+    included.
 
     Args:
       hidden_size: number of hidden units, H.
-      blocks: number of blocks of U; a unit sees only the last output of its own block. It divides hidden_size. 1 is for
-        one matrix, as in DreamerV2.
+      blocks: number of blocks of U; a unit sees only the last output of its own block. It must divide hidden_size. 1
+        gives a full matrix, as in DreamerV2.
       kernel_init: initializer of one gate of W, (D, H). Glorot uniform by default.
       recurrent_init: initializer of one gate and block of U, (H / blocks, H / blocks). Orthogonal by default.
       bias_init: initializer of b (3H,). Zeros by default.

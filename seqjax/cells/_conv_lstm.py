@@ -20,12 +20,12 @@ class ConvLSTMParams(NamedTuple):
 
     kernel: Array  # input weights, (*kernel_size, C, 4F)
     recurrent_kernel: Array  # (*kernel_size, F, 4F)
-    bias: MaybeArray  # the one bias, which holds the forget bias, (4F,)
+    bias: MaybeArray  # the only bias; includes the forget bias, (4F,)
     peepholes: MaybeArray = None  # from the memory to i, f and o, one weight for each position and channel, (*output, 3F)
 
 
 class ConvLSTMCarry(NamedTuple):
-    """What the convolutional LSTM remembers; `output` are the spatial axes of the outputs."""
+    """Carry of the convolutional LSTM; `output` stands for the spatial axes of the outputs."""
 
     c: Array  # the memory, (B, *output, F), never narrower than float32
     h: Array  # the last output, (B, *output, F)
@@ -52,7 +52,7 @@ def conv_lstm(
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
 ) -> Cell[ConvLSTMParams, ConvLSTMCarry]:
-    """The LSTM whose products are convolutions; it takes xs (B, T, *spatial, C) and gives ys (B, T, *output, F).
+    """The LSTM with convolutions as products: xs (B, T, *spatial, C) -> ys (B, T, *output, F).
 
       i, f, g, o = x * W + b + h * U
       c' = sigmoid(f) c + sigmoid(i) tanh(g)
@@ -60,31 +60,32 @@ def conv_lstm(
 
       peepholes:  i += p_i c,  f += p_f c,  o += p_o c', elementwise
 
-    The convolution h * U keeps the spatial shape, with zeros outside. So does x * W by default. Strides s, dilation d and
-    padding are those of x * W alone; a kernel of k places then turns an axis of n places into one of
+    The convolution h * U keeps the spatial shape by zero padding, and so does x * W by default. Strides s, dilation d
+    and padding apply to x * W only; with a kernel of size k, an axis of size n becomes
 
       "same":   output = ceil(n / s)
       "valid":  output = ceil((n - d (k - 1)) / s)
 
     Args:
       features: number of channels of the memory and of the output, F.
-      kernel_size: size of both kernels along each spatial axis; one integer is for all of them.
-      spatial_shape: the spatial axes of the inputs, as (height, width); an integer for one axis. One to three axes.
-      forget_bias: added to the forget gate's part of the bias at initialisation, and never again after. By default 1,
-        and 0 where bias_init is given, which then is the whole bias, or where there is no bias.
-      strides: step of the input convolution along each spatial axis; one integer is for all of them.
-      padding: "same", zeros around the inputs, as many at the end of an axis as at its start or one more; or "valid",
-        none.
-      dilation_rate: distance between neighbouring taps of W along each spatial axis; one integer is for all of them.
-      peepholes: whether the gates see the memory, with one weight for each position and channel, as in the paper.
-      activation: of the candidate, and of the memory on its way out: "tanh", another of `jax.nn` by name ("relu", "silu",
+      kernel_size: size of both kernels along each spatial axis; one integer applies to all axes.
+      spatial_shape: sizes of the spatial axes of the inputs, such as (height, width); an integer for one axis. One to
+        three axes.
+      forget_bias: added to the forget gate's part of the bias at initialisation only. Defaults to 1,
+        or to 0 if bias_init is given, which is then the whole bias, or if there is no bias.
+      strides: step of the input convolution along each spatial axis; one integer applies to all axes.
+      padding: "same", zeros around the inputs, at the end of an axis as many as at its start or one more; or "valid",
+        no padding.
+      dilation_rate: distance between neighbouring taps of W along each spatial axis; one integer applies to all axes.
+      peepholes: whether the gates see the memory, with one weight per position and channel, as in the paper.
+      activation: for the candidate and for the memory in the output: "tanh", another of `jax.nn` by name ("relu", "silu",
         "hard_tanh", ...), or an elementwise function.
-      gate_activation: of the gates, instead of sigmoid: "hard_sigmoid", another by name, or a function.
-      use_bias: whether there is a bias; without one it is None in the parameters and there is no forget bias.
+      gate_activation: for the gates, instead of sigmoid: "hard_sigmoid", another by name, or a function.
+      use_bias: whether to add a bias; if False, it is None in the parameters and there is no forget bias.
       kernel_init: initializer of one gate of W, (*kernel_size, C, F). Glorot uniform by default, with the fans of a
         patch: C and F times the size of the kernel.
       recurrent_init: initializer of one gate of U, (*kernel_size, F, F). Orthogonal by default: the filters of the F
-        outputs have length 1 and stand at right angles to each other.
+        outputs have norm 1 and are orthogonal to each other.
       bias_init: initializer of the whole bias (4F,). Zeros by default.
       peephole_init: initializer of the peephole weights (*output, 3F). Zeros by default.
       dtype: dtype to compute in, and of h and y; c is never narrower than float32. That of the parameters by default.
@@ -96,8 +97,8 @@ def conv_lstm(
 
     Raises:
       ValueError: a size is below 1, there are more than three spatial axes, or an option does not fit their number.
-      UserError: the padding is unknown, strides come with a dilation, or "valid" leaves no place of the inputs; or
-        there is an initializer or a forget_bias for what the cell does not have.
+      UserError: the padding is unknown, strides come with a dilation, or "valid" leaves nothing of the inputs; or an
+        initializer or a forget_bias is given for a parameter that the cell does not have.
 
     Example:
       >>> import jax, seqjax
@@ -162,34 +163,34 @@ def conv_lstm(
 
 
 def _check_sizes(name, value, axes=None):
-    """A tuple of positive integers, one a spatial axis."""
+    """Returns a tuple of positive integers, one per spatial axis."""
     if not isinstance(value, Sequence):
         value = (value,) * (axes or 1)
     sizes = tuple(parts.check_size(name, v) for v in value)
     if axes is None and not 1 <= len(sizes) <= 3:
-        raise ValueError(f"{name} must have one to three axes, and it is {sizes}")
+        raise ValueError(f"{name} must have one to three axes, got {sizes}")
     if axes is not None and len(sizes) != axes:
-        raise ValueError(f"{name} must have {axes} entries, one a spatial axis, and it is {sizes}")
+        raise ValueError(f"{name} must have {axes} entries, one per spatial axis, got {sizes}")
     return sizes
 
 
 def _output_shape(spatial, window, strides, padding, dilation):
-    """The spatial axes of the input convolution's outputs."""
+    """Returns the spatial axes of the input convolution's outputs."""
     refuse_unknown(f"padding={padding!r} is not a padding", padding, ("same", "valid"))
     if max(strides) > 1 and max(dilation) > 1:
         raise UserError(f"strides={strides} and dilation_rate={dilation} cannot go together; leave one of them at 1")
     lost = tuple(d * (k - 1) * (padding == "valid") for d, k in zip(dilation, window))
     if any(n <= less for n, less in zip(spatial, lost)):
         seen = tuple(less + 1 for less in lost)
-        raise UserError(f'padding="valid" leaves no place of spatial_shape={spatial}, since the kernel spans {seen}; take a '
+        raise UserError(f'padding="valid" leaves nothing of spatial_shape={spatial}, since the kernel spans {seen}; use a '
                         'smaller kernel_size or dilation_rate, or padding="same"')  # fmt: skip
     return tuple(-(-(n - less) // s) for n, less, s in zip(spatial, lost, strides))
 
 
 def _convolve(xs, kernel, strides=None, padding="same", dilation=None):
-    """The convolution of xs (..., *spatial, C) with a kernel (*kernel_size, C, N), in the dtype of xs."""
+    """Convolves xs (..., *spatial, C) with a kernel (*kernel_size, C, N), in the dtype of xs."""
     axes = "DHW"[-(kernel.ndim - 2) :]
-    if xs.ndim > len(axes) + 2 and whole() is not None:  # joining T and a B that is cut is refused there
+    if xs.ndim > len(axes) + 2 and whole() is not None:  # joining T with a sharded B is refused there
         return jax.lax.map(lambda x: _convolve(x, kernel, strides, padding, dilation), xs)
     lead = xs.shape[: xs.ndim - len(axes) - 1]
     ys = jax.lax.conv_general_dilated(

@@ -1,7 +1,7 @@
-"""The builder of cells of plain products: a cell is its equation, and the builder gives all else."""
+"""The builder of cells with plain matrix products: you write the equation, and the builder adds the rest."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from seqjax.typing import Array, Carry, Cell, Dense, DType, Initializer, MaybeAr
 
 
 class DenseParams(NamedTuple):
-    """Parameters of a cell of plain products; its G gates lie side by side."""
+    """Parameters of a cell with plain matrix products; its G gates lie side by side."""
 
     kernel: Array  # input weights, (D, G H)
     recurrent_kernel: Array  # (H, G H)
@@ -45,38 +45,39 @@ def dense_cell(
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
 ) -> Cell:
-    """A cell whose gates are plain products of its input and of its last output, and whose rest is elementwise.
+    """Builds a cell with matrix products of its input and last output as gates, and elementwise otherwise.
 
       g_1 ... g_G = x W + b + h U
       carry' = combine(params, carry, (g_1 ... g_G)),  y = h'
 
     `combine` is written for one sequence: its arrays are (H,), without the axes B and T, in the widest dtype of the carry.
-    Parameters, the initial carry, dtypes and everything that engines and wrappers want come with it.
+    The builder adds parameters, the initial carry, dtypes and everything that engines and wrappers need.
 
     Args:
-      name: what messages call the cell.
+      name: the name used in messages.
       hidden_size: H.
       carry: a NamedTuple of arrays (H,), among them `h`, the output. The initial carry is zeros.
       combine: combine(params, carry, gates) -> carry, elementwise.
       gates: number of gates, G.
       params: a NamedTuple with kernel, recurrent_kernel, bias and the names of `extra`.
-      memory: fields of the carry that are never narrower than float32, as memory that is added to must be.
-      additive: False where `combine` reads the two products apart: its gates then are G of x W + b and G of h U.
-      step: step(params, carry, gates, product) -> carry, instead of combine, where one product needs the result of another:
-        its arrays have the axis B, gates are those of x W + b, and product(h, first, last) gives those gates of h U. Such a
-        cell has no split, and runs on the scan engine alone.
-      heads: number of blocks of a block-diagonal U; a unit sees only the last output of its own block. It divides H and the
-        output's size. U then is (heads, H / heads, G H / heads), the gates of a block side by side, and no Dense split.
-      use_bias: whether there is a b; without one it is None in the parameters.
-      output_size: size of h, where it is not H.
-      extra: more parameters by name: (initializer or None for zeros, shape); or None for one that is absent.
+      memory: fields of the carry that are never narrower than float32, as accumulated memory must be.
+      additive: False if `combine` reads the two products separately: its gates are then G of x W + b and G of h U.
+      step: step(params, carry, gates, product) -> carry, instead of combine, if one product needs the result of
+        another: its arrays have the axis B, gates are those of x W + b, and product(h, first, last) gives those gates
+        of h U. Such a cell has no split and runs only on the scan engine.
+      heads: number of blocks of a block-diagonal U; a unit sees only the last output of its own block. It must divide H
+        and the output's size. U is then (heads, H / heads, G H / heads), with the gates of a block side by side, and
+        the split is not a Dense.
+      use_bias: whether to add b; if False, it is None in the parameters.
+      output_size: size of h, if it is not H.
+      extra: further parameters by name: (initializer or None for zeros, shape); or None for an absent one.
       window: axes of both kernels before their last two, for products that are convolutions.
       spatial: axes of the carry between B and H.
-      recurrent_shape: shape of a recurrent kernel that is no matrix.
+      recurrent_shape: shape of a recurrent kernel that is not a matrix.
       kernel_init: initializer of one gate of W, (D, H). Glorot uniform by default.
       recurrent_init: initializer of one gate of U, (H, H). Orthogonal by default.
       bias_init: initializer of b (G H,). Zeros by default.
-      settings: what is shown of the cell, as in `Cell`; heads, use_bias and the dtype are added.
+      settings: the settings to record, as in `Cell`; heads, use_bias and the dtype are added.
       dtype: dtype to compute the products in, and of y. That of the parameters by default.
       param_dtype: dtype of the parameters.
 
@@ -85,8 +86,8 @@ def dense_cell(
 
     Raises:
       ValueError: hidden_size or heads is below 1.
-      UserError: heads does not divide the sizes, or comes with a window or recurrent_shape; or there is an initializer of a bias
-        that is not there.
+      UserError: heads does not divide the sizes, or is combined with a window or recurrent_shape; or an initializer is
+        given for a bias that the cell does not have.
 
     Example:
       >>> import jax, seqjax
@@ -107,9 +108,9 @@ def dense_cell(
         recurrent_init = block_diagonal.per_block(recurrent_init)
     recurrent_init = _each(recurrent_init, gates)
     if heads > 1 and (window or recurrent_shape):
-        raise UserError(f"{name} has heads={heads}, and a window or recurrent_shape; only a matrix can be in blocks")
+        raise UserError(f"{name} has heads={heads} and a window or recurrent_shape; only a matrix can be block-diagonal")
     if bias_init and not use_bias:
-        raise UserError(f"{name} has use_bias=False, and a bias_init or forget_bias for the bias that it does not have")
+        raise UserError(f"{name} has use_bias=False, so it takes no bias_init or forget_bias")
 
     def init(key, input_size):
         keys = jax.random.split(key, 3)
@@ -131,21 +132,21 @@ def dense_cell(
             for field in carry._fields
         })  # fmt: skip
 
-    def products(params):
+    def products(params) -> Any:
         compute = parts.compute_dtype(dtype, params.kernel)
         bias = params.bias if use_bias else jnp.zeros(wide, compute)
         return tuple(a.astype(compute) for a in (params.kernel, params.recurrent_kernel, bias))
 
     def settled(params, before, after):
-        """The new carry in its dtypes, and the output."""
+        """Returns the new carry in its dtypes, and the output."""
         after = jax.tree.map(lambda a, b: a.astype(b.dtype), after, before)
         return after, after.h.astype(parts.compute_dtype(dtype, params.kernel))
 
     def whole(params, before, gates):
-        """`combine`, in the widest dtype of the carry."""
+        """Applies `combine` in the widest dtype of the carry."""
         broad = jnp.result_type(*before)
         params = params._replace(**{name: getattr(params, name).astype(broad) for name, found in extra.items() if found})
-        after = combine(params, before, tuple(gate.astype(broad) for gate in gates))
+        after = combine(params, before, tuple(gate.astype(broad) for gate in gates))  # pyright: ignore[reportOptionalCall]
         return settled(params, before, after)
 
     def stepwise(params, before, x):
@@ -157,7 +158,7 @@ def dense_cell(
             return jnp.split(block_diagonal.product(h, columns, last - first).astype(broad), last - first, axis=-1)
 
         xs = (parts.affine(x, kernel, bias, kernel.dtype)).astype(broad)
-        return settled(params, before, step(params, before, jnp.split(xs, gates, axis=-1), product))
+        return settled(params, before, step(params, before, jnp.split(xs, gates, axis=-1), product))  # pyright: ignore[reportOptionalCall]
 
     def recur(params, carry):
         return block_diagonal.product(carry.h, products(params)[1], gates)
@@ -170,7 +171,7 @@ def dense_cell(
         init=init,
         initial_carry=initial_carry,
         input_size=lambda params: params.kernel.shape[-2],
-        step=step and stepwise,
+        step=cast(Any, step and stepwise),
         split=split.parts()._replace(recur=recur) if split and heads > 1 else split,
         spatial=spatial,
         settings=(*settings, *shown, ("dtype", dtype)),
@@ -178,16 +179,16 @@ def dense_cell(
 
 
 def option(there: bool, name: str, init: Initializer | None, shape: tuple[int, ...]) -> tuple | None:
-    """An entry of `extra` that an option of a cell turns on: None where it is off.
+    """Returns an entry of `extra` that an option of a cell turns on; None if it is off.
 
     Raises:
-      UserError: it is off, and there is an initializer for it.
+      UserError: it is off, and an initializer is given for it.
     """
     if init and not there:
-        raise UserError(f"{name} is given, and the cell has no such parameter with these options")
+        raise UserError(f"{name} is given, but with these options the cell has no such parameter")
     return (init, shape) if there else None
 
 
 def _each(init, gates):
-    """An initializer that draws each gate on its own."""
+    """Returns an initializer that draws each gate separately."""
     return init if gates == 1 else initializers.per_gate(init, gates)

@@ -15,11 +15,11 @@ class GRUParams(NamedTuple):
     kernel: Array  # input weights, (D, 3H)
     recurrent_kernel: Array  # (H, 3H), or (heads, H / heads, 3 H / heads), a head's gates side by side
     bias: MaybeArray  # (3H,)
-    recurrent_bias: MaybeArray  # b_hn, inside the reset, (H,); None where the reset is before the product, or no bias is
+    recurrent_bias: MaybeArray  # b_hn, inside the reset, (H,); None if the reset is before the product or there is no bias
 
 
 class GRUCarry(NamedTuple):
-    """What the GRU remembers."""
+    """Carry of the GRU."""
 
     h: Array  # the memory, which is the last output, (B, H), never narrower than float32
 
@@ -50,14 +50,14 @@ def gru(
 
     Args:
       hidden_size: number of hidden units, H.
-      reset_after: where the reset gate is applied. False has no b_hn (its parameter is None) and no three-part split,
-        so that only the engines that need no more than a step run it.
-      activation: of the candidate: "tanh", another of `jax.nn` by name ("relu", "silu", "hard_tanh", ...), or an
+      reset_after: where the reset gate is applied. With False there is no b_hn (its parameter is None) and no
+        three-part split, so that only engines that need nothing but a step can run it.
+      activation: for the candidate: "tanh", another of `jax.nn` by name ("relu", "silu", "hard_tanh", ...), or an
         elementwise function.
-      gate_activation: of the gates, instead of sigmoid: "hard_sigmoid", another by name, or a function.
-      heads: number of blocks of a block-diagonal U; a unit sees only the last output of its own head. It divides
+      gate_activation: for the gates, instead of sigmoid: "hard_sigmoid", another by name, or a function.
+      heads: number of blocks of a block-diagonal U; a unit sees only the last output of its own head. It must divide
         hidden_size.
-      use_bias: whether there is a bias; without one it is None in the parameters, and so is b_hn.
+      use_bias: whether to add a bias; if False, it is None in the parameters, and so is b_hn.
       kernel_init: initializer of one gate of W, (D, H). Glorot uniform by default.
       recurrent_init: initializer of one gate of U, (H, H), or of one head of it. Orthogonal by default.
       bias_init: initializer of b (3H,). Zeros by default.
@@ -71,7 +71,7 @@ def gru(
 
     Raises:
       ValueError: hidden_size or heads is below 1, or an activation is unknown.
-      UserError: heads does not divide hidden_size, or there is a bias_init and no bias.
+      UserError: heads does not divide hidden_size, or bias_init is given without a bias.
 
     Example:
       >>> import jax, seqjax

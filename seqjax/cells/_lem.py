@@ -18,7 +18,7 @@ class LEMParams(NamedTuple):
 
 
 class LEMCarry(NamedTuple):
-    """What the Long Expressive Memory remembers; both are added to, so neither is narrower than float32."""
+    """Carry of the Long Expressive Memory; both arrays accumulate, so neither is narrower than float32."""
 
     h: Array  # the output, (B, H)
     z: Array  # the slower state that drives it, (B, H)
@@ -36,7 +36,7 @@ def lem(
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
 ) -> Cell[LEMParams, LEMCarry]:
-    """The Long Expressive Memory (LEM): two coupled states with a learned time step for each unit and moment.
+    """The Long Expressive Memory (LEM): two coupled states with learned time steps for each unit and step.
 
       a = dt sigmoid(x W_a + b_a + h U_a)
       b = dt sigmoid(x W_b + b_b + h U_b)
@@ -47,9 +47,9 @@ def lem(
 
     Args:
       hidden_size: number of hidden units, H.
-      dt: largest time step, at most 1 as a rule: a smaller one makes all memory slower (the authors take 0.21 for
+      dt: largest time step, usually at most 1: a smaller one makes all memory slower (the authors use 0.21 for
         sequential MNIST and 0.0242 for the adding problem at T = 10,000).
-      use_bias: whether there is a bias; without one it is None in the parameters.
+      use_bias: whether to add a bias; if False, it is None in the parameters.
       kernel_init: initializer of each of W_a ... W_h, (D, H). Glorot uniform by default.
       recurrent_init: initializer of each of U_a ... U_h, (H, H). Orthogonal by default.
       bias_init: initializer of b (4H,). Zeros by default.
@@ -62,7 +62,7 @@ def lem(
 
     Raises:
       ValueError: hidden_size is below 1, or dt is not positive.
-      UserError: there is a bias_init and no bias.
+      UserError: bias_init is given without a bias.
 
     Example:
       >>> import jax, seqjax
@@ -76,7 +76,7 @@ def lem(
       Rusch, Mishra, Erichson, Mahoney 2022, "Long Expressive Memory for Sequence Modeling" (arXiv:2110.04744), equation 2.
     """
     if not dt > 0:
-        raise ValueError(f"dt must be positive, and it is {dt!r}")
+        raise ValueError(f"dt must be positive, got {dt!r}")
 
     def step(params, carry, gates, product):
         del params

@@ -1,4 +1,4 @@
-"""The LSTM, and its variants: peepholes, coupled gates, projection and layer normalisation, in any mixture."""
+"""The LSTM and its variants: peepholes, coupled gates, projection and layer normalisation, in any combination."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,28 +12,28 @@ from seqjax.cells._dense import dense_cell, option
 from seqjax.typing import Activation, Array, Cell, DType, Initializer, MaybeArray, factory
 
 GATES = "ifgo"  # side by side in this order: input, forget, candidate, output
-COUPLED = "fgo"  # the same without the input gate, which is 1 - f
+COUPLED = "fgo"  # without the input gate, which is 1 - f
 
 
 class LSTMParams(NamedTuple):
-    """Parameters of the LSTM; the G gates lie side by side in the order i, f, g, o, or f, g, o where they are coupled.
+    """Parameters of the LSTM; the G gates lie side by side in the order i, f, g, o, or f, g, o if they are coupled.
 
-    Those of options that are off are None. R is the size of the output: H, or that of the projection.
+    Parameters of options that are off are None. R is the size of the output: H, or that of the projection.
     """
 
     kernel: Array  # input weights, (D, G H)
     recurrent_kernel: Array  # (R, G H), or (heads, R / heads, G H / heads), the gates of a head side by side
-    bias: MaybeArray  # the one bias, which holds the forget bias, (G H,)
+    bias: MaybeArray  # the only bias; includes the forget bias, (G H,)
     peepholes: MaybeArray = None  # from the memory to every gate but g, in the order of the gates, ((G - 1) H,)
     projection: MaybeArray = None  # (H, R)
-    kernel_gain: MaybeArray = None  # of the normalised input product, (G H,)
-    recurrent_gain: MaybeArray = None  # of the normalised recurrent product, (G H,)
-    memory_gain: MaybeArray = None  # of the normalised memory, (H,)
+    kernel_gain: MaybeArray = None  # gain of the normalised input product, (G H,)
+    recurrent_gain: MaybeArray = None  # gain of the normalised recurrent product, (G H,)
+    memory_gain: MaybeArray = None  # gain of the normalised memory, (H,)
     memory_bias: MaybeArray = None  # (H,)
 
 
 class LSTMCarry(NamedTuple):
-    """What the LSTM remembers."""
+    """Carry of the LSTM."""
 
     c: Array  # the memory, (B, H), never narrower than float32
     h: Array  # the last output, (B, R)
@@ -59,7 +59,7 @@ def lstm(
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
 ) -> Cell[LSTMParams, LSTMCarry]:
-    """The LSTM with a forget gate, and four options that combine; the forget bias is held in the parameters.
+    """The LSTM with a forget gate and four options that combine; the forget bias is part of the parameters.
 
       i, f, g, o = x W + b + h U
       c' = sigmoid(f) c + sigmoid(i) tanh(g)
@@ -70,27 +70,29 @@ def lstm(
       proj_size:   h' = (sigmoid(o) tanh(c')) P
       layer_norm:  LN(x W) + b + LN(h U) in place of x W + b + h U,  h' = sigmoid(o) tanh(LN(c') + b_c)
 
-    LN(a) = gain (a - mean) / sqrt(variance + 1e-5), over all gates of a product at once, statistics in float32 or wider.
+    LN(a) = gain (a - mean) / sqrt(variance + 1e-5), over all gates of a product at once, with statistics in float32 or
+    wider.
 
     Args:
-      hidden_size: number of memory cells, H, which is the size of the output but where there is a projection.
-      forget_bias: added to the forget gate's part of the bias at initialisation, and never again after. By default 1,
-        and 0 where bias_init is given, which then is the whole bias, or where there is no bias.
-      peepholes: whether the gates see the memory, each unit its own.
-      coupled: whether the input gate is 1 - f. The kernels then hold three gates, in the order f, g, o.
+      hidden_size: number of memory cells, H, which is also the size of the output unless there is a projection.
+      forget_bias: added to the forget gate's part of the bias at initialisation only. Defaults to 1,
+        or to 0 if bias_init is given, which is then the whole bias, or if there is no bias.
+      peepholes: whether the gates see the memory, each unit only its own.
+      coupled: whether the input gate is 1 - f. The kernels then have three gates, in the order f, g, o.
       proj_size: size of the output and of h, R; None for no projection.
       layer_norm: whether the two products and the memory are normalised. Gains start at 1.
-      activation: of the candidate, and of the memory on its way out: "tanh", another of `jax.nn` by name ("relu", "silu",
+      activation: for the candidate and for the memory in the output: "tanh", another of `jax.nn` by name ("relu", "silu",
         "hard_tanh", ...), or an elementwise function.
-      gate_activation: of the gates, instead of sigmoid: "hard_sigmoid", another by name, or a function.
-      heads: number of blocks of a block-diagonal U; a unit sees only the last output of its own head. It divides
-        hidden_size, and proj_size.
-      use_bias: whether there is a bias; without one it is None in the parameters and there is no forget bias.
+      gate_activation: for the gates, instead of sigmoid: "hard_sigmoid", another by name, or a function.
+      heads: number of blocks of a block-diagonal U; a unit sees only the last output of its own head. It must divide
+        hidden_size and proj_size.
+      use_bias: whether to add a bias; if False, it is None in the parameters and there is no forget bias.
       kernel_init: initializer of one gate of W, (D, H), and of P, (H, R). Glorot uniform by default.
       recurrent_init: initializer of one gate of U, (R, H), or of one head of it. Orthogonal by default.
       bias_init: initializer of the whole bias (G H,). Zeros by default.
-      peephole_init: initializer of all peephole weights, (3 H,), or (2 H,) where coupled. Zeros by default, so that
-        training starts from the LSTM without them; small random ones, `jax.nn.initializers.normal(0.1)`, are as usual.
+      peephole_init: initializer of all peephole weights, (3 H,), or (2 H,) if coupled. Zeros by default, so that
+        training starts from the LSTM without them; small random values, `jax.nn.initializers.normal(0.1)`, are also
+        common.
       dtype: dtype to compute in, and of h and y; c is never narrower than float32. That of the parameters by default.
       param_dtype: dtype of the parameters.
 
@@ -99,7 +101,8 @@ def lstm(
 
     Raises:
       ValueError: hidden_size, proj_size or heads is below 1, or an activation is unknown.
-      UserError: heads does not divide the sizes; or there is an initializer or a forget_bias for what the cell does not have.
+      UserError: heads does not divide the sizes; or an initializer or a forget_bias is given for a parameter that the
+        cell does not have.
 
     Example:
       >>> import jax, seqjax
@@ -173,7 +176,7 @@ def lstm(
 def forget_bias_init(
     bias_init: Initializer | None, forget_bias: float | None, names: str, use_bias: bool = True
 ) -> Initializer | None:
-    """Zeros and a forget bias of 1; or what the user gives, which is the whole bias where no forget bias is given; or None for none."""
+    """Zeros and a forget bias of 1; or the user's bias_init, which is the whole bias unless forget_bias is given; None without a bias."""
     if not (use_bias or bias_init or forget_bias):
         return None
     if forget_bias is None:
@@ -189,16 +192,16 @@ def memory(
     act: Callable[[Array], Array],
     gate_act: Callable[[Array], Array],
 ) -> tuple[Array, Array]:
-    """The new memory of an LSTM and its output gate.
+    """Computes the new memory of an LSTM and its output gate.
 
-      c' = gate_act(f) c + gate_act(i) act(g), with 1 - gate_act(f) for gate_act(i) where the gates are coupled
+      c' = gate_act(f) c + gate_act(i) act(g), with 1 - gate_act(f) for gate_act(i) if the gates are coupled
 
     Args:
       names: the gates in their order, GATES or COUPLED.
       gates: their sums, each (..., H).
       c: the memory, (..., H).
       peepholes: weights from the memory to every gate but g, side by side in the same order, (..., (G - 1) H); or None.
-      act, gate_act: of the candidate, and of the gates.
+      act, gate_act: the activations of the candidate and of the gates.
 
     Returns:
       (c', gate_act(o)), each (..., H).

@@ -22,10 +22,10 @@ class SLSTMParams(NamedTuple):
 
 
 class SLSTMCarry(NamedTuple):
-    """What the sLSTM remembers; c, n and m are never narrower than float32."""
+    """Carry of the sLSTM; c, n and m are never narrower than float32."""
 
     c: Array  # the memory, times exp(-m), (B, H)
-    n: Array  # the normaliser, the sum of the weights of what c holds, times exp(-m), (B, H); 0 where c holds nothing yet
+    n: Array  # the normaliser, the sum of the weights in c, times exp(-m), (B, H); 0 while c is empty
     m: Array  # the stabiliser, the logarithm of the largest of these weights, (B, H)
     h: Array  # the last output, (B, H)
 
@@ -51,27 +51,27 @@ def slstm(
 
       forget_gate="sigmoid":  sigmoid(f) for exp(f)
 
-    What is computed is equal to this, and no exponential overflows: c and n are kept times exp(-m), with
+    To keep the exponentials from overflowing, an equivalent form is computed: c and n are stored times exp(-m), with
 
       m' = max(log F + m, i), or i where n is 0,  log F = f or log sigmoid(f)
       c' = exp(log F + m - m') c + exp(i - m') tanh(z),  n' likewise
 
-    The initial carry is zeros. An n of 0 says that there is no memory, and m is not read there: an m of 0 that was read would
-    let exp(i - m') underflow at a small first i, and n' would be 0. From then on n is at least 1. Carries with an n that
-    the cell cannot give (learned, drawn at random) are divided by 1/2 where n' is below.
+    The initial carry is zeros. An n of 0 marks an empty memory, and m is then not read: reading an m of 0 would let
+    exp(i - m') underflow at a small first i, and n' would be 0. After the first step n is at least 1. For carries with
+    an n that the cell itself cannot produce (learned, or drawn at random), the divisor is at least 1/2.
 
-    With zero bias and exp the cell starts near a running mean of all it has seen. `zoneout` needs memory_rate=0 here, as
-    an old c is in the scale of an old m.
+    With zero bias and exp the cell starts near a running mean of all candidates so far. `zoneout` needs memory_rate=0
+    here, since an old c is scaled by an old m.
 
     Args:
       hidden_size: number of hidden units, H.
-      heads: number of blocks of U; a unit sees only the last output of its own head. It divides hidden_size.
+      heads: number of blocks of U; a unit sees only the last output of its own head. It must divide hidden_size.
       forget_gate: "exp" or "sigmoid".
-      use_bias: whether there is a bias; without one it is None in the parameters.
+      use_bias: whether to add a bias; if False, it is None in the parameters.
       kernel_init: initializer of one gate of W, (D, H). Glorot uniform by default.
       recurrent_init: initializer of one gate and head of U, (H / heads, H / heads). Orthogonal by default.
       bias_init: initializer of b (4H,). Zeros by default; `initializers.add_to_gate(initializers.zeros, 3.0, gate=1, gates=4)`
-        is a forget bias, which forget_gate="sigmoid" as a rule needs to remember for long.
+        is a forget bias, which forget_gate="sigmoid" usually needs for long memory.
       dtype: dtype to compute the products in, and of h and y. That of the parameters by default.
       param_dtype: dtype of the parameters.
 
@@ -80,7 +80,7 @@ def slstm(
 
     Raises:
       ValueError: hidden_size or heads is below 1, or forget_gate is unknown.
-      UserError: heads does not divide hidden_size, or there is a bias_init and no bias.
+      UserError: heads does not divide hidden_size, or bias_init is given without a bias.
 
     Example:
       >>> import jax, seqjax
@@ -94,14 +94,14 @@ def slstm(
       Beck et al. 2024, "xLSTM: Extended Long Short-Term Memory" (arXiv:2405.04517), section 2.2 and appendix A.
     """
     if forget_gate not in LOG_FORGET:
-        raise ValueError(f"forget_gate must be one of {list(LOG_FORGET)}, and it is {forget_gate!r}")
+        raise ValueError(f"forget_gate must be one of {list(LOG_FORGET)}, got {forget_gate!r}")
     log_forget = LOG_FORGET[forget_gate]
 
     def combine(params, carry, gates):
         i, f, z, o = gates
         kept = log_forget(f) + carry.m
         m = jnp.where(carry.n == 0, i, jnp.maximum(kept, i))
-        keep, write = jnp.exp(jnp.minimum(kept - m, 0)), jnp.exp(i - m)  # kept is above m only where there is no memory
+        keep, write = jnp.exp(jnp.minimum(kept - m, 0)), jnp.exp(i - m)  # kept is above m only where the memory is empty
         c = keep * carry.c + write * jnp.tanh(z)
         n = keep * carry.n + write
         return SLSTMCarry(c=c, n=n, m=m, h=parts.sigmoid(o) * c / jnp.maximum(n, 0.5))

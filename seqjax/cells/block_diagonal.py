@@ -1,4 +1,4 @@
-"""Block-diagonal recurrent weights: units in groups, each of which sees its own group alone."""
+"""Block-diagonal recurrent weights: units in groups, each of which sees only its own group."""
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +9,16 @@ from seqjax.typing import Array, Initializer
 
 
 def check_blocks(name: str, blocks: int, **sizes: int) -> int:
-    """A number of blocks that divides the sizes, or an error that names the arguments."""
+    """Checks that the number of blocks divides the sizes; the error names the arguments."""
     blocks = parts.check_size(name, blocks)
     for argument, size in sizes.items():
         if parts.check_size(argument, size) % blocks:
-            raise UserError(f"{argument} must be a multiple of {name}, and it is {size} with {name}={blocks}")
+            raise UserError(f"{argument} must be a multiple of {name}, got {size} with {name}={blocks}")
     return blocks
 
 
 def kernel_shape(blocks: int, rows: int, columns: int) -> tuple[int, ...]:
-    """The shape of a recurrent kernel of so many rows and columns: that of its K blocks, or of the matrix for one.
+    """Returns the shape of a recurrent kernel with these rows and columns: K blocks, or a matrix for one.
 
     Example:
       >>> kernel_shape(2, 8, 24), kernel_shape(1, 8, 24)
@@ -28,7 +28,7 @@ def kernel_shape(blocks: int, rows: int, columns: int) -> tuple[int, ...]:
 
 
 def product(h: Array, kernel: Array, gates: int) -> Array:
-    """The product of h with a kernel of `kernel_shape`, computed in the kernel's dtype.
+    """Multiplies h by a kernel of `kernel_shape`, in the kernel's dtype.
 
     Args:
       h: (..., R).
@@ -53,7 +53,7 @@ def product(h: Array, kernel: Array, gates: int) -> Array:
 
 
 def per_block(init: Initializer) -> Initializer:
-    """An initializer of kernels (K, rows, columns) that draws each block on its own."""
+    """Returns an initializer of kernels (K, rows, columns) that draws each block separately."""
 
     def draw(key, shape, dtype=jnp.float32):
         return jnp.stack([init(k, shape[1:], dtype) for k in jax.random.split(key, shape[0])])

@@ -1,4 +1,4 @@
-"""The dense layer: a cell without a carry, for between the cells of a stack."""
+"""The dense layer: a cell without a carry, for use between the cells of a stack."""
 
 from typing import NamedTuple
 
@@ -28,24 +28,24 @@ def dense(
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
 ) -> Cell[DenseLayerParams, tuple[()]]:
-    """A dense layer, the same at every step: one product over all steps at once, whichever engine runs the others.
+    """A dense layer applied at every step: one product over all steps at once, whichever engine runs the other cells.
 
       y = activation(x W + b)
 
     Args:
       features: H, the size of an output.
       activation: a name of `seqjax.cells.parts.ACTIVATIONS`, or an elementwise function.
-      use_bias: whether there is a b; without one it is None in the parameters.
+      use_bias: whether to add b; if False, it is None in the parameters.
       kernel_init: initializer of W, (D, H). Glorot uniform by default.
       bias_init: initializer of b, (H,). Zeros by default.
       dtype: dtype to compute in. That of the parameters by default.
       param_dtype: dtype of the parameters.
 
     Returns:
-      A Cell with DenseLayerParams, and () for a carry.
+      A Cell with DenseLayerParams and () as its carry.
 
     Raises:
-      ValueError: features is below 1, the activation is unknown, or there is a bias_init for no bias.
+      ValueError: features is below 1, the activation is unknown, or bias_init is given without a bias.
 
     Example:
       >>> import jax, seqjax
@@ -60,7 +60,7 @@ def dense(
     """
     size, apply = parts.check_size("features", features), parts.check_activation(activation)
     if bias_init and not use_bias:
-        raise UserError("dense has use_bias=False, and a bias_init for the bias that it does not have")
+        raise UserError("dense has use_bias=False, so it takes no bias_init")
 
     def init(key, input_size):
         kernel = (kernel_init or initializers.glorot_uniform())(

@@ -1,4 +1,4 @@
-"""Linear recurrences, whose state can be computed for all steps in parallel: minGRU, minLSTM and the LRU."""
+"""Linear recurrences, whose states can be computed for all steps in parallel: minGRU, minLSTM and the LRU."""
 
 import math
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from seqjax.typing import Array, Cell, DType, Initializer, Linear, factory
 
 
 def _positive(x):
-    """x + 1/2 from 0 on and sigmoid(x) below: positive, continuous, and the identity's slope where x is large."""
+    """x + 1/2 for x >= 0 and sigmoid(x) below: positive, continuous, and with slope 1 where x is large."""
     return jnp.where(x >= 0, x + 0.5, jax.nn.sigmoid(x))
 
 
@@ -28,7 +28,7 @@ class MinGRUParams(NamedTuple):
 
 
 class MinGRUCarry(NamedTuple):
-    """What the minGRU remembers."""
+    """Carry of the minGRU."""
 
     h: Array  # the memory, which is the last output, (B, H), never narrower than float32
 
@@ -41,13 +41,13 @@ class MinLSTMParams(NamedTuple):
 
 
 class MinLSTMCarry(NamedTuple):
-    """What the minLSTM remembers."""
+    """Carry of the minLSTM."""
 
     h: Array  # the memory, which is the last output, (B, H), never narrower than float32
 
 
 class LRUParams(NamedTuple):
-    """Parameters of the LRU; N is its state size, and all are real."""
+    """Parameters of the LRU, all of them real; N is the state size."""
 
     nu_log: Array  # log of -log |lambda|, (N,)
     theta_log: Array  # log of the phase of lambda, (N,)
@@ -56,11 +56,11 @@ class LRUParams(NamedTuple):
     b_im: Array  # their imaginary part, (D, N)
     c_re: Array  # real part of the output weights, (N, H)
     c_im: Array  # their imaginary part, (N, H)
-    skip: Array  # weights from input to output, (D, H), or (H,) where skip="diagonal"
+    skip: Array  # weights from input to output, (D, H), or (H,) if skip="diagonal"
 
 
 class LRUCarry(NamedTuple):
-    """What the LRU remembers: a complex state in two real arrays."""
+    """Carry of the LRU: a complex state as two real arrays."""
 
     re: Array  # real part of the state, (B, N), never narrower than float32
     im: Array  # its imaginary part, (B, N), never narrower than float32
@@ -76,17 +76,17 @@ def mingru(
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
 ) -> Cell[MinGRUParams, MinGRUCarry]:
-    """The minGRU: a GRU whose update gate and candidate see the input alone.
+    """The minGRU: a GRU whose update gate and candidate depend only on the input.
 
       z = sigmoid(x W_z + b_z)
       g = act(x W_g + b_g)
       h' = (1 - z) h + z g,  y = h'
 
-    Here z lets the new in, as in the paper; in `seqjax.gru` it keeps the old.
+    Here z is the weight of the new value, as in the paper; in `seqjax.gru` it is that of the old one.
 
     Args:
       hidden_size: number of hidden units, H.
-      activation: of the candidate. "identity", or "positive": x + 1/2 for x >= 0 and sigmoid(x) below, which the
+      activation: for the candidate. "identity", or "positive": x + 1/2 for x >= 0 and sigmoid(x) below, which the
         paper needs for its form in logarithms. Ours needs no logarithm, and with it all terms have one sign.
       kernel_init: initializer of one gate of W, (D, H). Glorot uniform by default.
       bias_init: initializer of the whole bias (2H,). Zeros by default.
@@ -133,20 +133,20 @@ def minlstm(
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
 ) -> Cell[MinLSTMParams, MinLSTMCarry]:
-    """The minLSTM: input and forget gates see the input alone, and are scaled to sum to one.
+    """The minLSTM: input and forget gates depend only on the input and are scaled to sum to one.
 
       i, f = sigmoid(x W_i + b_i), sigmoid(x W_f + b_f)
       g = act(x W_g + b_g)
       h' = f / (f + i) h + i / (f + i) g,  y = h'
 
-    The two quotients are computed as sigmoids of log f - log i and of its negative, which never divide 0 by 0.
+    The two quotients are computed as sigmoids of log f - log i and of its negative, which avoids 0 / 0.
 
     Args:
       hidden_size: number of hidden units, H.
-      activation: of the candidate. "identity", or "positive": x + 1/2 for x >= 0 and sigmoid(x) below, which the
+      activation: for the candidate. "identity", or "positive": x + 1/2 for x >= 0 and sigmoid(x) below, which the
         paper needs for its form in logarithms. Ours needs no logarithm, and with it all terms have one sign.
-      forget_bias: added to the forget gate's part of the bias at initialisation, and never again after. By default 1,
-        and 0 where bias_init is given, which then is the whole bias.
+      forget_bias: added to the forget gate's part of the bias at initialisation only. Defaults to 1, or to 0 if
+        bias_init is given, which is then the whole bias.
       kernel_init: initializer of one gate of W, (D, H). Glorot uniform by default.
       bias_init: initializer of the whole bias (3H,). Zeros by default.
       dtype: dtype to compute the product in, and of y; the memory h is never narrower than float32. That of the
@@ -184,12 +184,12 @@ def minlstm(
 
 def _activation(name):
     if name not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, and it is {name!r}")
+        raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {name!r}")
     return ACTIVATIONS[name]
 
 
 def _gated(name, size, params_type, carry_type, gates, count, inits, settings, dtype, param_dtype):
-    """The cell h' = a h + b, y = h', where gates(*blocks of x W + b) -> (a, b)."""
+    """Builds the cell h' = a h + b, y = h', where gates(*blocks of x W + b) -> (a, b)."""
     kernel_init, bias_init = inits
     kernel_init = initializers.per_gate(kernel_init or initializers.glorot_uniform(), count)
 
@@ -232,15 +232,15 @@ def lru(
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
 ) -> Cell[LRUParams, LRUCarry]:
-    """The linear recurrent unit: a complex diagonal recurrence, stable by its parameters.
+    """The linear recurrent unit: a complex diagonal recurrence that is stable by its parametrisation.
 
       lambda = exp(-exp(nu_log) + i exp(theta_log))
       h' = lambda h + exp(gamma_log) (x B)
       y = Re(h' C) + x D
 
-    Initial values: lambda uniform on the ring r_min <= |lambda| <= r_max with phase in [0, max_phase], gamma =
-    sqrt(1 - |lambda|^2), which makes the state's variance that of x B; the parts of B normal with variance 1 / (2D), of C
-    1 / N, a dense skip with 1 / D, a diagonal one with 1.
+    Initial values: lambda is uniform on the ring r_min <= |lambda| <= r_max with phase in [0, max_phase]; gamma =
+    sqrt(1 - |lambda|^2), which gives the state the variance of x B; the parts of B are normal with variance 1 / (2D),
+    those of C with 1 / N, a dense skip with 1 / D, a diagonal one with 1.
 
     Args:
       hidden_size: number of outputs, H.
@@ -248,7 +248,7 @@ def lru(
       r_min: smallest modulus of lambda at initialisation.
       r_max: largest modulus of lambda at initialisation; near 1 for long memory.
       max_phase: largest phase of lambda at initialisation, in radians; small for long memory.
-      skip: "dense" for D (D, H), or "diagonal" for D (H,), the paper's, which needs inputs of size H.
+      skip: "dense" for D (D, H), or "diagonal" for D (H,), as in the paper, which needs inputs of size H.
       dtype: dtype to compute the products in, and of y; the state is never narrower than float32. That of the
         parameters by default.
       param_dtype: dtype of the parameters.
@@ -274,20 +274,20 @@ def lru(
     size = parts.check_size("hidden_size", hidden_size)
     states = size if state_size is None else parts.check_size("state_size", state_size)
     if not 0 <= r_min < r_max <= 1:
-        raise ValueError(f"r_min and r_max must fulfil 0 <= r_min < r_max <= 1, and they are {r_min} and {r_max}")
+        raise ValueError(f"r_min and r_max must satisfy 0 <= r_min < r_max <= 1, got {r_min} and {r_max}")
     if not max_phase > 0:
-        raise ValueError(f"max_phase must be positive, and it is {max_phase}")
+        raise ValueError(f"max_phase must be positive, got {max_phase}")
     if skip not in ("dense", "diagonal"):
-        raise ValueError(f"skip must be 'dense' or 'diagonal', and it is {skip!r}")
+        raise ValueError(f"skip must be 'dense' or 'diagonal', got {skip!r}")
 
     def init(key, input_size):
         features = parts.check_size("input_size", input_size)
         if skip == "diagonal" and features != size:
-            raise ValueError(f"a diagonal skip needs an input size of hidden_size = {size}, and it is {features}")
+            raise ValueError(f"a diagonal skip needs an input size of hidden_size = {size}, got {features}")
         ring_key, *keys = jax.random.split(key, 6)
         shapes = [(features, states)] * 2 + [(states, size)] * 2 + [(features, size) if skip == "dense" else (size,)]
         scales = [(2 * features) ** -0.5] * 2 + [states**-0.5] * 2 + [features**-0.5 if skip == "dense" else 1.0]
-        # Drawn no narrower than float32: the logarithms of the ring need it.
+        # Drawn in float32 at least: the logarithms of the ring need it.
         wide = jnp.promote_types(param_dtype, jnp.float32)
         drawn = [scale * jax.random.normal(k, shape, wide) for k, shape, scale in zip(keys, shapes, scales)]
         ring = _ring(ring_key, states, r_min, r_max, max_phase, wide)
@@ -311,8 +311,8 @@ def lru(
 
 
 def _ring(key, states, r_min, r_max, max_phase, dtype):
-    """nu_log, theta_log and gamma_log for eigenvalues uniform on a ring of the complex plane."""
-    # Both ends are left out: at 0 and 1 a logarithm below is infinite.
+    """Draws nu_log, theta_log and gamma_log for eigenvalues uniform on a ring in the complex plane."""
+    # Both ends are excluded: at 0 and 1 a logarithm below is infinite.
     margin = jnp.finfo(dtype).eps
     radius, phase = jax.random.uniform(key, (2, states), dtype, margin, 1 - margin)
     nu = -0.5 * jnp.log(radius * (r_max**2 - r_min**2) + r_min**2)

@@ -15,11 +15,11 @@ class MGUParams(NamedTuple):
     kernel: Array  # input weights, (D, 2H)
     recurrent_kernel: Array  # (H, 2H), or (heads, H / heads, 2 H / heads), a head's gates side by side
     bias: MaybeArray  # (2H,)
-    recurrent_bias: MaybeArray  # b_hn, inside the reset, (H,); None where the reset is before the product
+    recurrent_bias: MaybeArray  # b_hn, inside the reset, (H,); None if the reset is before the product
 
 
 class MGUCarry(NamedTuple):
-    """What the minimal gated unit remembers."""
+    """Carry of the minimal gated unit."""
 
     h: Array  # the memory, which is the last output, (B, H), never narrower than float32
 
@@ -40,7 +40,7 @@ def mgu(
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
 ) -> Cell[MGUParams, MGUCarry]:
-    """The minimal gated unit; by default with the reset after the product, as our GRU has it, not as in the paper.
+    """The minimal gated unit; by default with the reset after the product, as in our GRU but not in the paper.
 
       f = sigmoid(x W_f + b_f + h U_f)
       n = tanh(x W_n + b_n + f (h U_n + b_hn))     reset_after=True
@@ -51,14 +51,14 @@ def mgu(
 
     Args:
       hidden_size: number of hidden units, H.
-      reset_after: where the reset is applied. False has no b_hn (its parameter is None) and no three-part split, so
-        that only the engines that need no more than a step run it.
-      activation: of the candidate: "tanh", another of `jax.nn` by name ("relu", "silu", "hard_tanh", ...), or an
+      reset_after: where the reset is applied. With False there is no b_hn (its parameter is None) and no three-part
+        split, so that only engines that need nothing but a step can run it.
+      activation: for the candidate: "tanh", another of `jax.nn` by name ("relu", "silu", "hard_tanh", ...), or an
         elementwise function.
-      gate_activation: of the gates, instead of sigmoid: "hard_sigmoid", another by name, or a function.
-      heads: number of blocks of a block-diagonal U; a unit sees only the last output of its own head. It divides
+      gate_activation: for the gates, instead of sigmoid: "hard_sigmoid", another by name, or a function.
+      heads: number of blocks of a block-diagonal U; a unit sees only the last output of its own head. It must divide
         hidden_size.
-      use_bias: whether there is a bias; without one it is None in the parameters, and so is b_hn.
+      use_bias: whether to add a bias; if False, it is None in the parameters, and so is b_hn.
       kernel_init: initializer of W_f and of W_n, (D, H). Glorot uniform by default.
       recurrent_init: initializer of U_f and of U_n, (H, H), or of one head of them. Orthogonal by default.
       bias_init: initializer of b (2H,). Zeros by default.
@@ -72,7 +72,7 @@ def mgu(
 
     Raises:
       ValueError: hidden_size or heads is below 1, or an activation is unknown.
-      UserError: heads does not divide hidden_size, or there is a bias_init and no bias.
+      UserError: heads does not divide hidden_size, or bias_init is given without a bias.
 
     Example:
       >>> import jax, seqjax

@@ -1,4 +1,4 @@
-"""Cells whose units are oscillators, so that gradients through time can neither vanish nor explode quickly."""
+"""Cells whose units are oscillators, so that gradients through time neither vanish nor explode quickly."""
 
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ class UnICORNNParams(NamedTuple):
 
 
 class OscillatorCarry(NamedTuple):
-    """Where the oscillators are and how fast they move; both are added to, so neither is narrower than float32."""
+    """Carry of the oscillators: positions and velocities; both accumulate, so neither is narrower than float32."""
 
     h: Array  # position, which is the output, (B, H)
     z: Array  # velocity, (B, H)
@@ -48,21 +48,21 @@ def cornn(
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
 ) -> Cell[CoRNNParams, OscillatorCarry]:
-    """The coupled oscillatory recurrent network (coRNN): damped oscillators that the input and all units drive.
+    """The coupled oscillatory recurrent network (coRNN): damped oscillators driven by the input and by all units.
 
       z' = z + dt (tanh(x W + b + h U_h + z U_z) - gamma h - epsilon z)
       h' = h + dt z',  y = h'
 
-    This is h'' = tanh(...) - gamma h - epsilon h' in time steps of dt. Gradients stay bounded where dt is small against
-    1 / gamma and 1 / epsilon; a small dt also makes the memory slow, so it has to be chosen for the length of the task.
+    This is h'' = tanh(...) - gamma h - epsilon h' in time steps of dt. Gradients stay bounded if dt is small compared
+    with 1 / gamma and 1 / epsilon; a small dt also makes the memory slow, so choose it for the length of the task.
 
     Args:
       hidden_size: number of oscillators, H.
-      dt: time step. The default and those of gamma and epsilon are the authors' for sequential MNIST (T = 784); for the
-        adding problem they take 0.06, 66 and 15.
-      gamma: stiffness, the square of an oscillator's own angular frequency.
+      dt: time step. The defaults of dt, gamma and epsilon are the authors' for sequential MNIST (T = 784); for the
+        adding problem they use 0.06, 66 and 15.
+      gamma: stiffness, the square of an oscillator's natural angular frequency.
       epsilon: damping.
-      use_bias: whether there is a bias; without one it is None in the parameters.
+      use_bias: whether to add a bias; if False, it is None in the parameters.
       kernel_init: initializer of W (D, H). Glorot uniform by default.
       recurrent_init: initializer of U = [U_h; U_z] (2H, H). Orthogonal by default.
       bias_init: initializer of b (H,). Zeros by default.
@@ -75,7 +75,7 @@ def cornn(
 
     Raises:
       ValueError: hidden_size is below 1, dt is not positive, or gamma or epsilon is negative.
-      UserError: there is a bias_init and no bias.
+      UserError: bias_init is given without a bias.
 
     Example:
       >>> import jax, seqjax
@@ -127,19 +127,19 @@ def unicornn(
       z' = z - d (tanh(x W + b + w h) + alpha h)
       h' = h + d z',  y = h',  all products but x W elementwise
 
-    A unit remembers itself alone, as in the IndRNN, and has a learned time scale c of its own. The step is symplectic, so
-    that nothing is damped, and its gradients through time grow no faster than the number of steps. It is stable while
-    d sqrt(alpha + |w|) stays below 2.
+    A unit depends on no other unit's past, as in the IndRNN, and has its own learned time scale c. The step is
+    symplectic, so nothing is damped, and gradients through time grow no faster than the number of steps. It is stable
+    while d sqrt(alpha + |w|) stays below 2.
 
     Args:
       hidden_size: number of oscillators, H.
-      dt: largest time step of a unit. The default and that of alpha are the authors' for permuted MNIST (T = 784).
+      dt: largest time step of a unit. The defaults of dt and alpha are the authors' for permuted MNIST (T = 784).
       alpha: stiffness of all units.
-      use_bias: whether there is a bias; without one it is None in the parameters.
+      use_bias: whether to add a bias; if False, it is None in the parameters.
       kernel_init: initializer of W (D, H). Glorot uniform by default.
-      recurrent_init: initializer of w (H,). Uniform in [0, 1) by default, as the authors'.
+      recurrent_init: initializer of w (H,). Uniform in [0, 1) by default, as in the authors' code.
       bias_init: initializer of b (H,). Zeros by default.
-      time_scale_init: initializer of c (H,). Uniform in [-0.1, 0.1) by default, as the authors'.
+      time_scale_init: initializer of c (H,). Uniform in [-0.1, 0.1) by default, as in the authors' code.
       dtype: dtype to compute the products in, and of y; the carry is never narrower than float32. That of the
         parameters by default.
       param_dtype: dtype of the parameters.
@@ -149,7 +149,7 @@ def unicornn(
 
     Raises:
       ValueError: hidden_size is below 1, dt is not positive, or alpha is negative.
-      UserError: there is a bias_init and no bias.
+      UserError: bias_init is given without a bias.
 
     Example:
       >>> import jax, seqjax
@@ -187,7 +187,7 @@ def _around_zero(key, shape, dtype):
 
 def _check(dt: float, **others: float) -> None:
     if not dt > 0:
-        raise ValueError(f"dt must be positive, and it is {dt!r}")
+        raise ValueError(f"dt must be positive, got {dt!r}")
     for name, value in others.items():
         if not value >= 0:
-            raise ValueError(f"{name} must not be negative, and it is {value!r}")
+            raise ValueError(f"{name} must not be negative, got {value!r}")

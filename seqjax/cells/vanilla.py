@@ -1,4 +1,4 @@
-"""The vanilla (Elman) recurrent network, by its settings the IRNN, and the IndRNN, whose units are independent."""
+"""The vanilla (Elman) recurrent network, which includes the IRNN, and the IndRNN, whose units are independent."""
 
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ class IndRNNParams(NamedTuple):
 
 
 class RNNCarry(NamedTuple):
-    """What the vanilla and the independently recurrent network remember."""
+    """Carry of the vanilla and of the independently recurrent network."""
 
     h: Array  # the last output, (B, H)
 
@@ -52,9 +52,9 @@ def rnn(
     Args:
       hidden_size: number of hidden units, H.
       activation: "tanh", "relu", another of `jax.nn` by name ("sigmoid", "silu", "hard_tanh", ...), or an elementwise function.
-      heads: number of blocks of a block-diagonal U; a unit sees only the last output of its own head. It divides
+      heads: number of blocks of a block-diagonal U; a unit sees only the last output of its own head. It must divide
         hidden_size.
-      use_bias: whether there is a bias; without one it is None in the parameters.
+      use_bias: whether to add a bias; if False, it is None in the parameters.
       kernel_init: initializer of W (D, H). Glorot uniform by default.
       recurrent_init: initializer of U (H, H), or of one head of it. Orthogonal by default; `seqjax.initializers.identity()` for the IRNN.
       bias_init: initializer of b (H,). Zeros by default.
@@ -66,7 +66,7 @@ def rnn(
 
     Raises:
       ValueError: hidden_size or heads is below 1, or activation is unknown.
-      UserError: heads does not divide hidden_size, or there is a bias_init and no bias.
+      UserError: heads does not divide hidden_size, or bias_init is given without a bias.
 
     Example:
       >>> import jax, seqjax
@@ -103,7 +103,7 @@ def indrnn(
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
 ) -> Cell[IndRNNParams, RNNCarry]:
-    """The independently recurrent cell: each unit remembers itself alone; stacked layers mix the units.
+    """The independently recurrent cell: each unit sees only its own past; stacked layers mix the units.
 
       h' = act(x W + b + u h),  y = h',  the product u h elementwise
 
@@ -113,10 +113,11 @@ def indrnn(
     Args:
       hidden_size: number of hidden units, H.
       activation: "relu", "tanh", another of `jax.nn` by name, or an elementwise function.
-      use_bias: whether there is a bias; without one it is None in the parameters.
+      use_bias: whether to add a bias; if False, it is None in the parameters.
       kernel_init: initializer of W (D, H). Glorot uniform by default.
-      recurrent_init: initializer of u (H,). By default uniform in [0, 1), so that some units forget at once and some
-        never; for relu over a known length T, `jax.nn.initializers.uniform(2 ** (1 / T))` reaches the paper's bound.
+      recurrent_init: initializer of u (H,). By default uniform in [0, 1), so that some units forget immediately and
+        some never; for relu over a known length T, `jax.nn.initializers.uniform(2 ** (1 / T))` reaches the paper's
+        bound.
       bias_init: initializer of b (H,). Zeros by default.
       dtype: dtype to compute in, and of h and y. That of the parameters by default.
       param_dtype: dtype of the parameters.
@@ -126,7 +127,7 @@ def indrnn(
 
     Raises:
       ValueError: hidden_size is below 1, or activation is unknown.
-      UserError: there is a bias_init and no bias.
+      UserError: bias_init is given without a bias.
 
     Example:
       >>> import jax, seqjax

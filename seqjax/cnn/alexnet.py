@@ -15,12 +15,14 @@ from seqjax.typing import Array
 class AlexNet(ImageClassifier):
     """AlexNet in one tower, as torchvision has it: 61,100,840 parameters for 1000 classes.
 
-    Channels, padding, dropout and initialisation (torch's default) follow torchvision's AlexNet, which is that of Krizhevsky 2014.
+    Channels, padding, dropout and initialisation (torch's default) follow torchvision's AlexNet, which follows
+    Krizhevsky 2014.
 
     Attributes:
       num_classes, in_channels, dtype: as in ImageClassifier.
-      lrn: local response normalisation after the first two convolutions, where Krizhevsky et al. 2012 have it; torchvision has none.
-      dropout: the share of the dense layers' inputs that is dropped in training.
+      lrn: local response normalisation after the first two convolutions, as in Krizhevsky et al. 2012; torchvision has
+        none.
+      dropout: the fraction of the dense layers' inputs that is dropped in training.
       hidden: units of the first two dense layers.
 
     Example:
@@ -51,7 +53,7 @@ class AlexNet(ImageClassifier):
 
 
 class _Features(nn.Module):
-    """Five convolutions; named by their places in torchvision's sequence, where activations and pools count too."""
+    """Five convolutions, named by their index in torchvision's sequence, where activations and pools count too."""
 
     lrn: bool
     dtype: Any
@@ -92,19 +94,19 @@ class _Classifier(nn.Module):
 
 
 def local_response_norm(x: Array, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0) -> Array:
-    r"""Each value divided by the strength of its neighbours in other channels.
+    r"""Divides each value by the strength of its neighbours in other channels.
 
     .. math:: y_i = x_i / \Big(k + \alpha \sum_{j = i - \lfloor n / 2 \rfloor}^{i + \lfloor (n - 1) / 2 \rfloor} x_j^2\Big)^\beta
 
-    This is the paper's convention: a sum. torch and Caffe take the mean over n, so that their alpha is n times this one.
+    This is the paper's convention, a sum. torch and Caffe use the mean over n, so their alpha is n times this one.
 
     Args:
       x: (..., C).
       size: n, channels in the window; those beyond the ends count as zeros.
-      alpha, beta, k: the paper's values unless said.
+      alpha, beta, k: the paper's values by default.
 
     Returns:
-      An array as x.
+      An array like x.
 
     Raises:
       ValueError: size is below 1.
@@ -117,7 +119,7 @@ def local_response_norm(x: Array, size: int = 5, alpha: float = 1e-4, beta: floa
       Krizhevsky, Sutskever and Hinton 2012, section 3.3.
     """
     if size < 1:
-        raise ValueError(f"size must be at least 1, and it is {size}")
+        raise ValueError(f"size must be at least 1, got {size}")
     before, after = size // 2, (size - 1) // 2
     squares = jnp.pad(x * x, [(0, 0)] * (x.ndim - 1) + [(before, after)])
     sums = sum(jax.lax.slice_in_dim(squares, i, i + x.shape[-1], axis=-1) for i in range(size))

@@ -1,4 +1,4 @@
-"""What all image classifiers share: their settings, the check of their input, their output in training."""
+"""Shared by all image classifiers: settings, the check of the input, the output in training."""
 
 import dataclasses
 from typing import Any, ClassVar, NamedTuple
@@ -10,20 +10,20 @@ from seqjax.typing import Array
 
 
 class Outputs(NamedTuple):
-    """What a classifier with auxiliary heads gives in training; in evaluation it gives the logits alone."""
+    """The training output of a classifier with auxiliary heads; in evaluation it returns only the logits."""
 
     logits: Array  # (B, num_classes)
     aux: tuple[Array, ...]  # each (B, num_classes), the head nearest to the input first
 
 
 class ImageClassifier(nn.Module):
-    """The settings of every CNN of this package, and the check of what it is given.
+    """The settings shared by every CNN of this package, and the check of its input.
 
     Attributes:
       num_classes: number of logits.
       in_channels: channels of the images, 3 for colour, 1 for grey.
-      dtype: of the computation; None takes what images and parameters promote to, which is float32 for bfloat16 images too.
-        Parameters and statistics stay float32.
+      dtype: of the computation; None uses the promoted dtype of images and parameters, which is float32 even for
+        bfloat16 images. Parameters and statistics stay float32.
     """
 
     num_classes: int = 1000
@@ -31,18 +31,18 @@ class ImageClassifier(nn.Module):
     dtype: Any = None
 
     min_size: ClassVar[int] = 1  # the least height and width of an image
-    image_size: ClassVar[int] = 224  # the size that published weights and figures are for
+    image_size: ClassVar[int] = 224  # the size used for published weights and results
     flatten: ClassVar[dict[str, int]] = {}  # path of a dense layer that reads a flattened feature map -> the map's channels
 
     def check(self, images: Array) -> Array:
-        """Gives the images in the dtype of the computation.
+        """Checks the images and returns them in the dtype of the computation.
 
         Args:
           images: (B, H, W, C) of a float type.
 
         Raises:
-          ValueError: the shape is not (B, H, W, in_channels), the images are smaller than the network can take, or
-            there is no class, or a share to drop outside 0 ... 1.
+          ValueError: the shape is not (B, H, W, in_channels), the images are too small for the network, there is no
+            class, or a dropout rate is outside 0 ... 1.
           TypeError: the images are not floats.
 
         Example:
@@ -52,30 +52,30 @@ class ImageClassifier(nn.Module):
           >>> ImageClassifier().check(images)
           Traceback (most recent call last):
           ...
-          ValueError: ImageClassifier takes images of shape (B, H, W, 3), and these are (2, 8, 8, 1): in_channels is 3, the images have 1
+          ValueError: ImageClassifier takes images of shape (B, H, W, 3), got shape (2, 8, 8, 1): in_channels is 3, the images have 1
         """
         name, shape = type(self).__name__, tuple(images.shape)
         if self.num_classes < 1:
-            raise ValueError(f"{name} needs num_classes of at least 1, and it is {self.num_classes}")
+            raise ValueError(f"{name} needs num_classes of at least 1, got {self.num_classes}")
         for field in field_names(type(self)):
             if field.endswith("dropout") and not 0 <= getattr(self, field) <= 1:
-                raise ValueError(f"{field} of {name} must be a share in 0 ... 1, and it is {getattr(self, field)}")
+                raise ValueError(f"{field} of {name} must be a rate in 0 ... 1, got {getattr(self, field)}")
         if len(shape) != 4:
-            raise ValueError(f"{name} takes images of shape (B, H, W, {self.in_channels}), and these are {shape}")
+            raise ValueError(f"{name} takes images of shape (B, H, W, {self.in_channels}), got shape {shape}")
         if shape[-1] != self.in_channels:
             raise ValueError(
-                f"{name} takes images of shape (B, H, W, {self.in_channels}), and these are {shape}: "
+                f"{name} takes images of shape (B, H, W, {self.in_channels}), got shape {shape}: "
                 f"in_channels is {self.in_channels}, the images have {shape[-1]}"
             )
         if min(shape[1:3]) < self.min_size:
-            raise ValueError(f"{name} takes images of at least {self.min_size} x {self.min_size}, and these are {shape}")
+            raise ValueError(f"{name} takes images of at least {self.min_size} x {self.min_size}, got shape {shape}")
         if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise TypeError(f"{name} takes images of a float type, and these are {images.dtype}; scale them to [0, 1] first")
+            raise TypeError(f"{name} takes images of a float type, got {images.dtype}; scale them to [0, 1] first")
         return images if self.dtype is None else images.astype(self.dtype)
 
 
-def field_names(model: type[nn.Module]) -> list[str]:
-    """The options that a module's class takes.
+def field_names(model: Any) -> list[str]:
+    """Returns the options of a module's class.
 
     Example:
       >>> field_names(ImageClassifier)

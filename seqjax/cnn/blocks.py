@@ -1,4 +1,4 @@
-"""The blocks that the classic networks are made of, usable alone."""
+"""The blocks that the classic networks are made of; usable on their own."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ he_fan_out = init.variance_scaling(2.0, "fan_out", "normal")  # He et al. 2015, 
 
 
 def torch_bias(fan_in: int) -> Callable[..., Array]:
-    """torch's default for the bias of a layer: uniform in +-1 / sqrt(fan_in).
+    """Returns torch's default initializer for the bias of a layer: uniform in +-1 / sqrt(fan_in).
 
     Example:
       >>> bias = torch_bias(4)(jax.random.key(0), (1000,))
@@ -39,15 +39,15 @@ class ConvNormActivation(nn.Module):
 
     .. math:: y = \phi(\mathrm{BN}(W * x))
 
-    The convolution has no bias where a norm follows it. Submodules are called by `conv_name` and `norm_name`.
+    The convolution has no bias if a norm follows. Submodules are named by `conv_name` and `norm_name`.
 
     Attributes:
       features: channels out.
       kernel_size: (height, width), or (width,) for sequences.
-      strides, padding, feature_group_count, kernel_dilation: as in `flax.linen.Conv`; padding is 0 unless said.
+      strides, padding, feature_group_count, kernel_dilation: as in `flax.linen.Conv`; padding defaults to 0.
       norm: whether there is a batch norm.
       activation: None for none.
-      momentum, epsilon: of the norm; new statistics count with 1 - momentum.
+      momentum, epsilon: of the norm; new statistics have weight 1 - momentum.
       kernel_init: of the convolution.
       dtype: of the computation.
 

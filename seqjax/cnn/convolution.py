@@ -1,4 +1,4 @@
-"""Convolution as one function with the formulation that is fastest where it runs; every formulation gives the same numbers."""
+"""Convolution as one function that picks the fastest formulation for the backend; all formulations give the same numbers."""
 
 import functools
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ FORMULATIONS = ("auto", "lax", *OWN)
 
 
 class Plan(NamedTuple):
-    """Which formulation computes what; static."""
+    """Which formulation computes the forward pass and each gradient; static."""
 
     window: Window
     forward: str
@@ -43,29 +43,30 @@ def convolve(
 
     Formulations:
       * lax: `jax.lax.conv_general_dilated`.
-      * im2col: what each window sees as a row, then one product; not kept for the backward pass but built again.
-      * banded: the kernel laid out along a whole row of the image, as a matrix with bands, then one product; for few channels.
-      * shifted: for groups of one channel (depthwise): shifted images times one weight a channel, added up.
+      * im2col: each window's values as a row, then one product; the rows are rebuilt in the backward pass, not kept.
+      * banded: the kernel laid out along a whole row of the image as a banded matrix, then one product; for few channels.
+      * shifted: for groups of one channel (depthwise): shifted images times one weight per channel, summed.
       * winograd: for kernels 3 high at stride 1 in float32 or wider: half the multiplications, rounding errors about twice lax's.
-      * auto: off the CPU always lax. On a CPU, for each of the forward pass and the two gradients apart, what was measured to be
-        fastest at such a shape (`choose`); lax where nothing else applies.
+      * auto: lax, except on a CPU: there, for the forward pass and the two gradients separately, the fastest measured at
+        similar shapes (`choose`), and lax if nothing else applies.
 
-    All but lax have derivatives of their own: `jax.grad` of any order, `jit` and `vmap` work; `jax.jvp` raises a TypeError. Groups of
-    more than one channel run one after the other where the formulation is not lax.
+    All except lax have custom derivatives: `jax.grad` of any order, `jit` and `vmap` work; `jax.jvp` raises a
+    TypeError. Groups of more than one channel run one after the other unless the formulation is lax.
 
     Args:
       x: (B, H, W, C), or (B, T, C).
       kernel: (h, w, C / groups, F), or (t, C / groups, F).
-      strides, kernel_dilation: a number, or one for each axis between.
+      strides, kernel_dilation: a number, or one for each spatial axis.
       padding: "SAME", "VALID", a number, or a number or a pair (before, after) for each axis.
-      groups: channels and features are cut into as many parts that do not see each other.
+      groups: channels and features are split into this many independent groups.
       formulation: one of FORMULATIONS.
 
     Returns:
       y (B, H', W', F), or (B, T', F).
 
     Raises:
-      ValueError: the formulation asked for by name cannot run this case, and why; or an argument does not fit the axes.
+      ValueError: the named formulation cannot run this case (the message says why); or an argument does not fit the
+        axes.
 
     Example:
       >>> x, kernel = jnp.arange(16.0).reshape(1, 4, 4, 1), jnp.ones((3, 3, 1, 2))
@@ -79,7 +80,7 @@ def convolve(
         if isinstance(value, str) and value not in ("SAME", "VALID"):
             raise ValueError(f"{name} must be a number, one for each axis, or for padding SAME or VALID; got {value!r}")
         if not isinstance(value, str) and isinstance(value, Sequence) and len(value) != axes:
-            raise ValueError(f"{name}={value!r} must have one value for each of the {axes} axes between of x {x.shape}")
+            raise ValueError(f"{name}={value!r} must have one value for each of the {axes} spatial axes of x {x.shape}")
     strides, dilation = (v if isinstance(v, Sequence) else (v,) * axes for v in (strides, kernel_dilation))
     if not isinstance(padding, str):
         each = padding if isinstance(padding, Sequence) else (padding,) * axes
@@ -98,7 +99,7 @@ def conv_general_dilated(
     feature_group_count: int = 1,
     precision: Any = None,
 ) -> Array:
-    """Takes the place of `jax.lax.conv_general_dilated` in `flax.linen.Conv`, and is `convolve` where that covers the case.
+    """Replaces `jax.lax.conv_general_dilated` in `flax.linen.Conv`; calls `convolve` if that covers the case.
 
     Example:
       >>> from flax import linen as nn
@@ -118,10 +119,11 @@ def conv_general_dilated(
 
 
 def choose(x: Array, kernel: Array, window: Window) -> Plan:
-    """What `auto` takes on a CPU; rules from times on 2 cores with AVX-512, 32 images, jax 0.10.2 (docs/design).
+    """Returns what `auto` uses on a CPU; rules from timings on 2 AVX-512 cores, 32 images, jax 0.10.2 (docs/design).
 
-    Lax's own convolution is far off where the kernel is larger than the image (100 times), for groups, for the gradients of a
-    kernel of one tap (4 times) and of strided ones; elsewhere it is within 1.5 times of the others, or the best.
+    Lax's own convolution is much slower if the kernel is larger than the image (100 times), for groups, and for
+    gradients of one-tap kernels (4 times) and of strided ones; elsewhere it is within 1.5 times of the others, or the
+    best.
 
     Args:
       x: (B, H, W, C), or its shape and dtype.
@@ -155,7 +157,7 @@ def choose(x: Array, kernel: Array, window: Window) -> Plan:
 
 
 def _convolve(x, kernel, strides, padding, dilation, groups, formulation):
-    """Sequences become images one wide; what is not covered goes to lax."""
+    """Treats sequences as images of width one; cases that are not covered go to lax."""
     auto_is_lax = formulation == "auto" and not takes_own(x, kernel)
     why_not = _uncovered(x, kernel, groups)
     if formulation == "lax" or auto_is_lax or (why_not and formulation == "auto"):
@@ -176,7 +178,7 @@ def _convolve(x, kernel, strides, padding, dilation, groups, formulation):
 
 
 def _uncovered(x, kernel, groups):
-    """Why only lax may take a case, or None. Where shapes do not fit, lax says so."""
+    """Returns why only lax can take a case, or None. If shapes do not fit, lax raises the error."""
     if x.ndim not in (3, 4) or kernel.ndim != x.ndim:
         return f"it is for (B, H, W, C) and (B, T, C), got x {x.shape} and kernel {kernel.shape}"
     if x.dtype != kernel.dtype or not jnp.issubdtype(x.dtype, jnp.floating):
@@ -186,13 +188,13 @@ def _uncovered(x, kernel, groups):
     return None if x.size and kernel.size else f"x {x.shape} or kernel {kernel.shape} is empty"
 
 
-def _planar(x, kernel, window, formulation):
-    """Taps that see nothing but padding go, then groups run apart, then the plan is carried out."""
+def _planar(x, kernel, window, formulation) -> Any:
+    """Drops taps that see only padding, runs groups separately, then carries out the plan."""
     kernel, window = _without_dead_taps(x, kernel, window)
     if not (kernel.size and all(window.size(x.shape, kernel.shape))):  # an empty output, or zeros
         return _lax(x, kernel, window)
     apart = window.groups > 1 and formulation != "shifted" and (formulation != "auto" or kernel.shape[2] > 1)
-    if apart and formulation == "auto" and window.groups > 32:  # as many programs to compile
+    if apart and formulation == "auto" and window.groups > 32:  # one program to compile for each
         return _lax(x, kernel, window)
     if apart:
         parts = zip(jnp.split(x, window.groups, axis=-1), jnp.split(kernel, window.groups, axis=-1))
@@ -209,7 +211,7 @@ def _planar(x, kernel, window, formulation):
 
 
 def _without_dead_taps(x, kernel, window):
-    """The kernel without the rows and columns at its edges that meet padding only: of 3 x 3 over an image 1 x 1 the middle stays."""
+    """Removes edge rows and columns of the kernel that see only padding: of 3 x 3 over a 1 x 1 image the middle remains."""
     pads, size = list(window.padding), window.size(x.shape, kernel.shape)
     for axis in range(2):
         s, d, n = window.strides[axis], window.dilation[axis], x.shape[axis + 1]
@@ -256,7 +258,7 @@ def _lax(x, kernel, window):
 
 
 def _channels_last(ndim):
-    """The dimension numbers of (B, ..., C) and (..., C, F)."""
+    """Returns the dimension numbers of (B, ..., C) and (..., C, F)."""
     between = tuple(range(1, ndim - 1))
     image = (0, ndim - 1, *between)
     return image, (ndim - 1, ndim - 2, *(i - 1 for i in between)), image

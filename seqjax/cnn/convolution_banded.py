@@ -1,8 +1,11 @@
 """Convolution as one product with a banded matrix: the kernel is laid out along a whole row of the image.
 
-For few channels, where rows of a window's positions are too short to fill vector units: LeNet's layers of 1, 6 and 16 channels.
-Most of the matrix is zeros; what that costs, W / w times the multiplications, is won back many times while the image is narrow.
+For few channels, where rows of a window's positions are too short to fill vector units: LeNet's layers of 1, 6 and 16
+channels. Most of the matrix is zeros; the extra cost, W / w times the multiplications, is far outweighed for narrow
+images.
 """
+
+from typing import cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,19 +16,19 @@ from seqjax.typing import Array
 
 
 def refusal(x: Array, kernel: Array, window: Window) -> str | None:
-    """Why it cannot run: never, once the groups are apart."""
+    """Returns why it cannot run: never, once the groups are separated."""
     return None if window.groups == 1 else f"works on one group, got {window.groups}"
 
 
 def forward(x: Array, kernel: Array, window: Window) -> Array:
-    """The image's rows that a row of the output sees, side by side, times the banded matrix."""
+    """Multiplies the image rows that a row of the output sees, side by side, by the banded matrix."""
     batch, (height, width) = x.shape[0], window.size(x.shape, kernel.shape)
     band = _band(kernel, window, x.shape[2], width)
     return (rows(_strips(x, kernel.shape[0], window, height)) @ band).reshape(batch, height, width, -1)
 
 
 def input_gradient(g: Array, kernel: Array, window: Window, image: tuple[int, ...]) -> Array:
-    """The cotangents of those rows, each added to the row that it was read from."""
+    """Adds the cotangents of those rows to the rows they were read from."""
     (_, height, width, _), taps, (stride, _) = g.shape, kernel.shape[0], window.strides
     wide = jnp.promote_types(g.dtype, jnp.float32)
     band = _band(kernel, window, image[2], width)
@@ -33,7 +36,7 @@ def input_gradient(g: Array, kernel: Array, window: Window, image: tuple[int, ..
     def run(g):
         strips = lax.dot_general(_lines(g), band, (((1,), (1,)), ((), ())), preferred_element_type=wide)
         strips = strips.reshape(g.shape[0], height, taps, -1)
-        total = 0
+        total = cast(Array, 0)
         for i in range(taps):
             before = i * window.dilation[0] - window.padding[0][0]
             edge = (before, image[1] - before - (height - 1) * stride - 1, stride - 1)
@@ -44,7 +47,7 @@ def input_gradient(g: Array, kernel: Array, window: Window, image: tuple[int, ..
 
 
 def kernel_gradient(x: Array, g: Array, window: Window, kernel: tuple[int, ...]) -> Array:
-    """The rows transposed, times the cotangents, summed along the bands."""
+    """Multiplies the transposed rows by the cotangents and sums along the bands."""
     taps, across, channels, features = kernel
     (_, height, width, _), wide = g.shape, jnp.promote_types(x.dtype, jnp.float32)
     strips = rows(_strips(x, taps, window, height))

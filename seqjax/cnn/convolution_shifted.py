@@ -1,4 +1,6 @@
-"""Depthwise convolution as a sum of shifted images, each times one weight a channel: no product of matrices at all."""
+"""Depthwise convolution as a sum of shifted images, each times one weight per channel, without a matrix product."""
+
+from typing import cast
 
 import jax.numpy as jnp
 
@@ -7,37 +9,34 @@ from seqjax.typing import Array
 
 
 def refusal(x: Array, kernel: Array, window: Window) -> str | None:
-    """Why shifted images cannot do it."""
+    """Returns why shifted images cannot be used, or None."""
     if kernel.shape[2] != 1:
         return f"is for groups of one channel, got {kernel.shape[2]} channels in each of {window.groups}"
     return None
 
 
 def forward(x: Array, kernel: Array, window: Window) -> Array:
-    """The sum over taps of what the tap sees, times its weights."""
+    """Sums, over taps, what the tap sees times its weights."""
     size = window.size(x.shape, kernel.shape)
 
     def run(x):
         image = padded(x, window.padding)
-        total = sum(
-            _outer(seen(image, i, j, window, size), kernel[i, j, 0], x.shape[-1])
-            for i in range(kernel.shape[0])
-            for j in range(kernel.shape[1])
-        )
+        taps = ((i, j) for i in range(kernel.shape[0]) for j in range(kernel.shape[1]))
+        total = cast(Array, sum(_outer(seen(image, i, j, window, size), kernel[i, j, 0], x.shape[-1]) for i, j in taps))
         return total.reshape(x.shape[0], *size, -1).astype(x.dtype)
 
     return map_chunks(run, barrier(x.shape[0]), x)
 
 
 def input_gradient(g: Array, kernel: Array, window: Window, image: tuple[int, ...]) -> Array:
-    """The flipped kernel over the cotangents, spread by the strides."""
+    """Applies the flipped kernel to the cotangents, spread by the strides."""
     height, width, _, features = kernel.shape
     channels, size = image[-1], image[1:3]
     back = window.flipped(image, kernel.shape)
 
     def run(g):
         spread = padded(g, back.padding, window.strides)
-        total = 0.0
+        total = cast(Array, 0.0)
         for i in range(height):
             for j in range(width):
                 part = _outer(seen(spread, i, j, back, size), kernel[height - 1 - i, width - 1 - j, 0], features)
@@ -48,10 +47,10 @@ def input_gradient(g: Array, kernel: Array, window: Window, image: tuple[int, ..
 
 
 def kernel_gradient(x: Array, g: Array, window: Window, kernel: tuple[int, ...]) -> Array:
-    """For each tap what it saw times the cotangents, summed over all positions.
+    """Sums, for each tap, what it saw times the cotangents over all positions.
 
-    XLA adds up long columns one number at a time. So quarters of the batch are added first, position by position in the loop that
-    multiplies, and a product with ones does the rest.
+    XLA sums long columns one number at a time. So quarters of the batch are added first, position by position in the
+    loop that multiplies, and a product with ones does the rest.
     """
     size, features = g.shape[1:3], g.shape[-1]
     image = padded(x, window.padding)
@@ -62,13 +61,13 @@ def kernel_gradient(x: Array, g: Array, window: Window, kernel: tuple[int, ...])
         for j in range(kernel[1]):
             tap = seen(image, i, j, window, size)
             pieces = [slice(n * each, (n + 1) * each) for n in range(parts)]
-            folded = rows(sum(_times(tap[piece], g[piece]) for piece in pieces))
+            folded = rows(cast(Array, sum(_times(tap[piece], g[piece]) for piece in pieces)))
             sums.append(jnp.ones((1, folded.shape[0]), folded.dtype) @ folded)
     return jnp.concatenate(sums).reshape(*kernel[:2], 1, features).astype(x.dtype)
 
 
 def _outer(x, weights, channels):
-    """x (..., C or F) times weights (F), in float32 at least: (..., F), F being C times the multiplier."""
+    """Multiplies x (..., C or F) by weights (F), in float32 at least: (..., F), where F is C times the multiplier."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     x, weights = x.astype(wide), weights.astype(wide)
     if x.shape[-1] == weights.shape[0]:
@@ -77,7 +76,7 @@ def _outer(x, weights, channels):
 
 
 def _times(x, g):
-    """x (..., C) times g (..., F), in float32 at least: (..., F)."""
+    """Multiplies x (..., C) by g (..., F), in float32 at least: (..., F)."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     x, g = x.astype(wide), g.astype(wide)
     if x.shape != g.shape:

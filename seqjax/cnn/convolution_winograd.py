@@ -1,18 +1,20 @@
-r"""Convolution by kernels three high with half the multiplications: Winograd's F(4, 3) along the height.
+r"""Convolution with kernels of height three by half the multiplications: Winograd's F(4, 3) along the height.
 
-Four outputs of a 3-tap filter w over six inputs d are the coefficients of a product of two polynomials, which is known from its
-values at six points:
+Four outputs of a 3-tap filter w over six inputs d are the coefficients of a product of two polynomials, which is
+determined by its values at six points:
 
 .. math:: y = A^T \left[ (G w) \odot (B^T d) \right]
 
-Six products in place of twelve. The taps along the width lie side by side in the rows, as in im2col. Points are 0, +-3/4, +-3/2
-and infinity: with the usual 0, +-1, +-2 the rounding error is many times that of the direct sum, with these about twice.
+Six products instead of twelve. The taps along the width lie side by side in the rows, as in im2col. The points are 0,
++-3/4, +-3/2 and infinity: with the usual 0, +-1, +-2 the rounding error is many times that of the direct sum, with
+these about twice.
 
 Reference:
   Lavin and Gray 2016, arXiv:1509.09308. On points: Barabasz et al. 2020, arXiv:1803.10986.
 """
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,7 @@ from seqjax.cnn.convolution_parts import Window, barrier, chunks, map_chunks, pa
 from seqjax.typing import Array
 
 TILE, TAPS, READ = 4, 3, 6  # outputs of a tile, taps along the height, inputs of a tile
-# Bytes of one image part at a time: at 32 x 32 x 32 x 64 a forward pass took 6.2 ms so, and 9.5 ms at once.
+# Bytes of one image part at a time: at 32 x 32 x 32 x 64 a forward pass took 6.2 ms this way, and 9.5 ms all at once.
 LIMIT = 2 * 2**20
 
 
@@ -44,7 +46,7 @@ B_T, G, A_T = _matrices()
 
 
 def refusal(x: Array, kernel: Array, window: Window) -> str | None:
-    """Why F(4, 3) cannot run."""
+    """Returns why F(4, 3) cannot run, or None."""
     if window.groups != 1:
         return f"works on one group, got {window.groups}"
     if kernel.shape[0] != TAPS:
@@ -93,8 +95,8 @@ def kernel_gradient(x: Array, g: Array, window: Window, kernel: tuple[int, ...])
     return jnp.stack(gradient)
 
 
-def _combine(coefficients, terms):
-    """The sum of the terms, each times its number."""
+def _combine(coefficients, terms) -> Any:
+    """Sums the terms, each times its coefficient."""
     return sum(float(c) * term for c, term in zip(coefficients, terms) if c)
 
 
@@ -103,7 +105,7 @@ def _tiles(x, window, size, feature_major=False):
     tiles = -(-size[0] // TILE)
     (top, bottom), sides = window.padding
     pads = ((top, bottom + tiles * TILE - size[0]), sides)
-    if feature_major:  # XLA would fuse a transposition after the padding, and read across memory: 3 times as slow
+    if feature_major:  # XLA would fuse a transposition after the padding and read with large strides: 3 times slower
         x, axis = padded(x.transpose(3, 0, 1, 2), pads, axis=2), 2
     else:
         x, axis = padded(x, pads), 1
@@ -115,15 +117,15 @@ def _kernels(kernel):
     """G w: six matrices (w C, F)."""
     products = jnp.einsum(
         "ai,ijcf->ajcf", jnp.asarray(G, kernel.dtype), kernel
-    )  # a sum would read a flipped kernel across memory
+    )  # a sum would read a flipped kernel with large strides
     return [rows(product) for product in products]
 
 
 def _columns(tile, kernel, window, size):
-    """What the taps along the width see, side by side: (n, w C)."""
+    """Returns what the taps along the width see, side by side: (n, w C)."""
     return rows(jnp.concatenate([tile[:, :, j : j + size[1]] for j in _starts(kernel.shape, window)], axis=-1))
 
 
 def _starts(kernel, window):
-    """Where each tap along the width begins."""
+    """Returns the start of each tap along the width."""
     return [j * window.dilation[1] for j in range(kernel[1])]

@@ -17,13 +17,14 @@ class DepthwiseSeparable(nn.Module):
        d_c &= \phi(\mathrm{BN}(w_c * x_c)) \quad \text{for each channel } c \\
        y   &= \phi(\mathrm{BN}(W d))
 
-    For k positions in a window, C channels in and N out this multiplies k C + C N times a position; a full convolution k C N times.
+    For k positions in a window, C channels in and N out this takes k C + C N multiplications per position; a full
+    convolution takes k C N.
 
     Attributes:
       features: channels out, N.
       kernel_size: of the depthwise convolution: (height, width) for images, (width,) for sequences.
-      strides, padding, kernel_dilation: of the depthwise convolution, as in `flax.linen.Conv`; "SAME" is TensorFlow's, which at stride 2
-        and an even size pads the end alone; "CAUSAL" is for sequences.
+      strides, padding, kernel_dilation: of the depthwise convolution, as in `flax.linen.Conv`; "SAME" is TensorFlow's,
+        which at stride 2 and an even size pads only the end; "CAUSAL" is for sequences.
       norm: whether norms follow; without them both convolutions have a bias.
       activation: None for none.
       momentum, epsilon: of the norms.
@@ -59,7 +60,7 @@ class DepthwiseSeparable(nn.Module):
         if x.ndim != len(self.kernel_size) + 2:
             raise ValueError(
                 f"kernel_size={tuple(self.kernel_size)} is for x of {len(self.kernel_size) + 2} axes (batch, positions, channels), "
-                f"and x is {tuple(x.shape)}"
+                f"got x of shape {tuple(x.shape)}"
             )
         depthwise = ConvNormActivation(
             x.shape[-1], self.kernel_size, strides=self.strides, padding=self.padding, feature_group_count=x.shape[-1],
@@ -74,7 +75,7 @@ class DepthwiseSeparable(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    r"""1x1 to more channels, depthwise, 1x1 to few channels without activation; added to its input where shapes allow.
+    r"""1x1 to more channels, depthwise, 1x1 to few channels without activation; added to its input if shapes allow.
 
     .. math::
        y = [x +]\; \mathrm{BN}(W_2\, \phi(\mathrm{BN}(w * \phi(\mathrm{BN}(W_1 x)))), \quad \phi = \mathrm{relu6}
@@ -134,7 +135,7 @@ class _Branch(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         hidden, single = x.shape[-1] * self.expansion, (1,) * len(self.kernel_size)
-        kinds = [(single, {})] if self.expansion != 1 else []
+        kinds: list[tuple[Sequence[int], dict[str, Any]]] = [(single, {})] if self.expansion != 1 else []
         around = [(k // 2, k // 2) for k in self.kernel_size]
         kinds.append((self.kernel_size, {"strides": self.strides, "padding": around, "feature_group_count": hidden}))
         for i, (kernel_size, options) in enumerate(kinds):

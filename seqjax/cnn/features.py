@@ -1,12 +1,12 @@
-"""A CNN up to one of its layers: the feature map by its name, with those parameters alone that it needs."""
+"""A CNN up to one of its layers: a feature map by name, with only the parameters that it needs."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-import flax
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import traverse_util
 
 from seqjax.cnn.inspection import summary
 from seqjax.errors import UserError, nearest
@@ -16,10 +16,10 @@ from seqjax.typing import Array, Key
 class Features:
     """A feature map of a network.
 
-    Modules that begin after the layer are not run, and have no parameters here: a classifier's head costs nothing.
+    Modules that start after the layer are not run and have no parameters here, so a classifier's head costs nothing.
 
     Args:
-      module: a network of `seqjax.cnn`, not bound.
+      module: an unbound network of `seqjax.cnn`.
       layer: dotted path of a module inside it, such as "layer3", as `feature_names` lists them.
       shape: of an image, (H, W, C).
 
@@ -27,7 +27,7 @@ class Features:
       shape: of the map, (h, w, M).
 
     Raises:
-      UserError: there is no such layer, or it gives no map.
+      UserError: there is no such layer, or its output is not a map.
 
     Example:
       >>> from seqjax import cnn
@@ -48,44 +48,44 @@ class Features:
         if layer not in names:
             maps = [row.path for row in rows if _is_map(row.shape)]
             raise UserError(
-                f"{name} has no layer {layer!r}{nearest(layer, names)}; maps are given by {', '.join(maps[-12:])}"
+                f"{name} has no layer {layer!r}{nearest(layer, names)}; layers with maps are {', '.join(maps[-12:])}"
             )
         (row,) = (row for row in rows if row.path == layer)
         if not _is_map(row.shape):
             raise UserError(
-                f"{layer} of {name} gives {row.shape}, which is no feature map (1, h, w, M); choose a layer before it"
+                f"{layer} of {name} gives {row.shape}, which is not a feature map (1, h, w, M); choose an earlier layer"
             )
-        self.shape = row.shape[1:]
+        self.shape: tuple[int, ...] = cast(tuple[int, ...], row.shape)[1:]
         needed = names[: names.index(layer) + 1] + [other for other in names if other.startswith(f"{layer}.")]
         self._needed = {tuple(path.split(".")) for path in needed}
         self._modules = {tuple(path.split(".")) for path in names}
         self._whole = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, *shape))))
 
     def init(self, key: Key) -> dict[str, Any]:
-        """The variables that the layer needs, by collection."""
+        """Initialises the variables that the layer needs, by collection."""
         return jax.jit(lambda key: self.part(self.module.init(key, jnp.zeros((1, *self._input)))))(key)
 
     def part(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of the whole network's variables that the layer needs, such as pretrained ones."""
+        """Selects the variables that the layer needs from those of the whole network, such as pretrained ones."""
         found = {}
         for collection, values in variables.items():
-            flat = flax.traverse_util.flatten_dict(dict(values))
+            flat = traverse_util.flatten_dict(dict(values))
             kept = {path: leaf for path, leaf in flat.items() if self._owner(path) in self._needed}
             if kept:
-                found[collection] = flax.traverse_util.unflatten_dict(kept)
+                found[collection] = traverse_util.unflatten_dict(kept)
         return found
 
     def _owner(self, path: tuple[str, ...]) -> tuple[str, ...]:
-        """The innermost module that a variable is of."""
+        """Returns the innermost module that a variable belongs to."""
         return next((path[:end] for end in range(len(path) - 1, 0, -1) if path[:end] in self._modules), ())
 
     def apply(
         self, variables: Mapping[str, Any], images: Array, *, train: bool = False, rngs: Any = None
     ) -> tuple[Array, dict[str, Any]]:
-        """The feature map.
+        """Computes the feature map.
 
         Args:
-          variables: what `init` or `part` gave.
+          variables: what `init` or `part` returned.
           images: (B, H, W, C), as the network takes them.
           train: as in training, with the batch's own statistics.
           rngs: for dropout in training, such as {"dropout": key}.
@@ -98,7 +98,7 @@ class Features:
         def keep(module, method):
             return method == "__call__" and module.path == layer
 
-        # What comes after the layer is not computed inside jit, so that zeros do for its parameters.
+        # What comes after the layer is not computed inside jit, so zeros serve as its parameters.
         whole = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self._whole)
         whole = {name: _merged(values, variables.get(name, {})) for name, values in whole.items()}
         kept = [name for name in variables if name != "params"]
@@ -107,7 +107,8 @@ class Features:
             capture_intermediates=keep,
         )  # fmt: skip
         del out
-        found = flax.traverse_util.flatten_dict(state["intermediates"])[*layer, "__call__"][0]
+        maps: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(state["intermediates"])
+        found = maps[*layer, "__call__"][0]
         if not train:
             return found, {name: variables[name] for name in kept}
         return found, self.part({name: state[name] for name in kept})
@@ -118,7 +119,7 @@ def _is_map(shape: Any) -> bool:
 
 
 def _merged(whole: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
-    """The whole with some of its leaves replaced."""
+    """Replaces some leaves of the whole."""
     return {
         name: _merged(value, part.get(name, {})) if isinstance(value, Mapping) else part.get(name, value)
         for name, value in whole.items()

@@ -1,4 +1,4 @@
-"""GoogLeNet, which is Inception v1: nine sets of branches and two auxiliary heads."""
+"""GoogLeNet (Inception v1): nine sets of branches and two auxiliary heads."""
 
 import functools
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from seqjax.cnn.inception_blocks import MAX_POOL, InceptionBranches, Unit, incep
 from seqjax.cnn.pooling import adaptive_avg_pool, global_avg_pool, max_pool
 from seqjax.typing import Array
 
-AUX_WEIGHT = 0.3  # of each auxiliary head's loss beside that of the logits (section 5 of the paper)
+AUX_WEIGHT = 0.3  # weight of each auxiliary head's loss, relative to that of the logits (section 5 of the paper)
 
 # Channels as in the columns of the paper's table 1: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection.
 CHANNELS = {
@@ -28,11 +28,11 @@ CHANNELS = {
     "5b": (384, 192, 384, 48, 128, 128),
 }
 HEADS = {"4a": "aux1", "4d": "aux2"}  # the block that a head reads -> the head
-POOL_AFTER = {"3b": 3, "4e": 2}  # the block -> width of the pool behind it
+POOL_AFTER = {"3b": 3, "4e": 2}  # the block -> width of the pool after it
 
 
 class Inception(nn.Module):
-    """The branch set of GoogLeNet: 1x1, 3x3 and 5x5 convolutions and a pool side by side, the larger ones behind a 1x1 each.
+    """The branches of GoogLeNet: 1x1, 3x3 and 5x5 convolutions and a pool in parallel, the larger ones after a 1x1.
 
     Attributes:
       one, reduce3, three, reduce5, five, pool: channels, in the order of the paper's table.
@@ -115,18 +115,18 @@ class GoogLeNetAux(nn.Module):
 class GoogLeNet(ImageClassifier):
     """GoogLeNet (Inception v1) with batch norm.
 
-    Layers, padding, epsilon 0.001, momentum and initial values (normal of deviation 0.01 cut at two deviations; later
-    versions of its code cut at -2 and 2, absolute, which cuts nothing) are torchvision's. So
-    is the kernel of the branch that the paper calls 5x5: in torchvision and in the published weights
-    it is 3x3; `kernel_5x5=True` gives the paper's. The paper has local response normalisation where this has batch norm.
+    Layers, padding, epsilon 0.001, momentum and initial values (normal with deviation 0.01, truncated at two
+    deviations; later versions of its code truncate at -2 and 2, absolute, which has no effect) are torchvision's. So is
+    the kernel of the branch that the paper calls 5x5: in torchvision and in the published weights it is 3x3;
+    `kernel_5x5=True` gives the paper's. The paper uses local response normalisation instead of batch norm.
 
     Attributes:
       num_classes, in_channels, dtype: as in ImageClassifier.
-      aux_logits: two auxiliary heads, which read the blocks 4a and 4d. They run in training alone, their parameters are always
-        there. Each one's loss counts AUX_WEIGHT.
+      aux_logits: two auxiliary heads, which read the blocks 4a and 4d. They run only in training; their parameters
+        always exist. Each one's loss has weight AUX_WEIGHT.
       kernel_5x5: 5x5 convolutions in the third branch, as in the paper.
-      transform_input: the images are normalised as torchvision does for ImageNet, and the network wants them in [-1, 1]
-        (weights that come from TensorFlow do): see to_plus_minus_one.
+      transform_input: the images are normalised as torchvision does for ImageNet, but the network expects them in [-1,
+        1] (as weights from TensorFlow do); see to_plus_minus_one.
       dropout: before the last layer.
       aux_dropout: before the last layer of each auxiliary head.
 
@@ -164,7 +164,7 @@ class GoogLeNet(ImageClassifier):
           train: statistics of the batch, dropout (from the key `rngs={"dropout": key}`), auxiliary heads.
 
         Returns:
-          Logits (B, num_classes); in training, with auxiliary heads, Outputs with those of the heads behind 4a and 4d.
+          Logits (B, num_classes); in training, with auxiliary heads, Outputs with those of the heads after 4a and 4d.
 
         Raises:
           ValueError, TypeError: as ImageClassifier.check.
@@ -184,7 +184,7 @@ class GoogLeNet(ImageClassifier):
         aux = []
         for name, channels in CHANNELS.items():
             x = Inception(*channels, kernel_5x5=self.kernel_5x5, conv=conv, name=f"inception{name}")(x, train=train)
-            # init makes all parameters, for training or not.
+            # init creates all parameters, for training or not.
             if name in HEADS and self.aux_logits and (train or self.is_initializing()):
                 aux.append(head(name=HEADS[name])(x, train=train))
             if name in POOL_AFTER:

@@ -15,15 +15,15 @@ from seqjax.typing import Array
 
 HALVE = functools.partial(
     max_pool, window=(3, 3), strides=(2, 2)
-)  # the pool that goes beside convolutions with stride 2
+)  # the pool next to convolutions with stride 2
 AUX_MAP = 17  # the least height and width of the map that the auxiliary head reads, reached from images of 299 x 299
 
 
 def inception_a(pool: int) -> tuple[Branch, ...]:
-    """1x1, 5x5, two 3x3 in a row, pool: the paper's figure 5, its first branch aside.
+    """1x1, 5x5, two 3x3 in a row, pool: the paper's figure 5, except for its first branch.
 
     Args:
-      pool: channels behind the pool.
+      pool: channels after the pool.
 
     Returns:
       Branches that give 224 + pool channels.
@@ -41,7 +41,7 @@ def inception_a(pool: int) -> tuple[Branch, ...]:
 
 
 def inception_b() -> tuple[Branch, ...]:
-    """Halves the map, 35 to 17: 3x3, two 3x3 in a row, pool. Gives 480 channels beside those of its input.
+    """Halves the map, 35 to 17: 3x3, two 3x3 in a row, pool. Adds 480 channels to those of its input.
 
     Example:
       >>> len(inception_b())
@@ -78,7 +78,7 @@ def inception_c(width: int) -> tuple[Branch, ...]:
 
 
 def inception_d() -> tuple[Branch, ...]:
-    """Halves the map, 17 to 8: 3x3, a factorised 7x7 and a 3x3, pool. Gives 512 channels beside those of its input.
+    """Halves the map, 17 to 8: 3x3, a factorised 7x7 and a 3x3, pool. Adds 512 channels to those of its input.
 
     Example:
       >>> len(inception_d())
@@ -96,7 +96,7 @@ def inception_d() -> tuple[Branch, ...]:
 
 
 def inception_e() -> tuple[Branch, ...]:
-    """1x1, 3x3 as 1x3 beside 3x1, the same behind a 3x3, pool: the paper's figure 7. Gives 2048 channels.
+    """1x1, 3x3 as 1x3 next to 3x1, the same after a 3x3, pool: the paper's figure 7. Gives 2048 channels.
 
     Example:
       >>> unit, fork = inception_e()[1]
@@ -170,16 +170,17 @@ class InceptionV3Aux(nn.Module):
 class InceptionV3(ImageClassifier):
     """Inception v3.
 
-    Layers, padding, epsilon 0.001 and momentum are torchvision's. Kernels start as torchvision says, normal and cut at two
-    deviations, of deviation 0.1, in the auxiliary head's 5x5 convolution 0.01 and in its dense layer 0.001. (Later versions of
-    its code write the cut as -2 and 2, absolute, which cuts nothing, and never read the 0.01; these values are TF-slim's.)
+    Layers, padding, epsilon 0.001 and momentum are torchvision's. Kernels start as torchvision documents: normal,
+    truncated at two deviations, with deviation 0.1, in the auxiliary head's 5x5 convolution 0.01 and in its dense layer
+    0.001. (Later versions of its code truncate at -2 and 2, absolute, which has no effect, and never read the 0.01;
+    these values are TF-slim's.)
 
     Attributes:
       num_classes, in_channels, dtype: as in ImageClassifier.
-      aux_logits: an auxiliary head, which reads Mixed_6e. It runs in training alone, and then needs images of at least
-        299 x 299; its parameters are always there.
-      transform_input: the images are normalised as torchvision does for ImageNet, and the network wants them in [-1, 1]
-        (weights that come from TensorFlow do): see to_plus_minus_one.
+      aux_logits: an auxiliary head, which reads Mixed_6e. It runs only in training, and then needs images of at least
+        299 x 299; its parameters always exist.
+      transform_input: the images are normalised as torchvision does for ImageNet, but the network expects them in [-1,
+        1] (as weights from TensorFlow do); see to_plus_minus_one.
       dropout: before the last layer.
 
     Example:
@@ -243,7 +244,7 @@ class InceptionV3(ImageClassifier):
     def _aux(self, x, train):
         if (
             not train and self.is_initializing()
-        ):  # init makes all parameters, for training or not, on images of any size
+        ):  # init creates all parameters, for training or not, on images of any size
             x = jnp.zeros((1, AUX_MAP, AUX_MAP, x.shape[-1]), x.dtype)
         elif not train:
             return ()

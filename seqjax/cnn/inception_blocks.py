@@ -1,4 +1,4 @@
-"""What the Inception networks are made of: chains of convolutions side by side on one input, joined along the channels."""
+"""Building blocks of the Inception networks: chains of convolutions in parallel on one input, joined along the channels."""
 
 import functools
 from collections.abc import Callable
@@ -21,7 +21,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Unit(NamedTuple):
-    """A convolution with its norm and activation, one step of a branch; padded to keep the size, or not at all if it strides."""
+    """A convolution with its norm and activation, one step of a branch; padded to keep the size, or unpadded if it has a stride."""
 
     name: str
     features: int  # channels out
@@ -29,19 +29,19 @@ class Unit(NamedTuple):
     strides: int = 1
 
 
-# What a branch does in turn: a convolution, a function of the map (a pool), or a fork into branches of its own.
+# The steps of a branch: a convolution, a function of the map (a pool), or a fork into further branches.
 Step = Unit | Callable[[Array], Array] | tuple["Branch", ...]
 Branch = tuple[Step, ...]
 
 
 class InceptionBranches(nn.Module):
-    r"""Runs branches side by side on one input and joins what they give along the channels.
+    r"""Runs branches in parallel on one input and concatenates their outputs along the channels.
 
     .. math:: y = [\, b_1(x), \ldots, b_n(x) \,], \qquad b = s_k \circ \cdots \circ s_1
 
     Attributes:
       branches: each a tuple of steps; a step is a Unit (parameters under its name), a function such as a pool, or a tuple of
-        branches, which fork from there and are joined again. The maps that meet must have equal height and width.
+        branches, which fork from there and are joined again. Joined maps must have equal height and width.
       conv: makes the convolution of a Unit: `conv(features, kernel_size, strides=, padding=, name=)`, called with `train`.
 
     Example:
@@ -88,7 +88,7 @@ class InceptionBranches(nn.Module):
 
 
 def to_plus_minus_one(images: Array) -> Array:
-    r"""Takes images as torchvision normalises ImageNet to the scale that the networks from TensorFlow were trained on.
+    r"""Converts images with torchvision's ImageNet normalisation to the scale of the TensorFlow networks.
 
     .. math:: x' = \frac{(x \sigma + \mu) - 0.5}{0.5}
 
@@ -99,7 +99,7 @@ def to_plus_minus_one(images: Array) -> Array:
       The images with black at -1 and white at 1.
 
     Raises:
-      ValueError: the images are not in three colours.
+      ValueError: the images do not have three channels.
 
     Example:
       >>> mean, std = (jnp.array(x)[None, None, None] for x in (IMAGENET_MEAN, IMAGENET_STD))
@@ -107,7 +107,7 @@ def to_plus_minus_one(images: Array) -> Array:
       [[[[1.0, 1.0, 1.0]]]]
     """
     if images.shape[-1] != 3:
-        raise ValueError(f"transform_input is for images with 3 channels, and these are {tuple(images.shape)}")
+        raise ValueError(f"transform_input is for images with 3 channels, got shape {tuple(images.shape)}")
     mean, std = (jnp.array(of, images.dtype).reshape(1, 1, 1, 3) for of in (IMAGENET_MEAN, IMAGENET_STD))
     return images * (std / 0.5) + (mean - 0.5) / 0.5
 
@@ -116,7 +116,7 @@ def inception_conv(stddev: float, dtype: Any) -> Callable[..., nn.Module]:
     """The convolution of both networks: epsilon 0.001, kernels truncated normal, cut at two deviations.
 
     Args:
-      stddev: of the normal before it is cut.
+      stddev: of the normal before truncation.
       dtype: of the computation.
 
     Example:

@@ -1,4 +1,4 @@
-"""Looks into a network: a table of its layers, and its feature maps by name."""
+"""Inspects a network: a table of its layers, and its feature maps by name."""
 
 import difflib
 import inspect
@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import flax
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import traverse_util
+from flax.core import DenyList
 
 from seqjax.typing import Array
 
@@ -17,17 +18,17 @@ Shape = tuple[int, ...]
 
 
 class Row(NamedTuple):
-    """One module of a network; what a module inside it has is not counted here but in that one's row."""
+    """One module of a network; the contents of a module inside it are counted in that module's row."""
 
     path: str  # "layer1.0.conv1", as torch writes it; "" for the network itself
     module: str  # the name of its class
-    shape: Shape | tuple[Shape, ...] | None  # of the output; of each where there are several; None where it did not run
+    shape: Shape | tuple[Shape, ...] | None  # of the output, or of each if there are several; None if it did not run
     parameters: int  # trainable ones
-    multiply_adds: int  # of a convolution or a dense layer; 0 for all else
+    multiply_adds: int  # of a convolution or a dense layer; 0 for everything else
 
 
 class Summary(NamedTuple):
-    """The modules of a network in the order in which they run, and what they sum to; `print` shows a table."""
+    """The modules of a network in execution order, and their totals; `print` shows a table."""
 
     rows: tuple[Row, ...]  # the network itself first
 
@@ -38,11 +39,11 @@ class Summary(NamedTuple):
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds of the whole network for the batch that was given."""
+        """Multiply-adds of the whole network for the given batch."""
         return sum(row.multiply_adds for row in self.rows)
 
     def fold(self, depth: int) -> "Summary":
-        """Adds the rows that lie more than `depth` names deep to those of the modules that they are in.
+        """Merges rows more than `depth` names deep into the rows of the modules that contain them.
 
         Example:
           >>> fold = summary(nn.Sequential([nn.Dense(4), nn.Dense(2)]), (1, 3)).fold(0)
@@ -76,13 +77,13 @@ class Summary(NamedTuple):
 
 
 def summary(model: nn.Module, inputs: Any, *, train: bool = False) -> Summary:
-    """What a network is made of: each module's output shape, parameters and multiply-adds. Nothing is computed.
+    """Lists a network's modules with output shape, parameters and multiply-adds. Nothing is computed.
 
-    A multiply-add is counted for each weight that meets each output of a convolution or dense layer, those that meet
-    padding too, and none for biases, norms, pools and activations: as torchvision counts. Convolutions and dense layers are
-    those of linen and what derives from them; any other module may have a method `multiply_adds(output)`. The figures are
-    for the batch given, so give a batch of 1 for those that papers state. What only runs in training (auxiliary heads) has parameters,
-    but no multiply-adds unless `train`.
+    As in torchvision, a multiply-add is counted for each weight and output of a convolution or dense layer, including
+    those on padding, and none for biases, norms, pools and activations. Convolutions and dense layers are those of
+    linen and subclasses; any other module may have a method `multiply_adds(output)`. The counts are for the given
+    batch, so use a batch of 1 to compare with papers. Modules that run only in training (auxiliary heads) have
+    parameters, but no multiply-adds unless `train`.
 
     Args:
       model: any linen module, not bound.
@@ -117,13 +118,13 @@ def summary(model: nn.Module, inputs: Any, *, train: bool = False) -> Summary:
 
 
 def feature_names(model: nn.Module, inputs: Any, *, train: bool = False) -> list[str]:
-    """The names of a network's feature maps, in the order in which their modules begin. Nothing is computed.
+    """Returns the names of a network's feature maps, in the order in which their modules start. Nothing is computed.
 
     Args:
       model, inputs, train: as for `summary`.
 
     Returns:
-      Dotted paths of all modules that run, but the network itself.
+      Dotted paths of all modules that run, except the network itself.
 
     Example:
       >>> feature_names(nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(2)]), (1, 3))
@@ -141,9 +142,9 @@ def feature_maps(
     train: bool = False,
     rngs: Any = None,
 ) -> dict[str, Array]:
-    """What modules inside a network give.
+    """Returns the outputs of modules inside a network.
 
-    Inside jit only what is asked for is computed; outside it the whole network runs.
+    Inside jit only the requested outputs are computed; outside it the whole network runs.
 
     Args:
       model: any linen module, not bound.
@@ -157,7 +158,7 @@ def feature_maps(
       name -> the module's output, in the order asked for; a tuple of outputs for a module that runs several times.
 
     Raises:
-      ValueError: a name is unknown; says which is nearest.
+      ValueError: a name is unknown; the message suggests the nearest.
 
     Example:
       >>> model, x = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(2)]), jnp.ones((1, 3))
@@ -173,9 +174,10 @@ def feature_maps(
 
     variables = {name: values for name, values in variables.items() if name != "intermediates"}
     _, state = _apply(model, variables, x, train, rngs, capture_intermediates=keep)
+    found: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(state.get("intermediates", {}))
     outputs = {
         ".".join(path[:-1]): maps[0] if len(maps) == 1 else maps
-        for path, maps in flax.traverse_util.flatten_dict(state.get("intermediates", {})).items()
+        for path, maps in found.items()
         if path[-1] == "__call__"
     }
     for name in outputs if names is None else names:
@@ -189,7 +191,7 @@ def feature_maps(
 
 
 def first_kernel(model: nn.Module, params: Any, inputs: Any) -> Array:
-    """The kernel of the convolution that runs first: what a network looks for in the image itself.
+    """Returns the kernel of the first convolution: what a network looks for in the image itself.
 
     Args:
       model, inputs: as for `summary`.
@@ -216,7 +218,7 @@ def first_kernel(model: nn.Module, params: Any, inputs: Any) -> Array:
 
 
 def _recorder(rows: dict[str, Row]) -> Callable[..., Any]:
-    """An interceptor of linen that writes one row for each module that is called."""
+    """Returns a linen interceptor that records one row for each module that is called."""
 
     def record(call, args, kwargs, context):
         if context.method_name != "__call__":
@@ -235,7 +237,7 @@ def _recorder(rows: dict[str, Row]) -> Callable[..., Any]:
 
 
 def _multiply_adds(module, out) -> int:
-    """Every value of the output is a sum over as many products as its channel of the kernel has weights."""
+    """Counts one product for each weight of a channel's kernel and each value of that channel's output."""
     if hasattr(module, "multiply_adds"):
         return module.multiply_adds(out)
     if not isinstance(module, (nn.Conv, nn.Dense)):
@@ -245,20 +247,20 @@ def _multiply_adds(module, out) -> int:
 
 
 def _owner(path, rows) -> str:
-    """The innermost module that a parameter lies in."""
+    """Returns the innermost module that contains a parameter."""
     for end in range(len(path) - 1, -1, -1):
         if ".".join(path[:end]) in rows:
             return ".".join(path[:end])
     return next(iter(rows))
 
 
-def _mode(model, train) -> dict[str, bool]:
-    """`train` for a model that has training and evaluation apart."""
+def _mode(model, train) -> dict[str, Any]:
+    """Returns `train` as an argument, for models that distinguish training from evaluation."""
     return {"train": train} if "train" in inspect.signature(model.__call__).parameters else {}
 
 
 def _apply(model, variables, x, train, rngs, **options):
-    mutable = flax.core.DenyList("params")
+    mutable = DenyList("params")
     return model.apply(variables, x, **_mode(model, train), rngs=rngs, mutable=mutable, **options)
 
 
@@ -267,7 +269,7 @@ def _keys():
 
 
 def _abstract(inputs):
-    """Shape and dtype alone."""
+    """Returns only shape and dtype."""
     if isinstance(inputs, Sequence):
         return jax.ShapeDtypeStruct(tuple(inputs), jnp.float32)
     return jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)

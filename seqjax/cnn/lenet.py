@@ -1,4 +1,4 @@
-"""LeNet-5: as it is built today, and as the paper of 1998 describes it."""
+"""LeNet-5: the modern form, and the form described in the paper of 1998."""
 
 import math
 from collections.abc import Callable
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.linen import dtypes
 
 from seqjax.cnn.base import ImageClassifier
 from seqjax.cnn.blocks import Conv, torch_bias, torch_kernel
@@ -27,15 +28,15 @@ CODE_LENGTH = 84  # units of F6, and bits of a class's code
 
 
 class LeNet5(ImageClassifier):
-    """LeNet-5 in the form common today: relu, largest-value pooling, three dense layers.
+    """LeNet-5 in its common modern form: relu, max pooling, three dense layers.
 
     61,706 parameters for 10 classes and grey images of 32 x 32. Initialisation is torch's default, and the layers are called as in
     torch's tutorials (there is no LeNet in torchvision): conv1, conv2, fc1, fc2, fc3.
 
     Attributes:
-      num_classes, in_channels, dtype: as in ImageClassifier; 10 classes and 1 channel unless said.
-      padding: zeros around the image. None is the rule that people follow: 2 for images of 28 x 28 (MNIST as it is distributed), which
-        makes them 32 x 32, and 0 for others. At sizes other than these two fc1 has another number of parameters.
+      num_classes, in_channels, dtype: as in ImageClassifier; 10 classes and 1 channel by default.
+        padding: zeros around the image. None follows the usual rule: 2 for images of 28 x 28 (MNIST), which
+          makes them 32 x 32, and 0 for others. At other sizes fc1 has a different number of parameters.
 
     Example:
       >>> images = jnp.ones((2, 28, 28, 1))
@@ -57,7 +58,7 @@ class LeNet5(ImageClassifier):
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         x = self.check(images)
-        # relu after the pool gives the same numbers as before it, from a quarter of the work
+        # relu after the pool gives the same numbers as before it, for a quarter of the work
         x = nn.relu(max_pool(self._conv(x, "conv1", 6, _padding(x, self.padding)), (2, 2)))
         x = nn.relu(max_pool(self._conv(x, "conv2", 16, 0), (2, 2)))
         x = x.reshape(x.shape[0], -1)
@@ -88,13 +89,14 @@ class LeNet5Of1998(ImageClassifier):
     .. math:: f(a) = 1.7159 \tanh(2 a / 3) \text{ after each of C1, S2, C3, S4, C5, F6}
 
     60,000 trainable parameters up to F6 for grey images of 32 x 32: C1 156, S2 12, C3 1,516, S4 32, C5 48,120, F6 10,164. All are drawn
-    from U(-2.4 / F, 2.4 / F), where F is the number of inputs of a unit. The layers carry the paper's names in small letters.
+    from U(-2.4 / F, 2.4 / F), where F is the number of inputs of a unit. The layers have the paper's names in lower
+    case.
 
     Attributes:
-      num_classes, in_channels, dtype: as in ImageClassifier; 10 classes and 1 channel unless said.
-      padding: as in LeNet5; the paper puts its 28 x 28 images into fields of 32 x 32. At other sizes C5 covers all of S4's map, as there.
-      output: "dense", a dense layer, as most do since; or "rbf", minus the squared distance of F6 to a fixed code of -1 and 1 for each
-        class. The paper's codes are drawings of the characters; ours are those of `class_codes`.
+      num_classes, in_channels, dtype: as in ImageClassifier; 10 classes and 1 channel by default.
+      padding: as in LeNet5; the paper centres its 28 x 28 images in 32 x 32. At other sizes C5 still covers all of S4's map.
+      output: "dense", a dense layer, as is common since; or "rbf", minus the squared distance of F6 to a fixed code of
+        -1 and 1 for each class. The paper's codes are drawings of the characters; ours are those of `class_codes`.
 
     Example:
       >>> images = jnp.ones((2, 32, 32, 1))
@@ -128,7 +130,7 @@ class LeNet5Of1998(ImageClassifier):
         if self.output == "rbf":
             codes = class_codes(self.num_classes).astype(x.dtype)
             return -jnp.sum((x[:, None, :] - codes[None]) ** 2, axis=-1)
-        raise ValueError(f'output must be "dense" or "rbf", and it is {self.output!r}')
+        raise ValueError(f'output must be "dense" or "rbf", got {self.output!r}')
 
     def _conv(self, x, name, features, kernel_size, padding):
         drawn = uniform_fan_in(kernel_size[0] * kernel_size[1] * x.shape[-1])
@@ -142,7 +144,7 @@ class LeNet5Of1998(ImageClassifier):
 
 
 class TrainableSubsampling(nn.Module):
-    r"""Sums of 2 x 2 values, times one coefficient and plus one bias a map.
+    r"""Sums of 2 x 2 values, times one coefficient and plus one bias per map.
 
     .. math:: y_c = w_c \sum_{2 \times 2} x_c + b_c
 
@@ -163,12 +165,12 @@ class TrainableSubsampling(nn.Module):
         channels = x.shape[-1:]
         coefficient = self.param("coefficient", uniform_fan_in(4), channels)
         bias = self.param("bias", uniform_fan_in(4), channels)
-        x, coefficient, bias = nn.dtypes.promote_dtype(x, coefficient, bias, dtype=self.dtype)
+        x, coefficient, bias = dtypes.promote_dtype(x, coefficient, bias, dtype=self.dtype)
         return 4 * avg_pool(x, (2, 2)) * coefficient.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)
 
 
 class TableConv(nn.Module):
-    """A convolution where each map reads some maps only, as a table says; it has the weights of those connections and no others.
+    """A convolution with weights only for the connections between maps that a table lists.
 
     Attributes:
       reads: for each map out, the maps in that it reads.
@@ -196,14 +198,14 @@ class TableConv(nn.Module):
         inputs = np.asarray([height * width * len(maps) for maps in self.reads])  # of a unit of each map
         weights = self.param("connections", uniform_fan_in(inputs[targets]), (height, width, len(sources)))
         bias = self.param("bias", uniform_fan_in(inputs), (len(self.reads),))
-        x, weights, bias = nn.dtypes.promote_dtype(x, weights, bias, dtype=self.dtype)
+        x, weights, bias = dtypes.promote_dtype(x, weights, bias, dtype=self.dtype)
         kernel = jnp.zeros((height, width, x.shape[-1], len(self.reads)), weights.dtype)
         kernel = kernel.at[:, :, sources, targets].set(weights)
         y = conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         return y + bias.reshape(1, 1, 1, -1)
 
     def multiply_adds(self, out: Array) -> int:
-        """Of an output: a weight of each connection for each place."""
+        """Counts one multiply-add per connection weight and output position."""
         return math.prod(self.kernel_size) * sum(map(len, self.reads)) * out.size // out.shape[-1]
 
 
@@ -220,7 +222,7 @@ def squash(a: Array) -> Array:
 
 
 def uniform_fan_in(inputs: int | np.ndarray) -> Callable[..., Array]:
-    """The paper's initial values: U(-2.4 / F, 2.4 / F).
+    """Returns the paper's initializer: U(-2.4 / F, 2.4 / F).
 
     Args:
       inputs: F, the number of inputs of a unit; or one for each entry of the last axis.
@@ -239,9 +241,9 @@ def uniform_fan_in(inputs: int | np.ndarray) -> Callable[..., Array]:
 
 
 def class_codes(num_classes: int) -> np.ndarray:
-    """A code of 84 values of -1 and 1 for each class; any two differ in 42 of them.
+    """Returns a code of 84 values of -1 and 1 for each class; any two differ in 42 of them.
 
-    They are the first rows of Paley's Hadamard matrix of order 84 (83 is a prime): no 84 codes can lie further apart.
+    They are the first rows of Paley's Hadamard matrix of order 84 (83 is a prime): no 84 codes can be further apart.
 
     Returns:
       (num_classes, 84), float32.
@@ -255,7 +257,7 @@ def class_codes(num_classes: int) -> np.ndarray:
       42
     """
     if num_classes > CODE_LENGTH:
-        raise ValueError(f'output="rbf" has codes for {CODE_LENGTH} classes at most, and num_classes is {num_classes}')
+        raise ValueError(f'output="rbf" has codes for at most {CODE_LENGTH} classes, got num_classes={num_classes}')
     prime = CODE_LENGTH - 1
     squares = {i * i % prime for i in range(1, prime)}
     signs = np.array([1 if i in squares else -1 for i in range(prime)], np.float32)  # -1 at 0: the diagonal

@@ -24,7 +24,7 @@ V2_STAGES = (  # (expansion, channels out, blocks, stride of the first), Sandler
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-    """The multiple of `divisor` nearest to `channels` (halves up), at least one divisor and at least 90 % of `channels`.
+    """Rounds `channels` to a multiple of `divisor` (halves up), at least one divisor and 90 % of `channels`.
 
     Example:
       >>> [make_divisible(channels) for channels in (3, 12, 18, 19.2)]
@@ -38,13 +38,14 @@ class MobileNetV1(ImageClassifier):
     r"""A 3x3 convolution and 13 depthwise separable blocks, mean, softmax layer; relu6 throughout.
 
     The reference is Keras (keras.applications.MobileNet, which has the TensorFlow authors' weights): epsilon 1e-3, momentum 0.99, Glorot's
-    uniform initialisation, dropout 1e-3 before the last layer, channels `int(width * channels)`. Padding is TensorFlow's SAME, so at stride
-    2 an even map is padded at its end alone. Keras pads an odd map so too, where SAME pads both ends: the two agree on sizes
-    that are multiples of 32 (of the paper's resolution multiplier 128, 160, 192 and 224).
+    uniform initialisation, dropout 1e-3 before the last layer, channels `int(width * channels)`. Padding is
+    TensorFlow's SAME, so at stride 2 an even map is padded only at its end. Keras does this for an odd map too, where
+    SAME pads both ends: the two agree on sizes that are multiples of 32 (the paper's resolutions 128, 160, 192 and
+    224).
 
     Attributes:
       width: the paper's width multiplier; its resolution multiplier is the size of the images.
-      dropout: the share of the last features that is dropped in training.
+      dropout: the fraction of the last features that is dropped in training.
 
     Example:
       >>> import jax
@@ -65,7 +66,7 @@ class MobileNetV1(ImageClassifier):
         x = self.check(images)
         if int(V1_STEM * self.width) < 1:
             raise ValueError(
-                f"width={self.width} leaves the first layer, of {V1_STEM} channels at width 1, without any"
+                f"width={self.width} leaves no channels in the first layer, which has {V1_STEM} at width 1"
             )
         x = _FeaturesV1(self.width, self.dtype, name="features")(x, train=train)
         head = _Classifier(self.num_classes, self.dropout, init.glorot_uniform(), self.dtype, name="classifier")
@@ -96,7 +97,7 @@ class MobileNetV2(ImageClassifier):
 
     Attributes:
       width_mult: the width multiplier: channels are `make_divisible(width_mult * channels)`; the last 1280 never fewer.
-      dropout: the share of the last features that is dropped in training.
+      dropout: the fraction of the last features that is dropped in training.
 
     Example:
       >>> import jax
@@ -116,7 +117,7 @@ class MobileNetV2(ImageClassifier):
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         x = self.check(images)
         if self.width_mult <= 0:
-            raise ValueError(f"width_mult is more than 0, not {self.width_mult}")
+            raise ValueError(f"width_mult must be more than 0, got {self.width_mult}")
         x = _FeaturesV2(self.width_mult, self.dtype, name="features")(x, train=train)
         head = _Classifier(self.num_classes, self.dropout, init.normal(0.01), self.dtype, name="classifier")
         return head(global_avg_pool(x), train=train)

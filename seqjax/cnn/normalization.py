@@ -1,4 +1,4 @@
-"""Batch normalisation with a derivative of its own."""
+"""Batch normalisation with a custom derivative."""
 
 import functools
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen import dtypes
 
 from seqjax.placement import vary_together
 from seqjax.typing import Array
@@ -23,11 +24,11 @@ class BatchNorm(nn.Module):
     become m r + (1 - m) of them; in evaluation they are the running statistics. (torch keeps the unbiased variance, N / (N - 1)
     times as large, and calls 1 - m the momentum.)
 
-    Statistics are taken in float32 at least, the variance as the mean of :math:`(x - \mu)^2`: it keeps its digits where the
-    mean is large, for which :math:`E[x^2] - \mu^2` loses all (flax's default). The derivative in training is the closed form
-    below, from x, the mean and the deviation alone; it is for reverse mode only (once and repeatedly).
+    Statistics are computed in float32 at least, the variance as the mean of :math:`(x - \mu)^2`, which stays accurate
+    when the mean is large, where :math:`E[x^2] - \mu^2` (flax's default) loses all digits. The derivative in training
+    is the closed form below, from x, the mean and the deviation only; it supports only reverse mode, to any order.
 
-    Where `jax.jit` has the batch sharded over a mesh the statistics are those of the whole batch; inside `jax.shard_map`
+    If `jax.jit` has the batch sharded over a mesh, the statistics are those of the whole batch; inside `jax.shard_map`
     they are those of each device.
 
     Attributes:
@@ -67,8 +68,8 @@ class BatchNorm(nn.Module):
         Args:
           x: the values.
           use_running_average: as the attribute.
-          mask: bool (B,), true for real rows. Others have no influence on the statistics, on values or gradients, and become what
-            zeros become. None where all are real.
+          mask: bool (B,), true for real rows. Other rows do not affect the statistics, values or gradients, and are
+            treated as zeros. None if all are real.
         """
         evaluate = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
         channels = (x.shape[-1],)
@@ -76,7 +77,7 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         scale = self.param("scale", self.scale_init, channels, jnp.float32) if self.use_scale else None
         bias = self.param("bias", self.bias_init, channels, jnp.float32) if self.use_bias else None
-        dtype = nn.dtypes.canonicalize_dtype(x, scale, bias, dtype=self.dtype)
+        dtype = dtypes.canonicalize_dtype(x, scale, bias, dtype=self.dtype)
         scale = jnp.ones(channels, jnp.float32) if scale is None else scale
         bias = jnp.zeros(channels, jnp.float32) if bias is None else bias
         if mask is not None:
@@ -122,7 +123,7 @@ def normalize(x: Array, scale: Array, bias: Array, epsilon: float = 1e-5) -> tup
 def normalize_real(
     x: Array, mask: Array, scale: Array, bias: Array, epsilon: float = 1e-5
 ) -> tuple[Array, Array, Array]:
-    """Normalises by the statistics of the real rows of the batch; the derivative is left to JAX.
+    """Normalises by the statistics of the real rows of the batch; JAX computes the derivative.
 
     Args:
       x: (B, ..., C) of a float type, finite.
@@ -130,7 +131,7 @@ def normalize_real(
       scale, bias, epsilon: as in `normalize`.
 
     Returns:
-      As `normalize`; without a real row the mean is 0 and the variance too.
+      As `normalize`; without a real row both mean and variance are 0.
 
     Example:
       >>> y, mean, var = normalize_real(jnp.array([[1.0], [3.0], [9.0]]), jnp.array([True, True, False]), jnp.ones(1), jnp.zeros(1))
@@ -145,10 +146,10 @@ def normalize_real(
 
 
 def masked_norms(mask: Array) -> Any:
-    """A context in which every `BatchNorm` takes the same rows for real, whatever network it is in.
+    """A context in which every `BatchNorm`, in any network, treats the same rows as real.
 
     Args:
-      mask: bool (B,), true for real rows; the network must keep a row for each.
+      mask: bool (B,), true for real rows; the network must keep one row for each.
 
     Example:
       >>> norm, x = BatchNorm(use_running_average=False), jnp.array([[1.0], [3.0], [9.0]])
@@ -182,7 +183,8 @@ def _backward(epsilon, residuals, cotangents):
     dbias = _sum(dy)
     dscale = _sum(dy * centred) * inverse
     slope = scale * inverse
-    # What the statistics' own cotangents add is as wide as a channel, so it costs nothing where they are zero.
+    # The contribution of the statistics' own cotangents has the size of a channel, so it costs nothing if they are
+    # zero.
     constant = (slope * dbias - dmean) / n
     linear = (slope * inverse * dscale - 2 * dvar) / n
     dx = _channelwise(slope, x) * dy - centred * _channelwise(linear, x) - _channelwise(constant, x)
@@ -198,7 +200,7 @@ _normalize.defvjp(_forward, _backward)
 
 
 def _affine(x, mean, slope, bias):
-    """(x - mean) slope + bias, in float32 at least. The difference comes first: x slope - mean slope would cancel."""
+    """Computes (x - mean) slope + bias, in float32 at least. The difference comes first: x slope - mean slope would cancel."""
     return (_widen(x) - _channelwise(mean, x)) * _channelwise(slope, x) + _channelwise(bias, x)
 
 

@@ -1,4 +1,4 @@
-"""How arrays lie on devices, where that decides what may be computed: meshes with explicit axes, and the inside of `jax.shard_map`."""
+"""Placement of arrays on devices, where it decides what can be computed: meshes with explicit axes, and inside `jax.shard_map`."""
 
 import jax
 
@@ -6,10 +6,10 @@ from seqjax.typing import Array
 
 
 def takes_own(*arrays: Array) -> bool:
-    """Whether our formulations for CPUs apply: there is a CPU, and no array is cut along an axis of `jax.sharding.AxisType.Explicit`.
+    """Whether our CPU formulations apply: there is a CPU, and no array is sharded along an `AxisType.Explicit` axis.
 
-    They cut and join the axis of the batch, which is refused where its sharding is part of its type; XLA's own operations say
-    there how their results are sharded.
+    They split and join the batch axis, which is refused if its sharding is part of its type; XLA's own operations
+    define how their results are sharded there.
 
     Example:
       >>> takes_own(jnp.ones(3)) == (jax.default_backend() == "cpu")

@@ -1,16 +1,16 @@
-"""Pooling: largest, mean, to a fixed size, over everything.
+"""Pooling: maximum, mean, to a fixed size, and global.
 
-`max_pool` and `avg_pool` are `jax.lax.reduce_window` where that is fast, on GPUs and TPUs. XLA's CPU compiler runs windows that
-overlap on one slow path and the gradient of the maximum on another, so on CPUs both are written as one elementwise operation
-over shifted slices of the image, one slice for each place in the window. Values are the same. Where values tie, the whole
-gradient goes to the first of them, in the order in which images are stored.
+`max_pool` and `avg_pool` use `jax.lax.reduce_window` where that is fast, on GPUs and TPUs. XLA's CPU compiler is slow
+for overlapping windows and for the gradient of the maximum, so on CPUs both are written as one elementwise operation
+over shifted slices of the image, one slice per position in the window. Values are the same. If values tie, the whole
+gradient goes to the first of them in storage order.
 """
 
 import functools
 import itertools
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,31 +19,31 @@ import numpy as np
 from seqjax.cnn.placement import takes_own
 from seqjax.typing import Array
 
-# Windows of more places are pooled along one axis after another: fewer slices, and less to compile.
+# Larger windows are pooled along one axis after another: fewer slices, and less to compile.
 _AT_ONCE = 9
-# Axes with a longer window are left to reduce_window.
+# Axes with a longer window use reduce_window.
 _LONGEST = 16
 
 
 def max_pool(
     x: Array, window: Sequence[int], strides: Sequence[int] | None = None, padding: Any = 0, ceil: bool = False
 ) -> Array:
-    """The largest value of each window; what is padded never wins.
+    """Computes the maximum of each window; padding never wins.
 
-    A window that holds a NaN gives NaN. Derivatives are in reverse mode only, on CPUs.
+    A window with a NaN gives NaN. On CPUs only reverse-mode derivatives are supported.
 
     Args:
       x: (B, ..., C).
-      window: sizes along the axes between.
+      window: sizes along the spatial axes.
       strides: None for those of the window.
-      padding: whole number, or a number or pair for each axis.
-      ceil: windows that hang over the end count too (torch's ceil_mode).
+      padding: an integer, or an integer or pair for each axis.
+      ceil: also count windows that extend past the end (torch's ceil_mode).
 
     Returns:
-      (B, ..., C), the axes between as many as there are windows.
+      (B, ..., C), with one position per window along the spatial axes.
 
     Raises:
-      ValueError: there is not one window for each axis between, or the window does not fit into the padded image.
+      ValueError: there is not one window size for each spatial axis, or the window does not fit into the padded image.
 
     Example:
       >>> max_pool(jnp.arange(5.0).reshape(1, 5, 1), (2,), ceil=True).ravel().tolist()
@@ -51,7 +51,7 @@ def max_pool(
     """
     strides, pads = _complete(x, window, strides, padding, ceil)
     if _by_slices(x, window):
-        # The last axis first, so that of equal values the first in the order of storage wins.
+        # The last axis first, so that among equal values the first in storage order wins.
         for part in reversed(_parts(window, strides, pads)):
             x = _max_of_slices(x, tuple(x.shape[1:-1]), *part)
         return x
@@ -62,7 +62,7 @@ def max_pool(
 def avg_pool(
     x: Array, window: Sequence[int], strides: Sequence[int] | None = None, padding: Any = 0, ceil: bool = False
 ) -> Array:
-    """The mean of each window, padded zeros counted (torch's and Caffe's way).
+    """Computes the mean of each window, counting padded zeros (as torch and Caffe do).
 
     Sums are in float32 at least.
 
@@ -87,11 +87,11 @@ def avg_pool(
 
 
 def _complete(x, window, strides, padding, ceil):
-    """Strides and (before, after) pads for each axis, the last enlarged where windows may hang over."""
+    """Returns strides and (before, after) pads for each axis, the latter enlarged if windows may extend past the end."""
     axes = len(window)
     if axes != x.ndim - 2:
         raise ValueError(
-            f"window {tuple(window)} has {axes} sizes, and images of shape {x.shape} have {x.ndim - 2} axes between"
+            f"window {tuple(window)} has {axes} sizes, but images of shape {x.shape} have {x.ndim - 2} spatial axes"
         )
     strides = tuple(strides) if strides is not None else tuple(window)
     each = [padding] * axes if isinstance(padding, int) else padding
@@ -112,7 +112,7 @@ def _by_slices(x, window):
 
 
 def _parts(window, strides, pads):
-    """(window, strides, pads) of the poolings, one after another, that make the whole."""
+    """Returns (window, strides, pads) of successive poolings that make up the whole."""
     window = tuple(window)
     if np.prod(window) <= _AT_ONCE:
         return [(window, strides, pads)]
@@ -122,9 +122,9 @@ def _parts(window, strides, pads):
 
 
 def _slices(x, fill, window, strides, pads):
-    """For each place in the window its number and what all windows have there, (B, ..., C)."""
+    """Yields, for each position in the window, its number and the values of all windows there, (B, ..., C)."""
     sizes = _sizes(x.shape[1:-1], window, strides, pads)
-    reach = [(m - 1) * s + w for m, s, w in zip(sizes, strides, window)]  # may end before or behind the padded image
+    reach = [(m - 1) * s + w for m, s, w in zip(sizes, strides, window)]  # may end before or after the padded image
     edges = [(before, r - before - n, 0) for r, n, (before, _) in zip(reach, x.shape[1:-1], pads)]
     x = jax.lax.pad(x, jnp.asarray(fill, x.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
     for number, place in enumerate(itertools.product(*map(range, window))):
@@ -142,8 +142,8 @@ def _max_of_slices(x, shape, window, strides, pads):
 
 
 def _max_forward(x, shape, window, strides, pads):
-    """Keeps where in its window each largest value stands: a byte for each value that comes out."""
-    # Starts at the first place inside the image, so that -inf everywhere does not make the padding win.
+    """Stores the position of each maximum in its window: one byte per output value."""
+    # Starts at the first position inside the image, so that the padding does not win if all values are -inf.
     winner = jnp.asarray(_first_inside(shape, window, strides, pads))[None, ..., None]
     best = None
     for number, slice_ in _slices(x, -jnp.inf, window, strides, pads):
@@ -156,7 +156,7 @@ def _max_forward(x, shape, window, strides, pads):
 
 
 def _first_inside(shape, window, strides, pads):
-    """The number of the first place of each window that is inside the image, -1 where none is."""
+    """Returns the number of the first position of each window that is inside the image, -1 if there is none."""
     number, outside = np.zeros((), int), np.zeros((), bool)
     for n, w, s, (before, _), m in zip(shape, window, strides, pads, _sizes(shape, window, strides, pads)):
         start = s * np.arange(m) - before
@@ -167,21 +167,22 @@ def _first_inside(shape, window, strides, pads):
 
 
 def _max_backward(shape, window, strides, pads, winner, dy):
-    r"""The gradient of the image as one elementwise sum, in place of a scatter.
+    r"""Computes the gradient of the image as one elementwise sum instead of a scatter.
 
-    Row h of the padded image is row a of block i, h = s i + a, and place a + s r of the window i - r, so with k = a + s r
+    Row h of the padded image is row a of block i, h = s i + a, and position a + s r of window i - r, so with k = a + s
+    r
 
     .. math:: dx_{si + a} = \sum_{r < w/s} dy_{i-r} [\text{winner}_{i-r} = k]
 
-    where only k < w counts; the same for each axis.
+    where only k < w counts; likewise for each axis.
     """
     spans = [-(-w // s) for w, s in zip(window, strides)]
     blocks = [-(-(n + before) // s) for n, s, (before, _) in zip(shape, strides, pads)]
     edges = [(span - 1, m - out, 0) for span, m, out in zip(spans, blocks, dy.shape[1:-1])]
     winner = jax.lax.pad(winner, jnp.int8(-1), ((0, 0, 0), *edges, (0, 0, 0)))
     dy = jax.lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
-    within = tuple(2 * axis + 2 for axis in range(len(window)))  # the axes of a, behind those of i
-    dx = 0
+    within = tuple(2 * axis + 2 for axis in range(len(window)))  # the axes of a, after those of i
+    dx = cast(Array, 0)
     for back in itertools.product(*map(range, spans)):
         begin = [span - 1 - r for span, r in zip(spans, back)]
         ends = [b + m for b, m in zip(begin, blocks)]
@@ -199,7 +200,7 @@ def _max_backward(shape, window, strides, pads, winner, dy):
 
 
 def _numbers(back, window, strides):
-    """The number of place a + s r of the window for each a, -2 where the window ends before."""
+    """Returns the number of position a + s r of the window for each a, -2 if the window ends before it."""
     number, outside = np.zeros((), int), np.zeros((), bool)
     for r, w, s in zip(back, window, strides):
         place = np.arange(s) + s * r
@@ -211,13 +212,13 @@ _max_of_slices.defvjp(_max_forward, _max_backward)
 
 
 def adaptive_avg_pool(x: Array, size: Sequence[int]) -> Array:
-    """Means over windows that cut each axis into `size` parts, from floor(i n / m) to ceil((i + 1) n / m) (torch's rule).
+    """Averages over windows that split each axis into `size` parts, floor(i n / m) to ceil((i + 1) n / m), as torch.
 
     Sums are in float32 at least.
 
     Args:
       x: (B, ..., C).
-      size: m of each axis between.
+      size: m for each spatial axis.
 
     Example:
       >>> adaptive_avg_pool(jnp.arange(4.0).reshape(1, 4, 1), (2,)).ravel().tolist()
@@ -237,7 +238,7 @@ def adaptive_avg_pool(x: Array, size: Sequence[int]) -> Array:
 
 
 def global_avg_pool(x: Array) -> Array:
-    """The mean over all axes but batch and channels.
+    """Computes the mean over all axes except batch and channels.
 
     Example:
       >>> global_avg_pool(jnp.ones((2, 3, 3, 4))).shape

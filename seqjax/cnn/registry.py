@@ -1,4 +1,4 @@
-"""One door to all networks: their names, and how to make one."""
+"""The registry of all networks: their names, and how to create one."""
 
 import ast
 import difflib
@@ -14,7 +14,7 @@ from seqjax.cnn import alexnet, googlenet, inception, lenet, mobilenet, resnet, 
 from seqjax.cnn.base import field_names
 from seqjax.errors import UserError
 
-# name -> the class with the options that make the variant; torchvision's names where it has one
+# name -> the class with the options of the variant; torchvision's name if it has one
 MODELS: dict[str, Callable[..., nn.Module]] = {
     **lenet.MODELS,
     **alexnet.MODELS,
@@ -30,7 +30,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 def names() -> list[str]:
-    """The names that create knows.
+    """Returns the names that `create` accepts.
 
     Example:
       >>> "resnet50" in names()
@@ -40,7 +40,7 @@ def names() -> list[str]:
 
 
 def create(name: str, /, **options) -> nn.Module:
-    """Makes a network by name.
+    """Creates a network by name.
 
     Args:
       name: one of names().
@@ -50,7 +50,7 @@ def create(name: str, /, **options) -> nn.Module:
       A linen module.
 
     Raises:
-      ValueError: the name is unknown, or the network has no such option; says which is nearest.
+      ValueError: the name is unknown, or the network has no such option; the message suggests the nearest.
 
     Example:
       >>> create("resnet18", num_classes=10).num_classes
@@ -68,7 +68,7 @@ def create(name: str, /, **options) -> nn.Module:
 
 
 def create_for(shape: Sequence[int], name: str, *, options: str = "", **others: Any) -> nn.Module:
-    """Makes a network for images of one shape, and finds out whether they are large enough for it.
+    """Creates a network for images of one shape, and checks that they are large enough for it.
 
     Args:
       shape: of an image, (H, W, C).
@@ -80,7 +80,7 @@ def create_for(shape: Sequence[int], name: str, *, options: str = "", **others: 
       A linen module.
 
     Raises:
-      UserError: what `create` and `parse_options` refuse, or images that are too small, for auxiliary heads too.
+      UserError: `create` or `parse_options` refuses, or images are too small for the network or its auxiliary heads.
 
     Example:
       >>> create_for((28, 28, 1), "lenet5", num_classes=10).num_classes
@@ -101,10 +101,10 @@ def _nearest(name, known) -> str:
 
 
 def parse_options(text: str) -> dict[str, Any]:
-    """Options of a network as a command line gives them.
+    """Parses the options of a network from a command line.
 
     Args:
-      text: `name=value` with commas between; a value is a Python literal, or a word that stands for itself.
+      text: `name=value` pairs separated by commas; a value is a Python literal, or a word that is taken as a string.
 
     Raises:
       ValueError: a part is not `name=value`.
@@ -119,7 +119,7 @@ def parse_options(text: str) -> dict[str, Any]:
         call = None
     if not isinstance(call, ast.Call) or call.args or not all(keyword.arg for keyword in call.keywords):
         raise ValueError(f"options={text!r} is not of the form name=value,name=value")
-    return {keyword.arg: _value(keyword.value, text) for keyword in call.keywords}
+    return {str(keyword.arg): _value(keyword.value, text) for keyword in call.keywords}
 
 
 def _value(node: ast.expr, text: str) -> Any:

@@ -16,12 +16,12 @@ from seqjax.typing import Array
 
 
 def pad_shortcut(x: Array, features: int, strides: int = 1) -> Array:
-    """Option A, the shortcut without parameters: every strides-th position, then zeros for the channels that are new.
+    """Computes option A, the shortcut without parameters: every strides-th position, then zeros for the new channels.
 
     Args:
       x: (B, ..., C).
       features: channels out, at least C; the zeros come after the old channels (fb.resnet.torch's order).
-      strides: along every axis between.
+      strides: along every spatial axis.
 
     Returns:
       (B, ..., features).
@@ -38,29 +38,30 @@ def pad_shortcut(x: Array, features: int, strides: int = 1) -> Array:
     """
     new = features - x.shape[-1]
     if new < 0:
-        raise ValueError(f"shortcut A adds channels and cannot drop them: x has {x.shape[-1]}, features is {features}")
+        raise ValueError(f"shortcut A can add channels but not drop them: x has {x.shape[-1]}, features is {features}")
     between = x.ndim - 2
     x = x[(slice(None), *[slice(None, None, strides)] * between)]
     return jnp.pad(x, [(0, 0)] * (between + 1) + [(0, new)])
 
 
 class ResidualBlock(nn.Module):
-    r"""What BasicBlock and Bottleneck share: a branch of convolutions F, added to a shortcut S of its input.
+    r"""The base of BasicBlock and Bottleneck: a branch of convolutions F, added to a shortcut S of its input.
 
     .. math::
        y &= \mathrm{relu}(S(x) + F(x))            & F &= \dots \mathrm{relu} \circ \mathrm{BN} \circ W_1 \\
        y &= S(x) + F(x) \quad (\text{preactivation}) & F &= \dots W_1 \circ \mathrm{relu} \circ \mathrm{BN}
 
-    S is the identity wherever shapes allow. Where they do not, it is what `shortcut` says. With preactivation the 1x1 convolution
-    has no norm of its own and reads relu(BN(x)), as the branch does (it is then `downsample` alone, not `downsample.0` and `.1`).
+    S is the identity if shapes allow, and otherwise given by `shortcut`. With preactivation the 1x1 convolution has no
+    norm of its own and reads relu(BN(x)), as the branch does (it is then named `downsample`, not `downsample.0` and
+    `.1`).
 
     Attributes:
       features: channels of the branch; the block gives `features * expansion`.
       strides: of the branch, along every axis; on the 3x3 convolution of a bottleneck ("v1.5").
-      shortcut: where shapes change, "B" is a 1x1 convolution, "A" is pad_shortcut.
+      shortcut: used where shapes change: "B" is a 1x1 convolution, "A" is pad_shortcut.
       preactivation: the second form, He et al. 2016.
-      zero_init: starts with F = 0: the last norm's scale is 0 or, with preactivation, the last convolution's kernel (behind a zero
-        scale relu would pass no gradient).
+      zero_init: starts with F = 0: the last norm's scale is 0 or, with preactivation, the last convolution's kernel
+        (after a zero scale relu would pass no gradient).
       dtype: of the computation.
     """
 
@@ -97,7 +98,7 @@ class ResidualBlock(nn.Module):
     def _shortcut(self, x, entry, train):
         features, axes = self.features * self.expansion, x.ndim - 2
         if self.shortcut not in ("A", "B"):
-            raise ValueError(f'shortcut is "A" (padded with zeros) or "B" (1x1 convolution), not {self.shortcut!r}')
+            raise ValueError(f'shortcut must be "A" (padded with zeros) or "B" (1x1 convolution), got {self.shortcut!r}')
         if self.strides == 1 and x.shape[-1] == features:
             return x
         if self.shortcut == "A":
@@ -166,7 +167,7 @@ class Stage(nn.Module):
     """Blocks in a row, named "0", "1", ...; the first has the stride.
 
     Attributes:
-      make_block: called with `strides` and `name`, gives a block.
+      make_block: called with `strides` and `name`, returns a block.
       depth: number of blocks.
       strides: of the first.
 
@@ -193,7 +194,8 @@ class ResNet(ImageClassifier):
     r"""A residual network: a stem, stages of residual blocks (each stage twice the channels on half the map), mean, softmax layer.
 
     Padding, momentum, epsilon, initialisation and names are torchvision's (its ResNet is the "v1.5": a bottleneck strides in its 3x3).
-    With preactivation the stem is `conv1` and its pool alone, and norm and relu follow the last stage, under the name `bn_last`.
+    With preactivation the stem is only `conv1` and its pool, and norm and relu follow the last stage, under the name
+    `bn_last`.
 
     Attributes:
       layers: the number of blocks of each stage.
@@ -249,7 +251,7 @@ class ResNet(ImageClassifier):
     def _conv1(self):
         sizes = {"imagenet": (7, 2, 3), "small": (3, 1, 1)}
         if self.stem not in sizes:
-            raise ValueError(f'stem is "imagenet" or "small", not {self.stem!r}')
+            raise ValueError(f'stem must be "imagenet" or "small", got {self.stem!r}')
         size, strides, padding = sizes[self.stem]
         return Conv(
             self.width, (size, size), strides=strides, padding=padding, use_bias=False, kernel_init=he_fan_out,

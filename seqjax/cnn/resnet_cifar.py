@@ -10,9 +10,10 @@ from seqjax.cnn.resnet import ResNet
 class CIFARResNet(ResNet):
     """A ResNet of basic blocks with 16, 32 and 64 channels on maps of 32, 16 and 8 pixels.
 
-    The reference is the paper: a 3x3 stem, shortcuts without parameters ("A"; "B" puts 1x1 convolutions with norms in the two places where
-    shapes change), no dropout. Padding, momentum, epsilon and names are those of torchvision's ResNet, whose fan-out form of He's
-    initialisation is used (that of fb.resnet.torch, which reproduced the paper). Attributes as in ResNet, with other defaults.
+    The reference is the paper: a 3x3 stem, shortcuts without parameters ("A"; "B" puts 1x1 convolutions with norms in
+    the two blocks where shapes change), no dropout. Padding, momentum, epsilon and names are those of torchvision's
+    ResNet, whose fan-out form of He's initialisation is used (that of fb.resnet.torch, which reproduced the paper).
+    Attributes as in ResNet, with other defaults.
 
     Example:
       >>> import jax

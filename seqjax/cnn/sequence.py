@@ -1,4 +1,4 @@
-"""What the networks for sequences share: the check of their input, and which of its steps are real."""
+"""Shared by the networks for sequences: the check of the input, and which steps are real."""
 
 import jax.numpy as jnp
 
@@ -7,14 +7,14 @@ from seqjax.typing import Array
 
 
 def check_sequences(name: str, xs: Array, features: int, what: str, min_length: int = 1) -> None:
-    """Refuses what is not float sequences (B, T, D) of the right width and length.
+    """Checks for float sequences (B, T, D) of the right width and length.
 
     Args:
       name: of the network.
-      xs: what it was given.
-      features: the D that it takes.
-      what: the option that says so.
-      min_length: the least T.
+      xs: the input.
+      features: the required D.
+      what: the option that sets it.
+      min_length: the smallest T.
 
     Raises:
       ValueError: the shape does not fit.
@@ -24,24 +24,24 @@ def check_sequences(name: str, xs: Array, features: int, what: str, min_length: 
       >>> check_sequences("TCN", jnp.ones((2, 9, 3)), 1, "in_channels")
       Traceback (most recent call last):
       ...
-      ValueError: TCN takes sequences of shape (B, T, 1), and these are (2, 9, 3): in_channels is 1, the sequences have 3
+      ValueError: TCN takes sequences of shape (B, T, 1), got shape (2, 9, 3): in_channels is 1, the sequences have 3
     """
     shape = tuple(xs.shape)
     if len(shape) != 3:
-        raise ValueError(f"{name} takes sequences of shape (B, T, {features}), and these are {shape}")
+        raise ValueError(f"{name} takes sequences of shape (B, T, {features}), got shape {shape}")
     if shape[-1] != features:
         raise ValueError(
-            f"{name} takes sequences of shape (B, T, {features}), and these are {shape}: "
+            f"{name} takes sequences of shape (B, T, {features}), got shape {shape}: "
             f"{what} is {features}, the sequences have {shape[-1]}"
         )
     if shape[1] < min_length:
-        raise ValueError(f"{name} takes sequences of at least {min_length} steps, and these are {shape}; pad them")
+        raise ValueError(f"{name} takes sequences of at least {min_length} steps, got shape {shape}; pad them")
     if not jnp.issubdtype(xs.dtype, jnp.floating):
-        raise TypeError(f"{name} takes sequences of a float type, and these are {xs.dtype}")
+        raise TypeError(f"{name} takes sequences of a float type, got {xs.dtype}")
 
 
 def real_steps(lengths: Array | None, batch: int, steps: int) -> Array | None:
-    """Says which steps are real: `seqjax.nn.masks.real_steps`, but None where all are.
+    """Returns which steps are real, as `seqjax.nn.masks.real_steps`, but None if all are.
 
     Example:
       >>> real_steps(jnp.array([1, 3]), 2, 3).astype(int).tolist()
@@ -53,7 +53,7 @@ def real_steps(lengths: Array | None, batch: int, steps: int) -> Array | None:
 
 
 def last_real(mask: Array) -> Array:
-    """The number of steps up to the last real one.
+    """Returns the number of steps up to the last real one.
 
     Args:
       mask: (B, T), true where a step is real.

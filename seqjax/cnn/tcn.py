@@ -21,8 +21,8 @@ class WeightNormConv(nn.Conv):
 
     .. math:: w = g \, v / \lVert v \rVert
 
-    one length for each output channel. The parameters are `kernel` (v), `scale` (g, at first the length of v, so that
-    the layer starts as a plain one does) and `bias`; the division is done in the parameters' dtype.
+    with one length per output channel. The parameters are `kernel` (v), `scale` (g, initialised to the length of v, so
+    that the layer starts like a plain one) and `bias`; the division is done in the parameters' dtype.
 
     Attributes: those of `flax.linen.Conv`.
 
@@ -48,20 +48,20 @@ class WeightNormConv(nn.Conv):
 
 
 class TemporalBlock(nn.Module):
-    r"""Two causal dilated convolutions with weight normalisation, around them a residual connection.
+    r"""Two causal dilated convolutions with weight normalisation and a residual connection.
 
     .. math:: y = \mathrm{relu}(f_2(f_1(x)) + \mathrm{downsample}(x)), \quad
               f_i(x) = \mathrm{dropout}(\mathrm{relu}(w_i *_d x + b_i))
 
-    Step t of y depends on steps t - 2 (kernel_size - 1) dilation ... t of x. `downsample` is a 1 x 1 convolution where the
-    widths differ, otherwise nothing.
+    Step t of y depends on steps t - 2 (kernel_size - 1) dilation ... t of x. `downsample` is a 1 x 1 convolution if the
+    widths differ, otherwise the identity.
 
     Attributes:
       features: channels out.
       kernel_size: steps that each convolution sees.
       dilation: distance between them.
-      dropout: the share dropped in training.
-      drop_channels: drops a channel for all steps, as the paper says; False drops single values, as its code does.
+      dropout: the fraction dropped in training.
+      drop_channels: drops a channel at all steps, as in the paper; False drops single values, as in its code.
       dtype: of the computation.
 
     Example:
@@ -101,7 +101,7 @@ class TemporalBlock(nn.Module):
 
 
 class TemporalConvNet(nn.Module):
-    """A stack of temporal blocks, the dilation doubled from each to the next: (B, T, D) to (B, T, channels[-1]).
+    """A stack of temporal blocks with doubling dilation: (B, T, D) to (B, T, channels[-1]).
 
     Attributes:
       channels: features of each block, the first with dilation 1.
@@ -137,7 +137,7 @@ class TCN(nn.Module):
 
     .. math:: y = W \, \mathrm{pool}(\mathrm{network}(x)) + b
 
-    Causal: what the network gives at step t depends on steps t - receptive_field + 1 ... t alone.
+    Causal: the output at step t depends only on steps t - receptive_field + 1 ... t.
 
     Attributes:
       num_classes: number of logits.
@@ -174,7 +174,7 @@ class TCN(nn.Module):
 
     @property
     def receptive_field(self) -> int:
-        """How many steps, the present one among them, an output depends on."""
+        """The number of steps that an output depends on, including its own."""
         return 1 + 2 * (self.kernel_size - 1) * (2 ** len(self.channels) - 1)
 
     @nn.compact
@@ -183,10 +183,10 @@ class TCN(nn.Module):
 
         Args:
           xs: (B, T, D) of a float type.
-          lengths: integers (B,), how many steps of each sequence are real, or a boolean mask (B, T), whose holes count as
-            zeros. What stands at padded steps has no influence, not even NaN. A sequence without a real step has zeros
-            for features.
-          train: with dropout, from the key `rngs={"dropout": key}`, which is then needed.
+          lengths: integers (B,), how many steps of each sequence are real, or a boolean mask (B, T), whose holes count
+            as zeros. Values at padded steps, even NaN, have no effect. A sequence without a real step has zero
+            features.
+          train: applies dropout, from the key `rngs={"dropout": key}`, which is then required.
 
         Returns:
           (B, num_classes), or with pool="none" (B, T, num_classes), zeros at padded steps; in the dtype of the computation.
@@ -214,7 +214,7 @@ class TCN(nn.Module):
 
 
 def pool_steps(hs: Array, mask: Array | None, pool: str) -> Array:
-    """One vector for each sequence from those of its real steps.
+    """Pools the vectors of each sequence's real steps to one.
 
     Args:
       hs: (B, T, H).

@@ -1,4 +1,4 @@
-"""The convolutional network for sentences: windows of words, the best of each kind kept."""
+"""The convolutional network for sentences: windows of words with max pooling over time."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -19,16 +19,16 @@ class TextCNN(nn.Module):
 
     Attributes:
       num_classes: number of logits.
-      vocab_size: V, the tokens that the embedding knows.
+      vocab_size: V, the number of tokens in the embedding.
       embed_size: D, the width of an embedding.
-      widths: words in the windows of each kind.
-      maps: features of each kind.
-      dropout: the share of the pooled features dropped in training.
+      widths: window sizes, in words.
+      maps: features per window size.
+      dropout: the fraction of the pooled features dropped in training.
       dtype: of the computation; None takes what embeddings and parameters promote to. Parameters stay float32.
 
-    Widths, maps, dropout and the embedding's start, uniform in +-0.25, are the paper's; convolutions and head start from
-    torch's defaults. The paper also rescales the head's weights to a norm of at most 3 after each step, which is the
-    optimiser's affair.
+    Widths, maps, dropout and the embedding's initialisation, uniform in +-0.25, are the paper's; convolutions and head
+    start from torch's defaults. The paper also rescales the head's weights to a norm of at most 3 after each step,
+    which is left to the optimiser.
 
     Example:
       >>> import jax
@@ -55,9 +55,9 @@ class TextCNN(nn.Module):
         Args:
           tokens: (B, T) int, or embeddings (B, T, D) of a float type, which skip the network's own.
           lengths: integers (B,), how many tokens of each sentence are real, or a boolean mask (B, T), whose holes count
-            as zeros. What stands at padded places has no influence: a sentence gives what it gives alone, and one that
-            is shorter than the widest window what it gives padded with zeros to that window.
-          train: with dropout, from the key `rngs={"dropout": key}`, which is then needed.
+            as zeros. Padding has no effect: each sentence gives the same result as on its own; one that is shorter than
+            the widest window is padded with zeros to that window.
+          train: applies dropout, from the key `rngs={"dropout": key}`, which is then required.
 
         Returns:
           (B, num_classes) in the dtype of the computation.
@@ -65,7 +65,7 @@ class TextCNN(nn.Module):
         Raises:
           ValueError: the shape is neither (B, T) nor (B, T, embed_size), T is smaller than the widest window, or lengths
             do not fit.
-          TypeError: tokens are not integers, embeddings no floats, or lengths neither integers nor bool.
+          TypeError: tokens are not integers, embeddings are not floats, or lengths are neither integers nor bool.
         """
         xs = self._embed(tokens)
         xs = xs if self.dtype is None else xs.astype(self.dtype)
@@ -77,7 +77,7 @@ class TextCNN(nn.Module):
         for width, hs in zip(self.widths, convs(xs)):
             if mask is not None:
                 begins = jnp.arange(hs.shape[1])[None, :, None]
-                hs = jnp.where(begins + width <= ends, hs, 0)  # after relu zero is the least
+                hs = jnp.where(begins + width <= ends, hs, 0)  # after relu the minimum is zero
             pooled.append(jnp.max(hs, axis=1))
         pooled = nn.Dropout(self.dropout, deterministic=not train)(jnp.concatenate(pooled, axis=-1))
         return nn.Dense(
@@ -92,12 +92,12 @@ class TextCNN(nn.Module):
         shape = tuple(tokens.shape)
         if tokens.ndim != 2:
             raise ValueError(
-                f"TextCNN takes tokens (B, T) or embeddings (B, T, {self.embed_size}), and these are {shape}"
+                f"TextCNN takes tokens (B, T) or embeddings (B, T, {self.embed_size}), got shape {shape}"
             )
         if shape[1] < widest:
-            raise ValueError(f"TextCNN takes sequences of at least {widest} steps, and these are {shape}; pad them")
+            raise ValueError(f"TextCNN takes sequences of at least {widest} steps, got shape {shape}; pad them")
         if not jnp.issubdtype(tokens.dtype, jnp.integer):
-            raise TypeError(f"TextCNN takes tokens (B, T) of an integer type, and these are {tokens.dtype}")
+            raise TypeError(f"TextCNN takes tokens (B, T) of an integer type, got {tokens.dtype}")
         uniform = _uniform(0.25)
         return nn.Embed(self.vocab_size, self.embed_size, embedding_init=uniform, dtype=self.dtype, name="embedding")(
             tokens
@@ -105,7 +105,7 @@ class TextCNN(nn.Module):
 
 
 class _Convolutions(nn.Module):
-    """One convolution for each width, none padded: (B, T, D) to a list of (B, T - width + 1, maps)."""
+    """Applies one unpadded convolution per width: (B, T, D) to a list of (B, T - width + 1, maps)."""
 
     widths: Sequence[int]
     maps: int
@@ -125,7 +125,7 @@ class _Convolutions(nn.Module):
 
 
 def _uniform(bound):
-    """Uniform in +-bound."""
+    """Returns an initializer, uniform in +-bound."""
     positive = nn.initializers.uniform(2 * bound)
     return lambda key, shape, dtype=float: positive(key, shape, dtype) - bound
 

@@ -15,16 +15,17 @@ from seqjax.typing import Array
 
 
 class VGG(ImageClassifier):
-    """VGG: stages of 3 x 3 convolutions, each closed by pooling, then three dense layers.
+    """VGG: stages of 3 x 3 convolutions, each ending with pooling, then three dense layers.
 
     Padding, dropout, norms and initialisation follow torchvision: kernels of convolutions as He et al. 2015 by fan-out, of dense layers
-    N(0, 0.01), biases 0; convolutions keep their bias where a norm follows. The pool to 7 x 7 lets images of any size in.
+    N(0, 0.01), biases 0; convolutions keep their bias even if a norm follows. The pool to 7 x 7 allows images of any
+    size.
 
     Attributes:
       num_classes, in_channels, dtype: as in ImageClassifier.
       depths: convolutions of each stage.
       norm: batch normalisation after each convolution.
-      dropout: the share of the dense layers' inputs that is dropped in training.
+      dropout: the fraction of the dense layers' inputs that is dropped in training.
       channels: of each stage.
       hidden: units of the first two dense layers.
 
@@ -49,7 +50,7 @@ class VGG(ImageClassifier):
 
     @property
     def flatten(self) -> dict[str, int]:
-        """The dense layer that reads a flattened map, and the map's channels.
+        """Returns the dense layer that reads a flattened map, and the map's channels.
 
         Example:
           >>> VGG().flatten
@@ -67,7 +68,7 @@ class VGG(ImageClassifier):
 
 
 class _Features(nn.Module):
-    """The stages; named by their places in torchvision's sequence, where activations and pools count too."""
+    """The stages, named by their index in torchvision's sequence, where activations and pools count too."""
 
     depths: Sequence[int]
     channels: Sequence[int]
@@ -77,7 +78,7 @@ class _Features(nn.Module):
     @nn.compact
     def __call__(self, x, *, train):
         if len(self.depths) != len(self.channels):
-            raise ValueError(f"depths and channels are of each stage, and they are {self.depths} and {self.channels}")
+            raise ValueError(f"depths and channels must have one entry per stage, got {self.depths} and {self.channels}")
         conv = functools.partial(Conv, kernel_size=(3, 3), padding=1, kernel_init=he_fan_out, dtype=self.dtype)
         norm = functools.partial(BatchNorm, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
         place = 0

@@ -105,14 +105,14 @@ def collate_captions(
       >>> batch.images.ravel().tolist(), batch.inputs.tolist(), batch.targets.tolist(), batch.mask.tolist()
       ([1, 0], [[2, 5, 6], [0, 0, 0]], [[5, 6, 3], [0, 0, 0]], [[True, True, True], [False, False, False]])
     """
-    owners = np.asarray(owners, np.int64)
+    owner = np.asarray(owners, np.int64)
     inputs, outputs = Ragged([[bos, *ids] for ids in tokens]), Ragged([[*ids, eos] for ids in tokens])
 
     def collate(places: np.ndarray, rows: int, steps: int) -> CaptionBatch:
         index, real = inputs.index(places, rows, steps), pad_lengths(inputs.lengths[places], rows)
         pixels = np.zeros((rows, *images.shape), np.uint8)
         if len(places):
-            pixels[: len(places)] = images.take(owners[places])[0]
+            pixels[: len(places)] = images.take(owner[places])[0]
         mask = np.arange(steps)[None, :] < real[:, None]
         return CaptionBatch(pixels, inputs.gather(index), outputs.gather(index), mask)
 

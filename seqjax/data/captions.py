@@ -1,8 +1,9 @@
-"""One entry point for images with captions: drawn scenes, TFDS, or local files."""
+"""The entry point for images with captions: drawn scenes, from TFDS, or from local files."""
 
 import os
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -158,7 +159,7 @@ def _captioned(images, captions, names, notes=()) -> Captioned:
     return Captioned(images, cleaned, tuple(names), notes=tuple(notes))
 
 
-def _listed(paths: Mapping[str, str], train_list: str, format: Format, how: Mapping[str, object]) -> dict[str, Listed]:
+def _listed(paths: Mapping[str, str], train_list: str, format: Format, how: Mapping[str, Any]) -> dict[str, Listed]:
     """The images and captions of each part."""
     parts, taken = read_captions(paths["train"], format, **how), set()
     others = {part: path for part, path in paths.items() if part != "train"}

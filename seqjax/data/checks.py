@@ -25,7 +25,7 @@ def check_whole(least: int, **settings: object) -> None:
       seqjax.errors.UserError: batch_size is 0; it must be a whole number of at least 1
     """
     for name, value in settings.items():
-        if not is_whole(value) or value < least:
+        if not is_whole(value) or value < least:  # pyright: ignore[reportOperatorIssue]
             raise UserError(f"{name} is {value!r}; it must be a whole number of at least {least}")
 
 

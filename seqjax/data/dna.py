@@ -1,4 +1,4 @@
-"""One entry point for DNA: a hidden Markov model with genes, genomes with annotation, and labelled sequences."""
+"""The entry point for DNA: a hidden Markov model with genes, genomes with annotation, and sequences with a label each."""
 
 import os
 import pathlib
@@ -260,7 +260,7 @@ def _cut(
 ) -> tuple[dict[str, Records], list[str]]:
     sequence, tags, notes = records["sequence"][index], records["labels"][index], []
     one, end = records.take(np.array([index])), len(sequence)
-    for part, share in reversed(shares.items()):
+    for part, share in reversed(list(shares.items())):
         begin = end - max(round(share * len(sequence)), 1)
         parts[part] = one.replace(sequence=(sequence[begin:end],), labels=(tags[begin:end],))
         notes.append(f"{part}: bases {begin + 1:,} to {end:,} of {records['name'][index]}")

@@ -9,9 +9,9 @@ import pathlib
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -145,7 +145,7 @@ def check_files(
     transparent[done] = seen[at[done]] if len(known) else False
     todo, since = np.flatnonzero(~done), time.monotonic()
     with contextlib.ExitStack() as stack:
-        run = map
+        run: Callable[..., Iterable[Any]] = map
         if workers:
             pool = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="images"))
             run = pool.map
@@ -153,7 +153,7 @@ def check_files(
             stack.callback(lambda: notes.extend(_remember(cache, keys[done], transparent[done])))
         for first in range(0, len(todo), CHUNK):
             chunk = todo[first : first + CHUNK]
-            for i, (fault, drops) in zip(chunk, run(_examine, (paths[i] for i in chunk))):
+            for i, (fault, drops) in zip(chunk, run(_examine, (paths[i] for i in chunk))):  # pyright: ignore[reportArgumentType]
                 done[i], transparent[i] = not fault and keys[i] != 0, drops
                 if fault:
                     faults[paths[i]] = fault

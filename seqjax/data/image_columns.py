@@ -4,7 +4,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,23 +17,26 @@ class Images(Protocol):
     """Random access to one part of a set. N images of one shape, each with a label."""
 
     shape: tuple[int, int, int]  # (H, W, C) of every image
-    labels: np.ndarray | None  # int32 (N,); None if a label is known only once its image is read
+    labels: Any  # int32 (N,); None if a label is known only once its image is read
 
     def __len__(self) -> int:
         """N."""
+        ...
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Images uint8 (B, H, W, C) and labels int32 (B,) at B indices; several threads may call it at once."""
+        ...
 
     def fingerprint(self) -> str:
         """A hash that changes with the images or their labels."""
+        ...
 
 
 class Found(NamedTuple):
     """The result of a reader of images."""
 
     classes: tuple[str, ...]  # the name of each label
-    parts: dict[str, Images]  # "train", and "validation" and "test" if they exist
+    parts: Mapping[str, Images]  # "train", and "validation" and "test" if they exist
     notes: tuple[str, ...] = ()
     made_from: Mapping[str, str] = {}  # packages that the pixels depend on -> version
 

@@ -1,8 +1,9 @@
-"""One entry point for images with classes: embedded, from TFDS, or from local files."""
+"""The entry point for images with classes: embedded, from TFDS, or from local files."""
 
 import dataclasses
 import os
 import pathlib
+from typing import cast
 
 import numpy as np
 
@@ -173,7 +174,8 @@ def _scaled(found: Found, size: int, name: str) -> Found:
     """Images in memory, scaled where they have another size; their pixels depend on Pillow then."""
     if not size or all(images.shape[:2] == (size, size) for images in found.parts.values()):
         return found
-    parts = {part: ArrayImages(resize_all(images.images, size, name), images.labels) for part, images in found.parts.items()}
+    arrays = {part: cast(ArrayImages, images) for part, images in found.parts.items()}
+    parts = {part: ArrayImages(resize_all(images.images, size, name), images.labels) for part, images in arrays.items()}
     return found._replace(parts=parts, made_from={**found.made_from, **versions("pillow")})
 
 

@@ -1,4 +1,4 @@
-"""One entry point for texts with labels: embedded, from TFDS, or from local files."""
+"""The entry point for texts with labels: embedded, from TFDS, or from local files."""
 
 import html
 import re
@@ -128,7 +128,7 @@ def load_labelled(
         parts[part] = _checked(records, name)
     classes = classes or _classes(parts["train"]["label"])
     if len(classes) < 2:
-        raise UserError(f"{name} has one class only, {classes[0]!r}; give texts of two or more")
+        raise UserError(f"{name} has one class only, {classes[0]!r}; give texts of two or more")  # pyright: ignore[reportGeneralTypeIssues]
     notes = []
     if test_fraction or "validation" not in parts:
         parts["train"], notes = _without_repeats(parts["train"])

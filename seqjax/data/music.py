@@ -1,4 +1,4 @@
-"""One entry point for music as frames: MIDI files, chorales in JSON, the Bach chorales of music21, canons by rules."""
+"""The entry point for music as frames: MIDI files, chorales in JSON, the Bach of music21, canons by rules."""
 
 import os
 

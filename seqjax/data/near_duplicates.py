@@ -1,6 +1,7 @@
 """Sequences that are (nearly) the same: in two parts of the data they would leak test answers into training."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def near_duplicates(codes: Sequence[np.ndarray], identity: float) -> np.ndarray:
     return first[group]
 
 
-def _by_place(codes: Sequence[np.ndarray], identity: float):
+def _by_place(codes: Any, identity: float):
     """Pairs of equal length with most bases equal at the same positions; an ambiguous base equals none."""
     lengths = np.array([len(sequence) for sequence in codes])
     for length in np.unique(lengths):

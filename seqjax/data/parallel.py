@@ -1,4 +1,4 @@
-"""One entry point for sentences and their translations: embedded, from TFDS, or from local files."""
+"""The entry point for sentences and their translations: embedded, from TFDS, or from local files."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -157,7 +157,7 @@ def _files(files: Mapping[str, str], fields: Mapping[str, str], format: Format) 
             names = [fields[field] or usual for field, usual in zip(fields, ("source", "target") if format.header else ("1", "2"))]
             if names[0] == names[1]:
                 raise UserError(f"source_field and target_field are both {names[0]!r}; name a field for each")
-            parts[part], tables = read_table_pairs(path, *names, format), tables + 1
+            parts[part], tables = read_table_pairs(path, *names, format), tables + 1  # pyright: ignore[reportCallIssue]
         elif missing := [setting for setting in (f"{prefix}path", f"{prefix}target_path") if not files[setting]]:
             raise UserError(
                 f"source='file' needs {' and '.join(missing)}; give a file of sentences and one of translations, or a table of "

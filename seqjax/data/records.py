@@ -29,7 +29,7 @@ class Places(NamedTuple):
     numbers: np.ndarray  # (N,), what follows it
 
     @classmethod
-    def of(cls, name: str, numbers: Sequence[int]) -> "Places":
+    def of(cls, name: str, numbers: Sequence[int] | np.ndarray) -> "Places":
         """Places with one name."""
         return cls((name,), np.broadcast_to(np.int32(0), len(numbers)), np.asarray(numbers, np.int64))
 
@@ -43,7 +43,7 @@ class Places(NamedTuple):
         numbers = [np.zeros(0, np.int64), *(places.numbers for places in several)]
         return cls(names, np.concatenate(which), np.concatenate(numbers))
 
-    def at(self, index: int) -> str:
+    def at(self, index: int | np.integer) -> str:
         """Where one example comes from."""
         return f"{self.names[self.which[index]]} {self.numbers[index]}"
 
@@ -67,7 +67,7 @@ class Records:
       (2, ('pos', 'neg'), ('dull',), 'films.csv line 3')
     """
 
-    columns: Mapping[str, Sequence[Any] | np.ndarray]
+    columns: Mapping[str, Any]
     places: Places
     notes: tuple[str, ...] = ()
 
@@ -196,7 +196,7 @@ def _add(whole: Any, value: Any) -> None:
         whole.update(f"t{np.datetime_data(value.dtype)[0]}".encode())
         _add(whole, value.astype(np.int64))
     elif hasattr(value, "add_to"):  # a column that is too large to hold
-        value.add_to(whole)
+        value.add_to(whole)  # pyright: ignore[reportAttributeAccessIssue]
     elif isinstance(value, (list, tuple)):
         whole.update(b"l%d:" % len(value))
         for item in value:

@@ -1,6 +1,7 @@
 """Turns rows of a table into series with a regular step: time zones, order, duplicates, gaps, and known future values."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class _Rows(NamedTuple):
     value: np.ndarray  # (n,)
 
 
-def regular_series(table: Table, rules: Rules, classes: dict[str, dict[str, list[str]]] | None = None) -> Regular:
+def regular_series(table: Table, rules: Rules, classes: Mapping[str, Any] | None = None) -> Regular:
     """The series of a table.
 
     Args:
@@ -92,7 +93,8 @@ def regular_series(table: Table, rules: Rules, classes: dict[str, dict[str, list
     step = Step.parse(rules.step) if rules.step else find_step([group.time for group in groups])
     found = [_series(group, table, rules, step, kinds, faults, notes) for group in groups]
     faults.raise_any()
-    return Regular([one for one in found if one is not None], step, *kinds, notes)
+    known, past, static = kinds
+    return Regular([one for one in found if one is not None], step, known, past, static, notes)
 
 
 def _groups(table: Table, time: np.ndarray) -> list[_Rows]:
@@ -104,7 +106,7 @@ def _groups(table: Table, time: np.ndarray) -> list[_Rows]:
     return [_Rows(name, rows, time[rows], table.value[rows]) for name, rows in zip(table.names, np.split(order, cuts))]
 
 
-def _shown(time: np.datetime64) -> str:
+def _shown(time: Any) -> str:
     """A time without trailing zeros."""
     text = str(time.astype("datetime64[s]") if time == time.astype("datetime64[s]") else time)
     return text.removesuffix(":00").removesuffix("T00:00")

@@ -135,7 +135,7 @@ def _counts(dataset: Dataset, part: str) -> Counter | None:
         counts = Counter(itertools.chain.from_iterable(records["tags"]))
     elif _column(records, ["labels"]):  # a number for each base
         counted = sum(np.bincount(row, minlength=len(dataset.classes)) for row in records["labels"])
-        counts = Counter(dict(zip(dataset.classes, counted.tolist())))
+        counts = Counter(dict(zip(dataset.classes, np.asarray(counted).tolist())))
     else:
         labels = records["label"] if _column(records, ["label"]) else getattr(records, "labels", None)
         if labels is None or not dataset.classes:

@@ -1,4 +1,4 @@
-"""One entry point for time series, embedded or from the user's tables, and for new values for a trained model."""
+"""The entry point for time series: embedded, or from tables of the user's own; and further values for a trained model."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -124,7 +124,7 @@ def load_series(
     check_name(source, name, EMBEDDED, "set of series", "")
     if source == "embedded":
         made = make_process(name)
-        facts = made.facts | {"zone": "", "known": [], "past": [], "static": [], "classes": {"known": {}, "past": {}, "static": {}}}
+        facts = {**made.facts, "zone": "", "known": [], "past": [], "static": [], "classes": {"known": {}, "past": {}, "static": {}}}
         facts |= {"season": season} if season else {}
         parts = _parts(_plain(made.time, made.value), made.validation_steps, made.test_steps, name)
         return make_dataset(name, parts, "series", facts=facts)
@@ -238,7 +238,7 @@ def _parts(series: Sequence[Series], validation_steps: int, test_steps: int, wha
     return {part: _records(series, end, first, what) for part, (first, end) in stretches.items()}
 
 
-def _records(series: Sequence[Series], ends: Sequence[int], firsts: Sequence[int], what: str) -> Records:
+def _records(series: Sequence[Series], ends: Any, firsts: Any, what: str) -> Records:
     """The series up to their ends; covariates beyond the end of all of a series are the future and stay."""
     columns = {
         "name": tuple(one.name for one in series),

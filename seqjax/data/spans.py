@@ -59,7 +59,7 @@ def _bio(tags: Sequence[str]) -> Iterator[str]:
             open_type = ""
             yield tag
             continue
-        prefix, span_type = SPAN.fullmatch(tag).groups()
+        prefix, span_type = SPAN.fullmatch(tag).groups()  # pyright: ignore[reportOptionalMemberAccess]
         continues = prefix in "IEL" and span_type == open_type
         yield f"{'I' if continues else 'B'}-{span_type}"
         open_type = "" if prefix in "ESLU" else span_type

@@ -1,4 +1,4 @@
-"""One entry point for speech: Morse code in noise, spoken digits, single or joined, and sound files with transcripts."""
+"""The entry point for speech: Morse code in noise, spoken digits single or joined, and sound files with transcripts."""
 
 import pathlib
 

@@ -49,7 +49,7 @@ class Step(NamedTuple):
         if self.unit not in UNITS:
             return self.unit if self.count == 1 else f"{self.count}{self.unit}"
         size = self.count * UNITS[self.unit]
-        unit = max((unit for unit, of in UNITS.items() if size % of == 0), key=UNITS.get)
+        unit = max((unit for unit, of in UNITS.items() if size % of == 0), key=lambda unit: UNITS[unit])
         return f"{size // UNITS[unit]}{unit}"
 
     @property
@@ -85,7 +85,7 @@ def step_places(times: np.ndarray, step: Step, first: np.datetime64 | None = Non
       ([0, 2], [0, 60, 61])
     """
     times = times.astype("datetime64[ns]")
-    first = np.datetime64(times[0] if first is None else first, "ns")
+    first = np.datetime64(times[0] if first is None else first, "ns")  # pyright: ignore[reportCallIssue, reportArgumentType]
     if step.unit in UNITS:
         places, rest = np.divmod((times - first).astype(np.int64), step.count * UNITS[step.unit])
         return np.where(rest == 0, places, NOT_ON_A_STEP)
@@ -117,7 +117,7 @@ def step_times(first: np.datetime64, step: Step, places: np.ndarray) -> np.ndarr
       >>> step_times(np.datetime64("2024-01-31"), Step(1, "ME"), np.arange(3)).astype("datetime64[D]").astype(str).tolist()
       ['2024-01-31', '2024-02-29', '2024-03-31']
     """
-    first, places = np.datetime64(first, "ns"), np.asarray(places, np.int64)
+    first, places = np.datetime64(first, "ns"), np.asarray(places, np.int64)  # pyright: ignore[reportCallIssue, reportArgumentType]
     if step.unit in UNITS:
         return first + (places * (step.count * UNITS[step.unit])).astype("timedelta64[ns]")
     day = first.astype("datetime64[D]")
@@ -176,7 +176,8 @@ def _offsets(zone: str, seconds: np.ndarray) -> np.ndarray:
     where = zoneinfo.ZoneInfo(zone)
     epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
     instants = (epoch + datetime.timedelta(seconds=int(second)) for second in seconds)
-    return np.array([instant.astimezone(where).utcoffset().total_seconds() for instant in instants], np.int64)
+    there = [instant.astimezone(where) for instant in instants]
+    return np.array([time.utcoffset().total_seconds() for time in there], np.int64)  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def _month_day(months: np.ndarray, step: Step) -> np.ndarray:

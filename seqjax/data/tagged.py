@@ -1,4 +1,4 @@
-"""One entry point for sentences with a tag for each word: parts of speech, names of persons and places, lexical classes."""
+"""The entry point for sentences with a tag for each word: parts of speech, names of persons and places, lexical classes."""
 
 import itertools
 from collections import Counter
@@ -121,7 +121,7 @@ def _tag_feature(name: str, features: Mapping[str, Any], column: str) -> str:
 
 def _tfds_part(name: str, builder: Any, split: str, feature: str, names: Sequence[str] | None) -> Records:
     what = f"{name}, split {split}, sentence"
-    found: list[tuple[int, tuple[str, ...], tuple[str, ...]]] = []
+    found: list[tuple[Any, ...]] = []
     faults = Faults(f"{name}, split {split}")
     for number, example in enumerate(examples(open_split(name, builder, split, EMBEDDED_CHOICE)), 1):
         tokens, tags = example["tokens"], example[feature]
@@ -139,7 +139,7 @@ def _tfds_part(name: str, builder: Any, split: str, feature: str, names: Sequenc
     return Records({"words": words, "tags": tags}, Places.of(what, numbers))
 
 
-def _tag_name(names: Sequence[str] | None, tag: Any) -> str:
+def _tag_name(names: Any, tag: Any) -> str:
     if names is None:
         return tag.decode("utf-8")
     if tag < 0:  # how TFDS stores an unknown label

@@ -1,15 +1,16 @@
-"""One entry point for videos: moving digits, Moving MNIST, and files or folders of frames, with or without labels."""
+"""The entry point for videos: moving digits, Moving MNIST, and files or folders of frames with labels or without."""
 
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from seqjax.data.checks import check_fractions, check_whole
 from seqjax.data.hold_out import hold_out
 from seqjax.data.image_check import BAD_FILES
+from seqjax.data.image_columns import ArrayImages
 from seqjax.data.origins import versions
 from seqjax.data.readers.digits import read_digits
 from seqjax.data.readers.image_arrays import read_idx_folder
@@ -141,14 +142,14 @@ def load_videos(
             raise UserError(
                 f"{path} has no labels; set task='forecast', or give a folder with a folder for each class, or a table"
             )
-        parts: dict[str, Videos] = {part: ArrayVideos(read_array(place)) for part, place in paths.items() if place}
+        parts = {part: ArrayVideos(read_array(place)) for part, place in paths.items() if place}
     else:
         found = _listed(paths, format, of_table, video_field, label_field, labelled)
         parts, notes = _checked(found, image_size, channels, frame_rate, bad_files, workers, cache, progress)
     if "validation" not in parts:
         train = parts["train"]
         kept, held = hold_out(len(train), validation_fraction, seed, name, strata=train.labels)
-        parts |= {"train": SomeVideos(train, kept), "validation": SomeVideos(train, held)}
+        parts = {**parts, "train": SomeVideos(train, kept), "validation": SomeVideos(train, held)}
         notes = (
             *notes,
             f"{len(held):,} of {len(kept) + len(held):,} training videos, chosen at random by seed {seed}, are for validation",
@@ -177,12 +178,12 @@ def _dataset(name: str, parts: Mapping[str, Videos], notes: Iterable[str], **oth
 
 def _made(
     digits: Mapping[str, tuple[np.ndarray, np.ndarray]], scene: Scene, sizes: Mapping[str, int]
-) -> dict[str, Videos]:
+) -> Mapping[str, Videos]:
     """Videos of each part from its own digits, with a seed of its own."""
     return {part: MovingDigits(*digits[part], sizes[part], seed=seed, scene=scene) for seed, part in enumerate(sizes)}
 
 
-def _digits(scene: Scene) -> dict[str, Videos]:
+def _digits(scene: Scene) -> Mapping[str, Videos]:
     images, labels = read_digits()
     rest, test = hold_out(len(labels), 0.2, 0, "digits", strata=labels)
     kept, held = hold_out(len(rest), 0.1, 0, "digits", strata=labels[rest])
@@ -190,7 +191,7 @@ def _digits(scene: Scene) -> dict[str, Videos]:
     return _made({part: (images[which, ..., 0], labels[which]) for part, which in own.items()}, scene, SIZES)
 
 
-def _mnist(train: tuple[np.ndarray, np.ndarray], fraction: float, seed: int) -> dict[str, Videos]:
+def _mnist(train: tuple[np.ndarray, np.ndarray], fraction: float, seed: int) -> Mapping[str, Videos]:
     """Training and validation videos, of digits that are in one of both."""
     images, labels = train
     kept, held = hold_out(len(labels), fraction, seed, "mnist", strata=labels)
@@ -198,30 +199,31 @@ def _mnist(train: tuple[np.ndarray, np.ndarray], fraction: float, seed: int) -> 
     return _made(digits, SCENES[MNIST], {"train": 10_000, "validation": 500})
 
 
-def _mnist_of_files(path: str, test_path: str, fraction: float, seed: int) -> tuple[dict[str, Videos], tuple[str, ...]]:
+def _mnist_of_files(path: str, test_path: str, fraction: float, seed: int) -> tuple[Mapping[str, Videos], tuple[str, ...]]:
     found = read_idx_folder(pathlib.Path(os.path.expanduser(path)))
     if found is None:
         raise UserError(f"{path} has no idx files; name={MNIST!r} needs the folder of MNIST's")
-    own = {part: (images.images[..., 0], images.labels) for part, images in found.parts.items()}
+    arrays = {part: cast(ArrayImages, images) for part, images in found.parts.items()}
+    own = {part: (images.images[..., 0], images.labels) for part, images in arrays.items()}
     parts = _mnist(own["train"], fraction, seed)
     if test_path:
-        return parts | {"test": ArrayVideos(read_array(test_path))}, ()
+        return {**parts, "test": ArrayVideos(read_array(test_path))}, ()
     if "test" not in own:
         return parts, ()
     test = MovingDigits(*own["test"], 10_000, seed=2, scene=SCENES[MNIST])
     note = (
         "the test videos are made from MNIST's test digits by the published recipe; test_path names the published ones"
     )
-    return parts | {"test": test}, (note,)
+    return {**parts, "test": test}, (note,)
 
 
-def _mnist_of_tfds(name: str, data_dir: str, fraction: float, seed: int) -> dict[str, Videos]:
+def _mnist_of_tfds(name: str, data_dir: str, fraction: float, seed: int) -> Mapping[str, Videos]:
     digits = open_split("mnist", open_builder("mnist", data_dir, NO_DOWNLOAD), "train", NO_DOWNLOAD)
     images = np.stack([np.asarray(example["image"])[..., 0] for example in digits])
     labels = np.array([int(example["label"]) for example in digits])
     videos = open_split(name, open_builder(name, data_dir, NO_DOWNLOAD, needs="test"), "test", NO_DOWNLOAD)
     test = np.stack([np.asarray(example["image_sequence"], np.uint8) for example in videos])
-    return _mnist((images, labels), fraction, seed) | {"test": ArrayVideos(test)}
+    return {**_mnist((images, labels), fraction, seed), "test": ArrayVideos(test)}
 
 
 def read_array(path: str) -> np.ndarray:
@@ -287,7 +289,7 @@ def _checked(
     workers: int,
     cache: str,
     progress: Progress | None,
-) -> tuple[dict[str, Videos], tuple[str, ...]]:
+) -> tuple[Mapping[str, Videos], tuple[str, ...]]:
     every = [path for paths, _ in found.parts.values() for path in paths]
     file = os.path.join(cache, "videos.json") if cache else ""
     facts, faults, unkept = check_videos(every, workers=workers, cache=file, progress=progress)

@@ -7,6 +7,7 @@ import os
 import pathlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from seqjax.data.readers.videos import Facts, examine_video, frame_files
 from seqjax.errors import UserError
@@ -32,9 +33,9 @@ def check_videos(
       >>> check_videos(["nothing.mp4"])
       ({}, {'nothing.mp4': 'nothing.mp4 does not exist; check the path'}, ())
     """
-    known, facts, faults = _recalled(cache), {}, {}
+    known, faults = _recalled(cache), {}
     keys = {path: _key(path) for path in dict.fromkeys(paths)}
-    facts = {path: Facts(*known[key]) for path, key in keys.items() if key in known}
+    facts: dict[str, Any] = {path: Facts(*known[key]) for path, key in keys.items() if key in known}
     todo = [path for path in keys if path not in facts]
     with contextlib.ExitStack() as stack:
         run = map

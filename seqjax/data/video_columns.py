@@ -4,7 +4,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -30,22 +30,27 @@ class Videos(Protocol):
     counts: np.ndarray  # int64 (N,), the frames of each
     heads: tuple[Head, ...]  # what is asked; () if there are no labels
     answers: np.ndarray  # int32 (N, A), the class of each video for each head
-    labels: np.ndarray | None  # int32 (N,), the first of the answers; None if there are none
+    labels: Any  # int32 (N,), the first of the answers; None if there are none
 
     def __len__(self) -> int:
         """N."""
+        ...
 
     def at(self, index: int) -> str:
         """What to call a video in messages."""
+        ...
 
     def rate_of(self, index: int) -> float:
         """Frames a second of a video; 0 if unknown."""
+        ...
 
     def take(self, index: int, places: np.ndarray) -> np.ndarray:
         """The frames at some rising places of a video, uint8 (T, H, W, C); several threads may call it at once."""
+        ...
 
     def fingerprint(self) -> str:
         """A hash that changes with the videos or their labels."""
+        ...
 
 
 class Labelled:

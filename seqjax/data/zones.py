@@ -96,6 +96,9 @@ def _both_offsets(zone: str, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """Seconds ahead of UTC before and after a change of clocks, for local times in seconds since 1970."""
     where, epoch = zoneinfo.ZoneInfo(zone), datetime.datetime(1970, 1, 1)
     local = [(epoch + datetime.timedelta(seconds=int(second))).replace(tzinfo=where) for second in seconds]
-    folds = ([round(time.replace(fold=fold).utcoffset().total_seconds()) for time in local] for fold in (0, 1))
+    folds = (
+        [round(time.replace(fold=fold).utcoffset().total_seconds()) for time in local]  # pyright: ignore[reportOptionalMemberAccess]
+        for fold in (0, 1)
+    )
     before, after = (np.array(fold, np.int64) for fold in folds)
     return before, after

@@ -1,4 +1,4 @@
-"""Drawing sequences from a model, searching for the likeliest ones, and asking a model how likely a sequence is."""
+"""Sampling sequences from a model, searching for the likeliest ones, and scoring given sequences."""
 
 from seqjax.decoding.beam import Beams, beam_search
 from seqjax.decoding.decoder import DecoderStep, draw, force, greedy, score_outputs

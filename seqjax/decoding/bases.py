@@ -19,7 +19,7 @@ WINDOW, TOGETHER = 4096, 8  # bases of a window of a long sequence; windows whos
 
 
 class Tags(NamedTuple):
-    """What a tagger says of a sequence or of a window of it."""
+    """A tagger's output for a sequence or a window of it."""
 
     tags: np.ndarray  # int32 (T,)
     probabilities: np.ndarray  # float32 (T, K)
@@ -103,12 +103,12 @@ class Tagging:
 
     def __call__(self, params: Any, codes: Sequence[np.ndarray]) -> list[Tags]:
         """Tags of sequences, each uint8 (T,)."""
-        found: list[Tags | None] = [None] * len(codes)
+        found: list[Any] = [None] * len(codes)
         short = [i for i, each in enumerate(codes) if len(each) <= self._longest or self._model.crf]
         empty = [np.zeros(len(codes[i]), np.uint8) for i in short]
         collate = collate_bases([codes[i] for i in short], empty, self._model.reader.features.halo) if short else None
         lengths = np.array([len(codes[i]) for i in short])
-        for places, batch in one_pass(lengths, collate, self._size, self._boundaries) if short else ():
+        for places, batch in one_pass(lengths, collate, self._size, self._boundaries) if collate else ():
             for place, tags, shares in zip(places, *map(np.asarray, self._run(params, batch))):
                 found[short[place]] = Tags(tags[: lengths[place]], shares[: lengths[place]])
         for i in range(len(codes)):
@@ -131,11 +131,11 @@ class Tagging:
 def long_scores(
     model: DnaTagger, params: Any, codes: np.ndarray, window: int = WINDOW
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Scores of the tags of a long sequence, window by window: those of the whole, to rounding, in memory for a few windows.
+    """Scores the tags of a long sequence window by window: exact up to rounding, in memory for a few windows.
 
-    Each layer and direction goes over the windows once, in its own order, and its carry before each window is kept: 2 H numbers, not
-    outputs. With these any window can be computed alone, and all are, several at once. A model of L layers reads the sequence
-    2 L + 1 times; its layers below are recomputed each time.
+    Each layer and direction runs over the windows once, in its own order, and its carry before each window is kept: 2 H
+    numbers, not outputs. With these, any window can be computed on its own, and several are computed at once. A model
+    of L layers reads the sequence 2 L + 1 times; lower layers are recomputed each time.
 
     Args:
       model: a DnaTagger without a conditional random field.
@@ -199,7 +199,7 @@ def _passes(model: DnaTagger) -> tuple[_Pass, ...]:
 
 
 def _layers(cell: Cell) -> list[Cell]:
-    """The layers of a stack without the noise around them: bidirectional ones, or single cells."""
+    """Returns the layers of a stack without the noise around them: bidirectional ones, or single cells."""
     layers = []
     for layer in cell.inner:
         while layer.inner and not layer.name.startswith("bidirectional("):
@@ -230,7 +230,7 @@ def _run(model, params, layer, one: _Pass, xs, carry, lengths):
 
 
 def _features(model, params, codes):
-    """Features of the strands that the model reads, each in the order of the sequence."""
+    """Computes the features of the strands that the model reads, each in the order of the sequence."""
     features, own = model.reader.features, {"params": params["reader"].get("features", {})}
     strands = [features.apply(own, codes)]
     if model.reader.both_strands:
@@ -239,7 +239,7 @@ def _features(model, params, codes):
 
 
 def _outputs(model, params, codes, lengths, carries):
-    """Outputs of as many layers as there are carries for, of each strand."""
+    """Computes the outputs, for each strand, of as many layers as there are carries."""
     strands = _features(model, params, codes)
     for layer, carry in enumerate(carries):
         made = [

@@ -1,14 +1,16 @@
-"""Beam search: the likeliest sequences that a decoder can write, several for each row, in one compiled loop."""
+"""Beam search for a decoder's likeliest sequences, several per row, in one compiled loop."""
 
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
 from seqjax.decoding.decoder import DecoderStep, Limits, Start, allowed_ids, check_start
 from seqjax.errors import UserError
+from seqjax.typing import AnyArray
 
 BLOCK = 64  # ids whose greatest logit is found first; see _likeliest
 
@@ -28,7 +30,7 @@ def beam_search(
     params: Any,
     memory: Any,
     carry: Any,
-    first_token: jax.Array,
+    first_token: AnyArray,
     *,
     width: int,
     length: int,
@@ -38,30 +40,30 @@ def beam_search(
     length_penalty: float | jax.Array = 0.0,
     n_best: int = 1,
 ) -> Beams:
-    r"""The sequences of the highest score among those that a beam of the given width meets.
+    r"""Finds the sequences with the highest scores by beam search.
 
     .. math:: \mathrm{score}(y) = \frac{\sum_t \log p(y_t \mid y_{<t}, \mathrm{memory})}{((5 + |y|) / 6)^{\alpha}}
 
     At every step each of the `width` hypotheses of a row is continued by every id, and the continuations are ordered by
-    log probability. Those by `<eos>` among the first `width` are finished; the first `width` of the others go on, so that
-    ending costs the beam no place. Of equals the earlier hypothesis, then the lower id comes first; of equal scores, the
-    hypothesis that ended first. With width 1 and no penalty this is `greedy`.
+    log probability. Those with `<eos>` among the first `width` are finished; the first `width` of the others continue,
+    so that a finished hypothesis does not take a slot in the beam. Ties go to the earlier hypothesis, then to the lower
+    id; among equal scores, to the hypothesis that ended first. With width 1 and no penalty this is `greedy`.
 
-    Hypotheses still going on when `length` is reached fill the places that finished ones leave, and stand behind them
-    whatever their scores. The loop ends early once no hypothesis of any row can still reach the n-best of its row, which
-    changes no result. It is compiled once for a step, `width`, `length`, `n_best`, banned ids and the shapes; another
-    penalty or eos_id does not compile again.
+    Hypotheses that are unfinished when `length` is reached fill the slots that finished ones leave, and rank after them
+    regardless of score. The loop ends early once no hypothesis of any row can still reach the n-best of its row, which
+    does not change the result. It is compiled once for a step, `width`, `length`, `n_best`, banned ids and the shapes;
+    another penalty or eos_id does not compile again.
 
     Args:
       step, params, memory, carry: the decoder, and its carry before the first token, as in `decoder`.
-      first_token: int (B,), as a rule bos.
-      width: K, how many hypotheses of each row go on.
-      length: the most tokens to write.
-      eos_id: the id that ends a hypothesis; None, no id does.
+      first_token: int (B,), usually bos.
+      width: K, the number of hypotheses kept per row.
+      length: the maximum number of tokens to write.
+      eos_id: the id that ends a hypothesis; None for no such id.
       pad_id: the token after a hypothesis's end.
       banned: ids never to write: a tuple of ids, or bool (V,), true where banned.
-      length_penalty: alpha, at least 0; 0 is none, and the larger it is the longer are the sequences preferred.
-      n_best: how many sequences to return for each row; it does not change which are found.
+      length_penalty: alpha, at least 0; 0 for no penalty; larger values favour longer sequences.
+      n_best: the number of sequences to return per row; it does not change which are found.
 
     Returns:
       Beams. The log probabilities are the model's own, as `score_outputs` gives them.
@@ -69,8 +71,7 @@ def beam_search(
     Raises:
       UserError: a width, length or n_best below 1, a negative penalty, a banned id outside the vocabulary, or every id
         banned.
-      ValueError: first tokens that are not a line of integers, or an array of memory or carry without B as its first
-        axis.
+      ValueError: first tokens that are not integers (B,), or an array of memory or carry without B as its first axis.
 
     Example:
       >>> table = jnp.log(jnp.array([[0.0, 0.0, 0.55, 0.45], [0, 1, 0, 0], [0, 0.4, 0.3, 0.3], [0, 0.9, 0.1, 0.0]]))
@@ -94,7 +95,7 @@ def beam_search(
 
 
 class _Alive(NamedTuple):
-    """The hypotheses that go on; those of log probability -inf do not exist."""
+    """The unfinished hypotheses; those with log probability -inf do not exist."""
 
     carry: Any  # the decoder's, arrays (B * K, ...)
     last: jax.Array  # int32 (B * K,): the next input
@@ -103,7 +104,7 @@ class _Alive(NamedTuple):
 
 
 class _Loop(NamedTuple):
-    """What the loop carries."""
+    """The carry of the loop."""
 
     time: jax.Array  # int32 ()
     alive: _Alive
@@ -112,7 +113,7 @@ class _Loop(NamedTuple):
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _beam_search(step, limits: Limits, width, n_best, early, start: Start, alpha, params, memory, carry) -> Beams:
-    """`early`: leave the loop as soon as the result is certain; the tests compare."""
+    """Runs the search; `early` leaves the loop as soon as the result is certain (tests compare both)."""
     memory = _repeat(memory, width)
     final_penalty = _penalty(limits.length, alpha)
 
@@ -130,7 +131,7 @@ def _beam_search(step, limits: Limits, width, n_best, early, start: Start, alpha
         )
 
     def undecided(loop: _Loop) -> jax.Array:
-        bound = loop.alive.log_probs[:, 0] / final_penalty  # log probabilities only fall, penalties only grow
+        bound = loop.alive.log_probs[:, 0] / final_penalty  # log probabilities only decrease, penalties only grow
         return jnp.any(bound > loop.ended.scores[:, -1])
 
     def goes_on(loop: _Loop) -> jax.Array:
@@ -142,7 +143,7 @@ def _beam_search(step, limits: Limits, width, n_best, early, start: Start, alpha
 
 
 class _Candidates(NamedTuple):
-    """Continuations of the hypotheses of each row, the likeliest first."""
+    """Continuations of the hypotheses of each row, likeliest first."""
 
     log_probs: jax.Array  # float32 (B, n)
     parents: jax.Array  # int32 (B, n): which hypothesis is continued
@@ -150,16 +151,16 @@ class _Candidates(NamedTuple):
 
 
 def _likeliest(logits: jax.Array, log_probs: jax.Array, allowed: jax.Array, number: int) -> _Candidates:
-    """The likeliest continuations of each row, by allowed ids.
+    """Finds the likeliest continuations of each row, by allowed ids.
 
-    A continuation among the first n lies in one of the first n blocks of ids, ordered by their best, since every block
-    before its own holds one that is before it. So only n * BLOCK continuations have to be sorted, not K * V.
+    A continuation among the first n is in one of the first n blocks of ids, ordered by their best, since every earlier
+    block contains a better continuation. So only n * BLOCK continuations have to be sorted, not K * V.
 
     Args:
       logits: float32 (B * K, V).
       log_probs: float32 (B, K), of the hypotheses.
       allowed: bool (V,).
-      number: n, how many to return; less where there are fewer than n.
+      number: n, the number to return; fewer if there are fewer than n.
     """
     (rows, width), vocab = log_probs.shape, logits.shape[1]
     blocks = -(-vocab // BLOCK)
@@ -169,14 +170,14 @@ def _likeliest(logits: jax.Array, log_probs: jax.Array, allowed: jax.Array, numb
     def continued(logits, log_probs, log_norms):
         # Rounding may put a logit above the log-sum-exp; the bound of the early exit needs log p <= 0.
         totals = log_probs[..., None] + jnp.minimum(logits - log_norms[..., None], 0.0)
-        # What the model says of hypotheses that do not exist may be NaN: they were continued by ids that it never saw.
+        # The model's output for hypotheses that do not exist may be NaN: they were continued by ids that it never saw.
         return jnp.where(log_probs[..., None] > -jnp.inf, totals, -jnp.inf)
 
     ends = ((0, 0), (0, -vocab % BLOCK))
     best = jax.lax.reduce_window(logits, -jnp.inf, jax.lax.max, (1, BLOCK), (1, BLOCK), ends)
     best = continued(best.reshape(rows, width, blocks), log_probs, log_norms).reshape(rows, -1)
     _, chosen = jax.lax.top_k(best, min(number, width * blocks))
-    chosen = jnp.sort(chosen, axis=1)  # places in the order of hypotheses and ids: of equals top_k takes the earlier
+    chosen = jnp.sort(chosen, axis=1)  # indices in the order of hypotheses and ids: top_k breaks ties by the earlier
     owners, first_ids = chosen // blocks, chosen % blocks * BLOCK
 
     ids = first_ids[..., None] + jnp.arange(BLOCK)[None, None, :]  # the last block may reach beyond V
@@ -188,7 +189,7 @@ def _likeliest(logits: jax.Array, log_probs: jax.Array, allowed: jax.Array, numb
 
 
 def _first(start: Start, carry: Any, width: int, length: int) -> _Alive:
-    """The empty hypothesis of each row; the other `width - 1` do not exist yet."""
+    """Returns the empty hypothesis of each row; the other `width - 1` do not exist yet."""
     (rows,) = start.first_token.shape
     return _Alive(
         carry=_repeat(carry, width),
@@ -199,7 +200,7 @@ def _first(start: Start, carry: Any, width: int, length: int) -> _Alive:
 
 
 def _none(start: Start, n_best: int, length: int) -> Beams:
-    """No finished hypotheses yet."""
+    """Returns an empty set of finished hypotheses."""
     shape = (*start.first_token.shape, n_best)
     return Beams(
         tokens=jnp.full((*shape, length), start.pad_id, jnp.int32),
@@ -211,7 +212,7 @@ def _none(start: Start, n_best: int, length: int) -> Beams:
 
 
 def _go_on(carry: Any, tokens: jax.Array, candidates: _Candidates, ends: jax.Array, width: int) -> _Alive:
-    """The first `width` continuations that do not end."""
+    """Returns the first `width` continuations that do not end."""
     log_probs, places = jax.lax.top_k(jnp.where(ends, -jnp.inf, candidates.log_probs), width)
     parents = _flat(_rows(candidates.parents, places), width).reshape(-1)
     return _Alive(
@@ -225,7 +226,7 @@ def _go_on(carry: Any, tokens: jax.Array, candidates: _Candidates, ends: jax.Arr
 def _end(
     ended: Beams, tokens: jax.Array, candidates: _Candidates, ends: jax.Array, width: int, time: Any, alpha: jax.Array
 ) -> Beams:
-    """The n-best of those finished before and those that finish now, among the first `width` continuations."""
+    """Returns the n-best of the finished hypotheses and those that finish now, among the first `width` continuations."""
     ends = (ends & (candidates.log_probs > -jnp.inf))[:, :width]
     log_probs = jnp.where(ends, candidates.log_probs[:, :width], -jnp.inf)
     now = Beams(tokens[:, :width], log_probs / _penalty(time, alpha), log_probs, jnp.where(ends, time, 0), ends)
@@ -235,7 +236,7 @@ def _end(
 
 
 def _fill(ended: Beams, alive: _Alive, time: jax.Array, alpha: jax.Array) -> Beams:
-    """Hypotheses cut at the length, behind the finished ones and as far as there are places."""
+    """Adds hypotheses cut at the length, after the finished ones, as far as there are slots."""
     exist = alive.log_probs > -jnp.inf
     lengths, nothing = jnp.where(exist, time, 0), jnp.zeros_like(exist)
     cut = Beams(alive.tokens, alive.log_probs / _penalty(time, alpha), alive.log_probs, lengths, nothing)
@@ -249,26 +250,26 @@ def _penalty(length: jax.Array | int, alpha: jax.Array) -> jax.Array:
 
 
 def _rows(array: jax.Array, places: jax.Array) -> jax.Array:
-    """array[b, places[b]] for every b: (B, n, ...) and (B, m) to (B, m, ...)."""
+    """Gathers array[b, places[b]] for every b: (B, n, ...) and (B, m) to (B, m, ...)."""
     return jax.vmap(lambda row, place: row[place])(array, places)
 
 
 def _flat(places: jax.Array, width: int) -> jax.Array:
-    """Hypotheses (B, m) of each row as rows of the arrays (B * K, ...)."""
+    """Converts hypotheses (B, m) of each row to rows of the arrays (B * K, ...)."""
     return places + width * jnp.arange(places.shape[0])[:, None]
 
 
 def _repeat(tree: Any, width: int) -> Any:
-    """Each row `width` times, one after the other."""
+    """Repeats each row `width` times."""
     return jax.tree.map(lambda array: jnp.repeat(array, width, axis=0), tree)
 
 
 def _check_rows(rows: int, **trees: Any) -> None:
-    """Every array has B as its first axis."""
+    """Checks that every array has B as its first axis."""
     for name, tree in trees.items():
         for path, array in jax.tree_util.tree_leaves_with_path(tree):
             if jnp.shape(array)[:1] != (rows,):
                 where = name + jax.tree_util.keystr(path)
                 raise ValueError(
-                    f"{where} has shape {jnp.shape(array)}; its first axis must be B={rows}, as first_token's"
+                    f"{where} has shape {jnp.shape(array)}; its first axis must be B={rows}, like that of first_token"
                 )

@@ -1,7 +1,7 @@
-"""Captions for whole sets of images: batches through a CNN and a decoder, greedily or by beam search, and where attention looked."""
+"""Captions for sets of images: batches through a CNN and a decoder, greedily or by beam search, with attention weights."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -22,8 +22,8 @@ class CaptionWriter:
       model: the decoder.
       encode: `encode(variables, images) -> features (B, S, M)`, of images uint8 (B, H, W, C).
       tokenizer: of the captions.
-      batch_size: images side by side.
-      length: the most tokens of a caption.
+      batch_size: images per batch.
+      length: the maximum number of tokens of a caption.
 
     The variables are `{"params": {"encoder": ..., "decoder": ...}, ...}`. `<pad>`, `<bos>` and `<unk>` are never written.
 
@@ -63,11 +63,12 @@ class CaptionWriter:
             encoded = model.apply(own, encode(variables, images), method="encode")
             return encoded, model.apply(own, encoded, method="initial_carry")
 
-        def step(variables, encoded, carry, tokens):
+        def step(variables, encoded, carry, tokens) -> Any:
             return model.apply({"params": variables["params"]["decoder"]}, encoded, carry, tokens, method="step")
 
         def weights(variables, images, inputs):
-            return model.apply({"params": variables["params"]["decoder"]}, encode(variables, images), inputs).weights
+            found = cast(Any, model.apply({"params": variables["params"]["decoder"]}, encode(variables, images), inputs))
+            return found.weights
 
         self._features, self._begin, self._step, self._weights = (
             jax.jit(features),
@@ -84,7 +85,7 @@ class CaptionWriter:
         return {"length": self._length, "eos_id": EOS, "pad_id": PAD, "banned": (PAD, UNK, BOS)}
 
     def greedy(self, variables: Mapping[str, Any], images: Images) -> list[str]:
-        """The caption of the likeliest word at each step, for every image."""
+        """Writes a greedy caption, the likeliest word at each step, for every image."""
         first, outputs = np.full(self._batch_size, BOS, np.int32), []
         for number, encoded, carry in self._batches(variables, images):
             found = jax.device_get(greedy(self._step, variables, encoded, carry, first, **self._options()))
@@ -95,7 +96,7 @@ class CaptionWriter:
     def beam(
         self, variables: Mapping[str, Any], images: Images, *, width: int, n_best: int = 1, length_penalty: float = 0.0
     ) -> list[list[Translation]]:
-        """The n-best captions of every image, the best first; see `beam_search` for width and length_penalty."""
+        """Writes the n-best captions of every image, best first; see `beam_search` for width and length_penalty."""
         first, outputs = np.full(self._batch_size, BOS, np.int32), []
         options = self._options() | {"width": width, "n_best": n_best, "length_penalty": length_penalty}
         for number, encoded, carry in self._batches(variables, images):
@@ -117,7 +118,7 @@ class CaptionWriter:
     def attention(
         self, variables: Mapping[str, Any], image: np.ndarray, tokens: np.ndarray
     ) -> tuple[np.ndarray, list[str]]:
-        """Where attention looked while one caption was written.
+        """Computes the attention weights while one caption was written.
 
         Args:
           variables: of the model.
@@ -125,15 +126,15 @@ class CaptionWriter:
           tokens: ids of the caption, without `<eos>`.
 
         Returns:
-          (weights (T, S), each row of sum 1; the T words, the last of which is `<eos>`).
+          (weights (T, S), each row summing to 1; the T words, of which the last is `<eos>`).
         """
         words = [*(self.tokenizer.vocabulary[i] for i in tokens), "<eos>"]
-        inputs = np.full((1, max(self._length, len(words))), PAD, np.int32)  # of one length, so that it is compiled once
+        inputs = np.full((1, max(self._length, len(words))), PAD, np.int32)  # one length, so that it is compiled once
         inputs[0, : len(words)] = [BOS, *tokens]
         return np.asarray(self._weights(variables, image[None], inputs)[0, : len(words)]), words
 
     def means(self, variables: Mapping[str, Any], images: Images) -> np.ndarray:
-        """The mean of each image's feature map, (N, M)."""
+        """Computes the mean of each image's feature map, (N, M)."""
         found = []
         for batch in ordered_batches(images, self._batch_size, workers=self._workers):
             found.append(np.asarray(self._features(variables, batch.images)).mean(1)[batch.mask])
@@ -141,12 +142,12 @@ class CaptionWriter:
 
 
 def nearest_captions(queries: np.ndarray, known: np.ndarray, captions: Sequence[Sequence[str]]) -> list[str]:
-    """The first caption of the nearest known image, by Euclidean distance; of equally near ones the first.
+    """Returns the first caption of the nearest known image, by Euclidean distance; ties go to the first.
 
     Args:
-      queries: (N, D), what describes the images.
-      known: (K, D), the same of images with captions.
-      captions: of those.
+      queries: (N, D), descriptors of the images.
+      known: (K, D), descriptors of images with captions.
+      captions: the captions of those.
 
     Example:
       >>> nearest_captions(np.array([[0.9]]), np.array([[0.0], [1.0]]), [["a dog"], ["a cat", "one cat"]])
@@ -155,4 +156,4 @@ def nearest_captions(queries: np.ndarray, known: np.ndarray, captions: Sequence[
     lengths, found = (known**2).sum(1), []
     for first in range(0, len(queries), 256):
         found += np.argmin(lengths - 2 * queries[first : first + 256] @ known.T, axis=1).tolist()
-    return [captions[i][0] for i in found]
+    return [captions[int(i)][0] for i in found]

@@ -1,7 +1,7 @@
-r"""Decoding of connectionist temporal classification: the likeliest path, the likeliest texts by prefix search, alignments.
+r"""Decoding for connectionist temporal classification: the likeliest path, prefix search, alignments.
 
-Many paths stand for one text. Prefix search (Graves 2012; Hannun et al. 2014) keeps for each prefix the probability of all paths that
-stand for it, apart for those that end in blank and those that end in its last label:
+Many paths give the same text. Prefix search (Graves 2012; Hannun et al. 2014) keeps for each prefix the probability of
+all its paths, separately for those that end in blank and those that end in its last label:
 
   p_b(y)   <-  p_t(blank) (p_b(y) + p_n(y))
   p_n(y)   <-  p_t(last of y) p_n(y)  +  p_n that extends y's own prefix to y
@@ -23,7 +23,7 @@ NEVER = -1e30
 
 
 def collapse(path: np.ndarray) -> np.ndarray:
-    """The labels of a path: repeats joined, then blanks dropped.
+    """Converts a path to labels: merges repeats, then drops blanks.
 
     Example:
       >>> collapse(np.array([0, 4, 4, 0, 4, 5])).tolist()
@@ -35,11 +35,11 @@ def collapse(path: np.ndarray) -> np.ndarray:
 
 
 class Prefixes(NamedTuple):
-    """The best texts of each row, the best first; where there are fewer, the rest have a score of -inf."""
+    """The best texts of each row, best first; if there are fewer, the rest have a score of -inf."""
 
     labels: jax.Array  # int32 (B, K, T), 0 past the end
     lengths: jax.Array  # int32 (B, K)
-    scores: jax.Array  # float32 (B, K): log_probs, with the language model's share where there is one
+    scores: jax.Array  # float32 (B, K): log_probs, plus the language model's contribution if there is one
     log_probs: jax.Array  # float32 (B, K): log of the summed probability of the paths that were kept
 
 
@@ -50,21 +50,21 @@ class _Beam(NamedTuple):
     lengths: jax.Array  # int32 (B, K)
     blank: jax.Array  # float32 (B, K): log p of paths that end in blank
     label: jax.Array  # float32 (B, K): log p of paths that end in the last label
-    bonus: jax.Array  # float32 (B, K): the language model's share
+    bonus: jax.Array  # float32 (B, K): the language model's contribution
     memory: Any  # the language model's, arrays (B K, ...)
-    next_scores: jax.Array  # float32 (B, K, V): its share of each next label; (B, K, 1) zeros without one
+    next_scores: jax.Array  # float32 (B, K, V): its contribution for each next label; (B, K, 1) zeros without one
 
 
 def prefix_search(log_probs: Any, steps: Any, *, width: int, fusion: Fusion | None = None) -> Prefixes:
-    r"""The likeliest texts, each with the sum of its paths, in one compiled loop.
+    r"""Finds the likeliest texts, each scored by the sum over its paths, in one compiled loop.
 
     .. math:: \log p(y \mid x) + \alpha \log p_{LM}(y) + \beta |y|
 
-    With a width of at least the number of all prefixes nothing is cut, and the result is exact.
+    If the width is at least the number of all prefixes, nothing is pruned and the result is exact.
 
     Args:
       log_probs: (B, T, V), normalised; blank is 0.
-      steps: int (B,), real steps; what stands past them has no influence.
+      steps: int (B,), real steps; later steps have no effect.
       width: K, prefixes that are kept at each step.
       fusion: a language model, its weight and a bonus for each label; None for none.
 
@@ -93,7 +93,7 @@ def _search(lm, width, log_probs, steps, params, start, weight, bonus):
     bonuses = jnp.where(jnp.arange(vocab) == BLANK, 0.0, bonus)[None, None]
 
     def predict(memory, last):
-        """The memory after the last labels (B, K), and the share of each next one."""
+        """Returns the memory after the last labels (B, K), and the contribution for each next one."""
         memory, scores = lm(params, memory, last.reshape(-1))
         return memory, weight * jax.nn.log_softmax(scores).reshape(rows, -1, vocab) + bonuses
 
@@ -129,7 +129,7 @@ def _search(lm, width, log_probs, steps, params, start, weight, bonus):
 
 
 def _advance(beam: _Beam, scores: jax.Array, width: int) -> tuple[_Beam, jax.Array, jax.Array]:
-    """One step: the new beam, which prefix each comes of (B, K), and the label by which it is longer, 0 where it is not."""
+    """Runs one step: the new beam, the parent prefix of each entry (B, K), and the label it adds, 0 if none."""
     (rows, vocab), length = scores.shape, beam.labels.shape[2]
     last = jnp.take_along_axis(beam.labels, jnp.maximum(beam.lengths - 1, 0)[..., None], axis=2)[..., 0]
     total = jnp.logaddexp(beam.blank, beam.label)
@@ -140,7 +140,8 @@ def _advance(beam: _Beam, scores: jax.Array, width: int) -> tuple[_Beam, jax.Arr
     repeats = (ids == last[..., None]) & (beam.lengths > 0)[..., None]
     longer = jnp.where(repeats, beam.blank[..., None], total[..., None]) + scores[:, None, :]
     longer = jnp.where((ids == BLANK) | ~exists[..., None] | (beam.lengths >= length)[..., None], NEVER, longer)
-    # A prefix in the beam may also be reached by extending its own prefix: that probability is its own, and no new one's.
+    # A prefix in the beam can also be reached by extending its own prefix: that probability is added to it, not to a
+    # new entry.
     place = jnp.arange(length)[None, None]
     without_last = jnp.where(place == (beam.lengths - 1)[..., None], 0, beam.labels)
     child_of = jnp.all(without_last[:, :, None] == beam.labels[:, None], axis=3) & (beam.lengths[:, :, None] == beam.lengths[:, None] + 1)
@@ -190,7 +191,7 @@ def _wide(mask: jax.Array, array: jax.Array) -> jax.Array:
 
 
 def align(log_probs: np.ndarray, labels: np.ndarray) -> list[tuple[int, int]]:
-    """When each label is said on the likeliest path of a text.
+    """Aligns labels with steps: when each label occurs on the likeliest path of a text.
 
     Args:
       log_probs: (T, V).

@@ -1,4 +1,4 @@
-"""The interface of decoders, and what every decoder can do: write greedily, draw, and score given outputs.
+"""The interface of decoders, and what every decoder can do: greedy decoding, sampling, and scoring given outputs.
 
 A decoder writes one sequence for each row, token by token. It is a function, a `DecoderStep`,
 
@@ -7,15 +7,15 @@ A decoder writes one sequence for each row, token by token. It is a function, a 
 of
 
   params: any pytree, the same for all rows.
-  memory: what is read at every step and never changes, such as the outputs of an encoder and their mask: a pytree whose
+  memory: constant inputs that are read at every step, such as the outputs of an encoder and their mask: a pytree whose
     arrays have B as their first axis; () for none.
   carry: what changes from step to step: a pytree whose arrays have B as their first axis.
   tokens: int32 (B,), the token before the one to predict.
   logits: (B, V), of the next token.
 
-Row b of the new carry and of the logits depends on row b of memory, carry and tokens alone. Whatever is compiled here is
-compiled once for a step, so give the same function each time; arrays belong in params, memory and carry, since those that
-a step closes over are compiled in as constants.
+Row b of the new carry and of the logits depends only on row b of memory, carry and tokens. Everything here is compiled
+once per step function, so pass the same function each time; arrays belong in params, memory and carry, since arrays
+that a step closes over are compiled in as constants.
 """
 
 import dataclasses
@@ -31,32 +31,33 @@ from seqjax.decoding import sampling
 from seqjax.decoding.sampling import Samples
 from seqjax.decoding.scoring import sequence_log_probs
 from seqjax.errors import UserError
+from seqjax.typing import AnyArray
 
 DecoderStep = Callable[[Any, Any, Any, jax.Array], tuple[Any, jax.Array]]
 
 
 class Limits(NamedTuple):
-    """What a search is compiled for."""
+    """The static settings of a search."""
 
-    length: int  # the most tokens to write
-    banned: tuple[int, ...]  # ids never to write; () where they are given as a mask
+    length: int  # the maximum number of tokens to write
+    banned: tuple[int, ...]  # ids never to write; () if they are given as a mask
 
 
 class Start(NamedTuple):
-    """What a search begins with; other values compile nothing."""
+    """The dynamic inputs of a search; changing values does not recompile."""
 
     first_token: jax.Array  # int32 (B,)
-    eos_id: jax.Array  # int32 (); -1 where no id ends a row
+    eos_id: jax.Array  # int32 (); -1 if no id ends a row
     pad_id: jax.Array  # int32 ()
-    banned: jax.Array | None  # bool (V,), where given as a mask
+    banned: jax.Array | None  # bool (V,), if given as a mask
 
 
 def check_start(length: Any, first_token: Any, eos_id: Any, pad_id: Any, banned: Any) -> tuple[Limits, Start]:
-    """The arguments that all searches share, checked and in their types: see `greedy` for what they are.
+    """Checks and converts the arguments shared by all searches; see `greedy` for their meaning.
 
     Raises:
       UserError: a length below 1, or every id banned.
-      ValueError: first tokens that are not a line of integers.
+      ValueError: first tokens that are not integers (B,).
 
     Example:
       >>> check_start(5, np.array([2, 2]), None, 0, [1])[0]
@@ -69,13 +70,13 @@ def check_start(length: Any, first_token: Any, eos_id: Any, pad_id: Any, banned:
         raise ValueError(f"first_token is {first_token.dtype} of shape {first_token.shape}; it must be integers (B,)")
     ids, mask = (tuple(sorted(map(int, banned))), None) if sampling._is_ids(banned) else ((), banned)
     if mask is not None:
-        sampling._banned_mask(mask, np.size(mask))  # while its values can still be seen
+        sampling._banned_mask(mask, np.size(mask))  # while its values are still concrete
     eos_id, pad_id = jnp.asarray(-1 if eos_id is None else eos_id, jnp.int32), jnp.asarray(pad_id, jnp.int32)
     return Limits(int(length), ids), Start(first_token.astype(jnp.int32), eos_id, pad_id, mask)
 
 
 def allowed_ids(limits: Limits, start: Start, vocab: int) -> jax.Array:
-    """bool (V,), true for the ids that a search may write.
+    """Returns bool (V,), true for the ids that a search may write.
 
     Raises:
       UserError: a banned id outside the vocabulary, a mask of another length, or every id banned.
@@ -89,7 +90,7 @@ def allowed_ids(limits: Limits, start: Start, vocab: int) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class _Packed:
-    """A decoder step as `sampling.sample` takes it. Equal for equal steps, so that what jit compiled for one is found."""
+    """A decoder step as `sampling.sample` takes it. Equal for equal steps, so that the jit cache is reused."""
 
     step: DecoderStep
 
@@ -104,7 +105,7 @@ def draw(
     params: Any,
     memory: Any,
     carry: Any,
-    first_token: jax.Array,
+    first_token: AnyArray,
     key: jax.Array,
     *,
     length: int,
@@ -115,14 +116,14 @@ def draw(
     top_k: int | jax.Array = 0,
     top_p: float | jax.Array = 1.0,
 ) -> Samples:
-    """Sequences drawn token by token from what a decoder predicts: `sampling.sample` for a DecoderStep.
+    """Samples sequences token by token from a decoder: `sampling.sample` for a DecoderStep.
 
     Args:
       step, params, memory, carry: the decoder, and its carry before the first token.
-      first_token: int (B,), as a rule bos.
+      first_token: int (B,), usually bos.
       key: a JAX random key; row b depends on (key, b), not on the other rows.
-      length: the most tokens to draw.
-      eos_id: the id that ends a row; None, no id does.
+      length: the maximum number of tokens to draw.
+      eos_id: the id that ends a row; None for no such id.
       pad_id: the token after a row's end.
       banned: ids never to draw: a tuple of ids, or bool (V,), true where banned.
       temperature, top_k, top_p: as in `sampling.filter_logits`.
@@ -153,26 +154,26 @@ def greedy(
     params: Any,
     memory: Any,
     carry: Any,
-    first_token: jax.Array,
+    first_token: AnyArray,
     *,
     length: int,
     eos_id: int | None,
     pad_id: int = 0,
     banned: Any = (),
 ) -> Samples:
-    r"""Sequences of which each token is the likeliest after those before it.
+    r"""Decodes greedily: each token is the likeliest given those before it.
 
     .. math:: y_t = \mathrm{argmax}_{v \notin \mathrm{banned}}\; p(v \mid y_{<t}, \mathrm{memory})
 
-    Of equally likely ids the lower is taken. The result is that of `draw` at temperature 0, in a loop of its own that
-    neither draws nor filters. The loop is compiled once for a step, a length, banned ids and the shapes, and ends early
-    once every row has met `<eos>`.
+    Ties go to the lower id. The result equals that of `draw` at temperature 0, with a separate loop that neither
+    samples nor filters. The loop is compiled once per step, length, banned ids and shapes, and ends early once every
+    row has reached `<eos>`.
 
     Args:
       step, params, memory, carry: the decoder, and its carry before the first token.
-      first_token: int (B,), as a rule bos.
-      length: the most tokens to write.
-      eos_id: the id that ends a row; None, no id does.
+      first_token: int (B,), usually bos.
+      length: the maximum number of tokens to write.
+      eos_id: the id that ends a row; None for no such id.
       pad_id: the token after a row's end.
       banned: ids never to write: a tuple of ids, or bool (V,), true where banned.
 
@@ -181,7 +182,7 @@ def greedy(
 
     Raises:
       UserError: a length below 1, a banned id outside the vocabulary, or every id banned.
-      ValueError: first tokens that are not a line of integers.
+      ValueError: first tokens that are not integers (B,).
 
     Example:
       >>> def step(params, memory, carry, tokens):  # a copy of the memory (B, S), one token a step
@@ -196,7 +197,7 @@ def greedy(
 
 
 class _Loop(NamedTuple):
-    """What the loop of `_greedy` carries."""
+    """The carry of the loop of `_greedy`."""
 
     time: jax.Array  # int32 ()
     carry: Any  # the decoder's
@@ -234,7 +235,7 @@ def _greedy(step, limits, start, params, memory, carry):
 
 
 def force(step: DecoderStep, params: Any, memory: Any, carry: Any, inputs: jax.Array) -> jax.Array:
-    """The logits of a decoder that is given every input (teacher forcing), one step after the other.
+    """Computes the logits of a decoder with all inputs given (teacher forcing), one step after the other.
 
     Args:
       step, params, memory, carry: the decoder, and its carry before the first token.
@@ -266,20 +267,20 @@ def score_outputs(
     params: Any,
     memory: Any,
     carry: Any,
-    first_token: jax.Array,
+    first_token: AnyArray,
     targets: jax.Array,
     mask: jax.Array,
 ) -> jax.Array:
-    r"""The log probability of given outputs, `<eos>` included where the mask includes it.
+    r"""Computes the log probability of given outputs, including `<eos>` if the mask includes it.
 
     .. math:: \mathrm{score}_b = \sum_{t:\, \mathrm{mask}_{bt}} \log p(y_{bt} \mid y_{b,<t}, \mathrm{memory}_b)
 
-    The sum of what teacher forcing predicts, without the (B, T, V) logits in memory. Padding stands at the end of a row;
-    the targets there have no influence.
+    This is the sum over teacher forcing, without the (B, T, V) logits in memory. Padding is at the end of a row;
+    targets there have no effect.
 
     Args:
       step, params, memory, carry: the decoder, and its carry before the first token.
-      first_token: int (B,), as a rule bos.
+      first_token: int (B,), usually bos.
       targets: int (B, T).
       mask: bool (B, T), true for a real token.
 
@@ -287,7 +288,7 @@ def score_outputs(
       float32 (B,), in nats.
 
     Raises:
-      ValueError: targets that are not integers (B, T), or a mask or first tokens that do not fit them.
+      ValueError: targets that are not integers (B, T), or a mask or first tokens that do not match them.
 
     Example:
       >>> step = lambda params, memory, carry, tokens: (carry, jnp.zeros((*tokens.shape, 8)))
@@ -322,7 +323,7 @@ def _score_outputs(step, params, memory, carry, first_token, targets, mask):
 
 
 def _check_ids(name: str, ids: Any) -> jax.Array:
-    """int32 (B, T)."""
+    """Checks and converts ids to int32 (B, T)."""
     ids = jnp.asarray(ids)
     if ids.ndim != 2 or not jnp.issubdtype(ids.dtype, jnp.integer):
         raise ValueError(f"{name} is {ids.dtype} of shape {ids.shape}; it must be integers (B, T)")

@@ -1,4 +1,4 @@
-"""Language models beside a recogniser (shallow fusion): an n-gram as one table, or a recurrent language model of this project."""
+"""Shallow fusion of a recogniser with a language model: an n-gram as one table, or a recurrent model of this project."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,26 +12,26 @@ from seqjax.errors import UserError
 from seqjax.text import BOS, EOS, PAD, UNK, NGramModel
 
 MOST_ENTRIES = 1 << 24  # of an n-gram's table: 64 MB
-IMPOSSIBLE = -1e9  # finite, so that a weight of 0 makes it 0
+IMPOSSIBLE = -1e9  # finite, so that a weight of 0 gives 0
 
 
 @dataclasses.dataclass(frozen=True)
 class First:
-    """What a language model begins with."""
+    """The initial state of a language model."""
 
     memory: Any = ()  # arrays without the axis of the hypotheses
     first: int = BOS  # the label before the first one
-    end: int = EOS  # the label that ends a text; -1 where it predicts none
+    end: int = EOS  # the label that ends a text; -1 if it predicts none
 
 
 jax.tree_util.register_dataclass(First, data_fields=["memory"], meta_fields=["first", "end"])
 
 
 class Fusion(NamedTuple):
-    r"""A language model, and what it counts: :math:`\alpha \log p_{LM}(y) + \beta |y|`.
+    r"""A language model and its weighting: :math:`\alpha \log p_{LM}(y) + \beta |y|`.
 
     A step is `memory, scores = step(params, memory, labels)`: arrays (n, ...), labels int (n,), scores (n, V) over the recogniser's
-    labels before they are normalised, -inf for those that cannot be.
+    labels before they are normalised, -inf for impossible ones.
     """
 
     step: Callable[..., Any] | None = None
@@ -42,7 +42,7 @@ class Fusion(NamedTuple):
 
 
 def ngram_fusion(model: NGramModel, *, weight: float, bonus: float = 0.0) -> Fusion:
-    """An n-gram over the recogniser's labels, as a table of every context.
+    """Builds an n-gram over the recogniser's labels as a table of every context.
 
     Args:
       model: fitted on the labels of texts, each ended by `<eos>`.
@@ -62,12 +62,12 @@ def ngram_fusion(model: NGramModel, *, weight: float, bonus: float = 0.0) -> Fus
     vocab, order = model.vocab_size, model.order
     if vocab**order > MOST_ENTRIES:
         many = f"a {order}-gram of {vocab} labels has {vocab**order:,} entries"
-        raise UserError(f"{many}, and {MOST_ENTRIES:,} are the most; take a lower order")
+        raise UserError(f"{many}, more than the limit of {MOST_ENTRIES:,}; use a lower order")
     return Fusion(_ngram_step, jnp.asarray(ngram_table(model), jnp.float32), First(np.int32(0)), weight, bonus)
 
 
 def ngram_table(model: NGramModel) -> np.ndarray:
-    """log p of each label after each context of n - 1 labels, float64 (V^(n-1), V).
+    """Computes log p of each label after each context of n - 1 labels, float64 (V^(n-1), V).
 
     A context is numbered in base V; at the beginning of a text it is `<pad>` ... `<pad>` `<bos>` and the labels so far. The labels
     `<pad>`, `<unk>` and `<bos>` are never predicted and have -inf.
@@ -82,7 +82,7 @@ def ngram_table(model: NGramModel) -> np.ndarray:
     labels = np.array([each for each in range(vocab) if each not in (PAD, UNK, BOS)])
     powers = vocab ** np.arange(width - 1, -1, -1)
     inner = labels[labels != EOS]
-    for known in range(width + 1):  # labels of the context that are known; before fewer than n - 1 stands the beginning
+    for known in range(width + 1):  # known labels of the context; fewer than n - 1 are preceded by the beginning
         contexts = np.stack(np.meshgrid(*[inner] * known, indexing="ij"), axis=-1).reshape(-1, known) if known else np.zeros((1, 0), int)
         whole = np.repeat(contexts, len(labels), axis=0)
         documents = np.concatenate([whole, np.tile(labels, len(contexts))[:, None]], axis=1)

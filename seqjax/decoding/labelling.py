@@ -1,4 +1,4 @@
-"""Labels of whole texts and of their words, from a trained model, in batches of about the same length."""
+"""Labels of whole texts and of their words, from a trained model, in batches of similar length."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -48,7 +48,7 @@ class TextLabeller:
           tokens: ids of each text, (T,).
 
         Returns:
-          (probabilities (N, K), the weight of each token of each text, empty where the model's pooling has none).
+          (probabilities (N, K), the weight of each token of each text, empty if the model's pooling has none).
         """
         rows, weights = [], [np.zeros(0)] * len(tokens)
         collate, lengths = collate_texts(tokens, np.zeros(len(tokens), np.int32)), np.array([len(text) for text in tokens])
@@ -58,7 +58,7 @@ class TextLabeller:
             rows.append(shares[: len(places)])
             order.extend(places)
             for row, place in enumerate(places) if looked is not None else ():
-                weights[place] = looked[row, : len(tokens[place])]
+                weights[place] = looked[row, : len(tokens[place])]  # pyright: ignore[reportOptionalSubscript]
         probabilities = np.concatenate(rows).astype(np.float64)
         return probabilities[np.argsort(order)], weights
 
@@ -105,6 +105,6 @@ class WordLabeller:
         found: list[list[str]] = [[] for _ in sentences]
         lengths = np.array([len(sentence) for sentence in sentences])
         for places, batch in one_pass(lengths, collate, self._batch_size, self._boundaries):
-            for place, row in zip(places, np.asarray(self._run(params, batch))):
-                found[place] = [self._tags[i] for i in row[: len(sentences[place])]]
+            for place, row in zip(places.tolist(), np.asarray(self._run(params, batch))):
+                found[place] = [self._tags[i] for i in row[: len(sentences[place])]]  # pyright: ignore[reportCallIssue, reportArgumentType]
         return found

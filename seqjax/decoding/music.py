@@ -1,8 +1,8 @@
-"""Music out of a model: frames drawn one after the other, a voice held fixed; and how likely pieces are."""
+"""Music from a model: sampling frames one after the other, optionally with a fixed voice; and scoring pieces."""
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,22 +12,22 @@ from seqjax.data.pipeline.rolls import roll_windows
 from seqjax.errors import UserError
 from seqjax.models.music import Context, MusicModel
 
-FREE = -1  # in place of a pitch that is held fixed
-VOICES = {"top": "descending", "bass": "ascending"}  # which voice can be held fixed -> in which order its notes must be written
+FREE = -1  # in place of a fixed pitch
+VOICES = {"top": "descending", "bass": "ascending"}  # the voice that can be fixed -> the order in which notes must be written
 
 
 def draw_frames(
     model: MusicModel, params: Any, context: Context, key: jax.Array | None = None, *, temperature: float = 1.0, voice: str = "top",
     fixed: jax.Array | None = None,
 ) -> jax.Array:
-    """One frame for each context.
+    """Draws one frame for each context.
 
     Args:
       model, params: the model.
       context: leaves (B, T, ...), as the model gives it.
       key: of jax.random; not used at a temperature of 0.
-      temperature: what scores are divided by; 0 takes the likeliest: pitches above one half, or note by note.
-      voice: "top" or "bass": what `fixed` is.
+      temperature: divisor of the scores; 0 takes the likeliest: pitches above one half, or note by note.
+      voice: "top" or "bass", the voice given by `fixed`.
       fixed: (B, T) int, the index of the pitch that is the highest (or lowest) of each frame; -1 leaves it to the model.
 
     Returns:
@@ -129,13 +129,13 @@ class RollSampler:
         self, params: Any, key: jax.Array, *, length: int, prompt: np.ndarray | None = None, temperature: float = 1.0,
         fixed: np.ndarray | None = None, voice: str = "top",
     ) -> np.ndarray:
-        """A piece.
+        """Draws a piece.
 
         Args:
           params: of the model.
           key: of jax.random; the same key gives the same piece.
           length: frames to draw.
-          prompt: (T, P), the frames that the piece begins with.
+          prompt: (T, P), the first frames of the piece.
           temperature: as in `draw_frames`.
           fixed: (length,) int, the pitch index of a voice in each frame that is drawn, -1 where it is free.
           voice: as in `draw_frames`.
@@ -164,7 +164,7 @@ class RollSampler:
         def step(state, inputs):
             carry, before, first = state
             key, pitch = inputs
-            carry, context = model.apply({"params": params}, before[:, None], carry, first=first[None])
+            carry, context = cast(Any, model.apply({"params": params}, before[:, None], carry, first=first[None]))
             pitch = None if pitch is None else pitch[None, None]
             frame = draw_frames(model, params, context, key, temperature=temperature, voice=voice, fixed=pitch)[:, 0]
             return (carry, frame.astype(before.dtype), jnp.zeros_like(first)), frame[0]
@@ -173,18 +173,18 @@ class RollSampler:
 
 
 class Scored(NamedTuple):
-    """What a model makes of a piece."""
+    """A model's scores of a piece."""
 
     nats: np.ndarray  # float32 (T,), -log p of each frame, the first from nothing
     answers: np.ndarray  # bool (T, P), the likeliest pitches of each frame
 
 
 class RollScorer:
-    """How likely pieces are, read in windows with the carry passed on; compiled once for each shape.
+    """Scores pieces in windows, with the carry passed on; compiled once per shape.
 
     Args:
       model: the model.
-      batch_size: pieces side by side.
+      batch_size: pieces per batch.
       boundaries, window: as in `roll_windows`.
 
     Example:
@@ -203,7 +203,7 @@ class RollScorer:
 
     def _scored(self, params, carry, batch):
         variables, model = {"params": params}, self._model
-        carry, context = model.apply(variables, batch.before, carry, first=batch.first, lengths=batch.lengths)
+        carry, context = cast(Any, model.apply(variables, batch.before, carry, first=batch.first, lengths=batch.lengths))
         nats = model.apply(variables, context, batch.frames, method="nats")
         return carry, nats, draw_frames(model, params, context, temperature=0)
 
@@ -219,13 +219,13 @@ class RollScorer:
 
 
 def sounding_shares(model: MusicModel, params: Any, roll: np.ndarray, key: jax.Array, draws: int = 64) -> np.ndarray:
-    """How probable each pitch is in each frame of a piece, given the frames before.
+    """Estimates the probability of each pitch in each frame of a piece, given the frames before.
 
     Args:
       model, params: the model.
       roll: uint8 (T, P).
-      key: of jax.random; by notes, the answer is the share of frames drawn that have the pitch.
-      draws: how many of these.
+      key: of jax.random; with "notes", the result is the share of sampled frames that have it.
+      draws: number of samples.
 
     Returns:
       float32 (T, P).
@@ -239,8 +239,9 @@ def sounding_shares(model: MusicModel, params: Any, roll: np.ndarray, key: jax.A
       (3, 88)
     """
     before = np.concatenate([np.zeros_like(roll[:1]), roll[:-1]])
-    _, context = model.apply({"params": params}, before[None])
+    _, context = cast(Any, model.apply({"params": params}, before[None]))
     if model.output == "frames":
-        return np.asarray(jax.nn.sigmoid(model.apply({"params": params}, context, method="logits"))[0])
+        logits = cast(jax.Array, model.apply({"params": params}, context, method="logits"))
+        return np.asarray(jax.nn.sigmoid(logits)[0])
     draw = jax.jit(lambda key: draw_frames(model, params, context, key)[0])
-    return np.mean([np.asarray(draw(key)) for key in jax.random.split(key, draws)], axis=0, dtype=np.float32)
+    return np.asarray(np.mean([np.asarray(draw(key)) for key in jax.random.split(key, draws)], axis=0, dtype=np.float32))

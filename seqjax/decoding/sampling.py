@@ -1,13 +1,15 @@
-"""Drawing sequences from any model that gives logits one step at a time."""
+"""Sampling sequences from any model that gives logits one step at a time."""
 
 from functools import partial
 from typing import Any, Callable, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.typing import AnyArray
 
 TINY = float(np.finfo(np.float32).tiny)  # temperatures below it count as 0
 
@@ -28,19 +30,19 @@ def filter_logits(
     top_p: float | jax.Array = 1.0,
     banned: Any = (),
 ) -> jax.Array:
-    """Logits of the distribution to draw from; what must not be drawn gets -inf.
+    """Filters logits to those of the distribution to sample from; excluded ids get -inf.
 
       1. banned ids are removed, and p = softmax(logits / temperature) over the others;
       2. all but the `top_k` likeliest are removed, and p renormalised;
       3. all but the smallest set of likeliest ids whose probability reaches `top_p` are removed.
 
-    Removing banned ids is the same as drawing again until the id is allowed. Of equally likely ids the lower comes
-    first, in every filter. At least one id always remains. The result is shifted so that the likeliest has logit 0.
+    Removing banned ids is equivalent to resampling until the id is allowed. In every filter, ties go to the lower id.
+    At least one id always remains. The result is shifted so that the likeliest has logit 0.
 
     Args:
       logits: (..., V).
       temperature: at least 0; below 1 sharper, above 1 flatter; 0 keeps the likeliest id alone (greedy).
-      top_k: how many ids to keep; 0 keeps all.
+      top_k: number of ids to keep; 0 keeps all.
       top_p: the probability to keep, in (0, 1]; 1 keeps all.
       banned: ids never to draw: a tuple of ids, or bool (V,), true where banned.
 
@@ -76,12 +78,12 @@ def filter_logits(
 
 
 def _places(logits: jax.Array) -> jax.Array:
-    """0, 1, ..., V - 1 along the last axis, in the shape of the logits."""
+    """Returns 0, 1, ..., V - 1 along the last axis, in the shape of the logits."""
     return jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
 
 
 def _keep_likeliest(logits: jax.Array, top_k: jax.Array, top_p: jax.Array) -> jax.Array:
-    """Top-k, then top-p, on float32 (..., V)."""
+    """Applies top-k, then top-p, to float32 (..., V)."""
     order = jnp.argsort(logits, axis=-1, stable=True, descending=True)
     ranked = jnp.take_along_axis(logits, order, axis=-1)
     places = _places(logits)
@@ -95,7 +97,7 @@ def _keep_likeliest(logits: jax.Array, top_k: jax.Array, top_p: jax.Array) -> ja
 def sample(
     step: Callable[[Any, jax.Array], tuple[Any, jax.Array]],
     carry: Any,
-    first_token: jax.Array,
+    first_token: AnyArray,
     key: jax.Array,
     *,
     length: int,
@@ -106,35 +108,35 @@ def sample(
     top_p: float | jax.Array = 1.0,
     pad_id: int = 0,
 ) -> Samples:
-    """Sequences drawn token by token, each fed back as the next input; one compiled loop.
+    """Samples sequences token by token, feeding each back as the next input, in one compiled loop.
 
       carry, logits = step(carry, token);  token ~ softmax(filter_logits(logits))
 
-    The loop ends early once every row has met `<eos>`. The draw at time t of row b is seeded by (key, b, t) alone: it
-    does not depend on the other rows, on their number or on `length`.
+    The loop ends early once every row has reached `<eos>`. The draw at time t of row b is seeded only by (key, b, t):
+    it does not depend on the other rows, their number or `length`.
 
     The loop is compiled once for a function `step`, a `length`, a tuple `banned` and the shapes; another temperature,
-    top_k, top_p or eos_id does not compile again. So give the same `step` each time, and let parameters travel in the
-    carry, `carry=(params, state)`: arrays that `step` closes over are compiled in as constants.
+    top_k, top_p or eos_id does not recompile. So pass the same `step` each time, and pass parameters in the carry,
+    `carry=(params, state)`: arrays that `step` closes over are compiled in as constants.
 
     Args:
       step: (carry, tokens int (B,)) -> (carry, logits (B, V)).
-      carry: the model's carry after all that comes before `first_token`.
+      carry: the model's carry after everything before `first_token`.
       first_token: int (B,), the first input: bos, or the last token of a prompt.
       key: a JAX random key.
-      length: the most tokens to draw.
+      length: the maximum number of tokens to draw.
       banned: ids never to draw: a tuple of ids, or bool (V,), true where banned.
-      eos_id: the id that ends a row; None, no id does.
+      eos_id: the id that ends a row; None for no such id.
       temperature, top_k, top_p: as in `filter_logits`.
       pad_id: the token after a row's end.
 
     Returns:
       Samples of tokens, log probabilities (each (B, length)) and lengths (B,). The log probabilities are those of the
-      model's own distribution, before temperature and filters, so they can be held against `scoring.score`.
+      model's own distribution, before temperature and filters, so they can be compared with `scoring.score`.
 
     Raises:
       UserError: a setting out of its range, an id outside the vocabulary, every id banned, or first tokens that are not
-        a line of integers.
+        integers (B,).
 
     Example:
       >>> def step(carry, tokens):  # counts: after token n comes n + 1
@@ -151,7 +153,7 @@ def sample(
         raise UserError(f"first_token is {first_token.dtype} of shape {first_token.shape}; it must be integers (B,)")
     ids, mask = (tuple(int(i) for i in banned), None) if _is_ids(banned) else ((), banned)
     if mask is not None:
-        _banned_mask(mask, np.size(mask))  # while its values can still be seen
+        _banned_mask(mask, np.size(mask))  # while its values are still concrete
     return _sample(
         step, int(length), ids, mask, carry, first_token.astype(jnp.int32), key,
         jnp.asarray(-1 if eos_id is None else eos_id, jnp.int32), jnp.asarray(pad_id, jnp.int32),
@@ -160,7 +162,7 @@ def sample(
 
 
 class _Loop(NamedTuple):
-    """What the loop of `_sample` carries."""
+    """The carry of the loop of `_sample`."""
 
     time: jax.Array  # int32 ()
     carry: Any  # the model's
@@ -201,7 +203,7 @@ def _sample(step, length, ids, mask, carry, first_token, key, eos_id, pad_id, te
 
 
 def _check_settings(temperature: Any, top_k: Any, top_p: Any) -> None:
-    """Refuse settings out of their ranges; traced values pass."""
+    """Refuses settings out of their ranges; traced values pass."""
     if not isinstance(temperature, jax.core.Tracer) and not 0 <= float(temperature) < float("inf"):
         raise UserError(f"temperature is {temperature}; it must be at least 0 (0 is greedy)")
     if not isinstance(top_k, jax.core.Tracer) and not (int(top_k) == top_k and top_k >= 0):
@@ -215,7 +217,7 @@ def _is_ids(banned: Any) -> bool:
 
 
 def _banned_mask(banned: Any, vocab: int) -> Any:
-    """bool (V,), true where banned."""
+    """Returns bool (V,), true where banned."""
     if _is_ids(banned):
         wrong = [i for i in banned if not 0 <= i < vocab]
         if wrong:

@@ -1,4 +1,4 @@
-"""How likely a model finds whole sequences, and which it finds likeliest."""
+"""The likelihood of whole sequences under a model, and their ranking."""
 
 from typing import Any, Callable, NamedTuple
 
@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqjax.errors import UserError
+from seqjax.typing import AnyArray
 
 
 class Score(NamedTuple):
-    """How likely each of B sequences is."""
+    """Likelihoods of B sequences."""
 
     log_prob: jax.Array  # float32 (B,): the sum of log p(token) over real tokens, in nats
     tokens: jax.Array  # int32 (B,): how many real tokens
@@ -18,12 +19,12 @@ class Score(NamedTuple):
 
 
 def sequence_log_probs(logits: jax.Array, targets: jax.Array, mask: jax.Array) -> jax.Array:
-    """The log probability of each sequence, over its real tokens.
+    """Computes the log probability of each sequence, over its real tokens.
 
       log_prob[b] = sum over t with mask[b, t] of log_softmax(logits[b, t])[targets[b, t]]
 
-    Logits and targets where the mask is false have no influence, on values or gradients, whatever they are (NaN, ids
-    outside the vocabulary).
+    Where the mask is false, logits and targets affect neither values nor gradients, even if they are NaN or outside the
+    vocabulary.
 
     Args:
       logits: (B, T, V).
@@ -46,9 +47,9 @@ def sequence_log_probs(logits: jax.Array, targets: jax.Array, mask: jax.Array) -
 
 
 def score(
-    apply: Callable[[jax.Array, jax.Array], jax.Array], inputs: jax.Array, targets: jax.Array, mask: jax.Array
+    apply: Callable[[jax.Array, jax.Array], jax.Array], inputs: AnyArray, targets: AnyArray, mask: AnyArray
 ) -> Score:
-    """How likely a model finds each sequence.
+    """Computes the likelihood of each sequence under a model.
 
     Args:
       apply: (inputs (B, T), mask (B, T)) -> logits (B, T, V).
@@ -72,9 +73,9 @@ def score(
 
 
 def apply_from_step(step: Callable[[Any, jax.Array], tuple[Any, jax.Array]], carry: Any) -> Callable:
-    """The `apply` that `score` takes, from the `step` that `sampling.sample` takes.
+    """Builds the `apply` for `score` from the `step` for `sampling.sample`.
 
-    Padding must stand at the end of a row: a padded step does change the carry, but only padding comes after it.
+    Padding must be at the end of a row: a padded step does change the carry, but only padding follows it.
 
     Args:
       step: (carry, tokens int (B,)) -> (carry, logits (B, V)).
@@ -96,17 +97,17 @@ def apply_from_step(step: Callable[[Any, jax.Array], tuple[Any, jax.Array]], car
 
 
 def rank(scores: Score, by: str = "perplexity") -> np.ndarray:
-    """Sequences from the likeliest to the least likely; of equals, the earlier first.
+    """Ranks sequences from the likeliest to the least likely; ties go to the earlier.
 
     Args:
-      scores: what `score` gave, (B,).
+      scores: what `score` returned, (B,).
       by: "perplexity" (lowest first: lengths do not matter) or "log_prob" (highest first: of the whole sequence).
 
     Returns:
-      int (B,): the places of the sequences, best first.
+      int (B,): the indices of the sequences, best first.
 
     Raises:
-      UserError: another word in `by`.
+      UserError: `by` is unknown.
 
     Example:
       >>> rank(Score(jnp.array([-9.0, -2.0]), jnp.array([9, 1]), jnp.exp(jnp.array([1.0, 2.0])))).tolist()

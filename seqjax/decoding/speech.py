@@ -1,4 +1,4 @@
-"""Recognised speech: log probabilities of whole sounds in batches, the texts they are decoded to, and when each word was said."""
+"""Speech recognition: log probabilities of whole sounds in batches, decoded texts, and the times of words."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -24,10 +24,10 @@ class Word(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """One reading of a sound."""
+    """One hypothesis for a sound."""
 
     text: str
-    score: float  # log p(text | sound), in nats, with the language model's share where there is one
+    score: float  # log p(text | sound), in nats, plus the language model's contribution if there is one
     ids: np.ndarray  # int32 (U,)
 
 
@@ -59,18 +59,18 @@ class SpeechReader:
 
     @property
     def seconds_of_step(self) -> float:
-        """How much of a sound one step stands for."""
+        """Seconds of sound per step."""
         return self.front.hop * self.model.shortening / self.front.rate
 
     def log_probs(self, variables: Any, sounds: Sequence[Any]) -> list[np.ndarray]:
-        """log p(label) at each step of each sound.
+        """Computes log p(label) at each step of each sound.
 
         Args:
           variables: of the model.
-          sounds: int16 arrays, or what has `read()`.
+          sounds: int16 arrays, or objects with `read()`.
 
         Returns:
-          For each float32 (T, V); blank is 0.
+          float32 (T, V) for each; blank is 0.
         """
         found: list[np.ndarray] = [np.zeros((0, self.tokenizer.vocab_size), np.float32)] * len(sounds)
         nothing = [np.zeros(0, np.int32)] * len(sounds)
@@ -82,16 +82,16 @@ class SpeechReader:
         return found
 
     def greedy(self, log_probs: Sequence[np.ndarray]) -> list[str]:
-        """The texts of the likeliest path of each."""
+        """Decodes each by its likeliest path."""
         return [self.text(collapse(rows.argmax(axis=1))) for rows in log_probs]
 
     def search(self, log_probs: Sequence[np.ndarray], *, width: int, n_best: int = 1, fusion: Fusion | None = None) -> list[list[Heard]]:
-        """The n best texts of each by prefix beam search; with width 1 and no language model the greedy ones.
+        """Finds the n best texts of each by prefix beam search; with width 1 and no language model, the greedy ones.
 
         Args:
           log_probs: as `log_probs` gives them.
           width: prefixes that are kept.
-          n_best: how many to give, at most the width.
+          n_best: number of texts to return, at most the width.
           fusion: a language model and its weight.
         """
         if width == 1 and fusion is None:
@@ -118,11 +118,11 @@ class SpeechReader:
         return found
 
     def words(self, log_probs: np.ndarray, ids: np.ndarray) -> list[Word]:
-        """When each word of a reading was said, by the likeliest alignment.
+        """Finds when each word of a hypothesis was said, by the likeliest alignment.
 
         Args:
           log_probs: (T, V).
-          ids: (U,), of the reading.
+          ids: (U,), of the hypothesis.
         """
         spans = align(log_probs, ids)
         units = [self.text(np.array([each])) if each != PAD else "" for each in ids]
@@ -140,7 +140,7 @@ class SpeechReader:
         return " ".join(self.tokenizer.decode(np.asarray(ids, np.int64)).split())
 
     def _join(self, ids: np.ndarray, spans: Sequence[tuple[int, int]]) -> list[Word]:
-        """Characters or pieces joined to words: a word ends where the text of one more token has another word."""
+        """Joins characters or pieces to words: a word ends where the text with one more token has another word."""
         found: list[Word] = []
         for count, (start, end) in enumerate(spans, 1):
             text = self.tokenizer.decode(np.asarray(ids[:count], np.int64))
@@ -162,7 +162,7 @@ class SpeechReader:
 
 
 def steps_of(front: FrontEnd, shortening: int) -> Callable[[Any], Any]:
-    """Samples -> steps of the recogniser, exactly.
+    """Converts samples to steps of the recogniser, exactly.
 
     Example:
       >>> front = FrontEnd(rate=8000, window=200, hop=80, mels=40)

@@ -1,9 +1,10 @@
-"""Speech recognised while it is spoken: samples come in pieces of any size, scores come out as soon as they are certain.
+"""Streaming speech recognition: samples arrive in pieces of any size, scores are returned as soon as they are certain.
 
-A recogniser with cells in one direction, and features normalised by the frames so far, never looks ahead. It can hence read a sound
-block by block: the samples that the next frame still needs, the running mean and variance, the last inputs of each convolution and
-the carry of the recurrent layers pass from one block to the next. All blocks have one size, and so one compiled step; a sound read
-at once (`whole`) is read in the same blocks, and the scores are the same to the last bit, however the samples came in.
+A recogniser with unidirectional cells, and features normalised by the frames so far, never looks ahead. So it can read
+a sound block by block: the samples that the next frame still needs, the running mean and variance, the last inputs of
+each convolution and the carry of the recurrent layers pass from one block to the next. All blocks have one size, so
+there is one compiled step; a sound read at once (`whole`) uses the same blocks, so the scores are bit-identical however
+the samples arrive.
 """
 
 from typing import Any, NamedTuple
@@ -19,32 +20,32 @@ from seqjax.wrappers._bidirectional import BidirectionalCarry
 
 
 class BlockState(NamedTuple):
-    """What passes from block to block."""
+    """The state passed from block to block."""
 
     before: jax.Array  # float32 (B, window - hop): the last samples
-    statistics: Any  # of the frames so far; () where features are not normalised
+    statistics: Any  # of the frames so far; () if features are not normalised
     model: SpeechCarry
 
 
 class StreamState(NamedTuple):
-    """Where a stream stands."""
+    """The state of a stream."""
 
     waiting: np.ndarray  # float32 (n,): samples that do not fill a block yet
     read: int  # samples so far
-    given: int  # steps whose scores were given
+    given: int  # steps whose scores were returned
     block: BlockState
 
 
 class SpeechStream:
-    """Reads one sound as it comes.
+    """Reads one sound as it arrives.
 
     Args:
       model: a Recogniser with cells in one direction.
       front: the FrontEnd, with normalize "running" or "none".
-      steps: of a block: the scores come so many steps at a time.
+      steps: steps per block, which is how many scores are returned at a time.
 
     Raises:
-      UserError: a cell in both directions, or features normalised by the whole sound.
+      UserError: a bidirectional cell, or features normalised by the whole sound.
 
     Example:
       >>> from seqjax.models import make_stack
@@ -111,13 +112,13 @@ class SpeechStream:
         return StreamState(waiting[used:], state.read + len(samples), given, block), self._joined(found)
 
     def finish(self, variables: Any, state: StreamState) -> np.ndarray:
-        """Log probabilities (t, V) of the last steps, once no more samples come."""
+        """Returns the log probabilities (t, V) of the last steps, once no more samples come."""
         missing = self.samples - len(state.waiting)
         _, scores = self._step(variables, state.block, np.pad(state.waiting, (0, missing))[None])
         return np.asarray(scores[0])[: state.read // self._per_step - state.given]
 
     def whole(self, variables: Any, samples: np.ndarray) -> np.ndarray:
-        """Log probabilities (T, V) of a whole sound, in one compiled loop over the same blocks."""
+        """Computes the log probabilities (T, V) of a whole sound, in one compiled loop over the same blocks."""
         samples = np.asarray(as_float(np.asarray(samples)), np.float32)
         count = -(-max(len(samples), 1) // self.samples)
         blocks = np.pad(samples, (0, count * self.samples - len(samples))).reshape(count, 1, self.samples)

@@ -1,4 +1,4 @@
-"""Frames to sound, by adding sines: to hear a piece where there is no sound font."""
+"""Additive synthesis of frames, to hear a piece without a sound font."""
 
 import pathlib
 import wave
@@ -6,26 +6,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
-RATE = 22_050  # samples a second
+RATE = 22_050  # samples per second
 PARTIALS = 6
 ATTACK, RELEASE = 0.01, 0.06  # seconds
 
 
 def synthesize(frames: Sequence[Sequence[int]], *, frames_per_quarter: int = 1, tempo: float = 100.0, rate: int = RATE) -> np.ndarray:
-    r"""A piece as samples: each note is six sines that fade, the higher the sooner.
+    r"""Renders a piece as samples: each note is six decaying sines; higher partials decay faster.
 
     .. math:: s(t) = \sum_{n=1}^{6} n^{-1.5} e^{-(0.8 + 0.5 n) t} \sin(2 \pi n f t), \quad f = 440 \cdot 2^{(p - 69) / 12}
 
-    A pitch that sounds in frames one after the other is one held note. Partials above half the rate are left out.
+    A pitch in consecutive frames is one held note. Partials above half the rate are left out.
 
     Args:
       frames: MIDI pitches of each.
-      frames_per_quarter: how many frames are a quarter note.
-      tempo: quarter notes a minute.
-      rate: samples a second.
+      frames_per_quarter: frames per quarter note.
+      tempo: quarter notes per minute.
+      rate: samples per second.
 
     Returns:
-      float32, at most 0.9 in size.
+      float32, at most 0.9 in magnitude.
 
     Example:
       >>> sound = synthesize([(69,), ()], tempo=60, rate=8000)
@@ -42,7 +42,7 @@ def synthesize(frames: Sequence[Sequence[int]], *, frames_per_quarter: int = 1, 
 
 
 def held_notes(frames: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
-    """(pitch, first frame, frame after the last) of each note, in the order of their ends.
+    """Returns (pitch, first frame, frame after the last) of each note, in the order of their ends.
 
     Example:
       >>> held_notes([(60,), (60, 64), (64,)])
@@ -65,7 +65,7 @@ def _note(pitch: int, samples: int, rate: int) -> np.ndarray:
 
 
 def write_wav(path: pathlib.Path, sound: np.ndarray, rate: int = RATE) -> pathlib.Path:
-    """Writes samples between -1 and 1 as a WAV file of one channel and 16 bits.
+    """Writes samples between -1 and 1 as a 16-bit mono WAV file.
 
     Example:
       >>> import tempfile

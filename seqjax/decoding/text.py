@@ -1,8 +1,8 @@
-"""Texts from a language model and scores for texts: tokens in and out, prompts, the special tokens."""
+"""Texts from a language model and scores for texts: tokens in and out, prompts, special tokens."""
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -16,15 +16,15 @@ Tokenizer = CharTokenizer | WordTokenizer
 
 
 def start_token(tokenizer: Tokenizer, *, ends: bool, reset: bool = True) -> int:
-    """What stands before a text's first token, as it did in training.
+    """Returns the token before a text's first token, as in training.
 
     Args:
       tokenizer: of the model.
       ends: documents end with `<eos>`.
-      reset: each document starts fresh, with `<bos>`.
+      reset: each document starts from the initial carry, with `<bos>`.
 
     Returns:
-      `<bos>` where documents start, `<eos>` where one follows the other, a line's end in running text.
+      `<bos>` if documents start afresh, `<eos>` if one follows the other, a line's end in running text.
 
     Example:
       >>> start_token(CharTokenizer.fit(["ab"]), ends=True), start_token(CharTokenizer.fit(["ab"]), ends=True, reset=False)
@@ -41,10 +41,10 @@ def check_known(tokenizer: Tokenizer, text: str, what: str) -> str:
     Args:
       tokenizer: of the model.
       text: from the user.
-      what: what the user would call it, such as "the prompt".
+      what: the user's name for it, such as "the prompt".
 
     Returns:
-      A line that says which words are unknown, empty where none is.
+      A line that lists the unknown words, empty if there are none.
 
     Raises:
       UserError: unknown characters.
@@ -60,8 +60,8 @@ def check_known(tokenizer: Tokenizer, text: str, what: str) -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _functions(model: LanguageModel):
-    """What reads a prompt and what draws a token: the same ones for a model, so that a sampler made again compiles nothing again."""
+def _functions(model: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Returns the functions that read a prompt and draw a token, cached per model so that a new sampler does not recompile."""
 
     def step(carry, tokens):
         params, carry = carry
@@ -98,19 +98,19 @@ class TextSampler:
         self._lines = ends and not reset
         self._eos = EOS if ends and reset else None
         self._banned = (PAD, UNK, BOS) if ends else (PAD, UNK, BOS, EOS)
-        self._read, self._step = _functions(model)
+        self._read, self._step = _functions(model)  # pyright: ignore[reportArgumentType]  # a flax module has a hash
 
     def __call__(
         self, params, key: jax.Array, prompt: str = "", *, number: int = 1, length: int = 200, **options: Any
     ) -> list[str]:
-        """Texts that begin with the prompt.
+        """Draws texts that begin with the prompt.
 
         Args:
           params: of the model.
           key: of jax.random; the same key gives the same texts.
-          prompt: every token of it known.
-          number: how many texts.
-          length: the most tokens to draw after the prompt.
+          prompt: must contain only known tokens.
+          number: number of texts.
+          length: the maximum number of tokens to draw after the prompt.
           **options: temperature, top_k, top_p of `sampling.sample`.
 
         Returns:
@@ -134,7 +134,7 @@ class TextSampler:
         drawn = zip(np.asarray(samples.tokens), np.asarray(samples.lengths))
         head = self._show(tokens[1:])
         rows = [self._show(np.concatenate([tokens[1:], row[:count]])) for row, count in drawn]
-        # The prompt as it was given: decoding may lose its spaces, and its unknown words.
+        # The original prompt: decoding may lose its spaces and unknown words.
         return [prompt + row.removeprefix(head) for row in rows]
 
     def _show(self, row: np.ndarray) -> str:
@@ -147,7 +147,7 @@ class TextSampler:
 def score_texts(
     model: LanguageModel, params, tokenizer: Tokenizer, texts: Sequence[str], *, ends: bool, reset: bool = True
 ) -> scoring.Score:
-    """How likely a language model finds each text, its end included where documents have ends.
+    """Computes the likelihood of each text under a language model, including its end if documents have ends.
 
     Args:
       model, params: the model.
@@ -178,4 +178,4 @@ def score_texts(
     first = np.full((len(rows), 1), start_token(tokenizer, ends=ends, reset=reset), np.int32)
     inputs = np.concatenate([first, targets[:, :-1]], axis=1)
     mask = np.arange(longest) < np.array([len(row) for row in rows])[:, None]
-    return scoring.score(lambda tokens, _: model.apply({"params": params}, tokens)[1], inputs, targets, mask)
+    return scoring.score(lambda tokens, _: cast(Any, model.apply({"params": params}, tokens))[1], inputs, targets, mask)

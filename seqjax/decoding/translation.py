@@ -1,4 +1,4 @@
-"""Whole lists of sources to outputs: batches of like lengths through an encoder-decoder, greedily or by beam search."""
+"""Translates lists of sources: batches of similar length through an encoder-decoder, greedily or by beam search."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ class Hypothesis(NamedTuple):
     """One output for one source."""
 
     tokens: np.ndarray  # int32 (n,), without <eos>
-    score: float  # by which hypotheses are ordered: log_prob over the length penalty
+    score: float  # the ranking score: log_prob over the length penalty
     log_prob: float  # nats, <eos> included
     finished: bool  # ended by <eos>, not by the length limit
 
@@ -26,13 +26,13 @@ class Hypothesis(NamedTuple):
 class Translator:
     """Writes outputs for sources with a Seq2Seq model.
 
-    Sources are sorted by length and run in batches of few shapes, each of one bucket; every result is that of the source
-    alone. An output may be twice as long as its source's bucket, and 10 tokens more. `<pad>`, `<bos>` and `<unk>` are never
-    written.
+    Sources are sorted by length and run in batches of few shapes, each of one bucket; every result is the same as for
+    the source on its own. An output can have up to twice the length of its source's bucket plus 10 tokens. `<pad>`,
+    `<bos>` and `<unk>` are never written.
 
     Args:
       model: the model.
-      batch_size: sources side by side.
+      batch_size: sources per batch.
       boundaries: the buckets' lengths; longer sources get more of them.
 
     Example:
@@ -56,11 +56,11 @@ class Translator:
             encoded = model.apply({"params": params}, source, lengths, method="encode")
             return encoded, model.apply({"params": params}, encoded, method="initial_carry")
 
-        def step(params, encoded, carry, tokens):
+        def step(params, encoded, carry, tokens) -> Any:
             return model.apply({"params": params}, encoded, carry, tokens, method="step")
 
         def weights(params, source, lengths, inputs):
-            return model.apply({"params": params}, source, lengths, inputs).weights
+            return model.apply({"params": params}, source, lengths, inputs).weights  # pyright: ignore[reportAttributeAccessIssue]
 
         self._begin, self._step, self._weights = jax.jit(begin), step, jax.jit(weights)
 
@@ -69,7 +69,7 @@ class Translator:
         lengths = tokens.lengths
         boundaries = reach(self._boundaries, int(lengths.max()))
         buckets = np.searchsorted(boundaries, lengths)
-        for bucket in np.unique(buckets):  # one at a time: its length limits the outputs, whoever is in the batch
+        for bucket in np.unique(buckets):  # one at a time: its length limits the outputs, whatever else is in the batch
             members = np.flatnonzero(buckets == bucket)
 
             def collate(places, rows, steps, members=members):
@@ -83,7 +83,7 @@ class Translator:
         return {"length": length, "eos_id": EOS, "pad_id": PAD, "banned": (PAD, UNK, BOS)}
 
     def greedy(self, params: Any, sources: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The likeliest token at each step, for every source: ids without `<eos>`, in the sources' order."""
+        """Decodes every source greedily: ids without `<eos>`, in the sources' order."""
         outputs: list[Any] = [None] * len(sources)
         for places, encoded, carry, length in self._batches(params, sources) if len(sources) else ():
             first = np.full(self._batch_size, BOS, np.int32)
@@ -95,7 +95,7 @@ class Translator:
     def beam(
         self, params: Any, sources: Sequence[np.ndarray], *, width: int, n_best: int = 1, length_penalty: float = 0.0
     ) -> list[list[Hypothesis]]:
-        """The n-best hypotheses of every source, the best first; see `beam_search` for width and length_penalty."""
+        """Finds the n-best hypotheses of every source, best first; see `beam_search` for width and length_penalty."""
         outputs: list[Any] = [None] * len(sources)
         for places, encoded, carry, length in self._batches(params, sources) if len(sources) else ():
             first = np.full(self._batch_size, BOS, np.int32)
@@ -113,7 +113,7 @@ class Translator:
         return outputs
 
     def attention(self, params: Any, source: np.ndarray, output: np.ndarray) -> np.ndarray:
-        """Where attention looked while this output was written: (output tokens and `<eos>`, source tokens); of sum 1.
+        """Computes the attention weights of this output: (output tokens and `<eos>`, source tokens); rows sum to 1.
 
         Example:
           >>> import jax.numpy as jnp, seqjax
@@ -135,7 +135,7 @@ class Translator:
 
 
 class Translation(NamedTuple):
-    """A text for a text."""
+    """A translation of a text."""
 
     text: str
     score: float  # this and the rest as in Hypothesis
@@ -173,16 +173,16 @@ class TextTranslator:
         self._translator = Translator(model, batch_size=batch_size, boundaries=boundaries)
 
     def greedy(self, params: Any, sources: Sequence[str]) -> list[str]:
-        """The text of the likeliest token at each step, for every source."""
+        """Translates every source greedily."""
         return [self.target.decode(ids) for ids in self._translator.greedy(params, self._encode(sources))]
 
     def beam(self, params: Any, sources: Sequence[str], **how: Any) -> list[list[Translation]]:
-        """The n-best translations of every source, the best first; see `Translator.beam` for the arguments."""
+        """Finds the n-best translations of every source, best first; see `Translator.beam` for the arguments."""
         found = self._translator.beam(params, self._encode(sources), **how)
         return [[Translation(self.target.decode(best.tokens), *best[1:], best.tokens) for best in rows] for rows in found]
 
     def attention(self, params: Any, sources: Sequence[str], found: Sequence[Translation]) -> list[tuple]:
-        """Where attention looked while these translations were written, to be plotted.
+        """Computes the attention weights of these translations, for plotting.
 
         Returns:
           (weights, tokens of the output and `<eos>`, tokens of the source) of each pair whose source has a token.
@@ -200,7 +200,7 @@ class TextTranslator:
 
 
 def without_end(tokens: np.ndarray) -> np.ndarray:
-    """The tokens without the `<eos>` that they may end with.
+    """Returns the tokens without a final `<eos>`.
 
     Example:
       >>> without_end(np.array([7, EOS])).tolist(), without_end(np.array([7, 8])).tolist()

@@ -16,14 +16,14 @@ from seqjax.training.video import normalize_frames
 
 
 class Answers(NamedTuple):
-    """What a model says of some clips, for each question."""
+    """A model's answers about some clips, for each question."""
 
     clips: list[np.ndarray]  # float32 (N, K), probabilities of whole clips
     frames: list[np.ndarray]  # float32 (N, T, K), of each frame given those before it
 
 
 class VideoReading:
-    """Probabilities of the answers about clips, and about long videos in memory that does not grow with them.
+    """Computes answer probabilities for clips, and for long videos in constant memory.
 
     Args:
       model: gives scores at each frame.
@@ -84,23 +84,23 @@ class VideoReading:
             yield begin, [np.asarray(jax.nn.softmax(score))[0, : len(places)] for score in scores]
 
     def whole(self, variables: Any, videos: Videos, index: int, window: int) -> list[np.ndarray]:
-        """Probabilities (K,) of the answers about a whole video: its last frame's, or the mean of its frames', as pooling says."""
+        """Computes answer probabilities (K,) for a whole video: those of its last frame, or the mean over frames, depending on pooling."""
         count, last = 0, []
         total = [0.0] * len(self._model.heads)
         for _, shares in self.windows(variables, videos, index, window):
             total = [before + own.sum(axis=0) for before, own in zip(total, shares)]
             count, last = count + len(shares[0]), [own[-1] for own in shares]
-        return last if self._pooling == "last" else [own / count for own in total]
+        return last if self._pooling == "last" else [own / count for own in total]  # pyright: ignore[reportReturnType]
 
 
 def forecast_frames(model: VideoForecaster, params: Any, frames: np.ndarray, horizon: int) -> np.ndarray:
-    """The next frames of clips.
+    """Predicts the next frames of clips.
 
     Args:
       model: the forecaster.
       params: of it.
       frames: uint8 (B, T, H, W, C).
-      horizon: how many are to be written.
+      horizon: number of frames to predict.
 
     Returns:
       float32 (B, horizon, H, W, C), values in [0, 1].

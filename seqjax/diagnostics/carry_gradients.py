@@ -93,7 +93,7 @@ def carry_gradients(function: Callable[..., Array], *args: Any, through: str = "
 
     shapes = probes.some(jax.eval_shape(zeros))
     grads, reals = jax.jit(jax.grad(loss, has_aux=True))(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes))
-    return [_norms(*pair, real) for pair, real in zip(grads, reals, strict=True)]
+    return [_norms(one, other, real) for (one, other), real in zip(grads, reals, strict=True)]
 
 
 def _last_only(ys, at, options):

@@ -71,7 +71,7 @@ def draw_logo(axes: Any, weights: np.ndarray, first: int = 1) -> None:
         import pandas
     except ImportError:
         raise missing("sequence logos need logomaker", "dna") from None
-    table = pandas.DataFrame(np.asarray(weights, float), columns=list(BASES))
+    table = pandas.DataFrame(np.asarray(weights, float), columns=list(BASES))  # pyright: ignore[reportArgumentType]
     table.index += first
     if np.any(table.to_numpy()):  # logomaker cannot scale an all-zero logo
         logomaker.Logo(table, ax=axes, color_scheme=COLOURS, show_spines=False)

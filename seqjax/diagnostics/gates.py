@@ -152,7 +152,7 @@ def gate_values(cell: Cell, params: Params, before: Carry, x: Array, after: Carr
     return {gate: act(value) for gate, value in zip(names, sums, strict=True) if gate != "g"}
 
 
-def _sums(cell, params, before, x):
+def _sums(cell, params, before, x) -> list[Any]:
     """The sums that a cell's gates are functions of, in order; without those of a product that needs the result of another."""
     if cell.parts is not None:
         projected, recurrent = _products(cell, params, before, x)

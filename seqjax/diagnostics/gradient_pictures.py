@@ -242,7 +242,7 @@ ALL: tuple[Callable[[pathlib.Path, Sequence[Any]], Part | None], ...] = (
 )  # fmt: skip
 
 
-def _styled(findings):
+def _styled(findings) -> Any:
     for place, found in enumerate(findings):
         line = {"color": COLOURS[place % len(COLOURS)], "linestyle": DASHES[place % len(DASHES)], "lw": 1.6, "label": found.label}
         yield line, found

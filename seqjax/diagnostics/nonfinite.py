@@ -103,5 +103,5 @@ def _places(number, layer, parts, real, options):
     first = {part: int(s.max() if backward else s.min()) for part, s in steps.items() if len(s)}
     if not first:
         return []
-    part = (max if backward else min)(first, key=first.get)
+    part = (max if backward else min)(first, key=lambda part: first[part])
     return [NonFinite(number, layer, part, first[part], tuple(map(int, bad[part][:, first[part]].nonzero()[0])))]

@@ -3,6 +3,7 @@
 import heapq
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,7 @@ class WorstMistakes:
             entry = (-float(answer[labels[i]]), -self._seen, image, int(labels[i]), answer)
             (heapq.heappush if len(self._kept) < self._number else heapq.heappushpop)(self._kept, entry)
 
-    def _worst_first(self):
+    def _worst_first(self) -> list[Any]:
         return sorted(self._kept, key=lambda entry: entry[:2], reverse=True)
 
     def titles(self) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 
 import seqjax
@@ -35,7 +36,7 @@ class Probe(NamedTuple):
 
     params: Params
     deltas: Carry  # zeros added to the carry after each step, leaves (T, B, ...)
-    cuts: tuple[Array, Array]  # bool (T, B): after which steps the gradient is cut, in a run forward and in one backward
+    cuts: tuple[Array, ...]  # bool (T, B): after which steps the gradient is cut, in a run forward and in one backward
 
 
 class _Probed(NamedTuple):
@@ -82,7 +83,7 @@ def watching_layers(cell: Cell, observe: Observe) -> Cell:
       ((2, 5, 8), (2, 5, 8))
     """
 
-    def sequence(run, params, carry, initial, xs, rng):
+    def sequence(run, params, carry, initial, xs, rng) -> tuple[Carry, Any]:
         found = []
 
         def through(layer, p, carry, initial, xs, rng, flip, run):

@@ -403,7 +403,7 @@ def _plain(text: str) -> str:
     return printable(text, keep="")
 
 
-def _figure(size: tuple[float, float], layout: str = "constrained") -> Any:
+def _figure(size: tuple[float, float], layout: Any = "constrained") -> Any:
     from matplotlib.figure import Figure
 
     return Figure(figsize=size, dpi=DPI, layout=layout)

@@ -1,7 +1,7 @@
 """What truncation loses: the gradient of truncated backpropagation through time compared with the full one."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -54,9 +54,9 @@ def truncation(function: Callable[..., Array], params: Params, *args: Any, windo
 
     Source: Williams and Peng 1990, "An efficient gradient-based algorithm for on-line training of recurrent network trajectories".
     """
-    windows = np.asarray(windows, np.int32)
-    if windows.ndim != 1 or not len(windows) or windows.min() < 1:
-        raise UserError(f"windows must be numbers of steps, each at least 1, and they are {windows.tolist()}")
+    cuts = np.asarray(windows, np.int32)
+    if cuts.ndim != 1 or not len(cuts) or cuts.min() < 1:
+        raise UserError(f"windows must be numbers of steps, each at least 1, and they are {cuts.tolist()}")
     found = []
 
     def gradient(window):
@@ -78,13 +78,13 @@ def truncation(function: Callable[..., Array], params: Params, *args: Any, windo
     def compared(window):
         return jax.tree.map(_products, gradient(window), whole)
 
-    products = jax.jit(lambda windows: jax.lax.map(compared, windows))(windows)  # leaves of three numbers, (K, 3)
+    products = jax.jit(lambda windows: jax.lax.map(compared, windows))(cuts)  # leaves of three numbers, (K, 3)
     full = jax.tree.map(lambda g: jnp.sum(_wide(g) ** 2), whole)
     paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree_util.tree_leaves_with_path(whole)]
     each = list(zip(jax.tree.leaves(products, is_leaf=lambda node: isinstance(node, jax.Array)), jax.tree.leaves(full), strict=True))
     by_parameter = {path: _shares(*pair) for path, pair in zip(paths, each, strict=True)}
-    together, square = sum(pair[0] for pair in each), sum(pair[1] for pair in each)
-    return Truncation(windows, *_shares(together, square), jnp.sqrt(together[:, 0]), jnp.sqrt(square), by_parameter)
+    together, square = cast(tuple[Array, Array], (sum(pair[0] for pair in each), sum(pair[1] for pair in each)))
+    return Truncation(cuts, *_shares(together, square), jnp.sqrt(together[:, 0]), jnp.sqrt(square), by_parameter)
 
 
 def _wide(g):

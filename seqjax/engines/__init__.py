@@ -1,7 +1,8 @@
-"""Engines: ways to run a cell over a sequence, one file an engine; the table of them, and the choice between them.
+"""Engines: ways to run a cell over a sequence, one file per engine; their table, and the choice between them.
 
-Each gives `run`, with the signature of `scan.run`, and `refusal`, with the same arguments but the carries, which says why it
-cannot run a case, or None. All give the same numbers within a few units of rounding, which one suite of tests checks.
+Each has `run`, with the signature of `scan.run`, and `refusal`, with the same arguments except the carries, which
+returns the reason why it cannot run a case, or None. All give the same numbers up to a few units of rounding, which a
+shared test suite checks.
 """
 
 from collections.abc import Callable
@@ -16,22 +17,22 @@ from seqjax.typing import Array, Carry, Cell, Params
 
 ENGINES = {"scan": scan, "fused": fused, "associative": associative, "cudnn": cudnn, "native": native}
 FORWARD = ("scan", "associative")  # those with forward-mode derivatives
-REMOVED = ("pallas",)  # it was built on a lowering that JAX is taking away
+REMOVED = ("pallas",)  # it used a lowering that JAX is removing
 
 
 class Choice(NamedTuple):
-    """The engine that runs a cell."""
+    """The choice of an engine for a cell."""
 
     cell: str  # the name of the cell
     engine: str  # the name of the engine
-    reason: str  # why this one
+    reason: str  # why it was chosen
 
 
 def check_name(engine: str) -> None:
     """Refuses a name that no engine has."""
     if engine not in ("auto", *ENGINES):
         gone = ", which was removed" if engine in REMOVED else ""
-        raise UserError(f"engine must be one of {['auto', *ENGINES]}, and it is {engine!r}{gone}")
+        raise UserError(f"engine must be one of {['auto', *ENGINES]}, got {engine!r}{gone}")
 
 
 def run(
@@ -42,13 +43,13 @@ def run(
 
 
 def run_both(first: tuple, second: tuple) -> list[tuple[Carry, Array]]:
-    """Runs two cells on the native engine, the second in the other direction, each given as (choice, the arguments of `run`, settings)."""
+    """Runs two cells on the native engine, the second in the other direction; each is (choice, the arguments of `run`, settings)."""
     return native.run_both(*((*_given(*its), settings) for *its, settings in (first, second)))
 
 
 def _given(choice: Choice, cell: Cell, params: Params, carry: Carry, initial: Carry, xs: Any) -> tuple:
-    """What an engine gets: parameters wide enough, and marked where it has no forward mode."""
-    if choice.engine != "cudnn":  # which has float32 alone, and knows the LSTM by its params
+    """Prepares an engine's arguments: widens the parameters, and marks the arguments if it has no forward mode."""
+    if choice.engine != "cudnn":  # cuDNN has only float32, and recognises the LSTM by its params
         cell, params = steps.with_wide_params(cell, params)
     if choice.engine not in FORWARD:
         params, carry, initial, xs = reverse_only((params, carry, initial, xs), cell.name, choice.engine)
@@ -56,7 +57,7 @@ def _given(choice: Choice, cell: Cell, params: Params, carry: Carry, initial: Ca
 
 
 def choose(engine: str, cell: Cell, params: Params, xs: Any, **settings: Any) -> Choice:
-    """The engine of that name if it can run the case, else an error with the reason; for "auto" the quickest measured.
+    """Returns the named engine, or raises an error if it cannot run the case; "auto" takes the fastest measured.
 
     Args:
       engine: "auto", or a name in ENGINES.
@@ -81,15 +82,15 @@ def choose(engine: str, cell: Cell, params: Params, xs: Any, **settings: Any) ->
 
 
 def choosers() -> tuple[Callable, ...]:
-    """How engines choose the way to do a case: functions that tests and benchmarks exchange, so that what is compiled is kept for each."""
+    """The functions by which engines choose a method; tests and benchmarks replace them, so they are part of the compilation key."""
     return fused.layout_of, associative._method
 
 
 def _quickest(cell, params, xs, settings):
-    """What benchmarks/engines.py found on a CPU and benchmarks/gpu.py on a GPU (docs/design/speed.md)."""
+    """Chooses by the results of benchmarks/engines.py on a CPU and benchmarks/gpu.py on a GPU (docs/design/speed.md)."""
     where = f"on {jax.default_backend()}"
     if associative.refusal(cell, params, xs, **settings) is None:
-        return Choice(cell.name, "associative", f"a linear recurrence; in chunks, least memory {where}")
+        return Choice(cell.name, "associative", f"a linear recurrence; in chunks, with least memory {where}")
     if native.is_quickest(cell, params, xs, **settings):
         return Choice(cell.name, "native", f"one call of the library {where}; {native.detail()}")
     reason = fused.refusal(cell, params, xs, **settings)
@@ -98,7 +99,7 @@ def _quickest(cell, params, xs, settings):
     layout = fused.layout_of(cell, jax.tree.leaves(xs)[0].shape[1])
     if layout is None:
         return Choice(
-            cell.name, "fused", "it has the three parts: input product before the loop, weights' gradients after"
+            cell.name, "fused", "it has the three parts: input product before the loop, weight gradients after it"
         )
     products = "one product" if cell.split.additive else "two products"
     lying = "columns" if layout.columns else "rows"

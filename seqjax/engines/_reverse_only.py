@@ -1,8 +1,8 @@
-"""A mark on what enters an engine without forward mode: to look at it is free, and forward mode finds our message there.
+"""A marker on the inputs of an engine without forward mode: free otherwise, it raises our message in forward mode.
 
-JAX says of a `jax.custom_vjp` that it has no forward mode, but not what has, and says it where a program is compiled, which
-under `jax.jit` is outside of seqjax. The mark is a primitive that gives what it takes. Its tangent is a second one, which is never
-computed: reverse mode transposes it away, and forward mode, which would compute it, raises.
+JAX reports that a `jax.custom_vjp` has no forward mode, but not what does, and reports it when a program is compiled,
+which under `jax.jit` is outside seqjax. The marker is an identity primitive. Its tangent is a second primitive, which
+is never computed: reverse mode transposes it away, and forward mode, which would compute it, raises.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ mark_p, tangent_p = Primitive("seqjax_reverse_only"), Primitive("seqjax_reverse_
 
 
 def reverse_only(tree: Any, cell: str, engine: str) -> Any:
-    """The pytree, marked. Forward mode through it raises a UserError that names the cell and the engine.
+    """Returns the pytree, marked. Forward mode through it raises a UserError that names the cell and the engine.
 
     Example:
       >>> jax.grad(lambda x: 2 * reverse_only(x, "lstm", "fused"))(1.0).item()
@@ -33,7 +33,7 @@ def reverse_only(tree: Any, cell: str, engine: str) -> Any:
 
 def _refuse(*args, cell, engine):
     raise UserError(
-        f"forward-mode differentiation (jax.jvp, jax.jacfwd, jax.hessian) of {cell} needs engine=\"scan\", and the engine is {engine!r}"
+        f"forward-mode differentiation (jax.jvp, jax.jacfwd, jax.hessian) of {cell} needs engine=\"scan\", got engine={engine!r}"
     )
 
 

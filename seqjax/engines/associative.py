@@ -1,7 +1,7 @@
-"""The engine of the linear recurrences h_t = a_t h_{t-1} + b_t: exact, in chunks of time, its derivative of the same cost.
+"""The engine for linear recurrences h_t = a_t h_{t-1} + b_t: exact, in chunks of time, with a derivative of equal cost.
 
-How a chunk is solved. Measured on 2 cores (AVX-512, jax 0.10.2, others busy), nanoseconds for each number of the state
-and step, forward / forward and gradient to a, b and the first state, minimum of interleaved runs:
+How a chunk is solved. Measured on 2 cores (AVX-512, jax 0.10.2, other processes running), in nanoseconds per state
+element and step, forward / forward with gradients of a, b and the first state, minimum of interleaved runs:
 
   ==========================  ============  ============  =============  ============
   T, B, N                     loop          tree          unrolled by 4  plain scan
@@ -14,23 +14,23 @@ and step, forward / forward and gradient to a, b and the first state, minimum of
   64, 16, 128, complex        1.4 / 3.3     3.3 / 4.8     3.4 / 7.0      1.4 / 3.3
   ==========================  ============  ============  =============  ============
 
-The last column is `lax.scan` differentiated by JAX. So a CPU takes the loop; other backends, where each step of a loop
-costs a launch, take the tree (not measured yet).
+The last column is `lax.scan` differentiated by JAX. So a CPU uses the loop; other backends, where each step of a loop
+costs a launch, use the tree (not measured yet).
 
-What the backward pass keeps. minGRU, nanoseconds of processor time a token, forward / with the gradient to weights and
-inputs; chunks of 16, 4 and 512 steps but in the first column:
+What the backward pass keeps. minGRU, nanoseconds of CPU time per token, forward / with gradients of weights and inputs;
+chunks of 16, 4 and 512 steps except in the first column:
 
   ==================  ==============  ===============  ==================  ==================
-  T, B, D, H          no chunks       keep everything  coefficients again  whole chunk again
+  T, B, D, H          no chunks       keep everything  recompute a, b      recompute chunk
   ==================  ==============  ===============  ==================  ==================
   1000, 16, 64, 128   540 / 3946      636 / 4824       526 / 4227          615 / 2962
   256, 32, 256, 256   5033 / 12503    2114 / 16254     2311 / 10860        2074 / 9920
   8000, 1, 32, 64     221 / 683       259 / 977        305 / 1133          64 / 1111
   ==================  ==============  ===============  ==================  ==================
 
-The last is taken always: it keeps a state for each chunk and nothing else.
+The last is always used: it keeps one state per chunk and nothing else.
 
-How long a chunk is. The same, by the tokens (steps times sequences) of a chunk:
+How long a chunk is. The same, by tokens (steps times sequences) per chunk:
 
   ========================  ============  ============  ============  ============  ============
   T, B, D, H                64            128           256           512           1024
@@ -42,10 +42,10 @@ How long a chunk is. The same, by the tokens (steps times sequences) of a chunk:
   LRU 1024, 16, 64, 128     805 / 5529    777 / 5324    953 / 5660    945 / 5860    908 / 6517
   ========================  ============  ============  ============  ============  ============
 
-Longer chunks leave the cache, shorter ones add up the weights' gradients too often.
+Longer chunks do not fit in the cache; shorter ones accumulate the weight gradients too often.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -53,15 +53,15 @@ import jax.numpy as jnp
 from seqjax.engines import steps
 from seqjax.typing import Array, Carry, Cell, Linear, Params
 
-# Tokens of a chunk: the best measured on a CPU; elsewhere as many as keep memory bounded, since more run at once.
+# Tokens per chunk: the best measured on a CPU; elsewhere as many as bounded memory allows, since more run in parallel.
 CHUNK = {"loop": 256, "tree": 2**15}
 
 
 def refusal(cell: Cell, params: Params, xs: Any, **settings: Any) -> str | None:
-    """Why this engine cannot run a cell; None where it can, with any mask, resets, direction and remat_every."""
+    """Returns why this engine cannot run a cell; None if it can, with any mask, resets, direction and remat_every."""
     del params, xs, settings
     if not isinstance(cell.split, Linear):
-        return f"{cell.name} is no linear recurrence: what a step does to its carry depends on the carry"
+        return f"{cell.name} is not a linear recurrence: what a step does to its carry depends on the carry"
     return None
 
 
@@ -80,13 +80,13 @@ def run(
     """Runs a cell whose split is `Linear` over a sequence, time-major. Arguments and results are those of `scan.run`.
 
     Differentiable in every mode and any number of times. In the backward pass each chunk is recomputed from the state
-    before it; remat_every makes the chunks shorter where it is below their length. A value that is not finite ends at the
-    next reset, in outputs and in reverse-mode gradients.
+    before it; remat_every shortens the chunks if it is below their length. A non-finite value is cleared by the next
+    reset, in outputs and in reverse-mode gradients.
     """
-    linear = cell.split
+    linear = cast(Linear, cell.split)
     h = linear.state(carry)
     length, batch = jax.tree.leaves(xs)[0].shape[:2]
-    method = _method() if isinstance(length, int) else "loop"  # a tree over steps that `jax.export` leaves open has no depth
+    method = _method() if isinstance(length, int) else "loop"  # a tree over a symbolic number of steps (`jax.export`) has no depth
     size = _chunk_size(length, batch, CHUNK[method], remat_every)
 
     def chunk(h, inputs):
@@ -97,22 +97,22 @@ def run(
 
 
 def _chunk_size(length: Any, batch: Any, tokens: int, remat_every: int | None) -> int | None:
-    """Steps of a chunk; where `jax.export` leaves a size open, `remat_every`, and without it all at once (None)."""
+    """Returns the steps per chunk; with symbolic sizes (`jax.export`) it is `remat_every`, or None for all at once."""
     if not (isinstance(length, int) and isinstance(batch, int)):
         return remat_every
     size = max(1, tokens // max(1, batch))
     size = min(size, remat_every or size, max(1, length))
-    # Where chunks divide the steps there is no rest, and no copy that joins its outputs to theirs.
+    # If chunks divide the steps there is no remainder, and no copy to concatenate its outputs.
     return next((n for n in range(size, size // 2, -1) if length % n == 0), size)
 
 
 def _method():
-    """By the default backend: where a step of a loop costs a launch, the tree, which takes log T of them."""
+    """Chooses by the default backend: the tree, with log T launches, where each loop step costs a launch."""
     return "loop" if jax.default_backend() == "cpu" else "tree"
 
 
 def _chunk(linear, method, params, initial, h, inputs, reverse):
-    """One chunk: (the state after it, ys)."""
+    """Runs one chunk: (the state after it, ys)."""
     xs, mask, resets = inputs
     a, b = linear.coefficients(params, xs)
     first, last = (-1, 0) if reverse else (0, -1)
@@ -131,13 +131,13 @@ def _chunk(linear, method, params, initial, h, inputs, reverse):
 
 
 def linear_recurrence(a: Array, b: Array, h: Array, *, reverse: bool = False, method: str = "loop") -> Array:
-    """All states of an elementwise linear recurrence, real or complex.
+    """Computes all states of an elementwise linear recurrence, real or complex.
 
       h_t = a_t h_{t-1} + b_t,  t = 1 ... T
 
-    The states solve the bidiagonal system h_t - a_t h_{t-1} = b_t, and are given to JAX as the solution of one. All
-    derivatives follow from that, and are solutions of such systems again: with g_t = dh_t + a_{t+1} g_{t+1}, which is
-    the transposed system, db_t = g_t and da_t = g_t h_{t-1}. Only a and the states are kept for them.
+    The states solve the bidiagonal system h_t - a_t h_{t-1} = b_t and are presented to JAX as its solution. All
+    derivatives follow from that and solve systems of the same kind: with g_t = dh_t + a_{t+1} g_{t+1}, which is the
+    transposed system, db_t = g_t and da_t = g_t h_{t-1}. Only a and the states are kept for them.
 
     Args:
       a: factors (T, ...), T at least 1.
@@ -167,13 +167,13 @@ def linear_recurrence(a: Array, b: Array, h: Array, *, reverse: bool = False, me
 
 
 def _shift(a, reverse):
-    """What stands at the step before, in the direction of the run; zeros at the first."""
+    """Returns the values of the previous step, in the direction of the run; zeros at the first."""
     zero = jnp.zeros_like(a[:1])
     return jnp.concatenate([a[1:], zero]) if reverse else jnp.concatenate([zero, a[:-1]])
 
 
 def _times(a, h):
-    """a h, and 0 where a is 0 even if h is not finite: a reset forgets a NaN too."""
+    """Computes a h, with 0 where a is 0 even if h is not finite: a reset clears a NaN too."""
     return jnp.where(a == 0, 0, a * h)
 
 

@@ -1,21 +1,22 @@
-"""The fused engine for cells whose two products are plain matrix products: one product a step.
+"""The fused engine for cells whose two products are plain matrix products: one product per step.
 
 With v = [x, 1, h] and the kernels stacked to match, K = [W; b; U], the two products of a step and its bias are one, v K.
 Going back, with ds the cotangent of the gates' sums,
 
-  [dx, 1, dh] = ds K'     one product a step
+  [dx, 1, dh] = ds K'     one product per step
   dK = V' dS              one product for all weights, over all T B rows at once, after the loop
 
-so that the backward loop carries the carry's cotangent alone (and sums over B for vectors that `combine` reads, such as
-peepholes). Kept for it are V, the gates' sums, and those parts of the carry that `combine` reads. A cell that reads the two
-products apart (the GRU's reset) makes two of them, with [x, 1] and with h.
+so the backward loop carries only the carry's cotangent (and sums over B for vectors that `combine` reads, such as
+peepholes). It needs V, the gates' sums, and those parts of the carry that `combine` reads. A cell that reads the two
+products separately (the GRU's reset) computes two of them, with [x, 1] and with h.
 
-Inside the loop arrays are rows, (B, G H), or columns, (G H, B). What is stacked over time is (T, B, ...) except for the sums, so
-that the long product has rows on both sides. docs/design/speed.md says what was measured, and what was tried and left out.
+Inside the loop arrays are rows, (B, G H), or columns, (G H, B). Arrays stacked over time are (T, B, ...) except for the
+sums, so that the long product has rows on both sides. docs/design/speed.md lists the measurements, and what was tried
+and rejected.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +24,13 @@ import jax.numpy as jnp
 from seqjax import placement
 from seqjax._split import by_sequence, side_by_side
 from seqjax.engines import steps
-from seqjax.typing import Array, Carry, Cell, Params
+from seqjax.typing import Array, Carry, Cell, Dense, Params
 
 
 class Layout(NamedTuple):
-    """How arrays lie inside the loop."""
+    """The layout of arrays inside the loop."""
 
-    columns: bool  # (features, B) in place of (B, features)
+    columns: bool  # (features, B) instead of (B, features)
 
     @property
     def features(self) -> int:
@@ -42,22 +43,23 @@ class Layout(NamedTuple):
         return 1 if self.columns else 0
 
     def turn(self, tree: Any) -> Any:
-        """From rows to this layout and back: the last two axes of every array."""
+        """Converts rows to this layout and back, by the last two axes of every array."""
         return jax.tree.map(lambda a: a.swapaxes(-1, -2), tree) if self.columns else tree
 
 
 def prefers_columns(cell: Cell, batch: int) -> bool:
-    """Whether columns are quicker, by measurement: on a CPU, for an LSTM, where its one product is large.
+    """Whether columns are faster, by measurement: on a CPU, for an LSTM, if its one product is large.
 
-    XLA's product of the transposed kernel with (H, B) runs at the processor's peak where that of (B, H) with the kernel
-    reaches two thirds of it; for smaller products turning the outputs costs more than it gains.
+    XLA's product of the transposed kernel with (H, B) runs at the processor's peak, while that of (B, H) with the
+    kernel reaches two thirds of it; for smaller products, transposing the outputs costs more than it gains.
     """
     large = max(jax.tree.leaves(cell.hidden_size)) >= 256 and not is_below(batch, 8)
-    return large and jax.default_backend() == "cpu" and cell.split.additive and cell.split.gates >= 3
+    split = cast(Dense, cell.split)
+    return large and jax.default_backend() == "cpu" and split.additive and split.gates >= 3
 
 
 def is_below(size: Any, limit: int) -> bool:
-    """Whether a size of an array is below a limit; False for one that `jax.export` leaves open."""
+    """Whether an array size is below a limit; False for a symbolic size of `jax.export`."""
     return isinstance(size, int) and size < limit
 
 
@@ -71,14 +73,14 @@ def unrolled(
 
 
 def _kernels(cell, params):
-    """[W; b; U] in one, or [W; b] and U."""
+    """Returns [W; b; U] as one, or [W; b] and U."""
     kernel, recurrent_kernel, bias = cell.split.products(params)
     with_bias = jnp.concatenate([kernel, bias[None]])
     return (jnp.concatenate([with_bias, recurrent_kernel]),) if cell.split.additive else (with_bias, recurrent_kernel)
 
 
 def _operands(cell, layout, x, h):
-    """What the kernels are multiplied with: [x, 1, h], or [x, 1] and h."""
+    """Returns what the kernels are multiplied by: [x, 1, h], or [x, 1] and h."""
     ones = jnp.ones_like(jax.lax.slice_in_dim(x, 0, 1, axis=layout.features))
     with_one = jnp.concatenate([x, ones], layout.features)
     h = h.astype(x.dtype)
@@ -86,11 +88,11 @@ def _operands(cell, layout, x, h):
 
 
 def _combine(cell, layout, params, carry, sums, others):
-    """cell.split.combine with the gates of the sums apart, and what goes along with x after them."""
+    """Calls cell.split.combine with the sums split into gates, followed by the noise that accompanies x."""
     gates = [gate for s in sums for gate in side_by_side(s, cell.split.gates, layout.features)]
     if not layout.columns:
         return by_sequence(cell.split.combine, params, carry, (*gates, *others))
-    # Vectors of params are spread over B, so that all arrays lie alike and nothing is turned.
+    # Vectors in params are broadcast over B, so that all arrays have one layout and nothing is transposed.
     batch = gates[0].shape[1]
     spread = jax.tree.map(lambda p: jnp.broadcast_to(p[:, None], (p.size, batch)) if p.ndim == 1 else p, params)
     columns = jax.tree.map(lambda p: 1 if p.ndim == 1 else None, params)
@@ -104,7 +106,8 @@ def _forward(cell, layout, reverse, params, carry, initial, inputs, keep):
     kernels = _kernels(cell, params)
     x = x.astype(kernels[0].dtype)
     if layout.columns:
-        # The barrier keeps the transposed copy, made once; XLA would else transpose inside the product, which is slow.
+        # The barrier keeps the transposed copy, made once; otherwise XLA would transpose inside the product, which is
+        # slow.
         kernels = jax.lax.optimization_barrier(layout.turn(kernels))
     combine = functools.partial(_combine, cell, layout)
     read = None
@@ -150,7 +153,7 @@ def _unrolled_bwd(cell, layout, reverse, saved, cotangents):
         if real is not None:
             none = steps.zeros_like((d_after, d_y))
             d_after, d_y = steps.select(real, (d_after, d_y), none, layout.batch)
-        # What combine does not read may be anything of the right shape.
+        # Parts that combine does not read may be anything of the right shape.
         start = steps.put_back(any_carry, carry_read, start)
         others = layout.turn(others)
 

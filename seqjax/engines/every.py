@@ -1,4 +1,4 @@
-"""The carry after every step, on any engine: the cell's carry becomes part of its output."""
+"""The carry after every step, on any engine, by making the cell's carry part of its output."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from seqjax.typing import Array, Carry, Cell, Linear, factory
 
 
 class Carries(NamedTuple):
-    """What a run gives in place of the last carry."""
+    """The result of a run, in place of the last carry."""
 
     last: Carry  # leaves (B, ...)
     every: Carry  # leaves (T, B, ...)
@@ -18,7 +18,7 @@ class Carries(NamedTuple):
 
 @factory
 def recorded(cell: Cell) -> Cell:
-    """The cell whose output is (y, carry after the step).
+    """Returns a cell whose output is (y, carry after the step).
 
     Example:
       >>> import seqjax
@@ -36,10 +36,10 @@ def recorded(cell: Cell) -> Cell:
 
         return called
 
-    split = cell.split
+    split: Any = cell.split
     if isinstance(split, Linear):
-        output = split.output
-        split = split._replace(output=lambda params, hs, xs: (output(params, hs, xs), cell.split.carry(hs)))
+        output, carry = split.output, split.carry
+        split = split._replace(output=lambda params, hs, xs: (output(params, hs, xs), carry(hs)))
     elif split is not None:
         split = split._replace(combine=with_carry(split.combine))
     return cell.replace(name=f"{cell.name} with every carry", step=with_carry(cell.step), split=split)
@@ -48,7 +48,7 @@ def recorded(cell: Cell) -> Cell:
 def collected(
     start: Carry, last: Carry, found: tuple[Array, Carry], mask: Array | None, reverse: bool
 ) -> tuple[Carries, Array]:
-    """What a run of a recorded cell gave, with the carry held at padded steps.
+    """Splits the result of a recorded cell's run, with the carry held at padded steps.
 
     Args:
       start: the carry that the run started from.
@@ -69,12 +69,12 @@ def _is_carries(node: Any) -> bool:
 
 
 def last_of(carry: Any) -> Carry:
-    """The last carry, of what may be several cells' `Carries`."""
+    """Returns the last carry, from the `Carries` of one or several cells."""
     return jax.tree.map(lambda node: node.last if _is_carries(node) else node, carry, is_leaf=_is_carries)
 
 
 def all_of(carry: Any, steps: int) -> Carry:
-    """The carries of every step; a carry that was put there by hand stands at each."""
+    """Returns the carries of every step; a carry set by hand is repeated at each."""
 
     def spread(node):
         return node.every if _is_carries(node) else jnp.broadcast_to(node[None], (steps, *node.shape))
@@ -83,5 +83,5 @@ def all_of(carry: Any, steps: int) -> Carry:
 
 
 def inside(cell: Cell) -> Cell | None:
-    """The cell that `recorded` was given, or None where this one is not from there."""
+    """Returns the cell that `recorded` was given, or None if this one is not recorded."""
     return dict(cell.made.arguments)["cell"] if cell.made and cell.made.function is recorded else None

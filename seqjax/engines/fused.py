@@ -1,13 +1,13 @@
-"""The fused engine: one derivative of its own for every cell whose step has the three parts.
+"""The fused engine: a custom derivative for every cell whose step has the three parts.
 
   forward    P = project(params, X) for all steps at once; in the loop recur, join and combine
-  backward   in the loop only what the carry's cotangent needs: the derivative of these, of recur in the carry alone
+  backward   in the loop only what the carry's cotangent needs: the derivative of these, of recur only in the carry
   after      the weights' gradients, from project's and recur's derivatives over all T B rows at once
 
-Kept for the backward pass are the carries, P and the recurrent products, so that no product is computed twice. Vectors of
-params that `join` and `combine` read (peepholes, gains) have their gradients summed inside the loop. Cells whose products are plain
-matrix products have a quicker way still, in `dense.py`. Reverse mode, any number of times; for forward mode (`jax.jvp`,
-`jax.jacfwd`, `jax.hessian`) there is the scan engine.
+The carries, P and the recurrent products are kept for the backward pass, so that no product is computed twice.
+Gradients of vectors in params that `join` and `combine` read (peepholes, gains) are summed inside the loop. Cells with
+plain matrix products have an even faster path, in `dense.py`. Reverse mode works to any order; for forward mode
+(`jax.jvp`, `jax.jacfwd`, `jax.hessian`) use the scan engine.
 """
 
 import functools
@@ -23,13 +23,13 @@ from seqjax.typing import Array, Carry, Cell, Dense, Params
 
 
 def refusal(cell: Cell, params: Params, xs: Any, **settings: Any) -> str | None:
-    """Why this engine cannot run a case, or None where it can."""
+    """Returns why this engine cannot run a case, or None if it can."""
     del xs, settings
     if cell.parts is None:
         return f"the step of {cell.name} does not split into the three parts project, recur and combine"
     carry = jax.eval_shape(lambda p: cell.initial_carry(p, 1), params)
     if not all(jnp.issubdtype(a.dtype, jnp.inexact) for a in jax.tree.leaves(carry)):
-        return f"the carry of {cell.name} holds numbers that have no derivative"
+        return f"the carry of {cell.name} holds arrays that are not differentiable"
     return None
 
 
@@ -57,11 +57,11 @@ def run(
 
 
 def layout_of(cell: Cell, batch: int) -> dense.Layout | None:
-    """How the products of a step are done: in one, with arrays in this layout; or None, the input's before the loop.
+    """Chooses how to compute a step's products: as one, in this layout; or None, the input's before the loop.
 
-    By measurement (docs/design/speed.md): on a CPU with very few sequences the product of the loop is as long as its
-    kernel, so that the input's share of it is better done for all steps at once; on a GPU that is so at every size but for
-    small cells of one gate, whose step is launches and little else.
+    By measurement (docs/design/speed.md): on a CPU with very few sequences the product in the loop takes as long as
+    reading its kernel, so the input's part is better computed for all steps at once; on a GPU this holds at every size
+    except for small cells with one gate, whose step is mostly launches.
     """
     if not isinstance(cell.split, Dense):
         return None
@@ -146,13 +146,13 @@ def _unrolled_bwd(cell, reverse, saved, cotangents):
 
 
 def _weights_back(parts, params, x, starts, d_projected, d_recurrents):
-    """The gradients of params and inputs through the two products, over all steps at once."""
+    """Computes the gradients of params and inputs through the two products, over all steps at once."""
     d_params, d_x = jax.vjp(parts.project, params, x)[1](d_projected)
     if parts.recur is None:
         return d_params, d_x
 
     def recur(params):
-        if placement.whole() is not None:  # a vmap may join T with a B that is cut, which is refused there
+        if placement.whole() is not None:  # a vmap may join T with a sharded B, which is refused there
             return jax.lax.map(lambda start: parts.recur(params, start), starts)
         return jax.vmap(parts.recur, (None, 0))(params, starts)
 

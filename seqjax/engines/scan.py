@@ -1,6 +1,6 @@
 """The plain engine: `lax.scan` over the step, differentiable in every mode and any number of times.
 
-The others are tested against it. The whole step stands in the loop, the input product too.
+The other engines are tested against it. The whole step runs in the loop, including the input product.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from seqjax.typing import Array, Carry, Cell, Params
 
 
 def refusal(cell: Cell, params: Params, xs: Any, **settings: Any) -> str | None:
-    """Why this engine cannot run a case: it runs them all."""
+    """Returns None: this engine runs every case."""
     del cell, params, xs, settings
     return None
 
@@ -35,7 +35,7 @@ def run(
       cell: a cell without `sequence` in its wrap.
       params: its parameters.
       carry: the carry to start from.
-      initial: the carry that a reset goes back to.
+      initial: the carry that a reset restores.
       xs: inputs (T, B, D), zero at padded steps; or a pytree of such arrays.
       mask: bool (T, B), False at padded steps; None where every step is real.
       resets: bool (T, B), or None.

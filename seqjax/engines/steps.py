@@ -1,4 +1,4 @@
-"""What the engines share: masks and resets on a step, runs in chunks, and which arrays a function reads."""
+"""Shared parts of the engines: masks and resets of a step, runs in chunks, and which arrays a function reads."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from seqjax.typing import Array, Carry, Cell, Params
 
 
 def select(flag: Array, on_true: Any, on_false: Any, axis: int = 0) -> Any:
-    """on_true where the sequence's flag (B,) is set, over pytrees of arrays that have B at the given axis."""
+    """Selects on_true where the sequence's flag (B,) is set, over pytrees of arrays with B at the given axis."""
 
     def pick(a, b):
         return jnp.where(
@@ -22,16 +22,16 @@ def select(flag: Array, on_true: Any, on_false: Any, axis: int = 0) -> Any:
 
 
 def held(stacked: Any, mask: Array, reverse: bool, before: Any = None) -> Any:
-    """What a padded step holds: the value of the last real step before it, in the direction of the run.
+    """Fills padded steps with the value of the last real step before them, in the direction of the run.
 
     Args:
       stacked: pytree of arrays (T, B, ...).
       mask: bool (T, B), False at padded steps.
       reverse: the direction of the run.
-      before: pytree of arrays (B, ...), held where there was no real step yet; zeros by default.
+      before: pytree of arrays (B, ...), used where there was no real step yet; zeros by default.
 
     Returns:
-      A pytree as `stacked`.
+      A pytree like `stacked`.
     """
     length = mask.shape[0]
     if length == 0:
@@ -48,9 +48,9 @@ def held(stacked: Any, mask: Array, reverse: bool, before: Any = None) -> Any:
 
 
 def flip_resets(resets: Array | None, mask: Array | None, reverse: bool) -> Array | None:
-    """Resets for the other direction: before a step whose predecessor there belongs to another sequence.
+    """Converts resets for the other direction: they go before a step whose predecessor there is in another sequence.
 
-    A reset at step t parts t from the real step that the run has before it; the other direction meets that parting on
+    A reset at step t separates t from the real step before it in the run; the other direction crosses that boundary on
     its way from t to that step.
     """
     if resets is None:
@@ -67,25 +67,25 @@ def flip_resets(resets: Array | None, mask: Array | None, reverse: bool) -> Arra
 
 
 def zeros_like(tree: Any) -> Any:
-    """Zeros in place of every array."""
+    """Returns zeros in place of every array."""
     return jax.tree.map(jnp.zeros_like, tree)
 
 
 def wide_zeros(tree: Any) -> Any:
-    """Zeros to add gradients up in: in place of every array, never narrower than float32."""
+    """Returns zeros to accumulate gradients in: one for every array, never narrower than float32."""
     return jax.tree.map(lambda a: jnp.zeros_like(a, _wide(a.dtype)), tree)
 
 
 def cast_like(tree: Any, like: Any) -> Any:
-    """The arrays of a pytree in the dtypes of another."""
+    """Casts the arrays of a pytree to the dtypes of another."""
     return jax.tree.map(lambda a, b: a.astype(b.dtype), tree, like)
 
 
 def with_wide_params(cell: Cell, params: Params) -> tuple[Cell, Params]:
-    """Params never narrower than float32, and the cell that takes them back to their own dtypes first.
+    """Widens params to float32 at least, and returns a cell that first casts them back to their own dtypes.
 
-    The numbers are the same. The gradient, which a backward pass adds up over thousands of steps, is added up in float32;
-    a sum in bfloat16 stops growing after a few hundred.
+    The numbers are the same. The gradient, which a backward pass sums over thousands of steps, is accumulated in
+    float32; a sum in bfloat16 stops growing after a few hundred.
     """
     leaves, tree = jax.tree.flatten(params)
     dtypes = [leaf.dtype for leaf in leaves]
@@ -105,11 +105,11 @@ def _wide(dtype):
 
 @jax.tree_util.register_static
 class Flags(tuple):
-    """Whether each array of each argument was read: what a forward pass hands to its backward pass, and is no array to JAX."""
+    """Whether each array of each argument was read; passed from a forward pass to its backward pass as static data."""
 
 
 def with_reads(function: Callable, *args: Any) -> tuple[Any, Flags]:
-    """What a function gives, traced once, and for each argument whether each of its arrays is read and of a kind with a derivative."""
+    """Traces a function once: its result, and for each argument whether each of its arrays is read and differentiable."""
     leaves, tree = jax.tree.flatten(args)
     closed, shapes = jax.make_jaxpr(lambda leaves: function(*jax.tree.unflatten(tree, leaves)), return_shape=True)(leaves)
     read = {id(v) for equation in closed.jaxpr.eqns for v in equation.invars} | {id(v) for v in closed.jaxpr.outvars}
@@ -119,32 +119,32 @@ def with_reads(function: Callable, *args: Any) -> tuple[Any, Flags]:
 
 
 def chosen(tree: Any, flags: tuple[bool, ...]) -> list[Array]:
-    """The arrays of a pytree whose flag is set."""
+    """Returns the arrays of a pytree whose flag is set."""
     return [leaf for leaf, flag in zip(jax.tree.leaves(tree), flags, strict=True) if flag]
 
 
 def put_back(tree: Any, flags: tuple[bool, ...], arrays: list[Any]) -> Any:
-    """The pytree with these arrays in the places whose flag is set."""
+    """Returns the pytree with these arrays where the flag is set."""
     leaves, structure = jax.tree.flatten(tree)
-    arrays = iter(arrays)
-    return structure.unflatten([next(arrays) if flag else leaf for leaf, flag in zip(leaves, flags, strict=True)])
+    chosen = iter(arrays)
+    return structure.unflatten([next(chosen) if flag else leaf for leaf, flag in zip(leaves, flags, strict=True)])
 
 
 def back_through_mask(
     d_start: Any, d_carry: Any, d_initial: Any, real: Array | None, reset: Array | None, axis: int = 0
 ) -> tuple[Any, Any]:
-    """The backward pass through a step's reset and mask.
+    """Runs the backward pass through a step's reset and mask.
 
     Args:
       d_start: cotangent of the carry that the step started from.
-      d_carry: cotangent of the carry after the step, which a padded step hands on as it is.
-      d_initial: what the cotangent of the initial carry has come to so far.
+      d_carry: cotangent of the carry after the step, which a padded step passes on unchanged.
+      d_initial: the cotangent of the initial carry accumulated so far.
       real: bool (B,), False at a padded step; or None.
       reset: bool (B,), or None.
-      axis: where B is in the arrays.
+      axis: position of B in the arrays.
 
     Returns:
-      (cotangent of the carry before the step, d_initial with what a reset adds to it).
+      (cotangent of the carry before the step, d_initial plus the contribution of a reset).
     """
     if reset is not None:
         none = zeros_like(d_start)
@@ -174,7 +174,7 @@ def in_chunks(chunk: Callable, carry: Carry, inputs: Any, size: int | None, reve
     chunk = jax.checkpoint(chunk, prevent_cse=True)
     steps = jax.tree.leaves(inputs)[0].shape[0]
     whole = steps // size * size
-    # Chunks are counted from the end where the run begins; the rest lies at the other.
+    # Chunks are counted from the end where the run begins; the remainder is at the other end.
     cut = steps - whole if reverse else whole
     left, right = jax.tree.map(lambda a: a[:cut], inputs), jax.tree.map(lambda a: a[cut:], inputs)
     main, rest = (right, left) if reverse else (left, right)

@@ -1,4 +1,4 @@
-"""Weights from and to other libraries, one call each way, with the same outputs to rounding.
+"""Weights from and to other libraries, one call each way, with the same outputs up to rounding.
 
   =========  ================================================  =================================================
   library    in                                                out
@@ -12,14 +12,15 @@
   Equinox    `from_equinox(module)` -> cell, params            `to_equinox(cell, params)` -> module
   =========  ================================================  =================================================
 
-Whole Keras models that are a chain of layers, with an embedding and a head, are pure functions by `from_keras_model(model)` ->
-model, params, and `to_keras_model(params, model)` puts params into a Keras model.
+Whole Keras models that are a chain of layers, with an embedding and a head, become pure functions with
+`from_keras_model(model)` -> model, params; `to_keras_model(params, model)` puts params into a Keras model.
 
-The networks of `seqjax.cnn` go to and from torch's state dicts, torchvision's among them: `from_torch_cnn(model, state_dict)`
--> variables, and `to_torch_cnn(model, variables)` -> state dict.
+The networks of `seqjax.cnn` convert to and from torch state dicts, including torchvision's:
+`from_torch_cnn(model, state_dict)` -> variables, and `to_torch_cnn(model, variables)` -> state dict.
 
-Who can hold what of ours; what stands in no line (peepholes, coupled gates, layer norm, residuals, zoneout, ...) none of
-them can, and `to_...` refuses it by name and says who can. `parts.HOLDERS` is this table as the code reads it.
+Which library supports what. Features not listed (peepholes, coupled gates, layer norm, residuals, zoneout, ...) are
+supported by none of them; `to_...` refuses unsupported features by name and says which libraries support them.
+`parts.HOLDERS` is this table as code.
 
   ===============================  =======  =======  =======  =======  =======  =======
   ours                             PyTorch  Keras    linen    NNX      Haiku    Equinox
@@ -43,7 +44,7 @@ them can, and `to_...` refuses it by name and says who can. `parts.HOLDERS` is t
   compute dtype besides params'    no       bfloat16 yes      yes      no       no
   ===============================  =======  =======  =======  =======  =======  =======
 
-Gate orders, biases and variants differ from library to library; each file here opens with its mapping. The libraries but
+Gate orders, biases and variants differ between libraries; each file here starts with its mapping. All libraries except
 Flax are imported when a function is called, and none of them is needed for the others.
 """
 

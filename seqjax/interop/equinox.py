@@ -13,9 +13,11 @@ How the two compare; Equinox's weights are transposed (G H, D), ours (D, G H).
   use_bias=False       bias = 0               becomes a parameter: it can be trained
   ===================  =====================  ==========================================
 
-Equinox has cells alone: no vanilla cell, no GRU with the reset before the product, no layers, no directions. A cell of
-Equinox takes one step of one sequence: `jax.vmap` makes a batch of it, and `jax.lax.scan` a sequence.
+Equinox has only cells: no vanilla cell, no GRU with the reset before the product, no layers, no directions. An Equinox
+cell runs one step of one sequence: use `jax.vmap` for a batch and `jax.lax.scan` for a sequence.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +29,7 @@ from seqjax.typing import Cell, Params
 
 
 def from_equinox(module) -> tuple[Cell, Params]:
-    """An Equinox cell as a cell and its params, with the same outputs.
+    """Converts an Equinox cell to a cell and its params, with the same outputs.
 
     Args:
       module: an eqx.nn.LSTMCell or GRUCell.
@@ -50,18 +52,18 @@ def from_equinox(module) -> tuple[Cell, Params]:
     import equinox as eqx
 
     if not isinstance(module, (eqx.nn.LSTMCell, eqx.nn.GRUCell)):
-        raise UserError(f"from_equinox takes eqx.nn.LSTMCell and GRUCell, and not {type(module).__name__}")
+        raise UserError(f"from_equinox takes eqx.nn.LSTMCell and GRUCell, got {type(module).__name__}")
     parts.check_computation(module, "equinox", "__call__")
     w, u = parts.array(module.weight_ih).T, parts.array(module.weight_hh).T
     b, b_n = (None if bias is None else parts.array(bias) for bias in (module.bias, getattr(module, "bias_n", None)))
-    options = {"param_dtype": w.dtype} | ({"use_bias": False} if b is None else {})
+    options: dict[str, Any] = {"param_dtype": w.dtype} | ({"use_bias": False} if b is None else {})
     if isinstance(module, eqx.nn.LSTMCell):
         return lstm(module.hidden_size, **options), LSTMParams(w, u, b)
     return gru(module.hidden_size, **options), GRUParams(w, u, b, b_n)
 
 
 def to_equinox(cell: Cell, params: Params):
-    """A cell as an Equinox cell with the same outputs.
+    """Converts a cell to an Equinox cell with the same outputs.
 
     Args:
       cell: an lstm, or a gru with the reset after the product.
@@ -71,7 +73,7 @@ def to_equinox(cell: Cell, params: Params):
       An eqx.nn.LSTMCell or GRUCell.
 
     Raises:
-      UserError: Equinox cannot hold the cell; the message names what, and who can.
+      UserError: Equinox does not support the cell; the message says why, and which libraries do.
       TypeError, ValueError: the params are not the cell's.
 
     Example:

@@ -1,7 +1,7 @@
 """Weights from and to Flax linen: SimpleCell, LSTMCell, OptimizedLSTMCell and GRUCell, RNN, Bidirectional, Sequential;
 ConvLSTMCell by `conv`.
 
-How the two compare; Flax keeps one matrix a gate, we keep them side by side.
+How the two compare; Flax keeps one matrix per gate, we keep them side by side.
 
   ==========================  =============================  =================================================
   Flax linen                  seqjax                         note
@@ -19,15 +19,15 @@ How the two compare; Flax keeps one matrix a gate, we keep them side by side.
   dtype                       dtype
   ==========================  =============================  =================================================
 
-Flax cannot hold a GRU with the reset before the product, peepholes, coupled gates, projections or layer norm. Its MGUCell
-is not the minimal gated unit of the paper, nor ours: there the same gate value resets and *keeps*, h' = (1 - f) n + f h,
-here and in the paper it resets and *writes*; no change of weights turns one into the other, so it is refused. From Flax
-we do not take an RNN with reverse=True (`seqjax.unroll` has that), SimpleCell(residual=True), or initial carries other
-than zeros.
+Flax does not support a GRU with the reset before the product, peepholes, coupled gates, projections or layer norm. Its
+MGUCell is neither the minimal gated unit of the paper nor ours: there the same gate value resets and *keeps*, h' = (1 -
+f) n + f h, while here and in the paper it resets and *writes*; no change of weights converts one into the other, so it
+is refused. An RNN with reverse=True (use `seqjax.unroll`), SimpleCell(residual=True) and initial carries other than
+zeros are not converted from Flax.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ SUPPORTED = "SimpleCell, LSTMCell, OptimizedLSTMCell, GRUCell, ConvLSTMCell, RNN
 
 
 def average(a: Array, b: Array) -> Array:
-    """The mean of two outputs: the merge_fn of a Flax Bidirectional that averages, for which Flax has no name.
+    """Averages two outputs: a merge_fn for Flax's Bidirectional, which has none for the mean.
 
     Example:
       >>> import flax.linen as nn, seqjax.interop
@@ -59,19 +59,19 @@ MERGES = {"concat": nn.Bidirectional.merge_fn, "sum": jnp.add, "mean": average, 
 def from_flax(
     module: nn.Module, variables: Mapping[str, Any], *, spatial_shape: int | Sequence[int] | None = None
 ) -> tuple[Cell, Params]:
-    """A Flax linen recurrent module and its variables as a cell and its params, with the same outputs.
+    """Converts a Flax linen recurrent module and its variables to a cell and its params, with the same outputs.
 
     Args:
       module: a SimpleCell, LSTMCell, OptimizedLSTMCell, GRUCell or ConvLSTMCell; an RNN around one, a Bidirectional of two, or a
-        Sequential of these. NNX modules go to `from_nnx`.
-      variables: what the module's `init` gave: {"params": ...}.
-      spatial_shape: of ConvLSTMCells, the spatial axes of their inputs, which they do not know.
+        Sequential of these. For NNX modules use `from_nnx`.
+      variables: what the module's `init` returned: {"params": ...}.
+      spatial_shape: for ConvLSTMCells, the spatial axes of their inputs, which they do not store.
 
     Returns:
       (cell, params).
 
     Raises:
-      UserError: the module is of another kind, or has a setting that cells have not; or spatial_shape does not fit it.
+      UserError: the module is of another kind or has a setting that cells lack, or spatial_shape does not fit it.
 
     Example:
       >>> import flax.linen as nn, jax, seqjax, seqjax.interop
@@ -87,7 +87,7 @@ def from_flax(
 
 
 def to_flax(cell: Cell, params: Params) -> tuple[nn.Module, dict[str, Any]]:
-    """A cell as a Flax linen module and its variables, with the same outputs.
+    """Converts a cell to a Flax linen module and its variables, with the same outputs.
 
     Args:
       cell: an rnn, lstm, gru, or a conv_lstm that keeps its spatial shape; two of them bidirectional; or a stack of such.
@@ -95,10 +95,10 @@ def to_flax(cell: Cell, params: Params) -> tuple[nn.Module, dict[str, Any]]:
 
     Returns:
       (module, variables). The module is an nn.RNN around OptimizedLSTMCell, GRUCell, SimpleCell or ConvLSTMCell, with
-      return_carry=True, or a Bidirectional of two; or for a stack a Sequential, which gives the outputs alone.
+      return_carry=True, or a Bidirectional of two; or for a stack a Sequential, which returns only the outputs.
 
     Raises:
-      UserError: Flax cannot hold the cell; the message names what, and who can.
+      UserError: Flax does not support the cell; the message says why, and which libraries do.
       TypeError, ValueError: the params are not the cell's.
 
     Example:
@@ -129,20 +129,21 @@ def _read(module, params, spatial_shape):
         merge = next((name for name, function in MERGES.items() if function is module.merge_fn), None)
         if merge is None:
             raise UserError(
-                "from_flax knows the merge_fn of a Bidirectional by identity: its default, jnp.add, jnp.multiply and "
-                f"seqjax.interop.flax.average, and not {module.merge_fn!r}"
+                "from_flax recognises the merge_fn of a Bidirectional by identity: its default, jnp.add, jnp.multiply and "
+                f"seqjax.interop.flax.average, got {module.merge_fn!r}"
             )
         for one in (module, module.forward_rnn, module.backward_rnn):
             parts.check_computation(one, "flax", "__call__")
-        # Bidirectional sets the directions itself, whatever its two RNNs say.
-        forward, forward_params = _read(module.forward_rnn.cell, params["forward_rnn"]["cell"], spatial_shape)
-        backward, backward_params = _read(module.backward_rnn.cell, params["backward_rnn"]["cell"], spatial_shape)
+        # Bidirectional sets the directions itself, regardless of its two RNNs.
+        ahead, back = cast(nn.RNN, module.forward_rnn), cast(nn.RNN, module.backward_rnn)
+        forward, forward_params = _read(ahead.cell, params["forward_rnn"]["cell"], spatial_shape)
+        backward, backward_params = _read(back.cell, params["backward_rnn"]["cell"], spatial_shape)
         return bidirectional(forward, backward, merge), BidirectionalParams(forward_params, backward_params)
     if isinstance(module, nn.RNN):
         parts.check_computation(module, "flax", "__call__")
         if module.reverse:
             raise UserError(
-                "an RNN with reverse=True: a cell has no direction; take it without, and unroll with reverse=True"
+                "an RNN with reverse=True: a cell has no direction; convert it without, and unroll with reverse=True"
             )
         return _read(module.cell, params["cell"], spatial_shape)
     return _read_cell(module, params, spatial_shape)
@@ -151,14 +152,14 @@ def _read(module, params, spatial_shape):
 def _read_cell(module, params, spatial_shape):
     if isinstance(module, nn.MGUCell):
         raise UserError(
-            "Flax's MGUCell keeps with the gate that resets, where seqjax.mgu writes with it; neither holds the other"
+            "Flax's MGUCell keeps with the gate that resets, while seqjax.mgu writes with it; neither converts to the other"
         )
     if not isinstance(module, (nn.SimpleCell, nn.LSTMCell, nn.OptimizedLSTMCell, nn.GRUCell, nn.ConvLSTMCell)):
-        raise UserError(f"from_flax takes {SUPPORTED}, and not {type(module).__name__}; NNX modules go to from_nnx")
+        raise UserError(f"from_flax takes {SUPPORTED}, got {type(module).__name__}; for NNX modules use from_nnx")
     parts.check_computation(module, "flax", "__call__")
     if module.carry_init is not jax.nn.initializers.zeros:
         raise UserError(
-            f"{type(module).__name__} has a carry_init of its own; wrap the cell in seqjax.learned_initial_carry"
+            f"{type(module).__name__} has a custom carry_init; wrap the cell in seqjax.learned_initial_carry"
         )
     if isinstance(module, nn.ConvLSTMCell):
         return conv.from_flax_cell(module, params, spatial_shape)
@@ -181,7 +182,7 @@ def _dtypes(module, kernel):
 
 
 def _joint(params, side, gates, part):
-    """The kernels or biases of one side, gate by gate, side by side."""
+    """Concatenates the kernels or biases of one side, gate by gate."""
     return jnp.concatenate([parts.array(params[side + gate][part]) for gate in gates], axis=-1)
 
 
@@ -218,5 +219,5 @@ def _write_cell(cell, params):
 
 
 def _apart(value, side, gates, part):
-    """What lies side by side, gate by gate."""
+    """Splits a concatenated array into its gates."""
     return {side + gate: {part: own} for gate, own in zip(gates, jnp.split(value, len(gates), axis=-1))}

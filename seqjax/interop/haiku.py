@@ -14,7 +14,7 @@ How the two compare; D is the number of inputs.
   linear b + linear_1 b           bias                            two biases, or one with double_bias=False
   ==============================  ==============================  ====================================================
 
-Haiku cannot hold a vanilla cell with tanh, a GRU with the reset after the product, or two directions.
+Haiku does not support a vanilla cell with tanh, a GRU with the reset after the product, or two directions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,20 +30,21 @@ from seqjax.typing import Array, Cell, Params
 def from_haiku(
     params: Mapping[str, Mapping[str, Array]], name: str | None = None, *, spatial_shape: int | Sequence[int] | None = None
 ) -> tuple[Cell, Params]:
-    """The params of one Haiku core as a cell and its params, with the same outputs.
+    """Converts the params of one Haiku core to a cell and its params, with the same outputs.
 
-    Haiku's modules exist only while a transformed function runs, so the kind of core is told by the params alone.
+    Haiku's modules exist only while a transformed function runs, so the kind of core is inferred from the params.
 
     Args:
-      params: what `init` of the transformed function gave.
-      name: the core's name in there, such as "lstm" or "model/~/lstm_1". May be left out where there is one core only.
-      spatial_shape: of a Conv1DLSTM, Conv2DLSTM or Conv3DLSTM, the spatial axes of its inputs, which its params do not say.
+      params: what `init` of the transformed function returned.
+      name: the core's name in there, such as "lstm" or "model/~/lstm_1". May be omitted if there is only one core.
+      spatial_shape: of a Conv1DLSTM, Conv2DLSTM or Conv3DLSTM, the spatial axes of its inputs, which its params do not
+        contain.
 
     Returns:
       (cell, params).
 
     Raises:
-      UserError: there is no core of that name, or several and no name, or it is no VanillaRNN, LSTM or GRU;
+      UserError: there is no core of that name, or several and no name is given, or it is not a VanillaRNN, LSTM or GRU;
         or spatial_shape does not fit it.
 
     Example:
@@ -60,9 +61,9 @@ def from_haiku(
       True
     """
     name = _only_core(params) if name is None else name
-    both = [params.get(f"{name}/{side}_to_hidden") for side in ("input", "hidden")]
-    if None not in both:
-        return conv.from_haiku_core(*both, spatial_shape)
+    given, recurrent = (params.get(f"{name}/{side}_to_hidden") for side in ("input", "hidden"))
+    if given is not None and recurrent is not None:
+        return conv.from_haiku_core(given, recurrent, spatial_shape)
     conv.refuse_spatial_shape(spatial_shape, name)
     linear, recurrent = params.get(f"{name}/linear"), params.get(f"{name}/linear_1")
     if recurrent is not None and linear is not None:
@@ -75,18 +76,18 @@ def from_haiku(
 
 
 def to_haiku(cell: Cell, params: Params) -> tuple[Callable[[], object], dict[str, dict[str, Array]]]:
-    """A cell as a Haiku core with the same outputs.
+    """Converts a cell to a Haiku core with the same outputs.
 
     Args:
       cell: an rnn with relu, an lstm, a gru with reset_after=False, or a conv_lstm that keeps its spatial shape.
       params: its params.
 
     Returns:
-      (make, params): `make()` makes the core inside a transformed function, under Haiku's own name for it ("lstm"), and
-      params are what `apply` of a function takes that makes no other module.
+      (make, params): `make()` creates the core inside a transformed function, under Haiku's own name for it ("lstm");
+      params are for `apply` of a function that creates no other module.
 
     Raises:
-      UserError: Haiku cannot hold the cell; the message names what, and who can.
+      UserError: Haiku does not support the cell; the message says why, and which libraries do.
       TypeError, ValueError: the params are not the cell's.
 
     Example:
@@ -123,7 +124,7 @@ def to_haiku(cell: Cell, params: Params) -> tuple[Callable[[], object], dict[str
 
 
 def _only_core(params):
-    """The name of the one core among the params."""
+    """Returns the name of the only core among the params."""
     endings = ("/linear", "/linear_1", "/input_to_hidden", "/hidden_to_hidden")
     names = sorted({next((key.removesuffix(end) for end in endings if key.endswith(end)), key) for key in params})
     if len(names) != 1:
@@ -141,7 +142,7 @@ def _read_lstm(name, linear):
     joint, bias = (parts.reorder(parts.array(linear[part]), "igfo", "ifgo") for part in ("w", "b"))
     size = joint.shape[1] // 4
     if joint.shape[0] <= size:
-        raise UserError(f"{name}/linear is no LSTM's: its w must be (D + H, 4H), and its shape is {joint.shape}")
+        raise UserError(f"{name}/linear does not belong to an LSTM: its w must be (D + H, 4H), got shape {joint.shape}")
     kernel, recurrent_kernel = joint[:-size], joint[-size:]
     params = LSTMParams(kernel, recurrent_kernel, parts.add_to_forget(bias, parts.FORGET_BIAS))
     return lstm(size, param_dtype=joint.dtype), params
@@ -153,6 +154,6 @@ def _read_gru(core):
 
 
 def _turn_first(gates):
-    """Turns the sign of the first of three gates: sigmoid(-a) = 1 - sigmoid(a)."""
+    """Flips the sign of the first of three gates: sigmoid(-a) = 1 - sigmoid(a)."""
     size = gates.shape[-1] // 3
     return jnp.asarray(gates).at[..., :size].multiply(-1)

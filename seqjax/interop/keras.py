@@ -27,10 +27,12 @@ How the two compare; both keep kernels as (D, G H).
   stateful, unroll
   ==================================  ================================  ==============================================
 
-Keras cannot hold peepholes, coupled gates, projections, layer norm or one recurrent dropout mask for all gates; from Keras we
-do not take activations that `jax.nn` has under no name, recurrent_dropout of a GRU with reset_after=False, or a layer that runs
-backwards on its own. Whole models, from tokens to classes, are in `keras_models`.
+Keras does not support peepholes, coupled gates, projections, layer norm or one recurrent dropout mask for all gates.
+Activations that `jax.nn` lacks, recurrent_dropout of a GRU with reset_after=False, and a single layer that runs
+backwards are not converted from Keras. Whole models, from tokens to classes, are in `keras_models`.
 """
+
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -46,17 +48,17 @@ MERGES = {"concat": "concat", "sum": "sum", "ave": "mean", "mul": "multiply", No
 
 
 def from_keras(layer) -> tuple[Cell, Params]:
-    """A Keras recurrent layer as a cell and its params, with the same outputs at every step.
+    """Converts a Keras recurrent layer to a cell and its params, with the same outputs at every step.
 
     Args:
       layer: a built keras.layers.SimpleRNN, LSTM, GRU or ConvLSTM1D, 2D, 3D, one of their cells, an RNN around cells, a
         Bidirectional, or a keras.Sequential of these and of Dropout.
 
     Returns:
-      (cell, params). The params are copies, of the layer's dtype. A layer without biases gets biases of zero.
+      (cell, params). The params are copies in the layer's dtype. A layer without biases gets biases of zero.
 
     Raises:
-      UserError: the layer is not built, is of another kind, has a setting that cells have not, or is float64 while JAX's
+      UserError: the layer is not built, is of another kind, has a setting that cells lack, or is float64 while JAX's
         64-bit types are off.
 
     Example:
@@ -71,7 +73,7 @@ def from_keras(layer) -> tuple[Cell, Params]:
 
 
 def to_keras(cell: Cell, params: Params):
-    """A cell as a Keras layer with the same outputs at every step.
+    """Converts a cell to a Keras layer with the same outputs at every step.
 
     Args:
       cell: an rnn, lstm, conv_lstm or gru, of either reset; or a bidirectional or dropped one, or a stack of such.
@@ -79,10 +81,11 @@ def to_keras(cell: Cell, params: Params):
 
     Returns:
       A built keras.layers.SimpleRNN, LSTM, GRU, ConvLSTM1D, 2D, 3D or Bidirectional with return_sequences=True and
-      return_state=True; or for a stack, or dropout of each step's own, a keras.Sequential, which gives the outputs alone.
+      return_state=True; or for a stack, or dropout with a new mask at each step, a keras.Sequential, which returns only
+      the outputs.
 
     Raises:
-      UserError: Keras cannot hold the cell; the message names what, and who can.
+      UserError: Keras does not support the cell; the message says why, and which libraries do.
       TypeError, ValueError: the params are not the cell's.
 
     Example:
@@ -97,7 +100,7 @@ def to_keras(cell: Cell, params: Params):
 
     parts.check(cell, params, "keras")
     layers = parts.layers(cell, params)
-    # Keras's own initialisers promote ranks, which a program may forbid for itself.
+    # Keras's own initialisers promote ranks, which a program may have forbidden.
     with jax.numpy_rank_promotion("allow"):
         if len(layers) == 1 and not layers[0].drops:
             return _write(layers[0], return_state=True)
@@ -115,8 +118,8 @@ def _input_shape(layer):
     return None, *layer.cells[0].spatial, layer.cells[0].input_size(layer.params[0])
 
 
-def _read(layer):
-    """The layers within, from the bottom up, as pairs of a cell and its params."""
+def _read(layer) -> list[tuple[Any, Any]]:
+    """Returns the inner layers, from the bottom up, as pairs of a cell and its params."""
     import keras
 
     if isinstance(layer, keras.layers.Layer):
@@ -128,7 +131,7 @@ def _read(layer):
         return [_read_bidirectional(layer)]
     if isinstance(layer, keras.layers.RNN):
         if layer.go_backwards:
-            raise UserError(f"{layer.name} has go_backwards=True; a cell has no direction: take it without, and unroll "
+            raise UserError(f"{layer.name} has go_backwards=True; a cell has no direction: convert it without, and unroll "
                             "with reverse=True")  # fmt: skip
         return _read(layer.cell)
     if isinstance(layer, keras.layers.StackedRNNCells):
@@ -150,12 +153,12 @@ def _read_sequential(model):
             found[0] = dropout(cell, *drop), params
         pairs, drops = pairs + found, []
     if drops:
-        raise UserError(f"{model.name} ends with dropout, and a cell drops its inputs; take that layer off")
+        raise UserError(f"{model.name} ends with dropout, but a cell drops its inputs; remove that layer")
     return pairs
 
 
 def read_dropout(layer) -> tuple[float, bool]:
-    """The rate of a Keras dropout layer, and whether its mask is shared over time."""
+    """Returns the rate of a Keras dropout layer, and whether its mask is shared over time."""
     import keras
 
     parts.check_computation(layer, "keras", "call", "__call__")
@@ -163,20 +166,20 @@ def read_dropout(layer) -> tuple[float, bool]:
     shape = None if spatial or layer.noise_shape is None else tuple(layer.noise_shape)
     if shape is not None and (len(shape) != 3 or shape[0] is not None or shape[1] != 1 or shape[2] is not None):
         raise UserError(
-            f"{layer.name} has noise_shape={shape}, and dropout here is of each step's own or (None, 1, None)"
+            f"{layer.name} has noise_shape={shape}; dropout here has a mask per step or (None, 1, None)"
         )
     return layer.rate, spatial or shape is not None
 
 
 def _read_bidirectional(layer):
     if layer.forward_layer.go_backwards:
-        raise UserError(f"{layer.name} has a forward layer with go_backwards=True; exchange its two layers")
+        raise UserError(f"{layer.name} has a forward layer with go_backwards=True; swap its two layers")
     for one in (layer.forward_layer, layer.backward_layer):
         parts.check_computation(one, "keras", "call", "inner_loop", "__call__", "get_initial_state")
     (forward, forward_params), (backward, backward_params) = (
         parts.stacked(_read(one.cell)) for one in (layer.forward_layer, layer.backward_layer)
     )
-    merge = None if layer.merge_mode is None else MERGES[layer.merge_mode]  # Keras refuses any other
+    merge = None if layer.merge_mode is None else MERGES[layer.merge_mode]  # Keras refuses all others
     return bidirectional(forward, backward, merge), BidirectionalParams(forward_params, backward_params)
 
 
@@ -188,7 +191,7 @@ def _read_cell(cell):
     if not isinstance(cell, plain):
         raise UserError(
             "from_keras takes SimpleRNN, LSTM, GRU, ConvLSTM1D to 3D, their cells, Bidirectional, and Sequential or RNN of "
-            f"these, and not {type(cell).__name__}; from_keras_model takes whole models"
+            f"these, got {type(cell).__name__}; from_keras_model takes whole models"
         )
     if not cell.built:
         raise UserError(f"{cell.name} has no weights yet; build the layer, or call it once on some input")
@@ -217,7 +220,7 @@ def _with_dropout(cell, ours):
 
 
 def _activations(cell):
-    """The activations as options of ours; refuses those that cells have not."""
+    """Converts the activations to options of our cells; refuses those that cells lack."""
     import keras
 
     known = {keras.activations.get(theirs): ours for ours, theirs in parts.KERAS_ACTIVATIONS.items()}
@@ -225,28 +228,28 @@ def _activations(cell):
     for setting, option in (("activation", "activation"), ("recurrent_activation", "gate_activation")):
         function = getattr(cell, setting, None)
         if function is not None:
-            if function not in known:  # one's own function may have the name of another
+            if function not in known:  # a user's function may have the name of another
                 names = ", ".join(parts.KERAS_ACTIVATIONS.values())
-                raise UserError(f"{cell.name} has {setting}={cell.get_config()[setting]!r}, and cells here take of Keras's {names}")
+                raise UserError(f"{cell.name} has {setting}={cell.get_config()[setting]!r}; of Keras's, cells here support {names}")
             options[option] = known[function]
     return options
 
 
 def _read_gru(cell, w, u, b):
     if b is None:
-        return GRUParams(*(parts.reorder(value, "zrn", "rzn") for value in (w, u)), None, None)
+        return GRUParams(parts.reorder(w, "zrn", "rzn"), parts.reorder(u, "zrn", "rzn"), None, None)
     if b.ndim == 1:
         b_n = jnp.zeros((cell.units,), w.dtype) if cell.reset_after else None
     else:
         b, b_h = b
-        # The last part of the second stands inside the reset, so it is not summed.
+        # The last part of the second is inside the reset, so it is not summed.
         b, b_n = b + b_h.at[2 * cell.units :].set(0), b_h[2 * cell.units :]
     w, u, b = (parts.reorder(value, "zrn", "rzn") for value in (w, u, b))
     return GRUParams(w, u, b, b_n)
 
 
 def _write(layer, return_state):
-    """One layer, built, with its weights in."""
+    """Builds one layer and sets its weights."""
     import keras
 
     run = {"return_sequences": True, "return_state": return_state}
@@ -260,7 +263,7 @@ def _write(layer, return_state):
         policy = _policy(layer.cells[0], layer.params[0])
         whole = keras.layers.Bidirectional(made[0], names[layer.merge], backward_layer=made[1], dtype=policy)
     whole.build((None, *_input_shape(layer)))
-    # Bidirectional copies the forward layer that it is given.
+    # Bidirectional copies the given forward layer.
     directions = (whole.forward_layer, whole.backward_layer) if layer.merge is not None else (whole,)
     for one, params in zip(directions, layer.params):
         for variable, value in values(one.cell, params):
@@ -273,14 +276,14 @@ def _write_dropout(drop, policy):
 
     settings = parts.settings(drop)
     if settings["per_gate"]:
-        raise UserError(f"to_keras cannot hold per_gate=True of {drop.name!r}; Keras has it beside recurrent dropout alone: put "
+        raise UserError(f"to_keras cannot represent per_gate=True of {drop.name!r}; Keras has it only with recurrent dropout: put "
                         "recurrent_dropout(..., per_gate=True) around the cell")  # fmt: skip
     kind = keras.layers.SpatialDropout1D if settings["shared_over_time"] else keras.layers.Dropout
     return kind(settings["rate"], dtype=policy)
 
 
 def _make(cell, params, **options):
-    """A keras layer with a cell's settings."""
+    """Creates a Keras layer with a cell's settings."""
     import keras
 
     options["dtype"] = _policy(cell, params)
@@ -288,7 +291,7 @@ def _make(cell, params, **options):
         options[parts.kind(cell)] = parts.settings(cell)["rate"]
         by_gate, outer, cell = parts.settings(cell)["per_gate"], cell, cell.inner[0]
         if parts.kind(outer) == "recurrent_dropout" and by_gate != (parts.kind(cell) != "rnn"):
-            raise UserError(f"to_keras cannot hold one mask for all gates of {outer.name!r}; Keras draws one for each gate: "
+            raise UserError(f"to_keras cannot represent one mask for all gates of {outer.name!r}; Keras draws one for each gate: "
                             "per_gate=True")  # fmt: skip
     name, settings = parts.kind(cell), parts.settings(cell)
     options["use_bias"] = params.bias is not None
@@ -305,27 +308,27 @@ def _make(cell, params, **options):
 
 
 def _policy(cell, params):
-    """The name of Keras's dtype policy; it has two mixed ones, which store float32."""
+    """Returns the name of Keras's dtype policy; it has two mixed ones, which store float32."""
     stored = jnp.asarray(params.kernel).dtype.name
     compute = parts.narrower(parts.settings(parts.innermost(cell))["dtype"], stored)
     if compute is None:
         return stored
     if stored != "float32" or compute not in ("bfloat16", "float16"):
-        raise UserError(f"to_keras cannot hold dtype={compute!r} with params of {stored} of {cell.name!r}; to_flax can")
+        raise UserError(f"to_keras cannot represent dtype={compute!r} with params of {stored} in {cell.name!r}; to_flax can")
     return f"mixed_{compute}"
 
 
 def values(cell, params: Params) -> list[tuple]:
-    """Pairs of a variable of a built Keras cell and its value."""
+    """Returns pairs of a variable of a built Keras cell and its value."""
     variables = cell.kernel, cell.recurrent_kernel, cell.bias
     return [(variable, value) for variable, value in zip(variables, _weights(params), strict=True) if variable is not None]
 
 
 def _weights(params):
-    """The kernel, the recurrent kernel and the bias as Keras has them."""
+    """Returns the kernel, the recurrent kernel and the bias as Keras stores them."""
     if not isinstance(params, GRUParams):
         return params.kernel, params.recurrent_kernel, params.bias
-    w, u, b = (None if value is None else parts.reorder(jnp.asarray(value), "rzn", "zrn") for value in params[:3])
+    w, u, b = (parts.reorder(jnp.asarray(value), "rzn", "zrn") if value is not None else cast(Any, None) for value in params[:3])
     if params.recurrent_bias is not None:
         b_h = jnp.zeros_like(b).at[2 * params.recurrent_bias.shape[0] :].set(params.recurrent_bias)
         b = jnp.stack([b, b_h])
@@ -333,7 +336,7 @@ def _weights(params):
 
 
 def from_variable(variable) -> Array:
-    """A variable of Keras as a copy of JAX's."""
+    """Copies a Keras variable to a JAX array."""
     import keras
 
     return parts.array(keras.ops.convert_to_numpy(variable.value))

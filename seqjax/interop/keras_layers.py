@@ -1,9 +1,9 @@
-"""The layers of Keras models as pure functions, and a chain of them: what `keras_models` makes of a Keras model.
+"""The layers of Keras models as pure functions, and chains of them, as `keras_models` builds from a Keras model.
 
-Each layer is called as layer(params, xs, mask, rng) -> (xs, mask), xs (B, T, D) or behind the last step (B, D), the mask (B, T) or
-None where every step is real. Masks go as in Keras: a masked step leaves the state as it was, and its output is the output before
-it again, or zero with zero_output_for_mask, which Bidirectional sets; with go_backwards the outputs come in the order of the run,
-and the mask that goes to the next layer stays in the order of the inputs.
+Each layer is called as layer(params, xs, mask, rng) -> (xs, mask), xs (B, T, D) or, after the last step, (B, D), the
+mask (B, T) or None if every step is real. Masks work as in Keras: a masked step leaves the state unchanged and repeats
+the previous output, or gives zero with zero_output_for_mask, which Bidirectional sets; with go_backwards the outputs
+are in the order of the run, and the mask for the next layer stays in the order of the inputs.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from seqjax.nn.masks import real_steps
 from seqjax.typing import Array, Cell, Key, Params
 from seqjax.wrappers._bidirectional import MERGES
 
-# Activations of layers that are no cells, by Keras's names.
+# Activations of layers that are not cells, by Keras's names.
 ACTIVATIONS = {theirs: parts.ACTIVATIONS[ours] for ours, theirs in parts.KERAS_ACTIVATIONS.items()} | {
     "softmax": jax.nn.softmax,
     "log_softmax": jax.nn.log_softmax,
@@ -36,20 +36,20 @@ class Embedding(NamedTuple):
     """Looks tokens up in a table."""
 
     name: str
-    dtype: str  # of what it gives
+    dtype: str  # of its output
     mask_zero: bool  # whether token 0 is padding
 
     def __call__(self, params, tokens, mask, rng):
         del rng
         if not jnp.issubdtype(tokens.dtype, jnp.integer):
-            raise UserError(f"the model begins with {self.name}, so that inputs must be integers, and they are {tokens.dtype}")
+            raise UserError(f"the model begins with {self.name}, so inputs must be integers, got {tokens.dtype}")
         if self.mask_zero:
             mask = _both(mask, tokens != 0)
         return jnp.take(params["embeddings"], tokens, axis=0), mask
 
 
 class Masking(NamedTuple):
-    """Masks the steps whose features all have one value."""
+    """Masks the steps whose features all equal one value."""
 
     name: str
     dtype: str
@@ -69,7 +69,7 @@ class Recurrent(NamedTuple):
     cell: Cell
     return_sequences: bool
     go_backwards: bool
-    zero_output: bool  # at masked steps; else the output before them again
+    zero_output: bool  # at masked steps; otherwise the previous output is repeated
 
     def __call__(self, params, xs, mask, rng):
         padded = "zeros" if self.zero_output else "repeat"
@@ -79,7 +79,7 @@ class Recurrent(NamedTuple):
 
 
 class Bidirectional(NamedTuple):
-    """Runs two layers, as a rule in the two directions, and merges what they give."""
+    """Runs two layers, usually in the two directions, and merges their outputs."""
 
     name: str
     dtype: str
@@ -112,7 +112,7 @@ class Dropout(NamedTuple):
 
 
 class Dense(NamedTuple):
-    """A product, a bias and an activation, step by step where there are steps."""
+    """A product, a bias and an activation, applied to each step if there are steps."""
 
     name: str
     dtype: str
@@ -127,7 +127,7 @@ class Dense(NamedTuple):
 
 
 class Activation(NamedTuple):
-    """An activation alone."""
+    """An activation."""
 
     name: str
     dtype: str
@@ -140,22 +140,22 @@ class Activation(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class KerasModel:
-    """A Keras model's function: a chain of layers. `from_keras_model` makes it.
+    """A Keras model as a chain of layers, built by `from_keras_model`.
 
     Attributes:
-      layers: the layers in order, each of a kind of this file; the cell of a recurrent one is its `cell`.
+      layers: the layers in order, each of a class of this file; the cell of a recurrent one is its `cell`.
     """
 
     layers: tuple[Any, ...]
 
     def apply(self, params: Params, inputs: Array, lengths: Array | None = None, *, rng: Key | None = None) -> Array:
-        """What the model gives for a batch: a pure function of its arguments.
+        """Runs the model on a batch, as a pure function of its arguments.
 
         Args:
-          params: a tuple with one entry a layer, as `from_keras_model` gave it, or as trained since.
-          inputs: tokens (B, T), integers, where the first layer is an Embedding; else features (B, T, D).
-          lengths: how many steps of each sequence are real, integers (B,) or a boolean mask (B, T), besides what the model
-            itself masks by mask_zero or Masking. All by default.
+          params: a tuple with one entry per layer, from `from_keras_model` or trained since.
+          inputs: tokens (B, T), integers, if the first layer is an Embedding; else features (B, T, D).
+          lengths: how many steps of each sequence are real, integers (B,) or a boolean mask (B, T), in addition to what
+            the model itself masks by mask_zero or Masking. All by default.
           rng: a key for the dropout of training; None is evaluation, Keras's training=False.
 
         Returns:
@@ -165,11 +165,11 @@ class KerasModel:
           UserError: the inputs or the params do not fit the model.
         """
         if len(params) != len(self.layers):
-            raise UserError(f"params must have one entry a layer, {len(self.layers)}, and they have {len(params)}")
+            raise UserError(f"params must have one entry per layer, {len(self.layers)}, got {len(params)}")
         xs = jnp.asarray(inputs)
         if xs.ndim != (2 if isinstance(self.layers[0], Embedding) else 3):
             wanted = "tokens (B, T)" if isinstance(self.layers[0], Embedding) else "features (B, T, D)"
-            raise UserError(f"inputs of this model must be {wanted}, and their shape is {xs.shape}")
+            raise UserError(f"inputs of this model must be {wanted}, got shape {xs.shape}")
         mask = None if lengths is None else real_steps(lengths, *xs.shape[:2])
         keys = [None] * len(params) if rng is None else jax.random.split(rng, len(params))
         for layer, own, key in zip(self.layers, params, keys, strict=True):
@@ -178,7 +178,7 @@ class KerasModel:
 
 
 def _run(layer, params, xs, mask, rng):
-    """One layer, in its dtype."""
+    """Runs one layer, in its dtype."""
     if not isinstance(layer, Embedding):
         xs = xs.astype(layer.dtype)
     ys, mask = layer(params, xs, mask, rng)

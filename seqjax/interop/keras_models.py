@@ -1,6 +1,6 @@
-"""Whole Keras 3 models, from tokens or features to what they give, as pure functions and a pytree of parameters.
+"""Whole Keras 3 models, from tokens or features to their outputs, as pure functions and a pytree of parameters.
 
-What is held: a `keras.Sequential` or a functional `keras.Model` that is a chain, one inside the other too, of these layers.
+Supported: a `keras.Sequential` or a functional `keras.Model` that is a chain of these layers, also nested.
 
   ====================================  ========================  =======================================================
   Keras                                 here                      params
@@ -14,7 +14,8 @@ What is held: a `keras.Sequential` or a functional `keras.Model` that is a chain
   Activation                            Activation                ()
   ====================================  ========================  =======================================================
 
-How masks go stands in `keras_layers`. Regularizers and constraints are for training in Keras, and no part of the function.
+`keras_layers` describes how masks work. Regularizers and constraints are for training in Keras and not part of the
+function.
 """
 
 import jax
@@ -45,17 +46,18 @@ HELD = (
 
 
 def from_keras_model(model) -> tuple[KerasModel, Params]:
-    """A Keras model that is a chain of layers as pure functions, with the same outputs.
+    """Converts a Keras model that is a chain of layers to pure functions, with the same outputs.
 
     Args:
       model: a built keras.Sequential or functional keras.Model of the layers above.
 
     Returns:
-      (model, params): `model.apply(params, inputs)` gives what the Keras model gives; params are a pytree of copies, with
-      one entry a layer, for `jax.grad` and optax. `to_keras_model` takes them back.
+      (model, params): `model.apply(params, inputs)` gives the same outputs as the Keras model; params are a pytree of
+      copies, with one entry per layer, for `jax.grad` and optax. `to_keras_model` converts them back.
 
     Raises:
-      UserError: the model is not built, is no chain, or has a layer or a setting that is not held, which is named.
+      UserError: the model is not built, is not a chain, or has an unsupported layer or setting, which the message
+        names.
 
     Example:
       >>> import keras, jax, seqjax.interop
@@ -74,7 +76,7 @@ def from_keras_model(model) -> tuple[KerasModel, Params]:
     pairs = [_read(layer) for layer in _chain(model)]
     for number, (layer, _) in enumerate(pairs):
         if isinstance(layer, Embedding) and number:
-            raise UserError(f"{layer.name} is an Embedding behind other layers; from_keras_model takes one as the first alone")
+            raise UserError(f"{layer.name} is an Embedding after other layers; from_keras_model takes one only as the first layer")
     layers, params = zip(*pairs, strict=True)
     return KerasModel(layers), params
 
@@ -83,15 +85,16 @@ def to_keras_model(params: Params, model):
     """Puts params into a Keras model of the same layers.
 
     Args:
-      params: of the function that `from_keras_model` gives of this model, or of another one of the same layers.
-      model: a built Keras model, as for `from_keras_model`. A layer that has these values already is left as it is, so that
-        there and back changes no bit; a GRU's two biases, which are one here but for the candidate, come back in the first.
+      params: of the function that `from_keras_model` returns for this model, or for another with the same layers.
+      model: a built Keras model, as for `from_keras_model`. A layer that already has these values is left unchanged, so
+        that a round trip changes no bit; a GRU's two biases, which are one here except for the candidate, come back in
+        the first.
 
     Returns:
       The model, with other weights.
 
     Raises:
-      UserError: the params do not fit the model, or it cannot hold them; then no weight has changed.
+      UserError: the params do not fit the model or are not supported by it; no weight is changed then.
 
     Example:
       >>> import keras, jax, seqjax.interop
@@ -105,11 +108,11 @@ def to_keras_model(params: Params, model):
     layers = _chain(model)
     found, now = from_keras_model(model)
     if jax.tree.structure(params) != jax.tree.structure(now):
-        raise UserError(f"params of {model.name} must be built as {jax.tree.structure(now)}, and they are {jax.tree.structure(params)}")
+        raise UserError(f"params of {model.name} must be built as {jax.tree.structure(now)}, got {jax.tree.structure(params)}")
     for layer, own, old in zip(found.layers, params, now, strict=True):
         for new, was in zip(jax.tree.leaves(own), jax.tree.leaves(old), strict=True):
             if np.shape(new) != was.shape or jnp.asarray(new).dtype != was.dtype:
-                raise UserError(f"{layer.name} takes {was.dtype} {was.shape}, and there is {jnp.asarray(new).dtype} {np.shape(new)}")
+                raise UserError(f"{layer.name} takes {was.dtype} {was.shape}, got {jnp.asarray(new).dtype} {np.shape(new)}")
     changed = [
         (layer, own) for layer, own, old in zip(layers, params, now, strict=True)
         if not all(map(_same_bits, jax.tree.leaves(own), jax.tree.leaves(old)))
@@ -124,7 +127,7 @@ def _same_bits(a, b):
 
 
 def _values(layer, params):
-    """Pairs of a variable and its value, for a layer that `_read` has taken."""
+    """Returns pairs of a variable and its value, for a layer that `_read` has accepted."""
     import keras
 
     kinds = keras.layers
@@ -146,7 +149,7 @@ def _values(layer, params):
 
 
 def _read(layer):
-    """A Keras layer as one of ours, and its params."""
+    """Converts a Keras layer to one of ours, and its params."""
     import keras
 
     kinds = keras.layers
@@ -162,12 +165,13 @@ def _read(layer):
     if isinstance(layer, kinds.TimeDistributed):
         inner, params = _read(layer.layer)
         if not isinstance(inner, Dense | Activation):
-            raise UserError(f"{layer.name} is a TimeDistributed of a {type(layer.layer).__name__}, and Dense is taken there alone")
+            raise UserError(f"{layer.name} is a TimeDistributed of a {type(layer.layer).__name__}; only Dense is supported there")
         return inner._replace(**options), params
     if isinstance(layer, kinds.Masking):
         return Masking(**options, mask_value=layer.mask_value), ()
     if isinstance(layer, kinds.Dropout):
-        return Dropout(**options, **dict(zip(("rate", "shared_over_time"), cells.read_dropout(layer), strict=True))), ()
+        rate, shared_over_time = cells.read_dropout(layer)
+        return Dropout(**options, rate=rate, shared_over_time=shared_over_time), ()
     if isinstance(layer, kinds.Activation):
         return Activation(**options, activation=_activation(layer)), ()
     if layer.quantization_mode or layer.lora_enabled:
@@ -182,7 +186,7 @@ def _read(layer):
 def _read_recurrent(layer, options):
     _check(layer, "inner_loop")
     if layer.stateful:
-        raise UserError(f"{layer.name} is stateful, and a pure function keeps no state; take from_keras, and hand the carry on")
+        raise UserError(f"{layer.name} is stateful, but a pure function keeps no state; use from_keras and pass the carry on")
     cell, params = cells.from_keras(layer.cell)
     return Recurrent(
         **options,
@@ -200,13 +204,13 @@ def _read_bidirectional(layer, options):
     if not isinstance(forward, Recurrent) or not isinstance(backward, Recurrent):
         raise UserError(f"{layer.name} is a Bidirectional of {' and '.join(type(one).__name__ for one in both)}, not of RNNs")
     if layer.merge_mode is None:
-        raise UserError(f"{layer.name} has merge_mode=None, and a layer of a model has one output here; from_keras takes it alone")
+        raise UserError(f"{layer.name} has merge_mode=None, but a layer of a model has one output here; from_keras takes it on its own")
     merge = cells.MERGES[layer.merge_mode]
     return Bidirectional(**options, forward=forward, backward=backward, merge=merge), BidirectionalParams(forward_params, backward_params)
 
 
 def _check(layer, *more):
-    """That the layer computes as its class of Keras does, and has weights."""
+    """Checks that the layer computes as its Keras class does, and has weights."""
     methods = [name for name in ("call", "__call__", "compute_mask", *more) if hasattr(type(layer), name)]
     parts.check_computation(layer, "keras", *methods)
     if not layer.built:
@@ -214,7 +218,7 @@ def _check(layer, *more):
 
 
 def _activation(layer):
-    """The name of a layer's activation."""
+    """Returns the name of a layer's activation."""
     import keras
 
     name = next((name for name in ACTIVATIONS if keras.activations.get(name) is layer.activation), None)
@@ -225,18 +229,18 @@ def _activation(layer):
 
 
 def _chain(model):
-    """The layers of a model in order, those of models inside among them."""
+    """Returns the layers of a model in order, including those of nested models."""
     import keras
 
     if not isinstance(model, keras.Model):
-        raise UserError(f"from_keras_model takes a keras.Sequential or a functional keras.Model, and not {type(model).__name__}; "
+        raise UserError(f"from_keras_model takes a keras.Sequential or a functional keras.Model, got {type(model).__name__}; "
                         "from_keras takes single layers")  # fmt: skip
     parts.check_computation(model, "keras", "call", "__call__")
     if isinstance(model, keras.Sequential) and not model.built:
         raise UserError(f"{model.name} is not built yet; begin it with keras.Input, or call it once on some input")
     outputs = getattr(model, "outputs", None)
     if outputs is None:
-        raise UserError(f"{model.name} has no graph of layers, as a Sequential or functional model has")
+        raise UserError(f"{model.name} has no graph of layers, unlike a Sequential or functional model")
     if len(model.inputs) != 1 or len(outputs) != 1:
         raise UserError(f"{model.name} has {len(model.inputs)} inputs and {len(outputs)} outputs; a chain of layers has one of each")
     found, tensor = [], outputs[0]
@@ -255,7 +259,7 @@ def _chain(model):
 
 
 def _check_node(model, layer, node, output_index):
-    """That a layer was called on one tensor, and with nothing else that counts."""
+    """Checks that a layer was called on one tensor, and with nothing else that matters."""
     import keras
 
     args, kwargs = node.arguments.args, node.arguments.kwargs
@@ -268,19 +272,19 @@ def _check_node(model, layer, node, output_index):
         del given["mask"]
     other = list(given)
     if not single or other or output_index:
-        how = f"is called with {', '.join(other)}" if other else "gives its state on" if output_index else "has not one input"
+        how = f"is called with {', '.join(other)}" if other else "passes its state on" if output_index else "does not have one input"
         raise UserError(f"{layer.name} of {model.name} {how}; from_keras_model takes chains, each layer a function of the one before")
 
 
 def _same(a, b):
-    """Whether two symbolic tensors are one or come from the same operations, as the masks of a model do that was loaded or cloned."""
+    """Whether two symbolic tensors are identical or come from the same operations, like the masks of a loaded or cloned model."""
     import keras
 
     if not isinstance(a, keras.KerasTensor) or not isinstance(b, keras.KerasTensor):
         return type(a) is type(b) and a == b
     if a is b:
         return True
-    (op, *where), (other, *there) = a._keras_history, b._keras_history
+    (op, *where), (other, *there) = a._keras_history, b._keras_history  # pyright: ignore[reportAttributeAccessIssue]
     if op is other or isinstance(op, keras.layers.Layer) or type(op) is not type(other):
         return op is other and where == there
     (args, kwargs), (others, options) = (

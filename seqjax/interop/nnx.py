@@ -6,7 +6,7 @@ How the two compare; an NNX module carries its weights.
   Flax NNX                         seqjax                         note
   ===============================  =============================  ================================================
   SimpleCell dense_i, dense_h      kernel, bias, recurrent_kernel tanh or relu
-  LSTMCell ii if_ ig io            kernel, i f g o                one matrix a gate
+  LSTMCell ii if_ ig io            kernel, i f g o                one matrix per gate
   LSTMCell hi hf hg ho             recurrent_kernel, bias         the bias is on the recurrent side; the sum is ours
   OptimizedLSTMCell dense_i        kernel, i f g o                side by side, the same order
   OptimizedLSTMCell dense_h        recurrent_kernel, bias
@@ -16,7 +16,7 @@ How the two compare; an NNX module carries its weights.
   RNN, Bidirectional, Sequential   ---, bidirectional, stack      as in linen
   ===============================  =============================  ================================================
 
-It cannot hold what linen cannot, nor a GRU whose b_hn is not zero, which linen can.
+It does not support what linen does not, nor a GRU whose b_hn is not zero, which linen supports.
 """
 
 import jax
@@ -35,17 +35,17 @@ MERGES = {"concat": nnx.Bidirectional.merge_fn, "sum": jnp.add, "mean": average,
 
 
 def from_nnx(module: nnx.Module) -> tuple[Cell, Params]:
-    """A Flax NNX recurrent module as a cell and its params, with the same outputs.
+    """Converts a Flax NNX recurrent module to a cell and its params, with the same outputs.
 
     Args:
       module: a SimpleCell, LSTMCell, OptimizedLSTMCell or GRUCell; an RNN around one, a Bidirectional of two, or a
         Sequential of these.
 
     Returns:
-      (cell, params). A GRUCell's recurrent_bias is zero, since NNX's has none; trained on, it may move.
+      (cell, params). A GRUCell's recurrent_bias is zero, since NNX's has none; further training may change it.
 
     Raises:
-      UserError: the module is of another kind, or has a setting that cells have not.
+      UserError: the module is of another kind, or has a setting that cells lack.
 
     Example:
       >>> import jax, seqjax, seqjax.interop
@@ -59,33 +59,33 @@ def from_nnx(module: nnx.Module) -> tuple[Cell, Params]:
     """
     if isinstance(module, nnx.Sequential):
         parts.check_computation(module, "flax", "__call__")
-        return parts.stacked([from_nnx(inner) for inner in module.layers])
+        return parts.stacked([from_nnx(inner) for inner in module.layers])  # pyright: ignore[reportArgumentType]
     if isinstance(module, nnx.Bidirectional):
         merge = next((name for name, function in MERGES.items() if function is module.merge_fn), None)
         if merge is None:
             raise UserError(
-                "from_nnx knows the merge_fn of a Bidirectional by identity: its default, jnp.add, jnp.multiply and "
-                f"seqjax.interop.flax.average, and not {module.merge_fn!r}"
+                "from_nnx recognises the merge_fn of a Bidirectional by identity: its default, jnp.add, jnp.multiply and "
+                f"seqjax.interop.flax.average, got {module.merge_fn!r}"
             )
         for one in (module, module.forward_rnn, module.backward_rnn):
             parts.check_computation(one, "flax", "__call__")
-        # Bidirectional sets the directions itself, whatever its two RNNs say.
+        # Bidirectional sets the directions itself, regardless of its two RNNs.
         (forward, forward_params), (backward, backward_params) = (
-            _read_cell(one.cell) for one in (module.forward_rnn, module.backward_rnn)
+            _read_cell(one.cell) for one in (module.forward_rnn, module.backward_rnn)  # pyright: ignore[reportAttributeAccessIssue]
         )
         return bidirectional(forward, backward, merge), BidirectionalParams(forward_params, backward_params)
     if isinstance(module, nnx.RNN):
         parts.check_computation(module, "flax", "__call__")
         if module.reverse:
             raise UserError(
-                "an RNN with reverse=True: a cell has no direction; take it without, and unroll with reverse=True"
+                "an RNN with reverse=True: a cell has no direction; convert it without, and unroll with reverse=True"
             )
         return _read_cell(module.cell)
     return _read_cell(module)
 
 
 def to_nnx(cell: Cell, params: Params) -> nnx.Module:
-    """A cell as a Flax NNX module with the same outputs.
+    """Converts a cell to a Flax NNX module with the same outputs.
 
     Args:
       cell: an rnn, lstm or gru; two of them bidirectional; or a stack of such.
@@ -93,10 +93,10 @@ def to_nnx(cell: Cell, params: Params) -> nnx.Module:
 
     Returns:
       An nnx.RNN around OptimizedLSTMCell, GRUCell or SimpleCell, with return_carry=True, or a Bidirectional of two; or
-      for a stack a Sequential, which gives the outputs alone.
+      for a stack a Sequential, which returns only the outputs.
 
     Raises:
-      UserError: NNX cannot hold the cell; the message names what, and who can.
+      UserError: NNX does not support the cell; the message says why, and which libraries do.
       TypeError, ValueError: the params are not the cell's.
 
     Example:
@@ -119,12 +119,12 @@ def to_nnx(cell: Cell, params: Params) -> nnx.Module:
 
 def _read_cell(module):
     if not isinstance(module, (nnx.SimpleCell, nnx.LSTMCell, nnx.OptimizedLSTMCell, nnx.GRUCell)):
-        raise UserError(f"from_nnx takes NNX's {SUPPORTED}, and not {type(module).__name__}")
+        raise UserError(f"from_nnx takes NNX's {SUPPORTED}, got {type(module).__name__}")
     parts.check_computation(module, "flax", "__call__")
     activations = parts.flax_activations(module)
     if module.carry_init is not None and module.carry_init is not jax.nn.initializers.zeros:
         raise UserError(
-            f"{type(module).__name__} has a carry_init of its own; wrap the cell in seqjax.learned_initial_carry"
+            f"{type(module).__name__} has a custom carry_init; wrap the cell in seqjax.learned_initial_carry"
         )
     if isinstance(module, nnx.LSTMCell):
         w, u = (_joint(module, names, "kernel") for names in (("ii", "if_", "ig", "io"), ("hi", "hf", "hg", "ho")))
@@ -132,7 +132,7 @@ def _read_cell(module):
     else:
         w, u = (parts.array(dense.kernel[...]) for dense in (module.dense_i, module.dense_h))
         biased = module.dense_h if isinstance(module, nnx.OptimizedLSTMCell) else module.dense_i
-        b = parts.array(biased.bias[...])
+        b = parts.array(biased.bias[...])  # pyright: ignore[reportOptionalSubscript]
     options = {"dtype": parts.narrower(module.dtype, w.dtype), "param_dtype": w.dtype, **activations}
     if isinstance(module, nnx.SimpleCell):
         return rnn(u.shape[0], **options), RNNParams(w, u, b)
@@ -142,7 +142,7 @@ def _read_cell(module):
 
 
 def _joint(module, names, part):
-    """The kernels or biases of single gates, side by side."""
+    """Concatenates the kernels or biases of single gates."""
     return jnp.concatenate([parts.array(getattr(getattr(module, name), part)[...]) for name in names], axis=-1)
 
 
@@ -157,13 +157,13 @@ def _write_layer(layer, return_carry):
 def _write_cell(cell, params):
     settings, (inputs, _) = parts.settings(cell), params.kernel.shape
     stored = jnp.asarray(params.kernel).dtype
-    # SimpleCell computes in float32 where it is not told; the others in the dtype of their weights.
+    # SimpleCell computes in float32 by default; the others in the dtype of their weights.
     options = {"dtype": parts.narrower(settings["dtype"], stored) or stored, "param_dtype": stored, "rngs": nnx.Rngs(0)}
     options |= parts.to_flax_activations(cell)
     name = parts.kind(cell)
     if name == "gru" and np.any(np.asarray(params.recurrent_bias) != 0):
         raise UserError(
-            "to_nnx cannot hold a recurrent_bias of 'gru' that is not zero, since NNX's GRU has none; to_flax can"
+            "to_nnx cannot represent a nonzero recurrent_bias of 'gru', since NNX's GRU has none; to_flax can"
         )
     kinds = {"rnn": nnx.SimpleCell, "lstm": nnx.OptimizedLSTMCell, "gru": nnx.GRUCell}
     module = kinds[name](inputs, cell.hidden_size, **options)

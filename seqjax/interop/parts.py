@@ -1,4 +1,4 @@
-"""What the converters share: which library can hold what, arrays in and out, and gates in another order."""
+"""Shared by the converters: which library supports what, arrays in and out, and gates in another order."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -11,8 +11,9 @@ from seqjax.errors import UserError
 from seqjax.typing import Array, Cell, DType, Params
 from seqjax.wrappers import stack
 
-# Who can hold what: a cell, or one setting of a cell, "kind name=value" before "kind name" before "name". What is not
-# here nobody can. An option that is off needs no line, unless "off" is itself a choice that some cannot hold.
+# Which library supports what: a cell, or one setting of a cell, "kind name=value" before "kind name" before "name".
+# What is not listed is supported by none. An option that is off needs no line, unless "off" is itself a choice that
+# some lack.
 HOLDERS = {
     "rnn": ("torch", "keras", "flax", "nnx", "haiku"),
     "rnn use_bias=False": ("torch", "keras"),
@@ -55,7 +56,7 @@ HOLDERS = {
 
 FORGET_BIAS = 1  # what the LSTMs of Haiku and the ConvLSTMs of Haiku and Flax add to the forget gate at every step
 
-# The functions that Flax, linen and NNX, knows activations by.
+# The activation functions of Flax, linen and NNX.
 ACTIVATIONS = {
     "tanh": jnp.tanh,
     **{
@@ -66,7 +67,7 @@ ACTIVATIONS = {
         )
     },
 }  # fmt: skip
-# Activations of Keras by our names; its gelu and leaky_relu are other functions by default, so that they are in nobody's list.
+# Activations of Keras by our names; its gelu and leaky_relu differ by default, so they are not listed.
 KERAS_ACTIVATIONS = {name: name for name in ("elu", "hard_sigmoid", "hard_tanh", "relu", "selu", "sigmoid", "silu", "softplus", "tanh")} | {
     "identity": "linear", "soft_sign": "softsign",
 }  # fmt: skip
@@ -75,24 +76,24 @@ KERAS_ACTIVATIONS = {name: name for name in ("elu", "hard_sigmoid", "hard_tanh",
 class Layer(NamedTuple):
     """One layer of a stack, as other libraries see it: cells in one or two directions, and dropout before them."""
 
-    cells: tuple[Cell, ...]  # one, or the forward and the backward one, each as `is_single` says
+    cells: tuple[Cell, ...]  # one, or the forward and the backward one, each as `is_single` requires
     params: tuple[Params, ...]  # of each of them
-    merge: str | None  # how two directions are put together, "pair" for not at all; None where there is one
-    drops: tuple[Cell, ...] = ()  # the dropouts of its inputs, the first of them first
+    merge: str | None  # how two directions are merged, "pair" for not at all; None for one direction
+    drops: tuple[Cell, ...] = ()  # the dropouts of its inputs, in order
 
 
 def kind(cell: Cell) -> str:
-    """What a cell is without what it wraps: "dropout" of "dropout(lstm, 0.1)"."""
+    """Returns the kind of a cell without what it wraps: "dropout" of "dropout(lstm, 0.1)"."""
     return cell.name.partition("(")[0]
 
 
 def settings(cell: Cell) -> dict[str, Any]:
-    """A cell's settings by name."""
+    """Returns a cell's settings by name."""
     return dict(cell.settings)
 
 
 def check(cell: Cell, params: Params, target: str) -> None:
-    """Refuses what a library cannot hold, by name, and params that are not the cell's.
+    """Refuses what a library does not support, by name, and params that are not the cell's.
 
     Args:
       cell: any cell.
@@ -100,12 +101,12 @@ def check(cell: Cell, params: Params, target: str) -> None:
       target: the library's name, as in HOLDERS.
 
     Raises:
-      UserError: the library cannot hold the cell or one of its settings; the message says who can.
+      UserError: the library does not support the cell or one of its settings; the message says which do.
       ValueError: the params do not have the shapes of the cell's.
-      TypeError: the params are not built as the cell's, or are of more than one dtype.
+      TypeError: the params are not structured like the cell's, or have more than one dtype.
     """
     if not isinstance(cell, Cell):
-        raise TypeError(f"cell must be a Cell, and it is a {type(cell).__name__}")
+        raise TypeError(f"cell must be a Cell, got a {type(cell).__name__}")
     dtype = _check_params(cell, params)
     for holder, what, holders in _features(cell, dtype):
         if target not in holders:
@@ -113,11 +114,11 @@ def check(cell: Cell, params: Params, target: str) -> None:
                 " and ".join(f"to_{name}" for name in holders) + " can" if holders else "none of the libraries here can"
             )
             inside = "; cell.inner has the cells inside, which may be converted one by one" if holder.inner else ""
-            raise UserError(f"to_{target} cannot hold {what} of {holder.name!r}; {can}{inside}")
+            raise UserError(f"to_{target} cannot represent {what} of {holder.name!r}; {can}{inside}")
 
 
 def _features(cell, dtype) -> Iterator[tuple[Cell, str, tuple[str, ...]]]:
-    """(cell, what, who can hold it) for a cell, each of its settings, and all that is inside."""
+    """Yields (cell, what, which libraries support it) for a cell, each of its settings, and all inner cells."""
     name = kind(cell)
     yield cell, f"the {name}", HOLDERS.get(name, ())
     for setting, value in cell.settings:
@@ -134,21 +135,21 @@ def _features(cell, dtype) -> Iterator[tuple[Cell, str, tuple[str, ...]]]:
 
 
 def _check_params(cell, params):
-    """The one dtype of the params, which must be built as the cell's and have their shapes."""
+    """Returns the dtype of the params, which must have the structure and shapes of the cell's."""
     try:
         size = cell.input_size(params)
         expected = jax.eval_shape(lambda key: cell.init(key, size), jax.random.key(0))
     except (AttributeError, TypeError, IndexError, KeyError):
-        raise TypeError(f"params must be what init of {cell.name!r} gives, and they are {_built(params)}") from None
+        raise TypeError(f"params must be what init of {cell.name!r} gives, got {_built(params)}") from None
     if jax.tree.structure(params) != jax.tree.structure(expected):
-        raise TypeError(f"params of {cell.name!r} must be built as {_built(expected)}, and they are {_built(params)}")
+        raise TypeError(f"params of {cell.name!r} must be built as {_built(expected)}, got {_built(params)}")
     for (path, want), got in zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(params)):
         if np.shape(got) != want.shape:
             where = f"params{jax.tree_util.keystr(path)}"
-            raise ValueError(f"{where} of {cell.name!r} must have shape {want.shape}, and its shape is {np.shape(got)}")
+            raise ValueError(f"{where} of {cell.name!r} must have shape {want.shape}, got shape {np.shape(got)}")
     dtypes = sorted({jnp.asarray(leaf).dtype.name for leaf in jax.tree.leaves(params)})
     if len(dtypes) > 1:
-        raise TypeError(f"params of {cell.name!r} must be of one dtype, and they are of {dtypes}")
+        raise TypeError(f"params of {cell.name!r} must have one dtype, got {dtypes}")
     return jnp.dtype(dtypes[0])
 
 
@@ -157,7 +158,7 @@ def _built(params):
 
 
 def layers(cell: Cell, params: Params) -> list[Layer]:
-    """The layers of a checked cell from the bottom up: stacks opened, dropout and directions told apart."""
+    """Returns the layers of a checked cell from the bottom up, with stacks flattened, and dropout and directions separated."""
     if kind(cell) == "stack":
         return [layer for inner, own in zip(cell.inner, params, strict=True) for layer in layers(inner, own)]
     if kind(cell) == "dropout" and not is_single(cell):
@@ -180,7 +181,7 @@ def layers(cell: Cell, params: Params) -> list[Layer]:
 
 
 def is_single(cell: Cell) -> bool:
-    """Whether it is a plain cell, maybe with the masks for all time that Keras has as options of its cells.
+    """Whether it is a plain cell, possibly with the time-shared masks that Keras has as options of its cells.
 
     Example:
       >>> import seqjax
@@ -195,12 +196,12 @@ def is_single(cell: Cell) -> bool:
 
 
 def innermost(cell: Cell) -> Cell:
-    """The plain cell inside of wrappers of one cell."""
+    """Returns the plain cell inside wrappers of one cell."""
     return innermost(cell.inner[0]) if cell.inner else cell
 
 
 def stacked(pairs: list[tuple[Cell, Params]]) -> tuple[Cell, Params]:
-    """One layer as it is, more as a stack."""
+    """Returns one layer unchanged, several as a stack."""
     if len(pairs) == 1:
         return pairs[0]
     cells, params = zip(*pairs)
@@ -208,7 +209,7 @@ def stacked(pairs: list[tuple[Cell, Params]]) -> tuple[Cell, Params]:
 
 
 def array(value: Any) -> Array:
-    """Another library's array as JAX's, with the dtype it has.
+    """Converts another library's array to a JAX array of the same dtype.
 
     Raises:
       UserError: it is float64, and JAX's 64-bit types are off.
@@ -224,12 +225,12 @@ def array(value: Any) -> Array:
 
 
 def check_computation(module: Any, library: str, *methods: str) -> None:
-    """Refuses a module that computes in its own way: what is read here are weights, and the outputs would be others.
+    """Refuses a module that overrides how it computes: only weights are read here, so the outputs would differ.
 
     Args:
-      module: of a class of the library, or of a subclass, which may add what it likes but these methods.
-      library: the package that the class is of, such as "torch".
-      *methods: those that compute.
+      module: of a class of the library, or of a subclass, which may add anything except these methods.
+      library: the package of the class, such as "torch".
+      *methods: the methods that compute.
 
     Raises:
       UserError: the subclass, or the module itself, has another of these methods.
@@ -240,13 +241,13 @@ def check_computation(module: Any, library: str, *methods: str) -> None:
     if changed:
         where = kind.__name__ if kind is not own else f"this {kind.__name__}"
         raise UserError(
-            f"{where} has a {' and '.join(changed)} of its own, so that what it computes is not what its weights say; "
-            f"give a plain {own.__name__} with these weights, and do the rest outside"
+            f"{where} has its own {' and '.join(changed)}, so its outputs do not follow from its weights; "
+            f"pass a plain {own.__name__} with these weights, and do the rest outside"
         )
 
 
 def reorder(gates: Array, order: str, wanted: str, axis: int = -1) -> Array:
-    """Gates that lie side by side in one order, put into another.
+    """Reorders concatenated gates.
 
     Example:
       >>> import jax.numpy as jnp
@@ -269,15 +270,15 @@ def add_to_forget(bias: Array, value: float) -> Array:
 
 
 def narrower(compute: DType | None, stored: DType) -> DType | None:
-    """The compute dtype as cells take it: None where it is that of the parameters."""
+    """Returns the compute dtype as cells take it: None if it is that of the parameters."""
     return None if compute is None or jnp.dtype(compute) == jnp.dtype(stored) else jnp.dtype(compute).name
 
 
 def flax_activations(module: Any) -> dict[str, Any]:
-    """The activations of a Flax cell of either kind as options of ours: by name where it is one of `jax.nn`, else the function.
+    """Converts a linen or NNX cell's activations to options of ours: by name if in `jax.nn`, else the function.
 
     Raises:
-      UserError: the module adds the state before the activation, as no cell here does.
+      UserError: the module adds the state before the activation, which no cell here does.
     """
     if getattr(module, "residual", False):
         raise UserError(f"{type(module).__name__} has residual=True, which adds the state before the activation; no cell here does")
@@ -288,7 +289,7 @@ def flax_activations(module: Any) -> dict[str, Any]:
 
 
 def to_flax_activations(cell: Cell) -> dict[str, Any]:
-    """The activations of a cell as options of Flax's cells, those that are not the usual ones."""
+    """Converts the activations of a cell to options of Flax's cells, if they differ from the defaults."""
     given = {"activation_fn": settings(cell).get("activation"), "gate_fn": settings(cell).get("gate_activation")}
     return {name: ACTIVATIONS.get(value, value) for name, value in given.items() if value is not None}
 

@@ -18,8 +18,9 @@ How the two compare; torch's weights are transposed (G H, D), ours (D, G H).
   batch_first                   no part of a cell                      `unroll(..., time_major=True)` where False
   ============================  =====================================  ========================================
 
-Torch cannot hold a GRU with the reset before the product, peepholes, coupled gates, layer norm, an activation besides
-tanh and relu, layers of different sizes, dropout that is shared over time, or a compute dtype besides the parameters'.
+Torch does not support a GRU with the reset before the product, peepholes, coupled gates, layer norm, activations other
+than tanh and relu, layers of different sizes, dropout that is shared over time, or a compute dtype other than the
+parameters'.
 """
 
 import jax.numpy as jnp
@@ -36,17 +37,17 @@ MODULES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 
 
 def from_torch(module) -> tuple[Cell, Params]:
-    """A torch recurrent module as a cell and its params, with the same outputs.
+    """Converts a torch recurrent module to a cell and its params, with the same outputs.
 
     Args:
       module: a torch.nn.RNN, LSTM or GRU, or an RNNCell, LSTMCell or GRUCell.
 
     Returns:
-      (cell, params). The params are copies, of the module's dtype; layers give a stack, directions a bidirectional
+      (cell, params). The params are copies in the module's dtype; layers become a stack, directions a bidirectional
       cell, and `dropout` between layers `seqjax.dropout`. A module without biases gets biases of zero.
 
     Raises:
-      UserError: the module is of another kind, computes in its own way (a subclass with another `forward`, hooks,
+      UserError: the module is of another kind, computes differently (a subclass with another `forward`, hooks,
         parametrizations), or is float64 while JAX's 64-bit types are off.
 
     Example:
@@ -63,7 +64,7 @@ def from_torch(module) -> tuple[Cell, Params]:
     import torch
 
     if not isinstance(module, (torch.nn.RNNCellBase, torch.nn.RNNBase)):
-        raise UserError(f"from_torch takes torch.nn's RNN, LSTM, GRU and their cells, and not {type(module).__name__}")
+        raise UserError(f"from_torch takes torch.nn's RNN, LSTM, GRU and their cells, got {type(module).__name__}")
     parts.check_computation(module, "torch", "forward", "__call__")
     _check_attached(module)
     if isinstance(module, torch.nn.RNNCellBase):
@@ -72,7 +73,7 @@ def from_torch(module) -> tuple[Cell, Params]:
 
 
 def to_torch(cell: Cell, params: Params):
-    """A cell as a torch module with the same outputs.
+    """Converts a cell to a torch module with the same outputs.
 
     Args:
       cell: an rnn, lstm or gru; or a stack of equal ones, each bidirectional if the first is, and with one dropout
@@ -80,11 +81,12 @@ def to_torch(cell: Cell, params: Params):
       params: its params.
 
     Returns:
-      A torch.nn.RNN, LSTM or GRU on the CPU, with batch_first=True, in training mode as all new modules are, and of the
-      params' dtype. It has two biases, the second of which is zero except for b_hn of the GRU; or none, where the cells have none.
+      A torch.nn.RNN, LSTM or GRU on the CPU, with batch_first=True, in training mode like all new modules, in the
+      params' dtype. It has two biases, of which the second is zero except for b_hn of the GRU; or none, if the cells
+      have none.
 
     Raises:
-      UserError: torch cannot hold the cell; the message names what, and who can.
+      UserError: torch does not support the cell; the message says why, and which libraries do.
       TypeError, ValueError: the params are not the cell's.
 
     Example:
@@ -127,7 +129,7 @@ def to_torch(cell: Cell, params: Params):
 
 
 def _check_attached(module):
-    """Refuses what is attached to a module and changes its outputs or its weights as it runs."""
+    """Refuses hooks and the like, which change a module's outputs or weights as it runs."""
     attached = {
         "forward hooks": module._forward_hooks,
         "forward pre-hooks (as of pruning and of weight_norm)": module._forward_pre_hooks,
@@ -136,13 +138,13 @@ def _check_attached(module):
     found = [name for name, value in attached.items() if len(value)]
     if found:
         raise UserError(
-            f"this {type(module).__name__} has {' and '.join(found)}, so that what it computes is not what its weights say; "
-            "take them off first (torch.nn.utils has a function for each), so that the weights are as they act"
+            f"this {type(module).__name__} has {' and '.join(found)}, so its outputs do not follow from its weights; "
+            "remove them first (torch.nn.utils has a function for each), so that the weights are the effective ones"
         )
 
 
 def _read_layer(module, k):
-    """Layer k of a torch layer, in one direction or two."""
+    """Converts layer k of a torch module, in one direction or two."""
     cell, params = _read(module, f"_l{k}")
     if module.bidirectional:
         backward, backward_params = _read(module, f"_l{k}_reverse")
@@ -151,7 +153,7 @@ def _read_layer(module, k):
 
 
 def _read(module, suffix):
-    """One direction of one layer."""
+    """Converts one direction of one layer."""
     from torch import nn
 
     names = ["weight_ih", "weight_hh"] + ["bias_ih", "bias_hh"] * bool(module.bias) + ["weight_hr"] * bool(getattr(module, "proj_size", 0))
@@ -165,7 +167,7 @@ def _read(module, suffix):
 
 
 def _write(module, suffix, params):
-    """Puts the params of one direction of one layer into a torch layer."""
+    """Copies the params of one direction of one layer into a torch module."""
     values = {"weight_ih": _to_numpy(params.kernel).T, "weight_hh": _to_numpy(params.recurrent_kernel).T}
     if params.bias is not None:
         values["bias_ih"] = _to_numpy(params.bias)
@@ -173,36 +175,36 @@ def _write(module, suffix, params):
         if isinstance(params, GRUParams):
             values["bias_hh"][-params.recurrent_bias.shape[0] :] = _to_numpy(params.recurrent_bias)
     if getattr(module, "proj_size", 0):
-        values["weight_hr"] = _to_numpy(params.projection).T
+        values["weight_hr"] = _to_numpy(params.projection).T  # pyright: ignore[reportAttributeAccessIssue]
     for name, value in values.items():
         weight = getattr(module, f"{name}{suffix}")
         weight.data.copy_(weight.new_tensor(value))
 
 
 def _check_uniform(cell, layers):
-    """Torch has one kind, size and rate for all layers."""
+    """Checks that all layers have one kind, size and rate, as in torch."""
     first = layers[0]
     plain = [inside for layer in layers for inside in layer.cells]
     for inside in plain:
         if (inside.name, inside.hidden_size, inside.settings) != (plain[0].name, plain[0].hidden_size, plain[0].settings):
             raise UserError(
-                f"to_torch cannot hold layers that differ, and {cell.name!r} has {plain[0].name}({plain[0].hidden_size}) "
+                f"to_torch cannot represent layers that differ, but {cell.name!r} has {plain[0].name}({plain[0].hidden_size}) "
                 f"and {inside.name}({inside.hidden_size}); to_keras and to_flax can, or convert cell.inner one by one"
             )
     if len({len(layer.cells) for layer in layers}) > 1:
         raise UserError(
-            f"to_torch cannot hold one and two directions in one module, as {cell.name!r} has; to_keras can"
+            f"to_torch cannot represent one and two directions in one module, as in {cell.name!r}; to_keras can"
         )
     if max(len(layer.drops) for layer in layers) > 1:
-        raise UserError(f"to_torch cannot hold two dropouts around one cell, as {cell.name!r} has; to_keras can")
+        raise UserError(f"to_torch cannot represent two dropouts around one cell, as in {cell.name!r}; to_keras can")
     if _rate(first):
         raise UserError(
-            f"to_torch cannot hold dropout({_rate(first):g}) before the first layer of {cell.name!r}; to_keras can"
+            f"to_torch cannot represent dropout({_rate(first):g}) before the first layer of {cell.name!r}; to_keras can"
         )
     rates = [_rate(layer) for layer in layers[1:]]
     if len(set(rates)) > 1:
         raise UserError(
-            f"to_torch cannot hold dropout rates that differ, and those of {cell.name!r} are {rates}; to_keras can"
+            f"to_torch cannot represent dropout rates that differ, but those of {cell.name!r} are {rates}; to_keras can"
         )
 
 
@@ -211,6 +213,6 @@ def _rate(layer):
 
 
 def _to_numpy(array):
-    """As NumPy, in float32 where NumPy has no such dtype."""
+    """Converts to NumPy, in float32 if NumPy has no such dtype."""
     array = jnp.asarray(array)
     return np.array(array.astype(jnp.float32) if array.dtype == jnp.bfloat16 else array)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 
@@ -22,20 +22,21 @@ _NEEDED = ("weight_ih", "weight_hh")
 def from_torch_state(
     state: Mapping[str, Any], prefix: str = "", *, nonlinearity: str = "tanh", dropout: float = 0.0
 ) -> tuple[Cell, Params]:
-    """The recurrent layers in a torch state dict as a cell and its params; torch itself is not needed.
+    """Converts the recurrent layers in a torch state dict to a cell and its params; torch itself is not needed.
 
-    What they are follows from names and shapes: layers from `_l0`, `_l1`, ..., directions from `_reverse`, a projection from
-    `weight_hr`, and the kind from the recurrent weights, which hold four gates of H rows for an LSTM, three for a GRU and one
-    for an RNN. Two things stand in no state dict and are to be said.
+    The structure is inferred from names and shapes: layers from `_l0`, `_l1`, ..., directions from `_reverse`, a
+    projection from `weight_hr`, and the kind from the recurrent weights, which hold four gates of H rows for an LSTM,
+    three for a GRU and one for an RNN. A state dict does not contain the nonlinearity and the dropout rate, which are
+    arguments.
 
     Args:
-      state: names to arrays or torch tensors, as `module.state_dict()`, `torch.load` and safetensors give them.
-      prefix: what the layers' names begin with, such as "encoder.rnn."; all else in the state dict is left alone.
+      state: names to arrays or torch tensors, as from `module.state_dict()`, `torch.load` or safetensors.
+      prefix: what the layers' names start with, such as "encoder.rnn."; everything else in the state dict is ignored.
       nonlinearity: of an RNN, "tanh" or "relu".
       dropout: the rate between layers.
 
     Returns:
-      (cell, params), as `from_torch` gives them.
+      (cell, params), as from `from_torch`.
 
     Raises:
       UserError: no recurrent weights have such names, or some of a layer are missing or do not fit the others.
@@ -48,7 +49,7 @@ def from_torch_state(
       ('gru', 8, (3, 24))
     """
     if nonlinearity not in ("tanh", "relu"):
-        raise UserError(f"nonlinearity={nonlinearity!r} is none of torch's; choose tanh or relu")
+        raise UserError(f"nonlinearity={nonlinearity!r} is not one of torch's; choose tanh or relu")
     found = _by_place(state, prefix)
     depth, directions = 1 + max(layer for layer, _ in found), 1 + max(reverse for _, reverse in found)
     pairs = []
@@ -62,7 +63,7 @@ def from_torch_state(
 
 
 def cell_of(kind: str, weights: Mapping[str, Array], nonlinearity: str = "tanh") -> tuple[Cell, Params]:
-    """One direction of one layer as a cell and its params.
+    """Converts one direction of one layer to a cell and its params.
 
     Args:
       kind: "rnn", "lstm" or "gru".
@@ -75,10 +76,10 @@ def cell_of(kind: str, weights: Mapping[str, Array], nonlinearity: str = "tanh")
     """
     w, u = weights["weight_ih"].T, weights["weight_hh"].T
     size, dtype = w.shape[1] // GATES[kind], w.dtype
-    b, b_h = weights.get("bias_ih"), weights.get("bias_hh")
-    options = {"param_dtype": dtype} | ({"use_bias": False} if b is None else {})
+    b, b_h = weights.get("bias_ih"), cast(Array, weights.get("bias_hh"))  # neither, or both
+    options: dict[str, Any] = {"param_dtype": dtype} | ({"use_bias": False} if b is None else {})
     if kind == "gru":
-        # b_hn stands inside the reset, so it is not summed.
+        # b_hn is inside the reset, so it is not summed.
         biases = (None, None) if b is None else (b + b_h.at[2 * size :].set(0), b_h[2 * size :])
         return gru(size, **options), GRUParams(w, u, *biases)
     b = None if b is None else b + b_h
@@ -105,7 +106,7 @@ def _by_place(state, prefix):
 
 
 def array_of(value: Any) -> Array:
-    """An array or a torch tensor as JAX's, a copy; NumPy has no bfloat16 of its own, so such a tensor goes by way of float32.
+    """Copies an array or torch tensor to a JAX array; bfloat16 goes through float32, since NumPy lacks it.
 
     Example:
       >>> import numpy as np
@@ -121,11 +122,11 @@ def array_of(value: Any) -> Array:
 
 
 def _read(found, prefix, layer, reverse, nonlinearity):
-    """One direction of one layer, its shapes checked."""
+    """Returns the weights of one direction of one layer, with shapes checked."""
     where = f"{prefix}*_l{layer}{'_reverse' * reverse}"
     weights = found.get((layer, reverse), {})
     if missing := [name for name in _NEEDED if name not in weights]:
-        raise UserError(f"the state dict has no {' and no '.join(missing)} of {where}, and other layers or directions are there")
+        raise UserError(f"the state dict has no {' and no '.join(missing)} of {where}, but has other layers or directions")
     if ("bias_ih" in weights) != ("bias_hh" in weights):
         raise UserError(f"{where} has one bias; torch has two, or none")
     rows, outputs = weights["weight_hh"].shape
@@ -133,11 +134,11 @@ def _read(found, prefix, layer, reverse, nonlinearity):
     kind = _KINDS.get(rows // size if rows % size == 0 else 0)
     if kind is None or ("weight_hr" in weights and kind != "lstm"):
         raise UserError(
-            f"weight_hh of {where} has shape {(rows, outputs)}, and so many rows are no gates of {size} units: "
+            f"weight_hh of {where} has shape {(rows, outputs)}, but that many rows are not gates of {size} units: "
             "an LSTM has 4 times as many, a GRU 3 times, an RNN as many"
         )
     expected = {"weight_ih": (rows, weights["weight_ih"].shape[-1]), "bias_ih": (rows,), "bias_hh": (rows,), "weight_hr": (outputs, size)}
     for name, shape in expected.items():
         if name in weights and weights[name].shape != shape:
-            raise UserError(f"{name} of {where} must have shape {shape}, and its shape is {weights[name].shape}")
+            raise UserError(f"{name} of {where} must have shape {shape}, got shape {weights[name].shape}")
     return cell_of(kind, weights, nonlinearity)

@@ -1,6 +1,6 @@
 """Weights of CNNs from and to torch state dicts with torchvision's key names.
 
-The submodules of `seqjax.cnn` are called as torchvision's are, so that a key is a path, and only layouts change:
+The submodules of `seqjax.cnn` have torchvision's names, so that a key is a path and only layouts change:
 
   ============================  ==============================================  ===========================================
   torch                         seqjax                                          note
@@ -15,13 +15,13 @@ The submodules of `seqjax.cnn` are called as torchvision's are, so that a key is
   anything.bias                 params, anything / bias
   ============================  ==============================================  ===========================================
 
-A network says in its attribute `flatten` which dense layers read a flattened map, and how many channels the map has.
+A network's attribute `flatten` lists which dense layers read a flattened map, and how many channels the map has.
 """
 
 import math
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -34,19 +34,19 @@ from seqjax.errors import UserError, missing
 NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 COUNTER = "num_batches_tracked"
 AUX = ("AuxLogits.", "aux1.", "aux2.")  # torchvision's auxiliary heads
-SHOWN = 4  # keys that a message names
+SHOWN = 4  # number of keys named in a message
 
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the images that published weights are for, in [0, 1]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the images that published weights expect, in [0, 1]
 
 
 class Entry(NamedTuple):
-    """One array of a network, and what torch makes of it."""
+    """One array of a network, and its form in torch."""
 
     path: tuple[str, ...]  # from the collection down: ("params", "features", "0", "kernel")
     shape: tuple[int, ...]  # ours
     dtype: Any  # ours
-    flattened: tuple[int, int, int] | None  # (H, W, C) of the map that a dense layer reads; None for all other arrays
+    flattened: tuple[int, int, int] | None  # (H, W, C) of the map that a dense layer reads; None for other arrays
     torch_shape: tuple[int, ...]
 
 
@@ -57,23 +57,24 @@ def from_torch_cnn(
     input_size: int | tuple[int, int] | None = None,
     drop_aux: bool = False,
 ) -> dict[str, Any]:
-    """The variables of a network from a torch state dict, with the same outputs in evaluation.
+    """Converts a torch state dict to the variables of a network, with the same outputs in evaluation.
 
     Args:
-      model: a network of `seqjax.cnn`, as `seqjax.cnn.create` makes them.
-      state_dict: key -> tensor or NumPy array, with torchvision's key names; what `module.state_dict()` or `torch.load` gives.
-      input_size: height and width of the images; needed where the parameters depend on it (LeNet), and only if it is not
-        the network's usual one.
-      drop_aux: leave out the auxiliary heads of the state dict where the model has none.
+      model: a network of `seqjax.cnn`, such as from `seqjax.cnn.create`.
+      state_dict: key -> tensor or NumPy array, with torchvision's key names, as from `module.state_dict()` or
+        `torch.load`.
+      input_size: height and width of the images; only needed if the parameters depend on it (LeNet) and it is not the
+        network's default.
+      drop_aux: drop the auxiliary heads of the state dict if the model has none.
 
     Returns:
-      `{"params": ..., "batch_stats": ...}` as `model.init` gives them, without `batch_stats` where there is no batch norm. The
-      arrays are copies of the model's dtype, float32, whatever float type the state dict holds.
+      `{"params": ..., "batch_stats": ...}` as from `model.init`, without `batch_stats` if there is no batch norm. The
+      arrays are copies in the model's dtype, float32, regardless of the float type in the state dict.
 
     Raises:
-      UserError: keys are missing, not the model's, or of another shape (named, with both shapes); or auxiliary heads are on one
-        side only.
-      TypeError: this is no state dict, or holds values that are not floats.
+      UserError: keys are missing, not the model's, or of another shape (the message names them and both shapes); or
+        only one side has auxiliary heads.
+      TypeError: it is not a state dict, or holds values that are not floats.
 
     Example:
       >>> import seqjax.cnn.lenet, seqjax.interop.torchvision
@@ -100,16 +101,16 @@ def from_torch_cnn(
 
 
 def read_state_dict(path: str) -> dict[str, Any]:
-    """A state dict from a file that `torch.save` wrote.
+    """Reads a state dict from a file written by `torch.save`.
 
     Args:
-      path: of the file; it is read without running code that it may hold.
+      path: of the file; it is read without running any code in it.
 
     Returns:
       key -> tensor.
 
     Raises:
-      UserError: torch is not installed, or there is no such file, or it holds no state dict.
+      UserError: torch is not installed, the file does not exist, or it does not hold a state dict.
 
     Example:
       >>> read_state_dict("nothing.pth")
@@ -128,9 +129,9 @@ def read_state_dict(path: str) -> dict[str, Any]:
         found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever unpickling raises
         said = str(error).split("\n")[0]
-        raise UserError(f"{path} cannot be read as weights of torch ({said}); give what torch.save(state_dict, ...) wrote") from None
+        raise UserError(f"{path} cannot be read as torch weights ({said}); give a file written by torch.save(state_dict, ...)") from None
     if not isinstance(found, Mapping):
-        raise UserError(f"{path} holds a {type(found).__name__}; give what torch.save(state_dict, ...) wrote")
+        raise UserError(f"{path} holds a {type(found).__name__}; give a file written by torch.save(state_dict, ...)")
     return dict(found)
 
 
@@ -141,13 +142,14 @@ def to_torch_cnn(
     input_size: int | tuple[int, int] | None = None,
     tensors: bool = True,
 ) -> dict[str, Any]:
-    """The variables of a network as a torch state dict with torchvision's key names.
+    """Converts the variables of a network to a torch state dict with torchvision's key names.
 
     Args:
       model: a network of `seqjax.cnn`.
-      variables: its variables, `{"params": ..., "batch_stats": ...}`; other collections are left out.
+      variables: its variables, `{"params": ..., "batch_stats": ...}`; other collections are ignored.
       input_size: as in from_torch_cnn.
-      tensors: torch tensors, as `module.load_state_dict` takes them; False gives NumPy arrays and needs no torch.
+      tensors: whether to return torch tensors, as for `module.load_state_dict`; False returns NumPy arrays and does not
+        need torch.
 
     Returns:
       key -> copy of the array, in the dtype of the variables (bfloat16 becomes float32). `num_batches_tracked` is 0 in every norm.
@@ -165,7 +167,8 @@ def to_torch_cnn(
     """
     entries = _entries(model, input_size)
     collections = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
-    given = {_key(path): value for path, value in traverse_util.flatten_dict(collections).items()}
+    flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(collections)
+    given = {_key(path): value for path, value in flat.items()}
     _check_keys(model, entries, given)
     _check_shapes(model, entries, {key: _torch_shape(np.shape(value)) for key, value in given.items()})
     arrays = {key: _to_torch(given[key], entry) for key, entry in entries.items()}
@@ -178,15 +181,15 @@ def to_torch_cnn(
 
 
 def _entries(model, input_size):
-    """torch key -> Entry for every array of the model."""
+    """Returns torch key -> Entry for every array of the model."""
     if not isinstance(model, ImageClassifier):
-        raise TypeError(f"model must be an image classifier of seqjax.cnn, and it is a {type(model).__name__}")
+        raise TypeError(f"model must be an image classifier of seqjax.cnn, got a {type(model).__name__}")
     size = input_size if input_size is not None else model.image_size
     height, width = (size, size) if isinstance(size, int) else size
     images = jax.ShapeDtypeStruct((1, height, width, model.in_channels), jnp.float32)
     template = jax.eval_shape(model.init, jax.random.key(0), images)
-    entries = {}
-    for path, array in traverse_util.flatten_dict(template).items():
+    entries, flat = {}, cast(dict[tuple[str, ...], Any], traverse_util.flatten_dict(template))
+    for path, array in flat.items():
         key = _key(path)
         flattened = _flattened(model, path, array.shape)
         entries[key] = Entry(path, array.shape, array.dtype, flattened, _torch_shape(array.shape))
@@ -195,7 +198,7 @@ def _entries(model, input_size):
 
 def _key(path):
     """("batch_stats", "bn1", "mean") -> "bn1.running_mean"."""
-    return ".".join((*path[1:-1], NAMES.get(path[-1], path[-1])))
+    return ".".join((*path[1:-1], NAMES.get(path[-1], path[-1])))  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def _torch_shape(shape):
@@ -211,18 +214,18 @@ def _flattened(model, path, shape):
     side = math.isqrt(shape[0] // channels)
     if side * side * channels != shape[0]:
         raise UserError(
-            f"{'.'.join(path[1:-1])} of {type(model).__name__} reads {shape[0]} values of {channels} channels, which is no square map; "
-            "give input_size as one whole number"
+            f"{'.'.join(path[1:-1])} of {type(model).__name__} reads {shape[0]} values of {channels} channels, which is not a square map; "
+            "give input_size as one integer"
         )
     return side, side, channels
 
 
 def _from_torch(key, value, entry):
-    """torch's array in our layout, of our dtype; a copy."""
+    """Copies torch's array to our layout and dtype."""
     array = _to_numpy(value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(
-            f"{key} must hold floats, and it holds {array.dtype}; quantised weights must be dequantised first"
+            f"{key} must hold floats, got {array.dtype}; quantised weights must be dequantised first"
         )
     if entry.flattened is not None:
         height, width, channels = entry.flattened
@@ -233,7 +236,7 @@ def _from_torch(key, value, entry):
 
 
 def _to_torch(value, entry):
-    """Our array in torch's layout; a copy."""
+    """Copies our array to torch's layout."""
     array = _to_numpy(value)
     if entry.flattened is not None:
         array = array.reshape(*entry.flattened, -1).transpose(3, 2, 0, 1)
@@ -243,7 +246,7 @@ def _to_torch(value, entry):
 
 
 def _to_numpy(value):
-    """As NumPy; bfloat16, which NumPy and torch do not exchange, becomes float32."""
+    """Converts to NumPy; bfloat16, which NumPy and torch do not exchange, becomes float32."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         return (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
@@ -252,43 +255,43 @@ def _to_numpy(value):
 
 
 def _counters(entries):
-    """torch's counters of batches, one a norm."""
+    """Returns torch's counters of batches, one per norm."""
     return {f"{key.rpartition('.')[0]}.{COUNTER}" for key in entries if key.endswith(".running_mean")}
 
 
 def _state_dict(given):
-    """The keys and values, if this is a state dict; advice, if it is what people have instead."""
+    """Returns the keys and values of a state dict; the error for common mistakes says what to pass instead."""
     if hasattr(given, "state_dict"):
-        raise TypeError(f"state_dict is a {type(given).__name__} and not its weights; give .state_dict() of it")
+        raise TypeError(f"state_dict is a {type(given).__name__}, not its weights; give its .state_dict()")
     if not isinstance(given, Mapping):
-        raise TypeError(f"state_dict must map keys to arrays, and it is a {type(given).__name__}")
+        raise TypeError(f"state_dict must map keys to arrays, got a {type(given).__name__}")
     nested = [key for key, value in given.items() if isinstance(value, Mapping)]
     if nested:
         raise UserError(
-            f"this is a checkpoint and not a state dict: its entry {nested[0]!r} holds more; give state_dict[{nested[0]!r}]"
+            f"this is a checkpoint, not a state dict: its entry {nested[0]!r} is nested; give state_dict[{nested[0]!r}]"
         )
     if given and all(key.startswith("module.") for key in given):
-        raise UserError("every key begins with 'module.', as DataParallel writes them; take that prefix off first")
+        raise UserError("every key begins with 'module.', as DataParallel writes them; remove that prefix first")
     return dict(given)
 
 
 def _check_aux(model, entries, given):
-    """Auxiliary heads on one side only."""
+    """Refuses auxiliary heads on only one side."""
     wanted, held = (sorted({key.partition(".")[0] for key in keys if key.startswith(AUX)}) for keys in (entries, given))
     name = type(model).__name__
     if wanted and not held:
         raise UserError(
-            f"the state dict has no auxiliary heads and {name} has {', '.join(wanted)}; create the model with aux_logits=False"
+            f"the state dict has no auxiliary heads, but {name} has {', '.join(wanted)}; create the model with aux_logits=False"
         )
     if held and not wanted:
         raise UserError(
-            f"the state dict has the auxiliary heads {', '.join(held)} and {name} has none; create the model with aux_logits=True, "
-            "or say drop_aux=True to leave them out"
+            f"the state dict has the auxiliary heads {', '.join(held)} but {name} has none; create the model with aux_logits=True, "
+            "or pass drop_aux=True to leave them out"
         )
 
 
 def _check_keys(model, entries, given):
-    """All keys of the model and no others, except for torch's counters."""
+    """Checks for all keys of the model and no others, except torch's counters."""
     missing = [key for key in entries if key not in given]
     unexpected = [key for key in given if key not in entries and key not in _counters(entries)]
     found = [f"{what}: {_some(keys)}" for what, keys in (("missing", missing), ("not the model's", unexpected)) if keys]
@@ -297,7 +300,7 @@ def _check_keys(model, entries, given):
 
 
 def _check_shapes(model, entries, shapes):
-    """Every array of the model's shape, both in torch's layout."""
+    """Checks that every array has the model's shape, both in torch's layout."""
     wrong = [key for key, entry in entries.items() if shapes[key] != entry.torch_shape]
     if not wrong:
         return

@@ -1,4 +1,4 @@
-"""The decoder's recurrence, as pure functions over time-major arrays: cells, attention, and what is fed back."""
+"""The decoder's recurrence, as pure functions over time-major arrays: cells, attention and feedback."""
 
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import seqjax
 from seqjax import initializers
 from seqjax.nn.attention import Attention, Memory, attend
-from seqjax.typing import Array, Carry, Cell, Key, Params
+from seqjax.typing import Array, Carry, Cell, Key, MaybeArray, Params
 
 
 class DecoderParams(NamedTuple):
@@ -16,12 +16,12 @@ class DecoderParams(NamedTuple):
 
     layers: tuple[Params, ...]  # of the cells, from the bottom up
     attention: Params  # () without attention
-    combine: Array | None  # W of o_t = tanh(W [c_t; s_t] + b), (M + H, O); None without attention
-    combine_bias: Array | None  # b, (O,)
+    combine: MaybeArray  # W of o_t = tanh(W [c_t; s_t] + b), (M + H, O); None without attention
+    combine_bias: MaybeArray  # b, (O,)
 
 
 class DecoderCarry(NamedTuple):
-    """What the decoder remembers from one token to the next."""
+    """The decoder's carry from one token to the next."""
 
     cells: tuple[Carry, ...]  # of the layers
     fed: Array  # s_{t-1} for Bahdanau's query, o_{t-1} for input feeding, else (B, 0)
@@ -36,13 +36,13 @@ def init_decoder(
     memory_size: int,
     out_size: int,
 ) -> DecoderParams:
-    """Parameters of the recurrence.
+    """Initialises the parameters of the recurrence.
 
     Args:
       key: of jax.random.
       layers: the cells.
       attention: or None.
-      feeds: what a step takes besides the embedding: "nothing", "context" (M) or "output" (O).
+      feeds: what a step reads besides the embedding: "nothing", "context" (M) or "output" (O).
       embed_size: E.
       memory_size: M.
       out_size: O.
@@ -64,7 +64,7 @@ def init_decoder(
 
 
 def combine(params: DecoderParams, context: Array, states: Array) -> Array:
-    """o = tanh(W [c; s] + b), for (..., M) and (..., H).
+    """Computes o = tanh(W [c; s] + b), for (..., M) and (..., H).
 
     Example:
       >>> params = DecoderParams((), (), jnp.ones((3, 2)), jnp.zeros(2))
@@ -77,10 +77,10 @@ def combine(params: DecoderParams, context: Array, states: Array) -> Array:
 
 
 def decode_whole(
-    layers: tuple[Cell, ...], attention: Attention | None, feeds: str, params: DecoderParams, memory: Memory | None,
+    layers: tuple[Cell, ...], attention: Attention | Any, feeds: str, params: DecoderParams, memory: Memory | Any,
     carry: DecoderCarry, xs: Array, masks: tuple[Array, ...],
 ) -> tuple[DecoderCarry, tuple[Array, Array | None]]:  # fmt: skip
-    """All steps of a layer at once, where nothing is fed back.
+    """Runs all steps of a layer at once, if nothing is fed back.
 
     Args and returns as for `decode_steps`.
 
@@ -107,17 +107,17 @@ def decode_whole(
 
 
 def decode_steps(
-    layers: tuple[Cell, ...], attention: Attention | None, feeds: str, params: DecoderParams, memory: Memory | None,
+    layers: tuple[Cell, ...], attention: Attention | Any, feeds: str, params: DecoderParams, memory: Memory | Any,
     carry: DecoderCarry, xs: Array, masks: tuple[Array, ...],
 ) -> tuple[DecoderCarry, tuple[Array, Array | None]]:  # fmt: skip
-    """One step after the other.
+    """Runs one step after the other.
 
     Args:
       layers, attention, feeds, params: as in `init_decoder`.
       memory: from make_memory; None without attention.
       carry: to start from.
       xs: (T, B, E), embedded tokens.
-      masks: factors (B, H) on the outputs of the layers below the topmost, for all steps; () for none.
+      masks: factors (B, H) on the outputs of the layers below the top one, shared by all steps; () for none.
 
     Returns:
       The carry after the last step, and (o (T, B, O), weights (T, B, S) or None).

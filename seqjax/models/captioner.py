@@ -15,14 +15,14 @@ from seqjax.typing import Array, Cell
 class Captioner(TokenDecoder):
     r"""Writes captions for feature maps: Show and Tell without attention, Show, Attend and Tell with it.
 
-    The map is S positions a_1, ..., a_S of M features, their mean is a. With attention the decoder's layers begin at tanh(W a + b), one map
-    for each array of their carry, and each step reads a context, as in `Seq2Seq`:
+    The map is S positions a_1, ..., a_S of M features, their mean is a. With attention the decoder's layers start from
+    tanh(W a + b), one linear map for each array of their carry, and each step reads a context, as in `Seq2Seq`:
 
       bahdanau  c_t = attend(s_{t-1}, a_1..S), s_t = cell([E y_{t-1}; c_t]);  o_t = tanh(W [c_t; s_t])
       luong     s_t = cell(E y_{t-1}), c_t = attend(s_t, a_1..S);             o_t = tanh(W [c_t; s_t])
 
-    Without it the mean is the first input: s_0 = cell(W a + b) from the empty carry, then s_t = cell(E y_{t-1}) and o_t = s_t. Always
-    p(y_t) = softmax(V o_t + b).
+    Without it the mean is the first input: s_0 = cell(W a + b) from the initial carry, then s_t = cell(E y_{t-1}) and
+    o_t = s_t. In both cases p(y_t) = softmax(V o_t + b).
 
     Attributes:
       vocab_size: V.
@@ -77,12 +77,12 @@ class Captioner(TokenDecoder):
         return self.embed
 
     def encode(self, features: Array, mask: Array | None = None, *, train: bool = False) -> Encoded:
-        """What the decoder reads of a feature map.
+        """Prepares a feature map for the decoder.
 
         Args:
-          features: (B, S, M). What stands at positions that are not real has no influence, NaN included.
-          mask: (B, S) bool, true for a real position; None where all are.
-          train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
+          features: (B, S, M). Values at positions that are not real, even NaN, have no effect.
+          mask: (B, S) bool, true for a real position; None if all are.
+          train: applies noise, from the key `rngs={"dropout": key}`, which is then required.
         """
         if mask is None:
             mask = jnp.ones(features.shape[:2], bool)
@@ -108,30 +108,30 @@ class Captioner(TokenDecoder):
         return carry
 
     def __call__(self, features: Array, inputs: Array, mask: Array | None = None, *, train: bool = False) -> Decoded:
-        """Teacher forcing: the scores of every word given those before it.
+        """Runs teacher forcing: the scores of every word given those before it.
 
         Args:
           features: (B, S, M), the feature map.
-          inputs: (B, T) int, the caption with `<bos>` before it and without its last token. Padding at its end has no influence on
-            what comes before.
+          inputs: (B, T) int, the caption with `<bos>` before it and without its last token. Padding at its end does not
+            affect earlier positions.
           mask: as in `encode`.
-          train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
+          train: applies noise, from the key `rngs={"dropout": key}`, which is then required.
 
         Returns:
-          Decoded(logits, weights): weights (B, T, S), each row of sum 1; None without attention.
+          Decoded(logits, weights): weights (B, T, S), each row summing to 1; None without attention.
         """
         return self.teacher_forcing(self.encode(features, mask, train=train), inputs, train=train)
 
 
 def coverage_penalty(weights: Array, mask: Array, real: Array | None = None) -> Array:
-    r"""How far attention is from looking at every position equally much over a whole caption: the doubly stochastic regulariser.
+    r"""Computes the doubly stochastic regulariser: how unevenly attention covers the positions over a whole caption.
 
     .. math:: \sum_b \sum_s \left( 1 - \sum_t \alpha_{bts} \right)^2 \quad \text{over real steps } t \text{ and real positions } s
 
     Args:
-      weights: (B, T, S), of attention. What stands at steps or positions that are not real has no influence, NaN included.
+      weights: (B, T, S), of attention. Values at steps or positions that are not real, even NaN, have no effect.
       mask: (B, T) bool, true for a real token; a row without any adds nothing.
-      real: (B, S) bool, true for a real position; None where all are.
+      real: (B, S) bool, true for a real position; None if all are.
 
     Returns:
       The sum, ().

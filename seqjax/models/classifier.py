@@ -16,14 +16,14 @@ UNK = 1  # the id of <unk>, as everywhere in seqjax.text
 
 
 class Classified(NamedTuple):
-    """What the classifier gives."""
+    """The output of the classifier."""
 
     logits: Array  # (B, K) in float32
-    weights: Array | None  # (B, T), how much each step counts, with pooling "attention"; None otherwise
+    weights: Array | None  # (B, T), the weight of each step, with pooling "attention"; None otherwise
 
 
 class TextClassifier(nn.Module):
-    r"""Tells the class of a text from its tokens.
+    r"""Classifies a text from its tokens.
 
     .. math:: p(k \mid x) = \mathrm{softmax}(W\,\mathrm{dropout}(\mathrm{pool}(h_1 \dots h_T)) + b)_k, \quad h = \mathrm{cell}(E x)
 
@@ -34,9 +34,9 @@ class TextClassifier(nn.Module):
       embed_size: D, the width of the embedding.
       pooling: "last" (the last real step; of a bidirectional cell each direction's own last), "mean", "max", or
         "attention": additive attention, as Yang et al. 2016 pool words.
-      bidirectional: says for "last" that the second half of the features runs backward.
+      bidirectional: for "last": whether the second half of the features runs backward.
       dropout: on the pooled vector, in training.
-      word_dropout: the share of tokens that become `<unk>` in training.
+      word_dropout: the fraction of tokens that become `<unk>` in training.
       dtype: computation dtype; parameters and logits are float32.
 
     Example:
@@ -68,8 +68,8 @@ class TextClassifier(nn.Module):
 
         Args:
           tokens: (B, T) int.
-          lengths: integers (B,) or a mask (B, T), how many tokens are real; what stands at the others has no influence.
-          train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
+          lengths: integers (B,) or a mask (B, T), how many tokens are real; the others have no effect.
+          train: applies noise, from the key `rngs={"dropout": key}`, which is then required.
 
         Returns:
           Classified(logits, weights).
@@ -96,7 +96,7 @@ class TextClassifier(nn.Module):
 
 
 def drop_words(rng: Array, tokens: Array, rate: float) -> Array:
-    """Puts `<unk>` in place of tokens at random, each with probability `rate`.
+    """Replaces tokens by `<unk>` at random, each with probability `rate`.
 
     Example:
       >>> drop_words(jax.random.key(0), jnp.array([[4, 5]]), 0.0).tolist()

@@ -1,8 +1,9 @@
 r"""Networks that read DNA: a tagger of bases, many to many, and a classifier of windows, many to one.
 
-Both may read one strand or both with the same weights. A sequence x and the other strand rc(x) are then the same to them:
+Both can read one strand, or both strands with the same weights. They then treat a sequence x and its other strand rc(x)
+alike:
 
-  tagger:      scores(rc(x))_t = S scores(x)_{T+1-t}    S swaps the tags of the two strands, where these have tags of their own
+  tagger:      scores(rc(x))_t = S scores(x)_{T+1-t}    S swaps the tags of the two strands, if these have separate tags
   classifier:  scores(rc(x)) = scores(x)
 
 which holds for any weights, since the scores are the mean over both strands: (f(x) + rc^{-1} f(rc(x))) / 2.
@@ -37,7 +38,7 @@ class BaseFeatures(nn.Module):
       kmer: k, odd, of an embedding of k-mers; 0 reads the four bases as they are, one-hot.
       embed_size: width of that embedding.
       filters: F, motif detectors; 0 for none.
-      width: w, bases that one looks at, odd.
+      width: w, the bases that each detector sees, odd.
       dropout: on the features, in training.
       dtype: computation dtype.
 
@@ -82,10 +83,10 @@ class BaseFeatures(nn.Module):
 
 
 class Carries(NamedTuple):
-    """What the two readings of a sequence remember from window to window."""
+    """The carries of the two readings of a sequence from window to window."""
 
     own: Carry
-    other: Carry  # of the other strand; () where one strand is read
+    other: Carry  # of the other strand; () if one strand is read
 
 
 class DnaReader(nn.Module):
@@ -93,10 +94,10 @@ class DnaReader(nn.Module):
 
     Attributes:
       features: of each base.
-      cell: any Cell, bidirectional as a rule.
+      cell: any Cell, usually bidirectional.
       both_strands: read the other strand too, with the same weights.
       dropout: on the outputs, in training.
-      base_dropout: the share of bases that are read as N in training, unknown to the network.
+      base_dropout: the fraction of bases that are read as N in training, unknown to the network.
 
     Example:
       >>> from seqjax.models import make_stack
@@ -129,11 +130,12 @@ class DnaReader(nn.Module):
           lengths: int (B,), how many of the T bases are real; they come first.
           carry: from the window before; None is the initial one.
           fresh: bool (B,), rows that start from the initial carry.
-          train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
+          train: applies noise, from the key `rngs={"dropout": key}`, which is then required.
 
         Returns:
-          (carry, [outputs (B, T, H) of the sequence, and of the other strand, in the order of the sequence]). The carry that comes
-          out is that of the directions that run with the windows; those that run against them start from the initial carry in each.
+          (carry, [outputs (B, T, H) of the sequence, and of the other strand, in the order of the sequence]). The
+          returned carry is that of the directions that run along the windows; directions that run against them start
+          from the initial carry in each window.
         """
         if train and self.base_dropout:
             hidden = jax.random.bernoulli(self.make_rng("dropout"), self.base_dropout, codes.shape)
@@ -142,9 +144,9 @@ class DnaReader(nn.Module):
         params = self.param("rnn", self.cell.init, own.shape[-1])
         initial = self.cell.initial_carry(params, codes.shape[0])
         start = Carries(initial, initial if self.both_strands else ())
-        carry = start if carry is None else carry
+        before: Carries = start if carry is None else carry
         if fresh is not None:
-            carry = jax.tree.map(lambda old, new: _rows(fresh, new, old), carry, start)
+            before = jax.tree.map(lambda old, new: _rows(fresh, new, old), before, start)
         noise = nn.Dropout(self.dropout, deterministic=not train)
 
         def read(xs, start, reverse):
@@ -152,11 +154,11 @@ class DnaReader(nn.Module):
             end, ys = seqjax.unroll(self.cell, params, xs, start, lengths=lengths, rng=rng, reverse=reverse)
             return _with_the_windows(end, initial, reverse), noise(ys)
 
-        after, ys = read(own, carry.own, False)
+        after, ys = read(own, before.own, False)
         if not self.both_strands:
             return Carries(after, ()), [ys]
         other = self.features(other_side(codes), train=train)[:, ::-1]
-        after_other, zs = read(other, carry.other, True)
+        after_other, zs = read(other, before.other, True)
         return Carries(after, after_other), [ys, zs]
 
     def initial_carry(self, batch_size: int) -> Carries:
@@ -166,7 +168,7 @@ class DnaReader(nn.Module):
 
 
 def other_side(codes: Array) -> Array:
-    """Whole rows read from the other strand, padding and all.
+    """Returns whole rows read from the other strand, including padding.
 
     Args:
       codes: int (B, T), or shares of the bases (B, T, 4).
@@ -183,7 +185,7 @@ def _rows(which: Array, new: Array, old: Array) -> Array:
 
 
 def _with_the_windows(carry: Carry, initial: Carry, reverse: bool) -> Carry:
-    """Keeps what runs from left to right, and resets what runs from right to left."""
+    """Keeps carries that run from left to right, and resets those that run from right to left."""
 
     def kept(end, start):
         if isinstance(end, BidirectionalCarry):
@@ -206,7 +208,7 @@ class DnaTagger(nn.Module):
     Attributes:
       num_tags: K.
       reader: of one strand or both.
-      swap: for both strands: the tag that each becomes on the other strand; () where tags are the same on both.
+      swap: for both strands: the tag that each becomes on the other strand; () if tags are the same on both.
       crf: whether the tags of a sequence are one decision, by a linear-chain conditional random field.
       dtype: computation dtype; scores are float32.
 
@@ -262,11 +264,11 @@ class DnaTagger(nn.Module):
         return -jnp.sum(jnp.where(real, log_probs, 0), axis=1)
 
     def probabilities(self, scores: Array, lengths: Array) -> Array:
-        """Of each tag of each base, (B, T, K)."""
+        """Returns the probability of each tag of each base, (B, T, K)."""
         return crf_marginals(self.transitions, scores, lengths) if self.crf else jax.nn.softmax(scores)
 
     def decode(self, scores: Array, lengths: Array) -> Array:
-        """The likeliest tags, int32 (B, T): of each sequence as a whole with the CRF, else of each base."""
+        """Returns the likeliest tags, int32 (B, T): of each sequence as a whole with the CRF, else of each base."""
         if self.crf:
             return crf_decode(self.transitions, scores, lengths)[0]
         return jnp.where(real_steps(lengths, *scores.shape[:2]), jnp.argmax(scores, axis=-1), 0).astype(jnp.int32)
@@ -277,7 +279,7 @@ class DnaTagger(nn.Module):
 
 
 class DnaClassifier(nn.Module):
-    r"""Tells the class of a sequence.
+    r"""Classifies a sequence.
 
     .. math:: p(k \mid x) = \mathrm{softmax}(W\,\mathrm{pool}(h_1 \dots h_T) + b)_k
 
@@ -286,8 +288,8 @@ class DnaClassifier(nn.Module):
       reader: of one strand or both; over both, the classes of a sequence and of the other strand are the same.
       pooling: "flatten" (all steps side by side: for sequences of one length that are aligned, such as windows around a site),
         "attention", "max", "mean" or "last".
-      bidirectional: says for "last" that the second half of the features runs backward.
-      dropout: on what is pooled, in training.
+      bidirectional: for "last": whether the second half of the features runs backward.
+      dropout: on the pooled features, in training.
       dtype: computation dtype; scores are float32.
 
     Example:
@@ -321,7 +323,7 @@ class DnaClassifier(nn.Module):
         def scores(ys):
             if self.pooling == "flatten":
                 pooled = ys.reshape(ys.shape[0], -1)
-            elif self.pooling == "attention":
+            elif params is not None:
                 pooled = attention_pooling(params, ys, lengths)[0]
             else:
                 pooled = pool(self.pooling, ys, lengths, bidirectional=self.bidirectional)

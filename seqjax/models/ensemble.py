@@ -1,4 +1,4 @@
-"""Several networks of one kind with weights of their own, trained side by side and averaged."""
+"""Several networks of one kind with separate weights, trained in parallel and averaged."""
 
 from typing import Any, NamedTuple
 
@@ -31,12 +31,12 @@ class Ensemble(NamedTuple):
     module: nn.Module
     members: int
 
-    def init(self, key: Array, *arguments: Any) -> dict[str, Any]:
-        """Variables of all members, each from a key of its own."""
+    def init(self, key: Array, *arguments: Any) -> Any:
+        """Initialises the variables of all members, each from its own key."""
         return jax.vmap(lambda key: self.module.init(key, *arguments))(jax.random.split(key, self.members))
 
-    def apply(self, variables: Any, *arguments: Any, rngs: dict[str, Array] | None = None, **options: Any) -> Array:
-        """What each member gives, (M, ...); all get the same inputs, and noise of their own."""
+    def apply(self, variables: Any, *arguments: Any, rngs: dict[str, Array] | None = None, **options: Any) -> Any:
+        """Returns the output of each member, (M, ...); all get the same inputs and separate noise."""
         if rngs is None:
             return jax.vmap(lambda variables: self.module.apply(variables, *arguments, **options))(variables)
         split = {name: jax.random.split(key, self.members) for name, key in rngs.items()}
@@ -46,7 +46,7 @@ class Ensemble(NamedTuple):
 
 
 def mean_log_probabilities(scores: Array) -> Array:
-    """The logarithm of the members' mean probabilities.
+    """Computes the logarithm of the members' mean probabilities.
 
     Args:
       scores: (M, ..., K), before the softmax.

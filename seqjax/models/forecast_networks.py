@@ -1,4 +1,4 @@
-"""What forecasters are made of: windows and steps of series, their units, and the networks, direct and step by step."""
+"""Building blocks of forecasters: windows and steps of series, their units, and the networks, direct and step by step."""
 
 from typing import Any, NamedTuple
 
@@ -7,7 +7,7 @@ from flax import linen as nn
 
 import seqjax
 from seqjax.errors import refuse_unknown
-from seqjax.typing import Array, Carry, Cell
+from seqjax.typing import AnyArray, Array, Carry, Cell
 
 SCALINGS = ("series", "mean_abs", "standard")
 
@@ -15,44 +15,44 @@ SCALINGS = ("series", "mean_abs", "standard")
 class Window(NamedTuple):
     """Pieces of series: C steps of context and the H steps to forecast after them, C + H = T.
 
-    What follows the origin of `value`, `observed` and `past` is there to learn from; no forecast reads it.
+    The parts of `value`, `observed` and `past` after the origin are for training; no forecast reads them.
     """
 
-    value: Array  # (B, T), in the units of the data; anything where it was not observed
-    observed: Array  # bool (B, T): false where a value is missing
-    known: Array  # (B, T, K): covariates known in the future, features of the time among them
-    past: Array  # (B, T, P): covariates known in the past only
-    static: Array  # (B, S)
-    location: Array  # (B,): mean of the series' training part
-    scale: Array  # (B,): its standard deviation
-    mask: Array  # bool (B,): false for a row that only fills the batch
+    value: AnyArray  # (B, T), in the units of the data; arbitrary where not observed
+    observed: AnyArray  # bool (B, T): false where a value is missing
+    known: AnyArray  # (B, T, K): covariates known in the future, features of the time among them
+    past: AnyArray  # (B, T, P): covariates known in the past only
+    static: AnyArray  # (B, S)
+    location: AnyArray  # (B,): mean of the series' training part
+    scale: AnyArray  # (B,): its standard deviation
+    mask: AnyArray  # bool (B,): false for a row that only fills the batch
 
 
 class Steps(NamedTuple):
     """Pieces of series to learn one step ahead from, T steps each."""
 
-    previous: Array  # (B, T), the value before each, in the units of the data
-    previous_observed: Array  # bool (B, T)
-    known: Array  # (B, T, K)
-    past: Array  # (B, T, P), of the step before each
-    static: Array  # (B, T, S)
-    value: Array  # (B, T)
-    counted: Array  # bool (B, T): true where the value was observed and enters the loss
-    resets: Array  # bool (B, T): true where the carry is the initial carry before that step
-    location: Array  # (B, T)
-    scale: Array  # (B, T)
-    level: Array  # (B, T, 0 or 2), see `level_features`
+    previous: AnyArray  # (B, T), the value before each, in the units of the data
+    previous_observed: AnyArray  # bool (B, T)
+    known: AnyArray  # (B, T, K)
+    past: AnyArray  # (B, T, P), of the step before each
+    static: AnyArray  # (B, T, S)
+    value: AnyArray  # (B, T)
+    counted: AnyArray  # bool (B, T): true where the value was observed and enters the loss
+    resets: AnyArray  # bool (B, T): true where the carry is the initial carry before that step
+    location: AnyArray  # (B, T)
+    scale: AnyArray  # (B, T)
+    level: AnyArray  # (B, T, 0 or 2), see `level_features`
 
 
 def context_scale(kind: str, value: Array, observed: Array, location: Array, scale: Array) -> tuple[Array, Array]:
-    """Location and scale that a forecast is made in, from the observed values of its context alone.
+    """Computes the location and scale of a forecast from only the observed values of its context.
 
     Args:
-      kind: "series" takes those of the series' training part; "mean_abs" is 0 and the mean of |y|; "standard" the mean
+      kind: "series" uses those of the series' training part; "mean_abs" uses 0 and the mean of |y|; "standard" the mean
         and the standard deviation.
       value, observed: (B, C), of the context.
-      location, scale: (B,), of the series' training part: also taken where nothing in the context was observed. A
-        hundredth of this scale is the least that is returned.
+      location, scale: (B,), of the series' training part: also used if nothing in the context was observed. The
+        returned scale is at least a hundredth of this one.
 
     Returns:
       (location, scale), (B,) each.
@@ -83,14 +83,14 @@ def context_scale(kind: str, value: Array, observed: Array, location: Array, sca
 
 
 def level_features(kind: str, middle: Array, spread: Array, window: Window) -> Array:
-    """What scaling by the context hides from the network: where the context stands in its series, (B, 2); else (B, 0)."""
+    """Returns what scaling by the context hides from the network: the context's level within its series, (B, 2); else (B, 0)."""
     if kind == "series":
         return jnp.zeros((middle.shape[0], 0))
     return jnp.stack([(middle - window.location) / window.scale, jnp.log(spread / window.scale)], -1)
 
 
 class DirectNetwork(nn.Module):
-    r"""All horizons at once from the state at the origin, with the covariates that are known in the future.
+    r"""Forecasts all horizons at once from the state at the origin, with the covariates known in the future.
 
     .. math:: h_t = \mathrm{cell}(x_{\le t}), \quad u_{t,k} = \mathrm{gelu}(W_k h_t + V f_{t+k} + b_k), \quad
        o_{t,k} = U u_{t,k} + c + (A_k z_{t-L+1 \dots t}, 0, \dots)
@@ -127,13 +127,13 @@ class DirectNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Array, lags: Array, future: Array, *, train: bool = False) -> Array:
-        """The numbers of every forecast.
+        """Computes the outputs for every forecast.
 
         Args:
           inputs: (B, C, D).
           lags: (B, F, L), the last scaled values before each of the last F origins.
           future: (B, F, H, K), what is known of the steps to forecast from each of them.
-          train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
+          train: applies noise, from the key `rngs={"dropout": key}`, which is then required.
 
         Returns:
           (B, F, H, P).
@@ -154,7 +154,7 @@ class DirectNetwork(nn.Module):
 
 
 class StepNetwork(nn.Module):
-    """One step ahead: what is known before each step, through a cell, to the numbers of its distribution.
+    """Forecasts one step ahead: a cell maps what is known before each step to the parameters of its distribution.
 
     Attributes:
       cell: any Cell.
@@ -182,7 +182,7 @@ class StepNetwork(nn.Module):
     def __call__(
         self, inputs: Array, carry: Carry | None = None, *, resets: Array | None = None, train: bool = False
     ) -> tuple[Carry, Array]:
-        """Inputs (B, T, D) to (the carry after them, (B, T, P)); arguments as of `seqjax.unroll`."""
+        """Maps inputs (B, T, D) to (the carry after them, (B, T, P)); arguments as for `seqjax.unroll`."""
         params = self.param("rnn", self.cell.init, inputs.shape[-1])
         rng = self.make_rng("dropout") if train else None
         carry, ys = seqjax.unroll(self.cell, params, inputs, carry, resets=resets, rng=rng)
@@ -191,7 +191,7 @@ class StepNetwork(nn.Module):
 
 
 def step_inputs(steps: Steps) -> Array:
-    """What a StepNetwork reads, (B, T, D): the value before each step, scaled, and what is known of the step itself."""
+    """Builds the inputs of a StepNetwork, (B, T, D): the scaled value before each step, and what is known about the step."""
     z = jnp.where(steps.previous_observed, (steps.previous - steps.location) / steps.scale, 0)
     columns = [z[..., None], steps.previous_observed[..., None], steps.known, steps.past, steps.static, steps.level]
     return jnp.concatenate([column.astype(jnp.float32) for column in columns], -1)

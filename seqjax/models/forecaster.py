@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ KINDS = ("direct", "autoregressive")
 
 @dataclasses.dataclass(frozen=True)
 class Forecaster:
-    """A network, how its inputs are made of windows, its loss and its forecasts.
+    """A network with the preparation of its inputs from windows, its loss and its forecasts.
 
     Args:
       kind: "direct" or "autoregressive".
@@ -35,10 +35,10 @@ class Forecaster:
       output: the family of distributions.
       context: C, the steps before an origin that a forecast reads.
       horizon: H, the steps that it gives; an autoregressive forecaster can forecast further.
-      scaling: see `context_scale`. Where the loss is taken at several origins, only what precedes the first is read.
+      scaling: see `context_scale`. If the loss is taken at several origins, only values before the first are read.
       width, highway: see `DirectNetwork`.
-      dropout: in the head; that of the cell is its own.
-      members: networks of the same form with other initial values, trained side by side on the same batches; their
+      dropout: in the head; the cell has its own dropout.
+      members: networks of the same form with different initial values, trained in parallel on the same batches; their
         quantiles are averaged.
       paths: sample paths of an autoregressive forecast.
       dtype: computation dtype.
@@ -97,13 +97,13 @@ class Forecaster:
         *,
         forks: int = 1,
     ) -> tuple[Carry, Array, Array]:
-        """The loss of every value that is counted, the mean over the members.
+        """Sums the loss over all counted values, averaged over the members.
 
         Args:
-          params: as `init` gave.
+          params: from `init`.
           batch: Window; or Steps for training with a carry that is kept.
-          carry: as `initial_carry` gave, for Steps; with a Window it is returned as it is.
-          rng: a key for training noise. With a Window an autoregressive forecaster also learns from the context then.
+          carry: from `initial_carry`, for Steps; with a Window it is returned unchanged.
+          rng: a key for training noise. With one, and a Window, an autoregressive forecaster also learns from the context.
           forks: F, how many of the last origins of each window a direct forecaster learns from.
 
         Returns:
@@ -112,22 +112,21 @@ class Forecaster:
         keys = [None] * self.members if rng is None else jax.random.split(rng, self.members)
         steps = batch if isinstance(batch, Steps) else None
         if self.kind == "autoregressive" and steps is None:
-            steps = self.as_steps(batch, learn_context=rng is not None)
-        carried, total, count = {}, 0.0, None
+            steps = self.as_steps(cast(Window, batch), learn_context=rng is not None)
+        carried, total, count = {}, 0.0, cast(Array, None)
         for (name, member), key in zip(sorted(params.items()), keys, strict=True):
             noise = {} if key is None else {"train": True, "rngs": {"dropout": key}}
             if steps is None:
-                losses, counted = self._direct_losses(member, batch, forks, noise)
+                losses, counted = self._direct_losses(member, cast(Window, batch), forks, noise)
             else:
                 start = carry[name] if isinstance(batch, Steps) else None
-                carried[name], raw = self.network.apply(
-                    {"params": member}, step_inputs(steps), start, resets=steps.resets, **noise
-                )
+                found = self.network.apply({"params": member}, step_inputs(steps), start, resets=steps.resets, **noise)
+                carried[name], raw = cast(Any, found)
                 y = jnp.where(steps.counted, steps.value, steps.location)
                 losses = self.output.loss(self.output.distribution(raw, steps.location, steps.scale), y, steps.scale)
                 counted = steps.counted
             total, count = total + jnp.sum(jnp.where(counted, losses, 0)) / self.members, counted
-        return (carried if isinstance(batch, Steps) else carry), total, jnp.sum(count, dtype=jnp.float32)
+        return (carried if isinstance(batch, Steps) else carry), cast(Array, total), jnp.sum(count, dtype=jnp.float32)
 
     def quantiles(
         self,
@@ -138,11 +137,11 @@ class Forecaster:
         steps: int = 0,
         seed: int = 0,
     ) -> np.ndarray:
-        """The forecasts of a window.
+        """Forecasts a window.
 
         Args:
-          params: as `init` gave.
-          window: of which nothing after the context is read but what is known in the future.
+          params: from `init`.
+          window: after its context only what is known in the future is read.
           levels: (Q,).
           steps: of the forecast; 0 is the horizon.
           seed: of the sample paths of an autoregressive forecaster.
@@ -151,7 +150,7 @@ class Forecaster:
           (B, steps, Q), in the units of the data, never crossing.
         """
         if self.kind == "direct":
-            short = max(self.context + self.horizon - window.value.shape[1], 0)  # steps that nobody asked for
+            short = max(self.context + self.horizon - window.value.shape[1], 0)  # steps that were not requested
 
             def grow(column):
                 return np.pad(column, [(0, 0), (0, short)] + [(0, 0)] * (column.ndim - 2))
@@ -161,16 +160,16 @@ class Forecaster:
             )
             window = window._replace(**long)
             found = [self.output.quantiles(jax.device_get(one), levels) for one in _direct(self, params, window)]
-            return np.mean(found, 0, dtype=np.float64)[:, 0, : steps or self.horizon]
+            return np.asarray(np.mean(found, 0, dtype=np.float64))[:, 0, : steps or self.horizon]
         draws = _paths(self, params, window, jax.random.key(seed), steps or self.horizon)
         return np.moveaxis(np.quantile(np.asarray(draws, np.float64), levels, axis=0), 0, -1)
 
     def as_steps(self, window: Window, *, learn_context: bool = False) -> Steps:
-        """A window as steps to learn from: past-only covariates end at the origin.
+        """Converts a window to steps to learn from: past-only covariates end at the origin.
 
         Args:
           window: of C + H steps or more.
-          learn_context: the loss is taken in the context too, and not only after the origin.
+          learn_context: whether the loss also covers the context, not only the steps after the origin.
         """
         total = window.value.shape[1]
         middle, spread = self._scale(window, self.context)
@@ -197,7 +196,7 @@ class Forecaster:
 
     def _direct_inputs(self, window: Window, forks: int) -> tuple[Array, Array, Array, Array, Array]:
         """(inputs, lags, future) of a DirectNetwork, then location and scale (B, 1, 1)."""
-        first = self.context - forks + 1  # the first origin: so many steps lie before it
+        first = self.context - forks + 1  # the first origin: the number of steps before it
         middle, spread = self._scale(window, first)
         level = level_features(self.scaling, middle, spread, window)
         value, observed = window.value[:, : self.context], window.observed[:, : self.context]
@@ -217,7 +216,7 @@ class Forecaster:
 
     def _direct_losses(self, params: Params, window: Window, forks: int, noise: dict[str, Any]) -> tuple[Array, Array]:
         *inputs, middle, spread = self._direct_inputs(window, forks)
-        raw = self.network.apply({"params": params}, *inputs, **noise)
+        raw = cast(Array, self.network.apply({"params": params}, *inputs, **noise))
         places = self.context - forks + 1 + np.arange(forks)[:, None] + np.arange(self.horizon)
         counted = (window.observed & window.mask[:, None])[:, places]
         y = jnp.where(counted, window.value[:, places], middle)
@@ -229,13 +228,13 @@ class Forecaster:
 @functools.partial(jax.jit, static_argnums=0)
 def _direct(model: Forecaster, params: Mapping[str, Params], window: Window) -> list[Any]:
     *inputs, middle, spread = model._direct_inputs(window, 1)
-    raw = [model.network.apply({"params": member}, *inputs) for _, member in sorted(params.items())]
+    raw = [cast(Array, model.network.apply({"params": member}, *inputs)) for _, member in sorted(params.items())]
     return [model.output.distribution(one, middle, spread) for one in raw]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def _paths(model: Forecaster, params: Mapping[str, Params], window: Window, key: Key, horizon: int) -> Array:
-    """Sample paths of all members, (paths, B, horizon)."""
+    """Draws sample paths of all members, (paths, B, horizon)."""
     members = sorted(params.items())
     shares = np.diff(np.linspace(0, model.paths, len(members) + 1).round().astype(int))
     steps = model.as_steps(window)
@@ -246,7 +245,7 @@ def _paths(model: Forecaster, params: Mapping[str, Params], window: Window, key:
     found = []
     for (_, member), share, own in zip(members, shares, jax.random.split(key, len(members))):
 
-        def run(carry, piece, member=member):
+        def run(carry, piece, member=member) -> Any:
             return model.network.apply({"params": member}, step_inputs(piece), carry)
 
         carry, raw = run(None, cut(0, model.context + 1))  # the last of these inputs is the value at the origin
@@ -262,7 +261,7 @@ def _paths(model: Forecaster, params: Mapping[str, Params], window: Window, key:
 def sample_paths(
     run: Any, output: Output, carry: Carry, raw: Array, rest: Steps, location: Array, scale: Array, key: Key, paths: int
 ) -> Array:
-    """Ancestral sampling: draws a value, gives it back as input, and so on.
+    """Runs ancestral sampling: draws a value, feeds it back as input, and so on.
 
     Args:
       run: (carry, Steps of one step) -> (carry, (B, 1, P)).

@@ -17,9 +17,9 @@ class LanguageModel(nn.Module):
 
     Attributes:
       vocab_size: V.
-      cell: any Cell; dropout between its layers is the cell's own affair.
+      cell: any Cell; dropout between its layers is set in the cell.
       embed_size: D, the width of the embedding.
-      dropout: on the outputs of the topmost layer, in training.
+      dropout: on the outputs of the top layer, in training.
       tie_embeddings: the softmax weights are the embedding's (needs D = H); Press and Wolf 2017, arXiv:1608.05859.
       dtype: computation dtype of embedding and softmax; parameters and logits are float32.
 
@@ -56,14 +56,14 @@ class LanguageModel(nn.Module):
           tokens: (B, T) int, the token before each one to predict.
           carry: of the window before; None starts from the initial carry.
           resets: (B, T) bool, true where the carry is reset before that step.
-          train: with dropout, from the key `rngs={"dropout": key}`, which is then needed.
+          train: applies dropout, from the key `rngs={"dropout": key}`, which is then required.
           remat_every: as in `seqjax.unroll`.
 
         Returns:
           The carry after the last step, and logits (B, T, V) in float32.
 
         Raises:
-          UserError: tied embeddings with D other than H.
+          UserError: tied embeddings with D different from H.
         """
         if self.tie_embeddings and self.embed_size != self.cell.hidden_size:
             raise UserError(

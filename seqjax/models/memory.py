@@ -1,4 +1,4 @@
-"""A network that reads a sequence of features and answers at any step; and cells by the ways they are set up to remember."""
+"""A network that reads a sequence of features and answers at any step, and cells configured for long memory."""
 
 import functools
 import inspect
@@ -36,19 +36,19 @@ KINDS: dict[str, Callable[..., Cell]] = {
 }
 
 
-@functools.cache  # the same one for equal limits, so that equal cells are equal
+@functools.cache  # one function per limit, so that equal calls give equal cells
 def _up_to(limit: float) -> Any:
     return nn.initializers.uniform(limit)
 
 
 def make_memory_cell(kind: str, hidden_size: int, num_layers: int, longest: int, *, options: str = "", dtype: Any = None) -> Cell:
-    """A stack of one of KINDS.
+    """Builds a stack of one of KINDS.
 
     Args:
       kind: its name.
       hidden_size: H of each layer.
       num_layers: L.
-      longest: the steps that the task's memory spans, for initialisers that are made for a length (chrono, IndRNN).
+      longest: the steps that the task's memory spans, for initialisers that depend on a length (chrono, IndRNN).
       options: further arguments of the cell, "dt=0.06,gamma=66"; numbers, True or False, or names.
       dtype: computation dtype.
 
@@ -67,7 +67,7 @@ def make_memory_cell(kind: str, hidden_size: int, num_layers: int, longest: int,
     except (TypeError, ValueError) as error:
         made = {"tanh": "rnn", "orthogonal": "rnn", "irnn": "rnn"}.get(kind, kind.split("_")[0])
         there = ", ".join(name for name in inspect.signature(getattr(seqjax, made)).parameters if name != "hidden_size")
-        raise UserError(f"model.options={options!r} does not fit {kind}: {error}; there are {there}") from None
+        raise UserError(f"model.options={options!r} does not fit {kind}: {error}; available are {there}") from None
     return cells[0] if num_layers == 1 else seqjax.stack(*cells)
 
 
@@ -96,7 +96,7 @@ class SequenceReader(nn.Module):
     Attributes:
       cell: what reads.
       outputs: K numbers at each step.
-      window: steps that gradients go back, from block to block of so many steps, as in `truncated_unroll`; 0 for all.
+      window: steps that gradients flow back, in blocks of that many steps, as in `truncated_unroll`; 0 for all.
       remat_every: as in `seqjax.unroll`; None keeps everything.
       dtype: computation dtype of the answers.
 

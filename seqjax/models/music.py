@@ -1,7 +1,7 @@
 """Polyphonic music, frame by frame: which pitches sound next, given all frames before."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,34 +16,34 @@ from seqjax.typing import Array, Carry, Cell
 PITCHES, LOWEST = 88, 21  # the keys of a piano, from MIDI pitch 21 (A0) to 108 (C8)
 OUTPUTS = ("frames", "notes")
 ORDERS = ("descending", "ascending")
-NEVER = -1e9  # the logit of what cannot come
+NEVER = -1e9  # the logit of an impossible event
 
 
 class MusicCarry(NamedTuple):
-    """What the model remembers between windows."""
+    """The model's carry between windows."""
 
     rnn: Carry  # of the recurrent layers, leaves (B, ...)
-    past: Array  # (B, M, P), the last M frames that it read, the newest last
+    past: Array  # (B, M, P), the last M frames read, newest last
 
 
 class Context(NamedTuple):
-    """What the model knows before a frame."""
+    """The model's information before a frame."""
 
-    features: Array  # (B, T, H), the topmost layer's outputs, with dropout in training
-    past: Array  # (B, T, M, P), the M frames before, the newest last
+    features: Array  # (B, T, H), the top layer's outputs, with dropout in training
+    past: Array  # (B, T, M, P), the M frames before, newest last
 
 
 def roll_to_notes(frames: Array, most: int, order: str = "descending") -> tuple[Array, Array]:
-    """The pitches of each frame in their order.
+    """Lists the pitches of each frame in order.
 
     Args:
       frames: (..., P), not 0 where a pitch sounds.
-      most: K, how many places there are for them.
+      most: K, the maximum number of notes.
       order: "descending" or "ascending".
 
     Returns:
-      (notes, counts): int32 (..., K), the indices of the pitches, P past the last; and int32 (...), how many sound, which may
-      be more than K.
+      (notes, counts): int32 (..., K), the indices of the pitches, P past the last; and int32 (...), the number of
+      sounding pitches, which may exceed K.
 
     Example:
       >>> notes, counts = roll_to_notes(jnp.array([[0, 1, 0, 1], [0, 0, 0, 0]]), 3)
@@ -56,11 +56,11 @@ def roll_to_notes(frames: Array, most: int, order: str = "descending") -> tuple[
 
 
 def _marked(frames: Array, most: int, order: str) -> tuple[Array, Array]:
-    """Of each frame its k-th note one-hot, bool (..., K, P), and how many there are, int32 (...)."""
+    """Returns the k-th note of each frame one-hot, bool (..., K, P), and the number of notes, int32 (...)."""
     sounding = frames != 0
     pitches = frames.shape[-1]
     earlier = jnp.tri(pitches) if order == "descending" else jnp.tri(pitches).T
-    ranks = (sounding.astype(jnp.float32) @ earlier)[..., None, :]  # a sort would take far longer, here and to compile
+    ranks = (sounding.astype(jnp.float32) @ earlier)[..., None, :]  # a sort would take far longer, to run and to compile
     marked = sounding[..., None, :] & (ranks == 1 + _places((*frames.shape[:-1], most, pitches), -2))
     return marked, jnp.sum(sounding, axis=-1, dtype=jnp.int32)
 
@@ -71,34 +71,35 @@ def _places(shape: tuple[int, ...], axis: int = -1) -> Array:
 
 
 class MusicModel(nn.Module):
-    r"""Gives the next frame of a piece, a set of pitches, a probability.
+    r"""Models the probability of the next frame of a piece, a set of pitches.
 
-    The recurrent layers read each frame as its pitches and pitch classes, :math:`h_t = \mathrm{cell}(\mathrm{relu}(W x_{t-1}))`. Of
-    their output two forms are made. "frames", the form of the published tables, takes pitches as independent:
+    The recurrent layers read each frame as its pitches and pitch classes,
+    :math:`h_t = \mathrm{cell}(\mathrm{relu}(W x_{t-1}))`. There are two forms of output. "frames", the form of the
+    published tables, treats pitches as independent:
 
     .. math:: p(x_t \mid x_{<t}) = \prod_p \sigma(z_{t,p})^{x_{t,p}} (1 - \sigma(z_{t,p}))^{1 - x_{t,p}}
 
     "notes" writes the frame note by note, from the top or from the bass, until "end", with a second recurrent cell that has read
-    h_t and the notes before; the softmax is over the pitches that are still to come, and the end. So each set of pitches has
-    one way of being written, and their probabilities sum to one:
+    h_t and the notes before; the softmax is over the pitches that can still follow, and "end". So each set of pitches
+    can be written in exactly one way, and probabilities sum to one:
 
     .. math:: p(x_t \mid x_{<t}) = \prod_{k=1}^{n+1} \mathrm{softmax}(z_{t,k})_{p_k}, \quad p_1 > \dots > p_n, \quad p_{n+1} = \mathrm{end}
 
-    In either form the scores have a part that is relative: how much a pitch gains by its distance d from each pitch of the last M
-    frames (and, by notes, from the note just written) is a function of h_t and the same wherever on the keyboard it happens.
+    In either form the scores have a relative part: what a pitch gains by its distance d from each pitch of the last M
+    frames (and, with "notes", from the note just written) is a function of h_t, the same everywhere on the keyboard.
 
     .. math:: z_{t,p} = (W h_t + b)_p + \sum_{m=1}^{M} \sum_{|d| \le R} (K_m h_t)_d \, x_{t-m,p+d}
 
     Attributes:
-      cell: any Cell; dropout between its layers is the cell's own affair.
+      cell: any Cell; dropout between its layers is set in the cell.
       output: "frames" or "notes".
       embed_size: D, the width of a frame's projection, and of a note's embedding.
       note_cell, note_size: name (see `make_cell`) and size of the cell over the notes of a frame.
-      order: in which the notes of a frame are written: "descending" from the highest, or "ascending".
-      max_notes: K, the most notes of a frame.
+      order: the order in which the notes of a frame are written: "descending" from the highest, or "ascending".
+      max_notes: K, the maximum number of notes in a frame.
       reach: R, how far relative scores look, in semitones.
       memory: M, how many frames back.
-      dropout: on the outputs of the topmost layer, and on those of the cell over notes, in training.
+      dropout: on the outputs of the top layer, and on those of the cell over notes, in training.
       pitches: P.
       dtype: computation dtype; parameters and scores are float32.
 
@@ -113,7 +114,7 @@ class MusicModel(nn.Module):
 
     Reference:
       Boulanger-Lewandowski, Bengio and Vincent 2012, arXiv:1206.6392, for the task and both forms (their RNN-NADE writes pitches
-      one by one); Johnson 2017, "Generating Polyphonic Music Using Tied Parallel Networks", for what is relative.
+      one by one); Johnson 2017, "Generating Polyphonic Music Using Tied Parallel Networks", for the relative scores.
     """
 
     cell: Cell
@@ -172,12 +173,12 @@ class MusicModel(nn.Module):
         """Reads windows of frames.
 
         Args:
-          frames: (B, T, P), of each frame to predict the one before it, not 0 where a pitch sounds; zeros before a piece.
-          carry: of the window before; where None, all rows begin a piece.
-          first: (B,) bool, rows that begin a piece: their carry is the initial one, whatever `carry` is. Without it all rows do
-            where there is no carry, and none where there is one.
+          frames: (B, T, P), the frame before each one to predict, not 0 where a pitch sounds; zeros before a piece.
+          carry: of the window before; if None, all rows begin a piece.
+          first: (B,) bool, rows that begin a piece: their carry is the initial one, regardless of `carry`. By default
+            all rows do if there is no carry, and none otherwise.
           lengths: (B,) int, how many steps are real.
-          train: with dropout, from the key `rngs={"dropout": key}`, which is then needed.
+          train: applies dropout, from the key `rngs={"dropout": key}`, which is then required.
 
         Returns:
           The carry after the last real step, and the context of each frame.
@@ -188,14 +189,13 @@ class MusicModel(nn.Module):
             self.cell.initial_carry(self.rnn, batch), jnp.zeros((batch, self.memory, pitches), jnp.float32)
         )
         first = jnp.full((batch,), carry is None) if first is None else first
-        if carry is None:
-            carry = initial
-        else:
-            carry = jax.tree.map(lambda new, old: jnp.where(first.reshape((-1,) + (1,) * (old.ndim - 1)), new, old), initial, carry)
+        start = initial
+        if carry is not None:
+            start = jax.tree.map(lambda new, old: jnp.where(first.reshape((-1,) + (1,) * (old.ndim - 1)), new, old), initial, carry)
         xs = nn.relu(self.embed(_features(frames, first)))
         rng = self.make_rng("dropout") if train else None
-        rnn, ys = seqjax.unroll(self.cell, self.rnn, xs, carry.rnn, lengths=lengths, rng=rng)
-        known = jnp.concatenate([carry.past, frames], axis=1)  # (B, M + T, P)
+        rnn, ys = seqjax.unroll(self.cell, self.rnn, xs, start.rnn, lengths=lengths, rng=rng)
+        known = jnp.concatenate([start.past, frames], axis=1)  # (B, M + T, P)
         past = jnp.stack([known[:, m + 1 : m + 1 + steps] for m in range(self.memory)], axis=2)
         ends = jnp.full((batch,), steps) if lengths is None else lengths
         newest = jax.vmap(lambda rows, end: jax.lax.dynamic_slice_in_dim(rows, end, self.memory))(known, ends)
@@ -215,7 +215,7 @@ class MusicModel(nn.Module):
 
         Args:
           context: of each.
-          frames: (B, T, P), not 0 where a pitch sounds. By notes, infinite where more than `max_notes` do.
+          frames: (B, T, P), not 0 where a pitch sounds. With "notes", infinite where more than `max_notes` do.
           train: with dropout on the cell over notes.
         """
         if self.output == "frames":
@@ -239,7 +239,7 @@ class MusicModel(nn.Module):
 
         Args:
           context: of the frame, T = 1.
-          carry: of the cell over notes, after the notes so far; at the first note what `note_carry` gives.
+          carry: of the cell over notes, after the notes so far; for the first note, from `note_carry`.
           before: (B,) int, the note before; P at the first.
 
         Returns:
@@ -258,7 +258,7 @@ class MusicModel(nn.Module):
         return jnp.concatenate([self.note_embed(before), jnp.broadcast_to(about, (*before.shape, self.embed_size))], axis=-1)
 
     def _note_logits(self, ys: Array, before: Array, context: Context) -> Array:
-        """Scores (B, T, K, P + 1), with what cannot come at NEVER."""
+        """Computes scores (B, T, K, P + 1), with impossible events at NEVER."""
         features = context.features[:, :, None]
         scores = (self.note_head(ys) + self.head(features)).astype(jnp.float32)
         relative = self._relative(context.past, self.note_relative(ys) + self.relative(features))
@@ -266,7 +266,8 @@ class MusicModel(nn.Module):
         places = _places((*before.shape, self.pitches))
         at_start = (before == self.pitches)[..., None]
         possible = at_start | (places < before[..., None] if self.order == "descending" else places > before[..., None])
-        pitches = scores[..., :-1] + relative + _by_interval(self.order, intervals, before)
+        gained = cast(Array, _by_interval(self.order, intervals, before))
+        pitches = scores[..., :-1] + relative + gained
         return jnp.concatenate([jnp.where(possible, pitches, NEVER), scores[..., -1:]], axis=-1)
 
     def _relative(self, past: Array, kernels: Array) -> Array:
@@ -287,7 +288,7 @@ class MusicModel(nn.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _by_interval(order: str, scores: Array, before: Array) -> Array:
-    """What each pitch gains by its distance from the note before, (..., P); nothing where there is none (P).
+    """Computes what each pitch gains by its distance from the note before, (..., P); 0 if there is none (P).
 
     Descending, pitch p gets scores[before - p - 1]. That is its own transpose, since q = before - p - 1 is p = before - q - 1; a
     gradient by scatter would take much longer on a CPU.

@@ -1,14 +1,14 @@
-"""The alphabet of DNA: IUPAC codes as sets of bases, the complement, and what a network reads of them.
+"""The alphabet of DNA: IUPAC codes as sets of bases, the complement, and the features that networks read.
 
 A code is a set of bases, held as four bits: A is 1, C is 2, G is 4, T is 8, and N, any of them, is 15. So the complement
-reverses the four bits, and what a code may be is read off its bits. 0 is padding.
+reverses the four bits, and the bits of a code show which bases it can be. 0 is padding.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.typing import Array
+from seqjax.typing import AnyArray, Array
 
 BASES = "ACGT"
 LETTERS = "-ACMGRSVTWYHKDBN"  # the letter of each code; that of 0 stands for padding
@@ -28,13 +28,13 @@ _LETTERS = np.frombuffer(LETTERS.encode(), np.uint8)
 
 
 def encode(sequence: str | bytes) -> np.ndarray:
-    """The codes of a sequence; U counts as T, and case has no influence.
+    """Converts a sequence to codes; U counts as T, and case is ignored.
 
     Args:
       sequence: IUPAC letters.
 
     Returns:
-      uint8 (T,); 0 for a letter that stands for no base.
+      uint8 (T,); 0 for a letter that does not stand for a base.
 
     Example:
       >>> encode("ACGTUn-").tolist()
@@ -45,7 +45,7 @@ def encode(sequence: str | bytes) -> np.ndarray:
 
 
 def decode(codes: np.ndarray) -> str:
-    """The letters of codes, in upper case.
+    """Converts codes to letters, in upper case.
 
     Example:
       >>> decode(encode("acgun"))
@@ -55,7 +55,7 @@ def decode(codes: np.ndarray) -> str:
 
 
 def reverse_complement(sequence: str) -> str:
-    """The other strand, read in its own direction; case is kept.
+    """Returns the other strand, read in its own direction; case is kept.
 
     Example:
       >>> reverse_complement("AACgR")
@@ -87,7 +87,7 @@ def flip(values: Array, lengths: Array) -> Array:
 
 
 def other_strand(codes: Array, lengths: Array) -> Array:
-    """The reverse complement of padded rows of codes.
+    """Computes the reverse complement of padded rows of codes.
 
     Args:
       codes: int (B, T).
@@ -102,7 +102,7 @@ def other_strand(codes: Array, lengths: Array) -> Array:
 
 
 def one_hot(codes: Array, dtype: jnp.dtype = jnp.float32) -> Array:
-    """The four bases as features: 1 for a base, equal shares for those that an ambiguous code may be, 0 for padding.
+    """Encodes the four bases as features: 1 for a base, equal shares for the bases of an ambiguous code, 0 for padding.
 
     Args:
       codes: int (...,).
@@ -119,7 +119,7 @@ def one_hot(codes: Array, dtype: jnp.dtype = jnp.float32) -> Array:
 
 
 def kmer_ids(codes: Array, k: int) -> Array:
-    r"""The number of each k-mer, for an embedding.
+    r"""Computes the id of each k-mer, for an embedding.
 
     .. math:: \mathrm{id}_t = 1 + \sum_{j=0}^{k-1} 4^{k-1-j} b_{t+j}
 
@@ -143,7 +143,7 @@ def kmer_ids(codes: Array, k: int) -> Array:
 
 
 def windows_of(codes: np.ndarray, k: int) -> np.ndarray:
-    """The numbers of all k-mers of one sequence, in [0, 4^k), -1 where one has an ambiguous base.
+    """Computes the ids of all k-mers of one sequence, in [0, 4^k), -1 where one has an ambiguous base.
 
     Args:
       codes: uint8 (T,).
@@ -165,7 +165,7 @@ def windows_of(codes: np.ndarray, k: int) -> np.ndarray:
     return np.where(known, number, -1)
 
 
-def augment(rng: jax.Array, codes: Array, lengths: Array, rate: float) -> tuple[Array, Array]:
+def augment(rng: jax.Array, codes: AnyArray, lengths: AnyArray, rate: float) -> tuple[Array, Array]:
     """Takes the other strand of rows at random.
 
     Args:

@@ -1,4 +1,4 @@
-"""Encoder and decoder: reads a whole sequence, then writes another, with attention to what was read or without."""
+"""Encoder and decoder: reads a whole sequence, then writes another, with or without attention to the source."""
 
 from typing import Any
 
@@ -15,26 +15,26 @@ from seqjax.typing import Array, Cell
 class Seq2Seq(TokenDecoder):
     r"""A recurrent encoder and a recurrent decoder.
 
-    The encoder reads the source, m = encoder(E x); the decoder's layers begin at s_0 = tanh(W_s m_last + b_s), one map for
-    each array of their carry, m_last the encoder's last output in each direction. Then one token at a time, each from the
-    one before:
+    The encoder reads the source, m = encoder(E x); the decoder's layers start from s_0 = tanh(W_s m_last + b_s), one
+    linear map for each array of their carry, where m_last is the encoder's last output in each direction. Then it
+    writes one token at a time, each from the one before:
 
       none      s_t = cell(E y_{t-1});                          o_t = s_t
       bahdanau  c_t = attend(s_{t-1}, m), s_t = cell([E y_{t-1}; c_t]);  o_t = tanh(W [c_t; s_t])
       luong     s_t = cell(E y_{t-1}), c_t = attend(s_t, m);    o_t = tanh(W [c_t; s_t])
       luong with input feeding: s_t = cell([E y_{t-1}; o_{t-1}]), the rest as before
 
-    and p(y_t) = softmax(V o_t + b). Where nothing is fed back (none, luong) training runs all steps of a layer at once.
+    and p(y_t) = softmax(V o_t + b). If nothing is fed back (none, luong), training runs all steps of a layer at once.
 
     Attributes:
       source_size, target_size: vocabularies.
-      encoder: any Cell, bidirectional as a rule.
-      layers: the decoder's cells, from the bottom up, without noise of their own; the query of attention is the topmost's
-        output.
+      encoder: any Cell, usually bidirectional.
+      layers: the decoder's cells, from the bottom up, without noise of their own; the query of attention is the top
+        layer's output.
       embed_size: E, the width of both embeddings.
       attention: from make_attention; None for none.
       input_feeding: for Luong's kinds: o_{t-1} goes into the next step too.
-      bidirectional: says that the encoder's second half of features runs backward.
+      bidirectional: whether the second half of the encoder's features runs backward.
       dropout: on the embeddings, between the decoder's layers (one mask for all steps), and on o_t, in training.
       share_embeddings: source and target have one vocabulary and one embedding.
       tie_embeddings: the softmax weights are the target embedding's, o_t then has E features.
@@ -94,7 +94,7 @@ class Seq2Seq(TokenDecoder):
     def _check(self):
         if self.share_embeddings and self.source_size != self.target_size:
             raise UserError(
-                f"shared embeddings need one vocabulary, and the sizes are {self.source_size} and {self.target_size}"
+                f"shared embeddings need one vocabulary, got sizes {self.source_size} and {self.target_size}"
             )
         self.check_layers()
 
@@ -107,8 +107,8 @@ class Seq2Seq(TokenDecoder):
 
         Args:
           source: (B, S) int.
-          lengths: integers (B,); what stands at padding has no influence.
-          train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
+          lengths: integers (B,); padding has no effect.
+          train: applies noise, from the key `rngs={"dropout": key}`, which is then required.
         """
         xs = self.noise(self.source_embed(source), deterministic=not train)
         rng = self.make_rng("dropout") if train else None
@@ -122,16 +122,16 @@ class Seq2Seq(TokenDecoder):
     def __call__(
         self, source: Array, lengths: Array, inputs: Array, *, train: bool = False, samples: Array | None = None
     ) -> Decoded:
-        """Teacher forcing: the scores of every target token given those before it.
+        """Runs teacher forcing: the scores of every target token given those before it.
 
         Args:
           source: (B, S) int.
           lengths: integers (B,), of the source.
-          inputs: (B, T) int, the target with `<bos>` before it and without its last token. Later steps never reach back to
-            earlier ones, so that padding at its end has no influence on what comes before.
-          train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
-          samples: (B, T) bool: where true the model's own likeliest token of the step before stands in place of the
-            input (scheduled sampling; never at the first step). Slower: every step computes its softmax.
+          inputs: (B, T) int, the target with `<bos>` before it and without its last token. Padding at its end does not
+            affect earlier positions, since later steps never influence earlier ones.
+          train: applies noise, from the key `rngs={"dropout": key}`, which is then required.
+          samples: (B, T) bool: where true, the input is replaced by the model's own likeliest token of the previous
+            step (scheduled sampling; never at the first step). Slower: every step computes its softmax.
 
         Returns:
           Decoded(logits, weights).

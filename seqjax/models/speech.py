@@ -1,16 +1,17 @@
-r"""The recogniser of speech, many to many and not aligned: convolutions that shorten time, recurrent layers, scores of labels.
+r"""The speech recogniser, many to many, unaligned: convolutions that shorten time, recurrent layers, label scores.
 
-All convolutions end where a stride ends, so that lengths follow exactly and nothing depends on what comes later:
+All convolutions end where a stride ends, so that output lengths are exact and nothing depends on later inputs:
 
   y_t = sum_j W_j x_{(t + 1) s - w + j},   j = 0 ... w - 1,   t = 0 ... T // s - 1,   zeros before the first step
 
-With cells in one direction the same parameters can hence read a sound in chunks (`Recogniser.step`).
+So with unidirectional cells the same parameters can read a sound in chunks (`Recogniser.step`).
 """
 
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
 import seqjax
 from seqjax.errors import UserError
@@ -19,7 +20,7 @@ from seqjax.typing import Array, Carry, Cell
 
 
 class SpeechCarry(NamedTuple):
-    """What a recogniser remembers between chunks."""
+    """A recogniser's state between chunks."""
 
     buffers: tuple[Array, ...]  # (B, w - s, features) of each convolution: its last inputs
     carry: Carry  # of the recurrent layers
@@ -30,7 +31,7 @@ class ShorteningConv(nn.Module):
 
     Attributes:
       features: channels out.
-      width: w, steps that one output looks at; at least the stride.
+      width: w, the steps that one output sees; at least the stride.
       stride: s.
       dtype: computation dtype.
 
@@ -55,7 +56,7 @@ class ShorteningConv(nn.Module):
 
         Args:
           xs: (B, T, F).
-          lengths: int (B,); what stands past an end has no influence.
+          lengths: int (B,); values past an end have no effect.
           before: (B, w - s, F), the steps just before; zeros by default.
           train: normalise by the statistics of the batch, and keep them.
 
@@ -63,7 +64,7 @@ class ShorteningConv(nn.Module):
           (ys (B, T // s, features), 0 past each end; the last w - s steps, which come before the next ones).
         """
         if self.width < self.stride:
-            raise UserError(f"model.conv_width={self.width} is below the stride {self.stride}: steps between would never be read")
+            raise UserError(f"model.conv_width={self.width} is below the stride {self.stride}: some steps would never be read")
         kernel = self.param("kernel", nn.initializers.he_normal(), (self.width, xs.shape[-1], self.features))
         xs = jnp.where(real_steps(lengths, *xs.shape[:2])[..., None], xs, 0)
         if before is None:
@@ -72,18 +73,18 @@ class ShorteningConv(nn.Module):
         ys = self._convolved(kernel, whole, number)
         lengths = jnp.asarray(lengths) // self.stride
         real = real_steps(lengths, *ys.shape[:2])[..., None]
-        # Where nothing is real the statistics would be 0 / 0; one step of zeros is then counted.
+        # If nothing is real the statistics would be 0 / 0; one step of zeros is counted instead.
         counted = real | ~jnp.any(real)
         norm = nn.BatchNorm(not train, momentum=0.98, use_fast_variance=False, dtype=self.dtype, name="norm")
         ys = nn.relu(norm(ys, mask=counted))
         return jnp.where(real, ys, 0), whole[:, number * self.stride :][:, : self.width - self.stride]
 
     def _convolved(self, kernel: Array, whole: Array, number: int) -> Array:
-        """As one product of the steps side by side with the kernel, which on a CPU is quicker than a convolution."""
+        """Computes the convolution as one product of concatenated steps and the kernel, which is faster on a CPU."""
         steps = [whole[:, j : j + (number - 1) * self.stride + 1 : self.stride] for j in range(self.width)] if number else []
         shape = (whole.shape[0], number, self.width * whole.shape[2])
         sides = jnp.concatenate(steps, axis=2) if steps else jnp.zeros(shape, whole.dtype)
-        sides, kernel = nn.dtypes.promote_dtype(sides, kernel.reshape(-1, self.features), dtype=self.dtype)
+        sides, kernel = promote_dtype(sides, kernel.reshape(-1, self.features), dtype=self.dtype)
         return sides @ kernel
 
 
@@ -94,7 +95,7 @@ class Recogniser(nn.Module):
 
     Attributes:
       vocab_size: V, labels with blank, which is 0.
-      cell: any Cell; bidirectional ones read whole sounds only.
+      cell: any Cell; bidirectional ones can only read whole sounds.
       filters: channels of each convolution.
       strides: of the convolutions, one after the other; a step of the result is their product of frames.
       width: w of each convolution.
@@ -127,7 +128,7 @@ class Recogniser(nn.Module):
 
     @property
     def shortening(self) -> int:
-        """Frames of a step of the result."""
+        """Frames per output step."""
         product = 1
         for stride in self.strides:
             product *= stride
@@ -144,8 +145,8 @@ class Recogniser(nn.Module):
 
         Args:
           features: (B, T, F).
-          frames: int (B,); what stands past an end has no influence, on values or gradients, NaN included.
-          train: with batch statistics, and noise from the key `rngs={"dropout": key}`, which is then needed.
+          frames: int (B,); values past an end, even NaN, affect neither outputs nor gradients.
+          train: with batch statistics, and noise from the key `rngs={"dropout": key}`, which is then required.
 
         Returns:
           (scores (B, T // shortening, V) in float32 or wider; steps of each, int (B,)).

@@ -9,12 +9,12 @@ from seqjax.typing import Cell
 
 
 def make_cell(name: str, hidden_size: int, *, recurrent_dropout: float = 0.0, dtype: Any = None) -> Cell:
-    """One cell by its name.
+    """Builds one cell by name.
 
     Args:
       name: a name of `seqjax.cells.CELLS`, such as `lstm`, `rnn` (tanh) or `irnn` (relu, identity).
       hidden_size: H.
-      recurrent_dropout: the share of h that is dropped before the recurrent product in training, one mask for all steps.
+      recurrent_dropout: the fraction of h that is dropped before the recurrent product in training, one mask for all steps.
       dtype: computation dtype; parameters stay float32.
 
     Returns:
@@ -45,17 +45,17 @@ def make_stack(
     residual: bool = False,
     dtype: Any = None,
 ) -> Cell:
-    """Stacks equal cells with dropout on the inputs of each, the non-recurrent connections only unless said.
+    """Stacks equal cells with dropout on the inputs of each, by default only on the non-recurrent connections.
 
     Args:
       cell: as for make_cell.
       hidden_size: H of every layer, of each direction.
       num_layers: L.
-      dropout: the share of each layer's inputs that is dropped in training.
+      dropout: the fraction of each layer's inputs that is dropped in training.
       input_dropout: the same for the first layer; None is `dropout`.
       recurrent_dropout: as for make_cell.
-      bidirectional: every layer runs in both directions and gives 2 H features: the forward ones, then the backward ones.
-      residual: every layer above the first adds its inputs to its outputs.
+      bidirectional: whether every layer runs in both directions and gives 2 H features, forward then backward.
+      residual: whether every layer above the first adds its inputs to its outputs.
       dtype: computation dtype of the cells; parameters stay float32.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The tagger, many to many in step: a tag for each word, from the word, its characters and its neighbours."""
+"""The tagger, many to many and aligned: a tag for each word, from the word, its characters and its neighbours."""
 
 from typing import Any
 
@@ -14,20 +14,20 @@ from seqjax.nn.attention import pool
 from seqjax.nn.crf import crf_decode, crf_init, crf_log_likelihood, forbid
 from seqjax.nn.crf_constraints import entity_constraints
 from seqjax.nn.masks import real_steps
-from seqjax.typing import Array, Cell
+from seqjax.typing import Array, Cell, MaybeArray
 
 CHAR_FEATURES = ("none", "rnn", "cnn")
 
 
 class CharFeatures(nn.Module):
-    r"""A vector for each word, made of its characters.
+    r"""Computes a vector for each word from its characters.
 
     "rnn": the last states of a bidirectional LSTM over the characters (Ling et al. 2015, Lample et al. 2016). "cnn": the
     strongest response of each feature of windows of three characters anywhere in the word (Ma and Hovy 2016).
 
     Attributes:
       kind: "rnn" or "cnn".
-      num_chars: the characters that the embedding knows.
+      num_chars: the number of characters in the embedding.
       embed_size: width of a character's embedding.
       size: of the vector; "rnn" needs an even one.
       dtype: computation dtype.
@@ -57,7 +57,8 @@ class CharFeatures(nn.Module):
                 raise UserError(
                     f"model.char_size={self.size} must be even with char_features='rnn', half for each direction"
                 )
-            cell = seqjax.bidirectional(*(seqjax.lstm(self.size // 2, dtype=self.dtype) for _ in range(2)))
+            one = seqjax.lstm(self.size // 2, dtype=self.dtype)
+            cell = seqjax.bidirectional(one, one)
             params = self.param("rnn", cell.init, self.embed_size)
             _, ys = seqjax.unroll(cell, params, xs, lengths=lengths)
             features = pool("last", ys, lengths, bidirectional=True)
@@ -70,7 +71,7 @@ class CharFeatures(nn.Module):
 
 
 class Tagger(nn.Module):
-    r"""Gives each word of a sentence a score for each tag, and from these the likeliest tags.
+    r"""Scores each tag for each word of a sentence, and finds the likeliest tags.
 
     .. math:: z_t = W\,\mathrm{dropout}(h_t) + b, \quad h = \mathrm{cell}([E x_t; \mathrm{chars}(x_t)])
 
@@ -80,17 +81,17 @@ class Tagger(nn.Module):
     Attributes:
       vocab_size: V, words.
       num_tags: K.
-      cell: any Cell, bidirectional as a rule.
+      cell: any Cell, usually bidirectional.
       embed_size: D, the width of a word's embedding.
       char_features: "none", "rnn" or "cnn": see CharFeatures.
-      num_chars: characters that are known; used with char_features.
+      num_chars: number of known characters; used with char_features.
       char_embed_size, char_size: widths of a character's embedding and of a word's features.
       crf: whether tags depend on their neighbours.
-      entity_tags: with the CRF: the names of the tags, "B-X", "I-X" and "O"; sequences that are no such spans get
+      entity_tags: with the CRF: the names of the tags, "B-X", "I-X" and "O"; sequences that do not form valid spans get
         probability 0.
       dropout: on the outputs of the cell, in training.
       embed_dropout: on the words' features, the cell's inputs.
-      word_dropout: the share of words that become `<unk>` in training; their characters stay.
+      word_dropout: the fraction of words that become `<unk>` in training; their characters stay.
       dtype: computation dtype; parameters and scores are float32.
 
     Example:
@@ -145,14 +146,14 @@ class Tagger(nn.Module):
                 forbid(transitions, entity_constraints(self.entity_tags)) if self.entity_tags else transitions
             )
 
-    def __call__(self, words: Array, chars: Array | None, lengths: Array, *, train: bool = False) -> Array:
+    def __call__(self, words: Array, chars: MaybeArray, lengths: Array, *, train: bool = False) -> Array:
         """Scores of the tags.
 
         Args:
           words: (B, T) int.
           chars: (B, T, C) int, 0 at the end of shorter words; not used without char_features.
-          lengths: integers (B,) or a mask (B, T); what stands at padding has no influence.
-          train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
+          lengths: integers (B,) or a mask (B, T); padding has no effect.
+          train: applies noise, from the key `rngs={"dropout": key}`, which is then required.
 
         Returns:
           (B, T, K) in float32.
@@ -187,7 +188,7 @@ class Tagger(nn.Module):
         return -jnp.sum(jnp.where(real, log_probs, 0), axis=1)
 
     def decode(self, scores: Array, lengths: Array) -> Array:
-        """The likeliest tags: of each sentence as a whole with the CRF, else of each word.
+        """Finds the likeliest tags: of each sentence as a whole with the CRF, else of each word.
 
         Returns:
           (B, T) int32, 0 at padding.

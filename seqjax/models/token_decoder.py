@@ -1,6 +1,6 @@
-"""What all decoders of tokens with attention share: the state they begin in, one step, and teacher forcing."""
+"""Shared by all token decoders with attention: the initial state, one step, and teacher forcing."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ ATTENTIONS = ("none", "bahdanau", "luong_dot", "luong_general", "luong_concat")
 
 
 def make_attention(name: str, size: int) -> Attention | None:
-    """Attention by its name in a config; None for "none".
+    """Builds attention by its name in a config; None for "none".
 
     Args:
       name: one of ATTENTIONS.
@@ -37,21 +37,21 @@ def make_attention(name: str, size: int) -> Attention | None:
 
 
 class Encoded(NamedTuple):
-    """What the decoder needs of the source; every array has B as its first axis."""
+    """What the decoder needs from the source; every array has B as its first axis."""
 
-    memory: Memory | None  # what attention looks at; None without attention
+    memory: Memory | None  # what attention reads; None without attention
     summary: Array  # the encoder's last states, (B, M)
 
 
 class Decoded(NamedTuple):
-    """What teacher forcing gives."""
+    """The output of teacher forcing."""
 
     logits: Array  # (B, T, V) in float32
     weights: Array | None  # (B, T, S), where attention looked at each step; None without attention
 
 
 class TokenDecoder(nn.Module):
-    """The decoder of `Seq2Seq` and of `Captioner`, which say what it reads and how tokens are embedded.
+    """The decoder of `Seq2Seq` and `Captioner`, which define what it reads and how tokens are embedded.
 
     A subclass has the attributes `layers`, `embed_size`, `attention`, `input_feeding`, `dropout`, `tie_embeddings` and `dtype`,
     and sets up `decoder` (from `init_decoder`), `bridge` (a Dense layer to all arrays of the carry), `noise` (Dropout), and
@@ -59,10 +59,10 @@ class TokenDecoder(nn.Module):
     """
 
     def check_layers(self) -> None:
-        """Refuse cells that the decoder cannot use.
+        """Refuses cells that the decoder cannot use.
 
         Raises:
-          UserError: cells with noise of their own, or an attention that needs more of them.
+          UserError: cells that have their own noise, or that lack what the attention needs.
         """
         if self.input_feeding and (self.attention is None or self.attention.name == "bahdanau"):
             raise UserError(
@@ -70,7 +70,7 @@ class TokenDecoder(nn.Module):
             )
         if any(layer.wrap and layer.wrap.noise for layer in self.layers):
             raise UserError(
-                f"the decoder's cells draw no noise of their own; use {type(self).__name__}'s dropout, and plain cells"
+                f"the decoder's cells must not have noise of their own; use {type(self).__name__}'s dropout and plain cells"
             )
         if self._feeds() == "context" and not self._remembers_h():
             raise UserError(
@@ -87,13 +87,13 @@ class TokenDecoder(nn.Module):
         raise NotImplementedError
 
     def _remembers_h(self) -> bool:
-        """Whether the topmost cell's carry holds its output."""
+        """Whether the top cell's carry holds its output."""
         top = self.layers[-1]
         carry = jax.eval_shape(lambda: top.initial_carry(top.init(jax.random.key(0), 1), 1))
         return getattr(getattr(carry, "h", None), "shape", None) == (1, top.hidden_size)
 
     def _feeds(self) -> str:
-        """What a step takes besides the embedding: "nothing", "context" or "output"."""
+        """What a step reads besides the embedding: "nothing", "context" or "output"."""
         if self.attention is not None and self.attention.name == "bahdanau":
             return "context"
         return "output" if self.input_feeding else "nothing"
@@ -146,7 +146,7 @@ class TokenDecoder(nn.Module):
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
     def step(self, encoded: Encoded, carry: DecoderCarry, tokens: Array) -> tuple[DecoderCarry, Array]:
-        """One step of the decoder.
+        """Runs one step of the decoder.
 
         Args:
           encoded: of the source.
@@ -193,7 +193,7 @@ class TokenDecoder(nn.Module):
         return tuple(jax.random.bernoulli(self.make_rng("dropout"), keep, (batch, size)) / keep for size in sizes)
 
     def _own_inputs(self, encoded, carry, inputs, samples, masks):
-        """The inputs with the model's own choices among them; no gradient goes through a choice."""
+        """Mixes the model's own choices into the inputs; no gradient flows through a choice."""
         params = jax.lax.stop_gradient(self.variables["params"])
         frozen = self.clone(parent=None)
 
@@ -201,7 +201,7 @@ class TokenDecoder(nn.Module):
             carry, own = state
             token, sampled = now
             token = jnp.where(sampled, own, token)
-            carry, logits = frozen.apply({"params": params}, encoded, carry, token, method="step")
+            carry, logits = cast(Any, frozen.apply({"params": params}, encoded, carry, token, method="step"))
             return (carry, jnp.argmax(logits, axis=-1).astype(inputs.dtype)), token
 
         del masks  # the choices are made without noise

@@ -1,4 +1,4 @@
-"""Networks that read videos: a CNN on each frame under recurrent layers, convolutional LSTMs, and one that writes the next frames."""
+"""Networks for videos: a CNN per frame below recurrent layers, convolutional LSTMs, and a forecaster of the next frames."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,22 +14,22 @@ from seqjax.cnn.normalization import masked_norms
 from seqjax.engines.steps import select
 from seqjax.errors import UserError, nearest
 from seqjax.nn.masks import real_steps
-from seqjax.typing import Array, Carry, Cell
+from seqjax.typing import AnyArray, Array, Carry, Cell
 
 POOLING = ("last", "mean")
 
 
 class _Reached(Exception):
-    """The layer of a network that is wanted has run: what follows it is neither run nor made."""
+    """Raised when the requested layer has run: what follows it is neither run nor created."""
 
 
 class FrameFeatures(nn.Module):
-    """What a CNN makes of each image: its output, or the output of a layer inside it, beyond which there is no network.
+    """Computes a CNN's features of each image: its output, or that of a layer inside it, where the CNN is cut off.
 
     Attributes:
       cnn: any network of `seqjax.cnn` for images; or another module that takes images and `train`.
       layer: the dotted path of a module inside it, as `seqjax.cnn.feature_names` lists them; "" is the network's own output.
-      pooling: what becomes of a layer's map: "flatten", which keeps where things are, or "mean" over its places.
+      pooling: how a layer's map is reduced: "flatten", which keeps positions, or "mean" over positions.
 
     Example:
       >>> from seqjax import cnn
@@ -48,14 +48,14 @@ class FrameFeatures(nn.Module):
 
         Args:
           images: (N, H, W, C).
-          real: bool (N,), true for real ones; others have no influence on the statistics of batch normalisation.
-          train: whether batch statistics and noise are those of training.
+          real: bool (N,), true for real ones; others do not affect the statistics of batch normalisation.
+          train: whether to use batch statistics and noise, as in training.
 
         Returns:
           (N, D).
 
         Raises:
-          UserError: there is no such layer; names the nearest.
+          UserError: there is no such layer; the message suggests the nearest.
         """
         wanted, inside = (*self.cnn.path, *self.layer.split(".")), {}
 
@@ -77,7 +77,7 @@ class FrameFeatures(nn.Module):
                 if self.layer:
                     near = nearest(self.layer, inside, cutoff=0)
                     raise UserError(
-                        f"model.layer={self.layer!r} is no layer of the network{near}; see seqjax.cnn.feature_names"
+                        f"model.layer={self.layer!r} is not a layer of the network{near}; see seqjax.cnn.feature_names"
                     )
         found = found.logits if isinstance(found, Outputs) else found
         if self.pooling == "mean" and found.ndim > 2:
@@ -90,8 +90,8 @@ class FrameReader(nn.Module):
 
     Attributes:
       features: of each frame.
-      cell: any Cell, not bidirectional where the carry passes from window to window.
-      size: D, to which the features are projected first; 0 takes them as they are.
+      cell: any Cell, not bidirectional if the carry passes from window to window.
+      size: D, to which the features are projected first; 0 for no projection.
       dropout: on the features, in training.
 
     Example:
@@ -132,12 +132,12 @@ class FrameReader(nn.Module):
 
 
 class MapReader(nn.Module):
-    """Convolutional LSTMs over maps of frames, of which the mean and the highest of each channel are read out.
+    """Convolutional LSTMs over maps of frames, read out by the mean and the maximum of each channel.
 
     Attributes:
       cell: a stack of `seqjax.conv_lstm`, whose spatial shape is that of the frames divided by the stride, rounded up.
       filters: channels of the maps that it reads.
-      stride: of the one convolution that makes them; its kernel is stride + 2 wide.
+      stride: of the convolution that computes them; its kernel is stride + 2 wide.
       dtype: computation dtype.
 
     Example:
@@ -181,7 +181,7 @@ class MapReader(nn.Module):
 
 
 def _unrolled(module, cell, xs, lengths, carry, fresh, train) -> tuple[Carry, Array]:
-    """A cell over frames, from the carry of the window before except in fresh rows."""
+    """Runs a cell over frames, from the carry of the window before except in fresh rows."""
     params = module.param("rnn", cell.init, xs.shape[-1])
     initial = cell.initial_carry(params, xs.shape[0])
     carry = initial if carry is None else carry
@@ -199,7 +199,7 @@ class VideoClassifier(nn.Module):
     Attributes:
       heads: K, the number of classes, of each question.
       reader: `FrameReader` (a CNN on each frame and recurrent layers over frames) or `MapReader` (convolutional LSTMs).
-      dropout: on what the heads read, in training.
+      dropout: on the inputs of the heads, in training.
       dtype: computation dtype; scores are float32.
 
     Example:
@@ -231,11 +231,11 @@ class VideoClassifier(nn.Module):
         """Reads clips or windows.
 
         Args:
-          frames: floats (B, T, H, W, C). What stands at padded ones has no influence, on values, statistics or gradients, NaN included.
+          frames: floats (B, T, H, W, C). Padded frames, even NaN, affect neither values, statistics nor gradients.
           lengths: int (B,), how many of the T frames are real; they come first.
           carry: from the window before; None is the initial one.
           fresh: bool (B,), rows that start from the initial carry.
-          train: with noise, from the key `rngs={"dropout": key}`, which is then needed.
+          train: applies noise, from the key `rngs={"dropout": key}`, which is then required.
 
         Returns:
           (carry, scores (B, T, K) of each head, in float32).
@@ -252,8 +252,8 @@ class VideoClassifier(nn.Module):
         return self.reader.initial_carry(batch_size)
 
 
-def pooled_log_probabilities(scores: Array, lengths: Array, pooling: str) -> Array:
-    r"""One answer for a clip from the scores of its frames.
+def pooled_log_probabilities(scores: Array, lengths: AnyArray, pooling: str) -> Array:
+    r"""Pools the scores of a clip's frames to one answer.
 
     .. math:: \log p(k) = \log p(k \mid x_1 \dots x_T) \quad\text{or}\quad \log \frac1T \sum_t p(k \mid x_1 \dots x_t)
 
@@ -263,7 +263,7 @@ def pooled_log_probabilities(scores: Array, lengths: Array, pooling: str) -> Arr
       pooling: "last", or "mean" as in Donahue et al.
 
     Returns:
-      (B, K); of length 0 of no meaning, but finite.
+      (B, K); for length 0 meaningless, but finite.
 
     Raises:
       UserError: there is no such pooling.
@@ -284,10 +284,10 @@ def pooled_log_probabilities(scores: Array, lengths: Array, pooling: str) -> Arr
 
 
 class VideoForecaster(nn.Module):
-    """Writes the next frames: convolutional LSTMs read the frames so far, and others, which start from their carries, write.
+    """Predicts the next frames: convolutional LSTMs read the frames so far; others start from their carries and write.
 
-    Frames are cut into patches, each a place of the maps with its pixels as channels. The second stack reads nothing but what it
-    remembers; a 1x1 convolution of the outputs of all its layers gives the patches.
+    Frames are split into patches; each is a position of the maps, with its pixels as channels. The second stack has no
+    inputs besides its carry; a 1x1 convolution of the outputs of all its layers gives the patches.
 
     Attributes:
       shape: of a frame, (H, W, C); the patch must divide H and W.
@@ -336,7 +336,7 @@ class VideoForecaster(nn.Module):
 
 
 def to_patches(frames: Array, patch: int) -> Array:
-    """Squares of pixels as channels.
+    """Rearranges squares of pixels to channels.
 
     Args:
       frames: (..., H, W, C).
@@ -355,7 +355,7 @@ def to_patches(frames: Array, patch: int) -> Array:
 
 
 def from_patches(patches: Array, patch: int) -> Array:
-    """The frames that `to_patches` was given.
+    """Inverts `to_patches`.
 
     Example:
       >>> from_patches(jnp.arange(4.0).reshape(1, 1, 4), 2)[..., 0].tolist()

@@ -1,4 +1,4 @@
-"""Parts of networks around the cells: the recurrent layer for Flax linen (for NNX in `seqjax.nn.nnx`), attention, pooling, the CRF."""
+"""Network parts around the cells: recurrent layers for Flax linen (for NNX, `seqjax.nn.nnx`), attention, pooling, the CRF."""
 
 from seqjax.nn.attention import Attention, Memory, attend, bahdanau, luong, make_memory, scaled_dot
 from seqjax.nn.crf import (

@@ -1,8 +1,8 @@
-"""Attention over a memory, as pure functions made like cells; with the pooling of `seqjax.nn.pooling`.
+"""Attention over a memory, as pure functions built like cells; re-exports the pooling of `seqjax.nn.pooling`.
 
 Axis letters besides those of seqjax.typing: S steps of the memory, M features of the memory, Q features of a query, A
-hidden units of additive attention. What depends on the memory alone is computed once, by `make_memory`; a decoder's loop
-then calls `attend` with one query after the other, or with all at once.
+hidden units of additive attention. What depends only on the memory is computed once, by `make_memory`; a decoder's loop
+then calls `attend` with one query at a time, or with all at once.
 """
 
 import math
@@ -27,15 +27,15 @@ LUONG = ("dot", "general", "concat")
 
 
 class Attention(NamedTuple):
-    """A way to score the steps of a memory for a query: pure functions with their settings closed over.
+    """A way to score the steps of a memory for a query: pure functions that close over their settings.
 
-    All compute in the dtype of the memory. `keys` and `scores` take finite numbers only: `make_memory` and `attend` see to
-    padding.
+    All compute in the dtype of the memory. `keys` and `scores` accept only finite numbers: `make_memory` and `attend`
+    handle padding.
 
     Attributes:
-      name: what error messages call it, such as "luong_dot".
+      name: the name used in error messages, such as "luong_dot".
       init: init(key, query_size, memory_size) -> params.
-      keys: keys(params, values) -> keys, all that depends on the memory alone: values (B, S, M), keys (B, S, ...).
+      keys: keys(params, values) -> keys, all that depends only on the memory: values (B, S, M), keys (B, S, ...).
       scores: scores(params, query, keys) -> scores, query (B, Q) or (B, T, Q), and scores (B, S) or (B, T, S).
     """
 
@@ -49,7 +49,7 @@ class Memory(NamedTuple):
     """What queries attend to."""
 
     values: Array  # (B, S, M), zero at padded steps
-    keys: Array  # what scores need of the values, (B, S, ...)
+    keys: Array  # what scores need from the values, (B, S, ...)
     mask: Array  # true where a step is real, (B, S) bool
 
 
@@ -69,7 +69,7 @@ class GeneralParams(NamedTuple):
 
 
 class NoParams(NamedTuple):
-    """Attention by a plain product of query and memory has none."""
+    """Empty: attention by a plain product of query and memory has no parameters."""
 
 
 def bahdanau(size: int) -> Attention:
@@ -78,10 +78,10 @@ def bahdanau(size: int) -> Attention:
       score(q, m) = v' tanh(W q + U m + b)
 
     Args:
-      size: A, its hidden units.
+      size: A, the number of hidden units.
 
     Returns:
-      An Attention with AdditiveParams. The scores of T queries at once take B T S A numbers of memory.
+      An Attention with AdditiveParams. Scoring T queries at once needs memory for B T S A numbers.
 
     Raises:
       ValueError: size is below 1.
@@ -99,25 +99,29 @@ def bahdanau(size: int) -> Attention:
       Bahdanau, Cho and Bengio 2014, "Neural Machine Translation by Jointly Learning to Align and Translate".
     """
     size = parts.check_size("size", size)
-    return Attention("bahdanau", lambda *sizes: _additive_init(*sizes, size, True), _additive_keys, _additive_scores)
+    def init(key, query_size, memory_size):
+        return _additive_init(key, query_size, memory_size, size, True)
+
+    return Attention("bahdanau", init, _additive_keys, _additive_scores)
 
 
 def luong(kind: str = "general", size: int | None = None) -> Attention:
     """Luong's three kinds of attention.
 
-      score(q, m) = q' m              dot, where Q = M
+      score(q, m) = q' m              dot, needs Q = M
       score(q, m) = q' W m            general
       score(q, m) = v' tanh(W [q; m]) concat
 
     Args:
       kind: "dot", "general" or "concat".
-      size: A of "concat", which alone has it; Q by default.
+      size: A, for "concat" only; Q by default.
 
     Returns:
       An Attention with NoParams, GeneralParams or AdditiveParams.
 
     Raises:
-      ValueError: the kind is unknown, or size is given for another than "concat"; (from `init`) "dot" and Q other than M.
+      ValueError: the kind is unknown, or size is given and the kind is not "concat"; (from `init`) "dot" with Q
+        different from M.
 
     Example:
       >>> import jax
@@ -129,9 +133,9 @@ def luong(kind: str = "general", size: int | None = None) -> Attention:
       Luong, Pham and Manning 2015, "Effective Approaches to Attention-based Neural Machine Translation".
     """
     if kind not in LUONG:
-        raise ValueError(f"kind must be one of {', '.join(LUONG)}, and it is {kind!r}")
+        raise ValueError(f"kind must be one of {', '.join(LUONG)}, got {kind!r}")
     if size is not None and kind != "concat":
-        raise ValueError(f"size={size} is an option of kind='concat' alone, and kind is {kind!r}")
+        raise ValueError(f"size={size} is an option of kind='concat' only, got kind={kind!r}")
     if kind == "dot":
         return _product("luong_dot", lambda features: 1.0)
     if kind == "general":
@@ -145,15 +149,15 @@ def luong(kind: str = "general", size: int | None = None) -> Attention:
 
 
 def scaled_dot() -> Attention:
-    """The product of query and memory, kept from growing with their size.
+    """Attention by the product of query and memory, scaled so that it does not grow with their size.
 
-      score(q, m) = q' m / sqrt(M), where Q = M
+      score(q, m) = q' m / sqrt(M), needs Q = M
 
     Returns:
       An Attention with NoParams.
 
     Raises:
-      ValueError: (from `init`) Q other than M.
+      ValueError: (from `init`) Q differs from M.
 
     Example:
       >>> import jax
@@ -168,13 +172,13 @@ def scaled_dot() -> Attention:
 
 
 def make_memory(attention: Attention, params: Params, values: Array, lengths: Array | None = None) -> Memory:
-    """The memory with all that depends on it alone, once for all queries.
+    """Prepares a memory: computes once, for all queries, what depends only on it.
 
     Args:
       attention: how it will be scored.
-      params: what `attention.init` gave.
-      values: (B, S, M), such as the outputs of an encoder. What stands at padded steps has no influence, NaN included.
-      lengths: integers (B,), each 0 to S, or a bool mask (B, S), with holes if you like; None where all steps are real.
+      params: what `attention.init` returned.
+      values: (B, S, M), such as the outputs of an encoder. Values at padded steps, even NaN, have no effect.
+      lengths: integers (B,), each 0 to S, or a bool mask (B, S), which may have holes; None if all steps are real.
 
     Returns:
       A Memory, a pytree of arrays (B, S, ...).
@@ -196,22 +200,22 @@ def make_memory(attention: Attention, params: Params, values: Array, lengths: Ar
 
 
 def attend(attention: Attention, params: Params, query: Array, memory: Memory) -> tuple[Array, Array]:
-    """The mean of the memory for each query, weighted by how well each real step fits it.
+    """Computes the mean of the memory for each query, weighted by how well each real step matches.
 
       weights_s = exp(score(q, m_s)) / sum_r exp(score(q, m_r)),  context = sum_s weights_s m_s,  r and s real steps
 
     Args:
       attention: how steps are scored.
-      params: what `attention.init` gave.
+      params: what `attention.init` returned.
       query: one for each sequence (B, Q), or T of them (B, T, Q). Finite at every step.
-      memory: what `make_memory` gave with the same attention and params.
+      memory: what `make_memory` returned with the same attention and params.
 
     Returns:
-      context (B, M) or (B, T, M) in the memory's dtype, and weights (B, S) or (B, T, S) in float32 or wider: exactly 0 at
-      padded steps, of sum 1. Where no step is real both are 0.
+      context (B, M) or (B, T, M) in the memory's dtype, and weights (B, S) or (B, T, S) in float32 or wider: exactly 0
+      at padded steps, summing to 1. If no step is real, both are 0.
 
     Raises:
-      ValueError: query has another number of axes or sequences.
+      ValueError: query has the wrong number of axes or sequences.
 
     Example:
       >>> import jax.numpy as jnp
@@ -222,7 +226,7 @@ def attend(attention: Attention, params: Params, query: Array, memory: Memory) -
     """
     if query.ndim not in (2, 3) or query.shape[0] != memory.values.shape[0]:
         raise ValueError(
-            f"query must be (B, Q) or (B, T, Q) for a memory of shape {memory.values.shape}, (B, S, M), and its shape is {query.shape}"
+            f"query must be (B, Q) or (B, T, Q) for a memory of shape {memory.values.shape}, (B, S, M), got shape {query.shape}"
         )
     scores = attention.scores(params, query.astype(memory.values.dtype), memory.keys)
     mask = memory.mask if query.ndim == 2 else memory.mask[:, None, :]
@@ -263,12 +267,12 @@ def _general_keys(params, values):
 
 
 def _product(name, scale):
-    """Attention by the product of query and memory times a number that depends on their size."""
+    """Attention by the product of query and memory times a factor that depends on their size."""
 
     def init(key, query_size, memory_size):
         del key
         if query_size != memory_size:
-            raise ValueError(f"{name} needs query_size = memory_size, and they are {query_size} and {memory_size}")
+            raise ValueError(f"{name} needs query_size = memory_size, got {query_size} and {memory_size}")
         return NoParams()
 
     return Attention(name, init, lambda params, values: values * scale(values.shape[-1]), _product_scores)
@@ -277,5 +281,5 @@ def _product(name, scale):
 def _product_scores(params, query, keys):
     del params
     if query.shape[-1] != keys.shape[-1]:
-        raise ValueError(f"query of shape {query.shape} and keys of shape {keys.shape} must have equally many features")
+        raise ValueError(f"query of shape {query.shape} and keys of shape {keys.shape} must have the same number of features")
     return jnp.einsum("bq,bsq->bs" if query.ndim == 2 else "btq,bsq->bts", query, keys)

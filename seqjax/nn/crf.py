@@ -1,16 +1,18 @@
 """The linear-chain conditional random field: tags of a whole sequence at once, as pure functions of a NamedTuple of weights.
 
-Axis letters besides those of seqjax.typing: K tags. A path is one tag for each real step. A weight of -inf forbids: what
-passes there counts as if it were not there, and values and gradients stay finite as long as one path is left.
+Axis letters besides those of seqjax.typing: K tags. A path is one tag for each real step. A weight of -inf forbids a
+tag or transition: paths through it do not count, and values and gradients stay finite as long as one path is left.
 
 Inside, arrays are (K, B) and a step works on (K from, K to, B): the sum over the first axis then runs over whole rows of
-the batch, which is the quickest on a CPU. The sum over paths stays in log space; with exponentials and a matrix product in
-its place a step were twice as quick, and lost every path that is 87 nats behind at some step, constraints or not.
+the batch, which is the fastest layout on a CPU. The sum over paths stays in log space; with exponentials and a matrix
+product instead, a step would be twice as fast, but would lose every path that is 87 nats behind at some step, with or
+without constraints.
 """
 
 from typing import NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -29,18 +31,18 @@ __all__ = [
 class CRFParams(NamedTuple):
     """Weights of a linear-chain CRF; -inf forbids."""
 
-    transitions: Array  # of a tag after another, [from, to], (K, K)
+    transitions: Array  # of moving from one tag to another, [from, to], (K, K)
     start: Array  # of the first tag, (K,)
     end: Array  # of the last tag, (K,)
 
 
 def crf_init(key: Key, num_tags: int) -> CRFParams:
-    """Weights that prefer no path: all zeros.
+    """Initialises weights that prefer no path: all zeros.
 
-    The emissions break every symmetry, so nothing need be random, and training begins as a softmax at each step.
+    The emissions break every symmetry, so randomness is not needed, and training starts as a softmax at each step.
 
     Args:
-      key: taken as every `init` takes one, and not used.
+      key: not used; present because every `init` takes one.
       num_tags: K.
 
     Returns:
@@ -60,17 +62,16 @@ def crf_init(key: Key, num_tags: int) -> CRFParams:
 
 
 def crf_score(params: CRFParams, emissions: Array, tags: Array, lengths: Array | None = None) -> Array:
-    """The score of one path, the logarithm of its unnormalised probability.
+    """Computes the score of one path, the logarithm of its unnormalised probability.
 
       s(y) = start[y_1] + sum_{t=1..n} emissions_t[y_t] + sum_{t=2..n} transitions[y_{t-1}, y_t] + end[y_n]
 
     Args:
       params: the weights.
       emissions: (B, T, K), the score of each tag at each step.
-      tags: y, (B, T) int, in [0, K) at real steps. Inside jit, where their values are not known, a tag outside counts as
-        the nearest.
-      lengths: integers (B,), each 0 to T, or a bool mask (B, T) whose real steps come first; None where all are real. What
-        stands at padded steps has no influence, on values or gradients: NaN, inf, tags out of range.
+      tags: y, (B, T) int, in [0, K) at real steps. Inside jit, where values are not known, tags outside are clipped.
+      lengths: integers (B,), each 0 to T, or a bool mask (B, T) whose real steps come first; None if all are real.
+        Padded steps affect neither values nor gradients, even with NaN, inf or tags out of range.
 
     Returns:
       (B,) in float32 or wider; 0 for length 0, -inf for a forbidden path.
@@ -94,7 +95,7 @@ def crf_score(params: CRFParams, emissions: Array, tags: Array, lengths: Array |
 
 
 def crf_log_partition(params: CRFParams, emissions: Array, lengths: Array | None = None) -> Array:
-    """log Z, the logarithm of the sum over all paths: the forward algorithm.
+    """Computes log Z, the logarithm of the sum over all paths, by the forward algorithm.
 
       log Z = log sum_y exp(s(y))
 
@@ -120,7 +121,7 @@ def crf_log_partition(params: CRFParams, emissions: Array, lengths: Array | None
 
 
 def crf_log_likelihood(params: CRFParams, emissions: Array, tags: Array, lengths: Array | None = None) -> Array:
-    """The logarithm of the probability of one path.
+    """Computes the log-probability of one path.
 
       log p(y) = s(y) - log Z
 
@@ -150,11 +151,11 @@ def crf_log_likelihood(params: CRFParams, emissions: Array, tags: Array, lengths
 
 
 def crf_marginals(params: CRFParams, emissions: Array, lengths: Array | None = None) -> Array:
-    """The probability of each tag at each step, over all paths.
+    """Computes the probability of each tag at each step, over all paths.
 
       p(y_t = k) = d log Z / d emissions_t[k]
 
-    The gradient is the backward algorithm: it costs the same, and there is no second recursion that could differ.
+    The gradient is the backward algorithm: it costs the same, and no second recursion has to agree with the first.
 
     Args:
       params: the weights.
@@ -178,11 +179,11 @@ def crf_marginals(params: CRFParams, emissions: Array, lengths: Array | None = N
 
 
 def crf_decode(params: CRFParams, emissions: Array, lengths: Array | None = None) -> tuple[Array, Array]:
-    """The best path and its score: Viterbi's algorithm.
+    """Finds the best path and its score by Viterbi's algorithm.
 
       y* = argmax_y s(y)
 
-    Of paths with equal scores it takes the one whose last tag is lowest, then the tag before that, and so on backward.
+    Ties go to the path with the lowest last tag, then the lowest tag before it, and so on.
 
     Args:
       params: the weights.
@@ -190,8 +191,8 @@ def crf_decode(params: CRFParams, emissions: Array, lengths: Array | None = None
       lengths: as for `crf_score`.
 
     Returns:
-      tags (B, T) int32, 0 at padded steps, and scores (B,) in float32 or wider: 0 for length 0, -inf where every path is
-      forbidden, whose tags then mean nothing.
+      tags (B, T) int32, 0 at padded steps, and scores (B,) in float32 or wider: 0 for length 0, -inf where every path
+      is forbidden, in which case the tags are meaningless.
 
     Raises:
       ValueError: a shape does not fit, or a mask has holes.
@@ -214,17 +215,17 @@ def crf_decode(params: CRFParams, emissions: Array, lengths: Array | None = None
 def crf_decode_nbest(
     params: CRFParams, emissions: Array, lengths: Array | None = None, *, n: int
 ) -> tuple[Array, Array]:
-    """The n best paths, best first: Viterbi's algorithm with n paths for each tag.
+    """Finds the n best paths, best first, by Viterbi's algorithm with n paths for each tag.
 
     Args:
       params: the weights.
       emissions: (B, T, K).
       lengths: as for `crf_score`.
-      n: how many.
+      n: number of paths.
 
     Returns:
-      tags (B, n, T) int32, 0 at padded steps, and scores (B, n), falling. Where there are fewer than n paths, the scores
-      of the rest are -inf and their tags mean nothing; length 0 has one path, of score 0.
+      tags (B, n, T) int32, 0 at padded steps, and scores (B, n), descending. If there are fewer than n paths, the
+      remaining scores are -inf and their tags are meaningless; length 0 has one path, with score 0.
 
     Raises:
       ValueError: n is below 1, a shape does not fit, or a mask has holes.
@@ -241,17 +242,17 @@ def crf_decode_nbest(
 
 
 def forbid(params: CRFParams, constraints: Constraints) -> CRFParams:
-    """The weights with -inf where the constraints allow nothing; their gradient is 0 there.
+    """Sets weights to -inf where the constraints forbid a tag or transition; their gradient is 0 there.
 
     Args:
       params: the weights, of K tags.
-      constraints: what may stand where, of as many tags.
+      constraints: which tags and transitions are allowed, for the same number of tags.
 
     Returns:
       CRFParams.
 
     Raises:
-      ValueError: the two are of different numbers of tags.
+      ValueError: the numbers of tags differ.
 
     Example:
       >>> params = forbid(crf_init(None, 2), entity_constraints(["O", "I-X"]))
@@ -260,42 +261,42 @@ def forbid(params: CRFParams, constraints: Constraints) -> CRFParams:
     """
     if params.transitions.shape != constraints.transitions.shape:
         shapes = f"{params.transitions.shape} and {constraints.transitions.shape}"
-        raise ValueError(f"params and constraints must be of equally many tags, and their transitions are {shapes}")
+        raise ValueError(f"params and constraints must have the same number of tags, got transitions {shapes}")
     return CRFParams(*(jnp.where(allowed, weight, -jnp.inf) for weight, allowed in zip(params, constraints)))
 
 
 def _checked(params, emissions, lengths):
-    """The arguments in one dtype, float32 at least, finite, zero at padded steps; and the mask (B, T)."""
+    """Returns the arguments in one dtype, float32 at least, finite, zero at padded steps; and the mask (B, T)."""
     emissions = check_sequences("emissions", emissions, "(B, T, K)")
     batch, steps, size = emissions.shape
     for name, want in (("transitions", (size, size)), ("start", (size,)), ("end", (size,))):
         shape = jnp.shape(getattr(params, name))
         if shape != want:
-            raise ValueError(f"params.{name} must have shape {want} for emissions {emissions.shape}, and it is {shape}")
+            raise ValueError(f"params.{name} must have shape {want} for emissions {emissions.shape}, got {shape}")
     mask = real_steps(lengths, batch, steps)
-    known = lengths is not None and not isinstance(lengths, jax.core.Tracer)
-    if known and np.ndim(lengths) == 2 and (np.diff(np.asarray(lengths).astype(int), axis=1) > 0).any():
-        raise ValueError("lengths as a mask must be true at the first steps of a sequence alone, and it has holes")
+    given = None if lengths is None or isinstance(lengths, jax.core.Tracer) else np.asarray(lengths)
+    if given is not None and given.ndim == 2 and (np.diff(given.astype(int), axis=1) > 0).any():
+        raise ValueError("lengths as a mask must be true only at the first steps of a sequence, but it has holes")
     dtype = jnp.promote_types(jnp.result_type(emissions, *params), jnp.float32)
     finite = lambda a: jnp.maximum(jnp.asarray(a, dtype), FORBIDDEN)  # noqa: E731
     return CRFParams(*map(finite, params)), finite(jnp.where(mask[..., None], emissions, 0)), mask
 
 
 def _check_tags(tags, emissions, mask):
-    """Tags (B, T), 0 at padded steps."""
+    """Returns tags (B, T), 0 at padded steps."""
     tags, size = jnp.asarray(tags), emissions.shape[-1]
     if not jnp.issubdtype(tags.dtype, jnp.integer):
-        raise TypeError(f"tags must be integers, and their dtype is {tags.dtype}")
+        raise TypeError(f"tags must be integers, got dtype {tags.dtype}")
     if tags.shape != mask.shape:
-        raise ValueError(f"tags must have shape {mask.shape} for emissions {emissions.shape}, and it is {tags.shape}")
+        raise ValueError(f"tags must have shape {mask.shape} for emissions {emissions.shape}, got {tags.shape}")
     tags = jnp.where(mask, tags, 0)
     if not isinstance(tags, jax.core.Tracer) and tags.size and not 0 <= tags.min() <= tags.max() < size:
-        raise ValueError(f"tags must lie in 0 ... {size - 1}, and they go from {tags.min()} to {tags.max()}")
+        raise ValueError(f"tags must lie in 0 ... {size - 1}, got values from {tags.min()} to {tags.max()}")
     return jnp.clip(tags, 0, size - 1)
 
 
 def _open(scores):
-    """-inf again where something forbidden was passed."""
+    """Sets scores back to -inf where a path passes something forbidden."""
     return jnp.where(scores > FORBIDDEN / 2, scores, -jnp.inf)
 
 
@@ -337,5 +338,5 @@ def _log_sum(scores):
 @jax.jit
 def _log_likelihood(params, emissions, tags, mask):
     score = _score(params, emissions, tags, mask)
-    # The sum of a forbidden path and a log Z without any path would be a difference of two rounded numbers.
+    # For a forbidden path and a log Z without any path, this would be the difference of two rounded numbers.
     return jnp.where(score > FORBIDDEN / 2, score - _log_partition(params, emissions, mask), -jnp.inf)

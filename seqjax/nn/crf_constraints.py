@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Constraints(NamedTuple):
-    """What may stand where in a sequence of tags."""
+    """Which tags are allowed where in a sequence."""
 
     transitions: np.ndarray  # whether one tag may follow another, [from, to], (K, K) bool
     start: np.ndarray  # whether a tag may be the first, (K,) bool
@@ -15,19 +15,21 @@ class Constraints(NamedTuple):
 
 
 def entity_constraints(tags: Sequence[str]) -> Constraints:
-    """Which tags may follow each other when tags mark entities, in the schemes BIO and BIOES.
+    """Returns which tags may follow each other when tags mark entities, in the schemes BIO and BIOES.
 
       BIO:    I-X only after B-X or I-X
-      BIOES:  besides, B-X and I-X only before I-X or E-X, and E-X only after B-X or I-X
+      BIOES:  also, B-X and I-X only before I-X or E-X, and E-X only after B-X or I-X
 
     Args:
-      tags: the names of the K tags in order, "O" or "B-PER" and the like. It is BIOES if one begins with E- or S-.
+      tags: the names of the K tags in order, "O" or "B-PER" and the like. The scheme is BIOES if one begins with E- or
+        S-.
 
     Returns:
-      Constraints, which `forbid` takes. An I-X, or in BIOES an E-X, does not start a sequence; in BIOES no B-X or I-X ends one.
+      Constraints for `forbid`. An I-X, or in BIOES an E-X, cannot start a sequence; in BIOES a B-X or I-X cannot end
+      one.
 
     Raises:
-      ValueError: a name has another form.
+      ValueError: a name does not have this form.
 
     Example:
       >>> entity_constraints(["O", "B-PER", "I-PER"]).transitions.astype(int).tolist()
@@ -40,7 +42,7 @@ def entity_constraints(tags: Sequence[str]) -> Constraints:
     names = [("O", "") if tag == "O" else tuple(tag.partition("-")[::2]) for tag in tags]
     for tag, (prefix, entity) in zip(tags, names):
         if tag != "O" and (prefix not in ("B", "I", "O", "E", "S") or not entity or prefix == "O"):
-            raise ValueError(f"tags of entities are O, or B-, I-, E-, S- and a type, and one is {tag!r}")
+            raise ValueError(f"entity tags must be O, or B-, I-, E- or S- with a type, got {tag!r}")
     closes = any(prefix in ("E", "S") for prefix, _ in names)
 
     def follows(before, after):

@@ -5,13 +5,13 @@ import functools
 import jax
 import jax.numpy as jnp
 
-# In place of -inf: exp of it is 0 beside any real score, and no difference of two of them is NaN.
+# Used instead of -inf: its exp is 0 next to any real score, and the difference of two of them is not NaN.
 FORBIDDEN = -1e30
 
 
 @jax.jit
 def best_path(params, emissions, mask):
-    """The best path (B, T) and its score (B,), finite."""
+    """Finds the best path (B, T) and its score (B,), finite."""
     batch, steps, _ = emissions.shape
     if not steps:
         return jnp.zeros((batch, 0), jnp.int32), jnp.zeros(batch, emissions.dtype)
@@ -36,7 +36,7 @@ def best_path(params, emissions, mask):
 
 @functools.partial(jax.jit, static_argnums=3)
 def best_paths(params, emissions, mask, n):
-    """The n best paths (B, n, T), and their scores (B, n), finite. A place is tag * n + rank among the paths to that tag."""
+    """Finds the n best paths (B, n, T) and their scores (B, n), finite. An index is tag * n + rank among the paths to that tag."""
     batch, steps, size = emissions.shape
     alone = jnp.where(jnp.arange(n) == 0, 0, FORBIDDEN).astype(emissions.dtype)
     if not steps:

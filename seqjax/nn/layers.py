@@ -1,8 +1,8 @@
-"""What the Flax layers are made of: one stack of cells from torch's options, and parameters by name."""
+"""Building blocks of the Flax layers: one stack of cells from torch's options, and parameters by name."""
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from seqjax.errors import UserError
 from seqjax.typing import Cell, DType, Params
 
 
-@functools.lru_cache(maxsize=512)  # a layer that is made again, as Flax does at every call, has the very same cell
+@functools.lru_cache(maxsize=512)  # Flax rebuilds layers at every call; a rebuilt layer gets the same cell
 def layers(
     hidden_size: int,
     num_layers: int = 1,
@@ -26,56 +26,56 @@ def layers(
     dtype: DType | None = None,
     param_dtype: DType = jnp.float32,
 ) -> Cell:
-    """A stack of equal cells, with torch's options.
+    """Builds a stack of equal cells, with torch's options.
 
     Args:
       hidden_size: H of every cell.
       num_layers: L.
-      cell: a name of `seqjax.cells.CELLS`, or a function of hidden_size that gives any Cell, such as a wrapped one.
-      dropout: share of each layer's outputs dropped in training on their way to the next layer; not of the last.
-      bidirectional: a cell in each direction in every layer.
+      cell: a name of `seqjax.cells.CELLS`, or a function of hidden_size that returns any Cell, such as a wrapped one.
+      dropout: fraction of each layer's outputs dropped in training, except the last layer's.
+      bidirectional: whether every layer has a cell in each direction.
       merge: how the two directions become one output, as in `seqjax.bidirectional`.
       proj_size: size of the projected output of an "lstm"; 0 for none.
       dtype: dtype to compute in.
       param_dtype: dtype of the parameters.
 
     Returns:
-      A stack, with a layer in each of its `inner`.
+      A stack, with the layers in its `inner`.
 
     Raises:
-      UserError: the name is unknown, dropout has no two layers to stand between, or an option does not fit the cell.
+      UserError: the name is unknown, dropout is set with only one layer, or an option does not fit the cell.
 
     Example:
       >>> layers(8, 2, "gru", dropout=0.1, bidirectional=True).hidden_size
       16
     """
     if num_layers < 1:
-        raise ValueError(f"num_layers must be at least 1, and it is {num_layers}")
+        raise ValueError(f"num_layers must be at least 1, got {num_layers}")
     if dropout and num_layers == 1:
         raise UserError(
-            f"dropout={dropout:g} stands between layers, and num_layers=1; drop the inputs or outputs outside"
+            f"dropout={dropout:g} applies between layers, but num_layers=1; drop the inputs or outputs outside"
         )
     make = _maker(cell, proj_size, dtype, param_dtype)
     stacked = []
     for depth in range(num_layers):
-        layer = make(hidden_size)
+        layer: Cell = make(hidden_size)
         if bidirectional:
             layer = wrappers.bidirectional(layer, make(hidden_size), merge)
         stacked.append(wrappers.dropout(layer, dropout) if dropout and depth else layer)
     return wrappers.stack(*stacked)
 
 
-def _maker(cell, proj_size, dtype, param_dtype):
-    """The function of hidden_size that makes one cell."""
+def _maker(cell, proj_size, dtype, param_dtype) -> Callable[[int], Cell]:
+    """Returns the function of hidden_size that makes one cell."""
     if proj_size and cell != "lstm":
         name = repr(cell) if isinstance(cell, str) else "a function"
-        raise UserError(f"proj_size={proj_size} is an option of cell='lstm' alone, and cell is {name}")
+        raise UserError(f"proj_size={proj_size} is an option of cell='lstm' only, got cell={name}")
     if not isinstance(cell, str):
         if not callable(cell) or isinstance(cell, Cell):
-            raise TypeError(f"cell must be a name or a function of hidden_size, and it is a {type(cell).__name__}")
+            raise TypeError(f"cell must be a name or a function of hidden_size, got a {type(cell).__name__}")
         if dtype is not None or jnp.dtype(param_dtype) != jnp.float32:
-            raise UserError("dtype and param_dtype go to cells by name; set them inside the function given as cell")
-        return cell
+            raise UserError("dtype and param_dtype apply to cells given by name; set them inside the function given as cell")
+        return cast(Callable[[int], Cell], cell)
     if cell not in CELLS:
         raise UserError(
             f"cell={cell!r} is unknown; choose one of {', '.join(CELLS)}, or give a function of hidden_size"
@@ -97,13 +97,13 @@ def has_noise(cell: str | Callable[[int], Cell], dropout: float) -> bool:
 
 
 def to_names(params: Params) -> dict[str, Any]:
-    """Parameters as nested dicts by the names of their fields, as Flax keeps them.
+    """Converts parameters to nested dicts keyed by field name, as Flax keeps them.
 
     Args:
-      params: what `cell.init` gave.
+      params: what `cell.init` returned.
 
     Returns:
-      Dicts of the same arrays; a field that is None is left out, an entry of a tuple has its number for a name.
+      Dicts of the same arrays; a field that is None is left out, and an entry of a tuple is named by its index.
 
     Example:
       >>> import jax, seqjax
@@ -121,14 +121,14 @@ def to_names(params: Params) -> dict[str, Any]:
 
 
 def from_names(cell: Cell, named: dict[str, Any]) -> Params:
-    """The parameters of a cell from nested dicts, the inverse of `to_names`.
+    """Builds the parameters of a cell from nested dicts, the inverse of `to_names`.
 
     Args:
       cell: the cell that they belong to.
-      named: what `to_names` gave.
+      named: what `to_names` returned.
 
     Returns:
-      Params built as `cell.init` builds them.
+      Params structured as by `cell.init`.
 
     Raises:
       UserError: a parameter is missing.
@@ -139,7 +139,7 @@ def from_names(cell: Cell, named: dict[str, Any]) -> Params:
       >>> from_names(cell, to_names(cell.init(jax.random.key(0), 3))).kernel.shape
       (3, 12)
     """
-    # Any valid input size gives the structure; where the cell's own size is none, one of its kernels' is.
+    # Any valid input size gives the structure; if the cell's own size is not one, one of its kernels' sizes is.
     sizes = [leaf.shape[0] for leaf in jax.tree.leaves(named) if jnp.ndim(leaf) > 1]
     paths, tree = _structure(cell, tuple(dict.fromkeys([*jax.tree.leaves(cell.hidden_size), *sizes])))
     leaves = []
@@ -154,8 +154,8 @@ def from_names(cell: Cell, named: dict[str, Any]) -> Params:
 
 
 @functools.lru_cache(maxsize=512)
-def _structure(cell, sizes):
-    """The names of a cell's parameters and how they are built, which no input size changes; the first that is valid."""
+def _structure(cell, sizes) -> Any:
+    """Returns the names and structure of a cell's parameters, which do not depend on the input size; uses the first valid one."""
     for size in sizes:
         try:
             params = jax.eval_shape(lambda size=size: cell.init(jax.random.key(0), size))
@@ -168,5 +168,5 @@ def _structure(cell, sizes):
 
 
 def _names(path):
-    """The names along a path; a lone array is called `value`."""
+    """Returns the names along a path; a lone array is called `value`."""
     return [jax.tree_util.keystr((key,), simple=True) for key in path] or ["value"]

@@ -1,6 +1,9 @@
-"""Which steps of a padded batch are real, and a softmax over those alone."""
+"""Which steps of a padded batch are real, and a softmax over only those."""
+
+from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -8,15 +11,15 @@ from seqjax.typing import Array
 
 
 def real_steps(lengths: Array | None, batch: int, steps: int) -> Array:
-    """Which steps are real, as a mask.
+    """Returns a mask of the real steps.
 
     Args:
-      lengths: integers (B,), each 0 to T; or a bool mask (B, T); or None where all steps are real.
+      lengths: integers (B,), each 0 to T; or a bool mask (B, T); or None if all steps are real.
       batch: B.
       steps: T.
 
     Returns:
-      (B, T) bool. Inside jit, where their values are not known, lengths outside 0 ... T count as the nearest of these.
+      (B, T) bool. Inside jit, where values are not known, lengths outside 0 ... T are clipped.
 
     Raises:
       ValueError: the shape does not fit, or a length is outside 0 ... T.
@@ -30,29 +33,29 @@ def real_steps(lengths: Array | None, batch: int, steps: int) -> Array:
     if lengths is None:
         return jnp.ones((batch, steps), bool)
     concrete = not isinstance(lengths, jax.core.Tracer)
-    lengths = np.asarray(lengths) if concrete else lengths
-    if lengths.dtype == bool:
-        if lengths.shape != (batch, steps):
-            raise ValueError(f"lengths as a mask must have shape {(batch, steps)}, and its shape is {lengths.shape}")
-        return jnp.asarray(lengths)
-    if not np.issubdtype(lengths.dtype, np.integer):
-        raise TypeError(f"lengths must be integers (B,) or a boolean mask, and its dtype is {lengths.dtype}")
-    if lengths.shape != (batch,):
+    given: Any = np.asarray(lengths) if concrete else lengths
+    if given.dtype == bool:
+        if given.shape != (batch, steps):
+            raise ValueError(f"lengths as a mask must have shape {(batch, steps)}, got shape {given.shape}")
+        return jnp.asarray(given)
+    if not np.issubdtype(given.dtype, np.integer):
+        raise TypeError(f"lengths must be integers (B,) or a boolean mask, got dtype {given.dtype}")
+    if given.shape != (batch,):
         raise ValueError(
-            f"lengths must have shape {(batch,)}, one for each sequence, and its shape is {lengths.shape}"
+            f"lengths must have shape {(batch,)}, one for each sequence, got shape {given.shape}"
         )
-    if concrete and lengths.size and not 0 <= lengths.min() <= lengths.max() <= steps:
-        raise ValueError(f"lengths must lie in 0 ... T = {steps}, and they go from {lengths.min()} to {lengths.max()}")
-    return jnp.arange(steps)[None, :] < jnp.asarray(lengths)[:, None]
+    if concrete and given.size and not 0 <= given.min() <= given.max() <= steps:
+        raise ValueError(f"lengths must lie in 0 ... T = {steps}, got values from {given.min()} to {given.max()}")
+    return jnp.arange(steps)[None, :] < jnp.asarray(given)[:, None]
 
 
 def masked_softmax(scores: Array, mask: Array) -> Array:
-    """Softmax over the real steps.
+    """Computes a softmax over the real steps.
 
       w_s = exp(a_s) / sum_r exp(a_r),  r and s real steps
 
     Args:
-      scores: a, (..., S). What stands at padded steps has no influence, on values or gradients, NaN included.
+      scores: a, (..., S). Padded steps, even NaN, affect neither values nor gradients.
       mask: true where a step is real, of the same shape or one that broadcasts to it.
 
     Returns:
@@ -72,10 +75,10 @@ def masked_softmax(scores: Array, mask: Array) -> Array:
 
 
 def check_sequences(name: str, values: Array, layout: str) -> Array:
-    """The array as JAX has it, or an error where it is not floating point with three axes.
+    """Converts to a JAX array; raises an error if it is not floating point with three axes.
 
     Raises:
-      ValueError: it has another number of axes.
+      ValueError: it does not have three axes.
       TypeError: it is not floating point.
 
     Example:
@@ -83,11 +86,11 @@ def check_sequences(name: str, values: Array, layout: str) -> Array:
       >>> check_sequences("ys", np.zeros((2, 3), np.float32), "(B, T, H)")
       Traceback (most recent call last):
       ...
-      ValueError: ys must have three axes, (B, T, H), and its shape is (2, 3)
+      ValueError: ys must have three axes, (B, T, H), got shape (2, 3)
     """
     values = jnp.asarray(values)
     if values.ndim != 3:
-        raise ValueError(f"{name} must have three axes, {layout}, and its shape is {values.shape}")
+        raise ValueError(f"{name} must have three axes, {layout}, got shape {values.shape}")
     if not jnp.issubdtype(values.dtype, jnp.floating):
-        raise TypeError(f"{name} must be floating point, and its dtype is {values.dtype}")
+        raise TypeError(f"{name} must be floating point, got dtype {values.dtype}")
     return values

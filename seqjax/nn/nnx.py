@@ -17,11 +17,11 @@ class Recurrent(nnx.Module):
 
       y = cell_L(... dropout(cell_1(x)))
 
-    Its parameters are dicts of `nnx.Param` by name, one a layer: `layer_0["kernel"]`, or `layer_0["forward"]["kernel"]`
-    where it is bidirectional.
+    Its parameters are dicts of `nnx.Param` by name, one per layer: `layer_0["kernel"]`, or
+    `layer_0["forward"]["kernel"]` if it is bidirectional.
 
     Attributes:
-      cell: the stack of cells that runs; `seqjax.unroll` over it and `params()` is what the layer does.
+      cell: the stack of cells; the layer runs `seqjax.unroll` with it and `params()`.
 
     Example:
       >>> from flax import nnx
@@ -56,9 +56,9 @@ class Recurrent(nnx.Module):
           input_size: D.
           hidden_size: H of every cell.
           num_layers: L.
-          cell: a name, or a function of hidden_size that gives any Cell.
-          dropout: share of each layer's outputs dropped in training on their way to the next layer.
-          bidirectional: a cell in each direction in every layer; then there is no `step`.
+          cell: a name, or a function of hidden_size that returns any Cell.
+          dropout: fraction of each layer's outputs dropped in training, except the last layer's.
+          bidirectional: whether every layer has a cell in each direction; there is then no `step`.
           merge: how the two directions become one output, as in `seqjax.bidirectional`.
           proj_size: size of the projected output of an "lstm"; 0 for none.
           dtype: dtype to compute in, for cells by name.
@@ -66,7 +66,7 @@ class Recurrent(nnx.Module):
           engine: as in `seqjax.unroll`.
           remat_every: as in `seqjax.unroll`.
           padded_outputs: as in `seqjax.unroll`.
-          rngs: keys for the parameters ("params") and, where there is noise, for training ("dropout").
+          rngs: keys for the parameters ("params") and, if there is noise, for training ("dropout").
         """
         settings = {"merge": merge, "proj_size": proj_size, "dtype": dtype, "param_dtype": param_dtype}
         stack = layers.layers(hidden_size, num_layers, cell, dropout=dropout, bidirectional=bidirectional, **settings)
@@ -99,11 +99,11 @@ class Recurrent(nnx.Module):
           lengths: integers (B,), or a boolean mask in the layout of xs.
           resets: bool, in the layout of xs.
           reverse: runs from each sequence's last step to its first.
-          time_major: says that xs, ys, a mask and resets are (T, B, ...).
-          train: with noise, from the stream "dropout" of the rngs given at the start.
+          time_major: whether xs, ys, a mask and resets are (T, B, ...).
+          train: applies noise, from the stream "dropout" of the rngs given at construction.
 
         Returns:
-          (carry, ys): the carry after the last step, and the outputs (B, T, H), or 2 H where directions are concatenated.
+          (carry, ys): the carry after the last step, and the outputs (B, T, H), or 2 H if directions are concatenated.
 
         Raises:
           ValueError: as `seqjax.unroll` does.
@@ -124,7 +124,7 @@ class Recurrent(nnx.Module):
         )
 
     def params(self) -> Params:
-        """The parameters as those of `cell`: arrays in a tuple with one entry a layer."""
+        """Returns the parameters of `cell`: arrays in a tuple with one entry per layer."""
         is_param = lambda leaf: isinstance(leaf, nnx.Variable)  # noqa: E731
         return tuple(
             layers.from_names(layer, jax.tree.map(lambda p: p[...], getattr(self, f"layer_{depth}"), is_leaf=is_param))
@@ -132,9 +132,9 @@ class Recurrent(nnx.Module):
         )
 
     def step(self, carry: Carry, x: Array) -> tuple[Carry, Array]:
-        """One streaming step, x (B, D) -> (carry, y), never with noise."""
+        """Runs one streaming step, x (B, D) -> (carry, y), never with noise."""
         return self.cell.step(self.params(), carry, x)
 
     def initial_carry(self, batch_size: int) -> Carry:
-        """The carry before the first step, each array (B, ...)."""
+        """Returns the carry before the first step, each array (B, ...)."""
         return self.cell.initial_carry(self.params(), batch_size)

@@ -1,4 +1,4 @@
-"""Output distributions of a forecaster: what a network's numbers mean, their loss, their quantiles, draws from them."""
+"""Output distributions of a forecaster: how to read a network's outputs, with losses, quantiles and sampling."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqjax.errors import refuse_unknown
-from seqjax.typing import Array, Key
+from seqjax.typing import AnyArray, Array, Key
 
-# A forecast is given as its quantiles at these levels; the bounds of the 50, 80, 90 and 95 % intervals are among them.
+# Forecasts are given as quantiles at these levels, which include the bounds of the 50, 80, 90 and 95 % intervals.
 LEVELS = np.arange(1, 40) / 40
 
 Distribution = Mapping[str, Array]  # the parameters of a distribution by name, in the units of the data
@@ -20,14 +20,14 @@ class Output(NamedTuple):
     """A family of distributions.
 
     Attributes:
-      name: as settings call it.
-      size: P, the numbers that the network gives for each step; the first is the location.
+      name: the name used in settings.
+      size: P, the number of network outputs per step; the first is the location.
       distribution: distribution(raw, location, scale) -> Distribution, with raw (..., P) and the others (...).
-      loss: loss(distribution, y, scale) -> (...): nats in the units of the data; of a point or of quantiles, which have no
-        likelihood, an error divided by the scale.
+      loss: loss(distribution, y, scale) -> (...): nats in the units of the data; for points and quantiles, which have
+        no likelihood, an error divided by the scale.
       quantiles: quantiles(distribution, levels) -> (..., Q), NumPy arrays, never crossing.
       sample: sample(key, distribution) -> (...), one draw.
-      counts: whether the data must be whole numbers of at least 0.
+      counts: whether the data must be non-negative integers.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Output(NamedTuple):
 
 
 def make_output(name: str) -> Output:
-    """A family by its name.
+    """Returns a family by its name.
 
     Args:
       name: one of OUTPUTS: `squared` and `absolute` (a point, with that error), `gaussian`, `student_t`,
@@ -73,7 +73,7 @@ def _point(name: str, error: Callable[[Array], Array]) -> Output:
 
 
 def gaussian_nats(y: Array, mean: Array, sd: Array) -> Array:
-    r"""The negative log-likelihood of a normal distribution in nats.
+    r"""Computes the negative log-likelihood of a normal distribution, in nats.
 
     .. math:: -\log p(y) = \tfrac12 \log 2 \pi \sigma^2 + \frac{(y - \mu)^2}{2 \sigma^2}
 
@@ -85,7 +85,7 @@ def gaussian_nats(y: Array, mean: Array, sd: Array) -> Array:
 
 
 def student_t_nats(y: Array, df: Array, mean: Array, sd: Array) -> Array:
-    r"""The negative log-likelihood of Student's t with location and scale, in nats.
+    r"""Computes the negative log-likelihood of Student's t with location and scale, in nats.
 
     .. math:: -\log p(y) = \log \frac{\Gamma(\nu / 2) \sqrt{\pi \nu}\, \sigma}{\Gamma((\nu + 1) / 2)}
        + \frac{\nu + 1}{2} \log\left(1 + \frac{(y - \mu)^2}{\nu \sigma^2}\right)
@@ -105,7 +105,7 @@ def student_t_nats(y: Array, df: Array, mean: Array, sd: Array) -> Array:
 
 
 def negative_binomial_nats(y: Array, mean: Array, dispersion: Array) -> Array:
-    r"""The negative log-likelihood of a count by mean and dispersion, in nats; the variance is mu + alpha mu^2.
+    r"""Computes the negative log-likelihood of a negative binomial count, in nats; the variance is mu + alpha mu^2.
 
     .. math:: -\log p(y) = -\log \frac{\Gamma(y + r)}{y!\, \Gamma(r)} - r \log \frac{r}{r + \mu} - y \log \frac{\mu}{r + \mu},
        \quad r = 1 / \alpha
@@ -127,8 +127,8 @@ def negative_binomial_nats(y: Array, mean: Array, dispersion: Array) -> Array:
     return -choose + r * jnp.log1p(mean / r) + y * (jnp.log(r + mean) - jnp.log(mean))
 
 
-def pinball(y: Array, quantiles: Array, levels: Array) -> Array:
-    r"""The pinball loss of quantiles, whose expectation is least at the true ones.
+def pinball(y: Array, quantiles: Array, levels: AnyArray) -> Array:
+    r"""Computes the pinball loss of quantiles, whose expectation is smallest at the true ones.
 
     .. math:: \rho_\tau(y, q) = \max(\tau (y - q), (\tau - 1) (y - q))
 
@@ -215,7 +215,7 @@ def _negative_binomial() -> Output:
 
 
 def _quantiles() -> Output:
-    """The middle one, and steps upward and downward from it that are positive: they cannot cross."""
+    """Builds the median and positive steps up and down from it, so that quantiles cannot cross."""
     from scipy import stats
 
     middle = len(LEVELS) // 2
@@ -249,7 +249,7 @@ def _quantiles() -> Output:
 
 
 def _positive(raw: Array, at_zero: float = 1.0) -> Array:
-    """A positive number, the given one where the network says 0; never quite 0."""
+    """Returns a positive number, never quite 0; the given one where the network outputs 0."""
     return at_zero * jax.nn.softplus(raw) / np.log(2) + 1e-4
 
 

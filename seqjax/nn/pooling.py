@@ -1,4 +1,4 @@
-"""Pooling: a padded sequence becomes one vector, which its last step, their mean, their highest or a learned mean is."""
+"""Pooling of a padded sequence to one vector: the last step, the mean, the maximum, or a learned weighted mean."""
 
 from typing import NamedTuple
 
@@ -18,11 +18,11 @@ class PoolParams(NamedTuple):
 
     kernel: Array  # W, (H, A)
     bias: Array  # b, (A,)
-    score: Array  # u, what the steps are compared with, (A,)
+    score: Array  # u, the vector that steps are compared with, (A,)
 
 
 def pool_init(key: Key, size: int, attention_size: int) -> PoolParams:
-    """Parameters of attention pooling, for `attention_pooling` and `pool`.
+    """Initialises attention pooling, for `attention_pooling` and `pool`.
 
     Args:
       key: of jax.random.
@@ -49,17 +49,17 @@ def pool_init(key: Key, size: int, attention_size: int) -> PoolParams:
 
 
 def attention_pooling(params: PoolParams, ys: Array, lengths: Array | None = None) -> tuple[Array, Array]:
-    """The mean of a sequence's real steps, weighted by a learned measure of how much each matters.
+    """Computes the mean of a sequence's real steps, weighted by their learned importance.
 
       weights_t = softmax_t(u' tanh(W y_t + b)),  pooled = sum_t weights_t y_t
 
     Args:
-      params: what `pool_init` gave.
-      ys: (B, T, H). What stands at padded steps has no influence, NaN included.
-      lengths: integers (B,), each 0 to T, or a bool mask (B, T); None where all steps are real.
+      params: what `pool_init` returned.
+      ys: (B, T, H). Values at padded steps, even NaN, have no effect.
+      lengths: integers (B,), each 0 to T, or a bool mask (B, T); None if all steps are real.
 
     Returns:
-      pooled (B, H) in the dtype of ys, and weights (B, T) in float32 or wider, 0 at padded steps. Of length 0 both are 0.
+      pooled (B, H) in the dtype of ys, and weights (B, T) in float32 or wider, 0 at padded steps. For length 0 both are 0.
 
     Raises:
       ValueError: a shape does not fit.
@@ -91,7 +91,7 @@ def pool(
     params: PoolParams | None = None,
     bidirectional: bool = False,
 ) -> Array:
-    """One vector for a sequence.
+    """Pools each sequence to one vector.
 
       last:       y_n, n the last real step; bidirectional: [forward half of y_n; backward half of y_1]
       mean, max:  of each feature over the real steps
@@ -99,17 +99,17 @@ def pool(
 
     Args:
       kind: "last", "mean", "max" or "attention".
-      ys: (B, T, H), the outputs of a recurrent layer. What stands at padded steps has no influence, NaN included.
-      lengths: integers (B,), each 0 to T, or a bool mask (B, T); None where all steps are real.
-      params: for "attention", what `pool_init` gave.
-      bidirectional: for "last": the second half of the features comes from a layer that ran backward, which has read the
-        whole sequence at the first real step. The other kinds do not ask.
+      ys: (B, T, H), the outputs of a recurrent layer. Values at padded steps, even NaN, have no effect.
+      lengths: integers (B,), each 0 to T, or a bool mask (B, T); None if all steps are real.
+      params: for "attention", what `pool_init` returned.
+      bidirectional: for "last": the second half of the features comes from a layer that ran backward, which has read
+        the whole sequence at the first real step. The other kinds ignore it.
 
     Returns:
       (B, H) in the dtype of ys; 0 for a sequence of length 0.
 
     Raises:
-      ValueError: the kind is unknown or a shape does not fit; bidirectional and H odd; params and kind do not go together.
+      ValueError: the kind is unknown or a shape does not fit; bidirectional with odd H; params and kind do not match.
       TypeError: lengths are neither integers nor bool.
 
     Example:
@@ -119,13 +119,13 @@ def pool(
       ([[1.5, 15.0]], [[2.0, 10.0]])
     """
     if kind not in POOLS:
-        raise ValueError(f"kind must be one of {', '.join(POOLS)}, and it is {kind!r}")
+        raise ValueError(f"kind must be one of {', '.join(POOLS)}, got {kind!r}")
     if (params is not None) != (kind == "attention"):
         raise ValueError(
-            f"params are for kind='attention', which needs them; kind is {kind!r}, params {type(params).__name__}"
+            f"kind='attention' needs params, and other kinds take none; got kind={kind!r} and params {type(params).__name__}"
         )
     ys = check_sequences("ys", ys, "(B, T, H)")
-    if kind == "attention":
+    if params is not None:
         return attention_pooling(params, ys, lengths)[0]
     mask = real_steps(lengths, *ys.shape[:2])
     if kind == "last":
@@ -139,13 +139,13 @@ def pool(
 
 
 def _last(ys, mask, bidirectional):
-    """The outputs at the last real step; for two directions, the second half at the first real step."""
+    """Returns the outputs at the last real step; for two directions, the second half at the first real step."""
     steps, features = ys.shape[1:]
     last = steps - 1 - jnp.argmax(mask[:, ::-1], axis=1)
     there = jnp.take_along_axis(ys, last[:, None, None], axis=1)[:, 0]
     if bidirectional:
         if features % 2:
-            raise ValueError(f"bidirectional outputs have an even number of features, and ys has shape {ys.shape}")
+            raise ValueError(f"bidirectional outputs must have an even number of features, got ys of shape {ys.shape}")
         half = features // 2
         start = jnp.argmax(mask, axis=1)
         here = jnp.take_along_axis(ys[..., half:], start[:, None, None], axis=1)[:, 0]

@@ -17,17 +17,17 @@ class Recurrent(nn.Module):
 
       y = cell_L(... dropout(cell_1(x)))
 
-    It is `seqjax.unroll` over the stack that `make_cell` gives, and its parameters are those of that stack under their
-    names, in plain dicts: `layer_0/kernel`, or `layer_0/forward/kernel` where it is bidirectional.
-    `seqjax.nn.layers.to_names` and `from_names` turn one into the other.
+    It runs `seqjax.unroll` over the stack from `make_cell`; its parameters are those of that stack by name, in plain
+    dicts: `layer_0/kernel`, or `layer_0/forward/kernel` if it is bidirectional. `seqjax.nn.layers.to_names` and
+    `from_names` convert between the two.
 
     Attributes:
       hidden_size: H of every cell.
       num_layers: L.
-      cell: "lstm", "gru" or another name of `seqjax.cells.CELLS`; or a function of hidden_size that gives any Cell,
+      cell: "lstm", "gru" or another name of `seqjax.cells.CELLS`; or a function of hidden_size that returns any Cell,
         such as `lambda size: seqjax.zoneout(seqjax.lstm(size, peepholes=True), 0.1)`.
-      dropout: share of each layer's outputs dropped in training on their way to the next layer; not of the last.
-      bidirectional: a cell in each direction in every layer; then there is no `step`.
+      dropout: fraction of each layer's outputs dropped in training, except the last layer's.
+      bidirectional: whether every layer has a cell in each direction; there is then no `step`.
       merge: how the two directions become one output, as in `seqjax.bidirectional`.
       proj_size: size of the projected output of an "lstm"; 0 for none.
       dtype: dtype to compute in, for cells by name.
@@ -79,14 +79,14 @@ class Recurrent(nn.Module):
           lengths: integers (B,), or a boolean mask in the layout of xs.
           resets: bool, in the layout of xs.
           reverse: runs from each sequence's last step to its first.
-          time_major: says that xs, ys, a mask and resets are (T, B, ...).
-          train: with noise, from the key `rngs={"dropout": key}`, which is then needed where there is any.
+          time_major: whether xs, ys, a mask and resets are (T, B, ...).
+          train: applies noise, from the key `rngs={"dropout": key}`, which is required if there is any noise.
 
         Returns:
-          (carry, ys): the carry after the last step, and the outputs (B, T, H), or 2 H where directions are concatenated.
+          (carry, ys): the carry after the last step, and the outputs (B, T, H), or 2 H if directions are concatenated.
 
         Raises:
-          ValueError: as `seqjax.unroll` does, and where options of the layer do not fit.
+          ValueError: as `seqjax.unroll`, or options of the layer do not fit.
         """
         cell = self.make_cell()
         rng = self.make_rng("dropout") if train and layers.has_noise(self.cell, self.dropout) else None
@@ -106,7 +106,7 @@ class Recurrent(nn.Module):
         )
 
     def make_cell(self) -> Cell:
-        """The stack of cells that this layer runs, the same one at every call."""
+        """Returns the stack of cells that this layer runs, the same one at every call."""
         return layers.layers(
             self.hidden_size,
             self.num_layers,
@@ -120,25 +120,25 @@ class Recurrent(nn.Module):
         )
 
     def step(self, carry: Carry, x: Array) -> tuple[Carry, Array]:
-        """One streaming step, x (B, D) -> (carry, y): `layer.apply(variables, carry, x, method="step")`."""
+        """Runs one streaming step, x (B, D) -> (carry, y): `layer.apply(variables, carry, x, method="step")`."""
         cell = self.make_cell()
         return cell.step(self._params(cell), carry, x)
 
     def initial_carry(self, batch_size: int) -> Carry:
-        """The carry before the first step: `layer.apply(variables, batch_size, method="initial_carry")`."""
+        """Returns the carry before the first step: `layer.apply(variables, batch_size, method="initial_carry")`."""
         cell = self.make_cell()
         return cell.initial_carry(self._params(cell), batch_size)
 
     def _params(self, cell: Cell, input_size: int | None = None) -> Params:
-        """Those of the stack, from their names; made where there are none yet and the input size is known."""
+        """Returns the stack's parameters from their names; creates them if there are none yet and the input size is known."""
         params = []
         for depth, layer in enumerate(cell.inner):
             name = f"layer_{depth}"
-            # Found ones are taken as they are: `self.param` would trace the initializers at every call.
+            # Existing ones are used directly: `self.param` would trace the initializers at every call.
             if self.has_variable("params", name):
                 named = self.get_variable("params", name)
             elif input_size is None:
-                raise UserError(f"Recurrent has no parameters {name} yet; make them by layer.init(key, xs)")
+                raise UserError(f"Recurrent has no parameters {name} yet; create them with layer.init(key, xs)")
             else:
                 named = self.param(name, _init(layer, input_size))
             params.append(layers.from_names(layer, named))

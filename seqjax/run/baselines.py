@@ -157,7 +157,7 @@ def choose_strength(
     answered = [-1] * len(labels) + [0] * len(validation_labels)  # -1 is always learned from
     search = GridSearchCV(
         LogisticRegression(max_iter=2000), {"C": list(choices)}, scoring="accuracy", refit=False,
-        cv=PredefinedSplit(answered), error_score="raise",
+        cv=PredefinedSplit(answered), error_score="raise",  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
     search.fit(
         scipy.sparse.vstack([features, vectorizer.transform(validation_texts)]), np.concatenate([labels, validation_labels])
@@ -209,9 +209,9 @@ def _features(texts, labels, kind, ngram):
     vectorizer = TfidfVectorizer(
         analyzer={"word": "word", "char": "char_wb"}[kind],
         ngram_range=ngram or NGRAMS[kind],
-        token_pattern=r"\w+|[^\w\s]" if kind == "word" else None,  # one-letter words and punctuation are words too
+        token_pattern=r"\w+|[^\w\s]" if kind == "word" else None,  # pyright: ignore[reportArgumentType]  # punctuation is words too
         sublinear_tf=True,
-        dtype=np.float32,
+        dtype=np.float32,  # pyright: ignore[reportArgumentType]
     )
     try:
         return vectorizer, vectorizer.fit_transform(texts)

@@ -172,7 +172,7 @@ def for_sequences(
     """
     (codes, labels), (others, other_labels), (asked, _) = parts["train"], parts["validation"], parts[split]
     priors = np.bincount(labels, minlength=len(classes)) / len(labels)
-    found = {f"always {classes[priors.argmax()]}": np.tile(priors, (len(asked), 1))}
+    found = {f"always {classes[int(priors.argmax())]}": np.tile(priors, (len(asked), 1))}
     features = kmer_counts([*codes, *others, *asked])
     first, second = len(codes), len(codes) + len(others)
     model = logistic(features[:first], labels, features[first:second], other_labels, len(classes))
@@ -209,7 +209,7 @@ def for_bases(
     model = logistic(rows, tags, others, other_tags, len(classes))
     answers = np.concatenate([model(around(codes)) for codes in parts[split][0]])
     return {
-        f"always {classes[priors.argmax()]}": np.broadcast_to(priors, (bases, len(classes))),
+        f"always {classes[int(priors.argmax())]}": np.broadcast_to(priors, (bases, len(classes))),
         f"{2 * REACH + 1} bases, logistic regression": answers,
     }
 

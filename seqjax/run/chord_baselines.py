@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def pitch_frequencies(train: Rolls, part: Rolls) -> dict[str, float]:
 
 
 def repeat_last(fitted: Rolls, part: Rolls) -> dict[str, float]:
-    """The last frame again: sounding pitches stay on and silent ones start with two fixed probabilities, shared by all pitches.
+    """The last frame again: a share of what sounded continues, a share of what did not begins, the same two for all pitches.
 
     Args:
       fitted: the pieces that the two probabilities are estimated from: the validation part.
@@ -106,7 +107,7 @@ def bernoulli_nats(roll: np.ndarray, shares: np.ndarray) -> np.ndarray:
     return -np.log(np.where(roll != 0, shares, 1 - shares)).sum(axis=1)
 
 
-def _shares(rolls: Rolls) -> np.ndarray:
+def _shares(rolls: Rolls) -> Any:
     frames = sum(map(len, rolls))
     return (sum((roll != 0).sum(axis=0) for roll in rolls) + 1) / (frames + 2)
 

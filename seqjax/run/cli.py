@@ -10,14 +10,14 @@ import sys
 import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from absl import flags
-from ml_collections import ConfigDict
 
 from seqjax.errors import UserError
 from seqjax.run import distributed, settings
 from seqjax.run.experiment import Experiment, Flag
+from seqjax.run.settings import ConfigDict
 from seqjax.run.trained import WHICH
 from seqjax.training import processes
 
@@ -208,7 +208,7 @@ def call(main: Callable[[list[str]], int | None], argv: list[str] | None = None)
     SEQJAX_TRACEBACK=1 to see where an error came from.
     """
 
-    for stream in (sys.stdout, sys.stderr):
+    for stream in cast(Any, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character must not end a run
     if not os.environ.get("SEQJAX_TRACEBACK"):
         # Errors come as exceptions; the background threads of a save log each of theirs with tracebacks besides.

@@ -85,7 +85,7 @@ def start(options: Any) -> None:
     _say_before_abort(f"--distributed={options.distributed}: the processes did not find each other within {limit} seconds")
     address = tuple(asked) if isinstance(asked, Address) else (None, None, None)
     try:
-        jax.distributed.initialize(*address, **times)
+        jax.distributed.initialize(*address, **times)  # pyright: ignore[reportArgumentType]
     except ValueError as error:
         if asked == "auto" and re.search("(should|must) be defined", str(error)):
             print("--distributed=auto: there is no cluster that JAX knows; this is a single process")

@@ -136,7 +136,7 @@ def gathered(found: Any) -> list[Any]:
       [{'host': 'a'}]
     """
     text = np.frombuffer(json.dumps(found).encode(), np.uint8)
-    sizes = _rows(np.int32([len(text)])).ravel()
+    sizes = _rows(np.array([len(text)], np.int32)).ravel()
     rows = _rows(np.pad(text, (0, sizes.max() - len(text))))
     return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
 

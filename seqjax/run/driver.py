@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from seqjax.data.report import report
 from seqjax.diagnostics.during import make_diagnose
@@ -31,6 +30,7 @@ from seqjax.run import (
 )
 from seqjax.run.experiment import Dataset, Experiment, Model, Trained, spec_from_json
 from seqjax.run.recipe import Recipe, anywhere, data_mesh, devices_line, make_plan, make_recipe, shown
+from seqjax.run.settings import ConfigDict
 from seqjax.run.trained import read_model
 from seqjax.training import loop, optimizers, processes, train_step
 from seqjax.training.checkpoints import Checkpoints
@@ -191,7 +191,8 @@ def make_task(
     evaluator = evaluator or evaluation.Evaluator.make(experiment, config, spec, setup.model, validation)
 
     def now(state: train_step.TrainState) -> Trained:
-        return Trained(config, spec, setup.model, *processes.whole(shown(config, state)), int(state.step))
+        params, model_state = processes.whole(shown(config, state))
+        return Trained(config, spec, setup.model, params, model_state, int(state.step))
 
     def evaluate(state, progress=None):
         trained = now(state)
@@ -204,7 +205,7 @@ def make_task(
         place_batch=lambda batch: processes.place_rows(batch, where),
         evaluate=evaluate,
         metric=setup.model.metric,
-        sample=(lambda state: experiment.sample(now(state), dataset)) if shows else None,
+        sample=(lambda state: experiment.sample(now(state), dataset)) if shows else None,  # pyright: ignore[reportOptionalCall]
         criterion=experiment.criterion(config),
         unit=experiment.unit,
         tell=step.tell if processes.several() else None,
@@ -232,7 +233,7 @@ def check_diagnosed(plan: loop.Plan, task: loop.Task, state: train_step.TrainSta
         return
     before = pipeline.get_state()
     try:
-        jax.eval_shape(task.diagnose, state, task.place_batch(next(pipeline)))
+        jax.eval_shape(task.diagnose, state, task.place_batch(next(pipeline)))  # pyright: ignore[reportArgumentType]
     except UserError as error:
         raise UserError(f"config.diagnostics.every={plan.diagnose_every}: {error}; leave it at 0") from error
     pipeline.set_state(before)
@@ -337,8 +338,8 @@ def opened(experiment: Experiment, command: cli.Command) -> Opened:
 
     parts = ("params", "model_state")
     restored = read_model(command.workdir, target, keep=config.train.keep, which=command.options.checkpoint, parts=parts, report=report)
-    weights = processes.whole(shown(config, restored.state))
-    trained = Trained(config, made["spec"], made["setup"].model, *weights, restored.step, report)
+    params, model_state = processes.whole(shown(config, restored.state))
+    trained = Trained(config, made["spec"], made["setup"].model, params, model_state, restored.step, report)
     return Opened(trained, made["meta"], restored.state, made["setup"].recipe)
 
 

@@ -1,16 +1,15 @@
 """Networks of `seqjax.cnn` as image encoders: settings, pretrained weights, freezing."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import jax
-from ml_collections import ConfigDict
 
 from seqjax import cnn
 from seqjax.interop.torchvision import from_torch_cnn, read_state_dict
 from seqjax.run.parts import compute_dtype, with_settings
 from seqjax.run.recipe import patterns
-from seqjax.run.settings import Field, one_of
+from seqjax.run.settings import ConfigDict, Field, one_of
 from seqjax.training.freezing import all_frozen
 
 NETWORKS = tuple(name for name in cnn.names() if name not in ("tcn", "text_cnn"))
@@ -34,7 +33,7 @@ def fields(name: str, layer: str) -> dict[str, Field]:
     }
 
 
-def encoder(config: ConfigDict, shape: Sequence[int]) -> cnn.Features:
+def encoder(config: ConfigDict, shape: tuple[int, int, int]) -> cnn.Features:
     """The encoder of config.model up to its layer.
 
     Args:
@@ -79,7 +78,7 @@ def pretrained(config: ConfigDict, features: cnn.Features, params: Any, state: A
     """
     if not config.model.weights:
         return params, state
-    given = features.part(from_torch_cnn(features.module, read_state_dict(config.model.weights), drop_aux=True))
+    given = features.part(from_torch_cnn(cast(Any, features.module), read_state_dict(config.model.weights), drop_aux=True))
     return params | {"encoder": given["params"]}, {name: given[name] for name in state} if state else state
 
 

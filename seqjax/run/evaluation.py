@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from jax.sharding import NamedSharding
-from ml_collections import ConfigDict
 
 from seqjax.data.report import part_title, report, size
 from seqjax.errors import UserError
 from seqjax.run import cli
 from seqjax.run.experiment import Dataset, Experiment, Model, Report, Trained
 from seqjax.run.recipe import data_mesh
+from seqjax.run.settings import ConfigDict
 from seqjax.run.workdir import write_json_lines
 from seqjax.training import processes, train_step
 from seqjax.training.disk import write_atomically

@@ -24,13 +24,14 @@ class Events:
     """
 
     def __init__(self, folder: pathlib.Path, first_step: int):
-        from tensorboardX import event_file_writer, proto, summary
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
 
-        self._folder, self._summary, self._event = folder, summary, proto.event_pb2.Event
+        self._folder, self._summary, self._event = folder, summary, event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
         with accessing(folder):
             folder.mkdir(exist_ok=True)
             self._writer = event_file_writer.EventsWriter(str(folder / "events"))
-            start = proto.event_pb2.SessionLog(status=proto.event_pb2.SessionLog.START)
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)  # pyright: ignore[reportAttributeAccessIssue]
             self._put(session_log=start, step=first_step + 1)
 
     def log(self, kind: str, step: int, values: dict[str, Any]) -> None:

@@ -24,9 +24,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
-from ml_collections import ConfigDict
 
-from seqjax.run.settings import ANYTHING, Check, Field
+from seqjax.run.settings import ANYTHING, Check, ConfigDict, Field
 from seqjax.training import metrics
 from seqjax.training.train_step import LossFn
 
@@ -55,12 +54,15 @@ class Pipeline(Protocol):
 
     def __next__(self) -> Any:
         """The next batch; there is always one."""
+        ...
 
     def get_state(self) -> dict[str, Any]:
         """The iterator's state, JSON-able."""
+        ...
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores a state from get_state."""
+        ...
 
     def shard(self, index: int, count: int) -> "Pipeline":
         """The same batches, of which only rows index B / count up to (index + 1) B / count are made.
@@ -69,6 +71,7 @@ class Pipeline(Protocol):
         whole, the same for every shard: a run may be resumed with another number of processes. `batches(...,
         training=False)` gives an iterable with the same method where evaluation is to be shared too.
         """
+        ...
 
 
 class Model(NamedTuple):

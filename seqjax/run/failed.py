@@ -1,6 +1,6 @@
 """The step that stopped a run because something in it was not finite, saved in the work directory for inspection.
 
-    workdir/failed/checkpoints/1200/   the state before step 1200, and its batch: only one step, with checksums like a checkpoint
+    workdir/failed/checkpoints/1200/   the state that step 1200 began with, and its batch: one step, with checksums as in a checkpoint
 """
 
 import contextlib
@@ -88,7 +88,7 @@ def read(folder: pathlib.Path, make_state: Callable[[dict[str, Any]], TrainState
 
     with contextlib.closing(Checkpoints(folder / FOLDER, keep=1, defaults=defaults)) as checkpoints:
         found = checkpoints.restore(target, repair=False)
-    return Failed(found.step, found.state["state"], found.state["batch"], found.meta)
+    return Failed(found.step, found.state["state"], found.state["batch"], found.meta)  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def built_as(failed: Failed, example: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,7 +66,7 @@ def with_residuals(series: Series, predict: Callable[[np.ndarray], np.ndarray], 
     before = past_filled(series)
     stop = series.first - series.horizon + 1
     tried = np.arange(least, stop, max((stop - least) // 2000, 1))
-    errors = np.array([series.value[o : o + series.horizon] - predict(before(o)) for o in tried]).reshape(
+    errors = np.array([series.value[o : o + series.horizon] - predict(before(o)) for o in tried.tolist()]).reshape(
         -1, series.horizon
     )
     point = np.array([predict(before(o)) for o in series.origins])
@@ -187,7 +187,8 @@ def statistical(series: Series, name: str, *, context: int, refits: int) -> Fore
     season = series.season if series.season <= MOST_SEASON else 1
     make = {"ets": models.AutoETS, "arima": models.AutoARIMA}[name]
     shares = [round(200 * abs(level - 0.5)) for level in LEVELS[: len(LEVELS) // 2]][::-1]  # 5, 10, ... 95 per cent
-    before, found, model, begin = past_filled(series), [], None, 0
+    before, found, begin = past_filled(series), [], 0
+    model: Any = None
     again = set(np.linspace(0, len(series.origins), refits, endpoint=False).astype(int))
     for place, origin in enumerate(series.origins):
         if place in again:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from seqjax.data.pipeline.forecast_windows import SeriesTable
 from seqjax.data.records import Records
@@ -20,6 +19,7 @@ from seqjax.nn.outputs import LEVELS
 from seqjax.run.backtest import Backtest, chosen
 from seqjax.run.forecast_baselines import Forecasts
 from seqjax.run.parts import with_settings
+from seqjax.run.settings import ConfigDict
 from seqjax.training.disk import write_atomically
 from seqjax.training.metrics import forecasts as metrics
 

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from seqjax.errors import UserError
 from seqjax.run import cli
 from seqjax.run.experiment import Dataset, Experiment
+from seqjax.run.settings import ConfigDict
 from seqjax.training import processes, train_step
 from seqjax.training.checkpoints import read_weights
 
@@ -63,9 +63,9 @@ class Start:
     def __init__(self, experiment: Experiment, command: cli.Command, config: ConfigDict, spec: Any, dataset: Dataset, setup: Any):
         self._experiment, self._command, self._config = experiment, command, config
         self._spec, self._dataset, self._setup = spec, dataset, setup
-        self.origin = self._origin()
+        self.origin: Any = self._origin()
 
-    def _origin(self) -> dict[str, Any] | None:
+    def _origin(self) -> Any:
         """The run that the weights come from, for the record; None for a start of its own."""
         wanted, own = self._command.options.init_from, self._command.workdir
         if not wanted:

@@ -4,7 +4,7 @@ import importlib.util
 import pathlib
 import sys
 import types
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +84,7 @@ def _without_rows(memory: Any) -> Any:
 
 
 def _experiment(path: pathlib.Path) -> Any:
-    spec = importlib.util.spec_from_file_location("language_model_of_speech", path)
+    spec = cast(Any, importlib.util.spec_from_file_location("language_model_of_speech", path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

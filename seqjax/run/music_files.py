@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from seqjax.data.music import read_pieces
 from seqjax.data.readers.midi import write_midi
@@ -16,6 +15,7 @@ from seqjax.decoding.synthesis import synthesize, write_wav
 from seqjax.diagnostics.rolls import plot_roll
 from seqjax.errors import UserError
 from seqjax.run.experiment import Options
+from seqjax.run.settings import ConfigDict
 
 QUARTERS = 4  # of a bar
 

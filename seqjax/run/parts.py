@@ -8,7 +8,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from seqjax import models
 from seqjax.data.pipeline.buckets import BucketBatches, one_pass, within_limit
@@ -17,7 +16,7 @@ from seqjax.data.readers.tables import Format, read_inputs
 from seqjax.diagnostics.sequences import n_best
 from seqjax.errors import UserError, printable
 from seqjax.run.experiment import Flag
-from seqjax.run.settings import one_of
+from seqjax.run.settings import ConfigDict, one_of
 from seqjax.typing import Cell
 
 

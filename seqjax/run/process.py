@@ -23,11 +23,11 @@ def use_compilation_cache() -> None:
     JAX never replaces an entry, not even one that it cannot read: entries that a full disk or a crash cut short are removed
     first, with a line on standard error. Where the folder cannot be written, a line says so and nothing is kept.
     """
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(base / "seqjax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    name = jax.config.jax_compilation_cache_dir
+    name = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     if "://" in name:  # not a local folder
         return
     folder = pathlib.Path(name)
@@ -51,7 +51,7 @@ def use_compilation_cache() -> None:
 
 def cache_folder() -> str:
     """The folder of the compilation cache, where other things are kept too; "" if there is none on this machine."""
-    name = jax.config.jax_compilation_cache_dir or ""
+    name = jax.config.jax_compilation_cache_dir or ""  # pyright: ignore[reportAttributeAccessIssue]
     return "" if "://" in name else name
 
 
@@ -108,7 +108,7 @@ def _is_whole(path: str, decompress: Callable[[bytes], bytes]) -> bool:
 def _decompressor() -> Callable[[bytes], bytes]:
     """The decompressor that this JAX uses for its entries: zstd if a library is installed, else zlib."""
     try:
-        from compression import zstd  # from Python 3.14 on
+        from compression import zstd  # pyright: ignore[reportMissingImports]  # from Python 3.14 on
 
         return zstd.decompress
     except ImportError:

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
-from ml_collections import ConfigDict
 
 from seqjax.errors import UserError
-from seqjax.run.settings import Check, Field, above, at_least, one_of, within
+from seqjax.run.settings import Check, ConfigDict, Field, above, at_least, one_of, within
 from seqjax.training import loop, optimizers, processes, train_step
 from seqjax.training.optimizers import OPTIMIZERS, SCHEDULES
 
@@ -181,7 +180,7 @@ def make_recipe(config: ConfigDict, steps_per_epoch: int | None) -> Recipe:
     """
     steps = 0 if steps_per_epoch is None else run_length(config, steps_per_epoch)
     s, o = config.schedule, config.optimizer
-    if steps:
+    if steps and steps_per_epoch is not None:
         schedule = optimizers.make_schedule(
             s.name, o.learning_rate, steps=steps, warmup_steps=s.warmup_steps, final_fraction=s.final_fraction,
             steps_per_epoch=steps_per_epoch, hold_epochs=s.hold_epochs, decay=s.decay,
@@ -234,7 +233,7 @@ def make_plan(config: ConfigDict, steps: int, profile: tuple[int, int] | None = 
     )  # fmt: skip
 
 
-def usable_devices(*batches: int, data: int = -1, model: int = 1) -> list[jax.Device]:
+def usable_devices(*batches: int, data: int = -1, model: int = 1) -> list[jax.Device]:  # pyright: ignore[reportInvalidTypeForm]  # jax makes the class at run time
     """The devices of a mesh: of several processes the same number each, in the processes' order.
 
     Args:

@@ -5,13 +5,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
-
 from seqjax.data.origins import explain_difference
 from seqjax.errors import UserError
 from seqjax.run import cli, settings
 from seqjax.run.experiment import Dataset, Experiment, spec_from_json, spec_to_json
 from seqjax.run.recipe import Recipe, anywhere, make_recipe
+from seqjax.run.settings import ConfigDict
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.progress import Plan, Progress, extended, stops_early
 from seqjax.training.train_step import TrainState
@@ -123,7 +122,7 @@ def extension(
     Raises:
       UserError: the run has gone further already.
     """
-    if not command.options.extend:
+    if not command.options.extend or stored is None:
         return None
     before = make_recipe(settings.nest(settings.flatten(stored.meta["config"])), batches_per_epoch)
     if recipe.steps < stored.step:
@@ -149,7 +148,7 @@ def extension(
 def _rates(name: str, state: TrainState, before: Recipe, after: Recipe) -> str:
     """How the learning rate changes, which is a function of the updates done."""
     done, scale = int(state.step) - int(state.skipped), float(state.lr_scale)
-    old, new = (float(recipe.schedule(done)) * scale for recipe in (before, after))
+    old, new = (float(recipe.schedule(done)) * scale for recipe in (before, after))  # pyright: ignore[reportArgumentType]
     changes = f"is now {new:.3g} instead of {old:.3g}" if new != old else f"stays {new:.3g}"
     how = f"is recomputed over {after.steps}" if name in SCALED else "does not depend on the length"
     return f"the {name} schedule {how}; the learning rate at step {int(state.step)} {changes}"
@@ -213,7 +212,7 @@ def accepted_spec(experiment: Experiment, command: cli.Command, stored: Stored |
         print(f"--accept_changed_data: the {experiment.records} are those that the run was trained on")
     if changed and not command.options.accept_changed_data or not changed and not (stored and stored.meta.get("data_changes")):
         return spec
-    saved, now = stored.meta["spec"], spec_to_json(spec)
+    saved, now = stored.meta["spec"], spec_to_json(spec)  # pyright: ignore[reportOptionalMemberAccess]
     names = [name for name, value in now.items() if _without_floats(saved.get(name)) != _without_floats(value)]
     if names:
         raise UserError(
@@ -223,7 +222,7 @@ def accepted_spec(experiment: Experiment, command: cli.Command, stored: Stored |
     if changed:
         print(
             f"the {experiment.records} of {dataset.name} have changed, which is accepted and kept in the checkpoints: at step "
-            f"{stored.step} from {stored.meta['fingerprint']} to {dataset.fingerprint}"
+            f"{stored.step} from {stored.meta['fingerprint']} to {dataset.fingerprint}"  # pyright: ignore[reportOptionalMemberAccess]
         )
     return spec_from_json(experiment, saved)
 

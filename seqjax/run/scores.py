@@ -41,7 +41,8 @@ def ranked(shares: np.ndarray, classes: Sequence[str], count: int) -> list[tuple
       >>> ranked(np.array([0.25, 0.5, 0.25]), ["cat", "dog", "owl"], 2)
       [('dog', 0.5), ('cat', 0.25)]
     """
-    return [(classes[i], float(shares[i])) for i in np.argsort(-shares, kind="stable")[:count]]
+    first = [int(i) for i in np.argsort(-shares, kind="stable")[:count]]
+    return [(classes[i], float(shares[i])) for i in first]
 
 
 def by_group(groups: Sequence[str], right: Sequence[bool] | np.ndarray) -> list[tuple[str, float]]:

@@ -42,7 +42,7 @@ def run(
       The Outcome.
     """
     try:
-        restored = restore(checkpoints, state, data, check_meta)
+        restored = restore(checkpoints, state, data, check_meta)  # pyright: ignore[reportArgumentType]
         state, progress, first = restored or (state, Progress(), 0)
         if restored:
             progress = extension(state, progress) if extension else progress

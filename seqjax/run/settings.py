@@ -10,13 +10,20 @@ import json
 import math
 import os
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import ml_collections
 import numpy as np
 from absl import flags
 
 from seqjax.errors import UserError
+
+if TYPE_CHECKING:  # ml_collections gives every value of a config one type, the union of all that there can be
+    ConfigDict: TypeAlias = Any
+else:
+    ConfigDict = ml_collections.ConfigDict
+
+Condition = tuple[str, tuple[Any, ...]]  # a field, and values of it
 
 
 class Check(NamedTuple):
@@ -120,10 +127,10 @@ class Field(NamedTuple):
     # May change from one session of a run to the next, because what is learned does not depend on it. A function decides
     # by the other settings, which it gets as dotted name -> value; ask is_free().
     free: bool | Callable[[Mapping[str, Any]], bool] = False
-    when: tuple[str, tuple[Any, ...]] | None = None  # (field, values): has an effect only where the field has such a value
+    when: Condition | None = None  # (field, values): has an effect only where the field has such a value
 
 
-def build(fields: Mapping[str, Field], changes: Mapping[str, Any] | None = None) -> ml_collections.ConfigDict:
+def build(fields: Mapping[str, Field], changes: Mapping[str, Any] | None = None) -> ConfigDict:
     """Makes the locked ConfigDict of a table of fields.
 
     Args:
@@ -149,7 +156,7 @@ def build(fields: Mapping[str, Field], changes: Mapping[str, Any] | None = None)
     return nest(values).lock()
 
 
-def nest(values: Mapping[str, Any]) -> ml_collections.ConfigDict:
+def nest(values: Mapping[str, Any]) -> ConfigDict:
     """Makes a nested config from dotted names.
 
     Example:
@@ -166,7 +173,7 @@ def nest(values: Mapping[str, Any]) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(nested)
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
     """Flattens a nested config to dotted names, as in the table.
 
     Example:
@@ -224,7 +231,7 @@ def validate(config: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
         if not field.check.holds(_as_float(value) if wanted is float else value):
             raise UserError(f"config.{name}={value!r} is out of range: it must be {field.check.text}{_rounded(value)}")
     for name in _without_effect(flat, fields):
-        other = fields[name].when[0]
+        other, _ = cast(Condition, fields[name].when)
         raise UserError(
             f"config.{name}={flat[name]!r} has no effect with {other}={flat[other]!r}; leave it at {fields[name].default!r}"
         )
@@ -232,8 +239,8 @@ def validate(config: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
 
 def _without_effect(flat: Mapping[str, Any], fields: Mapping[str, Field]) -> list[str]:
     """Fields that differ from their default although another field's value makes them ineffective."""
-    conditional = {name: field for name, field in fields.items() if field.when}
-    return [name for name, f in conditional.items() if flat[name] != f.default and flat[f.when[0]] not in f.when[1]]
+    conditional = {name: (field.default, *field.when) for name, field in fields.items() if field.when}
+    return [name for name, (usual, other, values) in conditional.items() if flat[name] != usual and flat[other] not in values]
 
 
 def left_out(preset: Mapping[str, Any], given: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, str]:
@@ -253,7 +260,8 @@ def left_out(preset: Mapping[str, Any], given: Mapping[str, Any], fields: Mappin
         more = [name for name in _without_effect(flat, fields) if name not in given]
         if not more:
             return found
-        found |= {name: f"{fields[name].when[0]}={flat[fields[name].when[0]]}" for name in more}
+        others = {name: cast(Condition, fields[name].when)[0] for name in more}
+        found |= {name: f"{other}={flat[other]}" for name, other in others.items()}
 
 
 def _as_float(value: float) -> float:
@@ -306,7 +314,7 @@ def complete(config: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str
     return flat | {name: field.default for name, field in fields.items() if name not in flat}
 
 
-def resolve_length(config: ml_collections.ConfigDict, given: Collection[str]) -> None:
+def resolve_length(config: ConfigDict, given: Collection[str]) -> None:
     """Lets a run length from the command line override the preset's, by setting the other of the two fields to 0.
 
     Args:
@@ -374,7 +382,7 @@ def differences(
     ]
 
 
-def make_absolute(config: ml_collections.ConfigDict, *names: str) -> None:
+def make_absolute(config: ConfigDict, *names: str) -> None:
     """Makes the paths in these fields absolute, so that a run can be found and evaluated from any folder; "" stays.
 
     Example:
@@ -388,7 +396,7 @@ def make_absolute(config: ml_collections.ConfigDict, *names: str) -> None:
     config.update_from_flattened_dict(paths)
 
 
-def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def to_json(config: ConfigDict) -> dict[str, Any]:
     """The config as plain dicts of JSON values.
 
     Example:

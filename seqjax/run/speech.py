@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from seqjax.data.readers.morse import decode_by_threshold
 from seqjax.data.readers.sounds import CHANNELS, find_sounds, read_sounds
@@ -22,7 +21,7 @@ from seqjax.run.experiment import Flag, Options
 from seqjax.run.language_models import read_fusion
 from seqjax.run.parts import print_json
 from seqjax.run.scores import accuracy
-from seqjax.run.settings import Check, Field, above, at_least, one_of, within
+from seqjax.run.settings import Check, ConfigDict, Field, above, at_least, one_of, within
 from seqjax.text import UNK
 from seqjax.training import losses, metrics
 from seqjax.training.ctc import ctc_nats, steps_needed
@@ -106,7 +105,7 @@ def labels_of(records: Records, tokenizer: Any, samples_of_step: int) -> Labels:
     return Labels(ids, np.array([steps_needed(each) for each in ids], np.int64), steps)
 
 
-def named(records: Records, places: Sequence[int] | np.ndarray) -> str:
+def named(records: Records, places: Sequence[Any] | np.ndarray) -> str:
     """A few sounds, by their file or place.
 
     Example:

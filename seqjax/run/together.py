@@ -8,10 +8,9 @@ compiled once: the data, the model's functions (which must not depend on the see
 import contextlib
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
-from ml_collections import ConfigDict
 
 from seqjax.errors import UserError
 from seqjax.run import (
@@ -31,6 +30,7 @@ from seqjax.run import (
 )
 from seqjax.run.experiment import Dataset, Experiment, Model, spec_to_json
 from seqjax.run.recipe import data_mesh, make_plan, shown
+from seqjax.run.settings import ConfigDict
 from seqjax.training import loop, train_step
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.lockstep import Joint, fit_together
@@ -131,7 +131,7 @@ def _members(
         members.append(Member(name, command, stored, config, spec, pipeline, setup, plan, extension, begin, state))
         if spec_to_json(spec) != spec_to_json(members[0].spec) or setup.recipe.steps != members[0].setup.recipe.steps:
             return "what is made of the data depends on the seed"
-    return members, dataset
+    return members, cast(Dataset, dataset)
 
 
 def _loop(same: Same, member: Member, checkpoints: Checkpoints, place: int, stack: contextlib.ExitStack) -> loop.Run:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from seqjax.data.pipeline.clips import HOW, ORDERS, Sampling, VideoBatch, ordered_clips, take_clips
 from seqjax.data.records import Dataset
@@ -19,7 +18,7 @@ from seqjax.run import fields
 from seqjax.run.baselines_dna import logistic
 from seqjax.run.experiment import Trained
 from seqjax.run.scores import accuracy, confusion
-from seqjax.run.settings import Field, at_least, one_of
+from seqjax.run.settings import ConfigDict, Field, at_least, one_of
 from seqjax.training.metrics.video import frame_errors
 
 SIDE, TOGETHER = 24, 100  # of the frames that the one-frame baseline sees; clips that are compared at once
@@ -161,7 +160,7 @@ def scores_of(shares: Sequence[np.ndarray], videos: Videos) -> dict[str, Any]:
       (1, 1.0, 0.5)
     """
     right = np.stack([own.argmax(axis=1) == videos.answers[:, i] for i, own in enumerate(shares)])
-    found = accuracy(right.all(axis=0))
+    found = accuracy(np.asarray(right.all(axis=0)))
     if len(videos.heads) > 1:
         return found | {f"{head.name}_accuracy": float(own.mean()) for head, own in zip(videos.heads, right)}
     if shares[0].shape[1] > 5:
@@ -179,7 +178,7 @@ def answer_rows(shares: Sequence[np.ndarray], videos: Videos) -> Iterator[dict[s
       [{'video': 'video 1', 'who': 'b', 'who_answer': 'b', 'who_probability': 0.75}]
     """
     for index in range(len(videos)):
-        row = {"video": videos.at(index)}
+        row: dict[str, Any] = {"video": videos.at(index)}
         for i, head in enumerate(videos.heads):
             best = int(shares[i][index].argmax())
             row |= {head.name: head.classes[videos.answers[index, i]], f"{head.name}_answer": head.classes[best]}
@@ -302,9 +301,10 @@ def next_frames(trained: Trained, videos: Videos) -> tuple[dict[str, np.ndarray]
             {name: np.asarray(found)[real] for name, found in frame_errors(predicted, true / np.float32(255)).items()}
         )
         copies.append({name: found[real] for name, found in _copied(context, true).items()})
-    return tuple(
+    ours, copied = (
         {name: np.concatenate([found[name] for found in several]) for name in several[0]} for several in (model, copies)
     )
+    return ours, copied
 
 
 def copy_last(config: ConfigDict, videos: Videos) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A tokenizer by the name of its kind, as configs describe it."""
+"""Tokenizers by the name of their kind, as in configs."""
 
 from collections.abc import Sequence
 
@@ -20,23 +20,23 @@ def fit_tokenizer(
     newlines: bool = False,
     pretokenized: bool = False,
 ) -> CharTokenizer | WordTokenizer | SubwordTokenizer:
-    """A tokenizer fitted on the training texts: for single lines, unless said.
+    """Fits a tokenizer on the training texts, by default for single lines.
 
     Args:
-      kind: "char", "word" (white space and line ends are none) or "subword".
+      kind: "char", "word" (white space and line ends are not tokens) or "subword".
       texts: to fit on.
-      vocab_size: of the pieces, for "subword".
+      vocab_size: number of pieces, for "subword".
       min_count, max_size: rarer characters or words become `<unk>`, and at most max_size tokens stay (0 keeps all); for
         "char" and "word".
       lower: words or pieces in lower case.
-      newlines: ends of lines are tokens, for "word"; characters have them always.
-      pretokenized: words are what stands between spaces, for "word".
+      newlines: line ends are tokens, for "word"; with "char" they always are.
+      pretokenized: words are separated by spaces, for "word".
 
     Returns:
       The tokenizer.
 
     Raises:
-      UserError: the kind is unknown, or the texts do not give such a vocabulary.
+      UserError: the kind is unknown, or the texts are not sufficient for such a vocabulary.
 
     Example:
       >>> fit_tokenizer("word", ["a rose is a rose"]).vocabulary[4:]
@@ -62,7 +62,7 @@ def fit_pair(
     min_count: int = 1,
     lower: bool = False,
 ) -> list[CharTokenizer | WordTokenizer | SubwordTokenizer]:
-    """The tokenizers of two sides, such as two languages.
+    """Fits the tokenizers of two sides, such as two languages.
 
     Args:
       sources, targets: the training texts of each.
@@ -70,7 +70,7 @@ def fit_pair(
       joint: one tokenizer for both sides.
 
     Returns:
-      That of the sources and that of the targets.
+      The tokenizer of the sources and that of the targets.
 
     Raises:
       UserError: as `fit_tokenizer`.

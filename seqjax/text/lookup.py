@@ -1,4 +1,4 @@
-"""Words that are given one by one, as ids; and their characters."""
+"""Ids of pre-split words, and their characters."""
 
 import collections
 import dataclasses
@@ -14,14 +14,14 @@ from seqjax.text.vocabulary import PAD, SPECIAL_TOKENS, UNK, check_vocabulary, c
 
 @dataclasses.dataclass(frozen=True)
 class WordLookup:
-    """Ids of words that some other rule has split, as treebanks do; whatever stands in a word, it is one.
+    """Looks up ids of words that are already split, as in treebanks; each entry is one word.
 
     Args:
       vocabulary: the words in the order of their ids, the special tokens first; `fit` builds it.
       lower: words are looked up in lower case.
 
     Raises:
-      UserError: the vocabulary is no proper one.
+      UserError: the vocabulary is not valid.
 
     Example:
       >>> words = WordLookup.fit([["The", "dog"], ["the", "cat"]], min_count=2, lower=True)
@@ -41,16 +41,16 @@ class WordLookup:
     def fit(
         cls, sentences: Iterable[Sequence[str]], *, min_count: int = 1, max_size: int | None = None, lower: bool = False
     ) -> "WordLookup":
-        """A lookup of the sentences' most frequent words, ties in the order of their code points.
+        """Builds a lookup of the sentences' most frequent words; ties are in code point order.
 
         Args:
           sentences: each a sequence of words.
           min_count: a word that occurs less often is unknown.
-          max_size: the most ids there may be, the special ones included.
+          max_size: the maximum number of ids, including the special ones.
           lower: as in the class.
 
         Raises:
-          UserError: there is no word, or a setting makes no sense.
+          UserError: there is no word, or a setting is invalid.
 
         Example:
           >>> WordLookup.fit([["a", "b", "a"]]).vocabulary[4:]
@@ -61,7 +61,7 @@ class WordLookup:
 
     @property
     def vocab_size(self) -> int:
-        """The number of ids, the four special tokens included."""
+        """The number of ids, including the four special tokens."""
         return len(self.vocabulary)
 
     @functools.cached_property
@@ -69,21 +69,21 @@ class WordLookup:
         return {word: i for i, word in enumerate(self.vocabulary) if i >= len(SPECIAL_TOKENS)}
 
     def ids(self, words: Sequence[str]) -> np.ndarray:
-        """The id of each word, int32 (n,); `<unk>` for those that the vocabulary lacks."""
+        """Returns the id of each word, int32 (n,); `<unk>` for words not in the vocabulary."""
         return np.array([self._ids.get(word.lower() if self.lower else word, UNK) for word in words], np.int32)
 
     def to_dict(self) -> dict[str, Any]:
-        """What the class can be called with again: strings and a flag, as JSON can hold them."""
+        """Returns the arguments that rebuild the object: strings and a flag, JSON-serialisable."""
         return {"vocabulary": list(self.vocabulary), "lower": self.lower}
 
 
 def char_ids(tokenizer: CharTokenizer, words: Sequence[str], width: int) -> np.ndarray:
-    """The characters of each word.
+    """Encodes the characters of each word.
 
     Args:
       tokenizer: gives the ids.
       words: n of them.
-      width: C; of a longer word the first and the last C / 2 characters stay.
+      width: C; a longer word keeps its first and last C / 2 characters.
 
     Returns:
       int32 (n, C), `<pad>` past a word's end.

@@ -10,14 +10,14 @@ import numpy as np
 from seqjax.errors import UserError
 from seqjax.text.vocabulary import BOS, PAD
 
-# The discounts of an order whose counts of counts give none; KenLM's --discount_fallback takes the same.
+# The discounts of an order whose counts of counts give none; the same as KenLM's --discount_fallback.
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
 
 
 class _Level(NamedTuple):
     """The n-grams of one order, each coded as `context * vocab_size + token`, the context as its id one order below."""
 
-    codes: np.ndarray  # int64 (n-grams,), sorted; an n-gram's id is its place
+    codes: np.ndarray  # int64 (n-grams,), sorted; an n-gram's id is its index
     probs: np.ndarray  # float64 (n-grams,): p(token | context), interpolated
     backoffs: np.ndarray  # float64 (contexts + 1,): gamma; 1 for a context never followed and, last, for one not seen
     start: int  # the id of this order's n-gram of bos alone, the context of a document's first token
@@ -33,17 +33,17 @@ class NGramModel:
         gamma(h) = (D1 N1(h) + D2 N2(h) + D3 N3+(h)) / c(h),        c(h) = sum_w c(h w)
 
     where Nk(h) is how many w have c(h w) = k. At the highest order c counts occurrences; below it, c(h w) is the number
-    of distinct tokens that stand before h w (continuation counts). Below the unigrams stands the uniform distribution
-    over the tokens that are not excluded. Where c(h) = 0, p(w | h) = p(w | h'). Each order has its own discounts, from
-    the numbers n1 to n4 of its n-grams with a count of 1 to 4:
+    of distinct tokens that precede h w (continuation counts). The unigrams back off to the uniform distribution over
+    the tokens that are not excluded. Where c(h) = 0, p(w | h) = p(w | h'). Each order has its own discounts, from the
+    numbers n1 to n4 of its n-grams with a count of 1 to 4:
 
         Y = n1 / (n1 + 2 n2),  D1 = 1 - 2 Y n2 / n1,  D2 = 2 - 3 Y n3 / n2,  D3+ = 3 - 4 Y n4 / n3
 
-    An order for which n1 to n4 are not all positive, or a discount does not come out above 0, takes 0.5, 1 and 1.5
-    instead; either way 0 < Dk < k, so that probabilities are positive and sum to one over the tokens not excluded.
+    An order for which n1 to n4 are not all positive, or a discount is not above 0, uses 0.5, 1 and 1.5 instead; either
+    way 0 < Dk < k, so that probabilities are positive and sum to one over the tokens not excluded.
 
-    A stream is one or more documents end to end. At the start of a document the history is n - 1 times bos, in the
-    counting too: bos is a token that stands before, and is itself never counted unless it is in the stream.
+    A stream is one or more documents end to end. At the start of a document the history is n - 1 times bos, also in
+    counting: bos precedes tokens, and is itself never counted unless it is in the stream.
 
     Attributes:
       order: n.
@@ -82,14 +82,14 @@ class NGramModel:
         vocab_size: int,
         excluded: Sequence[int] = (PAD, BOS),
     ) -> "NGramModel":
-        """Counts a stream's n-grams of every order up to `order` and works out their probabilities.
+        """Counts a stream's n-grams of every order up to `order` and computes their probabilities.
 
         Args:
           tokens: integers (N,), documents end to end.
           starts: bool (N,), true where a document begins; true at 0.
           order: n, at least 1.
-          vocab_size: the number of ids, the four special ones included.
-          excluded: ids that are never predicted and have no probability; the stream must not hold them.
+          vocab_size: the number of ids, including the four special ones.
+          excluded: ids that are never predicted and have no probability; the stream must not contain them.
 
         Returns:
           The model.
@@ -119,7 +119,7 @@ class NGramModel:
         return cls(int(order), int(vocab_size), excluded, np.array(discounts), tuple(levels))
 
     def log_probs(self, tokens: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        """The natural logarithm of each token's probability given those before it in its document.
+        """Computes the natural logarithm of each token's probability given those before it in its document.
 
         Args:
           tokens: integers (N,), documents end to end.
@@ -141,11 +141,11 @@ class NGramModel:
         return np.log(probs)
 
     def nats(self, tokens: np.ndarray, starts: np.ndarray) -> float:
-        """The mean of -log p over the tokens of a stream, in nats; `log_probs` says what it takes and raises."""
+        """Computes the mean of -log p over the tokens of a stream, in nats; see `log_probs` for arguments and errors."""
         return float(-self.log_probs(tokens, starts).mean())
 
     def perplexity(self, tokens: np.ndarray, starts: np.ndarray) -> float:
-        """exp of `nats`: the geometric mean of 1 / p; `log_probs` says what it takes and raises."""
+        """Computes exp of `nats`, the geometric mean of 1 / p; see `log_probs` for arguments and errors."""
         return math.exp(self.nats(tokens, starts))
 
 
@@ -159,7 +159,7 @@ class _Grams(NamedTuple):
 
 
 def _count(tokens: np.ndarray, starts: np.ndarray, order: int, vocab_size: int) -> list[_Grams]:
-    """The n-grams of orders 1 to `order`, counted.
+    """Counts the n-grams of orders 1 to `order`.
 
     The n-gram that ends at position i is the context of order n + 1 at i + 1, so each order takes one sort.
     """
@@ -169,7 +169,7 @@ def _count(tokens: np.ndarray, starts: np.ndarray, order: int, vocab_size: int) 
     start = 0
     for _ in range(order):
         codes, ids, examples, counts = _distinct(contexts * vocab_size + tokens)
-        # In a stream that holds bos itself, the n-gram of bos alone may be among those counted.
+        # If the stream contains bos itself, the n-gram of only bos may be among those counted.
         start = int(_find(codes, np.array([start * vocab_size + BOS]))[0])
         start = len(codes) if start < 0 else start
         suffixes = ids_below[examples]
@@ -181,7 +181,7 @@ def _count(tokens: np.ndarray, starts: np.ndarray, order: int, vocab_size: int) 
 
 
 def _contexts(ids: np.ndarray, starts: np.ndarray, start: int) -> np.ndarray:
-    """Each position's context: the n-gram that ends just before it, or that of bos alone where a document begins."""
+    """Returns each position's context: the n-gram that ends just before it, or that of only bos at the start of a document."""
     contexts = np.empty_like(ids)
     contexts[1:] = ids[:-1]
     contexts[starts] = start
@@ -189,7 +189,7 @@ def _contexts(ids: np.ndarray, starts: np.ndarray, start: int) -> np.ndarray:
 
 
 def _distinct(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The distinct codes, sorted; each position's place among them; a position of each; and how often it occurs."""
+    """Returns the distinct codes, sorted; each position's index among them; a position of each; and its count."""
     by_code = np.argsort(codes)
     ordered = codes[by_code]
     first = np.empty(len(codes), bool)
@@ -202,13 +202,13 @@ def _distinct(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
 
 
 def _find(codes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The place of each wanted code among the sorted codes, -1 where it is none of them."""
+    """Returns the index of each wanted code among the sorted codes, -1 if it is not among them."""
     places = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
     return np.where(codes[places] == wanted, places, -1)
 
 
 def _discounts(counts: np.ndarray) -> np.ndarray:
-    """D1, D2, D3+ from an order's counts of counts; `NGramModel` has the equations and says when they fall back."""
+    """Computes D1, D2, D3+ from an order's counts of counts; `NGramModel` has the equations and the fallback."""
     n1, n2, n3, n4 = (int(np.count_nonzero(counts == count)) for count in (1, 2, 3, 4))
     if min(n1, n2, n3, n4) == 0:
         return np.array(FALLBACK_DISCOUNTS)
@@ -220,7 +220,7 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
 def _interpolate(
     contexts: np.ndarray, num_contexts: int, counts: np.ndarray, discounts: np.ndarray, lower: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One order's probabilities, from each n-gram's context, count and probability one order below; and backoffs."""
+    """Computes one order's probabilities and backoffs from each n-gram's context, count and lower-order probability."""
     discount = discounts[np.minimum(counts, 3) - 1]
     totals = np.bincount(contexts, counts, num_contexts)
     freed = np.bincount(contexts, discount, num_contexts)
@@ -255,7 +255,7 @@ def _check_stream(
     forbidden[list(excluded)] = True
     if forbidden[tokens].any():
         place = int(np.argmax(forbidden[tokens]))
-        raise UserError(f"tokens hold the excluded id {tokens[place]} at {place}; take it out, or do not exclude it")
+        raise UserError(f"tokens hold the excluded id {tokens[place]} at {place}; remove it, or do not exclude it")
     if starts.shape != tokens.shape or starts.dtype != bool:
         raise UserError(f"starts have shape {starts.shape} and type {starts.dtype}; give bool {tokens.shape}")
     if not starts[0]:

@@ -23,14 +23,14 @@ def tokenizer_from_dict(d: Mapping[str, Any], *, segmenter: Segmenter | None = N
     """Rebuilds the tokenizer that `to_dict` described.
 
     Args:
-      d: what `to_dict` gave.
-      segmenter: the tokenizer's segmenter, where it had one.
+      d: what `to_dict` returned.
+      segmenter: the tokenizer's segmenter, if it had one.
 
     Returns:
       A tokenizer equal to the one described.
 
     Raises:
-      UserError: d describes no tokenizer, or a segmenter is missing or not called for.
+      UserError: d does not describe a tokenizer, or a segmenter is missing or unexpected.
 
     Example:
       >>> tokenizer = CharTokenizer.fit(["abc"])
@@ -38,7 +38,7 @@ def tokenizer_from_dict(d: Mapping[str, Any], *, segmenter: Segmenter | None = N
       True
     """
     if not isinstance(d, Mapping) or d.get("kind") not in list(KINDS):
-        raise UserError("this describes no tokenizer; give what to_dict returned, or build a tokenizer with fit")
+        raise UserError("this does not describe a tokenizer; give what to_dict returned, or build a tokenizer with fit")
     cls = KINDS[d["kind"]]
     expected = {field.name for field in dataclasses.fields(cls) if field.init} | {"kind"}
     if d.keys() != expected:
@@ -49,14 +49,14 @@ def tokenizer_from_dict(d: Mapping[str, Any], *, segmenter: Segmenter | None = N
     if not isinstance(had_one, bool):
         raise UserError("a tokenizer's description must have true or false for segmenter; build it again with fit")
     if had_one and segmenter is None:
-        raise UserError("this tokenizer was built with a segmenter of its own; pass the same function as segmenter=")
+        raise UserError("this tokenizer was built with a custom segmenter; pass the same function as segmenter=")
     if segmenter is not None and not had_one:
         raise UserError("this tokenizer was built without a segmenter; leave segmenter= out")
     return cls(**settings, segmenter=segmenter) if had_one else cls(**settings)
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike) -> None:
-    """Writes a tokenizer as JSON in UTF-8; the file is there whole or, if writing fails, as it was before.
+    """Writes a tokenizer as JSON in UTF-8, atomically: if writing fails, an existing file is unchanged.
 
     Args:
       tokenizer: the tokenizer.
@@ -77,7 +77,7 @@ def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(unfinished, "wb") as file:
-            # UTF-8 lacks lone surrogates alone; JSON's escape for one is what backslashreplace writes.
+            # UTF-8 lacks only lone surrogates; backslashreplace writes them as JSON escapes.
             file.write(content.encode("utf-8", "backslashreplace"))
             file.flush()
             os.fsync(file.fileno())
@@ -99,7 +99,7 @@ def load_tokenizer(path: str | os.PathLike, *, segmenter: Segmenter | None = Non
       A tokenizer equal to the one saved.
 
     Raises:
-      UserError: the file cannot be read, is damaged or is something else; or a segmenter is missing or not called for.
+      UserError: the file cannot be read, is damaged or is not a tokenizer; or a segmenter is missing or unexpected.
 
     Example:
       >>> load_tokenizer("nowhere.json")  # doctest: +ELLIPSIS
@@ -112,9 +112,9 @@ def load_tokenizer(path: str | os.PathLike, *, segmenter: Segmenter | None = Non
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}); give a file that save_tokenizer wrote") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged or no tokenizer; give a file that save_tokenizer wrote") from error
+        raise UserError(f"{path} is damaged or not a tokenizer; give a file that save_tokenizer wrote") from error
     if not isinstance(d, dict) or d.pop("format", None) != FORMAT:
-        raise UserError(f"{path} holds no tokenizer of the format {FORMAT!r}; give a file that save_tokenizer wrote")
+        raise UserError(f"{path} does not hold a tokenizer of the format {FORMAT!r}; give a file that save_tokenizer wrote")
     try:
         return tokenizer_from_dict(d, segmenter=segmenter)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Text as pieces of words, through the sentencepiece library: nothing is unknown but characters never seen in training."""
+"""Text as subword pieces, by the sentencepiece library: only characters never seen in training are unknown."""
 
 import base64
 import dataclasses
@@ -17,44 +17,44 @@ from seqjax.text.vocabulary import BOS, EOS, PAD, SPECIAL_TOKENS, UNK, check_voc
 
 KINDS = ("unigram", "bpe")
 SPACE = "▁"  # how a piece writes a space; every line begins with one
-UNSEEN = "▅"  # sentencepiece has it in no vocabulary, so that it can stand for the characters below
-# What a vocabulary cannot hold: the sign for a space itself, null and unit separator, which mean something to the
-# library, and halves of surrogate pairs.
+UNSEEN = "▅"  # not in any sentencepiece vocabulary, so that it can stand for the characters below
+# Characters that a vocabulary cannot contain: the sign for a space itself, null and unit separator, which have a
+# meaning in the library, and lone surrogates.
 UNHOLDABLE = re.compile(f"[{SPACE}\x00\x1f\ud800-\udfff]")
-# What the model calls the special tokens: trained with their plain names, it would pass over these in the text.
+# The model's names of the special tokens: trained with the plain names, it would skip these in the text.
 SPECIAL_NAMES = tuple(UNSEEN + token for token in SPECIAL_TOKENS)
 
-# Sums over the text are taken thread by thread, so that one number of threads, whatever the machine, gives one model.
+# Sums over the text are per thread, so a fixed number of threads gives the same model on every machine.
 THREADS = 4
-LONGEST = 4096  # characters that are trained on in one go; more would be dropped or overflow inside the library
-UNKNOWN_PENALTY = 10.0  # an unknown character's log probability lies this far below that of the least likely piece
+LONGEST = 4096  # characters trained on at once; more would be dropped or overflow inside the library
+UNKNOWN_PENALTY = 10.0  # an unknown character's log probability is this far below that of the least likely piece
 
 
 @dataclasses.dataclass(frozen=True)
 class SubwordTokenizer(_Tokenizer):
-    r"""One token a piece of a word, the pieces learned from text by sentencepiece: a unigram model or byte-pair encoding.
+    r"""Tokenizes into subword pieces learned from text by sentencepiece: a unigram model or byte-pair encoding.
 
-    A unigram model gives a text X the pieces that are most probable, each having a probability of its own:
+    A unigram model splits a text X into the most probable pieces, where each piece has a probability:
 
         x* = argmax_x P(x),  P(x) = prod_i p(x_i),  x in S(X), the ways of writing X as pieces
 
-    Byte-pair encoding joins the pair of neighbouring pieces that was joined first in training, again and again.
+    Byte-pair encoding repeatedly merges the pair of neighbouring pieces that was merged first in training.
 
-    Text is taken as it is (unless `lower`): `decode(encode(text)) == text` where every character is in the vocabulary,
-    runs of spaces, tabs and space at the ends included. A piece writes a space as `▁`, and a line begins with one, so
-    that a word is the same pieces at the start of a line and within it. The end of a line, `\n`, is a token by itself.
-    A run of characters that the vocabulary lacks is one unknown token; `▁` (U+2581), `▅` (U+2585), U+0000, U+001F and lone
-    surrogates are always such. Text cannot name a special token: `<pad>` in a text is five characters.
+    Text is not changed (unless `lower`): `decode(encode(text)) == text` if every character is in the vocabulary,
+    including runs of spaces, tabs and spaces at the ends. A piece writes a space as `▁`, and a line starts with one, so
+    that a word has the same pieces at the start of a line and within it. The end of a line, `\n`, is a token of its own.
+    A run of characters that are not in the vocabulary is one unknown token; `▁` (U+2581), `▅` (U+2585), U+0000, U+001F
+    and lone surrogates are always unknown. Text cannot name a special token: `<pad>` in a text is five characters.
 
     Args:
-      model: the sentencepiece model that `fit` trained, as bytes, or these in base64.
-      lower: text is first put in lower case.
+      model: the sentencepiece model trained by `fit`, as bytes or in base64.
+      lower: text is first converted to lower case.
 
     Attributes:
       vocabulary: the pieces in the order of their ids.
 
     Raises:
-      UserError: model is none that `fit` trained, or sentencepiece is not installed.
+      UserError: model was not trained by `fit`, or sentencepiece is not installed.
 
     Example:
       >>> tokenizer = SubwordTokenizer.fit(["she sells sea shells"] * 10, vocab_size=14)
@@ -80,7 +80,7 @@ class SubwordTokenizer(_Tokenizer):
         processor = self._processor
         pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
         if tuple(pieces[: len(SPECIAL_NAMES)]) != SPECIAL_NAMES:
-            raise UserError("model has other special tokens than ours; build the tokenizer with SubwordTokenizer.fit")
+            raise UserError("model has special tokens other than ours; build the tokenizer with SubwordTokenizer.fit")
         object.__setattr__(self, "vocabulary", check_vocabulary([*SPECIAL_TOKENS, *pieces[len(SPECIAL_NAMES) :]]))
         if processor.normalize(" Ａ  b\t") != f"{SPACE}{SPACE}Ａ{SPACE}{SPACE}b\t":
             raise UserError("model changes the text before it is split; build the tokenizer with SubwordTokenizer.fit")
@@ -98,21 +98,21 @@ class SubwordTokenizer(_Tokenizer):
         character_coverage: float = 1.0,
         lower: bool = False,
     ) -> "SubwordTokenizer":
-        """A tokenizer whose pieces are learned from the texts; the same texts and settings give the same pieces.
+        """Trains a tokenizer on the texts; the same texts and settings give the same pieces.
 
         Args:
           texts: texts, or one text. If one has more than one line, the end of a line is in the vocabulary.
-          vocab_size: the number of ids, exactly; the four special tokens included.
+          vocab_size: the exact number of ids, including the four special tokens.
           kind: "unigram" or "bpe".
-          character_coverage: the share of the texts' characters, by occurrence, that the vocabulary must hold; below 1,
-            the rarest are left out. 0.9995 suits scripts of thousands of characters.
+          character_coverage: the fraction of the texts' characters, by occurrence, that the vocabulary must contain;
+            below 1, the rarest are left out. 0.9995 suits scripts with thousands of characters.
           lower: as in the class.
 
         Returns:
           The tokenizer.
 
         Raises:
-          UserError: texts hold no token, a setting makes no sense, the texts are too small for vocab_size or vocab_size
+          UserError: texts contain no token, a setting is invalid, the texts are too small for vocab_size or vocab_size
             is too small for their characters, or sentencepiece is not installed.
 
         Example:
@@ -121,8 +121,8 @@ class SubwordTokenizer(_Tokenizer):
         """
         _check_settings(vocab_size, kind, character_coverage)
         _check_flag("lower", lower)
-        texts = [_lines(text, lower) for text in _texts(texts, cut_after="\n")]
-        parts = [part for lines in texts for line in lines for part in _parts(line)]
+        every = [_lines(text, lower) for text in _texts(texts, cut_after="\n")]
+        parts = [part for lines in every for line in lines for part in _parts(line)]
         if not any(map(str.strip, parts)):
             raise UserError("texts hold no token to build a vocabulary from; give some text")
         symbols = ["\n"] if any(len(lines) > 1 for lines in texts) else []
@@ -131,22 +131,22 @@ class SubwordTokenizer(_Tokenizer):
     @functools.cached_property
     def _processor(self):
         library = _sentencepiece()
-        library.set_min_log_level(2)  # what goes wrong is raised; the library would also print it
+        library.set_min_log_level(2)  # errors are raised; the library would also print them
         processor = library.SentencePieceProcessor()
         try:
             processor.LoadFromSerializedProto(self.model)
         except RuntimeError as error:
-            raise UserError("model is damaged or no sentencepiece model; build it with SubwordTokenizer.fit") from error
+            raise UserError("model is damaged or not a sentencepiece model; build it with SubwordTokenizer.fit") from error
         return processor
 
     def tokenize(self, text: str) -> list[str]:
-        """The pieces of a text; a run of characters that the vocabulary lacks is one piece.
+        """Splits a text into pieces; a run of characters that are not in the vocabulary is one piece.
 
         Args:
           text: any text.
 
         Returns:
-          The pieces in order, spaces written as `▁`; `▅` stands for a character that no vocabulary holds.
+          The pieces in order, spaces written as `▁`; `▅` stands for a character that cannot be in a vocabulary.
 
         Raises:
           UserError: text is not a string.
@@ -161,21 +161,21 @@ class SubwordTokenizer(_Tokenizer):
     encode.__doc__ = _Tokenizer.encode.__doc__
 
     def sample(self, text: str, seed: int | np.random.Generator, *, alpha: float = 0.1) -> np.ndarray:
-        r"""The ids of one of the ways to write a text as pieces, drawn at random (subword regularisation).
+        r"""Samples the ids of one segmentation of a text (subword regularisation).
 
         A segmentation x has the probability P(x)^alpha / sum_{x' in S(X)} P(x')^alpha over all of S(X), by filtering
-        forward and sampling backward. Seeing other pieces of the same text each time makes a model robust.
+        forward and sampling backward. Seeing different pieces of the same text each time makes a model more robust.
 
         Args:
           text: any text.
-          seed: a whole number, or the generator to draw from.
+          seed: an integer, or a random generator.
           alpha: 0 makes all segmentations equally probable; the larger, the closer to `encode`.
 
         Returns:
           int32 (n,).
 
         Raises:
-          UserError: text is not a string, alpha is negative or not finite, or the tokenizer is no unigram model.
+          UserError: text is not a string, alpha is negative or not finite, or this is not a unigram tokenizer.
 
         Example:
           >>> tokenizer = SubwordTokenizer.fit(["she sells sea shells"] * 10, vocab_size=14)
@@ -193,7 +193,7 @@ class SubwordTokenizer(_Tokenizer):
         return np.array(_chain(ids, self._newline), np.int32)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `tokenizer_from_dict` rebuilds the tokenizer from: the model as base64 and a flag, as JSON can hold them."""
+        """Returns what `tokenizer_from_dict` needs: the model in base64 and a flag, JSON-serialisable."""
         return {"kind": "subword", "lower": self.lower, "model": base64.b64encode(self.model).decode("ascii")}
 
     @functools.cached_property
@@ -202,7 +202,7 @@ class SubwordTokenizer(_Tokenizer):
 
     @functools.cached_property
     def _lattice(self) -> Callable[[str, float], "_Lattice"]:
-        """The lattice of a word at some alpha; those of the words seen last are kept."""
+        """Returns the lattice of a word at some alpha; those of recent words are cached."""
         try:
             self._processor.nbest_encode("a", nbest_size=2)
         except RuntimeError as error:
@@ -216,13 +216,13 @@ class SubwordTokenizer(_Tokenizer):
 
 
 class _Lattice:
-    """All ways of writing a word as pieces, weighed: what draws one of them needs to know."""
+    """All segmentations of a word with their weights, prepared for sampling."""
 
     def __init__(self, pieces: dict[str, tuple[int, float]], word: str, alpha: float):
         longest = max(map(len, pieces))
         unknown = min(score for _, score in pieces.values()) - UNKNOWN_PENALTY
-        self.edges = []  # at place n - 1 those that end at n: (starts, ids, cumulative probabilities)
-        total = [0.0]  # log of the summed weights of all ways to write the first n characters
+        self.edges = []  # at index n - 1 those that end at n: (starts, ids, cumulative probabilities)
+        total = [0.0]  # log of the summed weights of all segmentations of the first n characters
         for end in range(1, len(word) + 1):
             found = [(start, pieces.get(word[start:end])) for start in range(max(0, end - longest), end)]
             edges = [(start, *piece) for start, piece in found if piece]
@@ -235,7 +235,7 @@ class _Lattice:
             self.edges.append((starts, ids, sums / sums[-1]))
 
     def draw(self, rng: np.random.Generator) -> list[int]:
-        """One segmentation, from its last piece to its first; unknown characters side by side are one token."""
+        """Samples one segmentation, from its last piece to its first; adjacent unknown characters are one token."""
         drawn, end = [], len(self.edges)
         while end:
             starts, ids, cumulative = self.edges[end - 1]
@@ -255,18 +255,18 @@ def _sentencepiece():
 
 
 def _lines(text: str, lower: bool) -> list[str]:
-    """The lines of a text as sentencepiece may see them."""
+    """Splits a text into lines as sentencepiece may see them."""
     _check_text(text)
     return UNHOLDABLE.sub(UNSEEN, text.lower() if lower else text).split("\n")
 
 
 def _words(line: str) -> list[str]:
-    """What pieces do not reach across: the words of a line, each with its space before it."""
+    """Splits a line into words, each with the space before it; pieces do not cross words."""
     return re.findall(f"{SPACE}[^{SPACE}]*", SPACE + line.replace(" ", SPACE)) if line else []
 
 
 def _chain(lines: list[list], newline) -> list:
-    """The tokens of all lines, with the end of a line between."""
+    """Joins the tokens of all lines, with a line end in between."""
     tokens = []
     for line in lines:
         tokens.extend(line)
@@ -275,13 +275,13 @@ def _chain(lines: list[list], newline) -> list:
 
 
 def _parts(line: str) -> list[str]:
-    """A line as sentencepiece can be trained on it: without what no vocabulary holds, cut at a space if it is long."""
+    """Prepares a line for training: drops characters that a vocabulary cannot contain, and splits long lines at a space."""
     parts = re.findall(f"(?s:.{{1,{LONGEST}}})(?: |$)|.{{1,{LONGEST}}}", line.replace(UNSEEN, " "))
     return [f"{part} " if part.endswith("\r") else part for part in parts]  # it drops a carriage return at the end
 
 
 def _train(parts: Sequence[str], vocab_size: int, kind: str, character_coverage: float, symbols: list[str]) -> bytes:
-    """The model, trained without any change of the text."""
+    """Trains the model without normalising the text."""
     library = _sentencepiece()
     model = io.BytesIO()
     names = dict(zip(("pad_piece", "unk_piece", "bos_piece", "eos_piece"), SPECIAL_NAMES, strict=True))
@@ -312,7 +312,7 @@ def _train(parts: Sequence[str], vocab_size: int, kind: str, character_coverage:
 
 
 def _advice(message: str, vocab_size: int) -> str:
-    """What to do about an error of sentencepiece's trainer, which names the sizes that are possible."""
+    """Translates an error of sentencepiece's trainer, which names the possible sizes, into advice."""
     if limit := re.search(r"value <= (\d+)", message):
         return f"vocab_size is {vocab_size}; these texts give at most {limit[1]}, so give that or less, or more text"
     if limit := re.search(r"required_chars\. \d+ vs (\d+)", message):
@@ -337,7 +337,7 @@ def _model_bytes(model: bytes | str) -> bytes:
     try:
         model = base64.b64decode(model, validate=True) if isinstance(model, str) else model
     except ValueError as error:
-        raise UserError("model is no base64; build the tokenizer with SubwordTokenizer.fit") from error
+        raise UserError("model is not base64; build the tokenizer with SubwordTokenizer.fit") from error
     if not isinstance(model, bytes) or not model:
-        raise UserError(f"model is {model!r:.40}; give the bytes that SubwordTokenizer.fit trained")
+        raise UserError(f"model is {model!r:.40}; give the bytes from SubwordTokenizer.fit")
     return model

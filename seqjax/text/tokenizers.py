@@ -1,6 +1,6 @@
 """Tokenizers: text to ids and back, by characters or by words.
 
-Both are immutable values: a vocabulary and settings. Two that hold the same are equal.
+Both are immutable values, a vocabulary and settings; tokenizers with the same contents are equal.
 """
 
 import collections
@@ -16,12 +16,12 @@ from seqjax.errors import UserError
 from seqjax.text.vocabulary import BOS, EOS, PAD, SPECIAL_TOKENS, UNK, check_vocabulary, choose_tokens
 from seqjax.text.words import join_words, split_words
 
-LONG = 10_000  # characters from which a text's are counted together
+LONG = 10_000  # length from which a text's characters are counted vectorised
 
 
 @dataclasses.dataclass(frozen=True)
 class _Tokenizer:
-    """What both tokenizers share; a subclass says how text is split, looked up and joined."""
+    """The base of both tokenizers; a subclass defines how text is split, looked up and joined."""
 
     vocabulary: tuple[str, ...] = dataclasses.field(repr=False)
 
@@ -30,17 +30,17 @@ class _Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """The number of ids, the four special tokens included."""
+        """The number of ids, including the four special tokens."""
         return len(self.vocabulary)
 
     @functools.cached_property
     def _ids(self) -> dict[str, int]:
-        """The id of each token that text can hold. Special tokens are none of them: text cannot forge padding."""
+        """The id of each token that text can contain; special tokens are excluded, so text cannot forge padding."""
         return {token: i for i, token in enumerate(self.vocabulary) if i >= len(SPECIAL_TOKENS)}
 
     @property
     def cut_after(self) -> str | None:
-        """Characters after which a text may be cut: its parts have the tokens that the whole has. "" is anywhere, None nowhere."""
+        """Characters after which a text can be split without changing its tokens; "" for anywhere, None for nowhere."""
         return "\n"
 
     def __contains__(self, token: str) -> bool:
@@ -53,7 +53,7 @@ class _Tokenizer:
         raise NotImplementedError
 
     def encode(self, text: str) -> np.ndarray:
-        """The ids of a text's tokens, `UNK` for those that the vocabulary lacks; neither bos nor eos is added.
+        """Returns the ids of a text's tokens, `UNK` for those not in the vocabulary; neither bos nor eos is added.
 
         Args:
           text: any text.
@@ -68,7 +68,7 @@ class _Tokenizer:
         return np.array([ids.get(token, UNK) for token in self.tokenize(text)], dtype=np.int32)
 
     def decode(self, ids: Sequence[int] | np.ndarray, *, skip_special: bool = True) -> str:
-        """The text of a sequence of ids; it stops nowhere.
+        """Converts a sequence of ids to text; it does not stop at special tokens.
 
         Args:
           ids: integers (n,), below `vocab_size`.
@@ -90,7 +90,7 @@ class _Tokenizer:
         return self._join([self.vocabulary[i] for i in ids.tolist()])
 
     def unknown(self, text: str) -> list[str]:
-        """The distinct tokens of a text that the vocabulary lacks, in the order of their first appearance.
+        """Returns the distinct tokens of a text that are not in the vocabulary, in order of first appearance.
 
         Args:
           text: any text.
@@ -106,14 +106,14 @@ class _Tokenizer:
 
 @dataclasses.dataclass(frozen=True)
 class CharTokenizer(_Tokenizer):
-    """One token a character: a Unicode code point, so that `é` is one token or two as the text has it written.
+    """Tokenizes into Unicode code points: `é` is one token or two, depending on how the text encodes it.
 
     Args:
-      vocabulary: the tokens in the order of their ids; `fit` builds it, in the order of the code points.
-      nfc: text is first brought to the Unicode normal form C, in which `e` and an accent are one code point.
+      vocabulary: the tokens in the order of their ids; `fit` builds it in code point order.
+      nfc: text is first converted to Unicode normal form C, in which `e` and an accent are one code point.
 
     Raises:
-      UserError: the vocabulary is no proper one, or holds a token longer than one character.
+      UserError: the vocabulary is not valid, or contains a token longer than one character.
 
     Example:
       >>> tokenizer = CharTokenizer.fit(["banana"])
@@ -138,19 +138,19 @@ class CharTokenizer(_Tokenizer):
     def fit(
         cls, texts: str | Iterable[str], *, min_count: int = 1, max_size: int | None = None, nfc: bool = False
     ) -> "CharTokenizer":
-        """A tokenizer whose vocabulary is the characters of the texts, in the order of their code points.
+        """Builds a tokenizer whose vocabulary is the characters of the texts, in code point order.
 
         Args:
           texts: texts, or one text.
           min_count: characters that occur less often are left out.
-          max_size: the most ids there may be, special tokens included: the most frequent characters stay.
+          max_size: the maximum number of ids, including special tokens; the most frequent characters are kept.
           nfc: as in the class.
 
         Returns:
           The tokenizer.
 
         Raises:
-          UserError: texts hold no character, or a setting makes no sense.
+          UserError: texts contain no character, or a setting is invalid.
 
         Example:
           >>> CharTokenizer.fit(["abca"], max_size=6).vocabulary[4:]
@@ -169,14 +169,14 @@ class CharTokenizer(_Tokenizer):
 
     @functools.cached_property
     def _table(self) -> np.ndarray:
-        """The id of each code point up to the highest one known; one more entry, `UNK`, stands for all above it."""
+        """The id of each code point up to the highest known one; a last entry, `UNK`, is for all above it."""
         points = [ord(token) for token in self.vocabulary[len(SPECIAL_TOKENS) :]]
         table = np.full(max(points, default=0) + 2, UNK, dtype=np.int32)
         table[points] = np.arange(len(SPECIAL_TOKENS), self.vocab_size)
         return table
 
     def tokenize(self, text: str) -> list[str]:
-        """The characters of a text."""
+        """Splits a text into characters."""
         return list(self._normalise(text))
 
     def encode(self, text: str) -> np.ndarray:
@@ -186,7 +186,7 @@ class CharTokenizer(_Tokenizer):
     encode.__doc__ = _Tokenizer.encode.__doc__
 
     def to_dict(self) -> dict[str, Any]:
-        """What `tokenizer_from_dict` rebuilds the tokenizer from: strings, flags and a list, as JSON can hold them."""
+        """Returns what `tokenizer_from_dict` needs: strings, flags and a list, JSON-serialisable."""
         return {"kind": "char", "nfc": self.nfc, "vocabulary": list(self.vocabulary)}
 
     def _normalise(self, text: str) -> str:
@@ -199,20 +199,20 @@ class CharTokenizer(_Tokenizer):
 
 @dataclasses.dataclass(frozen=True)
 class WordTokenizer(_Tokenizer):
-    """One token a word or punctuation mark: by the rules of `seqjax.text.words`, by white space, or by your function.
+    """Tokenizes into words and punctuation: by the rules of `seqjax.text.words`, white space, or your function.
 
     Args:
       vocabulary: the tokens in the order of their ids; `fit` builds it, most frequent first.
-      lower: text is first put in lower case.
+      lower: text is first converted to lower case.
       newlines: the end of a line is a token, `\\n`; otherwise it is white space.
       split_contractions: `don't` is `do n't`, `it's` is `it 's`. Not used with `pretokenized` or a segmenter.
       pretokenized: split at white space only, and take `<unk>` and `<eos>` in the text for the special tokens. `decode`
         puts one space between tokens.
       segmenter: splits a line into tokens, for languages that are written without spaces; white space among the tokens
-        is dropped. A saved tokenizer notes that it had one; loading it takes the segmenter again.
+        is dropped. A saved tokenizer records that it had one, and loading it requires the segmenter again.
 
     Raises:
-      UserError: the vocabulary is no proper one, or the settings contradict each other.
+      UserError: the vocabulary is not valid, or the settings contradict each other.
 
     Example:
       >>> tokenizer = WordTokenizer.fit(["It isn't red, it's blue."], lower=True)
@@ -233,7 +233,7 @@ class WordTokenizer(_Tokenizer):
         for name in ("lower", "newlines", "split_contractions", "pretokenized"):
             _check_flag(name, getattr(self, name))
         if self.segmenter is not None and not callable(self.segmenter):
-            raise UserError("segmenter cannot be called; give a function that takes a text and returns its tokens")
+            raise UserError("segmenter is not callable; give a function that takes a text and returns its tokens")
         if self.segmenter is not None and self.pretokenized:
             raise UserError("pretokenized text needs no segmenter; give one of the two")
 
@@ -250,12 +250,12 @@ class WordTokenizer(_Tokenizer):
         pretokenized: bool = False,
         segmenter: Callable[[str], Iterable[str]] | None = None,
     ) -> "WordTokenizer":
-        """A tokenizer whose vocabulary is the texts' most frequent tokens, ties in the order of their code points.
+        """Builds a tokenizer whose vocabulary is the texts' most frequent tokens; ties are in code point order.
 
         Args:
           texts: texts, or one text.
           min_count: tokens that occur less often are left out.
-          max_size: the most ids there may be, special tokens included.
+          max_size: the maximum number of ids, including special tokens.
           newlines: as in the class; on by default, off by default if `pretokenized`.
           lower, split_contractions, pretokenized, segmenter: as in the class.
 
@@ -263,7 +263,7 @@ class WordTokenizer(_Tokenizer):
           The tokenizer.
 
         Raises:
-          UserError: texts hold no token, or a setting makes no sense.
+          UserError: texts contain no token, or a setting is invalid.
 
         Example:
           >>> WordTokenizer.fit(["to be or not to be"], max_size=6).vocabulary
@@ -280,7 +280,7 @@ class WordTokenizer(_Tokenizer):
     @property
     def cut_after(self) -> str | None:
         if self.segmenter is None:
-            return "\n "  # no token has white space in it
+            return "\n "  # tokens contain no white space
         return "\n" if self.newlines else None
 
     @functools.cached_property
@@ -289,16 +289,16 @@ class WordTokenizer(_Tokenizer):
         return {token: i for i, token in enumerate(self.vocabulary) if i >= len(SPECIAL_TOKENS)} | literal
 
     def tokenize(self, text: str) -> list[str]:
-        """The tokens of a text.
+        """Splits a text into tokens.
 
         Args:
           text: any text.
 
         Returns:
-          The tokens in order; the vocabulary plays no part.
+          The tokens in order, independent of the vocabulary.
 
         Raises:
-          UserError: text is not a string, or the segmenter gave something else than strings.
+          UserError: text is not a string, or the segmenter returned something other than strings.
         """
         _check_text(text)
         if self.lower:
@@ -312,7 +312,7 @@ class WordTokenizer(_Tokenizer):
         return tokens[:-1]
 
     def to_dict(self) -> dict[str, Any]:
-        """What `tokenizer_from_dict` rebuilds the tokenizer from; of a segmenter, only that there was one."""
+        """Returns what `tokenizer_from_dict` needs; for a segmenter, only that there was one."""
         flags = {name: getattr(self, name) for name in ("lower", "newlines", "split_contractions", "pretokenized")}
         flags["segmenter"] = self.segmenter is not None
         return {"kind": "word", **flags, "vocabulary": list(self.vocabulary)}
@@ -339,8 +339,8 @@ class Report(NamedTuple):
 
     tokens: int  # tokens in the text
     types: int  # distinct tokens
-    coverage: float  # share of the tokens that the vocabulary has
-    unknown_types: int  # distinct tokens that it lacks
+    coverage: float  # share of the tokens that are in the vocabulary
+    unknown_types: int  # distinct tokens that are not
 
     def __str__(self) -> str:
         return (
@@ -350,7 +350,7 @@ class Report(NamedTuple):
 
 
 def report(tokenizer: CharTokenizer | WordTokenizer, text: str | Iterable[str]) -> Report:
-    """Counts the tokens of a text and those that the tokenizer's vocabulary lacks.
+    """Counts the tokens of a text and those not in the tokenizer's vocabulary.
 
     Args:
       tokenizer: the tokenizer.
@@ -360,7 +360,7 @@ def report(tokenizer: CharTokenizer | WordTokenizer, text: str | Iterable[str]) 
       A `Report`.
 
     Raises:
-      UserError: text is neither, or holds no token.
+      UserError: text is neither, or contains no token.
 
     Example:
       >>> print(report(WordTokenizer.fit(["a rose is a rose"]), "a rose is not a violet"))
@@ -379,15 +379,16 @@ def _code_points(text: str) -> np.ndarray:
 
 
 def _character_counts(text: str) -> dict[str, int]:
-    """How often each character occurs, ten times as quickly as one by one."""
+    """Counts how often each character occurs, ten times as fast as one by one."""
     counts = np.bincount(_code_points(text))
     return {chr(point): int(counts[point]) for point in np.flatnonzero(counts)}
 
 
 def _texts(texts: str | Iterable[str], name: str = "texts", cut_after: str | None = None) -> Iterable[str]:
-    """The texts one by one; one string is one text. Those of a file too large to hold come in pieces (seqjax.data.readers.texts)."""
-    if hasattr(texts, "pieces"):
-        texts = (text for text, _ in texts.pieces(cut_after))
+    """Yields the texts; a string is one text. Texts of a file too large for memory come in pieces (seqjax.data.readers.texts)."""
+    pieces = getattr(texts, "pieces", None)
+    if pieces is not None:
+        texts = (text for text, _ in pieces(cut_after))
     if isinstance(texts, str):
         texts = [texts]
     if not isinstance(texts, Iterable) or isinstance(texts, bytes):

@@ -1,4 +1,4 @@
-"""Word vectors that were trained elsewhere, in the text formats of GloVe and word2vec."""
+"""Pretrained word vectors, in the text formats of GloVe and word2vec."""
 
 import collections
 import gzip
@@ -6,7 +6,7 @@ import os
 import pathlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import BinaryIO, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +15,17 @@ import numpy as np
 from seqjax.errors import UserError
 from seqjax.text.vocabulary import SPECIAL_TOKENS
 
-LONGEST_LINE = 1 << 20  # bytes; a file that is no text has no line ends, and none of it should be read whole
+LONGEST_LINE = 1 << 20  # bytes; a file that is not text has no line ends, and must not be read as a single line
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Vectors(NamedTuple):
-    """The vectors of a vocabulary's tokens; `str` says in one line how many were found."""
+    """The vectors of a vocabulary's tokens; `str` summarises in one line how many were found."""
 
     matrix: np.ndarray  # float32 (V, D); rows that were not found are zero
     found: np.ndarray  # bool (V,)
-    coverage: float  # share of the tokens found, the special ones aside
-    running_coverage: float | None  # share of the running tokens that were counted; None where none were
+    coverage: float  # share of the tokens found, special ones excluded
+    running_coverage: float | None  # share of the counted running tokens; None if none were counted
 
     def __str__(self) -> str:
         line = f"vectors of {self.matrix.shape[1]} numbers for {self.found.sum():,} tokens, {self.coverage:.2%} of them"
@@ -39,17 +39,17 @@ def load_vectors(
     lower_fallback: bool = True,
     counts: Mapping[str, int] | None = None,
 ) -> Vectors:
-    """Reads the vectors of some words from a file that may hold millions of others; only these are kept in memory.
+    """Reads the vectors of some words from a file with possibly millions of others; only these are kept in memory.
 
-    A line is a word, then D numbers, with one space between (GloVe); the first line may be the numbers of words and of
-    columns instead (word2vec). The file is UTF-8, plain or compressed by gzip. A word may have spaces in it: the last D
-    fields are the numbers. Of a word that is there twice, the first line counts. Special tokens are not looked for.
+    A line is a word, then D numbers, with one space between (GloVe); the first line may instead give the numbers of
+    words and columns (word2vec). The file is UTF-8, plain or compressed by gzip. A word may contain spaces: the last D
+    fields are the numbers. If a word occurs twice, the first line counts. Special tokens are not looked up.
 
     Args:
       path: the file.
       tokens: V words, such as a tokenizer's vocabulary.
-      lower_fallback: a token that the file lacks takes the vector of its lower-case form.
-      counts: how often each word occurs in some text, words outside `tokens` included; for the coverage of that text.
+      lower_fallback: a token that is not in the file gets the vector of its lower-case form.
+      counts: how often each word occurs in some text, including words outside `tokens`; for the coverage of that text.
 
     Returns:
       `Vectors`.
@@ -93,16 +93,16 @@ def load_vectors(
 
 
 def starting_vectors(path: str, vocabulary: Sequence[str], counts: Mapping[str, int], width: int) -> Vectors | None:
-    """The word vectors that a config's model begins with; prints how much of the text they cover.
+    """Loads the word vectors that a config's model starts from; prints how much of the text they cover.
 
     Args:
-      path: of the file; "" is none.
+      path: of the file; "" for none.
       vocabulary: V tokens.
       counts: of the training text's words.
       width: of the embedding.
 
     Returns:
-      Vectors, or None where no file is named.
+      Vectors, or None if no file is named.
 
     Raises:
       UserError: what load_vectors refuses, or vectors of another width.
@@ -116,17 +116,17 @@ def starting_vectors(path: str, vocabulary: Sequence[str], counts: Mapping[str, 
     vectors = load_vectors(path, vocabulary, counts=counts)
     found = vectors.matrix.shape[1]
     if found != width:
-        raise UserError(f"the vectors in {path} have {found} numbers each, and model.embed_size is {width}; make them equal")
+        raise UserError(f"the vectors in {path} have {found} numbers each, but model.embed_size is {width}; make them equal")
     print(f"{pathlib.Path(path).name}: {vectors}")
     return vectors
 
 
 def start_embedding(table: jax.Array, path: str, vocabulary: Sequence[str], words: Iterable[str]) -> jax.Array:
-    """An embedding table that begins with the word vectors of a file; prints how much of the text they cover.
+    """Fills an embedding table with the word vectors of a file; prints how much of the text they cover.
 
     Args:
       table: (V, D), such as the start that an embedding's `init` gives.
-      path: of the file; "" leaves the table as it is.
+      path: of the file; "" leaves the table unchanged.
       vocabulary: V tokens.
       words: of the training text, one after the other.
 
@@ -143,11 +143,11 @@ def start_embedding(table: jax.Array, path: str, vocabulary: Sequence[str], word
     if not path:
         return table
     vectors = starting_vectors(path, vocabulary, collections.Counter(words), table.shape[1])
-    return apply_vectors(table, vectors)
+    return apply_vectors(table, cast(Vectors, vectors))
 
 
 def apply_vectors(table: jax.typing.ArrayLike, vectors: Vectors) -> jax.Array:
-    """An embedding table with the vectors in the rows for which there is one; the others stay as they are.
+    """Puts the vectors into the rows of an embedding table that have one; other rows are unchanged.
 
     Args:
       table: (V, D), such as the start that an embedding's `init` gives.
@@ -157,7 +157,7 @@ def apply_vectors(table: jax.typing.ArrayLike, vectors: Vectors) -> jax.Array:
       (V, D), of the table's type.
 
     Raises:
-      UserError: the table has another width or another number of rows than the vectors.
+      UserError: the width or the number of rows of the table differs from that of the vectors.
 
     Example:
       >>> vectors = Vectors(np.array([[0.5, 2.0], [0.0, 0.0]], np.float32), np.array([True, False]), 0.5, None)
@@ -189,7 +189,7 @@ def _running_coverage(counts: Mapping[str, int], covered: set[str]) -> float:
 
 
 def _read(path: str, wanted: set[str]) -> tuple[int, dict[str, np.ndarray]]:
-    """The width of a file's vectors, and those of the wanted words: float32 (D,) each."""
+    """Returns the width of a file's vectors, and those of the wanted words: float32 (D,) each."""
     rows, width, promised, count = {}, None, None, 0
     for number, line in _lines(path):
         if width is None:
@@ -202,15 +202,15 @@ def _read(path: str, wanted: set[str]) -> tuple[int, dict[str, np.ndarray]]:
             row = _numbers(values, path, number)
             if word in wanted:
                 rows[word] = row
-    if not count:
-        raise UserError(f"{path} holds no vectors; give a file with a word and its numbers a line")
-    if promised not in (None, count):
+    if not count or width is None:
+        raise UserError(f"{path} holds no vectors; give a file with a word and its numbers on each line")
+    if promised is not None and promised != count:
         raise UserError(f"{path} holds {count:,} vectors, but its first line says {promised:,}; get the whole file")
     return width, rows
 
 
 def _lines(path: str) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank with their numbers, from 1; without the white space at their ends."""
+    """Yields the non-blank lines with their numbers, from 1, without trailing white space."""
     try:
         with _open(path) as file:
             for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), 1):
@@ -220,11 +220,11 @@ def _lines(path: str) -> Iterator[tuple[int, bytes]]:
                 if line := line.rstrip(b" \t\r\n"):
                     yield number, line
     except (OSError, EOFError, zlib.error) as error:
-        said = getattr(error, "strerror", None) or "the compressed data is damaged or not whole"
+        said = getattr(error, "strerror", None) or "the compressed data is damaged or incomplete"
         raise UserError(f"cannot read {path} ({said}); give a file of word vectors in text format") from error
 
 
-def _open(path: str) -> BinaryIO:
+def _open(path: str) -> Any:
     with open(path, "rb") as file:
         start = file.read(4)
     if start == b"PK\x03\x04":
@@ -233,7 +233,7 @@ def _open(path: str) -> BinaryIO:
 
 
 def _header(line: bytes) -> tuple[int | None, int]:
-    """How many vectors a file's first line promises, None where it is a vector itself; and their width."""
+    """Returns how many vectors a file's first line promises, None if it is a vector itself; and their width."""
     fields = line.split(b" ")
     if len(fields) == 2 and all(field.isdigit() for field in fields):
         return int(fields[0]), int(fields[1])
@@ -241,10 +241,10 @@ def _header(line: bytes) -> tuple[int | None, int]:
 
 
 def _split(line: bytes, width: int, path: str, number: int) -> tuple[str, bytes]:
-    """The word of a line, and its numbers as they are written."""
+    """Splits a line into its word and its numbers, as text."""
     spaces = line.count(b" ")
     end = line.find(b" ") if spaces == width else len(line.rsplit(b" ", width)[0])
-    # A word with spaces in it, such as ". . .", has few numbers in it; a row that is too wide is nothing else.
+    # A word with spaces, such as ". . .", contains few numbers; a row that is too wide consists of numbers.
     extra = line[:end].split(b" ")[1:] if spaces > width else []
     if width == 0 or spaces < width or (extra and all(map(_is_number, extra))):
         raise UserError(
@@ -261,7 +261,7 @@ def _numbers(values: bytes, path: str, number: int) -> np.ndarray:
     try:
         row = np.array([float(value) for value in values.split(b" ")])
     except ValueError as error:
-        raise UserError(f"{path}: line {number} holds something that is no number ({error})") from error
+        raise UserError(f"{path}: line {number} holds something that is not a number ({error})") from error
     if not np.all(np.abs(row) <= np.finfo(np.float32).max):
         raise UserError(f"{path}: line {number} holds a number that is not finite; correct the line or remove it")
     return row.astype(np.float32)

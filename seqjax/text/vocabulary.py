@@ -10,18 +10,18 @@ PAD, UNK, BOS, EOS = range(4)
 
 
 def choose_tokens(counts: Mapping[str, int], *, min_count: int = 1, max_size: int | None = None) -> list[str]:
-    """The most frequent tokens, most frequent first, ties in the order of their code points.
+    """Chooses the most frequent tokens, most frequent first; ties are in code point order.
 
     Args:
-      counts: how often each token occurs; special tokens are passed over, they are in every vocabulary already.
+      counts: how often each token occurs; special tokens are skipped, since every vocabulary has them.
       min_count: a token that occurs less often is left out.
-      max_size: the most entries that the vocabulary may have, the four special tokens included; None for no limit.
+      max_size: the maximum number of entries, including the four special tokens; None for no limit.
 
     Returns:
       The chosen tokens, without the special ones.
 
     Raises:
-      UserError: a setting makes no sense, or no token is left.
+      UserError: a setting is invalid, or no token is left.
 
     Example:
       >>> choose_tokens({"b": 2, "a": 2, "c": 5, "d": 1}, min_count=2, max_size=6)
@@ -44,7 +44,7 @@ def choose_tokens(counts: Mapping[str, int], *, min_count: int = 1, max_size: in
 
 
 def check_vocabulary(vocabulary: Iterable[str]) -> tuple[str, ...]:
-    """The vocabulary as a tuple, once it is known to start with the special tokens and to repeat nothing.
+    """Checks that a vocabulary starts with the special tokens and has no repeats, and returns it as a tuple.
 
     Args:
       vocabulary: tokens in the order of their ids.
@@ -53,7 +53,8 @@ def check_vocabulary(vocabulary: Iterable[str]) -> tuple[str, ...]:
       The same tokens.
 
     Raises:
-      UserError: it is no sequence of strings, ids 0 to 3 are not the special tokens, or one is empty or there twice.
+      UserError: it is not a sequence of strings, ids 0 to 3 are not the special tokens, or a token is empty or
+        repeated.
 
     Example:
       >>> check_vocabulary(["<pad>", "<unk>", "<bos>", "<eos>", "a"])
@@ -63,7 +64,7 @@ def check_vocabulary(vocabulary: Iterable[str]) -> tuple[str, ...]:
         raise UserError(f"vocabulary is a {type(vocabulary).__name__}; give the tokens in the order of their ids")
     tokens = tuple(vocabulary)
     if not all(isinstance(token, str) and token for token in tokens):
-        raise UserError("vocabulary holds an entry that is no token; each must be a string that is not empty")
+        raise UserError("vocabulary holds an entry that is not a token; each must be a non-empty string")
     if tokens[: len(SPECIAL_TOKENS)] != SPECIAL_TOKENS:
         raise UserError(f"vocabulary must begin with {' '.join(SPECIAL_TOKENS)}; build it with fit")
     if len(set(tokens)) != len(tokens):

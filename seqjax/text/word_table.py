@@ -1,7 +1,7 @@
-"""Sentences as columns of ids: of words, of their characters, of their tags."""
+"""Sentences as columns of ids of words, characters and tags."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -27,11 +27,11 @@ class WordTable(NamedTuple):
 
     @classmethod
     def from_dicts(cls, words: dict[str, Any], chars: dict[str, Any], tags: Sequence[str], width: int) -> "WordTable":
-        """From the lookup and the tokenizer as JSON values, and the tags in the order of their ids."""
-        return cls(WordLookup(**words), tokenizer_from_dict(chars), {tag: i for i, tag in enumerate(tags)}, width)
+        """Builds it from the lookup and the tokenizer as JSON values, and the tags in the order of their ids."""
+        return cls(WordLookup(**words), cast(CharTokenizer, tokenizer_from_dict(chars)), {tag: i for i, tag in enumerate(tags)}, width)
 
     def columns(self, words: Sequence[Sequence[str]], tags: Sequence[Sequence[str]] | None) -> tuple[list, list, list]:
-        """Ids of words (t,), characters (t, C) and tags (t,) of each sentence; tags are 0 where there are none."""
+        """Returns the ids of words (t,), characters (t, C) and tags (t,) of each sentence; tags are 0 if there are none."""
         encoded = [self.words.ids(sentence) for sentence in words]
         chars = [char_ids(self.chars, sentence, self.width) for sentence in words]
         if tags is None:

@@ -1,6 +1,6 @@
-"""The rules by which running text is split into words, and words are joined into text.
+"""The rules for splitting running text into words, and for joining words into text.
 
-A token is, at each place the first of:
+At each position, a token is the first match of:
 
 1. initials: single letters with periods between them, the last period included (`U.S.`, `e.g.`, `z.B.`);
 2. a word or number: letters of any script with their combining marks, digits and underscores; inside it an apostrophe,
@@ -21,12 +21,12 @@ from collections.abc import Iterable
 
 APOSTROPHES = "'’＇"
 HYPHENS = r"\-‐‑"  # for a character class: hyphen-minus, hyphen, non-breaking hyphen; dashes are not hyphens
-INVISIBLE = "\u00ad\u200c\u200d"  # soft hyphen, zero-width non-joiner and joiner: part of the word they stand in
+INVISIBLE = "\u00ad\u200c\u200d"  # soft hyphen, zero-width non-joiner and joiner: part of the word that contains them
 ZERO_WIDTH_SPACES = "\u200b\ufeff"
 
-# The ends of words that the Penn Treebank writes as tokens of their own, and a word with such an end.
+# The word endings that the Penn Treebank writes as separate tokens, and a word with such an ending.
 CLITIC = re.compile(rf"n[{APOSTROPHES}]t|[{APOSTROPHES}](?:s|re|ve|ll|d|m)", re.IGNORECASE)
-# What is left must be a word by itself, and none ends in what joins two parts: "1-n't" stays whole.
+# The rest must be a word, and must not end in a joining character: "1-n't" stays whole.
 CONTRACTION = re.compile(rf"(.+?)(?<![{HYPHENS}{APOSTROPHES}·])({CLITIC.pattern})", re.IGNORECASE)
 
 CLOSING = set(".,;:!?)]}%…”’") | {"..."}
@@ -42,7 +42,7 @@ NO_SPACES = re.compile(
 
 @functools.cache
 def _token_pattern() -> re.Pattern[str]:
-    """Rules 1 to 4 as one expression, built once when first needed (Python's `\\w` leaves out combining marks)."""
+    """Returns rules 1 to 4 as one expression, built when first needed (Python's `\\w` excludes combining marks)."""
     is_mark = (unicodedata.category(chr(code)).startswith("M") for code in range(sys.maxunicode + 1))
     runs = (list(run) for mark, run in itertools.groupby(enumerate(is_mark), lambda pair: pair[1]) if mark)
     marks = "".join(f"{chr(run[0][0])}-{chr(run[-1][0])}" for run in runs)
@@ -62,7 +62,7 @@ def split_words(text: str, *, split_contractions: bool = True) -> list[str]:
       split_contractions: whether `don't` becomes `do n't` and `it's` becomes `it 's`.
 
     Returns:
-      The tokens in order. Joined without white space they are the text without its white space (and zero-width spaces).
+      The tokens in order. Concatenated, they give the text without white space and zero-width spaces.
 
     Example:
       >>> split_words("It's 3.14, isn't it?")
@@ -91,12 +91,12 @@ def _split_contraction(word: str) -> list[str]:
 def join_words(tokens: Iterable[str]) -> str:
     """Writes tokens as running text: punctuation, contractions and quotation marks without the spaces between tokens.
 
-    No exact inverse of `split_words`: how much space stood between two tokens, and whether there was any around a dash,
-    is not known. Quotation marks are paired within a line; a lone apostrophe is taken for one. Scripts that are written
-    without spaces are joined without them.
+    This is not an exact inverse of `split_words`: the amount of space between two tokens, and whether there was any
+    around a dash, is not known. Quotation marks are paired within a line; a lone apostrophe is treated as one. Scripts
+    that are written without spaces are joined without them.
 
     Args:
-      tokens: tokens as `split_words` gives them, and `\\n` for the end of a line.
+      tokens: tokens as from `split_words`, and `\\n` for the end of a line.
 
     Returns:
       The text.

@@ -34,9 +34,9 @@ def ctc_nats(logits: Array, steps: Array, labels: Array, label_lengths: Array) -
     .. math:: L = -\log \sum_{\pi: \mathcal{B}(\pi) = y} \prod_{t=1}^{T} \mathrm{softmax}(z_t)_{\pi_t}
 
     Args:
-      logits: z, (B, T, V) of any float type; blank is 0. Values at padded steps are ignored, even NaN.
+      logits: z, (B, T, V) of any float type; blank is 0. Values at padded steps, even NaN, have no effect.
       steps: int (B,), the real steps of each row.
-      labels: int (B, U), ids from 1; entries past a row's end are ignored.
+      labels: int (B, U), ids from 1; ids past a row's end have no effect.
       label_lengths: int (B,).
 
     Returns:
@@ -61,7 +61,7 @@ def ctc_nats(logits: Array, steps: Array, labels: Array, label_lengths: Array) -
     scores = jnp.einsum("btv,bsv->tbs", jax.nn.log_softmax(logits), chosen, precision=jax.lax.Precision.HIGHEST)
     skips = (states[:, 2:] != BLANK) & (states[:, 2:] != states[:, :-2])
     skips = jnp.pad(skips, ((0, 0), (2, 0)))
-    # Before the first step a path is in the first blank, from where it may stay or move on to y_1.
+    # Before the first step a path stands in the first blank alone, from where it may stay or move on to y_1.
     first = jnp.where(jnp.arange(states.shape[1])[None] == 0, 0.0, NEVER).astype(scores.dtype)
 
     def advance(alpha, now):

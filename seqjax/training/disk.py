@@ -42,7 +42,7 @@ def remove(path: pathlib.Path) -> None:
         path.unlink()
 
 
-def refusal(error: BaseException) -> str | None:
+def refusal(error: BaseException | None) -> str | None:
     """The operating system's reason for an error, in words; None if the error is of another kind.
 
     Every OSError counts, a MemoryError, and TensorStore's errors, which carry the system's number in their text. Errors

@@ -1,7 +1,7 @@
 """Losses of the networks that read DNA, with the other strand as augmentation."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -43,14 +43,14 @@ def tag_loss(model: DnaTagger, *, carried: bool = False, other_strand: float = 0
 
     def loss(params, model_state, carry, batch, rng):
         variables, noise = {"params": params}, {} if rng is None else {"train": True, "rngs": {"dropout": rng}}
-        if noise and other_strand:
+        if rng is not None and other_strand:
             batch, turned = _augmented(batch, halo, jax.random.fold_in(rng, 1), other_strand)
             there = flip(batch.labels, batch.lengths)
             there = jnp.asarray(tuple(swap))[there] if swap else there
             batch = batch._replace(labels=jnp.where(turned[:, None], there, batch.labels))
         start = (carry, batch.fresh) if carried else ()
         after, scores = model.apply(variables, batch.codes, batch.lengths, *start, **noise)
-        nats = jnp.sum(model.apply(variables, scores, batch.labels, batch.lengths, method="nats"))
+        nats = jnp.sum(cast(jax.Array, model.apply(variables, scores, batch.labels, batch.lengths, method="nats")))
         counts = {}
         if rng is None:  # decoding in every training step would be too expensive
             found = model.apply(variables, scores, batch.lengths, method="decode")
@@ -88,13 +88,13 @@ def class_loss(
     """
 
     def loss(params, model_state, carry, batch, rng):
-        noise = {} if rng is None else {"train": True, "rngs": {"dropout": rng}}
+        noise: dict[str, Any] = {} if rng is None else {"train": True, "rngs": {"dropout": rng}}
         targets, real = jax.nn.one_hot(batch.labels, classes), batch.lengths > 0
-        if noise:
+        if rng is not None:
             targets = optax.smooth_labels(targets, label_smoothing)
             if other_strand:
                 batch, _ = _augmented(batch, halo, jax.random.fold_in(rng, 1), other_strand)
-        scores = model.apply({"params": params}, batch.codes, batch.lengths, **noise)
+        scores = cast(jax.Array, model.apply({"params": params}, batch.codes, batch.lengths, **noise))
         if not isinstance(model, Ensemble):
             return carry, model_state, label_sums(scores, targets, batch.labels, real)
         found = label_sums(mean_log_probabilities(scores), targets, batch.labels, real)
@@ -105,7 +105,7 @@ def class_loss(
     return loss
 
 
-def _augmented(batch: BaseBatch, halo: int, rng: jax.Array, rate: float) -> tuple[Any, jax.Array]:
+def _augmented(batch: BaseBatch, halo: int, rng: Any, rate: float) -> tuple[Any, jax.Array]:
     """A batch with some sequences read from the other strand, and a mask of them."""
     inner = batch.codes[:, halo : batch.codes.shape[1] - halo]
     codes, turned = augment(rng, inner, batch.lengths, rate)

@@ -32,6 +32,7 @@ class Data(Protocol):
 
     def get_state(self) -> dict[str, Any]:
         """The iterator state before the next batch, JSON-able."""
+        ...
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores a state from get_state."""
@@ -358,11 +359,11 @@ def _shapes(batch: Any) -> Any:
 
 def _described(batch: Any) -> str:
     """A batch's shape in words: B and T of sequences, otherwise (images, videos) B and the shape of its largest array's rows."""
-    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
+    shapes: list[tuple[int, ...]] = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
     lengths = dict.fromkeys(str(shape[1]) for shape in shapes if len(shape) == 2 and shape[1])
     largest = max(shapes, key=math.prod)
     if lengths and len(largest) < 4:
-        return f"B={largest[0]}, T={' and '.join(lengths)}"
+        return f"B={largest[0]}, T={' and '.join(lengths)}"  # pyright: ignore[reportGeneralTypeIssues]
     return f"B={largest[0]}" + (f", {' x '.join(map(str, largest[1:]))}" if largest[1:] else "")
 
 

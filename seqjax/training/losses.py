@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from seqjax.typing import AnyArray
+
 
 class Sums(NamedTuple):
     """Loss and tokens of a batch as sums, so that parts add up to the whole exactly as one would expect.
@@ -14,9 +16,9 @@ class Sums(NamedTuple):
     A token is whatever there is one answer for: a token of a text, an image of a batch.
     """
 
-    loss: jax.Array  # (), nats, summed over real tokens
-    tokens: jax.Array  # (), number of real tokens
-    counts: dict[str, jax.Array] = {}  # further sums over real tokens, such as the correct answers; read only
+    loss: AnyArray  # (), nats, summed over real tokens
+    tokens: AnyArray  # (), number of real tokens
+    counts: dict[str, AnyArray] = {}  # further sums over real tokens, such as the correct answers; read only
 
 
 def means(sums: Sums) -> dict[str, float]:

@@ -52,7 +52,7 @@ def muon_by_gate(
       Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; `optax.contrib.scale_by_muon`.
     """
     orthogonal = scale_by_muon(beta=momentum, ns_steps=ns_steps, weight_dimension_numbers=_dimensions)
-    parts = {"cell": optax.chain(orthogonal, optax.stateless(_by_width), optax.scale(rate)), "other": others}
+    parts: dict[Any, Any] = {"cell": optax.chain(orthogonal, optax.stateless(_by_width), optax.scale(rate)), "other": others}
 
     def inner(tree):
         return optax.partition(parts, _labels(tree))

@@ -1,7 +1,8 @@
 """Optimisers, each one explicit optax.chain with clipping first, and learning rate schedules for recurrent models."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,20 +64,25 @@ def make_schedule(
       (1.0, 0.5, 0.25)
     """
     warmup_steps = warmup_length(warmup_steps, steps)
+    main: Callable[[Any], Any]
     if name in ("constant", "plateau"):
         main = optax.constant_schedule(learning_rate)
     elif name == "cosine":
         main = optax.cosine_decay_schedule(learning_rate, steps - warmup_steps, alpha=final_fraction)
     elif name == "hold_then_decay":
 
-        def main(step):  # whole numbers, so that the rate changes at the very step at which an epoch begins
+        def held(step):  # whole numbers, so that the rate changes at the very step at which an epoch begins
             return learning_rate * decay ** jnp.maximum(step // steps_per_epoch - hold_epochs + 1, 0)
+
+        main = held
 
     elif name == "step":
         borders = [round(share * steps) for share in milestones]
 
-        def main(step):
+        def stepped(step):
             return learning_rate * decay ** sum(jnp.asarray(step >= border, jnp.float32) for border in borders)
+
+        main = stepped
 
     else:
         raise UserError(f"schedule.name={name!r} is unknown; choose one of {', '.join(SCHEDULES)}")

@@ -154,7 +154,7 @@ def whole(tree: PyTree) -> PyTree:
 # What all agree on.
 
 
-def each(value: np.ndarray) -> np.ndarray:
+def each(value: np.ndarray | np.generic) -> np.ndarray:
     """The values of all processes, by their index; every process must call it.
 
     Args:
@@ -237,7 +237,7 @@ class Listening:
         return self._step(state, batch, self._told)
 
 
-def lost(error: BaseException) -> UserError | None:
+def lost(error: BaseException | None) -> UserError | None:
     """Says in a line that another process has ended, where that is what an error of JAX's means; None if it is not.
 
     Example:

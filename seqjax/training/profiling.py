@@ -89,7 +89,7 @@ class Profile:
             self._stop()
 
     def _stop(self) -> None:
-        if self._running:
+        if self._running and self._steps is not None:
             self._running = False
             jax.profiler.stop_trace()
             self._say(

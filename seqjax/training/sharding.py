@@ -17,6 +17,7 @@ from seqjax.errors import UserError
 from seqjax.training import processes
 
 PyTree = Any
+Device = Any  # a jax.Device, a class that JAX makes at run time
 
 DATA, MODEL = "data", "model"
 BY_BATCH, EVERYWHERE = PartitionSpec(DATA), PartitionSpec()
@@ -24,7 +25,7 @@ ONE_ORDER = "xla_cpu_enable_concurrency_optimized_scheduler"
 SMALLEST = 4096  # values: what a parameter must have to be cut; sending a smaller one takes longer than its memory is worth
 
 
-def make_mesh(batch_size: int, devices: Sequence[jax.Device] | None = None, model: int = 1) -> Mesh:
+def make_mesh(batch_size: int, devices: Sequence[Device] | None = None, model: int = 1) -> Mesh:
     """Devices along the axis `data`, of several processes in the order given; one device is a mesh of one.
 
     Args:
@@ -181,7 +182,7 @@ def bytes_per_device(tree: PyTree) -> int:
       >>> bytes_per_device({"w": jax.numpy.ones(2, "float32")})
       8
     """
-    held: dict[jax.Device, int] = {}
+    held: dict[Device, int] = {}
     for leaf in jax.tree.leaves(tree):
         for shard in leaf.addressable_shards:
             held[shard.device] = held.get(shard.device, 0) + shard.data.nbytes

@@ -92,7 +92,7 @@ def state_shardings(mesh: Mesh, state: PyTree = None, *, fsdp: bool = False) -> 
       A TrainState of NamedShardings, each for a whole part where nothing but the carry is cut.
     """
     everywhere, by_batch = NamedSharding(mesh, EVERYWHERE), batch_sharding(mesh)
-    shardings = TrainState(*[by_batch if name == "carry" else everywhere for name in TrainState._fields])
+    shardings = TrainState(*[by_batch if name == "carry" else everywhere for name in TrainState._fields])  # pyright: ignore[reportArgumentType]
     if not fsdp and MODEL not in mesh.shape:
         return shardings
     cut = {name: parameter_shardings(getattr(state, name), mesh, fsdp=fsdp) for name in ("params", "opt_state")}
@@ -103,7 +103,7 @@ def state_shardings(mesh: Mesh, state: PyTree = None, *, fsdp: bool = False) -> 
 
 def place(state: TrainState, shardings: TrainState) -> TrainState:
     """Places a state on the mesh, as `state_shardings` says."""
-    return TrainState(*[processes.place(part, where) for part, where in zip(state, shardings)])
+    return TrainState(*[processes.place(part, where) for part, where in zip(state, shardings)])  # pyright: ignore[reportArgumentType]
 
 
 def init_state(
@@ -189,7 +189,7 @@ def make_train_step(
         0 keeps none.
       accumulate: how many parts the batch is cut into, computed one after another: see accumulated_gradient.
       frozen: regular expressions; parameters whose path one of them is found in stay as they are, bit for bit: no gradient,
-        no weight decay, no part in the norm. See frozen_mask. Batch statistics are not parameters and keep changing.
+        no weight decay, no part in the norm. See frozen_mask. Batch statistics are not parameters and keep being updated.
       shardings: from state_shardings, where it cuts parameters; None where only the carry is cut.
 
     Returns:
@@ -228,7 +228,7 @@ def make_train_step(
         after = _taken(state, faulty == 0, new | {"carry": found.carry, "average": average})
         told = {"grad_norm": norm, "clipped": (norm > clip_norm).astype(jnp.float32), "faults": faulty}
         told |= {"skipped": after.skipped, "skipped_in_row": after.skipped_in_row}
-        return after, StepMetrics(found.sums, learning_rate=schedule(done) * state.lr_scale, **told)
+        return after, StepMetrics(found.sums, learning_rate=schedule(done) * state.lr_scale, **told)  # pyright: ignore[reportArgumentType]
 
     everywhere, states = NamedSharding(mesh, EVERYWHERE), shardings or state_shardings(mesh)
     return jax.jit(
@@ -373,7 +373,7 @@ def make_evaluate(loss_fn: LossFn, mesh: Mesh) -> Callable[..., Sums]:
 
     def evaluate(params, model_state, carry, batches: Iterable[Any], progress: Advance | None = None) -> Sums:
         carry, sums = processes.place(jax.tree.map(jnp.copy, carry), by_batch), None
-        total = len(batches) if hasattr(batches, "__len__") else None
+        total = len(batches) if hasattr(batches, "__len__") else None  # pyright: ignore[reportArgumentType]
         for done, batch in enumerate(batches, start=1):
             batch = processes.place_rows(batch, by_batch)
             before = begin(params, model_state, carry, batch) if sums is None else sums

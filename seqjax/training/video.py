@@ -1,7 +1,7 @@
 """Losses of the networks that read videos."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from seqjax.models.video import VideoClassifier, VideoForecaster, pooled_log_pro
 from seqjax.training.losses import Sums
 from seqjax.training.metrics.video import frame_errors
 from seqjax.training.train_step import LossFn
+from seqjax.typing import AnyArray
 
 LOSSES = ("bce", "mse")
 NONE = Augmentation()
@@ -99,12 +100,12 @@ def answer_loss(
         real = jnp.arange(frames.shape[1])[None] < batch.lengths[:, None]
         start = (carry, batch.fresh) if carried else ()
         if rng is None:
-            after, scores = model.apply(variables, normalize_frames(frames, mean, std), batch.lengths, *start)
+            after, scores = cast(Any, model.apply(variables, normalize_frames(frames, mean, std), batch.lengths, *start))
         else:
             noise, dropout = jax.random.split(rng)
             frames = normalize_frames(augment_frames(noise, frames, augmentation), mean, std)
             how = {"train": True, "rngs": {"dropout": dropout}, "mutable": ["batch_stats"]}
-            (after, scores), updated = model.apply(variables, frames, batch.lengths, *start, **how)
+            (after, scores), updated = cast(Any, model.apply(variables, frames, batch.lengths, *start, **how))
             statistics = {name: updated[name] for name in statistics} if statistics else statistics
         by_frame = carried or (pooling == "mean" and rng is not None)
         if by_frame:
@@ -123,13 +124,13 @@ def answer_loss(
     return loss
 
 
-def _nats(found: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+def _nats(found: jax.Array, labels: AnyArray, smoothing: float) -> jax.Array:
     targets = optax.smooth_labels(jax.nn.one_hot(labels, found.shape[-1]), smoothing)
     return -jnp.sum(targets[:, None] * found, axis=-1)
 
 
 def _counts(
-    found: Sequence[jax.Array], labels: jax.Array, counted: jax.Array, heads: Sequence[Head]
+    found: Sequence[jax.Array], labels: AnyArray, counted: AnyArray, heads: Sequence[Head]
 ) -> dict[str, jax.Array]:
     """How often all questions, and each question, are answered correctly."""
 
@@ -173,7 +174,7 @@ def forecast_loss(model: VideoForecaster, context: int, *, kind: str = "bce") ->
     def loss(params, model_state, carry, batch: VideoBatch, rng) -> Any:
         frames, real = to_float(batch.frames), batch.lengths > 0
         true = frames[:, context:]
-        logits = model.apply({"params": params}, frames[:, :context], true.shape[1])
+        logits = cast(jax.Array, model.apply({"params": params}, frames[:, :context], true.shape[1]))
         if kind == "bce":
             each = optax.sigmoid_binary_cross_entropy(logits, true)
         else:

@@ -1,7 +1,8 @@
 """Wrappers: cell -> cell.
 
-Those that work inside a step go innermost (layer_norm, recurrent_dropout, weight_drop, zoneout), and those that work on
-whole sequences around them (dropout, residual, learned_initial_carry, bidirectional, stack); dropout may stand anywhere.
+Wrappers that work inside a step go innermost (layer_norm, recurrent_dropout, weight_drop, zoneout); those that work on
+whole sequences go around them (dropout, residual, learned_initial_carry, bidirectional, stack). dropout may go
+anywhere.
 """
 
 from seqjax.wrappers._bidirectional import BidirectionalCarry, BidirectionalParams, bidirectional

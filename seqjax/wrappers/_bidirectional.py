@@ -26,7 +26,7 @@ class BidirectionalParams(NamedTuple):
 
 
 class BidirectionalCarry(NamedTuple):
-    """What the two cells remember."""
+    """Carries of the two cells."""
 
     forward: Carry  # after the last step
     backward: Carry  # after the first step, where the backward cell ends
@@ -40,32 +40,32 @@ def bidirectional(
 
       y_t = merge(forward(x_1 ... x_t), backward(x_T ... x_t))
 
-    The backward cell starts at each sequence's last real step. Where `resets` part sequences that are packed into one
-    row, it starts fresh at the last step of each. With `rng` the two draw their own noise; padded outputs are zero. A
-    run with `reverse=True` swaps the directions of both.
+    The backward cell starts at each sequence's last real step. If `resets` separate sequences packed into one row, it
+    restarts at the last step of each. With `rng` the two cells draw independent noise; padded outputs are zero. With
+    `reverse=True` the two directions are swapped.
 
     Across truncated windows the carry of the backward cell means little: a window's backward cell starts at the
-    window's end, and what the window before left it with is the past. With fresh_backward=True the carry that comes
-    out holds the initial carry for the backward cell, so that a loop that hands each window's carry to the next goes on
-    forward and starts fresh backward; without it, it holds the backward cell after the first step, the summary of a
-    sequence that encoders use. There is no streaming step: outputs need what is still to come.
+    window's end, while the previous window's carry describes the past. With fresh_backward=True the returned carry
+    holds the initial carry for the backward cell, so that a loop that passes each window's carry to the next continues
+    forward and restarts backward; without it, the carry holds the backward cell after the first step, the summary of a
+    sequence that encoders use. There is no streaming step, since outputs need future inputs.
 
     Args:
       forward: the cell that runs from first to last.
       backward: the cell that runs from last to first.
       merge: "concat" along the features, "sum", "mean" or "multiply"; a function merge(f, b) of the outputs at one step of one
-        sequence, each (H,), such as `jax.numpy.maximum`; or None, which gives them as the pair (f, b).
-      fresh_backward: what the carry returned holds for the backward cell, as said above.
+        sequence, each (H,), such as `jax.numpy.maximum`; or None, which returns the pair (f, b).
+      fresh_backward: whether the returned carry holds the initial carry for the backward cell, as explained above.
 
     Returns:
-      A Cell with BidirectionalParams and BidirectionalCarry; H is the sum of both for "concat", else that of each; for None
-      the pair of both, and for a function what it makes of them.
+      A Cell with BidirectionalParams and BidirectionalCarry; H is the sum of both sizes for "concat", the common size
+      for the other names, the pair for None, and the size of the result for a function.
 
     Raises:
-      ValueError: merge is unknown, or the cells differ in spatial axes, or in size where merge is none of "concat", a function
-        or None.
-      TypeError: an argument is no Cell.
-      UserError: (from step) it works on whole sequences.
+      ValueError: merge is unknown, the cells differ in spatial axes, or they differ in size and merge is not "concat",
+        a function or None.
+      TypeError: an argument is not a Cell.
+      UserError: (from step) the cell works on whole sequences.
 
     Example:
       >>> import jax, seqjax
@@ -97,9 +97,9 @@ def bidirectional(
         )
 
     def step(params, carry, x):
-        raise UserError(f"{name} has no step, since it needs the whole sequence; run it by seqjax.unroll")
+        raise UserError(f"{name} has no step, since it needs the whole sequence; run it with seqjax.unroll")
 
-    def sequence(run, params, carry, initial, xs, rng):
+    def sequence(run, params, carry, initial, xs, rng) -> tuple[BidirectionalCarry, Any]:
         rngs = (None, None) if rng is None else jax.random.split(rng)
         (ahead, ys), (back, zs) = run.both((forward, backward), params, carry, initial, xs, rngs)
         back = initial.backward if fresh_backward else back
@@ -120,17 +120,17 @@ def bidirectional(
 
 
 def _merged(merge, sizes, spatial):
-    """How both outputs become one, merged(run, f, b), and the size and the spatial axes of that."""
+    """Returns merged(run, f, b), which combines both outputs, and the size and spatial axes of its result."""
     if merge is None:
         return lambda run, f, b: (f, b), sizes, spatial
     if callable(merge):
         cell = parts.pointwise(parts.name_of(merge), lambda both: merge(*both), sizes, spatial)
         return lambda run, *both: run(cell, (), (), (), both, None)[1], cell.hidden_size, cell.output_spatial
     if merge not in MERGES:
-        raise ValueError(f"merge must be one of {list(MERGES)}, a function or None, and it is {merge!r}")
+        raise ValueError(f"merge must be one of {list(MERGES)}, a function or None, got {merge!r}")
     if merge != "concat" and sizes[0] != sizes[1]:
-        raise ValueError(f"merge={merge!r} needs cells of one hidden_size, and they are {sizes[0]} and {sizes[1]}")
+        raise ValueError(f"merge={merge!r} needs cells of equal hidden_size, got {sizes[0]} and {sizes[1]}")
     if jax.tree.structure(sizes[0]) != jax.tree.structure(sizes[1]):
-        raise ValueError(f"merge={merge!r} needs cells whose outputs are built alike, and their sizes are {sizes[0]} and {sizes[1]}")
+        raise ValueError(f"merge={merge!r} needs cells whose outputs have the same structure, got sizes {sizes[0]} and {sizes[1]}")
     size = jax.tree.map(lambda f, b: f + b if merge == "concat" else f, *sizes)
     return lambda run, f, b: jax.tree.map(MERGES[merge], f, b), size, spatial

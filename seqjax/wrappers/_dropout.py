@@ -11,36 +11,36 @@ from seqjax.wrappers import parts
 
 
 class DropoutParams(NamedTuple):
-    """What the cell runs with during one training unroll with per_gate; `init` gives the params of the cell inside."""
+    """Params during one training unroll with per_gate; `init` returns the params of the inner cell."""
 
-    cell: Params  # of the cell inside
-    keep: Array  # the inputs of each gate, bool (G, B, D)
+    cell: Params  # of the inner cell
+    keep: Array  # which inputs of each gate are kept, bool (G, B, D)
 
 
 @factory
 def dropout(cell: Cell[ParamsT, CarryT], rate: float, shared_over_time: bool = False, *, per_gate: bool = False) -> Cell[ParamsT, CarryT]:
-    """Drops inputs of a cell in training: each step its own, or the same for all time (variational dropout).
+    """Drops inputs of a cell in training, with a new mask at each step or one for all steps (variational dropout).
 
-      x~_t = m_t x_t / (1 - rate),  m_t ~ Bernoulli(1 - rate),  one m for all t where shared_over_time
-      per_gate:  the gate g of x W is (m_g x_t / (1 - rate)) W_g, an m_g of its own for each gate, for all t
+      x~_t = m_t x_t / (1 - rate),  m_t ~ Bernoulli(1 - rate),  one m for all t if shared_over_time
+      per_gate:  gate g of x W is (m_g x_t / (1 - rate)) W_g, with one m_g per gate, for all t
 
-    There is noise only in `seqjax.unroll(..., rng=key)`; without rng, and in the streaming `step`, there is none. All
-    masks are drawn once, before the loop over time. A cell with the three parts keeps them.
+    Noise is applied only in `seqjax.unroll(..., rng=key)`, not without rng or in the streaming `step`. All masks are
+    drawn once, before the loop over time. A cell with the three parts keeps them.
 
     Args:
       cell: the cell whose inputs (B, T, D) are dropped; a stack or a bidirectional pair too.
-      rate: share of inputs dropped, 0 <= rate < 1.
+      rate: fraction of inputs dropped, 0 <= rate < 1.
       shared_over_time: True draws one mask (B, D) for all the steps of one unroll.
-      per_gate: with shared_over_time, draws a mask for each gate: the paper's untied weights, and what Keras does beside
-        recurrent dropout. It costs a product for each gate. A cell of one gate is the same either way.
+      per_gate: with shared_over_time, draws a mask per gate: the paper's untied weights, and what Keras does together
+        with recurrent dropout. It costs one product per gate. For a cell with one gate it makes no difference.
 
     Returns:
-      A Cell with the params and the carry of the one inside.
+      A Cell with the params and the carry of the inner cell.
 
     Raises:
       ValueError: rate is not in [0, 1).
-      TypeError: cell is no Cell.
-      UserError: per_gate is without shared_over_time, or the cell has not the three parts that it needs.
+      TypeError: cell is not a Cell.
+      UserError: per_gate is given without shared_over_time, or the cell lacks the three parts that it needs.
 
     Example:
       >>> import jax, seqjax
@@ -57,7 +57,7 @@ def dropout(cell: Cell[ParamsT, CarryT], rate: float, shared_over_time: bool = F
     parts.check_cell("cell", cell)
     rate = parts.check_rate("rate", rate)
     if per_gate and not shared_over_time:
-        raise UserError("dropout with per_gate=True draws its masks for all time; give shared_over_time=True too")
+        raise UserError("dropout with per_gate=True shares its masks over time; pass shared_over_time=True too")
     if per_gate:
         parts.check_inside_step("per-gate dropout", cell, split=True)
     gates, name = cell.parts.gates if per_gate else 1, f"dropout({cell.name}, {rate:g})"
@@ -91,7 +91,7 @@ def _dropped(keep, xs, rate):
 
 
 def _masked(cell, rate, gates, name):
-    """The cell with the masks of its params on the inputs of its gates."""
+    """Returns the cell with the masks in its params applied to the inputs of its gates."""
     inside = cell.on_params(lambda params: params.cell)
 
     def project(params, xs):

@@ -11,9 +11,9 @@ from seqjax.wrappers import parts
 
 
 class LayerNormParams(NamedTuple):
-    """Parameters of a layer-normalised cell; gains are ones and the bias zeros at first."""
+    """Parameters of a layer-normalised cell; gains start at one and the bias at zero."""
 
-    cell: Params  # of the cell inside
+    cell: Params  # of the inner cell
     gain: Array  # of the input's product, (G H,)
     bias: Array  # of the input's product, (G H,)
     recurrent_gain: Array  # of the recurrent product, (G H,)
@@ -21,24 +21,24 @@ class LayerNormParams(NamedTuple):
 
 @factory
 def layer_norm(cell: Cell[Any, CarryT]) -> Cell[LayerNormParams, CarryT]:
-    """Normalises what a cell projects from its input and its recurrent product, each over all its features.
+    """Normalises a cell's input product and its recurrent product, each over all its features.
 
       projected = LN(x W + b) gain + bias,  recurrent = LN(h U) recurrent_gain
       LN(a) = (a - mean(a)) / sqrt(var(a) + 1e-5)
 
-    Mean and variance are over the G H features of all gates together, and computed in float32 at least. What else a
-    cell has is left alone: the LSTM's c is not normalised here, and `seqjax.lstm(layer_norm=True)`, the paper's LSTM,
-    normalises it on its way to the output. The cell's own bias shifts its input's product before the normalisation.
+    Mean and variance are over the G H features of all gates together, computed in float32 at least. The rest of the
+    cell is unchanged: the LSTM's c is not normalised here, while `seqjax.lstm(layer_norm=True)`, the paper's LSTM,
+    normalises it for the output. The cell's own bias shifts its input product before the normalisation.
 
     Args:
       cell: a cell with the three parts: the vanilla cell, the LSTM, the GRU with the reset after the product.
 
     Returns:
-      A Cell with LayerNormParams and the carry of the one inside.
+      A Cell with LayerNormParams and the carry of the inner cell.
 
     Raises:
-      TypeError: cell is no Cell.
-      UserError: the cell has no recurrent product of its own, or works on whole sequences.
+      TypeError: cell is not a Cell.
+      UserError: the cell has no separate recurrent product, or works on whole sequences.
 
     Example:
       >>> import jax, seqjax
@@ -62,7 +62,7 @@ def layer_norm(cell: Cell[Any, CarryT]) -> Cell[LayerNormParams, CarryT]:
         return LayerNormParams(inner, gain, bias, recurrent_gain)
 
     def noise(rng, params, xs):
-        inner, inner_params, xs = cell.wrap.noise(rng, params.cell, xs)
+        inner, inner_params, xs = parts.draw(cell, rng, params.cell, xs)
         return _normalised(inner), params._replace(cell=inner_params), xs
 
     wrap = Wrap((cell,), noise=noise if cell.wrap and cell.wrap.noise else None)
@@ -85,5 +85,5 @@ def _normalised(cell):
 
 
 def _scaled(a, gain):
-    """LN(a) gain, in float32 at least."""
+    """Computes LN(a) gain, in float32 at least."""
     return normalize(a.astype(jnp.promote_types(a.dtype, jnp.float32)), gain)

@@ -12,29 +12,29 @@ from seqjax.wrappers import parts
 class LearnedInitialCarryParams(NamedTuple):
     """Parameters of a cell whose initial carry is learned."""
 
-    cell: Params  # of the cell inside
-    carry: Carry  # the initial carry of every sequence, built as the carry without B, never narrower than float32
+    cell: Params  # of the inner cell
+    carry: Carry  # the initial carry of every sequence, structured like the carry without B, never narrower than float32
 
 
 @factory
 def learned_initial_carry(cell: Cell[Any, CarryT]) -> Cell[LearnedInitialCarryParams, CarryT]:
     """Makes the initial carry a parameter, the same for all sequences.
 
-      carry_0 = params.carry  (at first, the cell's own initial carry: zeros)
+      carry_0 = params.carry  (initialised with the cell's own initial carry: zeros)
 
-    It is where a run starts that is given no carry, and where every reset goes back to; its gradient comes from both.
-    A loop over truncated windows that makes its first carry by `initial_carry` outside of the gradient learns it from
-    the resets alone.
+    A run without a given carry starts from it, and every reset restores it; its gradient comes from both. A loop over
+    truncated windows that creates its first carry with `initial_carry` outside the gradient learns it from the resets
+    only.
 
     Args:
-      cell: any cell, a stack or a bidirectional pair too; put this wrapper outside of those that work inside a step
-        (zoneout and the like).
+      cell: any cell, a stack or a bidirectional pair too; put this wrapper around those that work inside a step (such
+        as zoneout).
 
     Returns:
-      A Cell with LearnedInitialCarryParams and the carry of the one inside.
+      A Cell with LearnedInitialCarryParams and the carry of the inner cell.
 
     Raises:
-      TypeError: cell is no Cell.
+      TypeError: cell is not a Cell.
 
     Example:
       >>> import jax, seqjax
@@ -60,7 +60,7 @@ def learned_initial_carry(cell: Cell[Any, CarryT]) -> Cell[LearnedInitialCarryPa
     def step(params, carry, x):
         return cell.step(params.cell, carry, x)
 
-    # The cell inside runs by itself, so that engines see what they know.
+    # The inner cell runs directly, so that engines recognise it.
     def sequence(run, params, carry, initial, xs, rng):
         return run(cell, params.cell, carry, initial, xs, rng)
 
@@ -78,5 +78,5 @@ def learned_initial_carry(cell: Cell[Any, CarryT]) -> Cell[LearnedInitialCarryPa
 
 
 def _wide(dtype):
-    """Parameters are trained in float32 at least; memory that is not floating point stays as it is."""
+    """Widens parameters to float32 at least, for training; memory that is not floating point is unchanged."""
     return jnp.promote_types(dtype, jnp.float32) if jnp.issubdtype(dtype, jnp.floating) else dtype

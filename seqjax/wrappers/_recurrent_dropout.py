@@ -1,4 +1,4 @@
-"""Dropout on the recurrent connections, one mask for all time."""
+"""Dropout on the recurrent connections, with one mask for all steps."""
 
 from typing import NamedTuple
 
@@ -10,36 +10,36 @@ from seqjax.wrappers import parts
 
 
 class RecurrentDropoutParams(NamedTuple):
-    """What the cell runs with during one training unroll; `init` gives the params of the cell inside."""
+    """Params during one training unroll; `init` returns the params of the inner cell."""
 
-    cell: Params  # of the cell inside
-    keep: Array  # the h that enters the recurrent product, bool, shaped as h; with per_gate (G, *h.shape)
+    cell: Params  # of the inner cell
+    keep: Array  # which units of h enter the recurrent product, bool, shaped like h; with per_gate (G, *h.shape)
 
 
 @factory
 def recurrent_dropout(cell: Cell[ParamsT, CarryT], rate: float, *, per_gate: bool = False) -> Cell[ParamsT, CarryT]:
-    """Drops the h that enters the recurrent product, in training, the same units at every step of one unroll.
+    """Drops units of h in the recurrent product during training, the same ones at every step of an unroll.
 
       recurrent_t = (m h_{t-1} / (1 - rate)) U,  m ~ Bernoulli(1 - rate), (B, H), one m for all t and all gates
-      per_gate:  the gate g of it is (m_g h_{t-1} / (1 - rate)) U_g, an m_g of its own for each gate
+      per_gate:  gate g of it is (m_g h_{t-1} / (1 - rate)) U_g, with one m_g per gate
 
-    Only the product sees the mask: what a cell does with h besides, as the GRU's z h, stays as it is. The mask is drawn
-    once, before the loop; there is noise only in `seqjax.unroll(..., rng=key)`. The variational RNN of the paper is
+    Only the product sees the mask: other uses of h, such as the GRU's z h, are unchanged. The mask is drawn once,
+    before the loop; noise is applied only in `seqjax.unroll(..., rng=key)`. The variational RNN of the paper is
     `dropout(recurrent_dropout(cell, rate), rate, shared_over_time=True)`.
 
     Args:
       cell: a cell with the three parts (project, recur, combine) and `h` in its carry.
-      rate: share of the units dropped, 0 <= rate < 1.
-      per_gate: draws a mask for each gate: the paper's untied weights, and what Keras does. It costs a product for each
-        gate. A cell of one gate is the same either way.
+      rate: fraction of units dropped, 0 <= rate < 1.
+      per_gate: draws a mask per gate: the paper's untied weights, and what Keras does. It costs one product per gate.
+        For a cell with one gate it makes no difference.
 
     Returns:
-      A Cell with the params and the carry of the one inside.
+      A Cell with the params and the carry of the inner cell.
 
     Raises:
       ValueError: rate is not in [0, 1).
-      UserError: the cell has no recurrent product of its own (the GRU with the reset before it), no h (from init), or
-        works on whole sequences.
+      UserError: the cell has no separate recurrent product (the GRU with the reset before the product), no h (from
+        init), or works on whole sequences.
 
     Example:
       >>> import jax, seqjax
@@ -74,7 +74,7 @@ def recurrent_dropout(cell: Cell[ParamsT, CarryT], rate: float, *, per_gate: boo
 
 
 def _masked(cell, rate, gates, name):
-    """The cell with the masks of its params on the h of its recurrent product."""
+    """Returns the cell with the masks in its params applied to the h of its recurrent product."""
     inside = cell.on_params(lambda params: params.cell)
 
     def recur(params, carry):

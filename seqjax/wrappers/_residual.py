@@ -14,12 +14,12 @@ def residual(cell: Cell[ParamsT, CarryT]) -> Cell[ParamsT, CarryT]:
       cell: a cell whose input size is its output size.
 
     Returns:
-      A Cell with the params and the carry of the one inside.
+      A Cell with the params and the carry of the inner cell.
 
     Raises:
-      ValueError: the cell's outputs have other spatial axes than its inputs; (from init and unroll) the input size is not
-        the output size.
-      TypeError: cell is no Cell.
+      ValueError: the spatial axes of the cell's outputs differ from those of its inputs; (from init and unroll) the
+        input size differs from the output size.
+      TypeError: cell is not a Cell.
 
     Example:
       >>> import jax, seqjax
@@ -35,7 +35,7 @@ def residual(cell: Cell[ParamsT, CarryT]) -> Cell[ParamsT, CarryT]:
     parts.check_cell("cell", cell)
     if cell.spatial != cell.output_spatial:
         raise ValueError(
-            f"residual({cell.name}) adds its input to its output, so their spatial axes must be equal, and they are "
+            f"residual({cell.name}) adds its input to its output, so their spatial axes must be equal, got "
             f"{parts.spatial_axes(cell)}"
         )
 

@@ -1,4 +1,4 @@
-"""Layers one above the other."""
+"""Stacks of cells."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -24,22 +24,23 @@ def stack(*cells: Layer | Iterable[Layer], skip_connections: str | None = None) 
       y                 y_L      [y_1 ... y_L]   [y_1 ... y_L]
 
     Over a whole sequence the layers run one after the other, each on its own engine; a streaming step runs through all
-    of them. The two give the same numbers. What has no carry, a function or `seqjax.dense`, is done for all steps at once.
+    of them. Both give the same numbers. Layers without a carry, functions and `seqjax.dense`, are computed for all
+    steps at once.
 
     Args:
-      *cells: the layers from the bottom up, of any kinds and sizes, or one sequence of them. One above the first may be a
-        function y -> y' of one step of one sequence, (*spatial, H) -> (*spatial', H'), such as `jax.nn.relu` or a mean over
-        space; or of the pytree that the layer below gives.
-      skip_connections: "input" gives the inputs to every layer too, and all layers' outputs as the output, concatenated
-        (`hk.deep_rnn_with_skip_connections`); "all" gives each layer the outputs of all below. None is neither. To add what
-        goes into a layer to what comes out there is `seqjax.residual`, around one layer or a stack.
+      *cells: the layers from the bottom up, of any kinds and sizes, or one sequence of them. Any but the first may be a
+        function y -> y' of one step of one sequence, (*spatial, H) -> (*spatial', H'), such as `jax.nn.relu` or a mean
+        over space; or of the pytree that the layer below gives.
+      skip_connections: "input" also feeds the inputs to every layer and concatenates all layers' outputs as the output
+        (`hk.deep_rnn_with_skip_connections`); "all" feeds each layer the outputs of all layers below. None does
+        neither. To add a layer's input to its output, wrap the layer or a stack in `seqjax.residual`.
 
     Returns:
-      A Cell whose params and carry are tuples with one entry a layer, () for a function.
+      A Cell whose params and carry are tuples with one entry per layer, () for a function.
 
     Raises:
-      ValueError: there is no cell, a layer's outputs have other spatial axes than the inputs of the next, skip_connections is
-        another word, or a layer does not take what the one below gives.
+      ValueError: there is no cell, the spatial axes of a layer's outputs differ from those of the next layer's inputs,
+        skip_connections is unknown, or a layer does not accept the output of the one below.
       TypeError: an argument is neither a Cell nor a function.
 
     Example:
@@ -58,27 +59,27 @@ def stack(*cells: Layer | Iterable[Layer], skip_connections: str | None = None) 
     if len(cells) == 1 and isinstance(cells[0], Iterable):
         return stack(*cells[0], skip_connections=skip_connections)
     if skip_connections not in (None, "input", "all"):
-        raise ValueError(f'skip_connections must be "input", "all" or None, and it is {skip_connections!r}')
+        raise ValueError(f'skip_connections must be "input", "all" or None, got {skip_connections!r}')
     layers = []
     for cell in cells:
         layers.append(_layer(cell, layers, skip_connections))
     if not layers:
-        raise ValueError("stack needs at least one cell, and there is none")
+        raise ValueError("stack needs at least one cell")
     joints = [(below.output_spatial, above.spatial) for below, above in zip(layers, layers[1:])]
-    if skip_connections:  # all that is concatenated lies alike
+    if skip_connections:  # everything that is concatenated has the same layout
         joints += [(layer.output_spatial, layers[0].spatial) for layer in layers]
     if any(given != taken for given, taken in joints):
         spatial = ", ".join(f"{layer.name} {parts.spatial_axes(layer)}" for layer in layers)
-        raise ValueError(f"the layers of a stack must agree in their spatial axes, and they have {spatial}")
+        raise ValueError(f"the layers of a stack must agree in their spatial axes, got {spatial}")
 
     sizes = [layer.hidden_size for layer in layers]
 
     def taken(x, ys, join):
-        """What the layer above takes, of the inputs and of the outputs so far."""
+        """Returns the next layer's input, from the inputs and the outputs so far."""
         return join({None: ys[-1:] or [x], "input": [x, *ys[-1:]], "all": [x, *ys]}[skip_connections])
 
     def given(ys, join):
-        """What the stack gives."""
+        """Returns the output of the stack."""
         return join(ys if skip_connections else ys[-1:])
 
     def through(x, runs):
@@ -127,22 +128,22 @@ def _total(sizes):
 
 
 def _layer(cell, below, skip_connections):
-    """A layer of the stack as a Cell, which takes what those below give."""
+    """Returns a layer of the stack as a Cell that accepts the output of those below."""
     if not isinstance(cell, Cell) and not callable(cell):
-        raise TypeError(f"cells must be Cells, functions or one sequence of them, and one is a {type(cell).__name__}")
+        raise TypeError(f"cells must be Cells, functions or one sequence of them, got a {type(cell).__name__}")
     taken = below[-1].hidden_size if below else 0
     if isinstance(cell, Cell):
         for size in (taken, cell.hidden_size if skip_connections else 0):
             if not parts.is_array(size):
                 raise ValueError(
-                    f"the cells of a stack take one array, and here {cell.name} meets a pytree of sizes {size}; put a function "
-                    "between that makes one of it, such as lambda ys: ys[0]"
+                    f"the cells of a stack take one array, but {cell.name} would get a pytree of sizes {size}; put a function "
+                    "in between that makes one array of it, such as lambda ys: ys[0]"
                 )
         return cell
     name = parts.name_of(cell)
     if not below or skip_connections:
         raise ValueError(
-            f"{name} is a function, and a function in a stack takes the outputs of the layer below alone: "
+            f"{name} is a function, and a function in a stack takes only the outputs of the layer below: "
             + ("with skip_connections use cells" if skip_connections else "the first layer must be a Cell")
         )
     return parts.pointwise(name, cell, taken, below[-1].output_spatial)

@@ -14,16 +14,16 @@ def weight_drop(cell: Cell[ParamsT, CarryT], rate: float) -> Cell[ParamsT, Carry
 
       U~ = M U / (1 - rate),  M ~ Bernoulli(1 - rate), of the shape of U
 
-    Kept weights are scaled up, so that evaluation takes them as they are. The cell itself runs as it is, on any engine
-    that takes it, with its `recurrent_kernel` changed once, before the loop; there is noise only in
+    Kept weights are scaled up, so that evaluation uses the weights unchanged. The cell itself runs on any engine that
+    supports it, with its `recurrent_kernel` changed once, before the loop; noise is applied only in
     `seqjax.unroll(..., rng=key)`.
 
     Args:
       cell: a cell with a `recurrent_kernel` among its params, or a wrapper that holds one as `cell`.
-      rate: share of the weights dropped, 0 <= rate < 1.
+      rate: fraction of weights dropped, 0 <= rate < 1.
 
     Returns:
-      A Cell with the params and the carry of the one inside.
+      A Cell with the params and the carry of the inner cell.
 
     Raises:
       ValueError: rate is not in [0, 1).
@@ -63,10 +63,10 @@ def weight_drop(cell: Cell[ParamsT, CarryT], rate: float) -> Cell[ParamsT, Carry
 
 
 def _change(cell, params, change):
-    """The params with their recurrent kernel changed, which a wrapper's params hold under `cell`."""
+    """Returns the params with their recurrent kernel changed; a wrapper's params hold it under `cell`."""
     if hasattr(params, "recurrent_kernel"):
         return params._replace(recurrent_kernel=change(params.recurrent_kernel))
     if hasattr(params, "cell"):
         return params._replace(cell=_change(cell, params.cell, change))
     known = ", ".join(getattr(params, "_fields", ())) or "no named fields"
-    raise UserError(f"weight_drop works on the recurrent_kernel of a cell, and the params of {cell.name} have {known}")
+    raise UserError(f"weight_drop needs a cell with a recurrent_kernel, but the params of {cell.name} have {known}")

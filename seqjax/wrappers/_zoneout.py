@@ -1,4 +1,4 @@
-"""Zoneout: units that now and then keep their old value."""
+"""Zoneout: units that randomly keep their old value."""
 
 from typing import Any, NamedTuple
 
@@ -12,35 +12,35 @@ from seqjax.wrappers import parts
 
 
 class Zoned(NamedTuple):
-    """Inputs in training: along with each step go its masks."""
+    """Inputs in training: each step comes with its masks."""
 
-    inner: Any  # inputs of the cell inside, (..., D)
-    keep: dict[str, Array]  # by field of the carry that is zoned out, bool (..., H), true where the old value stays
+    inner: Any  # inputs of the inner cell, (..., D)
+    keep: dict[str, Array]  # for each zoned-out field of the carry, bool (..., H), true where the old value is kept
 
 
 @factory
 def zoneout(cell: Cell[ParamsT, CarryT], rate: float, memory_rate: float | None = None) -> Cell[ParamsT, CarryT]:
-    """Lets units keep their old value: each step its own, in training; in evaluation all move by the expectation.
+    """Makes random units keep their old value at each training step; evaluation uses the expectation.
 
-      training:    h_t = m_t h_{t-1} + (1 - m_t) h~_t,  m_t ~ Bernoulli(rate),  h~_t what the cell gives
+      training:    h_t = m_t h_{t-1} + (1 - m_t) h~_t,  m_t ~ Bernoulli(rate),  h~_t the cell's output
       evaluation:  h_t = rate h_{t-1} + (1 - rate) h~_t
       and the same for the LSTM's c with memory_rate;  y_t = h_t
 
     The LSTM's h~ is made from the new c before it is zoned out, as in the paper. All masks are drawn once, before the
-    loop over time. The streaming `step` is that of evaluation.
+    loop over time. The streaming `step` is the one of evaluation.
 
     Args:
-      cell: a cell with `h` in its carry, which is also its output; it needs no more than a step.
+      cell: a cell with `h` in its carry, which is also its output; the cell needs only a step.
       rate: probability that a unit of h keeps its value, 0 <= rate < 1.
-      memory_rate: the same for c, of a carry that has one. `rate` by default.
+      memory_rate: the same for c, if the carry has one. `rate` by default.
 
     Returns:
-      A Cell with the params and the carry of the one inside, and with its three parts where it has them.
+      A Cell with the params and the carry of the inner cell, and with its three parts if it has them.
 
     Raises:
       ValueError: a rate is not in [0, 1).
-      UserError: the carry has no h, or memory_rate is given and it has no c, or the output is not h (from init); or the
-        cell works on whole sequences.
+      UserError: the carry has no h, memory_rate is given but the carry has no c, or the output is not h (from init); or
+        the cell works on whole sequences.
 
     Example:
       >>> import jax, seqjax
@@ -69,7 +69,7 @@ def zoneout(cell: Cell[ParamsT, CarryT], rate: float, memory_rate: float | None 
         if jax.tree.map(jnp.shape, y) != carry.h.shape or jnp.iscomplexobj(carry.h):
             gives = jax.tree.map(lambda y: f"{y.dtype} {y.shape}", y)
             raise UserError(
-                f"zoneout needs a cell whose output is its h, and {cell.name} gives {gives} from an h of "
+                f"zoneout needs a cell whose output is its h, but {cell.name} gives {gives} from an h of "
                 f"{carry.h.dtype} {carry.h.shape}"
             )
         return params
@@ -92,7 +92,7 @@ def zoneout(cell: Cell[ParamsT, CarryT], rate: float, memory_rate: float | None 
 
 
 def _evaluation(cell, rates):
-    """The cell whose units move by the expectation."""
+    """Returns the cell whose units are updated by the expectation."""
 
     def mix(old, after, y):
         share = {field: rate for field, rate in rates.items() if hasattr(after, field)}
@@ -110,7 +110,7 @@ def _evaluation(cell, rates):
 
 
 def _training(cell, fields):
-    """The cell with the masks of these fields that come along with its inputs."""
+    """Returns the cell that applies the masks of these fields, which come with its inputs."""
 
     def mix(keep, old, after, y):
         after = after._replace(**{f: jnp.where(m, getattr(old, f), getattr(after, f)) for f, m in keep.items()})
@@ -130,7 +130,7 @@ def _training(cell, fields):
 
 
 def _changed(cell, combined, step):
-    """The cell with another `combine`, and where it has none with another step."""
+    """Returns the cell with another `combine`, or with another step if it has no `combine`."""
     if cell.parts is None:
         return cell.replace(step=step)
     split = cell.split if isinstance(cell.split, Dense) else cell.parts

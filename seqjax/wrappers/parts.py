@@ -1,4 +1,4 @@
-"""What the wrappers share: checks of what they wrap, of rates, and the noise of the cell inside."""
+"""Shared parts of the wrappers: checks of cells and rates, and the noise of the inner cell."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,36 +12,36 @@ from seqjax.typing import Array, Carry, Cell, Dense, Key, Params, Pointwise, Wra
 
 
 def check_rate(name: str, rate: float) -> float:
-    """A share that noise can have, or an error that names the argument."""
+    """Returns a valid noise rate, or raises an error that names the argument."""
     if not 0 <= rate < 1:
-        raise ValueError(f"{name} must be at least 0 and below 1, and it is {rate!r}")
+        raise ValueError(f"{name} must be at least 0 and below 1, got {rate!r}")
     return float(rate)
 
 
 def check_cell(name: str, cell: Any) -> Cell:
-    """A Cell, or an error that names the argument."""
+    """Returns a Cell, or raises an error that names the argument."""
     if not isinstance(cell, Cell):
-        raise TypeError(f"{name} must be a Cell, and it is a {type(cell).__name__}")
+        raise TypeError(f"{name} must be a Cell, got a {type(cell).__name__}")
     return cell
 
 
 def spatial_axes(cell: Cell) -> str:
-    """Those of the inputs, and of the outputs where they are others, as messages show them."""
+    """Formats the spatial axes for messages: those of the inputs, and of the outputs if they differ."""
     return f"{cell.spatial}" + (f" -> {cell.output_spatial}" if cell.output_spatial != cell.spatial else "")
 
 
 def is_array(sizes: Any) -> bool:
-    """Whether outputs of such a `hidden_size` are one array, and no pytree of several."""
+    """Whether outputs of this `hidden_size` are one array rather than a pytree of several."""
     return jax.tree_util.all_leaves([sizes])
 
 
 def pointwise(name: str, function: Callable[[Any], Any], sizes: Any, spatial: tuple[int, ...]) -> Cell:
-    """A function of the outputs at one step of one sequence as a cell; `sizes` are the `hidden_size` of what it takes."""
+    """Wraps a function of the outputs at one step of one sequence as a cell; `sizes` are the `hidden_size`s of its inputs."""
     taken = jax.tree.map(lambda size: jax.ShapeDtypeStruct((*spatial, size), jnp.float32), sizes)
     found = jax.eval_shape(function, taken)
     axes = {y.shape[:-1] for y in jax.tree.leaves(found) if y.shape}
     if len(axes) != 1 or not all(y.shape for y in jax.tree.leaves(found)):
-        raise ValueError(f"the function {name} must give arrays (*spatial, H) for one step of one sequence; of {taken} it makes {found}")
+        raise ValueError(f"the function {name} must return arrays (*spatial, H) for one step of one sequence, got {found} for {taken}")
     return Cell(
         name=name,
         hidden_size=jax.tree.map(lambda y: y.shape[-1], found),
@@ -55,24 +55,24 @@ def pointwise(name: str, function: Callable[[Any], Any], sizes: Any, spatial: tu
 
 
 def name_of(function: Callable) -> str:
-    """What messages call a function."""
+    """Returns the name of a function for messages."""
     return getattr(function, "__name__", type(function).__name__)
 
 
 def check_inside_step(wrapper: str, cell: Cell, *, split: bool = False) -> None:
-    """Refuses cells that see whole sequences, and where `split` is asked for those without the three parts."""
+    """Refuses cells that see whole sequences, and with `split` also those without the three parts."""
     check_cell("cell", cell)
     if cell.wrap and cell.wrap.sequence:
         outer = cell.name.split("(")[0]
         raise UserError(
-            f"{wrapper}({cell.name}) cannot be: {wrapper} works inside a step, and {outer} on whole sequences; wrap in "
+            f"{wrapper}({cell.name}) is not possible: {wrapper} works inside a step, and {outer} on whole sequences; wrap in "
             f"the other order, {outer}({wrapper}(...))"
         )
     if split and (cell.parts is None or cell.parts.recur is None):
-        lack = "has no recurrent product" if cell.parts else "gives its step alone"
+        lack = "has no recurrent product" if cell.parts else "has only a step"
         raise UserError(
-            f"{wrapper}({cell.name}) cannot be: {wrapper} needs the recurrent product as a part of its own (project, "
-            f"recur, combine), and this {cell.name} {lack}"
+            f"{wrapper}({cell.name}) is not possible: {wrapper} needs the recurrent product as a separate part (project, "
+            f"recur, combine), but this {cell.name} {lack}"
             + ("" if ("reset_after", False) not in cell.settings else "; with reset_after=True it has the parts")
         )
 
@@ -81,28 +81,28 @@ def check_field(wrapper: str, cell: Cell, carry: Carry, field: str) -> None:
     """Refuses a cell whose carry lacks a field that the wrapper works on."""
     if not hasattr(carry, field):
         known = ", ".join(getattr(carry, "_fields", ())) or "no named fields"
-        raise UserError(f"{wrapper} works on {field} of the carry, and that of {cell.name} has {known}")
+        raise UserError(f"{wrapper} works on {field} of the carry, but the carry of {cell.name} has {known}")
 
 
 def draw(cell: Cell, rng: Key, params: Params, xs: Any) -> tuple[Cell, Params, Any]:
-    """The noise of the cell inside, which may have none."""
+    """Applies the noise of the inner cell, if it has any."""
     return cell.wrap.noise(rng, params, xs) if cell.wrap and cell.wrap.noise else (cell, params, xs)
 
 
 def noisy(cell: Cell, noise: Any, name: str, **changes: Any) -> Cell:
-    """A wrapper that is the cell inside in evaluation, and in training what `noise` gives; None is the noise of that cell."""
+    """Builds a wrapper that runs the inner cell in evaluation and the result of `noise` in training; None keeps that cell's noise."""
     inner = noise or (cell.wrap and cell.wrap.noise)
     return cell.replace(name=name, wrap=Wrap((cell,), noise=inner, training_only=True), **changes)
 
 
 def gate_by_gate(cell: Cell, part: str, arguments: Callable[[Array], tuple], masks: Iterable[Array]) -> Array:
-    """A product of a cell, "project" or "recur", whose g-th gate is the one for the arguments with the g-th mask."""
+    """Returns a cell's product, "project" or "recur", whose g-th gate is computed from the arguments with the g-th mask."""
     parts = (_one_gate(cell.split, g) for g in range(cell.parts.gates))
     return jnp.concatenate([getattr(one, part)(*arguments(mask)) for one, mask in zip(parts, masks, strict=True)], -1)
 
 
 def _one_gate(split, g):
-    """The split with the products of one gate alone; where they are plain, no other is computed."""
+    """Returns the split with the products of one gate only; for plain matrix products, no others are computed."""
 
     def gate(array):
         return side_by_side(array, split.gates, -1)[g]

@@ -107,5 +107,5 @@ def test_converters_refuse_what_the_other_side_would_compute_otherwise():
     ]:
         params = cell.init(jax.random.key(0), D)
         for convert in converters:
-            with pytest.raises(seqjax.UserError, match=f"cannot hold {what}"):
+            with pytest.raises(seqjax.UserError, match=f"cannot represent {what}"):
                 convert(cell, params)

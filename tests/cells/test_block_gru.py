@@ -84,7 +84,7 @@ def test_every_block_of_every_gate_starts_orthogonal():
 
 
 def test_blocks_that_do_not_divide_are_refused():
-    with pytest.raises(UserError, match="hidden_size must be a multiple of blocks, and it is 12 with blocks=8"):
+    with pytest.raises(UserError, match="hidden_size must be a multiple of blocks, got 12 with blocks=8"):
         seqjax.block_gru(12)
-    with pytest.raises(ValueError, match="blocks must be at least 1, and it is 0"):
+    with pytest.raises(ValueError, match="blocks must be at least 1, got 0"):
         seqjax.block_gru(8, 0)

@@ -132,9 +132,9 @@ def test_no_bias_is_a_bias_of_zero():
     want = seqjax.unroll(_cell()[0], filled, xs, time_major=True)[1]
     assert_same(seqjax.unroll(cell, params, xs, time_major=True)[1], want, 0, 0)
     for options in ({"forget_bias": 1.0}, {"bias_init": jax.nn.initializers.zeros}):
-        with pytest.raises(UserError, match="conv_lstm has use_bias=False, and a bias_init or forget_bias"):
+        with pytest.raises(UserError, match="conv_lstm has use_bias=False, so it takes no bias_init or forget_bias"):
             _cell(use_bias=False, **options)
-    with pytest.raises(UserError, match="peephole_init is given, and the cell has no such"):
+    with pytest.raises(UserError, match="peephole_init is given, but with these options the cell has no such"):
         _cell(peephole_init=jax.nn.initializers.zeros)
 
 
@@ -160,11 +160,11 @@ def test_layers_whose_sizes_follow_from_each_other():
 
 def test_layers_whose_sizes_do_not_follow_are_refused():
     small, same = seqjax.conv_lstm(2, 3, 6, padding="valid"), seqjax.conv_lstm(2, 3, 6)
-    with pytest.raises(ValueError, match=r"spatial axes, and they have conv_lstm \(6,\) -> \(4,\), conv_lstm \(6,\)$"):
+    with pytest.raises(ValueError, match=r"spatial axes, got conv_lstm \(6,\) -> \(4,\), conv_lstm \(6,\)$"):
         seqjax.stack(small, same)
     with pytest.raises(ValueError, match=r"agree in their spatial axes: \(6,\) -> \(4,\) and \(6,\)$"):
         bidirectional(small, same)
-    with pytest.raises(ValueError, match=r"residual\(conv_lstm\) adds its input .* they are \(6,\) -> \(4,\)"):
+    with pytest.raises(ValueError, match=r"residual\(conv_lstm\) adds its input .* got \(6,\) -> \(4,\)"):
         residual(small)
     assert seqjax.stack(same, small).output_spatial == (4,)
 
@@ -172,8 +172,8 @@ def test_layers_whose_sizes_do_not_follow_are_refused():
 REFUSED = {
     "padding": ({"padding": "full"}, "padding='full' is not a padding; choose one of same, valid"),
     "both": ({"strides": 2, "dilation_rate": (1, 2)}, r"strides=\(2, 2\) and dilation_rate=\(1, 2\) cannot go together"),
-    "too wide": ({"kernel_size": (2, 6)}, r"leaves no place of spatial_shape=\(6, 5\), since the kernel spans \(2, 6\)"),
-    "too far": ({"dilation_rate": 3}, r"leaves no place of .* since the kernel spans \(7, 7\)"),
+    "too wide": ({"kernel_size": (2, 6)}, r"leaves nothing of spatial_shape=\(6, 5\), since the kernel spans \(2, 6\)"),
+    "too far": ({"dilation_rate": 3}, r"leaves nothing of .* since the kernel spans \(7, 7\)"),
 }
 
 
@@ -182,24 +182,24 @@ def test_options_that_cannot_be_are_refused(name):
     options, message = REFUSED[name]
     with pytest.raises(UserError, match=message):
         seqjax.conv_lstm(**{"features": 2, "kernel_size": 3, "spatial_shape": (6, 5), "padding": "valid"} | options)
-    with pytest.raises(ValueError, match=r"strides must have 2 entries, one a spatial axis, and it is \(1,\)"):
+    with pytest.raises(ValueError, match=r"strides must have 2 entries, one per spatial axis, got \(1,\)"):
         seqjax.conv_lstm(2, 3, (6, 5), strides=(1,))
-    with pytest.raises(ValueError, match="dilation_rate must be at least 1, and it is 0"):
+    with pytest.raises(ValueError, match="dilation_rate must be at least 1, got 0"):
         seqjax.conv_lstm(2, 3, (6, 5), dilation_rate=0)
 
 
 def test_shapes_that_do_not_fit_are_refused():
     cell = seqjax.conv_lstm(2, 3, (4, 5))
     params = cell.init(KEY, 1)
-    with pytest.raises(ValueError, match=r"xs must be \(B, T, 4, 5, D\) .*its shape is \(1, 3, 5, 4, 1\)"):
+    with pytest.raises(ValueError, match=r"xs must be \(B, T, 4, 5, D\) .*got shape \(1, 3, 5, 4, 1\)"):
         seqjax.unroll(cell, params, jnp.zeros((1, 3, 5, 4, 1)))
-    with pytest.raises(ValueError, match=r"xs must have 5 axes.*its shape is \(3, 4, 1\)"):
+    with pytest.raises(ValueError, match=r"xs must have 5 axes.*got shape \(3, 4, 1\)"):
         seqjax.unroll(cell, params, jnp.zeros((3, 4, 1)))
-    with pytest.raises(ValueError, match=r"kernel_size must have 2 entries, one a spatial axis, and it is \(3,\)"):
+    with pytest.raises(ValueError, match=r"kernel_size must have 2 entries, one per spatial axis, got \(3,\)"):
         seqjax.conv_lstm(2, (3,), (4, 5))
-    with pytest.raises(ValueError, match="kernel_size must be at least 1, and it is 0"):
+    with pytest.raises(ValueError, match="kernel_size must be at least 1, got 0"):
         seqjax.conv_lstm(2, 0, (4, 5))
-    with pytest.raises(ValueError, match=r"spatial_shape must have one to three axes, and it is \(1, 2, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"spatial_shape must have one to three axes, got \(1, 2, 3, 4\)"):
         seqjax.conv_lstm(2, 3, (1, 2, 3, 4))
-    with pytest.raises(TypeError, match="spatial_shape must be an integer, and it is 2.5"):
+    with pytest.raises(TypeError, match="spatial_shape must be an integer, got 2.5"):
         seqjax.conv_lstm(2, 3, 2.5)

@@ -84,7 +84,7 @@ def test_what_cannot_be_compared_leaves_a_cell_equal_to_itself_alone():
     cell = seqjax.lstm(4).replace(name="mine")
     assert cell == cell and cell != seqjax.lstm(4) and repr(cell) == "<cell mine>"
     assert cell != seqjax.lstm(4).replace(name="mine", hidden_size=5)
-    with pytest.raises(pickle.PicklingError, match="<cell mine> is known by no call that could make it again"):
+    with pytest.raises(pickle.PicklingError, match="<cell mine> cannot be pickled: the call that made it is not known"):
         pickle.dumps(cell)
     with pytest.raises(TypeError, match="replace"):
         cell._replace(name="other")
@@ -134,10 +134,10 @@ def test_a_wrapper_clears_what_was_true_of_the_cell_inside():
 
 
 def test_fields_of_before_say_where_they_went():
-    for name, place in (("combine", "a field of cell.parts"), ("dense", "said by cell.split"), ("noise", "a field of cell.wrap")):
-        with pytest.raises(AttributeError, match=f"Cell.{name} is gone: it is {place} now"):
+    for name, place in (("combine", "a field of cell.parts"), ("dense", "given by cell.split"), ("noise", "a field of cell.wrap")):
+        with pytest.raises(AttributeError, match=f"Cell.{name} was removed: it is now {place}"):
             getattr(seqjax.lstm(4), name)
-    with pytest.raises(TypeError, match="no field combine any more: it is a field of cell.parts now"):
+    with pytest.raises(TypeError, match="no longer has a field combine: it is now a field of cell.parts"):
         seqjax.lstm(4).replace(combine=None)
     with pytest.raises(AttributeError, match="a Cell has no 'nose'"):
         _ = seqjax.lstm(4).nose

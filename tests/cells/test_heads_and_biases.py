@@ -90,15 +90,21 @@ ZEROS = jax.nn.initializers.zeros
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: seqjax.rnn(8, heads=3), "hidden_size must be a multiple of heads, and it is 8 with heads=3"),
-        (lambda: seqjax.lstm(6, proj_size=3, heads=2), "proj_size must be a multiple of heads, and it is 3 with heads=2"),
-        (lambda: seqjax.gru(8, heads=0), "heads must be at least 1, and it is 0"),
-        (lambda: seqjax.gru(8, use_bias=False, bias_init=ZEROS), "gru has use_bias=False, and a bias_init"),
-        (lambda: seqjax.lstm(8, 1.0, use_bias=False), "lstm has use_bias=False, and a bias_init or forget_bias"),
-        (lambda: seqjax.gru(8, use_bias=False, recurrent_bias_init=ZEROS), "recurrent_bias_init is given, and the cell has no such"),
-        (lambda: seqjax.mgu(8, False, recurrent_bias_init=ZEROS), "recurrent_bias_init is given, and the cell has no such"),
-        (lambda: seqjax.dense_cell("mine", 8, Carry, None, gates=1, heads=2, window=(3,)), "only a matrix can be in blocks"),
-        (lambda: seqjax.lstm(8, peephole_init=ZEROS), "peephole_init is given, and the cell has no such"),
+        (lambda: seqjax.rnn(8, heads=3), "hidden_size must be a multiple of heads, got 8 with heads=3"),
+        (lambda: seqjax.lstm(6, proj_size=3, heads=2), "proj_size must be a multiple of heads, got 3 with heads=2"),
+        (lambda: seqjax.gru(8, heads=0), "heads must be at least 1, got 0"),
+        (lambda: seqjax.gru(8, use_bias=False, bias_init=ZEROS), "gru has use_bias=False, so it takes no bias_init"),
+        (lambda: seqjax.lstm(8, 1.0, use_bias=False), "lstm has use_bias=False, so it takes no bias_init or forget_bias"),
+        (
+            lambda: seqjax.gru(8, use_bias=False, recurrent_bias_init=ZEROS),
+            "recurrent_bias_init is given, but with these options the cell has no such",
+        ),
+        (
+            lambda: seqjax.mgu(8, False, recurrent_bias_init=ZEROS),
+            "recurrent_bias_init is given, but with these options the cell has no such",
+        ),
+        (lambda: seqjax.dense_cell("mine", 8, Carry, None, gates=1, heads=2, window=(3,)), "only a matrix can be block-diagonal"),
+        (lambda: seqjax.lstm(8, peephole_init=ZEROS), "peephole_init is given, but with these options the cell has no such"),
     ],
 )
 def test_what_cannot_be_is_refused(make, says):

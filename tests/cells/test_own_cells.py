@@ -112,7 +112,7 @@ WRAPPERS = {
 @every
 def test_every_wrapper_on_every_engine_in_training(row, name, x64):
     if row is MOGRIFIER and name in ("layer_norm", "recurrent_dropout"):
-        with pytest.raises(seqjax.UserError, match="this mogrifier gives its step alone"):
+        with pytest.raises(seqjax.UserError, match="this mogrifier has only a step"):
             WRAPPERS[name](row.make())
         return
     cell, params, xs, _ = setup(Row(name, lambda **o: WRAPPERS[name](row.make(**o)), None), 4, np.float64, param_dtype=jnp.float64)

@@ -100,15 +100,15 @@ def test_bfloat16_computes_near_float32_and_keeps_memory_wide(row):
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(ValueError, match="hidden_size must be at least 1, and it is 0"):
+    with pytest.raises(ValueError, match="hidden_size must be at least 1, got 0"):
         seqjax.lstm(0)
-    with pytest.raises(TypeError, match="hidden_size must be an integer, and it is 2.5"):
+    with pytest.raises(TypeError, match="hidden_size must be an integer, got 2.5"):
         seqjax.gru(2.5)
-    with pytest.raises(ValueError, match=r"activation must be a function, or one of \['elu', .*'tanh'\], and it is 'warp'"):
+    with pytest.raises(ValueError, match=r"activation must be a function, or one of \['elu', .*'tanh'\], got 'warp'"):
         seqjax.rnn(4, "warp")
-    with pytest.raises(ValueError, match="proj_size must be at least 1, and it is 0"):
+    with pytest.raises(ValueError, match="proj_size must be at least 1, got 0"):
         seqjax.lstm(4, proj_size=0)
-    with pytest.raises(ValueError, match=r"gate_activation must be a function, or one of .*, and it is 'warp'"):
+    with pytest.raises(ValueError, match=r"gate_activation must be a function, or one of .*, got 'warp'"):
         seqjax.gru(4, gate_activation="warp")
     with pytest.raises(ValueError, match="input_size must be at least 1"):
         seqjax.lstm(4).init(jax.random.key(0), 0)

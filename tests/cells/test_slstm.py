@@ -106,9 +106,9 @@ def test_a_carry_that_the_cell_cannot_give_stays_finite():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"heads": 3}, "hidden_size must be a multiple of heads, and it is 8 with heads=3"),
-        ({"heads": 0}, "heads must be at least 1, and it is 0"),
-        ({"forget_gate": "tanh"}, r"forget_gate must be one of \['exp', 'sigmoid'\], and it is 'tanh'"),
+        ({"heads": 3}, "hidden_size must be a multiple of heads, got 8 with heads=3"),
+        ({"heads": 0}, "heads must be at least 1, got 0"),
+        ({"forget_gate": "tanh"}, r"forget_gate must be one of \['exp', 'sigmoid'\], got 'tanh'"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, says):

@@ -10,9 +10,9 @@ from seqjax import cnn
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("lenet5", {"num_classes": 0}, "num_classes of at least 1, and it is 0"),
-        ("vgg11", {"dropout": 1.5}, r"dropout of VGG must be a share in 0 \.\.\. 1, and it is 1.5"),
-        ("googlenet", {"aux_dropout": -0.1}, "aux_dropout of GoogLeNet must be a share"),
+        ("lenet5", {"num_classes": 0}, "num_classes of at least 1, got 0"),
+        ("vgg11", {"dropout": 1.5}, r"dropout of VGG must be a rate in 0 \.\.\. 1, got 1.5"),
+        ("googlenet", {"aux_dropout": -0.1}, "aux_dropout of GoogLeNet must be a rate"),
     ],
 )
 def test_no_classes_and_shares_outside_0_to_1_are_refused(name, options, said):

@@ -117,10 +117,10 @@ def test_what_does_not_fit_is_refused_with_what_was_expected(row):
     size = (batch, height, width)
     refused(ValueError, rf"in_channels is {channels}, the images have {channels + 1}", (*size, channels + 1))
     refused(ValueError, rf"\(B, H, W, {channels}\)", size)
-    refused(TypeError, "float type, and these are uint8", row.shape, jnp.uint8)
+    refused(TypeError, "float type, got uint8", row.shape, jnp.uint8)
     least = model.min_size
     if least > 1:
-        refused(ValueError, rf"at least {least} x {least}, and these are", (1, least - 1, width, channels))
+        refused(ValueError, rf"at least {least} x {least}, got", (1, least - 1, width, channels))
 
 
 @pytest.mark.one_in(6)

@@ -255,7 +255,7 @@ def test_what_auto_takes():
     [
         (dict(formulation="fft"), "one of auto, lax, banded, im2col, shifted, winograd, got 'fft'"),
         (dict(formulation="shifted"), "groups of one channel, got 3"),
-        (dict(strides=(2,)), r"strides=\(2,\) must have one value for each of the 2 axes"),
+        (dict(strides=(2,)), r"strides=\(2,\) must have one value for each of the 2 spatial axes"),
         (dict(padding="FULL"), "padding must be .* SAME or VALID; got 'FULL'"),
         (dict(formulation="winograd", strides=2), r"needs strides 1.*\(2, 2\)"),
         (dict(formulation="winograd", kernel_dilation=(2, 1)), r"dilation \(2, 1\)"),

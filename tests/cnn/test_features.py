@@ -67,5 +67,5 @@ def test_layers_that_are_none():
     module = cnn.create("resnet18", width=8)
     with pytest.raises(UserError, match="no layer 'layer9'.*nearest: layer"):
         cnn.Features(module, "layer9", (40, 40, 3))
-    with pytest.raises(UserError, match=r"fc of ResNet gives \(1, 1000\), which is no feature map"):
+    with pytest.raises(UserError, match=r"fc of ResNet gives \(1, 1000\), which is not a feature map"):
         cnn.Features(module, "fc", (40, 40, 3))

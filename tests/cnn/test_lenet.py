@@ -157,7 +157,7 @@ def test_any_two_codes_differ_in_half_their_places():
     assert set(np.unique(codes)) == {-1, 1} and len(codes) == CODE_LENGTH
     np.testing.assert_array_equal(codes @ codes.T, CODE_LENGTH * np.eye(CODE_LENGTH))
     np.testing.assert_array_equal(class_codes(10), codes[:10])
-    with pytest.raises(ValueError, match="84 classes at most, and num_classes is 85"):
+    with pytest.raises(ValueError, match="at most 84 classes, got num_classes=85"):
         class_codes(85)
 
 

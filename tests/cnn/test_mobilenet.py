@@ -57,7 +57,7 @@ def test_make_divisible_is_the_nearest_that_keeps_nine_tenths(divisor):
 def test_a_width_without_channels_is_refused():
     with pytest.raises(ValueError, match="width=0.03"):
         shapes_of(MobileNetV1(width=0.03))
-    with pytest.raises(ValueError, match="width_mult is more than 0, not 0"):
+    with pytest.raises(ValueError, match="width_mult must be more than 0, got 0"):
         shapes_of(MobileNetV2(width_mult=0))
 
 
@@ -177,7 +177,7 @@ def test_separable_convolution_of_sequences_can_be_causal():
 
 
 def test_a_kernel_for_images_does_not_take_sequences():
-    with pytest.raises(ValueError, match=r"kernel_size=\(3, 3\) is for x of 4 axes .* and x is \(2, 9, 4\)"):
+    with pytest.raises(ValueError, match=r"kernel_size=\(3, 3\) is for x of 4 axes .* got x of shape \(2, 9, 4\)"):
         DepthwiseSeparable(5).init(jax.random.key(0), jnp.zeros((2, 9, 4)))
 
 

@@ -154,5 +154,5 @@ def test_the_mean_differentiates_forward():
 def test_windows_that_do_not_fit_are_named(pool):
     with pytest.raises(ValueError, match=r"window \(4, 4\) does not fit into images of shape \(2, 3, 5, 3\)"):
         pool(_images((3, 5)), (4, 4))
-    with pytest.raises(ValueError, match=r"window \(2,\) has 1 sizes, and images of shape \(2, 3, 5, 3\) have 2"):
+    with pytest.raises(ValueError, match=r"window \(2,\) has 1 sizes, but images of shape \(2, 3, 5, 3\) have 2"):
         pool(_images((3, 5)), (2,))

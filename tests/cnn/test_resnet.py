@@ -74,7 +74,7 @@ def test_options_change_what_they_name():
 @pytest.mark.parametrize("option", [{"stem": "large"}, {"shortcut": "C"}])
 def test_an_unknown_choice_is_refused(option):
     [(name, value)] = option.items()
-    with pytest.raises(ValueError, match=f"{name} is .*not {value!r}"):
+    with pytest.raises(ValueError, match=f"{name} must be .*got {value!r}"):
         shapes_of(ResNet(layers=(1, 1), width=4, **option))
 
 

@@ -217,24 +217,24 @@ def test_what_does_not_fit_is_refused_with_what_was_expected():
             jax.eval_shape(lambda: model.init(jax.random.key(0), *args))
 
     floats, tokens = jnp.zeros((2, 9, 2)), jnp.zeros((2, 9), int)
-    refused(ValueError, r"\(B, T, 2\), and these are \(2, 9, 3\): in_channels is 2", tcn, jnp.zeros((2, 9, 3)))
-    refused(ValueError, r"\(B, T, 2\), and these are \(2, 9\)", tcn, jnp.zeros((2, 9)))
-    refused(TypeError, "float type, and these are int32", tcn, jnp.zeros((2, 9, 2), int))
-    refused(ValueError, r"\(B, T, 4\), and these are \(2, 9, 2\): embed_size is 4", text, floats)
-    refused(ValueError, r"at least 5 steps, and these are \(2, 4\)", text, jnp.zeros((2, 4), int))
-    refused(ValueError, r"at least 5 steps, and these are \(2, 4, 4\)", text, jnp.zeros((2, 4, 4)))
-    refused(ValueError, r"tokens \(B, T\) or embeddings \(B, T, 4\), and these are \(2,\)", text, jnp.zeros(2, int))
-    refused(TypeError, "integer type, and these are float32", text, jnp.zeros((2, 9)))
+    refused(ValueError, r"\(B, T, 2\), got shape \(2, 9, 3\): in_channels is 2", tcn, jnp.zeros((2, 9, 3)))
+    refused(ValueError, r"\(B, T, 2\), got shape \(2, 9\)", tcn, jnp.zeros((2, 9)))
+    refused(TypeError, "float type, got int32", tcn, jnp.zeros((2, 9, 2), int))
+    refused(ValueError, r"\(B, T, 4\), got shape \(2, 9, 2\): embed_size is 4", text, floats)
+    refused(ValueError, r"at least 5 steps, got shape \(2, 4\)", text, jnp.zeros((2, 4), int))
+    refused(ValueError, r"at least 5 steps, got shape \(2, 4, 4\)", text, jnp.zeros((2, 4, 4)))
+    refused(ValueError, r"tokens \(B, T\) or embeddings \(B, T, 4\), got shape \(2,\)", text, jnp.zeros(2, int))
+    refused(TypeError, "integer type, got float32", text, jnp.zeros((2, 9)))
     refused(
         ValueError, "pool='first' is unknown; choose one of last, mean, none", TCN(in_channels=2, pool="first"), floats
     )
     for model, xs in (tcn, floats), (text, tokens):
-        refused(ValueError, r"0 ... T = 9, and they go from 3 to 10", model, xs, np.array([3, 10]))
-        refused(ValueError, r"shape \(2,\), one for each sequence, and its shape is \(3,\)", model, xs, np.ones(3, int))
+        refused(ValueError, r"0 ... T = 9, got values from 3 to 10", model, xs, np.array([3, 10]))
+        refused(ValueError, r"shape \(2,\), one for each sequence, got shape \(3,\)", model, xs, np.ones(3, int))
         refused(
-            ValueError, r"mask must have shape \(2, 9\), and its shape is \(2, 8\)", model, xs, np.ones((2, 8), bool)
+            ValueError, r"mask must have shape \(2, 9\), got shape \(2, 8\)", model, xs, np.ones((2, 8), bool)
         )
-        refused(TypeError, "integers .* its dtype is float32", model, xs, np.ones(2, np.float32))
+        refused(TypeError, "integers .* got dtype float32", model, xs, np.ones(2, np.float32))
 
 
 def test_lengths_inside_jit():

@@ -327,5 +327,5 @@ def test_the_method_is_the_loop_on_a_cpu_only(monkeypatch):
 
 
 def test_refuses_what_is_not_linear():
-    assert "gru is no linear recurrence" in associative.refusal(seqjax.gru(2), None, None)
+    assert "gru is not a linear recurrence" in associative.refusal(seqjax.gru(2), None, None)
     assert all(associative.refusal(make(), None, None) is None for _, make, _ in linear_rows.ROWS)

@@ -125,13 +125,13 @@ def test_precision_follows_the_setting_of_jax():
 @pytest.mark.parametrize(
     "make, settings, reason",
     [
-        (lambda: seqjax.gru(H), {}, "the plain LSTM alone, and the cell is gru with reset_after=True"),
-        (lambda: seqjax.lstm(H).replace(settings=(("peepholes", True),)), {}, "the cell is lstm with peepholes=True"),
-        (lambda: seqjax.lstm(H).replace(hidden_size=(H, H)), {}, "the cell is an lstm that was changed after the call"),
-        (lambda: seqjax.lstm(H, dtype=jnp.bfloat16), {}, "computes in float32, and the cell in bfloat16 and float32"),
+        (lambda: seqjax.gru(H), {}, "only the plain LSTM, got gru with reset_after=True"),
+        (lambda: seqjax.lstm(H).replace(settings=(("peepholes", True),)), {}, "only the plain LSTM, got lstm with peepholes=True"),
+        (lambda: seqjax.lstm(H).replace(hidden_size=(H, H)), {}, "got an lstm that was modified after the call"),
+        (lambda: seqjax.lstm(H, dtype=jnp.bfloat16), {}, "computes in float32, but the cell in bfloat16 and float32"),
         (lambda: seqjax.lstm(H), {"resets": LENGTHS}, "no resets"),
         (lambda: seqjax.lstm(H), {"remat_every": 3}, "remat_every"),
-        (lambda: seqjax.lstm(H), {}, None if GPU else "needs a GPU, and the backend is cpu"),
+        (lambda: seqjax.lstm(H), {}, None if GPU else "needs a GPU, but the backend is cpu"),
     ],
 )
 def test_what_it_cannot_run_is_refused_with_the_reason(make, settings, reason):
@@ -143,4 +143,4 @@ def test_what_it_cannot_run_is_refused_with_the_reason(make, settings, reason):
 
 def test_several_inputs_are_refused():
     cell, params, xs, _ = _case()
-    assert "one array" in cudnn.refusal(cell, params, (xs, xs), **SETTINGS)
+    assert "a single input array" in cudnn.refusal(cell, params, (xs, xs), **SETTINGS)

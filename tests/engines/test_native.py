@@ -223,7 +223,7 @@ def test_auto_takes_it_for_the_carry_after_every_step_too(capsys):
     assert choice.engine == ("fused" if library.instruction_set() == "portable" else "native")
     assert_near(*(seqjax.unroll(cell, params, xs, carry, engine=engine, **how) for engine in ("native", "scan")))
     assert every.recorded(cell) == every.recorded(cell) and every.inside(every.recorded(cell)) == cell
-    assert every.inside(cell) is None and "changed" in native.refusal(every.recorded(cell.replace(name="lstm")), params, xs, **SETTINGS)
+    assert every.inside(cell) is None and "modified" in native.refusal(every.recorded(cell.replace(name="lstm")), params, xs, **SETTINGS)
 
 
 @needs_library
@@ -398,17 +398,17 @@ def test_the_library_refuses_names_that_it_does_not_know(wrong):
 @pytest.mark.parametrize(
     ("cell", "reason"),
     [
-        (seqjax.conv_lstm(4, 3, (4,)), "it has lstm, gru, mgu, rnn, indrnn, and the cell is conv_lstm"),
-        (seqjax.lstm(4, layer_norm=True), "no lstm with layer_norm=True"),
-        (seqjax.lstm(4, proj_size=3), "no lstm with proj_size=3"),
-        (seqjax.lstm(4, activation="relu"), "no lstm with activation='relu'"),
-        (seqjax.gru(4, gate_activation="hard_sigmoid"), "no gru with gate_activation='hard_sigmoid'"),
-        (seqjax.gru(4, reset_after=False), "no gru with the reset before the product"),
-        (seqjax.rnn(4, heads=2), "no rnn with heads=2"),
-        (seqjax.rnn(4, "silu"), "rnn with tanh or relu, and the activation is 'silu'"),
-        (seqjax.gru(4).replace(step=seqjax.gru(4).step), "this gru was changed after that"),
-        (seqjax.lstm(4, dtype=jnp.bfloat16), "in float32, and the cell in bfloat16 and float32"),
-        (seqjax.zoneout(seqjax.gru(4), 0.1), "the cell is zoneout"),
+        (seqjax.conv_lstm(4, 3, (4,)), "it supports lstm, gru, mgu, rnn, indrnn, got conv_lstm"),
+        (seqjax.lstm(4, layer_norm=True), "does not support lstm with layer_norm=True"),
+        (seqjax.lstm(4, proj_size=3), "does not support lstm with proj_size=3"),
+        (seqjax.lstm(4, activation="relu"), "does not support lstm with activation='relu'"),
+        (seqjax.gru(4, gate_activation="hard_sigmoid"), "does not support gru with gate_activation='hard_sigmoid'"),
+        (seqjax.gru(4, reset_after=False), "does not support gru with the reset before the product"),
+        (seqjax.rnn(4, heads=2), "does not support rnn with heads=2"),
+        (seqjax.rnn(4, "silu"), "rnn with tanh or relu, got activation 'silu'"),
+        (seqjax.gru(4).replace(step=seqjax.gru(4).step), "this gru was modified after that"),
+        (seqjax.lstm(4, dtype=jnp.bfloat16), "in float32, but the cell in bfloat16 and float32"),
+        (seqjax.zoneout(seqjax.gru(4), 0.1), ", got zoneout"),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
@@ -419,7 +419,7 @@ def test_what_it_cannot_run_is_refused_with_the_reason(cell, reason):
 
 def test_several_inputs_open_sizes_and_meshes_are_refused():
     cell, (params, _, _, xs), _, _ = make("gru", (2, 3, 4, 5))
-    assert "one array" in native.refusal(cell, params, (xs, xs), **SETTINGS)
+    assert "a single input array" in native.refusal(cell, params, (xs, xs), **SETTINGS)
     open_batch = jax.ShapeDtypeStruct((3, *jax.export.symbolic_shape("b"), 4), jnp.float32)
     assert "jax.export" in native.refusal(cell, params, open_batch, **SETTINGS)
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ("data",))):
@@ -493,8 +493,8 @@ def test_a_library_of_other_sources_is_not_used_and_said_once(monkeypatch):
     library._load.cache_clear()
     monkeypatch.setattr(build, "sources", lambda: "others")
     try:
-        assert "other sources" in native.refusal(cell, params, xs, **SETTINGS)
-        with pytest.warns(UserWarning, match="other sources than those here: run `python -m seqjax.engines.native`"):
+        assert "different sources" in native.refusal(cell, params, xs, **SETTINGS)
+        with pytest.warns(UserWarning, match="built from different sources: run `python -m seqjax.engines.native`"):
             assert seqjax.explain(cell, params, xs)[0].engine == "fused"
         with warnings.catch_warnings(action="error"):
             seqjax.explain(cell, params, xs)

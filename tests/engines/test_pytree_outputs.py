@@ -125,9 +125,9 @@ def test_of_any_size_and_what_cannot_be():
     params, xs = case(cell)
     found = [seqjax.unroll(cell, params, np.concatenate([xs] * 4), engine=engine)[1] for engine in ("fused", "scan")]
     assert_same(*found, 1e-4, 1e-5)
-    with pytest.raises(seqjax.UserError, match=r"zoneout needs a cell whose output is its h, and lstm gives \{'gate'"):
+    with pytest.raises(seqjax.UserError, match=r"zoneout needs a cell whose output is its h, but lstm gives \{'gate'"):
         seqjax.zoneout(gated("dense"), 0.1).init(jax.random.key(0), D)
-    with pytest.raises(ValueError, match="gru meets a pytree of sizes {'h': 4, 'gate': 4}"):
+    with pytest.raises(ValueError, match="gru would get a pytree of sizes {'h': 4, 'gate': 4}"):
         seqjax.stack(gated("dense"), seqjax.gru(3))
 
 

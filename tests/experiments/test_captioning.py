@@ -74,7 +74,7 @@ def test_pretrained_weights_are_the_files_up_to_the_layer(data, weights):
 
 
 @pytest.mark.parametrize(
-    "content, words", [(None, "does not exist"), (b"no weights", "cannot be read as weights of torch")]
+    "content, words", [(None, "does not exist"), (b"no weights", "cannot be read as torch weights")]
 )
 def test_files_that_are_no_weights(content, words, tmp_path, data):
     pytest.importorskip("torch")

@@ -6,12 +6,14 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 
 import pytest
 
 from seqjax import __main__ as console
+from seqjax.engines.native import build as native
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MINE = pathlib.Path(__file__).with_name("mine.py")
@@ -100,14 +102,32 @@ def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clone")
     for name in ("seqjax", "experiments"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "setup.cfg", "README.md"):
+    for name in ("pyproject.toml", "setup.py", "setup.cfg", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     return folder
 
 
+@pytest.fixture(scope="module")
+def sdist(source, tmp_path_factory):
+    """The source distribution of a clone where the library was built and there are tests and benchmarks."""
+    (source / "seqjax" / "engines" / "native" / "_kernels.so").touch()
+    for name in ("tests/test_mine.py", "benchmarks/results/mine.json", "docs/index.md"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).touch()
+    folder = tmp_path_factory.mktemp("sdist")
+    build = f"from setuptools import build_meta; build_meta.build_sdist({str(folder)!r})"
+    done = call(sys.executable, "-c", build, cwd=source)
+    assert done.returncode == 0, done.stderr
+    (archive,) = folder.iterdir()
+    return archive
+
+
 @pytest.fixture(scope="module", params=["wheel", "editable"])
-def installed(request, source, tmp_path_factory):
-    """The folder of the commands of an environment with seqjax installed; the other packages are those of this one."""
+def installed(request, source, sdist, tmp_path_factory):
+    """The folder of the commands of an environment with seqjax installed; the other packages are those of this one.
+
+    The wheel is made of the source distribution.
+    """
     folder = tmp_path_factory.mktemp(request.param)
     venv.create(folder / "env", symlinks=True)
     commands = folder / "env" / "bin"
@@ -116,7 +136,7 @@ def installed(request, source, tmp_path_factory):
     pip = (sys.executable, "-m", "pip", "--python", commands / "python", "--no-cache-dir")
     options = ("--no-deps", "--no-index", "--no-build-isolation", "-q")
     if request.param == "wheel":
-        done = call(*pip, "wheel", *options, "-w", folder, source, cwd=folder)
+        done = call(*pip, "wheel", *options, "-w", folder, sdist, cwd=folder)
         assert done.returncode == 0, done.stderr
         (wheel,) = folder.glob("*.whl")
         done = call(*pip, "install", *options, "--ignore-installed", wheel, cwd=folder)
@@ -151,6 +171,24 @@ def test_an_installed_package_runs_from_any_folder(installed, source):
         assert helped.returncode == 0 and flag in helped.stdout and not helped.stderr, name
 
 
+def files_of_the_packages():
+    """(name in a clone, name in a wheel) of each file that is installed, without what is built."""
+    for name, target in (("seqjax", "seqjax"), ("experiments", "seqjax_experiments")):
+        for path in (ROOT / name).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so":
+                inside = path.relative_to(ROOT / name)
+                yield f"{name}/{inside}", f"{target}/{inside}"
+
+
+@pytest.mark.slow
+def test_the_source_distribution_has_what_a_build_needs_and_no_more(sdist):
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"LICENSE", "README.md", "pyproject.toml", "setup.py", "PKG-INFO"} <= inside
+    assert {name for name, _ in files_of_the_packages()} <= inside
+    assert not [name for name in inside if name.startswith(("tests", "benchmarks", "docs", ".")) or name.endswith((".so", ".pyc"))]
+
+
 @pytest.mark.slow
 def test_the_wheel_has_every_file_of_the_packages(installed):
     kind, _, folder, _ = installed
@@ -158,8 +196,8 @@ def test_the_wheel_has_every_file_of_the_packages(installed):
         pytest.skip("there is no wheel")
     (wheel,) = folder.glob("*.whl")
     inside = set(zipfile.ZipFile(wheel).namelist())
-    for name, target in (("seqjax", "seqjax"), ("experiments", "seqjax_experiments")):
-        for path in (ROOT / name).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
-                assert f"{target}/{path.relative_to(ROOT / name)}" in inside
+    assert {target for _, target in files_of_the_packages()} <= inside
+    assert "seqjax/py.typed" in inside and any(name.endswith(".dist-info/licenses/LICENSE") for name in inside)
+    if native.find_compiler():
+        assert "seqjax/engines/native/_kernels.so" in inside
     assert not [name for name in inside if not name.startswith(("seqjax/", "seqjax_experiments/", "seqjax-"))]

@@ -136,7 +136,7 @@ def test_what_is_refused(refuses, data, tmp_path):
     for flags, words in (
         (smaller(model__kind="conv_lstm", model__patch=2), ["task='forecast' and model.kind='forecaster' belong together"]),
         (small(data, data__label_field="wey"), ["label_field", "wey", "way"]),
-        (small(data, model__layer="layer1"), ["model.layer='layer1' is no layer of the network", "nearest"]),
+        (small(data, model__layer="layer1"), ["model.layer='layer1' is not a layer of the network", "nearest"]),
         (small(data, data__clip_rate=5.0, data__sampling="even"), ["data.clip_rate=5.0 has no effect with data.sampling='even'"]),
         (config_flags(source, {"data__clip_frames": 7}), ["data.clip_frames=7 has no effect with data.window=5"]),
         (smaller(data__context=6), ["data.context=6 leaves none of data.clip_frames=6 to predict"]),

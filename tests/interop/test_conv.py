@@ -275,7 +275,7 @@ REFUSED_OF_KERAS = {
     "recurrent dropout": ({"recurrent_dropout": 0.1}, "recurrent_dropout"),
     "channels first": (
         {"data_format": "channels_first"},
-        "data_format='channels_first', and cells here have the channels last",
+        "data_format='channels_first', but cells here have the channels last",
     ),
     "gelu": ({"activation": "gelu"}, "has activation='gelu'"),
     "backwards": ({"go_backwards": True}, "unroll with reverse=True"),
@@ -297,23 +297,23 @@ def test_a_layer_that_is_not_built_or_computes_otherwise_is_refused(keras):
     layer = keras.layers.ConvLSTM1D(H, 2)
     layer.build((None, T, 5, C))
     layer.cell.input_conv = lambda *args, **options: 2.0
-    with pytest.raises(UserError, match="input_conv of its own"):
+    with pytest.raises(UserError, match="its own input_conv"):
         interop.from_keras(layer)
 
 
 REFUSED = {
     "peepholes": (
-        "keras flax haiku", {"peepholes": True}, "cannot hold peepholes=True of 'conv_lstm'; none of the libraries here can",
+        "keras flax haiku", {"peepholes": True}, "cannot represent peepholes=True of 'conv_lstm'; none of the libraries here can",
     ),
-    "valid": ("flax haiku", {"padding": "valid"}, "cannot hold padding='valid' of 'conv_lstm'; to_keras can"),
-    "strides": ("flax haiku", {"strides": 2}, r"cannot hold strides=\(2,\) of 'conv_lstm'; to_keras can"),
-    "dilation": ("flax haiku", {"dilation_rate": 2}, r"cannot hold dilation_rate=\(2,\) of 'conv_lstm'; to_keras can"),
-    "no bias": ("flax haiku", {"use_bias": False}, "cannot hold use_bias=False of 'conv_lstm'; to_keras can"),
-    "relu": ("flax haiku", {"activation": "relu"}, "cannot hold activation='relu' of 'conv_lstm'; to_keras can"),
-    "gelu": ("keras flax haiku", {"gate_activation": "gelu"}, "cannot hold gate_activation='gelu' of 'conv_lstm'; none"),
-    "nnx": ("nnx", {}, "cannot hold the conv_lstm of 'conv_lstm'; to_keras and to_flax and to_haiku can"),
-    "torch": ("torch", {}, "cannot hold the conv_lstm of 'conv_lstm'; to_keras and to_flax and to_haiku can"),
-    "equinox": ("equinox", {}, "cannot hold the conv_lstm of 'conv_lstm'; to_keras and to_flax and to_haiku can"),
+    "valid": ("flax haiku", {"padding": "valid"}, "cannot represent padding='valid' of 'conv_lstm'; to_keras can"),
+    "strides": ("flax haiku", {"strides": 2}, r"cannot represent strides=\(2,\) of 'conv_lstm'; to_keras can"),
+    "dilation": ("flax haiku", {"dilation_rate": 2}, r"cannot represent dilation_rate=\(2,\) of 'conv_lstm'; to_keras can"),
+    "no bias": ("flax haiku", {"use_bias": False}, "cannot represent use_bias=False of 'conv_lstm'; to_keras can"),
+    "relu": ("flax haiku", {"activation": "relu"}, "cannot represent activation='relu' of 'conv_lstm'; to_keras can"),
+    "gelu": ("keras flax haiku", {"gate_activation": "gelu"}, "cannot represent gate_activation='gelu' of 'conv_lstm'; none"),
+    "nnx": ("nnx", {}, "cannot represent the conv_lstm of 'conv_lstm'; to_keras and to_flax and to_haiku can"),
+    "torch": ("torch", {}, "cannot represent the conv_lstm of 'conv_lstm'; to_keras and to_flax and to_haiku can"),
+    "equinox": ("equinox", {}, "cannot represent the conv_lstm of 'conv_lstm'; to_keras and to_flax and to_haiku can"),
 }  # fmt: skip
 
 
@@ -330,7 +330,7 @@ def test_what_a_library_cannot_hold_is_refused_by_name(name):
 def test_one_mask_for_all_steps_is_refused(keras):
     cell = seqjax.dropout(seqjax.conv_lstm(H, 2, 4), 0.1, shared_over_time=True)
     with pytest.raises(
-        UserError, match="shared_over_time=True of a conv_lstm: Keras draws another mask for every gate"
+        UserError, match="shared_over_time=True on a conv_lstm: Keras draws a separate mask for every gate"
     ):
         interop.to_keras(cell, random_params(cell, "float32", C))
 
@@ -339,15 +339,15 @@ def test_spatial_shapes_that_do_not_fit_are_refused(hk):
     module, variables = interop.to_flax(cell := seqjax.conv_lstm(H, 2, (4, 3)), random_params(cell, "float32", C))
     of_haiku = interop.to_haiku(cell, random_params(cell, "float32", C))[1]
     for shape in (None, 4, (4, 3, 2)):
-        message = r"does not know the spatial axes of its inputs: give spatial_shape, here 2 of the sizes .* and not "
+        message = r"does not store the spatial axes of its inputs: give spatial_shape, here 2 of the sizes .* got "
         with pytest.raises(UserError, match="ConvLSTMCell " + message):
             interop.from_flax(module, variables, spatial_shape=shape)
         with pytest.raises(UserError, match="Conv2DLSTM " + message):
             interop.from_haiku(of_haiku, spatial_shape=shape)
     plain = seqjax.lstm(H)
-    with pytest.raises(UserError, match="spatial_shape is given, and OptimizedLSTMCell is no convolutional LSTM"):
+    with pytest.raises(UserError, match="spatial_shape is given, but OptimizedLSTMCell is not a convolutional LSTM"):
         interop.from_flax(*interop.to_flax(plain, random_params(plain, "float32")), spatial_shape=4)
-    with pytest.raises(UserError, match="spatial_shape is given, and lstm is no convolutional LSTM"):
+    with pytest.raises(UserError, match="spatial_shape is given, but lstm is not a convolutional LSTM"):
         interop.from_haiku(interop.to_haiku(plain, random_params(plain, "float32"))[1], spatial_shape=4)
 
 

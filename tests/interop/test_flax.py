@@ -186,14 +186,14 @@ def test_conversion_can_be_traced():
 
 RNN_OF = {"params": {"cell": {}}}
 REFUSED_OF_LINEN = {
-    "mgu": (nn.RNN(nn.MGUCell(H)), "MGUCell keeps with the gate that resets, where seqjax.mgu writes"),
+    "mgu": (nn.RNN(nn.MGUCell(H)), "MGUCell keeps with the gate that resets, while seqjax.mgu writes"),
     "residual": (nn.RNN(nn.SimpleCell(H, residual=True)), "SimpleCell has residual=True"),
-    "carry": (nn.RNN(nn.GRUCell(H, carry_init=nn.initializers.ones)), "carry_init of its own; .*learned_initial_carry"),
+    "carry": (nn.RNN(nn.GRUCell(H, carry_init=nn.initializers.ones)), "custom carry_init; .*learned_initial_carry"),
     "reverse": (nn.RNN(nn.GRUCell(H), reverse=True), "unroll with reverse=True"),
-    "another": (nn.Dense(H), "from_flax takes SimpleCell, .* and not Dense"),
+    "another": (nn.Dense(H), "from_flax takes SimpleCell, .* got Dense"),
     "merge": (
         nn.Bidirectional(nn.RNN(nn.GRUCell(H)), nn.RNN(nn.GRUCell(H)), merge_fn=jnp.maximum),
-        "knows the merge_fn",
+        "recognises the merge_fn",
     ),
 }
 
@@ -209,9 +209,9 @@ def test_what_a_cell_has_not_of_nnx_is_refused():
     cells = [nnx.GRUCell(D, H, rngs=nnx.Rngs(k)) for k in range(2)]
     with pytest.raises(UserError, match="unroll with reverse=True"):
         interop.from_nnx(nnx.RNN(cells[0], reverse=True))
-    with pytest.raises(UserError, match="knows the merge_fn"):
+    with pytest.raises(UserError, match="recognises the merge_fn"):
         interop.from_nnx(nnx.Bidirectional(*map(nnx.RNN, cells), merge_fn=jnp.maximum))
-    with pytest.raises(UserError, match="from_nnx takes NNX's SimpleCell, .* and not Linear"):
+    with pytest.raises(UserError, match="from_nnx takes NNX's SimpleCell, .* got Linear"):
         interop.from_nnx(nnx.Linear(D, H, rngs=nnx.Rngs(0)))
     with pytest.raises(UserError, match="residual=True"):
         interop.from_nnx(nnx.SimpleCell(D, H, residual=True, rngs=nnx.Rngs(0)))
@@ -233,28 +233,28 @@ def test_what_flax_cannot_hold_is_refused_by_name(name):
     make, message = REFUSED[name]
     cell = make()
     for to_other, target in ((interop.to_flax, "to_flax"), (interop.to_nnx, "to_nnx")):
-        with pytest.raises(UserError, match=f"{target} cannot hold {message}"):
+        with pytest.raises(UserError, match=f"{target} cannot represent {message}"):
             to_other(cell, random_params(cell, "float32"))
 
 
 def test_nnx_refuses_a_recurrent_bias_of_its_gru():
     cell = seqjax.gru(H)
-    with pytest.raises(UserError, match="to_nnx cannot hold a recurrent_bias of 'gru' that is not zero.*; to_flax can"):
+    with pytest.raises(UserError, match="to_nnx cannot represent a nonzero recurrent_bias of 'gru'.*; to_flax can"):
         interop.to_nnx(cell, random_params(cell, "float32"))
 
 
 def test_params_of_another_cell_are_refused():
     cell, params = seqjax.gru(H), random_params(seqjax.lstm(H), "float32")
-    with pytest.raises(TypeError, match="params of 'gru' must be built as .*GRUParams.*, and they are .*LSTMParams"):
+    with pytest.raises(TypeError, match="params of 'gru' must be built as .*GRUParams.*, got .*LSTMParams"):
         interop.to_flax(cell, params)
     with pytest.raises(TypeError, match="params must be what init of 'stack"):
         interop.to_flax(seqjax.stack(cell, cell), params)
     with pytest.raises(
-        ValueError, match=r"params.kernel of 'gru' must have shape \(3, 15\), and its shape is \(3, 12\)"
+        ValueError, match=r"params.kernel of 'gru' must have shape \(3, 15\), got shape \(3, 12\)"
     ):
         interop.to_flax(seqjax.gru(5), random_params(cell, "float32"))
     mixed = random_params(cell, "float32")
-    with pytest.raises(TypeError, match=r"must be of one dtype, and they are of \['bfloat16', 'float32'\]"):
+    with pytest.raises(TypeError, match=r"must have one dtype, got \['bfloat16', 'float32'\]"):
         interop.to_flax(cell, mixed._replace(bias=mixed.bias.astype(jnp.bfloat16)))
 
 

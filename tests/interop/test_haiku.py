@@ -107,7 +107,7 @@ def test_gradients_are_equal():
 
 def test_a_linear_layer_is_no_lstm():
     with pytest.raises(
-        UserError, match=r"head/linear is no LSTM's: its w must be \(D \+ H, 4H\), and its shape is \(2, 8\)"
+        UserError, match=r"head/linear does not belong to an LSTM: its w must be \(D \+ H, 4H\), got shape \(2, 8\)"
     ):
         interop.from_haiku({"head/linear": {"w": jnp.zeros((2, 8)), "b": jnp.zeros(8)}})
 
@@ -126,5 +126,5 @@ REFUSED = {
 def test_what_haiku_cannot_hold_is_refused_by_name(name):
     make, message = REFUSED[name]
     cell = make()
-    with pytest.raises(UserError, match=f"to_haiku cannot hold {message}"):
+    with pytest.raises(UserError, match=f"to_haiku cannot represent {message}"):
         interop.to_haiku(cell, random_params(cell, "float32"))

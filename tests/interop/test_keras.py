@@ -193,13 +193,13 @@ def _own_tanh():
 
 
 REFUSED_OF_KERAS = {
-    "activation": (lambda: layers.LSTM(H, activation="gelu"), "has activation='gelu', and cells here take of Keras's .*elu"),
-    "gates": (lambda: layers.GRU(H, recurrent_activation="relu6"), "has recurrent_activation='relu6', and cells here"),
+    "activation": (lambda: layers.LSTM(H, activation="gelu"), "has activation='gelu'; of Keras's, cells here support .*elu"),
+    "gates": (lambda: layers.GRU(H, recurrent_activation="relu6"), "has recurrent_activation='relu6'; of Keras's, cells here"),
     "a function": (lambda: layers.SimpleRNN(H, activation=jnp.sin), "has activation="),
     "a function of a known name": (lambda: layers.LSTM(H, recurrent_activation=_own_tanh()), "has recurrent_activation='tanh'"),
     "recurrent dropout": (
         lambda: layers.GRU(H, recurrent_dropout=0.1, reset_after=False),
-        "this gru gives its step alone; with reset_after=True it has the parts",
+        "this gru has only a step; with reset_after=True it has the parts",
     ),
     "backwards": (lambda: layers.LSTM(H, go_backwards=True), "go_backwards=True; .* unroll with reverse=True"),
     "a last dropout": (
@@ -210,7 +210,7 @@ REFUSED_OF_KERAS = {
         lambda: keras.Sequential([layers.Dropout(0.1, noise_shape=(None, 1, 1)), layers.GRU(H)]),
         r"noise_shape=\(None, 1, 1\)",
     ),
-    "another layer": (lambda: keras.Sequential([layers.Dense(2), layers.GRU(H)]), "and not Dense; from_keras_model takes whole models"),
+    "another layer": (lambda: keras.Sequential([layers.Dense(2), layers.GRU(H)]), "got Dense; from_keras_model takes whole models"),
 }
 
 
@@ -243,15 +243,15 @@ def test_activations_go_there_and_come_back(make):
 
 
 REFUSED = {
-    "gelu": (lambda: seqjax.lstm(H, activation="gelu"), "cannot hold activation='gelu' of 'lstm'; to_flax and to_nnx can"),
-    "a function": (lambda: seqjax.gru(H, gate_activation=jnp.sin), "cannot hold gate_activation=.*; to_flax and to_nnx can"),
-    "peepholes": (lambda: seqjax.lstm(H, peepholes=True), "to_keras cannot hold peepholes=True of 'lstm'; none"),
-    "a projection": (lambda: seqjax.lstm(H, proj_size=2), "cannot hold proj_size=2 of 'lstm'; to_torch can"),
-    "a residual": (lambda: residual(seqjax.gru(D)), r"cannot hold the residual of 'residual\(gru\)'; none"),
+    "gelu": (lambda: seqjax.lstm(H, activation="gelu"), "cannot represent activation='gelu' of 'lstm'; to_flax and to_nnx can"),
+    "a function": (lambda: seqjax.gru(H, gate_activation=jnp.sin), "cannot represent gate_activation=.*; to_flax and to_nnx can"),
+    "peepholes": (lambda: seqjax.lstm(H, peepholes=True), "to_keras cannot represent peepholes=True of 'lstm'; none"),
+    "a projection": (lambda: seqjax.lstm(H, proj_size=2), "cannot represent proj_size=2 of 'lstm'; to_torch can"),
+    "a residual": (lambda: residual(seqjax.gru(D)), r"cannot represent the residual of 'residual\(gru\)'; none"),
     "recurrent dropout": (lambda: recurrent_dropout(seqjax.gru(H), 0.1), "one mask for all gates of .*: per_gate=True"),
     "gates dropped": (
         lambda: seqjax.dropout(seqjax.gru(H), 0.1, True, per_gate=True),
-        r"cannot hold per_gate=True of 'dropout\(gru, 0.1\)'; Keras has it beside recurrent dropout alone",
+        r"cannot represent per_gate=True of 'dropout\(gru, 0.1\)'; Keras has it only with recurrent dropout",
     ),
     "dropout inside": (
         lambda: recurrent_dropout(seqjax.dropout(seqjax.gru(H), 0.1, True), 0.1, per_gate=True),
@@ -265,7 +265,7 @@ REFUSED = {
         lambda: bidirectional(seqjax.gru(H), seqjax.dropout(seqjax.gru(H), 0.1)),
         "each direction must be one plain cell",
     ),
-    "dtype": (lambda: seqjax.rnn(H, dtype="float64"), "cannot hold dtype='float64' with params of float32"),
+    "dtype": (lambda: seqjax.rnn(H, dtype="float64"), "cannot represent dtype='float64' with params of float32"),
 }
 
 

@@ -297,26 +297,26 @@ def _own_softmax():
 
 
 REFUSED = {
-    "a layer": (lambda: layers.LSTM(2), "and not LSTM; from_keras takes single layers"),
+    "a layer": (lambda: layers.LSTM(2), "got LSTM; from_keras takes single layers"),
     "not built": (lambda: keras.Sequential([layers.LSTM(2)]), "is not built yet; begin it with keras.Input"),
-    "subclassed": (_subclassed, "Mine has a call of its own"),
-    "subclassed functional": (_subclassed_functional, "Doubled has a call of its own"),
-    "own call": (_own_call, "Scaled has a call of its own"),
-    "own mask": (_own_mask, "Unmasked has a compute_mask of its own"),
-    "own initial state": (_own_cell, "Started has a get_initial_state of its own"),
+    "subclassed": (_subclassed, "Mine has its own call"),
+    "subclassed functional": (_subclassed_functional, "Doubled has its own call"),
+    "own call": (_own_call, "Scaled has its own call"),
+    "own mask": (_own_mask, "Unmasked has its own compute_mask"),
+    "own initial state": (_own_cell, "Started has its own get_initial_state"),
     "two outputs": (_two_outputs, "has 1 inputs and 2 outputs; a chain"),
-    "two branches": (lambda: _functional(lambda x: layers.Add()([layers.GRU(2)(x), layers.LSTM(2)(x)])), "add.* has not one input"),
+    "two branches": (lambda: _functional(lambda x: layers.Add()([layers.GRU(2)(x), layers.LSTM(2)(x)])), "add.* does not have one input"),
     "an operation": (lambda: _functional(lambda x: layers.GRU(2)(x) + 1), "has the operation add.* between its layers"),
     "twice": (_twice, "uses gru.* twice; a chain has each of its layers once"),
-    "a state": (lambda: _functional(lambda x: layers.Dense(2)(layers.GRU(2, return_state=True)(x)[1])), "gru.* gives its state on"),
+    "a state": (lambda: _functional(lambda x: layers.Dense(2)(layers.GRU(2, return_state=True)(x)[1])), "gru.* passes its state on"),
     "training": (lambda: _functional(lambda x: layers.GRU(2)(layers.Dropout(0.5)(x, training=True))), "is called with training;"),
     "a start": (lambda: _functional(lambda x: layers.GRU(D)(x, initial_state=x[:, 0])), "is called with initial_state;"),
     "a mask": (lambda: _functional(lambda x: layers.GRU(D)(x, mask=x[..., 0] > 0)), "is called with mask;"),
     "another layer": (lambda: _sequential(layers.Conv1D(2, 1), layers.GRU(2)), r"conv1d.* is a Conv1D, .*; it takes Embedding, .*Dense"),
-    "a late embedding": (lambda: _sequential(layers.Masking(), layers.Embedding(3, 2)), "is an Embedding behind other layers"),
+    "a late embedding": (lambda: _sequential(layers.Masking(), layers.Embedding(3, 2)), "is an Embedding after other layers"),
     "stateful": (
         lambda: keras.Sequential([keras.Input((T, D), batch_size=B), layers.GRU(2, stateful=True)]),
-        "gru.* is stateful, and a pure function keeps no state",
+        "gru.* is stateful, but a pure function keeps no state",
     ),
     "no merge": (lambda: _functional(lambda x: layers.Bidirectional(layers.GRU(2), merge_mode=None)(x)[0]), "merge_mode=None"),
     "lora": (_lora, "dense.* is quantized or has LoRA weights"),
@@ -343,17 +343,17 @@ def test_params_and_inputs_that_do_not_fit_are_refused():
     model = _sequential(layers.GRU(2, use_bias=False), layers.Dense(K))
     ours, params = interop.from_keras_model(model)
     before = _weights(model)
-    with pytest.raises(seqjax.UserError, match=r"must be features \(B, T, D\), and their shape is \(3, 5\)"):
+    with pytest.raises(seqjax.UserError, match=r"must be features \(B, T, D\), got shape \(3, 5\)"):
         ours.apply(params, _inputs(True))
-    with pytest.raises(seqjax.UserError, match="one entry a layer, 2, and they have 1"):
+    with pytest.raises(seqjax.UserError, match="one entry per layer, 2, got 1"):
         ours.apply(params[:1], _inputs(False))
     with pytest.raises(seqjax.UserError, match="must be built as"):
         interop.to_keras_model(params[:1], model)
-    with pytest.raises(seqjax.UserError, match=r"dense.* takes float32 \(2, 2\), and there is float32 \(3, 2\)"):
+    with pytest.raises(seqjax.UserError, match=r"dense.* takes float32 \(2, 2\), got float32 \(3, 2\)"):
         interop.to_keras_model((params[0], {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}), model)
     with pytest.raises(seqjax.UserError, match="must be built as"):
         interop.to_keras_model((params[0]._replace(bias=jnp.ones(6)), jax.tree.map(jnp.ones_like, params[1])), model)
     jax.tree.map(np.testing.assert_array_equal, _weights(model), before)
     tokens = keras.Sequential([keras.Input((T,)), layers.Embedding(V, D), layers.GRU(2)])
-    with pytest.raises(seqjax.UserError, match="begins with embedding.*, so that inputs must be integers, and they are float32"):
+    with pytest.raises(seqjax.UserError, match="begins with embedding.*, so inputs must be integers, got float32"):
         interop.from_keras_model(tokens)[0].apply(interop.from_keras_model(tokens)[1], np.ones((B, T), np.float32))

@@ -8,7 +8,7 @@ import seqjax
 from seqjax import interop
 
 D, H = 3, 4
-SAYS = "of its own, so that what it computes is not what its weights say"
+SAYS = "has its own .*, so its outputs do not follow from its weights"
 
 
 def _torch():

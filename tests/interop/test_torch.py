@@ -185,7 +185,7 @@ REFUSED = {
     "a residual": (lambda: seqjax.stack(seqjax.gru(D), residual(seqjax.gru(D))), r"the residual of 'residual\(gru\)'"),
     "zoneout": (lambda: zoneout(seqjax.gru(H), 0.1), "the zoneout of"),
     "a merge": (lambda: bidirectional(seqjax.gru(H), seqjax.gru(H), "sum"), "merge='sum' .* to_keras and to_flax"),
-    "mixed layers": (_mixed, r"layers that differ, and .* has lstm\(4\) and gru\(4\)"),
+    "mixed layers": (_mixed, r"layers that differ, but .* has lstm\(4\) and gru\(4\)"),
     "sizes": (lambda: seqjax.stack(seqjax.gru(2), seqjax.gru(3)), r"has gru\(2\) and gru\(3\)"),
     "first dropout": (lambda: seqjax.dropout(seqjax.gru(H), 0.1), r"dropout\(0.1\) before the first layer"),
     "two dropouts": (
@@ -213,14 +213,14 @@ REFUSED = {
 def test_what_torch_cannot_hold_is_refused_by_name(name):
     make, message = REFUSED[name]
     cell = make()
-    with pytest.raises(UserError, match=f"to_torch cannot hold .*{message}"):
+    with pytest.raises(UserError, match=f"to_torch cannot represent .*{message}"):
         interop.to_torch(cell, random_params(cell, "float32"))
 
 
 def test_modules_and_params_that_do_not_fit_are_refused():
-    with pytest.raises(UserError, match="from_torch takes torch.nn's RNN, LSTM, GRU and their cells, and not Linear"):
+    with pytest.raises(UserError, match="from_torch takes torch.nn's RNN, LSTM, GRU and their cells, got Linear"):
         interop.from_torch(nn.Linear(2, 3))
     with pytest.raises(UserError, match="the weights are float64 and JAX's 64-bit types are off"):
         interop.from_torch(nn.LSTM(D, H, dtype=torch.float64))
-    with pytest.raises(TypeError, match="cell must be a Cell, and it is a LSTM"):
+    with pytest.raises(TypeError, match="cell must be a Cell, got a LSTM"):
         interop.to_torch(nn.LSTM(D, H), None)

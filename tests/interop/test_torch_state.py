@@ -65,10 +65,10 @@ def _state(**changes):
         (_state(weight_hh_l2=np.ones((4 * H, H), "f")), "", r"no weight_ih and no weight_hh of \*_l1"),
         (_state(weight_hh_l0_reverse=np.ones((4 * H, H), "f")), "", r"no weight_ih of \*_l0_reverse"),
         (_state(bias_hh_l0=None), "", "one bias"),
-        (_state(weight_hh_l0=np.ones((2 * H, H), "f")), "", r"has shape \(10, 5\), and so many rows are no gates of 5 units"),
-        (_state(weight_hr_l0=np.ones((2, 4), "f")), "", "must have shape|no gates"),
-        (_state(bias_ih_l0=np.ones(3, "f")), "", r"bias_ih of \*_l0 must have shape \(20,\), and its shape is \(3,\)"),
-        (_state(weight_ih_l0=np.ones((3 * H, D), "f")), "", r"weight_ih of \*_l0 must have shape \(20, 3\), and its shape is \(15, 3\)"),
+        (_state(weight_hh_l0=np.ones((2 * H, H), "f")), "", r"has shape \(10, 5\), but that many rows are not gates of 5 units"),
+        (_state(weight_hr_l0=np.ones((2, 4), "f")), "", "must have shape|not gates"),
+        (_state(bias_ih_l0=np.ones(3, "f")), "", r"bias_ih of \*_l0 must have shape \(20,\), got shape \(3,\)"),
+        (_state(weight_ih_l0=np.ones((3 * H, D), "f")), "", r"weight_ih of \*_l0 must have shape \(20, 3\), got shape \(15, 3\)"),
     ],
 )
 def test_what_does_not_fit_is_named(state, prefix, words):

@@ -185,7 +185,7 @@ def test_counters_may_be_absent_and_stray_ones_may_not():
         (lambda s: s.update({"classifier.weight": np.zeros((6, 16))}), "see input_size"),
         (lambda s: s.clear(), "and 7 more"),
         (lambda s: s.update({f"x{k}": s["fc.bias"] for k in range(9)}), "x0, x1, x2, x3 and 5 more"),
-        (lambda s: [s.update({f"module.{key}": s.pop(key)}) for key in list(s)], "take that prefix off"),
+        (lambda s: [s.update({f"module.{key}": s.pop(key)}) for key in list(s)], "remove that prefix"),
         (lambda s: s.update({"model": dict(s)}), "give state_dict['model']"),
     ],
 )
@@ -199,14 +199,14 @@ def test_wrong_keys_and_shapes_are_named(change, message):
 
 def test_what_is_no_state_dict_is_refused():
     state = random_state()
-    with pytest.raises(TypeError, match="fc.weight must hold floats, and it holds int8"):
+    with pytest.raises(TypeError, match="fc.weight must hold floats, got int8"):
         from_torch_cnn(Net(), state | {"fc.weight": np.zeros((5, 6), np.int8)})
-    with pytest.raises(TypeError, match="it is a list"):
+    with pytest.raises(TypeError, match="got a list"):
         from_torch_cnn(Net(), list(state))
-    with pytest.raises(TypeError, match="image classifier of seqjax.cnn, and it is a Dense"):
+    with pytest.raises(TypeError, match="image classifier of seqjax.cnn, got a Dense"):
         from_torch_cnn(nn.Dense(3), state)
     torch = pytest.importorskip("torch")
-    with pytest.raises(TypeError, match=r"a Linear and not its weights; give \.state_dict\(\)"):
+    with pytest.raises(TypeError, match=r"a Linear, not its weights; give its \.state_dict\(\)"):
         from_torch_cnn(Net(), torch.nn.Linear(2, 3))
 
 
@@ -227,10 +227,10 @@ def test_auxiliary_heads_on_both_sides():
 
 
 def test_auxiliary_heads_on_one_side_come_with_advice():
-    with pytest.raises(UserError, match="no auxiliary heads and Net has aux1; create the model with aux_logits=False"):
+    with pytest.raises(UserError, match="no auxiliary heads, but Net has aux1; create the model with aux_logits=False"):
         from_torch_cnn(Net(aux_logits=True), random_state())
     state = random_state(SHAPES | AUX)
-    with pytest.raises(UserError, match="has the auxiliary heads aux1 and Net has none.*drop_aux=True"):
+    with pytest.raises(UserError, match="has the auxiliary heads aux1 but Net has none.*drop_aux=True"):
         from_torch_cnn(Net(), state)
     kept = from_torch_cnn(Net(), state, drop_aux=True)
     assert kept["params"].keys() == {"features", "classifier", "fc"}
@@ -248,5 +248,5 @@ def test_the_size_of_the_images_decides_where_it_counts():
         UserError, match=re.escape("fc1.weight is (120, 64), the model's is (120, 400)") + ".*input_size"
     ):
         from_torch_cnn(LeNet5(), state)
-    with pytest.raises(UserError, match="no square map"):
+    with pytest.raises(UserError, match="not a square map"):
         from_torch_cnn(LeNet5(), state, input_size=(20, 32))

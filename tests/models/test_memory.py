@@ -46,9 +46,9 @@ def test_options_reach_the_cell():
     [
         ("warp", "", "model.cell='warp' is unknown; choose one of tanh, "),
         ("cornn", "dt", "must be of the form name=value"),
-        ("cornn", "df=1", "'df=1' does not fit cornn: .*df.*; there are dt, gamma, epsilon, use_bias"),
+        ("cornn", "df=1", "'df=1' does not fit cornn: .*df.*; available are dt, gamma, epsilon, use_bias"),
         ("cornn", "dt=-1", "does not fit cornn: dt must be positive"),
-        ("lstm_chrono", "peephole=True", "there are .*peepholes"),
+        ("lstm_chrono", "peephole=True", "available are .*peepholes"),
     ],
 )
 def test_what_a_cell_does_not_have_is_refused(kind, options, message):

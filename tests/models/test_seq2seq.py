@@ -330,10 +330,10 @@ def test_every_cell_decodes(cell):
     [
         ({"kind": "none+feed"}, "model.input_feeding=True feeds the attentional vector of Luong"),
         ({"kind": "bahdanau+feed"}, "model.input_feeding=True"),
-        ({"share_embeddings": True}, "the sizes are 9 and 11"),
+        ({"share_embeddings": True}, "got sizes 9 and 11"),
         ({"kind": "none", "tie_embeddings": True}, "model.embed_size=4 equal to the decoder's size, 6"),
         ({"kind": "bahdanau", "layers": (seqjax.lru(6),)}, "queries with h, which the carry of lru does not have"),
-        ({"layers": (seqjax.dropout(seqjax.gru(6), 0.5),)}, "no noise of their own"),
+        ({"layers": (seqjax.dropout(seqjax.gru(6), 0.5),)}, "must not have noise of their own"),
         ({"layers": (seqjax.conv_lstm(6, 3, 5),)}, "carries of real vectors"),
         ({"layers": (seqjax.gru(5), seqjax.conv_lstm(6, 3, 5), seqjax.gru(6))}, "carries of real vectors"),
     ],

@@ -203,7 +203,7 @@ def test_features_of_a_layer_are_those_of_the_whole_network():
         expected = maps_of(whole, x)
         expected = expected.mean(axis=(1, 2)) if pooling == "mean" else expected.reshape(2, -1)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(UserError, match=r"'layer9' is no layer of the network \(nearest: layer"):
+    with pytest.raises(UserError, match=r"'layer9' is not a layer of the network \(nearest: layer"):
         FrameFeatures(network, "layer9").init(jax.random.key(0), x)
 
 

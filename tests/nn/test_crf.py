@@ -263,12 +263,12 @@ def test_what_does_not_fit_is_refused():
         (lambda: crf.crf_score(params, emissions, tags[:, 1:]), ValueError, r"tags must have shape \(5, 4\).*\(5, 3\)"),
         (lambda: crf.crf_score(params, emissions, tags + 1), ValueError, "tags must lie in 0 ... 2, .* 1 to 3"),
         (lambda: crf.crf_score(params, emissions, tags * 1.0), TypeError, "tags must be integers"),
-        (lambda: crf.crf_decode(params, emissions, LENGTHS + 1), ValueError, "0 ... T = 4, and they go from 1 to 5"),
+        (lambda: crf.crf_decode(params, emissions, LENGTHS + 1), ValueError, "0 ... T = 4, got values from 1 to 5"),
         (lambda: crf.crf_decode(params, emissions, holes), ValueError, "it has holes"),
         (lambda: crf.crf_decode_nbest(params, emissions, n=0), ValueError, "n must be at least 1"),
         (lambda: crf.crf_init(None, 0), ValueError, "num_tags must be at least 1"),
-        (lambda: crf.entity_constraints(["O", "B"]), ValueError, "one is 'B'"),
-        (lambda: crf.entity_constraints(["O", "X-PER"]), ValueError, "one is 'X-PER'"),
+        (lambda: crf.entity_constraints(["O", "B"]), ValueError, "got 'B'"),
+        (lambda: crf.entity_constraints(["O", "X-PER"]), ValueError, "got 'X-PER'"),
         (lambda: crf.forbid(params, crf.entity_constraints(["O"])), ValueError, r"\(3, 3\) and \(1, 1\)"),
     ):
         with pytest.raises(error, match=message):

@@ -198,21 +198,21 @@ def test_each_direction_draws_its_own_noise():
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(seqjax.UserError, match=r"bidirectional\(gru, lstm\) has no step.* run it by seqjax.unroll"):
+    with pytest.raises(seqjax.UserError, match=r"bidirectional\(gru, lstm\) has no step.* run it with seqjax.unroll"):
         PAIR.step(PARAMS, PAIR.initial_carry(PARAMS, B), XS[:, 0])
-    with pytest.raises(ValueError, match="merge='sum' needs cells of one hidden_size, and they are 3 and 4"):
+    with pytest.raises(ValueError, match="merge='sum' needs cells of equal hidden_size, got 3 and 4"):
         bidirectional(seqjax.lstm(3), seqjax.lstm(4), "sum")
-    with pytest.raises(ValueError, match=r"merge must be one of \['concat'.*and it is 'max'"):
+    with pytest.raises(ValueError, match=r"merge must be one of \['concat'.*got 'max'"):
         bidirectional(*CELLS, "max")
-    with pytest.raises(ValueError, match=r"outputs are built alike, and their sizes are 3 and \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"outputs have the same structure, got sizes 3 and \(3, 3\)"):
         bidirectional(CELLS[0], bidirectional(*CELLS, None))
-    with pytest.raises(ValueError, match="the function dot must give arrays"):
+    with pytest.raises(ValueError, match="the function dot must return arrays"):
         bidirectional(*CELLS, jnp.dot)
-    with pytest.raises(seqjax.UserError, match="to_flax cannot hold merge='pair' .*to_keras can"):
+    with pytest.raises(seqjax.UserError, match="to_flax cannot represent merge='pair' .*to_keras can"):
         seqjax.interop.to_flax(bidirectional(*CELLS[:1] * 2, None), PARAMS._replace(backward=PARAMS.forward))
     with pytest.raises(ValueError, match=r"the input size is 2 and the output size is \(3, 3\)"):
         residual(bidirectional(*CELLS, None)).init(jax.random.key(0), D)
-    with pytest.raises(TypeError, match="backward must be a Cell, and it is a str"):
+    with pytest.raises(TypeError, match="backward must be a Cell, got a str"):
         bidirectional(CELLS[0], "gru")
     with pytest.raises(ValueError, match="agree in their spatial axes"):
         bidirectional(CELLS[0], CELLS[1].replace(spatial=(2,)))

@@ -85,7 +85,7 @@ def test_around_zoneout_is_zoneout_around_it():
 
 def test_what_cannot_be_is_refused():
     for inner, message in (
-        (seqjax.gru(H, reset_after=False), "this gru gives its step alone"),
+        (seqjax.gru(H, reset_after=False), "this gru has only a step"),
         (mingru(H), "this mingru has no recurrent product"),
         (seqjax.stack(seqjax.lstm(H)), r"in the other order, stack\(layer_norm\(...\)\)"),
     ):

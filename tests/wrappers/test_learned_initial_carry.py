@@ -77,5 +77,5 @@ def test_noise_inside_is_drawn():
 
 
 def test_what_is_no_cell_is_refused():
-    with pytest.raises(TypeError, match="cell must be a Cell, and it is a function"):
+    with pytest.raises(TypeError, match="cell must be a Cell, got a function"):
         learned_initial_carry(seqjax.lstm)

@@ -73,13 +73,13 @@ def test_evaluation_and_rate_zero_are_the_cell():
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(seqjax.UserError, match="this gru gives its step alone; with reset_after=True it has the parts"):
+    with pytest.raises(seqjax.UserError, match="this gru has only a step; with reset_after=True it has the parts"):
         recurrent_dropout(seqjax.gru(H, reset_after=False), RATE)
     with pytest.raises(seqjax.UserError, match="this mingru has no recurrent product"):
         recurrent_dropout(mingru(H), RATE)
     with pytest.raises(seqjax.UserError, match=r"in the other order, stack\(recurrent_dropout\(...\)\)"):
         recurrent_dropout(seqjax.stack(seqjax.lstm(H)), RATE)
-    with pytest.raises(ValueError, match="rate must be at least 0 and below 1, and it is 1"):
+    with pytest.raises(ValueError, match="rate must be at least 0 and below 1, got 1"):
         recurrent_dropout(seqjax.lstm(H), 1)
     nameless = layer_norm(seqjax.rnn(H)).replace(initial_carry=lambda params, batch: ())
     with pytest.raises(seqjax.UserError, match="recurrent_dropout works on h of the carry"):
@@ -165,9 +165,9 @@ def test_a_cell_of_one_gate_has_one_mask_either_way():
 
 
 def test_inputs_are_dropped_gate_by_gate_for_all_time_alone_and_inside_a_step():
-    with pytest.raises(seqjax.UserError, match="per_gate=True draws its masks for all time; give shared_over_time=True"):
+    with pytest.raises(seqjax.UserError, match="per_gate=True shares its masks over time; pass shared_over_time=True"):
         seqjax.dropout(seqjax.lstm(H), RATE, per_gate=True)
     with pytest.raises(seqjax.UserError, match=r"in the other order, stack\(per-gate dropout\(...\)\)"):
         seqjax.dropout(seqjax.stack(seqjax.lstm(H)), RATE, True, per_gate=True)
-    with pytest.raises(seqjax.UserError, match="needs the recurrent product as a part of its own"):
+    with pytest.raises(seqjax.UserError, match="needs the recurrent product as a separate part"):
         seqjax.dropout(seqjax.gru(H, reset_after=False), RATE, True, per_gate=True)

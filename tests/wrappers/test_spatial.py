@@ -62,5 +62,5 @@ def test_both_directions():
 
 
 def test_layers_that_differ_are_refused():
-    with pytest.raises(ValueError, match=r"agree in their spatial axes, and they have conv_lstm \(3, 2\), lstm \(\)"):
+    with pytest.raises(ValueError, match=r"agree in their spatial axes, got conv_lstm \(3, 2\), lstm \(\)"):
         stack(_conv(), seqjax.lstm(3))

@@ -75,7 +75,7 @@ def test_a_dense_layer_without_a_bias_and_its_dtypes():
     ys = seqjax.unroll(cell, params, XS)[1]
     assert params.bias is None and params.kernel.dtype == jnp.float32 and ys.dtype == jnp.bfloat16
     assert_same(ys, np.tanh(XS @ np.asarray(params.kernel)), 2e-2, 2e-2)
-    with pytest.raises(ValueError, match="use_bias=False, and a bias_init for the bias that it does not have"):
+    with pytest.raises(ValueError, match="use_bias=False, so it takes no bias_init"):
         seqjax.dense(3, use_bias=False, bias_init=jax.nn.initializers.ones)
 
 
@@ -136,10 +136,10 @@ def test_a_function_between_a_convolution_and_a_dense_layer():
     assert_same(seqjax.unroll(cell, params, xs, lengths=[5, 2])[1], want)
     both = seqjax.bidirectional(conv, conv, lambda f, b: (f * b).mean(axis=0))
     assert both.output_spatial == () and seqjax.unroll(both, both.init(jax.random.key(0), 3), xs)[1].shape == (2, 5, 4)
-    with pytest.raises(ValueError, match=r"agree in their spatial axes, and they have conv_lstm \(5,\), dense \(\)"):
+    with pytest.raises(ValueError, match=r"agree in their spatial axes, got conv_lstm \(5,\), dense \(\)"):
         seqjax.stack(conv, seqjax.dense(2))
     wide = seqjax.conv_lstm(4, kernel_size=3, spatial_shape=5, padding="valid")
-    with pytest.raises(ValueError, match=r"agree in their spatial axes, and they have conv_lstm \(5,\) -> \(3,\)"):
+    with pytest.raises(ValueError, match=r"agree in their spatial axes, got conv_lstm \(5,\) -> \(3,\)"):
         seqjax.stack(wide, skip_connections="input")
 
 
@@ -155,11 +155,11 @@ def test_layers_that_do_not_fit_are_refused():
     for call, message in (
         (lambda: seqjax.stack(jnp.tanh, seqjax.gru(3)), "tanh is a function, .*: the first layer must be a Cell"),
         (lambda: seqjax.stack(seqjax.gru(3), jnp.tanh, skip_connections="all"), "tanh is a function, .*: with skip_connections use cells"),
-        (lambda: seqjax.stack(seqjax.gru(3), jnp.sum), r"the function sum must give arrays \(\*spatial, H\) .* it makes Shape"),
-        (lambda: seqjax.stack(pair, seqjax.gru(3)), r"here gru meets a pytree of sizes \(3, 2\); put a function"),
-        (lambda: seqjax.stack(pair, skip_connections="input"), r"meets a pytree of sizes \(3, 2\)"),
-        (lambda: seqjax.stack(seqjax.gru(3), skip_connections=True), 'must be "input", "all" or None, and it is True'),
-        (lambda: seqjax.dense(0), "features must be at least 1, and it is 0"),
+        (lambda: seqjax.stack(seqjax.gru(3), jnp.sum), r"the function sum must return arrays \(\*spatial, H\) .* got Shape"),
+        (lambda: seqjax.stack(pair, seqjax.gru(3)), r"but gru would get a pytree of sizes \(3, 2\); put a function"),
+        (lambda: seqjax.stack(pair, skip_connections="input"), r"would get a pytree of sizes \(3, 2\)"),
+        (lambda: seqjax.stack(seqjax.gru(3), skip_connections=True), 'must be "input", "all" or None, got True'),
+        (lambda: seqjax.dense(0), "features must be at least 1, got 0"),
         (lambda: seqjax.dense(3, "rely"), "activation must be a function, or one of"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -168,9 +168,9 @@ def test_layers_that_do_not_fit_are_refused():
 
 def test_what_is_no_cell_is_refused():
     for call in (lambda: seqjax.stack(), lambda: seqjax.stack([])):
-        with pytest.raises(ValueError, match="stack needs at least one cell, and there is none"):
+        with pytest.raises(ValueError, match="^stack needs at least one cell$"):
             call()
-    with pytest.raises(TypeError, match="one is a str"):
+    with pytest.raises(TypeError, match="got a str"):
         seqjax.stack(LAYERS[0], "gru")
-    with pytest.raises(TypeError, match="one is a int"):
+    with pytest.raises(TypeError, match="got a int"):
         seqjax.stack(3)

@@ -129,17 +129,17 @@ def test_what_cannot_be_is_refused():
     ):
         with pytest.raises(seqjax.UserError, match=rf"zoneout works inside a step.* in the other order, {order}"):
             zoneout(inner, 0.1)
-    with pytest.raises(ValueError, match="memory_rate must be at least 0 and below 1, and it is 1.5"):
+    with pytest.raises(ValueError, match="memory_rate must be at least 0 and below 1, got 1.5"):
         zoneout(lstm, 0.1, 1.5)
     with pytest.raises(
-        seqjax.UserError, match="zoneout with memory_rate works on c of the carry, and that of gru has h"
+        seqjax.UserError, match="zoneout with memory_rate works on c of the carry, but the carry of gru has h"
     ):
         zoneout(gru, 0.1, 0.2).init(jax.random.key(0), D)
     nameless = gru.replace(name="echo", initial_carry=lambda params, batch: jnp.zeros((batch, H)))
     with pytest.raises(seqjax.UserError, match="zoneout works on h of the carry|no attribute 'h'|has no named fields"):
         zoneout(nameless.replace(step=lambda p, c, x: (c, c)), 0.1).init(jax.random.key(0), D)
     doubled = gru.replace(step=lambda p, c, x: (c, jnp.concatenate([c.h, c.h], -1)))
-    with pytest.raises(seqjax.UserError, match=r"whose output is its h, and gru gives float32 \(1, 12\) from an h of"):
+    with pytest.raises(seqjax.UserError, match=r"whose output is its h, but gru gives float32 \(1, 12\) from an h of"):
         zoneout(doubled, 0.1).init(jax.random.key(0), D)
-    with pytest.raises(TypeError, match="cell must be a Cell, and it is a float"):
+    with pytest.raises(TypeError, match="cell must be a Cell, got a float"):
         zoneout(0.1, lstm)

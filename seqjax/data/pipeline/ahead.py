@@ -3,7 +3,7 @@
 import collections
 import copy
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +13,7 @@ from seqjax.data.pipeline.resumable import Resumable
 AHEAD = 2  # results that are ready or being made for each worker, at most
 
 
-def in_order(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
+def in_order(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Generator[Any, None, None]:
     """Applies a function to items in worker threads; the results are in the order of the items.
 
     Args:
@@ -36,7 +36,7 @@ def in_order(function: Callable[[Any], Any], items: Iterable[Any], workers: int)
     return _in_order(function, items, workers)
 
 
-def _in_order(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
+def _in_order(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Generator[Any, None, None]:
     if not workers:
         yield from map(function, items)
         return
@@ -74,13 +74,13 @@ class Ahead(Resumable):
       (True, True)
     """
 
-    def __init__(self, pipeline: Resumable, workers: int):
+    def __init__(self, pipeline: Any, workers: int):
         check_whole(0, workers=workers)
         self._pipeline, self._workers = pipeline, workers
         self._unit, self._needed = pipeline._unit, pipeline._needed
         self._epoch, self._batch = pipeline._epoch, pipeline._batch
         self.batches_per_epoch = pipeline.batches_per_epoch
-        self._made: Iterator[Any] | None = None
+        self._made: Generator[Any, None, None] | None = None
         self._closed = False
         self._rows = pipeline._rows
 

@@ -1,7 +1,7 @@
 """Batches of DNA: whole sequences of similar length, or consecutive windows of long ones."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def collate_bases(codes: Sequence[np.ndarray], labels: Sequence[np.ndarray] | np
     """
     bases = Ragged(codes)
     one_each = isinstance(labels, np.ndarray)
-    tags = np.asarray(labels, np.int32) if one_each else Ragged(labels)
+    tags = cast(Any, np.asarray(labels, np.int32) if one_each else Ragged(labels))
 
     def collate(places: np.ndarray, rows: int, steps: int) -> BaseBatch:
         index = bases.index(places, rows, steps)

@@ -47,7 +47,7 @@ class Ragged:
       [[4, 0, 0, 0], [1, 2, 3, 0], [0, 0, 0, 0]]
     """
 
-    def __init__(self, sequences: Sequence[np.ndarray]):
+    def __init__(self, sequences: Sequence[Any]):
         self.lengths = np.array([len(sequence) for sequence in sequences], np.int64)
         self._starts = np.cumsum(self.lengths) - self.lengths
         rest = np.shape(sequences[0])[1:] if len(sequences) else ()
@@ -117,11 +117,12 @@ def collate_tagged(words: Sequence[np.ndarray], chars: Sequence[np.ndarray], tag
       >>> batch.words.tolist(), batch.chars.tolist(), batch.tags.tolist(), batch.lengths.tolist()
       ([[4, 5, 0]], [[[1, 0], [1, 2], [0, 0]]], [[0, 2, 0]], [2])
     """
-    columns = [Ragged(column) for column in (words, chars, tags)]
+    columns = Ragged(words), Ragged(chars), Ragged(tags)
 
     def collate(places: np.ndarray, rows: int, steps: int) -> TaggedBatch:
         index = columns[0].index(places, rows, steps)
-        return TaggedBatch(*(column.gather(index) for column in columns), pad_lengths(columns[0].lengths[places], rows))
+        of_word, of_char, of_tag = (column.gather(index) for column in columns)
+        return TaggedBatch(of_word, of_char, of_tag, pad_lengths(columns[0].lengths[places], rows))
 
     return collate
 

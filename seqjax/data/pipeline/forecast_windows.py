@@ -65,7 +65,8 @@ class Statistics(NamedTuple):
                 f"series {name!r} is not among those that were learned: {', '.join(list(self.series)[:5])}"
                 f"{', ...' if len(self.series) > 5 else ''}; give it one of these names, or train with it"
             )
-        return tuple(self.series[name])
+        mean, sd = self.series[name]
+        return mean, sd
 
 
 def _mean_and_sd(values: np.ndarray) -> tuple[float, float]:

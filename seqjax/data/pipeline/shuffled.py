@@ -120,7 +120,7 @@ class ImageBatches(Resumable):
 
     def _stop(self) -> None:
         if self._reading is not None:
-            self._reading.close()
+            self._reading.close()  # pyright: ignore[reportAttributeAccessIssue]  # a generator
         self._reading = None
 
 

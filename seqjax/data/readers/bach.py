@@ -38,7 +38,7 @@ def read_bach(frames_per_quarter: int = 1, limit: int | None = None) -> Records:
     rolls, names = [], []
     for path in sorted(corpus.getComposer("bach"), key=lambda path: path.name)[:limit]:
         score = converter.parse(path)
-        if len(score.parts) < 4:  # what else of Bach's is there
+        if len(score.parts) < 4:  # what else of Bach's is there  # pyright: ignore[reportAttributeAccessIssue]
             continue
         roll = to_roll(score, frames_per_quarter)
         if len(roll) > 1:

@@ -31,7 +31,7 @@ Frame = tuple[int, ...]  # MIDI pitches, rising
 
 
 class State(NamedTuple):
-    """The state of a piece that determines its possible continuations."""
+    """What of a piece so far decides how it may continue."""
 
     key: int
     step: int  # frames of the phrase so far
@@ -40,7 +40,7 @@ class State(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """One possible continuation."""
+    """One way to continue."""
 
     probability: float
     frame: Frame
@@ -48,7 +48,7 @@ class Choice(NamedTuple):
 
 
 def choices(state: State | None) -> list[Choice]:
-    """All continuations of a piece, with probabilities that sum to one; no two have the same frame.
+    """All ways in which a piece may continue, with probabilities that sum to one; no two have the same frame.
 
     A piece begins with the tonic chord of a key. Each phrase is a canon, then a cadence. In the canon a leader moves by small steps,
     and a follower repeats it an octave below, 2 or 4 frames later, which is decided when it may enter; the leader takes only notes
@@ -175,7 +175,7 @@ def independent_nats(piece: Iterable[Frame]) -> np.ndarray:
 
 
 def _followed(piece: Iterable[Frame]) -> Iterator[tuple[list[Choice], Choice]]:
-    """All continuations, and the one taken, at each frame."""
+    """All ways to continue, and the one taken, at each frame."""
     state = None
     for place, frame in enumerate(piece, 1):
         ways = choices(state)

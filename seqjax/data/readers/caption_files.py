@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard, cast
 
 from seqjax.data.readers.opening import read_text, text_lines
 from seqjax.data.readers.tables import USUAL, Format, first_row, is_table, read_table
@@ -35,7 +35,8 @@ class Listed(NamedTuple):
     def take(self, names: Iterable[str]) -> "Listed":
         """The images with these names."""
         at = {name: i for i, name in enumerate(self.names)}
-        return Listed(*([column[at[name]] for name in names] for column in self))
+        chosen = [at[name] for name in names]
+        return Listed(*([column[i] for i in chosen] for column in cast(tuple[Any, ...], self)))
 
 
 def read_captions(
@@ -186,7 +187,7 @@ def _json(path: str, encoding: str, restval: bool, faults: Faults) -> dict[str, 
     )
 
 
-def _objects(values: Any) -> bool:
+def _objects(values: Any) -> TypeGuard[Sequence[Mapping[str, Any]]]:
     return (
         isinstance(values, Sequence)
         and not isinstance(values, str)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from seqjax.data.readers.opening import read_text, unpacked_suffix
 from seqjax.data.readers.tables import separator
@@ -68,7 +69,7 @@ def read_tagged(path: str, column: str = "", *, word_column: int = 1, delimiter:
 
 def _sentences(lines: list[str], split: Split, faults: Faults) -> Iterator[tuple[tuple, tuple, tuple]]:
     """(words, tags, line numbers) of each sentence; a faulty line counts as a word, so that the next line is not faulty too."""
-    found: list[tuple[str, str, int]] = []
+    found: list[tuple[Any, ...]] = []
     for number, line in enumerate([*lines, ""], 1):
         if line.strip(" \t"):
             try:
@@ -79,7 +80,8 @@ def _sentences(lines: list[str], split: Split, faults: Faults) -> Iterator[tuple
             if pair:
                 found.append((*pair, number))
         elif found:
-            yield tuple(zip(*found))
+            words, tags, numbers = zip(*found)
+            yield words, tags, numbers
             found = []
 
 

@@ -23,7 +23,7 @@ def read_digits() -> tuple[np.ndarray, np.ndarray]:
       ((1797, 8, 8, 1), 255, [0, 1, 2])
     """
     package = importlib.util.find_spec("sklearn")
-    if package is None:
+    if package is None or package.submodule_search_locations is None:
         raise missing("the embedded digits come with scikit-learn", "experiments")
     file = pathlib.Path(*package.submodule_search_locations, "datasets", "data", "digits.csv.gz")
     if file.is_file():
@@ -34,4 +34,4 @@ def read_digits() -> tuple[np.ndarray, np.ndarray]:
 
         values, labels = load_digits(return_X_y=True)
         values = values.reshape(-1, 8, 8)
-    return np.rint(values[..., None] * (255 / 16)).astype(np.uint8), labels
+    return np.rint(values[..., None] * (255 / 16)).astype(np.uint8), labels  # pyright: ignore[reportReturnType]

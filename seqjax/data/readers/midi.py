@@ -120,7 +120,7 @@ def read_score(path: str | os.PathLike) -> Score:
     """The notes of a MIDI file as they sound, in ticks.
 
     A note that is struck again before it ended is two notes, and as many ends end them, the oldest first. While the sustain pedal
-    of a channel is down, its notes are held. What sounds at the end of the file ends there.
+    of a channel is down, its notes continue. What sounds at the end of the file ends there.
 
     Args:
       path: of the file.

@@ -65,7 +65,7 @@ class MovingDigits(Labelled):
             seed,
             scene,
         )
-        self.shape = (scene.side, scene.side, 1)
+        self.shape: tuple[int, int, int] = (scene.side, scene.side, 1)
         heads, answers = (), None
         if scene.kind == "crossing":
             speeds = tuple(f"{speed:g} px" for speed in SPEEDS)

@@ -223,7 +223,7 @@ def text_chunks(path: str | os.PathLike, encoding: str = "utf-8", notes: list[st
 def _c1_controls(text: str) -> int:
     """How many characters lie between U+0080 and U+009F: in a text they mean that cp1252 was read as latin1."""
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-    return np.count_nonzero(points - np.uint32(0x80) < 0x20)
+    return int(np.count_nonzero(points - np.uint32(0x80) < 0x20))
 
 
 def _suspicions(path: str | os.PathLike, encoding: str, begin: bytes, nulls: int, controls: int) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Parquet files: their columns as text, so that one reader can check and read tables of any kind."""
+"""Parquet files: their columns as text, so that one reader checks and reads tables of any kind."""
 
 import io
 import os

@@ -220,7 +220,7 @@ def _tokens(source: str) -> Iterator[_Token]:
             depth += 1
         elif item.type in STRING_ENDS:
             depth -= 1
-            if depth == 0:
+            if depth == 0 and opening is not None:
                 text = _between(lines, opening.start, item.end)
                 yield _Token(token.STRING, text, _in_bytes(lines, opening.start), _in_bytes(lines, item.end))
         elif item.type == token.ERRORTOKEN:  # a letter that names may have, but that this version's `tokenize` lacks

@@ -112,7 +112,7 @@ class Dice:
         """A number below a limit."""
         return int(self.bits.random_raw() >> 11) % limit
 
-    def choose(self, several: Sequence[Any]) -> Any:
+    def choose(self, several: Any) -> Any:
         """One of several."""
         return several[self.below(len(several))]
 
@@ -242,7 +242,7 @@ def _arranged(count: int, dice: Dice) -> tuple[int, list[tuple[int, int]]]:
 
 def _turned(places: Sequence[tuple[int, int]], upright: int) -> list[tuple[int, int]]:
     """(row, column) inside the half: halves one above the other are wide, those side by side are high."""
-    return [place if upright else place[::-1] for place in places]
+    return [(row, column) if upright else (column, row) for row, column in places]
 
 
 def places_of(group: Group) -> list[str]:
@@ -323,8 +323,9 @@ def parse(caption: str) -> Meaning | None:
         return _parse_rest(first, words[5:]) if first and words[1] == ("is" if first[0] == 1 else "are") else None
     if " ".join(words[:3]) in PLACES and len(words) == 7:
         group = _parse_group(words[4:])
-        agrees = group and words[3] == ("is" if group[0] == 1 else "are")
-        return Meaning((group,), " ".join(words[:3])) if agrees else None
+        if group is None or words[3] != ("is" if group[0] == 1 else "are"):
+            return None
+        return Meaning((group,), " ".join(words[:3]))
     return _parse_rest(_parse_group(words[:3]), words[3:])
 
 

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "?", "-", "."})  # in any case
 MOST_CLASSES = 100  # of a covariate that is a category
-At = Callable[[int], str]
+At = Callable[[Any], str]
 
 
 class Fields(NamedTuple):
@@ -100,11 +100,12 @@ def read_series_table(
     else:
         series, names = np.zeros(len(records), np.int64), chosen.value_names
     faults.raise_any()
-    covariates = [
+    known, past, static = (
         {name: records[f"{kind} {name}"] for name in group}
         for kind, group in (("known", fields.known), ("past", fields.past), ("static", fields.static))
-    ]
-    return Table(str(path), at, records.places.numbers, times, series, names, values, *covariates, (*records.notes, *times.notes))
+    )
+    notes = (*records.notes, *times.notes)
+    return Table(str(path), at, records.places.numbers, times, series, names, values, known, past, static, notes)
 
 
 class _Chosen(NamedTuple):

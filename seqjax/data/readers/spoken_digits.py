@@ -68,7 +68,7 @@ def make_digits(names: list[str], sounds: list[np.ndarray], where: str) -> Recor
       >>> records["transcript"], records["speaker"], records["number"].tolist()
       (('7',), ('jackson',), [32])
     """
-    parts = [NAME.search(name).groups() for name in names]
+    parts = [NAME.search(name).groups() for name in names]  # pyright: ignore[reportOptionalMemberAccess]
     columns = {
         "sound": tuple(sounds), "transcript": tuple(part[0] for part in parts), "speaker": tuple(part[1] for part in parts),
         "number": np.array([int(part[2]) for part in parts]), "name": tuple(names),
@@ -188,7 +188,7 @@ def _files(path: str | os.PathLike) -> dict[str, Any]:
     try:
         with tarfile.open(fileobj=io.BytesIO(read_bytes(path))) as archive:
             found = {
-                pathlib.PurePath(member.name).name: archive.extractfile(member).read()
+                pathlib.PurePath(member.name).name: archive.extractfile(member).read()  # pyright: ignore[reportOptionalMemberAccess]
                 for member in archive if member.isfile() and NAME.match(pathlib.PurePath(member.name).name)
             }  # fmt: skip
     except tarfile.TarError as error:

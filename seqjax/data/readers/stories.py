@@ -160,7 +160,7 @@ def _story(part: str, kind: str, length: int, draws: _Draws, names: _Names) -> S
     by_answer = defaultdict(list)
     for question, answer, pairs in scene.questions(kind):
         if own is None or any((other - who) % size == own for who, other in pairs):
-            by_answer[re.match("[^,:]+", answer)[0]].append((question, answer))
+            by_answer[re.match("[^,:]+", answer)[0]].append((question, answer))  # pyright: ignore[reportOptionalSubscript]
     if not by_answer:
         return None
     question, answer = draws.pick(by_answer[draws.pick(list(by_answer))])  # first an answer, so that rare ones are not rare

@@ -32,7 +32,7 @@ def open_builder(name: str, data_dir: str, embedded: str, needs: str = "train") 
         raise missing("a TFDS dataset needs tensorflow_datasets", "tfds", f"note that {embedded}") from None
     where = {"data_dir": os.path.expanduser(data_dir)} if data_dir else {}
     try:
-        builder = tfds.builder(name, **where)
+        builder = tfds.builder(name, **where)  # pyright: ignore[reportArgumentType]
     except (ValueError, AssertionError, ImportError, RuntimeError, TypeError) as error:
         said = [line.strip() for line in str(error).split("\n") if line.strip()] or [type(error).__name__]
         what = " ".join(said[:1] + [line for line in said if line.startswith("Did you mean")])

@@ -4,14 +4,14 @@ import calendar
 import datetime
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from seqjax.data.records import Faults
 from seqjax.errors import UserError
 
-At = Callable[[int], str]  # the index of a time -> its place, such as "a.csv line 3"
+At = Callable[[Any], str]  # the index of a time -> its place, such as "a.csv line 3"
 CLOCK = r"(?:[T ]\s*(?P<H>\d{1,2}):(?P<M>\d{2})(?::(?P<S>\d{2})(?:[.,](?P<f>\d{1,9}))?)?\s*(?P<p>[AaPp][Mm])?)?"
 OFFSET = r"\s*(?P<z>Z|UTC|[+-]\d{2}(?::?\d{2})?(?::\d{2})?)?"
 YEAR_FIRST = re.compile(rf"(?P<Y>\d{{4}})(?P<s>[-/.])(?P<m>\d{{1,2}})(?:(?P=s)(?P<d>\d{{1,2}}))?{CLOCK}{OFFSET}", re.ASCII)
@@ -69,7 +69,8 @@ def read_times(texts: Sequence[str], at: At, faults: Faults, time_format: str = 
     if time_format:
         raise UserError(f"{at(0)}: time_format={time_format} is for times such as 01/02/2024, and there is {first!r}; leave it empty")
     for pattern in (YEAR_FIRST, YEAR, QUARTER, COMPACT):
-        if pattern.fullmatch(first) and not (pattern is COMPACT and not _fields(pattern.fullmatch(first))):
+        match = pattern.fullmatch(first)
+        if match and not (pattern is COMPACT and not _fields(match)):
             return _by_pattern(texts, at, faults, pattern)
     if EPOCH.fullmatch(first):
         return _since_1970(texts, at, faults)
@@ -232,8 +233,8 @@ def _by_format(texts: Sequence[str], at: At, faults: Faults, written: str) -> Ti
         if time is None or not 1678 <= time.year <= 2261:
             faults.add(f"{at(i)}: {text[:60]!r} is not a time of the form {written}; repair that line, or set time_format")
             continue
-        if time.utcoffset() is not None:
-            with_offset, ahead[i] = True, round(time.utcoffset().total_seconds())
+        if (offset := time.utcoffset()) is not None:
+            with_offset, ahead[i] = True, round(offset.total_seconds())
         wall[i] = np.datetime64(time.replace(tzinfo=None), "ns")
     return Times(wall, ahead if with_offset else None)
 

@@ -151,13 +151,13 @@ def _opened(path: str) -> Any:
     try:
         if os.path.getsize(path) == 0:
             raise UserError(f"{path} is empty; download or write it again")
-        av.logging.set_level(av.logging.PANIC)  # problems are reported as errors
+        av.logging.set_level(av.logging.PANIC)  # pyright: ignore[reportPrivateImportUsage]  # problems are reported as errors
         return av.open(path)
     except FileNotFoundError:
         raise UserError(dead_link(path) or f"{path} does not exist; check the path") from None
     except PermissionError as error:
         raise UserError(unreadable(path, error)) from None
-    except av.error.FFmpegError as error:
+    except av.error.FFmpegError as error:  # pyright: ignore[reportAttributeAccessIssue]
         raise UserError(f"{path} is not a valid video ({_said(error)}); repair or remove it") from None
 
 
@@ -179,11 +179,11 @@ def _decoded(container: Any, stream: Any, path: str) -> Iterator[Any]:
         for frame in container.decode(stream):
             yield frame
             count += 1
-    except av.error.DecoderNotFoundError:
+    except av.error.DecoderNotFoundError:  # pyright: ignore[reportAttributeAccessIssue]
         raise UserError(
             f"{path} is written with a codec that PyAV lacks; convert it, for example to H.264 in .mp4"
         ) from None
-    except av.error.FFmpegError as error:
+    except av.error.FFmpegError as error:  # pyright: ignore[reportAttributeAccessIssue]
         raise UserError(f"{path} cannot be decoded after frame {count} ({_said(error)}); repair or remove it") from None
 
 

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqjax.data.transforms.parts import draw_each, require_images, require_within
+from seqjax.typing import AnyArray
 
 LUMA = (0.299, 0.587, 0.114)  # the grey of red, green and blue by ITU-R BT.601
 
 
-def to_float(images: jax.Array) -> jax.Array:
+def to_float(images: AnyArray) -> jax.Array:
     """Bytes to floats in [0, 1].
 
     .. math:: y = x / 255
@@ -57,13 +58,13 @@ def normalize(images: jax.Array, mean: float | Sequence[float], std: float | Seq
     """
     require_images(images)
     channels = images.shape[-1]
-    mean, std = np.asarray(mean, images.dtype), np.asarray(std, images.dtype)
-    for name, value in (("mean", mean), ("std", std)):
+    centre, spread = np.asarray(mean, images.dtype), np.asarray(std, images.dtype)
+    for name, value in (("mean", centre), ("std", spread)):
         if value.shape not in ((), (channels,)):
             raise ValueError(f"{name} must be one number or {channels} for images of {channels} channels, not {value}")
-    if not np.all(std > 0):
-        raise ValueError(f"std must be above 0, not {std}")
-    return (images - mean.reshape(1, 1, 1, -1)) / std.reshape(1, 1, 1, -1)
+    if not np.all(spread > 0):
+        raise ValueError(f"std must be above 0, not {spread}")
+    return (images - centre.reshape(1, 1, 1, -1)) / spread.reshape(1, 1, 1, -1)
 
 
 def colour_jitter(

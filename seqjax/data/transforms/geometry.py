@@ -1,6 +1,7 @@
 """Random geometry of image batches, on the device: crops, flips, rotations, shifts and zooms."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +86,7 @@ def horizontal_flip(key: jax.Array, images: jax.Array, probability: float = 0.5)
 def random_resized_crop(
     key: jax.Array,
     images: jax.Array,
-    size: int | tuple[int, int],
+    size: int | Sequence[int],
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> jax.Array:
@@ -123,16 +124,16 @@ def random_resized_crop(
     Source: Szegedy et al., "Going Deeper with Convolutions" (2015), section 6.
     """
     require_images(images)
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size must be one or two numbers of at least 1, not {size}")
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or min(sides) < 1:
+        raise ValueError(f"size must be one or two numbers of at least 1, not {sides}")
     for name, (low, high), most in (("scale", scale, 1.0), ("ratio", ratio, math.inf)):
         if not 0 < low <= high <= most:
             raise ValueError(f"{name} must be (low, high) with 0 < low <= high <= {most}, not {(low, high)}")
     batch, height, width, _ = images.shape
     boxes = draw_each(key, batch, lambda k: _draw_box(k, height, width, scale, ratio))
-    shrinks = size[0] < height or size[1] < width
-    return jax.vmap(_resize_antialiased if shrinks else _resize_gathered, (0, 0, None))(images, boxes, size)
+    shrinks = sides[0] < height or sides[1] < width
+    return jax.vmap(_resize_antialiased if shrinks else _resize_gathered, (0, 0, None))(images, boxes, sides)
 
 
 def _draw_box(key, height, width, scale, ratio):

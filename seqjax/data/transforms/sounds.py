@@ -8,7 +8,7 @@ what comes later:
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ import numpy as np
 
 from seqjax.errors import UserError
 from seqjax.nn.masks import real_steps
-from seqjax.typing import Array
+from seqjax.typing import AnyArray, Array
 
 WHOLE = ("utterance", "level")  # normalisations that need the whole sound
 NORMALIZE = (*WHOLE, "running", "none")
@@ -64,7 +64,7 @@ class FrontEnd(NamedTuple):
         """Features of whole sounds.
 
         Args:
-          samples: (B, S) float in [-1, 1], or int16. Values past a sound's end are ignored, even NaN.
+          samples: (B, S) float in [-1, 1], or int16. Values past a sound's end, even NaN, have no effect.
           lengths: int (B,), samples of each.
 
         Returns:
@@ -125,7 +125,7 @@ class FrontEnd(NamedTuple):
         return features
 
 
-def as_float(samples: Array) -> Array:
+def as_float(samples: AnyArray) -> Array:
     """Samples in [-1, 1), of int16 or float.
 
     Example:
@@ -387,5 +387,5 @@ def at_speed(samples: Array, lengths: Array, factors: Array, steps: int) -> tupl
     )  # fmt: skip
     padded = jnp.pad(zero_padding(samples, lengths), ((0, 0), (1, 2)))  # one before, two behind
     places = jnp.clip(base, 0, samples.shape[1] - 1)
-    found = sum(w * jnp.take_along_axis(padded, places + i, axis=1) for i, w in enumerate(weights))
+    found = cast(Array, sum(w * jnp.take_along_axis(padded, places + i, axis=1) for i, w in enumerate(weights)))
     return zero_padding(found, new), new

@@ -1,50 +1,51 @@
-"""The native engine: one layer over all steps in one call of a C++ library, on a CPU, in float32.
+"""The native engine: one layer over all steps in a single call of a C++ library, on a CPU, in float32.
 
-Each thread runs some of the sequences over all steps, forward and back, so that threads never wait for each other between
-steps. docs/design/native.md says how, and how to build and test it. Cells: lstm (peepholes, coupled gates), gru and mgu with
-the reset after the product, rnn and indrnn with tanh or relu.
+Each thread runs some of the sequences over all steps, forward and backward, so that threads never wait for each other
+between steps. docs/design/native.md explains how, and how to build and test it. Cells: lstm (peepholes, coupled gates),
+gru and mgu with the reset after the product, rnn and indrnn with tanh or relu.
 
-Reverse mode, any number of times, the first derivative by the library and those of it by the scan; `jax.vmap` over sequences makes one
-larger batch going forward, and one call after the other going back or where weights are mapped. There is no forward mode, and
-`jax.export` cannot save a program with it, since the program would need this library where it is read.
+Reverse mode works to any order: the first derivative runs in the library, higher ones in the scan. `jax.vmap` over
+sequences makes one larger batch in the forward pass, and one call after the other in the backward pass or if weights
+are mapped. There is no forward mode, and `jax.export` cannot save a program with it, since the program would need this
+library where it is loaded.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 
 from seqjax.engines import every, steps
 from seqjax.engines.native import layer, library
-from seqjax.engines.native.forms import form_of
+from seqjax.engines.native.forms import Form, form_of
 from seqjax.errors import UserError
 from seqjax.typing import Array, Carry, Cell, Params
 
 
 def refusal(cell: Cell, params: Params, xs: Any, **settings: Any) -> str | None:
-    """Why this engine cannot run a case, or None where it can; the arguments are those of `scan.run` without the carries."""
+    """Returns why this engine cannot run a case, or None if it can; the arguments are those of `scan.run` without the carries."""
     del settings
     form = form_of(every.inside(cell) or cell)
     if isinstance(form, str):
         return form
     if not jax.tree_util.all_leaves([xs]):
-        return "it takes inputs that are one array, and training noise made them several"
+        return "it takes a single input array, and training noise adds more"
     carry = jax.eval_shape(lambda p: cell.initial_carry(p, 1), params)
-    computed = dict(cell.settings).get("dtype")  # a carry may be wider than what a cell computes in
+    computed = dict(cell.settings).get("dtype")  # a carry may be wider than a cell's compute dtype
     dtypes = {str(a.dtype) for a in jax.tree.leaves((carry, params))} | ({jnp.dtype(computed).name} if computed else set())
     if dtypes != {"float32"}:
-        return f"it computes in float32, and the cell in {' and '.join(sorted(dtypes))}"
+        return f"it computes in float32, but the cell in {' and '.join(sorted(dtypes))}"
     if not all(isinstance(size, int) for size in xs.shape):
-        return f"it needs sizes that are numbers, and jax.export left some of {xs.shape} open"
+        return f"it needs concrete sizes, but jax.export made some of {xs.shape} symbolic"
     if jax.sharding.get_abstract_mesh().axis_names:
-        return "it runs on one device, and here arrays lie on a mesh of them"
+        return "it runs on one device, but the arrays are on a mesh of several"
     return _unusable()
 
 
 def _unusable():
-    """Why no case can be run here, or None."""
+    """Returns why no case can be run here, or None."""
     if jax.default_backend() != "cpu":
-        return f"it runs on a CPU, and the backend is {jax.default_backend()}"
+        return f"it runs on a CPU, but the backend is {jax.default_backend()}"
     if library.missing():
         return library.missing()
     try:
@@ -55,7 +56,7 @@ def _unusable():
 
 
 def facts() -> dict[str, Any] | None:
-    """What the bits of a result depend on besides the cell and its numbers; None where it cannot be used.
+    """Returns what the bits of a result depend on besides the cell and its numbers; None if the engine cannot be used.
 
     Example:
       >>> found = facts()
@@ -90,18 +91,18 @@ def run(
 def run_both(first: tuple, second: tuple) -> list[tuple[Carry, Array]]:
     """Runs two cells in one call, the second in the other direction, each given as the arguments of `run` with its settings as a dict.
 
-    They share the threads, so that each thread reads the weights of one of them, and one sequence has two threads. Neither is
-    recomputed in chunks: `remat_every` is None.
+    They share the threads, so that each thread reads the weights of only one cell, and a single sequence uses two
+    threads. Neither is recomputed in chunks: `remat_every` is None.
     """
     return _at_once([first, second])
 
 
-def _at_once(runs):
+def _at_once(runs) -> Any:
     layers, given = [], []
     for cell, params, carry, initial, xs, settings in runs:
         xs, params = jax.tree.map(lambda a: a.astype(jnp.float32), (jnp.asarray(xs), params))
         inside = every.inside(cell)
-        layers.append(layer.Layer(cell, form_of(inside or cell), settings["reverse"], every=inside is not None))
+        layers.append(layer.Layer(cell, cast(Form, form_of(inside or cell)), settings["reverse"], every=inside is not None))
         given.append(layer.Given(params, carry, initial, xs, settings["mask"], settings["resets"]))
     if 0 in given[0].xs.shape:
         return [(its.carry, _empty(kind, its)) for kind, its in zip(layers, given)]
@@ -114,16 +115,16 @@ def _empty(kind, its):
 
 
 def detail() -> str:
-    """What `seqjax.explain` says besides: the instruction set."""
+    """Returns the detail for `seqjax.explain`: the instruction set."""
     return f"instruction set {library.instruction_set()}"
 
 
 def is_quickest(cell: Cell, params: Params, xs: Any, **settings: Any) -> bool:
-    """Whether "auto" takes this engine: it can run the case, and was measured to be quicker than the fused engine there.
+    """Whether "auto" uses this engine: it can run the case, and was measured to be faster than the fused engine there.
 
-    With AVX2 it was at all six shapes of `benchmarks.engines`, forward and training, 1.1 to 2.6 times
-    (benchmarks/results/engines_native.json). The portable kernels were not measured, and where there are several devices, of
-    this process or of several, arrays may lie on all of them: both are for those who ask.
+    With AVX2 it was 1.1 to 2.6 times as fast at all six shapes of `benchmarks.engines`, forward and training
+    (benchmarks/results/engines_native.json). The portable kernels were not measured, and with several devices, in this
+    process or several, arrays may be on all of them: in both cases it runs only on request.
     """
     if jax.device_count() > 1:
         return False

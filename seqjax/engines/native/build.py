@@ -17,8 +17,8 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 LIBRARY = "_kernels.so"
 COMMON = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
-KERNELS = ("-fno-exceptions", "-fno-rtti", "-fno-math-errno", "-ffp-contract=fast", "-Wno-psabi")  # no vector leaves its object file
-# Flags of the compiler, floats of a vector, and vectors of a panel: as many sums as there are registers for.
+KERNELS = ("-fno-exceptions", "-fno-rtti", "-fno-math-errno", "-ffp-contract=fast", "-Wno-psabi")  # no vector crosses object files
+# Compiler flags, floats per vector, and vectors per panel: as many sums as there are registers for.
 INSTRUCTION_SETS = {
     "avx512": (("-mavx512f", "-mfma", "-mprefer-vector-width=512"), 16, 4),
     "avx2": (("-mavx2", "-mfma"), 8, 2),
@@ -27,35 +27,35 @@ INSTRUCTION_SETS = {
 
 
 class BuildError(Exception):
-    """Why the library could not be built."""
+    """The library could not be built."""
 
 
 def find_compiler() -> str | None:
-    """The C++ compiler, or None where there is none."""
+    """Returns the C++ compiler, or None if there is none."""
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     return next(filter(None, map(shutil.which, names)), None)
 
 
 def find_headers() -> pathlib.Path | None:
-    """The folder of XLA's headers inside jaxlib, or None where jaxlib is not installed."""
+    """Returns the directory of XLA's headers inside jaxlib, or None if jaxlib is not installed."""
     found = importlib.util.find_spec("jaxlib")
-    folders = found.submodule_search_locations if found else []
+    folders = (found and found.submodule_search_locations) or []
     return next((pathlib.Path(f) / "include" for f in folders if (pathlib.Path(f) / "include/xla/ffi/api/ffi.h").exists()), None)
 
 
 def instruction_sets() -> list[str]:
-    """Those that this machine's compiler makes, the fastest first."""
+    """Returns the instruction sets that this machine's compiler can build, fastest first."""
     return list(INSTRUCTION_SETS) if platform.machine() in ("x86_64", "AMD64") else ["portable"]
 
 
 def kernel_flags(name: str) -> list[str]:
-    """What kernels.cc is compiled with for an instruction set."""
+    """Returns the compiler flags of kernels.cc for an instruction set."""
     flags, lanes, vectors = INSTRUCTION_SETS[name]
     return [*KERNELS, *flags, f"-DISA={name}", f"-DLANES={lanes}", f"-DPANEL_VECTORS={vectors}"]
 
 
 def sources() -> str:
-    """What the library is built from, as a digest: a library that was built from something else is not used."""
+    """Returns a digest of the library's sources: a library built from other sources is not used."""
     files = [pathlib.Path(__file__), *sorted((HERE / "src").iterdir())]
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
@@ -64,7 +64,7 @@ def build(target: pathlib.Path = HERE / LIBRARY) -> pathlib.Path:
     """Compiles the library.
 
     Args:
-      target: the file to write, replaced at once when all is done.
+      target: the file to write, replaced atomically when the build is complete.
 
     Returns:
       The file.
@@ -76,7 +76,7 @@ def build(target: pathlib.Path = HERE / LIBRARY) -> pathlib.Path:
     if compiler is None:
         raise BuildError("no C++ compiler was found: install one (g++ or clang++), or name it in the environment variable CXX")
     if headers is None:
-        raise BuildError("jaxlib is not installed, and its headers are needed")
+        raise BuildError("jaxlib is not installed, but its headers are needed")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         parts = {"call": ["-I", str(headers), f"-DSOURCES={sources()}"], **{name: kernel_flags(name) for name in instruction_sets()}}

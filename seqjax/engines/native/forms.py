@@ -1,4 +1,4 @@
-"""The cells that the library knows: by which call they were made, and their parameters as its arrays (`src/kernels.h`)."""
+"""The cells that the library supports: the calls that make them, and their parameters as its arrays (`src/kernels.h`)."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,14 +11,14 @@ from seqjax.cells.minimal import mgu
 from seqjax.cells.vanilla import indrnn, rnn
 from seqjax.typing import Array, Cell, Params
 
-UNITS = 16  # what is saved of a step is filled up to a multiple of so many units
+UNITS = 16  # what is saved per step is padded to a multiple of this many units
 
 
 class Form(NamedTuple):
     """A cell of the library."""
 
     name: str  # there
-    saved: int  # numbers that a step keeps of a unit for the backward pass
+    saved: int  # numbers that a step saves per unit for the backward pass
     arrays: Callable[[Params], tuple[Array, Array, Array, Array]]  # (kernel, recurrent kernel, bias, vectors)
     memory: bool = False  # whether the carry has a c
 
@@ -33,7 +33,7 @@ def _lstm_arrays(gates, peepholes):
 
 
 def _reset_after(order):
-    """Of cells whose candidate has two sums, n of x first and n of h last; `order` are the gates of the bias before that."""
+    """Arrays of cells whose candidate has two sums, n of x first and n of h last; `order` is the gate order of the bias."""
 
     def arrays(params):
         gates = _bias(params, len(order))
@@ -53,7 +53,7 @@ def _indrnn_arrays(params):
 
 
 def _bias(params, gates):
-    """The bias (G, H), zeros where the cell has none."""
+    """Returns the bias (G, H), zeros if the cell has none."""
     bias = jnp.zeros(params.kernel.shape[1], jnp.float32) if params.bias is None else params.bias
     return bias.reshape(gates, -1)
 
@@ -77,23 +77,23 @@ _FACTORIES = {"lstm": lstm, "gru": gru, "mgu": mgu, "rnn": rnn, "indrnn": indrnn
 
 
 def form_of(cell: Cell) -> Form | str:
-    """The form of a cell, or one line that says why the library has none."""
+    """Returns the form of a cell, or one line that says why the library has none."""
     factory = _FACTORIES.get(cell.name)
     if factory is None:
-        return f"it has {', '.join(_FACTORIES)}, and the cell is {cell.name}"
+        return f"it supports {', '.join(_FACTORIES)}, got {cell.name}"
     if cell.made is None or cell.made.function is not factory:
-        return f"it knows a cell by the call of seqjax.{cell.name}, and this {cell.name} was changed after that"
+        return f"it recognises a cell by the call of seqjax.{cell.name}, but this {cell.name} was modified after that"
     settings = dict(cell.settings)
     own = {"lstm": ("peepholes", "coupled"), "rnn": ("activation",), "indrnn": ("activation",)}.get(cell.name, ("reset_after",))
     other = [f"{name}={value!r}" for name, value in settings.items() if value and name not in (*own, "dtype")]
     if other:
-        return f"it has no {cell.name} with {', '.join(other)}"
+        return f"it does not support {cell.name} with {', '.join(other)}"
     if cell.name in ("rnn", "indrnn"):
         forms = _RNN if cell.name == "rnn" else _INDRNN
         name = settings["activation"]
-        return forms[name] if name in forms else f"it has the {cell.name} with tanh or relu, and the activation is {name!r}"
+        return forms[name] if name in forms else f"it supports {cell.name} with tanh or relu, got activation {name!r}"
     if cell.name == "lstm":
         return _LSTM[settings["coupled"], settings["peepholes"]]
     if not settings["reset_after"]:
-        return f"it has no {cell.name} with the reset before the product"
+        return f"it does not support {cell.name} with the reset before the product"
     return _GRU if cell.name == "gru" else _MGU

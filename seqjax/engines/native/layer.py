@@ -1,11 +1,11 @@
 """One layer over all steps, or both directions of one, as one call of the library, and its derivatives.
 
-The first derivative is a call of the library too. The derivative of that derivative goes through the plain scan, so that
-second and higher derivatives in reverse mode are right, and as fast as the scan engine's.
+The first derivative is a call of the library too. Derivatives of that derivative go through the plain scan, so that
+second and higher derivatives in reverse mode are correct, and as fast as the scan engine's.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,37 +16,37 @@ from seqjax.typing import Array, Carry, Cell, Params
 
 
 class Layer(NamedTuple):
-    """What a layer is besides its arrays."""
+    """The static settings of a layer."""
 
     cell: Cell
     form: Form
     reverse: bool
-    every: bool = False  # whether the output is (y, carry), as `every.recorded` makes it
+    every: bool = False  # whether the output is (y, carry), as from `every.recorded`
 
     def carry(self, h: Array, c: Array, like: Carry) -> Carry:
-        """A carry of the cell."""
+        """Builds a carry of the cell."""
         return like._replace(h=h, c=c) if self.form.memory else like._replace(h=h)
 
     def output(self, ys: Array, cs: Array, like: Carry) -> Any:
-        """What the cell gives of all steps; h is the output in each of the library's cells."""
+        """Builds the cell's outputs of all steps; h is the output in each of the library's cells."""
         return (ys, self.carry(ys, cs, like)) if self.every else ys
 
 
 class Call(NamedTuple):
-    """What a call of the library is besides its arrays."""
+    """The static settings of a call of the library."""
 
-    layers: tuple[Layer, ...]  # one, or two of which the second runs in the other direction
+    layers: tuple[Layer, ...]  # one layer, or two, of which the second runs in the other direction
     instruction_set: str
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Those of the library's functions."""
+        """The attributes of the library's functions."""
         names = ",".join(layer.form.name for layer in self.layers)
         return {"cells": names, "instruction_set": self.instruction_set, "reverse": self.layers[0].reverse}
 
 
 class Given(NamedTuple):
-    """What a layer runs with; all numbers are float32."""
+    """The arrays of a layer; all numbers are float32."""
 
     params: Params
     carry: Carry
@@ -58,12 +58,12 @@ class Given(NamedTuple):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def unrolled(call: Call, given: tuple[Given, ...]) -> tuple[tuple[Carry, Array], ...]:
-    """Runs each layer of a call: (last carry, ys) of each."""
+    """Runs the layers of a call and returns (last carry, ys) of each."""
     return _forward(call, given, keep=False)[0]
 
 
 def _forward(call, given, keep):
-    """((last carry, ys), what is kept), of each layer."""
+    """Returns ((last carry, ys), residuals) of each layer."""
     arrays = [a for layer, its in zip(call.layers, given) for a in (*_arrays(layer, its), *_flags(its))]
     arrays = _call_forward(call, keep, *arrays)
     results, kept = [], []
@@ -78,7 +78,7 @@ ARRAYS, RESULTS = 11, 5  # of a layer, in the forward pass
 
 
 def _arrays(layer, its):
-    """The arrays of the library's functions, those that have a derivative; one that is absent has no rows."""
+    """Returns the differentiable arrays of the library's functions; an absent one has no rows."""
     none = jnp.zeros((0, layer.cell.hidden_size), jnp.float32)
     kernel, recurrent, bias, vectors = layer.form.arrays(its.params)
     start = [its.carry.h, its.carry.c if layer.form.memory else none]
@@ -99,7 +99,7 @@ def _shapes(*shapes):
 
 
 def _call_forward(call, keep, *arrays):
-    """(ys, last h, last c, what is saved, every c) of each layer; under vmap over sequences they become one larger batch."""
+    """Returns (ys, last h, last c, saved, every c) of each layer; a vmap over sequences becomes one larger batch."""
 
     def plain(*arrays):
         shapes = []
@@ -116,7 +116,7 @@ def _call_forward(call, keep, *arrays):
 
     @mapped.def_vmap
     def _(size, batched, *arrays):
-        if any(flag for k, flag in enumerate(batched) if _is_weight(k)):  # weights of their own: one call after the other
+        if any(flag for k, flag in enumerate(batched) if _is_weight(k)):  # different weights: one call after the other
             found = jax.vmap(plain, [0 if flag else None for flag in batched])(*arrays)
         else:
             joined = [a if _is_weight(k) else _join(a, _axis(k), size, flag) for k, (a, flag) in enumerate(zip(arrays, batched))]
@@ -127,17 +127,17 @@ def _call_forward(call, keep, *arrays):
 
 
 def _is_weight(k):
-    """Whether the k-th array of a call has no B."""
+    """Whether the k-th array of a call has no axis B."""
     return 1 <= k % ARRAYS <= 4
 
 
 def _axis(k):
-    """Where B is in the k-th array of a call: first in carries, after T in xs, mask and resets."""
+    """Returns the position of B in the k-th array of a call: first in carries, after T in xs, mask and resets."""
     return 0 if 5 <= k % ARRAYS <= 8 else 1
 
 
 def _join(array, axis, size, batched):
-    """The mapped axis, which is the first, put before axis B and both made one."""
+    """Moves the mapped axis, which is the first, before axis B and merges the two."""
     if not batched:
         array = jnp.broadcast_to(array[None], (size, *array.shape))
     array = jnp.moveaxis(array, 0, axis)
@@ -145,7 +145,7 @@ def _join(array, axis, size, batched):
 
 
 def _part(array, axis, size):
-    """`_join` undone."""
+    """Inverts `_join`."""
     array = array.reshape(*array.shape[:axis], size, array.shape[axis] // size, *array.shape[axis + 1 :])
     return jnp.moveaxis(array, axis, 0)
 
@@ -155,28 +155,28 @@ def _part(array, axis, size):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _unrolled_kept(call, given):
-    """What `unrolled` gives, and what is kept for the backward pass; apart, so that this too has a derivative."""
+    """Returns the result of `unrolled` and the residuals; separate, so that it is differentiable too."""
     return _forward(call, given, keep=True)
 
 
 def _unrolled_fwd(call, given):
-    found, kept = _unrolled_kept(call, given)
+    found, kept = cast(Any, _unrolled_kept(call, given))
     return found, (given, kept)
 
 
 def _unrolled_bwd(call, saved, cotangents):
     given, kept = saved
     found = _gradients(call, tuple(its[:4] for its in given), tuple(its[4:] for its in given), kept, cotangents)
-    return (tuple(Given(*gradients, mask=None, resets=None) for gradients in found),)
+    return (tuple(Given(*gradients, mask=None, resets=None) for gradients in cast(Any, found)),)
 
 
 def _unrolled_kept_fwd(call, given):
-    found, kept = _unrolled_kept(call, given)
+    found, kept = cast(Any, _unrolled_kept(call, given))
     return (found, kept), (given, kept)
 
 
 def _unrolled_kept_bwd(call, saved, cotangents):
-    """The cotangent of what is kept is zero: `_gradients` alone reads it, and hands none back."""
+    """Drops the cotangent of the residuals, which is zero: only `_gradients` reads them, and returns none."""
     return _unrolled_bwd(call, saved, cotangents[0])
 
 
@@ -186,7 +186,7 @@ _unrolled_kept.defvjp(_unrolled_kept_fwd, _unrolled_kept_bwd)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _gradients(call, primals, flags, kept, cotangents):
-    """The cotangents of (params, carry, initial, xs) of each layer; `flags` are mask and resets. Under vmap one call after the other."""
+    """Returns the cotangents of (params, carry, initial, xs) of each layer; `flags` are mask and resets. A vmap runs calls in turn."""
     given = [Given(*its, *bools) for its, bools in zip(primals, flags)]
     arrays, backs = zip(*(jax.vjp(functools.partial(_arrays_of, *parts), its) for *parts, its in zip(call.layers, flags, primals)))
     parts = zip(call.layers, given, arrays, kept, cotangents)
@@ -202,7 +202,7 @@ def _arrays_of(layer, flags, primals):
 
 
 def _cotangents(layer, d_last, d_ys):
-    """Those of ys, the last h, the last c and every c."""
+    """Returns the cotangents of ys, the last h, the last c and every c."""
     d_cs = jnp.zeros((0, *d_last.h.shape), jnp.float32)
     if layer.every:
         d_ys, d_carries = d_ys
@@ -215,7 +215,7 @@ def _gradients_fwd(call, *args):
 
 
 def _gradients_bwd(call, saved, d_gradients):
-    """By the scan. What was kept is a function of the primals, which the derivative by the scan takes into account."""
+    """Differentiates through the scan. The residuals are a function of the primals, which this derivative takes into account."""
     primals, flags, kept, cotangents = saved
 
     def back_through(layer, flags, primals, cotangents):

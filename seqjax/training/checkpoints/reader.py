@@ -108,7 +108,7 @@ class Reader:
     def best_step(self) -> int | None:
         """The evaluated checkpoint with the lowest loss, the earliest among equals, None if there is none."""
         losses = {step: loss for step in self.steps() if (loss := self.loss(step)) is not None}
-        best = min(losses, key=losses.get, default=None)
+        best = min(losses, key=lambda step: losses[step], default=None)
         return best if best is not None and losses[best] < math.inf else None
 
     def order(self, *, best: bool) -> list[int]:

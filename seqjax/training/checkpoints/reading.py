@@ -127,7 +127,7 @@ def by_itself() -> ocp.options.MultiprocessingOptions:
 
 def _read_arrays(folder: pathlib.Path) -> Any:
     """What Orbax saved, as numpy arrays in dicts and lists."""
-    alone = {"multiprocessing_options": by_itself()}
+    alone: Any = {"multiprocessing_options": by_itself()}
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**alone), **alone) as reader, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that no structure is given
         tree = reader.handler.metadata(folder).tree

@@ -64,7 +64,7 @@ class Checkpoints:
         self._reader = Reader(workdir, defaults)
         self._workdir, self._folder, self._path = self._reader.workdir, self._reader.folder, self._reader.path
         self._keep, self._report, self._check = keep, report, check
-        self._background = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        self._background: Any = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")  # None once abandoned
         self._saving: concurrent.futures.Future | None = None
         self._newest: int | None = None  # the step saved last by this process
         self._unreadable: set[int] = set()  # steps that this process could not read

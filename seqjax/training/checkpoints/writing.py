@@ -56,7 +56,7 @@ def write(folder: pathlib.Path, run: str, state: Any, meta: dict[str, Any], loss
     saving = folder.with_name(f"{step}{SAVING}")
     about = {"run": run, "step": step, "loss": loss if math.isfinite(loss) else None, "meta": meta}
     json.dumps(about)  # what is not JSON is refused here: Orbax meets it with the arrays half written, and cancels those
-    who = {"multiprocessing_options": _all(step) if together else by_itself()}
+    who: Any = {"multiprocessing_options": _all(step) if together else by_itself()}
     handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(**who))
     if processes.several() and not together:
         state = jax.device_get(state)  # of arrays on a device Orbax would take those of one process for cut over all
@@ -85,8 +85,9 @@ def _release(threads: set[threading.Thread]) -> None:
 
     What they are made of is private to Orbax: in a version where it has another form (before 0.12) they are left to their timeout.
     """
-    set_signals = getattr(orbax_futures, "set_signals", None)
-    for thread in threads if set_signals else ():
+    set_signals: Any = getattr(orbax_futures, "set_signals", None)
+    left: Any = threads if set_signals else ()
+    for thread in left:
         signals, operation = getattr(thread, "_receive_signals", None), getattr(thread, "_operation_id", None)
         if signals and operation:
             thread.cancel()

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from seqjax.errors import missing
 from seqjax.training.metrics.metric import check_pairs
@@ -102,11 +103,11 @@ def caption_scores(hypotheses: Sequence[str], references: Sequence[Sequence[str]
     """
     _check(hypotheses, references)
     try:
-        from sacrebleu.metrics import BLEU, CHRF
+        from sacrebleu.metrics import BLEU, CHRF  # pyright: ignore[reportPrivateImportUsage]
     except ImportError:
         raise missing("BLEU needs sacrebleu", "experiments") from None
     most = max(map(len, references))
-    streams = [[several[i] if i < len(several) else None for several in references] for i in range(most)]
+    streams: list[Any] = [[several[i] if i < len(several) else None for several in references] for i in range(most)]
     bleus = {f"bleu{n}": BLEU(max_ngram_order=n).corpus_score(hypotheses, streams).score for n in range(1, 5)}
     return bleus | {"chrf": CHRF().corpus_score(hypotheses, streams).score, "cider": cider_d(hypotheses, references)}
 

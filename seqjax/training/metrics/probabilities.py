@@ -1,7 +1,7 @@
 """Metrics of a classifier's probabilities: areas under curves, F1 of each class, calibration."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -180,6 +180,6 @@ def classification(
     for name, area in (("auroc", auroc), ("auprc", auprc)):
         known = [value for k in some if np.isfinite(value := area(probabilities[:, k], labels == k))]
         found |= {name: float(np.mean(known))} if known else {}
-    f1 = class_f1(labels, given, len(classes))
+    f1 = class_f1(labels, cast(np.ndarray, given), len(classes))
     found |= {f"f1_{name}": float(value) for name, value in zip(classes, f1) if np.isfinite(value)}
     return found | {"calibration_error": calibration_error(probabilities, labels)}

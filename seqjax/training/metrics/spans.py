@@ -54,7 +54,9 @@ def entity_f1(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]])
     """
     counts = entity_counts(true, predicted)
     by_type = {kind: _scores(*each) for kind, each in sorted(counts.items())}
-    return EntityScores(*_scores(*map(sum, zip(*counts.values())))[:3] if counts else (0.0,) * 3, by_type)
+    whole = [sum(column) for column in zip(*counts.values())]
+    precision, recall, f1, *_ = _scores(*whole) if counts else (0.0,) * 3
+    return EntityScores(precision, recall, f1, by_type)
 
 
 def entities() -> Metric:

@@ -93,7 +93,7 @@ def corpus_bleu(hypotheses: Sequence[str], references: Sequence[str], *, lowerca
     if empty:
         raise ValueError(f"references[{empty[0]}] is empty ({len(empty)} of {len(references)} are)")
     try:
-        from sacrebleu.metrics import BLEU, CHRF
+        from sacrebleu.metrics import BLEU, CHRF  # pyright: ignore[reportPrivateImportUsage]
     except ImportError:
         raise missing("BLEU needs sacrebleu", "experiments") from None
     metric = BLEU(lowercase=lowercase)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from seqjax.training.losses import Sums, means
 from seqjax.training.metrics.counted import add_sums
 from seqjax.training.metrics.metric import Metric
+from seqjax.typing import AnyArray
 
 
 def ssim(first: jax.Array, second: jax.Array, *, window: int = 7, peak: float = 1.0) -> jax.Array:
@@ -60,7 +61,7 @@ def ssim(first: jax.Array, second: jax.Array, *, window: int = 7, peak: float = 
     return (above / below).mean(axis=(-3, -2, -1))
 
 
-def frame_errors(predicted: jax.Array, true: jax.Array) -> dict[str, jax.Array]:
+def frame_errors(predicted: AnyArray, true: AnyArray) -> dict[str, jax.Array]:
     """How far predicted frames are from the true ones, as the published tables of Moving MNIST have it.
 
     Args:

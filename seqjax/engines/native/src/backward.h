@@ -1,10 +1,9 @@
-// The backward pass, with the gradients of the weights. Each thread goes back through its sequences over all steps:
+// The backward pass, with the weight gradients. Each thread runs backward through its sequences over all steps:
 //
 //   dS from the cell's derivative, dh = dS U'   for each step
-//   dx = dS W',  dW += x' dS,  dU += h' dS      for a chunk of steps at once, so that dS never exists whole
-//
-// Each thread adds up gradients of its own, which are added to each other in the order of threads at the end: for a given
-// number of threads the result is always the same.
+//   dx = dS W',  dW += x' dS,  dU += h' dS      for a chunk of steps at once, so that the whole of dS never exists
+// Each thread accumulates its own gradients, which are summed in thread order at the end: for a given number of threads
+// the result is deterministic.
 #pragma once
 #include "layer.h"
 
@@ -61,19 +60,19 @@ class Backward {
   struct Work {
     Steps steps;
     float *d_sums, *d_h, *d_c, *d_x;
-    float *h0, *c0, *h_reset, *c_reset;      // filled up
-    float *d_h_reset, *d_c_reset;            // cotangents of what resets go back to
+    float *h0, *c0, *h_reset, *c_reset;      // padded
+    float *d_h_reset, *d_c_reset;            // cotangents of the carries that resets restore
     float *x_rows, *h_rows, *panel_rows;     // operands of the sums of outer products
     float *d_kernel, *d_recurrent;           // as in product.h
     float *d_bias, *d_bias_chunk, *d_vectors;
   };
-  static constexpr int64_t kChunk = 128;  // real steps, over all sequences of a group, whose dS exist at once
+  static constexpr int64_t kChunk = 128;  // real steps, over all sequences of a group, whose dS exist at the same time
 
   const BackwardProblem& p;
   const Sizes z;
   Room room;
   float *kernel, *recurrent, *vectors, *zeros;
-  const float **d_kernels, **d_recurrents;  // those of every thread
+  const float **d_kernels, **d_recurrents;  // of every thread
   Work* work;
 
   int64_t kernel_outputs() const { return up(p.D, kPanel) * kPanel; }
@@ -147,11 +146,11 @@ class Backward {
   }
   const float* c_before(const Work& w, int64_t i) const {
     const int64_t before = w.steps.before[i], r = w.steps.row[i];
-    if (before >= 0) return p.saved + ((before + 1) * z.form.saved - 1) * z.Hp;  // c is the last number saved
+    if (before >= 0) return p.saved + ((before + 1) * z.form.saved - 1) * z.Hp;  // c is the last of the saved numbers
     return (before == Steps::kReset ? w.c_reset : w.c0) + r * z.Hp;
   }
 
-  // The real steps `begin` to `end`, which are of one time; dS begins with real step `chunk`.
+  // The real steps `begin` to `end`, all at the same time step; dS begins with real step `chunk`.
   void step(Work& w, int64_t begin, int64_t end, int64_t chunk) {
     const Steps& steps = w.steps;
     float* d_sums = w.d_sums + (begin - chunk) * z.stride;
@@ -179,7 +178,7 @@ class Backward {
     for (int64_t u = 0; u < z.Hp; u += kLanes) add(to + u, load(from + u)), store(from + u, Vector{});
   }
 
-  // What follows from the dS of the real steps `begin` to `end`.
+  // The products with the dS of the real steps `begin` to `end`.
   void weigh(Work& w, int64_t begin, int64_t end) {
     const int64_t count = end - begin;
     if (!count) return;

@@ -24,7 +24,7 @@ bool processor_runs(std::string_view name) {
   return name == "portable";
 }
 
-// The kernels of that name, or null where the processor does not run them or this library lacks them.
+// The kernels of that name, or null if the processor cannot run them or this library lacks them.
 const Kernels* find_kernels(std::string_view name) {
   if (!processor_runs(name)) return nullptr;
 #if defined(__x86_64__)
@@ -40,8 +40,8 @@ int find_form(std::string_view name) {
   return -1;
 }
 
-// Work that is shared with XLA's pool. What no other thread has taken the caller does itself, so that a busy pool delays
-// a call and never blocks it.
+// Work that is shared with XLA's pool. The caller runs tasks that no other thread has taken, so that a busy pool delays
+// a call but never blocks it.
 struct Shared {
   void (*task)(void*, int);
   void* argument;
@@ -81,7 +81,7 @@ Parallel on(ffi::ThreadPool& pool) {
   return {int(threads < 1 ? 1 : threads > 1024 ? 1024 : threads), &pool, run_on_pool};
 }
 
-// The first fault of a call.
+// The first error of a call.
 class Checks {
  public:
   void that(bool holds, const std::string& otherwise) {
@@ -100,13 +100,13 @@ ffi::AnyBuffer buffer_of(ffi::Result<ffi::AnyBuffer> array) { return *array; }
 constexpr ffi::DataType type_of(const float*) { return ffi::F32; }
 constexpr ffi::DataType type_of(const bool*) { return ffi::PRED; }
 
-// Takes the arguments of a call, or its results, one after the other.
+// Reads the arguments of a call, or its results, one after the other.
 template <class Arrays>
 class Reader {
  public:
   Reader(const Arrays& arrays, Checks& checks) : arrays(arrays), checks(checks) {}
 
-  // One size of the array that is so many places ahead; 0 where there is no such array or axis.
+  // One size of the array this many positions ahead; 0 if there is no such array or axis.
   int64_t size(size_t ahead, size_t axis) const {
     const auto array = arrays.template get<ffi::AnyBuffer>(next + ahead);
     if (!array.has_value()) return 0;
@@ -114,7 +114,7 @@ class Reader {
     return axis < sizes.size() ? sizes[axis] : 0;
   }
 
-  // The numbers of the next array, which must have this shape; null where it has none.
+  // The data of the next array, which must have this shape; null if it is empty.
   template <class Number>
   Number* take(const char* name, std::initializer_list<int64_t> shape) {
     const auto array = arrays.template get<ffi::AnyBuffer>(next++);
@@ -139,7 +139,7 @@ class Reader {
 using Arguments = Reader<ffi::RemainingArgs>;
 using Results = Reader<ffi::RemainingRets>;
 
-// What both passes take. Its sizes are those of xs and bias.
+// The arguments of both passes. Sizes are read from xs and bias.
 void read(Arguments& in, std::string_view cell, bool reverse, Problem& p, Checks& checks) {
   enum { kXs = 0, kBias = 3, kMask = 9, kResets = 10 };  // places
   p.cell = find_form(cell);
@@ -195,8 +195,8 @@ void read_backward(Arguments& in, Results& out, BackwardProblem& p) {
   p.d_c_reset = out.take<float>("the gradient of the initial c", {f.memory ? start : 0, p.H});
 }
 
-// Runs one layer, or two whose names are parted by a comma, the second in the other direction: the arrays of the second follow
-// those of the first.
+// Runs one layer, or two whose names are separated by a comma, the second in the other direction: the arrays of the
+// second follow those of the first.
 template <class Problem>
 ffi::Error run(ffi::ThreadPool pool, const ffi::RemainingArgs& arguments, const ffi::RemainingRets& results, std::string_view cells,
                std::string_view instruction_set, bool reverse, void (*read_rest)(Arguments&, Results&, Problem&),
@@ -242,18 +242,18 @@ ffi::Error threads(ffi::ThreadPool pool, ffi::ResultBufferR0<ffi::S32> found) {
   ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().RemainingArgs().RemainingRets().Attr<std::string_view>("cells") \
       .Attr<std::string_view>("instruction_set").Attr<bool>("reverse")
 
-#pragma GCC visibility push(default)  // all else is hidden
+#pragma GCC visibility push(default)  // everything else is hidden
 XLA_FFI_DEFINE_HANDLER_SYMBOL(seqjax_native_forward, seqjax_native::forward, SEQJAX_BINDING);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(seqjax_native_backward, seqjax_native::backward, SEQJAX_BINDING);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(seqjax_native_threads, seqjax_native::threads,
                               ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Ret<ffi::BufferR0<ffi::S32>>());
 
-// Whether this processor runs the kernels of that name, and they are in this library.
+// Whether this library has the kernels of that name and this processor can run them.
 extern "C" bool seqjax_native_runs(const char* instruction_set) {
   return seqjax_native::find_kernels(instruction_set) != nullptr;
 }
 
-// The digest of what this library was built from (`build.py`).
+// The digest of the sources of this library (`build.py`).
 #define SEQJAX_TEXT(name) #name
 #define SEQJAX_TEXT_OF(name) SEQJAX_TEXT(name)
 extern "C" const char* seqjax_native_sources() { return SEQJAX_TEXT_OF(SOURCES); }

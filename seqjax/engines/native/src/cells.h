@@ -7,13 +7,13 @@ namespace seqjax_native {
 namespace ISA {
 namespace {
 
-// Arrays of one sequence at one step, filled up to Hp units except those that end at H, as said. Column j of the sums is at
-// sums + j Hp, likewise number j of those saved and vector j of the parameters.
+// Arrays of one sequence at one step, padded to Hp units unless marked as ending at H. Column j of the sums is at sums
+// + j Hp; the same holds for saved number j and parameter vector j.
 struct ForwardRow {
   int64_t H, Hp;
   const float* sums;
   const float* vectors;
-  float *h, *c;  // the carry, from before the step to after it
+  float *h, *c;  // the carry, updated in place by the step
   float* y;      // of H
   float* saved;  // or null
 };
@@ -26,8 +26,8 @@ struct BackwardRow {
   const float* c;    // before the step
   const float* y;    // of H
   const float* d_y;  // of H
-  float* d_h;        // cotangent of h after the step; becomes that of h before, without what comes through h U
-  float* d_c;        // from after the step to before it
+  float* d_h;        // cotangent of h after the step; becomes that of h before it, without the contribution through h U
+  float* d_c;        // updated in place, from after the step to before it
   float* d_sums;
   float* d_vectors;  // sums over all steps so far
 };
@@ -40,7 +40,7 @@ struct Tanh {
   static INLINE Vector slope(Vector y) { return slope_of_tanh(y); }
 };
 struct Relu {
-  static INLINE Vector value(Vector x) { return x < 0.0f ? Vector{} : x; }  // a NaN stays one
+  static INLINE Vector value(Vector x) { return x < 0.0f ? Vector{} : x; }  // a NaN stays NaN
   static INLINE Vector slope(Vector y) { return y > 0.0f ? broadcast(1.0f) : Vector{}; }
 };
 
@@ -51,7 +51,7 @@ INLINE void for_units(int64_t Hp, Step step) {
 }
 
 //   c' = sigmoid(f) c + sigmoid(i) tanh(g),  h' = sigmoid(o) tanh(c'),  y = h'
-//   peepholes: i += p_i c, f += p_f c, o += p_o c'      coupled: 1 - sigmoid(f) in place of sigmoid(i)
+//   peepholes: i += p_i c, f += p_f c, o += p_o c'      coupled: 1 - sigmoid(f) instead of sigmoid(i)
 template <bool COUPLED, bool PEEPHOLES>
 struct LSTM {
   static constexpr int I = 0, F = COUPLED ? 0 : 1, G = F + 1, O = F + 2, C = F + 3;  // columns; C is saved after them

@@ -1,4 +1,4 @@
-// The forward pass. Each thread runs its sequences over all steps, so that threads meet at the end alone:
+// The forward pass. Each thread runs its sequences over all steps, so that threads synchronise only at the end:
 //
 //   S = b + x W   for a chunk of steps at once
 //   S += h U      for each step, then the cell's elementwise part
@@ -41,7 +41,7 @@ class Forward {
     Steps steps;
     float *sums, *h, *c;
   };
-  static constexpr int64_t kChunk = 64;  // real steps, over all sequences of a group, whose x W is computed at once
+  static constexpr int64_t kChunk = 64;  // real steps, over all sequences of a group, whose x W is computed together
 
   const ForwardProblem& p;
   const Sizes z;
@@ -83,14 +83,14 @@ class Forward {
     if (z.form.memory) cut_down(p.c_last + first * p.H, w.c, count, p.H, z.Hp);
   }
 
-  // The sums of real steps `begin` to `end`, without those of h U.
+  // The sums of real steps `begin` to `end`, without h U.
   void project(Work& w, int64_t begin, int64_t end) {
     product({p.xs, p.D, w.steps.at + begin}, end - begin, p.D, kernel, z.x_width, {w.sums, z.stride}, bias);
     const int64_t rest = (z.width - z.x_width) * sizeof(float);
     for (int64_t i = 0; rest && i < end - begin; i++) std::memcpy(w.sums + i * z.stride + z.x_width, bias + z.x_width, rest);
   }
 
-  // The real steps `begin` to `end`, which are of one time; the sums begin with real step `chunk`.
+  // The real steps `begin` to `end`, all at the same time step; the sums begin with real step `chunk`.
   void step(Work& w, int64_t begin, int64_t end, int64_t chunk) {
     const Steps& steps = w.steps;
     float* sums = w.sums + (begin - chunk) * z.stride;

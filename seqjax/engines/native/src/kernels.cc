@@ -1,7 +1,7 @@
 // The kernels of one instruction set. Compiled once for each, with the compiler's flags for it and
 //   -DISA=its name -DLANES=floats of a vector -DPANEL_VECTORS=vectors of a panel.
-// All but `kernels` is local to this file, and nothing of the standard library's templates is used, so that no function
-// with instructions that a processor lacks can take the place of another's.
+// Everything except `kernels` is local to this file, and no standard library templates are used, so that the linker
+// cannot replace a function by a copy with instructions that the processor lacks.
 #include "backward.h"
 #include "forward.h"
 
@@ -9,8 +9,8 @@ namespace seqjax_native {
 namespace ISA {
 namespace {
 
-// Runs one layer, or two at once, each on half of the threads. An odd number cannot be halved: there each is cut into as many
-// slots as it would be alone.
+// Runs one layer, or two at once, each on half of the threads. An odd number of threads cannot be halved: then each
+// layer is cut into as many slots as it would have alone.
 template <class Pass, class Problem>
 bool run(const Problem* problems, int count, const Parallel& parallel) {
   const int threads = count == 2 && parallel.threads % 2 == 0 ? parallel.threads / 2 : parallel.threads;

@@ -1,5 +1,6 @@
-// What the call hands to the kernels. The kernels are compiled once for each instruction set, so that nothing here may be
-// a template or an inline function: the linker keeps one copy of those, which an older processor might not be able to run.
+// What the call passes to the kernels. The kernels are compiled once per instruction set, so nothing here may be a
+// template or an inline function: the linker keeps one copy of those, which an older processor might not be able to
+// run.
 #pragma once
 #include <cstdint>
 
@@ -10,13 +11,13 @@ namespace seqjax_native {
 struct Form {
   const char* name;
   int gates;                   // of the kernels, side by side
-  int columns;                 // sums of a unit
-  int x_count;                 // the first so many are what x W adds to
+  int columns;                 // sums per unit
+  int x_count;                 // the first this many are those that x W adds to
   int h_first, h_count;        // columns that h U adds to; none for a cell without U
-  int x_gates[4], h_gates[4];  // the gate that each of these columns is
-  int saved;                   // numbers that a step keeps of a unit for the backward pass
-  int vectors;                 // parameters with one weight for each unit
-  bool memory;                 // whether there is a c besides h
+  int x_gates[4], h_gates[4];  // the gate of each of these columns
+  int saved;                   // numbers that a step saves per unit for the backward pass
+  int vectors;                 // parameters with one weight per unit
+  bool memory;                 // whether there is a c in addition to h
 };
 
 // In the order of `row_functions` in cells.h.
@@ -38,20 +39,20 @@ constexpr Form kForms[] = {
 };
 constexpr int kFormCount = sizeof(kForms) / sizeof(kForms[0]);
 
-// Units are filled up to a multiple of this, which every instruction set's vectors divide.
+// Units are padded to a multiple of this, which the vector length of every instruction set divides.
 constexpr int64_t kUnits = 16;
 
-// Runs task(argument, 0 ... count - 1), several at once if there are threads free; returns when all are done.
+// Runs task(argument, 0 ... count - 1), in parallel if threads are free; returns when all are done.
 struct Parallel {
   int threads;
   void* self;
   void (*run)(void* self, int count, void (*task)(void* argument, int i), void* argument);
 };
 
-// One layer over all steps. Arrays are row-major; those of a cell without them, and mask and resets where there are none,
-// are null. T steps, B sequences, D features, H units.
+// One layer over all steps. Arrays are row-major; arrays that a cell does not have, and an absent mask or resets, are
+// null. T steps, B sequences, D features, H units.
 struct Problem {
-  int cell;  // its place in kForms
+  int cell;  // its index in kForms
   int64_t T, B, D, H;
   bool reverse;
   const float* xs;           // (T, B, D)
@@ -60,7 +61,7 @@ struct Problem {
   const float* bias;         // (columns, H)
   const float* vectors;      // (vectors, H)
   const float *h0, *c0;      // (B, H), the carry to start from
-  const float *h_reset, *c_reset;  // (B, H), the carry that a reset goes back to
+  const float *h_reset, *c_reset;  // (B, H), the carry that a reset restores
   const bool* mask;          // (T, B), false at padded steps
   const bool* resets;        // (T, B)
 };
@@ -68,8 +69,8 @@ struct Problem {
 struct ForwardProblem : Problem {
   float* ys;                 // (T, B, H)
   float *h_last, *c_last;    // (B, H)
-  float* saved;              // (T, B, saved, H filled up), or null where nothing is kept
-  float* cs;                 // (T, B, H), c after each step, or null where nobody asks
+  float* saved;              // (T, B, saved, H padded), or null if nothing is saved
+  float* cs;                 // (T, B, H), c after each step, or null if not requested
 };
 
 struct BackwardProblem : Problem {
@@ -80,7 +81,7 @@ struct BackwardProblem : Problem {
   float *d_xs, *d_kernel, *d_recurrent, *d_bias, *d_vectors, *d_h0, *d_c0, *d_h_reset, *d_c_reset;
 };
 
-// The kernels of one instruction set, for one layer or two of the same B at once. They return false where memory runs out.
+// The kernels of one instruction set, for one layer or two of the same B at once. They return false if memory runs out.
 struct Kernels {
   const char* name;
   bool (*forward)(const ForwardProblem*, int count, const Parallel&);

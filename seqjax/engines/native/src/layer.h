@@ -1,4 +1,4 @@
-// What both passes share: sizes, room to work in, and which steps of a thread's sequences are real.
+// Shared by both passes: sizes, workspace, and which steps of a thread's sequences are real.
 #pragma once
 #include <cstdlib>
 
@@ -11,9 +11,9 @@ namespace {
 
 struct Sizes {
   const Form& form;
-  int64_t Hp;     // units, filled up
+  int64_t Hp;     // units, padded
   int64_t width;  // of the sums of a row
-  int64_t stride; // from row to row of sums: not a power of two, which would put all rows into the same lines of the caches
+  int64_t stride; // row stride of the sums: not a power of two, which would map all rows to the same cache lines
   int64_t x_width, h_width;
 
   explicit Sizes(const Problem& p)
@@ -21,7 +21,7 @@ struct Sizes {
         x_width(form.x_count * Hp), h_width(form.h_count * Hp) {}
 };
 
-// Room for arrays, handed out from one piece. `place(room)` is called twice: once to count, once to place.
+// A workspace for arrays, allocated in one piece. `place(room)` is called twice: once to count, once to assign.
 struct Room {
   char* base = nullptr;
   int64_t used = 0;
@@ -52,25 +52,25 @@ void in_parallel(const Parallel& parallel, int count, F f) {
   parallel.run(parallel.self, count, [](void* argument, int i) { (*static_cast<F*>(argument))(i); }, &f);
 }
 
-// Part i of n of `count` things: the first one, which is the end of the part before.
+// The start of part i when `count` items are split into n parts, which is the end of part i - 1.
 INLINE int64_t part(int64_t count, int64_t i, int64_t n) { return count / n * i + smaller(i, count % n); }
 
-// How many threads get sequences of their own: up to 8 if it is one each, more where each gets 4, since every thread reads
-// all weights at every step and has gradients of its own of them.
+// How many threads get sequences of their own: up to 8 with one sequence each, more if each gets 4, since every thread
+// reads all weights at every step and accumulates its own gradients.
 INLINE int slots(const Problem& p, int threads) {
   const int64_t most = smaller(p.B, p.B / 4 > 8 ? p.B / 4 : 8);
   return int(smaller(most, threads < 1 ? 1 : threads));
 }
 
-// Sequences b0 ... b0 + rows - 1 and their real steps, numbered in the order of the run. A padded step is none, and costs
-// nothing but zeros in its place.
+// Sequences b0 ... b0 + rows - 1 and their real steps, numbered in the order of the run. Padded steps are not numbered
+// and only have zeros written.
 struct Steps {
   enum : int64_t { kCarry = -1, kReset = -2 };
   int64_t b0, rows, T;
   int64_t* begin;   // (T + 1,) the first real step of each time in the order of the run
   int64_t* row;     // its sequence, from 0
-  int64_t* at;      // its place in arrays (T, B)
-  int64_t* before;  // the place of the step whose carry it starts from; kCarry for the carry given, kReset after a reset
+  int64_t* at;      // its index in arrays (T, B)
+  int64_t* before;  // the index of the step whose carry it starts from; kCarry for the given carry, kReset after a reset
   int64_t* last;    // (rows,) the last real step of each sequence, or kCarry
 
   void place(Room& room, int64_t most_rows, int64_t steps) {
@@ -98,7 +98,7 @@ struct Steps {
     begin[T] = step;
   }
 
-  // Zeros in rows of an array (T, B, size) at padded steps.
+  // Writes zeros to the rows of an array (T, B, size) at padded steps.
   void clear_padded(const Problem& p, float* array, int64_t size) const {
     for (int64_t t = 0; p.mask && t < T; t++)
       for (int64_t b = b0; b < b0 + rows; b++)
@@ -106,7 +106,7 @@ struct Steps {
   }
 };
 
-// Sequences that a thread takes at once; more would not stay in the caches from step to step.
+// Sequences that a thread processes together; more would not stay in the caches from step to step.
 constexpr int64_t kRowsAtOnce = 128;
 
 INLINE int64_t most_rows(const Problem& p, int n) { return smaller(kRowsAtOnce, up(p.B, n)); }
@@ -122,7 +122,7 @@ void for_groups(const Problem& p, int slot, int n, F f) {
   }
 }
 
-// (rows, H) into rows of Hp, zeros beyond H; all zeros without an array.
+// Copies (rows, H) into rows of Hp, with zeros beyond H; all zeros if the array is null.
 void fill_up(float* to, const float* from, int64_t rows, int64_t H, int64_t Hp) {
   std::memset(to, 0, rows * Hp * sizeof(float));
   for (int64_t r = 0; from && r < rows; r++) std::memcpy(to + r * Hp, from + r * H, H * sizeof(float));

@@ -1,5 +1,5 @@
 // Matrix products C += A B in tiles that stay in registers. B is packed into panels, a few vectors wide, that are read
-// from end to end; rows of A and C may lie anywhere.
+// sequentially; rows of A and C may be anywhere.
 #pragma once
 #include "vectors.h"
 
@@ -25,7 +25,7 @@ struct RowsOf {
 using Rows = RowsOf<const float>;
 using OutRows = RowsOf<float>;
 
-// sums[r][v] += sum over k of a[r][k step] b[k][v], for some panels of b that lie `apart` from each other.
+// sums[r][v] += sum over k of a[r][k step] b[k][v], for some panels of b at distance `apart`.
 template <int ROWS, int PANELS, int STEP>
 INLINE void multiply(Vector (&sums)[ROWS][PANELS * kPanelVectors], const float* const (&a)[ROWS], const float* b,
                      int64_t apart, int64_t K) {
@@ -66,7 +66,7 @@ void tile(const Rows& a, int64_t row, const float* b, int64_t apart, int64_t K, 
       if (v < vectors) store(to[r] + v * kLanes, sums[r][v]);
 }
 
-// With very few rows, several panels at once, so that enough sums are under way at a time.
+// With very few rows, processes several panels at once, so that enough sums are in flight.
 template <int ROWS>
 void few_rows(const Rows& a, const float* b, int64_t K, int64_t vectors, const OutRows& c, const float* start) {
   constexpr int kPanels = ROWS * kPanelVectors < 8 ? 8 / (ROWS * kPanelVectors) : 1;
@@ -108,7 +108,7 @@ void product(const Rows& a, int64_t rows, int64_t K, const float* b, int64_t N, 
   }
 }
 
-// ---- weights as the B of `product`; columns of a cell are filled up to Hp units each
+// ---- weights as the B of `product`; columns of a cell are padded to Hp units each
 
 INLINE int64_t packed_size(int64_t K, int64_t N) { return up(N, kPanel) * kPanel * K; }
 
@@ -127,7 +127,7 @@ void pack(float* to, const float* kernel, int64_t K, int64_t H, int64_t Hp, int 
 // Panel `panel` of the transposed kernel, (count Hp, M) for a kernel (M, gates H).
 void pack_transposed(float* to, const float* kernel, int64_t M, int64_t H, int64_t Hp, int gates, const int* gate,
                      int count, int64_t panel) {
-  constexpr int64_t kUnitsAtOnce = 64;  // their part of the panel stays in the nearest cache
+  constexpr int64_t kUnitsAtOnce = 64;  // their part of the panel stays in the L1 cache
   to += panel * count * Hp * kPanel;
   for (int column = 0; column < count; column++)
     for (int64_t u0 = 0; u0 < Hp; u0 += kUnitsAtOnce)
@@ -143,7 +143,7 @@ void pack_transposed(float* to, const float* kernel, int64_t M, int64_t H, int64
 
 INLINE int64_t outer_size(int64_t M, int64_t N) { return up(N, kPanel) * up(M, kTileRows) * kTileRows * kPanel; }
 
-// K rows of M numbers, row(k), as [tile of M][K][tile row], filled up with zeros.
+// K rows of M numbers, row(k), as [tile of M][K][tile row], padded with zeros.
 template <class RowOf>
 void pack_rows(float* to, RowOf row, int64_t K, int64_t M) {
   for (int64_t k = 0; k < K; k++) {
@@ -155,7 +155,7 @@ void pack_rows(float* to, RowOf row, int64_t K, int64_t M) {
   }
 }
 
-// sums (M, N) += A' B of K rows, A by `pack_rows`; `panel_rows` is room for a panel of B.
+// sums (M, N) += A' B of K rows, A by `pack_rows`; `panel_rows` is workspace for a panel of B.
 void add_outer(float* sums, const float* a, int64_t M, const Rows& b, int64_t column, int64_t N, int64_t K,
                float* panel_rows) {
   for (int64_t n = 0; n < N; n += kPanel) {
@@ -176,7 +176,7 @@ void add_outer(float* sums, const float* a, int64_t M, const Rows& b, int64_t co
   }
 }
 
-// Row m of the whole gradient (M, gates H), from the sums of several threads added in their order.
+// Row m of the whole gradient (M, gates H), from the sums of several threads, added in thread order.
 void unpack_outer(float* row, const float* const* parts, int count_parts, int64_t M, int64_t m, int64_t H, int64_t Hp,
                   const int* gate, int count) {
   const int64_t tall = up(M, kTileRows) * kTileRows;

@@ -1,4 +1,4 @@
-// Vectors of floats by the compiler's own extension, and the two functions that cells need of them.
+// Vectors of floats by the compiler's vector extension, and the two functions that cells need.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -16,7 +16,7 @@ INLINE Vector load(const float* p) { return *reinterpret_cast<const Unaligned*>(
 INLINE void store(float* p, Vector v) { *reinterpret_cast<Unaligned*>(p) = v; }
 INLINE Vector broadcast(float f) { return f - Vector{}; }  // f + 0 would not be a plain broadcast, for f = -0
 
-// The first `count` lanes, of a row that may end there; the others are zero.
+// Loads the first `count` lanes of a row that may end there; the others are zero.
 INLINE Vector load(const float* p, int64_t count) {
   if (count >= kLanes) return load(p);
   Vector v{};
@@ -30,8 +30,8 @@ INLINE void store(float* p, Vector v, int64_t count) {
 INLINE void add(float* p, Vector v) { store(p, load(p) + v); }
 
 // tanh x = x P(x^2) / Q(x^2), our own fit: relative error 2.1e-8 on -9.02 ... 9.02, and with rounding at most 5.4 units in
-// the last place. Beyond, a float's tanh is 1, and must be that exactly: its slope of 0 may meet a derivative that is infinite.
-// A NaN fails both comparisons, and so stays one.
+// the last place. Beyond that range a float's tanh is 1, and must be exactly 1: its slope of 0 may be multiplied by an
+// infinite derivative. A NaN fails both comparisons, and so stays NaN.
 INLINE Vector tanh(Vector x) {
   const Vector limit = broadcast(9.02f), one = broadcast(1.0f);
   const auto above = x > limit, below = x < -limit;
