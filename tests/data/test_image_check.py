@@ -167,7 +167,7 @@ def test_bad_files_are_left_out_and_recorded(folder):
 def test_a_class_whose_images_are_all_bad_cannot_be_left_out(folder):
     for path in (folder / "dog").iterdir():
         path.write_text("no image")
-    assert "no image of the class dog for training is sound" in message(folder, bad_files="leave_out")
+    assert "no training image of the class dog is valid" in message(folder, bad_files="leave_out")
 
 
 def test_more_than_twenty_are_counted(tmp_path):

@@ -352,7 +352,7 @@ def test_the_languages_may_be_chosen(catalogue):
         ({"name": "three_languages", "source_language": "fr"}, "de, en, fr; give both"),
         ({"name": "two_languages", "source_language": "fr"}, "source_language='fr' is not in .*among de, en"),
         ({"name": "two_languages", "source_language": "de", "target_language": "de"}, "are both 'de'"),
-        ({"name": "no_translation"}, r"no set of translations \(its features: de\)"),
+        ({"name": "no_translation"}, r"not a dataset of translations \(its features: de\)"),
         ({"name": "nothing_such"}, "source='embedded' with name='dates'"),
     ],
 )
