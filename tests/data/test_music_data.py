@@ -63,7 +63,8 @@ def test_faults_of_pieces_are_listed_at_once(tmp_path):
 @pytest.mark.parametrize(
     "content, words",
     [
-        ("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("7", "does not have a known form"), ('{"train": 7}', "does not have a known form"),
+        ("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("7", "does not have a known form"),
+        ('{"train": 7}', "does not have a known form"),
         ("{}", "has no part"),
         ('{"train": []}', "no piece in its part train"), ('{"songs": [[[60],[61]]]}', "has the part 'songs'"), ("", "is empty"),
         ('{"valid": [[[60],[61]]], "val": [[[60],[61]]]}', "has the parts valid and val, both for validation"),

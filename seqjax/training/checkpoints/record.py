@@ -110,7 +110,7 @@ def begin(workdir: pathlib.Path, experiment: str = "", *, report: Callable[[str]
     content = {"experiment": run.experiment, "format": manifest.FORMAT, "oldest": run.oldest, "run": run.id}
     text = json.dumps(content, sort_keys=True) + "\n"
     if text != before:
-        with refusals(f"{path} cannot be written", "free some space, or choose another --workdir"):
+        with refusals(f"{path} cannot be written", "make room, or choose another --workdir"):
             write_atomically(path, text)
     return run
 
