@@ -125,7 +125,7 @@ class SubwordTokenizer(_Tokenizer):
         parts = [part for lines in every for line in lines for part in _parts(line)]
         if not any(map(str.strip, parts)):
             raise UserError("texts hold no token to build a vocabulary from; give some text")
-        symbols = ["\n"] if any(len(lines) > 1 for lines in texts) else []
+        symbols = ["\n"] if any(len(lines) > 1 for lines in every) else []
         return cls(_train(parts, vocab_size, kind, character_coverage, symbols), lower)
 
     @functools.cached_property
