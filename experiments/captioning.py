@@ -1,4 +1,4 @@
-r"""Captions for images: a CNN sees, a recurrent network writes, with attention over the image or without.
+r"""Image captioning: a CNN encoder and a recurrent decoder, with or without attention over the image.
 
 Papers: Vinyals, Toshev, Bengio and Erhan 2015, "Show and Tell: A Neural Image Caption Generator" (arXiv:1411.4555);
 Xu et al. 2015, "Show, Attend and Tell: Neural Image Caption Generation with Visual Attention" (arXiv:1502.03044).
@@ -6,7 +6,7 @@ Xu et al. 2015, "Show, Attend and Tell: Neural Image Caption Generation with Vis
     python -m experiments.captioning --workdir=/tmp/scenes
         learns to describe drawn scenes of digits and coloured shapes: minutes on two cores
     python -m experiments.captioning --workdir=/tmp/scenes --mode=evaluate --split=test
-        how many captions are right, BLEU, CIDEr-D; attention_test.png and examples_test.png in the work directory
+        fraction of correct captions, BLEU, CIDEr-D; attention_test.png and examples_test.png in the work directory
     python -m experiments.captioning --workdir=/tmp/scenes --mode=predict --image=a.png --n_best=3 --picture=seen.png
 """
 
@@ -35,30 +35,30 @@ from seqjax.run import Field, Flag, at_least, captioning, encoders, fields, one_
 from seqjax.text import BOS, EOS, UNK, fit_tokenizer, tokenizer_from_dict
 from seqjax.training import losses, metrics
 
-WORST = {"meaning": 1, "cider": 10, "bleu4": 100}  # metric -> its largest value, from which errors are counted
+WORST = {"meaning": 1, "cider": 10, "bleu4": 100}  # metric -> its maximum, which errors are measured from
 
 FIELDS = {
     **fields.seed("the order of the captions, the augmentation and the dropout"),
     **captioning.data_fields(),
     **fields.batches("captions", 64, 64),
-    **fields.buckets(1, "Training captions with more tokens are left out; 0 keeps all."),
-    "data.workers": Field(0, "Threads that check image files and decode them ahead.", at_least(0), free=True),
+    **fields.buckets(1, "Training captions with more tokens are dropped; 0 keeps all."),
+    "data.workers": Field(0, "Threads that check and decode image files in advance.", at_least(0), free=True),
     **{name: fields.augmentation()[name] for name in ("augment.flip", "augment.jitter", "augment.resized_crop")},
     **fields.tokenizer(("char", "word", "subword"), "word"),
     **encoders.fields("resnet18", "layer4"),
-    **fields.recurrent(256, 128, units="Units of the decoder, H.", embedding="Width of the embedding, E."),
-    "model.attention": Field("bahdanau", "How the decoder looks at the map; none: Show and Tell.", one_of(*ATTENTIONS)),
-    "model.input_feeding": Field(False, "Luong's kinds: the attentional vector goes into the next step too."),
+    **fields.recurrent(256, 128, units="Hidden units of the decoder, H.", embedding="Width of the embedding, E."),
+    "model.attention": Field("bahdanau", "Attention over the feature map; none: Show and Tell.", one_of(*ATTENTIONS)),
+    "model.input_feeding": Field(False, "Luong attention: feed the attentional vector into the next step."),
     "model.tie_embeddings": Field(False, "The softmax shares the embedding's weights."),
     **fields.dropouts(dropout=(0.0, "on embeddings, on the mean of the map, between layers and before the softmax")),
     **fields.word_dropout("words"),
-    "loss.coverage": Field(0.0, "Weight of the doubly stochastic regulariser; Xu et al.: 1.", at_least(0)),
+    "loss.coverage": Field(0.0, "Weight of the doubly stochastic regulariser; Xu et al. use 1.", at_least(0)),
     **fields.label_smoothing("each target", "the vocabulary"),
     **fields.criterion("meaning", "cider", "bleu4", "loss"),
     **recipe.RECURRENT_FIELDS,
 }  # fmt: skip
 
-# Xu et al.: attention over the map of a pretrained network that stays as it is; set model.weights.
+# Xu et al.: attention over the map of a frozen pretrained network; set model.weights.
 _PHOTOS = {
     "data.source": "file", "data.workers": 8, "data.buckets": 4, "data.max_length": 40, "tokenizer.min_count": 5,
     "model.name": "resnet50", "model.hidden_size": 512, "model.embed_size": 512, "model.dropout": 0.5,
@@ -102,14 +102,14 @@ def load(config: ConfigDict) -> run.Dataset:
 
 
 def check(config: ConfigDict) -> None:
-    """Only drawn scenes say what is so."""
+    """Only for drawn scenes can the meaning of a caption be checked."""
     if config.criterion == "meaning" and config.data.source != "embedded":
         raise UserError("criterion=meaning is for data.source=embedded; choose cider, bleu4 or loss")
 
 
 @functools.lru_cache(maxsize=4)
 def encode(tokenizer: Any, part: Captioned, limit: int = 0) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Every caption's image and token ids; without those that are longer than the limit, unless it is 0."""
+    """Image and token ids of every caption, except those longer than the limit, unless it is 0."""
     owners, texts = part.pairs()
     tokens = [tokenizer.encode(text) for text in texts]
     keep = run.short_enough([len(ids) + 1 for ids in tokens], limit, "captions")
@@ -129,7 +129,7 @@ def prepare(config: ConfigDict, data: run.Dataset) -> Spec:
 
 
 def initialize(config: ConfigDict, spec: Spec, data: run.Dataset, params: Any, state: Any) -> Any:
-    """The encoder's weights and statistics from a file, where the config names one."""
+    """Loads the encoder's weights and statistics from a file, if the config names one."""
     return encoders.pretrained(config, encoders.encoder(config, spec.shape), params, state)
 
 
@@ -196,7 +196,7 @@ def batches(config: ConfigDict, spec: Spec, part: Captioned, training: bool) -> 
 
 
 def validate(trained: run.Trained, part: Captioned, found: dict[str, float]) -> dict[str, float]:
-    """Greedy captions of the first thousand images too, and the error that the criterion makes of them."""
+    """Also scores greedy captions of the first thousand images, and derives the error from the criterion."""
     part, criterion = part.take(np.arange(min(len(part), 1000))), trained.config.criterion
     scores = captioning.scores(part, trained.model.tools.greedy(trained.variables, part.images))
     found = found | {name: value[0] if isinstance(value, tuple) else value for name, value in scores.items()}
@@ -204,7 +204,7 @@ def validate(trained: run.Trained, part: Captioned, found: dict[str, float]) -> 
 
 
 def sample(trained: run.Trained, data: run.Dataset) -> str:
-    """Captions of three images of the validation part, others at each evaluation."""
+    """Captions of three validation images, different ones at each evaluation."""
     part = data.parts["validation"]
     part = part.take(np.arange(3 * trained.step, 3 * trained.step + 3) % len(part))
     captions = trained.model.tools.greedy(trained.variables, part.images)
@@ -218,7 +218,7 @@ def describe(config: ConfigDict, spec: Spec, data: run.Dataset, model: run.Model
 
 
 def baselines(config: ConfigDict, data: run.Dataset, split: str) -> dict[str, dict[str, Any]]:
-    """The most frequent caption, and that of the nearest image in pixels."""
+    """The most frequent caption, and the caption of the nearest image in pixels."""
     return captioning.baselines(data.parts["train"], data.parts[split])
 
 
@@ -235,7 +235,7 @@ def evaluate(trained: run.Trained, data: run.Dataset, split: str, options: run.O
 
 
 def pictures(trained: run.Trained, data: run.Dataset, split: str, report: run.Report, folder: Any) -> Any:
-    """Right and wrong captions with scores; where attention looked, word by word."""
+    """Plots right and wrong captions with scores, and attention word by word."""
     return captioning.draw_captions(trained, data.parts[split], report.answers, folder, split)
 
 
@@ -247,12 +247,12 @@ EXPERIMENT = run.Experiment.of(
     curve_labels=lambda config, _: {"error": f"1 - {config.criterion} / {WORST.get(config.criterion)}"},
     modes={"predict": captioning.predict},
     flags={
-        "image": Flag([], "an image file; give the flag several times for several.", PREDICT),
-        "beam": Flag(5, "hypotheses that continue at each step; 1 is greedy.", SEARCH, at_least(1)),
-        "length_penalty": Flag(0.0, "0 favours short captions, more favours longer ones.", SEARCH, at_least(0)),
-        "n_best": Flag(1, "how many captions of each image.", PREDICT, at_least(1)),
-        "format": Flag("text", "for people, or a line of JSON for each image.", PREDICT, one_of("text", "jsonl")),
-        "picture": Flag("", "a PNG file to draw into where attention looked at each word.", PREDICT),
+        "image": Flag([], "an image file; repeat the flag for several.", PREDICT),
+        "beam": Flag(5, "beam size: hypotheses kept at each step; 1 is greedy.", SEARCH, at_least(1)),
+        "length_penalty": Flag(0.0, "0 favours short captions, larger values longer ones.", SEARCH, at_least(0)),
+        "n_best": Flag(1, "number of captions per image.", PREDICT, at_least(1)),
+        "format": Flag("text", "readable text, or one JSON line per image.", PREDICT, one_of("text", "jsonl")),
+        "picture": Flag("", "plot the attention at each word to this PNG file.", PREDICT),
     },
 )  # fmt: skip
 

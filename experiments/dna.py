@@ -1,4 +1,4 @@
-r"""DNA, many to many and many to one: tag every base or classify sequences, resume exactly, see what counts, predict.
+r"""DNA, many to many and many to one: tag every base or classify sequences, interpret the model, predict.
 
 Papers: Alipanahi et al. 2015, "Predicting the sequence specificities of DNA- and RNA-binding proteins by deep
 learning", for motif detectors; Quang and Xie 2016, "DanQ: a hybrid convolutional and recurrent deep neural network for
@@ -8,7 +8,7 @@ sharing improves deep learning models for genomics", for reading both strands. M
     python -m experiments.dna --workdir=/tmp/hmm
         finds genes in sequences of a hidden Markov model, beside the exact posterior: two minutes on two cores
     python -m experiments.dna --workdir=/tmp/hmm --mode=evaluate --split=test
-        accuracy, areas and calibration beside baselines; pictures and predictions_test.jsonl in the work directory
+        accuracy, ROC areas and calibration with baselines; pictures and predictions_test.jsonl in the workdir
     python -m experiments.dna --workdir=/tmp/hmm --mode=predict --input=new.fa --track=new.bedGraph > new.bed
     python -m experiments.dna --workdir=/tmp/3 --config=splice --config.data.path=splice.arff.gz --config.data.fold=3
     python -m benchmarks.dna_folds --workdir=/tmp/splice --config=splice --config.data.path=splice.arff.gz --split=test
@@ -56,26 +56,26 @@ TAG, CLASSIFY, KMERS = ("task", ("tag",)), ("task", ("classify",)), (3, 5, 7)
 
 FIELDS = {
     **fields.seed("the order of the sequences and the dropout"),
-    "task": Field("tag", "A tag for each base, or a label for each sequence.", one_of(*TASKS)),
+    "task": Field("tag", "Predict a tag per base, or a label per sequence.", one_of(*TASKS)),
     **file_fields(SOURCES, REPEATS, STRANDS),
     **fields.batches("sequences", 32, 64),
-    **fields.buckets(3, "Longer training sequences are left out; 0 keeps all."),
-    "data.window": Field(0, "Bases of truncated backpropagation; 0 takes sequences whole.", at_least(0), when=TAG),
-    "data.other_strand": Field(0.0, "Share of training sequences that are read from the other strand.", fields.SHARE),
-    "model.kmer": Field(0, "Bases of an embedded k-mer; 0 reads bases as they are, one-hot.", one_of(0, *KMERS)),
-    **fields.recurrent(64, 16, embedding="Width of a k-mer's embedding, D."),
-    "model.filters": Field(0, "Motif detectors, a convolution before the recurrent layers; 0 has none.", at_least(0)),
-    "model.width": Field(9, "Bases that one looks at, odd.", at_least(1), when=("model.filters", range(1, 10**6))),
-    "model.bidirectional": Field(True, "Every layer reads in both directions."),
-    "model.strands": Field("one", "Read one strand, or both with the same weights.", one_of("one", "both")),
-    "model.crf": Field(False, "A conditional random field over the tags, not a softmax for each base.", when=TAG),
-    "model.pooling": Field("flatten", "What becomes of all steps of a sequence.", one_of(*POOLING), when=CLASSIFY),
-    "model.members": Field(1, "Networks that are trained side by side and averaged.", at_least(1), when=CLASSIFY),
+    **fields.buckets(3, "Longer training sequences are dropped; 0 keeps all."),
+    "data.window": Field(0, "Bases of truncated backpropagation; 0: whole sequences.", at_least(0), when=TAG),
+    "data.other_strand": Field(0.0, "Fraction of training sequences read from the other strand.", fields.SHARE),
+    "model.kmer": Field(0, "Length k of embedded k-mers; 0: one-hot bases.", one_of(0, *KMERS)),
+    **fields.recurrent(64, 16, embedding="Width of the k-mer embedding, D."),
+    "model.filters": Field(0, "Motif detectors (convolution before the recurrent layers); 0: none.", at_least(0)),
+    "model.width": Field(9, "Width of a motif detector, odd.", at_least(1), when=("model.filters", range(1, 10**6))),
+    "model.bidirectional": Field(True, "Make every layer bidirectional."),
+    "model.strands": Field("one", "Read one strand, or both with shared weights.", one_of("one", "both")),
+    "model.crf": Field(False, "Conditional random field over the tags instead of a softmax per base.", when=TAG),
+    "model.pooling": Field("flatten", "Pooling over the steps of a sequence.", one_of(*POOLING), when=CLASSIFY),
+    "model.members": Field(1, "Networks trained side by side, whose outputs are averaged.", at_least(1), when=CLASSIFY),
     **fields.dropouts(
         dropout=(0.2, "between layers and before the scores"), feature_dropout=(0.0, "on the features of bases"),
         recurrent_dropout=(0.0, "on the recurrent product, one mask for all steps"),
     ),
-    "model.base_dropout": Field(0.0, "Share of bases that are read as N in training.", fields.SHARE),
+    "model.base_dropout": Field(0.0, "Fraction of bases replaced by N in training.", fields.SHARE),
     "loss.label_smoothing": fields.label_smoothing()["loss.label_smoothing"]._replace(when=CLASSIFY),
     **fields.criterion("error", "loss"),
     **recipe.RECURRENT_FIELDS,
@@ -175,7 +175,7 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
 
 
 def batches(config: ConfigDict, spec: Spec, part: Records, training: bool) -> Any:
-    """Sequences of about the same length together, or windows that follow each other."""
+    """Batches of sequences of similar length, or consecutive windows."""
     m, d = config.model, config.data
     halo = BaseFeatures(m.kmer, m.embed_size, m.filters, m.width).halo
     if training and d.max_length:
@@ -195,7 +195,7 @@ def validate(trained: run.Trained, part: Records, found: dict[str, float]) -> di
 
 
 def others(config: ConfigDict, data: Dataset, split: str) -> dict[str, np.ndarray]:
-    """Probabilities by simpler models: the most frequent class, regressions, weight matrices; the exact posterior."""
+    """Probabilities from baselines: the most frequent class, regressions, weight matrices; and the exact posterior."""
     parts = {name: (codes_of(part), labels_of(part)) for name, part in data.parts.items()}
     if config.task == "classify":
         return simple.for_sequences(parts, split, data.classes)
@@ -213,18 +213,18 @@ def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[s
 
 
 def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Options) -> run.Report:
-    """Loss, accuracy, areas, F1 of each class and calibration beside those of the baselines."""
+    """Loss, accuracy, ROC areas, F1 of each class and calibration, with the baselines."""
     part, classes, true = data.parts[split], data.classes, all_labels(data.parts[split])
     shares, given = answers(trained, part)
     baseline, scores = others(trained.config, data, split), {"model": classification(shares, true, classes, given)}
-    if not trained.config.data.window:  # there the loss of training stops at the ends of windows
+    if not trained.config.data.window:  # in training, the loss stops at the ends of windows
         scores["model"]["loss"] = run.measure(EXPERIMENT, trained, part)["loss"]
     scores |= {name: classification(other, true, classes) for name, other in baseline.items()}
     return run.Report(scores, answer_rows(part, shares, given, classes), answers=(shares, given, baseline))
 
 
 def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report, folder: Any) -> Any:
-    """What is confused, curves, calibration, and what the model looks at."""
+    """Plots the confusion matrix, curves, calibration, and what the model looks at."""
     (shares, given, baseline), part, true = report.answers, data.parts[split], all_labels(data.parts[split])
     counts = run.confusion(true, given, len(data.classes))
     unit = "bases" if "labels" in part else "sequences"

@@ -1,15 +1,15 @@
-r"""Forecasting time series: learn, resume exactly, backtest beside ETS and AutoARIMA, predict what follows your file.
+r"""Time series forecasting: train, resume exactly, backtest against ETS and AutoARIMA, forecast your own series.
 
 Papers: Salinas, Flunkert and Gasthaus 2017, "DeepAR" (arXiv:1704.04110); Wen et al. 2017, "A Multi-Horizon Quantile
 Recurrent Forecaster" (arXiv:1711.11053).
 
     python -m experiments.forecasting --workdir=/tmp/seasonal
-        40 series whose best possible forecast is known: minutes on two cores
+        trains on 40 series whose best possible forecast is known: minutes on two cores
     python -m experiments.forecasting --workdir=/tmp/seasonal --mode=evaluate --split=test
-        CRPS, MASE, RMSE and coverage beside six baselines; pictures and predictions_test.jsonl in the workdir
+        CRPS, MASE, RMSE and coverage with six baselines; pictures and predictions_test.jsonl in the workdir
     python -m experiments.forecasting --workdir=/tmp/beijing --config=beijing --config.data.path=pollution.csv.gz
     python -m experiments.forecasting --workdir=/tmp/beijing --mode=predict --output=next.csv --plot=next.png
-        the steps after the end of the file, with their intervals
+        forecasts the steps after the end of the file, with intervals
 """
 
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ FIELDS = {
     **series_fields.backtest(),
     **fields.batches("windows", 32, 256),
     **series_fields.forecaster(64, "quantiles"),
-    **fields.criterion("crps", "loss", text="What the best checkpoint is chosen by: CRPS of the backtest, or loss."),
+    **fields.criterion("crps", "loss", text="Metric that selects the best checkpoint: CRPS of the backtest, or loss."),
     **recipe.RECURRENT_FIELDS,
 }  # fmt: skip
 
@@ -55,15 +55,15 @@ PRESETS = {
         "baselines.names": "naive,seasonal naive,drift,linear,ETS", "baselines.context": 400,
         "baselines.refits": 1, "train.steps": 500,
     },
-    # The same, step after step, the carry passing along each series.
+    # The same, autoregressive, with the carry passed along each series.
     "seasonal_steps": _SEASONAL | {
         "data.context": 96, "data.stateful": True, "data.batch_size": 20, "model.kind": "autoregressive",
         "criterion": "loss", "baselines.names": "naive,seasonal naive,drift,linear", "train.steps": 600,
     },
-    # Chaos that is kicked and observed with noise; the best possible forecast is a filter's that knows the equations.
+    # Chaos with random kicks and noisy observations; the best forecast is a filter that knows the equations.
     "mackey_glass": _CHAOS | {"data.name": "mackey_glass"},
     "lorenz": _CHAOS | {"data.name": "lorenz"},
-    # A file of yours: give --config.data.path, its fields, data.context and data.horizon.
+    # Your own file: give --config.data.path, its fields, data.context and data.horizon.
     "file": _FILE | {"train.steps": 600},
     # Known files: give --config.data.path. Months of passengers, 96 to learn from.
     "airline": _FILE | {
@@ -115,7 +115,7 @@ def prepare(config: ConfigDict, data: Dataset) -> Spec:
 
 
 def table(spec: Spec, part: Records, beyond: int = 0) -> windows.SeriesTable:
-    """A part as the model reads it."""
+    """A part in the form that the model reads."""
     how = {"step": spec.facts["step"], "zone": spec.facts["zone"], "beyond": beyond}
     return windows.SeriesTable.make(part, windows.Statistics(**spec.statistics), spec.features, **how)
 
@@ -156,27 +156,27 @@ def batches(config: ConfigDict, spec: Spec, part: Records, training: bool) -> An
 
 
 def rolling(config: ConfigDict, facts: dict[str, Any], part: Records) -> backtest.Backtest:
-    """The origins of a part and what came after them."""
+    """The origins of a part and the true values after them."""
     d = config.data
     return backtest.Backtest.make(part, context=d.context, horizon=d.horizon, stride=d.stride, season=facts["season"])
 
 
 def forecasts(trained: run.Trained, part: Records) -> backtest.Forecasts:
-    """The model's, from every origin of a part."""
+    """The model's forecasts from every origin of a part."""
     model, params = trained.model.module, trained.params
     rows = batches(trained.config, trained.spec, part, training=False)
     return backtest.model_forecasts(lambda window: model.quantiles(params, window, seed=trained.config.seed), rows)
 
 
 def simple(config: ConfigDict, data: Dataset, split: str) -> dict[str, backtest.Forecasts]:
-    """Those of the baselines."""
+    """The forecasts of the baselines."""
     part, spec, b = data.parts[split], prepare(config, data), config.baselines
     test, how = rolling(config, data.facts, part), {"context": b.context, "refits": b.refits}
     return test.baselines(backtest.chosen(b.names), part, table(spec, part), data.facts["season"], **how)
 
 
 def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[str, float]]:
-    """What the baselines reach in the same backtest."""
+    """Scores of the baselines in the same backtest."""
     test = rolling(config, data.facts, data.parts[split])
     return {name: test.scores(found) for name, found in simple(config, data, split).items()}
 
@@ -206,19 +206,19 @@ def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Optio
 
 
 def describe(config: ConfigDict, spec: Spec, data: Dataset, model: run.Model) -> list[str]:
-    """Step, season, what is read of the calendar."""
+    """Lines on the step, season and calendar features."""
     facts, features = spec.facts, ", ".join(spec.features) or "nothing"
     return [f"step {facts['step']}, season {facts['season']}, read of the calendar: {features}"]
 
 
 def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report, folder: Any) -> Any:
-    """Forecasts with their bands over the truth, calibration, the error at each horizon."""
+    """Plots forecasts with intervals and true values, calibration, and the error at each horizon."""
     test, found = report.answers
     yield from forecasting.draw(folder, split, data.parts[split], test, found, trained.config.data.context)
 
 
 def predict(trained: run.Trained, options: run.Options) -> None:
-    """Forecasts what comes after the end of every series."""
+    """Forecasts the steps after the end of every series."""
     config, spec = trained.config, trained.spec
     steps = forecasting.checked_horizon(options.horizon, config.data.horizon, trained.model.module.kind)
     part = forecasting.newest(config, spec.facts, options.input)
@@ -239,10 +239,10 @@ EXPERIMENT = run.Experiment.of(
     check=forecasting.check,
     modes={"predict": predict},
     flags={
-        "horizon": Flag(0, "steps; 0 is data.horizon, more only step after step.", ("predict",), at_least(0)),
-        "input": Flag("", "a newer table, written as the run's own; without it the run's own series.", ("predict",)),
-        "output": Flag("", "CSV file to write; without it the table is printed.", ("predict",)),
-        "plot": Flag("", "PNG file to draw the forecasts into.", ("predict",)),
+        "horizon": Flag(0, "steps; 0: data.horizon, more only if autoregressive.", ("predict",), at_least(0)),
+        "input": Flag("", "a newer table in the same format; without it, the run's own series.", ("predict",)),
+        "output": Flag("", "CSV file to write; without it, the table is printed.", ("predict",)),
+        "plot": Flag("", "plot the forecasts to this PNG file.", ("predict",)),
     },
 )
 

@@ -1,17 +1,17 @@
-"""The gradient laboratory: how far gradients reach back in time, what windows cut off, how long units remember.
+"""Gradient laboratory: how far gradients reach back in time, what truncation cuts off, how long units remember.
 
     python -m experiments.gradient_flow
         compares fresh networks (tanh at spectral radius 0.9, 1 and 1.1, LSTM with forget bias 0, 1 and 3, GRU) and
         writes a page with pictures to gradient_flow/gradients.html: under a minute on two cores
     python -m experiments.gradient_flow --cells="lstm(64, 1.0)" --cells="slstm(64, heads=4)" --steps=400
-        compares cells of yours: calls of functions of seqjax
+        compares cells of your choice, given as calls of seqjax functions
     python -m experiments.gradient_flow --workdir=/tmp/lm
-        looks at a trained language model, or any other trained run with a recurrent network, on a batch of its data;
+        examines a trained language model, or any other run with a recurrent network, on a batch of its data;
         the page is /tmp/lm/gradients/gradients.html
     python -m experiments.gradient_flow --workdir=/tmp/lm --window=512 --checkpoint=newest
-        the same on windows of 512 steps, for how far the model's gradients would reach
+        the same on windows of 512 steps, to see how far the model's gradients would reach
     python -m experiments.gradient_flow --workdir=/tmp/lm --failed
-        says where the step that stopped a run was not finite first: layer, time and sequences
+        says where the step that stopped a run first was not finite: layer, time and sequences
 
 Nothing is trained. Source: Pascanu, Mikolov and Bengio 2013, "On the difficulty of training recurrent neural networks"
 (arXiv:1211.5063).
@@ -40,7 +40,7 @@ from seqjax.run.experiment import Experiment
 from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.freezing import divide, unite
 
-FRESH = (  # name in the pictures, cell, what is done to its fresh parameters
+FRESH = (  # name in the pictures, cell, change to its fresh parameters
     ("tanh, radius 0.9", "rnn", {"radius": 0.9}), ("tanh, radius 1.0", "rnn", {"radius": 1.0}),
     ("tanh, radius 1.1", "rnn", {"radius": 1.1}), ("LSTM, forget bias 0", "lstm", {"forget_bias": 0.0}),
     ("LSTM, forget bias 1", "lstm", {"forget_bias": 1.0}), ("LSTM, forget bias 3", "lstm", {"forget_bias": 3.0}),
@@ -49,27 +49,27 @@ FRESH = (  # name in the pictures, cell, what is done to its fresh parameters
 
 
 def define(values: flags.FlagValues) -> None:
-    """The flags, with what --help says of them."""
+    """The flags with their help texts."""
     flags.DEFINE_string(
-        "output", None, "Folder of the page; gradient_flow, or gradients in the workdir.", flag_values=values
+        "output", None, "Output folder; default gradient_flow, or gradients in the workdir.", flag_values=values
     )
-    flags.DEFINE_string("workdir", None, "Work directory of a trained run to look at.", flag_values=values)
-    flags.DEFINE_bool("failed", False, "Of a run that stopped: where its last step failed.", flag_values=values)
-    flags.DEFINE_string("experiment", "", "File of the run's experiment, where it is your own.", flag_values=values)
-    flags.DEFINE_enum("checkpoint", "best", trained.WHICH, "Which of its checkpoints.", flag_values=values)
-    flags.DEFINE_enum("split", "train", cli.SPLITS, "The part of its data that the batch is from.", flag_values=values)
+    flags.DEFINE_string("workdir", None, "Work directory of a trained run to examine.", flag_values=values)
+    flags.DEFINE_bool("failed", False, "For a run that stopped: show where its last step failed.", flag_values=values)
+    flags.DEFINE_string("experiment", "", "File of the run's experiment, if it is your own.", flag_values=values)
+    flags.DEFINE_enum("checkpoint", "best", trained.WHICH, "Which checkpoint of the run.", flag_values=values)
+    flags.DEFINE_enum("split", "train", cli.SPLITS, "The part of its data to take the batch from.", flag_values=values)
     flags.DEFINE_integer(
-        "window", 0, "Steps of the batch, for a run with data.window; 0 is its own.", flag_values=values
+        "window", 0, "Steps of the batch, for a run with data.window; 0: the run's own window.", flag_values=values
     )
     flags.DEFINE_integer(
-        "batch", 8, "Sequences of the batch, at most; for a run with data.batch_size.", 1, flag_values=values
+        "batch", 8, "Maximum sequences in the batch, for a run with data.batch_size.", 1, flag_values=values
     )
-    flags.DEFINE_integer("network", 0, "Which recurrent network of a model that has several.", 0, flag_values=values)
-    flags.DEFINE_multi_string("cells", [], 'Fresh: a cell to compare, such as "gru(64)".', flag_values=values)
-    flags.DEFINE_integer("hidden_size", 32, "Fresh: H of the default cells.", 1, flag_values=values)
+    flags.DEFINE_integer("network", 0, "Which recurrent network, if the model has several.", 0, flag_values=values)
+    flags.DEFINE_multi_string("cells", [], 'Fresh networks: a cell to compare, such as "gru(64)".', flag_values=values)
+    flags.DEFINE_integer("hidden_size", 32, "Fresh networks: H of the default cells.", 1, flag_values=values)
     flags.DEFINE_integer("steps", 100, "Fresh: T.", 2, flag_values=values)
-    flags.DEFINE_float("input_scale", 0.1, "Fresh: standard deviation of the inputs, noise.", 0.0, flag_values=values)
-    flags.DEFINE_integer("seed", 0, "Fresh: of parameters and inputs.", flag_values=values)
+    flags.DEFINE_float("input_scale", 0.1, "Fresh networks: standard deviation of the noise.", 0.0, flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Fresh networks: seed of the parameters and inputs.", flag_values=values)
     flags.DEFINE_bool("help", False, "Shows this help.", short_name="h", flag_values=values)
 
 
@@ -111,7 +111,7 @@ def run(options: Any) -> int:
 
 
 def line(found: Findings) -> str:
-    """What is printed of a network."""
+    """The line printed about a network."""
     kept = [f"cosine {c:.3f} at window {w}" for w, c in zip(found.truncation.windows, found.truncation.cosine)]
     memory = ", ".join(f"{np.median(m.half_life):.3g}" for m in found.memory)
     largest = (
@@ -220,7 +220,7 @@ def one_step(opened: driver.Opened, loss: Any) -> tuple[Any, Any]:
 
 
 def experiment_of(folder: pathlib.Path, file: str) -> Experiment:
-    """The experiment that a work directory is of."""
+    """The experiment of a work directory."""
     with contextlib.closing(Checkpoints(folder, keep=1)) as checkpoints:
         found = checkpoints.newest_meta()
     if found is None:

@@ -1,11 +1,11 @@
-r"""Image classification with the classic CNNs: train, resume exactly, see what is mistaken, predict.
+r"""Image classification with the classic CNNs: train, resume exactly, inspect mistakes, predict.
 
 Papers: LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document recognition"; He, Zhang,
-Ren and Sun 2015, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385); those of the other networks stand
-in seqjax/cnn.
+Ren and Sun 2015, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385); for the other networks, see
+seqjax/cnn.
 
     python -m experiments.image_classification --workdir=/tmp/digits
-        learns scikit-learn's handwritten digits with LeNet-5: seconds on two cores
+        trains LeNet-5 on scikit-learn's handwritten digits: seconds on two cores
     python -m experiments.image_classification --workdir=/tmp/mnist --config=mnist_lenet5 \
         --config.data.source=file --config.data.path=DIR
         LeNet-5 on MNIST from a folder of idx files
@@ -40,24 +40,24 @@ FIELDS = {
     **fields.seed("the order of the images, the augmentation and the dropout"),
     **fields.source(
         "images", SOURCES, name="digits",
-        names="The embedded set (digits) or TFDS set (mnist, cifar10, ...); what to call files, or which EMNIST set.",
-        path="Folder of idx files or of a folder of images for each class, .npz, or table of images, for source=file.",
-        validation_path="The same for validation, of a table; without it a share of the training part is held out.",
-        test_path="The same for the test, of a table.",
-        held_out="training images held out where there is no validation part",
+        names="Embedded (digits) or TFDS dataset (mnist, cifar10, ...), a name for your files, or which EMNIST set.",
+        path="Folder of idx files, folder with one folder of images per class, .npz, or table of images.",
+        validation_path="The same for validation (table); if empty, part of the training set is held out.",
+        test_path="The same for testing (table).",
+        held_out="training images to hold out if there is no validation set",
     ),
     **fields.image_files(),
-    "data.image_size": Field(0, "Side to which all images are scaled; 0 keeps the set's own.", at_least(0)),
+    "data.image_size": Field(0, "Images are resized to this side; 0 keeps their size.", at_least(0)),
     **fields.batches("images", 128, 256),
     "data.workers": Field(
-        0, "Threads that check image files and decode them ahead; 0 for sets in memory.", at_least(0), free=True
+        0, "Threads that check and decode image files in advance; 0 for datasets in memory.", at_least(0), free=True
     ),
     **fields.augmentation(),
     "model.name": Field("lenet5", "The network; seqjax.cnn.names() lists them.", one_of(*NETWORKS)),
-    "model.options": Field("", "Further options of the network, such as stem=small,zero_init_residual=True."),
+    "model.options": Field("", "More options for the network, such as stem=small,zero_init_residual=True."),
     **fields.dtype(),
     **fields.label_smoothing(),
-    "loss.aux_weight": Field(0.3, "Weight of the auxiliary heads' losses, where the network has them.", at_least(0)),
+    "loss.aux_weight": Field(0.3, "Weight of the auxiliary heads' losses, if the network has any.", at_least(0)),
     **recipe.FIELDS,
 }  # fmt: skip
 
@@ -137,7 +137,7 @@ def load(config: ConfigDict) -> run.Dataset:
     told = {"cache": run.cache_folder(), "progress": run.counted("image files checked")}
     data = run.with_settings(load_images, config.data, seed=config.seed, **told)
     if len(data.classes) < 2:
-        raise UserError(f"{data.name} has one class only, {data.classes[0]}; give images of at least two")
+        raise UserError(f"{data.name} has only one class, {data.classes[0]}; give images of at least two")
     return data
 
 
@@ -190,9 +190,9 @@ def batches(config: ConfigDict, spec: Spec, images: Images, training: bool) -> A
 
 
 def describe(config: ConfigDict, spec: Spec, data: run.Dataset, model: run.Model) -> list[str]:
-    """Sizes, and the work that one image costs."""
+    """Lines on image sizes and the cost of one image."""
     work = cnn.summary(model.module, (1, *spec.shape)).multiply_adds
-    return [f"network: {config.model.name}, {work:,} multiply-adds an image"]
+    return [f"network: {config.model.name}, {work:,} multiply-adds per image"]
 
 
 def evaluate(trained: run.Trained, data: run.Dataset, split: str, options: run.Options) -> run.Report:
@@ -210,7 +210,7 @@ def evaluate(trained: run.Trained, data: run.Dataset, split: str, options: run.O
 
 
 def pictures(trained: run.Trained, data: run.Dataset, split: str, report: run.Report, folder: Any) -> Any:
-    """Confusion matrix, worst mistakes, first-layer filters and feature maps."""
+    """Plots the confusion matrix, worst mistakes, first-layer filters and feature maps."""
     images, (labels, shares), classes = data.parts[split], report.answers, trained.spec.classes
     counts = run.confusion(labels, shares.argmax(-1), len(classes))
     yield plot_confusion(folder / f"confusion_{split}.png", counts, classes)
@@ -229,12 +229,12 @@ def pictures(trained: run.Trained, data: run.Dataset, split: str, report: run.Re
 
 
 def predict(trained: run.Trained, options: run.Options) -> None:
-    """Prints the likeliest classes of each --image."""
+    """Prints the most likely classes of each --image."""
     if not options.image:
-        raise UserError("--mode=predict needs an image: --image=FILE once for each")
+        raise UserError("--mode=predict needs an image: give --image=FILE once per image")
     height, width, channels = trained.spec.shape
     if height != width:
-        raise UserError(f"this model is of images of {height} x {width}; image files are scaled to squares")
+        raise UserError(f"this model reads images of {height} x {width}, but image files are scaled to squares")
     for path in options.image:
         shares = np.asarray(trained.model.tools(trained.variables, read_image(path, height, channels)[None]))[0]
         best = run.ranked(shares, trained.spec.classes, options.top)
@@ -249,8 +249,8 @@ EXPERIMENT = run.Experiment.of(
     criterion=lambda config: "error",
     modes={"predict": predict},
     flags={
-        "image": Flag([], "an image file; give the flag several times for several.", ("predict",)),
-        "top": Flag(3, "how many classes to show for each image.", ("predict",), at_least(1)),
+        "image": Flag([], "an image file; repeat the flag for several.", ("predict",)),
+        "top": Flag(3, "number of classes to show per image.", ("predict",), at_least(1)),
     },
 )
 

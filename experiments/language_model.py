@@ -1,13 +1,13 @@
-r"""A recurrent language model: learn real text, resume exactly, sample, score.
+r"""A recurrent language model: train on text, resume exactly, sample, score.
 
 Papers: Zaremba, Sutskever and Vinyals 2014, "Recurrent Neural Network Regularization" (arXiv:1409.2329);
 Karpathy, Johnson and Fei-Fei 2015, "Visualizing and Understanding Recurrent Networks" (arXiv:1506.02078).
 
     python -m experiments.language_model --workdir=/tmp/lm
-        learns Python's own documentation, character by character: 3 minutes on two cores, validation loss 1.24 nats
-        (tiny Shakespeare, 1 MB: 1.47 nats as quickly; with the preset char_large 1.44 in 20 minutes)
+        trains on Python's documentation, character by character: 3 minutes on two cores, validation loss 1.24 nats
+        (tiny Shakespeare, 1 MB: 1.47 nats in the same time; with the preset char_large 1.44 in 20 minutes)
     python -m experiments.language_model --workdir=/tmp/lm --config.data.source=file --config.data.path=book.txt
-        learns a text of yours
+        trains on your own text
     python -m experiments.language_model --workdir=/tmp/lm --mode=sample --prompt="The " --num_samples=4
     python -m experiments.language_model --workdir=/tmp/lm --mode=score --text="the apple and pear salad" --text="..."
     python -m experiments.language_model --workdir=/tmp/lm --mode=evaluate --split=test
@@ -36,38 +36,38 @@ FIELDS = {
     **fields.seed("the dropout and the samples"),
     **fields.source(
         "text", SOURCES, name="python_docs",
-        names="The embedded text (python_docs, python_source, hello) or TFDS set; what to call a file.",
-        path="Text file (.txt, .jsonl with a field `text`, either also .gz or .zst) for source=file.",
-        validation_path="Validation file for source=file; without it the end of data.path is held out.",
-        test_path="Test file for source=file, read by --mode=evaluate --split=test.",
-        held_out="text held out where there is no validation file",
+        names="Embedded text (python_docs, python_source, hello) or TFDS dataset, or a name for your file.",
+        path="Text file: .txt, or .jsonl with a field `text`; optionally .gz or .zst.",
+        validation_path="Validation file; if empty, the end of data.path is held out.",
+        test_path="Test file, read by --mode=evaluate --split=test.",
+        held_out="text to hold out if there is no validation file",
     ),
     "data.documents": Field(
-        "none", "Documents of a file: all, lines, paragraphs.", one_of("none", "line", "paragraph"), when=fields.FILE
+        "none", "Documents: the whole file, lines or paragraphs.", one_of("none", "line", "paragraph"), when=fields.FILE
     ),
     **fields.encoding(),
     "data.reset": Field(
-        True, "Forget the carry where a document begins; False reads on, with <eos> as an ordinary token."
+        True, "Reset the carry at the start of each document; False reads on, with <eos> as an ordinary token."
     ),
     **fields.windows(32, 64, 256),
     **fields.tokenizer(("char", "word"), "char"),
     "tokenizer.pretokenized": Field(
-        False, "Words are what stands between spaces, <unk> in the text is <unk>.", when=("tokenizer.kind", ("word",))
+        False, "Split words at spaces only; <unk> in the text is the unknown token.", when=("tokenizer.kind", ("word",))
     ),
     "ngram_order": Field(
-        6, "Order of the Kneser-Ney baseline beside the losses; 0 leaves it out.", at_least(0), free=True
+        6, "Order of the Kneser-Ney n-gram baseline; 0: none.", at_least(0), free=True
     ),
-    **fields.recurrent(256, 64, units="Hidden units of each layer, H."),
+    **fields.recurrent(256, 64, units="Hidden units per layer, H."),
     **fields.dropouts(
         dropout=(0.0, "between the layers and on the outputs of the last"),
         embed_dropout=(0.0, "on the embedding, the first layer's inputs"),
     ),
-    "model.residual": Field(False, "Layers above the first add their inputs to their outputs."),
+    "model.residual": Field(False, "Residual connections: layers above the first add their inputs to their outputs."),
     "model.tie_embeddings": Field(
         False, "The softmax shares the embedding's weights (needs embed_size = hidden_size)."
     ),
     "model.remat_every": Field(
-        0, "Keep every so many carries and recompute the rest, to save memory; 0 keeps all.", at_least(0)
+        0, "Gradient checkpointing: keep every n-th carry and recompute the rest; 0 keeps all.", at_least(0)
     ),
     **recipe.RECURRENT_FIELDS,
     **fields.samples(200, 0.8),
@@ -137,7 +137,7 @@ class Text(NamedTuple):
 def load(config: ConfigDict) -> Text:
     """Reads the corpus and turns it into streams of tokens, with a tokenizer fitted on the training part."""
     corpus = run.with_settings(load_corpus, config.data)
-    lines = not config.tokenizer.pretokenized  # there what stands between spaces is a word, and a line's end is a space
+    lines = not config.tokenizer.pretokenized  # there words are separated by spaces, and a line end counts as a space
     tokenizer = run.with_settings(fit_tokenizer, config.tokenizer, texts=corpus.parts["train"]["text"], newlines=lines)
     streams, fingerprint = encode_corpus(corpus, tokenizer, eos_id=EOS, reset=config.data.reset)
     spec = Spec(tokenizer.to_dict(), corpus.facts["ends"])
@@ -169,7 +169,7 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
 
 
 def derived(config: ConfigDict) -> dict[str, Any]:
-    """What the loss is reported as besides."""
+    """Metrics derived from the loss."""
     return {"bits_per_character": losses.bits} if config.tokenizer.kind == "char" else {"perplexity": losses.perplexity}
 
 
@@ -193,7 +193,7 @@ def baselines(config: ConfigDict, text: Text, split: str) -> dict[str, dict[str,
 
 
 def describe(config: ConfigDict, spec: Spec, text: Text, model: run.Model) -> list[str]:
-    """Types and coverage of each part, and what of the shown samples' prompt is unknown."""
+    """Lines on types and coverage of each part, and on unknown tokens in the prompt of the samples."""
     counts = {part: stream.counts(model.tools.vocab_size) for part, stream in text.parts.items()}
     lines = [f"  {part}: {(c > 0).sum():,} types, coverage {1 - c[UNK] / c.sum():.2%}" for part, c in counts.items()]
     lines.append(f"cell: {model.module.cell.name}, vocabulary {model.tools.vocab_size:,}")
@@ -223,9 +223,9 @@ def draw_samples(trained: run.Trained, options: run.Options) -> None:
 
 
 def score(trained: run.Trained, options: run.Options) -> None:
-    """Prints each --text with its log-probability and perplexity, the likeliest first."""
+    """Prints each --text with its log-probability and perplexity, most likely first."""
     if not options.text:
-        raise UserError('--mode=score needs a text: --text="..." once for each')
+        raise UserError('--mode=score needs a text: give --text="..." once per text')
     for unknown in filter(None, (check_known(trained.model.tools, text, f"--text={text!r}") for text in options.text)):
         print(unknown)
     how = {"ends": trained.spec.ends, "reset": trained.config.data.reset}
@@ -246,13 +246,13 @@ EXPERIMENT = run.Experiment.of(
     modes={"sample": draw_samples, "score": score},
     flags={
         "prompt": Flag("", "the text to continue.", SAMPLE),
-        "temperature": Flag(0.8, "below 1 bolder, above 1 wilder, 0 always the likeliest.", SAMPLE, at_least(0)),
-        "top_k": Flag(0, "draw from the k likeliest only; 0 from all.", SAMPLE, at_least(0)),
-        "top_p": Flag(1.0, "draw from the likeliest that have this probability together.", SAMPLE, above(0)),
+        "temperature": Flag(0.8, "0 is greedy, below 1 safer, above 1 more random.", SAMPLE, at_least(0)),
+        "top_k": Flag(0, "sample from the k most likely tokens only; 0: from all.", SAMPLE, at_least(0)),
+        "top_p": Flag(1.0, "sample from the most likely tokens that together have this probability.", SAMPLE, above(0)),
         "num_samples": Flag(1, "how many.", SAMPLE, at_least(1)),
-        "length": Flag(400, "at most this many tokens.", SAMPLE, at_least(1)),
-        "seed": Flag(0, "another seed, other samples.", SAMPLE, within(0, 2**32)),
-        "text": Flag([], "a text to score; give the flag several times to rank several.", SCORE),
+        "length": Flag(400, "maximum number of tokens.", SAMPLE, at_least(1)),
+        "seed": Flag(0, "random seed of the samples.", SAMPLE, within(0, 2**32)),
+        "text": Flag([], "a text to score; repeat the flag to rank several.", SCORE),
     },
 )
 

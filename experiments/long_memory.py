@@ -1,4 +1,4 @@
-r"""Tasks made to need long memory: which cell solves them, and on sequences of what length.
+r"""Synthetic long-memory tasks: which cells solve them, and up to what sequence length.
 
 Papers: Hochreiter and Schmidhuber 1997 (adding, recall); Arjovsky, Shah and Bengio 2016, "Unitary Evolution Recurrent
 Neural Networks" (arXiv:1511.06464), for the forms of adding and copy; Deletang et al. 2023, "Neural Networks and the
@@ -9,7 +9,7 @@ Chomsky Hierarchy" (arXiv:2207.02098), for the regular tasks, learned up to leng
     python -m experiments.long_memory --workdir=/tmp/parity --mode=evaluate --split=test
         its accuracy on longer sequences, by length, with a picture
     python -m experiments.long_memory --workdir=/tmp/adding --config=adding --config.model.cell=gru
-        numbers to add that are up to 600 steps apart; a loss of 1/6 remembers nothing
+        adds numbers up to 600 steps apart; a loss of 1/6 means that nothing is remembered
     python -m experiments.long_memory --workdir=/tmp/cells --sweep=model.cell=tanh,lstm,gru,lru --sweep=seed=0,1,2
         several cells, the seeds of each trained at once; the same command resumes where it was stopped
 """
@@ -41,19 +41,19 @@ _ASKED = "; ".join(f"{name}, {task.text}" for name, task in TASKS.items())
 
 FIELDS = {
     **fields.seed("the examples of training"),
-    "task": Field("parity", f"What is asked: {_ASKED}.", one_of(*TASKS)),
-    "data.length": Field(40, "Steps of the longest sequence of training; of copy the blanks and 20.", at_least(1)),
-    "data.test_length": Field(500, "Steps of the longest sequence of the test, where lengths vary.", at_least(1)),
-    "data.validation_examples": Field(1024, "Sequences of the validation part.", at_least(1)),
-    "data.test_examples": Field(2048, "Sequences of the test part.", at_least(1)),
+    "task": Field("parity", f"The task: {_ASKED}.", one_of(*TASKS)),
+    "data.length": Field(40, "Steps of the longest training sequence; for copy, the blanks plus 20.", at_least(1)),
+    "data.test_length": Field(500, "Steps of the longest test sequence, if lengths vary.", at_least(1)),
+    "data.validation_examples": Field(1024, "Number of validation sequences.", at_least(1)),
+    "data.test_examples": Field(2048, "Number of test sequences.", at_least(1)),
     **fields.batches("sequences", 128, 256),
-    "model.cell": Field("lstm", "The cell, and how it is set up to remember.", one_of(*KINDS)),
-    "model.options": Field("", "Further arguments of the cell, such as dt=0.06,gamma=66."),
-    "model.hidden_size": Field(64, "Hidden units of each layer, H.", at_least(1)),
+    "model.cell": Field("lstm", "Recurrent cell and how it is initialised to remember.", one_of(*KINDS)),
+    "model.options": Field("", "More arguments for the cell, such as dt=0.06,gamma=66."),
+    "model.hidden_size": Field(64, "Hidden units per layer, H.", at_least(1)),
     "model.num_layers": Field(1, "Layers.", at_least(1)),
-    "model.window": Field(0, "Steps that gradients go back, in blocks of so many; 0 for all.", at_least(0)),
+    "model.window": Field(0, "Steps of truncated backpropagation, in blocks; 0: all steps.", at_least(0)),
     "model.remat_every": Field(
-        0, "Keep every so many carries and recompute the rest, to save memory; 0 keeps all.", at_least(0)
+        0, "Gradient checkpointing: keep every n-th carry and recompute the rest; 0 keeps all.", at_least(0)
     ),
     **fields.dtype(),
     **recipe.RECURRENT_FIELDS,
@@ -111,11 +111,11 @@ class Part:
         return self.size
 
     def fingerprint(self) -> str:
-        """Of what is drawn; how much of it decides nothing in training."""
+        """A hash of what determines the examples; the number of sequences does not affect training."""
         return f"{self.task}, {self.name}, {self.shortest} to {self.longest} steps, version 1"
 
     def draw(self, keys: jax.Array) -> MemoryBatch:
-        """Sequences, one for each key; those of other parts are others."""
+        """Sequences, one for each key; the parts have different ones."""
         keys = jax.vmap(lambda key: jax.random.fold_in(key, PARTS.index(self.name)))(keys)
         return draw_batch(self.task, keys, self.shortest, self.longest, self.longest)
 
@@ -124,7 +124,7 @@ def check(config: ConfigDict) -> None:
     """Refuses lengths that a task cannot have."""
     least, longest = SHORTEST.get(config.task, 1), config.data.length
     if longest < least:
-        raise UserError(f"config.data.length={longest} is too short for {config.task}: {least} steps at least")
+        raise UserError(f"config.data.length={longest} is too short for {config.task}: it must be at least {least}")
     if TASKS[config.task].regular and config.data.test_length <= longest:
         raise UserError(f"config.data.test_length={config.data.test_length} must be above config.data.length={longest}")
 
@@ -141,7 +141,7 @@ def load(config: ConfigDict) -> Dataset:
 
 
 def prepare(config: ConfigDict, dataset: Dataset) -> Spec:
-    """The task, and the length that it is learned at."""
+    """The task and its training length."""
     return Spec(config.task, config.data.length)
 
 
@@ -169,12 +169,12 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
 
 
 def _right(answers: jax.Array, batch: MemoryBatch) -> jax.Array:
-    """Which answers that are asked for are right, (B, T)."""
+    """Which of the requested answers are correct, (B, T)."""
     return batch.asked & (jnp.argmax(answers, axis=-1) == batch.targets) & jnp.isfinite(answers).all(axis=-1)
 
 
 def batches(config: ConfigDict, spec: Spec, part: Part, training: bool) -> Any:
-    """Sequences without end in training, else the same ones in every pass."""
+    """Endless sequences in training, else the same ones in every pass."""
     d = config.data
     if training:
         return Generated(part.draw, d.batch_size, EPOCH, seed=config.seed)
@@ -183,7 +183,7 @@ def batches(config: ConfigDict, spec: Spec, part: Part, training: bool) -> Any:
 
 
 def _pass(drawn: Generated, size: int, batch: int, index: int, count: int) -> Iterator[MemoryBatch]:
-    """All sequences of a part; the rows that fill up the last batch are not asked."""
+    """All sequences of a part; rows that pad the last batch do not count."""
     rows = batch // count
     for number, found in enumerate(drawn.first(-(-size // batch), index=index, count=count)):
         real = number * batch + index * rows + np.arange(rows) < size
@@ -191,13 +191,13 @@ def _pass(drawn: Generated, size: int, batch: int, index: int, count: int) -> It
 
 
 def baselines(config: ConfigDict, dataset: Dataset, split: str) -> dict[str, dict[str, float]]:
-    """The best answer that remembers nothing."""
+    """The best answer without memory."""
     task = TASKS[config.task]
     return {"without memory": {"loss": task.guess(config.data.length)}}
 
 
 def evaluate(trained: run.Trained, dataset: Dataset, split: str, options: run.Options) -> run.Report:
-    """The loss beside a guess, and the share of right answers by length."""
+    """The loss compared with a guess, and accuracy by length."""
     part, task = dataset.parts[split], TASKS[trained.spec.task]
     scores = {"model": run.measure(EXPERIMENT, trained, part)} | baselines(trained.config, dataset, split)
     if not task.classes:
@@ -215,7 +215,7 @@ def evaluate(trained: run.Trained, dataset: Dataset, split: str, options: run.Op
 
 
 def pictures(trained: run.Trained, dataset: Dataset, split: str, report: run.Report, folder: Any) -> Any:
-    """Accuracy by length."""
+    """Plots accuracy by length."""
     if report.answers:
         task, m = TASKS[trained.spec.task], trained.config.model
         title = f"{trained.spec.task}, {split} part"

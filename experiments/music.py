@@ -1,10 +1,10 @@
-r"""Music, frame by frame: learn chorales or your own MIDI files, write new pieces, harmonise a melody.
+r"""Polyphonic music, frame by frame: train on chorales or your own MIDI files, compose, harmonise a melody.
 
 Papers: Boulanger-Lewandowski, Bengio and Vincent 2012, "Modeling Temporal Dependencies in High-Dimensional Sequences"
 (arXiv:1206.6392), for the task, the data and the protocol; Bai, Kolter and Koltun 2018, arXiv:1803.01271, for results.
 
     python -m experiments.music --workdir=/tmp/canons
-        learns canons made by rules, note by note; the best possible loss is known, 1.18 nats: minutes on two cores
+        trains on rule-based canons, note by note; the best possible loss is 1.18 nats: minutes on two cores
     python -m experiments.music --workdir=/tmp/canons --mode=sample --seed=7 --output=piece
         writes piece 7 as piece_7.mid, piece_7.png and piece_7.wav
     python -m experiments.music --workdir=/tmp/jsb --config=jsb_notes --config.data.path=jsb-chorales-quarter.json.gz
@@ -38,29 +38,29 @@ _NOTES = ("model.output", ("notes",))
 FIELDS = {
     **fields.seed("the order of the pieces, their transposition and the dropout"),
     **{name: field for name, field in fields.source(
-        "pieces", SOURCES, name="canons", names=f"The embedded set ({', '.join(EMBEDDED)}); what to call files.",
-        path="A MIDI file, a folder of them, or chorales in JSON (.json, .json.gz), which may hold all parts.",
-    ).items() if name != "data.data_dir"},  # no set of TFDS is music as notes
+        "pieces", SOURCES, name="canons", names=f"Embedded dataset ({', '.join(EMBEDDED)}), or a name for your files.",
+        path="A MIDI file, a folder of them, or chorales in JSON (.json, .json.gz), which may contain all splits.",
+    ).items() if name != "data.data_dir"},  # TFDS has no datasets of music as notes
     **fields.split_seed(),
-    "data.frames_per_quarter": Field(1, "Frames of a quarter note, as MIDI is read and written.", at_least(1)),
+    "data.frames_per_quarter": Field(1, "Frames per quarter note when MIDI is read and written.", at_least(1)),
     **fields.batches("pieces", 16, 32),
-    "data.buckets": Field(3, "Lengths that batches are padded to, at most; each is compiled once.", at_least(1)),
-    "data.window": Field(256, "Longer pieces are read in windows of so many frames; the carry passes on.", at_least(1)),
-    "data.transpose": Field(5, "Training pieces are moved up or down by at most so many semitones.", within(0, 88)),
-    **fields.recurrent(200, 64, embedding="Width of a frame's projection and of a note's embedding, D."),
-    "model.output": Field("notes", "frames: pitches independent of each other; notes: one by one.", one_of(*OUTPUTS)),
-    "model.order": Field("descending", "Notes from the highest, or from the lowest.", one_of(*ORDERS), when=_NOTES),
-    "model.note_size": Field(64, "Units of the cell over the notes of a frame.", at_least(1), when=_NOTES),
-    "model.reach": Field(12, "How far from each pitch relative scores look, in semitones.", within(0, 88)),
-    "model.memory": Field(1, "How many frames back relative scores look.", at_least(1)),
+    "data.buckets": Field(3, "Maximum number of padded lengths; each is compiled once.", at_least(1)),
+    "data.window": Field(256, "Longer pieces are read in windows of this many frames, with a carry.", at_least(1)),
+    "data.transpose": Field(5, "Maximum random transposition of training pieces, in semitones.", within(0, 88)),
+    **fields.recurrent(200, 64, embedding="Width of the frame projection and of the note embedding, D."),
+    "model.output": Field("notes", "frames: independent pitches; notes: one note after the other.", one_of(*OUTPUTS)),
+    "model.order": Field("descending", "Order of the notes of a frame.", one_of(*ORDERS), when=_NOTES),
+    "model.note_size": Field(64, "Hidden units of the cell over the notes of a frame.", at_least(1), when=_NOTES),
+    "model.reach": Field(12, "Reach of the relative scores around each pitch, in semitones.", within(0, 88)),
+    "model.memory": Field(1, "Reach of the relative scores into the past, in frames.", at_least(1)),
     **fields.dropouts(
         dropout=(0.3, "between layers, on the outputs and on those of the cell over notes"),
         input_dropout=(0.1, "on the first layer's inputs"),
         recurrent_dropout=(0.1, "on the recurrent product, one mask for all steps"),
     ),
-    "ngram_order": Field(3, "Order of the chord n-gram beside the losses; 0 leaves it out.", at_least(0), free=True),
+    "ngram_order": Field(3, "Order of the chord n-gram baseline; 0: none.", at_least(0), free=True),
     **recipe.RECURRENT_FIELDS,
-    "sample.length": Field(16, "Frames of the sample shown at an evaluation; 0 shows none.", at_least(0), free=True),
+    "sample.length": Field(16, "Frames in the sample shown at each evaluation; 0: no sample.", at_least(0), free=True),
 }  # fmt: skip
 
 _JSB = {
@@ -172,20 +172,20 @@ def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[s
 
 
 def sample(trained: run.Trained, data: Dataset) -> str:
-    """The beginning of a piece, seeded by the step."""
+    """The start of a piece, seeded by the step."""
     key = jax.random.fold_in(jax.random.key(trained.config.seed), trained.step)
     roll = trained.model.tools[0](trained.params, key, length=trained.config.sample.length)
     return " | ".join(" ".join(note_name(pitch) for pitch in frame[::-1]) or "-" for frame in to_frames(roll))
 
 
 def describe(config: ConfigDict, spec: Spec, data: Dataset, model: run.Model) -> list[str]:
-    """How many notes the frames have."""
+    """Lines on the number of notes per frame."""
     notes = np.concatenate([roll.sum(axis=1) for roll in data.parts["train"]["frames"]])
     return [f"notes of a frame: {notes.mean():.2f} in training, at most {spec.most_notes}"]
 
 
 def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Options) -> run.Report:
-    """Loss for each frame in the published protocol and frame accuracy beside the baselines; the loss of each piece."""
+    """Loss per frame by the published protocol, and frame accuracy, with baselines; the loss of each piece."""
     part = data.parts[split]
     found = {"model": run.measure(EXPERIMENT, trained, part)} | baselines(trained.config, data, split)
     scored = trained.model.tools[1](trained.params, part["frames"])
@@ -197,7 +197,7 @@ def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Optio
 
 
 def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report, folder: Any) -> Any:
-    """The best, the median and the worst predicted piece with what was expected; the loss along pieces."""
+    """Plots the best, median and worst predicted piece with the predictions, and the loss along pieces."""
     part, scored = data.parts[split], report.answers
     order = np.argsort([piece.nats[1:].mean() for piece in scored])
     for name, place in {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}.items():
@@ -209,7 +209,7 @@ def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report
 
 
 def draw_pieces(trained: run.Trained, options: run.Options) -> None:
-    """Writes pieces, each as MIDI, as a picture and as sound: from nothing, after a prompt, or around a melody."""
+    """Writes pieces as MIDI, picture and sound: from scratch, after a prompt, or around a melody."""
     sampler, frames_per_quarter = trained.model.tools[0], trained.config.data.frames_per_quarter
     prompt, fixed, length = music_files.given(options, frames_per_quarter)
     for number in range(options.seed, options.seed + options.num_samples):
@@ -219,11 +219,11 @@ def draw_pieces(trained: run.Trained, options: run.Options) -> None:
 
 
 def score(trained: run.Trained, options: run.Options) -> None:
-    """Prints how likely the pieces of each --input are: nats a frame, for the frames after the first."""
+    """Prints the loss of the pieces of each --input in nats per frame, excluding the first frame."""
     rolls, places = options.input["frames"], options.input.places
     most = max(trained.spec.most_notes, *(int(roll.sum(axis=1).max()) for roll in rolls))
     scored = build(trained.config, trained.spec._replace(most_notes=most)).tools[1](trained.params, rolls)
-    print("nats a frame  frames  piece")
+    print("nats / frame  frames  piece")
     for place, piece in enumerate(scored):
         print(f"{piece.nats[1:].mean():>12.3f}  {len(piece.nats):>6}  {run.printable(places.at(place))}")
     print(f"{np.concatenate([piece.nats[1:] for piece in scored]).mean():>12.3f}  {sum(map(len, rolls)):>6}  all")
@@ -238,20 +238,20 @@ EXPERIMENT = run.Experiment.of(
     unit="frames",
     modes={"sample": draw_pieces, "score": score},
     flags={
-        "seed": Flag(0, "the piece's number: the same integer gives the same piece.", SAMPLE, within(0, 2**32)),
-        "num_samples": Flag(1, "how many pieces, of this number and those after it.", SAMPLE, at_least(1)),
-        "length": Flag(64, "frames to write; with a melody at most so many.", SAMPLE, at_least(1)),
-        "temperature": Flag(1.0, "below 1 bolder, above 1 wilder, 0 always the likeliest.", SAMPLE, at_least(0)),
+        "seed": Flag(0, "number of the piece; the same number gives the same piece.", SAMPLE, within(0, 2**32)),
+        "num_samples": Flag(1, "how many pieces, with this number and the following ones.", SAMPLE, at_least(1)),
+        "length": Flag(64, "frames to write; with a melody, at most this many.", SAMPLE, at_least(1)),
+        "temperature": Flag(1.0, "0 is greedy, below 1 safer, above 1 more random.", SAMPLE, at_least(0)),
         "prompt": Flag("", "a MIDI file (or JSON of one piece) to continue.", SAMPLE, read=music_files.read_piece),
-        "prompt_bars": Flag(4, "how many bars of it, of four quarter notes each; 0 takes all.", SAMPLE, at_least(0)),
-        "melody": Flag("", "the same: one voice is kept, the others are written.", SAMPLE, read=music_files.read_piece),
-        "voice": Flag("top", "the voice of --melody that is kept.", SAMPLE, one_of(*VOICES)),
-        "tempo": Flag(100.0, "quarter notes a minute in what is written.", SAMPLE, above(0)),
+        "prompt_bars": Flag(4, "bars of the prompt to use, of four quarter notes each; 0: all.", SAMPLE, at_least(0)),
+        "melody": Flag("", "like --prompt, but only one voice is kept.", SAMPLE, read=music_files.read_piece),
+        "voice": Flag("top", "the voice of --melody to keep.", SAMPLE, one_of(*VOICES)),
+        "tempo": Flag(100.0, "tempo of the output, in quarter notes per minute.", SAMPLE, above(0)),
         "output": Flag(
-            "music", "how files' names begin: music_0.mid, and .png and .wav.", SAMPLE, read=music_files.output_stem
+            "music", "prefix of the output files: music_0.mid, .png and .wav.", SAMPLE, read=music_files.output_stem
         ),
         "input": Flag(
-            [], "a MIDI or JSON file, or a folder; may be given several times.", ("score",), read=music_files.read_all
+            [], "a MIDI or JSON file, or a folder; may be repeated.", ("score",), read=music_files.read_all
         ),
     },
 )  # fmt: skip

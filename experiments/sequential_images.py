@@ -4,7 +4,7 @@ Papers: Le, Jaitly and Hinton 2015, "A Simple Way to Initialize Recurrent Networ
 (arXiv:1504.00941), for pixels and permuted pixels; published test accuracies are in docs/long_memory.md.
 
     python -m experiments.sequential_images --workdir=/tmp/digits
-        scikit-learn's digits, 64 pixels one after the other: a minute on two cores
+        scikit-learn's digits, pixel by pixel (64 steps): a minute on two cores
     python -m experiments.sequential_images --workdir=/tmp/rows --config=mnist_rows --config.data.data_dir=FOLDER
         MNIST by rows: 28 steps of 28 pixels; the preset mnist_pixels has 784 steps of one, mnist_permuted shuffles them
     python -m experiments.sequential_images --workdir=/tmp/digits --mode=evaluate --split=test
@@ -36,22 +36,22 @@ FIELDS = {
     **fields.seed("the order of the images"),
     **fields.source(
         "images", SOURCES, name="digits",
-        names="The embedded set (digits) or TFDS set (mnist, ...); what to call files.",
-        path="Folder of idx files or of a folder of images for each class, .npz, or table of images, for source=file.",
-        held_out="training images held out where there is no validation part",
+        names="Embedded (digits) or TFDS dataset (mnist, ...), or a name for your files.",
+        path="Folder of idx files, folder with one folder of images per class, .npz, or table of images.",
+        held_out="training images to hold out if there is no validation set",
     ),
     **fields.image_files(),
-    "data.image_size": Field(0, "Side to which all images are scaled; 0 keeps the set's own.", at_least(0)),
-    "data.order": Field("pixels", "What a step reads: a row, a pixel, a pixel in shuffled order.", one_of(*ORDERS)),
+    "data.image_size": Field(0, "Images are resized to this side; 0 keeps their size.", at_least(0)),
+    "data.order": Field("pixels", "What a step reads: a row, a pixel, or a pixel in shuffled order.", one_of(*ORDERS)),
     "data.order_seed": Field(0, "Seed of the shuffled order.", fields.SEEDS, when=("data.order", ("permuted",))),
     **fields.batches("images", 64, 500),
-    "data.workers": Field(0, "Threads that decode image files; 0 for sets in memory.", at_least(0), free=True),
-    "model.cell": Field("lstm", "The cell, and how it is set up to remember.", one_of(*KINDS)),
-    "model.options": Field("", "Further arguments of the cell, such as dt=0.042,gamma=2.7."),
-    "model.hidden_size": Field(128, "Hidden units of each layer, H.", at_least(1)),
+    "data.workers": Field(0, "Threads that decode image files; 0 for datasets in memory.", at_least(0), free=True),
+    "model.cell": Field("lstm", "Recurrent cell and how it is initialised to remember.", one_of(*KINDS)),
+    "model.options": Field("", "More arguments for the cell, such as dt=0.042,gamma=2.7."),
+    "model.hidden_size": Field(128, "Hidden units per layer, H.", at_least(1)),
     "model.num_layers": Field(1, "Layers.", at_least(1)),
-    "model.window": Field(0, "Steps that gradients go back, in blocks of so many; 0 for all.", at_least(0)),
-    "model.remat_every": Field(0, "Keep every so many carries, to save memory; 0 keeps all.", at_least(0)),
+    "model.window": Field(0, "Steps of truncated backpropagation, in blocks; 0: all steps.", at_least(0)),
+    "model.remat_every": Field(0, "Gradient checkpointing: keep every n-th carry; 0 keeps all.", at_least(0)),
     **fields.dtype(),
     **fields.label_smoothing(),
     **recipe.RECURRENT_FIELDS,

@@ -4,7 +4,7 @@ Papers: Graves, Fernandez, Gomez and Schmidhuber 2006, "Connectionist Temporal C
 "Deep Speech 2" (arXiv:1512.02595); Park et al. 2019, "SpecAugment" (arXiv:1904.08779).
 
     python -m experiments.speech --workdir=/tmp/morse
-        begins to learn Morse code in noise: minutes, and not yet as good as a decoder by thresholds (docs/speech.md)
+        starts to learn Morse code in noise: minutes, but not yet as good as a threshold decoder (docs/speech.md)
     python -m experiments.speech --workdir=/tmp/morse --mode=evaluate --split=test
         word and character error rates; heard_test.png and predictions_test.jsonl in the work directory
     python -m experiments.speech --workdir=/tmp/digits --config=fsdd_strings --config.data.path=recordings.tar.gz
@@ -34,26 +34,26 @@ FIELDS = {
     **fields.seed("the order of the sounds, the augmentation and the dropout"),
     **fields.source(
         "sounds", SOURCES, name="morse",
-        names="The embedded set (morse) or TFDS set (spoken_digit); what to call files.",
-        path="Manifest (.jsonl, .csv, .tsv), folder in LibriSpeech's layout, or spoken digits (folder, .tar.gz).",
-        held_out="training sounds held out where there is no validation part",
+        names="Embedded (morse) or TFDS dataset (spoken_digit), or a name for your files.",
+        path="Manifest (.jsonl, .csv, .tsv), folder in LibriSpeech layout, or spoken digits (folder, .tar.gz).",
+        held_out="training sounds to hold out if there is no validation set",
     ),
     **fields.split_seed(),
     **speech.sound_files(),
-    "data.lower": Field(False, "Transcripts in lower case."),
+    "data.lower": Field(False, "Lowercase the transcripts."),
     **speech.made_sounds(),
-    "data.max_seconds": Field(0.0, "Longer training sounds are left out; 0 keeps all.", at_least(0)),
+    "data.max_seconds": Field(0.0, "Longer training sounds are dropped; 0 keeps all.", at_least(0)),
     **fields.batches("sounds", 32, 64),
-    "data.buckets": Field(4, "Lengths that batches are padded to, at most; each is compiled once.", at_least(1)),
-    "data.short_first": Field(False, "The first pass over the training sounds goes from short to long."),
+    "data.buckets": Field(4, "Maximum number of padded lengths; each is compiled once.", at_least(1)),
+    "data.short_first": Field(False, "Order the training sounds from short to long in the first epoch."),
     **fields.tokenizer(("char", "word", "subword"), "char", max_size=False),
     **speech.features(),
     **speech.augmentation(),
     "model.filters": Field(64, "Channels of each convolution.", at_least(1)),
-    "model.conv_width": Field(5, "Steps that a convolution looks at.", at_least(1)),
-    "model.strides": Field("2,2", "By how much each convolution shortens time, with commas between.", speech.STRIDES),
+    "model.conv_width": Field(5, "Kernel size of each convolution, in steps.", at_least(1)),
+    "model.strides": Field("2,2", "Strides of the convolutions over time, comma-separated.", speech.STRIDES),
     **{name: field for name, field in fields.recurrent(128, 1, cell="gru").items() if name != "model.embed_size"},
-    "model.bidirectional": Field(True, "Read in both directions; one direction can follow a sound as it comes."),
+    "model.bidirectional": Field(True, "Read in both directions; a unidirectional model can read live sound."),
     **fields.dropouts(
         input_dropout=(0.0, "after the convolutions"), dropout=(0.0, "between layers and on the outputs"),
     ),
@@ -68,7 +68,7 @@ _DIGITS = {
 }  # fmt: skip
 
 PRESETS = {
-    # Morse code at -6 dB in 2500 Hz, where a decoder by thresholds has begun to fail: nothing to download.
+    # Morse code at -6 dB in 2500 Hz, where a threshold decoder starts to fail: nothing to download.
     "morse": {
         "data.rate": 4000, "data.batch_size": 16, "data.eval_batch_size": 50,
         "features.window_ms": 48.0, "features.mels": 12, "features.low": 400.0, "features.high": 800.0,
@@ -160,7 +160,7 @@ def validate(trained: run.Trained, part: Records, found: dict[str, float]) -> di
 
 
 def sample(trained: run.Trained, data: Dataset) -> str:
-    """Three sounds of the validation part, others at each evaluation."""
+    """Three validation sounds, different ones at each evaluation."""
     part, reader = data.parts["validation"], trained.model.tools
     places = [(3 * trained.step + i) % len(part) for i in range(min(3, len(part)))]
     outputs = reader.greedy(reader.log_probs(trained.variables, [part["sound"][i] for i in places]))
@@ -168,20 +168,20 @@ def sample(trained: run.Trained, data: Dataset) -> str:
 
 
 def describe(config: ConfigDict, spec: Spec, data: Dataset, model: run.Model) -> list[str]:
-    """The labels, and what a step is."""
+    """Lines on the labels and the length of a step."""
     seconds = sum(len(sound) for sound in data.parts["train"]["sound"]) / config.data.rate
     step = f"a step of the model is {1000 * model.tools.seconds_of_step:g} ms"
     return [f"{seconds / 3600:.2f} hours of training sounds, {model.tools.tokenizer.vocab_size - 4} labels; {step}"]
 
 
 def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[str, Any]]:
-    """The most frequent transcript; of Morse code, a decoder by thresholds."""
+    """The most frequent transcript; for Morse code, a threshold decoder."""
     morse = config.data.source == "embedded"
     return speech.baselines_of(data.parts["train"], data.parts[split], config.data.rate, morse=morse)
 
 
 def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Options) -> run.Report:
-    """Loss, error rates and the share of texts without a fault, beside the baselines."""
+    """Loss, error rates and the fraction of exactly correct texts, with the baselines."""
     part, reader, notes = data.parts[split], trained.model.tools, []
     labels = labels_of(trained.config, reader.tokenizer, part)
     speech.faults_of(part, labels, trained.config.data.rate, notes.append, strict=options.strict)
@@ -198,7 +198,7 @@ def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Optio
 
 
 def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report, folder: Any) -> Any:
-    """Spectrogram, posterior and alignment of the first sounds, and of the worst ones."""
+    """Plots spectrogram, posterior and alignment of the first sounds and of the worst ones."""
     (scored, found), part = report.answers, data.parts[split]
     for name, places in speech.shown(part["transcript"], [each.text for each in found]).items():
         rows = [(part["sound"][i], scored[i], found[i], part["transcript"][i]) for i in places]
@@ -206,11 +206,11 @@ def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report
 
 
 def predict(trained: run.Trained, options: run.Options) -> None:
-    """Prints what is said in each --input, with the times of the words."""
+    """Prints the transcript of each --input, with the times of the words."""
     if not options.input:
-        raise UserError("--mode=predict needs sounds: --input=FILE once for each, or --input=FOLDER")
+        raise UserError("--mode=predict needs sounds: give --input=FILE once per sound, or --input=FOLDER")
     if options.n_best > options.beam:
-        raise UserError(f"--n_best={options.n_best} is more than --beam={options.beam}; take a wider beam")
+        raise UserError(f"--n_best={options.n_best} is more than --beam={options.beam}; use a wider beam")
     reader, paths, sounds = trained.model.tools, *options.input
     scored = reader.log_probs(trained.variables, sounds)
     model = speech.fusion(reader, options, __file__)

@@ -1,13 +1,13 @@
-r"""Tagging, many to many: train, resume exactly, compare with the most frequent tag, tag your own text.
+r"""Sequence tagging, many to many: train, resume exactly, compare with baselines, tag your own text.
 
 Papers: Huang, Xu and Yu 2015, "Bidirectional LSTM-CRF Models for Sequence Tagging" (arXiv:1508.01991); Lample et al.
 2016, "Neural Architectures for Named Entity Recognition" (arXiv:1603.01360); Ma and Hovy 2016, "End-to-end Sequence
 Labeling via Bi-directional LSTM-CNNs-CRF" (arXiv:1603.01354).
 
     python -m experiments.tagging --workdir=/tmp/python
-        learns what every token of Python code is, names as defined or used: minutes on two cores
+        learns the role of every token of Python code, such as names defined or used: minutes on two cores
     python -m experiments.tagging --workdir=/tmp/python --mode=evaluate --split=test
-        accuracy beside the most frequent tag of each word; confusion_test.png and predictions_test.jsonl in the workdir
+        accuracy, with the most frequent tag per word as baseline; confusion_test.png, predictions_test.jsonl
     echo "for x in open ( path ) :" | python -m experiments.tagging --workdir=/tmp/python --mode=predict --pretokenized
     python -m experiments.tagging --workdir=/tmp/pos --config=ud_pos_crf \
         --config.data.path=en_ewt-ud-train.conllu --config.data.validation_path=en_ewt-ud-dev.conllu \
@@ -45,27 +45,27 @@ FIELDS = {
     **fields.seed("the order of the sentences and the dropout"),
     **fields.source(
         "sentences", SOURCES, name="python",
-        names="The embedded set (python) or TFDS set (universal_dependencies/en_ewt, ...); what to call files.",
-        path="CoNLL-U (.conllu) or columns (.conll, .txt, .bio, .tsv); any may be .gz or .zst.",
+        names="Embedded (python) or TFDS dataset (universal_dependencies/en_ewt, ...), or a name for your files.",
+        path="CoNLL-U (.conllu) or columns (.conll, .txt, .bio, .tsv), optionally .gz or .zst.",
     ),
     **fields.split_seed(),
     "data.column": Field(
-        "", "Tags: upos (when empty), xpos, deprel of CoNLL-U; a column's number; a TFDS feature.",
+        "", "Tags: upos (if empty), xpos or deprel of CoNLL-U; a column number; or a TFDS feature.",
         when=fields.FILE_OR_TFDS,
     ),
-    "data.word_column": Field(1, "The words' column, from 1; not for CoNLL-U.", at_least(1), when=fields.FILE),
-    "data.delimiter": Field("", "Between columns: a character, tab or space; empty to find it.", when=fields.FILE),
+    "data.word_column": Field(1, "Column of the words, from 1; not for CoNLL-U.", at_least(1), when=fields.FILE),
+    "data.delimiter": Field("", "Column delimiter: a character, tab or space; empty: detected.", when=fields.FILE),
     **fields.encoding(),
     **fields.batches("sentences", 32, 64),
-    **fields.buckets(5, "Training sentences with more words are left out; 0 keeps all."),
-    "data.max_word_length": Field(20, "Of longer words the first and last letters are read.", at_least(1), when=_CHARS),
+    **fields.buckets(5, "Training sentences with more words are dropped; 0 keeps all."),
+    "data.max_word_length": Field(20, "Maximum characters per word; the middle is dropped.", at_least(1), when=_CHARS),
     "words.min_count": Field(1, "Rarer words become <unk>; their characters are still read.", at_least(1)),
-    "words.lower": Field(False, "Words are looked up in lower case; their characters stay as they are."),
-    **fields.recurrent(128, 100, embedding="Width of a word's embedding, D."),
-    "model.char_features": Field("cnn", "How characters become features of a word.", one_of(*CHAR_FEATURES)),
-    "model.char_embed_size": Field(25, "Width of a character's embedding.", at_least(1), when=_CHARS),
-    "model.char_size": Field(50, "Features that the characters of a word give.", at_least(1), when=_CHARS),
-    "model.crf": Field(False, "A conditional random field over the tags of a sentence, not a softmax for each word."),
+    "words.lower": Field(False, "Lowercase words before the vocabulary lookup; characters keep their case."),
+    **fields.recurrent(128, 100, embedding="Width of the word embedding, D."),
+    "model.char_features": Field("cnn", "How a word's characters become features.", one_of(*CHAR_FEATURES)),
+    "model.char_embed_size": Field(25, "Width of the character embedding.", at_least(1), when=_CHARS),
+    "model.char_size": Field(50, "Number of features from a word's characters.", at_least(1), when=_CHARS),
+    "model.crf": Field(False, "Conditional random field over the tags of a sentence instead of a softmax per word."),
     **fields.dropouts(
         dropout=(0.5, "between layers and before the scores"), embed_dropout=(0.3, "on the words' features"),
         recurrent_dropout=(0.0, "on the recurrent product, one mask for all steps"),
@@ -73,7 +73,7 @@ FIELDS = {
     **fields.word_dropout("words"),
     **fields.vectors(),
     **fields.criterion(
-        "error", "loss", text="What the best checkpoint is chosen by: wrong tags (entities: 1 - F1) or loss."
+        "error", "loss", text="Metric that selects the best checkpoint: tag error (entities: 1 - F1) or loss."
     ),
     **recipe.RECURRENT_FIELDS,
 }  # fmt: skip
@@ -160,7 +160,7 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
         scores = model.apply({"params": params}, batch.words, batch.chars, batch.lengths, **noise)
         nats = model.apply({"params": params}, scores, batch.tags, batch.lengths, method="nats")
         counts = {}
-        if rng is None:  # decoding in every training step would cost more than it tells
+        if rng is None:  # decoding in every training step would be too expensive
             found = model.apply({"params": params}, scores, batch.lengths, method="decode")
             real = jnp.arange(batch.words.shape[1])[None, :] < batch.lengths[:, None]
             counts = {"correct": jnp.sum((found == batch.tags) & real, dtype=jnp.float32)}
@@ -192,7 +192,7 @@ def validate(trained: run.Trained, part: Records, found: dict[str, float]) -> di
 
 
 def sample(trained: run.Trained, data: Dataset) -> str:
-    """A sentence of the validation part, another at each evaluation."""
+    """A validation sentence, a different one at each evaluation."""
     words = data.parts["validation"]["words"]
     sentence = words[trained.step % len(words)]
     (tags,) = trained.model.tools(trained.params, [sentence])
@@ -215,7 +215,7 @@ def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[s
 
 
 def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Options) -> run.Report:
-    """Loss for each word, accuracy and F1 beside the baseline."""
+    """Loss per word, accuracy and F1, with the baseline."""
     words, true = data.parts[split]["words"], data.parts[split]["tags"]
     known = {word for sentence in data.parts["train"]["words"] for word in sentence}
     tags, loss = trained.model.tools(trained.params, words), run.measure(EXPERIMENT, trained, data.parts[split])["loss"]
@@ -228,7 +228,7 @@ def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Optio
 
 
 def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report, folder: Any) -> Any:
-    """What is confused."""
+    """Plots the confusion matrix."""
     place, columns = {tag: i for i, tag in enumerate(data.classes)}, (data.parts[split]["tags"], report.answers)
     true, given = ([place[tag] for tags in column for tag in tags] for column in columns)
     counts = run.confusion(true, given, len(place))
@@ -253,7 +253,7 @@ EXPERIMENT = run.Experiment.of(
     curve_labels=lambda config, spec: {"error": "1 - F1 of whole entities"} if spec.entities else {},
     modes={"predict": predict},
     flags=run.prediction_flags("sentences", "sentence")
-    | {"pretokenized": Flag(False, "words stand between spaces; else they are split as English is.", ("predict",))},
+    | {"pretokenized": Flag(False, "words are separated by spaces; else split as English.", ("predict",))},
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-r"""Text classification, many to one: train, resume exactly, compare with a bag of words, see what counts, predict.
+r"""Text classification, many to one: train, resume exactly, compare with a bag of words, interpret, predict.
 
 Papers: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory"; Yang et al. 2016, "Hierarchical Attention Networks
 for Document Classification", for the attention pooling.
 
     python -m experiments.text_classification --workdir=/tmp/docstrings
-        learns which part of Python's library a docstring is from: about a minute on two cores
+        learns which part of Python's library a docstring comes from: about a minute on two cores
     python -m experiments.text_classification --workdir=/tmp/docstrings --mode=evaluate --split=test
-        accuracy beside a bag of words; confusion_test.png, words_test.png, predictions_test.jsonl in the work directory
+        accuracy, compared with a bag of words; confusion_test.png, words_test.png, predictions_test.jsonl
     echo "Open a socket." | python -m experiments.text_classification --workdir=/tmp/docstrings --mode=predict
     python -m experiments.text_classification --workdir=/tmp/imdb --config=imdb
     python -m experiments.text_classification --workdir=/tmp/names --config=names --config.data.path=FOLDER
@@ -42,24 +42,24 @@ FIELDS = {
     **fields.seed("the order of the texts and the dropout"),
     **fields.source(
         "texts", SOURCES, name="docstrings",
-        names="The embedded set (docstrings) or TFDS set (imdb_reviews, ...); what to call files.",
-        path=".jsonl, .csv or .tsv with text and label, or a folder with a file or folder for each class.",
+        names="Embedded (docstrings) or TFDS dataset (imdb_reviews, ...), or a name for your files.",
+        path=".jsonl, .csv or .tsv with text and label, or a folder with one file or folder per class.",
     ),
     **fields.table(),
     **fields.split_seed(),
-    "data.text_field": Field("text", "The text's field, by name or number.", when=fields.FILE_OR_TFDS),
-    "data.label_field": Field("label", "The label's field, by name or number.", when=fields.FILE_OR_TFDS),
+    "data.text_field": Field("text", "Table field with the text, by name or number.", when=fields.FILE_OR_TFDS),
+    "data.label_field": Field("label", "Table field with the label, by name or number.", when=fields.FILE_OR_TFDS),
     "data.test_fraction": Field(
-        0.0, "Share held out as test part where there is none; 0 holds none out.", within(0.0, 0.9)
+        0.0, "Fraction held out for testing if there is no test set; 0: none.", within(0.0, 0.9)
     ),
-    "data.strip_html": Field(False, "Take tags such as <br /> out and turn entities into characters."),
+    "data.strip_html": Field(False, "Remove tags such as <br /> and decode HTML entities."),
     **fields.batches("texts", 32, 64),
-    **fields.buckets(5, "Longer texts are cut to this many tokens, in training and after; 0 cuts none."),
-    "data.keep": Field("start", "Which part of a text stays that is cut.", one_of("start", "end")),
+    **fields.buckets(5, "Longer texts are truncated to this many tokens, in training and evaluation; 0: never."),
+    "data.keep": Field("start", "Which part of a truncated text is kept.", one_of("start", "end")),
     **fields.tokenizer(KINDS, "word"),
     **fields.recurrent(128, 100),
-    "model.bidirectional": Field(True, "Every layer reads in both directions."),
-    "model.pooling": Field("attention", "What becomes of the outputs of all steps.", one_of(*POOLING)),
+    "model.bidirectional": Field(True, "Make every layer bidirectional."),
+    "model.pooling": Field("attention", "Pooling over the outputs of all steps.", one_of(*POOLING)),
     **fields.dropouts(
         dropout=(0.3, "between layers and before the softmax"), embed_dropout=(0.3, "on the embeddings"),
         recurrent_dropout=(0.0, "on the recurrent product, one mask for all steps"),
@@ -79,7 +79,7 @@ PRESETS = {
         "model.word_dropout": 0.2, "optimizer.learning_rate": 3e-3, "optimizer.clip_norm": 5.0, "optimizer.ema": 0.99,
         "schedule.warmup_steps": 50, "train.epochs": 20.0, "train.eval_every": 200, "train.checkpoint_every": 200,
     },
-    # Film reviews, good or bad.
+    # Film reviews, positive or negative.
     "imdb": {
         "data.source": "tfds", "data.name": "imdb_reviews", "data.strip_html": True, "data.batch_size": 64,
         "data.max_length": 400, "data.buckets": 6, "tokenizer.lower": True, "tokenizer.max_size": 20_000,
@@ -181,7 +181,7 @@ def batches(config: ConfigDict, spec: Spec, part: Records, training: bool) -> An
 
 
 def describe(config: ConfigDict, spec: Spec, data: Dataset, model: run.Model) -> list[str]:
-    """The vocabulary, and how many texts are cut."""
+    """Lines on the vocabulary and on truncated texts."""
     tokenizer, limit = model.tools[0], config.data.max_length
     lines = [f"vocabulary: {tokenizer.vocab_size:,}"]
     if limit:
@@ -197,7 +197,7 @@ def classify(trained: run.Trained, texts: list[str]) -> tuple[np.ndarray, list[n
 
 
 def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Options) -> run.Report:
-    """Loss and accuracy beside the most frequent class and the bag of words that is best on the validation part."""
+    """Loss and accuracy, with the most frequent class and the best bag of words on the validation part."""
     part, train, validation = data.parts[split], data.parts["train"], data.parts["validation"]
     probabilities, weights = classify(trained, list(part["text"]))
     loss = run.measure(EXPERIMENT, trained, part)["loss"]
@@ -221,7 +221,7 @@ def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[s
 
 
 def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report, folder: Any) -> Any:
-    """What is confused, and which words count in the text that the model is surest of."""
+    """Plots the confusion matrix, and the important words of the most confident text."""
     part, (probabilities, weights) = data.parts[split], report.answers
     answers = probabilities.argmax(axis=1)
     counts = run.confusion(part["label"], answers, len(data.classes))
@@ -235,7 +235,7 @@ def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report
 
 
 def predict(trained: run.Trained, options: run.Options) -> None:
-    """Prints the likeliest classes of each text of --input."""
+    """Prints the most likely classes of each text of --input."""
     for text, shares in zip(options.input, classify(trained, options.input)[0]):
         best = run.ranked(shares, trained.spec.classes, options.top)
         if options.format == "jsonl":
@@ -253,7 +253,7 @@ EXPERIMENT = run.Experiment.of(
     criterion=lambda config: config.criterion,
     modes={"predict": predict},
     flags=run.prediction_flags("texts", "text")
-    | {"top": Flag(1, "how many classes to show for each text.", ("predict",), at_least(1))},
+    | {"top": Flag(1, "number of classes to show per text.", ("predict",), at_least(1))},
 )
 
 if __name__ == "__main__":

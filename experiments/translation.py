@@ -1,4 +1,4 @@
-r"""Translation with encoder and decoder: train, resume exactly, score with BLEU, see where attention looks, translate.
+r"""Encoder-decoder translation: train, resume exactly, score with BLEU, plot attention, translate your own text.
 
 Papers: Sutskever, Vinyals and Le 2014, "Sequence to Sequence Learning with Neural Networks" (arXiv:1409.3215);
 Bahdanau, Cho and Bengio 2014, "Neural Machine Translation by Jointly Learning to Align and Translate"
@@ -6,7 +6,7 @@ Bahdanau, Cho and Bengio 2014, "Neural Machine Translation by Jointly Learning t
 (arXiv:1508.04025).
 
     python -m experiments.translation --workdir=/tmp/dates
-        learns to read dates written in 32 languages: minutes on two cores
+        learns to read dates in 32 languages: minutes on two cores
     python -m experiments.translation --workdir=/tmp/dates --mode=evaluate --split=test
         BLEU, chrF, exact matches; attention_test.png and predictions_test.jsonl in the work directory
     python -m experiments.translation --workdir=/tmp/stories --config=stories
@@ -47,32 +47,32 @@ FIELDS = {
     **fields.seed("the order of the pairs and the dropout"),
     **fields.source(
         "pairs", SOURCES, name="dates",
-        names="The embedded set (dates, stories) or TFDS set (ted_hrlr_translate/pt_to_en, ...); what to call files.",
-        path="Text file of the sources, a line each, or a table of both sides; may be packed.",
-        validation_path="Sources of the validation part; without it a share of the training is held out.",
-        test_path="Sources of the test part, read by --mode=evaluate --split=test.",
-        held_out="training pairs held out where there is no validation part", fraction=0.05,
+        names="Embedded (dates, stories) or TFDS dataset (ted_hrlr_translate/pt_to_en, ...), or a name for your files.",
+        path="Text file of the sources, one per line, or a table of both sides; optionally compressed.",
+        validation_path="Sources for validation; if empty, part of the training set is held out.",
+        test_path="Sources for testing, read by --mode=evaluate --split=test.",
+        held_out="training pairs to hold out if there is no validation set", fraction=0.05,
     ),
     **fields.split_seed(),
     **fields.sides(),
     **fields.table(),
     **fields.batches("pairs", 64, 64),
-    **fields.buckets(4, "Training pairs with more tokens on a side are left out; 0 keeps all."),
-    "data.short_first": Field(False, "The first pass over the training pairs goes from short to long."),
+    **fields.buckets(4, "Training pairs with more tokens on either side are dropped; 0 keeps all."),
+    "data.short_first": Field(False, "Order the training pairs from short to long in the first epoch."),
     **fields.tokenizer(("char", "word", "subword"), "subword", max_size=False),
-    "tokenizer.joint": Field(False, "One vocabulary for both sides."),
+    "tokenizer.joint": Field(False, "Use one vocabulary for source and target."),
     **fields.recurrent(
-        256, 256, cell="gru", units="Units of each encoder direction and of the decoder, H.", layers="Layers of each.",
+        256, 256, cell="gru", units="Units of each encoder direction and the decoder, H.", layers="Layers of each.",
         embedding="Width of the embeddings, E.",
     ),
-    "model.attention": Field("luong_general", "How the decoder looks at the source.", one_of(*ATTENTIONS)),
-    "model.input_feeding": Field(False, "Luong's kinds: the attentional vector goes into the next step too."),
+    "model.attention": Field("luong_general", "Attention of the decoder over the source.", one_of(*ATTENTIONS)),
+    "model.input_feeding": Field(False, "Luong attention: feed the attentional vector into the next step."),
     **fields.dropouts(
         dropout=(0.0, "on embeddings, between layers and before the softmax"),
         recurrent_dropout=(0.0, "on the encoder's recurrent product, one mask for all steps"),
     ),
-    "model.scheduled_sampling": Field(0.0, "Share of the decoder's inputs that are its own choices.", fields.SHARE),
-    "model.share_embeddings": Field(False, "Source and target have one embedding.", when=("tokenizer.joint", (True,))),
+    "model.scheduled_sampling": Field(0.0, "Scheduled sampling: fraction of own predictions as inputs.", fields.SHARE),
+    "model.share_embeddings": Field(False, "Source and target share one embedding.", when=("tokenizer.joint", (True,))),
     "model.tie_embeddings": Field(False, "The softmax shares the target embedding's weights."),
     **fields.label_smoothing("each target", "the vocabulary"),
     **fields.criterion("bleu", "exact", "loss"),
@@ -123,7 +123,7 @@ def load(config: ConfigDict) -> Dataset:
 
 @functools.lru_cache(maxsize=2)  # the training part is asked for twice
 def encode(tokenizers: tuple[Any, Any], pairs: Records, limit: int = 0) -> PairTokens:
-    """Pairs as token ids; without those that are longer than the limit, unless it is 0."""
+    """Pairs as token ids, except those longer than the limit, unless it is 0."""
     tokens = PairTokens.encode(pairs["source"], pairs["target"], *(tokenizer.encode for tokenizer in tokenizers))
     return tokens.take(run.short_enough(tokens.lengths(), limit, "pairs"))
 
@@ -175,7 +175,7 @@ def batches(config: ConfigDict, spec: Spec, pairs: Records, training: bool) -> A
 
 
 def validate(trained: run.Trained, pairs: Records, found: dict[str, float]) -> dict[str, float]:
-    """BLEU and exact matches of greedy decoding too, and the error that the criterion makes of them."""
+    """Also scores BLEU and exact matches of greedy decoding, and derives the error from the criterion."""
     outputs = trained.model.tools.greedy(trained.params, pairs["source"])
     exact = metrics.exact_match(outputs, pairs["target"]) / len(outputs)
     found = found | {"bleu": metrics.corpus_bleu(outputs, pairs["target"]).score, "exact": exact}
@@ -185,7 +185,7 @@ def validate(trained: run.Trained, pairs: Records, found: dict[str, float]) -> d
 
 
 def sample(trained: run.Trained, data: Dataset) -> str:
-    """Three translations of the validation part, others at each evaluation."""
+    """Three validation translations, different ones at each evaluation."""
     rows = list(zip(data.parts["validation"]["source"], data.parts["validation"]["target"]))
     rows = rows[(start := 3 * trained.step % len(rows)) : start + 3]
     outputs = trained.model.tools.greedy(trained.params, [source for source, _ in rows])
@@ -198,14 +198,14 @@ def describe(config: ConfigDict, spec: Spec, data: Dataset, model: run.Model) ->
 
 
 def baselines(config: ConfigDict, data: Dataset, split: str) -> dict[str, dict[str, Any]]:
-    """The source, copied; the simplest answers to questions about stories."""
+    """Copying the source; for stories, the simplest answers."""
     part, train = data.parts[split], data.parts["train"]
     simple = simple_answers(train, part) if "kind" in part else {"source copied": part["source"]}
     return {name: scores.translation(outputs, part["target"]) for name, outputs in simple.items()}
 
 
 def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Options) -> run.Report:
-    """Loss, BLEU, chrF and exact matches of beam search beside the baselines; exact matches by group."""
+    """Loss, BLEU, chrF and exact matches of beam search, with the baselines; exact matches by group."""
     pairs, how = data.parts[split], {"width": options.beam, "length_penalty": options.length_penalty}
     sources, targets = pairs["source"], pairs["target"]
     best = [row[0] for row in trained.model.tools.beam(trained.params, sources, **how)]
@@ -218,12 +218,12 @@ def evaluate(trained: run.Trained, data: Dataset, split: str, options: run.Optio
 
 
 def pictures(trained: run.Trained, data: Dataset, split: str, report: run.Report, folder: Any) -> Any:
-    """Where attention looked."""
+    """Plots the attention."""
     return draw_attention(trained, folder / f"attention_{split}.png", data.parts[split]["source"], report.answers)
 
 
 def draw_attention(trained: run.Trained, path: Any, sources: Sequence[str], found: list[Translation]) -> Any:
-    """Where attention looked for the first six sources."""
+    """Plots the attention for the first six sources."""
     shown = [] if trained.config.model.attention == "none" else sources[:6]
     if maps := trained.model.tools.attention(trained.params, shown, found):
         yield sequences.show_attention(path, maps)
@@ -249,10 +249,10 @@ EXPERIMENT = run.Experiment.of(
     curve_labels=lambda config, _: {"error": "pairs not exact" if config.criterion == "exact" else "1 - BLEU / 100"},
     modes={"predict": predict},
     flags=run.prediction_flags("sources", "source") | {
-        "beam": Flag(5, "hypotheses that continue at each step; 1 is greedy.", SEARCH, at_least(1)),
-        "length_penalty": Flag(1.0, "0 favours short outputs, more favours longer ones.", SEARCH, at_least(0)),
-        "n_best": Flag(1, "how many translations of each source.", PREDICT, at_least(1)),
-        "attention": Flag("", "a PNG file to draw attention into, of the first six sources.", PREDICT),
+        "beam": Flag(5, "beam size: hypotheses kept at each step; 1 is greedy.", SEARCH, at_least(1)),
+        "length_penalty": Flag(1.0, "0 favours short outputs, larger values longer ones.", SEARCH, at_least(0)),
+        "n_best": Flag(1, "number of translations per source.", PREDICT, at_least(1)),
+        "attention": Flag("", "plot the attention for the first six sources to this PNG file.", PREDICT),
     },
 )  # fmt: skip
 

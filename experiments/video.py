@@ -1,4 +1,4 @@
-r"""Videos, many to one and many to many: what is seen and which way it moves, and what the next frames are.
+r"""Video, many to one and many to many: recognise objects and motion, and predict the next frames.
 
 Papers: Donahue et al. 2015, "Long-term Recurrent Convolutional Networks for Visual Recognition and Description"
 (arXiv:1411.4389), for a CNN under recurrent layers; Shi et al. 2015, "Convolutional LSTM Network: A Machine Learning
@@ -6,15 +6,15 @@ Approach for Precipitation Nowcasting" (arXiv:1506.04214); Srivastava, Mansimov 
 (arXiv:1502.04681) for Moving MNIST. More in docs/video.md.
 
     python -m experiments.video --workdir=/tmp/moving
-        learns which digit moves, which way and how fast, in noise: minutes on two cores
+        learns which digit moves, in which direction and how fast, in noise: minutes on two cores
     python -m experiments.video --workdir=/tmp/moving --mode=evaluate --split=test
-        accuracy beside one frame and shuffled frames; filmstrips_test.png and clips_test.gif in the work directory
+        accuracy, compared with one frame and shuffled frames; filmstrips_test.png and clips_test.gif
     python -m experiments.video --workdir=/tmp/next --config=moving_digits_next
-        learns to write the next ten frames of two digits that turn back at walls
+        learns to predict the next ten frames of two digits that bounce off the walls
     python -m experiments.video --workdir=/tmp/mnist --config=moving_mnist --config.data.path=DIR
         the same on Moving MNIST, made from a folder of MNIST's idx files
     python -m experiments.video --workdir=/tmp/films --config=frames --config.data.path=DIR
-        classes of your own videos: a folder of files for each class
+        classifies your own videos: one folder per class
     python -m experiments.video --workdir=/tmp/films --mode=predict --input=film.mp4 --output=film
 """
 
@@ -47,15 +47,15 @@ CLASSIFY, FORECAST = ("task", ("classify",)), ("task", ("forecast",))
 
 FIELDS = {
     **fields.seed("the order of the videos, which frames are taken, the augmentation and the dropout"),
-    "task": Field("classify", "Answer questions on videos, or write next frames.", one_of("classify", "forecast")),
+    "task": Field("classify", "Answer questions about videos, or predict frames.", one_of("classify", "forecast")),
     **parts.data_fields(SOURCES),
     **fields.batches("videos", 32, 100),
     **{name: field._replace(when=CLASSIFY) for name, field in fields.augmentation().items() if name != "augment.mixup"},
     **parts.model_fields(NETWORKS),
     "loss.label_smoothing": fields.label_smoothing()["loss.label_smoothing"]._replace(when=CLASSIFY),
-    "loss.kind": Field("bce", "Of predicted pixels: cross-entropy, or squared error.", one_of(*LOSSES), when=FORECAST),
+    "loss.kind": Field("bce", "Pixel loss: cross-entropy, or squared error.", one_of(*LOSSES), when=FORECAST),
     "baseline_videos": Field(
-        2000, "Training videos that the one-frame baseline reads; 0 has none.", at_least(0), free=True, when=CLASSIFY
+        2000, "Training videos for the one-frame baseline; 0: no baseline.", at_least(0), free=True, when=CLASSIFY
     ),
     **recipe.RECURRENT_FIELDS,
 }  # fmt: skip
@@ -65,13 +65,13 @@ _NEXT = {
 }  # fmt: skip
 
 PRESETS = {
-    # One of scikit-learn's digits in noise: which, which way, how fast; nothing to download.
+    # One of scikit-learn's digits in noise: which digit, direction and speed; nothing to download.
     "moving_digits": {
         "data.batch_size": 64, "model.feature_size": 84, "model.pooling": "mean", "model.dropout": 0.1,
         "augment.affine_degrees": 8.0, "augment.affine_scale": 0.1, "optimizer.learning_rate": 3e-3,
         "optimizer.clip_norm": 5.0, "optimizer.ema": 0.99, "schedule.warmup_steps": 50, "train.epochs": 24.0,
     },
-    # Two digits that cross and turn back at walls: ten frames in, ten out.
+    # Two digits that cross and bounce off the walls: ten frames in, ten out.
     "moving_digits_next": _NEXT | {
         "data.name": "bouncing_digits", "data.batch_size": 16, "model.hidden_size": 64, "model.patch": 4,
         "optimizer.learning_rate": 5e-3, "optimizer.ema": 0.99, "schedule.warmup_steps": 50,
@@ -187,17 +187,17 @@ def batches(config: ConfigDict, spec: Spec, part: Videos, training: bool) -> Any
 
 
 def describe(config: ConfigDict, spec: Spec, data: run.Dataset, model: run.Model) -> list[str]:
-    """How long the videos are, and what a frame costs."""
+    """Lines on the length of the videos and the cost of a frame."""
     lines = [parts.facts_line(data)]
     if config.model.kind == "lrcn":
         network = model.module.reader.features.cnn
         work = cnn.summary(network, (1, *spec.shape)).multiply_adds
-        lines.append(f"network: {config.model.cnn}, {work:,} multiply-adds a frame")
+        lines.append(f"network: {config.model.cnn}, {work:,} multiply-adds per frame")
     return lines
 
 
 def baselines(config: ConfigDict, data: run.Dataset, split: str) -> dict[str, dict[str, Any]]:
-    """What can be told without motion; copies of the last frame."""
+    """Baselines: no motion, or copies of the last frame."""
     if config.task == "forecast":
         return {"last frame again": parts.copy_last(config, data.parts[split])}
     return parts.one_frame(data.parts, split, config.baseline_videos)
@@ -228,7 +228,7 @@ def evaluate(trained: run.Trained, data: run.Dataset, split: str, options: run.O
 
 
 def pictures(trained: run.Trained, data: run.Dataset, split: str, report: run.Report, folder: Any) -> Any:
-    """Filmstrips with the answer at each frame and what is confused; predicted under true frames."""
+    """Plots filmstrips with the answer at each frame, confusion matrices, and predicted under true frames."""
     if trained.config.task == "forecast":
         yield from parts.draw_forecasts(trained, folder, split, data.parts[split], report.answers)
     elif report.answers is not None:
@@ -238,7 +238,7 @@ def pictures(trained: run.Trained, data: run.Dataset, split: str, report: run.Re
 
 
 def predict(trained: run.Trained, options: run.Options) -> None:
-    """Answers for each clip of each --input, or what follows its last frames."""
+    """Prints answers for each clip of each --input, or writes the frames predicted after its end."""
     videos = files.read_videos(options.input, trained, trained.spec.shape)
     (files.write_next_frames if trained.config.task == "forecast" else files.print_answers)(trained, videos, options)
 

@@ -1,4 +1,4 @@
-"""The best possible forecasts of the embedded series: those of one who knows the process, and no more of the series than a model.
+"""The best possible forecasts of the embedded series: from the true process, given only the values that a model sees too.
 
 The seasonal process is linear and Gaussian: the Kalman filter gives its exact predictive distribution. For the chaotic ones a
 bootstrap particle filter gives it, exactly in the limit of many particles: the kicks keep the particles apart, and the noise of
@@ -31,7 +31,7 @@ class Best(NamedTuple):
 def best_possible(
     name: str, records: Records, series: Array, origins: Array, horizon: int, *, particles: int = PARTICLES, history: int = HISTORY
 ) -> Best:
-    """The predictive distribution of one who knows the process that made a series, and its values before the origin.
+    """The predictive distribution given the process that made a series, and the series' values before the origin.
 
     Args:
       name: of the embedded set.
@@ -130,7 +130,7 @@ def _particles(
 
 
 def _systematic(weights: Array, rng: np.random.Generator) -> Array:
-    """Places of as many particles, each as often as its weight says, to within one."""
+    """Systematic resampling: as many particle indices, each as often as its weight says, to within one."""
     number = len(weights)
     return np.minimum(np.searchsorted(np.cumsum(weights), (np.arange(number) + rng.random()) / number), number - 1)
 

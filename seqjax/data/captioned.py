@@ -1,4 +1,4 @@
-"""Images with their captions: one part of a set, and the batches that a captioner is trained on."""
+"""Images with their captions: one part of a dataset, and the batches for training a captioner."""
 
 import dataclasses
 import hashlib
@@ -17,7 +17,7 @@ WORD = re.compile(r"\w+(?:['’\-]\w+)*")
 
 
 def clean_caption(text: str) -> str:
-    """A caption as it is learned and scored: words in lower case with one space between, without punctuation.
+    """A caption in the form for training and scoring: lowercase words separated by single spaces, without punctuation.
 
     Example:
       >>> clean_caption("A  man's T-shirt, on a line .")
@@ -33,7 +33,7 @@ class Captioned:
     Args:
       images: N of them.
       captions: of each image, at least one, cleaned.
-      names: of each image, for people.
+      names: of each image, for display.
       scenes: what each shows, where the images are drawn (`seqjax.data.readers.scenes`); else empty.
       notes: what was left out on reading, a sentence each.
 
@@ -66,7 +66,7 @@ class Captioned:
         return Captioned(Subset(self.images, indices), *columns, notes=self.notes)
 
     def pairs(self) -> tuple[list[int], list[str]]:
-        """Every caption by itself: (the index of its image, the caption)."""
+        """Every caption separately, as (index of its image, caption)."""
         owners = [i for i, several in enumerate(self.captions) for _ in several]
         return owners, list(itertools.chain.from_iterable(self.captions))
 

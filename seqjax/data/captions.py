@@ -62,9 +62,9 @@ def load_captions(
 ) -> Dataset:
     """Images with captions, in training, validation and test parts, from one of three kinds of source.
 
-    No source stands in for another in silence. Captions are learned and scored in lower case and without punctuation
+    No source silently replaces another. Captions are learned and scored in lower case and without punctuation
     (`clean_caption`). Image files are all decoded once before they are used; images that are missing, corrupt or without a caption are
-    named all at once. Where there is no validation part, a share of the training images is held out.
+    named all at once. If there is no validation part, a share of the training images is held out.
 
     Args:
       source: "embedded" (drawn, no network), "tfds" (a prepared set, read without TensorFlow) or "file".
@@ -90,7 +90,7 @@ def load_captions(
       A Dataset whose parts are `Captioned`.
 
     Raises:
-      UserError: an unknown source or name, files that are no such captions, images that cannot be used, or a setting that the source has
+      UserError: an unknown source or name, malformed files, images that cannot be used, or a setting that the source has
         no use for.
 
     Example:
@@ -120,7 +120,7 @@ def load_captions(
     check_fractions(validation_fraction)
     check_whole(0, image_size=image_size, seed=seed, workers=workers)
     check_whole(1, scenes=scenes)
-    refuse_unknown(f"bad_files={bad_files!r} is not a way to treat them", bad_files, BAD_FILES)
+    refuse_unknown(f"bad_files={bad_files!r} is unknown", bad_files, BAD_FILES)
     if source == "embedded":
         parts = {part: _drawn(part, size, seed) for part, size in {"train": scenes, **SCENES}.items()}
         return make_dataset(name, parts, "scenes", made_from=versions("scikit-learn"))
@@ -143,7 +143,7 @@ def load_captions(
 
 
 def _drawn(part: str, number: int, seed: int) -> Captioned:
-    """Scenes of one part; of validation and test every second one has a combination that is not trained on."""
+    """Scenes of one part; in validation and test, every second one has a combination that is not in training."""
     drawn = [draw_scene(seed, part, index, unseen=part != "train" and index % 2 == 1) for index in range(number)]
     images = ArrayImages(np.stack([image for image, _ in drawn]), np.arange(number))
     scenes = tuple(scene for _, scene in drawn)

@@ -6,7 +6,7 @@ from seqjax.errors import UserError
 
 
 def is_whole(value: object) -> bool:
-    """Whether it is an integer, and not a boolean.
+    """Whether a value is an integer and not a boolean.
 
     Example:
       >>> is_whole(3), is_whole(np.int32(3)), is_whole(True), is_whole(3.0)
@@ -16,7 +16,7 @@ def is_whole(value: object) -> bool:
 
 
 def check_whole(least: int, **settings: object) -> None:
-    """Refuse settings that are not whole numbers, or too small.
+    """Refuse settings that are not whole numbers or are too small.
 
     Example:
       >>> check_whole(1, batch_size=0)
@@ -61,7 +61,7 @@ def shard_rows(rows: slice, index: int, count: int) -> slice:
 
 
 def check_fractions(validation_fraction: float, test_fraction: float = 0.0) -> None:
-    """Refuse shares to hold out that leave nothing.
+    """Refuse held-out fractions that leave nothing for training.
 
     Example:
       >>> check_fractions(1.5)

@@ -26,7 +26,7 @@ def load_corpus(
 ) -> Dataset:
     r"""A text with its training, validation and test parts, from one of three kinds of source.
 
-    No source stands in for another in silence: what cannot be had is an error that says how to get it.
+    No source silently replaces another: if data are missing, the error says how to get them.
 
     Args:
       source: "embedded" (ships with Python, no network), "tfds" (a prepared set, read without TensorFlow) or "file".

@@ -78,9 +78,9 @@ def load_dna(
         ARFF file with a column for each base, or a folder with a FASTA or FASTQ file for each class. Any may be packed.
       validation_path, test_path: file: the other parts; not with `annotation`.
       annotation: BED or GFF3 beside the FASTA file.
-      features: its kinds that are tags, with commas between; of those that overlap the first wins.
+      features: its kinds that are tags, comma-separated; of those that overlap the first wins.
       strand: "ignore", or "split": the two strands have tags of their own, such as CDS+ and CDS-.
-      validation_sequences, test_sequences: with `annotation`: the names of the sequences of these parts, with commas between. Else a
+      validation_sequences, test_sequences: with `annotation`: the names of the sequences of these parts, comma-separated. Else a
         share of the sequences is held out, and of a single sequence its end.
       sequence_field, label_field, delimiter, quoting, header, encoding: of a table; see `read_dna_table`. An ARFF file has only a
         label_field: "label" is its last attribute.
@@ -91,7 +91,7 @@ def load_dna(
         others are left out, unless "keep". An exact repeat with the same label is always left out of a part that others are cut from.
       identity: the share of equal bases that makes sequences of one length near-duplicates.
       folds, fold: of K folds, number `fold` is the test part, and validation is held out of the rest; 0 makes none.
-      validation_fraction: the share to hold out where there is no validation part.
+      validation_fraction: the share to hold out if there is no validation part.
       test_fraction: the same for the test part; 0 holds none out.
       seed: of folds and of what is held out.
 
@@ -128,9 +128,9 @@ def load_dna(
     check_source(source, {**path_settings(paths), **of_annotation, **of_tables, **of_labelled, **others})
     check_name(source, name, EMBEDDED, "set of DNA", "")
     refuse_unknown(f"task={task!r} is not a task", task, TASKS)
-    refuse_unknown(f"strand={strand!r} is not a way to read strands", strand, STRANDS)
-    refuse_unknown(f"repeats={repeats!r} is not what becomes of near-duplicates", repeats, REPEATS)
-    refuse_unknown(f"masked={masked!r} is not what becomes of lower case", masked, ("read", "hide"))
+    refuse_unknown(f"strand={strand!r} is unknown", strand, STRANDS)
+    refuse_unknown(f"repeats={repeats!r} is unknown", repeats, REPEATS)
+    refuse_unknown(f"masked={masked!r} is unknown", masked, ("read", "hide"))
     check_fractions(validation_fraction, test_fraction)
     check_whole(0, seed=seed, folds=folds, fold=fold, min_quality=min_quality)
     if source == "embedded":
@@ -292,7 +292,7 @@ def _read(
 
 
 def _folder(path: str, min_quality: int) -> Records:
-    """A FASTA or FASTQ file for each class, which is called as the file is."""
+    """A FASTA or FASTQ file for each class, named after the file."""
     files = sorted(
         file
         for file in pathlib.Path(os.path.expanduser(path)).iterdir()
@@ -323,7 +323,7 @@ def _doubtful(sequence: str, quality: np.ndarray, least: int) -> str:
 
 
 def _hidden(records: Records) -> Records:
-    """Lower case as N."""
+    """Replaces lowercase bases by N."""
     hide = str.maketrans({letter: "N" for letter in "abcdefghijklmnopqrstuvwxyz"})
     return records.replace(sequence=tuple(sequence.translate(hide) for sequence in records["sequence"]))
 
@@ -332,7 +332,7 @@ def _hidden(records: Records) -> Records:
 
 
 def read_sequences(path: str, region: str = "") -> Records:
-    r"""Sequences without labels, of a FASTA or FASTQ file or with a sequence a line; what it is, its first character says.
+    r"""Sequences without labels, from FASTA, FASTQ or one sequence per line; the first character tells which.
 
     Args:
       path: of the file, plain or packed; "-" is the standard input.

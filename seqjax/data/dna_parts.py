@@ -15,7 +15,7 @@ Parts = dict[str, Records]
 
 
 class Split(NamedTuple):
-    """How parts are made that have no files of their own; see `seqjax.data.dna.load_dna`."""
+    """How to make the parts that have no files of their own; see `seqjax.data.dna.load_dna`."""
 
     folds: int
     fold: int
@@ -51,7 +51,7 @@ def check_labels(name: str, parts: Parts, tags: bool) -> None:
 
 
 def without_repeats(parts: Parts, repeats: str, identity: float) -> tuple[Parts, list[str]]:
-    """Leaves exact repeats with one label out of the training part, and what is nearly in a part with a file of its own.
+    """Drops exact repeats with the same label from the training part, and near-duplicates of parts with files of their own.
 
     Args:
       parts: with "sequence" and "label", each part that has a file of its own.
@@ -65,7 +65,7 @@ def without_repeats(parts: Parts, repeats: str, identity: float) -> tuple[Parts,
       >>> from seqjax.data.records import Places
       >>> train = Records({"sequence": ("ACGT", "acgt"), "label": ("a", "a")}, Places.of("a.csv line", [2, 3]))
       >>> without_repeats({"train": train}, "group", 0.8)[1]
-      ['1 of 2 sequences stood there before with the same label and were left out']
+      ['1 of 2 sequences repeat an earlier one with the same label and were left out']
     """
     train, notes = parts["train"], []
     first: dict[tuple[str, str], int] = {}
@@ -73,7 +73,7 @@ def without_repeats(parts: Parts, repeats: str, identity: float) -> tuple[Parts,
     for i, pair in enumerate(zip(keys, train["label"])):
         first.setdefault(pair, i)
     if len(first) < len(train):
-        notes.append(f"{len(train) - len(first):,} of {len(train):,} sequences stood there before with the same label and were left out")
+        notes.append(f"{len(train) - len(first):,} of {len(train):,} sequences repeat an earlier one with the same label and were left out")
         train = train.take(np.fromiter(first.values(), np.int64))
     if several := len(first) - len(set(keys)):
         notes.append(f"{several:,} sequences are there with more than one label")
@@ -96,10 +96,10 @@ def held_out(name: str, parts: Parts, split: Split, repeats: str, identity: floa
     Args:
       name: of the data set, for errors.
       parts: those with files.
-      split: what is cut.
+      split: how to cut the parts.
       repeats: "group" keeps near-duplicates in one part, "remove" leaves all but the first of them out, "keep" does neither.
       identity: see `near_duplicates`.
-      stratified: whether each label is cut in its share.
+      stratified: whether each label is split in proportion.
 
     Returns:
       (all parts, notes).

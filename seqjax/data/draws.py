@@ -1,4 +1,4 @@
-"""Random orders and numbers that no version of NumPy changes."""
+"""Random orders and numbers that are the same in all versions of NumPy."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def shuffled(number: int, seed: int) -> tuple[np.ndarray, np.random.PCG64]:
-    """The numbers below `number`, shuffled, and the stream of random bits as it stands after that.
+    """The numbers below `number`, shuffled, and the stream of random bits after that.
 
     NumPy promises the raw bits of a bit generator, and may change what a `Generator` makes of them with any version.
     So data made or cut at random is made from the bits, by a Fisher-Yates shuffle. It is the order that
@@ -36,7 +36,7 @@ def permutation(number: int, seed: int, *key: int) -> np.ndarray:
     """The numbers below `number` in an order that is a pure function of the arguments.
 
     Made of the raw bits of a generator, whose stream NumPy promises never to change; its shuffles may change with a
-    version, and a run could then not be gone on with.
+    version, and a run could then not be resumed.
 
     Args:
       number: how many.

@@ -1,4 +1,4 @@
-"""Folds for cross-validation, and parts held out, with labels in their shares and groups kept together."""
+"""Folds for cross-validation and held-out parts, stratified by label, with groups kept together."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from seqjax.errors import UserError
 def make_folds(
     labels: Sequence[int] | np.ndarray, groups: Sequence[int] | np.ndarray, folds: int, seed: int
 ) -> np.ndarray:
-    """Deals examples out to folds: each label in its share, members of a group in one fold; the same on every machine.
+    """Splits examples into folds, stratified by label, with each group in one fold; the same on every machine.
 
     Groups are shuffled, those of one label dealt after those of another, the larger first, each to the fold that has the fewest
     examples of its label, then of all. With as many folds as groups each has one: leave-one-out.
@@ -64,7 +64,7 @@ def hold_groups_out(
       bool (N,).
 
     Raises:
-      UserError: none can be held out.
+      UserError: nothing can be held out.
 
     Example:
       >>> hold_groups_out([0] * 6 + [1] * 4, range(10), 0.5, 0, "ten").astype(int).tolist()

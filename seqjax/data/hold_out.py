@@ -1,4 +1,4 @@
-"""Which examples are held out of the training part, where a source has no validation or test part."""
+"""Which examples to hold out of the training part if a source has no validation or test part."""
 
 import zlib
 from collections import Counter
@@ -22,7 +22,7 @@ def hold_out(
     groups: Sequence[Hashable] | None = None,
     covered: Sequence[Sequence[Hashable]] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Deal examples out to two sides: what stays in training, and what is held out. The same on every machine.
+    """Split examples into those that stay in training and those held out; the same on every machine.
 
     round(fraction N) are held out, at least one; at least one stays.
 
@@ -122,7 +122,7 @@ def _covered(covered: Sequence[Sequence[Any]], fraction: float, seed: int, what:
 
 
 def deal_documents(texts: Mapping[str, str], shares: Sequence[float]) -> list[tuple[str, ...]]:
-    """The fixed parts of an embedded text: named documents, spread over the whole; always the same way.
+    """The fixed parts of an embedded text: named documents, spread over the whole, always in the same way.
 
     The documents are shuffled by a checksum of their names. Each part in turn takes those that fit into its share of
     all characters, until it is nine tenths full; never one larger than a third of the part. So no part exceeds its

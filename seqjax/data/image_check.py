@@ -1,4 +1,4 @@
-"""Image files are checked before training: each is decoded once, all bad ones are named, and sound ones are remembered."""
+"""Checks of image files before training: each is decoded once, all bad ones are reported, and good ones are cached."""
 
 import contextlib
 import hashlib
@@ -22,8 +22,8 @@ from seqjax.errors import UserError
 
 BAD_FILES = ("stop", "leave_out")
 CHANNELS = 3  # of image files
-CHUNK = 256  # files that are checked before progress is told
-SAVE_EVERY = 60.0  # seconds between saves of what was found
+CHUNK = 256  # files that are checked before progress is reported
+SAVE_EVERY = 60.0  # seconds between saves of the results
 
 Progress = Callable[[int, int], None]  # (files checked, files to check)
 
@@ -34,22 +34,22 @@ class Listing(NamedTuple):
     root: str  # where the files are named from
     classes: tuple[str, ...]
     parts: dict[str, tuple[list[str], list[int]]]  # part -> paths and labels
-    bad: dict[str, str] = {}  # path -> what is wrong with it, as far as its name tells
+    bad: dict[str, str] = {}  # path -> what is wrong with it, judging by its name
     notes: tuple[str, ...] = ()
 
 
 class Checked(NamedTuple):
-    """What `check_files` found."""
+    """The result of `check_files`."""
 
     faults: dict[str, str]  # path -> what is wrong with it
     transparent: int  # how many images have transparency, which is dropped
-    notes: tuple[str, ...]  # that the cache could not be written
+    notes: tuple[str, ...]  # a note if the cache could not be written
 
 
 def checked(
     found: Listing, size: int, bad_files: str, *, workers: int = 0, cache: str = "", progress: Progress | None = None
 ) -> Found:
-    """The images of a listing, those that are sound.
+    """The valid images of a listing.
 
     Args:
       found: the listing.
@@ -85,9 +85,9 @@ def checked(
         kept = [i for i, path in enumerate(paths) if path not in faults]
         labels = np.asarray(labels, np.int64)[kept]
         if part == "train" and (empty := np.setdiff1d(np.arange(len(found.classes)), labels)).size:
-            raise UserError(f"{found.root}: no image of the class {found.classes[empty[0]]} for training is sound; repair them")
+            raise UserError(f"{found.root}: no training image of the class {found.classes[empty[0]]} is valid; repair them")
         if not kept:
-            raise UserError(f"{found.root}: no image of the {part} part is sound; repair them")
+            raise UserError(f"{found.root}: no image of the {part} part is valid; repair them")
         parts[part] = FileImages([paths[i] for i in kept], labels, size, CHANNELS, found.root)
     if bad:
         notes.append(f"{len(bad):,} of {len(every) + len(found.bad):,} image files {'is' if len(bad) == 1 else 'are'} left out:")
@@ -116,7 +116,7 @@ def check_files(
     Args:
       paths: the files.
       workers: threads; 0 decodes in the caller's.
-      cache: a file that remembers which were sound, by path, size and time of change, so that those are not decoded again;
+      cache: a file that remembers which were valid, by path, size and modification time, so that they are not decoded again;
         written every minute, so that little is lost when this is interrupted. "" for none.
       progress: called now and then with how many are decoded, and of how many.
 
@@ -131,7 +131,7 @@ def check_files(
       >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
       ...     found = check_files([file.name])
       >>> found.faults[file.name].removeprefix(file.name)
-      ' is not a sound image (not a format that Pillow knows); repair or remove it'
+      ' is not a valid image (not a format that Pillow knows); repair or remove it'
     """
     keys, faults, notes = np.zeros(len(paths), np.uint64), {}, []
     release = importlib.metadata.version("pillow") if importlib.util.find_spec("PIL") else ""
@@ -166,7 +166,7 @@ def check_files(
 
 
 def cache_file(folder: str, path: str) -> str:
-    """Where `check_files` remembers: one file for each set, so that none grows with those of others.
+    """The cache file of `check_files`: one file per dataset.
 
     Args:
       folder: of all such files; "" for none.
@@ -190,14 +190,14 @@ def _examine(path: str) -> tuple[str, bool]:
 
 
 def _key(path: str, release: str) -> int:
-    """What a file was when it was checked: another key where it, or the Pillow that decodes it, is another."""
+    """Identifies a checked file: the key changes with the file or the version of Pillow."""
     stat = os.stat(path)
     what = f"1\0{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0{CHANNELS}\0{release}"
     return int.from_bytes(hashlib.blake2b(what.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little") or 1
 
 
 def _recalled(cache: str) -> tuple[np.ndarray, np.ndarray]:
-    """Keys in rising order, and which of the images have transparency; none where there is no such file or it is damaged."""
+    """Keys in rising order, and which of the images have transparency; none if there is no such file or it is damaged."""
     nothing = np.zeros(0, np.uint64), np.zeros(0, bool)
     if not cache:
         return nothing
@@ -211,7 +211,7 @@ def _recalled(cache: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _remember(cache: str, keys: np.ndarray, transparent: np.ndarray) -> list[str]:
-    """Writes the cache; returns a note where it cannot be written."""
+    """Writes the cache; returns a note if it cannot be written."""
     order, new = np.argsort(keys), f"{cache}.{os.getpid()}"
     try:
         pathlib.Path(cache).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Images to classify, by number: in memory, in files, or some of others."""
+"""Images to classify, accessed by index: in memory, in files, or a subset of others."""
 
 import functools
 import hashlib
@@ -17,7 +17,7 @@ class Images(Protocol):
     """Random access to one part of a set. N images of one shape, each with a label."""
 
     shape: tuple[int, int, int]  # (H, W, C) of every image
-    labels: Any  # int32 (N,); None where a label is known only once its image is read
+    labels: Any  # int32 (N,); None if a label is known only once its image is read
 
     def __len__(self) -> int:
         """N."""
@@ -33,10 +33,10 @@ class Images(Protocol):
 
 
 class Found(NamedTuple):
-    """What a reader of images gives."""
+    """The result of a reader of images."""
 
     classes: tuple[str, ...]  # the name of each label
-    parts: Mapping[str, Images]  # "train", and "validation" and "test" where there are such
+    parts: Mapping[str, Images]  # "train", and "validation" and "test" if they exist
     notes: tuple[str, ...] = ()
     made_from: Mapping[str, str] = {}  # packages that the pixels depend on -> version
 
@@ -76,7 +76,7 @@ class ArrayImages:
         return self.images.take(indices, axis=0), self.labels.take(indices)
 
     def fingerprint(self) -> str:
-        """Over the values and their shape."""
+        """A hash of the values and their shape."""
         return self._fingerprint
 
     @functools.cached_property
@@ -85,7 +85,7 @@ class ArrayImages:
 
 
 class FileImages:
-    """Image files, decoded each time they are asked for, as `read_image` does.
+    """Image files, decoded with `read_image` each time they are requested.
 
     Args:
       paths: N files.
@@ -95,7 +95,7 @@ class FileImages:
       root: the folder that the fingerprint names the files from, so that the whole may move; "" for none.
 
     Raises:
-      UserError: sizes that cannot be, labels as in `ArrayImages`; from `take`, a file that is not a sound image.
+      UserError: sizes that cannot be, labels as in `ArrayImages`; from `take`, a file that is not a valid image.
 
     Example:
       >>> import pathlib, tempfile
@@ -129,7 +129,7 @@ class FileImages:
         return images, self.labels.take(indices)
 
     def fingerprint(self) -> str:
-        """Over each file's relative path and size in bytes, the labels and the shape; the files are not opened."""
+        """A hash of each file's relative path and size in bytes, the labels and the shape; the files are not opened."""
         return self._fingerprint
 
     @functools.cached_property
@@ -165,12 +165,12 @@ class Subset:
         return self._images.take(self._indices[indices])
 
     def fingerprint(self) -> str:
-        """Over the others' fingerprint and the indices."""
+        """A hash of the others' fingerprint and the indices."""
         return _hash(self._images.fingerprint().encode(), self._indices.tobytes())
 
 
 def check_labels(labels: np.ndarray, classes: int, what: str) -> None:
-    """Refuse labels that are no class.
+    """Refuse labels that are not classes.
 
     Args:
       labels: integers (N,).

@@ -56,12 +56,12 @@ def load_images(
 ) -> Dataset:
     """Images with classes, in training, validation and test parts, from one of three kinds of source.
 
-    No source stands in for another in silence: what cannot be had is an error that says how to get it. All images of a
+    No source silently replaces another: if data are missing, the error says how to get them. All images of a
     set have one shape, uint8 (H, W, C); where they are scaled, it is the largest square in the middle, by Pillow,
     bilinear with antialiasing.
 
     Where the source has no validation part, a share of the training part is held out, stratified by class where the labels
-    are known before the images are read. The test part is never used for that; of a TFDS set with one published held-out
+    are known before the images are read. The test part is never used for that; of a TFDS dataset with one published held-out
     part, such as imagenet2012's `validation`, that one is the test part, since published accuracies are measured on it.
 
     Image files are all decoded once before they are used, so that no bad one stops the training; see `check_files`.
@@ -83,8 +83,8 @@ def load_images(
       image_field, label_field, image_folder: file: which fields of a table are an image's file and its label, and the folder
         that the files are named from; "" looks for them.
       delimiter, quoting, header, encoding: file: how a table is written, see `seqjax.data.readers.tables.Format`.
-      bad_files: file: "stop", where a file is not a sound image, an error names all such; or "leave_out", the notes do.
-      validation_fraction: the share to hold out, in (0, 1), where there is no validation part.
+      bad_files: file: "stop", where a file is not a valid image, an error names all such; or "leave_out", the notes do.
+      validation_fraction: the share to hold out, in (0, 1), if there is no validation part.
       seed: of what is held out.
       workers: threads that check image files.
       cache: a folder to remember in which image files were sound; "" for none.
@@ -94,7 +94,7 @@ def load_images(
       A Dataset whose parts are `Images`. Image files are RGB.
 
     Raises:
-      UserError: an unknown source or name, a set that is not prepared, files that are no such images, a setting out of
+      UserError: an unknown source or name, a set that is not prepared, malformed files, a setting out of
         its range, or one of files or of TFDS given to another source.
 
     Example:
@@ -117,7 +117,7 @@ def load_images(
     check_whole(0, image_size=image_size, seed=seed, workers=workers)
     check_whole(1, class_levels=class_levels)
     check_name(source, name, EMBEDDED, "set of images", "mnist")
-    refuse_unknown(f"bad_files={bad_files!r} is not a way to treat them", bad_files, BAD_FILES)
+    refuse_unknown(f"bad_files={bad_files!r} is unknown", bad_files, BAD_FILES)
     if source == "embedded":
         found = _digits(image_size)
     elif source == "tfds":
@@ -188,7 +188,7 @@ def _digits(size: int) -> Found:
 
 
 def _dataset(name: str, found: Found, validation_fraction: float, seed: int) -> Dataset:
-    """Checked parts as a data set; a share of the training images is held out where there is no validation part."""
+    """Checked parts as a data set; a share of the training images is held out if there is no validation part."""
     parts, train = dict(found.parts), found.parts["train"]
     for part, images in parts.items():
         if images.shape != train.shape:

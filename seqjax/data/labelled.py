@@ -57,7 +57,7 @@ def load_labelled(
 ) -> Dataset:
     r"""Texts with classes, in training, validation and test parts, from one of three kinds of source.
 
-    No source stands in for another in silence: what cannot be had is an error that says how to get it.
+    No source silently replaces another: if data are missing, the error says how to get them.
 
     The embedded set, "docstrings", is about 2,300 docstrings of functions, methods and classes in twelve parts of the
     standard library, such as asyncio, email and turtle; the class is the part that a docstring is from. The largest
@@ -90,7 +90,7 @@ def load_labelled(
       are those of the training part, by name; by value where all are numbers.
 
     Raises:
-      UserError: an unknown source or name, a set that is not prepared, files that are no such texts, an empty text, a
+      UserError: an unknown source or name, a set that is not prepared, malformed files, an empty text, a
         label that the training part lacks (each with file and line, all of a file at once), a single class, a setting out
         of its range, or one that the source has no use for.
 
@@ -194,7 +194,7 @@ def _catalogue(name: str, data_dir: str, text_field: str, label_field: str) -> t
         if set(labels) == {-1}:  # TFDS's mark of a test part without labels
             continue
         for index in np.flatnonzero([not 0 <= value < len(classes) for value in labels]):
-            faults.add(f"{records.places.at(index)} has the label {labels[index]}, which is no class; prepare the set again")
+            faults.add(f"{records.places.at(index)} has the label {labels[index]}, which is not a class; prepare the set again")
         faults.raise_any()
         parts[part] = records.replace(label=tuple(classes[value] for value in labels))
     return parts, classes
@@ -225,7 +225,7 @@ def _without_repeats(records: Records) -> tuple[Records, list[str]]:
     more = len(records) - len(first)
     if not more:
         return records, []
-    note = f"{more} of {len(records)} texts stood there before with the same label and were left out"
+    note = f"{more} of {len(records)} texts repeat an earlier one with the same label and were left out"
     return records.take(np.fromiter(first.values(), np.int64)), [note]
 
 
@@ -237,7 +237,7 @@ def _held_out(records: Records, share: float, seed: int, name: str) -> tuple[Rec
 
 
 def _numbered(records: Records, classes: Sequence[str], name: str) -> Records:
-    """The same with the places of labels among the classes."""
+    """The same records with labels as class indices."""
     number, faults = {label: at for at, label in enumerate(classes)}, Faults(name)
     for index, label in enumerate(records["label"]):
         if label not in number:

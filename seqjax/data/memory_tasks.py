@@ -1,4 +1,4 @@
-r"""Tasks that need long memory, drawn without end by JAX: what is asked at the end of a sequence was seen long before.
+r"""Tasks that need long memory, generated endlessly with JAX: the answer at the end of a sequence was seen long before.
 
 Each example is a pure function of a key, so a batch can be drawn on the device, again after a restart, and in part by
 each of several processes.
@@ -32,12 +32,12 @@ class Task(NamedTuple):
 
     Attributes:
       draw: draw(key, length, steps) -> (inputs (steps, D), targets (steps,), asked (steps,)) of one example; `length`, an
-        int32 of at most `steps`, is the real number of steps, and what stands after it has no meaning.
+        int32 of at most `steps`, is the real number of steps; values after it have no meaning.
       features: D.
       classes: K; 0 where the answer is a number.
-      guess: guess(length) -> the loss of the best answer that remembers nothing, in nats or squared error for each answer.
+      guess: guess(length) -> the loss of the best answer without memory, in nats or squared error per answer.
       regular: whether lengths vary, and a network trained on short sequences is tested on long ones.
-      text: what it asks, in a line.
+      text: the task in one line.
     """
 
     draw: Draw
@@ -59,7 +59,7 @@ def _one_hot(symbols, count):
 
 
 def adding(key: Array, length: Array, steps: int) -> tuple[Array, Array, Array]:
-    """Numbers in [0, 1), two of them marked, one in each half: their sum, asked at the end.
+    """Adding: numbers in [0, 1), two of them marked, one in each half; the answer at the end is their sum.
 
     Example:
       >>> inputs, targets, asked = adding(jax.random.key(0), jnp.int32(6), 6)
@@ -109,7 +109,7 @@ def recall(key: Array, length: Array, steps: int) -> tuple[Array, Array, Array]:
 
 
 def parity(key: Array, length: Array, steps: int) -> tuple[Array, Array, Array]:
-    """Bits: whether the number of ones is odd.
+    """Parity: bits; the answer is whether the number of ones is odd.
 
     Example:
       >>> inputs, targets, _ = parity(jax.random.key(0), jnp.int32(5), 5)

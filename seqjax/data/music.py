@@ -49,7 +49,7 @@ def load_music(
       validation_path, test_path: file: the other parts, in the same ways.
       frames_per_quarter: MIDI files and "bach": frames of a quarter note. What the frames of JSON are, it says; the canons' are
         quarter notes.
-      validation_fraction: the share of the training pieces to hold out where there is no validation part.
+      validation_fraction: the share of the training pieces to hold out if there is no validation part.
       seed: of that choice.
 
     Returns:
@@ -125,7 +125,7 @@ def _file_parts(paths: dict[str, str], frames_per_quarter: int) -> dict[str, Rec
 
 
 def read_pieces(path: str | os.PathLike, frames_per_quarter: int = 1) -> dict[str, Records]:
-    """Pieces of a MIDI file, a folder of them, or a JSON file: part -> Records; all are "train" where there are no parts.
+    """Pieces of a MIDI file, a folder of them, or a JSON file: part -> Records; all are "train" if there are no parts.
 
     Args:
       path: what ends in .mid or .midi, and a folder, is MIDI; what ends in .json is JSON; either plain or packed.
@@ -146,7 +146,7 @@ def read_pieces(path: str | os.PathLike, frames_per_quarter: int = 1) -> dict[st
     if is_folder(path) or suffix in ENDINGS:
         return {"train": read_midi(path, frames_per_quarter)}
     if suffix != ".json":
-        raise UserError(f"{path} is of no kind that is known; give a .mid, .midi or .json file, or a folder of MIDI files")
+        raise UserError(f"{path} is not a known kind of file; give a .mid, .midi or .json file, or a folder of MIDI files")
     return read_chorales(path)
 
 

@@ -1,4 +1,4 @@
-"""Sequences that are the same or nearly so: in two parts of the data they would tell a model the answers of its test."""
+"""Sequences that are (nearly) the same: in two parts of the data they would leak test answers into training."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from seqjax.models.nucleotides import BASES, COMPLEMENT, SINGLE, windows_of
 
 KMER = 12  # bases of the k-mers that two sequences are compared by
-SHARED = 0.5  # of the k-mers of the one that has fewer: so many in common make them near-duplicates
+SHARED = 0.5  # fraction of the k-mers of the one with fewer that near-duplicates have in common
 COMMON = 100  # sequences that have a k-mer; one that more have, such as a run of A, tells nothing
 ROWS = 1024  # compared at once
 
@@ -50,7 +50,7 @@ def near_duplicates(codes: Sequence[np.ndarray], identity: float) -> np.ndarray:
 
 
 def _by_place(codes: Any, identity: float):
-    """Pairs of one length that have most bases at the same places; an ambiguous one is like none."""
+    """Pairs of equal length with most bases equal at the same positions; an ambiguous base equals none."""
     lengths = np.array([len(sequence) for sequence in codes])
     for length in np.unique(lengths):
         members = np.flatnonzero(lengths == length)
@@ -82,5 +82,5 @@ def _by_kmers(codes: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _both(sequence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each k-mer's number, and that of the same stretch on the other strand."""
+    """The number of each k-mer, and of its reverse complement."""
     return windows_of(sequence, KMER), windows_of(COMPLEMENT[sequence[::-1]], KMER)[::-1]

@@ -1,4 +1,4 @@
-"""What data is made from besides this project: versions of Python and of packages, by name."""
+"""What else data depend on: versions of Python and of packages, by name."""
 
 import importlib.metadata
 import platform
@@ -24,7 +24,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def origin_notes(made_from: Mapping[str, str]) -> tuple[str, ...]:
-    """The note that names the versions; none where data is made from this project alone.
+    """The note that names the versions; none if the data depend on this project only.
 
     Example:
       >>> origin_notes({"babel": "2.19.0", "pillow": "12.0.0"}), origin_notes({})
@@ -35,14 +35,14 @@ def origin_notes(made_from: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def explain_difference(saved: Mapping[str, str], here: Mapping[str, str]) -> str:
-    """Say which versions made data differ, and how to get the saved ones. For data with different fingerprints.
+    """Say which versions made data differ, and how to get the saved ones; for data with different fingerprints.
 
     Args:
       saved: the `made_from` of the data that a run was trained on.
       here: the `made_from` of the data as it is loaded now.
 
     Returns:
-      One sentence, without a period; "" where no version differs, so that the cause is another.
+      One sentence, without a period; "" if no version differs, so that the cause is another.
 
     Example:
       >>> explain_difference({"babel": "2.18.0"}, {"babel": "2.19.0"})

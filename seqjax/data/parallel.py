@@ -52,15 +52,15 @@ def load_parallel(
 ) -> Dataset:
     r"""Sentences with translations, in training, validation and test parts, from one of three kinds of source.
 
-    No source stands in for another in silence: what cannot be had is an error that says how to get it.
+    No source silently replaces another: if data are missing, the error says how to get them.
 
     `dates` are written dates of 32 languages, such as "7. März 2024", each to be turned into "2024-03-07": 40,000
     for training, 2,048 and 4,000 to validate and test, every language equally often. Each date from 1900 to 2099
     occurs once at most in all parts together: those of the test were seen in no language. Every form says without
     doubt which day is meant, so 100 % is possible; copying the source gets 0 % right. See `date_pairs`.
 
-    A pair with a side that is empty, or has only white space, is left out of whichever part it stands in, and counted
-    in the notes, so that a score is over the pairs that can be translated. Where there is no validation part, distinct
+    A pair with a side that is empty, or has only white space, is left out of its part, and counted
+    in the notes, so that a score is over the pairs that can be translated. If there is no validation part, distinct
     sources are drawn for it at random: all pairs of one source are in one part.
 
     Args:
@@ -75,10 +75,10 @@ def load_parallel(
       data_dir: tfds: the folder of prepared sets; "" is TFDS's own, ~/tensorflow_datasets.
       source_language, target_language: tfds: of those the set has; "" is what the set itself says.
       source_field, target_field: file: what the two are called in a table, or their numbers from "1"; "" is "source" and
-        "target", and "1" and "2" where there is no header.
+        "target", and "1" and "2" if there is no header.
       delimiter, quoting, header, encoding: how a table is written, see `Format`; the encoding that of any file. Tab-separated
         pairs as Tatoeba has them: delimiter="tab", quoting="none", header=False.
-      validation_fraction: the share of distinct sources to hold out, in (0, 1), where there is no validation part.
+      validation_fraction: the share of distinct sources to hold out, in (0, 1), if there is no validation part.
       seed: of what is held out; of the dates and their forms; of the stories.
 
     Returns:
@@ -183,7 +183,7 @@ def _languages(name: str, info: Any, source_language: str, target_language: str)
     """The languages to translate from and to: as asked, or as the set's own supervised keys."""
     if type(info.features).__name__ != "Translation":
         raise UserError(
-            f"{name} is no set of translations (its features: {', '.join(info.features)}); choose another set"
+            f"{name} is not a dataset of translations (its features: {', '.join(info.features)}); choose another set"
         )
     known = info.features.languages
     for setting, value in (("source_language", source_language), ("target_language", target_language)):
@@ -204,7 +204,7 @@ def _languages(name: str, info: Any, source_language: str, target_language: str)
 
 
 def _gathered(name: str, parts: Mapping[str, Records], own: Mapping[str, str], fraction: float, seed: int) -> Dataset:
-    """Parts without empty pairs, a validation part held out where there is none."""
+    """Parts without empty pairs, a validation part held out if there is none."""
     kept, notes = {}, []
     for part, pairs in parts.items():
         whole = np.array([bool(source.strip() and target.strip()) for source, target in zip(pairs["source"], pairs["target"])])

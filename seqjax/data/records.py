@@ -1,4 +1,4 @@
-"""What every reader gives: examples in columns, each with its place in a file; and parts of them as a data set."""
+"""The result of every reader: examples in columns, each with its place in a file; and datasets made of such parts."""
 
 import dataclasses
 import functools
@@ -12,11 +12,11 @@ from seqjax.data.origins import origin_notes
 from seqjax.errors import UserError
 
 PARTS = ("train", "validation", "test")
-MOST_FAULTS = 20  # that one message lists
+MOST_FAULTS = 20  # faults that one message lists
 
 
 class Places(NamedTuple):
-    """Where examples stand, for messages: a few names, and a number for each example.
+    """Where examples come from, for messages: a few names, and a number for each example.
 
     Example:
       >>> places = Places.of("reviews.csv line", [2, 3, 7])
@@ -30,12 +30,12 @@ class Places(NamedTuple):
 
     @classmethod
     def of(cls, name: str, numbers: Sequence[int] | np.ndarray) -> "Places":
-        """Places under one name."""
+        """Places with one name."""
         return cls((name,), np.broadcast_to(np.int32(0), len(numbers)), np.asarray(numbers, np.int64))
 
     @classmethod
     def joined(cls, several: Iterable["Places"]) -> "Places":
-        """The places of several, one after the other."""
+        """Concatenates several places."""
         several = list(several)
         firsts = np.cumsum([0] + [len(places.names) for places in several])
         names = tuple(name for places in several for name in places.names)
@@ -44,11 +44,11 @@ class Places(NamedTuple):
         return cls(names, np.concatenate(which), np.concatenate(numbers))
 
     def at(self, index: int | np.integer) -> str:
-        """Where one example stands."""
+        """Where one example comes from."""
         return f"{self.names[self.which[index]]} {self.numbers[index]}"
 
     def take(self, indices: np.ndarray) -> "Places":
-        """The places of some."""
+        """The places of some examples."""
         return Places(self.names, self.which[indices], self.numbers[indices])
 
 
@@ -58,7 +58,7 @@ class Records:
 
     Args:
       columns: name -> the values, a tuple or an array with an entry for each example.
-      places: where each stands.
+      places: where each comes from.
       notes: what was left out of them on reading, a sentence each.
 
     Example:
@@ -100,7 +100,7 @@ class Records:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set in parts, as every loader gives it.
+    """A dataset in parts, as every loader returns it.
 
     Args:
       name: what to call it in logs.
@@ -153,9 +153,9 @@ def make_dataset(name: str, parts: Mapping[str, Any], unit: str, *, notes: Itera
 
 
 def fingerprint(parts: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    """A hash that differs where any example of any part does, or their order, or a fact.
+    """A hash that changes with any example of any part, their order, or a fact.
 
-    Where examples stand (files, lines) does not enter it: a file may be moved, packed or cut in another way.
+    Where examples come from (files, lines) does not matter: files may be moved, compressed or split differently.
 
     Args:
       parts: name -> Records, or what has a `fingerprint()` of its own.
@@ -206,7 +206,7 @@ def _add(whole: Any, value: Any) -> None:
 
 
 class Faults:
-    """Collects what is wrong with records, so that one error says all of it.
+    """Collects what is wrong with records, so that one error lists everything.
 
     Args:
       what: the file or set, for the line above several faults.

@@ -1,4 +1,4 @@
-"""From the rows of a table to series with a regular step: zones, order, duplicates, gaps, and what is known of the future."""
+"""Turns rows of a table into series with a regular step: time zones, order, duplicates, gaps, and known future values."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,9 +15,9 @@ MOST_INSERTED = 100  # steps for each row; more is a wrong time rather than a ga
 
 
 class Rules(NamedTuple):
-    """What becomes of times that are not one after the other, a step apart: nothing is done that is not asked for."""
+    """How to treat irregular times; nothing is changed unless asked for."""
 
-    step: str = ""  # such as 1h, 1D, MS; "" is found
+    step: str = ""  # such as 1h, 1D, MS; "": inferred
     zone: str = ""  # of times without an offset
     gaps: str = "stop"  # or "missing": steps that are not there become missing values
     duplicates: str = "stop"  # or "first", "last", "mean": of rows with one time
@@ -64,7 +64,7 @@ def regular_series(table: Table, rules: Rules, classes: Mapping[str, Any] | None
 
     Args:
       table: its rows.
-      rules: what becomes of gaps, duplicates and rows out of order.
+      rules: how to treat gaps, duplicates and rows out of order.
       classes: "known", "past" and "static" -> category -> classes, where they are fixed.
 
     Raises:
@@ -107,7 +107,7 @@ def _groups(table: Table, time: np.ndarray) -> list[_Rows]:
 
 
 def _shown(time: Any) -> str:
-    """A time without the zeros at its end."""
+    """A time without trailing zeros."""
     text = str(time.astype("datetime64[s]") if time == time.astype("datetime64[s]") else time)
     return text.removesuffix(":00").removesuffix("T00:00")
 
@@ -143,11 +143,11 @@ def _one_a_time(group: _Rows, table: Table, rules: Rules, faults: Faults, notes:
         for i in np.flatnonzero(again) + 1 if table.value.ndim == 1 or group.name == table.names[0] else ():
             here, before = table.at(group.rows[i]), table.at(group.rows[i - 1])
             faults.add(
-                f"{here}: {_shown(group.time[i])}{_of(group, table)} stands there already ({before}); leave one out, or set duplicates "
+                f"{here}: {_shown(group.time[i])}{_of(group, table)} is already there ({before}); leave one out, or set duplicates "
                 f"to first, last or mean{others}"
             )
         return group
-    notes.append(f"{table.path}: {again.sum():,} more rows of {group.name!r} with a time that stands there; duplicates={rules.duplicates}")
+    notes.append(f"{table.path}: {again.sum():,} more rows of {group.name!r} with a repeated time; duplicates={rules.duplicates}")
     first = np.flatnonzero(np.concatenate([[True], ~again]))
     last = np.append(first[1:], len(group.time)) - 1
     chosen = last if rules.duplicates == "last" else first
@@ -220,7 +220,7 @@ def _steps(number: int, step: Step) -> str:
 
 
 def _clocks(before: np.datetime64, missing: int, step: Step, rules: Rules) -> str:
-    """A gap of an hour in the night of a Sunday in spring is that of the clocks."""
+    """Hints that a gap of one hour in the night of a Sunday in spring comes from the change of clocks."""
     day = before.astype("datetime64[D]")
     hour = np.timedelta64(1, "h") == (step_times(before, step, np.array([missing]))[0] - before)
     is_sunday = (day.astype(np.int64) + 3) % 7 == 6
@@ -255,11 +255,11 @@ def check_rules(rules: Rules) -> None:
       >>> check_rules(Rules(gaps="fill"))
       Traceback (most recent call last):
       ...
-      seqjax.errors.UserError: gaps='fill' is not a way to treat gaps; choose one of stop, missing
+      seqjax.errors.UserError: gaps='fill' is not a choice for gaps; choose one of stop, missing
     """
     for setting, choices in CHOICES.items():
         if (value := getattr(rules, setting)) not in choices:
             what = "rows out of order" if setting == "unsorted" else setting
-            raise UserError(f"{setting}={value!r} is not a way to treat {what}; choose one of {', '.join(choices)}")
+            raise UserError(f"{setting}={value!r} is not a choice for {what}; choose one of {', '.join(choices)}")
     if rules.step:
         Step.parse(rules.step)

@@ -1,4 +1,4 @@
-"""What a user should know of a data set before training on it: the same report for every kind of data."""
+"""The report on a dataset before training: the same for every kind of data."""
 
 import itertools
 from collections import Counter
@@ -51,7 +51,7 @@ def report(dataset: Any, part: str = "") -> list[str]:
 
 
 def size(part: Any) -> int:
-    """How many examples a part has: of a tuple of columns, the length of the first.
+    """The number of examples in a part; for a tuple of columns, the length of the first.
 
     Example:
       >>> from typing import NamedTuple
@@ -65,7 +65,7 @@ def size(part: Any) -> int:
 
 
 def part_title(name: str, files: Mapping[str, str], part: str) -> str:
-    """What a part is called after: its own file where it has one, beside the set's name where that is another's.
+    """The title of a part: its own file if it has one, after the dataset's name if that differs.
 
     Example:
       >>> files = {"train": "train.csv", "test": "test.csv"}
@@ -156,7 +156,7 @@ def _classes(dataset: Dataset, part: str) -> list[str]:
 
 
 def _findings(dataset: Dataset) -> Iterator[str]:
-    """What may be a fault of the data."""
+    """Possible faults in the data."""
     counted = {part: counts for part in dataset.parts if (counts := _counts(dataset, part)) is not None}
     names = list(dict.fromkeys(name for counts in counted.values() for name in counts))
     alike: dict[str, list[str]] = {}

@@ -66,7 +66,7 @@ def load_series(
         "year,month,day,hour" or "date,time".
       value_field: long form: the column of values; "" is the only other. Wide form: those of the series, between commas;
         "" are all others.
-      series_field: long form: the column that names the series; "" where there is one.
+      series_field: long form: the column that names the series; "" if there is one.
       known_fields: columns of covariates that are known in the future (holidays, prices), between commas. Rows after the last
         value in which only these are filled are the future.
       past_fields: columns of covariates that are known in the past only.
@@ -92,7 +92,7 @@ def load_series(
       "known", "past" and "static", the columns' names; "classes", those of the categories.
 
     Raises:
-      UserError: an unknown source or name, a file that is no such table, and all that is wrong with its times and values, with
+      UserError: an unknown source or name, a malformed file, and all that is wrong with its times and values, with
         file and line; a series shorter than the stretches held out of it.
 
     Example:
@@ -205,7 +205,7 @@ def _read(
 
 
 def _season(found: Regular) -> int:
-    """The most natural season; of days that are fewer than two years it is the week."""
+    """The natural season; a week for daily series shorter than two years."""
     season = found.step.season
     longest = max(len(one.value) for one in found.series)
     return 7 if str(found.step) == "1D" and longest < 2 * season else season
@@ -253,7 +253,7 @@ def _records(series: Sequence[Series], ends: Any, firsts: Any, what: str) -> Rec
 
 
 def _remarks(found: Regular, train: Records) -> list[str]:
-    """What to know of the values."""
+    """Notes on the values."""
     notes = [*found.notes, *_missing(found)]
     for name, value in zip(train["name"], train["value"]):
         if np.nanmin(value) == np.nanmax(value):

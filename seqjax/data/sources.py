@@ -9,11 +9,11 @@ SOURCES = ("embedded", "tfds", "file")
 
 
 class Setting(NamedTuple):
-    """A setting that some sources have no use for."""
+    """A setting that some sources do not use."""
 
     value: Any
     sources: tuple[str, ...]  # those that read it
-    usual: Any = ""  # what it is where it is not given
+    usual: Any = ""  # its value if not given
 
 
 def path_settings(paths: Mapping[str, str]) -> dict[str, Setting]:
@@ -30,7 +30,7 @@ def path_settings(paths: Mapping[str, str]) -> dict[str, Setting]:
 
 
 def check_source(source: str, settings: dict[str, Setting]) -> None:
-    """Refuse an unknown source, and settings that the source has no use for: none is accepted and ignored.
+    """Refuse an unknown source, and settings that the source does not use: no setting is silently ignored.
 
     Args:
       source: one of `SOURCES`.
@@ -54,7 +54,7 @@ def check_source(source: str, settings: dict[str, Setting]) -> None:
 
 
 def refuse_given(settings: Mapping[str, Setting], why: str) -> None:
-    """Refuse settings that are given, though these files have no use for them.
+    """Refuse settings that these files do not use.
 
     Args:
       settings: those that other files use.
@@ -97,9 +97,9 @@ def check_name(source: str, name: str, embedded: Iterable[str], what: str, examp
 
 
 def file_set_name(name: str, embedded: Iterable[str], path: str) -> str:
-    """What to call a set of the user's own files: as they say, else after the file or folder.
+    """The name of the user's own dataset: as given, else after the file or folder.
 
-    A name that is an embedded set's is an experiment's default and not the user's word.
+    The name of an embedded dataset is an experiment's default, not the user's choice.
 
     Example:
       >>> file_set_name("dates", ["dates"], "data/train.de.gz"), file_set_name("multi30k", ["dates"], "data/train.de.gz")
@@ -112,7 +112,7 @@ def part_files(paths: Mapping[str, str | Iterable[str]]) -> dict[str, str]:
     """What the parts are called that have files of their own: a data set's `files`.
 
     Args:
-      paths: part -> its path, or the paths of its two sides; "" where it has none.
+      paths: part -> its path, or the paths of its two sides; "" if it has none.
 
     Example:
       >>> part_files({"train": ("a/train.de", "a/train.en"), "validation": "", "test": "a/test.tsv"})

@@ -1,4 +1,4 @@
-"""Tags that mark spans of words, such as names of persons: every scheme is brought to BIO."""
+"""Tags that mark spans of words, such as names of persons: every scheme is converted to BIO."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence

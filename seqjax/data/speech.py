@@ -64,22 +64,22 @@ def load_speech(
       validation_path, test_path: file: the other parts; of spoken digits there are none, since these have an official split.
       data_dir: tfds: of prepared sets.
       audio_field, text_field, encoding: of a manifest.
-      rate: samples a second, to which all sounds are brought.
-      channels: what becomes of sounds with several; see `read_sound`.
-      workers: of files: 0 decodes all at once, into memory; else they are decoded when they are needed, by so many threads.
+      rate: samples per second, to which all sounds are brought.
+      channels: how to treat sounds with several; see `read_sound`.
+      workers: of files: 0 decodes all at once, into memory; else they are decoded when needed, by this many threads.
       lower: transcripts in lower case.
       leave_out: spoken digits: the speaker who is the test part; "" is the official split.
-      strings: spoken digits: so many training strings are joined from training recordings, 300 for validation from those held out,
+      strings: spoken digits: number of training strings joined from training recordings, 300 for validation from those held out,
         and 500 for the test from test recordings; 0 leaves them single.
       snr: morse: the signal-to-noise ratio, in dB in a bandwidth of 2500 Hz.
-      validation_fraction: the share of the training sounds to hold out where there is no validation part.
+      validation_fraction: the share of the training sounds to hold out if there is no validation part.
       seed: of that choice.
 
     Returns:
       A Dataset of Records with "sound" (int16 arrays, or `SoundFile`) and "transcript".
 
     Raises:
-      UserError: an unknown source or name, files that are no such sounds (all of them at once), or a setting without effect.
+      UserError: an unknown source or name, malformed files (all of them at once), or a setting without effect.
 
     Example:
       >>> import tempfile

@@ -1,4 +1,4 @@
-"""Regular steps of time, fixed or by the calendar: found in data, counted, and continued."""
+"""Regular time steps, fixed or by the calendar: inferred from data, counted, and continued."""
 
 import re
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class Step(NamedTuple):
         """A step from pandas' name for it.
 
         Raises:
-          UserError: it is not one that is known here.
+          UserError: the step is unknown.
         """
         found = re.fullmatch(r"(\d*)\s*([A-Za-z]+)", text.strip())
         count, unit = (int(found[1] or 1), OTHER_NAMES.get(found[2], found[2])) if found else (0, "")
@@ -54,7 +54,7 @@ class Step(NamedTuple):
 
     @property
     def is_calendar(self) -> bool:
-        """Whether it is of days or longer, so that times are dates and no zone changes them."""
+        """Whether the step is a day or longer, so that times are dates and independent of time zones."""
         return self.unit not in UNITS or self.count * UNITS[self.unit] % NS_PER_DAY == 0
 
     @property
@@ -103,7 +103,7 @@ NOT_ON_A_STEP = np.iinfo(np.int64).min
 
 
 def step_times(first: np.datetime64, step: Step, places: np.ndarray) -> np.ndarray:
-    """The times that lie so many steps after the first; the inverse of `step_places`.
+    """The times at the given numbers of steps after the first; the inverse of `step_places`.
 
     Args:
       first: a time on a step.
@@ -147,7 +147,7 @@ def next_times(last: np.datetime64, step: str, count: int) -> np.ndarray:
 
 
 def wall_clock(times: np.ndarray, zone: str, step: str) -> np.ndarray:
-    """What calendars and clocks show at these times: for features such as the hour of the day.
+    """The local times for calendar features such as the hour of the day.
 
     Args:
       times: datetime64[ns] (T,), as in a data set of series.
@@ -225,6 +225,6 @@ def find_step(series: list[np.ndarray]) -> Step:
 
 
 def _most_frequent(values: np.ndarray) -> int:
-    """The smaller one, where two are as frequent."""
+    """The most frequent value; the smaller one of two equally frequent ones."""
     found, counts = np.unique(values, return_counts=True)
     return int(found[np.argmax(counts)])

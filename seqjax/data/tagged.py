@@ -55,7 +55,7 @@ def load_tagged(
       column: where the tags are. CoNLL-U: "upos" (which "" is), "xpos" or "deprel". Columns: the number; "" is the
         last. tfds: the feature; "" is the first of upos, ner, tags, pos.
       word_column, delimiter, encoding: file: as in `conll.read_tagged`.
-      validation_fraction: the share of the training sentences to hold out where there is no validation part, at random;
+      validation_fraction: the share of the training sentences to hold out if there is no validation part, at random;
         a tag's last training sentence stays.
       seed: of that choice.
 
@@ -65,7 +65,7 @@ def load_tagged(
 
     Raises:
       UserError: an unknown source, name or column, a set that is not prepared, a file that cannot be read or malformed
-        lines of it, tags that the training part lacks (with where they stand), a fraction outside (0, 1), or a setting
+        lines of it, tags that the training part lacks (with their places), a fraction outside (0, 1), or a setting
         that the source has no use for.
 
     Example:
@@ -142,7 +142,7 @@ def _tfds_part(name: str, builder: Any, split: str, feature: str, names: Sequenc
 def _tag_name(names: Any, tag: Any) -> str:
     if names is None:
         return tag.decode("utf-8")
-    if tag < 0:  # how TFDS stores a label that is not known
+    if tag < 0:  # how TFDS stores an unknown label
         raise ValueError("a word without a tag")
     return names[tag]
 
@@ -168,7 +168,7 @@ def _dataset(
 
 
 def _words(part: Records) -> Iterator[tuple[str, str, str]]:
-    """(where it stands, word, tag) of each word; sentences of a file know the line of each."""
+    """(place, word, tag) of each word; sentences of a file know the line of each."""
     for i, (words, tags) in enumerate(zip(part["words"], part["tags"])):
         sentence = itertools.repeat(part.places.at(i))
         lines = part["lines"][i] if "lines" in part else ()
@@ -183,7 +183,7 @@ def _in_bio(name: str, parts: dict[str, Records]) -> tuple[dict[str, Records], i
         wrong = {tag for tags in part["tags"] for tag in tags if not is_span_tag(tag)}
         for where, word, tag in _words(part) if wrong else ():
             if tag in wrong:
-                faults.add(f"{where}: the tag {tag!r} of {word!r} is no span tag, which others here are; write O, or B- or I- and a type")
+                faults.add(f"{where}: the tag {tag!r} of {word!r} is not a span tag, but others are; write O, or B- or I- and a type")
     faults.raise_any()
     bio = {key: part.replace(tags=tuple(map(to_bio, part["tags"]))) for key, part in parts.items()}
     chain = itertools.chain.from_iterable
@@ -201,7 +201,7 @@ def _known_tags(name: str, parts: dict[str, Records]) -> tuple[str, ...]:
         unknown = counts.keys() - known
         for where, word, tag in _words(part) if unknown else ():
             if tag in unknown:
-                unknown.remove(tag)  # one message for each tag, where it first stands
+                unknown.remove(tag)  # one message for each tag, at its first occurrence
                 more = f" and {counts[tag] - 1:,} other words" if counts[tag] > 1 else ""
                 faults.add(
                     f"{where}: the tag {tag!r} of {word!r}{more} does not occur in training"

@@ -1,4 +1,4 @@
-"""What calendars and clocks show at a time, as numbers that turn with them."""
+"""Calendar and clock features of a time, as sines and cosines of cycles."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ def choose_features(step: str) -> tuple[str, ...]:
 
 
 def chosen_features(setting: str, step: str) -> tuple[str, ...]:
-    """The cycles that a setting names: `auto` goes by the step, `none` are none, else names with commas between.
+    """The cycles that a setting names: `auto` goes by the step, `none` are none, else comma-separated names.
 
     Args:
       setting: data.time_features.
@@ -49,7 +49,7 @@ def chosen_features(setting: str, step: str) -> tuple[str, ...]:
 
 
 def time_features(times: np.ndarray, names: Sequence[str], *, step: str, zone: str = "") -> np.ndarray:
-    r"""Sines and cosines of the cycles that times stand in.
+    r"""Sines and cosines of the phases of times in cycles.
 
     .. math:: (\sin 2 \pi k \phi, \cos 2 \pi k \phi)_{k = 1 \dots 3}, \quad \phi \in [0, 1) \text{ the place in the cycle}
 

@@ -76,12 +76,12 @@ def load_videos(
       data_dir: tfds: the folder of prepared sets.
       image_size: S, to scale the middle square of frames to (S, S). 0 keeps the videos' own size, which must be one.
       channels: file: 3 (RGB) or 1 (grey).
-      frame_rate: file: frames a second of folders of frames; 0 where it is not known.
-      video_field, label_field: of a table; several label fields with commas between are several questions.
+      frame_rate: file: frames per second of folders of frames; 0 if unknown.
+      video_field, label_field: of a table; several label fields, comma-separated, are separate questions.
       delimiter, quoting, header, encoding: of a table, see `seqjax.data.readers.tables.Format`.
       bad_files: "stop": an error names all videos that are not sound; or "leave_out": the notes do.
       labelled: whether labels are wanted.
-      validation_fraction: the share to hold out where there is no validation part.
+      validation_fraction: the share to hold out if there is no validation part.
       seed: of what is held out.
       workers: threads that check files.
       cache: a folder to remember in which files were sound; "" for none.
@@ -91,7 +91,7 @@ def load_videos(
       A Dataset whose parts are `Videos`; its fact "heads" has the name and the classes of each question.
 
     Raises:
-      UserError: an unknown source or name, files that are no such videos, a setting out of its range or without effect.
+      UserError: an unknown source or name, malformed files, a setting out of its range or without effect.
 
     Example:
       >>> data = load_videos("embedded", name="moving_digits")
@@ -116,7 +116,7 @@ def load_videos(
     check_fractions(validation_fraction)
     check_whole(0, image_size=image_size, seed=seed, workers=workers)
     refuse_unknown(f"channels={channels!r} is not a number of channels", channels, (1, 3))
-    refuse_unknown(f"bad_files={bad_files!r} is not a way to treat them", bad_files, BAD_FILES)
+    refuse_unknown(f"bad_files={bad_files!r} is unknown", bad_files, BAD_FILES)
     notes: tuple[str, ...] = ()
     if source == "embedded":
         parts = _digits(SCENES[name])
@@ -306,7 +306,7 @@ def _checked(
     for part, (paths, answers) in found.parts.items():
         kept = [i for i, path in enumerate(paths) if path in facts]
         if not kept:
-            raise UserError(f"{found.root}: no video of the {part} part is sound; repair them")
+            raise UserError(f"{found.root}: no video of the {part} part is valid; repair them")
         own, labels = [paths[i] for i in kept], np.asarray(answers).reshape(len(paths), len(found.heads))[kept]
         how = {"root": found.root, "rate": rate}
         parts[part] = FileVideos(own, [facts[path] for path in own], size, channels, found.heads, labels, **how)

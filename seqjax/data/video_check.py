@@ -1,4 +1,4 @@
-"""Videos are checked before training: each is decoded once, all bad ones are named, and sound ones are remembered."""
+"""Checks of videos before training: each is decoded once, all bad ones are reported, and good ones are cached."""
 
 import contextlib
 import hashlib
@@ -66,7 +66,7 @@ def _examined(path: str) -> tuple[Facts | None, str]:
 
 
 def _key(path: str) -> str:
-    """What a file was when it was checked; of a folder, what its images were. "" where that cannot be said."""
+    """Identifies a checked file, or a folder by its images; "" if that is impossible."""
     full = os.path.abspath(os.path.expanduser(path))
     try:
         files = frame_files(full) if os.path.isdir(full) else [full]
@@ -77,7 +77,7 @@ def _key(path: str) -> str:
 
 
 def _recalled(cache: str) -> dict[str, list]:
-    """Key -> facts; none where there is no such file or it is damaged."""
+    """Key -> facts; none if there is no such file or it is damaged."""
     try:
         found = json.loads(pathlib.Path(cache).read_text(encoding="utf-8")) if cache else {}
     except (OSError, ValueError):

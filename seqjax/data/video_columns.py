@@ -1,4 +1,4 @@
-"""Videos by number: in memory, in files, made when asked for, or some of others."""
+"""Videos accessed by index: in memory, in files, generated on request, or a subset of others."""
 
 import functools
 import hashlib
@@ -12,7 +12,7 @@ from seqjax.errors import UserError
 
 
 class Head(NamedTuple):
-    """One question that there is about a video.
+    """A question about a video.
 
     Example:
       >>> Head("direction", ("left", "right")).classes[1]
@@ -28,9 +28,9 @@ class Videos(Protocol):
 
     shape: tuple[int, int, int]  # (H, W, C) of every frame
     counts: np.ndarray  # int64 (N,), the frames of each
-    heads: tuple[Head, ...]  # what is asked; () where there are no labels
+    heads: tuple[Head, ...]  # what is asked; () if there are no labels
     answers: np.ndarray  # int32 (N, A), the class of each video for each head
-    labels: Any  # int32 (N,), the first of the answers; None where there are none
+    labels: Any  # int32 (N,), the first of the answers; None if there are none
 
     def __len__(self) -> int:
         """N."""
@@ -41,7 +41,7 @@ class Videos(Protocol):
         ...
 
     def rate_of(self, index: int) -> float:
-        """Frames a second of a video; 0 where that is not known."""
+        """Frames a second of a video; 0 if unknown."""
         ...
 
     def take(self, index: int, places: np.ndarray) -> np.ndarray:
@@ -59,7 +59,7 @@ class Labelled:
     Args:
       counts: (N,), the frames of each.
       heads: what is asked.
-      answers: (N, A) integers; None where nothing is asked.
+      answers: (N, A) integers; None if nothing is asked.
 
     Example:
       >>> videos = Labelled([3, 5], [Head("class", ("cat", "dog"))], np.array([[1], [0]]))
@@ -89,7 +89,7 @@ class Labelled:
         return f"video {index + 1}"
 
     def rate_of(self, index: int) -> float:
-        """Frames a second; 0 where that is not known."""
+        """Frames a second; 0 if unknown."""
         return 0.0
 
 
@@ -123,7 +123,7 @@ class ArrayVideos(Labelled):
         return np.asarray(self.frames[index, places])
 
     def fingerprint(self) -> str:
-        """Over the values, their shape and the labels."""
+        """A hash of the values, their shape and the labels."""
         return self._fingerprint
 
     @functools.cached_property
@@ -157,7 +157,7 @@ class SomeVideos(Labelled):
         return self._videos.at(int(self._indices[index]))
 
     def rate_of(self, index: int) -> float:
-        """Frames a second; 0 where that is not known."""
+        """Frames a second; 0 if unknown."""
         return self._videos.rate_of(int(self._indices[index]))
 
     def take(self, index: int, places: np.ndarray) -> np.ndarray:
@@ -165,7 +165,7 @@ class SomeVideos(Labelled):
         return self._videos.take(int(self._indices[index]), places)
 
     def fingerprint(self) -> str:
-        """Over the others' fingerprint and the indices."""
+        """A hash of the others' fingerprint and the indices."""
         return hashlib.sha256(self._videos.fingerprint().encode() + self._indices.tobytes()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""From local times to instants of UTC: offsets, zones, and the hours that clocks skip or repeat."""
+"""Converts local times to UTC: offsets, zones, and the hours that clocks skip or repeat."""
 
 import datetime
 import zoneinfo
@@ -29,10 +29,10 @@ def check_zone(zone: str) -> None:
 
 
 def instants(table: Table, zone: str, faults: Faults) -> np.ndarray:
-    """The times of a table as instants of UTC; as they stand there where they are dates, or nothing says how far UTC is.
+    """The times of a table in UTC; unchanged if they are dates, or if their offset from UTC is unknown.
 
     Args:
-      table: with times as they stand there.
+      table: with times as written.
       zone: whose clocks times without an offset are of; "" for none.
       faults: gets hours that do not exist, or exist twice and are not told apart.
 
@@ -61,7 +61,7 @@ def instants(table: Table, zone: str, faults: Faults) -> np.ndarray:
 
 
 def _are_dates(wall: np.ndarray) -> bool:
-    """Whether all have one time of the day."""
+    """Whether all have the same time of day."""
     return len(np.unique(wall - wall.astype("datetime64[D]"))) == 1
 
 
@@ -82,7 +82,7 @@ def _ahead(table: Table, zone: str, faults: Faults) -> np.ndarray:
     for i in np.flatnonzero(twice):
         if seen[int(table.series[i]), wall[i]] == 1:
             faults.add(
-                f"{table.at(i)}: {_text(wall[i])} exists twice in {zone}, where clocks were put back, and stands there once; write both "
+                f"{table.at(i)}: {_text(wall[i])} exists twice in {zone}, where clocks were put back, but occurs once here; write both "
                 "hours, or times with their offset from UTC"
             )
     return ahead

@@ -1,1 +1,1 @@
-"""What a trained network does, to look at."""
+"""Diagnostics and pictures of what a trained network does."""

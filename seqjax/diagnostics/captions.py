@@ -1,4 +1,4 @@
-"""Pictures of captions: where attention looked at each word, and the n-best captions beside their images; as PNG files."""
+"""Pictures of captions as PNG files: attention at each word, and the n-best captions beside their images."""
 
 import pathlib
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ RIGHT, WRONG = "#1a7f37", "#b42318"
 
 
 class Looked(NamedTuple):
-    """Where attention looked while a caption was written."""
+    """Attention while a caption was written."""
 
     image: np.ndarray  # uint8 (H, W, C)
     words: Sequence[str]  # T
@@ -22,7 +22,7 @@ class Looked(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """An image with what was written about it."""
+    """An image with its captions."""
 
     image: np.ndarray  # uint8 (H, W, C)
     captions: Sequence[str]  # the best first
@@ -32,7 +32,7 @@ class Shown(NamedTuple):
 
 
 def plot_attended(path: pathlib.Path, several: Sequence[Looked], *, rows: int = 8) -> pathlib.Path:
-    """Where attention looked, word by word: each word over the image, which is dark where the word did not look.
+    """Plots attention word by word: the image under each word is dark where the attention is low.
 
     Args:
       path: of the PNG file.
@@ -81,7 +81,7 @@ def plot_attended(path: pathlib.Path, several: Sequence[Looked], *, rows: int = 
 
 
 def plot_captions(path: pathlib.Path, several: Sequence[Shown], title: str = "") -> pathlib.Path:
-    """Images with their captions beside them, right ones in green and wrong ones in red where that is known.
+    """Plots images with their captions beside them, right ones in green and wrong ones in red if known.
 
     Args:
       path: of the PNG file.

@@ -1,4 +1,4 @@
-"""The gradient of a loss with respect to the carry at every step: seen to vanish or explode."""
+"""The gradient of a loss with respect to the carry at every step, which shows whether it vanishes or explodes."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -97,7 +97,7 @@ def carry_gradients(function: Callable[..., Array], *args: Any, through: str = "
 
 
 def _last_only(ys, at, options):
-    """Outputs of which only the last real one of each sequence, in the direction of the run, has a gradient."""
+    """Outputs that pass a gradient only at the last real step of each sequence, in the direction of the run."""
     counted = jnp.cumsum(at.real, axis=0)
     last = at.real & (counted == (1 if options["reverse"] else counted[-1:]))
     last = last if options["time_major"] else last.T

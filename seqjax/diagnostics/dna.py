@@ -1,4 +1,4 @@
-"""Pictures of networks that read DNA, as PNG files: logos of what they look at, curves, calibration, tags along a sequence."""
+"""Pictures of networks that read DNA, as PNG files: sequence logos, ROC curves, calibration, tags along a sequence."""
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ def plot_logos(
     columns: int = 1,
     title: str = "",
 ) -> pathlib.Path:
-    """Letters as high as their weights: below the line where these are negative.
+    """Plots logos: letters as high as their weights, below the line if negative.
 
     Args:
       path: of the PNG file.
@@ -73,7 +73,7 @@ def draw_logo(axes: Any, weights: np.ndarray, first: int = 1) -> None:
         raise missing("sequence logos need logomaker", "dna") from None
     table = pandas.DataFrame(np.asarray(weights, float), columns=list(BASES))  # pyright: ignore[reportArgumentType]
     table.index += first
-    if np.any(table.to_numpy()):  # it has no scale for nothing
+    if np.any(table.to_numpy()):  # logomaker cannot scale an all-zero logo
         logomaker.Logo(table, ax=axes, color_scheme=COLOURS, show_spines=False)
     axes.axhline(0, color="black", linewidth=0.6)
     axes.spines["left"].set_visible(True)
@@ -83,7 +83,7 @@ def draw_logo(axes: Any, weights: np.ndarray, first: int = 1) -> None:
 
 
 def information(counts: np.ndarray) -> np.ndarray:
-    r"""The heights of a sequence logo: how much each place tells, shared out among its bases.
+    r"""The heights of a sequence logo: the information at each position, divided among its bases.
 
     .. math:: h_{t,b} = p_{t,b} \left(2 + \sum_{b'} p_{t,b'} \log_2 p_{t,b'}\right)
 
@@ -205,7 +205,7 @@ def plot_curves(
 
 
 def plot_calibration(path: pathlib.Path, probabilities: np.ndarray, labels: np.ndarray) -> pathlib.Path:
-    """How often answers are right beside how sure they are.
+    """Plots calibration: accuracy against the predicted probability.
 
     Args:
       path, probabilities, labels: as in `plot_curves`.
@@ -226,10 +226,10 @@ def plot_calibration(path: pathlib.Path, probabilities: np.ndarray, labels: np.n
     upper.plot(sure, right, marker="o")
     error = calibration_error(probabilities, labels)
     upper.set(
-        ylabel="share of right answers", ylim=(0, 1.03), xlim=(0, 1.0), title=f"expected calibration error {error:.2%}"
+        ylabel="accuracy", ylim=(0, 1.03), xlim=(0, 1.0), title=f"expected calibration error {error:.2%}"
     )
     lower.bar(sure, number, width=0.05)
-    lower.set(xlabel="probability of the answer", ylabel="answers")
+    lower.set(xlabel="predicted probability", ylabel="answers")
     return _save(figure, path)
 
 
@@ -244,7 +244,7 @@ def plot_tags(
       codes: uint8 (T,).
       shares: (T, K), probabilities of the tags.
       labels: int (T,), the true tags.
-      classes: K names; the first is what is no feature.
+      classes: K names; the first means "not a feature".
       weights: (T, 4), gradient times input of the score of a base.
       focus: that base.
       others: name -> (T, K), probabilities to compare with.
@@ -285,7 +285,7 @@ def plot_tags(
 
 
 def _thin(points: tuple[np.ndarray, np.ndarray], most: int = 2000) -> tuple[np.ndarray, np.ndarray]:
-    """At most so many points of a curve, evenly spread, with both ends."""
+    """A limited number of points of a curve, evenly spread, with both ends."""
     some = np.unique(np.linspace(0, len(points[0]) - 1, most).round().astype(int))
     return points[0][some], points[1][some]
 

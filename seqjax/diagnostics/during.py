@@ -32,7 +32,7 @@ def make_diagnose(
     accumulate: int = 1,
     shardings: TrainState | None = None,
 ) -> Diagnose:
-    """A function that looks at the step which a state and a batch are about to make; neither is changed or donated.
+    """Makes a function that examines the step a state and a batch are about to take; neither is changed or donated.
 
     Args:
       loss_fn: the model's; it calls `seqjax.unroll` outside of any jit or scan of its own.
@@ -110,7 +110,7 @@ def _of_networks(loss: Callable[[Any], Array], params: Any) -> dict[str, Array]:
 
     def watch(cell, its, xs, carry, options):
         if get_opaque_trace_state(convention="flax") != around:
-            raise UserError("a recurrent network runs inside a jit or scan (as truncated_unroll's does), where it cannot be looked at")
+            raise UserError("a recurrent network runs inside a jit or scan (as truncated_unroll's does), where it cannot be examined")
         runs.append(probes.unrolled(cell, its, xs, carry, options, noise=True))
         return seqjax.unroll(cell, its, xs, carry, **options)
 
@@ -118,7 +118,7 @@ def _of_networks(loss: Callable[[Any], Array], params: Any) -> dict[str, Array]:
     with _unroll.watched(watch):
         loss(params)
     if not runs:
-        raise UserError("the model runs no recurrent network over whole sequences (by seqjax.unroll), so there is nothing to look at")
+        raise UserError("the model runs no recurrent network over whole sequences (by seqjax.unroll), so there is nothing to examine")
     for number, (run, grads) in enumerate(zip(runs, carry_gradients.carry_gradients(loss, params, through="last"), strict=True)):
         network = NETWORK.format(number)
         for place, (name, norms) in enumerate(probes.by_layer(run.cell, grads.norms), 1):
@@ -137,7 +137,7 @@ def _reach(norms: Carry, real: Array, backward: bool) -> dict[str, Array]:
     total = carry_gradients.combined(jax.tree.leaves(norms), real.shape)
     total, real = (a[:, ::-1] if backward else a for a in (total, real))
     done = jnp.cumsum(real, axis=1)
-    followed = real & (done < done[:, -1:])  # what comes after the last step is not the last output's affair
+    followed = real & (done < done[:, -1:])  # nothing after the last step affects the last output
     largest = jnp.max(jnp.where(followed, total, 0), axis=1, keepdims=True)
     counted = followed & (largest > 0)
     return {

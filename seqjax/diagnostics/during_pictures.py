@@ -1,4 +1,4 @@
-"""What training did to each layer over time, from the records of a run, as a PNG file."""
+"""Plots diagnostics of each layer during training, from the records of a run, as a PNG file."""
 
 import math
 import pathlib
@@ -9,9 +9,9 @@ from seqjax.diagnostics.pictures import _figure, _save
 
 PANELS = {  # beginning of the names -> title and axis; the first three are logarithmic
     "gradient_norm": ("Gradient norm by layer", "|g|"),
-    "update_ratio": ("Update beside its weights", "|w' - w| / |w|"),
+    "update_ratio": ("Update-to-weight ratio", "|w' - w| / |w|"),
     "carry_gradient": ("Gradient of the carry through the last output", "|dL / d carry|"),
-    "gate": ("Gates: shares of steps, mean over units", "open above 0.9, shut below 0.1"),
+    "gate": ("Gates: fraction of steps, mean over units", "open above 0.9, shut below 0.1"),
 }
 DRAWN = {"gradient_norm", "update_ratio", "carry_gradient_start", "carry_gradient_end", "gate_open", "gate_shut"}
 LEGEND = 12  # lines that a legend names
@@ -25,7 +25,7 @@ def plot_diagnostics(path: pathlib.Path, records: Iterable[Mapping[str, Any]]) -
       records: of the metrics file.
 
     Returns:
-      The path; None where there are no such records.
+      The path; None if there are no such records.
 
     Example:
       >>> import tempfile

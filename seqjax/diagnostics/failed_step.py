@@ -1,4 +1,4 @@
-"""Where the numbers of one training step stop being finite, in words: in its batch, its parameters, on the way forward or back."""
+"""Says where the numbers of a training step stop being finite: in its batch, parameters, forward or backward pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ MOST = 8  # of what there may be many of
 def explain(
     loss_fn: LossFn, propose: Callable[[TrainState, Any], Proposal], mesh: Any, state: TrainState, batch: Any, *, accumulate: int = 1
 ) -> list[str]:
-    """Takes a step again and says where something first is not finite.
+    """Repeats a step and says where something is first not finite.
 
     Args:
       loss_fn: the model's.
@@ -98,7 +98,7 @@ def _places(loss, params):
     try:
         return first_nonfinite(loss, params), ""
     except UserError as error:
-        return [], f"recurrent networks cannot be looked at: {error}"
+        return [], f"recurrent networks cannot be examined: {error}"
 
 
 def _told(place: NonFinite, rows: np.ndarray) -> str:

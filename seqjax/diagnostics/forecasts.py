@@ -1,4 +1,4 @@
-"""Pictures of forecasts: bands over the truth, calibration, and the error at each horizon; as PNG files."""
+"""Pictures of forecasts as PNG files: intervals and true values, calibration, and the error at each horizon."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class Drawn(NamedTuple):
 
 
 def plot_forecasts(path: pathlib.Path, forecasts: Sequence[Drawn], *, unit: str = "") -> pathlib.Path:
-    """Forecasts with their 50, 80 and 95 % intervals over what came, each with the values before it.
+    """Plots forecasts with their 50, 80 and 95 % intervals and the true values, after the values before them.
 
     Args:
       path: of the PNG file.
@@ -87,7 +87,7 @@ def _bands(axes: Any, one: Drawn) -> None:
 
 
 def plot_calibration(path: pathlib.Path, coverage: Mapping[str, np.ndarray], transform: np.ndarray) -> pathlib.Path:
-    """Whether intervals hold as many values as they say: observed against nominal coverage, and a histogram of the PIT.
+    """Plots calibration: observed against nominal coverage, and a histogram of the PIT.
 
     Args:
       path: of the PNG file.
@@ -109,7 +109,7 @@ def plot_calibration(path: pathlib.Path, coverage: Mapping[str, np.ndarray], tra
     for place, (name, shares) in enumerate(coverage.items()):
         left.plot(LEVELS, shares, label=name, zorder=9 - place, **_style(name, place))
     left.set(
-        xlabel="level of the quantile", ylabel="share of values below it", title="calibration", xlim=(0, 1), ylim=(0, 1)
+        xlabel="level of the quantile", ylabel="fraction of values below it", title="calibration", xlim=(0, 1), ylim=(0, 1)
     )
     left.set_aspect("equal")
     left.legend(fontsize=8)
@@ -118,7 +118,7 @@ def plot_calibration(path: pathlib.Path, coverage: Mapping[str, np.ndarray], tra
     right.bar((np.arange(bins) + 0.5) / bins, density, 1 / bins, color="tab:blue", alpha=0.6)
     right.axhline(1, color="0.4", lw=1, ls="--")
     right.set(
-        xlabel="probability given to less than what came (PIT)",
+        xlabel="probability of a value below the true one (PIT)",
         ylabel="density",
         title="model: flat is calibrated",
         xlim=(0, 1),
@@ -157,7 +157,7 @@ def plot_by_horizon(path: pathlib.Path, errors: Mapping[str, np.ndarray]) -> pat
 
 
 def _style(name: str, place: int) -> dict[str, Any]:
-    """The model stands out."""
+    """Line style: the model stands out."""
     return {"lw": 2.4, "color": "tab:blue"} if name == "model" else {"lw": 1.1, "color": COLOURS[place % len(COLOURS)]}
 
 

@@ -1,4 +1,4 @@
-"""Gates that are open, shut or saturated, and how long each unit remembers."""
+"""Open, shut and saturated gates, and how long each unit remembers."""
 
 import math
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ class Gate(NamedTuple):
 
     @property
     def saturated(self) -> Array:
-        """Share of steps, (H,), in which the gate is open or shut, where its own gradient is small."""
+        """Fraction of steps, (H,), in which the gate is saturated, open or shut, so that its own gradient is small."""
         return self.open + self.shut
 
 

@@ -14,7 +14,7 @@ MOST_RATIOS = 30
 
 
 class Part(NamedTuple):
-    """A picture and what it shows."""
+    """A picture and its description."""
 
     path: pathlib.Path
     title: str
@@ -62,7 +62,7 @@ def plot_carry_gradients(folder: pathlib.Path, findings: Sequence[Any]) -> Part:
         lags = by_lag(found.end.total, found.end.real)
         end.plot(np.arange(1, len(lags)), _positive(lags[1:] / (lags[1] if len(lags) > 1 and lags[1] else 1)), **style)
         every.plot(_positive(typical(found.all.total, found.all.real)), **style)
-    end.set(xlabel="steps before the loss", ylabel="‖dL/dc‖, relative to one step before", title="loss at the last step alone")
+    end.set(xlabel="steps before the loss", ylabel="‖dL/dc‖, relative to one step before", title="loss at the last step only")
     every.set(xlabel="time step", ylabel="‖dL/dc‖ (loss per unit of carry)", title="the whole loss")
     for axes in (end, every):
         _log(axes)
@@ -71,7 +71,7 @@ def plot_carry_gradients(folder: pathlib.Path, findings: Sequence[Any]) -> Part:
     return Part(
         _save(figure, folder / "carry_gradients.png"),
         "How far back the gradient reaches",
-        "The left panel shows how much of the gradient of a loss at the end still reaches the carry so many steps before; a line that "
+        "The left panel shows how much of the gradient of a loss at the end still reaches the carry that many steps before; a line that "
         "falls straight on this logarithmic axis vanishes at a constant rate, and one that rises explodes. The right panel shows the "
         "gradient of the whole loss at every step, where nearby losses hide what the far ones lose.",
     )
@@ -91,7 +91,7 @@ def plot_products(folder: pathlib.Path, findings: Sequence[Any]) -> Part | None:
     growth.axhline(0, color="0.4", lw=0.8)
     steps.axhline(1, color="0.4", lw=0.8)
     growth.set(xlabel="steps multiplied", ylabel="log10 of the largest singular value", title="products of step Jacobians")
-    steps.set(xlabel="rank, as a share of all", ylabel="singular value", title="one step's Jacobian, median over steps", ylim=(1e-4, None))
+    steps.set(xlabel="rank (fraction)", ylabel="singular value", title="Jacobian of one step, median over steps", ylim=(1e-4, None))
     steps.set_yscale("log")
     for axes in (growth, steps):
         axes.grid(alpha=0.3)
@@ -99,7 +99,7 @@ def plot_products(folder: pathlib.Path, findings: Sequence[Any]) -> Part | None:
     return Part(
         _save(figure, folder / "singular_values.png"),
         "What the steps do to a change of the carry",
-        "The left panel shows how much a change of the carry can grow at most over so many steps; below 0 every change has shrunk. The "
+        "The left panel shows how much a change of the carry can grow at most over that many steps; below 0 every change has shrunk. The "
         "right panel shows how a single step stretches (above 1) and shrinks (below 1) the directions of the carry.",
     )
 
@@ -118,7 +118,7 @@ def plot_lyapunov(folder: pathlib.Path, findings: Sequence[Any]) -> Part | None:
         axes.plot(np.arange(len(exponents)) + 1, exponents, **style | {"label": f"{found.label} ({largest:+.3f})"})
         lowest = min(lowest, np.nanmedian(exponents))
     axes.axhline(0, color="0.4", lw=0.8)
-    axes.set(xlabel="rank", ylabel="Lyapunov exponent (nats a step)", title="Lyapunov spectrum")
+    axes.set(xlabel="rank", ylabel="Lyapunov exponent (nats per step)", title="Lyapunov spectrum")
     axes.set_ylim(1.6 * lowest, None)
     axes.grid(alpha=0.3)
     _legend(figure, [axes])
@@ -139,7 +139,7 @@ def plot_truncation(folder: pathlib.Path, findings: Sequence[Any]) -> Part:
         t = found.truncation
         lost.plot(t.windows, t.cut_off, marker="o", ms=3, **style)
         angle.plot(t.windows, t.cosine, marker="o", ms=3, **style)
-    lost.set(xlabel="window K (steps)", ylabel="‖g - g_K‖ / ‖g‖", title="share of the gradient that is cut off", ylim=(0, None))
+    lost.set(xlabel="window K (steps)", ylabel="‖g - g_K‖ / ‖g‖", title="fraction of the gradient that is cut off", ylim=(0, None))
     angle.set(xlabel="window K (steps)", ylabel="cosine of g_K and g", title="direction of the truncated gradient", ylim=(None, 1.02))
     for axes in (lost, angle):
         axes.set_xscale("log", base=2)
@@ -169,7 +169,7 @@ def plot_gates(folder: pathlib.Path, findings: Sequence[Any]) -> Part | None:
             for gate in (gate for gate in found.gates if gate.gate == name):
                 values = np.sort(np.ravel(gate.mean))
                 axes.plot((np.arange(len(values)) + 1) / len(values), values, **style)
-        axes.set(xlabel="units, as a share", ylabel="mean value", title=f"gate {name}", ylim=(-0.03, 1.03))
+        axes.set(xlabel="units, as a fraction", ylabel="mean value", title=f"gate {name}", ylim=(-0.03, 1.03))
         axes.grid(alpha=0.3)
     for place, (style, found) in enumerate(_styled(findings)):
         for axes, name in zip(panels, names):
@@ -178,7 +178,7 @@ def plot_gates(folder: pathlib.Path, findings: Sequence[Any]) -> Part | None:
                 axes.scatter(*points, s=16, color=style["color"], marker=markers[place % 7], alpha=0.6, lw=0)
     for axes in panels:
         axes.plot([0, 1], [1, 0], color="0.6", lw=0.8)
-        axes.set(xlabel="share of steps below 0.1", ylabel="share of steps above 0.9", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+        axes.set(xlabel="fraction of steps below 0.1", ylabel="fraction of steps above 0.9", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         axes.grid(alpha=0.3)
     _legend(figure, means)
     return Part(
@@ -201,7 +201,7 @@ def plot_memory(folder: pathlib.Path, findings: Sequence[Any]) -> Part | None:
             line = style | {"label": f"{found.label}{several} (from {memory.source})"}
             line |= {"alpha": 1 - 0.5 * depth / len(found.memory), "marker": ".", "ms": 3}
             axes.plot((np.arange(len(values)) + 1) / len(values), np.clip(values, 1e-2, 1e6), **line)
-    axes.set(xlabel="units, as a share of the layer", ylabel="half-life (steps)", title="effective memory of each unit", yscale="log")
+    axes.set(xlabel="units, as a fraction of the layer", ylabel="half-life (steps)", title="effective memory of each unit", yscale="log")
     axes.grid(alpha=0.3)
     _legend(figure, [axes])
     return Part(
@@ -209,7 +209,7 @@ def plot_memory(folder: pathlib.Path, findings: Sequence[Any]) -> Part | None:
         "How long units remember",
         "The half-life is the number of steps after which half of what a unit holds is gone, from its forget gate where it has one, else "
         "from the diagonal of its Jacobian, which does not see memory that is passed between units. Dependencies much longer than the "
-        "longest half-lives are hard to learn; 1,000,000 stands for all that is longer, 0.01 for all that is shorter.",
+        "longest half-lives are hard to learn; longer ones are shown at 1,000,000, shorter ones at 0.01.",
     )
 
 
@@ -249,12 +249,12 @@ def _styled(findings) -> Any:
 
 
 def _positive(values: np.ndarray, least: float = 0.0) -> np.ndarray:
-    """For a logarithmic axis: gaps where a value is not above the least."""
+    """For a logarithmic axis: NaN, a gap, where a value is not above the minimum."""
     return np.where(np.isfinite(values) & (values > least), values, np.nan)
 
 
 def _log(axes) -> None:
-    """A logarithmic axis, at most 12 decades below what is largest."""
+    """Sets a logarithmic axis that reaches at most 12 decades below the largest value."""
     axes.set_yscale("log")
     tops = [np.nanmax(line.get_ydata()) for line in axes.lines if np.isfinite(line.get_ydata()).any()]
     lows = [np.nanmin(line.get_ydata()) for line in axes.lines if np.isfinite(line.get_ydata()).any()]

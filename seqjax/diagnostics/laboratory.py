@@ -1,4 +1,4 @@
-"""Everything that the diagnostics say of one recurrent network on one batch, gathered; and a page of several, with pictures."""
+"""All diagnostics of one recurrent network on one batch, and an HTML page with pictures of several."""
 
 import base64
 import html
@@ -26,7 +26,7 @@ WORK = 6e9  # N^3 for each step of each sequence: singular values of so much, ab
 
 
 class Findings(NamedTuple):
-    """What was found of one network."""
+    """The findings on one network."""
 
     label: str
     cell: str
@@ -167,7 +167,7 @@ def summary(found: Findings) -> dict[str, Any]:
 
 
 def _numbers(values: Any) -> Any:
-    """As JSON has them: what is not finite becomes text."""
+    """Values for JSON: numbers that are not finite become text."""
     values = np.asarray(values, np.float64)
     if values.ndim:
         return [_numbers(value) for value in values]
@@ -175,10 +175,10 @@ def _numbers(values: Any) -> Any:
 
 
 def write_report(folder: pathlib.Path, findings: Sequence[Findings], *, title: str, intro: str) -> pathlib.Path:
-    """Writes gradients.html, a page that needs nothing beside it, its pictures as PNG files, and gradients.json.
+    """Writes gradients.html, a self-contained page, its pictures as PNG files, and gradients.json.
 
     Args:
-      folder: is made where it is not there.
+      folder: created if it does not exist.
       findings: of one network or of several to compare.
       title: of the page.
       intro: what was run, in a sentence or two.

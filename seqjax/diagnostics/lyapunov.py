@@ -10,7 +10,7 @@ from seqjax.typing import Array, Carry, Cell, Params, factory
 
 
 class Lyapunov(NamedTuple):
-    """Exponents in nats a step: 0 neither grows nor shrinks, -0.69 is halved at every step."""
+    """Exponents in nats per step: 0 neither grows nor shrinks, -0.69 is halved at every step."""
 
     exponents: Array  # (B, K), from about the largest down: means of `growths` over the counted steps
     growths: Array  # (B, T, K): log |r_kk| of each step; 0 at padded steps

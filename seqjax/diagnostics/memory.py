@@ -1,4 +1,4 @@
-"""A picture of how well sequences of each length are answered; as a PNG file."""
+"""Plots accuracy by sequence length, as a PNG file."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ MARKERS = "oxs^"  # the next one from the eleventh curve on, where the colours b
 
 
 class Bin(NamedTuple):
-    """Sequences of some lengths, and how many of their answers are right."""
+    """Sequences in a range of lengths, and how many of their answers are right."""
 
     shortest: int
     longest: int
@@ -22,7 +22,7 @@ class Bin(NamedTuple):
 
 
 def by_length(lengths: np.ndarray, losses: np.ndarray, right: np.ndarray, answers: np.ndarray, number: int) -> list[Bin]:
-    """The share of right answers and the loss of sequences in bins of equal width.
+    """Accuracy and loss of sequences in length bins of equal width.
 
     Args:
       lengths: of each sequence, (N,).
@@ -56,7 +56,7 @@ def plot_by_length(path: pathlib.Path, bins: Mapping[str, Sequence[Bin]], *, lea
     Args:
       path: of the PNG file.
       bins: what is drawn, by name, as `by_length` gives it.
-      learned: the longest sequence of training, where a line stands.
+      learned: the longest training sequence, marked by a line.
       chance: the accuracy of a guess, drawn as a line.
       title: over the picture.
 
@@ -70,7 +70,7 @@ def plot_by_length(path: pathlib.Path, bins: Mapping[str, Sequence[Bin]], *, lea
       ...     plot_by_length(path, {"lstm": [Bin(1, 40, 1.0, 50, 0.01)]}, learned=40, chance=0.5).name
       'length.png'
     """
-    many = len(bins) > 5  # then the names stand beside the picture
+    many = len(bins) > 5  # then the legend goes beside the picture
     figure = _figure((8.5 if many else 7, 4.2))
     axes = figure.subplots()
     for number, (name, several) in enumerate(bins.items()):
@@ -79,7 +79,7 @@ def plot_by_length(path: pathlib.Path, bins: Mapping[str, Sequence[Bin]], *, lea
         axes.plot(middles, [one.accuracy for one in several], label=name, **style)
     axes.axvline(learned, color="black", linewidth=0.8, linestyle="--", label=f"longest in training, {learned}")
     axes.axhline(chance, color="grey", linewidth=0.8, linestyle=":", label=f"a guess, {chance:.0%}")
-    axes.set(xlabel="steps of a sequence", ylabel="share of right answers", ylim=(0, 1.03), title=title)
+    axes.set(xlabel="sequence length (steps)", ylabel="accuracy", ylim=(0, 1.03), title=title)
     axes.set_xlim(left=0)
     axes.legend(fontsize=8, **({"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if many else {}))
     return _save(figure, path)

@@ -1,4 +1,4 @@
-"""Where numbers first went to infinity or NaN: in which layer, at which step of time, of which sequences."""
+"""Finds where numbers first became infinite or NaN: in which layer, at which time step, in which sequences."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from seqjax.typing import Array, Carry, Params
 
 
 class NonFinite(NamedTuple):
-    """Where something first is not finite, of one layer."""
+    """Where something is first not finite in one layer."""
 
     run: int  # which call of `seqjax.unroll`, from 0
     layer: str  # a layer's name, or "inputs", "parameters"

@@ -1,4 +1,4 @@
-"""Pictures of an image classifier: what it confuses, its worst mistakes, its filters, its feature maps; as PNG files."""
+"""Pictures of an image classifier as PNG files: confusion matrix, worst mistakes, filters, feature maps."""
 
 import heapq
 import pathlib
@@ -11,7 +11,7 @@ import numpy as np
 def plot_confusion(
     path: pathlib.Path, counts: np.ndarray, classes: Sequence[str], *, unit: str = "images"
 ) -> pathlib.Path:
-    """How often each class was taken for each.
+    """Plots a confusion matrix.
 
     Args:
       path: of the PNG file.
@@ -34,7 +34,7 @@ def plot_confusion(
     figure = _figure((side + 1, side))
     axes = figure.subplots()
     drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(drawn, ax=axes, label="share of the true class")
+    figure.colorbar(drawn, ax=axes, label="fraction of the true class")
     right = np.trace(counts) / max(counts.sum(), 1)
     axes.set(xlabel="answer", ylabel="true class", title=f"{counts.sum():,} {unit}, {right:.2%} right")
     if len(classes) <= 40:
@@ -48,7 +48,7 @@ def plot_confusion(
 
 
 class WorstMistakes:
-    """Keeps the images whose true class was given the least probability, of any number that are shown to it.
+    """Keeps the images whose true class got the lowest probability, of all images added.
 
     Args:
       classes: the names of the classes.
@@ -67,7 +67,7 @@ class WorstMistakes:
         self._seen = 0
 
     def add(self, images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) -> None:
-        """Shows it a batch: uint8 (B, H, W, C), (B,), and the classifier's (B, K)."""
+        """Adds a batch: uint8 (B, H, W, C), (B,), and the classifier's (B, K)."""
         for i in np.flatnonzero(probabilities.argmax(-1) != labels):
             self._seen += 1
             image, answer = images[i].copy(), probabilities[i].copy()  # a view would keep the whole batch in memory
@@ -78,7 +78,7 @@ class WorstMistakes:
         return sorted(self._kept, key=lambda entry: entry[:2], reverse=True)
 
     def titles(self) -> list[str]:
-        """What each kept image is and what it was taken for, the worst first."""
+        """True and predicted class of each kept image, the worst first."""
         return [
             f"{self._classes[label]}, taken for {self._classes[p.argmax()]}\n{p[label]:.1%} against {p.max():.1%}"
             for *_, label, p in self._worst_first()
@@ -108,7 +108,7 @@ def plot_filters(path: pathlib.Path, kernel: np.ndarray, limit: int = 64) -> pat
     Args:
       path: of the PNG file.
       kernel: (height, width, C, F).
-      limit: at most so many filters.
+      limit: maximum number of filters.
 
     Returns:
       The path.
@@ -131,14 +131,14 @@ def plot_filters(path: pathlib.Path, kernel: np.ndarray, limit: int = 64) -> pat
 
 
 def plot_feature_maps(path: pathlib.Path, image: np.ndarray, maps: Mapping[str, np.ndarray], limit: int = 8) -> pathlib.Path:
-    """An image and what some layers make of it: a row for each layer, its strongest channels.
+    """Plots an image and the feature maps of some layers: a row for each layer, with its strongest channels.
 
     Args:
       path: of the PNG file.
       image: uint8 (H, W, C).
       maps: name of a layer -> (height, width, channels); those of other shapes are left out, and so are all but eight layers,
         spread over the network.
-      limit: at most so many channels of each.
+      limit: maximum number of channels of each.
 
     Returns:
       The path.

@@ -1,4 +1,4 @@
-"""How the diagnostics look into a run: what a step sees, zeros added to every carry, gradients cut between windows.
+"""Probes of the diagnostics: observing steps, zeros added to every carry, gradients cut between windows.
 
 Each is a cell around the cell, so that `seqjax.unroll` runs it with lengths, resets and either direction as it runs any other;
 and `captured` finds the runs inside a whole model.
@@ -202,7 +202,7 @@ def layers(cell: Cell) -> list[tuple[str, Cell]]:
 
 
 def innermost(cell: Cell) -> Cell:
-    """What stands inside all wrappers of a single cell.
+    """The cell inside all wrappers of a single cell.
 
     Example:
       >>> innermost(seqjax.dropout(seqjax.zoneout(seqjax.lstm(8), 0.1), 0.5))
@@ -227,7 +227,7 @@ def real_steps(xs: Array, lengths: Array | None) -> Array:
 
 
 def by_layer(cell: Cell, carry: Carry) -> list[tuple[str, Carry]]:
-    """What a carry, or a pytree built as one, holds of each of `layers(cell)`, by name.
+    """The part of a carry, or of a pytree like it, of each of `layers(cell)`, by name.
 
     Example:
       >>> cell = seqjax.stack(seqjax.lstm(8), jnp.tanh, seqjax.bidirectional(seqjax.gru(4), seqjax.gru(4)))
@@ -290,7 +290,7 @@ def unrolled(cell: Cell, params: Params, xs: Array, carry: Carry | None, options
 
 
 class Layout(NamedTuple):
-    """How a watched call lies."""
+    """The layout of a watched call."""
 
     batch: int
     steps: int
@@ -314,7 +314,7 @@ def layout_of(cell: Cell, xs: Array, options: dict[str, Any]) -> Layout:
 
 
 def borders(window: Array, real: Array) -> tuple[Array, Array]:
-    """After which steps the gradient is cut where windows of so many steps follow each other.
+    """After which steps the gradient is cut for consecutive windows of this many steps.
 
     Args:
       window: steps in a window, ().
@@ -336,7 +336,7 @@ def borders(window: Array, real: Array) -> tuple[Array, Array]:
 
 
 def some(found: list) -> list:
-    """The list of the calls that were found.
+    """The recorded calls.
 
     Raises:
       UserError: it is empty.

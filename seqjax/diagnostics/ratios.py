@@ -1,4 +1,4 @@
-"""How large an update is beside the weights that it changes."""
+"""The size of an update relative to the weights that it changes."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from seqjax.typing import Array
 def update_ratios(before: Any, after: Any) -> dict[str, Array]:
     """|w' - w| / |w| of every parameter, by its path.
 
-    About 1e-3 a step is usual; far below it a layer hardly learns, far above it its weights are thrown about.
+    About 1e-3 a step is usual; far below it a layer hardly learns, far above it training is unstable.
 
     Args:
       before: a pytree of arrays.

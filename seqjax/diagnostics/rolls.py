@@ -1,4 +1,4 @@
-"""Pictures of music: piano rolls, what a model expected, and where it was surprised; as PNG files."""
+"""Pictures of music as PNG files: piano rolls, the model's predictions, and its surprise."""
 
 import pathlib
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ MOST = 96  # frames of a picture
 
 
 def plot_roll(path: pathlib.Path, roll: np.ndarray, *, title: str = "", given: int = 0, fixed: str = "") -> pathlib.Path:
-    """A piece: pitches over frames.
+    """Plots a piece as a piano roll.
 
     Args:
       path: of the PNG file.
       roll: (T, 88), not 0 where a pitch sounds.
       title: above it.
-      given: the first so many frames are the prompt, shown apart.
-      fixed: "top" or "bass" where that voice was given, shown apart.
+      given: number of frames of the prompt, highlighted.
+      fixed: "top" or "bass" if that voice was given; highlighted.
 
     Returns:
       The path.

@@ -1,4 +1,4 @@
-"""What models of sequences did: attention as PNG files; tags in colour and n-best lists for the terminal."""
+"""Output of sequence models: attention as PNG files; coloured tags and n-best lists for the terminal."""
 
 import os
 import pathlib
@@ -24,7 +24,7 @@ COLOURS = (33, 166, 34, 161, 133, 37, 172, 69, 71, 205, 136, 99, 202, 64, 167, 3
 
 
 class Attention(NamedTuple):
-    """Which source tokens one target looked at."""
+    """Attention of target tokens over source tokens."""
 
     weights: np.ndarray  # (T, S), each row sums to 1
     targets: Sequence[str]  # T tokens
@@ -34,7 +34,7 @@ class Attention(NamedTuple):
 def plot_attention(
     path: pathlib.Path, weights: np.ndarray, targets: Sequence[str], sources: Sequence[str], title: str = ""
 ) -> pathlib.Path:
-    """Which source token each target token looked at, as a heat map.
+    """Plots attention as a heat map, a row for each target token.
 
     Characters that the font lacks are shown by their number, such as U+5E74, unless matplotlib's `font.family` lists a font that has
     them; a space is shown as ␣.
@@ -65,7 +65,7 @@ def plot_attention(
 def plot_attentions(
     path: pathlib.Path, maps: Sequence[tuple], titles: Sequence[str] | None = None, *, columns: int = 2
 ) -> pathlib.Path:
-    """Several attention maps on one sheet, all on the scale from 0 to 1.
+    """Plots several attention maps on one sheet, all on the scale from 0 to 1.
 
     Args:
       path: of the PNG file.
@@ -106,14 +106,14 @@ def plot_attentions(
 def plot_weighted_text(
     path: pathlib.Path, words: Sequence[str], weights: np.ndarray, title: str = "", *, limit: int = 200
 ) -> pathlib.Path:
-    """A text whose words are shaded by weight, such as what a classifier's pooling attended to.
+    """Plots a text with words shaded by weight, such as the attention of a classifier's pooling.
 
     Args:
       path: of the PNG file.
       words: N of them, at least one.
       weights: (N,), at least 0; the largest that is shown is the darkest.
       title: above the text.
-      limit: so many words at most are shown, the first ones; the title says so.
+      limit: maximum number of words, the first ones; the title says so.
 
     Returns:
       The path.
@@ -147,16 +147,16 @@ def plot_weighted_text(
 def plot_attention_texts(
     path: pathlib.Path, maps: Sequence[tuple], titles: Sequence[str] | None = None, *, limit: int = 8
 ) -> pathlib.Path:
-    """Which source tokens each target token looked at, drawn over the source, for sources too long for a heat map.
+    """Plots the attention of each target token over the source text, for sources too long for a heat map.
 
-    The source stands there once for each target token, wrapped into lines, its tokens shaded by their weights: white is 0, the
+    The source is shown once for each target token, wrapped into lines, its tokens shaded by their weights: white is 0, the
     darkest blue 1. What all outputs end with, `<eos>`, is not drawn.
 
     Args:
       path: of the PNG file.
       maps: at least one Attention, or (weights, targets, sources), as in `plot_attention`.
       titles: one for each, above its first target token.
-      limit: so many target tokens of each at most are drawn, the first ones; what stands above them says so.
+      limit: maximum number of target tokens of each, the first ones; the title says so.
 
     Returns:
       The path.
@@ -191,7 +191,7 @@ def plot_attention_texts(
 
 
 def _strips(lines: Sequence[int]) -> tuple[Any, list[Any]]:
-    """A figure with a place for so many lines of text for each number, one below the other, each with room for a title."""
+    """A figure with an area for each given number of text lines, one below the other, each with space for a title."""
     width, margin, above = COLUMNS * CHARACTER, 0.15, 0.4  # inches
     heights = [0.2 * number for number in lines]
     outer = np.array([width + 2 * margin, sum(heights) + len(lines) * above + margin])
@@ -206,7 +206,7 @@ def _strips(lines: Sequence[int]) -> tuple[Any, list[Any]]:
 
 
 def _shade(axes: Any, placed: Sequence[tuple[int, int, str]], shades: np.ndarray) -> None:
-    """Writes words in their places, on a ground between white for 0 and dark blue for 1."""
+    """Draws words at their positions, on a background from white for 0 to dark blue for 1."""
     from matplotlib import colormaps
 
     for (column, line, word), shade in zip(placed, shades):
@@ -218,7 +218,7 @@ def _shade(axes: Any, placed: Sequence[tuple[int, int, str]], shades: np.ndarray
 
 
 def show_attention(path: pathlib.Path, maps: Sequence[tuple]) -> pathlib.Path:
-    """Where attention looked: as heat maps, or over the sources where one of them has more than 50 tokens.
+    """Plots attention as heat maps, or over the source text if a source has more than 50 tokens.
 
     Args:
       path: of the PNG file.
@@ -238,7 +238,7 @@ def show_attention(path: pathlib.Path, maps: Sequence[tuple]) -> pathlib.Path:
 
 
 def use_colour(stream: TextIO) -> bool:
-    """Whether colours belong on a stream: it is a terminal, and the user has not set NO_COLOR.
+    """Whether to use colours on a stream: it is a terminal, and the user has not set NO_COLOR.
 
     Example:
       >>> import io
@@ -282,7 +282,7 @@ def colour_tags(words: Sequence[str], tags: Sequence[str], *, colour: bool, orde
 
 
 def legend(tags: Sequence[str], colour: bool) -> Styled:
-    """One line with every tag in its colour, as `colour_tags` gives it with these tags as the order.
+    """One line with every tag in its colour, as in `colour_tags` with these tags as the order.
 
     Example:
       >>> legend(["O", "B-PER", "I-PER", "B-LOC"], colour=False)
@@ -294,7 +294,7 @@ def legend(tags: Sequence[str], colour: bool) -> Styled:
 
 
 def n_best(texts: Sequence[str], scores: Sequence[float]) -> str:
-    """The answers with their scores, a line for each, in the order given.
+    """The hypotheses with their scores, one per line, in the given order.
 
     Args:
       texts: the best first.
@@ -320,7 +320,7 @@ def n_best(texts: Sequence[str], scores: Sequence[float]) -> str:
 
 
 def _checked(maps: Sequence[tuple], titles: Sequence[str] | None) -> tuple[list[Attention], list[str]]:
-    """Maps and their titles as the font can draw them."""
+    """Maps and titles with text that the font can draw."""
     if not maps:
         raise ValueError("maps is empty; a sheet needs at least one")
     titles = [""] * len(maps) if titles is None else titles
@@ -387,7 +387,7 @@ def _kind(tag: str) -> str:
 
 def _codes(tags: Sequence[str]) -> dict[str, str]:
     kinds = [kind for kind in dict.fromkeys(map(_kind, tags)) if kind != "O"]
-    rounds = ("", ";4", ";1", ";1;4")  # underlined, bold and both where the colours run out
+    rounds = ("", ";4", ";1", ";1;4")  # underlined, bold and both when the colours run out
     return {
         kind: f"38;5;{COLOURS[i % len(COLOURS)]}{rounds[i // len(COLOURS) % len(rounds)]}"
         for i, kind in enumerate(kinds)

@@ -13,12 +13,12 @@ MOST_LABELS = 40  # rows of the posterior
 
 
 def plot_heard(path: pathlib.Path, reader: Any, rows: Sequence[tuple[Any, np.ndarray, Any, str]]) -> pathlib.Path:
-    """Sounds, one below the other: log mel spectrogram, posterior of blank and the labels of the text, and its words.
+    """Plots sounds one below the other: log mel spectrogram, posterior of blank and labels, and the recognised words.
 
     Args:
       path: of the PNG file.
       reader: a SpeechReader.
-      rows: for each sound its samples, its log probabilities (T, V), what was heard, and the true text, "" where it is not known.
+      rows: for each sound its samples, its log probabilities (T, V), what was heard, and the true text, "" if unknown.
 
     Returns:
       The path.

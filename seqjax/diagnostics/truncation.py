@@ -1,4 +1,4 @@
-"""What a truncated window loses: the gradient of truncated backpropagation through time beside the full one."""
+"""What truncation loses: the gradient of truncated backpropagation through time compared with the full one."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
@@ -26,7 +26,7 @@ class Truncation(NamedTuple):
 
 
 def truncation(function: Callable[..., Array], params: Params, *args: Any, windows: Sequence[int]) -> Truncation:
-    """The gradient that windows of K steps give beside the full one, for each K.
+    """Compares the gradient from windows of K steps with the full one, for each K.
 
     It is exactly what truncated BPTT computes that reads the batch in windows of K steps, hands the carry on by value, and adds up
     the windows' gradients at the same parameters. All windows share one compiled program.

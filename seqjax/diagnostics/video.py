@@ -12,7 +12,7 @@ MOST = 12  # frames of a filmstrip, and videos of a picture
 
 
 def spread(number: int, most: int = MOST) -> np.ndarray:
-    """At most so many numbers below a number, evenly spread, with the first and the last.
+    """A limited number of evenly spread indices, including the first and the last.
 
     Example:
       >>> spread(9, 5).tolist(), spread(3, 5).tolist()
@@ -27,7 +27,7 @@ def plot_filmstrips(
     titles: Sequence[str],
     below: Sequence[Sequence[tuple[str, bool | None]]],
 ) -> pathlib.Path:
-    """Frames of some videos, a row each, with a text under each frame.
+    """Plots frames of some videos, one row per video, with a text under each frame.
 
     Args:
       path: of the PNG file.
@@ -66,12 +66,12 @@ def plot_filmstrips(
 def plot_forecasts(
     path: pathlib.Path, context: np.ndarray, true: np.ndarray | None, predicted: np.ndarray, titles: Sequence[str]
 ) -> pathlib.Path:
-    """What clips began with, what followed, and what was predicted: three rows for each clip.
+    """Plots context, true and predicted frames: three rows for each clip.
 
     Args:
       path: of the PNG file.
       context: uint8 (N, T, H, W, C), what the model read.
-      true: uint8 (N, horizon, H, W, C), or None where it is not known.
+      true: uint8 (N, horizon, H, W, C), or None if unknown.
       predicted: like true, floats in [0, 1].
       titles: of each clip.
 
@@ -106,7 +106,7 @@ def plot_forecasts(
 def plot_by_step(
     path: pathlib.Path, errors: Mapping[str, Mapping[str, Sequence[float]]], title: str = ""
 ) -> pathlib.Path:
-    """How errors grow from the first predicted frame to the last.
+    """Plots errors from the first predicted frame to the last.
 
     Args:
       path: of the PNG file.
@@ -144,12 +144,12 @@ def bytes_of(frames: np.ndarray) -> np.ndarray:
 
 
 def write_gif(path: pathlib.Path, panels: Sequence[np.ndarray], *, rate: float = 8.0, side: int = 160) -> pathlib.Path:
-    """An animated GIF of videos side by side, which plays for ever.
+    """Writes an endlessly looping GIF of videos side by side.
 
     Args:
       path: of the file.
       panels: uint8 (T, H, W, C) each, all of one length and height.
-      rate: frames a second.
+      rate: frames per second.
       side: least height in pixels; smaller frames are enlarged by a whole factor.
 
     Returns:

@@ -15,16 +15,16 @@ from seqjax.training.metrics import forecasts as metrics
 
 
 class Backtest(NamedTuple):
-    """What is to be forecast."""
+    """The forecasts to make, with the true values."""
 
     series: np.ndarray  # (N,), which series each forecast is of
     origins: np.ndarray  # (N,), how many of its steps lie before it
     truth: np.ndarray  # (N, H), NaN where missing
-    unit: np.ndarray  # (N,), what MASE is in units of
+    unit: np.ndarray  # (N,), the scale that MASE divides by
 
     @classmethod
     def make(cls, part: Records, *, context: int, horizon: int, stride: int, season: int) -> "Backtest":
-        """The origins of a part: its first step, then every so many steps.
+        """The forecast origins of a part: its first step, then one every `stride` steps.
 
         Args:
           part: of a data set of series.
@@ -33,13 +33,13 @@ class Backtest(NamedTuple):
           season: m of MASE.
 
         Raises:
-          UserError: not one horizon fits in.
+          UserError: no horizon fits.
         """
         lengths = [len(value) for value in part["value"]]
         series, origins = rolling_origins(lengths, part["first"], context, horizon, stride or horizon)
         if not len(origins):
             raise UserError(
-                f"no series has {horizon} steps in this part after {context} before; make data.horizon or data.context smaller,"
+                f"no series has {horizon} steps in this part with {context} before them; make data.horizon or data.context smaller,"
                 " or the part longer (data.validation_steps, data.test_steps)"
             )
         truth = np.array([part["value"][s][o : o + horizon] for s, o in zip(series, origins)])
@@ -57,7 +57,7 @@ class Backtest(NamedTuple):
         return metrics.forecast_scores(self.truth, found.point, found.quantiles, self.unit)
 
     def best_crps(self, name: str, part: Records) -> float:
-        """The CRPS of one who knows the process that an embedded set was made with, see `seqjax.data.best_forecasts`."""
+        """The CRPS of the true process of an embedded dataset, the best possible; see `seqjax.data.best_forecasts`."""
         best = best_possible(name, part, self.series, self.origins, self.truth.shape[1])
         return float(np.nanmean(best.crps))
 
@@ -84,7 +84,7 @@ class Backtest(NamedTuple):
 
 
 def fitted_on(part: Records) -> list[int]:
-    """How many steps of each series baselines are fitted on: all before the part; of the training part all, as the model is."""
+    """How many steps of each series the baselines are fitted on: all before the part; for the training part, all of it, like the model."""
     return [int(first) or len(value) for first, value in zip(part["first"], part["value"])]
 
 

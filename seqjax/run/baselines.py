@@ -1,4 +1,4 @@
-"""What a result is compared with: the most frequent label, of all or of each word; a bag of words with logistic regression."""
+"""Baselines: the most frequent label overall or per word, n-gram models, and bag of words with logistic regression."""
 
 import collections
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ STRENGTHS = (1.0, 4.0, 16.0, 64.0)
 
 
 def majority(labels: Iterable[Any]) -> Any:
-    """The most frequent label; of several, the one that comes first.
+    """The most frequent label; among equally frequent ones, the first.
 
     Raises:
       ValueError: no label.
@@ -31,7 +31,7 @@ def majority(labels: Iterable[Any]) -> Any:
 
 
 def most_frequent_tags(words: Sequence[Sequence[str]], tags: Sequence[Sequence[str]]) -> tuple[dict[str, str], str]:
-    """The tag that each word has most often, and the one that is most frequent of all, for words that are not known.
+    """The most frequent tag of each word, and the overall most frequent tag for unknown words.
 
     Args:
       words: of each sentence.
@@ -52,16 +52,16 @@ def most_frequent_tags(words: Sequence[Sequence[str]], tags: Sequence[Sequence[s
 
 
 def ngram(train: TokenStream, part: TokenStream, *, order: int, vocab_size: int, most: int = 10_000_000) -> tuple[str, float]:
-    """An interpolated modified Kneser-Ney model of the training tokens, on those of a part.
+    """An interpolated modified Kneser-Ney n-gram model of the training tokens, evaluated on a part.
 
     Args:
       train, part: the tokens.
       order: n.
       vocab_size: the number of ids.
-      most: of a longer stream, the first so many tokens are taken: fitting takes about 100 bytes for each.
+      most: longer streams are cut to this many tokens: fitting takes about 100 bytes per token.
 
     Returns:
-      Its name, which says so where a stream is longer, and the loss in nats.
+      Its name, which says if the stream was cut, and the loss in nats.
 
     Example:
       >>> stream = TokenStream(np.array([4, 5, 4, 5, 4, 6], np.uint8), np.array([0]))
@@ -84,7 +84,7 @@ def bag_of_words(
     ngram: tuple[int, int] | None = None,
     strength: float = 1.0,
 ) -> dict[str, np.ndarray]:
-    r"""Logistic regression on n-grams weighted by TF-IDF, of scikit-learn: no order beyond the n-gram, and no network.
+    r"""Logistic regression on TF-IDF weighted n-grams, with scikit-learn: no word order beyond the n-gram.
 
     .. math:: x_j = (1 + \log n_j) \left(1 + \log \frac{1 + N}{1 + N_j}\right), \quad \hat x = x / \lVert x \rVert
 
@@ -129,7 +129,7 @@ def choose_strength(
     ngram: tuple[int, int] | None = None,
     choices: Sequence[float] = STRENGTHS,
 ) -> float:
-    """The strength with which `bag_of_words` answers most of a validation part right; of several, the first.
+    """The strength with which `bag_of_words` is most accurate on a validation part; among equals, the first.
 
     Args:
       texts, labels, kind, ngram: as in `bag_of_words`.

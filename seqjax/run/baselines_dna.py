@@ -1,4 +1,4 @@
-"""What a network that reads DNA is compared with: k-mers or bases with logistic regression, and position weight matrices."""
+"""Baselines for DNA: logistic regression on k-mers or bases, and position weight matrices."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ REACH, MOST = 10, 20_000  # bases on each side of one, and bases to learn from, 
 def position_weights(
     codes: Sequence[np.ndarray], labels: np.ndarray, classes: int, pseudocount: float = 1.0
 ) -> np.ndarray:
-    r"""Position weight matrices: the logarithm of how often each base stands at each place, for each class.
+    r"""Position weight matrices: the log frequency of each base at each position, for each class.
 
     .. math:: w_{k,t,b} = \log \frac{n_{k,t,b} + c}{\sum_{b'} (n_{k,t,b'} + c)}
 
@@ -44,7 +44,7 @@ def position_weights(
 
 
 def weigh(weights: np.ndarray, priors: np.ndarray, codes: Sequence[np.ndarray]) -> np.ndarray:
-    """Probabilities of the classes by their position weight matrices: places are taken for independent.
+    """Class probabilities from position weight matrices, assuming independent positions.
 
     Args:
       weights: (K, T, 4), as `position_weights` gives them.
@@ -66,7 +66,7 @@ def weigh(weights: np.ndarray, priors: np.ndarray, codes: Sequence[np.ndarray]) 
 
 
 def kmer_counts(codes: Sequence[np.ndarray], kmers: Sequence[int] = KMERS) -> Any:
-    """How often each k-mer is in each sequence, as log(1 + count), a sparse matrix.
+    """Counts of each k-mer in each sequence as log(1 + count), in a sparse matrix.
 
     Example:
       >>> from seqjax.models.nucleotides import encode
@@ -89,7 +89,7 @@ def kmer_counts(codes: Sequence[np.ndarray], kmers: Sequence[int] = KMERS) -> An
 
 
 def by_position(codes: Sequence[np.ndarray]) -> np.ndarray:
-    """The base at each place as 4 T features, of sequences of one length.
+    """One-hot bases as 4 T features, for sequences of equal length.
 
     Example:
       >>> by_position([np.array([1, 8])]).tolist()
@@ -119,7 +119,7 @@ def around(codes: np.ndarray, reach: int = REACH) -> np.ndarray:
 def logistic(
     train: Any, labels: np.ndarray, validation: Any, validation_labels: np.ndarray, classes: int
 ) -> Callable[[Any], np.ndarray]:
-    """Logistic regression, its strength chosen on the validation part.
+    """Logistic regression whose regularisation is chosen on the validation part.
 
     Args:
       train, validation: features (N, D) of each, dense or sparse.
@@ -215,6 +215,6 @@ def for_bases(
 
 
 def _some(codes: Sequence[np.ndarray], tags: Sequence[np.ndarray], most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features and tags of at most so many bases, evenly spread."""
+    """Features and tags of a limited number of bases, evenly spread."""
     step = -(-sum(map(len, codes)) // most)
     return np.concatenate([around(each)[::step] for each in codes]), np.concatenate([each[::step] for each in tags])

@@ -44,24 +44,24 @@ def data_fields() -> dict[str, Field]:
     return {
         **fields.source(
             "images", SOURCES, name="scenes",
-            names="The embedded set (scenes) or TFDS set (coco_captions); what to call files.",
-            path="Captions: Flickr8k's text, COCO's or Karpathy's JSON, or a table; images are looked for beside it.",
-            validation_path="The same for validation, or a list of images of data.path, a name a line.",
-            test_path="The same for the test.",
-            held_out="training images held out where there is no validation part",
+            names="Embedded (scenes) or TFDS dataset (coco_captions), or a name for your files.",
+            path="Captions: Flickr8k text, COCO or Karpathy JSON, or a table; images are searched for beside it.",
+            validation_path="The same for validation, or a list of image names from data.path, one per line.",
+            test_path="The same for testing.",
+            held_out="training images to hold out if there is no validation set",
         ),
         **fields.split_seed(),
-        "data.train_list": Field("", "List of the training images; empty: all that are in no other part.", when=fields.FILE),
-        "data.caption_field": Field("", "A table's field of captions; empty looks for caption, text, ...", when=fields.FILE),
+        "data.train_list": Field("", "List of the training images; empty: all images that are not in another part.", when=fields.FILE),
+        "data.caption_field": Field("", "Table field with the captions; empty: caption, text, ...", when=fields.FILE),
         **of_images,
-        "data.restval": Field(True, "Images of the split restval are trained on too.", when=fields.FILE_OR_TFDS),
-        "data.image_size": Field(0, "Side to which images are scaled; 0 is 224.", at_least(0), when=fields.FILE_OR_TFDS),
-        "data.scenes": Field(20_000, "Scenes to draw for training.", at_least(1), when=("data.source", ("embedded",))),
+        "data.restval": Field(True, "Also train on the images of the split restval.", when=fields.FILE_OR_TFDS),
+        "data.image_size": Field(0, "Images are resized to this side; 0: 224.", at_least(0), when=fields.FILE_OR_TFDS),
+        "data.scenes": Field(20_000, "Number of scenes to draw for training.", at_least(1), when=("data.source", ("embedded",))),
     }  # fmt: skip
 
 
 def scores(part: Captioned, captions: Sequence[str]) -> dict[str, Any]:
-    """What captions are worth: overlap with the references, and of scenes how many say what is so.
+    """Scores of captions: overlap with the references and, for scenes, the fraction that is true.
 
     Args:
       part: the images.
@@ -88,9 +88,9 @@ def scores(part: Captioned, captions: Sequence[str]) -> dict[str, Any]:
 
 
 def baselines(train: Captioned, part: Captioned) -> dict[str, dict[str, Any]]:
-    """The most frequent caption of the training part; the first caption of the training image with the most similar pixels.
+    """Two baselines: the most frequent training caption, and the first caption of the training image with the most similar pixels.
 
-    Pixels are the mean colours of 5 x 5 cells; of more than 10,000 training images, so many are compared, evenly spread.
+    Pixels are the mean colours of 5 x 5 cells; at most 10,000 training images, evenly spread, are compared.
 
     Example:
       >>> from seqjax.data.captions import load_captions
@@ -109,7 +109,7 @@ def baselines(train: Captioned, part: Captioned) -> dict[str, dict[str, Any]]:
 
 
 def nearest_in_features(trained: Trained, train: Captioned, part: Captioned) -> dict[str, Any]:
-    """The scores of the first caption of the training image whose mean feature is nearest, by the trained encoder."""
+    """The scores of the first caption of the training image whose mean feature, from the trained encoder, is nearest."""
     known, writer = _spread(train), trained.model.tools
     queries, keys = writer.means(trained.variables, part.images), writer.means(trained.variables, known.images)
     return scores(part, nearest_captions(queries, keys, known.captions))
@@ -132,7 +132,7 @@ def _cells(part: Captioned) -> np.ndarray:
 def draw_captions(
     trained: Trained, part: Captioned, found: Sequence[Sequence[Translation]], folder: pathlib.Path, split: str
 ) -> Iterator[pathlib.Path]:
-    """Where attention looked for some images, their n-best captions with scores; of scenes the first right and wrong ones.
+    """Plots of attention for some images and their n-best captions with scores; for scenes, the first right and wrong ones.
 
     Args:
       trained: the model.
@@ -141,7 +141,7 @@ def draw_captions(
       folder, split: where the pictures go, and what they are called after.
 
     Returns:
-      An iterator over the paths, each picture drawn when it is asked for.
+      An iterator over the paths; each picture is drawn when its path is requested.
     """
     best = [rows[0].text for rows in found]
     chosen, title = list(range(min(DRAWN, len(part)))), ""
@@ -159,9 +159,9 @@ def draw_captions(
 
 
 def predict(trained: Trained, options: Options) -> None:
-    """Writes captions for each --image, and draws into --picture where attention looked."""
+    """Writes captions for each --image, and plots the attention to --picture."""
     if not options.image:
-        raise UserError("--mode=predict needs an image: --image=FILE once for each")
+        raise UserError("--mode=predict needs an image: give --image=FILE once per image")
     height, _, channels = trained.spec.shape
     pixels = np.stack([read_image(path, height, channels) for path in options.image])
     part = Captioned(ArrayImages(pixels, np.arange(len(pixels))), ((),) * len(pixels), tuple(options.image))

@@ -1,4 +1,4 @@
-"""What a model of music is compared with: how often pitches sound, the last frame again, an n-gram of chords."""
+"""Baselines for music: pitch frequencies, repeating the last frame, and an n-gram of chords."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ Rolls = Sequence[np.ndarray]  # uint8 (T, P) of each piece
 
 
 def frame_scores(nats: Sequence[np.ndarray], rolls: Rolls, answers: Rolls | None = None, *, first: bool = True) -> dict[str, float]:
-    """The metrics of `seqjax.training.metrics.frame_loss` from what each frame costs.
+    """The metrics of `seqjax.training.metrics.frame_loss` from the loss of each frame.
 
     Args:
       nats: (T,) of each piece.
@@ -36,7 +36,7 @@ def frame_scores(nats: Sequence[np.ndarray], rolls: Rolls, answers: Rolls | None
 
 
 def pitch_frequencies(train: Rolls, part: Rolls) -> dict[str, float]:
-    """Each pitch sounds as often as in training (one is added to both counts), whatever else does.
+    """Each pitch sounds independently, as often as in training (with add-one smoothing).
 
     Example:
       >>> round(pitch_frequencies([np.array([[1, 0], [1, 0]])], [np.array([[1, 0], [1, 0]])])["loss"], 4)  # 2 log(4 / 3)
@@ -51,7 +51,7 @@ def repeat_last(fitted: Rolls, part: Rolls) -> dict[str, float]:
     """The last frame again: a share of what sounded continues, a share of what did not begins, the same two for all pitches.
 
     Args:
-      fitted: the pieces in which the two shares are counted: the validation part.
+      fitted: the pieces that the two probabilities are estimated from: the validation part.
       part: to score.
 
     Example:

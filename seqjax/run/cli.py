@@ -1,4 +1,4 @@
-"""The command line that all experiments share: flags, one clear line for whatever is wrong, an exit status."""
+"""The command line that all experiments share: flags, one-line error messages, and exit status."""
 
 import difflib
 import logging
@@ -35,7 +35,7 @@ class Command(types.SimpleNamespace):
     Attributes:
       mode: "train", "evaluate" or one of the experiment's own.
       workdir: the work directory.
-      preset: the preset's name, None where none was given.
+      preset: the preset's name, None if none was given.
       given: dotted field -> value, for the fields that were given.
       options: the other flags of the mode, by name.
     """
@@ -45,26 +45,26 @@ def common_flags(experiment: Experiment) -> dict[str, Flag]:
     """The flags that every experiment has besides its settings."""
     read = (*experiment.modes, "evaluate")
     return {
-        "checkpoint": Flag("best", "which checkpoint to read, or the mean of the newest train.keep.", read, settings.one_of(*WHICH)),
+        "checkpoint": Flag("best", "which checkpoint to read; average: the mean of the newest train.keep.", read, settings.one_of(*WHICH)),
         "split": Flag("validation", "the part of the data to evaluate on.", ("evaluate",), settings.one_of(*SPLITS)),
-        "extend": Flag(False, "continue a finished or stopped run to a new train.steps or train.epochs.", ("train",)),
-        "accept_changed_data": Flag(False, "use the data though they are not those that the run began with.", ("train", "evaluate")),
-        "init_from": Flag("", "start from the weights of the run in this work directory (DIR, DIR:newest, DIR:STEP).", ("train",)),
-        "init_partial": Flag(False, "with --init_from: parts that do not fit start fresh and are listed, instead of an error.", ("train",)),
-        "profile": Flag("", "trace the steps FIRST:LAST of this session into the work directory, such as 10:12.", ("train",)),
-        "sweep": Flag([], "one run for each value of a setting, such as --sweep=seed=0,1,2; several flags make a grid.", ("train",)),
+        "extend": Flag(False, "continue a finished or stopped run up to a new train.steps or train.epochs.", ("train",)),
+        "accept_changed_data": Flag(False, "use the data although they differ from those that the run began with.", ("train", "evaluate")),
+        "init_from": Flag("", "initialise from the weights of the run in this work directory (DIR, DIR:newest, DIR:STEP).", ("train",)),
+        "init_partial": Flag(False, "with --init_from: list weights that do not fit and initialise them at random.", ("train",)),
+        "profile": Flag("", "write a profiler trace of steps FIRST:LAST to the work directory, such as 10:12.", ("train",)),
+        "sweep": Flag([], "one run per value of a setting, such as --sweep=seed=0,1,2; several flags form a grid.", ("train",)),
         "sweep_vmap": Flag(
-            "auto", "with --sweep=seed=...: auto trains the seeds together where their batches have the same shapes.", ("train",),
+            "auto", "with --sweep=seed=...: auto trains the seeds together if their batches have the same shapes.", ("train",),
             settings.one_of("auto", "off"),
         ),
         "distributed": Flag(
-            "off", f"several processes as one run: {distributed.FORM}; auto asks SLURM, Open MPI, Kubernetes or Cloud TPU.", ALL,
+            "off", f"run several processes as one: {distributed.FORM}; auto asks SLURM, Open MPI, Kubernetes or Cloud TPU.", ALL,
             distributed.WELL_FORMED,
         ),
         "distributed_timeout": Flag(
-            100, "seconds after which a process that does not answer is given up, and with it the run.", ALL, settings.within(1, 86400)
+            100, "seconds without an answer from a process after which the run is given up.", ALL, settings.within(1, 86400)
         ),
-        "doctor": Flag(False, "train nothing: show what each process sees, and what is wrong (exit status 1).", ("train",)),
+        "doctor": Flag(False, "do not train; show what each process sees and what is wrong (exit status 1).", ("train",)),
     }  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> Command:
     """Reads a command line.
 
     Args:
-      experiment: whose settings, modes and flags there are.
+      experiment: defines the settings, modes and flags.
       argv: the program's name and its arguments.
 
     Raises:
@@ -111,7 +111,7 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> Command:
 
 def _command(experiment: Experiment, values: flags.FlagValues, others: Mapping[str, Flag]) -> Command:
     if values.workdir is None:
-        raise UsageError("--workdir=DIR is needed: the directory of the run, new or begun before")
+        raise UsageError("--workdir=DIR is required: the directory of the run, new or existing")
     mode, options = values.mode, types.SimpleNamespace()
     for name, flag in others.items():
         value = values[name].value
@@ -126,7 +126,7 @@ def _command(experiment: Experiment, values: flags.FlagValues, others: Mapping[s
     if preset is not None and preset not in experiment.presets:
         name = preset.rsplit(":", 1)[-1]
         known = f"choose one of {', '.join(experiment.presets)}"
-        advice = f"presets go by name now: --config={name}" if name in experiment.presets else known
+        advice = f"presets are given by name: --config={name}" if name in experiment.presets else known
         raise UsageError(f"there is no preset {preset!r}; {advice}")
     if mode == "train" and values["sweep_vmap"].present and not options.sweep:
         raise UsageError("--sweep_vmap has no effect without --sweep")
@@ -138,19 +138,19 @@ def _command(experiment: Experiment, values: flags.FlagValues, others: Mapping[s
 
 
 def config_of(experiment: Experiment, command: Command) -> ConfigDict:
-    """The settings of a new run: the preset's, with those given on the command line."""
+    """The settings of a new run: the preset, overridden by the command line."""
     config = settings.build(experiment.fields, changes_of(experiment, command, experiment.preset))
     settings.resolve_length(config, set(command.given))
     return config
 
 
 def changes_of(experiment: Experiment, command: Command, preset: str | None = None) -> dict[str, Any]:
-    """The settings of the preset, less those that the ones given leave without effect, and the ones given.
+    """The preset's settings, without those that the given ones leave without effect, plus the given ones.
 
     Args:
       experiment: has the presets.
       command: with a preset or without.
-      preset: of a command without one; with None, that has the settings given alone.
+      preset: used if the command has none; None: only the given settings.
     """
     name = command.preset or preset
     found = dict(experiment.presets[name]) if name else {}
@@ -159,14 +159,14 @@ def changes_of(experiment: Experiment, command: Command, preset: str | None = No
 
 
 def left_out(experiment: Experiment, command: Command) -> list[str]:
-    """A line for each setting of the preset that the command line leaves without effect."""
+    """A line for each preset setting that the command line leaves without effect."""
     preset = experiment.presets[command.preset or experiment.preset]
     dropped = settings.left_out(preset, command.given, experiment.fields)
-    return [f"the preset's {name}={preset[name]} has no effect with {cause} and is left out" for name, cause in dropped.items()]
+    return [f"the preset's {name}={preset[name]} has no effect with {cause} and is ignored" for name, cause in dropped.items()]
 
 
 def _define(values: flags.FlagValues, name: str, default: Any, text: str, *, optional: bool = False) -> None:
-    """A flag of the default's type; an optional one is None where it is not given."""
+    """Defines a flag of the default's type; an optional flag is None if not given."""
     start = None if optional else default
     if isinstance(default, bool):
         flags.DEFINE_bool(name, start, text, flag_values=values)
@@ -177,7 +177,7 @@ def _define(values: flags.FlagValues, name: str, default: Any, text: str, *, opt
 
 
 def parser_of(default: bool | int | float | str) -> flags.ArgumentParser:
-    """What reads a value of the default's type from the command line.
+    """The parser for values of the default's type.
 
     Example:
       >>> parser_of(1).parse("1e3"), parser_of(0.5).parse("1e3"), parser_of(True).parse("false"), parser_of("").parse("1e3")
@@ -188,8 +188,8 @@ def parser_of(default: bool | int | float | str) -> flags.ArgumentParser:
 
 
 def usage(experiment: Experiment) -> str:
-    """The text of --help: the experiment's own words, its flags, and every setting as the default preset has it."""
-    modes = ", ".join(("train (starts or resumes by itself; Ctrl-C stops it with a checkpoint)", "evaluate", *experiment.modes))
+    """The text of --help: the experiment's docstring, its flags, and every setting with its value in the default preset."""
+    modes = ", ".join(("train (starts or resumes automatically; Ctrl-C saves a checkpoint and stops)", "evaluate", *experiment.modes))
     lines = [experiment.doc.strip(), "", f"Modes (--mode=...): {modes}.", "", "Flags:", ""]
     lines += ["  --workdir=DIR\n      Directory of the run: checkpoints, metrics, pictures.", "  --config=PRESET"]
     lines += [f"      One of {', '.join(experiment.presets)}; {experiment.preset} by default."]
@@ -197,7 +197,7 @@ def usage(experiment: Experiment) -> str:
         limits = "" if flag.check is settings.ANYTHING else f" ({flag.check.text})"
         shown = "..." if isinstance(flag.default, list) else flag.default
         lines.append(f"  --{name}={shown}\n      {', '.join(flag.modes)}: {flag.text}{limits}")
-    lines += ["", f"Settings, as {experiment.preset} has them; a run keeps its own, except how often it reports and saves:", ""]
+    lines += ["", f"Settings, with their values in {experiment.preset}; a run keeps its own, except how often it reports and saves:", ""]
     return "\n".join(lines) + "\n" + settings.describe(experiment.fields, experiment.presets[experiment.preset])
 
 
@@ -236,20 +236,20 @@ def call(main: Callable[[list[str]], int | None], argv: list[str] | None = None)
 
 
 def _unraisable(report: Any) -> None:
-    """Leaves out what the threads of a failed save say to an event loop that is closed; its own error is raised."""
+    """Filters out log records of a failed save's threads about a closed event loop; the save's own error is raised."""
     if not (report.exc_type is RuntimeError and str(report.exc_value) == "Event loop is closed"):
         sys.__unraisablehook__(report)
 
 
 def _nobody_reads() -> None:
-    """Ends the process as a shell's own commands end when whoever read their output has gone."""
+    """Ends the process like a shell command whose output pipe was closed."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     distributed.end(128 + signal.SIGPIPE)
     sys.exit(128 + signal.SIGPIPE)
 
 
 def note(line: str) -> None:
-    """Prints a line beside the output of a command, on standard error, so that a program can read the output."""
+    """Prints a line on standard error, so that standard output stays machine-readable."""
     if processes.first():
         print(line, file=sys.stderr, flush=True)
 

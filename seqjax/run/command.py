@@ -23,7 +23,7 @@ def run(experiment: Experiment, command: cli.Command) -> int:
         if command.options.doctor:
             return doctor.run(experiment, command)
         return sweep.run(experiment, command) if command.options.sweep else driver.train(experiment, command)
-    stored = driver.stored_run(experiment, command)  # nobody types texts for a run that is not there
+    stored = driver.stored_run(experiment, command)  # fail before waiting for texts if there is no run
     config = resuming.settings_of(experiment, command, stored)
     for name, flag in experiment.flags.items():
         if flag.read is not None and command.mode in flag.modes:

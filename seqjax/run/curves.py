@@ -8,9 +8,9 @@ from typing import Any
 from seqjax.errors import printable
 from seqjax.run.records import accessing
 
-SCORES = 4  # at most so many metrics that only evaluations give are drawn
-MARKED = 60  # evaluations up to which each has its dot
-SMALL_ERROR = 0.1  # below it the axis of the error is logarithmic
+SCORES = 4  # maximum number of evaluation-only metrics to plot
+MARKED = 60  # up to this many evaluations are marked with dots
+SMALL_ERROR = 0.1  # below this, the error axis is logarithmic
 
 
 def plot_curves(
@@ -21,14 +21,14 @@ def plot_curves(
     labels: Mapping[str, str] | None = None,
     label_smoothing: float = 0.0,
 ) -> pathlib.Path:
-    """Draws loss, gradient norm, learning rate and speed against the step into workdir/curves.png.
+    """Plots loss, gradient norm, learning rate and speed against the step to workdir/curves.png.
 
-    The error is there where evaluations give one, and so is each metric that only they give, such as BLEU, up to four.
+    The error is plotted if evaluations report one, as is each evaluation-only metric such as BLEU, up to four.
 
     Args:
       workdir: the run's directory.
       records: of the metrics file.
-      baselines: name to nats, drawn as level lines beside the losses.
+      baselines: name -> nats, drawn as horizontal lines.
       labels: name of a metric to the text of its axis, such as {"error": "1 - F1 of whole entities"}.
       label_smoothing: of the training loss, which the validation loss does not have; the legend says so.
 
@@ -52,7 +52,7 @@ def plot_curves(
     train = [r for r in records if r["kind"] == "train"]
     evaluations = [r for r in records if r["kind"] == "evaluation"]
     unit = next((n.removesuffix("_per_second") for r in train for n in r if n.endswith("_per_second")), "tokens")
-    texts = {"loss": f"nats, mean over {unit}", "error": f"share of {unit} answered wrongly"} | dict(labels or {})
+    texts = {"loss": f"nats, mean over {unit}", "error": f"error rate over {unit}"} | dict(labels or {})
     trained = f"training (label smoothing {label_smoothing:g})" if label_smoothing else "training"
     has_error = any("error" in r for r in evaluations)
     scores = _only_evaluated(train, evaluations)[:SCORES]
@@ -90,13 +90,13 @@ def plot_curves(
 
 
 def _only_evaluated(train: Sequence[Mapping], evaluations: Sequence[Mapping]) -> list[str]:
-    """Names of the metrics that evaluations give and training does not, in their order."""
+    """Names of the metrics that only evaluations report, in order."""
     known = {name for r in train for name in r} | {"kind", "step", "loss", "error", "best", "minutes"}
     return list(dict.fromkeys(name for r in evaluations for name in r if name not in known))
 
 
 def _both(axes, train, evaluations, name, title, ylabel, trained="training"):
-    """A metric of the training and the validation against the step, as far as there is one."""
+    """Plots a training and validation metric against the step, where available."""
     values = _values(train, name)
     if not all(map(math.isnan, values)):
         axes.plot(_steps(train), values, label=trained, color="tab:blue", alpha=0.6, **_alone(values))
@@ -110,9 +110,9 @@ def _both(axes, train, evaluations, name, title, ylabel, trained="training"):
 
 
 def _norm(axes, train):
-    _line(axes, train, "grad_norm", "Gradient norm before clipping (mean of interval)", "global norm")
+    _line(axes, train, "grad_norm", "Gradient norm before clipping (interval mean)", "global norm")
     share = axes.twinx()
-    share.set(ylim=(0, 1.05), ylabel="share of clipped steps")
+    share.set(ylim=(0, 1.05), ylabel="fraction of clipped steps")
     share.fill_between(_steps(train), _values(train, "clipped_share"), color="tab:red", alpha=0.15)
 
 
@@ -123,7 +123,7 @@ def _line(axes, records, name, title, ylabel):
 
 
 def _scale_error(axes, values, validation):
-    """A logarithmic axis where the validation error becomes small; one on which 0 can be shown where there is a 0."""
+    """Sets a logarithmic axis if the validation error becomes small; a symlog axis if it reaches 0."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, SymmetricalLogLocator
 
     if min([value for value in validation if not math.isnan(value)], default=1.0) >= SMALL_ERROR:
@@ -134,7 +134,7 @@ def _scale_error(axes, values, validation):
         return
     low, high = min(found), max(found)
     if high < 2 * low and all(value > 0 or math.isnan(value) for value in values):
-        return  # too little for a logarithm to show
+        return  # too small a range for a logarithmic axis
     steps = range(2, 10) if high < 4 * low else (2, 5) if high < 1000 * low else ()
     if any(value <= 0 for value in values):
         linear = 10.0 ** math.floor(math.log10(low))  # below it
@@ -154,13 +154,13 @@ def _scale_error(axes, values, validation):
 
 
 def _alone(values: Sequence[float]) -> dict[str, str]:
-    """A dot for each value where no two beside each other make a line."""
+    """Marks values with dots if no two adjacent ones form a line."""
     there = [not math.isnan(value) for value in values]
     return {} if any(a and b for a, b in zip(there, there[1:])) else {"marker": "."}
 
 
 def _text(text: str) -> str:
-    """For matplotlib, which takes what stands between dollar signs for mathematics."""
+    """Escapes dollar signs, between which matplotlib would read mathematics."""
     return printable(text, keep="").replace("$", r"\$")
 
 
@@ -169,6 +169,6 @@ def _steps(records: Sequence[Mapping[str, Any]]) -> list[int]:
 
 
 def _values(records: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    """A gap, which is not a number, where a record has no finite value."""
+    """NaN, which leaves a gap in the plot, where a record has no finite value."""
     values = [record.get(name) for record in records]
     return [value if isinstance(value, (int, float)) and math.isfinite(value) else math.nan for value in values]

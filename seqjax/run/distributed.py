@@ -29,7 +29,7 @@ _SOON = 10.0  # seconds that a network's file system is given to show a new file
 
 
 class Address(NamedTuple):
-    """Where one of several processes finds the others."""
+    """The address by which one of several processes finds the others."""
 
     coordinator: str  # HOST:PORT of process 0
     count: int
@@ -37,7 +37,7 @@ class Address(NamedTuple):
 
 
 def parse(text: str) -> Address | str:
-    """What --distributed asks for: "auto", "off" or an address.
+    """Parses --distributed: "auto", "off" or an address.
 
     Raises:
       ValueError: it is none of these.

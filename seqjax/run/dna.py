@@ -1,4 +1,4 @@
-"""What the experiment with DNA is made of besides its model: the settings of its files, and how predictions are written."""
+"""Parts of the DNA experiment besides its model: settings of its files, and writing of predictions."""
 
 import contextlib
 import pathlib
@@ -24,7 +24,7 @@ MOST_SHOWN = 200  # sequences of a class whose gradients are averaged
 
 
 def file_fields(sources: Sequence[str], repeats: Sequence[str], strands: Sequence[str]) -> dict[str, Field]:
-    """Where the sequences come from, and what becomes of repeats, lower case and folds.
+    """Where the sequences come from, and how repeats, lower case and folds are handled.
 
     Args:
       sources, repeats, strands: the values that `seqjax.data.dna` has for these.
@@ -34,30 +34,30 @@ def file_fields(sources: Sequence[str], repeats: Sequence[str], strands: Sequenc
       ['data.source', 'data.name', 'data.path']
     """
     found = fields.source(
-        "sequences", sources, name="hmm", names="The embedded set (hmm); what to call files.",
-        path="To tag: FASTA beside data.annotation, or a table. To classify: a table, ARFF, or a folder with a FASTA file a class.",
+        "sequences", sources, name="hmm", names="Embedded dataset (hmm), or a name for your files.",
+        path="To tag: FASTA with data.annotation, or a table. To classify: a table, ARFF, or a folder with one FASTA file per class.",
     )  # fmt: skip
     del found["data.data_dir"]
     file = fields.FILE
     return found | {
-        "data.annotation": Field("", "BED or GFF3 of the sequences in data.path.", when=file),
-        "data.features": Field("CDS", "Kinds of features that are tags, with commas between; the first wins.", when=file),
-        "data.strand": Field("ignore", "Tags are the same on both strands, or each has its own.", one_of(*strands), when=file),
-        "data.validation_sequences": Field("", "Sequences for validation, with commas between, beside an annotation.", when=file),
-        "data.test_sequences": Field("", "Sequences for the test, with commas between, beside an annotation.", when=file),
-        "data.sequence_field": Field("sequence", "A table's field of sequences, by name or number.", when=file),
-        "data.label_field": Field("label", "A table's field of labels, by name or number; to tag, a letter for each base.", when=file),
+        "data.annotation": Field("", "BED or GFF3 annotation of the sequences in data.path.", when=file),
+        "data.features": Field("CDS", "Feature types used as tags, comma-separated; where they overlap, the first wins.", when=file),
+        "data.strand": Field("ignore", "Whether tags ignore the strand, or each strand has its own.", one_of(*strands), when=file),
+        "data.validation_sequences": Field("", "Names of the validation sequences, comma-separated; with an annotation.", when=file),
+        "data.test_sequences": Field("", "Names of the test sequences, comma-separated; with an annotation.", when=file),
+        "data.sequence_field": Field("sequence", "Table field with the sequences, by name or number.", when=file),
+        "data.label_field": Field("label", "Table field with the labels, by name or number; to tag, one letter per base.", when=file),
         **fields.table(),
-        "data.masked": Field("read", "Lower case is read like upper case, or hidden: read as N.", one_of("read", "hide"), when=file),
-        "data.min_quality": Field(0, "Of FASTQ: bases of a lower quality are read as N.", within(0, 94), when=file),
+        "data.masked": Field("read", "Lowercase bases are read like uppercase, or hidden: read as N.", one_of("read", "hide"), when=file),
+        "data.min_quality": Field(0, "FASTQ: bases of lower quality are read as N.", within(0, 94), when=file),
         "data.repeats": Field(
-            "group", "Near-duplicates stay in one part, all but the first are left out, or they count as different.",
+            "group", "Keep near-duplicates in the same part, drop all but the first, or treat them as different.",
             one_of(*repeats), when=file,
         ),
-        "data.identity": Field(0.8, "Share of equal bases that makes two sequences near-duplicates.", within(0.3, 1.0001), when=file),
-        "data.folds": Field(0, "Folds for cross-validation; 0 has none.", at_least(0), when=file),
-        "data.fold": Field(0, "The fold that is the test part, from 0.", at_least(0), when=file),
-        "data.test_fraction": Field(0.0, "Share held out as test part where there is none; 0 holds none out.", fields.SHARE, when=file),
+        "data.identity": Field(0.8, "Fraction of equal bases that makes two sequences near-duplicates.", within(0.3, 1.0001), when=file),
+        "data.folds": Field(0, "Folds for cross-validation; 0: none.", at_least(0), when=file),
+        "data.fold": Field(0, "The fold used for testing, from 0.", at_least(0), when=file),
+        "data.test_fraction": Field(0.0, "Fraction held out for testing if there is no test set; 0: none.", fields.SHARE, when=file),
         **fields.split_seed(),
     }  # fmt: skip
 
@@ -71,12 +71,12 @@ def predict_flags() -> dict[str, Flag]:
     """
     modes = ("predict",)
     return {
-        "input": Flag("-", "FASTA, FASTQ or a sequence a line; - is standard input.", modes),
-        "region": Flag("", "of a FASTA file: read no more than this, such as chr1:1001-2000.", modes),
+        "input": Flag("-", "FASTA, FASTQ or one sequence per line; - is standard input.", modes),
+        "region": Flag("", "read only this region of a FASTA file, such as chr1:1001-2000.", modes),
         "format": Flag(
-            "text", "BED (which text is) or GFF3 of tags, or a line of JSON for each sequence.", modes, one_of(*FORMATS)
+            "text", "tags as BED (text means BED) or GFF3, or one JSON line per sequence.", modes, one_of(*FORMATS)
         ),
-        "track": Flag("", "a bedGraph file to write the probability of the tags at each base to.", modes),
+        "track": Flag("", "write the probability of the tags at each base to this bedGraph file.", modes),
     }
 
 
@@ -92,7 +92,7 @@ def codes_of(part: Records) -> list[np.ndarray]:
 
 
 def labels_of(part: Records) -> Any:
-    """A tag for each base of each sequence, or a label for each sequence.
+    """The targets: a tag per base of each sequence, or a label per sequence.
 
     Example:
       >>> from seqjax.data.records import Places
@@ -103,7 +103,7 @@ def labels_of(part: Records) -> Any:
 
 
 def all_labels(part: Records) -> np.ndarray:
-    """The same as one array, (N,): tags of bases end to end, or the labels.
+    """The targets as one array, (N,): tags of all bases concatenated, or the labels.
 
     Example:
       >>> from seqjax.data.records import Places
@@ -115,7 +115,7 @@ def all_labels(part: Records) -> np.ndarray:
 
 
 def answers(trained: Trained, part: Records) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of the classes, (N, K), and the answers, (N,), of the sequences of a part, or of all its bases end to end."""
+    """Class probabilities (N, K) and predictions (N,) for the sequences of a part, or for all its bases concatenated."""
     found = trained.model.tools(trained.params, codes_of(part))
     if trained.config.task == "classify":
         return found, found.argmax(axis=1)
@@ -125,7 +125,7 @@ def answers(trained: Trained, part: Records) -> tuple[np.ndarray, np.ndarray]:
 def answer_rows(
     part: Records, shares: np.ndarray, given: np.ndarray, classes: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """A JSON object for each sequence of a part: its class and the answer, or how many bases are tagged right.
+    """A JSON object for each sequence of a part: true and predicted class, or the number of correctly tagged bases.
 
     Args:
       part: with "label" or "labels".
@@ -154,10 +154,10 @@ def answer_rows(
 
 
 def check_classified(trained: Trained, records: Records, format: str, track: str) -> None:
-    """Refuses what a classifier of sequences cannot do.
+    """Refuses options that a sequence classifier does not support.
 
     Raises:
-      UserError: formats of features; sequences of another length than the model's, where it pools by "flatten".
+      UserError: formats of features; sequences of another length than the model's, if it pools by "flatten".
     """
     if format in ("bed", "gff3") or track:
         what = "--track" if track else f"--format={format}"
@@ -175,7 +175,7 @@ def check_classified(trained: Trained, records: Records, format: str, track: str
 def looked_at(
     trained: Trained, part: Records, split: str, folder: pathlib.Path, shares: np.ndarray, exact: np.ndarray | None
 ) -> Iterator[pathlib.Path]:
-    """Draws what a model looks at: its motif detectors, and gradients times input, of one base or averaged by class.
+    """Plots what a model looks at: motif detectors, and gradient times input for one base or averaged by class.
 
     Args:
       trained: a tagger, or a classifier.
@@ -199,7 +199,7 @@ def looked_at(
             folder / f"motifs_{split}.png", logos, "bits", columns=2, title="what the motif detectors answer to"
         )
     if "embed" in own:
-        return  # of k-mers there is no gradient by base
+        return  # k-mers have no gradient per base
     if "labels" in part:
         yield _one_base(trained, part, codes, split, folder, shares, exact)
     elif len({len(each) for each in codes}) == 1:
@@ -207,7 +207,7 @@ def looked_at(
 
 
 def _one_base(trained, part, codes, split, folder, shares, exact) -> pathlib.Path:
-    """Of the longest feature in the first 50 sequences of at most 2,000 bases: the base in its middle."""
+    """The middle base of the longest feature in the first 50 sequences of at most 2,000 bases."""
     ends = np.cumsum([0, *map(len, codes)])
     able = [i for i, each in enumerate(codes) if len(each) <= 2000][:50] or [0]
     some = slice(0, 2000)
@@ -261,7 +261,7 @@ def _inner(trained, steps: int) -> slice:
 
 
 def print_classes(names: Sequence[str], probabilities: np.ndarray, classes: Sequence[str], format: str) -> None:
-    """Prints the class of each sequence with the probabilities of all.
+    """Prints the predicted class of each sequence, with the probabilities of all classes.
 
     Example:
       >>> print_classes(["a"], np.array([[0.25, 0.75]]), ["EI", "IE"], "jsonl")
@@ -278,15 +278,15 @@ def print_classes(names: Sequence[str], probabilities: np.ndarray, classes: Sequ
 def print_features(
     tag: Tagging, params: Any, records: Any, classes: Sequence[str], format: str, track: str = ""
 ) -> None:
-    """Prints the features of sequences as they are found, window by window, and writes the probabilities of each base.
+    """Prints the features of sequences as they are found, window by window, and writes the probabilities at each base.
 
     Args:
-      tag: finds the tags.
+      tag: predicts the tags.
       params: of its model.
       records: with "name", "sequence" and "start".
-      classes: the names of the tags; the first is what is no feature.
+      classes: the names of the tags; the first means "not a feature".
       format: "bed" (which "text" is), "gff3" or "jsonl".
-      track: a bedGraph file to write the probability of the second tag to; of more tags, a file each: TRACK.TAG.bedGraph.
+      track: a bedGraph file for the probability of the second tag; with more tags, one file each: TRACK.TAG.bedGraph.
     """
     with contextlib.ExitStack() as stack:
         files = {
@@ -309,7 +309,7 @@ def print_features(
 
 
 def track_paths(track: str, classes: Sequence[str]) -> dict[int, pathlib.Path]:
-    """The bedGraph file of each tag but the first; none without a name.
+    """The bedGraph file of each tag except the first; none if no name is given.
 
     Example:
       >>> [str(path) for path in track_paths("a.bedGraph", ["background", "CDS+", "CDS-"]).values()]
@@ -332,7 +332,7 @@ def _features(tag, params, name, sequence, start, classes, files) -> Iterator[An
 
 
 def _joined(features: Iterator[Any]) -> Iterator[Any]:
-    """Features that continue from the window before, as one; the score is the mean over all of its bases."""
+    """Joins features that continue across windows; the score is the mean over all bases."""
     last = None
     for feature in features:
         if (

@@ -1,7 +1,7 @@
 """--doctor: what each process of a run would see, without training: packages, devices, its rows of a batch, the disk.
 
-Every process looks for itself; the first one puts what they found together, prints it, and says what is wrong and what to do.
-Nothing stays in the work directory, and no checkpoint is read further than its settings.
+Every process checks itself; the first one collects the findings, prints them, and says what is wrong and what to do.
+Nothing is left in the work directory, and of a checkpoint only the settings are read.
 """
 
 import fcntl
@@ -35,11 +35,11 @@ VARIABLES = (
     *doctor_report.SAME_VARIABLES, "CUDA_VISIBLE_DEVICES", "XLA_PYTHON_CLIENT_PREALLOCATE", "XLA_PYTHON_CLIENT_MEM_FRACTION",
     "OMP_NUM_THREADS",
 )  # fmt: skip
-_PROBE = 8 << 20  # bytes that are written to see how fast the disk is
+_PROBE = 8 << 20  # bytes written to measure the speed of the disk
 
 
 def run(experiment: Experiment, command: cli.Command) -> int:
-    """Looks, prints the report, and returns the exit status, the same in every process: 1 where something is wrong, else 0."""
+    """Runs the checks, prints the report and returns the exit status, the same in every process: 1 if something is wrong, else 0."""
     seen = gathered(see(experiment, command))
     lines = doctor_report.lines(seen, look_at_disk(command.workdir), seconds_together())
     several = f"{len(seen)} processes" if len(seen) > 1 else "1 process"
@@ -51,7 +51,7 @@ def run(experiment: Experiment, command: cli.Command) -> int:
 
 
 def see(experiment: Experiment, command: cli.Command) -> dict[str, Any]:
-    """What this process finds, as JSON values; what it cannot do is in `errors`, by the part of the report that it belongs to."""
+    """The findings of this process as JSON values; `errors` has what failed, by section of the report."""
     errors: dict[str, str] = {}
     found: dict[str, Any] = {"errors": errors, "pid": os.getpid(), "host": socket.gethostname(), **machine()}
     _tried(errors, "packages", reporting.require_extras)
@@ -110,7 +110,7 @@ def machine() -> dict[str, Any]:
 
 
 def _tried(errors: dict[str, str], part: str, make: Callable[[], Any]) -> Any:
-    """What a function returns; None where the user's input or the disk is at fault, which is kept."""
+    """The function's result; None after an error of the user's input or the disk, which is recorded."""
     try:
         return make()
     except (UserError, OSError) as error:
@@ -122,7 +122,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-# What they tell each other.
+# Communication between the processes.
 
 
 def gathered(found: Any) -> list[Any]:
@@ -156,7 +156,7 @@ def _same(rows: jax.Array) -> jax.Array:
 
 
 def seconds_together() -> float:
-    """The least time that all processes need to hear of each other, of five; 0 in a single one."""
+    """The shortest of five round trips between all processes; 0 for a single process."""
     if not processes.several():
         return 0.0
     times = []
@@ -171,12 +171,12 @@ def seconds_together() -> float:
 
 
 def look_at_disk(workdir: pathlib.Path) -> dict[str, Any]:
-    """Whether all processes see the work directory of the first one, whether it can be written and locked, and what is left on it.
+    """Whether all processes see the first one's work directory, whether it can be written and locked, and its free space.
 
-    Every process must call it, with what it takes for the work directory. Where there is none yet, the nearest one above it is looked at.
+    Every process must call it, with what it takes for the work directory. If there is none yet, the nearest one above it is looked at.
 
     Returns:
-      folder, type (of the file system, in each process), free (bytes), speed (bytes a second, on the disk), error (why it cannot
+      folder, type (of the file system, in each process), free (bytes), speed (bytes per second, on the disk), error (why it cannot
       be used, or ""), user (the process that holds the run, or ""); blind and unlocked: the processes that do not see the
       directory, and those that could lock what the first one holds.
     """
@@ -202,7 +202,7 @@ def look_at_disk(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def _probed(probe: pathlib.Path, workdir: pathlib.Path, found: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Writes and locks a file; the file, None where the disk refuses, and what was found."""
+    """Writes and locks a file; returns the file (None if the disk refuses) and the findings."""
     second, data = probe.with_suffix(".speed"), os.urandom(_PROBE)
     try:
         begin = time.perf_counter()
@@ -226,18 +226,18 @@ def _probed(probe: pathlib.Path, workdir: pathlib.Path, found: dict[str, Any]) -
 
 
 def _from_outside(probe: pathlib.Path) -> dict[str, Any]:
-    """How the file that the first process holds looks to another one."""
+    """What another process sees of the file that the first process holds."""
     if not distributed.shows(probe, probe.name):
         return {"blind": True}
     try:
         with open(probe, "r+", encoding="utf-8") as file:
             return {"unlocked": _locks(file)}
-    except OSError:  # it may read there, which is all that it needs, and cannot take a lock
+    except OSError:  # it can read, which is all it needs, but cannot lock
         return {"unlocked": False}
 
 
 def _locks(file: Any) -> bool:
-    """Whether a file can be locked; the lock ends when it is closed."""
+    """Whether a file can be locked; closing it releases the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -246,7 +246,7 @@ def _locks(file: Any) -> bool:
 
 
 def _user(lock: pathlib.Path) -> str:
-    """The process that holds a run; "" where none does."""
+    """The process that holds a run; "" if there is none."""
     if not lock.exists():
         return ""
     with open(lock, "r+", encoding="utf-8") as file:
@@ -254,7 +254,7 @@ def _user(lock: pathlib.Path) -> str:
 
 
 def file_system(folder: pathlib.Path) -> str:
-    """The kind of file system that a directory lies on, as Linux names it; "unknown" elsewhere.
+    """The type of the file system that a directory is on, as Linux names it; "unknown" on other systems.
 
     Example:
       >>> file_system(pathlib.Path("/proc")) in ("proc", "unknown")

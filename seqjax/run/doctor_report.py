@@ -1,4 +1,4 @@
-"""What --doctor says of what the processes found: pure functions from facts to lines."""
+"""The report of --doctor: pure functions from the processes' findings to lines."""
 
 import collections
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 SAME_VARIABLES = ("JAX_PLATFORMS", "XLA_FLAGS", "LIBTPU_INIT_ARGS", "SEQJAX_NATIVE_ISA")  # where they differ, programs do
 OK, NOTE, WRONG = "ok", "note", "WRONG"
-LITTLE = 1 << 30  # bytes free, below which it is said
+LITTLE = 1 << 30  # bytes free, below which there is a warning
 LONGEST = 160  # characters of a value that are shown
 
 
@@ -35,7 +35,7 @@ def lines(seen: Seen, disk: Mapping[str, Any], together: float) -> list[Line]:
 
 
 def wrong(found: Iterable[Line]) -> int:
-    """How many lines say that something is wrong.
+    """The number of lines that report a problem.
 
     Example:
       >>> wrong([Line(OK, "mesh", "data=2"), Line(WRONG, "data", "not found")])
@@ -64,7 +64,7 @@ def shown(found: Sequence[Line]) -> list[str]:
 
 
 def grouped(values: Sequence[Any]) -> str:
-    """A value, or which processes have which.
+    """A value that all share, or which processes have which value.
 
     Example:
       >>> grouped(["a", "a"]), grouped(["a", "b", "a"])
@@ -79,7 +79,7 @@ def grouped(values: Sequence[Any]) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes in words.
+    """A number of bytes in readable form.
 
     Example:
       >>> size(3 << 30), size(900e6), size(5)
@@ -227,7 +227,7 @@ def _environment(seen: Seen) -> Iterable[Line]:
 
 
 def _errors(seen: Seen, part: str, name: str) -> Iterable[Line]:
-    """A line for what processes could not do, each text once; the text says what to do."""
+    """A line for each error in the processes, without repetitions; its text says what to do."""
     texts = [one["errors"].get(part, "") for one in seen]
     for text in dict.fromkeys(filter(None, texts)):
         where = [str(index) for index, other in enumerate(texts) if other == text]

@@ -1,4 +1,4 @@
-"""The driver: everything that every experiment does, once. An experiment says what is particular to it."""
+"""The driver: everything that all experiments have in common. An experiment defines the rest."""
 
 import contextlib
 import json
@@ -141,7 +141,7 @@ def check_same(config: ConfigDict, dataset: Dataset, state: train_step.TrainStat
 
 
 def curve_options(experiment: Experiment, config: ConfigDict, spec: Any, baselines: dict[str, Any]) -> dict[str, Any]:
-    """What plot_curves shows beside the records of a run."""
+    """Options for plot_curves besides the records of a run."""
     return {
         "baselines": {name: found["loss"] for name, found in baselines.items() if "loss" in found},
         "labels": experiment.curve_labels(config, spec),
@@ -166,14 +166,14 @@ def profiled(text: str) -> tuple[int, int] | None:
 
 
 def closing(pipeline: Any) -> Any:
-    """A pipeline as a context, whether it holds something to be closed or not."""
+    """A pipeline as a context manager, whether or not it needs closing."""
     return pipeline if hasattr(pipeline, "__exit__") else contextlib.nullcontext(pipeline)
 
 
 def make_task(
     experiment: Experiment, config: ConfigDict, spec: Any, dataset: Dataset, setup: Setup, evaluator: Any = None
 ) -> loop.Task:
-    """What the training loop needs to know.
+    """Builds the task for the training loop.
 
     Args:
       experiment, config, spec, dataset, setup: of the run.
@@ -224,7 +224,7 @@ def proposal_of(setup: Setup) -> Callable[[train_step.TrainState, Any], train_st
 
 
 def check_diagnosed(plan: loop.Plan, task: loop.Task, state: train_step.TrainState, pipeline: Any) -> None:
-    """Refuses diagnostics.every where the model cannot be looked at; leaves the pipeline where it stands.
+    """Refuses diagnostics.every if the model cannot be examined; does not advance the pipeline.
 
     Raises:
       UserError: it runs no recurrent network, or one inside a jit or scan of its own.
@@ -242,7 +242,7 @@ def check_diagnosed(plan: loop.Plan, task: loop.Task, state: train_step.TrainSta
 def describe(
     experiment: Experiment, config: ConfigDict, dataset: Dataset, setup: Setup, pipeline: Any, baselines: dict[str, Any], lines: list[str]
 ) -> None:
-    """Prints what is about to be trained on what."""
+    """Prints the data, the model and the length of the run."""
     print(f"{experiment.records}: {dataset.name}")
     for line in report(dataset):
         print(f"  {line}")
@@ -261,7 +261,7 @@ def describe(
     print(f"model: {count:,} parameters" + (f", {frozen:,} of them frozen" if frozen else ""))
     asked = config.schedule.warmup_steps
     if (warmup := optimizers.warmup_length(asked, setup.recipe.steps)) != asked:
-        print(f"warm-up: {warmup} steps instead of {asked}, a tenth of so short a run")
+        print(f"warm-up: {warmup} steps instead of {asked}, since it may take at most a tenth of the run")
     epochs = setup.recipe.steps / pipeline.batches_per_epoch
     print(f"run: {setup.recipe.steps:,} steps, {epochs:.1f} passes over the data, on {devices_line(setup.mesh, config)}")
 
@@ -302,7 +302,7 @@ def best_line(experiment: Experiment, config: ConfigDict, folder: pathlib.Path) 
 
 
 def stored_run(experiment: Experiment, command: cli.Command) -> resuming.Stored:
-    """What the newest checkpoint says of the run that a command is about; refused where there is none."""
+    """The meta of the newest checkpoint of a command's run; refused if there is none."""
     stored = resuming.stored(command.workdir, experiment)
     if stored is None:
         raise UserError(f"there is no run with a checkpoint in {command.workdir}; train one first with the same --workdir")
@@ -310,7 +310,7 @@ def stored_run(experiment: Experiment, command: cli.Command) -> resuming.Stored:
 
 
 class Opened(NamedTuple):
-    """A run as a checkpoint has it."""
+    """A run restored from a checkpoint."""
 
     trained: Trained
     meta: dict[str, Any]  # of the checkpoint
@@ -328,7 +328,7 @@ def opened(experiment: Experiment, command: cli.Command) -> Opened:
     """The run that --checkpoint names, with its whole state."""
     stored = stored_run(experiment, command)
     config = resuming.settings_of(experiment, command, stored)
-    report = print if command.mode == "evaluate" else cli.note  # predictions stand alone on standard output
+    report = print if command.mode == "evaluate" else cli.note  # standard output has only the predictions
     made: dict[str, Any] = {}
 
     def target(meta):
@@ -344,7 +344,7 @@ def opened(experiment: Experiment, command: cli.Command) -> Opened:
 
 
 def load_same(experiment: Experiment, command: cli.Command, trained: Trained, meta: dict[str, Any]) -> Dataset:
-    """The data of a run; refused where they are not those that it was trained on, unless that is accepted."""
+    """Loads the data of a run; refused if they differ from those that it was trained on, unless that is accepted."""
     dataset, accepted = experiment.load(trained.config), command.options.accept_changed_data
     resuming.check_data(experiment, command.workdir, dataset, None, meta, accepted=accepted)
     if accepted:
@@ -354,7 +354,7 @@ def load_same(experiment: Experiment, command: cli.Command, trained: Trained, me
 
 
 class FailedStep(NamedTuple):
-    """The step that stopped a run, and what it is taken again with."""
+    """The step that stopped a run, and everything needed to repeat it."""
 
     number: int
     faults: list[str]  # what was not finite

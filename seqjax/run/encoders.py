@@ -1,4 +1,4 @@
-"""Networks of `seqjax.cnn` that other models see through: their settings, their pretrained weights, whether they are frozen."""
+"""Networks of `seqjax.cnn` as image encoders: settings, pretrained weights, freezing."""
 
 from collections.abc import Iterable
 from typing import Any, cast
@@ -27,9 +27,9 @@ def fields(name: str, layer: str) -> dict[str, Field]:
     """
     return {
         "model.name": Field(name, "The encoder; seqjax.cnn.names() lists them.", one_of(*NETWORKS)),
-        "model.options": Field("", "Further options of the encoder, such as stem=small,width=32."),
-        "model.layer": Field(layer, "The encoder's layer whose feature map is read; later ones are left out."),
-        "model.weights": Field("", "File of torch weights that the encoder starts from, as torchvision names them."),
+        "model.options": Field("", "More options for the encoder, such as stem=small,width=32."),
+        "model.layer": Field(layer, "The encoder layer whose feature map is used; later layers are dropped."),
+        "model.weights": Field("", "File of torch weights to initialise the encoder from, with torchvision's names."),
     }
 
 
@@ -51,7 +51,7 @@ def encoder(config: ConfigDict, shape: tuple[int, int, int]) -> cnn.Features:
 
 
 def is_frozen(config: ConfigDict, features: cnn.Features) -> bool:
-    """Whether optimizer.frozen leaves all of the encoder's parameters as they are; it then runs as in evaluation, so that its statistics
+    """Whether optimizer.frozen covers all of the encoder's parameters; the encoder then runs in evaluation mode, so that its statistics
     stay too.
 
     Example:
@@ -65,7 +65,7 @@ def is_frozen(config: ConfigDict, features: cnn.Features) -> bool:
 
 
 def pretrained(config: ConfigDict, features: cnn.Features, params: Any, state: Any) -> tuple[Any, Any]:
-    """Parameters and model state whose encoder has the weights and statistics of model.weights; the same where that is empty.
+    """Loads the encoder's weights and statistics from model.weights into parameters and model state; no change if it is empty.
 
     Args:
       config: with model.weights.
@@ -83,7 +83,7 @@ def pretrained(config: ConfigDict, features: cnn.Features, params: Any, state: A
 
 
 def described(config: ConfigDict, features: cnn.Features) -> Iterable[str]:
-    """Lines on the encoder for the start of a run; that a frozen one should not be random."""
+    """Lines about the encoder for the start of a run; warns if a frozen encoder has random weights."""
     yield f"encoder: {config.model.name} up to {config.model.layer}, a map of {' x '.join(map(str, features.shape))}"
     if is_frozen(config, features) and not config.model.weights:
-        yield "the encoder is frozen and not pretrained: set model.weights, --init_from, or optimizer.frozen=''"
+        yield "the encoder is frozen but not pretrained: set model.weights, --init_from, or optimizer.frozen=''"

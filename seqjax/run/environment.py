@@ -1,8 +1,8 @@
-"""What a run's numbers depend on besides its settings and data: versions, devices, threads. Kept in its work directory.
+"""The environment of a run, kept in its work directory: versions, devices and threads that its numbers depend on.
 
     workdir/environment.json   [{"step": 0, "jax": "0.10.2", ...}, {"step": 500, "jax": "0.10.3", ...}]
 
-An entry says from which step on it holds. Where nothing changes there is one, however often the run is resumed.
+An entry gives the step from which it holds. Resuming in the same environment adds no entry.
 """
 
 import importlib.metadata
@@ -21,7 +21,7 @@ FILE = "environment.json"
 
 
 def facts() -> dict[str, Any]:
-    """What this process would train with.
+    """The environment of this process.
 
     Example:
       >>> found = facts()
@@ -35,12 +35,12 @@ def facts() -> dict[str, Any]:
 
 
 def record(workdir: pathlib.Path, step: int, now: dict[str, Any], report: Callable[[str], None] = print) -> None:
-    """Keeps what a session trains with, where it is other than what the run was trained with before.
+    """Records the environment of a session if it differs from the run's previous one.
 
     Args:
       workdir: the run's directory, held by this process.
-      step: the step that the session starts from. What was kept of later ones is dropped, as their training was.
-      now: what `facts` gives.
+      step: the step that the session starts from. Entries of later steps are dropped, as is their training.
+      now: the result of `facts`.
       report: takes a line that says what changed, or that the file was damaged.
 
     Raises:
@@ -62,7 +62,7 @@ def record(workdir: pathlib.Path, step: int, now: dict[str, Any], report: Callab
 
 
 def _parsed(path, text, report):
-    """The entries of a file; none where there is no file, or a damaged one."""
+    """The entries of a file; none if there is no file, or a damaged one."""
     if text is None:
         return []
     try:

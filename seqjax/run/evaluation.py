@@ -1,4 +1,4 @@
-"""What an evaluation prints and writes: metrics beside their baselines, predictions, pictures."""
+"""Output of an evaluation: metrics with baselines, predictions, pictures."""
 
 import dataclasses
 import json
@@ -89,7 +89,7 @@ def run(experiment: Experiment, command: cli.Command, trained: Trained, dataset:
 
 
 def plain(experiment: Experiment) -> Any:
-    """The evaluation of an experiment that gives none: the model's metric, beside the baselines."""
+    """The default evaluation: the model's metric, and the baselines."""
 
     def evaluate(trained: Trained, dataset: Dataset, split: str, options: Any) -> Report:
         del options
@@ -119,7 +119,7 @@ def table(scores: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def line(found: dict[str, Any]) -> str:
-    """Metrics for people.
+    """Metrics as readable text.
 
     Example:
       >>> line({"loss": 1.26351, "bits_per_character": 1.8228, "bleu": 36.158})
@@ -129,7 +129,7 @@ def line(found: dict[str, Any]) -> str:
 
 
 def shown_name(name: str) -> str:
-    """A metric's name for people.
+    """A metric's display name.
 
     Example:
       >>> shown_name("bits_per_character"), shown_name("bleu")
@@ -139,7 +139,7 @@ def shown_name(name: str) -> str:
 
 
 def shown_value(name: str, value: Any) -> str:
-    """A metric's value for people; (value, low, high) with its interval.
+    """A metric's value as readable text; (value, low, high) with its interval.
 
     Example:
       >>> shown_value("accuracy", (0.9, 0.85, 0.93)), shown_value("loss", 0.5)

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, written on the spot."""
+"""TensorBoard event files, written synchronously."""
 
 import math
 import pathlib
@@ -10,14 +10,14 @@ from seqjax.run.records import accessing
 
 
 class Events:
-    """A TensorBoard event file, in the form of a logger.
+    """A logger that writes a TensorBoard event file.
 
     tensorboardX's SummaryWriter hands events to a thread through a queue: where the disk is full the thread dies, the
     queue fills, and the run hangs. Its parts are used without the thread, so that the error comes to the caller.
 
     Args:
-      folder: takes the file.
-      first_step: the step that the run starts or resumes from; what an earlier session wrote of later steps is hidden.
+      folder: where the file is written.
+      first_step: the step that the run starts or resumes from; later steps of earlier sessions are hidden.
 
     Raises:
       UserError: the folder cannot be written.

@@ -34,12 +34,12 @@ Options = types.SimpleNamespace  # the flags of a mode, by name
 
 
 class Dataset(Protocol):
-    """Data as `load` returns them; what else an experiment keeps here is its own affair."""
+    """Data as `load` returns them; an experiment may add attributes of its own."""
 
     name: str
     parts: Mapping[str, Any]  # "train" and "validation", and "test" where there is one; each with a length
-    fingerprint: str  # of the content: a run is resumed on the same data only
-    notes: Iterable[str]  # lines for the user: what was held out, left out, found twice
+    fingerprint: str  # hash of the content: a run can only be resumed on the same data
+    notes: Iterable[str]  # lines for the user: what was held out, left out or found twice
     made_from: Mapping[str, str]  # package -> version, where the content depends on one
 
 
@@ -61,7 +61,7 @@ class Pipeline(Protocol):
         ...
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Moves to a state that get_state gave."""
+        """Restores a state from get_state."""
         ...
 
     def shard(self, index: int, count: int) -> "Pipeline":
@@ -80,13 +80,13 @@ class Model(NamedTuple):
     module: Any  # the network itself, for the experiment's own modes
     init: Callable[[jax.Array], Mapping[str, PyTree]]  # key -> {"params": ..., and further collections: the model state}
     loss: LossFn  # (params, model_state, carry, batch, rng) -> (carry, model_state, Sums)
-    metric: metrics.Metric = metrics.token_loss()  # what the summed batches are reported as
+    metric: metrics.Metric = metrics.token_loss()  # the metric that summed batches are reported as
     initial_carry: Callable[[PyTree, int], PyTree] = lambda params, batch_size: ()
-    tools: Any = None  # what the experiment makes once beside it: tokenizers, a decoder, compiled functions
+    tools: Any = None  # other objects the experiment makes once: tokenizers, a decoder, compiled functions
 
 
 class Flag(NamedTuple):
-    """A flag of the command line that belongs to some modes: its type is that of its default; a list repeats."""
+    """A command-line flag of some modes: its type is that of its default; a list flag may be repeated."""
 
     default: Any
     text: str  # one line, for --help
@@ -96,7 +96,7 @@ class Flag(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What an evaluation found."""
+    """The result of an evaluation."""
 
     scores: dict[str, dict[str, Any]]  # "model" and each baseline -> metric -> number, or (number, low, high) with its interval
     rows: Iterable[Mapping[str, Any]] = ()  # predictions, a JSON object each
@@ -143,17 +143,17 @@ class Experiment(NamedTuple):
     evaluate: Callable[[Trained, Dataset, str, Options], Report] | None = None  # None: the metric over the part's batches
     modes: Mapping[str, Callable[[Trained, Options], None]] = {}
     flags: Mapping[str, Flag] = {}
-    unit: str = "tokens"  # what there is one answer for, in the plural
+    unit: str = "tokens"  # what one prediction is made for, in the plural
     records: str = "parts"  # what the data consist of, in the plural: texts, images, pairs
-    criterion: Callable[[ConfigDict], str] = lambda config: "loss"  # the reported metric that chooses the best checkpoint; low is good
+    criterion: Callable[[ConfigDict], str] = lambda config: "loss"  # the reported metric that selects the best checkpoint; lower is better
     check: Callable[[ConfigDict], None] | None = None  # refuses settings that do not fit each other
     initialize: Callable[..., tuple[PyTree, PyTree]] | None = None  # (config, spec, dataset, params, model_state) -> the last two
     describe: Callable[..., Iterable[str]] | None = None  # (config, spec, dataset, model) -> further lines at the start
     baselines: Callable[..., dict[str, dict[str, float]]] | None = None  # (config, dataset, split) -> name -> metrics
     validate: Callable[..., dict[str, float]] | None = None  # (trained, records, metrics) -> all metrics of an evaluation in training
-    sample: Callable[[Trained, Dataset], str] | None = None  # what is shown at evaluations
+    sample: Callable[[Trained, Dataset], str] | None = None  # samples shown at evaluations
     pictures: Callable[..., Iterable[Any]] | None = None  # (trained, dataset, split, report, folder) -> paths
-    curve_labels: Callable[[ConfigDict, Any], Mapping[str, str]] = lambda config, spec: {}  # metric -> text at its axis in curves.png
+    curve_labels: Callable[[ConfigDict, Any], Mapping[str, str]] = lambda config, spec: {}  # metric -> axis label in curves.png
 
     @classmethod
     def of(cls, module: str, **parts: Any) -> "Experiment":
@@ -193,7 +193,7 @@ def spec_to_json(spec: Any) -> dict[str, Any]:
 
 
 def spec_from_json(experiment: Experiment, values: Mapping[str, Any]) -> Any:
-    """The spec that a checkpoint holds.
+    """Restores the spec from a checkpoint.
 
     Example:
       >>> class Spec(NamedTuple):

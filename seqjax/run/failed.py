@@ -1,4 +1,4 @@
-"""The step that stopped a run because something in it was not finite, kept in the work directory to be looked at.
+"""The step that stopped a run because something in it was not finite, saved in the work directory for inspection.
 
     workdir/failed/checkpoints/1200/   the state that step 1200 began with, and its batch: one step, with checksums as in a checkpoint
 """
@@ -21,16 +21,16 @@ FOLDER = "failed"
 
 
 class Failed(NamedTuple):
-    """A step that was kept."""
+    """A saved step."""
 
     step: int  # its number, from 1
-    state: TrainState  # what it began with
+    state: TrainState  # before the step
     batch: list[Any]  # its arrays
     meta: dict[str, Any]  # of the run, as in its checkpoints, with "faults", what was not finite, and the "arrays" of the batch
 
 
 def keep(folder: pathlib.Path, step: int, state: TrainState, batch: Any, faults: int, meta: dict[str, Any]) -> str:
-    """Keeps a step instead of the one that was kept before.
+    """Saves a step, replacing the one saved before.
 
     Args:
       folder: the work directory, held by this process.
@@ -40,7 +40,7 @@ def keep(folder: pathlib.Path, step: int, state: TrainState, batch: Any, faults:
       meta: JSON values that every checkpoint of the run holds.
 
     Returns:
-      What to do now, or why the disk did not take it.
+      What the user can do next, or why the step could not be saved.
     """
     leaves = jax.tree_util.tree_leaves_with_path(batch)
     arrays = [[_name(path), list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves]
@@ -53,12 +53,12 @@ def keep(folder: pathlib.Path, step: int, state: TrainState, batch: Any, faults:
         with contextlib.closing(Checkpoints(target, keep=1)) as checkpoints:
             checkpoints.save(step, {"state": state, "batch": [leaf for _, leaf in leaves]}, told)
     except UserError as error:
-        return f"the step could not be kept to be looked at: {error}"
-    return f"where it began says: python -m seqjax gradient_flow --workdir={folder} --failed"
+        return f"the failed step could not be saved for inspection: {error}"
+    return f"to see where it began: python -m seqjax gradient_flow --workdir={folder} --failed"
 
 
 def newest_meta(folder: pathlib.Path) -> dict[str, Any]:
-    """The meta of the step that a work directory keeps.
+    """The meta of the step saved in a work directory.
 
     Raises:
       UserError: there is none, or it is damaged.
@@ -66,12 +66,12 @@ def newest_meta(folder: pathlib.Path) -> dict[str, Any]:
     with contextlib.closing(Checkpoints(folder / FOLDER, keep=1)) as checkpoints:
         found = checkpoints.newest_meta()
     if found is None:
-        raise UserError(f"{folder} keeps no failed step; a run keeps one when it stops because something was not finite")
+        raise UserError(f"{folder} has no failed step; a run saves one when it stops because something was not finite")
     return found[1]
 
 
 def read(folder: pathlib.Path, make_state: Callable[[dict[str, Any]], TrainState], defaults: dict[str, Any]) -> Failed:
-    """The step that a work directory keeps; nothing in it is changed.
+    """The step saved in a work directory; nothing there is changed.
 
     Args:
       folder: the work directory.

@@ -1,4 +1,4 @@
-"""Forecasts without a network, each with its quantiles: naive, seasonal naive, drift, linear regression, ETS, AutoARIMA."""
+"""Baseline forecasts with quantiles: naive, seasonal naive, drift, linear regression, ETS, AutoARIMA."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,14 +24,14 @@ class Series(NamedTuple):
 
     value: np.ndarray  # (T,), NaN where missing
     features: np.ndarray  # (T, E), known in the future
-    first: int  # the first step that may be forecast: what lies before it is fitted on
+    first: int  # the first step that may be forecast; earlier ones are for fitting
     origins: np.ndarray  # (N,)
     horizon: int  # H
     season: int  # m
 
 
 def fill(value: np.ndarray) -> np.ndarray:
-    """Missing values by linear interpolation, at the ends the nearest; for baselines that cannot do without a value.
+    """Fills missing values by linear interpolation, and with the nearest value at the ends, for baselines that need all values.
 
     Example:
       >>> fill(np.array([np.nan, 1.0, np.nan, 3.0])).tolist()
@@ -55,13 +55,13 @@ def past_filled(series: Series) -> Callable[[int], np.ndarray]:
 
 
 def with_residuals(series: Series, predict: Callable[[np.ndarray], np.ndarray], least: int) -> Forecasts:
-    """Forecasts whose quantiles are the point plus the quantiles of earlier errors, at each horizon apart.
+    """Forecasts whose quantiles are the point forecast plus the quantiles of earlier errors, separately for each horizon.
 
     Args:
       series: the series.
       predict: the values before an origin -> (H,).
       least: how many values it needs: errors are those at origins from there on, in what lies before `first`. At least
-        ten errors for each horizon are wanted; where there are fewer, the errors of all horizons stand together.
+        ten errors for each horizon are wanted; with fewer, the errors of all horizons are pooled.
     """
     before = past_filled(series)
     stop = series.first - series.horizon + 1
@@ -88,7 +88,7 @@ def error_quantiles(errors: np.ndarray) -> np.ndarray:
 
 
 def naive(series: Series) -> Forecasts:
-    """The last value again.
+    """Repeats the last value.
 
     Example:
       >>> series = Series(np.array([1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0]), np.zeros((7, 0)), 5, np.array([5]), 2, 2)
@@ -99,7 +99,7 @@ def naive(series: Series) -> Forecasts:
 
 
 def seasonal_naive(series: Series) -> Forecasts:
-    """The value of one season before.
+    """Repeats the value of one season before.
 
     Example:
       >>> series = Series(np.array([1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0]), np.zeros((7, 0)), 5, np.array([5]), 2, 2)
@@ -112,7 +112,7 @@ def seasonal_naive(series: Series) -> Forecasts:
 
 
 def drift(series: Series) -> Forecasts:
-    """The last value, going on as the line from the first to the last.
+    """Extrapolates the line from the first value to the last.
 
     Example:
       >>> drift(Series(np.arange(9.0), np.zeros((9, 0)), 5, np.array([5]), 2, 1)).point.tolist()
@@ -123,7 +123,7 @@ def drift(series: Series) -> Forecasts:
 
 
 def linear(series: Series, *, ridge: float = 1e-3) -> Forecasts:
-    """A linear regression for each horizon on the last values and what is known of the step, fitted before `first`.
+    """A linear regression per horizon on the last values and the known features of the step, fitted on data before `first`.
 
     The lags are one season and a step, at most 200 and at most a quarter of what there is to fit on.
 
@@ -161,9 +161,9 @@ def linear(series: Series, *, ridge: float = 1e-3) -> Forecasts:
 
 
 def statistical(series: Series, name: str, *, context: int, refits: int) -> Forecasts:
-    """ETS or AutoARIMA of statsforecast, with the intervals that it gives.
+    """ETS or AutoARIMA from statsforecast, with its own intervals.
 
-    The form and its parameters are chosen at every so many origins, from the last `context` values before; until the next of these
+    The form and its parameters are chosen at regularly spaced origins, from the last `context` values before; until the next of these
     the same model reads on, from where it began, so that its season and its first state stay right.
 
     Args:
@@ -215,7 +215,7 @@ def forecast(name: str, several: Sequence[Series], *, context: int, refits: int)
     """The forecasts of a baseline for several series, one after the other.
 
     Args:
-      name: of SIMPLE or STATISTICAL.
+      name: one of SIMPLE or STATISTICAL.
       several: the series.
       context, refits: see `statistical`.
 

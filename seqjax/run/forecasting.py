@@ -1,4 +1,4 @@
-"""What a forecasting experiment shows and writes: rows, pictures, and the table of a prediction."""
+"""Output of forecasting experiments: rows, pictures, and the table of a prediction."""
 
 import csv
 import io
@@ -37,11 +37,11 @@ def check(config: ConfigDict) -> None:
     d, m, _ = config.data, config.model, chosen(config.baselines.names)
     if d.stateful and m.scaling != "series":
         raise UserError(
-            f"config.data.stateful=True passes the carry on in one unit; not with config.model.scaling={m.scaling}"
+            f"config.data.stateful=True needs one scale for all windows; it does not work with config.model.scaling={m.scaling}"
         )
     if d.stateful and d.past_fields:
         raise UserError(
-            "config.data.stateful=True has no origin where config.data.past_fields could end; leave either out"
+            "config.data.stateful=True has no origin at which config.data.past_fields could end; leave one of them out"
         )
     if m.kind == "direct" and d.forks + m.highway > d.context:
         both = f"config.data.forks={d.forks} and config.model.highway={m.highway} together"
@@ -49,7 +49,7 @@ def check(config: ConfigDict) -> None:
 
 
 def place_of(level: float) -> int:
-    """Where a level stands among LEVELS.
+    """The index of a level in LEVELS.
 
     Example:
       >>> place_of(0.5)
@@ -59,7 +59,7 @@ def place_of(level: float) -> int:
 
 
 def empty_window(spec: Any, context: int, horizon: int) -> Window:
-    """A window as the model's parameters are made for.
+    """An example window for initialising the model's parameters.
 
     Args:
       spec: with `statistics`, `features` and `facts`.
@@ -136,7 +136,7 @@ def draw(
 
 
 def checked_horizon(asked: int, learned: int, kind: str) -> int:
-    """The steps that a prediction has.
+    """The number of steps of a prediction.
 
     Raises:
       UserError: a direct model is asked for more steps than it has learned.
@@ -147,11 +147,11 @@ def checked_horizon(asked: int, learned: int, kind: str) -> int:
       >>> checked_horizon(48, 24, "direct")  # doctest: +ELLIPSIS
       Traceback (most recent call last):
       ...
-      seqjax.errors.UserError: --horizon=48 is more than the 24 steps that this model gives at once; train ...
+      seqjax.errors.UserError: --horizon=48 is more than the 24 steps that this model predicts at once; train ...
     """
     if kind == "direct" and asked > learned:
         raise UserError(
-            f"--horizon={asked} is more than the {learned} steps that this model gives at once; train another with"
+            f"--horizon={asked} is more than the {learned} steps that this model predicts at once; train another with"
             f" --config.data.horizon={asked}, or one with --config.model.kind=autoregressive"
         )
     return asked or learned
@@ -240,7 +240,7 @@ def write_output(path: str, text: str) -> None:
 
 
 def shown_times(times: np.ndarray, facts: Mapping[str, Any]) -> list[str]:
-    """Times for people: dates for steps of a day or longer, else with the offset of the zone, where there is one.
+    """Readable times: dates for steps of a day or longer, else date and time with the zone's offset, if any.
 
     Example:
       >>> noon = np.array(["2024-07-01T12:00"], "datetime64[ns]")

@@ -17,12 +17,12 @@ WHICH = ("best", "newest")
 
 
 class Match(NamedTuple):
-    """What of one tree of weights fits into another."""
+    """Which weights of one tree fit into another."""
 
     weights: Any  # the target's structure; the other's arrays where they fit
     taken: list[str]
     fresh: dict[str, str]  # path in the target -> why nothing was taken
-    unused: list[str]  # paths of the other that have no place
+    unused: list[str]  # paths of the other that are not in the target
 
 
 def match(target: Any, source: Any) -> Match:
@@ -128,13 +128,13 @@ class Start:
         self.origin |= {"step": step, "run": meta["run"]}
         where = f"step {step} of the run in {folder}"
         if not found.taken:
-            raise UserError(f"--init_from: nothing of {where} fits this model")
-        lines = [f"{path} ({why})" for path, why in found.fresh.items()] + [f"{path} (no place here)" for path in found.unused]
+            raise UserError(f"--init_from: none of the weights of {where} fit this model")
+        lines = [f"{path} ({why})" for path, why in found.fresh.items()] + [f"{path} (not in this model)" for path in found.unused]
         if lines and not self._command.options.init_partial:
             raise UserError(
-                f"--init_from: the weights of {where} do not all fit: {'; '.join(lines)}; --init_partial starts these fresh"
+                f"--init_from: the weights of {where} do not all fit: {'; '.join(lines)}; --init_partial initialises these at random"
             )
-        print(f"starting from the weights of {where}: {len(found.taken)} arrays")
+        print(f"initialised from the weights of {where}: {len(found.taken)} arrays")
         for line in lines:
             print(f"  not taken: {line}")
         return found.weights["params"], found.weights["model_state"] or model_state

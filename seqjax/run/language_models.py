@@ -1,4 +1,4 @@
-"""Language models that help a recogniser: an n-gram of a text file, or a run of experiments/language_model.py."""
+"""Language models for decoding speech: an n-gram of a text file, or a run of experiments/language_model.py."""
 
 import importlib.util
 import pathlib
@@ -35,12 +35,12 @@ def read_fusion(path: str, tokenizer: Any, beside: str, *, order: int, weight: f
         return _recurrent(pathlib.Path(path), tokenizer, beside, weight, bonus)
     labels = [np.append(tokenizer.encode(" ".join(line.split())), EOS) for line in text_lines(path) if line.strip()]
     if not labels:
-        raise UserError(f"{path} has no text; give a file with a line for each text")
+        raise UserError(f"{path} has no text; give a file with one text per line")
     tokens = np.concatenate(labels)
     starts = np.zeros(len(tokens), bool)
     starts[np.cumsum([0] + [len(each) for each in labels[:-1]])] = True
     known = tokens != UNK
-    if not known.all():  # an n-gram across something unknown would be wrong: what follows starts again
+    if not known.all():  # an n-gram across an unknown label would be wrong: restart after it
         starts[1:] |= ~known[:-1]
         tokens, starts = tokens[known], starts[known]
     model = NGramModel.fit(tokens, starts, order=order, vocab_size=tokenizer.vocab_size, excluded=(PAD, UNK, BOS))
@@ -57,7 +57,7 @@ def _recurrent(folder: pathlib.Path, tokenizer: Any, beside: str, weight: float,
     if type(other) is not type(tokenizer):
         kind = trained.config.tokenizer.kind
         raise UserError(
-            f"the language model in {folder} has tokens of another kind ({kind}) than the recogniser; train one with its tokenizer.kind"
+            f"the language model in {folder} has another kind of tokens ({kind}) than the recogniser; train one with its tokenizer.kind"
         )
     ids = np.array([known.get(token, UNK) for token in tokenizer.vocabulary], np.int32)
     end = EOS if trained.spec.ends else -1
@@ -68,7 +68,7 @@ def _recurrent(folder: pathlib.Path, tokenizer: Any, beside: str, weight: float,
 
 
 class _Step:
-    """A step of a language model with the recogniser's labels."""
+    """One step of a language model over the recogniser's labels."""
 
     def __init__(self, module: Any):
         self._module = module

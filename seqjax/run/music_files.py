@@ -1,4 +1,4 @@
-"""What music is sampled from, and the files that it is written to."""
+"""Prompts for sampling music, and the files that pieces are written to."""
 
 import os
 import pathlib
@@ -21,7 +21,7 @@ QUARTERS = 4  # of a bar
 
 
 def given(options: Options, frames_per_quarter: int) -> tuple[np.ndarray | None, np.ndarray | None, int]:
-    """What a piece begins with, the voice that is held fixed, and how many frames are to be written.
+    """The prompt of a piece, the voice that is held fixed, and the number of frames to write.
 
     Args:
       options: with prompt and melody as `read_piece` gives them, prompt_bars, voice and length.
@@ -38,7 +38,7 @@ def given(options: Options, frames_per_quarter: int) -> tuple[np.ndarray | None,
       (None, None, 8)
     """
     if options.prompt is not None and options.melody is not None:
-        raise UserError("--prompt and --melody exclude each other; give one of them")
+        raise UserError("--prompt and --melody cannot be combined; give one of them")
     if options.prompt is not None:
         frames = options.prompt_bars * QUARTERS * frames_per_quarter
         return options.prompt[:frames] if frames else options.prompt, None, options.length
@@ -49,7 +49,7 @@ def given(options: Options, frames_per_quarter: int) -> tuple[np.ndarray | None,
 
 
 def read_piece(path: str, config: ConfigDict) -> np.ndarray | None:
-    """The one piece of a file, uint8 (T, 88); None where no file is named.
+    """Reads a file with one piece, uint8 (T, 88); None if no file is named.
 
     Args:
       path: of a MIDI or JSON file, or "".
@@ -71,7 +71,7 @@ def read_piece(path: str, config: ConfigDict) -> np.ndarray | None:
         return None
     rolls = read_all([path], config)["frames"]
     if len(rolls) > 1:
-        raise UserError(f"{path} has {len(rolls)} pieces; give a file of one")
+        raise UserError(f"{path} has {len(rolls)} pieces; give a file with one")
     return rolls[0]
 
 
@@ -89,16 +89,16 @@ def read_all(paths: Sequence[str], config: ConfigDict) -> Records:
       >>> read_all([], ConfigDict({"data": {"frames_per_quarter": 1}}))
       Traceback (most recent call last):
       ...
-      seqjax.errors.UserError: there is no music; give --input=FILE, once for each MIDI or JSON file or folder
+      seqjax.errors.UserError: there is no music; give --input=FILE once per MIDI or JSON file or folder
     """
     parts = [part for path in paths for part in read_pieces(path, config.data.frames_per_quarter).values()]
     if not parts:
-        raise UserError("there is no music; give --input=FILE, once for each MIDI or JSON file or folder")
+        raise UserError("there is no music; give --input=FILE once per MIDI or JSON file or folder")
     return pieces([roll for part in parts for roll in part["frames"]], Places.joined(part.places for part in parts))
 
 
 def output_stem(output: str, config: ConfigDict) -> str:
-    """How the names of files to write begin.
+    """The prefix of the files to write.
 
     Raises:
       UserError: there is no such folder.
@@ -107,11 +107,11 @@ def output_stem(output: str, config: ConfigDict) -> str:
       >>> output_stem("no/such/song", ConfigDict())
       Traceback (most recent call last):
       ...
-      seqjax.errors.UserError: --output=no/such/song: there is no folder no/such; make it first
+      seqjax.errors.UserError: --output=no/such/song: there is no folder no/such; create it first
     """
     stem = pathlib.Path(os.path.expanduser(output))
     if not stem.parent.is_dir():
-        raise UserError(f"--output={output}: there is no folder {stem.parent}; make it first")
+        raise UserError(f"--output={output}: there is no folder {stem.parent}; create it first")
     return str(stem)
 
 

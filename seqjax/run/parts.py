@@ -1,4 +1,4 @@
-"""Small parts that several experiments are made of."""
+"""Small helpers that several experiments share."""
 
 import functools
 import inspect
@@ -21,13 +21,13 @@ from seqjax.typing import Cell
 
 
 def with_settings(function: Callable[..., Any], group: ConfigDict, *arguments: Any, **others: Any) -> Any:
-    """Calls a function with those settings of a group that it has parameters for, by name.
+    """Calls a function with the settings of a group that match its parameter names.
 
     Args:
-      function: whose parameters are called as the settings are, such as `load_labelled`.
+      function: has parameters named like the settings, such as `load_labelled`.
       group: of the config, such as config.data.
-      *arguments: come first.
-      **others: further arguments; they win over the settings.
+      **arguments: passed first.
+      ***others: further arguments; they override the settings.
 
     Example:
       >>> data = ConfigDict({"path": "a.txt", "seed": 3, "buckets": 5})
@@ -43,7 +43,7 @@ def make_stack(config: ConfigDict, **others: Any) -> Cell:
 
     Args:
       config: with model.cell, model.hidden_size, model.num_layers, model.dtype, and perhaps other arguments.
-      **others: arguments that are no settings, or are called otherwise.
+      **others: arguments that are not settings, or are called otherwise.
 
     Example:
       >>> model = {"cell": "gru", "hidden_size": 8, "num_layers": 2, "dropout": 0.5, "dtype": "float32"}
@@ -54,7 +54,7 @@ def make_stack(config: ConfigDict, **others: Any) -> Cell:
 
 
 class passes:
-    """An iterable that calls `make` for a new iterator at every pass.
+    """An iterable that calls `make` for a new iterator on each pass.
 
     Args:
       make: `make()` gives all of it, `make(index=i, count=n)` what one of n processes reads.
@@ -72,12 +72,12 @@ class passes:
         return iter(self._make())
 
     def shard(self, index: int, count: int) -> "passes":
-        """What one of several processes reads."""
+        """The share of one of several processes."""
         return passes(functools.partial(self._make, index=index, count=count))
 
 
 def short_enough(lengths: Sequence[int] | np.ndarray, limit: int, items: str) -> np.ndarray:
-    """Which training sequences data.max_length leaves in; prints how many it leaves out.
+    """Selects training sequences up to data.max_length; prints how many are left out.
 
     Args:
       lengths: of the sequences.
@@ -97,7 +97,7 @@ def short_enough(lengths: Sequence[int] | np.ndarray, limit: int, items: str) ->
     """
     keep, total = within_limit(lengths, limit), len(lengths)
     if not len(keep):
-        raise UserError(f"all training {items} are longer than data.max_length={limit}; raise it, or 0 takes all")
+        raise UserError(f"all training {items} are longer than data.max_length={limit}; raise it, or set it to 0 to keep all")
     if len(keep) < total:
         print(f"left out of training: {total - len(keep):,} of {total:,} {items}, longer than data.max_length={limit}")
     return keep
@@ -131,7 +131,7 @@ def bucketed(
 
 
 def compute_dtype(config: ConfigDict) -> Any:
-    """What `dtype=` of a model is for config.model.dtype: None for float32, the parameters' own.
+    """The `dtype=` argument of a model for config.model.dtype: None for float32, the parameters' own dtype.
 
     Example:
       >>> compute_dtype(ConfigDict({"model": {"dtype": "bfloat16"}}))
@@ -141,7 +141,7 @@ def compute_dtype(config: ConfigDict) -> Any:
 
 
 def input_texts(path: str, config: ConfigDict) -> list[str]:
-    """Texts to make predictions for. Where a run was trained on tables of the user's own, a table is read as those.
+    """Texts to make predictions for. A table is read with the format of the run's own tables, if it was trained on tables.
 
     Args:
       path: a file, or "-" for the standard input. Of a `.csv`, `.tsv` or `.jsonl` the texts are one field, that of the run's own
@@ -159,7 +159,7 @@ def input_texts(path: str, config: ConfigDict) -> list[str]:
     """
     data = config.data
     own = {name: data[name] for name in Format._fields if name in data}
-    encoding = own["encoding"] if "encoding" in own and path != "-" else "utf-8"  # a terminal's is not that of the run's files
+    encoding = own["encoding"] if "encoding" in own and path != "-" else "utf-8"  # standard input may have another encoding
     of_tables = len(own) == len(Format._fields) and data.source == "file" and not ("target_path" in data and data.target_path)
     format = Format(**own) if of_tables and unpacked_suffix(path) in (".csv", ".tsv") else Format(encoding=encoding)
     if not of_tables:
@@ -169,7 +169,7 @@ def input_texts(path: str, config: ConfigDict) -> list[str]:
 
 
 def prediction_flags(items: str, item: str) -> dict[str, Flag]:
-    """--input, which the mode gets as the lines of the file, and --format of a mode `predict`.
+    """The flags --input, which the mode gets as the lines of the file, and --format of a mode `predict`.
 
     Example:
       >>> list(prediction_flags("texts", "text"))
@@ -177,9 +177,9 @@ def prediction_flags(items: str, item: str) -> dict[str, Flag]:
     """
     return {
         "input": Flag(
-            "-", f"a file of {items}, a line each, or a table as the run's own; - is standard input.", ("predict",), read=input_texts
+            "-", f"a file of {items}, one per line, or a table like the run's own; - is standard input.", ("predict",), read=input_texts
         ),
-        "format": Flag("text", f"for people, or a line of JSON for each {item}.", ("predict",), one_of("text", "jsonl")),
+        "format": Flag("text", f"readable text, or one JSON line per {item}.", ("predict",), one_of("text", "jsonl")),
     }
 
 
@@ -194,7 +194,7 @@ def print_json(row: dict[str, Any]) -> None:
 
 
 def print_translations(source: str, found: Sequence[Any], format: str, number: int) -> None:
-    """Prints the outputs for one source: a line of JSON; or for people the best by itself, or the source and several with scores.
+    """Prints the outputs for one source: as a line of JSON, or as text: the best one, or the source and several with scores.
 
     Args:
       source: what was asked.

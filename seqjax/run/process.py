@@ -1,4 +1,4 @@
-"""Settings of the whole process that make training start and run faster; for commands, never on import."""
+"""Process-wide settings that make training start and run faster; set by commands, never on import."""
 
 import ctypes
 import os
@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import jax
 
-ENTRY = "-cache"  # ends the name of a compiled program in JAX's cache
-CHECKED = ".seqjax-checked"  # its time is that of the newest entry that was found whole
+ENTRY = "-cache"  # suffix of a compiled program in JAX's cache
+CHECKED = ".seqjax-checked"  # its mtime is that of the newest entry that was checked
 JUST_WRITTEN = 2.0  # seconds for which another process may still be writing an entry
 LONGEST_CHECK = 1.0  # seconds; what is left is checked at the next start
 
@@ -50,7 +50,7 @@ def use_compilation_cache() -> None:
 
 
 def cache_folder() -> str:
-    """The folder of the compilation cache, where other things are kept too; "" where there is none on this machine."""
+    """The folder of the compilation cache, where other things are kept too; "" if there is none on this machine."""
     name = jax.config.jax_compilation_cache_dir or ""  # pyright: ignore[reportAttributeAccessIssue]
     return "" if "://" in name else name
 
@@ -106,7 +106,7 @@ def _is_whole(path: str, decompress: Callable[[bytes], bytes]) -> bool:
 
 
 def _decompressor() -> Callable[[bytes], bytes]:
-    """What this JAX reads its entries with: zstd where there is a library for it, else zlib."""
+    """The decompressor that this JAX uses for its entries: zstd if a library is installed, else zlib."""
     try:
         from compression import zstd  # pyright: ignore[reportMissingImports]  # from Python 3.14 on
 
@@ -143,7 +143,7 @@ _IMPORTED = time.perf_counter()
 
 
 def seconds_since_start() -> float:
-    """Seconds since the process began, imports included; where the system does not tell, since this module was imported."""
+    """Seconds since the process started, including imports; since the import of this module if the system does not say."""
     try:
         fields = pathlib.Path("/proc/self/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
         return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")

@@ -1,4 +1,4 @@
-"""The settings that every experiment has (optimiser, schedule, length of the run), and what is made of them."""
+"""Settings common to all experiments (optimiser, schedule, length of the run), and what is built from them."""
 
 import math
 import re
@@ -30,7 +30,7 @@ def _patterns_hold(text: str) -> bool:
 
 
 def patterns(text: str) -> tuple[str, ...]:
-    """The regular expressions in a text that has commas between them; a comma inside [] or {} is part of one.
+    """Splits comma-separated regular expressions; a comma inside [] or {} belongs to the expression.
 
     Example:
       >>> patterns("embedding, layers_[0,1]/.*")
@@ -50,54 +50,54 @@ _STEPS = 2**31  # the number of a step is an int32
 
 OPTIMIZER_FIELDS = {
     "optimizer.name": Field("adam", "Optimiser.", one_of(*OPTIMIZERS)),
-    "optimizer.learning_rate": Field(4e-3, "Highest learning rate.", above(0)),
+    "optimizer.learning_rate": Field(4e-3, "Peak learning rate.", above(0)),
     "optimizer.muon_rate": Field(
-        0.02, "Muon's highest learning rate, of the kernels of recurrent cells; all else is Adam's.", above(0),
+        0.02, "Muon's peak learning rate, for the kernels of recurrent cells; everything else uses Adam.", above(0),
         when=("optimizer.name", ("muon",)),
     ),
-    "optimizer.b1": Field(0.9, "Adam's average of the gradient.", within(0.0, 1.0), when=_ADAM),
-    "optimizer.b2": Field(0.999, "Adam's average of its square.", within(0.0, 1.0), when=_ADAM),
-    "optimizer.momentum": Field(0.0, "Momentum of sgd.", within(0.0, 1.0), when=("optimizer.name", ("sgd",))),
-    "optimizer.nesterov": Field(False, "Nesterov's momentum for sgd.", when=("optimizer.name", ("sgd",))),
+    "optimizer.b1": Field(0.9, "Adam's decay of the average gradient.", within(0.0, 1.0), when=_ADAM),
+    "optimizer.b2": Field(0.999, "Adam's decay of the average squared gradient.", within(0.0, 1.0), when=_ADAM),
+    "optimizer.momentum": Field(0.0, "Momentum for sgd.", within(0.0, 1.0), when=("optimizer.name", ("sgd",))),
+    "optimizer.nesterov": Field(False, "Nesterov momentum for sgd.", when=("optimizer.name", ("sgd",))),
     "optimizer.weight_decay": Field(
         0.0,
-        "Weight decay on matrices and kernels, never on norms and biases: decoupled for adamw and muon, in the gradient for sgd.",
+        "Weight decay on matrices and kernels, not on norms and biases: decoupled for adamw and muon, in the gradient for sgd.",
         at_least(0),
         when=("optimizer.name", ("adamw", "sgd", "muon")),
     ),
-    "optimizer.clip_norm": Field(1.0, "Largest global norm of the gradient; 0 does not clip.", at_least(0)),
+    "optimizer.clip_norm": Field(1.0, "Clip the global gradient norm to this; 0: no clipping.", at_least(0)),
     "optimizer.ema": Field(
         0.0,
-        "Decay of a moving average of the parameters, which is what is evaluated then; 0 keeps none.",
+        "Decay of a moving average of the parameters, which is then used for evaluation; 0: no average.",
         within(0.0, 1.0),
     ),
     "optimizer.frozen": Field(
         "",
-        "Parameters that are not trained: regular expressions with commas between, each searched in the name.",
-        Check("regular expressions with commas between", _patterns_hold),
+        "Parameters to freeze: comma-separated regular expressions, searched for in parameter names.",
+        Check("comma-separated regular expressions", _patterns_hold),
     ),
 }
 
 SCHEDULE_FIELDS = {
     "schedule.name": Field(
-        "cosine", "Learning rate over time; plateau lowers it (times decay) when validation stalls.", one_of(*SCHEDULES)
+        "cosine", "Learning rate schedule; plateau multiplies the rate by decay when validation stalls.", one_of(*SCHEDULES)
     ),
     "schedule.warmup_steps": Field(0, "Steps of linear warm-up.", within(0, _STEPS)),
     "schedule.final_fraction": Field(
-        0.01, "What cosine leaves of the learning rate.", within(0.0, 1.0), when=("schedule.name", ("cosine",))
+        0.01, "cosine: final learning rate as a fraction of the peak.", within(0.0, 1.0), when=("schedule.name", ("cosine",))
     ),
     "schedule.hold_epochs": Field(
-        4, "hold_then_decay: epochs at the full rate.", at_least(1), when=("schedule.name", ("hold_then_decay",))
+        4, "hold_then_decay: epochs at the peak rate.", at_least(1), when=("schedule.name", ("hold_then_decay",))
     ),
     "schedule.milestones": Field(
         "0.5,0.75",
-        "step: shares of the run after which the rate is multiplied by decay.",
-        Check("rising numbers between 0 and 1 with commas between", _shares),
+        "step: fractions of the run after which the rate is multiplied by decay.",
+        Check("comma-separated increasing numbers between 0 and 1", _shares),
         when=("schedule.name", ("step",)),
     ),
     "schedule.decay": Field(
         0.5,
-        "hold_then_decay: factor for each epoch after; step: at each milestone; plateau: at a stall.",
+        "Factor on the rate: per epoch (hold_then_decay), per milestone (step), per stall (plateau).",
         within(0.001, 1.0),
         when=("schedule.name", ("hold_then_decay", "step", "plateau")),
     ),
@@ -110,65 +110,65 @@ SCHEDULE_FIELDS = {
 }
 
 TRAIN_FIELDS = {
-    "train.steps": Field(0, "Length of the run in steps; 0 where train.epochs gives it.", within(0, _STEPS)),
-    "train.epochs": Field(0.0, "Length of the run in passes over the data; 0 where train.steps gives it.", at_least(0)),
+    "train.steps": Field(0, "Length of the run in steps; 0 if train.epochs sets it.", within(0, _STEPS)),
+    "train.epochs": Field(0.0, "Length of the run in passes over the data; 0 if train.steps sets it.", at_least(0)),
     "train.accumulate": Field(
-        1, "Parts that each batch is cut into to save memory: gradients are summed, then one update.", at_least(1)
+        1, "Gradient accumulation: split each batch into this many parts to save memory.", at_least(1)
     ),
-    "train.log_every": Field(100, "Steps between lines in the log.", at_least(1), free=True),
+    "train.log_every": Field(100, "Steps between log lines.", at_least(1), free=True),
     "train.eval_every": Field(
         500,
-        "Steps between evaluations on the whole validation part.",
+        "Steps between evaluations on the whole validation set.",
         at_least(1),
         free=_nothing_waits_for_evaluations,
     ),
     "train.checkpoint_every": Field(250, "Steps between checkpoints.", at_least(1), free=True),
-    "train.keep": Field(3, "How many of the newest checkpoints stay, besides the best.", at_least(1), free=True),
+    "train.keep": Field(3, "How many of the newest checkpoints to keep, besides the best.", at_least(1), free=True),
     "train.stop_after": Field(
         0,
-        "Stop early after this many evaluations in a row without a new best; 0 never does.",
+        "Early stopping after this many evaluations in a row without a new best; 0: never.",
         at_least(0),
         free=True,  # a run that stopped can be resumed
     ),
     "train.max_skipped": Field(20, "Stop after this many non-finite steps in a row.", at_least(1), free=True),
 }
 
-# Free: a run may be resumed on other devices, cut in another way; its numbers are the same to rounding.
+# Free: a run may be resumed on other devices with another mesh; its numbers are the same to rounding.
 MESH_FIELDS = {
     "mesh.data": Field(
-        -1, "Devices along which batches are cut; -1: all that mesh.model leaves, as far as they cut them evenly.",
+        -1, "Devices for data parallelism; -1: as many as mesh.model leaves and divide the batches evenly.",
         Check("-1 or at least 1", lambda v: v == -1 or v >= 1), free=True,
     ),
-    "mesh.model": Field(1, "Devices along which the units of each kernel, embedding and softmax are cut.", at_least(1), free=True),
+    "mesh.model": Field(1, "Devices for tensor parallelism, over the units of each kernel, embedding and softmax.", at_least(1), free=True),
     "mesh.shard": Field(
-        "none", "Parameters and optimiser state: none has them whole along mesh.data, fsdp cuts them over it.", one_of("none", "fsdp"),
+        "none", "Parameters and optimiser state: replicated over mesh.data (none) or sharded over it (fsdp).", one_of("none", "fsdp"),
         free=True,
     ),
 }  # fmt: skip
 
 FIELDS = OPTIMIZER_FIELDS | SCHEDULE_FIELDS | TRAIN_FIELDS | MESH_FIELDS
 
-# Of experiments whose models have recurrent networks: the same, and looks into these during training.
+# For experiments with recurrent networks: also diagnostics during training.
 RECURRENT_FIELDS = FIELDS | {
     "diagnostics.every": Field(
-        0, "Steps between looks into the layers: gradients through time, gates, update ratios; 0 never looks.", at_least(0), free=True
+        0, "Steps between diagnostics: gradients through time, gates, update ratios; 0: never.", at_least(0), free=True
     )
 }
 
 
 class Recipe(NamedTuple):
-    """What a config says of how to train."""
+    """The training recipe of a config."""
 
     steps: int  # of the whole run; 0 where nothing is trained
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
-    clip_norm: float  # infinite where nothing is clipped
+    clip_norm: float  # infinite if nothing is clipped
     accumulate: int = 1  # parts that each batch is cut into
-    frozen: tuple[str, ...] = ()  # regular expressions: what they find a match in is not trained
+    frozen: tuple[str, ...] = ()  # regular expressions of parameters that are not trained
 
 
 def make_recipe(config: ConfigDict, steps_per_epoch: int | None) -> Recipe:
-    """Schedule, optimiser and length of a run; without an epoch's length, for reading a model only.
+    """Builds schedule, optimiser and length of a run; without an epoch's length, only for reading a model.
 
     Raises:
       UserError: the length is given twice or not at all, or settings do not fit each other.
@@ -197,7 +197,7 @@ def make_recipe(config: ConfigDict, steps_per_epoch: int | None) -> Recipe:
 
 
 def run_length(config: ConfigDict, steps_per_epoch: int) -> int:
-    """The run's steps.
+    """The number of steps of the run.
 
     Example:
       >>> run_length(ConfigDict({"train": {"steps": 0, "epochs": 0.5}}), 10)
@@ -207,12 +207,12 @@ def run_length(config: ConfigDict, steps_per_epoch: int) -> int:
         raise UserError("give the run's length as config.train.steps or as config.train.epochs, and set the other to 0")
     steps = config.train.steps or max(1, round(config.train.epochs * steps_per_epoch))
     if steps >= _STEPS:
-        raise UserError(f"config.train.epochs={config.train.epochs} is {steps} steps; it must be fewer than {_STEPS}")
+        raise UserError(f"config.train.epochs={config.train.epochs} is {steps} steps; there must be fewer than {_STEPS}")
     return steps
 
 
 def make_plan(config: ConfigDict, steps: int, profile: tuple[int, int] | None = None) -> loop.Plan:
-    """How often the loop does what.
+    """The plan of the loop: how often it logs, evaluates and saves.
 
     Args:
       config: of the run.
@@ -252,15 +252,15 @@ def usable_devices(*batches: int, data: int = -1, model: int = 1) -> list[jax.De
     sizes = " and ".join(map(str, dict.fromkeys(batches)))
     multiples = "make config.data.batch_size (over config.train.accumulate) and config.data.eval_batch_size multiples of it"
     if any(batch % number for batch in batches):
-        raise UserError(f"batches of {sizes} cannot be cut over {number} processes evenly; {multiples}")
+        raise UserError(f"batches of {sizes} do not split evenly over {number} processes; {multiples}")
     own = [devices]
     if number > 1:
         own = [sorted((d for d in devices if d.process_index == index), key=lambda d: d.id) for index in range(number)]
     there = min(map(len, own))
     if data > 0 and data % number:
-        raise UserError(f"config.mesh.data={data} cannot be cut over {number} processes evenly; make it a multiple, or leave it at -1")
+        raise UserError(f"config.mesh.data={data} does not split evenly over {number} processes; make it a multiple, or leave it at -1")
     if data > 0 and any(batch % data for batch in batches):
-        raise UserError(f"batches of {sizes} cannot be cut over config.mesh.data={data} evenly; {multiples}, or leave it at -1")
+        raise UserError(f"batches of {sizes} do not split evenly over config.mesh.data={data}; {multiples}, or leave it at -1")
     rows = max(1, data // number)  # of the mesh in each process, each `model` devices long
     if rows * model > there:
         asked = f"config.mesh.data={data} and config.mesh.model={model} need" if data > 0 else f"config.mesh.model={model} needs"
@@ -272,7 +272,7 @@ def usable_devices(*batches: int, data: int = -1, model: int = 1) -> list[jax.De
 
 
 def devices_line(mesh: Any, config: ConfigDict) -> str:
-    """Says on how many devices a run goes and how they are laid out, and why not on all.
+    """Says how many devices a run uses, how they are laid out, and why not all.
 
     Example:
       >>> from seqjax.run.settings import build
@@ -282,11 +282,11 @@ def devices_line(mesh: Any, config: ConfigDict) -> str:
     """
     there, used = jax.device_count(), mesh.size
     of = "" if there == used else f" of {there}"
-    why = f"{of}, as many as cut batch_size and eval_batch_size evenly" if of and config.mesh.data < 0 else of
+    why = f"{of}, as many as divide batch_size and eval_batch_size evenly" if of and config.mesh.data < 0 else of
     where = f" in {jax.process_count()} processes" if processes.several() else ""
     axes = " x ".join(f"{name}={size}" for name, size in mesh.shape.items())
     layout = f", {axes}" if config.mesh.model > 1 else ""
-    cut = ", parameters and optimiser state cut over data" if config.mesh.shard == "fsdp" else ""
+    cut = ", parameters and optimiser state sharded over data" if config.mesh.shard == "fsdp" else ""
     return f"{used} {jax.default_backend()} device(s){where}{why}{layout}{cut}"
 
 
@@ -304,7 +304,7 @@ def data_mesh(config: ConfigDict) -> Any:
     """
     size, parts, asked = config.data.batch_size, config.train.accumulate, config.mesh
     if size % parts:
-        raise UserError(f"config.train.accumulate={parts} must cut config.data.batch_size={size} evenly")
+        raise UserError(f"config.train.accumulate={parts} must divide config.data.batch_size={size} evenly")
     devices = usable_devices(size // parts, config.data.eval_batch_size, data=asked.data, model=asked.model)
     return train_step.make_mesh(size // parts, devices, asked.model)
 

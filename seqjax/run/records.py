@@ -29,11 +29,11 @@ _ADVICE = {
 
 @contextlib.contextmanager
 def accessing(path: pathlib.Path, what: str = "written") -> Iterator[None]:
-    """Turns whatever the disk says about a file into one line that names it.
+    """Turns an OSError about a file into a one-line UserError that names the file.
 
     Args:
       path: of the file.
-      what: is tried: "written" or "read".
+      what: the operation: "written" or "read".
 
     Raises:
       UserError: in place of an OSError.
@@ -70,14 +70,14 @@ def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); move it away and start the command again") from error
+        raise UserError(f"{path} is damaged ({error}); move it away and run the command again") from error
     if rest:
-        print(f"{path}: the last line was cut off; it is left out", file=sys.stderr)
+        print(f"{path}: the last line was cut off; it is ignored", file=sys.stderr)
     return records
 
 
 def best_evaluation(records: Iterable[dict[str, Any]], criterion: str) -> dict[str, Any] | None:
-    """The step and the metrics of the best evaluation of a run; None where there is none.
+    """The step and the metrics of the best evaluation of a run; None if there is none.
 
     Args:
       records: from read_records.
@@ -103,13 +103,13 @@ def _parse(number: int, line: str) -> dict[str, Any]:
 
 
 def _line_of(record: dict[str, Any]) -> str:
-    """One line of JSON, which has no word for a number that is not finite: it becomes null."""
+    """One line of JSON; numbers that are not finite become null, since JSON cannot express them."""
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
     return json.dumps(finite, allow_nan=False) + "\n"
 
 
 class RecordFiles:
-    """The two files of records, open for more.
+    """The two files of records, open for appending.
 
     After a resume from step s the records of later steps, which will be made again, are taken out first, so the files read
     like those of a run never stopped. A row of the table is there as soon as its record is; where a record brings a new
@@ -128,7 +128,7 @@ class RecordFiles:
         kept = [record for record in read_records(workdir) if record["step"] <= first_step]
         with accessing(self._path):
             write_atomically(self._path, "".join(map(_line_of, kept)))
-            self._file = open(self._path, "ab", buffering=0)  # nothing is left for close() where a write fails
+            self._file = open(self._path, "ab", buffering=0)  # nothing is left for close() if a write fails
         try:
             self._write_table(kept)
         except UserError:
@@ -136,11 +136,11 @@ class RecordFiles:
             raise
 
     def write(self, record: dict[str, Any]) -> None:
-        """Adds a record, which is on the disk when this returns."""
+        """Appends a record, which is on the disk when this returns."""
         line = memoryview(_line_of(record).encode("utf-8"))
         with accessing(self._path):
             if not _is_at(self._file.fileno(), self._path):
-                raise UserError(f"{self._path} was moved or removed while the run was writing it; the run stops here")
+                raise UserError(f"{self._path} was moved or removed while the run was writing to it; the run stops here")
             while line:
                 line = line[self._file.write(line) :]
             os.fsync(self._file.fileno())  # before the checkpoint that follows it
@@ -158,7 +158,7 @@ class RecordFiles:
         self._write_table(read_records(self._workdir))
 
     def abandon(self) -> None:
-        """Closes the files of a run that failed, as they are."""
+        """Closes the files of a failed run as they are."""
         self._file.close()
 
     def _write_table(self, records: list[dict[str, Any]]) -> None:

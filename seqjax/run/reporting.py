@@ -1,4 +1,4 @@
-"""What a run tells while it goes: records on the disk, loggers that take them elsewhere, lines and a progress bar."""
+"""Reporting during a run: records on disk, loggers that send them elsewhere, log lines and a progress bar."""
 
 import importlib.util
 import math
@@ -24,7 +24,7 @@ INDENT = 21  # columns of a line's step and kind
 
 
 def require_extras() -> None:
-    """Makes sure that what a run reports with is installed.
+    """Makes sure that the packages for reporting are installed.
 
     Raises:
       UserError: names what is missing.
@@ -35,13 +35,13 @@ def require_extras() -> None:
 
 
 class Logger(Protocol):
-    """Takes the records of a run to another place."""
+    """Sends the records of a run to another place."""
 
     def log(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Takes a record: kind is train, evaluation or sample; values are numbers, None or text."""
+        """Logs a record: kind is train, evaluation or sample; values are numbers, None or text."""
 
     def close(self) -> None:
-        """The run is over, or stopped."""
+        """Called when the run has ended or stopped."""
 
 
 LoggerFactory = Callable[[pathlib.Path, dict[str, Any]], Logger]
@@ -49,9 +49,9 @@ _factories: list[LoggerFactory] = []
 
 
 def register_logger(factory: LoggerFactory) -> LoggerFactory:
-    """Sends the records of every run that starts after this to a logger too.
+    """Registers a logger that gets the records of every run started after this.
 
-    A record goes to the logger when it is on the disk. An error in the logger ends the run with a line that names it; a
+    A record goes to the logger once it is on disk. An error in the logger ends the run with a line that names it; a
     logger that must not end a run catches its own errors. After a resume the records of the lost steps come again.
 
     Args:
@@ -88,7 +88,7 @@ def _name(factory: LoggerFactory) -> str:
 
 
 class Reporter:
-    """Writes the records of one run, and shows its progress to whoever looks on.
+    """Writes the records of one run and shows its progress in the terminal.
 
     Every record is one JSON line with `kind` (train, evaluation, sample) and `step`; a value that is not finite is null.
     TensorBoard and the registered loggers get it after it is on the disk.
@@ -154,7 +154,7 @@ class Reporter:
         self._close(error)
 
     def _close(self, error: BaseException | None) -> None:
-        """Closes everything; raises the first error of that, or prints it where the run ends with an error already."""
+        """Closes everything; raises the first error, or prints it if the run already ends with an error."""
         failures = []
         closing = [(name, logger.close) for name, logger in self._loggers.items()]
         for name, close in [("the records", self._files.abandon if error else self._files.close), *closing]:
@@ -172,7 +172,7 @@ class Reporter:
         self._progress.update(self._bar, completed=step)
 
     def evaluating(self, done: int, total: int | None) -> None:
-        """Shows how far an evaluation has come, in a second bar that goes with its record; nothing where no bar is shown."""
+        """Shows the progress of an evaluation in a second bar, until its record arrives; does nothing if no bar is shown."""
         if not self._progress.tasks[1].visible:
             self._progress.reset(self._second_bar)  # its clock
         self._progress.tasks[self._second_bar].total = total  # update() takes None for no change
@@ -213,7 +213,7 @@ class Reporter:
 
 
 class Silent:
-    """The reporter of those of several processes that leave it to the first one."""
+    """A reporter that does nothing, for all processes except the first."""
 
     def __enter__(self) -> "Silent":
         return self
@@ -238,10 +238,10 @@ class Silent:
 
 
 def counted(what: str, every: float = 10.0) -> Callable[[int, int], None]:
-    """A function that is told how many of how many are done, and says so on standard error now and then; nothing of what is quick.
+    """Makes a progress callback (done, total) that prints to standard error now and then, and nothing for quick work.
 
     Args:
-      what: is done, such as "image files checked".
+      what: what is done, such as "image files checked".
       every: seconds between two lines.
 
     Example:
@@ -262,7 +262,7 @@ def counted(what: str, every: float = 10.0) -> Callable[[int, int], None]:
 
 
 def _guarded(name: str, what: str, call: Callable[..., Any], *args: Any) -> Any:
-    """Calls a logger; whatever goes wrong in it becomes one line that names it."""
+    """Calls a logger; an error in it becomes a one-line UserError that names it."""
     try:
         return call(*args)
     except UserError:

@@ -1,4 +1,4 @@
-"""Whether a work directory's run is the one asked for: its settings, its data, its length."""
+"""Checks that the run in a work directory matches the command: settings, data, length."""
 
 import pathlib
 import re
@@ -23,14 +23,14 @@ Extension = Callable[[TrainState, Progress], Progress]
 
 
 class Stored(NamedTuple):
-    """What the newest good checkpoint of a run says of it."""
+    """The meta of the newest good checkpoint of a run."""
 
     step: int
     meta: dict[str, Any]
 
 
 def stored(folder: pathlib.Path, experiment: Experiment) -> Stored | None:
-    """The newest checkpoint's meta; None where there is none yet. Nothing in the work directory is changed.
+    """The newest checkpoint's meta; None if there is none yet. Nothing in the work directory is changed.
 
     Raises:
       UserError: the run is of another experiment.
@@ -45,7 +45,7 @@ def stored(folder: pathlib.Path, experiment: Experiment) -> Stored | None:
         return None
     step, meta = found
     if meta["experiment"] != experiment.name:
-        raise UserError(f"the run in {folder} is of the experiment {meta['experiment']}, not of {experiment.name}; use another --workdir")
+        raise UserError(f"the run in {folder} belongs to the experiment {meta['experiment']}, not {experiment.name}; use another --workdir")
     return Stored(step, meta)
 
 
@@ -127,7 +127,7 @@ def extension(
     before = make_recipe(settings.nest(settings.flatten(stored.meta["config"])), batches_per_epoch)
     if recipe.steps < stored.step:
         raise UserError(
-            f"the run in {command.workdir} has {stored.step} steps behind it; --extend cannot end it at {recipe.steps}"
+            f"the run in {command.workdir} is already at step {stored.step}; --extend cannot end it at {recipe.steps}"
         )
 
     def extend(state: TrainState, progress: Progress) -> Progress:
@@ -139,17 +139,17 @@ def extension(
             print(f"the run has {recipe.steps} steps already; --extend with a larger config.train.steps makes it longer")
         if early:
             count = progress.without_best
-            print(f"it had stopped early, after {count} evaluation{'s' if count > 1 else ''} without a better one, and counts from 0 again")
+            print(f"it stopped early, after {count} evaluation{'s' if count > 1 else ''} without a better one; the count restarts at 0")
         return extended(progress) if early else progress
 
     return extend
 
 
 def _rates(name: str, state: TrainState, before: Recipe, after: Recipe) -> str:
-    """What becomes of the learning rate, which is a function of the updates done."""
+    """How the learning rate changes, which is a function of the updates done."""
     done, scale = int(state.step) - int(state.skipped), float(state.lr_scale)
     old, new = (float(recipe.schedule(done)) * scale for recipe in (before, after))  # pyright: ignore[reportArgumentType]
-    changes = f"is {new:.3g} there instead of {old:.3g}" if new != old else f"stays {new:.3g}"
+    changes = f"is now {new:.3g} instead of {old:.3g}" if new != old else f"stays {new:.3g}"
     how = f"is recomputed over {after.steps}" if name in SCALED else "does not depend on the length"
     return f"the {name} schedule {how}; the learning rate at step {int(state.step)} {changes}"
 
@@ -163,7 +163,7 @@ def check_unchanged(folder: pathlib.Path, experiment: Experiment, before: Stored
 def meta(
     experiment: Experiment, config: ConfigDict, spec: Any, dataset: Dataset, began_from: Any = None, stored: Stored | None = None
 ) -> dict[str, Any]:
-    """What every checkpoint of a run holds beside its state, its iterator's state and its progress.
+    """The meta of every checkpoint of a run, besides its state, iterator state and progress.
 
     That the data changed is kept with every change: the step, and the fingerprints before and after.
     """
@@ -269,7 +269,7 @@ def check_data(
       experiment: names the data.
       folder: the work directory.
       dataset: as loaded now.
-      spec: as prepared now; None where it is not needed.
+      spec: as prepared now; None if it is not needed.
       saved: the checkpoint's meta.
       accepted: whether other data are accepted, as far as the spec is the same.
 

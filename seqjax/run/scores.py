@@ -1,4 +1,4 @@
-"""Scores of answers that several kinds of experiments report."""
+"""Scores of predictions that several experiments report."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ GROUPS = {"language": "languages", "kind": "kinds of question", "sentences": "le
 
 
 def accuracy(right: Sequence[bool] | np.ndarray) -> dict[str, Any]:
-    """The share of right answers with its 95 % interval, and the number of wrong ones.
+    """Accuracy with its 95 % interval, and the number of errors.
 
     Example:
       >>> found = accuracy([True, True, False, True])
@@ -23,7 +23,7 @@ def accuracy(right: Sequence[bool] | np.ndarray) -> dict[str, Any]:
 
 
 def confusion(true: Sequence[int] | np.ndarray, given: Sequence[int] | np.ndarray, classes: int) -> np.ndarray:
-    """How often each class (row) was taken for each (column).
+    """The confusion matrix: how often each true class (row) was predicted as each class (column).
 
     Example:
       >>> confusion([0, 1, 1], [0, 0, 1], 2).tolist()
@@ -35,7 +35,7 @@ def confusion(true: Sequence[int] | np.ndarray, given: Sequence[int] | np.ndarra
 
 
 def ranked(shares: np.ndarray, classes: Sequence[str], count: int) -> list[tuple[str, float]]:
-    """The likeliest classes with their probabilities; of equal ones, the first.
+    """The most likely classes with their probabilities; the first among equals.
 
     Example:
       >>> ranked(np.array([0.25, 0.5, 0.25]), ["cat", "dog", "owl"], 2)
@@ -46,7 +46,7 @@ def ranked(shares: np.ndarray, classes: Sequence[str], count: int) -> list[tuple
 
 
 def by_group(groups: Sequence[str], right: Sequence[bool] | np.ndarray) -> list[tuple[str, float]]:
-    """The share of right answers in each group, the worst first; of equal ones, by name.
+    """Accuracy in each group, worst first; ties by name.
 
     Args:
       groups: of each answer, such as its language.
@@ -62,7 +62,7 @@ def by_group(groups: Sequence[str], right: Sequence[bool] | np.ndarray) -> list[
 
 
 def group_lines(columns: Mapping[str, Sequence[str]], right: Sequence[bool] | np.ndarray) -> list[str]:
-    """The share of right answers in each group that the columns of `GROUPS` make, a line for each column that is there.
+    """Accuracy in each group defined by the columns of `GROUPS`, a line for each column that exists.
 
     Args:
       columns: of the examples; others are left alone.
@@ -87,7 +87,7 @@ def tagging(
     *,
     entities: bool = False,
 ) -> dict[str, Any]:
-    """What tags are worth: accuracy, that on words which the training part lacks, and F1 of whole entities.
+    """Scores of tags: accuracy, accuracy on words unseen in training, and F1 of whole entities.
 
     Args:
       words: of each sentence.
@@ -112,7 +112,7 @@ def tagging(
 
 
 def translation(outputs: Sequence[str], targets: Sequence[str]) -> dict[str, Any]:
-    """What translations are worth: BLEU, chrF, and the share that is exactly the reference, with its interval.
+    """Scores of translations: BLEU, chrF, and the fraction of exact matches with its interval.
 
     Example:
       >>> found = translation(["a small dog sat there"], ["a small dog sat there"])

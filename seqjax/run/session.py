@@ -63,11 +63,11 @@ def run(
 def _keep_failed(folder: pathlib.Path, step: int, state: TrainState, batch: Any, faults: int, meta: dict[str, Any]) -> str:
     """As failed.keep; of several processes each must call it, and the first one keeps the step."""
     state, batch = processes.gathered((state, batch))
-    return failed.keep(folder, step, state, batch, faults, meta) if processes.first() else "process 0 keeps the step"
+    return failed.keep(folder, step, state, batch, faults, meta) if processes.first() else "process 0 saves the step"
 
 
 def conclude(outcome: Outcome, steps: int, found: str, curves: pathlib.Path) -> int:
-    """Says how a run ended.
+    """Reports how a run ended.
 
     Args:
       outcome: of run.
@@ -85,7 +85,7 @@ def conclude(outcome: Outcome, steps: int, found: str, curves: pathlib.Path) -> 
         print(f"compiled {outcome.shapes} shapes of the training step")
     if outcome.stopped_early:
         count = outcome.progress.without_best
-        print(f"stopped early at step {step}: no better validation in {count} evaluation{'s' if count > 1 else ''}")
+        print(f"stopped early at step {step}: validation did not improve in {count} evaluation{'s' if count > 1 else ''}")
     if outcome.signal is not None:
         print("stopped; the same command resumes from here")
     return status(outcome)

@@ -1,7 +1,7 @@
-"""Configs declared as one table: each field's default, what it means in one line, and what values it may take.
+"""Configs declared as a table: each field's default, a one-line description, and its allowed values.
 
 An experiment lists its fields once; from that one table come the locked ConfigDict, the checks, the text of `--help`
-and the comparison with the config of a run that is in the work directory already.
+and the comparison with the config of an existing run.
 """
 
 import decimal
@@ -27,7 +27,7 @@ Condition = tuple[str, tuple[Any, ...]]  # a field, and values of it
 
 
 class Check(NamedTuple):
-    """What values a field may take."""
+    """The allowed values of a field."""
 
     text: str  # read after "must be"
     holds: Callable[[Any], bool]
@@ -76,7 +76,7 @@ def within(low, high) -> Check:
 
 
 def _single(value: float) -> float:
-    """A float as training sees it: rounded to float32, whose smallest numbers count as 0; an int as it is."""
+    """A float as training sees it: rounded to float32, with subnormals as 0; an int is unchanged."""
     if not isinstance(value, float):
         return value
     with np.errstate(over="ignore", under="ignore"):
@@ -100,10 +100,10 @@ class WholeNumber(flags.IntegerParser):
     """
 
     def convert(self, argument: int | str) -> int:
-        """The integer that the text stands for.
+        """Parses the integer.
 
         Raises:
-          ValueError: it stands for none.
+          ValueError: the text is not a whole number.
         """
         try:
             return super().convert(argument)
@@ -135,7 +135,7 @@ def build(fields: Mapping[str, Field], changes: Mapping[str, Any] | None = None)
 
     Args:
       fields: dotted name to Field, such as `{"model.hidden_size": Field(256, "Hidden units.", at_least(1))}`.
-      changes: dotted name to value, what a preset sets differently from the defaults.
+      changes: dotted name -> value, where a preset differs from the defaults.
 
     Returns:
       The nested config; names that are not in the table cannot be added to it.
@@ -157,7 +157,7 @@ def build(fields: Mapping[str, Field], changes: Mapping[str, Any] | None = None)
 
 
 def nest(values: Mapping[str, Any]) -> ConfigDict:
-    """Dotted names as a nested config.
+    """Makes a nested config from dotted names.
 
     Example:
       >>> nest({"model.hidden_size": 32}).model.hidden_size
@@ -174,7 +174,7 @@ def nest(values: Mapping[str, Any]) -> ConfigDict:
 
 
 def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Gives a nested config as dotted names, in the table's own form.
+    """Flattens a nested config to dotted names, as in the table.
 
     Example:
       >>> flatten({"seed": 0, "model": {"hidden_size": 32}})
@@ -190,7 +190,7 @@ def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[st
 
 
 def unknown_field(name: str, fields: Mapping[str, Field]) -> str:
-    """Says that a field is unknown and which known one is nearest.
+    """The message that a field is unknown, with the nearest known one.
 
     Example:
       >>> unknown_field("model.hiden_size", {"model.hidden_size": Field(256, "Hidden units.")})
@@ -238,13 +238,13 @@ def validate(config: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
 
 
 def _without_effect(flat: Mapping[str, Any], fields: Mapping[str, Field]) -> list[str]:
-    """The fields that differ from their default although another field's value leaves them without effect."""
+    """Fields that differ from their default although another field's value makes them ineffective."""
     conditional = {name: (field.default, *field.when) for name, field in fields.items() if field.when}
     return [name for name, (usual, other, values) in conditional.items() if flat[name] != usual and flat[other] not in values]
 
 
 def left_out(preset: Mapping[str, Any], given: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, str]:
-    """The preset's settings that what is given leaves without effect, each with the field and the value that do so.
+    """The preset's settings that the given ones make ineffective, each with the field and value responsible.
 
     A user who asks for another optimiser does not mean to keep the rate of the preset's; a setting without effect that is
     given itself is left in, for `validate` to refuse.
@@ -265,12 +265,12 @@ def left_out(preset: Mapping[str, Any], given: Mapping[str, Any], fields: Mappin
 
 
 def _as_float(value: float) -> float:
-    """A whole number too large for a float is infinite."""
+    """Converts to float; a whole number too large for a float becomes infinite."""
     return float(value) if abs(value) <= np.finfo(float).max else math.inf
 
 
 def _rounded(value: Any) -> str:
-    """Says what float32 makes of a number, where that may be why the number is refused."""
+    """Says how float32 rounds a number, if that may be why it is refused."""
     if type(value) is not float or not math.isfinite(value):
         return ""
     single = _single(value)
@@ -315,7 +315,7 @@ def complete(config: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str
 
 
 def resolve_length(config: ConfigDict, given: Collection[str]) -> None:
-    """Lets the length of a run that the command line gives win over the preset's, by setting the other one to 0.
+    """Lets a run length from the command line override the preset's, by setting the other of the two fields to 0.
 
     Args:
       config: with `train.steps` and `train.epochs`, of which one says how long the run is and the other is 0; is changed.
@@ -343,7 +343,7 @@ def resolve_length(config: ConfigDict, given: Collection[str]) -> None:
 
 
 def describe(fields: Mapping[str, Field], preset: Mapping[str, Any]) -> str:
-    """The table as text for --help: each field with the default preset's value, what it means, and what it may be.
+    """The table as text for --help: each field with its value in the default preset, its description and its allowed values.
 
     Example:
       >>> print(describe({"seed": Field(0, "Seed.", at_least(0))}, {"seed": 7}))
@@ -360,7 +360,7 @@ def describe(fields: Mapping[str, Field], preset: Mapping[str, Any]) -> str:
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], fields: Mapping[str, Field] | None = None
 ) -> list[str]:
-    """Names the fields in which two configs differ, each with both values.
+    """Lists the fields in which two configs differ, each with both values.
 
     Args:
       old, new: nested or flat.

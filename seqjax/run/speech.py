@@ -1,4 +1,4 @@
-"""What experiments/speech.py is made of: labels of transcripts, what fits into a sound, the loss, error rates, baselines, answers."""
+"""Parts of experiments/speech.py: transcript labels and their fit to a sound, loss, error rates, baselines, output."""
 
 import functools
 import math
@@ -35,7 +35,7 @@ def _strides(text: str) -> bool:
     return all(part.strip().isdecimal() and int(part) > 0 for part in text.split(","))
 
 
-STRIDES = Check("whole numbers of at least 1 with commas between", _strides)
+STRIDES = Check("comma-separated whole numbers of at least 1", _strides)
 
 
 def strides(config: ConfigDict) -> tuple[int, ...]:
@@ -49,7 +49,7 @@ def strides(config: ConfigDict) -> tuple[int, ...]:
 
 
 def samples_of_step(config: ConfigDict) -> int:
-    """How many samples one step of the recogniser stands for."""
+    """The number of audio samples per step of the recogniser."""
     return front_end(config).hop * math.prod(strides(config))
 
 
@@ -70,12 +70,12 @@ def front_end(config: ConfigDict) -> FrontEnd:
         )
     front = FrontEnd(rate, window, hop, f.mels, f.low, f.high, f.normalize, exponent=f.exponent)
     front.check()
-    sounds.mel_filters(rate, front.fft, f.mels, f.low, f.high)  # refuses what cannot be
+    sounds.mel_filters(rate, front.fft, f.mels, f.low, f.high)  # raises for invalid settings
     return front
 
 
 class Labels(NamedTuple):
-    """Transcripts as labels, and what they need."""
+    """Transcripts as labels, and the steps that they need."""
 
     ids: list[np.ndarray]  # of each, from 1
     needed: np.ndarray  # the fewest steps that can hold them
@@ -83,11 +83,11 @@ class Labels(NamedTuple):
 
     @property
     def fits(self) -> np.ndarray:
-        """Whether the sound can hold its labels."""
+        """Whether the sound is long enough for its labels."""
         return self.needed <= self.steps
 
     def take(self, places: np.ndarray) -> "Labels":
-        """Those of some sounds."""
+        """Selects some of the sounds."""
         return Labels([self.ids[i] for i in places], self.needed[places], self.steps[places])
 
 
@@ -118,11 +118,11 @@ def named(records: Records, places: Sequence[Any] | np.ndarray) -> str:
 
 
 def trainable(records: Records, labels: Labels, rate: int, most_seconds: float, say: Callable[[str], None] | None) -> np.ndarray:
-    """Which sounds can be trained on: those that can hold their transcript, and are not too long.
+    """Which sounds can be trained on: long enough for their transcript, and not too long.
 
     Args:
       records, labels: of the training part.
-      rate: samples a second.
+      rate: samples per second.
       most_seconds: longer sounds are left out; 0 takes all.
       say: gets a line for each kind of sound that is left out.
 
@@ -138,7 +138,7 @@ def trainable(records: Records, labels: Labels, rate: int, most_seconds: float, 
     keep = np.flatnonzero(short & labels.fits)
     if not len(keep):
         why = "no training sound can hold its transcript within data.max_seconds"
-        raise UserError(f"{why}; give longer sounds, or take smaller model.strides")
+        raise UserError(f"{why}; give longer sounds, or use smaller model.strides")
     return keep
 
 
@@ -147,7 +147,7 @@ def faults_of(records: Records, labels: Labels, rate: int, say: Callable[[str], 
 
     Args:
       records, labels: of the part.
-      rate: samples a second.
+      rate: samples per second.
       say: gets the lines.
       strict: whether they are errors.
 
@@ -161,7 +161,7 @@ def faults_of(records: Records, labels: Labels, rate: int, say: Callable[[str], 
             faults.add(f"{named(records, [place])} has a label that the training part lacks: {records['transcript'][place]!r}")
         for place in np.flatnonzero(~labels.fits):
             seconds = len(records["sound"][place]) / rate
-            has = f"and its {seconds:.2f} s have {labels.steps[place]}"
+            has = f"but its {seconds:.2f} s have {labels.steps[place]}"
             needs = f"needs {labels.needed[place]} steps for {records['transcript'][place]!r}"
             faults.add(f"{named(records, [place])} {needs}, {has}")
         faults.raise_any()
@@ -207,7 +207,7 @@ def speech_loss(model: Any, front: FrontEnd, augment: ConfigDict) -> Callable[..
 
 
 def scores_of(outputs: Sequence[str], transcripts: Sequence[str]) -> dict[str, Any]:
-    """Error rates, and the share of texts that are right to the last character, with its interval.
+    """Error rates, and the fraction of exactly correct texts with its interval.
 
     Example:
       >>> scores_of(["7 3", "1"], ["7 3", "2"])["wer"]
@@ -223,7 +223,7 @@ def baselines_of(train: Records, part: Records, rate: int, *, morse: bool) -> di
 
     Args:
       train, part: of the data.
-      rate: samples a second.
+      rate: samples per second.
       morse: whether the sounds are Morse code.
     """
     most = Counter(train["transcript"]).most_common(1)[0][0]
@@ -235,11 +235,11 @@ def baselines_of(train: Records, part: Records, rate: int, *, morse: bool) -> di
 
 
 def print_heard(path: str, found: Sequence[Any], words: Sequence[Any], seconds: float, format: str) -> None:
-    """Prints what was heard in a sound: a line of JSON; or for people the text, the times of its words, and others with scores.
+    """Prints the transcript of a sound: as a line of JSON, or as the text, the times of its words, and alternatives with scores.
 
     Args:
       path: of the sound.
-      found: readings, the best first.
+      found: hypotheses, the best first.
       words: of the best, with their times.
       seconds: that the sound lasts.
       format: "jsonl" or "text".
@@ -271,7 +271,7 @@ METRIC = metrics.token_loss()
 
 
 def search_flags() -> dict[str, Flag]:
-    """Flags of prefix beam search, with or without a language model; and whether faults of transcripts end an evaluation.
+    """Flags of prefix beam search, with or without a language model, and --strict.
 
     Example:
       >>> list(search_flags())
@@ -279,12 +279,12 @@ def search_flags() -> dict[str, Flag]:
     """
     both = ("evaluate", "predict")
     return {
-        "beam": Flag(8, "texts that are kept at each step; 1 is the likeliest path.", both, at_least(1)),
-        "lm": Flag("", "a language model: a text file, a line each, for an n-gram; or a run of language_model.", both),
-        "lm_order": Flag(3, "order of the n-gram of a text file.", both, at_least(1)),
-        "lm_weight": Flag(0.5, "how much the language model counts.", both, at_least(0)),
-        "lm_bonus": Flag(0.0, "nats for each label, against a language model's liking of short texts.", both),
-        "strict": Flag(False, "transcripts that cannot be recognised are an error.", ("evaluate",)),
+        "beam": Flag(8, "beam size: hypotheses kept at each step; 1 takes the most likely path.", both, at_least(1)),
+        "lm": Flag("", "a language model: a text file, one text per line, for an n-gram, or a run of language_model.", both),
+        "lm_order": Flag(3, "order of the n-gram model of a text file.", both, at_least(1)),
+        "lm_weight": Flag(0.5, "weight of the language model.", both, at_least(0)),
+        "lm_bonus": Flag(0.0, "bonus per label in nats, against the language model's bias to short texts.", both),
+        "strict": Flag(False, "fail on transcripts that cannot be recognised.", ("evaluate",)),
     }
 
 
@@ -303,7 +303,7 @@ def fusion(reader: Any, options: Options, file: str) -> Any:
 
 
 def shown(transcripts: Sequence[str], outputs: Sequence[str]) -> dict[str, list[int]]:
-    """Which sounds a picture shows: the first ones, and those with the most errors where there are any.
+    """Which sounds a picture shows: the first ones, and those with the most errors, if any.
 
     Example:
       >>> shown(["a", "b c"], ["a", "b"])
@@ -322,10 +322,10 @@ def prediction_flags() -> dict[str, Flag]:
       ['input', 'format', 'n_best', 'picture']
     """
     return {
-        "input": Flag([], "a sound file, or a folder of them; may be given several times.", ("predict",), read=_read_inputs),
-        "format": Flag("text", "for people, or a line of JSON for each sound.", ("predict",), one_of("text", "jsonl")),
-        "n_best": Flag(1, "how many readings of each sound, at most the beam.", ("predict",), at_least(1)),
-        "picture": Flag("", "a PNG file to draw the first sounds into.", ("predict",)),
+        "input": Flag([], "a sound file or a folder of them; may be repeated.", ("predict",), read=_read_inputs),
+        "format": Flag("text", "readable text, or one JSON line per sound.", ("predict",), one_of("text", "jsonl")),
+        "n_best": Flag(1, "number of hypotheses per sound, at most the beam size.", ("predict",), at_least(1)),
+        "picture": Flag("", "plot the first sounds to this PNG file.", ("predict",)),
     }
 
 
@@ -345,28 +345,28 @@ def sound_files() -> dict[str, Field]:
       16000
     """
     return {
-        "data.audio_field": Field("", "A manifest's field of sound files; empty looks for audio, path, file, ...", when=fields.FILE),
-        "data.text_field": Field("", "A manifest's field of transcripts; empty looks for text, sentence, ...", when=fields.FILE),
+        "data.audio_field": Field("", "Manifest field with the sound files; empty: audio, path, file, ...", when=fields.FILE),
+        "data.text_field": Field("", "Manifest field with the transcripts; empty: text, sentence, ...", when=fields.FILE),
         **fields.encoding(),
-        "data.rate": Field(16000, "Samples a second, to which all sounds are brought.", at_least(100)),
-        "data.channels": Field("refuse", "What becomes of sounds with several channels.", one_of(*CHANNELS), when=fields.FILE),
-        "data.workers": Field(0, "Threads that decode files ahead; 0 holds all sounds in memory.", at_least(0), when=fields.FILE),
+        "data.rate": Field(16000, "Sample rate in Hz; all sounds are resampled to it.", at_least(100)),
+        "data.channels": Field("refuse", "What to do with sounds that have several channels.", one_of(*CHANNELS), when=fields.FILE),
+        "data.workers": Field(0, "Threads that decode files in advance; 0 keeps all sounds in memory.", at_least(0), when=fields.FILE),
     }
 
 
 def made_sounds() -> dict[str, Field]:
-    """How Morse code is keyed, and spoken digits are parted and joined.
+    """How Morse code is keyed, and how spoken digits are split and joined.
 
     Example:
       >>> list(made_sounds())
       ['data.leave_out', 'data.strings', 'data.snr']
     """
     digits = fields.FILE_OR_TFDS
-    strings = "Spoken digits: so many training strings are joined; 0 leaves them single."
+    strings = "Spoken digits: number of digit strings to make for training; 0: single digits."
     return {
-        "data.leave_out": Field("", "Spoken digits: the speaker to test on; empty is the official split.", when=digits),
+        "data.leave_out": Field("", "Spoken digits: the speaker to test on; empty: the official split.", when=digits),
         "data.strings": Field(0, strings, at_least(0), when=digits),
-        "data.snr": Field(-6.0, "Morse: signal to noise in 2500 Hz, in dB.", within(-40.0, 60.0), when=("data.source", ("embedded",))),
+        "data.snr": Field(-6.0, "Morse: SNR in 2500 Hz, in dB.", within(-40.0, 60.0), when=("data.source", ("embedded",))),
     }
 
 
@@ -379,32 +379,32 @@ def features() -> dict[str, Field]:
     """
     return {
         "features.window_ms": Field(25.0, "Length of a frame, in milliseconds.", above(0)),
-        "features.hop_ms": Field(10.0, "From frame to frame, in milliseconds.", above(0)),
-        "features.mels": Field(40, "Mel filters, F.", at_least(1)),
-        "features.low": Field(0.0, "Where they begin, in Hz.", at_least(0)),
-        "features.high": Field(0.0, "Where they end, in Hz; 0 is half the rate.", at_least(0)),
+        "features.hop_ms": Field(10.0, "Hop between frames, in milliseconds.", above(0)),
+        "features.mels": Field(40, "Number of mel filters, F.", at_least(1)),
+        "features.low": Field(0.0, "Lowest frequency of the mel filters, in Hz.", at_least(0)),
+        "features.high": Field(0.0, "Highest frequency of the mel filters, in Hz; 0: half the sample rate.", at_least(0)),
         "features.exponent": Field(
-            0.0, "Energies to this power in place of their logarithm, which 0 stands for; about 0.5 for sounds in noise.", within(0.0, 1.0)
+            0.0, "Raise energies to this power instead of taking the logarithm; 0: logarithm; about 0.5 for noisy sounds.", within(0.0, 1.0)
         ),
         "features.normalize": Field(
             "utterance",
-            "utterance: each feature by its frames; level: all alike, so that a loud band stays loud; running: by the frames so far.",
+            "utterance: per feature over all frames; level: the same for all features, so loud bands stay loud; running: over past frames.",
             one_of(*NORMALIZE),
         ),
     }
 
 
 def augmentation() -> dict[str, Field]:
-    """What is done to training sounds at random, on the device.
+    """Random augmentation of training sounds, on the device.
 
     Example:
       >>> augmentation()["augment.speed"].default
       0.0
     """
     return {
-        "augment.speed": Field(0.0, "Training sounds are played faster or slower by up to this share.", within(0.0, 0.9)),
-        "augment.time_masks": Field(0, "SpecAugment: spans of frames that are blanked out.", at_least(0)),
-        "augment.time_width": Field(20, "Most frames of each, at most a fifth of a sound.", at_least(1)),
-        "augment.mel_masks": Field(0, "SpecAugment: bands of mel features that are blanked out.", at_least(0)),
-        "augment.mel_width": Field(8, "Most features of each.", at_least(1)),
+        "augment.speed": Field(0.0, "Maximum random change of the speed of training sounds, as a fraction.", within(0.0, 0.9)),
+        "augment.time_masks": Field(0, "SpecAugment: number of time masks.", at_least(0)),
+        "augment.time_width": Field(20, "SpecAugment: maximum frames per time mask, at most a fifth of the sound.", at_least(1)),
+        "augment.mel_masks": Field(0, "SpecAugment: number of frequency masks.", at_least(0)),
+        "augment.mel_width": Field(8, "SpecAugment: maximum mel features per frequency mask.", at_least(1)),
     }

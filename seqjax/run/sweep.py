@@ -1,4 +1,4 @@
-"""A sweep: one run for each value of some settings, in one process, and a table of what came out.
+"""A sweep: one run for each value of some settings, in one process, and a table of the results.
 
     workdir/seed=0/            a run of its own: resumed, evaluated and sampled from like any other
     workdir/seed=1/
@@ -41,14 +41,14 @@ class Point(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How a point stands."""
+    """The status of a point."""
 
     status: int  # 0 where it is finished, otherwise 128 and the signal's number
     error: str = ""  # what ended it
 
 
 def name_of(values: Mapping[str, Any]) -> str:
-    """The directory's name of a point; what a file system or this form could mistake is written as %XX.
+    """The directory name of a point; characters that could be misread are written as %XX.
 
     Example:
       >>> name_of({"seed": 3, "optimizer.learning_rate": 1e-3, "schedule.milestones": "0.5,0.75"})
@@ -58,7 +58,7 @@ def name_of(values: Mapping[str, Any]) -> str:
 
 
 def values_of(name: str, fields: Mapping[str, settings.Field]) -> dict[str, Any]:
-    """The values that a directory's name stands for: the reverse of `name_of`.
+    """The values in a directory name: the inverse of `name_of`.
 
     Example:
       >>> values_of("seed=3,name=a%2Fb", {"seed": settings.Field(0, "Seed."), "name": settings.Field("", "Name.")})
@@ -69,10 +69,10 @@ def values_of(name: str, fields: Mapping[str, settings.Field]) -> dict[str, Any]
 
 
 def swept(texts: Sequence[str], fields: Mapping[str, settings.Field]) -> dict[str, list[Any]]:
-    """What the flags --sweep ask for: setting -> values.
+    """Parses the flags --sweep: setting -> values.
 
     Args:
-      texts: of the flags, such as "seed=0,1,2"; a value that has a comma itself stands in double quotes.
+      texts: of the flags, such as "seed=0,1,2"; a value that contains a comma goes in double quotes.
       fields: the settings that there are.
 
     Raises:
@@ -142,7 +142,7 @@ def run(experiment: Experiment, command: cli.Command) -> int:
 
 
 def _is_finished(experiment: Experiment, point: Point, before: Mapping[str, Any] | None) -> bool:
-    """Whether a point was finished with these very settings and its newest checkpoint is still the last one."""
+    """Whether a point was finished with these settings and its newest checkpoint is still the last one."""
     stored = resuming.stored(point.command.workdir, experiment)
     config = settings.to_json(resuming.settings_of(experiment, point.command, stored))
     if stored is None or before is None or before["status"] != "finished":
@@ -153,7 +153,7 @@ def _is_finished(experiment: Experiment, point: Point, before: Mapping[str, Any]
 def _train(
     experiment: Experiment, command: cli.Command, found: list[Point], todo: list[Point], endings: dict[str, Ending]
 ) -> dict[str, Ending]:
-    """Trains points that differ in their seeds alone together, and such groups one after another; how all points stand then."""
+    """Trains points that differ only in the seed together, group after group; returns the status of all points."""
     groups = _groups(todo)
     for group in groups:
         reason = _why_apart(command, group)
@@ -183,7 +183,7 @@ def _others(point: Point) -> dict[str, Any]:
 
 
 def _groups(points: list[Point]) -> list[list[Point]]:
-    """The points by their settings other than the seed, in the order of their first ones."""
+    """Groups points by their settings other than the seed, in the order of each group's first point."""
     groups: dict[str, list[Point]] = {}
     for point in points:
         groups.setdefault(name_of(_others(point)), []).append(point)
@@ -191,7 +191,7 @@ def _groups(points: list[Point]) -> list[list[Point]]:
 
 
 def _why_apart(command: cli.Command, group: list[Point]) -> str:
-    """Why points that differ in their seeds are not trained together; "" where they may be."""
+    """Why points that differ in their seeds are not trained together; "" if they can be."""
     if command.options.sweep_vmap == "off":
         return "--sweep_vmap=off"
     if command.options.profile:
@@ -220,7 +220,7 @@ def _one_after_another(
 
 
 def read_results(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """The points in sweep.json by their names; none where there is no such file, or one that cannot be understood."""
+    """The points in sweep.json by their names; none if there is no such file, or one that cannot be understood."""
     try:
         return {entry["point"]: entry for entry in json.loads((folder / RESULTS).read_text(encoding="utf-8"))["points"]}
     except (FileNotFoundError, ValueError, TypeError, KeyError):
@@ -228,7 +228,7 @@ def read_results(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 
 def _write(experiment: Experiment, folder: pathlib.Path, found: list[Point], endings: Mapping[str, Ending]) -> dict[str, Any]:
-    """sweep.json and sweep.csv, as far as the sweep has come."""
+    """Writes sweep.json and sweep.csv with the results so far."""
     entries = [_entry(experiment, point, endings.get(point.name)) for point in found]
     results = {"experiment": experiment.name, "points": entries, "spread": spread(entries)}
     write_atomically(folder / RESULTS, json.dumps(results, indent=2, ensure_ascii=False) + "\n")

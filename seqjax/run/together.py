@@ -54,7 +54,7 @@ class Member(NamedTuple):
 
 
 class Same(NamedTuple):
-    """What all of them share."""
+    """What all runs share."""
 
     experiment: Experiment
     dataset: Dataset

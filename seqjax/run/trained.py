@@ -1,4 +1,4 @@
-"""A trained model read back from a run's folder: one way for all experiments."""
+"""Loads a trained model from a work directory, in the same way for all experiments."""
 
 import pathlib
 from collections.abc import Callable

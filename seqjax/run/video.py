@@ -1,4 +1,4 @@
-"""What the experiment with videos is made of besides its model: settings, answers, baselines, pictures, predictions."""
+"""Parts of the video experiment besides its model: settings, answers, baselines, pictures, predictions."""
 
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from seqjax.run.settings import ConfigDict, Field, at_least, one_of
 from seqjax.training.metrics.video import frame_errors
 
 SIDE, TOGETHER = 24, 100  # of the frames that the one-frame baseline sees; clips that are compared at once
-GIF_RATE = 5.0  # frames a second where the video does not say
+GIF_RATE = 5.0  # frames per second where the video does not say
 
 
 def data_fields(sources: Sequence[str]) -> dict[str, Field]:
@@ -39,29 +39,29 @@ def data_fields(sources: Sequence[str]) -> dict[str, Field]:
     files = fields.image_files()
     found = fields.source(
         "videos", sources, name="moving_digits",
-        names="The embedded set (moving_digits, bouncing_digits) or TFDS set (moving_mnist); what to call files.",
-        path="A folder with a folder of videos for each class, a table of videos, or .npy; for moving_mnist MNIST's idx files.",
-        validation_path="The same for validation, of a table or .npy; without it a share of the training part is held out.",
-        test_path="The same for the test, of a table or .npy.",
+        names="Embedded (moving_digits, bouncing_digits) or TFDS dataset (moving_mnist), or a name for your files.",
+        path="A folder with one folder of videos per class, a table of videos, or .npy; for moving_mnist, MNIST's idx files.",
+        validation_path="The same for validation (table or .npy); if empty, part of the training set is held out.",
+        test_path="The same for testing (table or .npy).",
     )  # fmt: skip
     return found | fields.split_seed() | {
-        "data.image_size": Field(0, "Side to which frames are scaled; 0 keeps the videos' own.", at_least(0), when=file),
-        "data.channels": Field(3, "Frames of video files in colour (3) or grey (1).", one_of(1, 3), when=file),
-        "data.frame_rate": Field(0.0, "Frames a second of folders of frames; 0 where it is not known.", at_least(0), when=file),
-        "data.video_field": Field("video", "A table's field of files or folders of frames.", when=file),
-        "data.label_field": Field("label", "A table's field of labels; several with commas between are several questions.", when=file),
+        "data.image_size": Field(0, "Frames are resized to this side; 0 keeps the size of the videos.", at_least(0), when=file),
+        "data.channels": Field(3, "Read video files in colour (3) or grey (1).", one_of(1, 3), when=file),
+        "data.frame_rate": Field(0.0, "Frames per second of folders of frames; 0: unknown.", at_least(0), when=file),
+        "data.video_field": Field("video", "Table field with video files or folders of frames.", when=file),
+        "data.label_field": Field("label", "Table field with the labels; several, comma-separated, are separate questions.", when=file),
         **fields.table(),
-        "data.bad_files": files["data.bad_files"]._replace(text="Videos that are not sound end the run, or are left out and listed."),
-        "data.clip_frames": Field(5, "Frames of a clip, T; to forecast, those read and those predicted.", at_least(1), when=whole),
-        "data.sampling": Field("even", "A clip is spread over its video, or taken at a rate.", one_of(*HOW), when=whole),
-        "data.clip_rate": Field(0.0, "Frames a second of a clip, at most the video's; 0 takes each.", at_least(0), when=rate),
-        "data.pad_short": Field(False, "Videos shorter than a clip are padded, not refused.", when=("task", ("classify",))),
-        "data.order": Field("time", "Frames in their order, or shuffled, to see what order is worth.", one_of(*ORDERS), when=whole),
+        "data.bad_files": files["data.bad_files"]._replace(text="Unreadable videos stop the run, or are skipped and listed."),
+        "data.clip_frames": Field(5, "Frames per clip, T; when forecasting, those read plus those predicted.", at_least(1), when=whole),
+        "data.sampling": Field("even", "Clip frames spread over the whole video, or at data.clip_rate.", one_of(*HOW), when=whole),
+        "data.clip_rate": Field(0.0, "Frames per second of a clip, at most the video's; 0: every frame.", at_least(0), when=rate),
+        "data.pad_short": Field(False, "Pad videos shorter than a clip, instead of refusing them.", when=("task", ("classify",))),
+        "data.order": Field("time", "Frames in order, or shuffled, to measure how much order matters.", one_of(*ORDERS), when=whole),
         "data.window": Field(
-            0, "Frames of truncated backpropagation over whole videos; 0 takes clips.", at_least(0), when=("task", ("classify",))
+            0, "Frames of truncated backpropagation over whole videos; 0: train on clips.", at_least(0), when=("task", ("classify",))
         ),
-        "data.context": Field(10, "Frames that are read before the next are predicted.", at_least(1), when=("task", ("forecast",))),
-        "data.workers": Field(1, "Threads that check and decode videos ahead.", at_least(0), free=True),
+        "data.context": Field(10, "Frames read before the rest of the clip is predicted.", at_least(1), when=("task", ("forecast",))),
+        "data.workers": Field(1, "Threads that check and decode videos in advance.", at_least(0), free=True),
     }  # fmt: skip
 
 
@@ -77,28 +77,28 @@ def model_fields(networks: Sequence[str]) -> dict[str, Field]:
     """
     lrcn, maps, writes = (("model.kind", kinds) for kinds in (("lrcn",), ("conv_lstm", "forecaster"), ("forecaster",)))
     classify, stem = ("task", ("classify",)), ("model.kind", ("conv_lstm",))
-    kinds = "A CNN under recurrent layers, convolutional LSTMs that answer, or some that write frames."
+    kinds = "CNN + recurrent layers, convolutional LSTMs that classify, or convolutional LSTMs that predict frames."
     return {
         "model.kind": Field("lrcn", kinds, one_of("lrcn", "conv_lstm", "forecaster")),
         "model.cnn": Field(
-            "lenet5", "The network on each frame; seqjax.cnn.names() lists them.", one_of(*networks), when=lrcn
+            "lenet5", "CNN applied to each frame; seqjax.cnn.names() lists the choices.", one_of(*networks), when=lrcn
         ),
-        "model.options": Field("", "Its further options, such as width=8,shortcut=B.", when=lrcn),
-        "model.layer": Field("", "Its layer that is read, such as layer3; empty for its output.", when=lrcn),
+        "model.options": Field("", "More options for the CNN, such as width=8,shortcut=B.", when=lrcn),
+        "model.layer": Field("", "CNN layer whose features are used, such as layer3; empty: its output.", when=lrcn),
         "model.layer_pooling": Field(
-            "flatten", "Keep a layer's places, or take their mean.", one_of("flatten", "mean"), when=lrcn
+            "flatten", "Flatten that layer's feature map, or average it over positions.", one_of("flatten", "mean"), when=lrcn
         ),
-        "model.feature_size": Field(128, "Features of a frame, D.", at_least(1), when=lrcn),
+        "model.feature_size": Field(128, "Features per frame, D.", at_least(1), when=lrcn),
         "model.cell": Field("gru", "Recurrent cell.", one_of(*CELLS), when=lrcn),
-        "model.hidden_size": Field(128, "Units of each layer, H; of convolutional LSTMs its channels.", at_least(1)),
-        "model.num_layers": Field(1, "Layers, L.", at_least(1)),
+        "model.hidden_size": Field(128, "Hidden units per layer, H; for convolutional LSTMs, channels.", at_least(1)),
+        "model.num_layers": Field(1, "Number of layers, L.", at_least(1)),
         "model.pooling": Field(
-            "last", "The answer is that of the last frame, or the mean of all.", one_of(*POOLING), when=classify
+            "last", "Use the answer at the last frame, or the mean over all frames.", one_of(*POOLING), when=classify
         ),
-        "model.filters": Field(16, "Channels of the maps that a convolution makes.", at_least(1), when=stem),
-        "model.stride": Field(2, "Its stride.", at_least(1), when=stem),
-        "model.kernel": Field(3, "Width of the kernels of convolutional LSTMs, odd.", at_least(1), when=maps),
-        "model.patch": Field(2, "Side of the squares that frames are cut into.", at_least(1), when=writes),
+        "model.filters": Field(16, "Output channels of the first convolution.", at_least(1), when=stem),
+        "model.stride": Field(2, "Stride of that convolution.", at_least(1), when=stem),
+        "model.kernel": Field(3, "Kernel size of the convolutional LSTMs; odd.", at_least(1), when=maps),
+        "model.patch": Field(2, "Side of the patches that frames are cut into.", at_least(1), when=writes),
         **fields.dtype(),
         "model.dropout": Field(
             0.0, "Dropout on features, between layers and before the answers.", fields.SHARE, when=classify
@@ -146,7 +146,7 @@ def middle_frames(videos: Videos, indices: np.ndarray) -> np.ndarray:
 
 
 def scores_of(shares: Sequence[np.ndarray], videos: Videos) -> dict[str, Any]:
-    """The share of videos of which all questions are answered right, with its interval, and the share of each.
+    """The fraction of videos with all questions answered correctly, with its interval, and the accuracy on each question.
 
     Args:
       shares: (N, K) of each question.
@@ -187,12 +187,12 @@ def answer_rows(shares: Sequence[np.ndarray], videos: Videos) -> Iterator[dict[s
 
 
 def clips(trained: Trained, videos: Videos, **changes: Any) -> Iterator[VideoBatch]:
-    """The clips that a model is evaluated on, with changes of their sampling."""
+    """The evaluation clips, with changes to their sampling."""
     return ordered_clips(videos, trained.config.data.eval_batch_size, sampling_of(trained.config, **changes))
 
 
 def still_clips(trained: Trained, videos: Videos) -> Iterator[VideoBatch]:
-    """The same clips, in which the frame in the middle stands still: nothing moves, and no clip is shorter."""
+    """The evaluation clips with the middle frame repeated: no motion, the same length."""
     for batch in clips(trained, videos):
         middle = batch.frames[np.arange(len(batch.lengths)), batch.lengths // 2][:, None]
         yield batch._replace(frames=np.broadcast_to(middle, batch.frames.shape))
@@ -213,12 +213,12 @@ def error_rows(videos: Videos, errors: Mapping[str, np.ndarray]) -> Iterator[dic
 
 
 def one_frame(videos: Mapping[str, Videos], split: str, limit: int) -> dict[str, dict[str, Any]]:
-    """What can be told without motion: the most frequent classes, and logistic regression on the middle frame.
+    """Baselines without motion: the most frequent classes, and logistic regression on the middle frame.
 
     Args:
       videos: the parts, with "train" and "validation".
       split: the part to answer for.
-      limit: training videos that are learned from; 0 leaves the regression out.
+      limit: number of training videos for the regression; 0 leaves it out.
     """
     part, train = videos[split], videos["train"]
     most = [np.eye(len(head.classes))[np.bincount(train.answers[:, i]).argmax()] for i, head in enumerate(train.heads)]
@@ -240,7 +240,7 @@ def one_frame(videos: Mapping[str, Videos], split: str, limit: int) -> dict[str,
 
 
 def _small(frames: np.ndarray) -> np.ndarray:
-    """Grey frames of at most 24 x 24, each place the mean of a block, as rows of numbers."""
+    """Grey frames, averaged over blocks to at most 24 x 24, as rows of features."""
     grey = frames.mean(axis=-1) / 255.0
     steps = [max(1, -(-size // SIDE)) for size in grey.shape[1:]]
     grey = np.pad(grey, ((0, 0), *((0, -size % step) for size, step in zip(grey.shape[1:], steps))), mode="edge")
@@ -252,7 +252,7 @@ def _small(frames: np.ndarray) -> np.ndarray:
 def draw_answers(
     folder: pathlib.Path, split: str, videos: Videos, sampling: Sampling, found: Answers
 ) -> Iterator[pathlib.Path]:
-    """Draws what is confused, filmstrips with the answer at each frame, wrong ones first, and a GIF of them."""
+    """Plots confusion matrices, filmstrips with the answer at each frame (errors first), and a GIF of them."""
     for i, head in enumerate(videos.heads):
         counts = confusion(videos.answers[:, i], found.clips[i].argmax(axis=1), len(head.classes))
         yield plot_confusion(folder / f"confusion_{head.name}_{split}.png", counts, head.classes, unit="videos")
@@ -276,7 +276,7 @@ def _classes_of(videos: Videos, index: int) -> str:
 def under_frame(
     heads: Sequence[Head], shares: Sequence[np.ndarray], labels: np.ndarray | None
 ) -> tuple[str, bool | None]:
-    """The answers at a frame, a line each, and whether all are right; None where that is not known.
+    """The answers at a frame, one per line, and whether all are correct; None if unknown.
 
     Example:
       >>> under_frame([Head("way", ("left", "right"))], [np.array([0.25, 0.75])], np.array([0]))
@@ -308,7 +308,7 @@ def next_frames(trained: Trained, videos: Videos) -> tuple[dict[str, np.ndarray]
 
 
 def copy_last(config: ConfigDict, videos: Videos) -> dict[str, float]:
-    """The mean errors of copies of the last frame read; no cross-entropy, which is infinite where a copy is sure and wrong."""
+    """The mean errors of copies of the last frame read; no cross-entropy, which is infinite if a copy is sure and wrong."""
     found = [
         {name: values[batch.lengths > 0] for name, values in _copied(*_cut(config, batch)).items()}
         for batch in ordered_clips(videos, TOGETHER, sampling_of(config))
@@ -353,7 +353,7 @@ def draw_forecasts(
 
 
 def facts_line(dataset: Dataset) -> str:
-    """How long the training videos are.
+    """A line on the lengths and size of the training videos.
 
     Example:
       >>> from seqjax.data.video_columns import ArrayVideos

@@ -1,4 +1,4 @@
-"""What a trained model says of the user's own videos: answers about their clips, or their next frames in pictures."""
+"""Predictions for the user's own videos: answers about their clips, or their next frames as pictures."""
 
 import os
 import pathlib
@@ -30,17 +30,17 @@ def predict_flags() -> dict[str, Flag]:
     """
     modes = ("predict",)
     return {
-        "input": Flag([], "a video file or a folder of frames; give the flag several times for several.", modes),
+        "input": Flag([], "a video file or a folder of frames; repeat the flag for several.", modes),
         "top": Flag(3, "how many answers to show for each clip.", modes, at_least(1)),
-        "format": Flag("text", "for people, or a line of JSON for each clip.", modes, one_of("text", "jsonl")),
+        "format": Flag("text", "readable text, or one JSON line per clip.", modes, one_of("text", "jsonl")),
         "output": Flag(
-            "", "how the names of pictures begin: OUTPUT_1.png and .gif of the first video, and so on.", modes
+            "", "prefix of the picture files: OUTPUT_1.png and OUTPUT_1.gif for the first video, and so on.", modes
         ),
     }
 
 
 def read_videos(paths: Sequence[str], trained: Trained, shape: Sequence[int]) -> FileVideos:
-    """The user's own videos, as the run's were read.
+    """The user's own videos, read like the run's.
 
     Args:
       paths: files or folders of frames.
@@ -51,7 +51,7 @@ def read_videos(paths: Sequence[str], trained: Trained, shape: Sequence[int]) ->
       UserError: none are given; one that is not sound; or frames of another size than the run's, where those are no squares.
     """
     if not paths:
-        raise UserError("--mode=predict needs a video: --input=FILE once for each")
+        raise UserError("--mode=predict needs a video: give --input=FILE once per video")
     height, width, channels = shape
     facts, faults = [], Faults("videos")
     for path in paths:
@@ -77,11 +77,11 @@ def clips_of(count: int, rate: float, sampling: Sampling) -> list[np.ndarray]:
 
     Args:
       count: frames of the video.
-      rate: frames a second; 0 where that is not known.
+      rate: frames per second; 0 if unknown.
       sampling: as in training.
 
     Returns:
-      Places of frames, a clip each; frames at the end that fill no clip are left out.
+      Frame indices, one row per clip; frames at the end that do not fill a clip are left out.
 
     Example:
       >>> [clip.tolist() for clip in clips_of(7, 0.0, Sampling(3, "rate"))]
@@ -96,7 +96,7 @@ def clips_of(count: int, rate: float, sampling: Sampling) -> list[np.ndarray]:
 
 
 def print_answers(trained: Trained, videos: FileVideos, options: Any) -> None:
-    """Prints the likeliest answers about each clip of each video, and draws filmstrips where an output is named."""
+    """Prints the most likely answers about each clip of each video, and plots filmstrips if an output is named."""
     d, sampling, reading = trained.config.data, sampling_of(trained.config), trained.model.tools
     for index, path in enumerate(videos.paths):
         count, rate = int(videos.counts[index]), videos.rate_of(index)
@@ -151,7 +151,7 @@ def _print_clip(
 
 
 def write_next_frames(trained: Trained, videos: FileVideos, options: Any) -> None:
-    """Writes what follows the last frames of each video, as a picture and as a GIF."""
+    """Writes the predicted frames after the end of each video, as a picture and as a GIF."""
     config, sampling = trained.config, sampling_of(trained.config)
     read = sampling._replace(frames=config.data.context, how="rate")
     for index, path in enumerate(videos.paths):

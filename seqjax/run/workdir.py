@@ -1,4 +1,4 @@
-"""The work directory of a run: one process at a time, one config for good, small files written whole or not at all."""
+"""The work directory of a run: one process at a time, one fixed config, and atomic writes of small files."""
 
 import contextlib
 import fcntl
@@ -24,7 +24,7 @@ class Lock:
         self._workdir, self._file = workdir, file
 
     def check(self) -> None:
-        """Makes sure that the work directory is still the one that was locked; cheap enough for every record.
+        """Checks that the work directory is still the one that was locked; cheap enough to call for every record.
 
         Raises:
           UserError: it was removed or replaced, or cannot be looked at.
@@ -44,10 +44,10 @@ class Lock:
 
 
 class Unlocked:
-    """The work directory as those of several processes have it that do not write: the first one holds it."""
+    """The work directory for processes that do not write: the first process holds the lock."""
 
     def check(self) -> None:
-        """The first process looks."""
+        """Does nothing: the first process checks."""
 
 
 @contextlib.contextmanager
@@ -82,7 +82,7 @@ def locked(workdir: pathlib.Path) -> Iterator[Lock]:
         try:
             yield lock
         except (UserError, OSError):
-            lock.check()  # where the directory has gone, that is the reason
+            lock.check()  # if the directory is gone, that is the cause
             raise
 
 
@@ -94,7 +94,7 @@ def claim(
     defaults: Mapping[str, Any] = {},
     report: Callable[[str], None] = print,
 ) -> Run:
-    """Records the run in the work directory, and writes its settings there as a copy for people.
+    """Records the run in the work directory, and writes its settings there as a readable copy.
 
     What the settings are compared with when a run is resumed is inside its checkpoints; where the copy says something else,
     that is reported, and it is written again.
@@ -102,7 +102,7 @@ def claim(
     Args:
       workdir: the run's directory, held by this process.
       config: JSON values; those of the run, as far as they are not free.
-      experiment: its name; "" where it is not to be recorded.
+      experiment: its name; "" if it is not to be recorded.
       defaults: of settings that may be younger than the checkpoints, by names with dots.
       report: called with a line where the copy or the record was missing or wrong.
 
@@ -129,7 +129,7 @@ def claim(
 
 
 def _compare(path: pathlib.Path, text: str | None, step: int, meta: Mapping[str, Any], report) -> None:
-    """Says where config.json is not what the newest checkpoint holds."""
+    """Reports where config.json differs from the newest checkpoint."""
     try:
         copy = json.loads(text or "")
         if not isinstance(copy, dict):
@@ -145,7 +145,7 @@ def _compare(path: pathlib.Path, text: str | None, step: int, meta: Mapping[str,
 
 
 def write_json_lines(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> pathlib.Path:
-    """Writes a line of JSON for each row, whole or not at all.
+    """Writes a line of JSON for each row, atomically.
 
     Returns:
       The path.

@@ -1,1 +1,1 @@
-"""Training: truncated BPTT, losses, optimisers, checkpoints, the one loop, and the command line that experiments share."""
+"""Training: truncated BPTT, losses, optimisers, checkpoints and the training loop."""

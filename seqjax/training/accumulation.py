@@ -19,7 +19,7 @@ LossFn = Callable[[PyTree, PyTree, PyTree, Any, jax.Array | None], tuple[PyTree,
 
 
 class Gradient(NamedTuple):
-    """What a batch gives."""
+    """Loss and gradient of a batch."""
 
     loss: jax.Array  # (), mean over the real tokens
     grads: PyTree  # of that mean, like the parameters
@@ -145,7 +145,7 @@ def cut(tree: PyTree, parts: int, mesh: Mesh) -> PyTree:
 
 
 def join(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Puts together what `cut` cut.
+    """Joins what `cut` split.
 
     Args:
       tree: leaves (N, B / N, ...).

@@ -1,4 +1,4 @@
-"""The mean of trees of arrays that come one at a time."""
+"""The running mean of trees of arrays."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from seqjax.training import processes
 
 
 class RunningMean:
-    """Sums trees of float arrays on the host in float64, where no addition is lost, and gives their mean.
+    """Averages trees of float arrays, summed on the host in float64 so that no addition is lost.
 
     Example:
       >>> mean = RunningMean()
@@ -26,7 +26,7 @@ class RunningMean:
         self._count = 0
 
     def add(self, tree: Any) -> None:
-        """Takes one more tree.
+        """Adds a tree.
 
         Raises:
           UserError: a leaf is not of floats, so that a mean of it means nothing.

@@ -14,11 +14,11 @@ from seqjax.nn.masks import real_steps
 from seqjax.typing import Array
 
 BLANK = 0
-NEVER = -1e30  # the logarithm of nothing: finite, so that no gradient becomes NaN, and beyond what any path can cost
+NEVER = -1e30  # stands for log 0: finite, so that no gradient becomes NaN, and below the log probability of any path
 
 
 def steps_needed(labels: np.ndarray) -> int:
-    """The fewest steps that an alignment of these labels has: one a label, and a blank between equal ones.
+    """The fewest steps of an alignment of these labels: one per label, and a blank between equal ones.
 
     Example:
       >>> steps_needed(np.array([4, 4, 5])), steps_needed(np.array([], int))

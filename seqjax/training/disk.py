@@ -1,4 +1,4 @@
-"""What everything that writes files shares: small files written whole or not at all, and the words for a disk that refuses."""
+"""Helpers for writing files: atomic writes of small files, and messages for disk errors."""
 
 import contextlib
 import errno
@@ -12,7 +12,7 @@ from seqjax.errors import UserError
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a small file so that a reader, or a crash, sees the old content or the new and nothing between."""
+    """Writes a small file atomically: after a crash, or to a reader, it has either the old or the new content."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, "w", encoding="utf-8") as file:
@@ -20,13 +20,13 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        sync(path.parent)  # the new name, too, outlives a loss of power
+        sync(path.parent)  # makes the rename survive a loss of power
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def sync(path: pathlib.Path) -> None:
-    """Brings a file's content, or a directory's names, to the disk."""
+    """Syncs a file's content, or a directory's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -35,7 +35,7 @@ def sync(path: pathlib.Path) -> None:
 
 
 def remove(path: pathlib.Path) -> None:
-    """Removes a directory with all that is in it, or a file; of a link the link alone."""
+    """Removes a directory and its content, or a file; for a link, only the link itself."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -43,7 +43,7 @@ def remove(path: pathlib.Path) -> None:
 
 
 def refusal(error: BaseException | None) -> str | None:
-    """The operating system's reason for an error, in words; None where the error is of another kind.
+    """The operating system's reason for an error, in words; None if the error is of another kind.
 
     Every OSError counts, a MemoryError, and TensorStore's errors, which carry the system's number in their text. Errors
     that were raised from such an error count too.
@@ -64,7 +64,7 @@ def refusal(error: BaseException | None) -> str | None:
 
 @contextlib.contextmanager
 def refusals(what: str, advice: str) -> Iterator[None]:
-    """Says in one line that the disk refused; other errors stay as they are.
+    """Turns disk errors into a one-line UserError; other errors pass unchanged.
 
     Args:
       what: could not be done, with the path, such as "checkpoint 7 could not be saved in run/checkpoints".

@@ -52,7 +52,7 @@ def tag_loss(model: DnaTagger, *, carried: bool = False, other_strand: float = 0
         after, scores = model.apply(variables, batch.codes, batch.lengths, *start, **noise)
         nats = jnp.sum(cast(jax.Array, model.apply(variables, scores, batch.labels, batch.lengths, method="nats")))
         counts = {}
-        if rng is None:  # decoding in every training step would cost more than it tells
+        if rng is None:  # decoding in every training step would be too expensive
             found = model.apply(variables, scores, batch.lengths, method="decode")
             real = jnp.arange(batch.labels.shape[1])[None, :] < batch.lengths[:, None]
             counts = {"correct": jnp.sum((found == batch.labels) & real, dtype=jnp.float32)}
@@ -106,7 +106,7 @@ def class_loss(
 
 
 def _augmented(batch: BaseBatch, halo: int, rng: Any, rate: float) -> tuple[Any, jax.Array]:
-    """A batch with some of its sequences read from the other strand, and which those are."""
+    """A batch with some sequences read from the other strand, and a mask of them."""
     inner = batch.codes[:, halo : batch.codes.shape[1] - halo]
     codes, turned = augment(rng, inner, batch.lengths, rate)
     return batch._replace(codes=jnp.pad(codes, ((0, 0), (halo, halo)))), turned

@@ -1,4 +1,4 @@
-"""Parameters that training leaves as they are, named by patterns."""
+"""Frozen parameters, selected by patterns."""
 
 import difflib
 import re
@@ -65,7 +65,7 @@ def all_frozen(params: PyTree, patterns: Sequence[str]) -> bool:
 
 
 def path_name(path: Sequence[Any]) -> str:
-    """A parameter's path as patterns see it: keys, names and numbers with "/" between them.
+    """A parameter's path as patterns see it: keys, names and numbers joined by "/".
 
     Example:
       >>> [(path, _)] = jax.tree_util.tree_leaves_with_path({"rnn": [{"kernel": 1.0}]})
@@ -76,7 +76,7 @@ def path_name(path: Sequence[Any]) -> str:
 
 
 def divide(params: PyTree, patterns: Sequence[str]) -> tuple[PyTree, PyTree]:
-    """Parts parameters into those that are trained and those that are frozen, with None where the others were.
+    """Splits parameters into those that are trained and those that are frozen, with None in place of the others.
 
     Args:
       params: pytree of arrays.
@@ -95,7 +95,7 @@ def divide(params: PyTree, patterns: Sequence[str]) -> tuple[PyTree, PyTree]:
 
 
 def unite(trained: PyTree, frozen: PyTree) -> PyTree:
-    """Puts together what `divide` parted.
+    """Joins what `divide` split.
 
     Example:
       >>> unite({"embed": None, "rnn": 2.0}, {"embed": 1.0, "rnn": None})

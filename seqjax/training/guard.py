@@ -1,4 +1,4 @@
-"""What keeps numbers that are not finite out of the training state: the checks, and a global norm that does not overflow."""
+"""Keeps non-finite numbers out of the training state: the checks, and a global norm that does not overflow."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ _SCALE = 2.0**84  # brings all between that and the largest float32 to where squ
 
 
 def all_finite(tree: PyTree) -> jax.Array:
-    """Whether no leaf of floats holds an infinity or a NaN.
+    """Whether all float leaves are finite.
 
     Example:
       >>> bool(all_finite({"a": jnp.arange(3), "b": jnp.ones(2)})), bool(all_finite(jnp.array([1.0, jnp.inf])))
@@ -55,7 +55,7 @@ def fault_names(found: int) -> list[str]:
 
 
 def global_norm(tree: PyTree) -> jax.Array:
-    r"""Euclidean norm of all leaves together, also where the sum of squares is beyond the largest float.
+    r"""Euclidean norm of all leaves together, even if the sum of squares would overflow.
 
     .. math:: \|g\| = s \sqrt{\sum_i (g_i / s)^2}
 

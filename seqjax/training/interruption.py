@@ -1,4 +1,4 @@
-"""The signals that stop a run after the step under way."""
+"""Signals that stop a run after the current step."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def signals() -> Iterator[list[int]]:
-    """Collects the first SIGINT or SIGTERM in a list and says so; the next one does what it does by default."""
+    """Collects the first SIGINT or SIGTERM in a list and prints a line; the next one has its default effect."""
     received: list[int] = []
 
     def note(number, frame):

@@ -35,17 +35,17 @@ class Data(Protocol):
         ...
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a state that get_state gave."""
+        """Restores a state from get_state."""
 
 
 class Reporter(Protocol):
-    """What the loop tells while it goes."""
+    """The loop's interface for reporting."""
 
     def at(self, step: int) -> None:
-        """This many steps are done."""
+        """Reports the number of steps done."""
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Keeps a record: kind is train, evaluation or sample."""
+        """Stores a record: kind is train, evaluation or sample."""
 
     def show(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Shows a record."""
@@ -54,7 +54,7 @@ class Reporter(Protocol):
         """Shows a line."""
 
     def evaluating(self, done: int, total: int | None) -> None:
-        """This many batches of an evaluation are done; total is None where nobody knows how many there are."""
+        """Reports the number of evaluation batches done; total is None if unknown."""
 
 
 class Task(NamedTuple):
@@ -64,9 +64,9 @@ class Task(NamedTuple):
     place_batch: Callable[[Any], Any]  # host batch -> device
     evaluate: Callable[[TrainState, Advance], dict[str, float]]  # what is reported of the validation part, the loss first
     metric: Metric  # turns the Sums of a training interval into what is logged
-    sample: Callable[[TrainState], str] | None = None  # what the model makes, as text, shown at evaluations
+    sample: Callable[[TrainState], str] | None = None  # samples from the model as text, shown at evaluations
     criterion: str = "loss"  # the value of an evaluation by which the best checkpoint is chosen; lower is better
-    unit: str = "tokens"  # what there is one answer for, in the plural
+    unit: str = "tokens"  # what one prediction is made for, in the plural
     tell: Callable[[int], None] | None = None  # of several processes: what takes the number of a signal for all of them
     diagnose: Callable[[TrainState, Any], dict[str, jax.Array]] | None = None  # scalars of the step that follows: see Plan.diagnose_every
 
@@ -75,11 +75,11 @@ KeepFailed = Callable[[int, TrainState, Any, int, dict[str, Any]], str]  # (step
 
 
 class Outcome(NamedTuple):
-    """How a call of fit ended."""
+    """The outcome of a call of fit."""
 
     state: TrainState
     progress: Progress
-    signal: int | None  # the signal that stopped it, None where the run is finished
+    signal: int | None  # the signal that stopped it, None if the run is finished
     stopped_early: bool = False  # finished before its last step: see Plan.stop_patience
     shapes: int = 0  # of batches seen in this session; the step is compiled once for each
 
@@ -108,7 +108,7 @@ def fit(
       task: the step, the evaluation and the sample.
       plan: how often.
       state: where to begin; its buffers are donated.
-      data: stands at the batch that follows `state`.
+      data: positioned at the batch that follows `state`.
       progress: from the checkpoint, or a new one.
       reporter: takes the records.
       checkpoints: take the state.
@@ -122,7 +122,7 @@ def fit(
 
     Raises:
       UserError: something in a step was not finite `plan.max_skipped_in_row` times in a row, the steps to be profiled are not
-        among those that follow, or the next batch cannot be read: then the run is saved as it stands before that batch.
+        among those that follow, or the next batch cannot be read: then the run is saved in its state before that batch.
     """
     run = Run(task, plan, state, data, progress, reporter, checkpoints, meta, keep_failed)
     profile = Profile(plan.profile, workdir, first=run.step, last=plan.steps, say=reporter.say)
@@ -139,7 +139,7 @@ def fit(
 
 
 class Run:
-    """The loop's moving parts; `advance` is one turn of it: a step, and `taken`, which is all that follows it."""
+    """The state of the loop; `advance` is one iteration: a step, and `taken`, everything that follows it."""
 
     def __init__(self, task, plan, state, data, progress, reporter, checkpoints, meta, keep_failed=None):
         self.task, self.plan, self.state, self.data = task, plan, state, data
@@ -159,7 +159,7 @@ class Run:
         self._keep_failed, self._skipped_in_row = keep_failed, int(state.skipped_in_row)
 
     def finished(self) -> bool:
-        """Whether there is nothing more to train."""
+        """Whether training is complete."""
         return self.step >= self.plan.steps or stops_early(self.progress, self.plan)
 
     def stopped_by(self, received: list[int]) -> int | None:
@@ -192,7 +192,7 @@ class Run:
         self.taken(lambda: jax.device_get(metrics), found)
 
     def _diagnose(self, batch: Any, shapes: Any) -> Any:
-        """Looks at the step that this batch is for, before the state's buffers are donated to it; None where it is not its turn."""
+        """Diagnoses the step of this batch before the state's buffers are donated; None if no diagnosis is due."""
         every = self.plan.diagnose_every
         if self.task.diagnose is None or not every or (self.step + 1) % every:
             return None
@@ -224,7 +224,7 @@ class Run:
         self.show()
 
     def stop_for(self, error: Exception) -> NoReturn:
-        """Saves where the run stands, since the next batch cannot be read, and raises the error that says why.
+        """Saves the run because the next batch cannot be read, and raises the error that says why.
 
         Raises:
           UserError: what the error says, where it is one, and how the run is resumed; else the error itself.
@@ -240,13 +240,13 @@ class Run:
         raise error
 
     def finish(self) -> None:
-        """Saves where the run stands, with all its time."""
+        """Saves the run, including its training time."""
         self.flush()
         self._clock()
         self.save()
 
     def show(self) -> None:
-        """Shows the lines of this turn, after its checkpoint is on its way."""
+        """Shows the lines of this iteration, after its checkpoint has been started."""
         lines, self._unshown = self._unshown, []
         for line in lines:
             line()
@@ -256,7 +256,7 @@ class Run:
         self._unshown.append(functools.partial(self.reporter.show, kind, step, values))
 
     def flush(self) -> None:
-        """Reads what is still on its way, so that progress holds all steps up to this one."""
+        """Reads the outstanding metrics, so that progress covers all steps up to this one."""
         self._read(self.step)
 
     def wait(self) -> None:
@@ -292,7 +292,7 @@ class Run:
             self._diagnosis = None
 
     def _failed(self, step: int, faults: int) -> str:
-        """Keeps the step that stops the run, which left the state as it was; what there is to say of that."""
+        """Saves the step that stops the run, which left the state unchanged; returns advice for the user."""
         if self._keep_failed is None or self.step != step:
             return ""
         return f"; {self._keep_failed(step, self.state._replace(step=self.state.step - 1), self.batch, faults, self.meta)}"
@@ -318,7 +318,7 @@ class Run:
         self.progress = self.progress._replace(interval=Progress().interval, counts={})
 
     def _clock(self) -> float:
-        """Seconds of training since it was last asked; adds them to the total."""
+        """Seconds of training since the last call; adds them to the total."""
         now = time.perf_counter()
         seconds, self._since, self._tokens = now - self._since, now, 0.0
         self.progress = self.progress._replace(seconds=self.progress.seconds + seconds)
@@ -343,7 +343,7 @@ class Run:
         self._clock()
 
     def save(self) -> None:
-        """Begins to save where the run stands."""
+        """Starts saving the run."""
         value = math.inf if self._validation is None else self._validation
         seconds = self.progress.seconds + time.perf_counter() - self._since
         progress = self.progress._replace(seconds=seconds)._asdict()
@@ -352,7 +352,7 @@ class Run:
 
 
 def _shapes(batch: Any) -> Any:
-    """What the step is compiled again for: structure, shapes and dtypes."""
+    """The key of a compilation: structure, shapes and dtypes."""
     leaves, structure = jax.tree.flatten(batch)
     return structure, tuple((np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in leaves)
 
@@ -370,7 +370,7 @@ def _described(batch: Any) -> str:
 def restore(
     checkpoints: Checkpoints, state: TrainState, data: Data, check_meta: Callable[[dict[str, Any]], None], *, repair: bool = True
 ) -> tuple[TrainState, Progress, int] | None:
-    """Puts state and data where the newest good checkpoint left them.
+    """Restores state and data from the newest good checkpoint.
 
     The plan has no part in it: a run may be resumed for more steps or fewer than it was begun for.
 
@@ -382,7 +382,7 @@ def restore(
       repair: see Checkpoints.restore.
 
     Returns:
-      (state, progress, step), or None where there is no checkpoint yet.
+      (state, progress, step), or None if there is no checkpoint yet.
     """
 
     def target(meta):

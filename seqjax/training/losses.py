@@ -40,7 +40,7 @@ def token_cross_entropy(logits: jax.Array, targets: jax.Array, mask: jax.Array, 
     Args:
       logits: (B, T, V), any float type; the sum is taken in float32 or wider.
       targets: (B, T) int, ids in [0, V).
-      mask: (B, T) bool, true where the token is real. What stands where it is false has no influence, NaN included.
+      mask: (B, T) bool, true where the token is real. Values where it is false are ignored, even NaN.
       smoothing: s, the share of the target that is spread over all tokens (label smoothing).
 
     Returns:
@@ -68,7 +68,7 @@ def label_cross_entropy(logits: jax.Array, targets: jax.Array, mask: jax.Array) 
     Args:
       logits: (B, K), any float type; the sum is taken in float32 or wider.
       targets: (B, K), each row a distribution: one-hot, smoothed or mixed.
-      mask: (B,) bool, true where the example is real. What stands where it is false has no influence, NaN included.
+      mask: (B,) bool, true where the example is real. Values where it is false are ignored, even NaN.
 
     Returns:
       The summed loss, ().
@@ -86,7 +86,7 @@ def label_sums(logits: jax.Array, targets: jax.Array, labels: jax.Array, mask: j
     """The cross-entropy of labels, the number of examples, and how many of them have the largest logit at their label.
 
     Args:
-      logits: (B, K). A row that is not finite is no right answer.
+      logits: (B, K). A row that is not finite counts as wrong.
       targets, mask: as in `label_cross_entropy`.
       labels: (B,) int, the true classes.
 
@@ -106,7 +106,7 @@ def label_sums(logits: jax.Array, targets: jax.Array, labels: jax.Array, mask: j
 
 
 def perplexity(nats: float) -> float:
-    """exp of the mean loss in nats; infinite where that overflows.
+    """exp of the mean loss in nats; infinite if that overflows.
 
     Example:
       >>> round(perplexity(4.382), 1)

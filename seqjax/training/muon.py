@@ -17,7 +17,7 @@ MATRICES = ("kernel", "recurrent_kernel")
 def muon_by_gate(
     others: optax.GradientTransformation, rate: float, *, momentum: float = 0.95, ns_steps: int = 3
 ) -> optax.GradientTransformation:
-    r"""Directions of descent: Muon's for the kernels and recurrent kernels of cells, those of `others` for all else.
+    r"""Update directions: Muon's for the kernels and recurrent kernels of cells, those of `others` for everything else.
 
     For each gate W_g (D, H) of a kernel, with its momentum M_g (Nesterov's):
 
@@ -28,10 +28,10 @@ def muon_by_gate(
     kernels each block is.
 
     Args:
-      others: for embeddings, biases, output layers, and all that is no kernel of a cell; usually `optax.scale_by_adam`.
+      others: for embeddings, biases, output layers, and everything that is not a cell's kernel; usually `optax.scale_by_adam`.
       rate: of Muon's directions against those of the others.
       momentum: of the gradient.
-      ns_steps: iterations. Each costs 6 D^2 H operations a gate. With 3 an LSTM of 256 units learned as well as with 5.
+      ns_steps: iterations. Each costs 6 D^2 H operations per gate. With 3 an LSTM of 256 units learned as well as with 5.
 
     Returns:
       An optax transformation that gives directions, to be scaled by the negative learning rate.
@@ -86,14 +86,14 @@ def _gates(cell: Any) -> int:
 
 
 def _matrices(cell: Any) -> list[str]:
-    """The fields of a cell that are matrices, or blocks of one: none of a convolution, nor of units by themselves."""
+    """The fields of a cell that are matrices or blocks of one; none for convolutions and for independent units."""
     if cell.kernel is not None and cell.kernel.ndim != 2:
         return []
     return [name for name in MATRICES if getattr(cell, name) is not None and getattr(cell, name).ndim > 1]
 
 
 def _labels(params: PyTree) -> PyTree:
-    """Which parameters are Muon's."""
+    """Which parameters Muon updates."""
 
     def of_cell(cell):
         return jax.tree.map(lambda a: "other", cell)._replace(**dict.fromkeys(_matrices(cell), "cell"))

@@ -1,4 +1,4 @@
-"""Optimisers: one visible optax.chain with clipping first, and the schedules that recurrent models are trained with."""
+"""Optimisers, each one explicit optax.chain with clipping first, and learning rate schedules for recurrent models."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -97,10 +97,10 @@ def make_schedule(
 
 
 def warmup_length(warmup_steps: int, steps: int) -> int:
-    """How many updates the warm-up of a run takes: as many as asked for, or a tenth of a run that is not longer than that.
+    """The number of warm-up updates: as many as requested, or a tenth of a run that is not longer than that.
 
     Args:
-      warmup_steps: as asked for.
+      warmup_steps: as requested.
       steps: number of updates of the whole run.
 
     Example:
@@ -111,7 +111,7 @@ def warmup_length(warmup_steps: int, steps: int) -> int:
 
 
 def parse_milestones(text: str) -> tuple[float, ...]:
-    """Numbers with commas between them.
+    """Comma-separated numbers.
 
     Raises:
       ValueError: something between the commas is not a number.

@@ -1,4 +1,4 @@
-"""Several processes that train as one: what lies where, what is gathered, what all agree on.
+"""Several processes that train as one: placement of arrays, gathering, agreement.
 
 All processes run the same program. Each makes its own rows of a batch and has all parameters; what they compute together is the
 same everywhere. In a single process every function here is what JAX does anyway, or nothing.
@@ -69,7 +69,7 @@ def place(tree: PyTree, where: PyTree) -> PyTree:
 
     Args:
       tree: numpy arrays or arrays on this process's devices, the same in every process; or arrays on the devices of all.
-      where: a NamedSharding for the whole tree, or a tree of them, each for what stands in its place.
+      where: a NamedSharding for the whole tree, or a tree of them, each for the matching leaf.
 
     Example:
       >>> where = NamedSharding(jax.make_mesh((1,), ("data",), devices=jax.devices()[:1]), PartitionSpec())
@@ -168,7 +168,7 @@ def each(value: np.ndarray | np.generic) -> np.ndarray:
 
 
 def check_same(what: Mapping[str, bytes], advice: str) -> None:
-    """Makes sure that things are the same in every process; every process must call it.
+    """Checks that values are the same in every process; every process must call it.
 
     Args:
       what: name -> content; the names are the same everywhere.
@@ -238,7 +238,7 @@ class Listening:
 
 
 def lost(error: BaseException | None) -> UserError | None:
-    """Says in a line that another process has ended, where that is what an error of JAX's means; None where it is not.
+    """Says in a line that another process has ended, where that is what an error of JAX's means; None if it is not.
 
     Example:
       >>> str(lost(ValueError("Gloo all-reduce failed: Connection closed by peer"))).split("; ")[0]

@@ -1,4 +1,4 @@
-"""A trace of a few training steps, to be looked at in a browser."""
+"""A profiler trace of a few training steps, to view in a browser."""
 
 import contextlib
 import pathlib
@@ -10,7 +10,7 @@ from seqjax.errors import UserError
 
 
 def check_steps(steps: tuple[int, int], *, first: int, last: int) -> None:
-    """Refuse to trace steps that will not be run.
+    """Refuse to trace steps that this session will not run.
 
     Args:
       steps: the first and the last step to trace.

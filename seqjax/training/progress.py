@@ -1,26 +1,26 @@
-"""How long a run is, how far it has come, and what an evaluation changes in that."""
+"""The length and progress of a run, and how evaluations change it."""
 
 import math
 from typing import NamedTuple
 
 
 class Plan(NamedTuple):
-    """How long a run is and how often it does what."""
+    """The length of a run and the intervals of its actions."""
 
     steps: int
     log_every: int
     eval_every: int
     checkpoint_every: int
     max_skipped_in_row: int
-    stall_patience: int = 0  # evaluations without a new best before the learning rate is lowered; 0 never does
+    stall_patience: int = 0  # evaluations without a new best before the learning rate is lowered; 0: never
     stall_factor: float = 1.0
-    stop_patience: int = 0  # evaluations in a row without a new best that end the run; 0 never does
+    stop_patience: int = 0  # evaluations in a row without a new best that end the run; 0: never
     profile: tuple[int, int] | None = None  # the first and the last step of which a trace is made
-    diagnose_every: int = 0  # steps between looks into the layers; 0 never does
+    diagnose_every: int = 0  # steps between diagnostics; 0: never
 
 
 class Progress(NamedTuple):
-    """What the loop keeps beside the state; JSON-able, saved with every checkpoint.
+    """The loop's own state beside the training state; JSON-able, saved with every checkpoint.
 
     It knows nothing of the plan: a run may be resumed with more steps, or with another `eval_every` where
     `evaluation_matters` says no.
@@ -35,7 +35,7 @@ class Progress(NamedTuple):
 
 
 def after_evaluation(progress: Progress, plan: Plan, value: float) -> tuple[Progress, bool]:
-    """What an evaluation makes of the progress, and whether the learning rate is to be lowered.
+    """Updates the progress after an evaluation, and says whether to lower the learning rate.
 
     A value that is not finite is never a new best. The two counts are independent: a lowered rate restarts the count of
     stalls, and leaves that of early stopping as it is.
@@ -68,7 +68,7 @@ def after_evaluation(progress: Progress, plan: Plan, value: float) -> tuple[Prog
 
 
 def stops_early(progress: Progress, plan: Plan) -> bool:
-    """Whether validation has not become better for so long that the run is finished before its last step.
+    """Whether the run stops early because validation has not improved for long enough.
 
     Example:
       >>> plan = Plan(9, 1, 1, 1, 1, stop_patience=2)

@@ -1,4 +1,4 @@
-"""Which devices a run has, and what of its state each of them holds.
+"""The devices of a run, and the part of its state on each of them.
 
 The mesh has an axis `data`, along which batches are cut, and where asked for an axis `model`, along which units are. XLA's partitioner
 does the rest: nothing here sends anything.

@@ -42,7 +42,7 @@ Advance = Callable[[int, int | None], None]  # told how many batches of an evalu
 
 
 class TrainState(NamedTuple):
-    """All that training changes, as one pytree; what is not in here cannot differ after a resume."""
+    """Everything that training changes, as one pytree; what is not in here cannot differ after resuming."""
 
     step: jax.Array  # () int32, batches seen, skipped ones included
     params: PyTree
@@ -53,11 +53,11 @@ class TrainState(NamedTuple):
     lr_scale: jax.Array  # () float32, factor on the learning rate; lowered when validation stalls
     skipped: jax.Array  # () int32, steps skipped because something was not finite, in all
     skipped_in_row: jax.Array  # () int32, the same since the last good step
-    average: PyTree = ()  # moving averages of (params, model_state), or () where none are kept
+    average: PyTree = ()  # moving averages of (params, model_state), or () if none are kept
 
 
 class StepMetrics(NamedTuple):
-    """What one training step tells; scalars on the device."""
+    """The metrics of one training step; scalars on the device."""
 
     sums: Sums  # of the batch
     grad_norm: jax.Array  # global norm before clipping
@@ -102,7 +102,7 @@ def state_shardings(mesh: Mesh, state: PyTree = None, *, fsdp: bool = False) -> 
 
 
 def place(state: TrainState, shardings: TrainState) -> TrainState:
-    """Puts a state onto the mesh, as `state_shardings` says."""
+    """Places a state on the mesh, as `state_shardings` says."""
     return TrainState(*[processes.place(part, where) for part, where in zip(state, shardings)])  # pyright: ignore[reportArgumentType]
 
 
@@ -184,7 +184,7 @@ def make_train_step(
       optimizer: its first part clips at `clip_norm`.
       schedule: the optimiser's learning rate, for the log.
       mesh: from make_mesh.
-      clip_norm: for the log; infinite where nothing is clipped.
+      clip_norm: for the log; infinite if nothing is clipped.
       ema_decay: d of the moving averages, a <- d a + (1 - d) new, with min(d, (1 + n) / (10 + n)) for d at update number n;
         0 keeps none.
       accumulate: how many parts the batch is cut into, computed one after another: see accumulated_gradient.
@@ -294,7 +294,7 @@ def step_key(state: TrainState) -> jax.Array:
 
 
 def _taken(state: TrainState, good: jax.Array, new: dict[str, PyTree]) -> TrainState:
-    """The state after a step, with what is new in it only where the step is good."""
+    """The state after a step; it keeps the new values only if the step is good."""
     old = {name: getattr(state, name) for name in new}
     bad = jnp.where(good, 0, 1).astype(jnp.int32)
     return state._replace(

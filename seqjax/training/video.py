@@ -21,7 +21,7 @@ NONE = Augmentation()
 
 
 def augment_frames(key: jax.Array, frames: jax.Array, settings: Augmentation) -> jax.Array:
-    """The same random change of all frames of a video, another for each video.
+    """Random augmentation, the same for all frames of a video and different for each video.
 
     Args:
       key: a random key.
@@ -46,7 +46,7 @@ def augment_frames(key: jax.Array, frames: jax.Array, settings: Augmentation) ->
 
 
 def normalize_frames(frames: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """Frames with the channels' mean taken away, divided by their standard deviation.
+    """Frames normalised by the channels' mean and standard deviation.
 
     Args:
       frames: (..., H, W, C), floats in [0, 1].
@@ -132,7 +132,7 @@ def _nats(found: jax.Array, labels: AnyArray, smoothing: float) -> jax.Array:
 def _counts(
     found: Sequence[jax.Array], labels: AnyArray, counted: AnyArray, heads: Sequence[Head]
 ) -> dict[str, jax.Array]:
-    """How often all questions are answered right, and each."""
+    """How often all questions, and each question, are answered correctly."""
 
     def total(right):
         return jnp.sum(right & counted, dtype=jnp.float32)

@@ -145,7 +145,7 @@ def test_missing_corrupt_and_undescribed_images_are_named_at_once(folder):
     for words in (
         "images[1]: the image 'b.png' has no caption",
         "images[2]: there is no image 'gone.png'",
-        "d.png is not a sound image",
+        "d.png is not a valid image",
     ):
         assert words in said, said
 
@@ -170,7 +170,7 @@ def write(path, content):
         ("x.txt", "a.png#0\tA dog\nb.png A cat\nc.png\t\n", ["2 faults", "line 2 has no tab", "line 3: the image 'c.png' has an empty"]),
         ("x.csv", "image,caption\na.png,\n,A dog\n", ["line 2: the image 'a.png' has an empty caption", "line 3"]),
         ("x.csv", "picture,words\na.png,A dog\n", ["no field 'image'"]),
-        ("x.json", "{", ["not sound JSON"]),
+        ("x.json", "{", ["not valid JSON"]),
         ("x.json", {"images": [1]}, ["neither COCO's JSON"]),
         ("x.json", [1], ["neither COCO's JSON"]),
         ("x.json", {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id": 2, "caption": "A dog"}]},

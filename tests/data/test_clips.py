@@ -80,7 +80,7 @@ def test_short_videos_are_refused_all_at_once_or_padded():
     check_videos_fit(videos, Sampling(4, pad=True), "test")
     batch = take_clips(videos, np.arange(3), 4, Sampling(4, pad=True))
     assert batch.lengths.tolist() == [4, 3, 2, 0] and (batch.frames[1, 3:] == 0).all()
-    with pytest.raises(UserError, match="does not say how many frames a second"):
+    with pytest.raises(UserError, match="does not say how many frames per second"):
         check_videos_fit(videos, Sampling(2, "rate", 5.0), "test")
     check_videos_fit(Numbered([9], rate=10.0), Sampling(2, "rate", 5.0), "test")
 

@@ -248,8 +248,8 @@ def test_what_is_not_a_file_is_refused(write, tmp_path):
     write("a.txt", TEXT)
     faults = {
         str(tmp_path): "is a folder",
-        str(tmp_path / "broken.txt.gz"): "not a sound gzip file",
-        str(tmp_path / "plain.txt.gz"): "not a sound gzip file",
+        str(tmp_path / "broken.txt.gz"): "not a valid gzip file",
+        str(tmp_path / "plain.txt.gz"): "not a valid gzip file",
         str(tmp_path / "a.txt" / "b.txt"): "cannot be read",
         str(tmp_path / ("a" * 400)): "cannot be read",
         "a\0b": "cannot be read",
@@ -268,7 +268,7 @@ def test_a_file_without_permission_is_refused(write):
         pytest.skip("this user may read any file, whatever its permissions")
     with pytest.raises(UserError) as error:
         load_corpus("file", path=path)
-    assert "may not be read" in one_line(error)
+    assert "is not readable" in one_line(error)
 
 
 def test_permission_denied_by_the_system_is_refused(write, monkeypatch):
@@ -279,7 +279,7 @@ def test_permission_denied_by_the_system_is_refused(write, monkeypatch):
     monkeypatch.setattr(opening, "open", denied, raising=False)
     with pytest.raises(UserError) as error:
         load_corpus("file", path=path)
-    assert "may not be read" in one_line(error)
+    assert "is not readable" in one_line(error)
 
 
 def test_cutting_keeps_everything_in_order():

@@ -151,8 +151,8 @@ def test_invisible_characters_stay():
         ([], 3, ValueError, "languages is empty"),
         (["en"], DAYS + 1, ValueError, f"number is {DAYS + 1}; .* there are {DAYS} dates"),
         (["en"], -1, ValueError, "number is -1"),
-        (["en", "klingon"], 3, UserError, "'klingon' is no language"),
-        (["??"], 3, UserError, "no language"),
+        (["en", "klingon"], 3, UserError, "'klingon' is not a language"),
+        (["??"], 3, UserError, "is not a language"),
     ],
 )
 def test_what_cannot_be_made_is_refused(languages, number, kind, says):

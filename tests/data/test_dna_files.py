@@ -104,7 +104,7 @@ def test_fastq(tmp_path):
 
 
 @pytest.mark.parametrize("content, words", [
-    (b"@r1\nAC\n+\nII\n@r2\nAC\n", ["line 5", "'r2'", "cut", "2 of its 4 lines"]),
+    (b"@r1\nAC\n+\nII\n@r2\nAC\n", ["line 5", "'r2'", "truncated", "2 of its 4 lines"]),
     (b"@r1\nACGT\n+\nII\n", ["line 4", "'r1'", "2 qualities for 4 bases"]),
     (b"@r1\nAC\nGT\n+\nIIII\n", ["line 3", "a + is due"]),
     (b"r1\nAC\n+\nII\n", ["line 1", "no header"]), (b">r1\nAC\n", ["FASTA"]), (b"@r1\nMKL\n+\nIII\n", ["line 2", "protein"]),

@@ -43,7 +43,7 @@ def test_near_duplicates_are_removed_or_kept_together_and_counted(labelled):
     sizes = {how: sum(map(len, data.parts.values())) for how, data in every.items()}
     assert sizes == {"group": 42, "remove": 40, "keep": 42}  # 44 rows, two of which are exact repeats
     notes = {how: "\n".join(data.notes) for how, data in every.items()}
-    assert all("2 of 44 sequences stood there before with the same label" in text for text in notes.values())
+    assert all("2 of 44 sequences repeat an earlier one with the same label" in text for text in notes.values())
     assert "1 sequences are there with more than one label" in notes["keep"]
     assert "42 sequences are 40 groups of near-duplicates" in notes["group"]
     assert "2 of 42 sequences are near-duplicates of an earlier one and were left out" in notes["remove"]

@@ -126,7 +126,7 @@ def spoil(folder):
     (folder / "cat/text.jpg").write_text("no image")
     Image.fromarray(np.dstack([np.zeros((8, 8, 3), np.uint8), noise(8, 8)])).save(folder / "dog/clear.png")
     return {
-        "cat/cut.png": "is not a sound image", "dog/dead.png": "is a link to nowhere.png, which does not exist",
+        "cat/cut.png": "is not a valid image", "dog/dead.png": "is a link to nowhere.png, which does not exist",
         "dog/notes.txt": "is not an image by its name", "cat/text.jpg": "not a format that Pillow knows",
         "dog/clear.png": "nearly of one colour",
     }  # fmt: skip
@@ -145,7 +145,7 @@ def test_all_bad_files_are_named_at_once(folder, workers):
 def test_one_bad_file_is_one_line(folder):
     (folder / "cat/3.png").write_bytes(b"")
     assert message(folder) == (
-        f"{folder}/cat/3.png is not a sound image (not a format that Pillow knows); repair or remove it; "
+        f"{folder}/cat/3.png is not a valid image (not a format that Pillow knows); repair or remove it; "
         "or leave it out with bad_files='leave_out'"
     )
 
@@ -167,7 +167,7 @@ def test_bad_files_are_left_out_and_recorded(folder):
 def test_a_class_whose_images_are_all_bad_cannot_be_left_out(folder):
     for path in (folder / "dog").iterdir():
         path.write_text("no image")
-    assert "no image of the class dog for training is sound" in message(folder, bad_files="leave_out")
+    assert "no training image of the class dog is valid" in message(folder, bad_files="leave_out")
 
 
 def test_more_than_twenty_are_counted(tmp_path):
@@ -286,6 +286,6 @@ def test_settings_without_effect_are_refused(tmp_path, folder):
     assert "is not image files, for which bad_files is" in message(tmp_path / "a.npz", bad_files="leave_out")
     assert "is not a folder of images, for which class_levels is" in message(tmp_path / "a.npz", class_levels=2)
     assert "is not a table of images, for which label_field and header are" in message(folder, label_field="a", header=False)
-    assert "bad_files='skip' is not a way to treat them" in message(folder, bad_files="skip")
+    assert "bad_files='skip' is unknown" in message(folder, bad_files="skip")
     with pytest.raises(UserError, match="bad_files='leave_out' is for source='file' only"):
         load_images("embedded", name="digits", bad_files="leave_out")

@@ -129,7 +129,7 @@ def test_faults_in_idx_files_are_named(tmp_path, digits):
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
     refused("lacks t10k-labels-idx1-ubyte", tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels)[:-9])
-    refused("t10k-labels-idx1-ubyte.gz is not a sound gzip file", tmp_path)
+    refused("t10k-labels-idx1-ubyte.gz is not a valid gzip file", tmp_path)
     (tmp_path / "train-images-idx3-ubyte").unlink()
     refused("lacks train-images-idx3-ubyte", tmp_path)
     with pytest.raises(UserError, match="absent does not exist"):
@@ -262,7 +262,7 @@ def test_faults_in_folders_are_named(tmp_path):
     refused(f"the class folder {empty} has no images", empty.parent)
     (empty := folder() / "b").mkdir()
     refused("has 1 folders but no images in them", empty.parent)
-    refused("cart is no class of the training part (nearest: cat)", folder("train/cat/1.png", "test/cart/1.png"))
+    refused("cart is not a class of the training part (nearest: cat)", folder("train/cat/1.png", "test/cart/1.png"))
     refused(
         "has the folders val and validation, both for the validation part; keep one",
         folder(*(f"{p}/a/1.png" for p in ("train", "val", "validation"))),
@@ -270,7 +270,7 @@ def test_faults_in_folders_are_named(tmp_path):
     (text := folder("a/1.png") / "a/notes.txt").write_text("x")
     refused(f"{text} is not an image by its name", text.parents[1])
     (text := folder("a/1.png", "a/2.png") / "a/1.png").write_text("no image")
-    refused(f"{text} is not a sound image (not a format that Pillow knows)", text.parents[1], validation_fraction=0.5)
+    refused(f"{text} is not a valid image (not a format that Pillow knows)", text.parents[1], validation_fraction=0.5)
 
 
 # One image
@@ -345,10 +345,10 @@ def test_what_is_no_image_is_refused(tmp_path):
     Image.fromarray(np.full((2, 2), 70_000, np.int32)).save(tmp_path / "huge.tif")
     png, jpg = (tmp_path / "whole.png").read_bytes(), (tmp_path / "whole.jpg").read_bytes()
     faults = [
-        (write("empty.png", b""), "empty.png is not a sound image"),
-        (write("text.png", b"text"), "text.png is not a sound image (not a format that Pillow knows)"),
-        (write("cut.png", png[: len(png) // 2]), "cut.png is not a sound image"),
-        (write("cut.jpg", jpg[: len(jpg) // 2]), "cut.jpg is not a sound image"),
+        (write("empty.png", b""), "empty.png is not a valid image"),
+        (write("text.png", b"text"), "text.png is not a valid image (not a format that Pillow knows)"),
+        (write("cut.png", png[: len(png) // 2]), "cut.png is not a valid image"),
+        (write("cut.jpg", jpg[: len(jpg) // 2]), "cut.jpg is not a valid image"),
         (tmp_path / "float.tif", "float.tif is an image of floats"),
         (tmp_path / "huge.tif", "values from 70000 to 70000"),
         (tmp_path / "absent.png", "absent.png does not exist"),

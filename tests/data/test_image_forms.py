@@ -91,7 +91,7 @@ def test_levels_of_folders_name_a_class(tmp_path):
     assert "animals/loose.png is not in a class folder, 2 levels deep" in message(tmp_path / "one", class_levels=2)
     assert load(tmp_path / "one", image_size=2).classes == ("animals", "animals-2", "things")
     write(tmp_path / "two", ["Test/animals/cow/1.png"])
-    assert "animals/cow is no class of the training part" in message(tmp_path / "two", class_levels=2)
+    assert "animals/cow is not a class of the training part" in message(tmp_path / "two", class_levels=2)
 
 
 # Tables of files
@@ -181,7 +181,7 @@ def test_all_faults_of_a_table_are_named(tmp_path):
     table(path, [*ROWS, ("a/0.png", "")])
     assert "set.csv line 7: 'label' is empty" in message(path)
     (tmp_path / "a/1.png").write_text("no image")
-    assert f"{tmp_path}/a/1.png is not a sound image" in message(table(path, ROWS))
+    assert f"{tmp_path}/a/1.png is not a valid image" in message(table(path, ROWS))
     data = load(path, bad_files="leave_out", image_size=2, validation_fraction=0.4)
     assert both(data) == {0: 1, 2: 1, 3: 0, 4: 1}
     assert "/nowhere.csv does not exist" in message(path, test_path="/nowhere.csv")
@@ -236,13 +236,13 @@ def test_faults_in_tables_of_pixels(tmp_path):
         (tmp_path / "bad.csv").write_text("\n".join([*lines[:number], change(lines[number]), *lines[number + 1 :]]))
         return message(tmp_path / "bad.csv")
 
-    assert "bad.csv line 3 has what is no class number or pixel from 0 to 255" in spoiled(
+    assert "bad.csv line 3 has a value that is not a class number or pixel from 0 to 255" in spoiled(
         2, lambda line: line.rsplit(",", 1)[0] + ",256"
     )
-    assert "line 4 has what is no class" in spoiled(3, lambda line: line.replace(",", ",x", 1))
+    assert "line 4 has a value that is not a class" in spoiled(3, lambda line: line.replace(",", ",x", 1))
     assert "line 4 has 24 pixels, not 25" in spoiled(3, lambda line: line.rsplit(",", 1)[0])
-    assert "line 6 has what is no class" in spoiled(5, lambda line: line.replace(",", ",-", 1).replace(",-", ",-1", 1))
-    assert "24 pixels an image, which is no square" in spoiled(0, lambda line: line.rsplit(",", 1)[0])
+    assert "line 6 has a value that is not a class" in spoiled(5, lambda line: line.replace(",", ",-", 1).replace(",-", ",-1", 1))
+    assert "24 pixels per image, which is not a square" in spoiled(0, lambda line: line.rsplit(",", 1)[0])
     test = table(tmp_path / "test.csv", images.reshape(20, -1).tolist(), [f"pixel{n}" for n in range(25)])
     assert "test.csv has pixels but no labels" in message(path, test_path=str(test))
     plain = pixel_table(tmp_path / "plain.csv", labels, images, "")

@@ -233,7 +233,7 @@ def test_a_repeated_text_is_kept_once_where_parts_are_held_out(write):
     table = rows(10) + rows(10)[:4] + [{"text": "message 0", "label": "spam"}]
     path = write("a.jsonl", json_lines(table))
     found = load_labelled("file", path=path, validation_fraction=0.3)
-    assert "4 of 15 texts stood there before with the same label and were left out" in found.notes
+    assert "4 of 15 texts repeat an earlier one with the same label and were left out" in found.notes
     seen = named(found, "train") + named(found, "validation")
     assert len(seen) == 11 and set(seen) == {(row["text"], row["label"]) for row in table}
     assert len(load_labelled("file", path=path, validation_path=path).parts["train"]["text"]) == 15
@@ -293,11 +293,11 @@ GOOD = '{"text": "t", "label": "a"}\n{"text": "u", "label": "b"}\n'
         ("a.csv", "a,label\n1,2\n", "a.csv line 1 has no field 'text', only a, label; set text_field"),
         ("a.csv", "text,text,label\n1,2,3\n", "a.csv line 1 names two fields 'text'; give each its own name"),
         ("a.csv", 'text,label\n"two\nlines",a\nx,b\nwith, comma,a\n', "a.csv line 5 has 3 fields, but the first line names 2"),
-        ("a.csv", 'text,label\nx,b\n"open,a\n', "a.csv line 3 is not sound"),
-        ("a.tsv", 'text\tlabel\n"Oh" she said\ta\n', "a.tsv line 2 is not sound"),
+        ("a.csv", 'text,label\nx,b\n"open,a\n', "a.csv line 3 is not valid"),
+        ("a.tsv", 'text\tlabel\n"Oh" she said\ta\n', "a.tsv line 2 is not valid"),
         ("a.csv", "text,label\nx,a\n,b\n", "a.csv line 3 has an empty text"),
         ("a.csv", b"text,label\n\xff,a\n", "not UTF-8 at byte 11"),
-        ("a.txt", "x", "a.txt is no table by its ending"),
+        ("a.txt", "x", "a.txt does not have the extension of a table"),
         ("d/a.md", "x", "d has no .txt files"),
         ("d/train/pos/1.txt", "x", "d has one class only, 'pos'"),
         ("d/a.txt", "x\n", "d has one class only, 'a'"),
@@ -516,5 +516,5 @@ def test_faults_with_the_catalogue(shared, monkeypatch, settings, says):
 
 def test_where_no_class_has_two_texts_left_the_repeats_are_said(tmp_path):
     (tmp_path / "a.csv").write_text("text,label\n" + "a,0\nb,1\n" * 9)
-    with pytest.raises(UserError, match="no class of two examples(.|\n)*16 of 18 texts stood there before with the same label"):
+    with pytest.raises(UserError, match="no class of two examples(.|\n)*16 of 18 texts repeat an earlier one with the same label"):
         load_labelled("file", path=str(tmp_path / "a.csv"))

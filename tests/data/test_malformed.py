@@ -21,11 +21,11 @@ PLAIN = {"npz", "image folders"}  # not packed
 BINARY = {"idx", "npz", "image folders"}
 # What is said of a whole file, where faults are otherwise of lines.
 WHOLE = re.compile(
-    r"is empty|is not [\w-]+ at byte|has no byte order mark|pixels an image|has pixels but no labels"
-    r"|is not a sound (gzip|zstd)|unpacks to more than|is a zip archive|has no (text|records|sentence)"
+    r"is empty|is not [\w-]+ at byte|has no byte order mark|pixels per image|has pixels but no labels"
+    r"|is not a valid (gzip|zstd)|unpacks to more than|is a zip archive|has no (text|records|sentence)"
     r"|has no tag but|has one class only|has \d+ lines and|no class of two|single class|too few|is a single document"
 )
-IMAGE = re.compile(r"\.png (is not a sound image|is an image of|cannot be read|has )")
+IMAGE = re.compile(r"\.png (is not a valid image|is an image of|cannot be read|has )")
 
 mutations = st.lists(st.tuples(st.sampled_from(KINDS), st.floats(0, 1, exclude_max=True), st.integers(0, 999)), max_size=3)
 cases = st.tuples(

@@ -168,7 +168,7 @@ def test_bad_files_are_listed_at_once(tmp_path):
     lines = str(caught.value).split("\n")
     assert lines[0] == f"{tmp_path}: 10 faults"
     expected = {
-        "cut.mid": "is cut", "cut_between.mid": "is cut", "text.mid": "is not a MIDI file", "smpte.mid": "SMPTE",
+        "cut.mid": "is truncated", "cut_between.mid": "is truncated", "text.mid": "is not a MIDI file", "smpte.mid": "SMPTE",
         "data.mid": "data byte",
         "two.mid": "is of type 2", "drums.mid": "has no notes besides 1 of drums", "short.mid": "has one frame",
         "empty.mid": "has no notes;",

@@ -63,7 +63,8 @@ def test_faults_of_pieces_are_listed_at_once(tmp_path):
 @pytest.mark.parametrize(
     "content, words",
     [
-        ("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("7", "not of a form"), ('{"train": 7}', "not of a form"),
+        ("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("7", "does not have a known form"),
+        ('{"train": 7}', "does not have a known form"),
         ("{}", "has no part"),
         ('{"train": []}', "no piece in its part train"), ('{"songs": [[[60],[61]]]}', "has the part 'songs'"), ("", "is empty"),
         ('{"valid": [[[60],[61]]], "val": [[[60],[61]]]}', "has the parts valid and val, both for validation"),
@@ -184,7 +185,7 @@ def test_settings_that_do_not_fit(tmp_path):
         (("embedded",), {"name": "canons", "path": path}, "path="),
         (("embedded",), {"name": "canons", "frames_per_quarter": 2}, "frames_per_quarter=2"),
         (("file",), {}, "needs a path"),
-        (("file",), {"path": str(tmp_path / "a.txt")}, "of no kind that is known"),
+        (("file",), {"path": str(tmp_path / "a.txt")}, "is not a known kind of file"),
         (("file",), {"path": path, "validation_path": plain}, "has a validation part already"),
         (("file",), {"path": plain, "validation_path": path}, "has the parts train, validation"),
         (("file",), {"path": plain}, "too few examples to hold any out"),

@@ -90,10 +90,10 @@ def test_a_packed_file_that_lacks_its_end_is_refused_wherever_it_is_cut(folder, 
     data, path = pack(os.urandom(300_000), how), folder / "cut"
     for end in (4, 20, len(data) // 2, len(data) - 4, len(data) - 1):
         path.write_bytes(data[:end])
-        with pytest.raises(UserError, match=f"cut is not a sound {how} file"):
+        with pytest.raises(UserError, match=f"cut is not a valid {how} file"):
             read_bytes(path)
     path.write_bytes(data[:200] + bytes([data[200] ^ 1]) + data[201:] + b"and more")
-    with pytest.raises(UserError, match=f"not a sound {how} file"):
+    with pytest.raises(UserError, match=f"not a valid {how} file"):
         read_bytes(path)
 
 

@@ -242,7 +242,7 @@ def test_faults_of_tables_of_pairs_are_said(write):
     refused(lines | {"header": False}, "header=False is for tables")
     refused({"source": "file", "path": lines["path"]}, "needs target_path; .* or a table of both")
     refused(table | {"delimiter": "::"}, "delimiter='::' cannot separate fields")
-    refused(table | {"quoting": "single"}, "quoting='single' is not a way to quote")
+    refused(table | {"quoting": "single"}, "quoting='single' is unknown")
     refused({"source": "embedded", "name": "dates", "encoding": "utf-16"}, "encoding='utf-16' is for source='file' only")
     refused({"source": "tfds", "name": "x", "source_field": "de"}, "source_field='de' is for source='file' only")
 
@@ -352,7 +352,7 @@ def test_the_languages_may_be_chosen(catalogue):
         ({"name": "three_languages", "source_language": "fr"}, "de, en, fr; give both"),
         ({"name": "two_languages", "source_language": "fr"}, "source_language='fr' is not in .*among de, en"),
         ({"name": "two_languages", "source_language": "de", "target_language": "de"}, "are both 'de'"),
-        ({"name": "no_translation"}, r"no set of translations \(its features: de\)"),
+        ({"name": "no_translation"}, r"not a dataset of translations \(its features: de\)"),
         ({"name": "nothing_such"}, "source='embedded' with name='dates'"),
     ],
 )

@@ -194,7 +194,7 @@ def rows(*several):
 def test_duplicates_are_named_or_resolved_as_asked(tmp_path):
     path = write(tmp_path / "a.csv", rows(*ROWS[:3], ("2024-01-03", 9.0), *ROWS[3:]))
     said = message(path)
-    assert "a.csv line 5: 2024-01-03 stands there already" in said and "line 4" in said and "series_field" in said and "\n" not in said
+    assert "a.csv line 5: 2024-01-03 is already there" in said and "line 4" in said and "series_field" in said and "\n" not in said
     for way, wanted in (("first", 3.0), ("last", 9.0), ("mean", 6.0)):
         found = load(path, duplicates=way)
         assert found.parts["validation"]["value"][0].tolist() == [1.0, 2.0, wanted, *range(4, 13)]
@@ -315,11 +315,11 @@ BAD = [
     ("a.csv", "time\n2024-01-01\n", {}, "nothing says which column has the values; set value_field (none is left)"),
     ("a.csv", "time,value\n", {}, "has no records in it"),
     ("a.csv", "", {}, "is empty"),
-    ("a.txt", "time,value\n2024-01-01,5\n", {}, "is no table of series by its ending"),
-    ("a.jsonl", '{"time": 1}\n', {}, "is no table of series by its ending"),
-    ("a.parquet", "not parquet", {}, "is not a sound Parquet file"),
+    ("a.txt", "time,value\n2024-01-01,5\n", {}, "does not have the extension of a table of series"),
+    ("a.jsonl", '{"time": 1}\n', {}, "does not have the extension of a table of series"),
+    ("a.parquet", "not parquet", {}, "is not a valid Parquet file"),
     ("a.csv", "time,value\n2024-01-01,5\n", {"form": "tall"}, "form='tall' is not a form of a table of series"),
-    ("a.csv", "time,value\n2024-01-01,5\n", {"gaps": "fill"}, "gaps='fill' is not a way to treat gaps"),
+    ("a.csv", "time,value\n2024-01-01,5\n", {"gaps": "fill"}, "gaps='fill' is not a choice for gaps"),
     ("a.csv", "time,value\n2024-01-01,5\n", {"step": "daily"}, "step='daily' is not a step"),
     ("a.csv", "time,value\n2024-01-01,5\n", {"form": "wide", "static_fields": "x"}, "static_fields is for form=long"),
     ("a.csv", "time,value\n2024-01-01,5\n", {}, "no series has two times"),

@@ -67,10 +67,10 @@ def test_bad_files_are_one_line_each(tmp_path):
     (tmp_path / "film.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(400))
     soundfile.write(str(tmp_path / "nan.wav"), np.full(100, np.nan), 8000, subtype="FLOAT")
     wrong = {
-        "cut.flac": "is damaged", "cut.wav": "is cut: 16,", "cut.mp3": "is damaged: ",
+        "cut.flac": "is damaged", "cut.wav": "is truncated: 16,", "cut.mp3": "is damaged: ",
         "stereo.wav": "has 2 channels; set channels=mix", "empty.wav": "is empty, 0 bytes",
         "noise.wav": "cannot be read as sound", "silent.wav": "has no samples", "norate.wav": "rate", "none.wav": "does not exist",
-        "film.m4a": "cannot be read as sound", "nan.wav": "no numbers", ".": "is a folder",
+        "film.m4a": "cannot be read as sound", "nan.wav": "not numbers", ".": "is a folder",
     }  # fmt: skip
     for name, words in wrong.items():
         with pytest.raises(UserError) as raised:
@@ -140,7 +140,7 @@ def test_a_manifest_that_names_what_is_not_there(tmp_path):
     (tmp_path / "b.csv").write_text("audio,words\na.wav,yes\n")
     with pytest.raises(UserError, match="words"):
         read_manifest(tmp_path / "b.csv")
-    with pytest.raises(UserError, match="no manifest of sounds"):
+    with pytest.raises(UserError, match="is not a manifest of sounds"):
         read_manifest(tmp_path / "a.wav")
 
 

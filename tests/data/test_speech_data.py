@@ -78,7 +78,7 @@ def test_the_official_split_and_one_speaker_left_out():
     assert set(test["number"].tolist()) == set(range(5)) and set(train["number"].tolist()) == set(range(5, 12)) and len(test) == 30
     train, test = official_split(records, "b")
     assert set(test["speaker"]) == {"b"} and set(train["speaker"]) == {"a"} and len(test) == len(train) == 36
-    with pytest.raises(UserError, match="is no speaker; there are a, b"):
+    with pytest.raises(UserError, match="is not a speaker; there are a, b"):
         official_split(records, "c")
 
 
@@ -134,7 +134,7 @@ def test_folder_and_archive_give_the_same_parts(tmp_path):
     (folder / "1_b_3.wav").write_bytes(b"")
     with pytest.raises(UserError, match="1_b_3.wav is empty"):
         load_speech("file", path=str(folder), rate=8000)
-    with pytest.raises(UserError, match="not a sound archive"):
+    with pytest.raises(UserError, match="not a valid archive"):
         (tmp_path / "bad.tar").write_bytes(b"nothing")
         load_speech("file", path=str(tmp_path / "bad.tar"), rate=8000)
 

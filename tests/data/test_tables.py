@@ -173,7 +173,7 @@ def test_all_faults_of_a_table_are_listed_with_their_lines(write):
         ": 4 faults",
         " line 4 has 3 fields, but the first line names 2; repair that line (put double quotes around a text that has the delimiter in it)",
         " line 5: 'label' is empty; give a label, or leave the line out",
-        " line 6 is not sound (',' expected after '\"'); double the quotes inside a quoted text, or set quoting=none where quotes are text",
+        " line 6 is not valid (',' expected after '\"'); double the quotes inside a quoted text, or set quoting=none where quotes are text",
         " line 7: 'label' has 201 characters, too many for a label; set label_field",
     ]
 
@@ -189,7 +189,7 @@ def test_all_faults_of_json_lines_are_listed_with_their_lines(write):
         " line 5 is not JSON (Expecting property name enclosed in double quotes, column 2); repair that line",
         " line 6 has no field 'text' (nearest: txt), only txt; set text_field",
         " line 6 has no field 'label', only txt; set label_field",
-        " line 7: 'text' holds half a surrogate pair, which is no character; repair that line",
+        " line 7: 'text' holds half a surrogate pair, which is not a character; repair that line",
     ]
 
 
@@ -209,11 +209,11 @@ def test_many_faults_are_counted(write):
         ("a.tsv", 'text\tlabel\n"Oh" she said\ta\n', Format(), "set quoting=none where quotes are text"),
         ("a.tsv", "text\tlabel\nx\ty\tz\n", Format(quoting="none"), "line 2 has 3 fields, but the first line names 2; repair that line"),
         ("a.tsv", "x\ta\ny\n", Format(header=False), "line 1 has no field 'text'"),
-        ("a.txt", "x", Format(), " is no table by its ending"),
+        ("a.txt", "x", Format(), " does not have the extension of a table"),
         ("a.jsonl", "{}", Format(delimiter="tab"), "delimiter='tab' is for tables"),
         ("a.jsonl", "{}", Format(header=False), "header=False is for tables"),
         ("a.jsonl", "{}", Format(quoting="none"), "quoting='none' is for tables"),
-        ("a.csv", "x", Format(quoting="nome"), "quoting='nome' is not a way to quote (nearest: none)"),
+        ("a.csv", "x", Format(quoting="nome"), "quoting='nome' is unknown (nearest: none)"),
         ("a.csv", "x", Format(delimiter="::"), "delimiter='::' cannot separate fields"),
         ("a.csv", "x", Format(delimiter='"'), "delimiter='\"' cannot separate fields"),
         ("a.csv", "x", Format(encoding="utf8-16"), "encoding='utf8-16' is not one that Python knows"),

@@ -274,7 +274,7 @@ def test_an_ill_formed_span_tag_is_refused(tmp_path, tag):
     path = put(tmp_path, "a.conll", f"a B-PER\nb O\n\nc {tag}\nd O\n")
     with pytest.raises(UserError) as error:
         load_tagged("file", path=path)
-    assert f"{path} line 4: the tag {tag!r} of 'c' is no span tag" in one_line(error)
+    assert f"{path} line 4: the tag {tag!r} of 'c' is not a span tag" in one_line(error)
     assert not is_span_tag(tag)
     with pytest.raises(UserError, match="is not a span tag"):
         to_bio(["O", tag])

@@ -83,8 +83,8 @@ def _broken(tmp_path):
         audio.setnchannels(1), audio.setsampwidth(2), audio.setframerate(8000), audio.writeframes(bytes(1000))
     contents = {
         "empty.mp4": (b"", "is empty"),
-        "text.mp4": (b"not a video " * 100, "is not a sound video"),
-        "half.mp4": (mp4[: len(mp4) // 2], "is not a sound video"),
+        "text.mp4": (b"not a video " * 100, "is not a valid video"),
+        "half.mp4": (mp4[: len(mp4) // 2], "is not a valid video"),
         "codec.avi": (sound.replace(b"FMP4", b"ZZQQ"), "codec that PyAV lacks"),
         "torn.avi": (sound[:5700] + bytes(200) + b"?" * 300 + sound[6200:], "cannot be decoded after frame"),
     }
@@ -100,7 +100,7 @@ def _broken(tmp_path):
         "only.avi": (tmp_path / "only.avi", "has no pictures, only audio"),
         "none": (tmp_path / "none", "has no images in it"),
         "mixed": (mixed, "frames of 5 x 16 and 12 x 16"),
-        "torn": (torn, "frame2.png is not a sound image"),
+        "torn": (torn, "frame2.png is not a valid image"),
         "gone.mp4": (tmp_path / "gone.mp4", "does not exist"),
     }
 
@@ -178,7 +178,7 @@ def test_parts_classes_and_labels_of_folders(tmp_path):
     before, moved = data.fingerprint, tmp_path.rename(tmp_path.parent / f"{tmp_path.name}_moved")
     assert load_videos("file", path=str(moved), image_size=8).fingerprint == before
     folder_of_frames(moved / "test" / "lift" / "1", drawn(3))
-    with pytest.raises(UserError, match="lift is no class of the training part .nearest: left."):
+    with pytest.raises(UserError, match="lift is not a class of the training part .nearest: left."):
         load_videos("file", path=str(moved))
 
 

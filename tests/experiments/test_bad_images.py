@@ -60,7 +60,7 @@ def stopped(server, pictures, tmp_path):
     was, run = bad.read_bytes(), runs.start(slow_steps=0.1)
     run.wait_until_ready()
     bad.write_bytes(was[: len(was) // 2])
-    run.refused(f"{bad} is not a sound image", "repair or remove it", "the run is saved at step", "the same command resumes it")
+    run.refused(f"{bad} is not a valid image", "repair or remove it", "the run is saved at step", "the same command resumes it")
     step = sealed(runs.workdir)[-1]
     assert f"saved at step {step}," in run.err and step % 100
     return runs, bad, was, step
@@ -69,7 +69,7 @@ def stopped(server, pictures, tmp_path):
 def test_a_file_that_goes_bad_and_is_repaired(stopped, whole):
     """Whatever size the repaired file has; with its pixels the run ends as the one that was never stopped."""
     runs, bad, was, step = stopped
-    runs.start().refused(f"{bad} is not a sound image", "bad_files='leave_out'")
+    runs.start().refused(f"{bad} is not a valid image", "bad_files='leave_out'")
     bad.write_bytes(was)
     with Image.open(bad) as image:
         image.load()

@@ -94,7 +94,7 @@ def test_a_frozen_encoder_keeps_its_statistics_and_one_that_learns_does_not(data
         _, after, _ = jax.jit(model.loss)(variables["params"], state, (), batch, jax.random.key(0))
         moved[frozen] = any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), after, state)))
         said = list(captioning.describe(config, spec, dataset, model))
-        assert any("frozen and not pretrained" in line for line in said) == bool(frozen)
+        assert any("frozen but not pretrained" in line for line in said) == bool(frozen)
     assert moved == {"": True, "^encoder/": False}
 
 

@@ -59,7 +59,7 @@ def test_the_gradient_laboratory_is_started_as_experiments_are(capsys, tmp_path,
     monkeypatch.setattr(sys, "path", sys.path[:])
     monkeypatch.setattr(sys, "argv", sys.argv)
     absent = [f"--workdir={tmp_path}", "--failed"]
-    for flags, status, message in [(["--help"], 0, "--failed"), (absent, 1, f"{tmp_path} keeps no failed step")]:
+    for flags, status, message in [(["--help"], 0, "--failed"), (absent, 1, f"{tmp_path} has no failed step")]:
         with pytest.raises(SystemExit) as caught:
             console.main(["seqjax", "gradient_flow", *flags])
         told = capsys.readouterr()

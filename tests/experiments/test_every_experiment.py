@@ -98,7 +98,7 @@ def test_wrong_command_lines(row, refused, tmp_path):
     wrong = {
         f"--config.{name}x=1": [f"config.{name}x", f"did you mean config.{name}?"],
         "--config=nothing": ["no preset 'nothing'", ", ".join(experiment.presets)],
-        f"--config=experiments/configs/{row.module}.py:{experiment.preset}": [f"by name now: --config={experiment.preset}"],
+        f"--config=experiments/configs/{row.module}.py:{experiment.preset}": [f"by name: --config={experiment.preset}"],
         "--mode=tarin": ["tarin", "|".join(("train", "evaluate", *experiment.modes))],
         "extra": ["'extra' is not a flag"],
     }

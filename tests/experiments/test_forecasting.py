@@ -51,7 +51,7 @@ def test_horizons_that_are_refused(refuses, finished, tmp_path):
     workdir, predict = f"--workdir={finished}", "--mode=predict"
     refuses(
         [workdir, predict, "--horizon=5"],
-        "--horizon=5 is more than the 4 steps that this model gives at once",
+        "--horizon=5 is more than the 4 steps that this model predicts at once",
         "autoregressive",
     )
     lines = write_series(tmp_path / "short.csv").read_text().splitlines()
@@ -70,13 +70,13 @@ def test_horizons_that_are_refused(refuses, finished, tmp_path):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        (STATEFUL, "passes the carry on in one unit; not with config.model.scaling=standard"),
-        (STATEFUL | {"model.scaling": "series"}, "has no origin where config.data.past_fields could end"),
+        (STATEFUL, "needs one scale for all windows; it does not work with config.model.scaling=standard"),
+        (STATEFUL | {"model.scaling": "series"}, "has no origin at which config.data.past_fields could end"),
         ({"data.forks": 10}, "config.data.context=14 must be at least config.data.forks=10 and config.model.highway=7"),
         ({"baselines.names": "naiv"}, "baselines.names: 'naiv' is unknown"),
         ({"data.context": 90}, "series 'south' has 92 steps, and a context of 90 with a horizon of 4 needs 94"),
-        ({"data.horizon": 20}, "no series has 20 steps in this part after 14 before"),
-        ({"model.output": "negative_binomial"}, "which is no count; choose another model.output"),
+        ({"data.horizon": 20}, "no series has 20 steps in this part with 14 before them"),
+        ({"model.output": "negative_binomial"}, "which is not a count; choose another model.output"),
         ({"data.time_features": "hour,minute"}, "data.time_features: 'minute' is unknown"),
     ],
 )

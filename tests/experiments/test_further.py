@@ -41,7 +41,7 @@ def test_extended_and_started_from_other_weights(server, text, finished, tmp_pat
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     server.run(*flags).refused("do not all fit", "params/embed/embedding (shape (25, 8) there, (29, 8) here)", "--init_partial")
     said = ended(server.run(*flags, "--init_partial"))
-    assert f"starting from the weights of step 60 of the run in {finished}" in said and "not taken: params/embed/embedding" in said
+    assert f"initialised from the weights of step 60 of the run in {finished}" in said and "not taken: params/embed/embedding" in said
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 

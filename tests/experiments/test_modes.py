@@ -96,7 +96,7 @@ def test_four_devices_give_the_same_losses(server, text, finished, tmp_path):
     run = server.start(f"--workdir={tmp_path / 'run'}", *small(text), env=HOST_DEVICES)
     uneven = server.start(f"--workdir={tmp_path / 'uneven'}", *small(text, data__batch_size=6), env=HOST_DEVICES)
     assert uneven.wait().status == 0, uneven.err  # 6 and the evaluation's 4 streams are cut evenly by 2 devices
-    assert "on 2 cpu device(s) of 4, as many as cut batch_size and eval_batch_size evenly" in uneven.out
+    assert "on 2 cpu device(s) of 4, as many as divide batch_size and eval_batch_size evenly" in uneven.out
     assert run.wait().status == 0 and "on 4 cpu device(s)\n" in run.out, run.err
     ours, theirs = records(tmp_path / "run"), records(finished)
     assert [(r["kind"], r["step"]) for r in ours] == [(r["kind"], r["step"]) for r in theirs]

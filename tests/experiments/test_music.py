@@ -68,9 +68,9 @@ def test_what_cannot_be_sampled(runs, refuses, tmp_path):
     tune = f"--melody={data}/tune.mid"
     for flags, words in [
         ([tune, "--voice=bass"], "in descending order, which can hold the top fixed and not the bass"),
-        ([tune, f"--prompt={data}/tune.mid"], "--prompt and --melody exclude each other"),
-        ([f"--melody={data}/pieces.json"], "has 58 pieces; give a file of one"),
-        ([f"--prompt={tmp_path}/cut.mid"], "cut.mid is cut"),
+        ([tune, f"--prompt={data}/tune.mid"], "--prompt and --melody cannot be combined"),
+        ([f"--melody={data}/pieces.json"], "has 58 pieces; give a file with one"),
+        ([f"--prompt={tmp_path}/cut.mid"], "cut.mid is truncated"),
         ([f"--prompt={tmp_path}/none.mid"], "none.mid does not exist"),
         (["--output=no/where/song"], "there is no folder no/where"),
     ]:

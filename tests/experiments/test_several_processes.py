@@ -85,7 +85,7 @@ def test_parameters_cut_over_two_processes_are_resumed_whole_by_one(server, text
     time.sleep(0.2)
     both.runs[0].signal(signal.SIGTERM)
     both.ended(143)
-    assert "parameters and optimiser state cut over data" in both.runs[0].out
+    assert "parameters and optimiser state sharded over data" in both.runs[0].out
     folder = workdir / "checkpoints" / str(sealed(workdir)[-1])
     written = json.loads((folder / "MANIFEST.json").read_text())["files"]
     assert {writer_of(name) for name in written} == {0, 1} and not any(name.startswith("shares") for name in written)

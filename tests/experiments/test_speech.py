@@ -63,7 +63,7 @@ def test_a_recurrent_language_model(runs, refuses, tmp_path):
     with_model, rows, _ = evaluated(runs, tmp_path, f"--lm={tmp_path}/char", "--lm_weight=1.0", "--lm_bonus=1.0")
     assert rows and with_model["model"]["loss"] == plain["model"]["loss"]
     words = f"--workdir={tmp_path}/run", "--mode=evaluate", f"--lm={tmp_path}/word"
-    refuses([*words], "has tokens of another kind (word)")
+    refuses([*words], "has another kind of tokens (word)")
 
 
 def test_transcripts_that_cannot_be(runs, tmp_path):

@@ -138,7 +138,7 @@ FILES = {
     "one tag": ("train.conllu", (conllu(("1", "dog", "NOUN")) + b"\n") * 5, ["no tag but 'NOUN'"]),
     "all too long": ("train.conllu", (LONG + b"\n") * 4, ["all training sentences are longer than data.max_length=7"]),
     "uneven columns": ("train.bio", BIO + b"to\n", ["train.bio line 7 has 1 column", "line 1 has 2"]),
-    "no span tag": ("validation.bio", BIO + b"Emmy PER\n", ["validation.bio line 7", "'PER'", "no span tag"]),
+    "no span tag": ("validation.bio", BIO + b"Emmy PER\n", ["validation.bio line 7", "'PER'", "not a span tag"]),
     "unknown entity": ("validation.bio", BIO + b"Nile B-RIV\n", ["validation.bio line 7", "'B-RIV'", "does not occur in training"]),
 }  # fmt: skip
 FIELDS = {

@@ -19,7 +19,7 @@ def finished(runs):
 
 def test_it_stops_early_and_says_what_it_began_with(runs, finished):
     said = runs.said(ROW)
-    (told,) = re.findall(r"stopped early at step (\d+): no better validation in 3 evaluations", said)
+    (told,) = re.findall(r"stopped early at step (\d+): validation did not improve in 3 evaluations", said)
     assert int(told) == sealed(finished)[-1] == records(finished)[-1]["step"] < 60
     assert said.count("vectors of 6 numbers for 10 tokens") == 1 and "2 shapes to compile" in said
     assert "compiled 2 shapes of the training step" in said

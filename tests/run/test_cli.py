@@ -100,7 +100,7 @@ WRONG = {
     "split": (["--mode=evaluate", "--split=tset"], ["--split=tset", "one of train, validation, test"]),
     "out of range": (["--mode=draw", "--hot=-1"], ["--hot=-1", "at least 0"]),
     "preset": (["--config=shrot"], ["no preset 'shrot'", "choose one of short, long"]),
-    "preset, old form": (["--config=experiments/configs/tiny.py:long"], ["go by name now: --config=long"]),
+    "preset, old form": (["--config=experiments/configs/tiny.py:long"], ["are given by name: --config=long"]),
     "no preset, old form": (["--config=experiments/configs/tiny.py:lang"], ["choose one of short, long"]),
 }
 
@@ -115,7 +115,7 @@ def test_wrong_command_lines(case):
 
 def test_the_old_form_of_a_preset_is_answered_with_the_new():
     told = message("--config=experiments/configs/language_model.py:hello", experiment=LM)
-    assert told.endswith("presets go by name now: --config=hello")
+    assert told.endswith("presets are given by name: --config=hello")
 
 
 @pytest.mark.parametrize("mode", ["train", "evaluate", "draw"])
@@ -137,7 +137,7 @@ def test_flags_without_effect_are_refused(mode):
 
 
 def test_no_workdir():
-    with pytest.raises(cli.UsageError, match="--workdir=DIR is needed"):
+    with pytest.raises(cli.UsageError, match="--workdir=DIR is required"):
         cli.parse(TINY, ["program"])
 
 

@@ -42,7 +42,7 @@ def test_figures_that_only_evaluations_have(tmp_path, monkeypatch):
     scores = {"loss": 1.5, "error": 0.25, "bleu": 28.5, "entity_f1": None, "best": 0.25, "minutes": 1.0}
     evaluations = [{"kind": "evaluation", "step": 1} | scores, {"kind": "evaluation", "step": 2} | scores | {"bleu": 29.5}]
     panels = drawn(tmp_path, train + evaluations, monkeypatch)
-    assert list(panels)[:2] == ["Loss", "Gradient norm before clipping (mean of interval)"]
+    assert list(panels)[:2] == ["Loss", "Gradient norm before clipping (interval mean)"]
     assert set(panels) == {*list(panels)[:2], "Error", "bleu", "entity f1", "Learning rate", "Speed"}
     assert panels["Loss"] == (["training", "validation (best 1.5000)"], [[2.25, 2.25], [1.5, 1.5]])
     assert panels["Error"] == (["validation (best 0.2500)"], [[0.25, 0.25]])  # no line of nothing for the training
@@ -104,7 +104,7 @@ def test_what_the_axes_and_the_legend_say(tmp_path, monkeypatch):
     records = [{"kind": "train", "step": 1} | TRAIN, *run_with([0.5, 0.4])]
     records[-1]["bleu"] = 20.0
     axes = figure_of(tmp_path, records, monkeypatch)
-    assert axes["Error"].get_ylabel() == "share of tokens answered wrongly" and axes["bleu"].get_ylabel() == "on the validation part"
+    assert axes["Error"].get_ylabel() == "error rate over tokens" and axes["bleu"].get_ylabel() == "on the validation part"
     assert axes["Loss"].get_ylabel() == "nats, mean over tokens"
     told = {"error": "1 - F1 of whole entities", "bleu": "BLEU of sacrebleu, $x$\x1b"}
     axes = figure_of(tmp_path, records, monkeypatch, labels=told, label_smoothing=0.1)

@@ -115,9 +115,9 @@ def test_the_model_axis_lies_within_a_process(data, model, numbers, monkeypatch)
     [
         (1, -1, 5, "config.mesh.model=5 needs 5 devices, and there are 4"),
         (1, 2, 3, "config.mesh.data=2 and config.mesh.model=3 need 6 devices, and there are 4"),
-        (1, 3, 1, "batches of 8 and 4 cannot be cut over config.mesh.data=3 evenly"),
+        (1, 3, 1, "batches of 8 and 4 do not split evenly over config.mesh.data=3"),
         (2, -1, 4, "config.mesh.model=4 needs 4 devices in each of 2 processes, and there are 2"),
-        (2, 1, 1, "config.mesh.data=1 cannot be cut over 2 processes evenly"),
+        (2, 1, 1, "config.mesh.data=1 does not split evenly over 2 processes"),
     ],
 )
 def test_a_mesh_that_cannot_be_made_is_refused(count, data, model, words, monkeypatch):
@@ -129,7 +129,7 @@ def test_a_mesh_that_cannot_be_made_is_refused(count, data, model, words, monkey
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 3)
-    with pytest.raises(UserError, match="batches of 6 and 4 cannot be cut over 3 processes"):
+    with pytest.raises(UserError, match="batches of 6 and 4 do not split evenly over 3 processes"):
         recipe.usable_devices(6, 4)
 
 

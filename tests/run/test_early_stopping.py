@@ -107,7 +107,7 @@ def test_a_finished_run_stays_finished(straight, number, capsys):
     assert session.conclude(again, plan.steps, "best 4", "curves.png") == 0
     said = capsys.readouterr().out
     assert "step 14 of 20" in said
-    assert said.endswith("stopped early at step 14: no better validation in 3 evaluations\n")
+    assert said.endswith("stopped early at step 14: validation did not improve in 3 evaluations\n")
 
 
 def test_more_patience_goes_on_as_if_it_had_never_stopped(straight):

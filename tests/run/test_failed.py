@@ -87,7 +87,7 @@ def test_parameters_that_are_not_finite(tmp_path, capsys):
 
 def test_what_is_refused(tmp_path, capsys):
     for flags, message in [
-        ([f"--workdir={tmp_path}"], f"{tmp_path} keeps no failed step; a run keeps one when it stops"),
+        ([f"--workdir={tmp_path}"], f"{tmp_path} has no failed step; a run saves one when it stops"),
         ([], "--failed needs the --workdir"),
     ]:
         with pytest.raises(UserError, match=message):

@@ -66,7 +66,7 @@ def test_the_weights_and_nothing_else(first_state, source, tmp_path, capsys, whi
     assert equal(dict(state.params), params) and not equal(fresh.params, state.params)
     assert equal(dict(state.average[0]), params)  # the moving average starts from them too
     assert equal(state._replace(params=0, average=0), fresh._replace(params=0, average=0))  # optimiser, key, counters
-    assert f"starting from the weights of step {step} of the run in {source}: 2 arrays\n" in capsys.readouterr().out
+    assert f"initialised from the weights of step {step} of the run in {source}: 2 arrays\n" in capsys.readouterr().out
     run = read_weights(source, step)[2]["run"]
     wanted = {"workdir": str(source), "which": which[1:] or "best", "step": step, "run": run}
     assert meta["began_from"] == wanted and len(run) == 32
@@ -87,7 +87,7 @@ def test_parts_that_do_not_fit(first_state, source, tmp_path, capsys):
     with pytest.raises(UserError) as caught:
         tiny.run(tmp_path / "run", f"--init_from={source}", **flags)
     told = "params/table (shape (4, 3) there, (6, 3) here)"
-    assert f"do not all fit: {told}; --init_partial starts these fresh" in str(caught.value)
+    assert f"do not all fit: {told}; --init_partial initialises these at random" in str(caught.value)
     assert "kernel" not in str(caught.value) and not (tmp_path / "run").exists()
     capsys.readouterr()
     state, _ = first_state(tmp_path / "run", f"--init_from={source}", "--init_partial", **flags)
@@ -105,7 +105,7 @@ def test_what_has_no_place_here_is_named(source, tmp_path, capsys):
     other = tiny.EXPERIMENT._replace(build=build)
     with pytest.raises(UserError) as caught:
         tiny.run(tmp_path / "run", f"--init_from={source}", experiment=other)
-    assert "params/bias (not there); params/table (no place here)" in str(caught.value)
+    assert "params/bias (not there); params/table (not in this model)" in str(caught.value)
 
 
 def refused(workdir, *flags, words, **changes):
@@ -122,7 +122,8 @@ def test_no_such_weights(source, tmp_path):
     refused(run, f"--init_from={source}:oldest", words=["no run in", "run:1:oldest", "DIR:newest or DIR:STEP"])
     refused(run, f"--init_from={source}:3", words=["no checkpoint of step 3", "it has 2, 4, 6"])
     refused(run, f"--init_from={empty}", words=["has no checkpoint yet"])
-    refused(run, f"--init_from={source}", "--init_partial", words=["nothing of step 2", "fits this model"], data__letters=6, model__width=5)
+    words = ["none of the weights of step 2", "fit this model"]
+    refused(run, f"--init_from={source}", "--init_partial", words=words, data__letters=6, model__width=5)
     refused(run, "--init_partial", words=["--init_partial has no effect without --init_from"])
     refused(run, f"--init_from={run}", words=["is the run's own --workdir"])
     assert not run.exists()

@@ -23,14 +23,14 @@ def test_patterns(text, found):
 
 @pytest.mark.parametrize("text", ["(", "a,,b", "a,", "*"])
 def test_what_is_no_pattern_is_refused(text):
-    with pytest.raises(UserError, match="optimizer.frozen=.* it must be regular expressions with commas between"):
+    with pytest.raises(UserError, match="optimizer.frozen=.* it must be comma-separated regular expressions"):
         validate(build(FIELDS, {"train.steps": 9, "optimizer.frozen": text}), FIELDS)
 
 
 def test_parts_cut_the_batch_evenly():
     table = FIELDS | batches("texts", 12, 12)
     assert data_mesh(build(table, {"train.accumulate": 3})).size == 1
-    with pytest.raises(UserError, match="config.train.accumulate=5 must cut config.data.batch_size=12 evenly"):
+    with pytest.raises(UserError, match="config.train.accumulate=5 must divide config.data.batch_size=12 evenly"):
         data_mesh(build(table, {"train.accumulate": 5}))
     with pytest.raises(UserError, match="train.accumulate=0 is out of range: it must be at least 1"):
         validate(build(FIELDS, {"train.accumulate": 0}), FIELDS)
@@ -39,6 +39,6 @@ def test_parts_cut_the_batch_evenly():
 def test_a_run_is_not_longer_than_its_counter():
     with pytest.raises(UserError, match=f"train.steps={2**31} is out of range"):
         validate(build(FIELDS, {"train.steps": 2**31}), FIELDS)
-    with pytest.raises(UserError, match="train.epochs=10000000.0 is 10000000000 steps; it must be fewer than"):
+    with pytest.raises(UserError, match="train.epochs=10000000.0 is 10000000000 steps; there must be fewer than"):
         run_length(build(FIELDS, {"train.epochs": 1e7}), 1000)
     assert run_length(build(FIELDS, {"train.steps": 2**31 - 1}), 1) == 2**31 - 1

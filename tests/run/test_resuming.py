@@ -68,7 +68,7 @@ def test_the_settings_that_count_are_the_checkpoints(finished, tmp_path, capsys,
 
 def test_the_run_is_of_one_experiment(finished):
     other = tiny.EXPERIMENT._replace(name="large")
-    refused(finished, words=["is of the experiment tiny, not of large"], experiment=other)
+    refused(finished, words=["belongs to the experiment tiny, not large"], experiment=other)
 
 
 def test_another_process_trains_between_the_look_and_the_lock(tmp_path):
@@ -107,7 +107,7 @@ def test_a_cosine_is_laid_over_the_new_length(finished, tmp_path, capsys):
     there, before = f"{cosine(6, 10):.3g}", f"{cosine(6, 6):.3g}"
     assert (
         "extended from 6 to 10 steps: the cosine schedule is recomputed over 10; "
-        f"the learning rate at step 6 is {there} there instead of {before}\n" in capsys.readouterr().out
+        f"the learning rate at step 6 is now {there} instead of {before}\n" in capsys.readouterr().out
     )
     rates = [record["learning_rate"] for record in tiny.records(workdir)]
     assert rates == pytest.approx([cosine(step, 6) for step in range(6)] + [cosine(step, 10) for step in range(6, 10)], rel=1e-5)
@@ -152,14 +152,13 @@ def test_an_extension_that_is_stopped_resumes_with_the_flag_and_without(finished
 def test_a_stopped_run_may_be_made_longer_or_shorter_but_not_than_it_is(tmp_path, capsys):
     run = tmp_path / "run"
     tiny.run(run, stop=3)
-    refused(run, "--extend", words=["has 3 steps behind it", "cannot end it at 2"], train__steps=2)
+    refused(run, "--extend", words=["is already at step 3", "cannot end it at 2"], train__steps=2)
     tiny.run(shutil.copytree(run, tmp_path / "long"), "--extend", train__steps=8)
-    assert f"extended from 6 to 8 steps: the cosine schedule is recomputed over 8; the learning rate at step 3 is {cosine(3, 8):.3g}" in (
-        capsys.readouterr().out
-    )
+    told = f"extended from 6 to 8 steps: the cosine schedule is recomputed over 8; the learning rate at step 3 is now {cosine(3, 8):.3g}"
+    assert told in capsys.readouterr().out
     tiny.run(run, "--extend", train__steps=4)
     assert tiny.meta(run)["data"] == {"number": 4}
-    refused(run, "--extend", words=["has 4 steps behind it"], train__steps=3)
+    refused(run, "--extend", words=["is already at step 4"], train__steps=3)
 
 
 def test_without_the_flag_another_length_is_refused_and_the_flag_is_named(finished):
@@ -184,12 +183,12 @@ def test_a_run_that_stopped_early_is_extended_with_its_patience_whole(tmp_path, 
     stopped = shutil.copytree(run, tmp_path / "stopped")
     tiny.run(run, "--extend", **early)
     said = capsys.readouterr().out
-    assert "it had stopped early, after 2 evaluations without a better one, and counts from 0 again\n" in said
+    assert "it stopped early, after 2 evaluations without a better one; the count restarts at 0\n" in said
     assert "stopped early at step 10" in said and tiny.meta(run)["data"] == {"number": 10}
     tiny.run(stopped, "--extend", stop=9, **early)
     tiny.run(stopped, "--extend", **early)  # the same command: it is not extended twice
     same(stopped, run)
-    assert "counts from 0 again" in capsys.readouterr().out.split("stopping after this step")[0]
+    assert "the count restarts at 0" in capsys.readouterr().out.split("stopping after this step")[0]
 
 
 def test_a_run_that_is_to_have_that_length_already_says_so(finished, capsys):

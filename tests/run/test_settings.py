@@ -426,5 +426,5 @@ def test_any_optimizer_may_take_the_place_of_the_presets(name):
     validate(config, FIELDS)
     assert config.optimizer.muon_rate == FIELDS["optimizer.muon_rate"].default
     assert cli.left_out(EXPERIMENT, command) == [
-        f"the preset's optimizer.muon_rate=0.04 has no effect with optimizer.name={name} and is left out"
+        f"the preset's optimizer.muon_rate=0.04 has no effect with optimizer.name={name} and is ignored"
     ]

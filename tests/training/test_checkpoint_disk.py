@@ -239,7 +239,7 @@ def test_files_and_links_in_the_way(three, tmp_path):
 
     a_file = case("file", lambda path: path.write_text("mine"))
     a_link = case("link", lambda path: path.symlink_to("nowhere"))
-    for workdir, reason in ((a_file, "Not a directory"), (a_link, "link to nothing")):
+    for workdir, reason in ((a_file, "Not a directory"), (a_link, "dangling link")):
         before = listing(workdir)
         for use in (restore, read_weights, lambda workdir: save(workdir, [1])):
             with pytest.raises(UserError, match=f"{workdir / 'checkpoints'}.*{reason}"):

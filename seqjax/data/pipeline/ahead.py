@@ -1,4 +1,4 @@
-"""Batches made ahead of time by worker threads, for files that must be decoded: the same batches, in the same order."""
+"""Prefetching by worker threads, for files that must be decoded: the same batches in the same order."""
 
 import collections
 import copy
@@ -14,7 +14,7 @@ AHEAD = 2  # results that are ready or being made for each worker, at most
 
 
 def in_order(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Generator[Any, None, None]:
-    """Applies a function to items in worker threads; the results come in the items' order.
+    """Applies a function to items in worker threads; the results are in the order of the items.
 
     Args:
       function: called in the threads, or in the caller's where `workers` is 0; it should spend its time outside the
@@ -99,19 +99,19 @@ class Ahead(Resumable):
         try:
             return next(self._made)
         except BaseException:
-            self._stop()  # what was made ahead is void: the next call begins at this batch again
+            self._stop()  # discard prefetched batches: the next call starts at this batch again
             raise
 
     def set_state(self, state: dict[str, int]) -> None:
         super().set_state(state)
-        self._stop()  # what was made ahead is of the old position
+        self._stop()  # prefetched batches belong to the old position
 
     def summary(self, unit: str) -> str:
-        """What the pipeline says of itself."""
+        """The summary of the pipeline."""
         return self._pipeline.summary(unit)
 
     def close(self) -> None:
-        """Ends the threads; the iterator gives nothing any more. A second call does nothing."""
+        """Stops the threads and exhausts the iterator. A second call does nothing."""
         self._closed = True
         self._stop()
 
@@ -128,14 +128,14 @@ class Ahead(Resumable):
 
 
 def _places(epoch: int, batch: int, batches_per_epoch: int) -> Iterator[tuple[int, int]]:
-    """(epoch, batch) from a place on, for ever."""
+    """(epoch, batch) from a position on, endlessly."""
     while True:
         yield from ((epoch, number) for number in range(batch, batches_per_epoch))
         epoch, batch = epoch + 1, 0
 
 
 def _copies(pipeline: Resumable) -> Callable[[tuple[int, int]], Any]:
-    """Makes the batch of a place with a copy of the pipeline that is the calling thread's own."""
+    """Makes the batch at a position with the calling thread's own copy of the pipeline."""
     own = threading.local()
 
     def make(place: tuple[int, int]) -> Any:

@@ -1,4 +1,4 @@
-"""Batches of DNA: whole sequences of about the same length, or windows of long ones that follow each other."""
+"""Batches of DNA: whole sequences of similar length, or consecutive windows of long ones."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
@@ -17,7 +17,7 @@ class BaseBatch(NamedTuple):
 
     codes: (
         np.ndarray
-    )  # int32 (B, halo + T + halo): IUPAC codes with the neighbours of the first and last base, 0 where there are none
+    )  # int32 (B, halo + T + halo): IUPAC codes with the neighbours of the first and last base, 0 if there are none
     labels: np.ndarray  # int32 (B, T), a tag for each base; or (B,), a label for each sequence
     lengths: np.ndarray  # int32 (B,), how many of the T bases are real
     fresh: np.ndarray  # bool (B,), true where a row does not follow the one of the batch before

@@ -1,7 +1,7 @@
-"""Sequences of all lengths to batches of few shapes: length buckets, shuffled batches that resume exactly, one pass in order.
+"""Batches of few shapes from sequences of all lengths: length buckets, shuffled resumable batches, one pass in order.
 
 A compiled step takes one shape. A batch padded to the longest sequence of all would be mostly padding, and one padded to its own
-longest would be compiled again each time; between the two stand a few lengths, the buckets, to which batches are padded.
+longest would be compiled again each time; the compromise is a few lengths, the buckets, to which batches are padded.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ from seqjax.data.pipeline.resumable import Resumable
 from seqjax.errors import UserError
 
 # (places (n,), rows B, steps T) -> a batch of the sequences at these places, n <= B, in arrays (B, T, ...); rows from n on are padding.
-# What is in a row depends on its sequence alone, so that rows made apart, by several processes, are those of the whole batch.
+# A row depends only on its sequence, so rows made by different processes equal those of the whole batch.
 Collate = Callable[[np.ndarray, int, int], Any]
 
 CANDIDATES = 256  # lengths that choose_boundaries looks at
@@ -70,7 +70,7 @@ def choose_boundaries(lengths: Sequence[int] | np.ndarray, number: int) -> tuple
 
 
 class Shape(NamedTuple):
-    """A batch before its arrays are made."""
+    """The plan of a batch, before its arrays are made."""
 
     places: np.ndarray  # (n,), which sequences, n <= B
     steps: int  # the bucket's length, T
@@ -152,7 +152,7 @@ class BucketBatches(Resumable):
         return made if rising else [made[i] for i in permutation(len(made), self._seed, 1, number)]
 
     def padding(self) -> float:
-        """The share of an epoch's steps that are padding.
+        """The fraction of an epoch's steps that are padding.
 
         Example:
           >>> round(BucketBatches([3, 5], lambda *shape: shape, 1, (4, 6), seed=0).padding(), 3)
@@ -162,7 +162,7 @@ class BucketBatches(Resumable):
         return 1 - float(self._lengths.sum()) / steps
 
     def summary(self, unit: str) -> str:
-        """One line for people on the shapes that will be compiled.
+        """A readable line on the shapes that will be compiled.
 
         Example:
           >>> BucketBatches([3, 5], lambda *shape: shape, 1, (4, 6), seed=0).summary("words")
@@ -210,7 +210,7 @@ def one_pass(
 
 
 def reach(boundaries: Sequence[int], longest: int) -> tuple[int, ...]:
-    """Buckets for sequences longer than the largest one: each twice as long as the one before.
+    """Adds buckets for sequences longer than the largest one, each twice as long as the one before.
 
     Args:
       boundaries: rising.
@@ -220,7 +220,7 @@ def reach(boundaries: Sequence[int], longest: int) -> tuple[int, ...]:
       The boundaries, with those added that are needed.
 
     Raises:
-      UserError: boundaries that are none.
+      UserError: invalid boundaries.
 
     Example:
       >>> reach((4, 8), 20), reach((4, 8), 8)
@@ -233,7 +233,7 @@ def reach(boundaries: Sequence[int], longest: int) -> tuple[int, ...]:
 
 
 def within_limit(lengths: Sequence[int] | np.ndarray, limit: int) -> np.ndarray:
-    """Which sequences are not too long.
+    """The sequences that are not too long.
 
     Args:
       lengths: of the sequences, (N,).

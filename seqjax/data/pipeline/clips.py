@@ -1,4 +1,4 @@
-"""Videos to batches: clips of one length, or windows of whole videos that follow each other."""
+"""Batches of videos: clips of one length, or consecutive windows of whole videos."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -35,10 +35,10 @@ class Sampling(NamedTuple):
     """
 
     frames: int  # T
-    how: str = "even"  # spread over the whole video; or "rate": at a rate, all near each other
-    rate: float = 0.0  # frames a second of a clip; 0 takes each frame
+    how: str = "even"  # spread over the whole video; or "rate": consecutive, at a frame rate
+    rate: float = 0.0  # frames per second of a clip; 0 takes each frame
     pad: bool = False  # whether a video with fewer frames is padded; otherwise it is refused
-    order: str = "time"  # or "shuffled": each clip's frames in another order, to see what their order is worth
+    order: str = "time"  # or "shuffled": frames in random order, to measure how much order matters
 
     def step(self, rate: float) -> float:
         """Frames of the video from one of the clip to the next, where it is sampled at a rate; at least 1."""
@@ -53,7 +53,7 @@ class Sampling(NamedTuple):
 
         Args:
           count: how many the video has.
-          rate: how many a second; 0 where that is not known.
+          rate: how many a second; 0 if unknown.
           draws: numbers in [0, 1), T of them, for training: a frame out of each T-th part of the video, or where the clip begins. None
             takes the middle of each part, or the middle of the video.
 
@@ -76,7 +76,7 @@ class Sampling(NamedTuple):
 
 
 def check_videos_fit(videos: Videos, sampling: Sampling, part: str) -> None:
-    """Refuses videos that are shorter than a clip, all at once, unless they are padded; and a rate for videos that have none.
+    """Refuses videos that are shorter than a clip, unless padded, and a clip rate for videos without a known rate; lists all at once.
 
     Raises:
       UserError: with each file.
@@ -88,15 +88,15 @@ def check_videos_fit(videos: Videos, sampling: Sampling, part: str) -> None:
       ...
       seqjax.errors.UserError: video 1 has 3 frames, and a clip needs 5; take shorter clips, leave it out, or set data.pad_short=True
     """
-    refuse_unknown(f"how={sampling.how!r} is not a way to sample", sampling.how, HOW)
-    refuse_unknown(f"order={sampling.order!r} is not an order of frames", sampling.order, ORDERS)
+    refuse_unknown(f"how={sampling.how!r} is unknown", sampling.how, HOW)
+    refuse_unknown(f"order={sampling.order!r} is unknown", sampling.order, ORDERS)
     check_whole(1, frames=sampling.frames)
     faults = Faults(f"videos of the {part} part")
     for index, count in enumerate(videos.counts.tolist()):
         rate = videos.rate_of(index)
         if sampling.how == "rate" and sampling.rate and not rate:
             faults.add(
-                f"{videos.at(index)} does not say how many frames a second it has; set data.frame_rate, or data.clip_rate=0"
+                f"{videos.at(index)} does not say how many frames per second it has; set data.frame_rate, or data.clip_rate=0"
             )
         elif count < sampling.span(rate) and not sampling.pad:
             needs = f"{videos.at(index)} has {count} frames, and a clip needs {sampling.span(rate)}"
@@ -177,7 +177,7 @@ class ClipBatches(Resumable):
         return take_clips(self._videos, which, len(which), self._sampling, draws)
 
     def summary(self, unit: str) -> str:
-        """One line for people on what is read."""
+        """A readable line on what is read."""
         how = "spread over each video" if self._sampling.how == "even" else "of each video, one after the other"
         return f"clips: {self._sampling.frames} {unit} {how}, in {'their order' if self._sampling.order == 'time' else 'no order'}"
 
@@ -262,7 +262,7 @@ class VideoWindows(Resumable):
         return take_windows(self._videos, wanted, self._window, fresh)
 
     def summary(self, unit: str) -> str:
-        """One line for people on what is read."""
+        """A readable line on what is read."""
         padding = 1 - int(self._videos.counts.sum()) / (self.batches_per_epoch * self._size * self._window)
         return f"windows: {self._window} {unit}, {padding:.1%} padding"
 

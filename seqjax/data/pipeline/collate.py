@@ -1,4 +1,4 @@
-"""What bucketed batches of texts, tagged sentences and translations hold, and how they are made."""
+"""Bucketed batches of texts, tagged sentences and translations."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -51,7 +51,7 @@ class Ragged:
         self.lengths = np.array([len(sequence) for sequence in sequences], np.int64)
         self._starts = np.cumsum(self.lengths) - self.lengths
         rest = np.shape(sequences[0])[1:] if len(sequences) else ()
-        end = np.zeros((1, *rest), np.int32)  # what padding is, and what an index past the last sequence meets
+        end = np.zeros((1, *rest), np.int32)  # padding, which an index past the last sequence reads
         self._flat = np.concatenate([*sequences, end]).astype(np.int32)
 
     def take(self, places: np.ndarray, rows: int, steps: int) -> np.ndarray:
@@ -68,7 +68,7 @@ class Ragged:
         return self.gather(self.index(places, rows, steps))
 
     def index(self, places: np.ndarray, rows: int, steps: int) -> np.ndarray:
-        """Where each step of a batch stands, int (B, T); for `gather` of this and of other columns with the same lengths."""
+        """The index of each step of a batch, int (B, T); for `gather` on this and other columns with the same lengths."""
         lengths = self.lengths[places]
         if lengths.max(initial=0) > steps:
             raise ValueError(f"steps is {steps}, and a sequence of the batch has {lengths.max()}")

@@ -1,4 +1,4 @@
-"""Series to windows of a context and a horizon, shuffled or rolling, and to streams whose carry is kept."""
+"""Windows of series with a context and a horizon, shuffled or rolling, and streams with a persistent carry."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from seqjax.models.forecast_networks import Steps, Window
 
 
 class Statistics(NamedTuple):
-    """What is measured on the training part, JSON-able.
+    """Statistics of the training part, JSON-able.
 
     Args:
       series: name -> mean and standard deviation of its values.
@@ -123,7 +123,7 @@ class SeriesTable:
           statistics: of the training part.
           features: of the time, see `time_features`.
           step, zone: facts of the data set.
-          beyond: adds so many steps after the end of each series, of which the known covariates alone are known.
+          beyond: adds this many steps after the end of each series, for which only the known covariates are given.
 
         Raises:
           UserError: known covariates do not reach so far, or a series was not learned; all such series are listed.
@@ -198,7 +198,7 @@ def _scaled(values: np.ndarray, statistics: Sequence[tuple[float, float]]) -> np
 def rolling_origins(
     lengths: Sequence[int], firsts: Sequence[int], context: int, horizon: int, stride: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The origins of a backtest: every so many steps, as long as the whole horizon lies within the series.
+    """The origins of a backtest at regular intervals, as long as the whole horizon lies within the series.
 
     Args:
       lengths: T of each series.
@@ -325,7 +325,7 @@ class SeriesStreams:
         return self._windows.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a state that `get_state` gave."""
+        """Restores a state from `get_state`."""
         self._windows.set_state(state)
 
     def shard(self, index: int, count: int) -> "SeriesStreams":
@@ -356,18 +356,18 @@ def check_lengths(part: Records, context: int, horizon: int) -> None:
 
 
 def check_counts(part: Records) -> None:
-    """Refuse values that are no counts, for distributions of counts.
+    """Refuse values that are not counts, for distributions of counts.
 
     Example:
       >>> from seqjax.data.records import Places
       >>> check_counts(Records({"name": ("a",), "value": (np.array([1.0, 2.5]),)}, Places.of("a.csv line", [2])))
       Traceback (most recent call last):
       ...
-      seqjax.errors.UserError: series 'a' has the value 2.5, which is no count; choose another model.output
+      seqjax.errors.UserError: series 'a' has the value 2.5, which is not a count; choose another model.output
     """
     faults = Faults("the series")
     for name, value in zip(part["name"], part["value"]):
         wrong = value[np.isfinite(value) & ((value < 0) | (value != np.round(value)))]
         if len(wrong):
-            faults.add(f"series {name!r} has the value {wrong[0]:g}, which is no count; choose another model.output")
+            faults.add(f"series {name!r} has the value {wrong[0]:g}, which is not a count; choose another model.output")
     faults.raise_any()

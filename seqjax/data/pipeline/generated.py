@@ -1,4 +1,4 @@
-"""Batches that are drawn, not read: each a pure function of (seed, number, row), without end."""
+"""Endless generated batches: each is a pure function of (seed, number, row)."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,14 +11,14 @@ from seqjax.data.pipeline.resumable import Resumable
 
 
 class Generated(Resumable):
-    """An endless iterator over drawn batches, none of which comes twice, that can be stopped and resumed exactly.
+    """An endless iterator over generated batches that never repeat; it can be stopped and resumed exactly.
 
-    What is called an epoch is so many batches, for what counts in epochs; the next one has other examples.
+    An "epoch" is a fixed number of batches, for settings counted in epochs; the next one has new examples.
 
     Args:
       draw: draw(keys (B,)) -> a batch, row i of which depends on key i alone. It is compiled.
       batch_size: B.
-      batches_per_epoch: what an epoch is.
+      batches_per_epoch: the length of an epoch.
       seed: of all examples, at least 0.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the endless pipelines share: they count epochs and batches, can be stopped and resumed, and can be sharded."""
+"""The base of endless pipelines: counts epochs and batches, can be stopped and resumed, and can be sharded."""
 
 import copy
 from typing import Any, Self
@@ -14,7 +14,7 @@ class Resumable:
     """
 
     batches_per_epoch: int
-    _unit = "batch"  # what a state calls a batch
+    _unit = "batch"  # the name of a batch in a state
     _needed = "data and batch_size"  # to resume, the same as in the run that saved the state
     _epoch = _batch = 0  # of the next batch
 
@@ -37,7 +37,7 @@ class Resumable:
         return batch
 
     def shard(self, index: int, count: int) -> Self:
-        """The same batches, of which only a share of the rows is made: what one of several processes reads.
+        """The same batches with only a share of the rows, for one of several processes.
 
         The shards' batches, one below the other, are the whole batches. The state is that of the whole: a state that one
         gave may be set on the whole pipeline, or on a shard of another number of shards.
@@ -74,7 +74,7 @@ class Resumable:
         return {"epoch": self._epoch, self._unit: self._batch}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Goes to a state that `get_state` gave, of any shard; the next batch is the one that was next then.
+        """Restores a state from `get_state` of any shard; the next batch is the one that was next then.
 
         Args:
           state: as `get_state` gives it, with e >= 0 and 0 <= b < batches_per_epoch.

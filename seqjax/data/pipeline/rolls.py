@@ -1,4 +1,4 @@
-"""Pieces to batches of windows: rows of about the same length side by side, read window after window with a carry."""
+"""Batches of windows of music: pieces of similar length side by side, read window after window with a carry."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -25,7 +25,7 @@ class RollBatches(Resumable):
     """An endless iterator over windows of shuffled pieces, epoch after epoch, that can be stopped and resumed exactly.
 
     Pieces are batched as by `BucketBatches`, and a batch is read in windows of at most W frames, one after the other: the carry
-    is to pass from one to the next, and begins afresh where `first` says so. So pieces of any length take memory for W frames;
+    must pass from one to the next, and is reset where `first` is true. So pieces of any length take memory for W frames;
     where all have at most W, each is read whole.
 
     Args:
@@ -68,12 +68,12 @@ class RollBatches(Resumable):
         return self._windows.take(places[self._rows], self._rows.stop - self._rows.start, first, steps)
 
     def summary(self, unit: str) -> str:
-        """One line for people on the shapes that will be compiled."""
+        """A readable line on the shapes that will be compiled."""
         return f"windows: {', '.join(map(str, self.boundaries))} {unit}, {self._buckets.padding():.1%} padding"
 
 
 def _cut(steps: int, window: int) -> list[tuple[int, int]]:
-    """(first frame, frames) of each window of a batch of so many steps."""
+    """(first frame, frames) of each window of a batch with this many steps."""
     return [(first, min(window, steps - first)) for first in range(0, steps, window)]
 
 
@@ -136,5 +136,5 @@ def roll_windows(
 
 
 def _width(left: int, boundaries: Sequence[int], window: int) -> int:
-    """The frames of a window where so many are left: one of few, so that few shapes are compiled."""
+    """The length of a window for the frames that are left: one of a few, so that few shapes are compiled."""
     return min([window, *(width for width in boundaries if width >= left)])

@@ -1,4 +1,4 @@
-"""Images to batches of one shape: an endless, shuffled iterator that can be stopped and resumed exactly."""
+"""Batches of images of one shape: an endless, shuffled iterator that can be stopped and resumed exactly."""
 
 import collections
 from collections.abc import Iterable, Iterator
@@ -13,11 +13,11 @@ from seqjax.data.image_columns import Images, Subset
 from seqjax.data.pipeline.resumable import Resumable
 from seqjax.errors import UserError
 
-AHEAD = 2  # batches that workers read before they are asked for
+AHEAD = 2  # batches that workers prefetch
 
 
 class ImageBatch(NamedTuple):
-    """What a classifier is trained on in one step; the shapes never change."""
+    """A training batch of an image classifier, of fixed shapes."""
 
     images: np.ndarray  # uint8 (B, H, W, C)
     labels: np.ndarray  # int32 (B,)
@@ -29,7 +29,7 @@ class ImageBatches(Resumable):
 
     Each epoch is a fresh permutation of the N images, a pure function of (seed, epoch). An epoch has floor(N / B) full
     batches; the N mod B images that remain are dropped from it. Since another permutation follows, other images are
-    dropped then: none is left out for good.
+    dropped then: none is left out permanently.
 
     With workers, threads read the next two batches meanwhile. What is handed out does not depend on their number, and
     `get_state` is always that of the next batch to be handed out, whatever has been read ahead. The threads end with
@@ -84,7 +84,7 @@ class ImageBatches(Resumable):
         try:
             return next(self._reading)
         except BaseException:
-            self._stop()  # what was read ahead is void: the next call begins at this batch again
+            self._stop()  # discard prefetched batches: the next call starts at this batch again
             raise
 
     def one_pass(self) -> Iterator[ImageBatch]:
@@ -100,10 +100,10 @@ class ImageBatches(Resumable):
 
     def set_state(self, state: dict[str, int]) -> None:
         super().set_state(state)
-        self._stop()  # what was read ahead is of the old position
+        self._stop()  # prefetched batches belong to the old position
 
     def close(self) -> None:
-        """Ends the threads; the iterator gives nothing any more. A second call does nothing.
+        """Stops the threads and exhausts the iterator. A second call does nothing.
 
         Example:
           >>> from seqjax.data.image_columns import ArrayImages
@@ -156,7 +156,7 @@ def channel_statistics(images: Images, *, limit: int = 10_000, workers: int = 0)
 
     Args:
       images: N images, as in `ImageBatches`.
-      limit: of more images, so many are read, evenly spread.
+      limit: maximum number of images to read, evenly spread.
       workers: threads that read ahead.
 
     Returns:

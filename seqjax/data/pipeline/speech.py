@@ -1,4 +1,4 @@
-"""What batches of speech hold, and how they are made."""
+"""Batches of speech."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Documents to one stream of tokens, in memory that holds the tokens once."""
+"""Documents as one stream of tokens, held in memory only once."""
 
 import dataclasses
 import hashlib
@@ -17,7 +17,7 @@ BLOCK = 1 << 20  # tokens that are hashed, counted or appended at once
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TokenStream:
-    """A text as one long line of tokens; its length is their number.
+    """A text as one long sequence of tokens; `len` is their number.
 
     Args:
       tokens: integers (N,): every token to predict, in reading order; as narrow a dtype as holds them will do.
@@ -46,7 +46,7 @@ class TokenStream:
         return len(self.tokens)
 
     def first(self, number: int) -> "TokenStream":
-        """The first tokens, at most so many, as a view."""
+        """A view of the first `number` tokens at most."""
         return TokenStream(self.tokens[:number], self.starts[: np.searchsorted(self.starts, number)])
 
     def mask(self, first: int = 0, stop: int | None = None) -> np.ndarray:
@@ -144,7 +144,7 @@ def encode_documents(
 
 
 class _Growing:
-    """An array that is appended to.
+    """A growable array.
 
     It grows block by block. The blocks are mapped, not allocated: the C library may be told to keep what is freed
     (`seqjax.run.process.keep_freed_memory`), and the array would then be in memory twice once the blocks are joined.

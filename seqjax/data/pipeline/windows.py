@@ -1,4 +1,4 @@
-"""A stream of tokens to windows of a fixed shape for truncated BPTT."""
+"""Windows of a token stream, of a fixed shape, for truncated BPTT."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,7 +14,7 @@ BLOCK = 1 << 22  # tokens whose batches are made at once; of a text that has few
 
 
 class SequenceBatch(NamedTuple):
-    """What a language model is trained on in one step; the shapes never change."""
+    """A training batch of a language model, of fixed shapes."""
 
     inputs: np.ndarray  # int32 (B, T): the token before each target, or bos where a document starts
     targets: np.ndarray  # int32 (B, T): the tokens to predict
@@ -27,12 +27,12 @@ class Windows(Resumable):
 
     The N tokens are cut into B contiguous rows of L = ceil(N / B) (the last rows may be short), and each row into
     W = ceil(L / T) windows of T. Window w + 1 begins where window w ended, so a carry may pass from one to the next;
-    padding stands at the end of a row and is masked. Every token is a target exactly once an epoch.
+    padding is at the end of a row and is masked. Every token is a target exactly once an epoch.
 
       inputs[b, t] = bos where a document starts, otherwise the token before targets[b, t] in the stream
       resets[b, t] = a document starts here, or the row does (in each epoch the first step of each row)
 
-    The first input of row b > 0 is the real token before it, although that token stands in row b - 1. The stream is kept
+    The first input of row b > 0 is the real token before it, although that token is in row b - 1. The stream is kept
     as it is. The arrays of many batches are made at once, those of a text of up to four million tokens once and for all;
     a batch is four read-only views of them.
 
@@ -122,7 +122,7 @@ class Windows(Resumable):
         return by_window
 
     def one_pass(self) -> Iterator[SequenceBatch]:
-        """Each window of one epoch from its beginning, for evaluation; the iterator's own state is not touched.
+        """The windows of one epoch from its start, for evaluation; the iterator's own state does not change.
 
         Returns:
           An iterator over `batches_per_epoch` batches.

@@ -18,7 +18,7 @@ STRANDS = ("+", "-", ".")
 
 
 class Feature(NamedTuple):
-    """A stretch of a sequence that is something."""
+    """An annotated stretch of a sequence."""
 
     sequence: str
     start: int  # from 0
@@ -149,13 +149,13 @@ def _score(text: str) -> float:
     try:
         return 0.0 if text in (".", "") else float(text)
     except ValueError:
-        raise ValueError(f"the score {text!r} is no number; write . where there is none") from None
+        raise ValueError(f"the score {text!r} is not a number; write . if there is none") from None
 
 
 def paint(
     features: Iterable[Feature], lengths: Mapping[str, int], tags: Mapping[str, int], *, split: bool = False
 ) -> dict[str, np.ndarray]:
-    """A tag for each base, 0 where there is no feature; where several overlap, the kind that comes first in `tags` wins.
+    """A tag for each base, 0 if there is no feature; where several overlap, the kind that comes first in `tags` wins.
 
     Args:
       features: of any kinds; those that are not in `tags` are passed over.
@@ -182,7 +182,7 @@ def paint(
 
 
 def runs(tags: np.ndarray) -> list[tuple[int, int, int]]:
-    """The stretches of one tag: (start, end, tag), in order.
+    """The runs of equal tags: (start, end, tag), in order.
 
     Example:
       >>> runs(np.array([0, 0, 2, 2, 1]))
@@ -227,7 +227,7 @@ def gff_line(feature: Feature, source: str = "seqjax") -> str:
 
 
 def track_lines(sequence: str, values: np.ndarray, start: int = 0, digits: int = 3) -> list[str]:
-    """Lines of bedGraph: neighbours of one value, after rounding, share a line.
+    """Lines of bedGraph; neighbours with the same rounded value share a line.
 
     Args:
       sequence: its name.
@@ -244,7 +244,7 @@ def track_lines(sequence: str, values: np.ndarray, start: int = 0, digits: int =
 
 
 def read_track(path: str | os.PathLike, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """The values of a bedGraph file, NaN where it says nothing.
+    """The values of a bedGraph file, NaN where it has none.
 
     Args:
       path: of the file.

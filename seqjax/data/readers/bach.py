@@ -19,7 +19,7 @@ def read_bach(frames_per_quarter: int = 1, limit: int | None = None) -> Records:
 
     Args:
       frames_per_quarter: points of the grid in a quarter note.
-      limit: so many at most, from the first on.
+      limit: maximum number of chorales, from the first on.
 
     Returns:
       Records with the column "frames", uint8 (T, 88) for each piece.

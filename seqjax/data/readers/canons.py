@@ -1,4 +1,4 @@
-"""Canons and cadences by rules, and exactly how well they can be predicted."""
+"""Rule-based canons and cadences, with their exact predictability."""
 
 import collections
 import functools
@@ -18,7 +18,7 @@ DEGREES = range(8)  # of both voices, from the tonic to the octave
 FIRST_DEGREES = (0, 2, 4, 7)
 STEPS = {0: 1, 1: 4, -1: 4, 2: 2, -2: 2, 3: 1, -3: 1, 4: 1, -4: 1}  # of the leader -> weight
 CONSONANT = (0, 2, 4, 5)  # degrees between the voices, octaves apart: unison, third, fifth, sixth
-DELAYS = (2, 4)  # frames by which the follower is behind
+DELAYS = (2, 4)  # delay of the follower in frames
 CANON, CADENCE = 12, 4  # frames of the two halves of a phrase
 PHRASES = (2, 3, 4)  # of a piece
 CHORD = {

@@ -20,7 +20,7 @@ IMAGE_FIELDS = (
     "image_path",
     "image_id",
     "id",
-)  # those that are looked for
+)  # the ones searched for
 CAPTION_FIELDS = ("caption", "captions", "text", "comment", "sentence", "raw", "description")
 SPLITS = {"train": "train", "restval": "train", "val": "validation", "test": "test"}  # Karpathy's split -> the part
 
@@ -33,7 +33,7 @@ class Listed(NamedTuple):
     places: list[str]  # where each image is named first
 
     def take(self, names: Iterable[str]) -> "Listed":
-        """Those of these names."""
+        """The images with these names."""
         at = {name: i for i, name in enumerate(self.names)}
         chosen = [at[name] for name in names]
         return Listed(*([column[i] for i in chosen] for column in cast(tuple[Any, ...], self)))
@@ -42,7 +42,7 @@ class Listed(NamedTuple):
 def read_captions(
     path: str, format: Format = USUAL, *, image_field: str = "", caption_field: str = "", restval: bool = True
 ) -> dict[str, Listed]:
-    """The images and captions of a file, whose format is found by what is in it.
+    """The images and captions of a file, whose format is detected from its content.
 
     Args:
       path: COCO's JSON (`annotations` of `images`), Karpathy's (`images` with `sentences` and a `split`), a `.csv`, `.tsv` or `.jsonl` or
@@ -80,7 +80,7 @@ def read_captions(
 
 
 def is_list(path: str, format: Format = USUAL) -> bool:
-    """Whether a file is a list of images, a name a line, as Flickr8k has one for each part.
+    """Whether a file is a list of images, one name per line, as Flickr8k has for each part.
 
     Example:
       >>> import tempfile
@@ -167,7 +167,7 @@ def _keys(path: str, encoding: str) -> list[str]:
     try:
         return list(json.loads(next((line for line in text_lines(path, encoding) if line.strip()), "")))
     except (ValueError, TypeError, RecursionError):
-        return []  # read_table says what is wrong
+        return []  # read_table reports what is wrong
 
 
 def _json(path: str, encoding: str, restval: bool, faults: Faults) -> dict[str, Listed]:
@@ -176,7 +176,7 @@ def _json(path: str, encoding: str, restval: bool, faults: Faults) -> dict[str, 
     except (ValueError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} is not sound JSON ({error}); repair it") from None
+        raise UserError(f"{path} is not valid JSON ({error}); repair it") from None
     if isinstance(values, dict) and _objects(values.get("images")):
         if _objects(values.get("annotations")):
             return {"train": _coco(path, values["images"], values["annotations"], faults)}

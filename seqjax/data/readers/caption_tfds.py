@@ -1,4 +1,4 @@
-"""Images with captions of TensorFlow Datasets, decoded each time they are asked for."""
+"""Images with captions from TensorFlow Datasets, decoded on each request."""
 
 from typing import Any, NamedTuple
 
@@ -59,7 +59,7 @@ def read_caption_catalogue(name: str, data_dir: str, image_size: int, restval: b
 
 
 def _texts(captions: Any) -> list[str]:
-    """Of a sequence of texts, or of objects with a text each."""
+    """Captions from a sequence of texts, or of objects with a text each."""
     several = captions["text"] if isinstance(captions, dict) else captions
     return [text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in several]
 
@@ -94,5 +94,5 @@ class EncodedImages:
         return images, np.asarray(indices, np.int32)
 
     def fingerprint(self) -> str:
-        """Over the set's version, its size and the shape."""
+        """A hash of the dataset's version, its size and the shape."""
         return repr((self._what, len(self), self.shape))

@@ -1,4 +1,4 @@
-"""Pieces in JSON, the form in which the JSB chorales are passed on: parts, pieces, frames, pitches."""
+"""Pieces in JSON, the usual format of the JSB chorales: parts, pieces, frames, pitches."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from seqjax.data.readers.rolls import LOWEST, PITCHES, pieces, to_roll
 from seqjax.data.records import Faults, Places, Records
 from seqjax.errors import UserError
 
-SILENT = -1  # in place of a pitch, a voice that rests
+SILENT = -1  # instead of a pitch: the voice rests
 FORM = 'give {"train": [piece, ...], "valid": ..., "test": ...}, or a list of pieces; a piece is a list of frames, each a list of pitches'
 
 
@@ -48,7 +48,7 @@ def read_chorales(path: str | os.PathLike) -> dict[str, Records]:
 
 
 def _parts(path: str | os.PathLike) -> dict[str, tuple[str, list]]:
-    """Part -> what the file calls it, and its pieces."""
+    """Part -> its name in the file, and its pieces."""
     text = read_text(path)
     try:
         whole = json.loads(text)
@@ -56,7 +56,7 @@ def _parts(path: str | os.PathLike) -> dict[str, tuple[str, list]]:
         raise UserError(f"{path} is not JSON ({error}); {FORM}") from None
     whole = {"train": whole} if isinstance(whole, list) else whole
     if not isinstance(whole, dict) or not all(isinstance(given, list) for given in whole.values()):
-        raise UserError(f"{path} is not of a form that is known; {FORM}")
+        raise UserError(f"{path} does not have a known form; {FORM}")
     unknown = [name for name in whole if name.lower() not in PART_NAMES]
     if unknown or not whole:
         raise UserError(f"{path} has {f'the part {unknown[0]!r}' if unknown else 'no part'}; {FORM}")
@@ -84,12 +84,12 @@ def _part(path: str | os.PathLike, name: str, given: list, faults: Faults) -> Re
 
 
 def _fault(piece: Any) -> str:
-    """What is wrong with a piece; "" where nothing is."""
+    """What is wrong with a piece; "" if nothing is."""
     if not isinstance(piece, list) or not all(isinstance(frame, list) for frame in piece):
         return " is not a list of frames, each a list of pitches"
     for place, frame in enumerate(piece, 1):
         for pitch in frame:
-            whole = is_whole(pitch) or (isinstance(pitch, float) and pitch.is_integer())  # 67.0 stands in the sixteenths
+            whole = is_whole(pitch) or (isinstance(pitch, float) and pitch.is_integer())  # the file of sixteenths has 67.0
             if not whole or not (pitch == SILENT or 0 <= pitch - LOWEST < PITCHES):
                 return f", frame {place}: {pitch!r} is not a pitch; give whole numbers from {LOWEST} to {LOWEST + PITCHES - 1}, or -1"
     if len(piece) < 2:

@@ -22,14 +22,14 @@ def read_tagged(path: str, column: str = "", *, word_column: int = 1, delimiter:
 
     `.conllu` is CoNLL-U: ten columns between tabs; comments, multiword ranges (1-2) and empty nodes (1.1) are left
     out. `.conll`, `.txt`, `.bio`, `.iob` and `.tsv` have a word and its tag, perhaps with others between, in columns;
-    lines of -DOCSTART- are left out. In both, blank lines stand between sentences.
+    lines of -DOCSTART- are left out. In both, blank lines separate sentences.
 
     Args:
       path: of the file, plain or packed with gzip or zstd.
       column: of the tags. CoNLL-U: "upos" ("" is this), "xpos" or "deprel". Other files: its number, from 1; "" is the
         last one that is not the words'.
       word_column: the number of the words' column, from 1. Not for CoNLL-U.
-      delimiter: what stands between columns: a character, or its name (tab, space, comma, ...; of spaces any number);
+      delimiter: between columns: a character, or its name (tab, space, comma, ...; of spaces any number);
         "" is tabs where the first line has any, otherwise spaces. Not for CoNLL-U.
       encoding: of the text.
 
@@ -68,7 +68,7 @@ def read_tagged(path: str, column: str = "", *, word_column: int = 1, delimiter:
 
 
 def _sentences(lines: list[str], split: Split, faults: Faults) -> Iterator[tuple[tuple, tuple, tuple]]:
-    """(words, tags, line numbers) of each sentence; a line at fault counts as a word, so that the next one is not at fault too."""
+    """(words, tags, line numbers) of each sentence; a faulty line counts as a word, so that the next line is not faulty too."""
     found: list[tuple[Any, ...]] = []
     for number, line in enumerate([*lines, ""], 1):
         if line.strip(" \t"):

@@ -1,4 +1,4 @@
-"""Dates as people of many languages write them, from Babel's locale data (Unicode CLDR): a translation set to make."""
+"""Dates as written in many languages, from Babel's locale data (Unicode CLDR): a generated translation dataset."""
 
 import datetime
 import re
@@ -14,12 +14,12 @@ LANGUAGES = (
 )  # fmt: skip
 FIRST, LAST = datetime.date(1900, 1, 1), datetime.date(2099, 12, 31)
 DAYS = LAST.toordinal() - FIRST.toordinal() + 1
-YEAR_FIRST = ("ja", "zh", "ko")  # where figures alone are sure to be year, month, day
+YEAR_FIRST = ("ja", "zh", "ko")  # languages in which digits alone are always year, month, day
 SKELETON = re.compile(r"yM+E*d")
 
 
 class WrittenDate(NamedTuple):
-    """A date in some language's way of writing it."""
+    """A date as written in a language."""
 
     language: str  # as CLDR has it, such as "de"
     written: str  # "7. März 2024"
@@ -27,11 +27,11 @@ class WrittenDate(NamedTuple):
 
 
 def date_pairs(languages: Sequence[str], number: int, seed: int = 0) -> tuple[WrittenDate, ...]:
-    """Random dates from 1900 to 2099 and how they are written, no date twice.
+    """Random dates from 1900 to 2099 in written form, no date twice.
 
     The languages take turns, and each draws from all its forms (`date_patterns`) with equal chance. Each date occurs
-    once, in one language: any two pieces of the result have no date in common. Should one written form stand for two
-    dates, it is left out, so that every pair can be got right. Invisible characters, such as U+202F before the Russian
+    once, in one language: any two pieces of the result have no date in common. If one written form can mean two
+    dates, it is left out, so that every pair can be translated correctly. Invisible characters, such as U+202F before the Russian
     "г.", stay, as they do where someone pastes a date. The same for one version of Babel.
 
     Args:
@@ -68,7 +68,7 @@ def date_pairs(languages: Sequence[str], number: int, seed: int = 0) -> tuple[Wr
 
 
 def date_patterns(language: str) -> tuple[str, ...]:
-    """The forms of a date in a language that say without doubt which day is meant, as patterns of CLDR.
+    """The unambiguous forms of a date in a language, as patterns of CLDR.
 
     They are its usual forms (medium, long, full) and further ones with or without the day of the week, less those
     with the year in two digits and those whose month is a number: 01/02/2003 is two days, in two countries. Only
@@ -98,11 +98,11 @@ def _locale(language: str) -> Any:
     try:
         return babel.Locale.parse(language)
     except (babel.UnknownLocaleError, ValueError, TypeError):
-        raise UserError(f"{language!r} is no language of Babel's; give codes such as 'en' or 'pt_BR'") from None
+        raise UserError(f"{language!r} is not a language that Babel knows; give codes such as 'en' or 'pt_BR'") from None
 
 
 def _patterns(language: str) -> list[Any]:
-    """Each a `babel.dates.DateTimePattern`, in an order that depends on nothing but the locale's data."""
+    """The `babel.dates.DateTimePattern`s, in an order that depends only on the locale's data."""
     locale = _locale(language)
     usual = [locale.date_formats[name] for name in ("medium", "long", "full")]
     skeletons = locale.datetime_skeletons

@@ -23,7 +23,7 @@ def read_dna_table(path: str | os.PathLike, sequence_field: str, label_field: st
       Records with "sequence" and "label", tuples of str, without white space around them.
 
     Raises:
-      UserError: as `read_table`; letters that stand for no base and empty sequences, each with its line.
+      UserError: as `read_table`; letters that are not bases and empty sequences, each with its line.
 
     Example:
       >>> import tempfile
@@ -43,7 +43,7 @@ def read_dna_table(path: str | os.PathLike, sequence_field: str, label_field: st
 
 
 def checked(path: str | os.PathLike, records: Records) -> Records:
-    """The records, once all sequences have bases and nothing else, and all labels are there.
+    """The records, after checking that sequences have only bases and that no label is missing.
 
     Raises:
       UserError: with all that is wrong.
@@ -52,7 +52,7 @@ def checked(path: str | os.PathLike, records: Records) -> Records:
       >>> checked("a.csv", Records({"sequence": ("ACGE",), "label": ("+",)}, Places.of("a.csv line", [2])))
       Traceback (most recent call last):
       ...
-      seqjax.errors.UserError: a.csv line 2: 'E' at column 4 stands for no base: this looks like a protein; give DNA or RNA
+      seqjax.errors.UserError: a.csv line 2: 'E' at column 4 is not a base: this looks like a protein; give DNA or RNA
     """
     faults = Faults(str(path))
     for index, (sequence, label) in enumerate(zip(records["sequence"], records["label"])):

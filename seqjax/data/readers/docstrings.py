@@ -1,4 +1,4 @@
-"""A set of labelled texts that is on every machine that has Python: docstrings and the packages that they are from."""
+"""A dataset of labelled texts that comes with Python: docstrings and the packages that they are from."""
 
 import ast
 import pathlib
@@ -13,14 +13,14 @@ PACKAGES = (
     "unittest", "xml",
 )  # fmt: skip
 FEWEST_WORDS = 4
-FEWEST_TEXTS = 50  # of a package; fewer mean that the source is not all there
+FEWEST_TEXTS = 50  # of a package; fewer mean that the source is incomplete
 
 
 def read_docstrings() -> tuple[list[str], list[str]]:
     """Docstrings of functions, methods and classes in twelve parts of the standard library, with the parts' names.
 
     The source is read, nothing is imported. A docstring that is written more than once, as those of methods that
-    are overridden are, is there once; one that stands in two parts of the library is left out, since nothing could
+    are overridden are, is there once; one that occurs in two parts of the library is left out, since nothing could
     tell which it is from. On one version of Python the result is always the same.
 
     Returns:

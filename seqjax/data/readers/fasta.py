@@ -11,7 +11,7 @@ from seqjax.models.nucleotides import LETTERS
 
 ENDINGS = (".fa", ".fasta", ".fna", ".ffn", ".fas")
 KNOWN = (LETTERS[1:] + LETTERS[1:].lower() + "Uu").encode()
-PROTEIN = frozenset("EFILPQZJXO*")  # letters of proteins that no base has
+PROTEIN = frozenset("EFILPQZJXO*")  # letters of proteins that are not bases
 REGION = re.compile(r"(.+):([0-9,]+)-([0-9,]+)")
 
 
@@ -26,12 +26,12 @@ def read_fasta(path: str | os.PathLike, data: bytes | None = None) -> Records:
       data: its content, where that was read already.
 
     Returns:
-      Records with "name" (what stands before the first space), "description" (what follows) and "sequence", each a tuple of
+      Records with "name" (the text before the first space), "description" (what follows) and "sequence", each a tuple of
       str, placed at the lines of the headers.
 
     Raises:
       UserError: a file that cannot be read, and all that is wrong in it, with line and record: no header, a record without a
-        name or a sequence, a name that is there twice, letters that stand for no base, such as those of a protein.
+        name or a sequence, a name that is there twice, letters that are not bases, such as those of a protein.
 
     Example:
       >>> import tempfile
@@ -90,7 +90,7 @@ def _records(path, data: bytes, faults: Faults):
                 if line.startswith(b"@")
                 else "a record begins with > and a name"
             )
-            faults.add(f"{path} line {number} stands before any header; {advice}")
+            faults.add(f"{path} line {number} comes before any header; {advice}")
             return
         wrong = line.translate(None, KNOWN)
         if wrong and not reported:
@@ -102,18 +102,18 @@ def _records(path, data: bytes, faults: Faults):
 
 
 def letter_fault(line: bytes, wrong: bytes) -> str:
-    """What is wrong with a line that has other letters than IUPAC's.
+    """What is wrong with a line that has letters other than IUPAC codes.
 
     Args:
       line: the line.
-      wrong: its letters that stand for no base.
+      wrong: its letters that are not bases.
 
     Example:
       >>> letter_fault(b"MKVL", b"L")
-      "'L' at column 4 stands for no base: this looks like a protein; give DNA or RNA"
+      "'L' at column 4 is not a base: this looks like a protein; give DNA or RNA"
     """
     letter, column = wrong[:1].decode("latin1"), line.index(wrong[:1]) + 1
-    what = f"{letter!r} at column {column} stands for no base"
+    what = f"{letter!r} at column {column} is not a base"
     if letter in "-.~":
         return f"{what}: this looks like an alignment; take the gaps out"
     if PROTEIN & set(wrong.decode("latin1").upper()):
@@ -185,6 +185,6 @@ def _cut(path, region: str, genome, text) -> Region:
     first, last = (int(match[i].replace(",", "")) for i in (2, 3)) if match else (1, length)
     if not 1 <= first <= last <= length:
         raise UserError(
-            f"{region} is no region of {name}, which has bases 1 to {length:,}; the first is 1 and both ends are included"
+            f"{region} is not a region of {name}, which has bases 1 to {length:,}; the first is 1 and both ends are included"
         )
     return Region(name, first - 1, text(genome[name][first - 1 : last]))

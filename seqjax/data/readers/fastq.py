@@ -33,7 +33,7 @@ def read_fastq(path: str | os.PathLike, data: bytes | None = None) -> Records:
 
     Raises:
       UserError: a file that cannot be read, and all that is wrong in it, with line and record: a record that is cut, a line that
-        is not what is due there, another number of qualities than bases, letters that stand for no base.
+        is not what is due there, another number of qualities than bases, letters that are not bases.
 
     Example:
       >>> import tempfile
@@ -77,7 +77,7 @@ def _fault(path, record: list[bytes], number: int, name: str) -> str:
         )
         return f"{where} has no header; {advice}"
     if len(record) < 4:
-        return f"{where}: the record {name!r} is cut: the file ends after {len(record)} of its 4 lines; get it whole"
+        return f"{where}: the record {name!r} is truncated: the file ends after {len(record)} of its 4 lines; get the complete file"
     _, bases, plus, quality = record
     if not plus.startswith(b"+"):
         return (
@@ -90,5 +90,5 @@ def _fault(path, record: list[bytes], number: int, name: str) -> str:
     if len(quality) != len(bases):
         return f"{path} line {number + 3}, record {name!r}: {len(quality)} qualities for {len(bases)} bases; is the record cut?"
     if not all(OFFSET <= byte <= OFFSET + HIGHEST for byte in quality):
-        return f"{path} line {number + 3}, record {name!r}: a quality is no character from ! to ~; is this Phred + 33?"
+        return f"{path} line {number + 3}, record {name!r}: a quality is not a character from ! to ~; is this Phred + 33?"
     return ""

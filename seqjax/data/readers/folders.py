@@ -1,4 +1,4 @@
-"""Folders: what is in them, and which are the parts of a data set."""
+"""Folders: their content, and which are the parts of a dataset."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ PART_NAMES = {  # of a folder, in lower case -> the part that it is
 
 
 def visible(folder: pathlib.Path) -> list[pathlib.Path]:
-    """What is in a folder, in the order of the names; hidden files are not looked at.
+    """The content of a folder, sorted by name, without hidden files.
 
     Raises:
       UserError: it cannot be read.
@@ -34,12 +34,12 @@ def visible(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def unreadable(folder: str | os.PathLike, error: OSError) -> str:
-    """The message on a folder that cannot be read."""
+    """The message about an unreadable folder."""
     return f"{folder} cannot be read ({error.strerror}); check its permissions"
 
 
 def dead_link(path: str | os.PathLike) -> str:
-    """What is wrong with a link to nothing; "" of anything else.
+    """What is wrong with a dangling link; "" for anything else.
 
     Example:
       >>> dead_link("/")
@@ -51,7 +51,7 @@ def dead_link(path: str | os.PathLike) -> str:
 
 
 def named_parts(folder: str | os.PathLike, inside: Iterable[pathlib.Path]) -> dict[str, pathlib.Path]:
-    """The folders that are called as parts, in any case: "train" -> the folder `Train`, and so on.
+    """The folders with names of parts, in any case: "train" -> the folder `Train`, and so on.
 
     Args:
       folder: for errors.

@@ -1,4 +1,4 @@
-r"""Sequences of a hidden Markov model with genes in it, and the exact posterior of their tags: the best that can be known.
+r"""Sequences of a hidden Markov model with genes, and the exact posterior of their tags: the best possible prediction.
 
 .. math:: p(z_t \mid x) \propto \alpha_t(z)\,\beta_t(z), \quad \alpha_t(z) = e_z(x_t) \sum_y \alpha_{t-1}(y) A_{yz}, \quad
           \beta_t(z) = \sum_y A_{zy}\,e_y(x_{t+1})\,\beta_{t+1}(y)
@@ -107,12 +107,12 @@ def draw(model: HiddenMarkov, number: int, length: int, seed: int) -> tuple[list
 
 
 def _pick(ends: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """The first place of each row whose running sum is above a number in [0, 1)."""
+    """The first index of each row whose cumulative sum is above a number in [0, 1)."""
     return np.argmax(ends > at[:, None] * ends[:, -1:], axis=1)
 
 
 class Posterior(NamedTuple):
-    """What the bases of sequences of one length tell of their tags."""
+    """The posterior of the tags of sequences of one length."""
 
     tags: np.ndarray  # p(tag of base t | sequence), (N, T, K)
     log_likelihood: np.ndarray  # log p(sequence) in nats, (N,)

@@ -1,4 +1,4 @@
-"""Images in arrays: idx files, as MNIST and its likes come, and npz files."""
+"""Images in arrays: idx files, the format of MNIST, and npz files."""
 
 import math
 import os
@@ -29,13 +29,13 @@ def read_idx_folder(folder: pathlib.Path, name: str = "") -> Found | None:
 
     Args:
       folder: with `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and, for a test part, the same with `t10k` or
-        `test`. Each may end in `.gz`, have `.idx` for `-idx`, stand in a folder of its own name, and begin with the name
+        `test`. Each may end in `.gz`, have `.idx` for `-idx`, be in a folder of its own name, and begin with the name
         of a set: `emnist-letters-train-images-idx3-ubyte.gz`. EMNIST's images, which are stored on their side, are turned
         upright, and `emnist-letters-mapping.txt` names its classes.
       name: which set, such as "emnist-letters", where the folder has several.
 
     Returns:
-      The images; None where there are no such files.
+      The images; None if there are no such files.
 
     Raises:
       UserError: a file is missing or not sound, or there are several sets and none of that name.
@@ -168,7 +168,7 @@ def read_npz(path: pathlib.Path) -> Found:
       The images; the classes are "0", "1", ..., up to the highest label for training.
 
     Raises:
-      UserError: it is no sound npz file, lacks arrays, or they are no images and labels.
+      UserError: it is not a valid npz file, lacks arrays, or they are not images and labels.
 
     Example:
       >>> import tempfile
@@ -194,7 +194,7 @@ def read_npz(path: pathlib.Path) -> Found:
             arrays = {part: (file[pair[0]], file[pair[1]]) for part, pair in kind.items() if pair[0] in names}
     except UserError:
         raise
-    except Exception as error:  # of a damaged file zipfile and np.load raise almost any
+    except Exception as error:  # for a damaged file, zipfile and np.load raise almost any exception
         said = str(error).split("\n")[0] or type(error).__name__
         if "allow_pickle" in said or "pickled" in said:
             said = "it holds objects, not numbers: are the images of uneven shape?"
@@ -211,7 +211,7 @@ def _check_expansion(path: pathlib.Path) -> None:
 
 
 def array_images(images: np.ndarray, labels: np.ndarray, what: str) -> ArrayImages:
-    """Images in memory, with the axis of channels that grey images often lack, and labels that Keras gives as (N, 1).
+    """Images in memory; adds the channel axis that grey images often lack, and flattens labels (N, 1) as in Keras.
 
     Args:
       images: uint8 (N, H, W) or (N, H, W, C).
@@ -238,14 +238,14 @@ def array_images(images: np.ndarray, labels: np.ndarray, what: str) -> ArrayImag
 
 
 def number_classes(labels: np.ndarray, what: str) -> tuple[str, ...]:
-    """The classes "0", "1", ..., up to the highest label, which must be a believable number of classes.
+    """The classes "0", "1", ..., up to the highest label, which must be a plausible number of classes.
 
     Args:
       labels: for training.
       what: the file, for errors.
 
     Raises:
-      UserError: the labels are no class numbers.
+      UserError: the labels are not class numbers.
 
     Example:
       >>> number_classes(np.array([0, 2]), "a set")

@@ -1,4 +1,4 @@
-"""Image files in a folder for each class: which part and which class each is of."""
+"""Image files in one folder per class: the part and class of each."""
 
 import os
 import pathlib
@@ -9,7 +9,7 @@ from seqjax.data.readers.folders import PART_NAMES, dead_link, named_parts, unre
 from seqjax.errors import UserError, nearest
 
 SUFFIXES = tuple(".png .jpg .jpeg .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .jp2".split())
-NOT_MEANT = ("thumbs.db", "desktop.ini")  # what some systems put beside images; so do hidden files
+NOT_MEANT = ("thumbs.db", "desktop.ini")  # files that some systems put beside images, as are hidden files
 
 
 def read_folders(folder: pathlib.Path, levels: int = 1) -> Listing:
@@ -20,7 +20,7 @@ def read_folders(folder: pathlib.Path, levels: int = 1) -> Listing:
       levels: how many levels of folders name a class: with 2, `animals/cat/1.png` is of the class "animals/cat".
 
     Returns:
-      A Listing, with the classes in the order of their names; files that are no images by their names are among the bad ones.
+      A Listing, with the classes in the order of their names; files whose names are not those of images are among the bad ones.
 
     Raises:
       UserError: there are no classes, one has no images, a part has a class that is not in the training part, two folders
@@ -46,7 +46,7 @@ def read_folders(folder: pathlib.Path, levels: int = 1) -> Listing:
         for name in found:
             if name not in classes:
                 raise UserError(
-                    f"{places[part] / name} is no class of the training part{nearest(name, classes)}; {len(classes)} are known"
+                    f"{places[part] / name} is not a class of the training part{nearest(name, classes)}; {len(classes)} are known"
                 )
         number = {name: label for label, name in enumerate(classes)}
         pairs = [(path, number[name]) for name, paths in found.items() for path in paths]
@@ -55,7 +55,7 @@ def read_folders(folder: pathlib.Path, levels: int = 1) -> Listing:
 
 
 def _parts(folder: pathlib.Path) -> tuple[dict[str, pathlib.Path], tuple[str, ...]]:
-    """The folder of each part; all of it is the training part where it is not in parts."""
+    """The folder of each part; without such folders, everything is the training part."""
     folders = [path for path in visible(folder) if path.is_dir()]
     named = [path for path in folders if path.name.lower() in PART_NAMES]
     train = [path for path in named if PART_NAMES[path.name.lower()] == "train"]

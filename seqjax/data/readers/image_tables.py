@@ -19,11 +19,11 @@ from seqjax.data.readers.tables import USUAL, Format, check_format, first_row, r
 from seqjax.data.records import Faults, Records
 from seqjax.errors import UserError, nearest
 
-IMAGE_FIELDS = ("image", "path", "file", "filename", "file_name", "image_path", "id", "image_id")  # those that are looked for
+IMAGE_FIELDS = ("image", "path", "file", "filename", "file_name", "image_path", "id", "image_id")  # the ones searched for
 LABEL_FIELDS = ("label", "class", "target", "category")
-FOLDERS = ("", "images")  # where images are looked for beside a table, and in folders called as the table or the part
+FOLDERS = ("", "images")  # folders beside a table to search for images, besides those named after the table or the part
 SAMPLE = 100  # names of a table by which their folder is found
-LEAST_PIXELS = 16  # fields that are taken for an image
+LEAST_PIXELS = 16  # from this many fields on, they are taken for pixels of an image
 PIXEL = re.compile(r"(?:pixel|px|p)?_?\d+(?:x\d+)?", re.IGNORECASE)  # their names, or the first record
 
 
@@ -86,7 +86,7 @@ def read_image_tables(
 
 
 def _named(path: str, format: Format, image_field: str, label_field: str) -> Records:
-    """Columns of the images' names and the labels; which fields they are is looked up in the first row where it is not said."""
+    """Columns of the images' names and the labels; fields that are not given are found by the first row."""
     names = _first(path, format) if format.header else []
     image = image_field or next((name for name in IMAGE_FIELDS if name in names), "image" if names else "1")
     others = [name for name in names if name != image]
@@ -98,14 +98,14 @@ def _named(path: str, format: Format, image_field: str, label_field: str) -> Rec
 
 
 def _first(path: str, format: Format) -> list[str]:
-    """The first row: the names of the fields, where the table has such."""
+    """The first row: the names of the fields, if the table has them."""
     if unpacked_suffix(path) != ".jsonl":
         return first_row(path, format)
     line = next((line for line in text_lines(path, format.encoding) if line.strip()), "")
     try:
         return list(json.loads(line))
     except (ValueError, TypeError, RecursionError):
-        return []  # read_table says what is wrong
+        return []  # read_table reports what is wrong
 
 
 def image_finder(table: str, first: Sequence[str], folder: str = "", also: Sequence[str] = ()) -> Callable[[str], tuple[str, str]]:
@@ -161,7 +161,7 @@ def _listing(folder: str) -> dict[str, list[str]]:
     try:
         names = sorted(os.listdir(folder))
     except OSError:
-        return found  # none of the images is there
+        return found  # none of the images exists
     for name in names:
         stem, ending = os.path.splitext(name)
         if ending.lower() in SUFFIXES:
@@ -170,7 +170,7 @@ def _listing(folder: str) -> dict[str, list[str]]:
 
 
 def _repeated(files: Sequence[str], labels: Sequence[int], path: str) -> list[str]:
-    """A note on files that a table names more than once."""
+    """A note about files that a table names more than once."""
     found: dict[str, list[int]] = {}
     for file, label in zip(files, labels):
         found.setdefault(file, []).append(label)
@@ -202,7 +202,7 @@ def _square(path: str, format: Format) -> ArrayImages:
     if side * side != len(names) - 1:
         if format.header and PIXEL.fullmatch(names[0]):
             raise UserError(f"{path} has pixels but no labels; leave it out, or give a table whose first field is the label")
-        raise UserError(f"{path} has {len(names) - 1} pixels an image, which is no square; give grey images of one height and width")
+        raise UserError(f"{path} has {len(names) - 1} pixels per image, which is not a square; give grey images of one height and width")
     pixels, labels, faults = bytearray(), [], Faults(path)
     rows = table_rows(path, format, faults, [])
     for number, (label, *values) in itertools.islice(rows, int(format.header), None):
@@ -212,7 +212,7 @@ def _square(path: str, format: Format) -> ArrayImages:
             labels.append(np.int64(int(label)))
             pixels += bytes(map(int, values))
         except (ValueError, OverflowError) as error:
-            faults.add(f"{path} line {number} has what is no class number or pixel from 0 to 255 ({error}); repair that line")
+            faults.add(f"{path} line {number} has a value that is not a class number or pixel from 0 to 255 ({error}); repair that line")
             continue
         if len(values) != side * side:
             faults.add(f"{path} line {number} has {len(values)} pixels, not {side * side}; repair that line")

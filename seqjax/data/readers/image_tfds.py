@@ -1,4 +1,4 @@
-"""Images of TensorFlow Datasets, read into memory or decoded each time they are asked for."""
+"""Images from TensorFlow Datasets, read into memory or decoded on each request."""
 
 from typing import Any
 
@@ -75,7 +75,7 @@ class DecodedImages:
         return len(self._source)
 
     def label_of(self, index: int) -> int:
-        """The label of one image, -1 where it has none."""
+        """The label of one image, -1 if it has none."""
         return int(self._source[index][self._label])
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -93,5 +93,5 @@ class DecodedImages:
         return images, labels
 
     def fingerprint(self) -> str:
-        """Over the set's version, its size and the shape."""
+        """A hash of the dataset's version, its size and the shape."""
         return repr((self._what, len(self), self.shape))

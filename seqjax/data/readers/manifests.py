@@ -1,4 +1,4 @@
-"""Which sound file has which transcript: manifests (JSON lines or tables), LibriSpeech's folders, Common Voice's tables."""
+"""Sound files and their transcripts: manifests (JSON lines or tables), LibriSpeech folders, Common Voice tables."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def read_manifest(path: str | os.PathLike, audio_field: str = "", text_field: st
     if unpacked_suffix(path) == ".json":
         raise UserError(f"{path} ends in .json; a manifest has an object a line: name it .jsonl")
     if not is_table(path, format):
-        raise UserError(f"{path} is no manifest of sounds; give a .jsonl, .csv or .tsv, or a folder with {TRANSCRIPTS}")
+        raise UserError(f"{path} is not a manifest of sounds; give a .jsonl, .csv or .tsv, or a folder with {TRANSCRIPTS}")
     names = _first(path, format)
     audio = audio_field or next((name for name in SOUND_FIELDS if name in names), "audio")
     text = text_field or next((name for name in TEXT_FIELDS if name in names), "text")
@@ -66,7 +66,7 @@ def _first(path: str | os.PathLike, format: Format) -> Sequence[str]:
     try:
         return list(json.loads(line))
     except (ValueError, TypeError, RecursionError):
-        return []  # read_table says what is wrong
+        return []  # read_table reports what is wrong
 
 
 def _found(path: str | os.PathLike, table: Records) -> list[str]:
@@ -114,5 +114,5 @@ def _librispeech(folder: pathlib.Path, encoding: str) -> Records:
 
 
 def _beside(listing: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Name without its ending -> sound, of the files beside one of transcripts."""
+    """File name without extension -> sound, for the files beside a file of transcripts."""
     return {file.stem: file for file in listing.parent.iterdir() if file.suffix.lower() in ENDINGS}

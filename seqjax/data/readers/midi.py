@@ -20,7 +20,7 @@ from seqjax.errors import UserError, missing
 ENDINGS = (".mid", ".midi")
 DRUMS = 9  # channel 10, counted from 0
 SUSTAIN, DOWN = 64, 64  # the controller of the sustain pedal, and from which value it is down
-TOLERANCE = Fraction(1, 4)  # of a frame, by which a note may come late or end late
+TOLERANCE = Fraction(1, 4)  # fraction of a frame by which a note may start or end late
 LONGEST = 1_000_000  # frames of a piece
 
 
@@ -33,7 +33,7 @@ class Note(NamedTuple):
 
 
 class Score(NamedTuple):
-    """What a MIDI file holds."""
+    """The content of a MIDI file."""
 
     notes: list[Note]  # in the order of their ends
     ticks: int  # of a quarter note
@@ -171,8 +171,8 @@ def _parsed(path: str | os.PathLike, content: bytes) -> Any:
     try:
         file = mido.MidiFile(file=io.BytesIO(content))
     except (EOFError, OSError, ValueError, LookupError, TypeError) as error:
-        what = "is cut: it ends in the middle of a track" if isinstance(error, EOFError) else f"is not a sound MIDI file ({error})"
-        raise UserError(f"{path} {what}; get it again, or leave it out") from None
+        what = "is truncated: it ends in the middle of a track" if isinstance(error, EOFError) else f"is not a valid MIDI file ({error})"
+        raise UserError(f"{path} {what}; replace it, or leave it out") from None
     if file.type not in (0, 1):
         raise UserError(f"{path} is of type {file.type}, whose tracks are pieces of their own; save each as a file of type 0 or 1")
     if file.ticks_per_beat <= 0:

@@ -27,7 +27,7 @@ EDGE = 0.005  # s, the rise and the fall of a tone
 class Manner(NamedTuple):
     """The ranges from which each message's keying is drawn."""
 
-    rate: int = 4000  # samples a second
+    rate: int = 4000  # samples per second
     snr: float = -6.0  # dB in 2500 Hz
     words_per_minute: tuple[float, float] = (18.0, 30.0)  # by the word PARIS: a dot is 1.2 s / wpm
     pitch: tuple[float, float] = (500.0, 700.0)  # Hz
@@ -39,7 +39,7 @@ USUAL = Manner()
 
 
 class Message(NamedTuple):
-    """A text as it was keyed."""
+    """A keyed text."""
 
     text: str
     samples: np.ndarray  # int16 (S,)
@@ -133,7 +133,7 @@ def key(text: str, bits: np.random.PCG64, manner: Manner = USUAL) -> Message:
 
 
 def normal(bits: np.random.PCG64, number: int) -> np.ndarray:
-    """Numbers of the standard normal distribution, by Box and Muller.
+    """Standard normal numbers, by the Box-Muller method.
 
     Args:
       bits: the stream of random bits.
@@ -169,7 +169,7 @@ def message(seed: int, index: int, manner: Manner = USUAL, most: int = 0) -> Mes
     return key(text[: most or None].strip(), bits, manner)
 
 
-# A decoder by thresholds, as programs of radio amateurs have it.
+# A threshold decoder, as in programs of radio amateurs.
 
 
 @functools.cache
@@ -178,7 +178,7 @@ def _characters() -> dict[str, str]:
 
 
 def decode_by_threshold(samples: np.ndarray, rate: int, pitch: tuple[float, float] = (400.0, 800.0)) -> str:
-    """The text that a decoder without learning reads: it finds the pitch, filters, compares with a threshold, measures dots.
+    """Decodes without learning: finds the pitch, filters, applies a threshold, and estimates the length of dots.
 
     The pitch is the strongest frequency of the whole; the tone's power is that of a matched filter, a window as long as a dot,
     whose length is estimated from the marks themselves and then used again; the threshold lies between the two clusters of the
@@ -186,7 +186,7 @@ def decode_by_threshold(samples: np.ndarray, rate: int, pitch: tuple[float, floa
 
     Args:
       samples: (S,), float or int16.
-      rate: samples a second.
+      rate: samples per second.
       pitch: Hz, where it is looked for.
 
     Returns:
@@ -215,7 +215,7 @@ def decode_by_threshold(samples: np.ndarray, rate: int, pitch: tuple[float, floa
 
 
 def _read_at(mixed: np.ndarray, rate: int, dot: float) -> tuple[str, float]:
-    """The text at one length of a dot, and how well it fits: minus the mean squared error of marks and spaces in log dots."""
+    """The text for a given dot length, and its fit: minus the mean squared error of marks and spaces in log dots."""
     width = max(int(0.8 * dot * rate), 1)
     sums = np.cumsum(np.concatenate([np.zeros(width // 2 + 1), mixed, np.zeros(width)]))
     power = np.abs(sums[width:] - sums[:-width])[: len(mixed)] / width
@@ -243,7 +243,7 @@ def _spaces(spaces: np.ndarray) -> np.ndarray:
 
 
 def _otsu(values: np.ndarray) -> float:
-    """The threshold that parts values into two clusters with the least variance within them."""
+    """The threshold that splits values into two clusters with the least variance within them."""
     counts, edges = np.histogram(values, 128)
     middles = (edges[:-1] + edges[1:]) / 2
     below, sums = np.cumsum(counts), np.cumsum(counts * middles)

@@ -1,4 +1,4 @@
-"""Videos of moving digits, each made when it is asked for, a pure function of (seed, index)."""
+"""Videos of moving digits, generated on request: a pure function of (seed, index)."""
 
 import functools
 import hashlib
@@ -11,8 +11,8 @@ from seqjax.data.video_columns import Head, Labelled
 
 WAYS = ("right", "down right", "down", "down left", "left", "up left", "up", "up right")
 STEPS = np.array([(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)])  # rows and columns of each way
-SPEEDS = (0.75, 1.5, 2.25)  # pixels a frame, along each axis that a digit moves on
-MOST_BOUNCING = 1  # pixels a frame along an axis, of bouncing digits
+SPEEDS = (0.75, 1.5, 2.25)  # pixels per frame, along each axis that a digit moves on
+MOST_BOUNCING = 1  # pixels per frame along an axis, of bouncing digits
 
 
 class Scene(NamedTuple):
@@ -31,7 +31,7 @@ class Scene(NamedTuple):
 
 
 class MovingDigits(Labelled):
-    """Videos of digits that move, by number: random access, nothing is kept.
+    """Videos of moving digits with random access; nothing is stored.
 
     "crossing": a digit moves along a line in one of eight ways at one of three speeds, all as likely, and its place in the middle
     frame is drawn without regard to either: that frame tells nothing of the way. The labels are the digit, the way and the speed.
@@ -93,7 +93,7 @@ class MovingDigits(Labelled):
         return np.rint(np.clip(canvas, 0, 255)).astype(np.uint8)[..., None]
 
     def fingerprint(self) -> str:
-        """Over the digits, the seed and the scene, of which the videos are a function."""
+        """A hash of the digits, the seed and the scene, which determine the videos."""
         return self._fingerprint
 
     @functools.cached_property
@@ -124,7 +124,7 @@ class MovingDigits(Labelled):
         starts = (shares[:, 1:3] * (free + 1)).astype(int)
         moves = (shares[:, 3:] * (2 * MOST_BOUNCING + 1)).astype(int) - MOST_BOUNCING
         unfolded = starts[:, None] + moves[:, None] * np.arange(scene.frames)[None, :, None]
-        tracks = free - np.abs(unfolded % (2 * free) - free)  # a line, folded at the walls
+        tracks = free - np.abs(unfolded % (2 * free) - free)  # a line, reflected at the walls
         return [(int(share * len(self._images)), track) for share, track in zip(shares[:, 0], tracks)]
 
     def _mnist(self, index: int) -> list[tuple[int, np.ndarray]]:

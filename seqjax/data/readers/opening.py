@@ -1,6 +1,6 @@
-r"""Files to bytes and text: packed or not, in any encoding that is named, as a stream where they are large.
+r"""Reads files as bytes and text: compressed or not, in any named encoding, as a stream if they are large.
 
-What is packed is found by its first bytes, whatever the file is called. A text is UTF-8 unless another encoding is named;
+Compression is detected from the first bytes, whatever the file's name. A text is UTF-8 unless another encoding is named;
 a byte order mark is dropped, and lines that end in \r\n end in \n.
 """
 
@@ -19,8 +19,8 @@ import numpy as np
 
 from seqjax.errors import UserError, missing, nearest
 
-CHUNK = 1 << 20  # bytes that are read at once
-EXPANSION, SMALL = 100, 64 << 20  # a packed file may unpack to a hundred times its size, and in any case to 64 MB
+CHUNK = 1 << 20  # bytes to read at once
+EXPANSION, SMALL = 100, 64 << 20  # a compressed file may expand to a hundred times its size, and to 64 MB in any case
 GZIP, ZSTD, ZIP = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
 PACKED = (".gz", ".zst")
 BYTE_ORDER_MARKS = {  # the longer ones first: UTF-32's begins as UTF-16's does
@@ -30,7 +30,7 @@ COMMON = ("utf-8", "utf-16", "utf-32", "latin1", "cp1252", "cp1251", "shift_jis"
 
 
 def unpacked_suffix(path: str | os.PathLike) -> str:
-    """The ending of a file's name in lower case, without that of a packed file.
+    """The extension of a file in lower case, without that of compression.
 
     Example:
       >>> unpacked_suffix("Reviews.CSV.gz"), unpacked_suffix("book")
@@ -96,7 +96,7 @@ def _unreadable(path: str | os.PathLike, error: OSError | ValueError) -> str:
     if isinstance(error, IsADirectoryError):
         return f"{path} is a folder; give the name of a file in it"
     if isinstance(error, PermissionError):
-        return f"{path} may not be read by this user; change its permissions, or give another file"
+        return f"{path} is not readable by this user; change its permissions, or give another file"
     return f"{os.fspath(path)!r} cannot be read ({getattr(error, 'strerror', None) or error}); give another file"
 
 
@@ -127,7 +127,7 @@ def _gzip(path: str | os.PathLike, file: BinaryIO) -> Iterator[bytes]:
     try:
         yield from iter(lambda: stream.read(CHUNK), b"")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is not a sound gzip file ({error}); make it again, or drop .gz from its name") from None
+        raise UserError(f"{path} is not a valid gzip file ({error}); recreate it, or drop .gz from its name") from None
 
 
 def _zstd(path: str | os.PathLike, file: BinaryIO) -> Iterator[bytes]:
@@ -138,7 +138,7 @@ def _zstd(path: str | os.PathLike, file: BinaryIO) -> Iterator[bytes]:
         raise missing(f"{path} is packed with zstd and needs zstandard", "experiments") from None
     frame, held, fault = None, [], ""
     try:
-        while data := file.read(1024):  # little can become very much, and is only then counted
+        while data := file.read(1024):  # a small input can expand to a lot, which is only known afterwards
             while data:
                 frame = zstandard.ZstdDecompressor().decompressobj() if frame is None or frame.eof else frame
                 held.append(frame.decompress(data))
@@ -150,7 +150,7 @@ def _zstd(path: str | os.PathLike, file: BinaryIO) -> Iterator[bytes]:
         fault = str(error)
     if fault or frame is None or not frame.eof:
         fault = fault or "it ends too early"
-        raise UserError(f"{path} is not a sound zstd file ({fault}); make it again, or drop .zst from its name")
+        raise UserError(f"{path} is not a valid zstd file ({fault}); recreate it, or drop .zst from its name")
     yield from held
 
 
@@ -227,7 +227,7 @@ def _c1_controls(text: str) -> int:
 
 
 def _suspicions(path: str | os.PathLike, encoding: str, begin: bytes, nulls: int, controls: int) -> Iterator[str]:
-    """What control characters say of a text that could be decoded."""
+    """A note if control characters suggest that a decoded text had another encoding."""
     if nulls:
         likely = likely_encoding(begin)
         advice = f"it looks like {likely}: set encoding={likely}" if likely not in ("", encoding) else "is it a text?"
@@ -264,7 +264,7 @@ def _not_in(path: str | os.PathLike, encoding: str, at: int, byte: int, begin: b
 
 
 def likely_encoding(begin: bytes, sample: bytes = b"") -> str:
-    """The encoding that a file's bytes look like; "" where they are no text.
+    """The encoding that a file's bytes look like; "" if they are not text.
 
     Args:
       begin: the first bytes of the file.

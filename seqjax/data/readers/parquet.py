@@ -11,7 +11,7 @@ from seqjax.errors import UserError, missing, nearest
 
 
 def is_parquet(path: str | os.PathLike) -> bool:
-    """Whether a file is Parquet, by its ending.
+    """Whether a file is Parquet, by its extension.
 
     Example:
       >>> is_parquet("a.parquet"), is_parquet("a.PQ.zst"), is_parquet("a.csv")
@@ -36,7 +36,7 @@ def parquet_names(path: str | os.PathLike) -> tuple[str, ...]:
 
 
 def read_parquet(path: str | os.PathLike, fields: Mapping[str, tuple[str, str]]) -> Records:
-    """Columns of a Parquet file as text, as a table of text would have them; "" where there is none.
+    """Columns of a Parquet file as text, as a table of text would have them; "" if there is none.
 
     Args:
       path: of the file.
@@ -78,7 +78,7 @@ def _open(path: str | os.PathLike) -> Any:
     try:
         return pyarrow.parquet.ParquetFile(io.BytesIO(content))
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path} is not a sound Parquet file ({str(error).splitlines()[0][:100]}); make it again") from None
+        raise UserError(f"{path} is not a valid Parquet file ({str(error).splitlines()[0][:100]}); recreate it") from None
 
 
 def _texts(path: str | os.PathLike, column: Any, name: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Time series made of processes whose best possible forecast is known: seasonal, and two of chaos.
+"""Time series from processes whose best possible forecast is known: one seasonal and two chaotic.
 
 `seqjax.data.best_forecasts` computes the forecasts of one who knows the process and all that was observed, and nothing of the
 future. No model can expect a lower CRPS.

@@ -1,4 +1,4 @@
-"""Python's own library with the lexical class of every token: a tagging task that is on every machine that has Python."""
+"""Python's own library with the lexical class of every token: a tagging task that comes with Python."""
 
 import ast
 import io
@@ -15,7 +15,7 @@ from seqjax.data.hold_out import deal_documents
 from seqjax.data.readers.python_text import library_modules
 from seqjax.data.records import PARTS, Places, Records
 
-# What each tag says. The names' tags are read off Python's own parse of the file.
+# The meaning of each tag. Tags of names come from Python's own syntax tree.
 PYTHON_TAGS = {
     "ARGUMENT": "the name in f(name=...)",
     "ATTRIBUTE": "a name after a period, read: x.name",
@@ -53,7 +53,7 @@ def load_python_tags() -> dict[str, Records]:
     """The statements of Python's top-level modules, each token with its tag.
 
     Statements of one token (docstrings, `pass`) and of more than 60 are left out; of equal ones the first stays,
-    those of the training part coming first. So no statement of one part stands in another.
+    those of the training part coming first. So no statement of one part occurs in another.
 
     Returns:
       Part ("train", "validation", "test") -> Records with "words" and "tags"; a note says how many were left out.

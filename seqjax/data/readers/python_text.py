@@ -1,4 +1,4 @@
-"""Text that is on every machine that has Python: nothing to download."""
+"""Text that comes with Python: nothing to download."""
 
 import itertools
 import pathlib
@@ -12,7 +12,7 @@ from seqjax.errors import UserError
 
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.075
 HELLO_COPIES = 960  # divides among most batch sizes, so that no row of a batch begins inside a word
-FEWEST_MODULES = 20  # fewer mean that the source is not all there
+FEWEST_MODULES = 20  # fewer mean that the source is incomplete
 SOURCE_LIMIT = 4_000_000  # characters of python_source
 
 
@@ -79,7 +79,7 @@ def _python_docs() -> list[tuple[str, ...]]:
 
 
 def _without_repeats(topics: dict[str, str]) -> dict[str, str]:
-    """Topics less those that stand, by more than a tenth, inside longer ones: they would leak from part to part."""
+    """Topics without those of which more than a tenth is inside longer ones: they would leak between parts."""
     seen: set[str] = set()
     kept = {}
     for name in sorted(topics, key=lambda name: (-len(topics[name]), name)):

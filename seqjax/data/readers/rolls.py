@@ -44,7 +44,7 @@ def to_frames(roll: np.ndarray) -> tuple[tuple[int, ...], ...]:
 
 
 def note_name(pitch: int) -> str:
-    """A MIDI pitch as people write it; 60 is C4.
+    """The name of a MIDI pitch; 60 is C4.
 
     Example:
       >>> note_name(60), note_name(70), note_name(21)

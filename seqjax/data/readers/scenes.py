@@ -53,7 +53,7 @@ class Group(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """What there is to see."""
+    """The content of an image."""
 
     groups: tuple[Group, ...]  # one or two; two differ in colour or kind
 
@@ -63,7 +63,7 @@ class Scene(NamedTuple):
 
 
 class Meaning(NamedTuple):
-    """What a caption says."""
+    """The meaning of a caption."""
 
     groups: tuple[tuple[int, str, str], ...]  # (count, colour, kind)
     where: str  # a place of the one group, or the relation of the first to the second
@@ -269,7 +269,7 @@ def relations_of(a: Group, b: Group) -> list[str]:
 
 
 def captions(scene: Scene) -> list[str]:
-    """All right captions of a scene.
+    """All correct captions of a scene.
 
     Example:
       >>> captions(Scene((Group(2, "red", "six", (0, 3, 12, 30)),)))
@@ -309,7 +309,7 @@ def _named(group: Group) -> str:
 
 
 def parse(caption: str) -> Meaning | None:
-    """What a caption says; None if it is not one of the grammar's sentences.
+    """Parses a caption; None if it is not one of the grammar's sentences.
 
     Example:
       >>> parse("there are two red sixes above a blue one")

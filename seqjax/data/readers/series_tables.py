@@ -23,11 +23,11 @@ At = Callable[[Any], str]
 
 
 class Fields(NamedTuple):
-    """Which columns of a table are what; names, or numbers from "1"."""
+    """The roles of a table's columns: names, or numbers from "1"."""
 
     time: str = ""  # one, or several between commas: year,month,day,hour, or date,time; "" is the first column
     value: str = ""  # long form: one, "" is the only other; wide form: those of the series, "" are all others
-    series: str = ""  # long form: the column that names the series; "" where there is one series
+    series: str = ""  # long form: the column that names the series; "" if there is one series
     known: tuple[str, ...] = ()  # covariates known in the future
     past: tuple[str, ...] = ()  # covariates known in the past only
     static: tuple[str, ...] = ()  # what does not change within a series
@@ -37,7 +37,7 @@ class Table(NamedTuple):
     """The rows of a table, in the order of the file."""
 
     path: str
-    at: At  # row -> where it stands
+    at: At  # row -> its place in the file
     lines: np.ndarray  # (N,), the same as numbers
     times: Times
     series: np.ndarray  # (N,) places in the names
@@ -157,7 +157,7 @@ def column_names(path: str | os.PathLike, format: Format) -> tuple[str, ...]:
     if is_parquet(path):
         return parquet_names(path)
     if not is_table(path, format) or unpacked_suffix(path) == ".jsonl":
-        raise UserError(f"{path} is no table of series by its ending; give a .csv, .tsv or .parquet, or a delimiter")
+        raise UserError(f"{path} does not have the extension of a table of series; give a .csv, .tsv or .parquet, or set a delimiter")
     row = first_row(path, format)
     if not row:
         read_table(path, {"time": ("time_field", "1")}, format)  # says what is wrong with it
@@ -175,7 +175,7 @@ def _read(path: str | os.PathLike, chosen: _Chosen, format: Format) -> Records:
 
 
 def is_missing(text: str) -> bool:
-    """Whether a field says that its value is not there.
+    """Whether a field marks a missing value.
 
     Example:
       >>> [is_missing(text) for text in ("", "NA", " nan ", "?", "0")]
@@ -209,14 +209,14 @@ class Covariates(NamedTuple):
 def encode_covariates(
     columns: Mapping[str, Sequence[str]], rows: int, at: At, faults: Faults, classes: Mapping[str, Sequence[str]] | None = None
 ) -> Covariates:
-    """Covariates as they are written to numbers, with ones and zeros for categories.
+    """Converts covariates from text to numbers, with one-hot columns for categories.
 
     A column is a category where half of its entries or more are not numbers.
 
     Args:
       columns: covariate -> its entries, as written.
       rows: how many entries each has.
-      at: where each stands.
+      at: the place of each.
       faults: gets what is not a number, and classes that are not known.
       classes: category -> its classes, where they are fixed; without it they are those found, by name.
 

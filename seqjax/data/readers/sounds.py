@@ -14,7 +14,7 @@ from seqjax.data.records import Faults
 from seqjax.errors import UserError, missing, refuse_unknown
 
 ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au")
-CHANNELS = ("refuse", "mix", "first")  # what becomes of sounds with several
+CHANNELS = ("refuse", "mix", "first")  # how sounds with several channels are treated
 LARGEST = 32767
 
 
@@ -23,8 +23,8 @@ def read_sound(path: str | os.PathLike, rate: int, channels: str = "refuse") -> 
 
     Args:
       path: of the file; a leading `~` is the home folder.
-      rate: samples a second of the result; a sound of another rate is resampled (soxr).
-      channels: what becomes of several: "refuse", "mix" (their mean) or "first".
+      rate: samples per second of the result; a sound of another rate is resampled (soxr).
+      channels: how to treat several: "refuse", "mix" (their mean) or "first".
 
     Returns:
       int16 (S,), S = `resampled_length`.
@@ -69,7 +69,7 @@ def write_sound(path: str | os.PathLike, samples: np.ndarray, rate: int) -> path
     Args:
       path: of the file.
       samples: int16, or float in [-1, 1]; (S,), or (S, channels).
-      rate: samples a second.
+      rate: samples per second.
 
     Returns:
       The path.
@@ -85,7 +85,7 @@ def write_sound(path: str | os.PathLike, samples: np.ndarray, rate: int) -> path
 
 
 def resampled_length(samples: int, rate: int, new: int) -> int:
-    """How many samples a sound has at another rate.
+    """The number of samples of a sound at another rate.
 
     Example:
       >>> resampled_length(441, 44100, 16000)
@@ -101,7 +101,7 @@ class SoundFile:
     Args:
       path: of the file.
       samples: that it has at the rate.
-      rate: samples a second to give.
+      rate: samples per second to give.
       channels: as in `read_sound`.
       size: of the file, in bytes.
 
@@ -122,7 +122,7 @@ class SoundFile:
 
     @classmethod
     def of(cls, path: str | os.PathLike, rate: int, channels: str = "refuse") -> "SoundFile":
-        """Looks at the file's header; raises as `read_sound`."""
+        """Reads the file's header; raises like `read_sound`."""
         with _opened(os.path.expanduser(path), str(path)) as file:
             _check(file, str(path), channels)
             samples = resampled_length(file.frames, file.samplerate, rate)
@@ -173,7 +173,7 @@ def find_sounds(path: str | os.PathLike) -> list[str]:
 
 
 def read_sounds(paths: Iterable[str], what: str, rate: int, channels: str, *, keep: bool = True) -> list[Any]:
-    """Many sound files; all that is wrong is said at once.
+    """Many sound files; all faults are reported at once.
 
     Args:
       paths: of the files.
@@ -217,7 +217,7 @@ def _opened(source: Any, name: str) -> Any:
         # libsndfile reads a WAV file that was cut as a shorter one. Sizes of 0 or at the limit are of files written as a stream.
         stated = int.from_bytes(begin[4:], "little") + 8
         if begin.startswith(b"RIFF") and size < stated < 0x7FFFFFFF:
-            raise UserError(f"{name} is cut: {size:,} bytes of {stated:,}; make it again, or leave it out")
+            raise UserError(f"{name} is truncated: {size:,} bytes of {stated:,}; recreate it, or leave it out")
         return soundfile.SoundFile(source)
     except FileNotFoundError:
         raise UserError(f"{name} does not exist; check the path (the current folder is {pathlib.Path.cwd()})") from None
@@ -229,7 +229,7 @@ def _opened(source: Any, name: str) -> Any:
 
 
 def _check(file: Any, name: str, channels: str) -> None:
-    refuse_unknown(f"channels={channels!r} is not what becomes of several channels", channels, CHANNELS)
+    refuse_unknown(f"channels={channels!r} is unknown", channels, CHANNELS)
     if file.samplerate <= 0:
         raise UserError(f"{name} has a sample rate of {file.samplerate}; repair its header, or leave the file out")
     if file.frames <= 0:
@@ -245,19 +245,19 @@ def _samples(file: Any, name: str, rate: int, channels: str) -> np.ndarray:
     try:
         found = file.read(dtype="int16" if exact else "float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        raise UserError(f"{name} is damaged ({error.error_string.strip().rstrip('.')}); make it again, or leave it out") from None
+        raise UserError(f"{name} is damaged ({error.error_string.strip().rstrip('.')}); recreate it, or leave it out") from None
     if len(found) != frames:
-        raise UserError(f"{name} is damaged: {len(found):,} samples of {frames:,} can be read; make it again, or leave it out")
+        raise UserError(f"{name} is damaged: {len(found):,} samples of {frames:,} can be read; recreate it, or leave it out")
     if exact:
         return found[:, 0]
     found = found[:, 0] if channels == "first" or found.shape[1] == 1 else found.mean(axis=1)
     if not np.isfinite(found).all():
-        raise UserError(f"{name} has samples that are no numbers; make it again, or leave it out")
+        raise UserError(f"{name} has samples that are not numbers; recreate it, or leave it out")
     if own != rate:
         try:
             import soxr
         except ImportError:
-            raise missing(f"{name} has {own} samples a second, and another rate needs soxr", "speech") from None
+            raise missing(f"{name} has {own} samples per second, and another rate needs soxr", "speech") from None
         length = resampled_length(frames, own, rate)
         found = soxr.resample(found, own, rate)[:length]
         found = np.pad(found, (0, length - len(found)))

@@ -40,13 +40,13 @@ def read_digits(path: str | os.PathLike, rate: int) -> Records:
 
     Args:
       path: the folder of recordings, one above it, or `recordings.tar.gz`.
-      rate: samples a second.
+      rate: samples per second.
 
     Returns:
       Records of "sound" (int16 arrays), "transcript" (a digit), "speaker" and "number", by name.
 
     Raises:
-      UserError: a file that is no sound, or an archive without any.
+      UserError: a file that is not audio, or an archive without any.
     """
     faults, found = Faults(str(path)), {}
     for name, read in sorted(_files(path).items()):
@@ -61,7 +61,7 @@ def read_digits(path: str | os.PathLike, rate: int) -> Records:
 
 
 def make_digits(names: list[str], sounds: list[np.ndarray], where: str) -> Records:
-    """Recordings as records, with what their names say.
+    """Recordings as records, with the fields from their names.
 
     Example:
       >>> records = make_digits(["7_jackson_32.wav"], [np.zeros(9, np.int16)], "recordings")
@@ -82,12 +82,12 @@ def read_tfds_digits(name: str, data_dir: str, rate: int) -> Records:
     Args:
       name: "spoken_digit", perhaps with a version.
       data_dir: of prepared sets.
-      rate: samples a second; those of the set are 8000.
+      rate: samples per second; those of the set are 8000.
     """
     if name.split(":")[0].split("/")[0] != "spoken_digit":
         raise UserError(f"of TFDS only spoken_digit is read here, not {name!r}; write others as files with a manifest")
     if rate != 8000:
-        raise UserError(f"the sounds of {name} have 8000 samples a second; set data.rate=8000, not {rate}")
+        raise UserError(f"the sounds of {name} have 8000 samples per second; set data.rate=8000, not {rate}")
     read_sounds_without_tensorflow()
     names, sounds = [], []
     for example in examples(open_split(name, open_builder(name, data_dir, EMBEDDED_CHOICE), "train", EMBEDDED_CHOICE)):
@@ -115,7 +115,7 @@ def official_split(records: Records, leave_out: str = "") -> tuple[Records, Reco
     """
     speakers = np.array(records["speaker"])
     if leave_out and leave_out not in speakers:
-        raise UserError(f"data.leave_out={leave_out!r} is no speaker; there are {', '.join(np.unique(speakers))}")
+        raise UserError(f"data.leave_out={leave_out!r} is not a speaker; there are {', '.join(np.unique(speakers))}")
     test = speakers == leave_out if leave_out else records["number"] < OFFICIAL_TEST
     if test.all() or not test.any():
         raise UserError(f"the split leaves {'no training' if test.all() else 'no test'} recordings; give all of the set")
@@ -123,7 +123,7 @@ def official_split(records: Records, leave_out: str = "") -> tuple[Records, Reco
 
 
 class Joining(NamedTuple):
-    """How digits become strings."""
+    """How digits are joined to strings."""
 
     digits: tuple[int, int] = (3, 7)  # least and most
     pause: tuple[float, float] = (0.05, 0.4)  # s, before each digit and after the last
@@ -141,7 +141,7 @@ def join_digits(records: Records, number: int, seed: int, rate: int, joining: Jo
       records: as `read_digits` gives them; every string is made of these alone.
       number: of strings.
       seed: of the choice.
-      rate: samples a second of the recordings.
+      rate: samples per second of the recordings.
       joining: how.
 
     Returns:
@@ -192,5 +192,5 @@ def _files(path: str | os.PathLike) -> dict[str, Any]:
                 for member in archive if member.isfile() and NAME.match(pathlib.PurePath(member.name).name)
             }  # fmt: skip
     except tarfile.TarError as error:
-        raise UserError(f"{path} is not a sound archive ({error}); make it again, or unpack it") from None
+        raise UserError(f"{path} is not a valid archive ({error}); recreate it, or unpack it") from None
     return {name: lambda rate, name=name, data=data: decode_sound(data, name, rate) for name, data in found.items()}

@@ -1,4 +1,4 @@
-"""Short stories with a question and its answer, made by rules: who is where, who has what, and where they were before."""
+"""Short rule-based stories with a question and its answer: who is where, who has what, and where they were before."""
 
 import re
 from collections import Counter, defaultdict
@@ -79,7 +79,7 @@ def make_stories(part: str, number: int, seed: int = 0) -> tuple[Story, ...]:
 
 
 def simple_answers(train: Mapping[str, Sequence[str]], part: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """What needs no reading: the most frequent answer to each kind of question, and the last place or person that is named.
+    """Baselines: the most frequent answer to each kind of question, and the last place or person named.
 
     Args:
       train, part: columns "source", "target" and "kind" of the training part and of the one to answer.
@@ -131,13 +131,13 @@ class _Draws:
         return things[int(next(self._stream) * len(things))]
 
     def some(self, things: Sequence[Any], number: int) -> list[Any]:
-        """So many of them, in random order; all where there are fewer."""
+        """A number of them in random order; all of them if there are fewer."""
         left = list(things)
         return [left.pop(int(next(self._stream) * len(left))) for _ in range(min(number, len(left)))]
 
 
 class _Names(NamedTuple):
-    """What is called by which number."""
+    """The numbering of people, places and things."""
 
     people: Sequence[str]
     places: Sequence[str]
@@ -145,7 +145,7 @@ class _Names(NamedTuple):
 
 
 def _story(part: str, kind: str, length: int, draws: _Draws, names: _Names) -> Story | None:
-    """One story; None where the draw gives none that fits the part."""
+    """One story; None if the draw gives none that fits the part."""
     own, size = HELD_OUT.get(part), len(PEOPLE)
     cast = draws.some(range(size), 2 + int(3 * draws.share()))
     wanted = [] if own is None else [(cast[0] + own) % size]  # the first one's place and thing that are held out for the part
@@ -175,7 +175,7 @@ class _Scene:
         self._cast, self._rooms, self._goods = cast, rooms, goods
         self._went: dict[int, list[int]] = {}  # person -> places, the present one last
         self._had: dict[int, list[int]] = {}  # thing -> people, the last to have it last
-        self._lost: set[int] = set()  # things that nobody has any more
+        self._lost: set[int] = set()  # things that nobody has any longer
 
     def sentence(self, draws: _Draws) -> str:
         """A sentence, and what it changes."""

@@ -1,4 +1,4 @@
-r"""Tables and JSON lines: a record a row, its fields by name or number."""
+r"""Tables and JSON lines: one record per row, with fields by name or number."""
 
 import contextlib
 import csv
@@ -17,14 +17,14 @@ ENDINGS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}  # the ending -> what separa
 DELIMITERS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "bar": "|", "space": " "}
 QUOTING = ("double", "none")
 LONGEST_LABEL = 200  # characters; a longer one is a text that was taken for a label
-MOST_LACKING = 1000  # records without a field, before one that has it, until a file is given up
+MOST_LACKING = 1000  # leading records without a field after which the file is given up
 
 
 class Format(NamedTuple):
-    """How a table is written. JSON lines have an encoding only."""
+    """The format of a table. For JSON lines, only the encoding matters."""
 
     delimiter: str = ""  # a character, or its name: comma, tab, semicolon, bar, space; "" is that of the file's ending
-    quoting: str = "double"  # "double": fields may stand in double quotes, two of them are one; "none": quotes are text
+    quoting: str = "double"  # "double": fields may be in double quotes, with "" for a quote; "none": quotes are text
     header: bool = True  # whether the first row names the fields; where it does not, they have numbers only
     encoding: str = "utf-8"
 
@@ -118,14 +118,14 @@ def first_row(path: str | os.PathLike, format: Format = USUAL) -> list[str]:
 
 
 def separator(delimiter: str, separated: str) -> str:
-    """The character that a delimiter is; "" where none is given.
+    """The character of a delimiter; "" if none is given.
 
     Args:
       delimiter: a character, or its name.
-      separated: what stands between, for the error.
+      separated: what the delimiter separates, for the error.
 
     Raises:
-      UserError: it is no character that can separate them.
+      UserError: it is not a character that can separate them.
 
     Example:
       >>> separator("tab", "fields"), separator(";", "fields")
@@ -138,7 +138,7 @@ def separator(delimiter: str, separated: str) -> str:
 
 
 def table_settings(format: Format) -> dict[str, Setting]:
-    """The settings of a format that only tables have: all but the encoding.
+    """The settings of a format that apply only to tables: all but the encoding.
 
     Example:
       >>> table_settings(Format("tab"))["delimiter"]
@@ -148,23 +148,23 @@ def table_settings(format: Format) -> dict[str, Setting]:
 
 
 def check_format(format: Format) -> None:
-    """Refuse what no table can be.
+    """Refuse invalid formats.
 
     Example:
       >>> check_format(Format(quoting="single"))
       Traceback (most recent call last):
       ...
-      seqjax.errors.UserError: quoting='single' is not a way to quote; choose one of double, none
+      seqjax.errors.UserError: quoting='single' is unknown; choose one of double, none
     """
-    refuse_unknown(f"quoting={format.quoting!r} is not a way to quote", format.quoting, QUOTING)
+    refuse_unknown(f"quoting={format.quoting!r} is unknown", format.quoting, QUOTING)
     separator(format.delimiter, "fields")
 
 
 def _reader(path: str | os.PathLike, format: Format) -> Callable[..., Iterator[tuple[int, list[Any]]]]:
     check_format(format)
     if not is_table(path, format):
-        next(byte_chunks(path), None)  # says so where there is no such file
-        raise UserError(f"{path} is no table by its ending; give a .csv, .tsv or .jsonl (or a packed one), or a delimiter")
+        next(byte_chunks(path), None)  # says so if there is no such file
+        raise UserError(f"{path} does not have the extension of a table; give a .csv, .tsv or .jsonl (or compressed), or a delimiter")
     if unpacked_suffix(path) != ".jsonl":
         return _rows
     refuse_given(table_settings(format), f"is for tables, and {path} is JSON lines")
@@ -200,7 +200,7 @@ def _objects(
             break
         if not found:
             yield number, [row[field] for _, field in fields.values()]
-    for fault in itertools.chain.from_iterable(lacking[:1]):  # a setting is wrong, and each line would say the same
+    for fault in itertools.chain.from_iterable(lacking[:1]):  # a setting is wrong, and each line would report the same
         faults.add(fault)
 
 
@@ -278,7 +278,7 @@ def table_rows(path: str | os.PathLike, format: Format, faults: Faults, notes: l
                 return
             except csv.Error as error:
                 faults.add(
-                    f"{path} line {begin} is not sound ({error}); double the quotes inside a quoted text, or set quoting=none "
+                    f"{path} line {begin} is not valid ({error}); double the quotes inside a quoted text, or set quoting=none "
                     "where quotes are text"
                 )
                 continue
@@ -296,7 +296,7 @@ def _fields_of_any_length() -> Iterator[None]:
 
 
 def _find(where: str, first: list[str], setting: str, field: str, format: Format, faults: Faults) -> int:
-    """Which of a row's fields is meant; -1 with a fault where there is none."""
+    """The index of a field in a row; -1, with a fault, if there is none."""
     names = first if format.header else []
     if names.count(field) > 1:
         faults.add(f"{where} names two fields {field!r}; give each its own name, or set {setting} to a number from 1 to {len(first)}")
@@ -315,7 +315,7 @@ def _find(where: str, first: list[str], setting: str, field: str, format: Format
 
 
 def _check_distinct(where: str, taken: list[int], fields: Mapping[str, tuple[str, str]], faults: Faults) -> None:
-    """Two settings for one field, by its name and by its number, are a mistake."""
+    """Refuses two settings for the same field, one by name and one by number."""
     for i, place in enumerate(taken):
         if place in taken[:i]:
             settings = [f"{setting}={field!r}" for (setting, field), at in zip(fields.values(), taken) if at == place]
@@ -328,7 +328,7 @@ def _check_distinct(where: str, taken: list[int], fields: Mapping[str, tuple[str
 def _numbered_header(
     path: str | os.PathLike, row: list[str], taken: list[int], fields: Mapping[str, tuple[str, str]]
 ) -> Iterator[str]:
-    """Who names fields by number may have a file whose first line is a record: it is said that it is not read as one."""
+    """Notes that the first line is not read as a record, for users who give fields by number."""
     if any(field.isdecimal() for _, field in fields.values()):
         chosen = ", ".join(f"{column} is field {place + 1}" for column, place in zip(fields, taken))
         yield (
@@ -354,7 +354,7 @@ def _fault(value: Any, field: str, setting: str, is_label: bool) -> str:
             "; a label is a string, a whole number, true or false" if is_label else ", not a string; repair that line"
         )
     if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-        return f"{field!r} holds half a surrogate pair, which is no character; repair that line"
+        return f"{field!r} holds half a surrogate pair, which is not a character; repair that line"
     if is_label and len(value) > LONGEST_LABEL:
         return f"{field!r} has {len(value)} characters, too many for a label; set {setting}"
     if is_label and not value.strip():

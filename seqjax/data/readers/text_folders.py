@@ -1,4 +1,4 @@
-"""Folders of texts with labels: a file of lines a class, or a folder of files a class."""
+"""Folders of labelled texts: one file of lines per class, or one folder of files per class."""
 
 import os
 import pathlib
@@ -11,12 +11,12 @@ from seqjax.data.readers.opening import PACKED, read_text, text_lines
 from seqjax.data.records import Faults, Places, Records
 from seqjax.errors import UserError
 
-ABOUT = ("README", "LICENSE", "LICENCE", "NOTICE", "SOURCE")  # text files that tell about a data set; the first three in any case
-MOST_NOTES = 5  # about characters that a wrong encoding gives
+ABOUT = ("README", "LICENSE", "LICENCE", "NOTICE", "SOURCE")  # text files about a dataset; the first three in any case
+MOST_NOTES = 5  # about characters that suggest a wrong encoding
 
 
 def part_folders(path: str | os.PathLike) -> dict[str, str]:
-    """The parts that a folder consists of: "train" -> the path of its folder `Train`, and so on.
+    """The parts of a folder: "train" -> the path of its folder `Train`, and so on.
 
     Args:
       path: of the folder.

@@ -1,4 +1,4 @@
-r"""Running text and documents: of a text file, or of JSON lines; a file that is too large to hold is read again each time."""
+r"""Running text and documents from a text file or JSON lines; a file too large for memory is read again each time."""
 
 import array
 import dataclasses
@@ -17,12 +17,12 @@ from seqjax.errors import UserError, refuse_unknown
 
 DOCUMENTS = ("none", "line", "paragraph")
 JSON_LINES = "JSON lines"
-LARGE = 64 << 20  # characters; the texts of a file that has more are not held
-PIECE = 1 << 20  # characters that a long text is handed out in
+LARGE = 64 << 20  # characters; larger files are not kept in memory
+PIECE = 1 << 20  # characters per piece of a long text
 
 
 def is_json_lines(path: str | os.PathLike) -> bool:
-    """Whether a file has a JSON object a line, by its name.
+    """Whether a file has one JSON object per line, by its name.
 
     Example:
       >>> is_json_lines("reviews.jsonl.gz"), is_json_lines("reviews.txt")
@@ -60,7 +60,7 @@ def read_texts(path: str, documents: str = "none", encoding: str = "utf-8") -> R
       >>> paragraphs["text"], paragraphs.places.numbers.tolist()
       (('one\ntwo', 'three'), [1, 4])
     """
-    refuse_unknown(f"documents={documents!r} is not a way to cut a file", documents, DOCUMENTS)
+    refuse_unknown(f"documents={documents!r} is unknown", documents, DOCUMENTS)
     form = JSON_LINES if is_json_lines(path) else documents
     notes: list[str] = []
     faults, held, numbers, characters = Faults(path), [], array.array("q"), 0
@@ -132,7 +132,7 @@ def _json_lines(path: str, lines: Iterable[tuple[int, str]], faults: Faults | No
 
 @dataclasses.dataclass(frozen=True)
 class FileTexts:
-    """The documents of a file that is too large to hold: read again each time they are gone through.
+    """The documents of a file too large for memory, read again on each iteration.
 
     Args:
       path, encoding: of the file.
@@ -171,7 +171,7 @@ class FileTexts:
                 yield text[max(self.start - before, 0) : self.stop - before] if self.form == "none" else text
             if place >= self.stop:
                 return
-        raise UserError(f"{self.path} has become shorter since it was looked through; leave it as it is while it is read")
+        raise UserError(f"{self.path} has become shorter since it was first read; do not change it while it is in use")
 
     def add_to(self, digest: Any) -> None:
         """Add the documents to a hash, as `seqjax.data.records.fingerprint` adds a tuple of them."""
@@ -183,7 +183,7 @@ class FileTexts:
             digest.update(data if self.form == "none" else b"s%d:" % len(data) + data)
 
     def pieces(self, cut_after: str | None = "") -> Iterator[tuple[str, bool]]:
-        """As `pieces` gives them.
+        """The pieces, as in `pieces`.
 
         Raises:
           UserError: running text has no place to cut it in 64 million characters.
@@ -239,7 +239,7 @@ def _cut(chunks: Iterable[str], cut_after: str | None, path: str = "") -> Iterat
 
 
 def cut_end(records: Records, fraction: float, what: str) -> tuple[Records, Records]:
-    """Cut the last part of texts off: documents where there are several, characters where there is one.
+    """Split off the end of texts: documents if there are several, characters if there is one.
 
     Args:
       records: with a column "text", of at least one document.
@@ -263,7 +263,7 @@ def cut_end(records: Records, fraction: float, what: str) -> tuple[Records, Reco
     else:
         number, running = (len(texts), False) if len(texts) > 1 else (len(texts[0]), True)
     if number < 2:
-        raise UserError(f"{what} is too short to cut a validation part off; give more text, or a validation file")
+        raise UserError(f"{what} is too short to split off a validation part; give more text, or a validation file")
     at = number - held_count(number, fraction)
     if isinstance(texts, FileTexts):
         sides = dataclasses.replace(texts, stop=texts.start + at), dataclasses.replace(texts, start=texts.start + at)

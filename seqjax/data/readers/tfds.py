@@ -12,7 +12,7 @@ VALIDATION_SPLITS = ("validation", "valid", "dev")
 
 
 def open_builder(name: str, data_dir: str, embedded: str, needs: str = "train") -> Any:
-    """The builder of a set of TFDS, prepared and with a training part.
+    """The builder of a TFDS dataset that is prepared and has a training split.
 
     Args:
       name: as TFDS has it, such as "tiny_shakespeare" or "imdb_reviews/plain_text".
@@ -29,7 +29,7 @@ def open_builder(name: str, data_dir: str, embedded: str, needs: str = "train") 
     try:
         import tensorflow_datasets as tfds
     except ImportError:
-        raise missing("a TFDS set needs tensorflow_datasets", "tfds", f"note that {embedded}") from None
+        raise missing("a TFDS dataset needs tensorflow_datasets", "tfds", f"note that {embedded}") from None
     where = {"data_dir": os.path.expanduser(data_dir)} if data_dir else {}
     try:
         builder = tfds.builder(name, **where)  # pyright: ignore[reportArgumentType]
@@ -80,7 +80,7 @@ def _how_to_prepare(name: str, embedded: str) -> str:
 
 
 def part_splits(splits: Mapping[str, Any]) -> dict[str, str]:
-    """Part -> the split that it is, for the parts that a set has.
+    """Part -> its split, for the parts that a dataset has.
 
     Example:
       >>> part_splits({"train": 1, "dev": 1, "unsupervised": 1})
@@ -92,7 +92,7 @@ def part_splits(splits: Mapping[str, Any]) -> dict[str, str]:
 
 
 def examples(source: Any) -> Iterator[Mapping[str, Any]]:
-    """All examples of a split, many at a time, which takes half as long as one by one.
+    """All examples of a split, read many at a time, which is twice as fast as one by one.
 
     Args:
       source: as `open_split` gives it.
@@ -131,7 +131,7 @@ def read_columns(name: str, builder: Any, columns: Mapping[str, str], embedded: 
 
 
 def class_names(feature: Any) -> tuple[str, ...]:
-    """The classes of a ClassLabel feature; their numbers where it does not name them.
+    """The classes of a ClassLabel feature; their numbers if it has no names.
 
     Example:
       >>> import types
@@ -142,7 +142,7 @@ def class_names(feature: Any) -> tuple[str, ...]:
 
 
 def feature_of(name: str, features: Mapping[str, Any], kind: str, field: str, *, setting: str = "", usual: str = "") -> str:
-    """The feature of a kind that is called as a field, or the only one of its kind.
+    """The feature of a kind with a field's name, or the only one of its kind.
 
     Args:
       name: of the set, for the error.
@@ -173,7 +173,7 @@ def feature_of(name: str, features: Mapping[str, Any], kind: str, field: str, *,
 
 
 def read_sounds_without_tensorflow() -> None:
-    """Lets TFDS make its Audio feature where TensorFlow is not installed: sounds are stored decoded, so that nothing of it is needed.
+    """Lets TFDS create its Audio feature without TensorFlow, which is not needed since sounds are stored decoded.
 
     TFDS 4.9.10 asks TensorFlow for a dtype when the feature is made (tensorflow/datasets issue 11233). Where TensorFlow is installed,
     nothing is changed.
@@ -183,7 +183,7 @@ def read_sounds_without_tensorflow() -> None:
     try:
         from tensorflow_datasets.core.features import audio_feature
     except ImportError:
-        return  # open_builder says that TFDS is missing
+        return  # open_builder reports that TFDS is missing
 
     def make(self: Any, file_format: Any, np_dtype: Any, shape: Any) -> None:
         self._file_format, self._np_dtype, self._dtype, self._shape = file_format, np_dtype, np_dtype, shape

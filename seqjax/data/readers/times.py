@@ -1,4 +1,4 @@
-"""Times as people write them: recognised, placed in a zone, never guessed."""
+"""Times in common notations: recognised, placed in a time zone, never guessed."""
 
 import calendar
 import datetime
@@ -11,7 +11,7 @@ import numpy as np
 from seqjax.data.records import Faults
 from seqjax.errors import UserError
 
-At = Callable[[Any], str]  # the place of a time among all -> where it stands, such as "a.csv line 3"
+At = Callable[[Any], str]  # the index of a time -> its place, such as "a.csv line 3"
 CLOCK = r"(?:[T ]\s*(?P<H>\d{1,2}):(?P<M>\d{2})(?::(?P<S>\d{2})(?:[.,](?P<f>\d{1,9}))?)?\s*(?P<p>[AaPp][Mm])?)?"
 OFFSET = r"\s*(?P<z>Z|UTC|[+-]\d{2}(?::?\d{2})?(?::\d{2})?)?"
 YEAR_FIRST = re.compile(rf"(?P<Y>\d{{4}})(?P<s>[-/.])(?P<m>\d{{1,2}})(?:(?P=s)(?P<d>\d{{1,2}}))?{CLOCK}{OFFSET}", re.ASCII)
@@ -29,10 +29,10 @@ MISSING = np.datetime64("NaT", "ns")
 
 
 class Times(NamedTuple):
-    """Times that were read."""
+    """Parsed times."""
 
-    wall: np.ndarray  # datetime64[ns] (N,), as they stand there; NaT for those with a fault
-    ahead: np.ndarray | None  # int64 (N,), the seconds by which those are ahead of UTC; None where it is not said
+    wall: np.ndarray  # datetime64[ns] (N,), as written; NaT for those with a fault
+    ahead: np.ndarray | None  # int64 (N,), the seconds by which those are ahead of UTC; None if it is not said
     notes: tuple[str, ...] = ()
 
 
@@ -45,7 +45,7 @@ def read_times(texts: Sequence[str], at: At, faults: Faults, time_format: str = 
 
     Args:
       texts: the times.
-      at: where each stands.
+      at: the place of each.
       faults: gets those that are not times.
       time_format: "" recognises it; "dayfirst" or "monthfirst" says which of 01/02/2024 is the day; else a format of
         Python's strptime, such as "%d.%m.%y %H:%M".
@@ -74,14 +74,14 @@ def read_times(texts: Sequence[str], at: At, faults: Faults, time_format: str = 
             return _by_pattern(texts, at, faults, pattern)
     if EPOCH.fullmatch(first):
         return _since_1970(texts, at, faults)
-    if possible := [written for written in NAMED if _parsed(first, written) is not None]:  # May is a long and a short name
+    if possible := [written for written in NAMED if _parsed(first, written) is not None]:  # May is both a long and a short name
         written = max(possible, key=lambda form: sum(_parsed(text, form) is not None for text in texts[:100]))
         return _by_format(texts, at, faults, written)
     raise UserError(f"{at(0)}: {first[:60]!r} is not a time that is recognised; {ADVICE}")
 
 
 def join_parts(columns: Sequence[Sequence[str]], names: Sequence[str]) -> list[str]:
-    """Times whose parts stand in columns of their own: year, month, day, ... in this order, or a date and a clock's time.
+    """Times whose parts are in separate columns: year, month, day, ... in this order, or a date and a clock's time.
 
     Example:
       >>> join_parts([["2010", "2010"], ["1", "1"], ["2", "2"], ["0", "13"]], ["year", "month", "day", "hour"])
@@ -154,7 +154,7 @@ def _fields(match: re.Match) -> tuple[tuple[int, ...], int | None] | None:
 
 def _is_sound(row: tuple[int, ...]) -> bool:
     year, month, day, hour, minute, second, _ = row
-    if not (1678 <= year <= 2261 and 1 <= month <= 12 and 1 <= day <= 31):  # what 64 bits of nanoseconds hold
+    if not (1678 <= year <= 2261 and 1 <= month <= 12 and 1 <= day <= 31):  # the range of 64-bit nanoseconds
         return False
     clock = minute < 60 and second < 60 and (hour < 24 or (hour == 24 and minute == second == 0))
     return clock and day <= calendar.monthrange(year, month)[1]
@@ -194,7 +194,7 @@ def _day_and_month(texts: Sequence[str], at: At, faults: Faults, way: str) -> Ti
                     f"{at(0)}: {texts[0]!r} may be two dates, and no day is above 12; say which number is the day: "
                     "time_format=dayfirst or time_format=monthfirst"
                 )
-            day_first = True  # dots stand where the day comes first
+            day_first = True  # with dots, the day comes first
         way = "dayfirst" if day_first else "monthfirst"
     day, month = ("a", "b") if way == "dayfirst" else ("b", "a")
     turned = [
@@ -204,7 +204,7 @@ def _day_and_month(texts: Sequence[str], at: At, faults: Faults, way: str) -> Ti
 
 
 def _with_faults_as_written(turned: Sequence[str], found: Sequence[re.Match | None]) -> list[str]:
-    """What does not match must not match as another way of writing either."""
+    """Refuses a time that does not match the form."""
     return [text if match else f"{text}?" if text else "" for text, match in zip(turned, found)]
 
 

@@ -1,4 +1,4 @@
-"""Which videos a folder or a table names, with their labels and parts; no file is opened."""
+"""The videos of a folder or a table, with their labels and parts; no file is opened."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ class VideoList(NamedTuple):
     root: str  # where they are named from
     heads: tuple[Head, ...]
     parts: dict[str, tuple[list[str], list[tuple[int, ...]]]]  # part -> paths and labels
-    bad: dict[str, str] = {}  # path -> what is wrong with it, as far as its name tells
+    bad: dict[str, str] = {}  # path -> what is wrong with it, judging by its name
 
 
 def list_folder(folder: pathlib.Path, labelled: bool = True) -> VideoList:
@@ -28,7 +28,7 @@ def list_folder(folder: pathlib.Path, labelled: bool = True) -> VideoList:
 
     Args:
       folder: with `train/CLASS/...` (and `val/CLASS/...`, `test/CLASS/...`), or `CLASS/...`. A video is a file, or a folder of its frames.
-      labelled: whether there are classes; without them the videos stand in the folder, or in those of the parts.
+      labelled: whether there are classes; without them the videos are in the folder, or in those of the parts.
 
     Raises:
       UserError: there are no classes or no videos, a part has a class that is not in the training part.
@@ -58,7 +58,7 @@ def list_folder(folder: pathlib.Path, labelled: bool = True) -> VideoList:
             if name not in classes:
                 known = f"{len(classes)} are known"
                 raise UserError(
-                    f"{places[part] / name} is no class of the training part{nearest(name, classes)}; {known}"
+                    f"{places[part] / name} is not a class of the training part{nearest(name, classes)}; {known}"
                 )
         pairs = [(path, (classes.index(name),)) for name, paths in own.items() for path in paths]
         parts[part] = [path for path, _ in pairs], [label for _, label in pairs]
@@ -98,7 +98,7 @@ def _videos(folder: pathlib.Path, bad: dict[str, str]) -> list[str]:
 
 
 def list_table(paths: Mapping[str, str], format: Format, video_field: str, label_fields: Sequence[str]) -> VideoList:
-    """The videos of a table a part.
+    """The videos of one table per part.
 
     Args:
       paths: part -> table.

@@ -1,4 +1,4 @@
-"""Video files (with PyAV) and folders of frames: what is in them, and their frames one by one."""
+"""Video files (with PyAV) and folders of frames: their properties, and their frames one by one."""
 
 import os
 import pathlib
@@ -21,10 +21,10 @@ FORMATS = {1: "gray", 3: "rgb24"}
 
 
 class Facts(NamedTuple):
-    """What a video has."""
+    """The properties of a video."""
 
     frames: int
-    rate: float  # frames a second; 0 where the file does not say
+    rate: float  # frames per second; 0 where the file does not say
     height: int
     width: int
 
@@ -59,7 +59,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def examine_video(path: str | os.PathLike) -> Facts:
-    """Reads a whole video once, so that none that is broken stops a training.
+    """Reads a whole video once, so that a broken one cannot stop training.
 
     Args:
       path: a video file of any format that PyAV decodes, or a folder of images, its frames.
@@ -85,7 +85,7 @@ def examine_video(path: str | os.PathLike) -> Facts:
         rate, announced = float(stream.average_rate or 0), stream.frames
     if not count:
         raise UserError(f"{path} has no frames; repair or remove it")
-    if announced and count < announced - 1:  # some files count one frame more than they have
+    if announced and count < announced - 1:  # some files announce one frame more than they have
         raise UserError(f"{path} ends after {count:,} of {announced:,} frames; download or write it again")
     _one_size(sizes, path)
     return Facts(count, rate, *sizes.pop())
@@ -151,14 +151,14 @@ def _opened(path: str) -> Any:
     try:
         if os.path.getsize(path) == 0:
             raise UserError(f"{path} is empty; download or write it again")
-        av.logging.set_level(av.logging.PANIC)  # pyright: ignore[reportPrivateImportUsage]  # what it finds is said by the errors
+        av.logging.set_level(av.logging.PANIC)  # pyright: ignore[reportPrivateImportUsage]  # problems are reported as errors
         return av.open(path)
     except FileNotFoundError:
         raise UserError(dead_link(path) or f"{path} does not exist; check the path") from None
     except PermissionError as error:
         raise UserError(unreadable(path, error)) from None
     except av.error.FFmpegError as error:  # pyright: ignore[reportAttributeAccessIssue]
-        raise UserError(f"{path} is not a sound video ({_said(error)}); repair or remove it") from None
+        raise UserError(f"{path} is not a valid video ({_said(error)}); repair or remove it") from None
 
 
 def _stream(container: Any, path: str) -> Any:
@@ -204,7 +204,7 @@ class FileVideos(Labelled):
       channels: 1 or 3.
       heads, answers: as in `Labelled`.
       root: the folder that the fingerprint names the files from.
-      rate: frames a second of folders of frames.
+      rate: frames per second of folders of frames.
 
     Raises:
       UserError: frames of several sizes and no size to scale them to; from `take`, a file that cannot be read any more.
@@ -230,11 +230,11 @@ class FileVideos(Labelled):
         return self.paths[index]
 
     def rate_of(self, index: int) -> float:
-        """Frames a second; 0 where that is not known."""
+        """Frames a second; 0 if unknown."""
         return self._rates[index]
 
     def take(self, index: int, places: np.ndarray) -> np.ndarray:
-        """Decodes the frames at some rising places of a video."""
+        """Decodes the frames at some increasing indices of a video."""
         found, path = np.empty((len(places), *self.shape), np.uint8), self.paths[index]
         if os.path.isdir(os.path.expanduser(path)):
             files = frame_files(os.path.expanduser(path))
@@ -261,7 +261,7 @@ class FileVideos(Labelled):
         return found
 
     def fingerprint(self) -> str:
-        """Over each file's relative path and size in bytes (of a folder, its number of frames), the labels and the shape."""
+        """A hash of each file's relative path and size in bytes (of a folder, its number of frames), the labels and the shape."""
         listing = []
         for path, count in zip(self.paths, self.counts):
             full = os.path.expanduser(path)

@@ -1,1 +1,1 @@
-"""What is done to examples on their way to a model: image files to pixels, and random augmentation on the device."""
+"""Transforms of examples: image files to pixels, sounds to features, and random augmentation on the device."""

@@ -32,7 +32,7 @@ __all__ = [
 
 
 class Augmentation(NamedTuple):
-    """What is done to a batch of training images; the defaults do nothing. All fields are Python values."""
+    """Settings of the augmentation of training images; the defaults do nothing. All fields are Python values."""
 
     crop_padding: int = 0  # pad_and_crop: pixels of zeros on each side; 4 for CIFAR
     flip: bool = False  # horizontal_flip with probability 1/2
@@ -54,7 +54,7 @@ STREAMS = {
 def augment(
     key: jax.Array, images: jax.Array, targets: jax.Array, settings: Augmentation
 ) -> tuple[jax.Array, jax.Array]:
-    """All that is switched on, in this order: resized crop, pad and crop, affine, flip; colour; cutout; mixup.
+    """Applies everything that is switched on, in this order: resized crop, pad and crop, affine, flip; colour; cutout; mixup.
 
     Each draws from its own `fold_in` of the key, so that switching one on changes nothing in what the others draw.
     Image n's result depends on the key, n and image n alone; mixup, which comes last, joins it with another's.
@@ -148,7 +148,7 @@ def cutout(key: jax.Array, images: jax.Array, size: int, fill: float = 0.0) -> j
 
 
 def mixup(key: jax.Array, images: jax.Array, targets: jax.Array, alpha: float) -> tuple[jax.Array, jax.Array]:
-    """Mixes each image and its target with those of another of the batch.
+    """Mixup: mixes each image and its target with those of another image of the batch.
 
     .. math:: \\tilde x_i = \\lambda x_i + (1 - \\lambda) x_{\\pi(i)}, \\quad
               \\tilde y_i = \\lambda y_i + (1 - \\lambda) y_{\\pi(i)}, \\quad \\lambda \\sim \\mathrm{Beta}(\\alpha, \\alpha)

@@ -36,7 +36,7 @@ def to_float(images: AnyArray) -> jax.Array:
 
 
 def normalize(images: jax.Array, mean: float | Sequence[float], std: float | Sequence[float]) -> jax.Array:
-    """Takes away the mean and divides by the standard deviation, channel by channel.
+    """Subtracts the mean and divides by the standard deviation, channel by channel.
 
     .. math:: y_c = (x_c - \\mu_c) / \\sigma_c
 
@@ -81,7 +81,7 @@ def colour_jitter(
 
     with s the setting and b black for brightness, the image's mean grey for contrast, and each pixel's own grey for
     saturation. The hue is turned by U(-hue, hue) of the full circle, with HSV's saturation and value kept. Grey is
-    0.299 R + 0.587 G + 0.114 B, and the mean of the channels where there are not three. The four are drawn apart:
+    0.299 R + 0.587 G + 0.114 B, and the mean of the channels if there are not three. The four are drawn apart:
     one that is switched on changes nothing in the others.
 
     Args:
@@ -141,7 +141,7 @@ def _grey(images):
 
 
 def _turn_hue(images, turn):
-    """RGB to HSV, the hue turned by a share of the circle, and back to RGB."""
+    """RGB to HSV, the hue rotated by a fraction of the circle, and back to RGB."""
     red, green, blue = (images[..., n] for n in range(3))
     value = jnp.maximum(jnp.maximum(red, green), blue)
     chroma = value - jnp.minimum(jnp.minimum(red, green), blue)

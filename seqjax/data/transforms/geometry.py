@@ -55,7 +55,7 @@ def pad_and_crop(key: jax.Array, images: jax.Array, padding: int, mode: str = "c
 
 
 def horizontal_flip(key: jax.Array, images: jax.Array, probability: float = 0.5) -> jax.Array:
-    """Mirrors left and right, each image with the given probability.
+    """Flips each image horizontally with the given probability.
 
     .. math:: y_{i,j} = x_{i,\\,W-1-j} \\text{ with probability } p, \\text{ otherwise } x_{i,j}
 
@@ -185,7 +185,7 @@ def _resize_antialiased(image, box, size):
 
 
 def _bilinear(image, top, bottom, down, left, right, along):
-    """Between four neighbours of each pixel: row and column indices that lie inside, and the shares of the way."""
+    """The four neighbours of each pixel: row and column indices inside the image, and the interpolation weights."""
 
     def pixels(row, column):
         return image.at[row, column].get(mode="promise_in_bounds")
@@ -246,7 +246,7 @@ def small_affine(
 def affine(images: jax.Array, degrees: jax.Array, shift: jax.Array, zoom: jax.Array, shear: jax.Array) -> jax.Array:
     """Rotates, shifts, zooms and shears each image about its middle, with bilinear interpolation.
 
-    What stood at p (row, column; from the middle) stands at q afterwards:
+    The pixel at p (row, column; from the middle) moves to q:
 
     .. math:: q = z \\begin{pmatrix} \\cos\\theta & -\\sin\\theta \\\\ \\sin\\theta & \\cos\\theta \\end{pmatrix}
               \\begin{pmatrix} 1 & 0 \\\\ \\tan\\phi & 1 \\end{pmatrix} p + t
@@ -284,7 +284,7 @@ def affine(images: jax.Array, degrees: jax.Array, shift: jax.Array, zoom: jax.Ar
 
 
 def _affine(image, degrees, shift, zoom, shear):
-    """One image: for each pixel q of the result, what stood at p in the old one."""
+    """One image: for each pixel q of the result, the value at p in the old one."""
     height, width, _ = image.shape
     angle, slope = jnp.deg2rad(degrees), jnp.tan(jnp.deg2rad(shear))
     down = jnp.arange(height, dtype=jnp.float32)[:, None] - ((height - 1) / 2 + shift[0])

@@ -1,4 +1,4 @@
-"""What the augmentations share: checks, one random draw for each image, and what keeps two operations apart."""
+"""Shared parts of the augmentations: checks, one random draw per image, and a barrier between operations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from jax import lax
 
 
 def require_images(images: jax.Array) -> None:
-    """Refuses what is not a batch of float images (B, H, W, C).
+    """Refuses anything but a batch of float images (B, H, W, C).
 
     Raises:
       ValueError: not four axes.

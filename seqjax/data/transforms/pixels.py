@@ -15,7 +15,7 @@ FEW, MANY = 4, 16  # levels of grey: an image that keeps fewer than FEW of at le
 
 
 def read_image(path: str | os.PathLike, size: int, channels: int) -> np.ndarray:
-    """One image file as a model wants it.
+    """One image file in the form for a model.
 
     The image is turned upright by its EXIF orientation; a 16-bit grey image keeps its high bytes, an animation its
     first frame; transparency is dropped, as most readers of training images do. The largest square in the middle is
@@ -31,7 +31,7 @@ def read_image(path: str | os.PathLike, size: int, channels: int) -> np.ndarray:
       uint8 (size, size, channels), values 0..255.
 
     Raises:
-      UserError: no such file, a file that is not a sound image, an image of floats, another number of channels, or
+      UserError: no such file, a file that is not a valid image, an image of floats, another number of channels, or
         Pillow is not installed.
 
     Example:
@@ -119,7 +119,7 @@ def decode(source: bytes | BinaryIO, what: str, size: int, channels: int) -> np.
 
 
 def _opened(source: bytes | BinaryIO, what: str, use: Callable[[Any], Any]) -> Any:
-    """What a function makes of the image, which is decoded and turned upright."""
+    """Applies a function to the image, decoded and upright."""
     image_module, image_ops = _pillow()
     try:
         with image_module.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
@@ -128,11 +128,11 @@ def _opened(source: bytes | BinaryIO, what: str, use: Callable[[Any], Any]) -> A
             return use(opened)
     except (UserError, MemoryError):
         raise
-    except Exception as error:  # a broken file makes a decoder raise anything
+    except Exception as error:  # a broken file can make a decoder raise any exception
         said = (str(error) or type(error).__name__).split("\n")[0]
         if isinstance(error, image_module.UnidentifiedImageError):
             said = "not a format that Pillow knows"
-        raise UserError(f"{what} is not a sound image ({said}); repair or remove it") from None
+        raise UserError(f"{what} is not a valid image ({said}); repair or remove it") from None
 
 
 def resize_all(images: np.ndarray, size: int, what: str) -> np.ndarray:
@@ -169,12 +169,12 @@ def resize_all(images: np.ndarray, size: int, what: str) -> np.ndarray:
 
 
 def write_animation(path: str | os.PathLike, frames: np.ndarray, rate: float) -> None:
-    """Writes frames as an animated GIF, which plays for ever.
+    """Writes frames as an endlessly looping GIF.
 
     Args:
       path: of the file.
       frames: uint8 (T, H, W, C), C 1 or 3.
-      rate: frames a second.
+      rate: frames per second.
 
     Raises:
       UserError: Pillow is not installed.

@@ -1,4 +1,4 @@
-r"""Sounds to features, in JAX: mel spectra, their normalisation, and what is done to training sounds at random.
+r"""Sounds to features, in JAX: mel spectra, their normalisation, and random augmentation of training sounds.
 
 Frames end where a hop ends, so that the number of frames follows exactly from the number of samples, and no frame depends on
 what comes later:
@@ -25,7 +25,7 @@ LEAST = 1e-12  # added before a power, whose derivative at 0 is not finite
 
 
 class FrontEnd(NamedTuple):
-    """How sounds become features.
+    """The front end from sounds to features.
 
     Example:
       >>> front = FrontEnd(rate=8000, window=200, hop=80, mels=40)
@@ -34,15 +34,15 @@ class FrontEnd(NamedTuple):
       ((1, 10, 40), [6])
     """
 
-    rate: int  # samples a second
+    rate: int  # samples per second
     window: int  # of a frame, in samples
     hop: int  # from frame to frame, in samples
     mels: int  # features F
     low: float = 0.0  # Hz, where the mel filters begin
-    high: float = 0.0  # Hz, where they end; 0 is half the rate
+    high: float = 0.0  # Hz, where they end; 0: half the rate
     normalize: str = "utterance"
     horizon: int = 300  # frames that a running normalisation looks back
-    exponent: float = 0.0  # energies to this power in place of their logarithm, which 0 stands for
+    exponent: float = 0.0  # energies to this power instead of their logarithm; 0: logarithm
 
     @property
     def fft(self) -> int:
@@ -50,7 +50,7 @@ class FrontEnd(NamedTuple):
         return 1 << (self.window - 1).bit_length()
 
     def check(self) -> None:
-        """Refuses a normalisation that there is not, or not for powers.
+        """Refuses an unknown normalisation, or one that does not support powers.
 
         Raises:
           UserError: the message says what to set.
@@ -206,7 +206,7 @@ def mel_filters(rate: int, fft: int, mels: int, low: float = 0.0, high: float = 
     """Triangles on the mel scale, each of area 1 (Slaney's norm).
 
     Args:
-      rate: samples a second.
+      rate: samples per second.
       fft: length of the Fourier transform.
       mels: F.
       low, high: Hz, where the first begins and the last ends; 0 for high is half the rate.

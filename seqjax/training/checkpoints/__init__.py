@@ -1,4 +1,4 @@
-"""Checkpoints that are whole, and those of this run, or are not loaded."""
+"""Checkpoints, verified on loading: complete, undamaged and of this run."""
 
 from seqjax.training.checkpoints.store import Checkpoints, Restored
 from seqjax.training.checkpoints.weights import read_weights

@@ -2,9 +2,9 @@
 
     checkpoints/1200/MANIFEST.json   {"format": 2, "run": ..., "step": 1200, "files": {name: [size, SHA-256]}, "sha256": ...}
 
-The last is the checksum of all that stands before it.
+The last is the checksum of everything before it.
 
-Formats 0 and 1 have `SEAL.json` instead, which holds the files alone.
+Formats 0 and 1 have `SEAL.json` instead, which lists only the files.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ SEAL = "SEAL.json"  # the manifest of formats 0 and 1
 
 
 class Manifest(NamedTuple):
-    """What a checkpoint must be."""
+    """The expected content of a checkpoint."""
 
     name: str  # of the file: MANIFEST or SEAL
     run: str  # the run's id; "" in a SEAL
@@ -52,7 +52,7 @@ class Fault(Exception):
 
     @property
     def unreadable(self) -> bool:
-        """Whether another day may find it whole."""
+        """Whether it may be readable later."""
         return self.verdict == UNREADABLE
 
 
@@ -148,12 +148,12 @@ def checksum(content: dict[str, Any]) -> str:
 
 
 def unreadable(name: str, error: BaseException) -> Fault:
-    """The fault of a file that the disk does not give."""
+    """The fault of a file that the disk cannot read."""
     return Fault(f"{name}: {refusal(error)}", UNREADABLE)
 
 
 def damage(folder: pathlib.Path) -> str | None:
-    """Says what is wrong with a checkpoint's files; None where they are exactly those that were saved.
+    """Says what is wrong with a checkpoint's files; None if they are exactly those that were saved.
 
     Every byte of every file counts, and a file too many or too few does.
 
@@ -179,7 +179,7 @@ def damage(folder: pathlib.Path) -> str | None:
 
 
 def read_checked(folder: pathlib.Path, name: str, manifest: Manifest) -> bytes:
-    """One file of a checkpoint, held against the manifest.
+    """Checks one file of a checkpoint against the manifest.
 
     Raises:
       Fault: it is not what was saved, or cannot be read.
@@ -196,7 +196,7 @@ def read_checked(folder: pathlib.Path, name: str, manifest: Manifest) -> bytes:
 
 
 def file_digests(folder: pathlib.Path, manifest: str, which: Callable[[str], bool] = lambda name: True) -> dict[str, list]:
-    """Sizes and checksums of files, all but the manifest or `which` of them; whatever is no regular file, such as a pipe, has neither."""
+    """Sizes and checksums of files, all but the manifest or `which` of them; what is not a regular file, such as a pipe, has neither."""
     digests = {}
     for path in _files(folder):
         name = path.relative_to(folder).as_posix()
@@ -210,14 +210,14 @@ def file_digests(folder: pathlib.Path, manifest: str, which: Callable[[str], boo
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 digests[name] = [os.fstat(file.fileno()).st_size, digest]
         except FileNotFoundError:
-            continue  # a link to nothing, or deleted meanwhile: it is missing
+            continue  # a dangling link, or deleted meanwhile: it is missing
         except OSError as error:
             raise unreadable(name, error) from error
     return digests
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """All files below a folder. Path.rglob would pass over what it may not read in silence."""
+    """All files below a folder. Path.rglob would silently skip unreadable directories."""
 
     def refuse(error: OSError):
         if not isinstance(error, (FileNotFoundError, NotADirectoryError)):

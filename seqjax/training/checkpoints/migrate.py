@@ -1,4 +1,4 @@
-"""Checkpoints of older formats, brought to the format of today one step at a time: their meta and the state's leaves.
+"""Migrates checkpoints of older formats to the current one, step by step: their meta and the state's leaves.
 
     0   before optimizer.ema existed: the state has no average
     1   batch statistics in the carry; the average of the parameters alone, or the pair (parameters, carry) for images;
@@ -35,7 +35,7 @@ def meta_to_1(meta: Meta) -> Meta:
 
 
 def leaves_to_1(leaves: Leaves) -> Leaves:
-    """An average that is not kept has no leaves."""
+    """Without an average, its tree has no leaves."""
     return leaves
 
 

@@ -1,4 +1,4 @@
-"""Where checkpoints that cannot be used are moved to: `workdir/damaged/STEP-NUMBER`, of which the newest few stay."""
+"""Quarantine for unusable checkpoints: `workdir/damaged/STEP-NUMBER`, of which the newest few are kept."""
 
 import pathlib
 import re

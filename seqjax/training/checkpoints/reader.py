@@ -1,4 +1,4 @@
-"""Reads the checkpoints of a work directory, the newest or the best first, and changes nothing."""
+"""Reads the checkpoints of a work directory, newest or best first, without changing anything."""
 
 import contextlib
 import math
@@ -21,11 +21,11 @@ MakeTarget = Callable[[dict[str, Any]], Any]
 
 
 class Restored(NamedTuple):
-    """A checkpoint that was read back whole."""
+    """A checkpoint that was read back."""
 
     step: int
     state: Any  # as the target given to restore
-    meta: dict[str, Any]  # the JSON that was saved beside it, in the format of today
+    meta: dict[str, Any]  # the JSON that was saved with it, in the current format
 
 
 class Gone(Exception):
@@ -99,14 +99,14 @@ class Reader:
     # The best, and the order.
 
     def loss(self, step: int) -> float | None:
-        """The evaluation saved with a checkpoint, infinite where there was none; None where it cannot be trusted."""
+        """The evaluation saved with a checkpoint, infinite if there was none; None if it cannot be trusted."""
         try:
             return self.peek(step).loss
         except (Fault, Gone):
             return None
 
     def best_step(self) -> int | None:
-        """The evaluated checkpoint with the lowest loss, the earliest among equals, None where there is none."""
+        """The evaluated checkpoint with the lowest loss, the earliest among equals, None if there is none."""
         losses = {step: loss for step in self.steps() if (loss := self.loss(step)) is not None}
         best = min(losses, key=lambda step: losses[step], default=None)
         return best if best is not None and losses[best] < math.inf else None
@@ -131,7 +131,7 @@ class Reader:
         """What `read` gives of the newest or best checkpoint without a fault.
 
         Returns:
-          That, or None where no checkpoint was ever completed, and what is wrong with those before it.
+          That, or None if no checkpoint was ever completed, and what is wrong with those before it.
 
         Raises:
           UserError: there are checkpoints, and none can be used.
@@ -179,7 +179,7 @@ class Reader:
         return newest._replace(state=newest.state._replace(**averages)), sorted(steps), faults
 
     def undisturbed(self, read: Callable[[], Any]) -> Any:
-        """Reads again where another process deleted what was being read."""
+        """Retries if another process deleted what was being read."""
         for _ in range(_TRIES):
             with contextlib.suppress(Gone):
                 return read()
@@ -193,7 +193,7 @@ class Reader:
                 verdicts.pop() if len(verdicts) == 1 else "", "cannot be used"
             )
             what = "; ".join(f"{step}: {fault.why}" for step, fault in faults.items())
-            again = "try again when the disk gives them, " if any(fault.unreadable for fault in faults.values()) else ""
+            again = "try again when the disk can read them, " if any(fault.unreadable for fault in faults.values()) else ""
             raise UserError(
                 f"{which} checkpoints in {self.folder} {are} ({what}); nothing was deleted: "
                 f"{again}restore one from a backup, or start again in another --workdir"

@@ -1,4 +1,4 @@
-"""Reads one checkpoint: is it whole, is it what its name says, and what is in it, in the format of today."""
+"""Reads one checkpoint in the current format, and checks that it is complete and is what its name says."""
 
 import json
 import math
@@ -38,8 +38,8 @@ class Saved(NamedTuple):
 
     format: int  # that it was written in
     run: str  # the run's id; "" before format 2
-    loss: float  # of the evaluation at its step, infinite where there was none
-    meta: dict[str, Any]  # in the format of today
+    loss: float  # of the evaluation at its step, infinite if there was none
+    meta: dict[str, Any]  # in the current format
 
 
 def read_saved(folder: pathlib.Path, run: Run | None, defaults: Mapping[str, Any]) -> Saved:
@@ -82,7 +82,7 @@ def _read_old(folder: pathlib.Path, manifest: Manifest, meta: dict[str, Any], ru
 
 
 def check_files(folder: pathlib.Path) -> None:
-    """Holds every byte of a checkpoint against its manifest.
+    """Checks every byte of a checkpoint against its manifest.
 
     Raises:
       Fault: one differs, or cannot be read.
@@ -93,7 +93,7 @@ def check_files(folder: pathlib.Path) -> None:
 
 
 def read_leaves(folder: pathlib.Path, saved: Saved) -> dict[Path, np.ndarray]:
-    """The arrays of a checkpoint's state by path, in the format of today, whatever structure they were saved in.
+    """The arrays of a checkpoint's state by path, in the current format, whatever structure they were saved in.
 
     Raises:
       Fault: the state is of another step, or cannot be read.

@@ -17,10 +17,10 @@ RECORD = "run.json"
 
 
 class Run(NamedTuple):
-    """Which run a work directory holds."""
+    """The run in a work directory."""
 
     id: str
-    experiment: str  # the experiment's name; "" where none was told
+    experiment: str  # the experiment's name; "" if none was told
     oldest: int  # the format of its oldest checkpoints; one of an older format is of another run
 
 
@@ -28,7 +28,7 @@ def identify(workdir: pathlib.Path) -> Run | None:
     """The run in a work directory, from its record, or else from its checkpoints; nothing is written.
 
     Returns:
-      The run, or None where there is neither a record nor a checkpoint of format 2.
+      The run, or None if there is neither a record nor a checkpoint of format 2.
 
     Raises:
       UserError: the record cannot be read, or there is none and the checkpoints are of several runs.
@@ -45,7 +45,7 @@ def _read(path: pathlib.Path) -> str | None:
 
 
 def _parsed(text: str | None) -> Run | None:
-    """A damaged record is worth no more than a missing one: the checkpoints know their run."""
+    """Treats a damaged record like a missing one, since the checkpoints know their run."""
     try:
         found = json.loads(text or "")
         run = Run(found["run"], found["experiment"], found["oldest"])
@@ -61,7 +61,7 @@ def _from_checkpoints(workdir: pathlib.Path) -> Run | None:
         try:
             found = manifest.read_manifest(folder)
         except manifest.Fault:
-            continue  # reported by whoever reads the checkpoints
+            continue  # reported when the checkpoints are read
         if found.name == manifest.SEAL:
             old = True
         else:
@@ -126,7 +126,7 @@ def list_steps(folder: pathlib.Path) -> dict[int, pathlib.Path]:
             names = [path.name for path in folder.iterdir()]
         except FileNotFoundError:
             if folder.is_symlink():
-                raise UserError(f"{folder} is a link to nothing; restore what it led to, or remove it") from None
+                raise UserError(f"{folder} is a dangling link; restore its target, or remove it") from None
             return {}
         except NotADirectoryError:
             if not folder.exists():

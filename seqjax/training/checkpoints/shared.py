@@ -14,8 +14,8 @@ from seqjax.training.checkpoints.reader import Restored
 from seqjax.training.checkpoints.store import FAILED, UNDER_WAY, Checkpoints
 from seqjax.training.sharding import is_cut
 
-_OFTEN = 0.02  # seconds between one question to all processes and the next
-_LAST = 5.0  # seconds that a save under way is given when the run ends because of an error
+_OFTEN = 0.02  # seconds between polls of all processes
+_LAST = 5.0  # seconds to wait for a save in progress when the run ends with an error
 
 
 class Shared:
@@ -67,7 +67,7 @@ class Shared:
         self._checkpoints.wait()
 
     def abandon(self) -> None:
-        """Before this process ends because of an error: what all write together may never be finished, and is waited for only shortly."""
+        """Called before this process ends with an error: a joint save may never finish, so the wait is short."""
         if self._together:
             self._checkpoints.abandon(_LAST)
 

@@ -1,4 +1,4 @@
-"""What each of several processes wrote of a checkpoint, told to the first one with checksums.
+"""The files that each of several processes wrote of a checkpoint, reported to the first one with checksums.
 
     checkpoints/1300.saving/shares/1.json   {"files": {name: [size, SHA-256]}, "sha256": ...}, while it is being written
 
@@ -15,7 +15,7 @@ from seqjax.training.checkpoints.manifest import MANIFEST, checksum, file_digest
 from seqjax.training.disk import remove, sync, write_atomically
 
 SHARES = "shares"
-LIMIT = 300.0  # seconds that a process waits for what another one has written, as long as Orbax does
+LIMIT = 300.0  # seconds that a process waits for the files of another one, the same as in Orbax
 _OFTEN = 0.02
 
 

@@ -67,13 +67,13 @@ class Checkpoints:
         self._background: Any = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")  # None once abandoned
         self._saving: concurrent.futures.Future | None = None
         self._newest: int | None = None  # the step saved last by this process
-        self._unreadable: set[int] = set()  # steps that the disk did not give to this process
+        self._unreadable: set[int] = set()  # steps that this process could not read
         self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
     # Saving.
 
     def save(self, step: int, state: Any, meta: dict[str, Any], loss: float = math.inf, *, together: bool = False) -> None:
-        """Begins to save a checkpoint; returns while it is being written.
+        """Starts saving a checkpoint; returns while it is being written.
 
         Args:
           step: its name; a step that is saved already is left as it is.
@@ -112,7 +112,7 @@ class Checkpoints:
                     "it is left as it is: move it away to have the step saved"
                 )
                 return True
-            self._quarantine(step, f"{fault}; it stood where a new one belongs")
+            self._quarantine(step, f"{fault}; it was where the new one belongs")
             return False
         return True
 
@@ -196,14 +196,14 @@ class Checkpoints:
         return self._reader.steps()
 
     def best_step(self) -> int | None:
-        """The evaluated checkpoint with the lowest loss, the earliest among equals, None where there is none."""
+        """The evaluated checkpoint with the lowest loss, the earliest among equals, None if there is none."""
         return self._reader.best_step()
 
     def newest_meta(self) -> tuple[int, dict[str, Any]] | None:
         """The step and the meta of the newest good checkpoint; its state is not read.
 
         Returns:
-          None where none was ever completed.
+          None if none was ever completed.
 
         Raises:
           UserError: there are checkpoints, and none whose meta is good.
@@ -229,7 +229,7 @@ class Checkpoints:
           best: begin with the best one instead of the newest.
 
         Returns:
-          The checkpoint, or None where none was ever completed.
+          The checkpoint, or None if none was ever completed.
 
         Raises:
           UserError: there are checkpoints and none can be used, or the state does not fit the target.
@@ -264,7 +264,7 @@ class Checkpoints:
           parts: the fields of the state, a NamedTuple, that are averaged.
 
         Returns:
-          The checkpoint, or None where none was ever completed.
+          The checkpoint, or None if none was ever completed.
 
         Raises:
           UserError: none of those that count can be used, or a part has leaves that are not floats.

@@ -1,4 +1,4 @@
-"""Trees of arrays by the paths of their leaves: how a saved state finds its places in another structure."""
+"""Trees of arrays by the paths of their leaves, to fit a saved state into another structure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,7 +28,7 @@ def _path(keys) -> Path:
 
 
 def nested(leaves: Mapping[Path, Any]) -> Any:
-    """Leaves by path as dicts in dicts.
+    """Turns leaves by path into nested dicts.
 
     Example:
       >>> nested({("a", "0"): 1, ("a", "1", "b"): 2})

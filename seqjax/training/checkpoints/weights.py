@@ -29,7 +29,7 @@ def read_weights(
 
     Returns:
       (step, weights, meta). The weights are {"params": ..., "model_state": ...}, each numpy arrays in dicts in dicts, {}
-      where there is none; an index, too, is a key, such as "0". They are what the run evaluates: where it keeps moving
+      if there is none; an index, too, is a key, such as "0". They are what the run evaluates: where it keeps moving
       averages, the averages. The meta has the run's id besides, as "run", "" before there were such.
 
     Raises:

@@ -95,7 +95,7 @@ def _release(threads: set[threading.Thread]) -> None:
 
 
 def commit(saving: pathlib.Path, folder: pathlib.Path) -> None:
-    """Gives a checkpoint its name; from here on it counts, also after a loss of power."""
+    """Renames a checkpoint to its final name; from here on it exists, even after a loss of power."""
     os.rename(saving, folder)
     sync(folder.parent)
     sync(folder.parent.parent)  # the name of a checkpoints/ that is new

@@ -1,4 +1,4 @@
-"""Metrics of a loss function's Sums: the loss, what follows from it, and the share of right answers."""
+"""Metrics of a loss function's Sums: the loss, values derived from it, and accuracy."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ def token_loss(**derived: Callable[[float], float]) -> Metric:
       **derived: by name, from nats to a value.
 
     Returns:
-      A Metric of Sums; `compute` gives `loss` in nats, infinite where nothing was counted, then the counts, then the derived.
+      A Metric of Sums; `compute` gives `loss` in nats, infinite if nothing was counted, then the counts, then the derived.
 
     Example:
       >>> from seqjax.training.losses import bits
@@ -32,10 +32,10 @@ def token_loss(**derived: Callable[[float], float]) -> Metric:
 
 
 def accuracy() -> Metric:
-    """The mean loss, and the share of answers that are right.
+    """The mean loss and the accuracy.
 
     Returns:
-      A Metric of Sums with a count `correct`; `compute` gives `loss`, `error` and `accuracy`, the latter two NaN where nothing was
+      A Metric of Sums with a count `correct`; `compute` gives `loss`, `error` and `accuracy`, the latter two NaN if nothing was
       counted.
 
     Example:
@@ -53,7 +53,7 @@ def accuracy() -> Metric:
 
 
 def add_sums(first: Sums, second: Sums) -> Sums:
-    """The sums of two parts together; a count that only one of them has is kept.
+    """Adds the sums of two parts; a count that only one of them has is kept.
 
     Example:
       >>> add_sums(Sums(1.0, 2.0), Sums(3.0, 4.0, {"correct": 1.0}))

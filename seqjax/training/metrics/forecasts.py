@@ -82,7 +82,7 @@ def crps_student_t(y: Any, df: Any, mean: Any, sd: Any) -> np.ndarray:
 
 
 def crps_ensemble(y: Any, draws: np.ndarray) -> np.ndarray:
-    r"""The CRPS of draws from a forecast, taken as the distribution themselves.
+    r"""The CRPS of the empirical distribution of draws from a forecast.
 
     .. math:: \frac1N \sum_i |x_i - y| - \frac{1}{2 N^2} \sum_{i,j} |x_i - x_j|
 
@@ -101,7 +101,7 @@ def crps_ensemble(y: Any, draws: np.ndarray) -> np.ndarray:
 
 
 def seasonal_error(values: np.ndarray, season: int) -> float:
-    r"""What MASE is in units of: the mean absolute error of the seasonal naive forecast within the training part.
+    r"""The scale of MASE: the mean absolute error of the seasonal naive forecast within the training part.
 
     .. math:: \frac{1}{T - m} \sum_{t > m} |y_t - y_{t-m}|, \text{ over the pairs that were both observed}
 
@@ -110,7 +110,7 @@ def seasonal_error(values: np.ndarray, season: int) -> float:
       season: m.
 
     Returns:
-      NaN where there is no such pair, or where all are equal.
+      NaN if there is no such pair, or where all are equal.
 
     Example:
       >>> seasonal_error(np.array([1.0, 2.0, 4.0, 3.0]), 2)
@@ -122,7 +122,7 @@ def seasonal_error(values: np.ndarray, season: int) -> float:
 
 
 def forecast_scores(y: np.ndarray, point: np.ndarray, quantiles: np.ndarray, unit: np.ndarray) -> dict[str, float]:
-    r"""What forecasts are worth, over all values that were observed.
+    r"""Scores of forecasts over all observed values.
 
     .. math:: \mathrm{MASE} = \mathrm{mean} \frac{|y - \hat y|}{e_{series}}, \quad \mathrm{RMSE} = \sqrt{\mathrm{mean}(y - \hat y)^2}
 
@@ -163,7 +163,7 @@ def forecast_scores(y: np.ndarray, point: np.ndarray, quantiles: np.ndarray, uni
 
 
 def inside(y: np.ndarray, quantiles: np.ndarray, share: float) -> np.ndarray:
-    """Whether values lie within the central interval that is to hold this share of them, in per cent; bounds count.
+    """Whether values lie within the central interval of this nominal coverage in per cent, bounds included.
 
     Example:
       >>> inside(np.array([0.0, 3.0]), np.linspace(-2, 2, 39) + np.zeros((2, 1)), 80).tolist()
@@ -174,7 +174,7 @@ def inside(y: np.ndarray, quantiles: np.ndarray, share: float) -> np.ndarray:
 
 
 def probability_transform(y: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
-    """The probability that each forecast gave to less than what came (PIT): uniform for calibrated forecasts.
+    """The probability that each forecast gave to values below the true one (PIT): uniform for calibrated forecasts.
 
     Of a value between two quantiles it is the level halfway between theirs; with ties (of counts, of a point) halfway between
     the first and the last that equal it.

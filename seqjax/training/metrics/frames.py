@@ -1,4 +1,4 @@
-"""Metrics of music that is predicted frame by frame."""
+"""Metrics for music predicted frame by frame."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from seqjax.training.metrics.metric import Metric
 
 
 def frame_sums(nats: jax.Array, given: jax.Array, frames: jax.Array, lengths: jax.Array, first: jax.Array) -> Sums:
-    """What a batch adds to the metrics of `frame_loss`.
+    """The contribution of a batch to the metrics of `frame_loss`.
 
     Args:
       nats: (B, T), -log p of each frame.

@@ -1,8 +1,8 @@
-"""How far a share that was counted can be trusted."""
+"""Confidence intervals of proportions."""
 
 
 def accuracy_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    r"""Wilson's interval for the share of right answers, by scipy.
+    r"""Wilson's confidence interval for the fraction of correct answers, by scipy.
 
     .. math::
        \frac{1}{1 + z^2 / n} \left(\hat p + \frac{z^2}{2 n} \pm z \sqrt{\frac{\hat p (1 - \hat p)}{n} + \frac{z^2}{4 n^2}}\right)

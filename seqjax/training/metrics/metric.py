@@ -1,4 +1,4 @@
-"""The form that every metric has."""
+"""The interface of all metrics."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,11 +9,11 @@ class Metric(NamedTuple):
 
     init: Callable[[], Any]  # the state before anything was counted
     update: Callable[[Any, Any], Any]  # (state, new) -> state
-    compute: Callable[[Any], dict[str, float]]  # state -> values by name, the loss first where there is one
+    compute: Callable[[Any], dict[str, float]]  # state -> values by name, the loss first if there is one
 
 
 def check_pairs(first: Sequence, second: Sequence, name: str = "hypotheses", other: str = "references") -> None:
-    """Raises ValueError where there is not one of the second for each of the first.
+    """Raises ValueError if the two have different lengths.
 
     Example:
       >>> check_pairs(["a"], [])

@@ -1,4 +1,4 @@
-"""Metrics of the probabilities that a classifier gives: areas under curves, F1 of each class, calibration."""
+"""Metrics of a classifier's probabilities: areas under curves, F1 of each class, calibration."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -20,7 +20,7 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
       positive: bool (N,).
 
     Returns:
-      A number in [0, 1]; NaN where there are no positives or no negatives.
+      A number in [0, 1]; NaN if there are no positives or no negatives.
 
     Example:
       >>> auroc(np.array([0.9, 0.4, 0.4, 0.1]), np.array([True, True, False, False]))
@@ -49,7 +49,7 @@ def auprc(scores: np.ndarray, positive: np.ndarray) -> float:
       scores, positive: as in `auroc`.
 
     Returns:
-      A number in [0, 1]; NaN where there are no positives.
+      A number in [0, 1]; NaN if there are no positives.
 
     Example:
       >>> round(auprc(np.array([0.9, 0.8, 0.4]), np.array([True, False, True])), 4)
@@ -85,7 +85,7 @@ def pr_points(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _by_threshold(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Positives found and examples taken at each distinct score, the highest first; and the positives in all."""
+    """True positives and predicted positives at each distinct score, the highest first; and the total of positives."""
     values, place = np.unique(-np.asarray(scores), return_inverse=True)
     taken = np.cumsum(np.bincount(place, minlength=len(values)))
     found = np.cumsum(np.bincount(place, np.asarray(positive, float), minlength=len(values)))
@@ -93,7 +93,7 @@ def _by_threshold(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray,
 
 
 def class_f1(true: np.ndarray, given: np.ndarray, classes: int) -> np.ndarray:
-    """F1 of each class, 2 hits / (true + given); NaN for a class that is neither there nor given.
+    """F1 of each class, 2 hits / (true + given); NaN for a class that neither occurs nor is predicted.
 
     Example:
       >>> class_f1(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).round(3).tolist()
@@ -105,7 +105,7 @@ def class_f1(true: np.ndarray, given: np.ndarray, classes: int) -> np.ndarray:
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> list[tuple[float, float, int]]:
-    """How sure the answers are, and how often they are right: (mean probability, share right, number) of each bin with any.
+    """Reliability of predictions: (mean probability, accuracy, number) of each bin that is not empty.
 
     Args:
       probabilities: (N, K).
@@ -123,7 +123,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS)
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
-    r"""The expected calibration error: how far, on average, probabilities are from the shares that are right.
+    r"""The expected calibration error: the mean distance between predicted probability and accuracy.
 
     .. math:: \mathrm{ECE} = \sum_b \frac{n_b}{N} |\mathrm{right}_b - \mathrm{sure}_b|
 

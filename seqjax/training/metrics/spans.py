@@ -11,8 +11,8 @@ from seqjax.training.metrics.metric import Metric, check_pairs
 class TypeScores(NamedTuple):
     """How well entities of one type are found."""
 
-    precision: float  # share of the predicted that are right; 0 where none is predicted
-    recall: float  # share of the true that are found; 0 where there is none
+    precision: float  # precision; 0 if none is predicted
+    recall: float  # recall; 0 if there is none
     f1: float  # their harmonic mean; 0 where both are 0
     support: int  # number of true entities
 
@@ -20,8 +20,8 @@ class TypeScores(NamedTuple):
 class EntityScores(NamedTuple):
     """How well entities are found, all types together and each."""
 
-    precision: float  # share of the predicted entities that are right; 0 where none is predicted
-    recall: float  # share of the true entities that are found; 0 where there is none
+    precision: float  # precision; 0 if none is predicted
+    recall: float  # recall; 0 if there is none
     f1: float  # their harmonic mean; 0 where both are 0
     by_type: dict[str, TypeScores]  # for each type that is true or predicted somewhere, in alphabetical order
 
@@ -38,7 +38,7 @@ def entity_f1(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]])
       predicted: the same for the answers, each sentence as long as its true one.
 
     Returns:
-      EntityScores, all zero where there is no entity.
+      EntityScores, all zero if there is no entity.
 
     Raises:
       ValueError: sentences of unequal number or length, or a tag that is none of an entity.
@@ -63,7 +63,7 @@ def entities() -> Metric:
     """F1 over whole entities.
 
     Returns:
-      A Metric of (true, predicted), the tags of each sentence; `compute` gives `f1`, 0 where there is no entity.
+      A Metric of (true, predicted), the tags of each sentence; `compute` gives `f1`, 0 if there is no entity.
 
     Example:
       >>> metric = entities()
@@ -113,7 +113,7 @@ def entity_counts(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
         from seqeval.metrics.sequence_labeling import get_entities
     except ImportError:
         raise missing("entity F1 needs seqeval", "experiments") from None
-    # seqeval's own scores warn where there is no entity to divide by; its spans are all that is needed.
+    # seqeval's own scores warn if there is no entity to divide by; its spans are all that is needed.
     spans = [set(get_entities([list(sentence) for sentence in tags])) for tags in (true, predicted)]
     kinds = [collections.Counter(span[0] for span in group) for group in (spans[0] & spans[1], spans[1], spans[0])]
     return {kind: Counts(*(count[kind] for count in kinds)) for kind in kinds[1] | kinds[2]}

@@ -41,7 +41,7 @@ def exact() -> Metric:
     """The share of answers that are right to the last character.
 
     Returns:
-      A Metric of (hypotheses, references), equally long; `compute` gives `exact`, NaN where nothing was counted.
+      A Metric of (hypotheses, references), equally long; `compute` gives `exact`, NaN if nothing was counted.
 
     Example:
       >>> metric = exact()
@@ -110,7 +110,7 @@ def bleu(*, lowercase: bool = False) -> Metric:
 
     Returns:
       A Metric of (hypotheses, references), equally long; its state is the pairs so far, and `compute` gives `bleu`, 0 to 100, NaN
-      where there is no translation.
+      if there is no translation.
 
     Example:
       >>> metric = bleu()
