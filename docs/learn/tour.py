@@ -699,7 +699,7 @@ from seqjax.training.train_step import truncate
 
 line(truncate, "return jax.tree.map(jax.lax.stop_gradient, carry)")
 
-# Across a border the value goes on, and the gradient is exactly zero.
+# Across a border the value continues, and the gradient is exactly zero.
 some = jax.random.normal(jax.random.key(4), (1, 24, 4))
 
 
@@ -995,7 +995,7 @@ finish("“Will this letter come again?” needs the future")
 # $$ y_t^{(l)} = h_t^{(l)} + y_t^{(l-1)} $$
 #
 # Code: [`seqjax/wrappers/_stack.py` · `stack`](../../seqjax/wrappers/_stack.py),
-# [`seqjax/wrappers/_residual.py` · `residual`](../../seqjax/wrappers/_residual.py). With `seqjax.dropout` around a layer, noise goes on
+# [`seqjax/wrappers/_residual.py` · `residual`](../../seqjax/wrappers/_residual.py). With `seqjax.dropout` around a layer, noise acts on
 # the connections between layers and never on those through time.
 
 # %%
@@ -1361,7 +1361,7 @@ plt.legend(loc="upper left")
 finish("A convolution sees a fixed stretch of the past, a recurrence all of it")
 
 # %% [markdown]
-# ## Where to go on
+# ## Where to read on
 #
 # - Train a real language model: `python -m experiments.language_model --workdir=/tmp/lm`. The sections above are that program, taken
 #   apart; its default, trained for two to three minutes, passes the 6-gram too.

@@ -123,7 +123,7 @@ def test_flags_without_effect_are_refused(mode):
     """Each flag in each mode: it is taken, or refused with the modes that it is for."""
     values = {"checkpoint": "newest", "split": "test", "extend": "true", "init_from": "a", "init_partial": "true", "profile": "1:2",
               "accept_changed_data": "true", "sweep": "seed=1", "sweep_vmap": "off", "hot": "1", "word": "a",
-              "distributed": "auto", "distributed_timeout": "9"}  # fmt: skip
+              "distributed": "auto", "distributed_timeout": "9", "doctor": "true"}  # fmt: skip
     flags = cli.common_flags(TINY) | TINY.flags
     assert values.keys() == flags.keys()
     for name, flag in flags.items():
