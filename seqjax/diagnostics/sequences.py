@@ -96,7 +96,9 @@ def plot_attentions(
         axes.set_axis_off()
     for axes, entry, title in zip(grid.ravel(), maps, titles):
         drawn = axes.imshow(entry.weights, cmap="Blues", vmin=0, vmax=1)
-        axes.set_xticks(range(len(entry.sources)), entry.sources, rotation=90, fontsize=8, parse_math=False)
+        upright = max(map(len, entry.sources)) <= 2  # characters stay as they are, words are slanted
+        turned = {} if upright else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(range(len(entry.sources)), entry.sources, fontsize=8, parse_math=False, **turned)
         axes.set_yticks(range(len(entry.targets)), entry.targets, fontsize=8, parse_math=False)
         axes.set_title(title, fontsize=9, parse_math=False)
     figure.colorbar(drawn, ax=grid, shrink=min(1.0, 3 / (rows * height)), label="weight")

@@ -52,6 +52,12 @@ def test_attention_draws_the_weights_under_their_tokens(tmp_path, drawn):
     assert path == tmp_path / "a.png" and np.ptp(_pixels(path)) > 0.5
 
 
+@pytest.mark.parametrize("sources, degrees", [(list("vwxyz"), 0), (["v", "w", "x", "y", "three"], 45)])
+def test_characters_are_not_turned_and_words_are_slanted(tmp_path, drawn, sources, degrees):
+    plot_attention(tmp_path / "a.png", RNG.dirichlet(np.ones(5), 3), list("abc"), sources)
+    assert {label.get_rotation() for label in drawn[0].axes[0].get_xticklabels()} == {degrees}
+
+
 def test_attention_with_hard_characters_warns_of_nothing(tmp_path, drawn):
     weights = np.full((len(HARD), 2), 0.5)
     plot_attention(tmp_path / "a.png", weights, HARD, ["年月日", "$"], "2024年: $\\bad_ \x00")
