@@ -132,7 +132,7 @@ def test_other_settings_in_the_same_workdir(row, runs, refused):
 def test_the_workdir_of_another_experiment(row, runs, refused):
     other, workdir = runs.another(row)
     for flags in (runs.flags(row), ["--mode=evaluate"]):
-        refused([f"--workdir={workdir}", *flags], f"of the experiment {other.module}, not of {row.module}", experiment=row.experiment)
+        refused([f"--workdir={workdir}", *flags], f"belongs to the experiment {other.module}, not {row.module}", experiment=row.experiment)
 
 
 @whole

@@ -72,7 +72,7 @@ WRONG = {
     "weight decay for adam": (
         {"optimizer.name": "adam", "optimizer.momentum": 0.0, "optimizer.weight_decay": 1e-4}, ["weight_decay", "no effect"]
     ),
-    "milestones": ({"schedule.name": "step", "schedule.milestones": "0.9,0.5"}, ["milestones", "rising"]),
+    "milestones": ({"schedule.name": "step", "schedule.milestones": "0.9,0.5"}, ["milestones", "increasing"]),
     "milestones without step": ({"schedule.milestones": "0.1"}, ["milestones", "no effect"]),
     "batch larger than the set": ({"data.batch_size": 500}, ["batch_size", "500", "120"]),
     "no such file": ({"data.path": "/nowhere.npz"}, ["/nowhere.npz"]),
@@ -93,7 +93,7 @@ def test_wrong_settings(runs, refuses, tmp_path, case):
 
 def test_one_class_is_nothing_to_learn(runs, refuses, tmp_path):
     np.savez(tmp_path / "bars.npz", images=np.zeros((50, 8, 8), np.uint8), labels=np.zeros(50, np.int64))
-    refuses([f"--workdir={tmp_path / 'run'}", *runs.flags(ROW, tmp_path)], "bars.npz", "one class only")
+    refuses([f"--workdir={tmp_path / 'run'}", *runs.flags(ROW, tmp_path)], "bars.npz has only one class, 0")
 
 
 def test_kept_mistakes_do_not_keep_their_batches():
