@@ -129,9 +129,7 @@ def epochs(runs: dict[int, Run], rounds: int, seconds: float) -> dict[str, dict[
             "buckets": len(counted),
             "seconds_per_epoch": sum(n * times[number, length]["median"] / 1e3 for length, n in counted.items()),
             "padding": runs[number].make_batches().padding(),
-            "milliseconds": {
-                str(length): times[number, length] | {"batches": n} for length, n in sorted(counted.items())
-            },
+            "milliseconds": {str(length): times[number, length] | {"batches": n} for length, n in sorted(counted.items())},
         }
         for number, counted in counts.items()
     }

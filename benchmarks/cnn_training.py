@@ -53,9 +53,7 @@ def jax_step(model, images, labels) -> Callable[[], Any]:
     params = variables.pop("params")
 
     def loss(params, statistics, key, images, labels):
-        out, new = model.apply(
-            {"params": params, **statistics}, images, train=True, mutable=["batch_stats"], rngs={"dropout": key}
-        )
+        out, new = model.apply({"params": params, **statistics}, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
         return optax.softmax_cross_entropy_with_integer_labels(out, labels).mean(), {k: new[k] for k in statistics}
 
     def step(state, images, labels):
@@ -75,9 +73,7 @@ def jax_step(model, images, labels) -> Callable[[], Any]:
     return run
 
 
-def torch_step(
-    net: Net, images, labels, channels_last: bool, device: str = "cpu", bfloat16: bool = False
-) -> Callable[[], Any]:
+def torch_step(net: Net, images, labels, channels_last: bool, device: str = "cpu", bfloat16: bool = False) -> Callable[[], Any]:
     """The same in torch, on the CPU or another device; `bfloat16` is its automatic mixed precision."""
     import torch
 

@@ -130,9 +130,7 @@ def show(table: dict[str, dict[str, dict]]) -> None:
         for side, row in rows.items():
             second = [value for key, value in row.items() if key.startswith("compiled_by_second")]
             counts = f"traces of each cell {row['traces_of_each_cell']}, compiled by second calls {second}"
-            print(
-                f"{layers} layers, {side:29} {row['seconds']['min']:.2f} s (median {row['seconds']['median']:.2f}), {counts}"
-            )
+            print(f"{layers} layers, {side:29} {row['seconds']['min']:.2f} s (median {row['seconds']['median']:.2f}), {counts}")
 
 
 def main() -> None:

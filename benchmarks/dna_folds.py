@@ -40,9 +40,7 @@ from seqjax.training.metrics.probabilities import classification
 def joined(first: Records, second: Records) -> Records:
     """The examples of two parts, one after the other."""
     columns = {
-        name: np.concatenate([first[name], second[name]])
-        if isinstance(first[name], np.ndarray)
-        else first[name] + second[name]
+        name: np.concatenate([first[name], second[name]]) if isinstance(first[name], np.ndarray) else first[name] + second[name]
         for name in first
     }
     return Records(columns, Places.joined([first.places, second.places]))
@@ -52,10 +50,7 @@ def load_folds(config: ConfigDict) -> list[tuple[ConfigDict, Dataset]]:
     """The data of each fold, and the settings that name them."""
     if not config.data.folds or config.task != "classify":
         raise UserError("cross-validation needs task='classify' and data.folds of at least 2")
-    configs = [
-        ConfigDict(config.to_dict() | {"data": config.data.to_dict() | {"fold": fold}})
-        for fold in range(config.data.folds)
-    ]
+    configs = [ConfigDict(config.to_dict() | {"data": config.data.to_dict() | {"fold": fold}}) for fold in range(config.data.folds)]
     return [(each, dna.load(each)) for each in configs]
 
 
@@ -79,17 +74,13 @@ class Trainer:
         return shown(self._config, state)[0]
 
 
-def answers(
-    config: ConfigDict, split: str, loaded: list[tuple[ConfigDict, Dataset]], folder: pathlib.Path
-) -> list[np.ndarray]:
+def answers(config: ConfigDict, split: str, loaded: list[tuple[ConfigDict, Dataset]], folder: pathlib.Path) -> list[np.ndarray]:
     """Probabilities of the classes for the part of each fold; those that are in the folder already are not computed again."""
     spec, key = dna.prepare(config, loaded[0][1]), json.dumps(settings.to_json(config), sort_keys=True)
     kept = folder / f"answers_{split}_{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
     found = json.loads(kept.read_text()) if kept.exists() else []
     if len(found) < len(loaded):
-        parts = [
-            joined(d.parts["train"], d.parts["validation"]) if split == "test" else d.parts["train"] for _, d in loaded
-        ]
+        parts = [joined(d.parts["train"], d.parts["validation"]) if split == "test" else d.parts["train"] for _, d in loaded]
         pipelines = [dna.batches(config, spec, part, training=True) for part in parts]
         trainer = Trainer(config, spec, max(pipeline.batches_per_epoch for pipeline in pipelines))
         for fold in range(len(found), len(loaded)):
@@ -102,9 +93,7 @@ def answers(
 
 def main() -> None:
     """Measures and saves."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument("--seeds", default="")
     parser.add_argument("--baselines", action=argparse.BooleanOptionalAction, default=True)

@@ -188,10 +188,7 @@ def timed(rows: Sequence[dict[str, Any]]) -> list[str]:
         if "min" in row:
             key = tuple(row[key] for key in ("cell", "shape", "dtype", "what") if key in row)
             cases.setdefault(key, []).append((row["min"], row["engine"]))
-    return [
-        f"  {' '.join(key)} | " + ", ".join(f"{engine} {ms:.3g}" for ms, engine in sorted(times))
-        for key, times in cases.items()
-    ]
+    return [f"  {' '.join(key)} | " + ", ".join(f"{engine} {ms:.3g}" for ms, engine in sorted(times)) for key, times in cases.items()]
 
 
 def main() -> None:

@@ -185,9 +185,7 @@ class Child:
         self.log = log
         with log.open("ab") as output:
             env = os.environ | env
-            self.process = subprocess.Popen(
-                command, cwd=gpu.ROOT, env=env, stdout=output, stderr=output, start_new_session=True
-            )
+            self.process = subprocess.Popen(command, cwd=gpu.ROOT, env=env, stdout=output, stderr=output, start_new_session=True)
 
     def __enter__(self):
         return self
@@ -345,6 +343,4 @@ def _repeat(recorder, dry_run):
         _check_cell(recorder, name, "default", shape, seed=50)
     rows = [row for row in recorder.data["cases"] if "repeatable" in row]
     alike = sum(row["repeatable"] for row in rows)
-    recorder.data.setdefault("summary", []).append(
-        f"deterministic operations: {alike} of {len(rows)} give the same bits twice"
-    )
+    recorder.data.setdefault("summary", []).append(f"deterministic operations: {alike} of {len(rows)} give the same bits twice")

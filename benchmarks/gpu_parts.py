@@ -118,9 +118,7 @@ def matmul(dtype: str, precision: str | None, size: int, library: str = "jax") -
     a, b = (jax.random.normal(jax.random.key(n), (size, size), DTYPES[dtype]) for n in range(2))
     product = jax.jit(lambda a, b: jnp.matmul(a, b, precision=precision))
     kept = []
-    return _rates(
-        lambda: kept.append(product(a, b)), lambda: (jax.block_until_ready(kept), kept.clear()), 2e-12 * size**3
-    )
+    return _rates(lambda: kept.append(product(a, b)), lambda: (jax.block_until_ready(kept), kept.clear()), 2e-12 * size**3)
 
 
 def _rates(start, wait, amount):

@@ -184,9 +184,7 @@ def _runner(compiled, arguments):
     return lambda: jax.block_until_ready(compiled(*arguments))
 
 
-def time_group(
-    recorder: Recorder, key: dict, makers: dict[str, Callable], rounds: int, seconds: float, add=None
-) -> None:
+def time_group(recorder: Recorder, key: dict, makers: dict[str, Callable], rounds: int, seconds: float, add=None) -> None:
     """Times the sides of one comparison in turn, forward and training, and records a row for each; `add` adds to rows."""
     group = " ".join(key.values())
     if not recorder.begin(group):

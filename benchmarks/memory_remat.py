@@ -57,9 +57,7 @@ def plot(rows: list[dict], title: str, name: str) -> None:
         axes.plot([row["steps"] for row in chosen], megabytes, color=color, marker=marker, linestyle=style, label=label)
     chosen = [row for row in rows if (row["engine"], row["remat_every"]) == ("scan", None)]
     around = [(row["argument_bytes"] + row["result_bytes"]) / 1e6 for row in chosen]
-    axes.plot(
-        [row["steps"] for row in chosen], around, color="gray", linestyle=":", label="arguments and results, any engine"
-    )
+    axes.plot([row["steps"] for row in chosen], around, color="gray", linestyle=":", label="arguments and results, any engine")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks([row["steps"] for row in chosen], [f"{row['steps']:,}" for row in chosen])
@@ -75,9 +73,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[64, 256, 1024, 4096, 16384])
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--hidden", type=int, default=128, help="also the number of input features")
-    parser.add_argument(
-        "--tag", default="", help="put behind the names of results and plots, so that a trial replaces none"
-    )
+    parser.add_argument("--tag", default="", help="put behind the names of results and plots, so that a trial replaces none")
     options = parser.parse_args()
     rows = []
     for steps in options.steps:
@@ -95,9 +91,7 @@ def main() -> None:
         "dtype": "float32",
         "device": jax.devices()[0].device_kind,
     }
-    common.save(
-        f"memory_remat{options.tag}", {"question": "peak memory of the gradient against T", **asked, "rows": rows}
-    )
+    common.save(f"memory_remat{options.tag}", {"question": "peak memory of the gradient against T", **asked, "rows": rows})
     plot(rows, f"gradient of an LSTM, B={options.batch} H=D={options.hidden}, float32", f"memory_remat{options.tag}")
 
 

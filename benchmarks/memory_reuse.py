@@ -52,9 +52,7 @@ def measure(keep: bool) -> dict:
         mesh = train_step.make_mesh(c["batch"])
         schedule = optimizers.make_schedule("constant", 1e-3, steps=1)
         optimizer = optimizers.make_optimizer("adam", schedule, clip_norm=1.0)
-        state = train_step.init_state(
-            params, (), optimizer, model.initial_carry(params, c["batch"]), jax.random.key(1), mesh
-        )
+        state = train_step.init_state(params, (), optimizer, model.initial_carry(params, c["batch"]), jax.random.key(1), mesh)
         step = train_step.make_train_step(loss_of(model, losses), optimizer, schedule, mesh, clip_norm=1.0)
         seconds = []
         for _ in range(c["steps"] + 2):

@@ -62,9 +62,7 @@ def plot(points: list[dict], what: str, base: timing.Shape, name: str) -> None:
     for panel, (axis, label) in zip(axes[0], labels.items(), strict=True):
         chosen = [point for point in points if point["axis"] == axis]
         for side, (color, marker) in LOOKS.items():
-            line = [
-                (p["size"], 1e3 * p["milliseconds"][side]["min"] / p["T"]) for p in chosen if side in p["milliseconds"]
-            ]
+            line = [(p["size"], 1e3 * p["milliseconds"][side]["min"] / p["T"]) for p in chosen if side in p["milliseconds"]]
             if line:
                 panel.plot(*zip(*line), color=color, marker=marker, label=side)
         panel.set_xscale("log", base=2)

@@ -66,12 +66,8 @@ def parser(description: str) -> argparse.ArgumentParser:
     """An argument parser with what all benchmarks of speed take."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--rounds", type=int, default=30, help="at most so many repeats of every function")
-    made.add_argument(
-        "--seconds", type=float, default=6.0, help="no new round of a case after so many, once 4 are done"
-    )
-    made.add_argument(
-        "--tag", default="", help="put behind the names of results and plots, so that a trial replaces none"
-    )
+    made.add_argument("--seconds", type=float, default=6.0, help="no new round of a case after so many, once 4 are done")
+    made.add_argument("--tag", default="", help="put behind the names of results and plots, so that a trial replaces none")
     return made
 
 
@@ -114,9 +110,7 @@ def make_functions(apply: Callable[[Any, Any], Any], params: Any, xs: Any, cotan
     }
 
 
-def interleave(
-    functions: dict[str, Callable[[], Any]], rounds: int, seconds: float, *, again: bool = False
-) -> dict[str, dict[str, float]]:
+def interleave(functions: dict[str, Callable[[], Any]], rounds: int, seconds: float, *, again: bool = False) -> dict[str, dict[str, float]]:
     """Times functions in turn, in a new random order each round, so that all see the same load of the machine.
 
     A random order, since what ran before matters: threads of one library may still be spinning when the next begins.

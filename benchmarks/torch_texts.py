@@ -100,9 +100,7 @@ class Seq2Seq(nn.Module):
     the decoder runs all steps at once; else it is a loop over time, with the softmax once at the end.
     """
 
-    def __init__(
-        self, vocab: int, embed: int, hidden: int, attention: str, feeding: bool, dropout: float, smoothing: float
-    ):
+    def __init__(self, vocab: int, embed: int, hidden: int, attention: str, feeding: bool, dropout: float, smoothing: float):
         super().__init__()
         self.attention, self.feeding, self.smoothing = attention, feeding, smoothing
         self.embed = nn.Embedding(vocab, embed)

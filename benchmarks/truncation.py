@@ -37,9 +37,7 @@ def ways(length: int) -> dict[str, Any]:
         return unroll(params["rnn"], batch.inputs)[1] @ params["answer"]["kernel"] + params["answer"]["bias"]
 
     def truncated(every, back):
-        return lambda params, batch: answers(
-            params, batch, lambda p, xs: seqjax.truncated_unroll(cell, p, xs, every=every, back=back)
-        )
+        return lambda params, batch: answers(params, batch, lambda p, xs: seqjax.truncated_unroll(cell, p, xs, every=every, back=back))
 
     def whole(**how):
         return lambda params, batch: answers(params, batch, lambda p, xs: seqjax.unroll(cell, p, xs, **how))

@@ -128,9 +128,7 @@ def build(config: ConfigDict, spec: Spec) -> run.Model:
     """Log mel features, convolutions that shorten time, recurrent layers, and a softmax over labels and blank."""
     m, front, tokenizer = config.model, speech.front_end(config), tokenizer_from_dict(spec.tokenizer)
     cell, how = run.make_stack(config, input_dropout=0.0), {"width": m.conv_width, "dtype": run.compute_dtype(config)}
-    model = run.with_settings(
-        Recogniser, m, tokenizer.vocab_size, cell, strides=speech.strides(config), **how
-    )
+    model = run.with_settings(Recogniser, m, tokenizer.vocab_size, cell, strides=speech.strides(config), **how)
     first = np.zeros((1, model.shortening, front.mels), np.float32), np.array([model.shortening])
     sizes = {"batch_size": config.data.eval_batch_size, "boundaries": spec.boundaries, "workers": config.data.workers}
     tools = SpeechReader(model, front, tokenizer, **sizes)

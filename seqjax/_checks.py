@@ -25,10 +25,7 @@ def check_params(cell: Cell, params: Any) -> None:
         raise TypeError(f"params are not those of {cell.name}: got a {type(params).__name__}") from None
     expected = _expected_params(cell, features)
     if jax.tree.structure(params) != jax.tree.structure(expected):
-        raise TypeError(
-            f"params of {cell.name} must be built as {jax.tree.structure(expected)}, got "
-            f"{jax.tree.structure(params)}"
-        )
+        raise TypeError(f"params of {cell.name} must be built as {jax.tree.structure(expected)}, got {jax.tree.structure(params)}")
     for (path, want), got in zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(params), strict=True):
         if jnp.shape(got) != want.shape:
             where = f"params{jax.tree_util.keystr(path)}"

@@ -32,9 +32,7 @@ class Leading(NamedTuple):
         first = 1 if timed and self.time_major else 0
         found = array.shape[first : first + len(self.shape)]
         if found != self.shape:
-            raise ValueError(
-                f"the batch axes of {name} must be {self.shape}, like those of the inputs, got shape {array.shape}"
-            )
+            raise ValueError(f"the batch axes of {name} must be {self.shape}, like those of the inputs, got shape {array.shape}")
         return array.reshape(*array.shape[:first], math.prod(self.shape), *array.shape[first + len(self.shape) :])
 
     def unfold(self, array: Array, timed: bool = True) -> Array:
@@ -45,9 +43,7 @@ class Leading(NamedTuple):
     def fold_carry(self, carry: Any) -> Any:
         """Folds a carry with arrays (*shape, ...) into one with arrays (B, ...)."""
         paths, tree = jax.tree_util.tree_flatten_with_path(carry)
-        return tree.unflatten(
-            [self.fold(leaf, f"carry{jax.tree_util.keystr(path)}", timed=False) for path, leaf in paths]
-        )
+        return tree.unflatten([self.fold(leaf, f"carry{jax.tree_util.keystr(path)}", timed=False) for path, leaf in paths])
 
     def fold_lengths(self, lengths: Any) -> Any:
         """Folds lengths (*shape), or a mask in the layout of the inputs."""

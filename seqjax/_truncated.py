@@ -137,9 +137,7 @@ def _side_by_side(cell, params, xs, carry, real, resets, every, back, options):
         return jnp.moveaxis(jnp.where(fresh, initial[:, None], at), 1, 0).reshape(blocks * batch, *at.shape[2:])
 
     starts = jax.tree.map(start, carry, every_carry)
-    last, ys = unroll(
-        cell, params, jax.tree.map(rows, xs), starts, lengths=rows(real), resets=rows(resets), **options
-    )
+    last, ys = unroll(cell, params, jax.tree.map(rows, xs), starts, lengths=rows(real), resets=rows(resets), **options)
 
     def joined(a):
         a = a.reshape(blocks, batch, back, *a.shape[2:])[:, :, before:]

@@ -240,7 +240,5 @@ class Cell(Generic[ParamsT, CarryT]):
 
     def __reduce__(self) -> tuple:
         if self.made is None:
-            raise pickle.PicklingError(
-                f"{self!r} cannot be pickled: the call that made it is not known; see seqjax.typing.factory"
-            )
+            raise pickle.PicklingError(f"{self!r} cannot be pickled: the call that made it is not known; see seqjax.typing.factory")
         return operator.methodcaller("again"), (self.made,)

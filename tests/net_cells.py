@@ -4,7 +4,6 @@ Used by `nets`, which says what a net is. In training the masks are drawn by the
 that is taken over from them: they are applied in NumPy, to weights where the wrappers mask a product.
 """
 
-
 from typing import NamedTuple
 
 import jax

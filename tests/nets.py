@@ -181,8 +181,6 @@ def pair(rng, ahead, back, taken):
         return carry._replace(forward=first, backward=second), merged(flow, ys, zs)
 
     def initial(params, like):
-        return like._replace(
-            forward=ahead.initial(params.forward, like.forward), backward=back.initial(params.backward, like.backward)
-        )
+        return like._replace(forward=ahead.initial(params.forward, like.forward), backward=back.initial(params.backward, like.backward))
 
     return Net(cell, run, initial, cell.hidden_size, f"{merge}({ahead.said}, {back.said})", ahead.spatial)

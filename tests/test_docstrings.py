@@ -13,8 +13,7 @@ import seqjax
 
 ROOT = pathlib.Path(seqjax.__file__).parent
 MODULES = sorted(
-    ".".join(("seqjax", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
-    for path in ROOT.rglob("*.py")
+    ".".join(("seqjax", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__") for path in ROOT.rglob("*.py")
 )
 
 # Examples of these need the package they are about.
@@ -29,11 +28,7 @@ def _examples(module):
 def _public(module):
     """(dotted name, object) of the functions and classes that a module itself defines."""
     for name, thing in vars(module).items():
-        if (
-            not name.startswith("_")
-            and (inspect.isfunction(thing) or inspect.isclass(thing))
-            and thing.__module__ == module.__name__
-        ):
+        if not name.startswith("_") and (inspect.isfunction(thing) or inspect.isclass(thing)) and thing.__module__ == module.__name__:
             yield f"{module.__name__}.{name}", thing
 
 

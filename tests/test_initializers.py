@@ -136,9 +136,7 @@ def test_irnn_starts_at_the_identity():
 MAKES = {
     "rnn": seqjax.rnn,
     "indrnn": seqjax.indrnn,
-    "lstm": functools.partial(
-        seqjax.lstm, peepholes=True, proj_size=3, layer_norm=True, bias_init=initializers.chrono(9)
-    ),
+    "lstm": functools.partial(seqjax.lstm, peepholes=True, proj_size=3, layer_norm=True, bias_init=initializers.chrono(9)),
     "gru": seqjax.gru,
     "mgu": seqjax.mgu,
     "conv_lstm": functools.partial(seqjax.conv_lstm, kernel_size=3, spatial_shape=5, peepholes=True),

@@ -120,9 +120,7 @@ def test_the_flax_layers_and_explain():
     layer = Recurrent(H, **options, **REPEAT)
     variables = layer.init(jax.random.key(0), xs)
     cell = layer.make_cell()
-    params = tuple(
-        seqjax.nn.layers.from_names(inner, variables["params"][f"layer_{i}"]) for i, inner in enumerate(cell.inner)
-    )
+    params = tuple(seqjax.nn.layers.from_names(inner, variables["params"][f"layer_{i}"]) for i, inner in enumerate(cell.inner))
     want = seqjax.unroll(cell, params, xs, lengths=lengths, **REPEAT)
     assert_same(layer.apply(variables, xs, lengths=lengths), want)
     assert np.abs(want[1][1, 2:]).max() > 0

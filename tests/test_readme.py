@@ -56,7 +56,7 @@ def jax_ranks(allowed):
 
 def test_there_is_something_to_check():
     assert len(WITH_PYTHON) > 15 and len(COMMANDS) > 50
-    assert blocks("<!-- before:\nx = 1\n-->\n```python\ny = x\n```\n```python\n--8<-- \"a\"\n```\n") == ["x = 1\ny = x\n"]
+    assert blocks('<!-- before:\nx = 1\n-->\n```python\ny = x\n```\n```python\n--8<-- "a"\n```\n') == ["x = 1\ny = x\n"]
 
 
 MODULES = {path.stem: importlib.import_module(f"experiments.{path.stem}") for path in sorted((ROOT / "experiments").glob("[!_]*.py"))}

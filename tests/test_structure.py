@@ -161,10 +161,7 @@ def test_an_import_that_runs_back_is_found(name, source):
 
 
 def test_there_are_no_circles():
-    graph = {
-        name: {found.target for found in imports(path.read_text("utf-8"))} & FILES.keys()
-        for name, path in FILES.items()
-    }
+    graph = {name: {found.target for found in imports(path.read_text("utf-8"))} & FILES.keys() for name, path in FILES.items()}
     done, path = set(), []
 
     def visit(name):
@@ -214,9 +211,7 @@ def test_a_misplaced_package_is_found(name, source):
 
 
 def test_an_import_inside_a_function_is_told_from_one_outside():
-    source = (
-        "import jax\nclass A:\n  import torch\n  def f(self):\n    import flax.linen\nif jax:\n  import rich.progress"
-    )
+    source = "import jax\nclass A:\n  import torch\n  def f(self):\n    import flax.linen\nif jax:\n  import rich.progress"
     assert outside(source, lazy=False) == {"jax", "torch", "rich"} and outside(source, lazy=True) == {"flax"}
 
 

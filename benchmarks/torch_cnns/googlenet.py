@@ -21,9 +21,7 @@ class Branches(nn.Module):
         super().__init__()
         self.branch1 = ConvNorm(channels, one, 1)
         self.branch2 = nn.Sequential(ConvNorm(channels, reduce3, 1), ConvNorm(reduce3, three, 3, padding=1))
-        self.branch3 = nn.Sequential(
-            ConvNorm(channels, reduce5, 1), ConvNorm(reduce5, five, kernel5, padding=kernel5 // 2)
-        )
+        self.branch3 = nn.Sequential(ConvNorm(channels, reduce5, 1), ConvNorm(reduce5, five, kernel5, padding=kernel5 // 2))
         self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, padding=1, ceil_mode=True), ConvNorm(channels, pool, 1))
 
     def forward(self, x):
@@ -49,9 +47,7 @@ class Aux(nn.Module):
 class GoogLeNet(nn.Module):
     """Gives logits in evaluation; in training with heads (logits, (aux1, aux2))."""
 
-    def __init__(
-        self, num_classes=1000, in_channels=3, aux_logits=True, kernel_5x5=False, dropout=0.2, aux_dropout=0.7
-    ):
+    def __init__(self, num_classes=1000, in_channels=3, aux_logits=True, kernel_5x5=False, dropout=0.2, aux_dropout=0.7):
         super().__init__()
         kernel5 = 5 if kernel_5x5 else 3
         self.aux_logits = aux_logits

@@ -173,9 +173,7 @@ def lstm(
     return cell.replace(split=cell.parts._replace(project=project, join=join) if layer_norm else cell.parts)
 
 
-def forget_bias_init(
-    bias_init: Initializer | None, forget_bias: float | None, names: str, use_bias: bool = True
-) -> Initializer | None:
+def forget_bias_init(bias_init: Initializer | None, forget_bias: float | None, names: str, use_bias: bool = True) -> Initializer | None:
     """Zeros and a forget bias of 1; or the user's bias_init, which is the whole bias unless forget_bias is given; None without a bias."""
     if not (use_bias or bias_init or forget_bias):
         return None

@@ -63,9 +63,7 @@ def dense(
         raise UserError("dense has use_bias=False, so it takes no bias_init")
 
     def init(key, input_size):
-        kernel = (kernel_init or initializers.glorot_uniform())(
-            key, (parts.check_size("input_size", input_size), size), param_dtype
-        )
+        kernel = (kernel_init or initializers.glorot_uniform())(key, (parts.check_size("input_size", input_size), size), param_dtype)
         return DenseLayerParams(kernel, (bias_init or initializers.zeros)(key, (size,), param_dtype) if use_bias else None)
 
     def output(params, x):

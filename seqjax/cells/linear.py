@@ -295,9 +295,7 @@ def lru(
 
     def initial_carry(params, batch_size):
         shape, memory = (batch_size, states), parts.memory_dtype(dtype, params.b_re)
-        return LRUCarry(
-            re=jnp.zeros(shape, memory), im=jnp.zeros(shape, memory)
-        )  # two buffers, each of which may be donated
+        return LRUCarry(re=jnp.zeros(shape, memory), im=jnp.zeros(shape, memory))  # two buffers, each of which may be donated
 
     return Cell(
         name="lru",

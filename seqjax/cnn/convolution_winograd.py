@@ -115,9 +115,7 @@ def _tiles(x, window, size, feature_major=False):
 
 def _kernels(kernel):
     """G w: six matrices (w C, F)."""
-    products = jnp.einsum(
-        "ai,ijcf->ajcf", jnp.asarray(G, kernel.dtype), kernel
-    )  # a sum would read a flipped kernel with large strides
+    products = jnp.einsum("ai,ijcf->ajcf", jnp.asarray(G, kernel.dtype), kernel)  # a sum would read a flipped kernel with large strides
     return [rows(product) for product in products]
 
 

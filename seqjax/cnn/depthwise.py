@@ -143,8 +143,6 @@ class _Branch(nn.Module):
                 hidden, kernel_size, activation=nn.relu6, momentum=self.momentum, epsilon=self.epsilon,
                 kernel_init=self.kernel_init, dtype=self.dtype, conv_name="0", norm_name="1", name=str(i), **options,
             )(x, train=train)  # fmt: skip
-        conv = Conv(
-            self.features, single, use_bias=False, kernel_init=self.kernel_init, dtype=self.dtype, name=str(len(kinds))
-        )
+        conv = Conv(self.features, single, use_bias=False, kernel_init=self.kernel_init, dtype=self.dtype, name=str(len(kinds)))
         norm = BatchNorm(momentum=self.momentum, epsilon=self.epsilon, dtype=self.dtype, name=str(len(kinds) + 1))
         return norm(conv(x), use_running_average=not train)

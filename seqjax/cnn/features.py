@@ -47,14 +47,10 @@ class Features:
         name = type(module).__name__
         if layer not in names:
             maps = [row.path for row in rows if _is_map(row.shape)]
-            raise UserError(
-                f"{name} has no layer {layer!r}{nearest(layer, names)}; layers with maps are {', '.join(maps[-12:])}"
-            )
+            raise UserError(f"{name} has no layer {layer!r}{nearest(layer, names)}; layers with maps are {', '.join(maps[-12:])}")
         (row,) = (row for row in rows if row.path == layer)
         if not _is_map(row.shape):
-            raise UserError(
-                f"{layer} of {name} gives {row.shape}, which is not a feature map (1, h, w, M); choose an earlier layer"
-            )
+            raise UserError(f"{layer} of {name} gives {row.shape}, which is not a feature map (1, h, w, M); choose an earlier layer")
         self.shape: tuple[int, ...] = cast(tuple[int, ...], row.shape)[1:]
         needed = names[: names.index(layer) + 1] + [other for other in names if other.startswith(f"{layer}.")]
         self._needed = {tuple(path.split(".")) for path in needed}
@@ -79,9 +75,7 @@ class Features:
         """Returns the innermost module that a variable belongs to."""
         return next((path[:end] for end in range(len(path) - 1, 0, -1) if path[:end] in self._modules), ())
 
-    def apply(
-        self, variables: Mapping[str, Any], images: Array, *, train: bool = False, rngs: Any = None
-    ) -> tuple[Array, dict[str, Any]]:
+    def apply(self, variables: Mapping[str, Any], images: Array, *, train: bool = False, rngs: Any = None) -> tuple[Array, dict[str, Any]]:
         """Computes the feature map.
 
         Args:
@@ -121,6 +115,5 @@ def _is_map(shape: Any) -> bool:
 def _merged(whole: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
     """Replaces some leaves of the whole."""
     return {
-        name: _merged(value, part.get(name, {})) if isinstance(value, Mapping) else part.get(name, value)
-        for name, value in whole.items()
+        name: _merged(value, part.get(name, {})) if isinstance(value, Mapping) else part.get(name, value) for name, value in whole.items()
     }

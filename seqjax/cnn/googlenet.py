@@ -191,9 +191,7 @@ class GoogLeNet(ImageClassifier):
                 x = max_pool(x, (POOL_AFTER[name],) * 2, (2, 2), ceil=True)
 
         x = nn.Dropout(self.dropout, deterministic=not train)(global_avg_pool(x))
-        last = functools.partial(
-            nn.Dense, kernel_init=nn.initializers.truncated_normal(0.01), bias_init=torch_bias(1024)
-        )
+        last = functools.partial(nn.Dense, kernel_init=nn.initializers.truncated_normal(0.01), bias_init=torch_bias(1024))
         logits = last(self.num_classes, dtype=self.dtype, name="fc")(x)
         return Outputs(logits, tuple(aux)) if train and self.aux_logits else logits
 

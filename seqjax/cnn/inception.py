@@ -13,9 +13,7 @@ from seqjax.cnn.inception_blocks import AVG_POOL, Branch, InceptionBranches, Uni
 from seqjax.cnn.pooling import avg_pool, global_avg_pool, max_pool
 from seqjax.typing import Array
 
-HALVE = functools.partial(
-    max_pool, window=(3, 3), strides=(2, 2)
-)  # the pool next to convolutions with stride 2
+HALVE = functools.partial(max_pool, window=(3, 3), strides=(2, 2))  # the pool next to convolutions with stride 2
 AUX_MAP = 17  # the least height and width of the map that the auxiliary head reads, reached from images of 299 x 299
 
 
@@ -226,9 +224,7 @@ class InceptionV3(ImageClassifier):
                 aux = self._aux(x, train)
         x = nn.Dropout(self.dropout, deterministic=not train)(global_avg_pool(x))
         init = nn.initializers.truncated_normal(0.1)
-        logits = nn.Dense(self.num_classes, kernel_init=init, bias_init=torch_bias(2048), dtype=self.dtype, name="fc")(
-            x
-        )
+        logits = nn.Dense(self.num_classes, kernel_init=init, bias_init=torch_bias(2048), dtype=self.dtype, name="fc")(x)
         return Outputs(logits, aux) if train and self.aux_logits else logits
 
     def _stem(self, x, train):
@@ -242,9 +238,7 @@ class InceptionV3(ImageClassifier):
         return HALVE(x)
 
     def _aux(self, x, train):
-        if (
-            not train and self.is_initializing()
-        ):  # init creates all parameters, for training or not, on images of any size
+        if not train and self.is_initializing():  # init creates all parameters, for training or not, on images of any size
             x = jnp.zeros((1, AUX_MAP, AUX_MAP, x.shape[-1]), x.dtype)
         elif not train:
             return ()

@@ -61,17 +61,11 @@ class Summary(NamedTuple):
 
     def __str__(self) -> str:
         head = ("path", "module", "output", "parameters", "multiply-adds")
-        lines = [
-            (row.path, row.module, _written(row.shape), f"{row.parameters:,}", f"{row.multiply_adds:,}")
-            for row in self.rows
-        ]
+        lines = [(row.path, row.module, _written(row.shape), f"{row.parameters:,}", f"{row.multiply_adds:,}") for row in self.rows]
         total = ("total", "", "", f"{self.parameters:,}", f"{self.multiply_adds:,}")
         table = [head, *lines, total]
         widths = [max(len(line[i]) for line in table) for i in range(len(head))]
-        texts = [
-            "  ".join(cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths)))
-            for line in table
-        ]
+        texts = ["  ".join(cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths))) for line in table]
         rule = "-" * len(texts[0])
         return "\n".join([texts[0], rule, *texts[1:-1], rule, texts[-1]])
 
@@ -175,18 +169,12 @@ def feature_maps(
     variables = {name: values for name, values in variables.items() if name != "intermediates"}
     _, state = _apply(model, variables, x, train, rngs, capture_intermediates=keep)
     found: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(state.get("intermediates", {}))
-    outputs = {
-        ".".join(path[:-1]): maps[0] if len(maps) == 1 else maps
-        for path, maps in found.items()
-        if path[-1] == "__call__"
-    }
+    outputs = {".".join(path[:-1]): maps[0] if len(maps) == 1 else maps for path, maps in found.items() if path[-1] == "__call__"}
     for name in outputs if names is None else names:
         if name not in outputs:
             known = feature_names(model, x, train=train)
             near = "".join(f" (nearest: {match})" for match in difflib.get_close_matches(name, known, n=1, cutoff=0.0))
-            raise ValueError(
-                f"{type(model).__name__} has no feature map {name!r}{near}; it has {len(known)}, see feature_names"
-            )
+            raise ValueError(f"{type(model).__name__} has no feature map {name!r}{near}; it has {len(known)}, see feature_names")
     return {name: outputs[name] for name in (outputs if names is None else names)}
 
 
@@ -228,9 +216,7 @@ def _recorder(rows: dict[str, Row]) -> Callable[..., Any]:
         out = call(*args, **kwargs)
         shapes = tuple(tuple(leaf.shape) for leaf in jax.tree.leaves(out))
         more = _multiply_adds(module, out)
-        rows[path] = before._replace(
-            shape=shapes[0] if len(shapes) == 1 else shapes, multiply_adds=before.multiply_adds + more
-        )
+        rows[path] = before._replace(shape=shapes[0] if len(shapes) == 1 else shapes, multiply_adds=before.multiply_adds + more)
         return out
 
     return record

@@ -134,9 +134,7 @@ class LeNet5Of1998(ImageClassifier):
 
     def _conv(self, x, name, features, kernel_size, padding):
         drawn = uniform_fan_in(kernel_size[0] * kernel_size[1] * x.shape[-1])
-        return Conv(
-            features, kernel_size, padding=padding, kernel_init=drawn, bias_init=drawn, dtype=self.dtype, name=name
-        )(x)
+        return Conv(features, kernel_size, padding=padding, kernel_init=drawn, bias_init=drawn, dtype=self.dtype, name=name)(x)
 
     def _dense(self, x, name, features):
         drawn = uniform_fan_in(x.shape[-1])

@@ -65,9 +65,7 @@ class MobileNetV1(ImageClassifier):
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         x = self.check(images)
         if int(V1_STEM * self.width) < 1:
-            raise ValueError(
-                f"width={self.width} leaves no channels in the first layer, which has {V1_STEM} at width 1"
-            )
+            raise ValueError(f"width={self.width} leaves no channels in the first layer, which has {V1_STEM} at width 1")
         x = _FeaturesV1(self.width, self.dtype, name="features")(x, train=train)
         head = _Classifier(self.num_classes, self.dropout, init.glorot_uniform(), self.dtype, name="classifier")
         return head(global_avg_pool(x), train=train)
@@ -80,9 +78,7 @@ class _FeaturesV1(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         shared = {"momentum": 0.99, "epsilon": 1e-3, "kernel_init": init.glorot_uniform(), "dtype": self.dtype}
-        stem = ConvNormActivation(
-            int(V1_STEM * self.width), (3, 3), strides=2, padding="SAME", activation=nn.relu6, name="0", **shared
-        )
+        stem = ConvNormActivation(int(V1_STEM * self.width), (3, 3), strides=2, padding="SAME", activation=nn.relu6, name="0", **shared)
         x = stem(x, train=train)
         for i, (channels, strides) in enumerate(V1_BLOCKS, start=1):
             block = DepthwiseSeparable(int(channels * self.width), strides=strides, name=str(i), **shared)

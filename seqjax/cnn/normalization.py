@@ -120,9 +120,7 @@ def normalize(x: Array, scale: Array, bias: Array, epsilon: float = 1e-5) -> tup
     return _normalize(*vary_together(x, scale, bias), epsilon)
 
 
-def normalize_real(
-    x: Array, mask: Array, scale: Array, bias: Array, epsilon: float = 1e-5
-) -> tuple[Array, Array, Array]:
+def normalize_real(x: Array, mask: Array, scale: Array, bias: Array, epsilon: float = 1e-5) -> tuple[Array, Array, Array]:
     """Normalises by the statistics of the real rows of the batch; JAX computes the derivative.
 
     Args:

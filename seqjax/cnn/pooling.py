@@ -25,9 +25,7 @@ _AT_ONCE = 9
 _LONGEST = 16
 
 
-def max_pool(
-    x: Array, window: Sequence[int], strides: Sequence[int] | None = None, padding: Any = 0, ceil: bool = False
-) -> Array:
+def max_pool(x: Array, window: Sequence[int], strides: Sequence[int] | None = None, padding: Any = 0, ceil: bool = False) -> Array:
     """Computes the maximum of each window; padding never wins.
 
     A window with a NaN gives NaN. On CPUs only reverse-mode derivatives are supported.
@@ -59,9 +57,7 @@ def max_pool(
     return jax.lax.reduce_window(x, low, jax.lax.max, (1, *window, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0)))
 
 
-def avg_pool(
-    x: Array, window: Sequence[int], strides: Sequence[int] | None = None, padding: Any = 0, ceil: bool = False
-) -> Array:
+def avg_pool(x: Array, window: Sequence[int], strides: Sequence[int] | None = None, padding: Any = 0, ceil: bool = False) -> Array:
     """Computes the mean of each window, counting padded zeros (as torch and Caffe do).
 
     Sums are in float32 at least.
@@ -90,9 +86,7 @@ def _complete(x, window, strides, padding, ceil):
     """Returns strides and (before, after) pads for each axis, the latter enlarged if windows may extend past the end."""
     axes = len(window)
     if axes != x.ndim - 2:
-        raise ValueError(
-            f"window {tuple(window)} has {axes} sizes, but images of shape {x.shape} have {x.ndim - 2} spatial axes"
-        )
+        raise ValueError(f"window {tuple(window)} has {axes} sizes, but images of shape {x.shape} have {x.ndim - 2} spatial axes")
     strides = tuple(strides) if strides is not None else tuple(window)
     each = [padding] * axes if isinstance(padding, int) else padding
     pads = [(p, p) if isinstance(p, int) else tuple(p) for p in each]
@@ -186,13 +180,8 @@ def _max_backward(shape, window, strides, pads, winner, dy):
     for back in itertools.product(*map(range, spans)):
         begin = [span - 1 - r for span, r in zip(spans, back)]
         ends = [b + m for b, m in zip(begin, blocks)]
-        number = jnp.expand_dims(
-            _numbers(back, window, strides), (0, *(axis - 1 for axis in within), 2 * len(window) + 1)
-        )
-        won, given = (
-            jnp.expand_dims(jax.lax.slice(z, (0, *begin, 0), (z.shape[0], *ends, z.shape[-1])), within)
-            for z in (winner, dy)
-        )
+        number = jnp.expand_dims(_numbers(back, window, strides), (0, *(axis - 1 for axis in within), 2 * len(window) + 1))
+        won, given = (jnp.expand_dims(jax.lax.slice(z, (0, *begin, 0), (z.shape[0], *ends, z.shape[-1])), within) for z in (winner, dy))
         dx = dx + jnp.where(won == number, given, jnp.zeros((), dy.dtype))
     dx = dx.reshape(dy.shape[0], *(m * s for m, s in zip(blocks, strides)), dy.shape[-1])
     begin = [before for before, _ in pads]

@@ -243,9 +243,7 @@ class ResNet(ImageClassifier):
         if self.preactivation:
             x = nn.relu(norm(name="bn_last")(x))
         x = global_avg_pool(x)
-        fc = nn.Dense(
-            self.num_classes, kernel_init=torch_kernel, bias_init=torch_bias(x.shape[-1]), dtype=self.dtype, name="fc"
-        )
+        fc = nn.Dense(self.num_classes, kernel_init=torch_kernel, bias_init=torch_bias(x.shape[-1]), dtype=self.dtype, name="fc")
         return fc(x)
 
     def _conv1(self):

@@ -31,8 +31,7 @@ def check_sequences(name: str, xs: Array, features: int, what: str, min_length: 
         raise ValueError(f"{name} takes sequences of shape (B, T, {features}), got shape {shape}")
     if shape[-1] != features:
         raise ValueError(
-            f"{name} takes sequences of shape (B, T, {features}), got shape {shape}: "
-            f"{what} is {features}, the sequences have {shape[-1]}"
+            f"{name} takes sequences of shape (B, T, {features}), got shape {shape}: {what} is {features}, the sequences have {shape[-1]}"
         )
     if shape[1] < min_length:
         raise ValueError(f"{name} takes sequences of at least {min_length} steps, got shape {shape}; pad them")

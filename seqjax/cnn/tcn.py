@@ -125,9 +125,7 @@ class TemporalConvNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:
         for i, features in enumerate(self.channels):
-            block = TemporalBlock(
-                features, self.kernel_size, 2**i, self.dropout, self.drop_channels, self.dtype, name=str(i)
-            )
+            block = TemporalBlock(features, self.kernel_size, 2**i, self.dropout, self.drop_channels, self.dtype, name=str(i))
             x = block(x, train=train)
         return x
 
@@ -202,9 +200,7 @@ class TCN(nn.Module):
         xs = xs if self.dtype is None else xs.astype(self.dtype)
         if mask is not None:
             xs = jnp.where(mask[..., None], xs, 0)
-        trunk = TemporalConvNet(
-            self.channels, self.kernel_size, self.dropout, self.drop_channels, self.dtype, name="network"
-        )
+        trunk = TemporalConvNet(self.channels, self.kernel_size, self.dropout, self.drop_channels, self.dtype, name="network")
         hs = pool_steps(trunk(xs, train=train), mask, self.pool)
         fan_in = self.channels[-1]
         logits = nn.Dense(

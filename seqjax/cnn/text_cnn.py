@@ -91,17 +91,13 @@ class TextCNN(nn.Module):
             return tokens
         shape = tuple(tokens.shape)
         if tokens.ndim != 2:
-            raise ValueError(
-                f"TextCNN takes tokens (B, T) or embeddings (B, T, {self.embed_size}), got shape {shape}"
-            )
+            raise ValueError(f"TextCNN takes tokens (B, T) or embeddings (B, T, {self.embed_size}), got shape {shape}")
         if shape[1] < widest:
             raise ValueError(f"TextCNN takes sequences of at least {widest} steps, got shape {shape}; pad them")
         if not jnp.issubdtype(tokens.dtype, jnp.integer):
             raise TypeError(f"TextCNN takes tokens (B, T) of an integer type, got {tokens.dtype}")
         uniform = _uniform(0.25)
-        return nn.Embed(self.vocab_size, self.embed_size, embedding_init=uniform, dtype=self.dtype, name="embedding")(
-            tokens
-        )
+        return nn.Embed(self.vocab_size, self.embed_size, embedding_init=uniform, dtype=self.dtype, name="embedding")(tokens)
 
 
 class _Convolutions(nn.Module):

@@ -87,9 +87,7 @@ class CaptionBatch(NamedTuple):
     mask: np.ndarray  # bool (B, T): true for a real target token; a row without any is padding
 
 
-def collate_captions(
-    images: Images, owners: Sequence[int], tokens: Sequence[np.ndarray], bos: int, eos: int
-) -> Collate:
+def collate_captions(images: Images, owners: Sequence[int], tokens: Sequence[np.ndarray], bos: int, eos: int) -> Collate:
     """Makes CaptionBatches.
 
     Args:

@@ -106,11 +106,7 @@ def load_captions(
         "image_field": image_field,
         "caption_field": caption_field,
     }
-    of_files = (
-        path_settings(paths)
-        | {field: Setting(value, ("file",)) for field, value in fields.items()}
-        | table_settings(format)
-    )
+    of_files = path_settings(paths) | {field: Setting(value, ("file",)) for field, value in fields.items()} | table_settings(format)
     check_source(source, of_files | {
         "data_dir": Setting(data_dir, ("tfds",)), "scenes": Setting(scenes, ("embedded",), 20_000),
         "image_size": Setting(image_size, ("file", "tfds"), 0), "restval": Setting(restval, ("file", "tfds"), True),
@@ -164,9 +160,7 @@ def _listed(paths: Mapping[str, str], train_list: str, format: Format, how: Mapp
     parts, taken = read_captions(paths["train"], format, **how), set()
     others = {part: path for part, path in paths.items() if part != "train"}
     if len(parts) > 1 and (others or train_list):
-        raise UserError(
-            f"{paths['train']} has parts of its own, {', '.join(parts)}; leave validation_path, test_path and train_list empty"
-        )
+        raise UserError(f"{paths['train']} has parts of its own, {', '.join(parts)}; leave validation_path, test_path and train_list empty")
     if "train" not in parts:
         raise UserError(f"{paths['train']} has no training images; give a file with some")
     every = parts["train"]
@@ -174,9 +168,7 @@ def _listed(paths: Mapping[str, str], train_list: str, format: Format, how: Mapp
         if is_list(path, format):
             names = read_list(path, every, paths["train"], format)
             if twice := [name for name in names if name in taken]:
-                raise UserError(
-                    f"{path}: {twice[0]!r} is in the list of another part too ({len(twice):,} are); remove it from one"
-                )
+                raise UserError(f"{path}: {twice[0]!r} is in the list of another part too ({len(twice):,} are); remove it from one")
             parts[part] = every.take(names)
             taken |= set(names)
         else:
@@ -187,24 +179,18 @@ def _listed(paths: Mapping[str, str], train_list: str, format: Format, how: Mapp
     if train_list:
         names = read_list(train_list, every, paths["train"], format)
         if twice := [name for name in names if name in taken]:
-            raise UserError(
-                f"{train_list}: {twice[0]!r} is in the list of another part too ({len(twice):,} are); remove it from one"
-            )
+            raise UserError(f"{train_list}: {twice[0]!r} is in the list of another part too ({len(twice):,} are); remove it from one")
     else:
         names = [name for name in every.names if name not in taken]
     return parts | {"train": every.take(names)}
 
 
-def _with_files(
-    paths, listed: Mapping[str, Listed], folder: str, size: int, bad_files: str, how: Mapping
-) -> dict[str, Captioned]:
+def _with_files(paths, listed: Mapping[str, Listed], folder: str, size: int, bad_files: str, how: Mapping) -> dict[str, Captioned]:
     """The parts with their image files, found and checked."""
     places, bad, root = {}, {}, str(pathlib.Path(paths["train"]).parent)
     for part, images in listed.items():
         path = paths[part] if part in paths and not is_list(paths[part]) else paths["train"]
-        stem = (
-            pathlib.Path(path).name.split(".")[0].removeprefix("captions_")
-        )  # captions_train2017.json is of train2017/
+        stem = pathlib.Path(path).name.split(".")[0].removeprefix("captions_")  # captions_train2017.json is of train2017/
         also = [*FOLDERS, stem, f"../{stem}", "..", f"../images/{stem}", part]
         find, places[part] = image_finder(path, images.names[:SAMPLE], folder, also), ([], [])
         for i, (name, captions, place) in enumerate(zip(*images)):

@@ -54,9 +54,7 @@ def shard_rows(rows: slice, index: int, count: int) -> slice:
         raise UserError(f"index is {index}, but {count} shards have the indices 0 to {count - 1}")
     size, rest = divmod(rows.stop - rows.start, count)
     if rest:
-        raise UserError(
-            f"batch_size is {rows.stop - rows.start}, which {count} shards cannot share evenly; choose a multiple of {count}"
-        )
+        raise UserError(f"batch_size is {rows.stop - rows.start}, which {count} shards cannot share evenly; choose a multiple of {count}")
     return slice(rows.start + index * size, rows.start + (index + 1) * size)
 
 

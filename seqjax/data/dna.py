@@ -136,9 +136,7 @@ def load_dna(
     if source == "embedded":
         return _hmm(name, task)
     if not path:
-        raise UserError(
-            "source='file' needs a path; give a FASTA file, a table, or a folder with a file for each class"
-        )
+        raise UserError("source='file' needs a path; give a FASTA file, a table, or a folder with a file for each class")
     name = file_set_name(name, EMBEDDED, path)
     shares = (validation_fraction, test_fraction)
     if annotation:
@@ -151,11 +149,7 @@ def load_dna(
         wanted = {"validation": _names(validation_sequences), "test": _names(test_sequences)}
         return _genome(name, path, annotation, _names(features), strand == "split", wanted, shares, masked, seed)
     refuse_given(of_annotation, "is for an annotation, and none is given")
-    own = {
-        part: _read(place, sequence_field, label_field, format, of_tables, min_quality)
-        for part, place in paths.items()
-        if place
-    }
+    own = {part: _read(place, sequence_field, label_field, format, of_tables, min_quality) for part, place in paths.items() if place}
     own = {part: _hidden(records) if masked == "hide" else records for part, records in own.items()}
     if folds and ("test" in own or test_fraction):
         raise UserError("folds make the test part; leave test_path empty and test_fraction at 0")
@@ -202,22 +196,15 @@ def _genome(name, path, annotation, kinds, split, wanted, shares, masked, seed) 
     if not kinds:
         raise UserError(f"features is empty; name the kinds that are tags, such as {', '.join(there[:3])}")
     if split and (bare := next((f for f in found if f.kind in kinds and f.strand == "."), None)):
-        raise UserError(
-            f"{annotation} line {bare.line} has no strand, which strand='split' needs; give it one, or set strand='ignore'"
-        )
+        raise UserError(f"{annotation} line {bare.line} has no strand, which strand='split' needs; give it one, or set strand='ignore'")
     painted = paint(found, lengths, {kind: i for i, kind in enumerate(kinds, 1)}, split=split)
     classes = ("background", *((f"{kind}{sign}" for sign in "+-" for kind in kinds) if split else kinds))
     swap = [0, *range(1 + len(kinds), 1 + 2 * len(kinds)), *range(1, 1 + len(kinds))] if split else []
     records = genome.replace(labels=tuple(painted[each] for each in names))
     records = _hidden(records) if masked == "hide" else records
     parts, notes = _by_sequence(name, records, wanted, shares, seed)
-    notes.append(
-        f"tags from {annotation.rsplit('/', 1)[-1]}: {sum(f.kind in kinds for f in found):,} features of {', '.join(kinds)}"
-    )
-    plain = {
-        part: Records({c: each[c] for c in ("sequence", "labels")}, each.places, each.notes)
-        for part, each in parts.items()
-    }
+    notes.append(f"tags from {annotation.rsplit('/', 1)[-1]}: {sum(f.kind in kinds for f in found):,} features of {', '.join(kinds)}")
+    plain = {part: Records({c: each[c] for c in ("sequence", "labels")}, each.places, each.notes) for part, each in parts.items()}
     return make_dataset(name, plain, "sequences", classes=classes, notes=notes, facts={"swap": swap})
 
 
@@ -232,9 +219,7 @@ def _by_sequence(name: str, records: Records, wanted, shares, seed: int) -> tupl
                     f"{part}_sequences: there is no sequence {each!r}{nearest(each, places, cutoff=0)}; give names of the FASTA file"
                 )
             if any(places[each] in other for other in taken.values()):
-                raise UserError(
-                    f"{each!r} is named twice in validation_sequences and test_sequences; a sequence is in one part"
-                )
+                raise UserError(f"{each!r} is named twice in validation_sequences and test_sequences; a sequence is in one part")
             taken.setdefault(part, []).append(places[each])
     missing = {p: share for p, share in zip(("validation", "test"), shares) if share and p not in taken}
     left = [i for i in range(len(records)) if not any(i in members for members in taken.values())]
@@ -245,19 +230,13 @@ def _by_sequence(name: str, records: Records, wanted, shares, seed: int) -> tupl
         held = hold_groups_out([0] * len(left), left, max(share, 0.6 / len(left)), seed, name)
         taken[part] = [i for i, out in zip(left, held) if out]
         left = [i for i in left if i not in taken[part]]
-        notes.append(
-            f"{part}: {', '.join(records['name'][i] for i in taken[part][:8])}{', ...' if len(taken[part]) > 8 else ''}"
-        )
+        notes.append(f"{part}: {', '.join(records['name'][i] for i in taken[part][:8])}{', ...' if len(taken[part]) > 8 else ''}")
     if not left:
-        raise UserError(
-            f"{name} has no sequence left for training; name fewer in validation_sequences and test_sequences"
-        )
+        raise UserError(f"{name} has no sequence left for training; name fewer in validation_sequences and test_sequences")
     return {part: records.take(np.array(m)) for part, m in {"train": left, **taken}.items()}, notes
 
 
-def _cut(
-    records: Records, index: int, shares: Mapping[str, float], parts: dict[str, Records]
-) -> tuple[dict[str, Records], list[str]]:
+def _cut(records: Records, index: int, shares: Mapping[str, float], parts: dict[str, Records]) -> tuple[dict[str, Records], list[str]]:
     sequence, tags, notes = records["sequence"][index], records["labels"][index], []
     one, end = records.take(np.array([index])), len(sequence)
     for part, share in reversed(list(shares.items())):
@@ -270,9 +249,7 @@ def _cut(
     return {"train": one.replace(sequence=(sequence[:end],), labels=(tags[:end],)), **parts}, notes
 
 
-def _read(
-    path: str, sequence_field: str, label_field: str, format: Format, of_tables: Mapping[str, Setting], min_quality: int
-) -> Records:
+def _read(path: str, sequence_field: str, label_field: str, format: Format, of_tables: Mapping[str, Setting], min_quality: int) -> Records:
     suffix = unpacked_suffix(path)
     if min_quality and not is_folder(path):
         raise UserError(f"min_quality={min_quality} is for FASTQ, and {path} is a table; leave it at 0")
@@ -280,23 +257,17 @@ def _read(
         refuse_given(of_tables, f"is for tables, and {path} is a folder")
         return _folder(path, min_quality)
     if suffix == ".arff":
-        refuse_given(
-            {name: s for name, s in of_tables.items() if name != "label_field"}, f"is for tables, and {path} is ARFF"
-        )
+        refuse_given({name: s for name, s in of_tables.items() if name != "label_field"}, f"is for tables, and {path} is ARFF")
         return read_arff(path, "" if label_field == "label" else label_field)
     if suffix in fasta.ENDINGS + fastq.ENDINGS:
-        raise UserError(
-            f"{path} has no labels; give its annotation, or a folder with a file of sequences for each class"
-        )
+        raise UserError(f"{path} has no labels; give its annotation, or a folder with a file of sequences for each class")
     return read_dna_table(path, sequence_field, label_field, format)
 
 
 def _folder(path: str, min_quality: int) -> Records:
     """A FASTA or FASTQ file for each class, named after the file."""
     files = sorted(
-        file
-        for file in pathlib.Path(os.path.expanduser(path)).iterdir()
-        if unpacked_suffix(file) in fasta.ENDINGS + fastq.ENDINGS
+        file for file in pathlib.Path(os.path.expanduser(path)).iterdir() if unpacked_suffix(file) in fasta.ENDINGS + fastq.ENDINGS
     )
     if not files:
         raise UserError(f"{path} has no FASTA or FASTQ files; there must be one for each class, such as positive.fa")
@@ -308,9 +279,7 @@ def _folder(path: str, min_quality: int) -> Records:
         records = fastq.read_fastq(file) if is_fastq else fasta.read_fasta(file)
         found = records["sequence"]
         if min_quality:
-            found = tuple(
-                _doubtful(sequence, quality, min_quality) for sequence, quality in zip(found, records["quality"])
-            )
+            found = tuple(_doubtful(sequence, quality, min_quality) for sequence, quality in zip(found, records["quality"]))
         sequences += found
         labels += [file.name.split(".")[0]] * len(records)
         places.append(records.places)
@@ -366,9 +335,7 @@ def read_sequences(path: str, region: str = "") -> Records:
     else:
         lines = [(i, line.strip()) for i, line in enumerate(data.decode("latin1").split("\n"), 1) if line.strip()]
         if not lines:
-            raise UserError(
-                f"{'standard input' if path == '-' else path} has no sequences; give a FASTA file with some"
-            )
+            raise UserError(f"{'standard input' if path == '-' else path} has no sequences; give a FASTA file with some")
         numbers, sequences = zip(*lines)
         plain = Records({"sequence": sequences, "label": ("?",) * len(lines)}, Places.of(f"{path} line", numbers))
         records = checked(path, plain).replace(name=tuple(map(str, range(1, len(lines) + 1))))

@@ -9,9 +9,7 @@ from seqjax.data.draws import permutation
 from seqjax.errors import UserError
 
 
-def make_folds(
-    labels: Sequence[int] | np.ndarray, groups: Sequence[int] | np.ndarray, folds: int, seed: int
-) -> np.ndarray:
+def make_folds(labels: Sequence[int] | np.ndarray, groups: Sequence[int] | np.ndarray, folds: int, seed: int) -> np.ndarray:
     """Splits examples into folds, stratified by label, with each group in one fold; the same on every machine.
 
     Groups are shuffled, those of one label dealt after those of another, the larger first, each to the fold that has the fewest
@@ -36,9 +34,7 @@ def make_folds(
     check_whole(2, folds=folds)
     shuffled, members = _members(groups, seed)
     if folds > len(members):
-        raise UserError(
-            f"folds is {folds}, and there are {len(members)} groups of sequences; that many folds leave one out"
-        )
+        raise UserError(f"folds is {folds}, and there are {len(members)} groups of sequences; that many folds leave one out")
     labels = np.unique(np.asarray(labels), return_inverse=True)[1]
     order = sorted(shuffled, key=lambda group: (labels[members[group][0]], -len(members[group])))
     counts, found = np.zeros((folds, labels.max() + 1), np.int64), np.zeros(len(labels), np.int64)
@@ -77,10 +73,7 @@ def hold_groups_out(
     for group in order:
         inside = members[group]
         label, more = labels[inside[0]], np.bincount(labels[inside], minlength=len(counts))
-        if (
-            counts[label] + len(inside) / 2 <= fraction * totals[label] + 0.01
-            and (counts + more < totals)[more > 0].all()
-        ):
+        if counts[label] + len(inside) / 2 <= fraction * totals[label] + 0.01 and (counts + more < totals)[more > 0].all():
             held[inside] = True
             counts += more
     if not held.any():

@@ -46,9 +46,7 @@ class Checked(NamedTuple):
     notes: tuple[str, ...]  # a note if the cache could not be written
 
 
-def checked(
-    found: Listing, size: int, bad_files: str, *, workers: int = 0, cache: str = "", progress: Progress | None = None
-) -> Found:
+def checked(found: Listing, size: int, bad_files: str, *, workers: int = 0, cache: str = "", progress: Progress | None = None) -> Found:
     """The valid images of a listing.
 
     Args:
@@ -108,9 +106,7 @@ def _refuse(root: str, bad: Sequence[str]) -> None:
     faults.raise_any()
 
 
-def check_files(
-    paths: Sequence[str], *, workers: int = 0, cache: str = "", progress: Progress | None = None
-) -> Checked:
+def check_files(paths: Sequence[str], *, workers: int = 0, cache: str = "", progress: Progress | None = None) -> Checked:
     """Decode image files, each once, as `seqjax.data.transforms.pixels.examine_image` does.
 
     Args:

@@ -108,9 +108,7 @@ class FileImages:
       ((2, 4, 4, 1), [1, 1])
     """
 
-    def __init__(
-        self, paths: Sequence[str | os.PathLike], labels: np.ndarray, size: int, channels: int, root: str = ""
-    ):
+    def __init__(self, paths: Sequence[str | os.PathLike], labels: np.ndarray, size: int, channels: int, root: str = ""):
         if not paths:
             raise UserError("there are no image files; give at least one")
         check_whole(1, size=size)
@@ -190,8 +188,7 @@ def check_labels(labels: np.ndarray, classes: int, what: str) -> None:
     if wrong.size:
         first = wrong[0]
         raise UserError(
-            f"{what}: label {first} (counting from 0) is {labels[first]}, "
-            f"but with {classes} classes labels are 0 to {classes - 1}"
+            f"{what}: label {first} (counting from 0) is {labels[first]}, but with {classes} classes labels are 0 to {classes - 1}"
         )
 
 

@@ -133,9 +133,7 @@ def load_images(
         if not (isinstance(found, Listing) and os.path.isdir(paths["train"])):
             _refuse_settings(path, "a folder of images", {"class_levels": Setting(class_levels, (), 1)})
         if isinstance(found, Listing):
-            found = checked(
-                found, image_size or FILE_SIZE, bad_files, workers=workers, cache=cache_file(cache, path), progress=progress
-            )
+            found = checked(found, image_size or FILE_SIZE, bad_files, workers=workers, cache=cache_file(cache, path), progress=progress)
         else:
             _refuse_settings(path, "image files", {"bad_files": Setting(bad_files, (), "stop")})
             found = _scaled(found, image_size, name)

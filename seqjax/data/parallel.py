@@ -22,9 +22,7 @@ __all__ = ["SOURCES", "load_parallel"]
 EMBEDDED = ("dates", "stories")
 EMBEDDED_CHOICE = "source='embedded' with name='dates' needs no download"
 STORY_SIZES = {"train": 60_000, "validation": 2_048, "test": 4_000}
-STORY_NOTES = (
-    "validation and test: every answer turns on a person with a place or a thing that no story of another part has together",
-)
+STORY_NOTES = ("validation and test: every answer turns on a person with a place or a thing that no story of another part has together",)
 DATE_SIZES = {"test": 4_000, "validation": 2_048, "train": 40_000}  # multiples of the number of languages
 
 
@@ -182,9 +180,7 @@ def _catalogue(name: str, data_dir: str, source_language: str, target_language: 
 def _languages(name: str, info: Any, source_language: str, target_language: str) -> tuple[str, str]:
     """The languages to translate from and to: as asked, or as the set's own supervised keys."""
     if type(info.features).__name__ != "Translation":
-        raise UserError(
-            f"{name} is not a dataset of translations (its features: {', '.join(info.features)}); choose another set"
-        )
+        raise UserError(f"{name} is not a dataset of translations (its features: {', '.join(info.features)}); choose another set")
     known = info.features.languages
     for setting, value in (("source_language", source_language), ("target_language", target_language)):
         if value and value not in known:

@@ -147,9 +147,7 @@ def _tag_name(names: Any, tag: Any) -> str:
     return names[tag]
 
 
-def _dataset(
-    name: str, parts: dict[str, Records], fraction: float, seed: int, made_from: dict[str, str], files: dict[str, str]
-) -> Dataset:
+def _dataset(name: str, parts: dict[str, Records], fraction: float, seed: int, made_from: dict[str, str], files: dict[str, str]) -> Dataset:
     """Span tags in BIO, a validation part, and no tag in it that the training part lacks."""
     notes = []
     entities = are_spans(parts["train"]["tags"])

@@ -139,9 +139,7 @@ def load_videos(
     if path.endswith(".npy"):
         _refuse(of_files, "is for files of one video each, and the data are .npy")
         if labelled:
-            raise UserError(
-                f"{path} has no labels; set task='forecast', or give a folder with a folder for each class, or a table"
-            )
+            raise UserError(f"{path} has no labels; set task='forecast', or give a folder with a folder for each class, or a table")
         parts = {part: ArrayVideos(read_array(place)) for part, place in paths.items() if place}
     else:
         found = _listed(paths, format, of_table, video_field, label_field, labelled)
@@ -176,9 +174,7 @@ def _dataset(name: str, parts: Mapping[str, Videos], notes: Iterable[str], **oth
 # Moving digits
 
 
-def _made(
-    digits: Mapping[str, tuple[np.ndarray, np.ndarray]], scene: Scene, sizes: Mapping[str, int]
-) -> Mapping[str, Videos]:
+def _made(digits: Mapping[str, tuple[np.ndarray, np.ndarray]], scene: Scene, sizes: Mapping[str, int]) -> Mapping[str, Videos]:
     """Videos of each part from its own digits, with a seed of its own."""
     return {part: MovingDigits(*digits[part], sizes[part], seed=seed, scene=scene) for seed, part in enumerate(sizes)}
 
@@ -211,9 +207,7 @@ def _mnist_of_files(path: str, test_path: str, fraction: float, seed: int) -> tu
     if "test" not in own:
         return parts, ()
     test = MovingDigits(*own["test"], 10_000, seed=2, scene=SCENES[MNIST])
-    note = (
-        "the test videos are made from MNIST's test digits by the published recipe; test_path names the published ones"
-    )
+    note = "the test videos are made from MNIST's test digits by the published recipe; test_path names the published ones"
     return {**parts, "test": test}, (note,)
 
 
@@ -247,9 +241,7 @@ def read_array(path: str) -> np.ndarray:
         found = np.load(os.path.expanduser(path), mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         said = str(error).split("\n")[0]
-        raise UserError(
-            f"{path} cannot be read as an array ({said}); save uint8 (N, T, H, W) with numpy.save"
-        ) from None
+        raise UserError(f"{path} cannot be read as an array ({said}); save uint8 (N, T, H, W) with numpy.save") from None
     return found.swapaxes(0, 1) if os.path.basename(path).startswith("mnist_test_seq") else found
 
 

@@ -48,11 +48,7 @@ def check_videos(
                 facts[path] = found
             if progress is not None:
                 progress(done, len(todo))
-    notes = (
-        _remember(cache, {keys[path]: list(found) for path, found in facts.items() if keys[path]})
-        if cache and todo
-        else ()
-    )
+    notes = _remember(cache, {keys[path]: list(found) for path, found in facts.items() if keys[path]}) if cache and todo else ()
     return facts, faults, notes
 
 

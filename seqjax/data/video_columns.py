@@ -67,14 +67,10 @@ class Labelled:
       (2, [1, 0], 'video 1')
     """
 
-    def __init__(
-        self, counts: Sequence[int] | np.ndarray, heads: Iterable[Head] = (), answers: np.ndarray | None = None
-    ):
+    def __init__(self, counts: Sequence[int] | np.ndarray, heads: Iterable[Head] = (), answers: np.ndarray | None = None):
         self.counts, self.heads = np.asarray(counts, np.int64), tuple(heads)
         none = np.zeros((len(self.counts), 0), np.int32)
-        self.answers = (
-            none if answers is None else np.asarray(answers, np.int32).reshape(len(self.counts), len(self.heads))
-        )
+        self.answers = none if answers is None else np.asarray(answers, np.int32).reshape(len(self.counts), len(self.heads))
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -112,9 +108,7 @@ class ArrayVideos(Labelled):
     def __init__(self, frames: np.ndarray, heads: Iterable[Head] = (), answers: np.ndarray | None = None):
         frames = frames[..., None] if frames.ndim == 4 else frames
         if frames.dtype != np.uint8 or frames.ndim != 5 or 0 in frames.shape:
-            raise UserError(
-                f"videos are {frames.dtype} of shape {frames.shape}; give uint8 (N, T, H, W) or (N, T, H, W, C)"
-            )
+            raise UserError(f"videos are {frames.dtype} of shape {frames.shape}; give uint8 (N, T, H, W) or (N, T, H, W, C)")
         super().__init__(np.full(len(frames), frames.shape[1]), heads, answers)
         self.frames, self.shape = frames, frames.shape[2:]
 

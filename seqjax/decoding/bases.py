@@ -113,9 +113,7 @@ class Tagging:
                 found[short[place]] = Tags(tags[: lengths[place]], shares[: lengths[place]])
         for i in range(len(codes)):
             if found[i] is None:
-                found[i] = Tags(
-                    *(np.concatenate(column) for column in zip(*(part for _, part in self.windows(params, codes[i]))))
-                )
+                found[i] = Tags(*(np.concatenate(column) for column in zip(*(part for _, part in self.windows(params, codes[i])))))
         return found
 
     def windows(self, params: Any, codes: np.ndarray, window: int = WINDOW) -> Iterator[tuple[int, Tags]]:
@@ -128,9 +126,7 @@ class Tagging:
             yield start, Tags(shares.argmax(axis=-1).astype(np.int32), shares)
 
 
-def long_scores(
-    model: DnaTagger, params: Any, codes: np.ndarray, window: int = WINDOW
-) -> Iterator[tuple[int, np.ndarray]]:
+def long_scores(model: DnaTagger, params: Any, codes: np.ndarray, window: int = WINDOW) -> Iterator[tuple[int, np.ndarray]]:
     """Scores the tags of a long sequence window by window: exact up to rounding, in memory for a few windows.
 
     Each layer and direction runs over the windows once, in its own order, and its carry before each window is kept: 2 H
@@ -192,9 +188,7 @@ class _Pass(NamedTuple):
 def _passes(model: DnaTagger) -> tuple[_Pass, ...]:
     directions = 2 if _layers(model.reader.cell)[0].inner else 1
     return tuple(
-        _Pass(strand, direction, strand == direction)
-        for strand in range(1 + model.reader.both_strands)
-        for direction in range(directions)
+        _Pass(strand, direction, strand == direction) for strand in range(1 + model.reader.both_strands) for direction in range(directions)
     )
 
 
@@ -242,10 +236,7 @@ def _outputs(model, params, codes, lengths, carries):
     """Computes the outputs, for each strand, of as many layers as there are carries."""
     strands = _features(model, params, codes)
     for layer, carry in enumerate(carries):
-        made = [
-            _run(model, params, layer, one, strands[one.strand], carry[place], lengths)[1]
-            for place, one in enumerate(_passes(model))
-        ]
+        made = [_run(model, params, layer, one, strands[one.strand], carry[place], lengths)[1] for place, one in enumerate(_passes(model))]
         number = len(made) // len(strands)
         strands = [jnp.concatenate(made[i * number : (i + 1) * number], axis=-1) for i in range(len(strands))]
     return strands

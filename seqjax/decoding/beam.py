@@ -223,9 +223,7 @@ def _go_on(carry: Any, tokens: jax.Array, candidates: _Candidates, ends: jax.Arr
     )
 
 
-def _end(
-    ended: Beams, tokens: jax.Array, candidates: _Candidates, ends: jax.Array, width: int, time: Any, alpha: jax.Array
-) -> Beams:
+def _end(ended: Beams, tokens: jax.Array, candidates: _Candidates, ends: jax.Array, width: int, time: Any, alpha: jax.Array) -> Beams:
     """Returns the n-best of the finished hypotheses and those that finish now, among the first `width` continuations."""
     ends = (ends & (candidates.log_probs > -jnp.inf))[:, :width]
     log_probs = jnp.where(ends, candidates.log_probs[:, :width], -jnp.inf)
@@ -270,6 +268,4 @@ def _check_rows(rows: int, **trees: Any) -> None:
         for path, array in jax.tree_util.tree_leaves_with_path(tree):
             if jnp.shape(array)[:1] != (rows,):
                 where = name + jax.tree_util.keystr(path)
-                raise ValueError(
-                    f"{where} has shape {jnp.shape(array)}; its first axis must be B={rows}, like that of first_token"
-                )
+                raise ValueError(f"{where} has shape {jnp.shape(array)}; its first axis must be B={rows}, like that of first_token")

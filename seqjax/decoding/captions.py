@@ -115,9 +115,7 @@ class CaptionWriter:
                 outputs.append(made)
         return outputs
 
-    def attention(
-        self, variables: Mapping[str, Any], image: np.ndarray, tokens: np.ndarray
-    ) -> tuple[np.ndarray, list[str]]:
+    def attention(self, variables: Mapping[str, Any], image: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, list[str]]:
         """Computes the attention weights while one caption was written.
 
         Args:

@@ -301,9 +301,7 @@ def score_outputs(
     if mask.shape != targets.shape or mask.dtype != bool:
         raise ValueError(f"mask is {mask.dtype} of shape {mask.shape}; it must be bool {targets.shape} like targets")
     if first_token.shape != targets.shape[:1]:
-        raise ValueError(
-            f"first_token has shape {first_token.shape}, targets {targets.shape}; (B,) and (B, T) expected"
-        )
+        raise ValueError(f"first_token has shape {first_token.shape}, targets {targets.shape}; (B,) and (B, T) expected")
     return _score_outputs(step, params, memory, carry, first_token.astype(jnp.int32), targets, mask)
 
 

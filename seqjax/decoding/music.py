@@ -17,7 +17,13 @@ VOICES = {"top": "descending", "bass": "ascending"}  # the voice that can be fix
 
 
 def draw_frames(
-    model: MusicModel, params: Any, context: Context, key: jax.Array | None = None, *, temperature: float = 1.0, voice: str = "top",
+    model: MusicModel,
+    params: Any,
+    context: Context,
+    key: jax.Array | None = None,
+    *,
+    temperature: float = 1.0,
+    voice: str = "top",
     fixed: jax.Array | None = None,
 ) -> jax.Array:
     """Draws one frame for each context.
@@ -126,8 +132,15 @@ class RollSampler:
         self._write = jax.jit(self._written, static_argnames=("length", "temperature", "voice"))
 
     def __call__(
-        self, params: Any, key: jax.Array, *, length: int, prompt: np.ndarray | None = None, temperature: float = 1.0,
-        fixed: np.ndarray | None = None, voice: str = "top",
+        self,
+        params: Any,
+        key: jax.Array,
+        *,
+        length: int,
+        prompt: np.ndarray | None = None,
+        temperature: float = 1.0,
+        fixed: np.ndarray | None = None,
+        voice: str = "top",
     ) -> np.ndarray:
         """Draws a piece.
 

@@ -46,9 +46,7 @@ def sequence_log_probs(logits: jax.Array, targets: jax.Array, mask: jax.Array) -
     return jnp.sum(jnp.where(mask, log_probs, 0.0), axis=-1)
 
 
-def score(
-    apply: Callable[[jax.Array, jax.Array], jax.Array], inputs: AnyArray, targets: AnyArray, mask: AnyArray
-) -> Score:
+def score(apply: Callable[[jax.Array, jax.Array], jax.Array], inputs: AnyArray, targets: AnyArray, mask: AnyArray) -> Score:
     """Computes the likelihood of each sequence under a model.
 
     Args:

@@ -100,9 +100,7 @@ class TextSampler:
         self._banned = (PAD, UNK, BOS) if ends else (PAD, UNK, BOS, EOS)
         self._read, self._step = _functions(model)  # pyright: ignore[reportArgumentType]  # a flax module has a hash
 
-    def __call__(
-        self, params, key: jax.Array, prompt: str = "", *, number: int = 1, length: int = 200, **options: Any
-    ) -> list[str]:
+    def __call__(self, params, key: jax.Array, prompt: str = "", *, number: int = 1, length: int = 200, **options: Any) -> list[str]:
         """Draws texts that begin with the prompt.
 
         Args:

@@ -51,9 +51,7 @@ class VideoReading:
 
         @jax.jit
         def pooled(scores, lengths):
-            return [jnp.exp(pooled_log_probabilities(score, lengths, pooling)) for score in scores], [
-                *map(jax.nn.softmax, scores)
-            ]
+            return [jnp.exp(pooled_log_probabilities(score, lengths, pooling)) for score in scores], [*map(jax.nn.softmax, scores)]
 
         self._run, self._pooled = run, pooled
 
@@ -68,18 +66,14 @@ class VideoReading:
             frames.append([np.asarray(shares)[real] for shares in each])
         return Answers(*([np.concatenate(own) for own in zip(*found)] for found in (clips, frames)))
 
-    def windows(
-        self, variables: Any, videos: Videos, index: int, window: int
-    ) -> Iterator[tuple[int, list[np.ndarray]]]:
+    def windows(self, variables: Any, videos: Videos, index: int, window: int) -> Iterator[tuple[int, list[np.ndarray]]]:
         """(first frame, probabilities (t, K) for each question) of the windows of one video; the carry passes from one to the next."""
         carry, count = self._model.apply(variables, 1, method="initial_carry"), int(videos.counts[index])
         for begin in range(0, count, window):
             places = np.arange(begin, min(begin + window, count))
             frames = np.zeros((1, window, *videos.shape), np.uint8)
             frames[0, : len(places)] = videos.take(index, places)
-            batch = VideoBatch(
-                frames, np.array([len(places)], np.int32), np.zeros((1, 0), np.int32), np.array([begin == 0])
-            )
+            batch = VideoBatch(frames, np.array([len(places)], np.int32), np.zeros((1, 0), np.int32), np.array([begin == 0]))
             carry, scores = self._run(variables, batch, carry)
             yield begin, [np.asarray(jax.nn.softmax(score))[0, : len(places)] for score in scores]
 

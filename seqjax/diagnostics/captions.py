@@ -57,9 +57,7 @@ def plot_attended(path: pathlib.Path, several: Sequence[Looked], *, rows: int = 
     cells = []
     for one in several:
         if np.ndim(one.weights) != 3 or len(one.weights) != len(one.words):
-            raise ValueError(
-                f"weights have shape {np.shape(one.weights)} for {len(one.words)} words; (T, h, w) expected"
-            )
+            raise ValueError(f"weights have shape {np.shape(one.weights)} for {len(one.words)} words; (T, h, w) expected")
         own = [(one.image, None, one.title)] + [(one.image, map, word) for word, map in zip(one.words, one.weights)]
         own += [None] * (-len(own) % WORDS)
         if cells and len(cells) + len(own) > rows * WORDS:
@@ -114,10 +112,7 @@ def plot_captions(path: pathlib.Path, several: Sequence[Shown], title: str = "")
         row, column = divmod(place, columns)
         grid[row, 2 * column].imshow(_rgb(one.image))
         axes = grid[row, 2 * column + 1]
-        lines = [
-            (f"{score:8.3f}  {_cut(text)}", _colour(one.right, i))
-            for i, (text, score) in enumerate(zip(one.captions, one.scores))
-        ]
+        lines = [(f"{score:8.3f}  {_cut(text)}", _colour(one.right, i)) for i, (text, score) in enumerate(zip(one.captions, one.scores))]
         lines += [(f"reference  {_cut(one.reference)}", "#555555")] if one.reference else []
         for line, (text, colour) in enumerate(lines):
             axes.text(

@@ -49,9 +49,7 @@ def plot_logos(
     """
     rows = -(-len(logos) // columns)
     width = max(len(weights) for weights in logos.values())
-    figure = _figure(
-        (columns * min(0.6 + 0.16 * max(width, 12), 14), 0.3 * bool(title) + rows * (1.9 if columns == 1 else 1.5))
-    )
+    figure = _figure((columns * min(0.6 + 0.16 * max(width, 12), 14), 0.3 * bool(title) + rows * (1.9 if columns == 1 else 1.5)))
     if title:
         figure.suptitle(title, fontsize=10)
     grid = figure.subplots(rows, columns, squeeze=False)
@@ -168,9 +166,7 @@ def gradient_times_input(score: Callable[[jax.Array], jax.Array], bases: np.ndar
     return (gradient - gradient.mean(axis=-1, keepdims=True)) * bases
 
 
-def plot_curves(
-    path: pathlib.Path, probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]
-) -> pathlib.Path:
+def plot_curves(path: pathlib.Path, probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> pathlib.Path:
     """The ROC and the precision-recall curve of each class against the others; of two classes, of the second.
 
     Args:
@@ -225,9 +221,7 @@ def plot_calibration(path: pathlib.Path, probabilities: np.ndarray, labels: np.n
     upper.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
     upper.plot(sure, right, marker="o")
     error = calibration_error(probabilities, labels)
-    upper.set(
-        ylabel="accuracy", ylim=(0, 1.03), xlim=(0, 1.0), title=f"expected calibration error {error:.2%}"
-    )
+    upper.set(ylabel="accuracy", ylim=(0, 1.03), xlim=(0, 1.0), title=f"expected calibration error {error:.2%}")
     lower.bar(sure, number, width=0.05)
     lower.set(xlabel="predicted probability", ylabel="answers")
     return _save(figure, path)

@@ -108,9 +108,7 @@ def plot_calibration(path: pathlib.Path, coverage: Mapping[str, np.ndarray], tra
     left.plot([0, 1], [0, 1], color="0.6", lw=1, ls="--")
     for place, (name, shares) in enumerate(coverage.items()):
         left.plot(LEVELS, shares, label=name, zorder=9 - place, **_style(name, place))
-    left.set(
-        xlabel="level of the quantile", ylabel="fraction of values below it", title="calibration", xlim=(0, 1), ylim=(0, 1)
-    )
+    left.set(xlabel="level of the quantile", ylabel="fraction of values below it", title="calibration", xlim=(0, 1), ylim=(0, 1))
     left.set_aspect("equal")
     left.legend(fontsize=8)
     bins = 20 if len(transform) >= 400 else 10
@@ -146,9 +144,7 @@ def plot_by_horizon(path: pathlib.Path, errors: Mapping[str, np.ndarray]) -> pat
     axes = figure.subplots()
     steps = np.arange(1, max(map(len, errors.values())) + 1)
     for place, (name, values) in enumerate(errors.items()):
-        axes.plot(
-            steps, values, label=name, marker="." if len(steps) < 40 else None, zorder=9 - place, **_style(name, place)
-        )
+        axes.plot(steps, values, label=name, marker="." if len(steps) < 40 else None, zorder=9 - place, **_style(name, place))
     axes.set(xlabel="steps ahead", ylabel="mean CRPS", title="error by horizon")
     axes.set_ylim(bottom=0)
     axes.xaxis.get_major_locator().set_params(integer=True)

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 
 
-def plot_confusion(
-    path: pathlib.Path, counts: np.ndarray, classes: Sequence[str], *, unit: str = "images"
-) -> pathlib.Path:
+def plot_confusion(path: pathlib.Path, counts: np.ndarray, classes: Sequence[str], *, unit: str = "images") -> pathlib.Path:
     """Plots a confusion matrix.
 
     Args:

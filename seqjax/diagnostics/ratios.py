@@ -28,8 +28,7 @@ def update_ratios(before: Any, after: Any) -> dict[str, Array]:
     """
     old, new = jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after)
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): ratio(leaf, changed)
-        for (path, leaf), changed in zip(old, new, strict=True)
+        jax.tree_util.keystr(path, simple=True, separator="/"): ratio(leaf, changed) for (path, leaf), changed in zip(old, new, strict=True)
     }
 
 

@@ -62,9 +62,7 @@ def plot_attention(
     return plot_attentions(path, [Attention(weights, targets, sources)], [title])
 
 
-def plot_attentions(
-    path: pathlib.Path, maps: Sequence[tuple], titles: Sequence[str] | None = None, *, columns: int = 2
-) -> pathlib.Path:
+def plot_attentions(path: pathlib.Path, maps: Sequence[tuple], titles: Sequence[str] | None = None, *, columns: int = 2) -> pathlib.Path:
     """Plots several attention maps on one sheet, all on the scale from 0 to 1.
 
     Args:
@@ -105,9 +103,7 @@ def plot_attentions(
     return _save(figure, path)
 
 
-def plot_weighted_text(
-    path: pathlib.Path, words: Sequence[str], weights: np.ndarray, title: str = "", *, limit: int = 200
-) -> pathlib.Path:
+def plot_weighted_text(path: pathlib.Path, words: Sequence[str], weights: np.ndarray, title: str = "", *, limit: int = 200) -> pathlib.Path:
     """Plots a text with words shaded by weight, such as the attention of a classifier's pooling.
 
     Args:
@@ -131,9 +127,7 @@ def plot_weighted_text(
     """
     weights = np.asarray(weights, np.float64)
     if not len(words) or weights.shape != (len(words),):
-        raise ValueError(
-            f"weights has shape {weights.shape} for {len(words)} words; it must be one for each, at least one"
-        )
+        raise ValueError(f"weights has shape {weights.shape} for {len(words)} words; it must be one for each, at least one")
     if not np.all(np.isfinite(weights) & (weights >= 0)):
         raise ValueError("weights has entries that are negative or not finite")
     largest = weights[:limit].max()
@@ -146,9 +140,7 @@ def plot_weighted_text(
     return _save(figure, path)
 
 
-def plot_attention_texts(
-    path: pathlib.Path, maps: Sequence[tuple], titles: Sequence[str] | None = None, *, limit: int = 8
-) -> pathlib.Path:
+def plot_attention_texts(path: pathlib.Path, maps: Sequence[tuple], titles: Sequence[str] | None = None, *, limit: int = 8) -> pathlib.Path:
     """Plots the attention of each target token over the source text, for sources too long for a heat map.
 
     The source is shown once for each target token, wrapped into lines, its tokens shaded by their weights: white is 0, the
@@ -335,9 +327,7 @@ def _labelled(weights: np.ndarray, targets: Sequence[str], sources: Sequence[str
     weights = np.asarray(weights, np.float32)
     wanted = (len(targets), len(sources))
     if weights.shape != wanted or 0 in wanted:
-        raise ValueError(
-            f"weights has shape {weights.shape}; {wanted[0]} targets and {wanted[1]} sources need {wanted}, at least (1, 1)"
-        )
+        raise ValueError(f"weights has shape {weights.shape}; {wanted[0]} targets and {wanted[1]} sources need {wanted}, at least (1, 1)")
     return Attention(weights, *([_readable(token) for token in tokens] for tokens in (targets, sources)))
 
 
@@ -353,8 +343,7 @@ def _readable(text: str, limit: int | None = LONGEST_LABEL, family: str | None =
     fonts = _fonts(family)
     characters = [
         character
-        if (character == " " and spaces)
-        or (character.isprintable() and any(font.get_char_index(ord(character)) for font in fonts))
+        if (character == " " and spaces) or (character.isprintable() and any(font.get_char_index(ord(character)) for font in fonts))
         else f"U+{ord(character):04X}"
         for character in (text if spaces else text.translate(str.maketrans(SHOWN_AS)))
     ]
@@ -390,10 +379,7 @@ def _kind(tag: str) -> str:
 def _codes(tags: Sequence[str]) -> dict[str, str]:
     kinds = [kind for kind in dict.fromkeys(map(_kind, tags)) if kind != "O"]
     rounds = ("", ";4", ";1", ";1;4")  # underlined, bold and both when the colours run out
-    return {
-        kind: f"38;5;{COLOURS[i % len(COLOURS)]}{rounds[i // len(COLOURS) % len(rounds)]}"
-        for i, kind in enumerate(kinds)
-    }
+    return {kind: f"38;5;{COLOURS[i % len(COLOURS)]}{rounds[i // len(COLOURS) % len(rounds)]}" for i, kind in enumerate(kinds)}
 
 
 def _painted(text: str, code: str | None) -> str:

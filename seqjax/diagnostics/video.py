@@ -57,9 +57,7 @@ def plot_filmstrips(
         for axes, place in zip(grid[row], places):
             _show(axes, video[place])
             text, right = texts[place]
-            axes.text(
-                0.5, -0.05, text, ha="center", va="top", fontsize=6.5, color=colours[right], transform=axes.transAxes
-            )
+            axes.text(0.5, -0.05, text, ha="center", va="top", fontsize=6.5, color=colours[right], transform=axes.transAxes)
     return _save(figure, path)
 
 
@@ -103,9 +101,7 @@ def plot_forecasts(
     return _save(figure, path)
 
 
-def plot_by_step(
-    path: pathlib.Path, errors: Mapping[str, Mapping[str, Sequence[float]]], title: str = ""
-) -> pathlib.Path:
+def plot_by_step(path: pathlib.Path, errors: Mapping[str, Mapping[str, Sequence[float]]], title: str = "") -> pathlib.Path:
     """Plots errors from the first predicted frame to the last.
 
     Args:

@@ -35,9 +35,7 @@ def check_name(engine: str) -> None:
         raise UserError(f"engine must be one of {['auto', *ENGINES]}, got {engine!r}{gone}")
 
 
-def run(
-    choice: Choice, cell: Cell, params: Params, carry: Carry, initial: Carry, xs: Any, **settings: Any
-) -> tuple[Carry, Array]:
+def run(choice: Choice, cell: Cell, params: Params, carry: Carry, initial: Carry, xs: Any, **settings: Any) -> tuple[Carry, Array]:
     """Runs a cell on the engine chosen; the arguments are those of `scan.run`."""
     return ENGINES[choice.engine].run(*_given(choice, cell, params, carry, initial, xs), **settings)
 
@@ -98,9 +96,7 @@ def _quickest(cell, params, xs, settings):
         return Choice(cell.name, "scan", reason)
     layout = fused.layout_of(cell, jax.tree.leaves(xs)[0].shape[1])
     if layout is None:
-        return Choice(
-            cell.name, "fused", "it has the three parts: input product before the loop, weight gradients after it"
-        )
+        return Choice(cell.name, "fused", "it has the three parts: input product before the loop, weight gradients after it")
     products = "one product" if cell.split.additive else "two products"
     lying = "columns" if layout.columns else "rows"
     return Choice(cell.name, "fused", f"plain matrix products: {products} a step, in {lying}, {where}")

@@ -32,9 +32,7 @@ def reverse_only(tree: Any, cell: str, engine: str) -> Any:
 
 
 def _refuse(*args, cell, engine):
-    raise UserError(
-        f"forward-mode differentiation (jax.jvp, jax.jacfwd, jax.hessian) of {cell} needs engine=\"scan\", got engine={engine!r}"
-    )
+    raise UserError(f'forward-mode differentiation (jax.jvp, jax.jacfwd, jax.hessian) of {cell} needs engine="scan", got engine={engine!r}')
 
 
 mark_p.def_impl(lambda a, **names: a)

@@ -64,9 +64,7 @@ def is_below(size: Any, limit: int) -> bool:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def unrolled(
-    cell: Cell, layout: Layout, reverse: bool, params: Params, carry: Carry, initial: Carry, inputs: tuple
-) -> tuple[Carry, Array]:
+def unrolled(cell: Cell, layout: Layout, reverse: bool, params: Params, carry: Carry, initial: Carry, inputs: tuple) -> tuple[Carry, Array]:
     """Runs a cell whose split is `Dense` over `inputs`, which are (xs, mask, resets), time-major."""
     last, (ys, _), _ = _forward(cell, layout, reverse, params, carry, initial, inputs, keep=False)
     return last, ys

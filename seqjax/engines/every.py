@@ -45,9 +45,7 @@ def recorded(cell: Cell) -> Cell:
     return cell.replace(name=f"{cell.name} with every carry", step=with_carry(cell.step), split=split)
 
 
-def collected(
-    start: Carry, last: Carry, found: tuple[Array, Carry], mask: Array | None, reverse: bool
-) -> tuple[Carries, Array]:
+def collected(start: Carry, last: Carry, found: tuple[Array, Carry], mask: Array | None, reverse: bool) -> tuple[Carries, Array]:
     """Splits the result of a recorded cell's run, with the carry held at padded steps.
 
     Args:

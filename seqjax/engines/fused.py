@@ -74,9 +74,7 @@ def layout_of(cell: Cell, batch: int) -> dense.Layout | None:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def unrolled(
-    cell: Cell, reverse: bool, params: Params, carry: Carry, initial: Carry, inputs: tuple
-) -> tuple[Carry, Array]:
+def unrolled(cell: Cell, reverse: bool, params: Params, carry: Carry, initial: Carry, inputs: tuple) -> tuple[Carry, Array]:
     """Runs any cell that has the three parts over `inputs`, which are (xs, mask, resets), time-major."""
     return _forward(cell, reverse, params, carry, initial, inputs, keep=False)[:2]
 

@@ -14,9 +14,7 @@ def select(flag: Array, on_true: Any, on_false: Any, axis: int = 0) -> Any:
     """Selects on_true where the sequence's flag (B,) is set, over pytrees of arrays with B at the given axis."""
 
     def pick(a, b):
-        return jnp.where(
-            flag.reshape(flag.shape + (1,) * (a.ndim - 1) if axis == 0 else (1,) * axis + flag.shape), a, b
-        )
+        return jnp.where(flag.reshape(flag.shape + (1,) * (a.ndim - 1) if axis == 0 else (1,) * axis + flag.shape), a, b)
 
     return jax.tree.map(pick, on_true, on_false)
 

@@ -44,9 +44,7 @@ from seqjax.interop import parts
 from seqjax.typing import Array, Cell
 
 
-def from_keras_cell(
-    cell: Any, weights: tuple[Array, Array, Array | None], options: Mapping[str, Any]
-) -> tuple[Cell, ConvLSTMParams]:
+def from_keras_cell(cell: Any, weights: tuple[Array, Array, Array | None], options: Mapping[str, Any]) -> tuple[Cell, ConvLSTMParams]:
     """Converts the cell of a built Keras ConvLSTM with its weights.
 
     Raises:
@@ -78,9 +76,7 @@ def to_keras_layer(cell: Cell, options: Mapping[str, Any]) -> Any:
     settings, axes = parts.settings(cell), len(cell.spatial)
     build = {1: keras.layers.ConvLSTM1D, 2: keras.layers.ConvLSTM2D, 3: keras.layers.ConvLSTM3D}[axes]
     of_input = {"strides": settings["strides"] or 1, "dilation_rate": settings["dilation_rate"] or 1}
-    return build(
-        cell.hidden_size, settings["kernel_size"], padding=settings["padding"] or "same", **of_input, **options
-    )
+    return build(cell.hidden_size, settings["kernel_size"], padding=settings["padding"] or "same", **of_input, **options)
 
 
 def from_flax_cell(
@@ -98,9 +94,7 @@ def from_flax_cell(
     return _from_pair(params["ih"], params["hh"], "kernel", "bias", spatial_shape, "ConvLSTMCell", module.dtype)
 
 
-def to_flax_cell(
-    cell: Cell, params: ConvLSTMParams, options: Mapping[str, Any]
-) -> tuple[nn.ConvLSTMCell, dict[str, Any]]:
+def to_flax_cell(cell: Cell, params: ConvLSTMParams, options: Mapping[str, Any]) -> tuple[nn.ConvLSTMCell, dict[str, Any]]:
     """Builds a Flax ConvLSTMCell and its params."""
     module = nn.ConvLSTMCell(cell.hidden_size, parts.settings(cell)["kernel_size"], **options)
     return module, _pair(params, "ih", "hh", "kernel", "bias")
@@ -141,9 +135,7 @@ def _from_pair(given, recurrent, kernel, bias, spatial_shape, name, dtype=None):
         raise UserError(f"a {name} does not store the spatial axes of its inputs: give spatial_shape, here {w.ndim - 2} of the "
                         f"sizes (depth, height, width), got {spatial_shape}")  # fmt: skip
     zeros = jnp.zeros(w.shape[-1], w.dtype)
-    b, b_h = (
-        parts.reorder(parts.array(side[bias]), "igfo", "ifgo") if bias in side else zeros for side in (given, recurrent)
-    )
+    b, b_h = (parts.reorder(parts.array(side[bias]), "igfo", "ifgo") if bias in side else zeros for side in (given, recurrent))
     # Added to the second, so that the -1 of an earlier conversion cancels before the sum.
     params = ConvLSTMParams(w, u, b + parts.add_to_forget(b_h, parts.FORGET_BIAS))
     options = {"dtype": parts.narrower(dtype, w.dtype), "param_dtype": w.dtype}
@@ -154,7 +146,4 @@ def _pair(params, given, recurrent, kernel, bias):
     """Returns the two convolutions' weights by these names."""
     b_h = parts.add_to_forget(jnp.zeros_like(params.bias), -parts.FORGET_BIAS)
     values = {given: (params.kernel, params.bias), recurrent: (params.recurrent_kernel, b_h)}
-    return {
-        side: {kernel: parts.reorder(w, "ifgo", "igfo"), bias: parts.reorder(b, "ifgo", "igfo")}
-        for side, (w, b) in values.items()
-    }
+    return {side: {kernel: parts.reorder(w, "ifgo", "igfo"), bias: parts.reorder(b, "ifgo", "igfo")} for side, (w, b) in values.items()}

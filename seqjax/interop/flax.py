@@ -56,9 +56,7 @@ def average(a: Array, b: Array) -> Array:
 MERGES = {"concat": nn.Bidirectional.merge_fn, "sum": jnp.add, "mean": average, "multiply": jnp.multiply}
 
 
-def from_flax(
-    module: nn.Module, variables: Mapping[str, Any], *, spatial_shape: int | Sequence[int] | None = None
-) -> tuple[Cell, Params]:
+def from_flax(module: nn.Module, variables: Mapping[str, Any], *, spatial_shape: int | Sequence[int] | None = None) -> tuple[Cell, Params]:
     """Converts a Flax linen recurrent module and its variables to a cell and its params, with the same outputs.
 
     Args:
@@ -142,25 +140,19 @@ def _read(module, params, spatial_shape):
     if isinstance(module, nn.RNN):
         parts.check_computation(module, "flax", "__call__")
         if module.reverse:
-            raise UserError(
-                "an RNN with reverse=True: a cell has no direction; convert it without, and unroll with reverse=True"
-            )
+            raise UserError("an RNN with reverse=True: a cell has no direction; convert it without, and unroll with reverse=True")
         return _read(module.cell, params["cell"], spatial_shape)
     return _read_cell(module, params, spatial_shape)
 
 
 def _read_cell(module, params, spatial_shape):
     if isinstance(module, nn.MGUCell):
-        raise UserError(
-            "Flax's MGUCell keeps with the gate that resets, while seqjax.mgu writes with it; neither converts to the other"
-        )
+        raise UserError("Flax's MGUCell keeps with the gate that resets, while seqjax.mgu writes with it; neither converts to the other")
     if not isinstance(module, (nn.SimpleCell, nn.LSTMCell, nn.OptimizedLSTMCell, nn.GRUCell, nn.ConvLSTMCell)):
         raise UserError(f"from_flax takes {SUPPORTED}, got {type(module).__name__}; for NNX modules use from_nnx")
     parts.check_computation(module, "flax", "__call__")
     if module.carry_init is not jax.nn.initializers.zeros:
-        raise UserError(
-            f"{type(module).__name__} has a custom carry_init; wrap the cell in seqjax.learned_initial_carry"
-        )
+        raise UserError(f"{type(module).__name__} has a custom carry_init; wrap the cell in seqjax.learned_initial_carry")
     if isinstance(module, nn.ConvLSTMCell):
         return conv.from_flax_cell(module, params, spatial_shape)
     conv.refuse_spatial_shape(spatial_shape, type(module).__name__)
@@ -191,9 +183,7 @@ def _write_layer(layer, return_carry):
     if layer.merge is None:
         return nn.RNN(forward, return_carry=return_carry), {"cell": own}
     ((backward, backward_own),) = backward
-    module = nn.Bidirectional(
-        nn.RNN(forward), nn.RNN(backward), merge_fn=MERGES[layer.merge], return_carry=return_carry
-    )
+    module = nn.Bidirectional(nn.RNN(forward), nn.RNN(backward), merge_fn=MERGES[layer.merge], return_carry=return_carry)
     return module, {"forward_rnn": {"cell": own}, "backward_rnn": {"cell": backward_own}}
 
 

@@ -165,9 +165,7 @@ def read_dropout(layer) -> tuple[float, bool]:
     spatial = isinstance(layer, keras.layers.SpatialDropout1D)
     shape = None if spatial or layer.noise_shape is None else tuple(layer.noise_shape)
     if shape is not None and (len(shape) != 3 or shape[0] is not None or shape[1] != 1 or shape[2] is not None):
-        raise UserError(
-            f"{layer.name} has noise_shape={shape}; dropout here has a mask per step or (None, 1, None)"
-        )
+        raise UserError(f"{layer.name} has noise_shape={shape}; dropout here has a mask per step or (None, 1, None)")
     return layer.rate, spatial or shape is not None
 
 
@@ -253,10 +251,7 @@ def _write(layer, return_state):
     import keras
 
     run = {"return_sequences": True, "return_state": return_state}
-    made = [
-        _make(cell, params, go_backwards=backwards, **run)
-        for cell, params, backwards in zip(layer.cells, layer.params, (False, True))
-    ]
+    made = [_make(cell, params, go_backwards=backwards, **run) for cell, params, backwards in zip(layer.cells, layer.params, (False, True))]
     whole = made[0]
     if layer.merge is not None:
         names = {ours: theirs for theirs, ours in MERGES.items()}

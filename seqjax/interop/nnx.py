@@ -71,15 +71,14 @@ def from_nnx(module: nnx.Module) -> tuple[Cell, Params]:
             parts.check_computation(one, "flax", "__call__")
         # Bidirectional sets the directions itself, regardless of its two RNNs.
         (forward, forward_params), (backward, backward_params) = (
-            _read_cell(one.cell) for one in (module.forward_rnn, module.backward_rnn)  # pyright: ignore[reportAttributeAccessIssue]
+            _read_cell(one.cell)
+            for one in (module.forward_rnn, module.backward_rnn)  # pyright: ignore[reportAttributeAccessIssue]
         )
         return bidirectional(forward, backward, merge), BidirectionalParams(forward_params, backward_params)
     if isinstance(module, nnx.RNN):
         parts.check_computation(module, "flax", "__call__")
         if module.reverse:
-            raise UserError(
-                "an RNN with reverse=True: a cell has no direction; convert it without, and unroll with reverse=True"
-            )
+            raise UserError("an RNN with reverse=True: a cell has no direction; convert it without, and unroll with reverse=True")
         return _read_cell(module.cell)
     return _read_cell(module)
 
@@ -123,9 +122,7 @@ def _read_cell(module):
     parts.check_computation(module, "flax", "__call__")
     activations = parts.flax_activations(module)
     if module.carry_init is not None and module.carry_init is not jax.nn.initializers.zeros:
-        raise UserError(
-            f"{type(module).__name__} has a custom carry_init; wrap the cell in seqjax.learned_initial_carry"
-        )
+        raise UserError(f"{type(module).__name__} has a custom carry_init; wrap the cell in seqjax.learned_initial_carry")
     if isinstance(module, nnx.LSTMCell):
         w, u = (_joint(module, names, "kernel") for names in (("ii", "if_", "ig", "io"), ("hi", "hf", "hg", "ho")))
         b = _joint(module, ("hi", "hf", "hg", "ho"), "bias")
@@ -162,9 +159,7 @@ def _write_cell(cell, params):
     options |= parts.to_flax_activations(cell)
     name = parts.kind(cell)
     if name == "gru" and np.any(np.asarray(params.recurrent_bias) != 0):
-        raise UserError(
-            "to_nnx cannot represent a nonzero recurrent_bias of 'gru', since NNX's GRU has none; to_flax can"
-        )
+        raise UserError("to_nnx cannot represent a nonzero recurrent_bias of 'gru', since NNX's GRU has none; to_flax can")
     kinds = {"rnn": nnx.SimpleCell, "lstm": nnx.OptimizedLSTMCell, "gru": nnx.GRUCell}
     module = kinds[name](inputs, cell.hidden_size, **options)
     module.dense_i.kernel[...] = jnp.asarray(params.kernel)

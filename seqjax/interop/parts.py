@@ -110,9 +110,7 @@ def check(cell: Cell, params: Params, target: str) -> None:
     dtype = _check_params(cell, params)
     for holder, what, holders in _features(cell, dtype):
         if target not in holders:
-            can = (
-                " and ".join(f"to_{name}" for name in holders) + " can" if holders else "none of the libraries here can"
-            )
+            can = " and ".join(f"to_{name}" for name in holders) + " can" if holders else "none of the libraries here can"
             inside = "; cell.inner has the cells inside, which may be converted one by one" if holder.inner else ""
             raise UserError(f"to_{target} cannot represent {what} of {holder.name!r}; {can}{inside}")
 
@@ -163,17 +161,13 @@ def layers(cell: Cell, params: Params) -> list[Layer]:
         return [layer for inner, own in zip(cell.inner, params, strict=True) for layer in layers(inner, own)]
     if kind(cell) == "dropout" and not is_single(cell):
         if kind(cell.inner[0]) == "stack":
-            raise UserError(
-                f"{cell.name!r} cannot be converted: put the dropout around the one cell whose inputs it drops"
-            )
+            raise UserError(f"{cell.name!r} cannot be converted: put the dropout around the one cell whose inputs it drops")
         layer = layers(cell.inner[0], params)[0]
         return [layer._replace(drops=(cell, *layer.drops))]
     if kind(cell) == "bidirectional":
         wrapped = next((inner for inner in cell.inner if not is_single(inner)), None)
         if wrapped is not None:
-            raise UserError(
-                f"{wrapped.name!r} in {cell.name!r} cannot be converted: each direction must be one plain cell"
-            )
+            raise UserError(f"{wrapped.name!r} in {cell.name!r} cannot be converted: each direction must be one plain cell")
         return [Layer(cell.inner, (params.forward, params.backward), settings(cell)["merge"])]
     if not is_single(cell):
         raise UserError(f"{cell.name!r} cannot be converted: put recurrent_dropout around a plain cell, and dropout around both")

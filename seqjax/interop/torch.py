@@ -192,20 +192,14 @@ def _check_uniform(cell, layers):
                 f"and {inside.name}({inside.hidden_size}); to_keras and to_flax can, or convert cell.inner one by one"
             )
     if len({len(layer.cells) for layer in layers}) > 1:
-        raise UserError(
-            f"to_torch cannot represent one and two directions in one module, as in {cell.name!r}; to_keras can"
-        )
+        raise UserError(f"to_torch cannot represent one and two directions in one module, as in {cell.name!r}; to_keras can")
     if max(len(layer.drops) for layer in layers) > 1:
         raise UserError(f"to_torch cannot represent two dropouts around one cell, as in {cell.name!r}; to_keras can")
     if _rate(first):
-        raise UserError(
-            f"to_torch cannot represent dropout({_rate(first):g}) before the first layer of {cell.name!r}; to_keras can"
-        )
+        raise UserError(f"to_torch cannot represent dropout({_rate(first):g}) before the first layer of {cell.name!r}; to_keras can")
     rates = [_rate(layer) for layer in layers[1:]]
     if len(set(rates)) > 1:
-        raise UserError(
-            f"to_torch cannot represent dropout rates that differ, but those of {cell.name!r} are {rates}; to_keras can"
-        )
+        raise UserError(f"to_torch cannot represent dropout rates that differ, but those of {cell.name!r} are {rates}; to_keras can")
 
 
 def _rate(layer):

@@ -224,9 +224,7 @@ def _from_torch(key, value, entry):
     """Copies torch's array to our layout and dtype."""
     array = _to_numpy(value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(
-            f"{key} must hold floats, got {array.dtype}; quantised weights must be dequantised first"
-        )
+        raise TypeError(f"{key} must hold floats, got {array.dtype}; quantised weights must be dequantised first")
     if entry.flattened is not None:
         height, width, channels = entry.flattened
         array = array.reshape(-1, channels, height, width).transpose(2, 3, 1, 0)
@@ -267,9 +265,7 @@ def _state_dict(given):
         raise TypeError(f"state_dict must map keys to arrays, got a {type(given).__name__}")
     nested = [key for key, value in given.items() if isinstance(value, Mapping)]
     if nested:
-        raise UserError(
-            f"this is a checkpoint, not a state dict: its entry {nested[0]!r} is nested; give state_dict[{nested[0]!r}]"
-        )
+        raise UserError(f"this is a checkpoint, not a state dict: its entry {nested[0]!r} is nested; give state_dict[{nested[0]!r}]")
     if given and all(key.startswith("module.") for key in given):
         raise UserError("every key begins with 'module.', as DataParallel writes them; remove that prefix first")
     return dict(given)

@@ -100,9 +100,7 @@ class Captioner(TokenDecoder):
             return super().initial_carry(encoded)
         self._carry_leaves()  # refuses cells that cannot be used
         first = self.bridge(encoded.summary)
-        cells = tuple(
-            layer.initial_carry(params, first.shape[0]) for layer, params in zip(self.layers, self.decoder.layers)
-        )
+        cells = tuple(layer.initial_carry(params, first.shape[0]) for layer, params in zip(self.layers, self.decoder.layers))
         carry = DecoderCarry(cells, jnp.zeros((first.shape[0], 0), first.dtype))
         carry, _ = decode_steps(self.layers, None, "nothing", self.decoder, None, carry, first[None], ())
         return carry

@@ -70,9 +70,7 @@ class BaseFeatures(nn.Module):
         """Gives (B, T, F) for codes (B, halo + T + halo) int, 0 where there is no base; or, without k-mers, for shares of the bases,
         (B, halo + T + halo, 4), by which gradients can be taken."""
         if self.kmer and self.kmer % 2 == 0 or self.filters and self.width % 2 == 0:
-            raise UserError(
-                f"model.kmer={self.kmer} and model.width={self.width} must be odd: the same number of bases on each side"
-            )
+            raise UserError(f"model.kmer={self.kmer} and model.width={self.width} must be odd: the same number of bases on each side")
         if self.kmer:
             xs = nn.Embed(4**self.kmer + 1, self.embed_size, dtype=self.dtype, name="embed")(kmer_ids(codes, self.kmer))
         else:

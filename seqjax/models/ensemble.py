@@ -40,9 +40,7 @@ class Ensemble(NamedTuple):
         if rngs is None:
             return jax.vmap(lambda variables: self.module.apply(variables, *arguments, **options))(variables)
         split = {name: jax.random.split(key, self.members) for name, key in rngs.items()}
-        return jax.vmap(lambda variables, rngs: self.module.apply(variables, *arguments, rngs=rngs, **options))(
-            variables, split
-        )
+        return jax.vmap(lambda variables, rngs: self.module.apply(variables, *arguments, rngs=rngs, **options))(variables, split)
 
 
 def mean_log_probabilities(scores: Array) -> Array:

@@ -75,9 +75,7 @@ def context_scale(kind: str, value: Array, observed: Array, location: Array, sca
         middle, spread = jnp.zeros_like(location), jnp.abs(value).sum(1) / number
     else:
         middle = value.sum(1) / number
-        spread = jnp.sqrt(
-            jnp.where(observed, jnp.square(value - middle[:, None]), 0).sum(1) / number + 1e-12 * scale**2
-        )
+        spread = jnp.sqrt(jnp.where(observed, jnp.square(value - middle[:, None]), 0).sum(1) / number + 1e-12 * scale**2)
     spread = jnp.maximum(spread, 0.01 * scale)
     return jnp.where(any_seen, middle, location), jnp.where(any_seen, spread, scale)
 

@@ -155,9 +155,7 @@ class Forecaster:
             def grow(column):
                 return np.pad(column, [(0, 0), (0, short)] + [(0, 0)] * (column.ndim - 2))
 
-            long = (
-                {name: grow(getattr(window, name)) for name in ("value", "observed", "known", "past")} if short else {}
-            )
+            long = {name: grow(getattr(window, name)) for name in ("value", "observed", "known", "past")} if short else {}
             window = window._replace(**long)
             found = [self.output.quantiles(jax.device_get(one), levels) for one in _direct(self, params, window)]
             return np.asarray(np.mean(found, 0, dtype=np.float64))[:, 0, : steps or self.horizon]
@@ -220,9 +218,7 @@ class Forecaster:
         places = self.context - forks + 1 + np.arange(forks)[:, None] + np.arange(self.horizon)
         counted = (window.observed & window.mask[:, None])[:, places]
         y = jnp.where(counted, window.value[:, places], middle)
-        return self.output.loss(
-            self.output.distribution(raw, middle, spread), y, jnp.broadcast_to(spread, y.shape)
-        ), counted
+        return self.output.loss(self.output.distribution(raw, middle, spread), y, jnp.broadcast_to(spread, y.shape)), counted
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -250,11 +246,7 @@ def _paths(model: Forecaster, params: Mapping[str, Params], window: Window, key:
 
         carry, raw = run(None, cut(0, model.context + 1))  # the last of these inputs is the value at the origin
         rest = cut(model.context + 1, model.context + horizon)
-        found.append(
-            sample_paths(
-                run, model.output, carry, raw[:, -1], rest, steps.location[:, 0], steps.scale[:, 0], own, int(share)
-            )
-        )
+        found.append(sample_paths(run, model.output, carry, raw[:, -1], rest, steps.location[:, 0], steps.scale[:, 0], own, int(share)))
     return jnp.concatenate(found)
 
 

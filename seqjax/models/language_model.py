@@ -72,9 +72,7 @@ class LanguageModel(nn.Module):
         embed = nn.Embed(self.vocab_size, self.embed_size, dtype=self.dtype, name="embed")
         params = self.param("rnn", self.cell.init, self.embed_size)
         rng = self.make_rng("dropout") if train else None
-        carry, ys = seqjax.unroll(
-            self.cell, params, embed(tokens), carry, resets=resets, rng=rng, remat_every=remat_every
-        )
+        carry, ys = seqjax.unroll(self.cell, params, embed(tokens), carry, resets=resets, rng=rng, remat_every=remat_every)
         ys = nn.Dropout(self.dropout, deterministic=not train)(ys)
         if self.tie_embeddings:
             bias = self.param("bias", nn.initializers.zeros, (self.vocab_size,))

@@ -185,9 +185,7 @@ class MusicModel(nn.Module):
         """
         batch, steps, pitches = frames.shape
         frames = (frames != 0).astype(jnp.float32)
-        initial = MusicCarry(
-            self.cell.initial_carry(self.rnn, batch), jnp.zeros((batch, self.memory, pitches), jnp.float32)
-        )
+        initial = MusicCarry(self.cell.initial_carry(self.rnn, batch), jnp.zeros((batch, self.memory, pitches), jnp.float32))
         first = jnp.full((batch,), carry is None) if first is None else first
         start = initial
         if carry is not None:

@@ -16,9 +16,7 @@ ANY = 15  # N
 COMPLEMENT = np.array([int(f"{code:04b}"[::-1], 2) for code in range(16)], np.uint8)
 SHARES = np.array([[code >> base & 1 for base in range(4)] for code in range(16)], np.float32)
 SHARES[1:] /= SHARES[1:].sum(axis=1, keepdims=True)
-SINGLE = np.array(
-    [-1, 0, 1, -1, 2, -1, -1, -1, 3, -1, -1, -1, -1, -1, -1, -1], np.int32
-)  # the place in BASES of a single base
+SINGLE = np.array([-1, 0, 1, -1, 2, -1, -1, -1, 3, -1, -1, -1, -1, -1, -1, -1], np.int32)  # the place in BASES of a single base
 
 _CODES = np.zeros(256, np.uint8)
 for _code, _letter in enumerate(LETTERS[1:], 1):

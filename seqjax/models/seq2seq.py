@@ -81,9 +81,7 @@ class Seq2Seq(TokenDecoder):
             self.target_embed = nn.Embed(self.target_size, self.embed_size, dtype=self.dtype)
         self.encoder_params = self.param("encoder", self.encoder.init, self.embed_size)
         width = self.encoder.hidden_size
-        self.decoder = self.param(
-            "decoder", init_decoder, self.layers, self.attention, self._feeds(), self.embed_size, width, self._out()
-        )
+        self.decoder = self.param("decoder", init_decoder, self.layers, self.attention, self._feeds(), self.embed_size, width, self._out())
         self.bridge = nn.Dense(sum(leaf.shape[-1] for leaf in self._carry_leaves()), dtype=self.dtype)
         self.noise = nn.Dropout(self.dropout)
         if self.tie_embeddings:
@@ -93,9 +91,7 @@ class Seq2Seq(TokenDecoder):
 
     def _check(self):
         if self.share_embeddings and self.source_size != self.target_size:
-            raise UserError(
-                f"shared embeddings need one vocabulary, got sizes {self.source_size} and {self.target_size}"
-            )
+            raise UserError(f"shared embeddings need one vocabulary, got sizes {self.source_size} and {self.target_size}")
         self.check_layers()
 
     def output_embed(self) -> nn.Embed:
@@ -119,9 +115,7 @@ class Seq2Seq(TokenDecoder):
             memory = make_memory(self.attention, self.decoder.attention, values, lengths)
         return Encoded(memory, summary)
 
-    def __call__(
-        self, source: Array, lengths: Array, inputs: Array, *, train: bool = False, samples: Array | None = None
-    ) -> Decoded:
+    def __call__(self, source: Array, lengths: Array, inputs: Array, *, train: bool = False, samples: Array | None = None) -> Decoded:
         """Runs teacher forcing: the scores of every target token given those before it.
 
         Args:

@@ -49,9 +49,7 @@ class ShorteningConv(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(
-        self, xs: Array, lengths: Array, before: Array | None = None, *, train: bool = False
-    ) -> tuple[Array, Array]:
+    def __call__(self, xs: Array, lengths: Array, before: Array | None = None, *, train: bool = False) -> tuple[Array, Array]:
         """Shortens sequences.
 
         Args:

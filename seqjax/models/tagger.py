@@ -54,9 +54,7 @@ class CharFeatures(nn.Module):
         xs = nn.Embed(self.num_chars, self.embed_size, dtype=self.dtype, name="embed")(chars)
         if self.kind == "rnn":
             if self.size % 2:
-                raise UserError(
-                    f"model.char_size={self.size} must be even with char_features='rnn', half for each direction"
-                )
+                raise UserError(f"model.char_size={self.size} must be even with char_features='rnn', half for each direction")
             one = seqjax.lstm(self.size // 2, dtype=self.dtype)
             cell = seqjax.bidirectional(one, one)
             params = self.param("rnn", cell.init, self.embed_size)
@@ -127,24 +125,18 @@ class Tagger(nn.Module):
 
     def setup(self):
         if self.char_features not in CHAR_FEATURES:
-            raise UserError(
-                f"model.char_features={self.char_features!r} is unknown; choose one of {', '.join(CHAR_FEATURES)}"
-            )
+            raise UserError(f"model.char_features={self.char_features!r} is unknown; choose one of {', '.join(CHAR_FEATURES)}")
         self.embed = nn.Embed(self.vocab_size, self.embed_size, dtype=self.dtype)
         width = self.embed_size
         if self.char_features != "none":
-            self.chars = CharFeatures(
-                self.char_features, self.num_chars, self.char_embed_size, self.char_size, self.dtype
-            )
+            self.chars = CharFeatures(self.char_features, self.num_chars, self.char_embed_size, self.char_size, self.dtype)
             width += self.char_size
         self.rnn = self.param("rnn", self.cell.init, width)
         self.head = nn.Dense(self.num_tags, dtype=self.dtype)
         self.embed_noise, self.noise = nn.Dropout(self.embed_dropout), nn.Dropout(self.dropout)
         if self.crf:
             transitions = self.param("crf", crf_init, self.num_tags)
-            self.transitions = (
-                forbid(transitions, entity_constraints(self.entity_tags)) if self.entity_tags else transitions
-            )
+            self.transitions = forbid(transitions, entity_constraints(self.entity_tags)) if self.entity_tags else transitions
 
     def __call__(self, words: Array, chars: MaybeArray, lengths: Array, *, train: bool = False) -> Array:
         """Scores of the tags.

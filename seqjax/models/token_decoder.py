@@ -65,17 +65,11 @@ class TokenDecoder(nn.Module):
           UserError: cells that have their own noise, or that lack what the attention needs.
         """
         if self.input_feeding and (self.attention is None or self.attention.name == "bahdanau"):
-            raise UserError(
-                "model.input_feeding=True feeds the attentional vector of Luong's kinds of attention; choose one of those"
-            )
+            raise UserError("model.input_feeding=True feeds the attentional vector of Luong's kinds of attention; choose one of those")
         if any(layer.wrap and layer.wrap.noise for layer in self.layers):
-            raise UserError(
-                f"the decoder's cells must not have noise of their own; use {type(self).__name__}'s dropout and plain cells"
-            )
+            raise UserError(f"the decoder's cells must not have noise of their own; use {type(self).__name__}'s dropout and plain cells")
         if self._feeds() == "context" and not self._remembers_h():
-            raise UserError(
-                f"bahdanau queries with h, which the carry of {self.layers[-1].name} does not have; take another cell"
-            )
+            raise UserError(f"bahdanau queries with h, which the carry of {self.layers[-1].name} does not have; take another cell")
         if self.tie_embeddings and self.attention is None and self.embed_size != self.layers[-1].hidden_size:
             raise UserError(
                 f"model.tie_embeddings without attention needs model.embed_size={self.embed_size} equal to "
@@ -109,9 +103,7 @@ class TokenDecoder(nn.Module):
         sizes = [self.embed_size, *(layer.hidden_size for layer in self.layers)]
 
         def carries():
-            return [
-                layer.initial_carry(layer.init(jax.random.key(0), size), 1) for layer, size in zip(self.layers, sizes)
-            ]
+            return [layer.initial_carry(layer.init(jax.random.key(0), size), 1) for layer, size in zip(self.layers, sizes)]
 
         leaves = jax.tree.leaves(jax.eval_shape(carries))
         if any(leaf.ndim != 2 or not jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
@@ -168,9 +160,7 @@ class TokenDecoder(nn.Module):
         )
         return carry, self._logits(outputs[0])
 
-    def teacher_forcing(
-        self, encoded: Encoded, inputs: Array, *, train: bool = False, samples: Array | None = None
-    ) -> Decoded:
+    def teacher_forcing(self, encoded: Encoded, inputs: Array, *, train: bool = False, samples: Array | None = None) -> Decoded:
         """The scores of every target token given those before it; see `Seq2Seq.__call__`."""
         carry = self.initial_carry(encoded)
         masks = self._masks(inputs.shape[0]) if train else ()

@@ -76,9 +76,7 @@ class FrameFeatures(nn.Module):
             else:
                 if self.layer:
                     near = nearest(self.layer, inside, cutoff=0)
-                    raise UserError(
-                        f"model.layer={self.layer!r} is not a layer of the network{near}; see seqjax.cnn.feature_names"
-                    )
+                    raise UserError(f"model.layer={self.layer!r} is not a layer of the network{near}; see seqjax.cnn.feature_names")
         found = found.logits if isinstance(found, Outputs) else found
         if self.pooling == "mean" and found.ndim > 2:
             found = found.mean(axis=tuple(range(1, found.ndim - 1)))
@@ -170,9 +168,7 @@ class MapReader(nn.Module):
         width = self.stride + 2
         stem = Conv(self.filters, (width, width), strides=self.stride, padding="SAME", dtype=self.dtype, name="stem")
         xs = nn.relu(stem(frames.reshape(-1, *frames.shape[2:])))
-        carry, ys = _unrolled(
-            self, self.cell, xs.reshape(*frames.shape[:2], *xs.shape[1:]), lengths, carry, fresh, train
-        )
+        carry, ys = _unrolled(self, self.cell, xs.reshape(*frames.shape[:2], *xs.shape[1:]), lengths, carry, fresh, train)
         return carry, jnp.concatenate([ys.mean(axis=(2, 3)), ys.max(axis=(2, 3))], axis=-1)
 
     def initial_carry(self, batch_size: int) -> Carry:

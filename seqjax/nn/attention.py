@@ -99,6 +99,7 @@ def bahdanau(size: int) -> Attention:
       Bahdanau, Cho and Bengio 2014, "Neural Machine Translation by Jointly Learning to Align and Translate".
     """
     size = parts.check_size("size", size)
+
     def init(key, query_size, memory_size):
         return _additive_init(key, query_size, memory_size, size, True)
 

@@ -212,9 +212,7 @@ def crf_decode(params: CRFParams, emissions: Array, lengths: Array | None = None
     return tags, _open(score)
 
 
-def crf_decode_nbest(
-    params: CRFParams, emissions: Array, lengths: Array | None = None, *, n: int
-) -> tuple[Array, Array]:
+def crf_decode_nbest(params: CRFParams, emissions: Array, lengths: Array | None = None, *, n: int) -> tuple[Array, Array]:
     """Finds the n best paths, best first, by Viterbi's algorithm with n paths for each tag.
 
     Args:

@@ -52,9 +52,7 @@ def layers(
     if num_layers < 1:
         raise ValueError(f"num_layers must be at least 1, got {num_layers}")
     if dropout and num_layers == 1:
-        raise UserError(
-            f"dropout={dropout:g} applies between layers, but num_layers=1; drop the inputs or outputs outside"
-        )
+        raise UserError(f"dropout={dropout:g} applies between layers, but num_layers=1; drop the inputs or outputs outside")
     make = _maker(cell, proj_size, dtype, param_dtype)
     stacked = []
     for depth in range(num_layers):
@@ -77,9 +75,7 @@ def _maker(cell, proj_size, dtype, param_dtype) -> Callable[[int], Cell]:
             raise UserError("dtype and param_dtype apply to cells given by name; set them inside the function given as cell")
         return cast(Callable[[int], Cell], cell)
     if cell not in CELLS:
-        raise UserError(
-            f"cell={cell!r} is unknown; choose one of {', '.join(CELLS)}, or give a function of hidden_size"
-        )
+        raise UserError(f"cell={cell!r} is unknown; choose one of {', '.join(CELLS)}, or give a function of hidden_size")
     options = {"dtype": dtype, "param_dtype": param_dtype}
     if proj_size:
         options["proj_size"] = proj_size

@@ -41,9 +41,7 @@ def real_steps(lengths: Array | None, batch: int, steps: int) -> Array:
     if not np.issubdtype(given.dtype, np.integer):
         raise TypeError(f"lengths must be integers (B,) or a boolean mask, got dtype {given.dtype}")
     if given.shape != (batch,):
-        raise ValueError(
-            f"lengths must have shape {(batch,)}, one for each sequence, got shape {given.shape}"
-        )
+        raise ValueError(f"lengths must have shape {(batch,)}, one for each sequence, got shape {given.shape}")
     if concrete and given.size and not 0 <= given.min() <= given.max() <= steps:
         raise ValueError(f"lengths must lie in 0 ... T = {steps}, got values from {given.min()} to {given.max()}")
     return jnp.arange(steps)[None, :] < jnp.asarray(given)[:, None]

@@ -159,9 +159,7 @@ def _gaussian() -> Output:
         return {"mean": location + scale * raw[..., 0], "sd": scale * _positive(raw[..., 1])}
 
     def quantiles(normal, levels):
-        return np.asarray(normal["mean"])[..., None] + np.asarray(normal["sd"])[..., None] * np.asarray(
-            ndtri(jnp.asarray(levels))
-        )
+        return np.asarray(normal["mean"])[..., None] + np.asarray(normal["sd"])[..., None] * np.asarray(ndtri(jnp.asarray(levels)))
 
     return Output(
         "gaussian", 2, distribution,

@@ -43,9 +43,7 @@ def pool_init(key: Key, size: int, attention_size: int) -> PoolParams:
     size, hidden = parts.check_size("size", size), parts.check_size("attention_size", attention_size)
     keys = jax.random.split(key)
     init = initializers.glorot_uniform()
-    return PoolParams(
-        kernel=init(keys[0], (size, hidden)), bias=jnp.zeros(hidden), score=init(keys[1], (hidden, 1))[:, 0]
-    )
+    return PoolParams(kernel=init(keys[0], (size, hidden)), bias=jnp.zeros(hidden), score=init(keys[1], (hidden, 1))[:, 0])
 
 
 def attention_pooling(params: PoolParams, ys: Array, lengths: Array | None = None) -> tuple[Array, Array]:
@@ -121,9 +119,7 @@ def pool(
     if kind not in POOLS:
         raise ValueError(f"kind must be one of {', '.join(POOLS)}, got {kind!r}")
     if (params is not None) != (kind == "attention"):
-        raise ValueError(
-            f"kind='attention' needs params, and other kinds take none; got kind={kind!r} and params {type(params).__name__}"
-        )
+        raise ValueError(f"kind='attention' needs params, and other kinds take none; got kind={kind!r} and params {type(params).__name__}")
     ys = check_sequences("ys", ys, "(B, T, H)")
     if params is not None:
         return attention_pooling(params, ys, lengths)[0]

@@ -1,4 +1,6 @@
-"""The driver: what every experiment shares, once. An experiment imports what it needs from here.
+"""The driver: what every experiment shares, once.
+
+An experiment imports what it needs from here:
 
     from seqjax import run
     from seqjax.run import Field, Flag, at_least, fields, recipe

@@ -77,9 +77,7 @@ class Backtest(NamedTuple):
         for s in np.unique(self.series):
             steps = slice(table.starts[s], table.starts[s] + table.lengths[s])
             own = self.origins[self.series == s]
-            several.append(
-                simple.Series(part["value"][s], table.known[steps], int(first[s]), own, self.truth.shape[1], season)
-            )
+            several.append(simple.Series(part["value"][s], table.known[steps], int(first[s]), own, self.truth.shape[1], season))
         return {name: simple.forecast(name, several, context=context, refits=refits) for name in names}
 
 

@@ -159,9 +159,7 @@ def choose_strength(
         LogisticRegression(max_iter=2000), {"C": list(choices)}, scoring="accuracy", refit=False,
         cv=PredefinedSplit(answered), error_score="raise",  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
-    search.fit(
-        scipy.sparse.vstack([features, vectorizer.transform(validation_texts)]), np.concatenate([labels, validation_labels])
-    )
+    search.fit(scipy.sparse.vstack([features, vectorizer.transform(validation_texts)]), np.concatenate([labels, validation_labels]))
     return search.best_params_["C"]
 
 

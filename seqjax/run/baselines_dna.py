@@ -13,9 +13,7 @@ STRENGTHS = (0.03, 0.3, 3.0)
 REACH, MOST = 10, 20_000  # bases on each side of one, and bases to learn from, of the regression for tags
 
 
-def position_weights(
-    codes: Sequence[np.ndarray], labels: np.ndarray, classes: int, pseudocount: float = 1.0
-) -> np.ndarray:
+def position_weights(codes: Sequence[np.ndarray], labels: np.ndarray, classes: int, pseudocount: float = 1.0) -> np.ndarray:
     r"""Position weight matrices: the log frequency of each base at each position, for each class.
 
     .. math:: w_{k,t,b} = \log \frac{n_{k,t,b} + c}{\sum_{b'} (n_{k,t,b'} + c)}
@@ -116,9 +114,7 @@ def around(codes: np.ndarray, reach: int = REACH) -> np.ndarray:
     return np.concatenate([shares[j : j + len(codes)] for j in range(2 * reach + 1)], axis=1)
 
 
-def logistic(
-    train: Any, labels: np.ndarray, validation: Any, validation_labels: np.ndarray, classes: int
-) -> Callable[[Any], np.ndarray]:
+def logistic(train: Any, labels: np.ndarray, validation: Any, validation_labels: np.ndarray, classes: int) -> Callable[[Any], np.ndarray]:
     """Logistic regression whose regularisation is chosen on the validation part.
 
     Args:

@@ -38,9 +38,7 @@ def data_fields() -> dict[str, Field]:
       >>> data_fields()["data.name"].default
       'scenes'
     """
-    of_images = {
-        name: f for name, f in fields.image_files().items() if name not in ("data.label_field", "data.class_levels")
-    }
+    of_images = {name: f for name, f in fields.image_files().items() if name not in ("data.label_field", "data.class_levels")}
     return {
         **fields.source(
             "images", SOURCES, name="scenes",
@@ -176,9 +174,7 @@ def predict(trained: Trained, options: Options) -> None:
         print(_draw_seen(trained, part, found, pathlib.Path(options.picture)), file=sys.stderr)
 
 
-def _draw_seen(
-    trained: Trained, part: Captioned, found: Sequence[Sequence[Translation]], path: pathlib.Path
-) -> pathlib.Path:
+def _draw_seen(trained: Trained, part: Captioned, found: Sequence[Sequence[Translation]], path: pathlib.Path) -> pathlib.Path:
     if trained.config.model.attention == "none":
         return plot_captions(path, [_shown(part, i, rows) for i, rows in enumerate(found)])
     looked = [_looked(trained, _image(part, i), rows[0], part.names[i][-16:]) for i, rows in enumerate(found)]
@@ -199,6 +195,4 @@ def _shown(part: Captioned, index: int, rows: Sequence[Translation]) -> Shown:
 
 def _looked(trained: Trained, image: np.ndarray, best: Translation, title: str = "") -> Looked:
     weights, words = trained.model.tools.attention(trained.variables, image, best.tokens)
-    return Looked(
-        image, words, weights.reshape(len(words), *encoder(trained.config, trained.spec.shape).shape[:2]), title
-    )
+    return Looked(image, words, weights.reshape(len(words), *encoder(trained.config, trained.spec.shape).shape[:2]), title)

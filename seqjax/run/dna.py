@@ -73,9 +73,7 @@ def predict_flags() -> dict[str, Flag]:
     return {
         "input": Flag("-", "FASTA, FASTQ or one sequence per line; - is standard input.", modes),
         "region": Flag("", "read only this region of a FASTA file, such as chr1:1001-2000.", modes),
-        "format": Flag(
-            "text", "tags as BED (text means BED) or GFF3, or one JSON line per sequence.", modes, one_of(*FORMATS)
-        ),
+        "format": Flag("text", "tags as BED (text means BED) or GFF3, or one JSON line per sequence.", modes, one_of(*FORMATS)),
         "track": Flag("", "write the probability of the tags at each base to this bedGraph file.", modes),
     }
 
@@ -122,9 +120,7 @@ def answers(trained: Trained, part: Records) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([each.probabilities for each in found]), np.concatenate([each.tags for each in found])
 
 
-def answer_rows(
-    part: Records, shares: np.ndarray, given: np.ndarray, classes: Sequence[str]
-) -> Iterator[dict[str, Any]]:
+def answer_rows(part: Records, shares: np.ndarray, given: np.ndarray, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
     """A JSON object for each sequence of a part: true and predicted class, or the number of correctly tagged bases.
 
     Args:
@@ -195,9 +191,7 @@ def looked_at(
         if kernel.ndim > 3:  # the first of several networks
             kernel, bias = kernel[0], bias[0]
         logos = motifs(kernel, bias, codes)
-        yield plot_logos(
-            folder / f"motifs_{split}.png", logos, "bits", columns=2, title="what the motif detectors answer to"
-        )
+        yield plot_logos(folder / f"motifs_{split}.png", logos, "bits", columns=2, title="what the motif detectors answer to")
     if "embed" in own:
         return  # k-mers have no gradient per base
     if "labels" in part:
@@ -224,9 +218,7 @@ def _one_base(trained, part, codes, split, folder, shares, exact) -> pathlib.Pat
     weights = gradient_times_input(score, _padded(trained, [bases]))[0]
     weights = weights[_inner(trained, len(weights))]
     others = {} if exact is None else {"exact posterior": exact[inside]}
-    return plot_tags(
-        folder / f"tags_{split}.png", bases, shares[inside], labels, trained.spec.classes, weights, focus, others
-    )
+    return plot_tags(folder / f"tags_{split}.png", bases, shares[inside], labels, trained.spec.classes, weights, focus, others)
 
 
 def _by_class(trained, part, codes, split, folder, shares) -> pathlib.Path:
@@ -275,9 +267,7 @@ def print_classes(names: Sequence[str], probabilities: np.ndarray, classes: Sequ
             print(f"{name}\t{best}\t" + "  ".join(f"{label} {share:.1%}" for label, share in zip(classes, shares)))
 
 
-def print_features(
-    tag: Tagging, params: Any, records: Any, classes: Sequence[str], format: str, track: str = ""
-) -> None:
+def print_features(tag: Tagging, params: Any, records: Any, classes: Sequence[str], format: str, track: str = "") -> None:
     """Prints the features of sequences as they are found, window by window, and writes the probabilities at each base.
 
     Args:
@@ -289,9 +279,7 @@ def print_features(
       track: a bedGraph file for the probability of the second tag; with more tags, one file each: TRACK.TAG.bedGraph.
     """
     with contextlib.ExitStack() as stack:
-        files = {
-            k: stack.enter_context(open(path, "w", encoding="utf-8")) for k, path in track_paths(track, classes).items()
-        }
+        files = {k: stack.enter_context(open(path, "w", encoding="utf-8")) for k, path in track_paths(track, classes).items()}
         if format == "gff3":
             print("##gff-version 3")
         for k, file in files.items():
@@ -335,11 +323,7 @@ def _joined(features: Iterator[Any]) -> Iterator[Any]:
     """Joins features that continue across windows; the score is the mean over all bases."""
     last = None
     for feature in features:
-        if (
-            last is not None
-            and last.end == feature.start
-            and (last.kind, last.strand) == (feature.kind, feature.strand)
-        ):
+        if last is not None and last.end == feature.start and (last.kind, last.strand) == (feature.kind, feature.strand):
             sizes = last.end - last.start, feature.end - feature.start
             score = (last.score * sizes[0] + feature.score * sizes[1]) / sum(sizes)
             last = last._replace(end=feature.end, score=score)

@@ -52,9 +52,7 @@ class Setup(NamedTuple):
     shardings: train_step.TrainState | None = None  # where the state lies; None where only the carry is cut
 
 
-def set_up(
-    experiment: Experiment, config: ConfigDict, spec: Any, batches_per_epoch: int | None, model: Model | None = None
-) -> Setup:
+def set_up(experiment: Experiment, config: ConfigDict, spec: Any, batches_per_epoch: int | None, model: Model | None = None) -> Setup:
     """Builds everything that training changes, from the seed.
 
     Args:
@@ -170,9 +168,7 @@ def closing(pipeline: Any) -> Any:
     return pipeline if hasattr(pipeline, "__exit__") else contextlib.nullcontext(pipeline)
 
 
-def make_task(
-    experiment: Experiment, config: ConfigDict, spec: Any, dataset: Dataset, setup: Setup, evaluator: Any = None
-) -> loop.Task:
+def make_task(experiment: Experiment, config: ConfigDict, spec: Any, dataset: Dataset, setup: Setup, evaluator: Any = None) -> loop.Task:
     """Builds the task for the training loop.
 
     Args:
@@ -209,9 +205,7 @@ def make_task(
         criterion=experiment.criterion(config),
         unit=experiment.unit,
         tell=step.tell if processes.several() else None,
-        diagnose=make_diagnose(
-            setup.model.loss, proposal_of(setup), setup.mesh, accumulate=recipe.accumulate, shardings=setup.shardings
-        ),
+        diagnose=make_diagnose(setup.model.loss, proposal_of(setup), setup.mesh, accumulate=recipe.accumulate, shardings=setup.shardings),
     )
 
 

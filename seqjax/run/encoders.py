@@ -45,9 +45,7 @@ def encoder(config: ConfigDict, shape: tuple[int, int, int]) -> cnn.Features:
       >>> encoder(ConfigDict({"model": model}), (40, 40, 3)).shape
       (5, 5, 16)
     """
-    return cnn.Features(
-        with_settings(cnn.create_for, config.model, shape, dtype=compute_dtype(config)), config.model.layer, shape
-    )
+    return cnn.Features(with_settings(cnn.create_for, config.model, shape, dtype=compute_dtype(config)), config.model.layer, shape)
 
 
 def is_frozen(config: ConfigDict, features: cnn.Features) -> bool:

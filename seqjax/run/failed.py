@@ -1,4 +1,6 @@
-"""The step that stopped a run because something in it was not finite, saved in the work directory for inspection.
+"""The step that stopped a run because something in it was not finite, saved for inspection.
+
+The work directory then has:
 
     workdir/failed/checkpoints/1200/   the state that step 1200 began with, and its batch: one step, with checksums as in a checkpoint
 """

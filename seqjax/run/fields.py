@@ -68,9 +68,7 @@ def source(
         "data.source": Field("embedded", f"Where the {items} {verb} from.", one_of(*sources)),
         "data.name": Field(name, names),
         **{field: Field("", text, when=FILE) for field, text in paths.items() if text},
-        "data.data_dir": Field(
-            "", "TFDS directory with the prepared dataset; empty: ~/tensorflow_datasets.", free=True, when=TFDS
-        ),
+        "data.data_dir": Field("", "TFDS directory with the prepared dataset; empty: ~/tensorflow_datasets.", free=True, when=TFDS),
         "data.validation_fraction": Field(fraction, f"Fraction of the {held_out}.", within(0.001, 0.9)),
     }
 
@@ -124,9 +122,7 @@ def table() -> dict[str, Field]:
       {'data.delimiter': '', 'data.quoting': 'double', 'data.header': True, 'data.encoding': 'utf-8'}
     """
     return {
-        "data.delimiter": Field(
-            "", "Table delimiter: a character, comma, tab, semicolon, bar or space; empty: by extension.", when=FILE
-        ),
+        "data.delimiter": Field("", "Table delimiter: a character, comma, tab, semicolon, bar or space; empty: by extension.", when=FILE),
         "data.quoting": Field("double", "In tables: values may be in double quotes, or quotes are text.", one_of(*QUOTING), when=FILE),
         "data.header": Field(True, "The first row of a table names the fields; otherwise they are numbered from 1.", when=FILE),
         **encoding(),
@@ -184,13 +180,9 @@ def windows(streams: int, window: int, eval_window: int) -> dict[str, Field]:
     evaluation = "Parallel streams in evaluation, each from an initial carry; 1 is a single, slow pass."
     return {
         "data.batch_size": Field(streams, "Parallel streams, B.", at_least(1)),
-        "data.window": Field(
-            window, "Steps of truncated backpropagation, T; 0: each stream as a whole.", at_least(0)
-        ),
+        "data.window": Field(window, "Steps of truncated backpropagation, T; 0: each stream as a whole.", at_least(0)),
         "data.eval_batch_size": Field(streams, evaluation, at_least(1), free=True),
-        "data.eval_window": Field(
-            eval_window, "Window in evaluation; affects memory and speed, not the results.", at_least(1), free=True
-        ),
+        "data.eval_window": Field(eval_window, "Window in evaluation; affects memory and speed, not the results.", at_least(1), free=True),
     }
 
 
@@ -206,9 +198,7 @@ def samples(length: int, temperature: float) -> dict[str, Field]:
     """
     return {
         "sample.prompt": Field("", "Prompt of the samples shown at each evaluation.", free=True),
-        "sample.length": Field(
-            length, "Tokens in the sample shown at each evaluation; 0: no sample.", at_least(0), free=True
-        ),
+        "sample.length": Field(length, "Tokens in the sample shown at each evaluation; 0: no sample.", at_least(0), free=True),
         "sample.temperature": Field(temperature, "Temperature of these samples.", at_least(0), free=True),
     }
 
@@ -248,9 +238,7 @@ def tokenizer(kinds: Sequence[str], kind: str, *, max_size: bool = True) -> dict
             "tokenizer.vocab_size": Field(8000, "Number of subwords.", at_least(5), when=("tokenizer.kind", ("subword",))),
             "tokenizer.min_count": Field(1, "Rarer characters or words become <unk>.", at_least(1), when=COUNTED),
             **({"tokenizer.max_size": Field(0, _MOST, at_least(0), when=COUNTED)} if max_size else {}),
-            "tokenizer.lower": Field(
-                False, "Lowercase words and subwords.", when=("tokenizer.kind", ("word", "subword"))
-            ),
+            "tokenizer.lower": Field(False, "Lowercase words and subwords.", when=("tokenizer.kind", ("word", "subword"))),
         }
     return {
         "tokenizer.kind": Field(kind, "Tokens: characters or words.", one_of(*kinds)),
@@ -299,9 +287,7 @@ def dtype() -> dict[str, Field]:
       >>> dtype()["model.dtype"].default
       'float32'
     """
-    return {
-        "model.dtype": Field("float32", "Computation dtype; parameters stay float32.", one_of("float32", "bfloat16"))
-    }
+    return {"model.dtype": Field("float32", "Computation dtype; parameters stay float32.", one_of("float32", "bfloat16"))}
 
 
 def augmentation() -> dict[str, Field]:
@@ -312,9 +298,7 @@ def augmentation() -> dict[str, Field]:
       False
     """
     return {
-        "augment.crop_padding": Field(
-            0, "Random crop after padding each side with this many zeros; 4 for CIFAR.", at_least(0)
-        ),
+        "augment.crop_padding": Field(0, "Random crop after padding each side with this many zeros; 4 for CIFAR.", at_least(0)),
         "augment.flip": Field(False, "Flip each image left to right with probability 1/2."),
         "augment.cutout": Field(0, "Side of the square that cutout blanks; 16 for CIFAR-10.", at_least(0)),
         "augment.mixup": Field(0.0, "alpha of mixup, usually 0.2 to 1.", at_least(0)),

@@ -66,9 +66,7 @@ def with_residuals(series: Series, predict: Callable[[np.ndarray], np.ndarray], 
     before = past_filled(series)
     stop = series.first - series.horizon + 1
     tried = np.arange(least, stop, max((stop - least) // 2000, 1))
-    errors = np.array([series.value[o : o + series.horizon] - predict(before(o)) for o in tried.tolist()]).reshape(
-        -1, series.horizon
-    )
+    errors = np.array([series.value[o : o + series.horizon] - predict(before(o)) for o in tried.tolist()]).reshape(-1, series.horizon)
     point = np.array([predict(before(o)) for o in series.origins])
     return Forecasts(point, point[..., None] + error_quantiles(errors))
 
@@ -181,9 +179,7 @@ def statistical(series: Series, name: str, *, context: int, refits: int) -> Fore
     try:
         from statsforecast import models
     except ImportError:
-        raise missing(
-            "ETS and AutoARIMA need statsforecast", "forecasting", "leave them out of baselines.names"
-        ) from None
+        raise missing("ETS and AutoARIMA need statsforecast", "forecasting", "leave them out of baselines.names") from None
     season = series.season if series.season <= MOST_SEASON else 1
     make = {"ets": models.AutoETS, "arima": models.AutoARIMA}[name]
     shares = [round(200 * abs(level - 0.5)) for level in LEVELS[: len(LEVELS) // 2]][::-1]  # 5, 10, ... 95 per cent

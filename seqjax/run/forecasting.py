@@ -40,9 +40,7 @@ def check(config: ConfigDict) -> None:
             f"config.data.stateful=True needs one scale for all windows; it does not work with config.model.scaling={m.scaling}"
         )
     if d.stateful and d.past_fields:
-        raise UserError(
-            "config.data.stateful=True has no origin at which config.data.past_fields could end; leave one of them out"
-        )
+        raise UserError("config.data.stateful=True has no origin at which config.data.past_fields could end; leave one of them out")
     if m.kind == "direct" and d.forks + m.highway > d.context:
         both = f"config.data.forks={d.forks} and config.model.highway={m.highway} together"
         raise UserError(f"config.data.context={d.context} must be at least {both}")
@@ -116,11 +114,7 @@ def draw(
         s, o = test.series[i], test.origins[i]
         time, value = part["time"][s], part["value"][s]
         history, ahead = slice(max(o - before, 0), o), slice(o, o + horizon)
-        drawn.append(
-            pictures.Drawn(
-                part["name"][s], time[history], value[history], time[ahead], model.quantiles[i], test.truth[i]
-            )
-        )
+        drawn.append(pictures.Drawn(part["name"][s], time[history], value[history], time[ahead], model.quantiles[i], test.truth[i]))
     yield pictures.plot_forecasts(folder / f"forecasts_{split}.png", drawn)
     real = np.isfinite(test.truth)
 
@@ -128,9 +122,7 @@ def draw(
         return (test.truth[..., None] <= one.quantiles)[real].mean(0)
 
     transform = metrics.probability_transform(test.truth[real], model.quantiles[real])
-    yield pictures.plot_calibration(
-        folder / f"calibration_{split}.png", {name: below(one) for name, one in found.items()}, transform
-    )
+    yield pictures.plot_calibration(folder / f"calibration_{split}.png", {name: below(one) for name, one in found.items()}, transform)
     errors = {name: metrics.by_horizon(test.truth, one.quantiles) for name, one in found.items()}
     yield pictures.plot_by_horizon(folder / f"horizon_{split}.png", errors)
 
@@ -174,9 +166,7 @@ def newest(config: ConfigDict, facts: Mapping[str, Any], path: str) -> Records:
     return parts.get("test", parts["validation"])
 
 
-def tell(
-    table: SeriesTable, part: Records, quantiles: np.ndarray, facts: Mapping[str, Any], options: Any, context: int
-) -> None:
+def tell(table: SeriesTable, part: Records, quantiles: np.ndarray, facts: Mapping[str, Any], options: Any, context: int) -> None:
     """Prints a prediction as CSV or writes it into a file, and draws it where that is asked for.
 
     Args:
@@ -208,9 +198,7 @@ def tell(
         print(draw_prediction(pathlib.Path(options.plot), table, part, quantiles, context))
 
 
-def draw_prediction(
-    path: pathlib.Path, table: SeriesTable, part: Records, quantiles: np.ndarray, context: int
-) -> pathlib.Path:
+def draw_prediction(path: pathlib.Path, table: SeriesTable, part: Records, quantiles: np.ndarray, context: int) -> pathlib.Path:
     """Draws the predictions of the first six series after their last values."""
     horizon, drawn = quantiles.shape[1], []
     for s in range(min(len(table.names), SHOWN)):
@@ -220,9 +208,7 @@ def draw_prediction(
     try:
         return pictures.plot_forecasts(path, drawn)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"--plot={path} cannot be written ({error}); give the path of a .png file in a folder that exists"
-        ) from None
+        raise UserError(f"--plot={path} cannot be written ({error}); give the path of a .png file in a folder that exists") from None
 
 
 def write_output(path: str, text: str) -> None:
@@ -234,9 +220,7 @@ def write_output(path: str, text: str) -> None:
     try:
         write_atomically(pathlib.Path(path), text)
     except OSError as error:
-        raise UserError(
-            f"--output={path} cannot be written ({error.strerror}); give a path in a folder that exists"
-        ) from None
+        raise UserError(f"--output={path} cannot be written ({error.strerror}); give a path in a folder that exists") from None
 
 
 def shown_times(times: np.ndarray, facts: Mapping[str, Any]) -> list[str]:

@@ -52,7 +52,9 @@ OPTIMIZER_FIELDS = {
     "optimizer.name": Field("adam", "Optimiser.", one_of(*OPTIMIZERS)),
     "optimizer.learning_rate": Field(4e-3, "Peak learning rate.", above(0)),
     "optimizer.muon_rate": Field(
-        0.02, "Muon's peak learning rate, for the kernels of recurrent cells; everything else uses Adam.", above(0),
+        0.02,
+        "Muon's peak learning rate, for the kernels of recurrent cells; everything else uses Adam.",
+        above(0),
         when=("optimizer.name", ("muon",)),
     ),
     "optimizer.b1": Field(0.9, "Adam's decay of the average gradient.", within(0.0, 1.0), when=_ADAM),
@@ -112,9 +114,7 @@ SCHEDULE_FIELDS = {
 TRAIN_FIELDS = {
     "train.steps": Field(0, "Length of the run in steps; 0 if train.epochs sets it.", within(0, _STEPS)),
     "train.epochs": Field(0.0, "Length of the run in passes over the data; 0 if train.steps sets it.", at_least(0)),
-    "train.accumulate": Field(
-        1, "Gradient accumulation: split each batch into this many parts to save memory.", at_least(1)
-    ),
+    "train.accumulate": Field(1, "Gradient accumulation: split each batch into this many parts to save memory.", at_least(1)),
     "train.log_every": Field(100, "Steps between log lines.", at_least(1), free=True),
     "train.eval_every": Field(
         500,

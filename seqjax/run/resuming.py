@@ -104,9 +104,7 @@ def _checked(experiment: Experiment, config: ConfigDict) -> ConfigDict:
     return config
 
 
-def extension(
-    command: cli.Command, stored: Stored | None, recipe: Recipe, plan: Plan, batches_per_epoch: int
-) -> Extension | None:
+def extension(command: cli.Command, stored: Stored | None, recipe: Recipe, plan: Plan, batches_per_epoch: int) -> Extension | None:
     """What --extend makes of a run: it says how the schedule is treated, and a run that stopped early may train further.
 
     Args:
@@ -126,9 +124,7 @@ def extension(
         return None
     before = make_recipe(settings.nest(settings.flatten(stored.meta["config"])), batches_per_epoch)
     if recipe.steps < stored.step:
-        raise UserError(
-            f"the run in {command.workdir} is already at step {stored.step}; --extend cannot end it at {recipe.steps}"
-        )
+        raise UserError(f"the run in {command.workdir} is already at step {stored.step}; --extend cannot end it at {recipe.steps}")
 
     def extend(state: TrainState, progress: Progress) -> Progress:
         early = stops_early(progress, plan)
@@ -286,8 +282,7 @@ def check_data(
     if _hashed_before(saved, dataset):
         cli.note(
             f"the {experiment.records} of {dataset.name} could not be compared with those of the run in {folder}: an earlier version "
-            "of seqjax hashed them in another way"
-            + ("; what they make of the model was compared" if spec is not None else "")
+            "of seqjax hashed them in another way" + ("; what they make of the model was compared" if spec is not None else "")
         )
     if spec is not None and spec_to_json(spec) != saved["spec"]:
         names = [name for name, value in spec_to_json(spec).items() if saved["spec"].get(name) != value]

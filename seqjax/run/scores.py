@@ -73,10 +73,7 @@ def group_lines(columns: Mapping[str, Sequence[str]], right: Sequence[bool] | np
       ['2 languages: de 50.0%  en 100.0%']
     """
     found = {what: by_group(columns[name], right) for name, what in GROUPS.items() if name in columns}
-    return [
-        f"{len(shares)} {what}: " + "  ".join(f"{group} {share:.1%}" for group, share in shares)
-        for what, shares in found.items()
-    ]
+    return [f"{len(shares)} {what}: " + "  ".join(f"{group} {share:.1%}" for group, share in shares) for what, shares in found.items()]
 
 
 def tagging(

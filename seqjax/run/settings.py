@@ -70,9 +70,7 @@ def within(low, high) -> Check:
       >>> [within(0.0, 1.0).holds(value) for value in (0.0, 0.5, 1.0)]
       [True, True, False]
     """
-    return Check(
-        f"at least {low} and below {high}", lambda v: low <= v < high and _single(low) <= _single(v) < _single(high)
-    )
+    return Check(f"at least {low} and below {high}", lambda v: low <= v < high and _single(low) <= _single(v) < _single(high))
 
 
 def _single(value: float) -> float:
@@ -232,9 +230,7 @@ def validate(config: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
             raise UserError(f"config.{name}={value!r} is out of range: it must be {field.check.text}{_rounded(value)}")
     for name in _without_effect(flat, fields):
         other, _ = cast(Condition, fields[name].when)
-        raise UserError(
-            f"config.{name}={flat[name]!r} has no effect with {other}={flat[other]!r}; leave it at {fields[name].default!r}"
-        )
+        raise UserError(f"config.{name}={flat[name]!r} has no effect with {other}={flat[other]!r}; leave it at {fields[name].default!r}")
 
 
 def _without_effect(flat: Mapping[str, Any], fields: Mapping[str, Field]) -> list[str]:
@@ -357,9 +353,7 @@ def describe(fields: Mapping[str, Field], preset: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], fields: Mapping[str, Field] | None = None
-) -> list[str]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], fields: Mapping[str, Field] | None = None) -> list[str]:
     """Lists the fields in which two configs differ, each with both values.
 
     Args:
@@ -377,8 +371,7 @@ def differences(
     return [
         f"{name}: {old.get(name, missing)} there, {new.get(name, missing)} here"
         for name in sorted(old.keys() | new.keys())
-        if old.get(name, missing) != new.get(name, missing)
-        and not (is_free(name, fields, old) and is_free(name, fields, new))
+        if old.get(name, missing) != new.get(name, missing) and not (is_free(name, fields, old) and is_free(name, fields, new))
     ]
 
 

@@ -1,5 +1,7 @@
 """A sweep: one run for each value of some settings, in one process, and a table of the results.
 
+The work directory of a sweep holds:
+
     workdir/seed=0/            a run of its own: resumed, evaluated and sampled from like any other
     workdir/seed=1/
     workdir/sweep.json         each point with its best evaluation; over seeds, the spread of each metric

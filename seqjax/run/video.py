@@ -80,9 +80,7 @@ def model_fields(networks: Sequence[str]) -> dict[str, Field]:
     kinds = "CNN + recurrent layers, convolutional LSTMs that classify, or convolutional LSTMs that predict frames."
     return {
         "model.kind": Field("lrcn", kinds, one_of("lrcn", "conv_lstm", "forecaster")),
-        "model.cnn": Field(
-            "lenet5", "CNN applied to each frame; seqjax.cnn.names() lists the choices.", one_of(*networks), when=lrcn
-        ),
+        "model.cnn": Field("lenet5", "CNN applied to each frame; seqjax.cnn.names() lists the choices.", one_of(*networks), when=lrcn),
         "model.options": Field("", "More options for the CNN, such as width=8,shortcut=B.", when=lrcn),
         "model.layer": Field("", "CNN layer whose features are used, such as layer3; empty: its output.", when=lrcn),
         "model.layer_pooling": Field(
@@ -92,17 +90,13 @@ def model_fields(networks: Sequence[str]) -> dict[str, Field]:
         "model.cell": Field("gru", "Recurrent cell.", one_of(*CELLS), when=lrcn),
         "model.hidden_size": Field(128, "Hidden units per layer, H; for convolutional LSTMs, channels.", at_least(1)),
         "model.num_layers": Field(1, "Number of layers, L.", at_least(1)),
-        "model.pooling": Field(
-            "last", "Use the answer at the last frame, or the mean over all frames.", one_of(*POOLING), when=classify
-        ),
+        "model.pooling": Field("last", "Use the answer at the last frame, or the mean over all frames.", one_of(*POOLING), when=classify),
         "model.filters": Field(16, "Output channels of the first convolution.", at_least(1), when=stem),
         "model.stride": Field(2, "Stride of that convolution.", at_least(1), when=stem),
         "model.kernel": Field(3, "Kernel size of the convolutional LSTMs; odd.", at_least(1), when=maps),
         "model.patch": Field(2, "Side of the patches that frames are cut into.", at_least(1), when=writes),
         **fields.dtype(),
-        "model.dropout": Field(
-            0.0, "Dropout on features, between layers and before the answers.", fields.SHARE, when=classify
-        ),
+        "model.dropout": Field(0.0, "Dropout on features, between layers and before the answers.", fields.SHARE, when=classify),
     }
 
 
@@ -207,9 +201,7 @@ def error_rows(videos: Videos, errors: Mapping[str, np.ndarray]) -> Iterator[dic
       [{'video': 'video 1', 'mse': 1.5}]
     """
     for index in range(len(videos)):
-        yield {"video": videos.at(index)} | {
-            name: round(float(found[index].mean()), 4) for name, found in errors.items()
-        }
+        yield {"video": videos.at(index)} | {name: round(float(found[index].mean()), 4) for name, found in errors.items()}
 
 
 def one_frame(videos: Mapping[str, Videos], split: str, limit: int) -> dict[str, dict[str, Any]]:
@@ -249,9 +241,7 @@ def _small(frames: np.ndarray) -> np.ndarray:
     return blocks.mean(axis=(2, 4)).reshape(count, -1)
 
 
-def draw_answers(
-    folder: pathlib.Path, split: str, videos: Videos, sampling: Sampling, found: Answers
-) -> Iterator[pathlib.Path]:
+def draw_answers(folder: pathlib.Path, split: str, videos: Videos, sampling: Sampling, found: Answers) -> Iterator[pathlib.Path]:
     """Plots confusion matrices, filmstrips with the answer at each frame (errors first), and a GIF of them."""
     for i, head in enumerate(videos.heads):
         counts = confusion(videos.answers[:, i], found.clips[i].argmax(axis=1), len(head.classes))
@@ -273,9 +263,7 @@ def _classes_of(videos: Videos, index: int) -> str:
     return ", ".join(head.classes[label] for head, label in zip(videos.heads, videos.answers[index]))
 
 
-def under_frame(
-    heads: Sequence[Head], shares: Sequence[np.ndarray], labels: np.ndarray | None
-) -> tuple[str, bool | None]:
+def under_frame(heads: Sequence[Head], shares: Sequence[np.ndarray], labels: np.ndarray | None) -> tuple[str, bool | None]:
     """The answers at a frame, one per line, and whether all are correct; None if unknown.
 
     Example:
@@ -297,13 +285,9 @@ def next_frames(trained: Trained, videos: Videos) -> tuple[dict[str, np.ndarray]
         context, true = _cut(trained.config, batch)
         real = batch.lengths > 0
         predicted = forecast_frames(trained.model.module, trained.params, context, true.shape[1])
-        model.append(
-            {name: np.asarray(found)[real] for name, found in frame_errors(predicted, true / np.float32(255)).items()}
-        )
+        model.append({name: np.asarray(found)[real] for name, found in frame_errors(predicted, true / np.float32(255)).items()})
         copies.append({name: found[real] for name, found in _copied(context, true).items()})
-    ours, copied = (
-        {name: np.concatenate([found[name] for found in several]) for name in several[0]} for several in (model, copies)
-    )
+    ours, copied = ({name: np.concatenate([found[name] for found in several]) for name in several[0]} for several in (model, copies))
     return ours, copied
 
 

@@ -33,9 +33,7 @@ def predict_flags() -> dict[str, Flag]:
         "input": Flag([], "a video file or a folder of frames; repeat the flag for several.", modes),
         "top": Flag(3, "how many answers to show for each clip.", modes, at_least(1)),
         "format": Flag("text", "readable text, or one JSON line per clip.", modes, one_of("text", "jsonl")),
-        "output": Flag(
-            "", "prefix of the picture files: OUTPUT_1.png and OUTPUT_1.gif for the first video, and so on.", modes
-        ),
+        "output": Flag("", "prefix of the picture files: OUTPUT_1.png and OUTPUT_1.gif for the first video, and so on.", modes),
     }
 
 
@@ -61,15 +59,11 @@ def read_videos(paths: Sequence[str], trained: Trained, shape: Sequence[int]) ->
             faults.add(error)
             continue
         if height != width and (facts[-1].height, facts[-1].width) != (height, width):
-            faults.add(
-                f"{path} has frames of {facts[-1].height} x {facts[-1].width}; this run is of {height} x {width}"
-            )
+            faults.add(f"{path} has frames of {facts[-1].height} x {facts[-1].width}; this run is of {height} x {width}")
     faults.raise_any()
     size = height if height == width else 0
     rate = trained.config.data.frame_rate
-    return FileVideos(
-        [*paths], facts, size, channels, [Head(name, tuple(classes)) for name, classes in trained.spec.heads], rate=rate
-    )
+    return FileVideos([*paths], facts, size, channels, [Head(name, tuple(classes)) for name, classes in trained.spec.heads], rate=rate)
 
 
 def clips_of(count: int, rate: float, sampling: Sampling) -> list[np.ndarray]:
@@ -90,9 +84,7 @@ def clips_of(count: int, rate: float, sampling: Sampling) -> list[np.ndarray]:
     if sampling.how == "even" or count < sampling.span(rate):
         return [sampling.places(count, rate)]
     span, inside = sampling.span(rate), (np.arange(sampling.frames) * sampling.step(rate)).astype(int)
-    return [
-        start + inside for start in range(0, count - span + 1, max(span, round(sampling.frames * sampling.step(rate))))
-    ]
+    return [start + inside for start in range(0, count - span + 1, max(span, round(sampling.frames * sampling.step(rate))))]
 
 
 def print_answers(trained: Trained, videos: FileVideos, options: Any) -> None:
@@ -128,9 +120,7 @@ def _batch_of(frames: np.ndarray, size: int) -> VideoBatch:
     return VideoBatch(padded, np.array([len(frames)], np.int32), np.zeros((1, 0), np.int32), np.ones(1, bool))
 
 
-def _print_clip(
-    path: str, places: np.ndarray, rate: float, shares: Sequence[np.ndarray], heads: Sequence[Head], options: Any
-) -> None:
+def _print_clip(path: str, places: np.ndarray, rate: float, shares: Sequence[np.ndarray], heads: Sequence[Head], options: Any) -> None:
     first, last = int(places[0]) + 1, int(places[-1]) + 1
     best = {head.name: ranked(own, head.classes, options.top) for head, own in zip(heads, shares)}
     if options.format == "jsonl":
@@ -165,9 +155,7 @@ def write_next_frames(trained: Trained, videos: FileVideos, options: Any) -> Non
         stem = f"{options.output or 'next'}_{index + 1}"
         title = [f"{os.path.basename(path)}: the last {read.frames} frames, and the next {horizon}"]
         plot_forecasts(pathlib.Path(f"{stem}.png"), context, None, predicted, title)
-        write_gif(
-            pathlib.Path(f"{stem}.gif"), [np.concatenate([context[0], bytes_of(predicted)[0]])], rate=rate or GIF_RATE
-        )
+        write_gif(pathlib.Path(f"{stem}.gif"), [np.concatenate([context[0], bytes_of(predicted)[0]])], rate=rate or GIF_RATE)
         if options.format == "jsonl":
             print_json({"video": path, "frames": horizon, "files": [f"{stem}.png", f"{stem}.gif"]})
         else:

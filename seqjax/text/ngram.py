@@ -241,9 +241,7 @@ def _check_excluded(excluded: Sequence[int], vocab_size: int) -> tuple[int, ...]
     return tuple(ids.tolist())
 
 
-def _check_stream(
-    tokens: np.ndarray, starts: np.ndarray, vocab_size: int, excluded: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray]:
+def _check_stream(tokens: np.ndarray, starts: np.ndarray, vocab_size: int, excluded: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     tokens, starts = np.asarray(tokens), np.asarray(starts)
     if tokens.ndim != 1 or tokens.size == 0:
         raise UserError(f"tokens have shape {tokens.shape}; give one stream (N,) of at least one token")

@@ -135,9 +135,7 @@ class CharTokenizer(_Tokenizer):
                 raise UserError(f"vocabulary holds {token!r}; every token of a character tokenizer is one character")
 
     @classmethod
-    def fit(
-        cls, texts: str | Iterable[str], *, min_count: int = 1, max_size: int | None = None, nfc: bool = False
-    ) -> "CharTokenizer":
+    def fit(cls, texts: str | Iterable[str], *, min_count: int = 1, max_size: int | None = None, nfc: bool = False) -> "CharTokenizer":
         """Builds a tokenizer whose vocabulary is the characters of the texts, in code point order.
 
         Args:

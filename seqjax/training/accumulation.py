@@ -28,9 +28,7 @@ class Gradient(NamedTuple):
     sums: Sums
 
 
-def batch_gradient(
-    loss_fn: LossFn, params: PyTree, model_state: PyTree, carry: PyTree, batch: Any, rng: jax.Array
-) -> Gradient:
+def batch_gradient(loss_fn: LossFn, params: PyTree, model_state: PyTree, carry: PyTree, batch: Any, rng: jax.Array) -> Gradient:
     """Loss and gradient of a batch at once.
 
     Args: those of a LossFn.

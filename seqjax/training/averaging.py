@@ -45,9 +45,7 @@ class RunningMean:
 
     def result(self, like: Any) -> Any:
         """The mean, in the dtypes and on the devices of the arrays in `like`."""
-        return jax.tree.map(
-            lambda total, leaf: processes.place((total / self._count).astype(leaf.dtype), leaf.sharding), self._sums, like
-        )
+        return jax.tree.map(lambda total, leaf: processes.place((total / self._count).astype(leaf.dtype), leaf.sharding), self._sums, like)
 
 
 def _add_in_place(total: np.ndarray, leaf: np.ndarray) -> None:

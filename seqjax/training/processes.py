@@ -220,9 +220,7 @@ class Listening:
             state, metrics = step(state, batch)
             return state, metrics._replace(signal=jnp.max(told))
 
-        self._step = jax.jit(
-            listening, in_shardings=(states, rows, rows), out_shardings=(states, everywhere), donate_argnums=0
-        )
+        self._step = jax.jit(listening, in_shardings=(states, rows, rows), out_shardings=(states, everywhere), donate_argnums=0)
         self.tell(0)
 
     def tell(self, number: int) -> None:

@@ -129,20 +129,14 @@ def _nats(found: jax.Array, labels: AnyArray, smoothing: float) -> jax.Array:
     return -jnp.sum(targets[:, None] * found, axis=-1)
 
 
-def _counts(
-    found: Sequence[jax.Array], labels: AnyArray, counted: AnyArray, heads: Sequence[Head]
-) -> dict[str, jax.Array]:
+def _counts(found: Sequence[jax.Array], labels: AnyArray, counted: AnyArray, heads: Sequence[Head]) -> dict[str, jax.Array]:
     """How often all questions, and each question, are answered correctly."""
 
     def total(right):
         return jnp.sum(right & counted, dtype=jnp.float32)
 
-    right = [
-        (jnp.argmax(own, axis=-1) == labels[:, i, None]) & jnp.isfinite(own).all(axis=-1) for i, own in enumerate(found)
-    ]
-    counts = {"correct": total(jnp.stack(right).all(axis=0))} | {
-        f"correct_{head.name}": total(own) for head, own in zip(heads, right)
-    }
+    right = [(jnp.argmax(own, axis=-1) == labels[:, i, None]) & jnp.isfinite(own).all(axis=-1) for i, own in enumerate(found)]
+    counts = {"correct": total(jnp.stack(right).all(axis=0))} | {f"correct_{head.name}": total(own) for head, own in zip(heads, right)}
     if len(heads) == 1 and len(heads[0].classes) > 5:
         best = jax.lax.top_k(found[0], 5)[1]
         counts["top_5"] = total((best == labels[:, :1, None]).any(axis=-1))
@@ -183,11 +177,7 @@ def forecast_loss(model: VideoForecaster, context: int, *, kind: str = "bce") ->
         def total(values):
             return jnp.sum(jnp.where(real, values.mean(axis=1), 0))
 
-        counts = (
-            {}
-            if rng is not None
-            else {name: total(found) for name, found in frame_errors(jax.nn.sigmoid(logits), true).items()}
-        )
+        counts = {} if rng is not None else {name: total(found) for name, found in frame_errors(jax.nn.sigmoid(logits), true).items()}
         return carry, model_state, Sums(total(each.mean(axis=(2, 3, 4))), total(jnp.ones(true.shape[:2])), counts)
 
     return loss

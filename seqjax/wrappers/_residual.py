@@ -35,8 +35,7 @@ def residual(cell: Cell[ParamsT, CarryT]) -> Cell[ParamsT, CarryT]:
     parts.check_cell("cell", cell)
     if cell.spatial != cell.output_spatial:
         raise ValueError(
-            f"residual({cell.name}) adds its input to its output, so their spatial axes must be equal, got "
-            f"{parts.spatial_axes(cell)}"
+            f"residual({cell.name}) adds its input to its output, so their spatial axes must be equal, got {parts.spatial_axes(cell)}"
         )
 
     def check(input_size):

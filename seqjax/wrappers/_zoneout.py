@@ -69,8 +69,7 @@ def zoneout(cell: Cell[ParamsT, CarryT], rate: float, memory_rate: float | None 
         if jax.tree.map(jnp.shape, y) != carry.h.shape or jnp.iscomplexobj(carry.h):
             gives = jax.tree.map(lambda y: f"{y.dtype} {y.shape}", y)
             raise UserError(
-                f"zoneout needs a cell whose output is its h, but {cell.name} gives {gives} from an h of "
-                f"{carry.h.dtype} {carry.h.shape}"
+                f"zoneout needs a cell whose output is its h, but {cell.name} gives {gives} from an h of {carry.h.dtype} {carry.h.shape}"
             )
         return params
 

@@ -203,9 +203,7 @@ def test_the_loop_with_buckets_takes_the_bare_sides_batches():
     def collate(places, rows, steps):
         return np.pad(places.astype(np.float32), (0, rows - len(places)))[:, None].repeat(steps, axis=1)
 
-    task = loop.Task(
-        spy, lambda batch: jax.device_put(batch, train_step.batch_sharding(mesh)), None, token_loss()
-    )
+    task = loop.Task(spy, lambda batch: jax.device_put(batch, train_step.batch_sharding(mesh)), None, token_loss())
     run = bucket_overhead.Run(task, state, lambda: BucketBatches([2, 2, 1, 3, 3, 3], collate, 2, (2, 3), seed=1))
     found = bucket_overhead.shares(run, blocks=1, steps=4, log_every=2)
     assert found["share_of_bare_speed"]["repeats"] == 1

@@ -58,9 +58,7 @@ for group in ("first", "second", "third"):
         recorder.finish(group, rows)
 recorder.end("ok")
 """
-    (found,) = gpu.run([gpu.Part("crashes", 1.0, (sys.executable, "-c", START + body))], 30, tmp_path / "gpu.json")[
-        "parts"
-    ].values()
+    (found,) = gpu.run([gpu.Part("crashes", 1.0, (sys.executable, "-c", START + body))], 30, tmp_path / "gpu.json")["parts"].values()
     rows = [(row["what"], row["engine"]) for row in found["cases"]]
     assert rows == [("first", "scan"), ("first", "cudnn"), ("second", "scan"), ("third", "scan"), ("third", "cudnn")]
     assert [lost["at"] for lost in found["lost"]] == ["second / cudnn"] and found["status"] == "incomplete"

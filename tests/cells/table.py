@@ -89,11 +89,23 @@ VARIANTS = [
     _row("lem-bare", seqjax.lem, ref.LEM, hidden_size=H, use_bias=False, dt=0.8),
     _row("block_gru-one-block", seqjax.block_gru, ref.BLOCK_GRU, hidden_size=H, blocks=1),
     _row(
-        "conv_lstm-valid", seqjax.conv_lstm, ref.conv_lstm((2, 1), "valid"), features=H, kernel_size=2, spatial_shape=(4, 3),
-        strides=(2, 1), padding="valid", peepholes=True,
+        "conv_lstm-valid",
+        seqjax.conv_lstm,
+        ref.conv_lstm((2, 1), "valid"),
+        features=H,
+        kernel_size=2,
+        spatial_shape=(4, 3),
+        strides=(2, 1),
+        padding="valid",
+        peepholes=True,
     ),  # fmt: skip
     _row(
-        "conv_lstm-dilated", seqjax.conv_lstm, ref.conv_lstm(None, "same", (2,)), features=H, kernel_size=2, spatial_shape=5,
+        "conv_lstm-dilated",
+        seqjax.conv_lstm,
+        ref.conv_lstm(None, "same", (2,)),
+        features=H,
+        kernel_size=2,
+        spatial_shape=5,
         dilation_rate=2,
     ),  # fmt: skip
     _row("conv_lstm-2d", seqjax.conv_lstm, ref.CONV_LSTM, features=H, kernel_size=(2, 3), spatial_shape=(3, 2)),
@@ -111,6 +123,7 @@ WRAPPERS = [
         None,
     ),
 ]
+
 
 def _joined(**options):
     """What stands between cells: a dense layer, skip connections of both kinds, functions, and two outputs made one."""

@@ -20,13 +20,9 @@ WRAPPED = {
     "dropout": lambda: seqjax.dropout(seqjax.lstm(4), 0.5),
     "stack": lambda: seqjax.stack(seqjax.lstm(4), seqjax.residual(seqjax.gru(4))),
     "bidirectional": lambda: seqjax.bidirectional(seqjax.lstm(4), seqjax.gru(4), merge="concat"),
-    "inside a step": lambda: seqjax.zoneout(
-        seqjax.recurrent_dropout(seqjax.weight_drop(seqjax.lstm(4), 0.1), 0.2), 0.3
-    ),
+    "inside a step": lambda: seqjax.zoneout(seqjax.recurrent_dropout(seqjax.weight_drop(seqjax.lstm(4), 0.1), 0.2), 0.3),
     "norm and start": lambda: seqjax.learned_initial_carry(seqjax.layer_norm(seqjax.rnn(4))),
-    "initializers": lambda: seqjax.lstm(
-        4, recurrent_init=initializers.orthogonal(0.5), bias_init=initializers.chrono(9)
-    ),
+    "initializers": lambda: seqjax.lstm(4, recurrent_init=initializers.orthogonal(0.5), bias_init=initializers.chrono(9)),
     "dtypes": lambda: seqjax.gru(4, dtype=jnp.bfloat16, param_dtype=jnp.float32),
 }
 MAKERS = {row.name: row.make for row in CELLS + VARIANTS} | WRAPPED

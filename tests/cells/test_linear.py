@@ -14,9 +14,7 @@ every = pytest.mark.parametrize(("make", "reference"), [row[1:] for row in ALL],
 
 def _setup(cell, dtype=np.float32, features=4):
     rng = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda a: jnp.asarray(a + 0.4 * rng.uniform(-1, 1, a.shape), a.dtype), cell.init(jax.random.key(0), features)
-    )
+    params = jax.tree.map(lambda a: jnp.asarray(a + 0.4 * rng.uniform(-1, 1, a.shape), a.dtype), cell.init(jax.random.key(0), features))
     draw = lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype)  # noqa: E731
     return params, jax.tree.map(draw, cell.initial_carry(params, 3)), rng.normal(size=(5, 3, features)).astype(dtype)
 

@@ -134,9 +134,7 @@ def test_the_flax_layer_and_the_language_model(row):
     layer = seqjax.nn.Recurrent(H, 2, cell=make, dropout=0.2)
     variables = layer.init(jax.random.key(0), xs)
     _, ys = layer.apply(variables, xs, lengths=LENGTHS)
-    params = tuple(
-        seqjax.nn.layers.from_names(cell, variables["params"][f"layer_{i}"]) for i, cell in enumerate(layer.make_cell().inner)
-    )
+    params = tuple(seqjax.nn.layers.from_names(cell, variables["params"][f"layer_{i}"]) for i, cell in enumerate(layer.make_cell().inner))
     assert_same(ys, seqjax.unroll(seqjax.stack(make(H), make(H)), params, xs, lengths=LENGTHS)[1])
 
     model, tokens = LanguageModel(7, seqjax.stack(make(H), make(H)), embed_size=D), np.arange(B * T).reshape(B, T) % 7

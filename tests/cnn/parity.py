@@ -124,9 +124,7 @@ def _training_step(model, variables, images, labels):
     """(gradients, loss, statistics after it, number of outputs), in the precision of what is given."""
 
     def loss(params):
-        given, new = model.apply(
-            variables | {"params": params}, jnp.asarray(images), train=True, mutable=["batch_stats"]
-        )
+        given, new = model.apply(variables | {"params": params}, jnp.asarray(images), train=True, mutable=["batch_stats"])
         each = [_cross_entropy(logits, labels) for logits in _as_list(given)]
         return each[0] + AUX_WEIGHT * sum(each[1:]), (new, len(each))
 

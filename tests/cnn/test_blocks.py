@@ -90,9 +90,7 @@ def test_without_norm_there_is_a_bias_and_nothing_to_train_apart(shape, options)
 
 
 def test_without_activation_and_with_names_of_ones_own():
-    block = ConvNormActivation(
-        4, (1, 1), activation=None, conv_name="0", norm_name="1", kernel_init=nn.initializers.ones
-    )
+    block = ConvNormActivation(4, (1, 1), activation=None, conv_name="0", norm_name="1", kernel_init=nn.initializers.ones)
     x, variables = _draw(block, (2, 3, 3, 2))
     assert variables["params"].keys() == {"0", "1"} and variables["batch_stats"].keys() == {"1"}
     assert np.any(np.asarray(block.apply(variables, x)) < 0)

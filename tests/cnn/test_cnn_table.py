@@ -17,9 +17,7 @@ from seqjax import cnn
 
 
 def _rows(slow):
-    return pytest.mark.parametrize(
-        "row", [pytest.param(row, id=row.name, marks=[pytest.mark.slow] if slow(row) else []) for row in ROWS]
-    )
+    return pytest.mark.parametrize("row", [pytest.param(row, id=row.name, marks=[pytest.mark.slow] if slow(row) else []) for row in ROWS])
 
 
 every = _rows(lambda row: False)
@@ -44,13 +42,9 @@ class Runs:
     def loss(self, params, rest, x, key):
         """Every logit has a weight of its own, those of the auxiliary heads too."""
         self.traced["train"] += 1
-        out, state = self.model.apply(
-            {"params": params, **rest}, x, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
-        )
+        out, state = self.model.apply({"params": params, **rest}, x, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
         heads = [out] if not self.row.aux else [out.logits, *out.aux]
-        weights = [
-            jnp.cos(jnp.arange(head.size, dtype=head.dtype) + i).reshape(head.shape) for i, head in enumerate(heads)
-        ]
+        weights = [jnp.cos(jnp.arange(head.size, dtype=head.dtype) + i).reshape(head.shape) for i, head in enumerate(heads)]
         return sum((head * weight).sum() for head, weight in zip(heads, weights)), (heads, state)
 
     def train(self, seed=0, key=0):
@@ -93,9 +87,7 @@ def test_shapes_and_dtypes(row):
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
     assert ("batch_stats" in variables) == row.norm
     rngs = {"dropout": jax.random.key(0)}
-    out, state = jax.eval_shape(
-        lambda v, x: model.apply(v, x, train=True, rngs=rngs, mutable=["batch_stats"]), variables, x
-    )
+    out, state = jax.eval_shape(lambda v, x: model.apply(v, x, train=True, rngs=rngs, mutable=["batch_stats"]), variables, x)
     assert isinstance(out, cnn.Outputs) == (row.aux > 0)
     assert len(jax.tree.leaves(out)) == 1 + row.aux
     for logits in jax.tree.leaves(out):

@@ -214,9 +214,7 @@ def test_as_the_convolution_of_linen():
     for each in settings:
         own, linen = (nn.Conv(8, (3, 3), conv_general_dilated=f, **each) for f in (conv_general_dilated, None))
         variables = jax.jit(linen.init)(jax.random.key(0), x)
-        np.testing.assert_allclose(
-            jax.jit(own.apply)(variables, x), jax.jit(linen.apply)(variables, x), rtol=1e-5, atol=1e-5
-        )
+        np.testing.assert_allclose(jax.jit(own.apply)(variables, x), jax.jit(linen.apply)(variables, x), rtol=1e-5, atol=1e-5)
 
 
 def test_other_layouts_go_to_lax():

@@ -39,9 +39,7 @@ def test_the_map_is_that_of_the_whole_network(name, options, layer, shape):
     found, state = jax.jit(features.apply)(own, images)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert found.shape == (2, *features.shape)
-    jax.tree.map(
-        np.testing.assert_array_equal, state, {name: values for name, values in own.items() if name != "params"}
-    )
+    jax.tree.map(np.testing.assert_array_equal, state, {name: values for name, values in own.items() if name != "params"})
     assert set(flat(own)) < set(flat(dict(whole)))
     assert jax.tree.map(jnp.shape, jax.eval_shape(features.init, jax.random.key(3))) == jax.tree.map(jnp.shape, own)
     gradient = jax.jit(jax.grad(lambda p: jnp.sum(features.apply({**own, "params": p}, images)[0] ** 2)))(own["params"])

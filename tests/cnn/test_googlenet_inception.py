@@ -177,12 +177,8 @@ def test_googlenet_trains_as_torch_s(torch, x64):
     @jax.jit
     @jax.value_and_grad
     def step(params):
-        outputs, _ = model.apply(
-            variables | {"params": params}, jnp.asarray(images), train=True, mutable=["batch_stats"]
-        )
-        each = [
-            -jnp.mean(jax.nn.log_softmax(x)[jnp.arange(4), jnp.array(labels)]) for x in (outputs.logits, *outputs.aux)
-        ]
+        outputs, _ = model.apply(variables | {"params": params}, jnp.asarray(images), train=True, mutable=["batch_stats"])
+        each = [-jnp.mean(jax.nn.log_softmax(x)[jnp.arange(4), jnp.array(labels)]) for x in (outputs.logits, *outputs.aux)]
         return each[0] + googlenet.AUX_WEIGHT * sum(each[1:])
 
     loss, grads = step(variables["params"])
@@ -259,9 +255,7 @@ def test_heads_run_in_training_alone(network, size, heads):
     variables, logits = shapes(model, size)
     _, outputs = shapes(model, size, train=True)
     assert logits.shape == (2, 9) and isinstance(outputs, Outputs)
-    assert [(each.shape, each.dtype) for each in (outputs.logits, *outputs.aux)] == [((2, 9), jnp.bfloat16)] * (
-        1 + heads
-    )
+    assert [(each.shape, each.dtype) for each in (outputs.logits, *outputs.aux)] == [((2, 9), jnp.bfloat16)] * (1 + heads)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
 
 

@@ -102,9 +102,7 @@ SOME = ("alexnet", "resnet18", "mobilenet_v2")
 @pytest.mark.parametrize(
     "name, size",
     [
-        (name, 224)
-        if name in SOME
-        else pytest.param(name, 299 if name == "inception_v3" else 224, marks=pytest.mark.slow)
+        (name, 224) if name in SOME else pytest.param(name, 299 if name == "inception_v3" else 224, marks=pytest.mark.slow)
         for name in (
             *SOME,
             "vgg11",

@@ -100,9 +100,7 @@ def test_a_training_step_is_torchs(net):
 def test_v1_is_keras():
     """Keras's own network: padding, epsilon, relu6 and the order of layers."""
     keras = pytest.importorskip("keras", reason="needs keras")
-    reference = keras.applications.MobileNet(
-        input_shape=(32, 32, 3), alpha=0.25, weights=None, classes=4, classifier_activation=None
-    )
+    reference = keras.applications.MobileNet(input_shape=(32, 32, 3), alpha=0.25, weights=None, classes=4, classifier_activation=None)
     rng = np.random.default_rng(0)
     for variable in reference.variables:
         if "seed" not in variable.path:
@@ -158,12 +156,8 @@ def test_separable_convolution_pads_as_tensorflow_does(size, stride):
     x = random((2, *size, 3))
     block = DepthwiseSeparable(4, strides=stride, norm=False, activation=None)
     variables = jax.jit(block.init)(jax.random.key(0), x)
-    kernels = [
-        np.asarray(variables["params"][name]["conv"]["kernel"], np.float64) for name in ("depthwise", "pointwise")
-    ]
-    np.testing.assert_allclose(
-        jax.jit(block.apply)(variables, x), separable_reference(x, *kernels, stride), rtol=1e-4, atol=1e-5
-    )
+    kernels = [np.asarray(variables["params"][name]["conv"]["kernel"], np.float64) for name in ("depthwise", "pointwise")]
+    np.testing.assert_allclose(jax.jit(block.apply)(variables, x), separable_reference(x, *kernels, stride), rtol=1e-4, atol=1e-5)
 
 
 def test_separable_convolution_of_sequences_can_be_causal():
@@ -181,9 +175,7 @@ def test_a_kernel_for_images_does_not_take_sequences():
         DepthwiseSeparable(5).init(jax.random.key(0), jnp.zeros((2, 9, 4)))
 
 
-@pytest.mark.parametrize(
-    "features, strides, adds", [(4, 1, True), (5, 1, False), (4, 2, False)], ids=["same", "channels", "stride"]
-)
+@pytest.mark.parametrize("features, strides, adds", [(4, 1, True), (5, 1, False), (4, 2, False)], ids=["same", "channels", "stride"])
 def test_an_inverted_residual_adds_its_input_where_shapes_allow(features, strides, adds):
     """With the last norm at zero the branch gives nothing."""
     x = random((2, 6, 4))

@@ -81,9 +81,7 @@ def test_outputs_statistics_and_gradients_are_those_of_flax(shape, evaluate):
 )
 def test_it_takes_the_place_of_flax_in_a_tree(options):
     x = _images(3, 2, 4)
-    trees = [
-        norm(use_running_average=False, **options).init(jax.random.key(0), x) for norm in (BatchNorm, nn.BatchNorm)
-    ]
+    trees = [norm(use_running_average=False, **options).init(jax.random.key(0), x) for norm in (BatchNorm, nn.BatchNorm)]
     _assert_close(*trees)
     ours, theirs = (norm(use_running_average=True, **options).apply(trees[0], x) for norm in (BatchNorm, nn.BatchNorm))
     _assert_close(ours, theirs, rtol=1e-5, atol=1e-5)

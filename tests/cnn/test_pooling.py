@@ -118,9 +118,7 @@ def test_global_pool_is_the_mean_and_spreads_its_gradient_evenly():
     x = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
     np.testing.assert_allclose(global_avg_pool(jnp.asarray(x)), x.mean(axis=(1, 2)), 1e-5, 1e-6)
     np.testing.assert_allclose(global_avg_pool(jnp.asarray(x[:, 0])), x[:, 0].mean(axis=1), 1e-5, 1e-6)
-    np.testing.assert_allclose(
-        jax.grad(lambda x: global_avg_pool(x)[0, 1])(x)[0, ..., 1], np.full((3, 5), 1 / 15), 1e-5
-    )
+    np.testing.assert_allclose(jax.grad(lambda x: global_avg_pool(x)[0, 1])(x)[0, ..., 1], np.full((3, 5), 1 / 15), 1e-5)
 
 
 @pytest.mark.parametrize("pool", [max_pool, avg_pool])
@@ -149,9 +147,7 @@ def test_the_same_as_torch(size, window, stride, pad, ceil):
     x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
     theirs = torch.tensor(np.moveaxis(x, -1, 1).copy())
     theirs = getattr(functional, f"max_pool{axes}d")(theirs, window, stride, pad, ceil_mode=ceil)
-    np.testing.assert_array_equal(
-        max_pool(jnp.asarray(x), window, stride, pad, ceil), np.moveaxis(theirs.numpy(), 1, -1)
-    )
+    np.testing.assert_array_equal(max_pool(jnp.asarray(x), window, stride, pad, ceil), np.moveaxis(theirs.numpy(), 1, -1))
     if not ceil:
         theirs = torch.tensor(np.moveaxis(x, -1, 1).copy())
         theirs = getattr(functional, f"avg_pool{axes}d")(theirs, window, stride, pad)

@@ -61,9 +61,7 @@ def _loop(x, dy, case):
     y, dx = np.full(dy.shape, -np.inf, np.float32), np.zeros_like(x)
     for b, c in itertools.product(range(x.shape[0]), range(x.shape[-1])):
         for out in itertools.product(*map(range, dy.shape[1:-1])):
-            places = itertools.product(
-                *(range(o * s - p, o * s - p + w) for o, s, (p, _), w in zip(out, strides, pads, window))
-            )
+            places = itertools.product(*(range(o * s - p, o * s - p + w) for o, s, (p, _), w in zip(out, strides, pads, window)))
             inside = [p for p in places if all(0 <= i < n for i, n in zip(p, sizes))]
             if inside:
                 best = max(inside, key=lambda p: x[(b, *p, c)])  # max gives the first
@@ -86,9 +84,7 @@ def test_values_and_gradients_are_those_of_reduce_window(pool, case, plain):
 @pytest.mark.one_in(3)
 @every_case
 def test_of_equal_values_the_first_takes_the_gradient(case):
-    x = np.random.default_rng(3).choice(
-        np.array([0, 1, 2, -np.inf], np.float32), p=[0.3, 0.2, 0.1, 0.4], size=(3, *case[0], 4)
-    )
+    x = np.random.default_rng(3).choice(np.array([0, 1, 2, -np.inf], np.float32), p=[0.3, 0.2, 0.1, 0.4], size=(3, *case[0], 4))
     y, dx, dy = _with_gradient(max_pool, case, jnp.asarray(x))
     expected_y, expected_dx = _loop(x, np.asarray(dy), case)
     np.testing.assert_array_equal(y, expected_y)

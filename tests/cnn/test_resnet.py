@@ -125,9 +125,7 @@ def test_logits_are_torchs(name):
 
     from benchmarks.torch_cnns import resnet as twins
 
-    check_parity(
-        MODELS[name](num_classes=10), randomise(twins.MODELS[name](num_classes=10), 2), random_images((2, 32, 32, 3))
-    )
+    check_parity(MODELS[name](num_classes=10), randomise(twins.MODELS[name](num_classes=10), 2), random_images((2, 32, 32, 3)))
 
 
 @pytest.mark.parametrize("case", ["basic", "preactivation"])

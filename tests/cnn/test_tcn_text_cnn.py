@@ -136,9 +136,7 @@ def test_padding_has_no_influence(pool):
     np.testing.assert_array_equal(ys, apply(dirty, jnp.asarray(mask)))
     np.testing.assert_array_equal(ys, apply(xs, lengths))
     for b, n in enumerate(lengths[:2]):
-        np.testing.assert_allclose(
-            ys[b : b + 1, :n] if pool == "none" else ys[b : b + 1], apply(xs[b : b + 1, :n]), 1e-4, 1e-5
-        )
+        np.testing.assert_allclose(ys[b : b + 1, :n] if pool == "none" else ys[b : b + 1], apply(xs[b : b + 1, :n]), 1e-4, 1e-5)
     empty = np.zeros((9, 3)) if pool == "none" else np.asarray(variables["params"]["linear"]["bias"])
     np.testing.assert_allclose(ys[2], empty, 1e-6)
     if pool == "none":
@@ -225,15 +223,11 @@ def test_what_does_not_fit_is_refused_with_what_was_expected():
     refused(ValueError, r"at least 5 steps, got shape \(2, 4, 4\)", text, jnp.zeros((2, 4, 4)))
     refused(ValueError, r"tokens \(B, T\) or embeddings \(B, T, 4\), got shape \(2,\)", text, jnp.zeros(2, int))
     refused(TypeError, "integer type, got float32", text, jnp.zeros((2, 9)))
-    refused(
-        ValueError, "pool='first' is unknown; choose one of last, mean, none", TCN(in_channels=2, pool="first"), floats
-    )
+    refused(ValueError, "pool='first' is unknown; choose one of last, mean, none", TCN(in_channels=2, pool="first"), floats)
     for model, xs in (tcn, floats), (text, tokens):
         refused(ValueError, r"0 ... T = 9, got values from 3 to 10", model, xs, np.array([3, 10]))
         refused(ValueError, r"shape \(2,\), one for each sequence, got shape \(3,\)", model, xs, np.ones(3, int))
-        refused(
-            ValueError, r"mask must have shape \(2, 9\), got shape \(2, 8\)", model, xs, np.ones((2, 8), bool)
-        )
+        refused(ValueError, r"mask must have shape \(2, 9\), got shape \(2, 8\)", model, xs, np.ones((2, 8), bool))
         refused(TypeError, "integers .* got dtype float32", model, xs, np.ones(2, np.float32))
 
 

@@ -94,7 +94,7 @@ def make_csv(name, delimiter, **style):
 
 
 def make_plain_tsv(draw, letters):
-    rows = (f'{text}{draw.choice(["", chr(34), " said"])}\t{label}' for text, label in labelled_rows(draw, letters))
+    rows = (f"{text}{draw.choice(['', chr(34), ' said'])}\t{label}" for text, label in labelled_rows(draw, letters))
     return {"films.tsv": "\n".join(["text\tlabel", *rows]) + "\n"}
 
 

@@ -15,9 +15,7 @@ LENGTHS = np.random.default_rng(0).integers(1, 9, 23)
 
 
 def _buckets(collate=None, seed=3):
-    return BucketBatches(
-        LENGTHS, collate or (lambda places, rows, steps: (places.tolist(), rows, steps)), 4, (3, 8), seed=seed
-    )
+    return BucketBatches(LENGTHS, collate or (lambda places, rows, steps: (places.tolist(), rows, steps)), 4, (3, 8), seed=seed)
 
 
 def _slowly(places, rows, steps):

@@ -179,9 +179,7 @@ def test_affine_turns_as_rot90_does_and_shifts_down_and_right():
 
 
 def test_small_affine_draws_within_its_limits(monkeypatch):
-    monkeypatch.setattr(
-        geometry, "affine", lambda images, *drawn: jnp.stack([*drawn[0:1], *drawn[2:], *drawn[1].T])
-    )
+    monkeypatch.setattr(geometry, "affine", lambda images, *drawn: jnp.stack([*drawn[0:1], *drawn[2:], *drawn[1].T]))
     drawn = many(lambda k, x: augmentation.small_affine(k, x, 20, 0.1, 0.3, 5), make_images(2, 10, 40, 1), 1000)
     middle, limit = np.array([0, 1, 0, 0, 0]), np.array([20, 0.3, 5, 1, 4])
     unit = ((drawn - middle[:, None]) / limit[:, None]).transpose(1, 0, 2).reshape(5, -1)

@@ -56,9 +56,7 @@ def _one_line(error):
 def test_boundaries_are_the_best_of_all_choices(lengths, number):
     found = choose_boundaries(lengths, number)
     longest = max(max(lengths), 1)
-    choices = itertools.chain.from_iterable(
-        itertools.combinations(range(1, longest), k) for k in range(min(number, longest))
-    )
+    choices = itertools.chain.from_iterable(itertools.combinations(range(1, longest), k) for k in range(min(number, longest)))
     least = min(_steps(lengths, (*choice, longest)) for choice in choices)
     assert _steps(lengths, found) == least
     assert len(found) <= number and found[-1] == longest and list(found) == sorted(set(found)) and found[0] >= 1

@@ -73,9 +73,7 @@ def jsonl(folder):
     paths = {}
     for part, own in ROWS.items():
         paths[part] = folder / f"{part}.jsonl"
-        paths[part].write_text(
-            "".join(json.dumps({"id": name, "text": text}) + "\n" for name, texts in own for text in texts)
-        )
+        paths[part].write_text("".join(json.dumps({"id": name, "text": text}) + "\n" for name, texts in own for text in texts))
     return {"path" if part == "train" else f"{part}_path": path for part, path in paths.items()}
 
 
@@ -153,9 +151,7 @@ def test_missing_corrupt_and_undescribed_images_are_named_at_once(folder):
 def test_they_may_be_left_out(folder):
     rows = ROWS | {"train": [("a.png", ["A dog"]), ("b.png", []), ("gone.png", ["A ghost"])]}
     data = load(coco(folder, rows), bad_files="leave_out")
-    assert data.parts["train"].names == ("a.png",) and any(
-        "2 of" in note or "are left out" in note for note in data.notes
-    )
+    assert data.parts["train"].names == ("a.png",) and any("2 of" in note or "are left out" in note for note in data.notes)
 
 
 def write(path, content):
@@ -244,10 +240,7 @@ def test_a_set_of_tfds(monkeypatch, folder):
             return [self[i] for i in indices]
 
     def examples(rows):
-        return Source(
-            {"image": encoded[n], "captions": {"text": [t.encode() for t in texts], "id": [1] * len(texts)}}
-            for n, texts in rows
-        )
+        return Source({"image": encoded[n], "captions": {"text": [t.encode() for t in texts], "id": [1] * len(texts)}} for n, texts in rows)
 
     splits = {
         "train": examples(ROWS["train"][:2]), "restval": examples(ROWS["train"][2:]), "val": examples(ROWS["validation"]),

@@ -38,9 +38,7 @@ class Numbered(Labelled):
 
 def frames_of(batch):
     """(video, frame) of each real frame of each row."""
-    return [
-        [tuple(map(int, frame.ravel())) for frame in row[:length]] for row, length in zip(batch.frames, batch.lengths)
-    ]
+    return [[tuple(map(int, frame.ravel())) for frame in row[:length]] for row, length in zip(batch.frames, batch.lengths)]
 
 
 @given(st.integers(1, 12), st.integers(1, 60), st.booleans())
@@ -122,12 +120,7 @@ def test_an_epoch_has_each_video_once_with_its_label():
     for _ in range(3):
         made = [next(batches) for _ in range(batches.batches_per_epoch)]
         assert sorted(int(label) for batch in made for label in batch.labels[:, 0]) == [*range(6)]
-        assert all(
-            frame[0] == label
-            for batch in made
-            for row, label in zip(frames_of(batch), batch.labels[:, 0])
-            for frame in row
-        )
+        assert all(frame[0] == label for batch in made for row, label in zip(frames_of(batch), batch.labels[:, 0]) for frame in row)
 
 
 def test_shuffled_clips_have_the_same_frames_in_another_order():
@@ -135,10 +128,7 @@ def test_shuffled_clips_have_the_same_frames_in_another_order():
     (plain,), (mixed,) = (ordered_clips(videos, 30, Sampling(8, order=order)) for order in ("time", "shuffled"))
     rows = [*zip(frames_of(plain), frames_of(mixed))]
     assert all(sorted(one) == sorted(other) for one, other in rows)
-    assert (
-        sum(one != other for one, other in rows) > 27
-        and len({tuple(place for _, place in other) for _, other in rows}) > 27
-    )
+    assert sum(one != other for one, other in rows) > 27 and len({tuple(place for _, place in other) for _, other in rows}) > 27
     (again,) = ordered_clips(videos, 30, Sampling(8, order="shuffled"))
     assert same(mixed, again)
 
@@ -148,9 +138,7 @@ def test_windows_follow_each_other_and_lose_nothing(size):
     """Rows joined from fresh to fresh are pieces of videos without a gap; together every frame once."""
     counts = [9, 12, 1, 30, 8]
     for make in (
-        lambda: (lambda w: [next(w) for _ in range(w.batches_per_epoch)])(
-            VideoWindows(Numbered(counts), size, 4, seed=1)
-        ),
+        lambda: (lambda w: [next(w) for _ in range(w.batches_per_epoch)])(VideoWindows(Numbered(counts), size, 4, seed=1)),
         lambda: [*ordered_windows(Numbered(counts), size, 4)],
     ):
         batches, seen = make(), []
@@ -179,9 +167,4 @@ def test_windows_in_evaluation_are_whole_videos_side_by_side():
 
 def test_some_videos_of_others():
     some = SomeVideos(Numbered([3, 4, 5], rate=2.0), np.array([2, 0]))
-    assert (
-        some.counts.tolist() == [5, 3]
-        and some.labels.tolist() == [2, 0]
-        and some.rate_of(0) == 2.0
-        and some.at(0) == "video 3"
-    )
+    assert some.counts.tolist() == [5, 3] and some.labels.tolist() == [2, 0] and some.rate_of(0) == 2.0 and some.at(0) == "video 3"

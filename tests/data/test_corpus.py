@@ -80,9 +80,7 @@ def test_embedded_text_is_the_same_in_another_process():
         "    print(load_corpus('embedded', name=n).fingerprint)"
     )
     outputs = [
-        subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True
-        ).stdout
+        subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True).stdout
         for seed in ("1", "2")
     ]
     assert outputs[0] == outputs[1] and len(outputs[0].split()) == 3
@@ -165,9 +163,7 @@ def test_lines_end_at_newlines_only(write):
     assert texts(corpus, "train", "validation") == ("a\u2028b\x0c\x85c", "d")
 
 
-@pytest.mark.parametrize(
-    "text", ["a\nb\n\nc\n\n\n  d\n", "\n\na\nb\n \t\nc\n\n  d", "a\r\nb\r\n\r\nc\r\n\r\n  d\r\n\r\n"]
-)
+@pytest.mark.parametrize("text", ["a\nb\n\nc\n\n\n  d\n", "\n\na\nb\n \t\nc\n\n  d", "a\r\nb\r\n\r\nc\r\n\r\n  d\r\n\r\n"])
 def test_paragraphs_are_separated_by_blank_lines(write, text):
     corpus = load_corpus("file", path=write("a.txt", text), documents="paragraph")
     assert texts(corpus, "train", "validation") == ("a\nb", "c", "  d") and corpus.facts["ends"]

@@ -63,9 +63,7 @@ def test_windows_are_pieces_of_the_series():
             hours = time_features(part["time"][s][piece], ["hour"], step="1h")
             assert np.array_equal(window.known[row, :, 2:], hours)
             missing = np.isnan(part["past"][s][piece])
-            assert (
-                np.array_equal(window.past[row, :, 2:] == 0, missing) and (window.past[row, :, :2][missing] == 0).all()
-            )
+            assert np.array_equal(window.past[row, :, 2:] == 0, missing) and (window.past[row, :, :2][missing] == 0).all()
             assert window.location[row] == pytest.approx(np.nanmean(part["value"][s]), rel=1e-6)
             assert window.static[row].tolist() == np.eye(2)[s].tolist()
     assert not len(places[0])
@@ -141,18 +139,14 @@ def test_steps_beyond_the_end():
     np.testing.assert_allclose(one.known[30:34, 0] * sd + mean, [30, 31, 32, 33], rtol=1e-5)
     with pytest.raises(UserError) as error:
         table(part, beyond=5)
-    assert "series a: the covariates known in the future reach 4 steps beyond its end, and 5 are needed" in str(
-        error.value
-    )
+    assert "series a: the covariates known in the future reach 4 steps beyond its end, and 5 are needed" in str(error.value)
     assert "series b" in str(error.value)
 
 
 def test_refusals():
     part = made()
     check_lengths(part, 14, 3)
-    with pytest.raises(
-        UserError, match="made.csv line 3: series 'b' has 17 steps, and a context of 15 with a horizon of 3 needs 18"
-    ):
+    with pytest.raises(UserError, match="made.csv line 3: series 'b' has 17 steps, and a context of 15 with a horizon of 3 needs 18"):
         check_lengths(part, 15, 3)
     one = table(part)
     places = rolling_origins(one.lengths, [0, 0], 15, 3, 1)

@@ -227,9 +227,7 @@ def test_class_folders_alone_are_cut(tmp_path):
     assert np.bincount(found.parts["validation"].labels).tolist() == [2, 2, 2]
     both = reds(found.parts["train"]) | reds(found.parts["validation"])
     assert both == {n: [2, 0, 1][n // 10] for n in range(30)}
-    assert (
-        found.fingerprint == load_images("file", path=f"{tmp_path}/", image_size=2, validation_fraction=0.2).fingerprint
-    )
+    assert found.fingerprint == load_images("file", path=f"{tmp_path}/", image_size=2, validation_fraction=0.2).fingerprint
 
 
 def test_the_fingerprint_of_a_folder(tmp_path):

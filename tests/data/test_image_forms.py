@@ -175,9 +175,7 @@ def test_all_faults_of_a_table_are_named(tmp_path):
     lines = message(path).split("\n")
     assert "3 faults" in lines[0] and [line.split(": ")[0].strip()[-6:] for line in lines[1:]] == ["line 7", "line 8", "line 9"]
     test = table(tmp_path / "test.csv", [("a/0.png", "pig"), ("a/1.png", "boxer")])
-    assert "test.csv line 2: the label 'pig' is not in the training part (nearest: pug)" in message(
-        table(path, ROWS), test_path=str(test)
-    )
+    assert "test.csv line 2: the label 'pig' is not in the training part (nearest: pug)" in message(table(path, ROWS), test_path=str(test))
     table(path, [*ROWS, ("a/0.png", "")])
     assert "set.csv line 7: 'label' is empty" in message(path)
     (tmp_path / "a/1.png").write_text("no image")

@@ -243,10 +243,7 @@ def published(monkeypatch):
         return b"P5 %d %d 255 " % size + bytes([grey]) * (size[0] * size[1])
 
     def publish(features, **splits):
-        sources = {
-            split: [{"image": encoded(size, grey), "label": label} for size, grey, label in rows]
-            for split, rows in splits.items()
-        }
+        sources = {split: [{"image": encoded(size, grey), "label": label} for size, grey, label in rows] for split, rows in splits.items()}
 
         class Source(list):
             def __getitems__(self, keys):

@@ -256,9 +256,7 @@ def test_html_is_stripped_and_other_angles_are_kept(write):
 
 def test_json_lines_end_in_newlines_only_and_a_field_may_be_long(write):
     odd = "one\u2028two\x85three\x0bfour"
-    path = write(
-        "a.jsonl", "".join(json.dumps({"text": odd + str(n), "label": n}, ensure_ascii=False) + "\n" for n in (0, 1))
-    )
+    path = write("a.jsonl", "".join(json.dumps({"text": odd + str(n), "label": n}, ensure_ascii=False) + "\n" for n in (0, 1)))
     assert load_labelled("file", path=path, validation_path=path).parts["train"]["text"] == (odd + "0", odd + "1")
     limit = csv.field_size_limit()
     path = write("a.csv", f"text,label\n{'x' * 200_000},a\n\ny,b\n")

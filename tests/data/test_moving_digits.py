@@ -56,9 +56,7 @@ def test_the_middle_frame_tells_nothing_of_the_way():
     assert firsts[right[right | left]].mean() + 4 < firsts[left[right | left]].mean()
 
 
-@pytest.mark.parametrize(
-    "scene", [{}, {"noise": 0.3}, {"kind": "bouncing", "digits": 2}, {"kind": "mnist", "side": 30}], ids=str
-)
+@pytest.mark.parametrize("scene", [{}, {"noise": 0.3}, {"kind": "bouncing", "digits": 2}, {"kind": "mnist", "side": 30}], ids=str)
 def test_a_pure_function_of_seed_and_number(scene):
     videos, again, other = made(**scene), made(**scene), made(**scene, seed=1)
     some = np.array([1, 3, 4])
@@ -92,15 +90,9 @@ def test_bouncing_digits_turn_back_at_the_walls():
                 assert track[:, axis].tolist() == walk(track[0, axis], int(np.sign(first)) * abs(move), 8, 20)
                 moves.add(move)
             for frame, (row, column) in zip(canvas, track):
-                frame[row : row + 8, column : column + 8] = np.maximum(
-                    frame[row : row + 8, column : column + 8], IMAGES[which]
-                )
+                frame[row : row + 8, column : column + 8] = np.maximum(frame[row : row + 8, column : column + 8], IMAGES[which])
         np.testing.assert_array_equal(videos.take(index, np.arange(20))[..., 0], canvas)
-    assert (
-        moves == set(range(-MOST_BOUNCING, MOST_BOUNCING + 1))
-        and videos.answers.shape == (60, 0)
-        and videos.labels is None
-    )
+    assert moves == set(range(-MOST_BOUNCING, MOST_BOUNCING + 1)) and videos.answers.shape == (60, 0) and videos.labels is None
 
 
 def test_moving_mnist_by_its_published_recipe():

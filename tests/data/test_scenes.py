@@ -26,11 +26,7 @@ from seqjax.data.readers.scenes import (
 )  # fmt: skip
 
 PIXELS = 442468  # of the first version
-SOME = [
-    draw_scene(3, part, index, unseen=unseen)
-    for part, unseen in (("train", False), ("test", True))
-    for index in range(150)
-]
+SOME = [draw_scene(3, part, index, unseen=unseen) for part, unseen in (("train", False), ("test", True)) for index in range(150)]
 
 
 def test_a_scene_is_a_pure_function_of_its_arguments():
@@ -123,9 +119,7 @@ def test_what_is_no_sentence_is_not_parsed(text):
 
 def brute_force(scene, meaning):
     """Whether a meaning is right, from the corners of the boxes alone."""
-    if sorted(meaning.groups) != sorted(group[:3] for group in scene.groups) or len(meaning.groups) != len(
-        set(meaning.groups)
-    ):
+    if sorted(meaning.groups) != sorted(group[:3] for group in scene.groups) or len(meaning.groups) != len(set(meaning.groups)):
         return False
     boxes = {group[:3]: group.box for group in scene.groups}
     top, left, bottom, right = boxes[meaning.groups[0]]
@@ -162,12 +156,8 @@ def test_right_captions_are_exactly_those_that_are_true():
 
 def test_groups_in_either_order_and_overlapping_ones():
     scene = Scene((Group(1, "red", "circle", (0, 0, 12, 12)), Group(1, "red", "square", (8, 14, 20, 30))))
-    assert is_right("a red circle left of a red square", scene) and is_right(
-        "a red square right of a red circle", scene
-    )
-    assert not is_right("a red circle right of a red square", scene) and not is_right(
-        "a red circle above a red square", scene
-    )
+    assert is_right("a red circle left of a red square", scene) and is_right("a red square right of a red circle", scene)
+    assert not is_right("a red circle right of a red square", scene) and not is_right("a red circle above a red square", scene)
 
 
 def test_the_parts_of_the_set():
@@ -178,6 +168,4 @@ def test_the_parts_of_the_set():
         assert all(is_right(text, scene) for several, scene in zip(images.captions, images.scenes) for text in several)
         assert sum(map(scenes.is_unseen, images.scenes)) == (0 if part == "train" else len(images) // 2)
     again = load_captions("embedded", name="scenes", scenes=20, seed=1)
-    assert (
-        again.fingerprint == data.fingerprint != load_captions("embedded", name="scenes", scenes=20, seed=2).fingerprint
-    )
+    assert again.fingerprint == data.fingerprint != load_captions("embedded", name="scenes", scenes=20, seed=2).fingerprint

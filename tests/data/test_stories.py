@@ -165,8 +165,7 @@ def test_the_simplest_answers(parts):
     """The most frequent answer to each kind of question in training, and the last place or person that is named."""
     fields = {"source": "text", "target": "answer", "kind": "kind"}
     train, part = (
-        {name: [getattr(story, field) for story in parts[which]] for name, field in fields.items()}
-        for which in ("train", "test")
+        {name: [getattr(story, field) for story in parts[which]] for name, field in fields.items()} for which in ("train", "test")
     )
     frequent, last = simple_answers(train, part).values()
     by_kind = {kind: Counter(story.answer for story in parts["train"] if story.kind == kind) for kind in KINDS}

@@ -77,9 +77,7 @@ def test_conllu_is_read_as_by_the_conllu_library(shared, file):
 
 def test_english_web_treebank(shared):
     path = str(shared / "data" / "ud-english-ewt" / "en_ewt-ud-{}.conllu.gz")
-    data = load_tagged(
-        "file", path=path.format("train"), validation_path=path.format("dev"), test_path=path.format("test")
-    )
+    data = load_tagged("file", path=path.format("train"), validation_path=path.format("dev"), test_path=path.format("test"))
     assert {part: len(found) for part, found in data.parts.items()} == {
         "train": 12544,
         "validation": 2001,
@@ -418,9 +416,7 @@ class Split(list):
 
 def fake_set(monkeypatch, splits, features=("tokens", "ner")):
     kinds = {"tokens": Text, "ner": ClassLabel, "lemmas": Text, "head": Text}
-    builder = SimpleNamespace(
-        info=SimpleNamespace(features={f: SimpleNamespace(feature=kinds[f]()) for f in features}, splits=splits)
-    )
+    builder = SimpleNamespace(info=SimpleNamespace(features={f: SimpleNamespace(feature=kinds[f]()) for f in features}, splits=splits))
     monkeypatch.setattr(tagged, "open_builder", lambda *args: builder)
     monkeypatch.setattr(tagged, "open_split", lambda name, builder, split, embedded: Split(splits[split]))
 

@@ -123,11 +123,7 @@ def test_bad_videos_stop_the_run_all_at_once_or_are_left_out(tmp_path):
     with pytest.raises(UserError) as error:
         load_videos("file", path=str(tmp_path / "set"))
     said = str(error.value).split("\n")
-    assert (
-        len(said) == 4
-        and "bad_files='leave_out'" in said[0]
-        and any("notes.txt is not a video" in line for line in said)
-    )
+    assert len(said) == 4 and "bad_files='leave_out'" in said[0] and any("notes.txt is not a video" in line for line in said)
     data = load_videos("file", path=str(tmp_path / "set"), bad_files="leave_out", cache=str(tmp_path / "cache"))
     assert sum(map(len, data.parts.values())) == 12 and "3 of 15 videos are left out:" in data.notes
     again = load_videos("file", path=str(tmp_path / "set"), bad_files="leave_out", cache=str(tmp_path / "cache"))
@@ -167,9 +163,7 @@ def test_without_pyav(tmp_path, monkeypatch):
 
 
 def test_parts_classes_and_labels_of_folders(tmp_path):
-    for i, (part, way) in enumerate(
-        [(part, way) for part in ("Train", "val", "test") for way in ("left", "right")] * 2
-    ):
+    for i, (part, way) in enumerate([(part, way) for part in ("Train", "val", "test") for way in ("left", "right")] * 2):
         folder_of_frames(tmp_path / part / way / f"{i}", drawn(3, i))
     data = load_videos("file", path=str(tmp_path), image_size=8)
     assert {part: len(videos) for part, videos in data.parts.items()} == {"train": 4, "validation": 4, "test": 4}
@@ -191,12 +185,7 @@ def test_all_faults_of_a_table_are_listed_with_their_lines(tmp_path):
     with pytest.raises(UserError) as error:
         load_videos("file", test_path=str(tmp_path / "test.csv"), **how)
     said = str(error.value)
-    assert (
-        "2 faults" in said
-        and "line 3: there is no video 'c'" in said
-        and "line 4: the label 'bem'" in said
-        and "nearest: ben" in said
-    )
+    assert "2 faults" in said and "line 3: there is no video 'c'" in said and "line 4: the label 'bem'" in said and "nearest: ben" in said
 
 
 def test_arrays_are_read_with_frames_first_where_they_are_published_so(tmp_path):
@@ -223,9 +212,7 @@ def test_moving_mnist_from_idx_files(tmp_path):
         images, labels = rng.integers(1, 256, (number, 28, 28)).astype(np.uint8), np.arange(number) % 10
         head = b"".join(size.to_bytes(4, "big") for size in (number, 28, 28))
         (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(bytes([0, 0, 8, 3]) + head + images.tobytes())
-        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(
-            bytes([0, 0, 8, 1]) + head[:4] + labels.astype(np.uint8).tobytes()
-        )
+        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1]) + head[:4] + labels.astype(np.uint8).tobytes())
     data = load_videos("file", name="moving_mnist", path=str(tmp_path), labelled=False)
     assert {part: len(videos) for part, videos in data.parts.items()} == {
         "train": 10_000,
@@ -234,9 +221,7 @@ def test_moving_mnist_from_idx_files(tmp_path):
     }
     assert data.parts["train"].shape == (64, 64, 1) and "made from MNIST's test digits" in data.notes[-1]
     np.save(tmp_path / "mnist_test_seq.npy", np.zeros((20, 3, 64, 64), np.uint8))
-    data = load_videos(
-        "file", name="moving_mnist", path=str(tmp_path), labelled=False, test_path=str(tmp_path / "mnist_test_seq.npy")
-    )
+    data = load_videos("file", name="moving_mnist", path=str(tmp_path), labelled=False, test_path=str(tmp_path / "mnist_test_seq.npy"))
     assert len(data.parts["test"]) == 3 and data.parts["test"].counts.tolist() == [20] * 3
     with pytest.raises(UserError, match="has no idx files"):
         load_videos("file", name="moving_mnist", path=str(tmp_path.parent), labelled=False)

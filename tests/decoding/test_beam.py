@@ -131,9 +131,7 @@ def test_any_beam_is_the_slow_one(seed, size, alpha, eos, bans):
     (width, n_best), banned = size, (1, 4) if bans else ()
     case = random_case(seed, rows=2, vocab=7)
     mask = np.isin(np.arange(7), banned)
-    beams = beam_search(
-        step, *case, width=width, length=6, eos_id=eos, n_best=n_best, length_penalty=alpha, banned=mask
-    )
+    beams = beam_search(step, *case, width=width, length=6, eos_id=eos, n_best=n_best, length_penalty=alpha, banned=mask)
     assert not np.isin(np.asarray(beams.tokens)[np.arange(6) < np.asarray(beams.lengths)[..., None]], banned).any()
     for b in range(2):
         assert_beams(beams, b, slow_beam(case, b, width, 6, eos, alpha, banned), n_best, 6)
@@ -187,10 +185,7 @@ def test_the_early_exit_changes_nothing(alpha):
     for seed in range(8):
         case = random_case(seed, rows=6, vocab=7)
         limits, start = decoder.check_start(30, case.first, 3, 0, ())
-        results = [
-            beam._beam_search(step, limits, 3, 2, early, start, jnp.float32(alpha), *case[:3])
-            for early in (True, False)
-        ]
+        results = [beam._beam_search(step, limits, 3, 2, early, start, jnp.float32(alpha), *case[:3]) for early in (True, False)]
         for left_early, waited in zip(*results):
             np.testing.assert_array_equal(left_early, waited)
 

@@ -44,9 +44,7 @@ def test_the_size_of_a_batch_changes_nothing_and_greedy_is_a_beam_of_one(attenti
     best, first = wide[0][0], narrow[0][0]
     assert best.log_prob >= first.log_prob - 1e-5
     inputs = jnp.array([[2, *best.tokens]])
-    logits = model.apply(
-        {"params": variables["params"]["decoder"]}, encode(variables, IMAGES.images[:1]), inputs
-    ).logits[0]
+    logits = model.apply({"params": variables["params"]["decoder"]}, encode(variables, IMAGES.images[:1]), inputs).logits[0]
     steps = jax.nn.log_softmax(logits)[jnp.arange(len(best.tokens)), jnp.asarray(best.tokens)]
     ending = jax.nn.log_softmax(logits[-1])[3] if best.finished else 0.0
     np.testing.assert_allclose(best.log_prob, steps.sum() + ending, atol=1e-4)

@@ -195,9 +195,7 @@ def test_log_probs_are_the_models_own_whatever_the_filters():
     first = np.arange(VOCAB)
     samples = draw(first=first, temperature=0.4, top_k=3, top_p=0.9, banned=(2,))
     inputs = np.concatenate([first[:, None], np.asarray(samples.tokens)[:, :-1]], 1)
-    expected = np.take_along_axis(
-        log_softmax(TABLE.astype(np.float64))[inputs], np.asarray(samples.tokens)[..., None], 2
-    )
+    expected = np.take_along_axis(log_softmax(TABLE.astype(np.float64))[inputs], np.asarray(samples.tokens)[..., None], 2)
     np.testing.assert_allclose(samples.log_probs, expected[..., 0], rtol=1e-5, atol=1e-6)
 
 

@@ -72,9 +72,7 @@ def test_what_was_drawn_scores_what_sampling_said():
 
 
 def test_ranking_puts_the_likeliest_first():
-    scores = Score(
-        jnp.array([-9.0, -2.0, -9.0, -4.0]), jnp.array([9, 1, 9, 3]), jnp.exp(jnp.array([1.0, 2.0, 1.0, 4 / 3]))
-    )
+    scores = Score(jnp.array([-9.0, -2.0, -9.0, -4.0]), jnp.array([9, 1, 9, 3]), jnp.exp(jnp.array([1.0, 2.0, 1.0, 4 / 3])))
     assert rank(scores).tolist() == [0, 2, 3, 1]
     assert rank(scores, by="log_prob").tolist() == [1, 3, 0, 2]
     with pytest.raises(UserError, match="'perplexity' or 'log_prob'"):

@@ -74,9 +74,7 @@ def test_outputs_are_those_of_the_sources_alone_in_their_order():
     assert len({tuple(tokens) for tokens in alone}) >= 4
     for source, tokens in zip(SOURCES, alone):
         assert not {PAD, UNK, BOS, EOS} & set(tokens.tolist()) and len(tokens) <= _limit(source)
-    assert any(n < _limit(s) for n, s in zip(lengths, SOURCES)) and any(
-        n == _limit(s) for n, s in zip(lengths, SOURCES)
-    )
+    assert any(n < _limit(s) for n, s in zip(lengths, SOURCES)) and any(n == _limit(s) for n, s in zip(lengths, SOURCES))
 
 
 def test_hypotheses_are_those_of_the_sources_alone_in_their_order():

@@ -236,9 +236,7 @@ def test_what_would_steer_the_terminal_does_not():
 
 def test_n_best_is_aligned():
     lines = n_best([f"text {i}" for i in range(10)], [-0.5, *np.full(8, -12.25, np.float32), -float("inf")]).split("\n")
-    assert (
-        lines[0] == " 1   -0.5000  text 0" and lines[1] == " 2  -12.2500  text 1" and lines[9] == "10      -inf  text 9"
-    )
+    assert lines[0] == " 1   -0.5000  text 0" and lines[1] == " 2  -12.2500  text 1" and lines[9] == "10      -inf  text 9"
     assert n_best([], []) == "" and colour_tags([], [], colour=True) == ""
 
 

@@ -35,9 +35,7 @@ def method(request, monkeypatch):
 def _case(make, steps=T, seed=0, dtype=np.float32, **options):
     cell = make(**options)
     rng = np.random.default_rng(seed)
-    params = jax.tree.map(
-        lambda a: jnp.asarray(a + 0.4 * rng.uniform(-1, 1, a.shape), a.dtype), cell.init(jax.random.key(seed), D)
-    )
+    params = jax.tree.map(lambda a: jnp.asarray(a + 0.4 * rng.uniform(-1, 1, a.shape), a.dtype), cell.init(jax.random.key(seed), D))
     draw = lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype)  # noqa: E731
     carry, initial = (jax.tree.map(draw, cell.initial_carry(params, B)) for _ in range(2))
     return cell, params, carry, initial, rng.normal(size=(steps, B, D)).astype(dtype)
@@ -137,9 +135,7 @@ def test_random_masks_and_resets_equal_the_scan(row, reverse, method):
 
 
 @pytest.mark.one_in(6)
-@pytest.mark.parametrize(
-    ("steps", "remat"), [(0, None), (0, 2), (1, None), (2, None), (6, None), (7, 1), (7, 3), (7, 100)]
-)
+@pytest.mark.parametrize(("steps", "remat"), [(0, None), (0, 2), (1, None), (2, None), (6, None), (7, 1), (7, 3), (7, 100)])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_every_division_into_chunks_gives_the_same(steps, remat, reverse, method):
     cell, *given = _case(linear.lru if steps == 7 else linear.mingru, steps, hidden_size=4)

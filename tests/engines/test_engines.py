@@ -41,9 +41,7 @@ def run_with(engine, cell, params, carry, xs, **options):
         last, ys = seqjax.unroll(cell, params, xs, carry, engine=engine, **options)
         leaves = [ys, *jax.tree.leaves(last)]
         weights = [jnp.asarray(np.random.default_rng(i).normal(size=a.shape), a.dtype) for i, a in enumerate(leaves)]
-        total = sum(
-            (w * a).astype(jnp.float32 if a.dtype == jnp.bfloat16 else a.dtype).sum() for w, a in zip(weights, leaves)
-        )
+        total = sum((w * a).astype(jnp.float32 if a.dtype == jnp.bfloat16 else a.dtype).sum() for w, a in zip(weights, leaves))
         return total, (last, ys)
 
     return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(params, carry, xs)
@@ -78,9 +76,7 @@ def test_the_engine_of_a_cell_equals_the_scan(row, case, x64):
 
 
 @pytest.mark.one_in(6)
-@pytest.mark.parametrize(
-    "layout", [Layout(columns=False), Layout(columns=True), None], ids=["rows", "columns", "apart"]
-)
+@pytest.mark.parametrize("layout", [Layout(columns=False), Layout(columns=True), None], ids=["rows", "columns", "apart"])
 @pytest.mark.parametrize("row", [r for r in CELLS if isinstance(r.make().split, Dense)], ids=lambda row: row.name)
 def test_every_way_to_do_the_products_equals_the_scan(row, layout, x64, monkeypatch):
     monkeypatch.setattr(fused, "layout_of", lambda cell, batch: layout)
@@ -128,9 +124,7 @@ def test_training_noise_is_the_same_on_every_engine(row, x64):
 
 
 @pytest.mark.one_in(2)
-@pytest.mark.parametrize(
-    "layout", [Layout(columns=False), Layout(columns=True), None], ids=["rows", "columns", "apart"]
-)
+@pytest.mark.parametrize("layout", [Layout(columns=False), Layout(columns=True), None], ids=["rows", "columns", "apart"])
 def test_a_cell_of_ones_own_that_uses_a_parameter_twice(layout, x64, monkeypatch):
     """The bias in the product and in combine, an initial carry that is a parameter, and a carry besides h."""
     monkeypatch.setattr(fused, "layout_of", lambda cell, batch: layout)

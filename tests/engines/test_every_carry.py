@@ -49,9 +49,7 @@ def test_gradients_through_them_are_those_of_the_scan(row, x64):
     cell, params, xs, carry = setup(row, 42, np.float64, param_dtype=jnp.float64)
 
     def loss(params, carry, xs, engine):
-        found = seqjax.unroll(
-            cell, params, xs, carry, lengths=LENGTHS, engine=engine, remat_every=4, return_carries=True
-        )
+        found = seqjax.unroll(cell, params, xs, carry, lengths=LENGTHS, engine=engine, remat_every=4, return_carries=True)
         leaves = jax.tree.leaves(found)
         weights = [np.random.default_rng(i).normal(size=a.shape) for i, a in enumerate(leaves)]
         return sum((w * a).sum() for w, a in zip(weights, leaves))
@@ -89,7 +87,5 @@ def test_both_directions_and_time_major():
 def test_no_steps():
     cell = seqjax.lstm(H)
     params = cell.init(jax.random.key(0), D)
-    _, ys, carries = seqjax.unroll(
-        cell, params, np.zeros((B, 0, D), np.float32), lengths=np.zeros(B, int), return_carries=True
-    )
+    _, ys, carries = seqjax.unroll(cell, params, np.zeros((B, 0, D), np.float32), lengths=np.zeros(B, int), return_carries=True)
     assert ys.shape == carries.c.shape == carries.h.shape == (B, 0, H)

@@ -84,9 +84,7 @@ def test_vmap_over_seeds_and_over_sequences(row, engine):
 
     def alone(x, start, length, reset):
         start = jax.tree.map(lambda a: a[None], start)
-        return seqjax.unroll(cell, params, x[None], start, lengths=length[None], resets=reset[None], engine=engine)[1][
-            0
-        ]
+        return seqjax.unroll(cell, params, x[None], start, lengths=length[None], resets=reset[None], engine=engine)[1][0]
 
     got = jax.vmap(alone)(xs, carry, LENGTHS, RESETS)
     assert_same(got, seqjax.unroll(cell, params, xs, carry, lengths=LENGTHS, resets=RESETS, engine=engine)[1])

@@ -48,11 +48,7 @@ def write_flickr(folder: pathlib.Path, parts: dict[str, list[tuple[str, list[str
 def write_coco(folder: pathlib.Path, part: str, rows: list[tuple[str, list[str]]]) -> pathlib.Path:
     """A part as COCO has it."""
     images = [{"id": 7 + i, "file_name": name} for i, (name, _) in enumerate(rows)]
-    annotations = [
-        {"image_id": 7 + i, "id": n, "caption": text}
-        for i, (_, texts) in enumerate(rows)
-        for n, text in enumerate(texts)
-    ]
+    annotations = [{"image_id": 7 + i, "id": n, "caption": text} for i, (_, texts) in enumerate(rows) for n, text in enumerate(texts)]
     path = folder / f"captions_{part}.json"
     path.write_text(json.dumps({"images": images, "annotations": annotations}))
     return path

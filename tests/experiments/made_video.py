@@ -35,9 +35,7 @@ def write_video(path: pathlib.Path, frames: np.ndarray, *, codec: str = "mpeg4",
     return path
 
 
-def write_table(
-    folder: pathlib.Path, part: str, number: int, seed: int, lengths: Sequence[int] = range(10, 17)
-) -> pathlib.Path:
+def write_table(folder: pathlib.Path, part: str, number: int, seed: int, lengths: Sequence[int] = range(10, 17)) -> pathlib.Path:
     """PART.csv with fields video, way and shade, and the files that it names."""
     chooser, lines = random.Random(seed), ["video,way,shade"]
     for i in range(number):

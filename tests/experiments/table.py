@@ -38,9 +38,7 @@ class Row(NamedTuple):
     settings: Callable[[pathlib.Path], Mapping[str, Any]]  # folder of the data -> settings
     questions: Sequence[Question]
     stop: signal.Signals = signal.SIGKILL  # how a run is stopped in the middle
-    presets: Callable[[Mapping[str, Any]], Mapping[str, Any]] = (
-        lambda preset: {}
-    )  # what must change in one for these data
+    presets: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda preset: {}  # what must change in one for these data
 
     @property
     def experiment(self) -> Experiment:

@@ -13,7 +13,10 @@ COMMAND_LINE = {
     "not a number": (["--config.data.batch_size=many"], ["config.data.batch_size", "many"]),
     "not whole": (["--config.data.batch_size=1.5"], ["config.data.batch_size", "1.5"]),
     "unknown preset": (["--config=hallo"], ["no preset 'hallo'", "hello, char_small"]),
-    "a preset as it was given before": (["--config=experiments/configs/language_model.py:hello"], ["presets are given by name: --config=hello"]),
+    "a preset as it was given before": (
+        ["--config=experiments/configs/language_model.py:hello"],
+        ["presets are given by name: --config=hello"],
+    ),
     "no config file": (["--config=nowhere.py"], ["nowhere.py"]),
     "unknown mode": (["--mode=tarin"], ["tarin", "train|evaluate|sample|score"]),
     "positional": (["extra"], ["'extra' is not a flag"]),

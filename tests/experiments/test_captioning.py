@@ -73,9 +73,7 @@ def test_pretrained_weights_are_the_files_up_to_the_layer(data, weights):
     assert params["decoder"] is variables["params"]["decoder"] and "fc" not in params["encoder"]
 
 
-@pytest.mark.parametrize(
-    "content, words", [(None, "does not exist"), (b"no weights", "cannot be read as torch weights")]
-)
+@pytest.mark.parametrize("content, words", [(None, "does not exist"), (b"no weights", "cannot be read as torch weights")])
 def test_files_that_are_no_weights(content, words, tmp_path, data):
     pytest.importorskip("torch")
     path = tmp_path / "w.pth"
@@ -192,9 +190,7 @@ def test_what_is_refused(refuses, tmp_path, data):
     refuses([workdir, *own], "criterion=meaning is for data.source=embedded; choose cider")
     refuses([workdir, "--config.data.path=x.json"], "data.path")
     refuses([workdir, "--config.model.layer=layer7", "--config.data.scenes=5"], "no layer 'layer7'", "nearest")
-    refuses(
-        [workdir, "--config.model.cell=lru", "--config.model.attention=bahdanau", "--config.data.scenes=5"], "bahdanau"
-    )
+    refuses([workdir, "--config.model.cell=lru", "--config.model.attention=bahdanau", "--config.data.scenes=5"], "bahdanau")
 
 
 def test_all_faults_of_files_stop_a_run(refused, tmp_path):
@@ -231,9 +227,7 @@ def test_coco_and_karpathy_files_train_too(tmp_path):
         model = captioning.build(config, spec)
         variables = dict(model.init(jax.random.key(0)))
         batch = next(captioning.batches(config, spec, dataset.parts["train"], training=True))
-        loss = model.loss(variables["params"], {"batch_stats": variables["batch_stats"]}, (), batch, jax.random.key(1))[
-            2
-        ]
+        loss = model.loss(variables["params"], {"batch_stats": variables["batch_stats"]}, (), batch, jax.random.key(1))[2]
         assert np.isfinite(float(loss.loss)) and len(dataset.parts["validation"]) == 3
 
 

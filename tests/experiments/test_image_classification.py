@@ -42,9 +42,7 @@ def test_it_learns_evaluates_and_draws(runs, tmp_path):
         assert content.startswith(b"\x89PNG") and len(content) > 3000, name
     workdir = shutil.copytree(runs.finished(ROW), tmp_path / "run")
     one = runs.start(ROW, f"--workdir={workdir}", "--mode=evaluate", "--config.data.eval_batch_size=7").wait(300)
-    assert [line for line in one.out.split("\n") if "accuracy" in line] == [
-        line for line in run.out.split("\n") if "accuracy" in line
-    ]
+    assert [line for line in one.out.split("\n") if "accuracy" in line] == [line for line in run.out.split("\n") if "accuracy" in line]
 
 
 def test_predict(runs, refuses, tmp_path):

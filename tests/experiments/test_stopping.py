@@ -12,9 +12,7 @@ from processes import final_state, records, sealed, small
 
 def test_sigint_and_sigterm_then_the_same_end(server, text, tmp_path):
     """With a plateau schedule that lowers the rate, and a second process that is turned away meanwhile."""
-    flags = small(
-        text, schedule__name="plateau", schedule__patience=1, train__eval_every=10, optimizer__learning_rate=3.0
-    )
+    flags = small(text, schedule__name="plateau", schedule__patience=1, train__eval_every=10, optimizer__learning_rate=3.0)
     straight, workdir = tmp_path / "straight", tmp_path / "run"
     reference = server.start(f"--workdir={straight}", *flags)
     run = server.start(f"--workdir={workdir}", *flags, slow_steps=0.03)

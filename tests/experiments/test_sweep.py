@@ -83,9 +83,7 @@ def test_seeds_trained_together_are_the_runs_trained_alone(jointly, alone):
         ours, theirs = final_state(jointly / name), final_state(alone / name)
         assert ours.keys() == theirs.keys()
         for part in (part for part in ours if part.startswith("state/params")):
-            np.testing.assert_allclose(
-                np.frombuffer(ours[part], np.float32), np.frombuffer(theirs[part], np.float32), rtol=1e-4, atol=1e-6
-            )
+            np.testing.assert_allclose(np.frombuffer(ours[part], np.float32), np.frombuffer(theirs[part], np.float32), rtol=1e-4, atol=1e-6)
         assert ours["state/key"] == theirs["state/key"]
     losses = [[r["loss"] for r in records(jointly / name) if r["kind"] == "train"] for name in NAMES]
     assert losses[0] != losses[1] != losses[2]

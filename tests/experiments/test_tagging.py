@@ -49,9 +49,7 @@ def test_entities_are_scored_by_f1(runs, finished):
     workdir, run = runs.evaluated(ROW)
     rows = [json.loads(line) for line in (workdir / "predictions_validation.jsonl").read_text().splitlines()]
     assert len(rows) == 31 and max(len(row["predicted"]) for row in rows) == 30
-    true, given = (
-        {(i, *span) for i, row in enumerate(rows) for span in spans(row[name])} for name in ("tags", "predicted")
-    )
+    true, given = ({(i, *span) for i, row in enumerate(rows) for span in spans(row[name])} for name in ("tags", "predicted"))
     f1 = 2 * len(true & given) / (len(true) + len(given))
     right = [a == b for row in rows for a, b in zip(row["tags"], row["predicted"], strict=True)]
     share = sum(right) / len(right)
@@ -94,9 +92,7 @@ def test_predict(start, finished, tmp_path):
     assert rows[0]["tags"] == ["B-PER", "O", "O", "B-LOC"] and rows[1]["tags"] == [] and len(rows[3]["tags"]) == 36
     run = start(*flags, "--pretokenized", "--config.data.eval_batch_size=3", stdin="\n".join(reversed(LINES))).wait()
     assert run.status == 0, run.err
-    shown = [
-        " ".join(f"{word}/{tag}" for word, tag in zip(row["words"], row["tags"], strict=True)) for row in reversed(rows)
-    ]
+    shown = [" ".join(f"{word}/{tag}" for word, tag in zip(row["words"], row["tags"], strict=True)) for row in reversed(rows)]
     assert run.out == "".join(line + "\n" for line in shown)
 
 
@@ -105,9 +101,7 @@ def test_parts_of_speech(start, data, tmp_path):
     """CoNLL-U without a random field: learns, evaluates the test part, tags words it has not seen."""
     workdir = tmp_path / "run"
     run = start(f"--workdir={workdir}", *small_pos(data)).wait(300)
-    assert run.status == 0 and re.search(
-        r"left out of training: \d+ of 48 sentences, longer than data.max_length=7", run.out
-    ), run.err
+    assert run.status == 0 and re.search(r"left out of training: \d+ of 48 sentences, longer than data.max_length=7", run.out), run.err
     assert run.out.count("left out of training") == 1
     assert "tags: 3\n" in run.out and "12 of 60 training sentences" in run.out
     found = [record for record in records(workdir) if record["kind"] == "evaluation"]

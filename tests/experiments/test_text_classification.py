@@ -48,9 +48,7 @@ def test_killed_while_waiting_and_resumed_ends_the_same(runs, start, finished, k
     assert run.status == 0 and "resuming from the checkpoint of step" in run.out, run.err
     assert final_state(workdir) == final_state(finished)
     assert records(workdir) == records(finished)
-    averages = {
-        name for name, value in final_state(workdir).items() if name.startswith("state/average") and value != b"none"
-    }
+    averages = {name for name, value in final_state(workdir).items() if name.startswith("state/average") and value != b"none"}
     assert len(averages) > 5
 
 
@@ -123,9 +121,7 @@ def test_predictions_are_lines_of_json(answers):
     assert [labels[i] for i in (0, 2, 3, 5)] == ["fruit", "sea", "tool", "tool"]
     for row in answers:
         assert max(row["probabilities"], key=row["probabilities"].get) == row["label"]
-        assert row["probabilities"].keys() == TOPICS.keys() and sum(row["probabilities"].values()) == pytest.approx(
-            1, abs=1e-5
-        )
+        assert row["probabilities"].keys() == TOPICS.keys() and sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
 
 def test_predictions_for_people_from_standard_input(start, finished, answers):

@@ -42,9 +42,7 @@ def test_it_learns_and_scores(start, finished, tmp_path):
     workdir = shutil.copytree(finished, tmp_path / "run")
     run = start(f"--workdir={workdir}", "--mode=evaluate", "--checkpoint=newest", "--beam=1").wait(300)
     assert run.status == 0, run.err
-    rows = [
-        json.loads(line) for line in (workdir / "predictions_validation.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    rows = [json.loads(line) for line in (workdir / "predictions_validation.jsonl").read_text(encoding="utf-8").splitlines()]
     outputs, targets = ([row[name] for row in rows] for name in ("output", "target"))
     bleu, exact = sacrebleu.corpus_bleu(outputs, [targets]).score, sum(a == b for a, b in zip(outputs, targets)) / 16
     assert len(rows) == 16 and re.search(rf"^model .* BLEU {bleu:.2f}  chrF .* exact {exact:.2%}", run.out, re.M), run.out
@@ -66,9 +64,7 @@ def test_predict(start, finished, tmp_path):
     (tmp_path / "sources.jsonl").write_text("".join(json.dumps({"text": source}) + "\n" for source in SOURCES))
     flags = [f"--workdir={finished}", "--mode=predict", "--beam=2"]
     picture = tmp_path / "attention.png"
-    run = start(
-        *flags, "--n_best=2", "--format=jsonl", f"--input={tmp_path / 'sources.jsonl'}", f"--attention={picture}"
-    ).wait(300)
+    run = start(*flags, "--n_best=2", "--format=jsonl", f"--input={tmp_path / 'sources.jsonl'}", f"--attention={picture}").wait(300)
     assert run.status == 0 and "checkpoint of step" in run.err, run.err
     rows = [json.loads(line) for line in run.out.splitlines()]
     assert [row["source"] for row in rows] == SOURCES and picture.read_bytes().startswith(b"\x89PNG")
@@ -83,9 +79,7 @@ def test_predict(start, finished, tmp_path):
         assert next(lines) == row["source"]
         for place, best in enumerate(row["translations"], 1):
             number, score, text = re.fullmatch(r"(\d)  +(-?[\d.]+)  (.*)", next(lines)).groups()
-            assert (
-                int(number) == place and text == best["text"] and float(score) == pytest.approx(best["score"], abs=1e-4)
-            )
+            assert int(number) == place and text == best["text"] and float(score) == pytest.approx(best["score"], abs=1e-4)
     assert not list(lines)
 
 

@@ -88,9 +88,7 @@ def test_the_users_own_videos(start, clips, tmp_path):
         assert (tmp_path / f"shown_{number}.png").stat().st_size > 1000 and (tmp_path / f"shown_{number}.gif").exists()
     run = start(f"--workdir={clips}", *flags[:2], "--top=1").wait(300)
     lines = run.out.splitlines()
-    assert (
-        len(lines) == 3 and lines[1].split("\t")[1] == "0.6 to 1.2 s" and "way: " in lines[1] and "shade: " in lines[1]
-    ), run.out
+    assert len(lines) == 3 and lines[1].split("\t")[1] == "0.6 to 1.2 s" and "way: " in lines[1] and "shade: " in lines[1], run.out
     (tmp_path / "empty.mp4").touch()
     run = start(f"--workdir={clips}", "--mode=predict", f"--input={tmp_path}/empty.mp4", "--input=gone.avi").wait(300)
     assert run.status == 1 and "empty.mp4 is empty" in run.err and "gone.avi does not exist" in run.err
@@ -102,15 +100,9 @@ def test_next_frames_and_their_pictures(start, data, tmp_path):
     assert run.status == 0 and "baseline to beat: last frame again, validation mse" in run.out, run.out + run.err
     run = start(f"--workdir={workdir}", "--mode=evaluate").wait(300)
     scores = json.loads((workdir / "evaluation_validation.json").read_text())["scores"]
-    assert (
-        run.status == 0
-        and {"mse", "mae", "ssim", "bce"} <= scores["model"].keys()
-        and scores["last frame again"]["mse"] > 0
-    ), run.err
+    assert run.status == 0 and {"mse", "mae", "ssim", "bce"} <= scores["model"].keys() and scores["last frame again"]["mse"] > 0, run.err
     rows = [json.loads(line) for line in (workdir / "predictions_validation.jsonl").read_text().splitlines()]
-    assert len(rows) == 1000 and np.mean([row["mse"] for row in rows]) == pytest.approx(
-        scores["model"]["mse"], rel=1e-3
-    )
+    assert len(rows) == 1000 and np.mean([row["mse"] for row in rows]) == pytest.approx(scores["model"]["mse"], rel=1e-3)
     for name in ("frames_validation.png", "steps_validation.png", "frames_validation.gif"):
         assert (workdir / name).stat().st_size > 1000
     film = write_video(tmp_path / "film.avi", np.repeat(np.zeros((5, 16, 16, 1), np.uint8), 3, axis=-1))

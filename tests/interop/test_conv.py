@@ -33,9 +33,7 @@ OPTIONS = PLAIN | {
 every_option = pytest.mark.parametrize(
     "name, dtype", [*((name, "float64") for name in OPTIONS), ("strided", "float32")], indirect=["dtype"]
 )
-every_plain = pytest.mark.parametrize(
-    "name, dtype", [*((name, "float64") for name in PLAIN), ("2d", "float32")], indirect=["dtype"]
-)
+every_plain = pytest.mark.parametrize("name, dtype", [*((name, "float64") for name in PLAIN), ("2d", "float32")], indirect=["dtype"])
 
 
 @pytest.fixture(autouse=True)
@@ -81,9 +79,7 @@ def _constant(axes, channels, features, bias, spatial, **options):
     """Kernels of 0.01 and 0.02 everywhere, a bias that is the forget gate's 1 and elsewhere one number."""
     cell = seqjax.conv_lstm(features, 3, (spatial,) * axes, **options)
     start = np.repeat([bias, 1, bias, bias], features)
-    kernel, recurrent = (
-        np.full((3,) * axes + (n, 4 * features), value) for n, value in ((channels, 0.01), (features, 0.02))
-    )
+    kernel, recurrent = (np.full((3,) * axes + (n, 4 * features), value) for n, value in ((channels, 0.01), (features, 0.02)))
     return cell, seqjax.ConvLSTMParams(*(jnp.asarray(a, jnp.float32) for a in (kernel, recurrent, start)))
 
 
@@ -212,9 +208,7 @@ def test_to_flax_and_back(name, dtype):
     cell = seqjax.conv_lstm(H, **PLAIN[name])
     params, xs = _params(cell, dtype), _inputs(cell, dtype)
     module, variables = interop.to_flax(cell, params)
-    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(
-        jnp.shape, jax.eval_shape(module.init, jax.random.key(0), xs)
-    )
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, jax.eval_shape(module.init, jax.random.key(0), xs))
     (c, h), want = module.apply(variables, xs)
     _assert_runs(cell, params, xs, want, h, c, dtype)
     assert_same_cell(interop.from_flax(module, variables, spatial_shape=cell.spatial), (cell, params))
@@ -329,9 +323,7 @@ def test_what_a_library_cannot_hold_is_refused_by_name(name):
 
 def test_one_mask_for_all_steps_is_refused(keras):
     cell = seqjax.dropout(seqjax.conv_lstm(H, 2, 4), 0.1, shared_over_time=True)
-    with pytest.raises(
-        UserError, match="shared_over_time=True on a conv_lstm: Keras draws a separate mask for every gate"
-    ):
+    with pytest.raises(UserError, match="shared_over_time=True on a conv_lstm: Keras draws a separate mask for every gate"):
         interop.to_keras(cell, random_params(cell, "float32", C))
 
 
@@ -351,9 +343,7 @@ def test_spatial_shapes_that_do_not_fit_are_refused(hk):
         interop.from_haiku(interop.to_haiku(plain, random_params(plain, "float32"))[1], spatial_shape=4)
 
 
-@pytest.mark.parametrize(
-    "options", [{"strides": 2}, {"strides": (1, 2)}, {"padding": "VALID"}, {"padding": ((1, 0), (1, 0))}]
-)
+@pytest.mark.parametrize("options", [{"strides": 2}, {"strides": (1, 2)}, {"padding": "VALID"}, {"padding": ((1, 0), (1, 0))}])
 def test_flax_convolutions_that_change_the_shape_are_refused(options):
     with pytest.raises(UserError, match="ConvLSTMCell has strides=.* for its recurrent convolution too"):
         interop.from_flax(nn.ConvLSTMCell(H, (2, 2), **options), {"params": {}}, spatial_shape=(4, 4))

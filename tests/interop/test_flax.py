@@ -249,9 +249,7 @@ def test_params_of_another_cell_are_refused():
         interop.to_flax(cell, params)
     with pytest.raises(TypeError, match="params must be what init of 'stack"):
         interop.to_flax(seqjax.stack(cell, cell), params)
-    with pytest.raises(
-        ValueError, match=r"params.kernel of 'gru' must have shape \(3, 15\), got shape \(3, 12\)"
-    ):
+    with pytest.raises(ValueError, match=r"params.kernel of 'gru' must have shape \(3, 15\), got shape \(3, 12\)"):
         interop.to_flax(seqjax.gru(5), random_params(cell, "float32"))
     mixed = random_params(cell, "float32")
     with pytest.raises(TypeError, match=r"must have one dtype, got \['bfloat16', 'float32'\]"):

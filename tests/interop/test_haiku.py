@@ -37,9 +37,7 @@ def _network(make):
 
 def _random_variables(network, xs):
     leaves, tree = jax.tree.flatten(jax.eval_shape(network.init, jax.random.key(0), xs))
-    return jax.tree.unflatten(
-        tree, [jnp.asarray(random_like(np.zeros(leaf.shape, xs.dtype), k)) for k, leaf in enumerate(leaves)]
-    )
+    return jax.tree.unflatten(tree, [jnp.asarray(random_like(np.zeros(leaf.shape, xs.dtype), k)) for k, leaf in enumerate(leaves)])
 
 
 def _assert_equal_runs(cell, params, network, variables, xs, dtype):
@@ -85,9 +83,7 @@ def test_a_core_among_others_is_found_by_its_name():
     with jax.numpy_rank_promotion("allow"):
         want, _ = network.apply(variables, xs)
     assert_near(ours(seqjax.stack(cells), params, xs)[0], want, "float32")
-    with pytest.raises(
-        UserError, match=r"needs the name of one core, since the params are of \['lstm', 'lstm_1', 'top'\]"
-    ):
+    with pytest.raises(UserError, match=r"needs the name of one core, since the params are of \['lstm', 'lstm_1', 'top'\]"):
         interop.from_haiku(variables)
     with pytest.raises(UserError, match="finds no VanillaRNN, LSTM, GRU or ConvLSTM named 'lstm_2'; the params are of"):
         interop.from_haiku(variables, "lstm_2")
@@ -106,9 +102,7 @@ def test_gradients_are_equal():
 
 
 def test_a_linear_layer_is_no_lstm():
-    with pytest.raises(
-        UserError, match=r"head/linear does not belong to an LSTM: its w must be \(D \+ H, 4H\), got shape \(2, 8\)"
-    ):
+    with pytest.raises(UserError, match=r"head/linear does not belong to an LSTM: its w must be \(D \+ H, 4H\), got shape \(2, 8\)"):
         interop.from_haiku({"head/linear": {"w": jnp.zeros((2, 8)), "b": jnp.zeros(8)}})
 
 

@@ -54,9 +54,7 @@ OURS = {
     "gru-bare": lambda: bidirectional(seqjax.gru(H, use_bias=False), seqjax.gru(H, use_bias=False)),
     "lstm-bare": lambda: seqjax.stack(seqjax.lstm(H, use_bias=False), seqjax.lstm(H, use_bias=False)),
     "lstm-proj": lambda: seqjax.lstm(H, proj_size=2),
-    "gru-dropout": lambda: seqjax.stack(
-        seqjax.gru(H), seqjax.dropout(seqjax.gru(H), 0.2), seqjax.dropout(seqjax.gru(H), 0.2)
-    ),
+    "gru-dropout": lambda: seqjax.stack(seqjax.gru(H), seqjax.dropout(seqjax.gru(H), 0.2), seqjax.dropout(seqjax.gru(H), 0.2)),
     "lstm-bidirectional": lambda: seqjax.stack(_pair(lambda: seqjax.lstm(H)), _pair(lambda: seqjax.lstm(H))),
 }
 

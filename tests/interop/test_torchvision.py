@@ -240,13 +240,9 @@ def test_auxiliary_heads_on_one_side_come_with_advice():
 
 def test_the_size_of_the_images_decides_where_it_counts():
     shapes = {"conv1": (6, 1, 5, 5), "conv2": (16, 6, 5, 5), "fc1": (120, 64), "fc2": (84, 120), "fc3": (10, 84)}
-    state = random_state(
-        {f"{k}.weight": v for k, v in shapes.items()} | {f"{k}.bias": v[:1] for k, v in shapes.items()}
-    )
+    state = random_state({f"{k}.weight": v for k, v in shapes.items()} | {f"{k}.bias": v[:1] for k, v in shapes.items()})
     assert from_torch_cnn(LeNet5(), state, input_size=20)["params"]["fc1"]["kernel"].shape == (64, 120)
-    with pytest.raises(
-        UserError, match=re.escape("fc1.weight is (120, 64), the model's is (120, 400)") + ".*input_size"
-    ):
+    with pytest.raises(UserError, match=re.escape("fc1.weight is (120, 64), the model's is (120, 400)") + ".*input_size"):
         from_torch_cnn(LeNet5(), state)
     with pytest.raises(UserError, match="not a square map"):
         from_torch_cnn(LeNet5(), state, input_size=(20, 32))

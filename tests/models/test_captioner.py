@@ -108,10 +108,7 @@ def test_a_mean_of_few_positions_is_theirs():
 
 def test_noise_is_drawn_in_training_only():
     model, variables, features, inputs = make("bahdanau", layers=2, dropout=0.5)
-    out = [
-        model.apply(variables, features, inputs, train=True, rngs={"dropout": jax.random.key(i)}).logits
-        for i in (1, 1, 2)
-    ]
+    out = [model.apply(variables, features, inputs, train=True, rngs={"dropout": jax.random.key(i)}).logits for i in (1, 1, 2)]
     assert (out[0] == out[1]).all() and (out[0] != out[2]).any()
 
 

@@ -95,9 +95,7 @@ def test_logits_are_those_of_numpy(pooling):
     run, params = _compiled(pooling)
     (_, out), _ = run(params, TOKENS)
     head = params["softmax"]
-    np.testing.assert_allclose(
-        out.logits, _pooled(pooling, params) @ head["kernel"] + head["bias"][None], rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(out.logits, _pooled(pooling, params) @ head["kernel"] + head["bias"][None], rtol=1e-4, atol=1e-5)
     assert (out.weights is None) == (pooling != "attention")
     if pooling == "attention":
         np.testing.assert_allclose(np.sum(out.weights, 1), LENGTHS > 0, rtol=1e-6)

@@ -121,11 +121,7 @@ def test_context_scale():
     )
     location, scale = jnp.array([9.0, 9.0, 9.0]), jnp.array([2.0, 2.0, 200.0])
     middle, spread = context_scale("standard", value, observed, location, scale)
-    assert (
-        middle.tolist() == [3, 0, 3]
-        and spread[:1] == pytest.approx(2)
-        and spread[1:].tolist() == pytest.approx([0.02, 2])
-    )
+    assert middle.tolist() == [3, 0, 3] and spread[:1] == pytest.approx(2) and spread[1:].tolist() == pytest.approx([0.02, 2])
     middle, spread = context_scale("mean_abs", value, observed, location, scale)
     assert middle.tolist() == [0, 0, 0] and spread.tolist() == pytest.approx([3, 0.02, 3])
     middle, spread = context_scale("standard", value, observed & False, location, scale)
@@ -203,17 +199,13 @@ def test_ancestral_sampling_of_a_linear_gaussian_process():
     rest = Steps(zeros, zeros, nothing, nothing, nothing, zeros, zeros, zeros, ones, ones, nothing)
     rest = rest._replace(location=rest.location * location[:, None], scale=rest.scale * scale[:, None])
     first = jnp.array([[(phi * 3 - 1) / 2, sigma / 2]])
-    draws = np.asarray(sample_paths(run, output, jnp.zeros(1), first, rest, location, scale, jax.random.key(0), paths))[
-        :, 0
-    ]
+    draws = np.asarray(sample_paths(run, output, jnp.zeros(1), first, rest, location, scale, jax.random.key(0), paths))[:, 0]
     assert draws.shape == (paths, steps)
     ahead = np.arange(1, steps + 1)
     variance = sigma**2 * np.cumsum(phi ** (2 * (ahead - 1)))
     np.testing.assert_allclose(draws.mean(0), 3 * phi**ahead, atol=4 * np.sqrt(variance / paths).max())
     np.testing.assert_allclose(draws.var(0), variance, rtol=0.04)
-    assert np.corrcoef(draws[:, 2], draws[:, 3])[0, 1] == pytest.approx(
-        phi * np.sqrt(variance[2] / variance[3]), abs=0.02
-    )
+    assert np.corrcoef(draws[:, 2], draws[:, 3])[0, 1] == pytest.approx(phi * np.sqrt(variance[2] / variance[3]), abs=0.02)
 
 
 def test_sampling_gives_back_what_was_drawn():

@@ -101,9 +101,7 @@ def test_a_frame_of_too_many_notes_has_no_finite_loss():
     context, full = read(BEFORE)[1], np.ones_like(FRAMES)
     assert np.isinf(nats_of(small)({"params": params}, context, full)).all()
     fewer = full * np.array([1, 0, 1, 0], np.uint8)
-    np.testing.assert_allclose(
-        nats_of(small)({"params": params}, context, fewer), nats("descending", context, fewer), rtol=1e-5
-    )
+    np.testing.assert_allclose(nats_of(small)({"params": params}, context, fewer), nats("descending", context, fewer), rtol=1e-5)
 
 
 @every_form

@@ -282,9 +282,7 @@ def test_tied_and_shared_embeddings():
     assert "target_embed" not in params and "softmax" not in params and params["softmax_bias"].shape == (V,)
     # o_t of the free model has six features; those that the tied one lacks are zeros.
     decoder, table = params["decoder"], params["source_embed"]["embedding"]
-    wide = decoder._replace(
-        combine=jnp.pad(decoder.combine, ((0, 0), (0, 2))), combine_bias=jnp.pad(decoder.combine_bias, (0, 2))
-    )
+    wide = decoder._replace(combine=jnp.pad(decoder.combine, ((0, 0), (0, 2))), combine_bias=jnp.pad(decoder.combine_bias, (0, 2)))
     kernel = jnp.pad(table.T, ((0, 2), (0, 0)))
     same = {name: params[name] for name in ("source_embed", "encoder", "bridge")} | {
         "decoder": wide, "target_embed": {"embedding": table}, "softmax": {"kernel": kernel, "bias": params["softmax_bias"]},
@@ -299,9 +297,7 @@ def test_tied_and_shared_embeddings():
 def test_bfloat16_computes_narrow_and_keeps_float32(kind):
     narrow = jnp.bfloat16
     encoder = make_stack("gru", 3, 1, bidirectional=True, dtype=narrow)
-    model = _model(
-        kind, encoder=encoder, layers=(seqjax.gru(5, dtype=narrow), seqjax.lstm(6, dtype=narrow)), dtype=narrow
-    )
+    model = _model(kind, encoder=encoder, layers=(seqjax.gru(5, dtype=narrow), seqjax.lstm(6, dtype=narrow)), dtype=narrow)
     params = _shapes(model)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
@@ -318,9 +314,7 @@ def test_bfloat16_computes_narrow_and_keeps_float32(kind):
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_decodes(cell):
     kind = "luong_general" if cell == "lru" else "bahdanau"  # whose first query is the carry's h
-    model = _model(
-        kind, layers=(make_cell(cell, 8), make_cell(cell, 16)), encoder=make_stack(cell, 8, 1), bidirectional=False
-    )
+    model = _model(kind, layers=(make_cell(cell, 8), make_cell(cell, 16)), encoder=make_stack(cell, 8, 1), bidirectional=False)
     apply = lambda params: model.apply({"params": params}, SOURCE, LENGTHS, INPUTS)  # noqa: E731
     assert jax.eval_shape(apply, _shapes(model)).logits.shape == (B, T, W)
 

@@ -38,9 +38,7 @@ def lrcn(layer="layer1.0", cell="gru"):
 
 
 def maps():
-    return VideoClassifier(
-        (3, 2), MapReader(seqjax.stack(*(seqjax.conv_lstm(3, 3, (4, 4)) for _ in range(2))), filters=4)
-    )
+    return VideoClassifier((3, 2), MapReader(seqjax.stack(*(seqjax.conv_lstm(3, 3, (4, 4)) for _ in range(2))), filters=4))
 
 
 MODELS = {"lrcn": lrcn, "maps": maps}
@@ -75,9 +73,7 @@ def loss_of(model, variables, frames, lengths, train):
         scores = [jnp.where(real[..., None], score, 0) for score in out[1]]
         return sum(jnp.sum(jnp.sin(score)) for score in scores), (scores, updated)
 
-    (_, (scores, updated)), grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(
-        variables["params"], frames
-    )
+    (_, (scores, updated)), grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(variables["params"], frames)
     return scores, updated, *grads
 
 
@@ -140,9 +136,7 @@ def test_masked_batch_norm_is_that_of_the_real_rows(shape):
 
     def run(x, **options):
         def loss(params, x):
-            y, new = norm.apply(
-                {**variables, "params": params}, x, use_running_average=False, mutable=["batch_stats"], **options
-            )
+            y, new = norm.apply({**variables, "params": params}, x, use_running_average=False, mutable=["batch_stats"], **options)
             kept = y[mask] if options else y
             return jnp.sum(jnp.sin(kept)) + sum(jnp.sum(jnp.cos(leaf)) for leaf in jax.tree.leaves(new)), (kept, new)
 
@@ -162,16 +156,12 @@ def test_windows_with_a_carry_are_the_whole(name):
     whole = apply(variables, frames, jnp.array([7, 7]))[1]
     carry, pieces = model.apply(variables, 2, method="initial_carry"), []
     for begin, fresh in ((0, True), (3, False), (6, False)):
-        window = jnp.pad(
-            frames[:, begin : begin + 3], ((0, 0), (0, max(begin - 4, 0)), (0, 0), (0, 0), (0, 0)), constant_values=9
-        )
+        window = jnp.pad(frames[:, begin : begin + 3], ((0, 0), (0, max(begin - 4, 0)), (0, 0), (0, 0), (0, 0)), constant_values=9)
         lengths = jnp.full(2, min(3, 7 - begin))
         carry, scores = apply(variables, window, lengths, carry, jnp.array([fresh, fresh]))
         pieces.append([score[:, : int(lengths[0])] for score in scores])
     for head in (0, 1):
-        np.testing.assert_allclose(
-            jnp.concatenate([piece[head] for piece in pieces], axis=1), whole[head], rtol=1e-4, atol=1e-5
-        )
+        np.testing.assert_allclose(jnp.concatenate([piece[head] for piece in pieces], axis=1), whole[head], rtol=1e-4, atol=1e-5)
     _, after = apply(variables, frames[:, :3], jnp.array([3, 3]), carry, jnp.array([True, False]))
     np.testing.assert_allclose(after[0][0], whole[0][0, :3], rtol=1e-4, atol=1e-5)
     assert not np.allclose(after[0][1], whole[0][1, :3], atol=1e-3)
@@ -197,9 +187,7 @@ def test_features_of_a_layer_are_those_of_the_whole_network():
         own = jax.tree_util.tree_map_with_path(lambda path, leaf: _at(whole, (path[0], *path[2:])), own)
         assert len(jax.tree.leaves(own)) < len(jax.tree.leaves(whole)) or not layer  # nothing is made beyond the layer
         found = jax.jit(features.apply)(own, x)
-        maps_of = jax.jit(
-            lambda v, x, layer=layer: cnn.feature_maps(network, v, x, [layer])[layer] if layer else network.apply(v, x)
-        )
+        maps_of = jax.jit(lambda v, x, layer=layer: cnn.feature_maps(network, v, x, [layer])[layer] if layer else network.apply(v, x))
         expected = maps_of(whole, x)
         expected = expected.mean(axis=(1, 2)) if pooling == "mean" else expected.reshape(2, -1)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -246,9 +234,7 @@ def test_the_loss_by_hand(pooling, carried):
                 elif length and pooling == "last":
                     total += nats[-1]
                 elif length:
-                    total += (
-                        np.mean(nats) if rng is not None else -(target * np.log(own[row, :length].mean(axis=0))).sum()
-                    )
+                    total += np.mean(nats) if rng is not None else -(target * np.log(own[row, :length].mean(axis=0))).sum()
         np.testing.assert_allclose(sums.loss, total, rtol=1e-4)
         assert float(sums.tokens) == (6 if carried else 2)
     right = [own.argmax(axis=-1) == labels[:, i, None] for i, own in enumerate(shares)]
@@ -287,9 +273,7 @@ def test_the_forecaster_is_two_stacks_step_by_step():
         for i in (0, 1):
             carries[i], x = step[i](params[f"forecaster_{i}"], carries[i], x)
             outputs.append(x)
-        logits = np.concatenate(outputs, axis=-1) @ np.asarray(params["pixels"]["kernel"]) + np.asarray(
-            params["pixels"]["bias"]
-        )
+        logits = np.concatenate(outputs, axis=-1) @ np.asarray(params["pixels"]["kernel"]) + np.asarray(params["pixels"]["bias"])
         np.testing.assert_allclose(found[:, t], from_patches(logits, 2), rtol=1e-4, atol=1e-5)
     with pytest.raises(UserError, match="model.patch=3 does not divide frames of 8 x 8"):
         VideoForecaster((SIDE, SIDE, 1), (3,), 3, 3).init(jax.random.key(0), frames, 2)

@@ -32,9 +32,7 @@ def made(name, location=2.0, scale=3.0, rows=5):
 
 def test_gaussian_nats():
     y, mean, sd = RNG.normal(size=20) * 3, RNG.normal(size=20), RNG.uniform(0.1, 4, 20)
-    np.testing.assert_allclose(
-        gaussian_nats(*map(jnp.asarray, (y, mean, sd))), -stats.norm.logpdf(y, mean, sd), rtol=2e-5
-    )
+    np.testing.assert_allclose(gaussian_nats(*map(jnp.asarray, (y, mean, sd))), -stats.norm.logpdf(y, mean, sd), rtol=2e-5)
 
 
 def test_student_t_nats():
@@ -51,9 +49,7 @@ def test_negative_binomial_nats():
     found = negative_binomial_nats(jnp.asarray(y, jnp.float32), jnp.asarray(mean), jnp.asarray(alpha))
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
     every = np.arange(5000)
-    shares = np.exp(
-        -np.asarray(negative_binomial_nats(jnp.asarray(every, jnp.float32), jnp.float32(6.0), jnp.float32(0.5)))
-    )
+    shares = np.exp(-np.asarray(negative_binomial_nats(jnp.asarray(every, jnp.float32), jnp.float32(6.0), jnp.float32(0.5))))
     assert shares.sum() == pytest.approx(1, rel=1e-4) and (shares * every).sum() == pytest.approx(6, rel=1e-3)
     assert (shares * (every - 6.0) ** 2).sum() == pytest.approx(6 + 0.5 * 36, rel=1e-3)
 
@@ -65,9 +61,7 @@ def test_likelihoods_integrate_to_one_in_the_units_of_the_data(name):
     def density(y):
         return float(np.exp(-output.loss(found, jnp.full(1, y), scale)[0]))
 
-    assert integrate.quad(density, -300, 300, points=[float(found["mean"][0])], limit=200)[0] == pytest.approx(
-        1, abs=2e-3
-    )
+    assert integrate.quad(density, -300, 300, points=[float(found["mean"][0])], limit=200)[0] == pytest.approx(1, abs=2e-3)
 
 
 @pytest.mark.parametrize("name", PROPER)
@@ -99,11 +93,7 @@ def test_gradients_are_finite_where_the_network_is_extreme(name):
     output = make_output(name)
 
     def loss(raw):
-        return jnp.sum(
-            output.loss(
-                output.distribution(raw, jnp.zeros(4), jnp.ones(4)), jnp.array([0.0, 1.0, 50.0, 3.0]), jnp.ones(4)
-            )
-        )
+        return jnp.sum(output.loss(output.distribution(raw, jnp.zeros(4), jnp.ones(4)), jnp.array([0.0, 1.0, 50.0, 3.0]), jnp.ones(4)))
 
     for size in (0.0, 1.0, 30.0, -30.0):
         raw = jnp.full((4, output.size), size)
@@ -125,15 +115,11 @@ def test_quantiles_cannot_cross_and_begin_as_those_of_a_normal_distribution():
     assert (np.diff(values) >= 0).all()
     first = output.distribution(jnp.zeros((1, output.size)), jnp.zeros(1), jnp.ones(1))
     np.testing.assert_allclose(output.quantiles(first, LEVELS)[0], stats.norm.ppf(LEVELS), atol=1e-5)
-    np.testing.assert_allclose(
-        output.quantiles(first, np.array([0.5, 0.55]))[0], stats.norm.ppf([0.5, 0.55]), atol=1e-5
-    )
+    np.testing.assert_allclose(output.quantiles(first, np.array([0.5, 0.55]))[0], stats.norm.ppf([0.5, 0.55]), atol=1e-5)
     draws = jax.vmap(lambda key: output.sample(key, first))(jax.random.split(jax.random.key(1), 20_000))
     assert abs(float(draws.mean())) < 0.03 and float(draws.std()) == pytest.approx(1, abs=0.1)
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(
-        UserError, match=r"model.output='gausian' is unknown \(nearest: gaussian\); choose one of squared"
-    ):
+    with pytest.raises(UserError, match=r"model.output='gausian' is unknown \(nearest: gaussian\); choose one of squared"):
         make_output("gausian")

@@ -22,9 +22,7 @@ VARIABLES = DEEP.init(jax.random.key(0), XS)
 
 def _core(layer, variables):
     cell = layer.make_cell()
-    return cell, tuple(
-        layers.from_names(inner, variables["params"][f"layer_{i}"]) for i, inner in enumerate(cell.inner)
-    )
+    return cell, tuple(layers.from_names(inner, variables["params"][f"layer_{i}"]) for i, inner in enumerate(cell.inner))
 
 
 def _zoned(size):

@@ -74,8 +74,7 @@ def test_only_longer_ngrams_see_order():
     texts = [" ".join(RNG.permutation(["not", "good", "but", "bad"])) for _ in range(120)]
     labels = np.array(["not good" in text for text in texts])
     right = {
-        ngram: np.mean(bag_of_words(texts, labels, {"": texts}, ngram=ngram, strength=64.0)[""] == labels)
-        for ngram in [(1, 1), (1, 2)]
+        ngram: np.mean(bag_of_words(texts, labels, {"": texts}, ngram=ngram, strength=64.0)[""] == labels) for ngram in [(1, 1), (1, 2)]
     }
     assert right[1, 2] == 1 and right[1, 1] == max(labels.mean(), 1 - labels.mean())
 
@@ -100,9 +99,7 @@ def test_the_strength_is_chosen_on_the_validation_part():
     texts = ["good"] * 60 + ["bad"] * 40 + ["good alas"] * 2
     labels = [1] * 60 + [0] * 42
     rare, frequent = (["good alas"], [0]), (["good"], [1])
-    assert (
-        choose_strength(texts, labels, *rare, choices=(0.01, 16.0, 64.0)) == 16.0
-    )  # the first of those that are right
+    assert choose_strength(texts, labels, *rare, choices=(0.01, 16.0, 64.0)) == 16.0  # the first of those that are right
     assert choose_strength(texts, labels, *frequent, choices=(0.01, 16.0)) == 0.01
     answers = {strength: bag_of_words(texts, labels, {"": rare[0]}, strength=strength)[""] for strength in (0.01, 16.0)}
     assert answers == {0.01: [1], 16.0: [0]}
@@ -134,6 +131,7 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.feature_extraction.text", None)
     with pytest.raises(UserError, match=r"scikit-learn, which is not installed; run pip install -e '\.\[experiments\]'"):
         bag_of_words(["a", "b"], [0, 1], {})
+
 
 def test_an_ngram_model_of_a_long_stream_is_of_its_first_tokens_and_says_so():
     rng = np.random.default_rng(0)

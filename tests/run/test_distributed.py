@@ -57,7 +57,7 @@ def start(monkeypatch, *flags, error=None, count=1):
 
 def test_jax_is_asked_only_where_it_is_wanted(monkeypatch):
     assert start(monkeypatch) == [] and start(monkeypatch, "--distributed=off") == []
-    (address, times), = start(monkeypatch, "--distributed=host:9,3,2", "--distributed_timeout=7")
+    ((address, times),) = start(monkeypatch, "--distributed=host:9,3,2", "--distributed_timeout=7")
     assert address == ("host:9", 3, 2)
     assert times["initialization_timeout"] == times["heartbeat_timeout_seconds"] == 7 < times["shutdown_timeout_seconds"]
     distributed.start(types.SimpleNamespace())  # a mode without the flag
@@ -149,6 +149,7 @@ def test_the_work_directory_is_known_by_a_token(monkeypatch, tmp_path):
 
 def test_a_lost_process_is_one_line(monkeypatch, capsys):
     """What JAX raises then, whatever is raised while it is handled; in a single process an error stays what it is."""
+
     def gone(argv):
         try:
             raise ValueError("UNKNOWN: Gloo all-reduce failed: [pair.cc:5] Connection closed by peer\nand more")

@@ -14,11 +14,7 @@ BEFORE = json.loads((pathlib.Path(__file__).parents[1] / "assets" / "fields.json
 
 # The experiments' own tables, without what all have.
 TABLES = {
-    name: {
-        field: value
-        for field, value in importlib.import_module(f"experiments.{name}").FIELDS.items()
-        if field not in recipe.FIELDS
-    }
+    name: {field: value for field, value in importlib.import_module(f"experiments.{name}").FIELDS.items() if field not in recipe.FIELDS}
     for name in BEFORE
 }
 

@@ -74,6 +74,7 @@ signal.signal({number:d}, lambda *_: sys.exit(100 + index))
 open(os.path.join({str(tmp_path)!r}, str(index)), "w").close()
 time.sleep(60)
 """
+
     def send():
         while len(list(tmp_path.iterdir())) < 2:
             time.sleep(0.01)

@@ -81,9 +81,7 @@ def test_the_config_is_locked_but_its_fields_can_be_set():
 
 
 def test_build_refuses_an_unknown_name():
-    with pytest.raises(
-        UserError, match="no config field config.model.hidden_sise; did you mean config.model.hidden_size?"
-    ):
+    with pytest.raises(UserError, match="no config field config.model.hidden_sise; did you mean config.model.hidden_size?"):
         build(TABLE, {"model.hidden_sise": 32})
 
 

@@ -68,9 +68,7 @@ def assert_same(a, b):
 def mean_of(trees):
     """In float64 by numpy, rounded once."""
     means = [np.mean([np.asarray(leaf, np.float64) for leaf in leaves], axis=0) for leaves in zip(*map(jax.tree.leaves, trees))]
-    return jax.tree.unflatten(
-        jax.tree.structure(trees[0]), [m.astype(leaf.dtype) for m, leaf in zip(means, jax.tree.leaves(trees[0]))]
-    )
+    return jax.tree.unflatten(jax.tree.structure(trees[0]), [m.astype(leaf.dtype) for m, leaf in zip(means, jax.tree.leaves(trees[0]))])
 
 
 def harm(folder, step):

@@ -36,7 +36,7 @@ def test_small_files_are_whole_or_not_there(tmp_path, monkeypatch):
 
 def test_lock_is_for_one_process_and_ends_with_it(tmp_path):
     folder = tmp_path / "some" / "run"
-    script = "import sys, pathlib, time\nfrom seqjax.run import workdir\n" +(
+    script = "import sys, pathlib, time\nfrom seqjax.run import workdir\n" + (
         f"with workdir.locked(pathlib.Path({str(folder)!r})):\n    print('held', flush=True)\n    time.sleep(600)\n"
     )
     other = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)

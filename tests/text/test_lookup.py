@@ -36,11 +36,7 @@ def test_ids_are_the_ranks_of_words_by_count(sentences, lower, least, most):
         assert ids.dtype == np.int32 and ids.shape == (len(sentence),)
         assert ids.tolist() == [ranked.index(case(w)) + 4 if case(w) in ranked else UNK for w in sentence]
     again = WordLookup(**json.loads(json.dumps(lookup.to_dict())))
-    assert (
-        again == lookup
-        and hash(again) == hash(lookup)
-        and again.ids(["a", "zzz"]).tolist() == lookup.ids(["a", "zzz"]).tolist()
-    )
+    assert again == lookup and hash(again) == hash(lookup) and again.ids(["a", "zzz"]).tolist() == lookup.ids(["a", "zzz"]).tolist()
 
 
 def test_words_that_look_special_are_unknown():

@@ -236,10 +236,7 @@ def test_tiny_shakespeare(shared):
         text = file.read()
     tokenizer = CharTokenizer.fit(text)
     train, valid = (stream([tokenizer.encode(part)]) for part in (text[:1003854], text[1003854:]))
-    nats = {
-        order: NGramModel.fit(*train, order=order, vocab_size=tokenizer.vocab_size).nats(*valid)
-        for order in range(4, 9)
-    }
+    nats = {order: NGramModel.fit(*train, order=order, vocab_size=tokenizer.vocab_size).nats(*valid) for order in range(4, 9)}
     assert min(nats, key=nats.get) == 7
     assert nats[7] == pytest.approx(1.5165, abs=2e-4)
 

@@ -69,9 +69,7 @@ def test_runs_of_unknown_characters_are_one_token(kind, text):
     assert tokenizer.decode(ids) == "".join(runs)
     assert (ids == UNK).sum() == sum(not is_known for is_known, _ in itertools.groupby(text, known.__contains__))
     pieces = tokenizer.tokenize(text)
-    assert [tokenizer.vocabulary[i] if i != UNK else None for i in ids] == [
-        p if p in tokenizer else None for p in pieces
-    ]
+    assert [tokenizer.vocabulary[i] if i != UNK else None for i in ids] == [p if p in tokenizer else None for p in pieces]
     assert set(ids.tolist()) <= {UNK, *range(len(SPECIAL_TOKENS), tokenizer.vocab_size)}
 
 

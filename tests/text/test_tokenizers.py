@@ -269,9 +269,7 @@ def test_a_saved_tokenizer_is_loaded_equal(tokenizer, tmp_path):
 
 
 @hypothesis.given(ANY_TEXT.filter(bool))
-@hypothesis.settings(
-    max_examples=30, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture], deadline=None
-)
+@hypothesis.settings(max_examples=30, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_characters_are_saved(tmp_path, text):
     tokenizer = CharTokenizer.fit(text)
     save_tokenizer(tokenizer, tmp_path / "chars.json")

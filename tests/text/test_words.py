@@ -95,9 +95,7 @@ def test_a_token_is_split_no_further(words):
             assert split_words(token) == [token]
 
 
-@hypothesis.given(
-    st.lists(st.text(string.ascii_letters + "äß", min_size=1), min_size=1), st.sampled_from([".", "?", "!", ","])
-)
+@hypothesis.given(st.lists(st.text(string.ascii_letters + "äß", min_size=1), min_size=1), st.sampled_from([".", "?", "!", ","]))
 def test_plain_sentences_come_back(words, end):
     sentence = " ".join(words) + end
     assert split_words(sentence) == [*words, end]

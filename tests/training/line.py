@@ -119,9 +119,7 @@ def fit(plan=PLAN, data=None, store=None, records=None, task=None):
     data, store, records = data or Numbers(), store or Memory(), records or Records()
     state, progress, first = loop.restore(store, fresh(), data, lambda meta: None) or (fresh(), loop.Progress(), 0)
     records.all = [record for record in records.all if record["step"] <= first]
-    outcome = loop.fit(
-        task or make_task(), plan, state, data, progress=progress, reporter=records, checkpoints=store, meta={"a": 1}
-    )
+    outcome = loop.fit(task or make_task(), plan, state, data, progress=progress, reporter=records, checkpoints=store, meta={"a": 1})
     return outcome, records, store
 
 

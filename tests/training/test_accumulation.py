@@ -26,9 +26,7 @@ KEY = jax.random.key(7)
 def _run(loss_fn, params, model_state, carry, batches, accumulate, rows=B):
     mesh = train_step.make_mesh(rows, ONE)
     optimizer = make_optimizer("adam", optax.constant_schedule(0.05), clip_norm=0.5)
-    step = train_step.make_train_step(
-        loss_fn, optimizer, optax.constant_schedule(0.05), mesh, clip_norm=0.5, accumulate=accumulate
-    )
+    step = train_step.make_train_step(loss_fn, optimizer, optax.constant_schedule(0.05), mesh, clip_norm=0.5, accumulate=accumulate)
     state, told = train_step.init_state(params, model_state, optimizer, carry, KEY, mesh), []
     for batch in batches:
         state, metrics = step(state, batch)
@@ -172,7 +170,5 @@ def test_four_devices_work_on_every_part():
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     path = os.pathsep.join([str(tests.parent), str(tests)])
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", ON_DEVICES], capture_output=True, text=True, env=environment, timeout=300
-    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", ON_DEVICES], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0 and done.stdout == "equal\n", done.stdout + done.stderr

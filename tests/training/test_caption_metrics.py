@@ -72,9 +72,7 @@ def test_cider_equals_the_reference_code_where_that_is_installed():
     cider = pytest.importorskip("pycocoevalcap.cider.cider")
     for seed in range(30):
         hypotheses, references = made(seed)
-        expected, _ = cider.Cider().compute_score(
-            dict(enumerate(references)), {i: [text] for i, text in enumerate(hypotheses)}
-        )
+        expected, _ = cider.Cider().compute_score(dict(enumerate(references)), {i: [text] for i, text in enumerate(hypotheses)})
         assert cider_d(hypotheses, references) == pytest.approx(expected, rel=1e-9)
 
 

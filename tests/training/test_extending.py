@@ -167,9 +167,7 @@ def _profiled(plan, folder, data=None, store=None, task=None):
     talk = Talk()
     store, data = store or Memory(), data or Numbers()
     state, progress, _ = loop.restore(store, line.fresh(), data, lambda meta: None) or (line.fresh(), Progress(), 0)
-    outcome = loop.fit(
-        task or make_task(), plan, state, data, progress=progress, reporter=talk, checkpoints=store, meta={}, workdir=folder
-    )
+    outcome = loop.fit(task or make_task(), plan, state, data, progress=progress, reporter=talk, checkpoints=store, meta={}, workdir=folder)
     return outcome, [event for event in talk.events if isinstance(event, str) and event.startswith("trace")]
 
 

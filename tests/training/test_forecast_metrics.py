@@ -35,9 +35,7 @@ def test_closed_forms_against_scoringrules():
     draws = RNG.normal(size=(30, 25))
     np.testing.assert_allclose(metrics.crps_ensemble(y, draws), sr.crps_ensemble(y, draws, estimator="qd"), rtol=1e-6)
     quantiles = np.sort(RNG.normal(size=(30, 39)))
-    np.testing.assert_allclose(
-        metrics.crps_quantiles(y, quantiles), sr.crps_quantile(y, quantiles, LEVELS) * 39 / 40, rtol=1e-6
-    )
+    np.testing.assert_allclose(metrics.crps_quantiles(y, quantiles), sr.crps_quantile(y, quantiles, LEVELS) * 39 / 40, rtol=1e-6)
 
 
 def test_crps_of_quantiles_is_that_of_the_distribution():
@@ -79,9 +77,7 @@ def test_missing_values_do_not_count():
     found = metrics.forecast_scores(y, point, quantiles, np.array([1.0, 2.0]))
     assert found["mase"] == pytest.approx((1 + 1 + 2.5) / 3)
     assert metrics.by_horizon(y, quantiles) == pytest.approx(np.array([1.5, 5]) * 39 / 40)
-    assert np.isnan(metrics.seasonal_error(np.array([1.0, np.nan, 1.0]), 1)) and np.isnan(
-        metrics.seasonal_error(np.ones(5), 2)
-    )
+    assert np.isnan(metrics.seasonal_error(np.array([1.0, np.nan, 1.0]), 1)) and np.isnan(metrics.seasonal_error(np.ones(5), 2))
     constant = metrics.forecast_scores(y, point, quantiles, np.array([np.nan, np.nan]))  # undefined, which is not 0
     assert "mase" not in constant and constant["crps"] == found["crps"]
     with pytest.raises(ValueError, match="nothing to score"):

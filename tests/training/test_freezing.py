@@ -102,9 +102,7 @@ def test_no_gradient_of_the_frozen_is_computed(model):
 
     def flops(frozen):
         optimizer = optax.sgd(1.0)
-        step = train_step.make_train_step(
-            tiny.loss_of(lm), optimizer, optax.constant_schedule(1.0), MESH, clip_norm=1.0, frozen=frozen
-        )
+        step = train_step.make_train_step(tiny.loss_of(lm), optimizer, optax.constant_schedule(1.0), MESH, clip_norm=1.0, frozen=frozen)
         state = train_step.init_state(params, (), optimizer, carry, KEY, MESH, frozen=frozen)
         text = step.lower(state, tiny.windows(tiny.stream(50), B, T)[0]).compile()
         return text.cost_analysis()["flops"]

@@ -59,9 +59,7 @@ def test_float64_stays_float64(x64):
 
 def test_large_logits_do_not_overflow():
     logits = jnp.asarray(LOGITS * 1e4)
-    np.testing.assert_allclose(
-        token_cross_entropy(logits, TARGETS, MASK).loss, _reference(logits, TARGETS, MASK), rtol=1e-6
-    )
+    np.testing.assert_allclose(token_cross_entropy(logits, TARGETS, MASK).loss, _reference(logits, TARGETS, MASK), rtol=1e-6)
 
 
 def test_gradient_is_softmax_less_one_hot():

@@ -38,9 +38,7 @@ def test_interval_at_its_edges():
     assert low < narrow[0] < 3 / 7 < narrow[1] < high
 
 
-@pytest.mark.parametrize(
-    "correct, total, confidence", [(0, 0, 0.9), (3, 2, 0.9), (-1, 2, 0.9), (1, 2, 1.0), (1, 2, 0.0)]
-)
+@pytest.mark.parametrize("correct, total, confidence", [(0, 0, 0.9), (3, 2, 0.9), (-1, 2, 0.9), (1, 2, 1.0), (1, 2, 0.0)])
 def test_counts_that_cannot_be_are_refused(correct, total, confidence):
     with pytest.raises(ValueError, match="correct=|confidence="):
         accuracy_interval(correct, total, confidence)
@@ -71,12 +69,8 @@ def _bleu(hypotheses, references):
 def _corpus(seed, size=20):
     """Sentences, and the same with a fifth of their words changed, dropped or doubled."""
     draw = random.Random(seed)
-    references = [
-        [draw.choice("the a cat dog sat ran on under mat tree".split()) for _ in range(12)] for _ in range(size)
-    ]
-    hypotheses = [
-        [w for word in words for w in draw.choice([[word]] * 12 + [["bird"], [], [word, word]])] for words in references
-    ]
+    references = [[draw.choice("the a cat dog sat ran on under mat tree".split()) for _ in range(12)] for _ in range(size)]
+    hypotheses = [[w for word in words for w in draw.choice([[word]] * 12 + [["bird"], [], [word, word]])] for words in references]
     return [" ".join(words) for words in hypotheses], [" ".join(words) for words in references]
 
 
@@ -112,16 +106,12 @@ def test_chrf_by_hand():
 
 def test_bleu_smooths_and_takes_words_apart():
     fourth = 1 / 2  # none of one 4-gram, counted as half of one
-    assert corpus_bleu(["this is a fest"], ["this is a test"]).score == pytest.approx(
-        100 * (3 / 4 * 2 / 3 / 2 * fourth) ** 0.25
-    )
+    assert corpus_bleu(["this is a fest"], ["this is a test"]).score == pytest.approx(100 * (3 / 4 * 2 / 3 / 2 * fourth) ** 0.25)
     assert corpus_bleu(["She said: stop, now."], ["She said : stop , now ."]).score == pytest.approx(100)
 
 
 def test_case_counts_unless_asked_not_to():
-    mixed, lower = (
-        corpus_bleu(["A Dog runs over There"], ["a dog runs over there"], lowercase=value) for value in (False, True)
-    )
+    mixed, lower = (corpus_bleu(["A Dog runs over There"], ["a dog runs over there"], lowercase=value) for value in (False, True))
     assert mixed.score < 50 and mixed.chrf < 90
     assert lower[:2] == pytest.approx((100, 100)) and "case:lc" in lower.signature
 

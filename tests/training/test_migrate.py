@@ -139,8 +139,7 @@ def test_the_meta_of_a_released_format(name):
 @pytest.mark.parametrize("name", ROWS)
 def test_losses_of_a_released_format(name, tmp_path):
     losses = {
-        step: json.loads((ASSETS / name / "checkpoints" / str(step) / "metrics" / "metrics").read_text())["loss"]
-        for step in ROWS[name][0]
+        step: json.loads((ASSETS / name / "checkpoints" / str(step) / "metrics" / "metrics").read_text())["loss"] for step in ROWS[name][0]
     }
     checkpoints = Checkpoints(ASSETS / name, keep=1)
     assert checkpoints.best_step() == min(losses, key=losses.get) == checkpoints.best_meta()[0]

@@ -85,9 +85,7 @@ def fit(folder, plan=PLAN, data=None, records=None):
     place = lambda batch: jax.device_put(batch, train_step.batch_sharding(MESH))  # noqa: E731
     task = loop.Task(STEP, place, evaluate, token_loss())
     try:
-        outcome = loop.fit(
-            task, plan, state, data, progress=progress, reporter=records, checkpoints=store, meta={}, workdir=folder
-        )
+        outcome = loop.fit(task, plan, state, data, progress=progress, reporter=records, checkpoints=store, meta={}, workdir=folder)
     finally:
         store.close()
     return outcome, records
@@ -144,8 +142,7 @@ def test_evaluation_leaves_the_model_state_alone_and_tells_its_progress():
     batches = [next(data) for data in [Streams()] for _ in range(3)]
     before = tiny.as_numpy(state)
     with_length, without = (
-        EVALUATE(state.params, state.model_state, state.carry, given, lambda *done: told.append(done))
-        for given in (batches, iter(batches))
+        EVALUATE(state.params, state.model_state, state.carry, given, lambda *done: told.append(done)) for given in (batches, iter(batches))
     )
     assert with_length == without and type(with_length.loss) is float
     assert told == [(1, 3), (2, 3), (3, 3), (1, None), (2, None), (3, None)]

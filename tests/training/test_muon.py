@@ -120,8 +120,6 @@ def test_the_rates_of_the_two():
     singular = np.linalg.svd(without["rnn"].recurrent_kernel[:, :H])[1]
     assert 0.5 * 0.03 < np.median(singular) and singular.max() < 1.3 * 0.03
     np.testing.assert_allclose(jnp.abs(without["softmax"]), 0.01, rtol=1e-3)
-    np.testing.assert_allclose(
-        updates["rnn"].kernel - without["rnn"].kernel, -0.01 * 0.1 * params["rnn"].kernel, rtol=1e-2, atol=1e-7
-    )
+    np.testing.assert_allclose(updates["rnn"].kernel - without["rnn"].kernel, -0.01 * 0.1 * params["rnn"].kernel, rtol=1e-2, atol=1e-7)
     with pytest.raises(UserError, match="optimizer.muon_rate has no effect with adam"):
         make_optimizer("adam", optax.constant_schedule(0.01), clip_norm=1.0, muon_ratio=3.0)

@@ -272,9 +272,7 @@ def test_the_average_follows_the_good_steps(bad):
         mean = 0.5 * model_state["mean"] + 0.5 * batch.mean(axis=0)
         return carry, {"mean": mean, "count": model_state["count"] + 1}, Sums(jnp.sum(batch @ params), jnp.float32(B))
 
-    step = train_step.make_train_step(
-        loss_fn, optimizer, optax.constant_schedule(0.5), mesh, clip_norm=jnp.inf, ema_decay=0.3
-    )
+    step = train_step.make_train_step(loss_fn, optimizer, optax.constant_schedule(0.5), mesh, clip_norm=jnp.inf, ema_decay=0.3)
     kept = {"mean": jnp.zeros(4), "count": jnp.int32(0)}
     state = train_step.init_state(jnp.arange(4.0), kept, optimizer, (), KEY, mesh, average=True)
     params, mean, averages = np.arange(4.0), np.zeros(4), [np.arange(4.0), np.zeros(4)]
@@ -339,7 +337,5 @@ def test_four_devices_do_what_one_does():
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     path = os.pathsep.join([str(tests.parent), str(tests)])
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", ON_DEVICES], capture_output=True, text=True, env=environment, timeout=300
-    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", ON_DEVICES], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0 and done.stdout.startswith("equal"), done.stdout + done.stderr

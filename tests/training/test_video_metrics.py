@@ -29,12 +29,8 @@ def test_ssim_is_that_of_scikit_image(shape, window):
     ):
         expected = [compare(a, b, data_range=1.0, win_size=window, channel_axis=-1) for a, b in zip(first, other)]
         np.testing.assert_allclose(ssim(first, other, window=window), expected, rtol=1e-4, atol=1e-4)
-    expected = [
-        compare(255 * a, 255 * b, data_range=255, win_size=window, channel_axis=-1) for a, b in zip(first, first[::-1])
-    ]
-    np.testing.assert_allclose(
-        ssim(255 * first, 255 * first[::-1], window=window, peak=255), expected, rtol=1e-4, atol=1e-4
-    )
+    expected = [compare(255 * a, 255 * b, data_range=255, win_size=window, channel_axis=-1) for a, b in zip(first, first[::-1])]
+    np.testing.assert_allclose(ssim(255 * first, 255 * first[::-1], window=window, peak=255), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_ssim_keeps_its_digits_on_bright_even_images():
@@ -56,9 +52,7 @@ def test_errors_of_frames_in_numpy():
             p, y = predicted[clip, step].astype(float), true[clip, step].astype(float)
             np.testing.assert_allclose(found["mse"][clip, step], ((p - y) ** 2).sum(), rtol=1e-5)
             np.testing.assert_allclose(found["mae"][clip, step], np.abs(p - y).sum(), rtol=1e-5)
-            np.testing.assert_allclose(
-                found["bce"][clip, step], -(y * np.log(p) + (1 - y) * np.log(1 - p)).sum(), rtol=1e-5
-            )
+            np.testing.assert_allclose(found["bce"][clip, step], -(y * np.log(p) + (1 - y) * np.log(1 - p)).sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["bce", "mse"])
@@ -75,9 +69,7 @@ def test_the_loss_of_next_frames(kind):
     each = (p - y) ** 2 if kind == "mse" else -(y * np.log(p) + (1 - y) * np.log(1 - p))
     np.testing.assert_allclose(sums.loss, each.mean(axis=(1, 2, 3, 4)).sum(), rtol=1e-4)
     found = metrics.token_loss().compute(sums)
-    assert float(sums.tokens) == 2 and found["mse"] == pytest.approx(
-        ((p - y) ** 2).sum(axis=(2, 3, 4)).mean(), rel=1e-4
-    )
+    assert float(sums.tokens) == 2 and found["mse"] == pytest.approx(((p - y) ** 2).sum(axis=(2, 3, 4)).mean(), rel=1e-4)
     assert loss(params, (), (), batch, jax.random.key(0))[2].counts == {}
     grads = jax.grad(lambda params, batch: loss(params, (), (), batch, jax.random.key(0))[2].loss)
     other = batch._replace(frames=np.concatenate([frames[:2], 255 - frames[2:]]))

@@ -54,9 +54,7 @@ def _apart(params, start, fresh, x, segments, size):
 
 
 @hypothesis.settings(max_examples=60, deadline=None)
-@hypothesis.given(
-    mask=hnp.arrays(bool, (B, T)), resets=hnp.arrays(bool, (B, T)), reverse=st.booleans(), seed=st.integers(0, 99)
-)
+@hypothesis.given(mask=hnp.arrays(bool, (B, T)), resets=hnp.arrays(bool, (B, T)), reverse=st.booleans(), seed=st.integers(0, 99))
 def test_packed_sequences_with_holes_run_each_apart(mask, resets, reverse, seed):
     xs = np.random.default_rng(seed).normal(size=XS.shape).astype(np.float32)
     last, ys = seqjax.unroll(PACKED, PACKED_PARAMS, xs, PACKED_CARRY, lengths=mask, resets=resets, reverse=reverse)

@@ -45,9 +45,7 @@ def test_the_scale_of_the_weights_does_not_matter_and_every_gain_learns():
     params = cell.init(jax.random.key(0), D)
     bigger = params.cell._replace(kernel=30 * params.cell.kernel, recurrent_kernel=30 * params.cell.recurrent_kernel)
     start = cell.initial_carry(params, B)._replace(h=jnp.asarray(np.random.default_rng(1).normal(size=(B, H)), "f4"))
-    assert_same(
-        seqjax.unroll(cell, params._replace(cell=bigger), XS, start), seqjax.unroll(cell, params, XS, start), 1e-3, 1e-3
-    )
+    assert_same(seqjax.unroll(cell, params._replace(cell=bigger), XS, start), seqjax.unroll(cell, params, XS, start), 1e-3, 1e-3)
     slope = jax.jit(jax.grad(lambda p: (seqjax.unroll(cell, p, XS)[1] ** 2).sum()))(params)
     assert all(np.abs(a).max() > 0 and np.isfinite(a).all() for a in jax.tree.leaves(slope))
 

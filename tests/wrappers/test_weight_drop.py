@@ -47,9 +47,7 @@ def test_finds_the_kernel_inside_other_wrappers():
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(
-        seqjax.UserError, match="needs a cell with a recurrent_kernel, but the params of mingru have kernel, bias"
-    ):
+    with pytest.raises(seqjax.UserError, match="needs a cell with a recurrent_kernel, but the params of mingru have kernel, bias"):
         weight_drop(mingru(H), RATE).init(jax.random.key(0), D)
     with pytest.raises(seqjax.UserError, match=r"in the other order, stack\(weight_drop\(...\)\)"):
         weight_drop(seqjax.stack(INNER), RATE)

@@ -131,9 +131,7 @@ def test_what_cannot_be_is_refused():
             zoneout(inner, 0.1)
     with pytest.raises(ValueError, match="memory_rate must be at least 0 and below 1, got 1.5"):
         zoneout(lstm, 0.1, 1.5)
-    with pytest.raises(
-        seqjax.UserError, match="zoneout with memory_rate works on c of the carry, but the carry of gru has h"
-    ):
+    with pytest.raises(seqjax.UserError, match="zoneout with memory_rate works on c of the carry, but the carry of gru has h"):
         zoneout(gru, 0.1, 0.2).init(jax.random.key(0), D)
     nameless = gru.replace(name="echo", initial_carry=lambda params, batch: jnp.zeros((batch, H)))
     with pytest.raises(seqjax.UserError, match="zoneout works on h of the carry|no attribute 'h'|has no named fields"):

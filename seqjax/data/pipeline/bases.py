@@ -15,9 +15,7 @@ from seqjax.errors import UserError
 class BaseBatch(NamedTuple):
     """Sequences, or windows of them; a row of length 0 is padding."""
 
-    codes: (
-        np.ndarray
-    )  # int32 (B, halo + T + halo): IUPAC codes with the neighbours of the first and last base, 0 if there are none
+    codes: np.ndarray  # int32 (B, halo + T + halo): IUPAC codes with the neighbours of the first and last base, 0 if there are none
     labels: np.ndarray  # int32 (B, T), a tag for each base; or (B,), a label for each sequence
     lengths: np.ndarray  # int32 (B,), how many of the T bases are real
     fresh: np.ndarray  # bool (B,), true where a row does not follow the one of the batch before
@@ -78,9 +76,7 @@ class BaseWindows(Resumable):
 
     _unit, _needed = "window", "sequences, batch_size and window"
 
-    def __init__(
-        self, codes: Sequence[np.ndarray], labels: Sequence[np.ndarray], batch_size: int, window: int, *, halo: int
-    ):
+    def __init__(self, codes: Sequence[np.ndarray], labels: Sequence[np.ndarray], batch_size: int, window: int, *, halo: int):
         check_whole(1, batch_size=batch_size, window=window)
         if not len(codes):
             raise UserError("there are no sequences to cut into windows; give at least one")

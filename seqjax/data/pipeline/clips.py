@@ -61,9 +61,7 @@ class Sampling(NamedTuple):
           At most T rising integers.
         """
         if count < self.span(rate):
-            return (np.arange(self.frames) * (1.0 if self.how == "even" else self.step(rate))).astype(int)[
-                : self._fitting(count, rate)
-            ]
+            return (np.arange(self.frames) * (1.0 if self.how == "even" else self.step(rate))).astype(int)[: self._fitting(count, rate)]
         if self.how == "even":
             edges = np.arange(self.frames + 1) * count // self.frames
             return edges[:-1] + (np.diff(edges) * (0.5 if draws is None else draws)).astype(int)
@@ -95,18 +93,14 @@ def check_videos_fit(videos: Videos, sampling: Sampling, part: str) -> None:
     for index, count in enumerate(videos.counts.tolist()):
         rate = videos.rate_of(index)
         if sampling.how == "rate" and sampling.rate and not rate:
-            faults.add(
-                f"{videos.at(index)} does not say how many frames per second it has; set data.frame_rate, or data.clip_rate=0"
-            )
+            faults.add(f"{videos.at(index)} does not say how many frames per second it has; set data.frame_rate, or data.clip_rate=0")
         elif count < sampling.span(rate) and not sampling.pad:
             needs = f"{videos.at(index)} has {count} frames, and a clip needs {sampling.span(rate)}"
             faults.add(f"{needs}; take shorter clips, leave it out, or set data.pad_short=True")
     faults.raise_any()
 
 
-def take_clips(
-    videos: Videos, indices: np.ndarray, rows: int, sampling: Sampling, draws: np.ndarray | None = None
-) -> VideoBatch:
+def take_clips(videos: Videos, indices: np.ndarray, rows: int, sampling: Sampling, draws: np.ndarray | None = None) -> VideoBatch:
     """A clip of each of some videos, padded to B rows.
 
     Args:
@@ -267,9 +261,7 @@ class VideoWindows(Resumable):
         return f"windows: {self._window} {unit}, {padding:.1%} padding"
 
 
-def ordered_windows(
-    videos: Videos, batch_size: int, window: int, *, index: int = 0, count: int = 1
-) -> Iterator[VideoBatch]:
+def ordered_windows(videos: Videos, batch_size: int, window: int, *, index: int = 0, count: int = 1) -> Iterator[VideoBatch]:
     """Each window of every video once, for evaluation: B videos side by side, each from its first window to its last.
 
     Args:
@@ -292,9 +284,7 @@ def ordered_windows(
             yield take_windows(videos, wanted, window, np.full(len(wanted), begin == 0))
 
 
-def take_windows(
-    videos: Videos, wanted: Sequence[tuple[int, int] | None], window: int, fresh: np.ndarray
-) -> VideoBatch:
+def take_windows(videos: Videos, wanted: Sequence[tuple[int, int] | None], window: int, fresh: np.ndarray) -> VideoBatch:
     """Windows of some videos, a row each.
 
     Args:

@@ -215,9 +215,7 @@ def rolling_origins(
       ([0, 0], [4, 7])
     """
     found = [np.arange(max(first, context), length - horizon + 1, stride) for length, first in zip(lengths, firsts)]
-    return np.repeat(np.arange(len(found)), [len(one) for one in found]), np.concatenate(
-        [np.zeros(0, np.int64), *found]
-    )
+    return np.repeat(np.arange(len(found)), [len(one) for one in found]), np.concatenate([np.zeros(0, np.int64), *found])
 
 
 class OriginWindows(Resumable):
@@ -308,9 +306,7 @@ class SeriesStreams:
 
     def __init__(self, table: SeriesTable, batch_size: int, window: int, *, windows: Windows | None = None):
         self._table, stream = table, TokenStream(np.arange(len(table.value)), table.starts)
-        self._windows = windows or Windows(
-            stream, batch_size, window, bos_id=-1, pad_id=-1, minimum=batch_size * window
-        )
+        self._windows = windows or Windows(stream, batch_size, window, bos_id=-1, pad_id=-1, minimum=batch_size * window)
         self._shape = (batch_size, window)
         self.batches_per_epoch = self._windows.batches_per_epoch
 

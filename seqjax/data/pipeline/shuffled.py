@@ -124,9 +124,7 @@ class ImageBatches(Resumable):
         self._reading = None
 
 
-def ordered_batches(
-    images: Images, batch_size: int, *, workers: int = 0, index: int = 0, count: int = 1
-) -> Iterator[ImageBatch]:
+def ordered_batches(images: Images, batch_size: int, *, workers: int = 0, index: int = 0, count: int = 1) -> Iterator[ImageBatch]:
     """Every image once, in the set's order, for evaluation.
 
     Args:

@@ -65,9 +65,7 @@ class Windows(Resumable):
 
     _unit, _needed = "window", "text, batch_size and window"
 
-    def __init__(
-        self, stream: TokenStream, batch_size: int, window: int, *, bos_id: int, pad_id: int, minimum: int = 1
-    ):
+    def __init__(self, stream: TokenStream, batch_size: int, window: int, *, bos_id: int, pad_id: int, minimum: int = 1):
         check_whole(1, batch_size=batch_size, window=window)
         if len(stream) < max(minimum, 1):
             raise UserError(

@@ -57,9 +57,7 @@ def read_annotation(path: str | os.PathLike, lengths: Mapping[str, int]) -> list
     """
     suffix = unpacked_suffix(path)
     if suffix not in GFF + BED:
-        raise UserError(
-            f"{path} does not say by its ending what it is; call it .bed (from 0) or .gff3 (from 1), perhaps with .gz"
-        )
+        raise UserError(f"{path} does not say by its ending what it is; call it .bed (from 0) or .gff3 (from 1), perhaps with .gz")
     read, faults, found = (_bed if suffix in BED else _gff), Faults(str(path)), []
     unknown: dict[str, int] = {}
     for number, line in _lines(path):
@@ -100,9 +98,7 @@ def _bed(cells: list[str], number: int) -> Feature:
             f"start and end are both {start}, which is empty in BED; were they counted from 1, both included? Then write "
             f"{start - 1} and {end}, or convert the file to GFF3"
         )
-    kind, score, strand = (
-        cells[i] if len(cells) > i else default for i, default in ((3, "feature"), (4, "0"), (5, "."))
-    )
+    kind, score, strand = (cells[i] if len(cells) > i else default for i, default in ((3, "feature"), (4, "0"), (5, ".")))
     return Feature(cells[0], start, end, kind, _strand(strand), _score(score), number)
 
 
@@ -113,9 +109,7 @@ def _gff(cells: list[str], number: int) -> Feature:
         raise ValueError("GFF3 has nine columns between tabs, the fourth and fifth whole numbers; repair that line")
     first, last = int(cells[3]), int(cells[4])
     if first == 0:
-        raise ValueError(
-            "it starts at 0, and GFF3 counts from 1; were these counted from 0, as in BED? Add 1 to each start"
-        )
+        raise ValueError("it starts at 0, and GFF3 counts from 1; were these counted from 0, as in BED? Add 1 to each start")
     return Feature(cells[0], first - 1, last, cells[2], _strand(cells[6]), _score(cells[5]), number)
 
 
@@ -277,9 +271,7 @@ def read_track(path: str | os.PathLike, lengths: Mapping[str, int]) -> dict[str,
     return found
 
 
-def features_of(
-    tags: np.ndarray, shares: np.ndarray, names: Sequence[str], sequence: str, start: int = 0
-) -> list[Feature]:
+def features_of(tags: np.ndarray, shares: np.ndarray, names: Sequence[str], sequence: str, start: int = 0) -> list[Feature]:
     """The stretches of each tag but the first, with the mean probability of the tag there as score.
 
     Args:

@@ -112,9 +112,7 @@ def read_list(path: str, known: Listed, captions: str, format: Format = USUAL) -
     for number, line in enumerate(text_lines(path, format.encoding), 1):
         if name := line.strip():
             if name not in all_known:
-                faults.add(
-                    f"{path} line {number}: the image {name!r} has no caption in {captions}; add one or remove the line"
-                )
+                faults.add(f"{path} line {number}: the image {name!r} has no caption in {captions}; add one or remove the line")
             if name in found:
                 faults.add(f"{path} line {number}: the image {name!r} is in line {found[name]} already; remove one")
             found.setdefault(name, number)
@@ -142,9 +140,7 @@ def _flickr_rows(path: str, encoding: str, faults: Faults) -> Iterator[tuple[str
         if not line.strip():
             continue
         if not tab:
-            faults.add(
-                f"{place} has no tab between an image such as 1.jpg#0 and its caption; repair it, or name a delimiter for a table"
-            )
+            faults.add(f"{place} has no tab between an image such as 1.jpg#0 and its caption; repair it, or name a delimiter for a table")
             continue
         name, mark, which = image.strip().rpartition("#")
         yield (name if mark and which.isdigit() else image.strip()), caption, place
@@ -182,22 +178,14 @@ def _json(path: str, encoding: str, restval: bool, faults: Faults) -> dict[str, 
             return {"train": _coco(path, values["images"], values["annotations"], faults)}
         if values["images"] and "sentences" in values["images"][0]:
             return _karpathy(path, values["images"], restval, faults)
-    raise UserError(
-        f"{path} is neither COCO's JSON (images, annotations) nor Karpathy's (images with sentences); give one of them"
-    )
+    raise UserError(f"{path} is neither COCO's JSON (images, annotations) nor Karpathy's (images with sentences); give one of them")
 
 
 def _objects(values: Any) -> TypeGuard[Sequence[Mapping[str, Any]]]:
-    return (
-        isinstance(values, Sequence)
-        and not isinstance(values, str)
-        and all(isinstance(value, Mapping) for value in values)
-    )
+    return isinstance(values, Sequence) and not isinstance(values, str) and all(isinstance(value, Mapping) for value in values)
 
 
-def _coco(
-    path: str, images: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]], faults: Faults
-) -> Listed:
+def _coco(path: str, images: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]], faults: Faults) -> Listed:
     found: dict[Any, tuple[str, list[str], str]] = {}
     for number, image in enumerate(images):
         place = f"{path} images[{number}]"
@@ -227,9 +215,7 @@ def _karpathy(path: str, images: Sequence[Mapping[str, Any]], restval: bool, fau
             faults.add(f"{place} has no filename; repair it")
         elif split not in SPLITS:
             faults.add(f"{place} is of the split {split!r}; choose one of {', '.join(SPLITS)}")
-        elif not _objects(sentences) or not all(
-            isinstance(one.get("raw"), str) and one["raw"].strip() for one in sentences
-        ):
+        elif not _objects(sentences) or not all(isinstance(one.get("raw"), str) and one["raw"].strip() for one in sentences):
             faults.add(f"{place} has sentences without a text 'raw'; repair them")
         elif split != "restval" or restval:
             listed = parts.setdefault(SPLITS[split], Listed([], [], []))

@@ -42,9 +42,7 @@ def read_caption_catalogue(name: str, data_dir: str, image_size: int, restval: b
     features = builder.info.features
     image = feature_of(name, features, "Image", "image", usual="image")
     if "captions" not in features:
-        raise UserError(
-            f"{name} has no feature captions (its features: {', '.join(features)}); choose another set, such as coco_captions"
-        )
+        raise UserError(f"{name} has no feature captions (its features: {', '.join(features)}); choose another set, such as coco_captions")
     parts = {}
     for part, splits in SPLITS.items():
         chosen = [split for split in splits if split in builder.info.splits and (split != "restval" or restval)]

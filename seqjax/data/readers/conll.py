@@ -123,9 +123,7 @@ def _columns(path: str, column: str, word_column: int, delimiter: str) -> Split:
     if word_column < 1:
         raise UserError(f"word_column is {word_column}; columns are counted from 1")
     if column and not (NUMBER.fullmatch(column) and 1 <= int(column) != word_column):
-        raise UserError(
-            f"column={column!r} is not a column of tags in {path}; give its number, from 1 ({word_column} is the words)"
-        )
+        raise UserError(f"column={column!r} is not a column of tags in {path}; give its number, from 1 ({word_column} is the words)")
     between = separator(delimiter, "columns")
     usual = 1 if word_column == 2 else 2
     first, size = 0, 0  # the first line, and the number of its columns

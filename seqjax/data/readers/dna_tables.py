@@ -35,10 +35,7 @@ def read_dna_table(path: str | os.PathLike, sequence_field: str, label_field: st
     """
     fields = {"sequence": ("sequence_field", sequence_field), "label": ("label_field", label_field)}
     records = read_table(path, fields, format, ())
-    columns = {
-        name: tuple("".join(value.split()) if name == "sequence" else value.strip() for value in records[name])
-        for name in fields
-    }
+    columns = {name: tuple("".join(value.split()) if name == "sequence" else value.strip() for value in records[name]) for name in fields}
     return checked(path, records.replace(**columns))
 
 
@@ -97,9 +94,7 @@ def read_arff(path: str | os.PathLike, label_field: str = "") -> Records:
         if not line or line.startswith("%"):
             continue
         if begun:
-            rows.append(
-                (number, [cell.strip() for cell in next(csv.reader([line], quotechar="'", skipinitialspace=True))])
-            )
+            rows.append((number, [cell.strip() for cell in next(csv.reader([line], quotechar="'", skipinitialspace=True))]))
         elif line.lower().startswith("@attribute"):
             name, values = _attribute(line)
             attributes[name] = values
@@ -109,15 +104,11 @@ def read_arff(path: str | os.PathLike, label_field: str = "") -> Records:
     names = list(attributes)
     bases = [i for i, name in enumerate(names) if name != label and _is_base(attributes[name])]
     if not bases or not rows:
-        raise UserError(
-            f"{path} has no {'rows' if bases else 'attributes whose values are single bases'}; give another file"
-        )
+        raise UserError(f"{path} has no {'rows' if bases else 'attributes whose values are single bases'}; give another file")
     sequences, labels, at = [], [], names.index(label)
     for number, cells in rows:
         if len(cells) != len(names):
-            faults.add(
-                f"{path} line {number} has {len(cells)} values, and there are {len(names)} attributes; repair that line"
-            )
+            faults.add(f"{path} line {number} has {len(cells)} values, and there are {len(names)} attributes; repair that line")
             continue
         wrong = [cells[i] for i in bases if len(cells[i]) != 1]
         if wrong:

@@ -50,9 +50,7 @@ def read_fasta(path: str | os.PathLike, data: bytes | None = None) -> Records:
     lines: dict[str, int] = {}
     for name, _, sequence, line in found:
         if name in lines:
-            faults.add(
-                f"{path} line {line}: the name {name!r} is that of the record at line {lines[name]}; rename one of them"
-            )
+            faults.add(f"{path} line {line}: the name {name!r} is that of the record at line {lines[name]}; rename one of them")
         lines.setdefault(name, line)
         if not sequence:
             faults.add(f"{path} line {line}: the record {name!r} has no sequence; add it, or leave the record out")
@@ -68,11 +66,7 @@ def _records(path, data: bytes, faults: Faults):
     """(name, description, sequence, line) of each record; a record with a wrong letter keeps a sequence, so that it is not empty too."""
     header, pieces, reported = None, [], False
     for number, line in enumerate(data.split(b"\n"), 1):
-        line = (
-            line.rstrip(b"\r").replace(b" ", b"").replace(b"\t", b"")
-            if not line.startswith(b">")
-            else line.rstrip(b"\r")
-        )
+        line = line.rstrip(b"\r").replace(b" ", b"").replace(b"\t", b"") if not line.startswith(b">") else line.rstrip(b"\r")
         if not line or line.startswith(b";"):
             continue
         if line.startswith(b">"):
@@ -85,11 +79,7 @@ def _records(path, data: bytes, faults: Faults):
             header, pieces, reported = (name, description.strip(), number), [], False
             continue
         if header is None:
-            advice = (
-                "this looks like FASTQ: call it .fastq"
-                if line.startswith(b"@")
-                else "a record begins with > and a name"
-            )
+            advice = "this looks like FASTQ: call it .fastq" if line.startswith(b"@") else "a record begins with > and a name"
             faults.add(f"{path} line {number} comes before any header; {advice}")
             return
         wrong = line.translate(None, KNOWN)
@@ -166,9 +156,7 @@ def read_region(path: str | os.PathLike, region: str) -> Region:
     except (pyfaidx.FastaIndexingError, pyfaidx.FastaNotFoundError, OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(
-            f"{path} cannot be indexed ({error}); give lines of one length and a folder that can be written"
-        ) from None
+        raise UserError(f"{path} cannot be indexed ({error}); give lines of one length and a folder that can be written") from None
     if wrong := found.sequence.encode().translate(None, KNOWN):
         raise UserError(f"{path}, {region}: {letter_fault(found.sequence.encode(), wrong)}")
     return found
@@ -178,13 +166,9 @@ def _cut(path, region: str, genome, text) -> Region:
     match = None if region in genome.keys() else REGION.fullmatch(region)
     name = match[1] if match else region
     if name not in genome.keys():
-        raise UserError(
-            f"{path} has no sequence {name!r}{nearest(name, genome.keys(), cutoff=0)}; give one of its names"
-        )
+        raise UserError(f"{path} has no sequence {name!r}{nearest(name, genome.keys(), cutoff=0)}; give one of its names")
     length = len(genome[name])
     first, last = (int(match[i].replace(",", "")) for i in (2, 3)) if match else (1, length)
     if not 1 <= first <= last <= length:
-        raise UserError(
-            f"{region} is not a region of {name}, which has bases 1 to {length:,}; the first is 1 and both ends are included"
-        )
+        raise UserError(f"{region} is not a region of {name}, which has bases 1 to {length:,}; the first is 1 and both ends are included")
     return Region(name, first - 1, text(genome[name][first - 1 : last]))

@@ -70,19 +70,13 @@ def read_fastq(path: str | os.PathLike, data: bytes | None = None) -> Records:
 def _fault(path, record: list[bytes], number: int, name: str) -> str:
     where = f"{path} line {number}"
     if not record[0].startswith(b"@"):
-        advice = (
-            "this looks like FASTA: call it .fasta"
-            if record[0].startswith(b">")
-            else "a record begins with @ and a name"
-        )
+        advice = "this looks like FASTA: call it .fasta" if record[0].startswith(b">") else "a record begins with @ and a name"
         return f"{where} has no header; {advice}"
     if len(record) < 4:
         return f"{where}: the record {name!r} is truncated: the file ends after {len(record)} of its 4 lines; get the complete file"
     _, bases, plus, quality = record
     if not plus.startswith(b"+"):
-        return (
-            f"{path} line {number + 2}, record {name!r}: a + is due here; records have four lines, none of them broken"
-        )
+        return f"{path} line {number + 2}, record {name!r}: a + is due here; records have four lines, none of them broken"
     if not bases:
         return f"{path} line {number + 1}: the record {name!r} has no sequence; leave it out"
     if wrong := bases.translate(None, KNOWN):

@@ -69,9 +69,7 @@ def genes(gene: float = 25.0, between: float = 90.0) -> HiddenMarkov:
         for other, share in to.items():
             transitions[place[name], place[other]] = share
     start, emissions = np.eye(len(states))[0], np.array([shares for shares, _ in states.values()])
-    return HiddenMarkov(
-        start, transitions, emissions, tuple(int(name != "background") for name in states), ("background", "gene")
-    )
+    return HiddenMarkov(start, transitions, emissions, tuple(int(name != "background") for name in states), ("background", "gene"))
 
 
 def _only(bases: str) -> tuple[float, ...]:
@@ -150,9 +148,7 @@ def posterior(model: HiddenMarkov, codes: np.ndarray) -> Posterior:
         alpha = (alpha if t == 0 else alpha @ model.transitions) * chances[:, t]
         scales[:, t] = alpha.sum(axis=1)
         if not scales[:, t].all():
-            raise ValueError(
-                f"sequence {int(np.argmin(scales[:, t]))} is impossible under the model from base {t + 1} on"
-            )
+            raise ValueError(f"sequence {int(np.argmin(scales[:, t]))} is impossible under the model from base {t + 1} on")
         alpha = alphas[:, t] = alpha / scales[:, t, None]
     beta, shares = np.ones((number, states)), np.zeros((number, steps, max(model.tags) + 1))
     members = np.eye(shares.shape[2])[list(model.tags)]

@@ -98,9 +98,7 @@ class MovingDigits(Labelled):
 
     @functools.cached_property
     def _fingerprint(self) -> str:
-        what = repr(
-            ("moving digits 1", len(self), self._seed, tuple(self._scene), self._images.shape, self._labels.tolist())
-        )
+        what = repr(("moving digits 1", len(self), self._seed, tuple(self._scene), self._images.shape, self._labels.tolist()))
         return hashlib.sha256(what.encode() + np.ascontiguousarray(self._images).tobytes()).hexdigest()
 
     def _shares(self, index: int, number: int) -> np.ndarray:
@@ -113,9 +111,7 @@ class MovingDigits(Labelled):
         scene, shares = self._scene, self._shares(index, 5)
         reach = SPEEDS[-1] * (scene.frames - 1) / 2
         free = scene.side - self._images.shape[1] - 2 * reach
-        which, way, speed = (
-            int(share * size) for share, size in zip(shares, (len(self._images), len(WAYS), len(SPEEDS)))
-        )
+        which, way, speed = (int(share * size) for share, size in zip(shares, (len(self._images), len(WAYS), len(SPEEDS))))
         return which, way, speed, reach + free * shares[3:]
 
     def _bouncing(self, index: int) -> list[tuple[int, np.ndarray]]:
@@ -161,9 +157,7 @@ def _drawn(image: np.ndarray, track: np.ndarray, side: int) -> np.ndarray:
     for i in (0, 1):
         for j in (0, 1):
             parts[i, j, i : i + height, j : j + width] = image
-    tiles = (1 - down) * ((1 - right) * parts[0, 0] + right * parts[0, 1]) + down * (
-        (1 - right) * parts[1, 0] + right * parts[1, 1]
-    )
+    tiles = (1 - down) * ((1 - right) * parts[0, 0] + right * parts[0, 1]) + down * ((1 - right) * parts[1, 0] + right * parts[1, 1])
     canvas = np.zeros((len(track), side + 1, side + 1), np.float32)
     rows, columns = (corners[:, axis, None] + np.arange(size + 1) for axis, size in enumerate((height, width)))
     canvas[np.arange(len(track))[:, None, None], rows[:, :, None], columns[:, None, :]] = tiles

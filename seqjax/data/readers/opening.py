@@ -116,9 +116,7 @@ def _unpacked(path: str | os.PathLike, file: io.BufferedReader) -> Iterator[byte
     for chunk in chunks:
         read += len(chunk)
         if read > max(SMALL, EXPANSION * size):
-            raise UserError(
-                f"{path} unpacks to more than {EXPANSION} times its size; if that is right, unpack it and give the file in it"
-            )
+            raise UserError(f"{path} unpacks to more than {EXPANSION} times its size; if that is right, unpack it and give the file in it")
         yield chunk
 
 

@@ -40,8 +40,7 @@ def read_python_text(name: str) -> dict[str, Records]:
     """
     parts = TEXTS[name]()
     return {
-        part: Records({"text": texts}, Places.of(f"{name} {part} document", range(1, len(texts) + 1)))
-        for part, texts in zip(PARTS, parts)
+        part: Records({"text": texts}, Places.of(f"{name} {part} document", range(1, len(texts) + 1))) for part, texts in zip(PARTS, parts)
     }
 
 

@@ -47,9 +47,7 @@ class Group(NamedTuple):
     count: int  # 1 to 3
     colour: str
     kind: str
-    box: tuple[
-        int, int, int, int
-    ]  # top, left, bottom, right: the rows and columns from which and before which they lie
+    box: tuple[int, int, int, int]  # top, left, bottom, right: the rows and columns from which and before which they lie
 
 
 class Scene(NamedTuple):
@@ -202,12 +200,7 @@ def draw_scene(seed: int, part: str, index: int, *, unseen: bool = False) -> tup
         pair = dice.choose(_weighted(own))
         pairs += [pair] if pair not in pairs else []
     upright, swap = dice.below(2), dice.below(2)
-    image = (
-        np.frombuffer(dice.bits.random_raw(SIDE * SIDE * 3 // 8).astype("<u8").tobytes(), np.uint8).reshape(
-            SIDE, SIDE, 3
-        )
-        % 32
-    )
+    image = np.frombuffer(dice.bits.random_raw(SIDE * SIDE * 3 // 8).astype("<u8").tobytes(), np.uint8).reshape(SIDE, SIDE, 3) % 32
     image, groups = image.astype(np.int64), []
     for place, (colour, kind) in enumerate(pairs):
         half = (place + swap) % 2

@@ -59,9 +59,7 @@ def named(fields: str) -> tuple[str, ...]:
     return tuple(filter(None, (name.strip() for name in fields.split(","))))
 
 
-def read_series_table(
-    path: str | os.PathLike, fields: Fields, form: str, format: Format, time_format: str = ""
-) -> Table:
+def read_series_table(path: str | os.PathLike, fields: Fields, form: str, format: Format, time_format: str = "") -> Table:
     """The rows of a table of series, `.csv` or `.tsv` (or any file once a delimiter is named) or `.parquet`, plain or packed.
 
     Args:

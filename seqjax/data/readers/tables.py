@@ -325,9 +325,7 @@ def _check_distinct(where: str, taken: list[int], fields: Mapping[str, tuple[str
             )
 
 
-def _numbered_header(
-    path: str | os.PathLike, row: list[str], taken: list[int], fields: Mapping[str, tuple[str, str]]
-) -> Iterator[str]:
+def _numbered_header(path: str | os.PathLike, row: list[str], taken: list[int], fields: Mapping[str, tuple[str, str]]) -> Iterator[str]:
     """Notes that the first line is not read as a record, for users who give fields by number."""
     if any(field.isdecimal() for _, field in fields.values()):
         chosen = ", ".join(f"{column} is field {place + 1}" for column, place in zip(fields, taken))

@@ -84,9 +84,7 @@ def read_texts(path: str, documents: str = "none", encoding: str = "utf-8") -> R
     return Records({"text": column}, Places.of(f"{path} {unit}", firsts), tuple(notes))
 
 
-def _texts(
-    path: str, form: str, encoding: str, notes: list[str] | None = None, faults: Faults | None = None
-) -> Iterator[tuple[int, str]]:
+def _texts(path: str, form: str, encoding: str, notes: list[str] | None = None, faults: Faults | None = None) -> Iterator[tuple[int, str]]:
     """The documents of a file, each with the number of its first line; running text in pieces."""
     if form == "none":
         yield from ((1, text) for text in text_chunks(path, encoding, notes))

@@ -67,9 +67,7 @@ def open_split(name: str, builder: Any, split: str, embedded: str, encoded: Sequ
         return builder.as_data_source(split=split, decoders=decoders or None)
     except (NotImplementedError, FileNotFoundError, ValueError, ImportError) as error:
         said = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"{name} in {builder.data_path} cannot be read ({said}); {_how_to_prepare(name, embedded)}"
-        ) from None
+        raise UserError(f"{name} in {builder.data_path} cannot be read ({said}); {_how_to_prepare(name, embedded)}") from None
 
 
 def _how_to_prepare(name: str, embedded: str) -> str:
@@ -167,8 +165,7 @@ def feature_of(name: str, features: Mapping[str, Any], kind: str, field: str, *,
         return keys[0]
     advice = f"set {setting}, or choose another set" if setting else "choose another set"
     raise UserError(
-        f"{name} has no {kind} feature called {field!r}, but {', '.join(keys) or 'none'}; {advice} "
-        f"(its features: {', '.join(features)})"
+        f"{name} has no {kind} feature called {field!r}, but {', '.join(keys) or 'none'}; {advice} (its features: {', '.join(features)})"
     )
 
 

@@ -197,9 +197,7 @@ def _day_and_month(texts: Sequence[str], at: At, faults: Faults, way: str) -> Ti
             day_first = True  # with dots, the day comes first
         way = "dayfirst" if day_first else "monthfirst"
     day, month = ("a", "b") if way == "dayfirst" else ("b", "a")
-    turned = [
-        f"{match['Y']}-{match[month]}-{match[day]}{text[match.end('Y') :]}" if match else text for match, text in zip(found, texts)
-    ]
+    turned = [f"{match['Y']}-{match[month]}-{match[day]}{text[match.end('Y') :]}" if match else text for match, text in zip(found, texts)]
     return _by_pattern(_with_faults_as_written(turned, found), at, faults, YEAR_FIRST)
 
 

@@ -57,9 +57,7 @@ def list_folder(folder: pathlib.Path, labelled: bool = True) -> VideoList:
         for name in own:
             if name not in classes:
                 known = f"{len(classes)} are known"
-                raise UserError(
-                    f"{places[part] / name} is not a class of the training part{nearest(name, classes)}; {known}"
-                )
+                raise UserError(f"{places[part] / name} is not a class of the training part{nearest(name, classes)}; {known}")
         pairs = [(path, (classes.index(name),)) for name, paths in own.items() for path in paths]
         parts[part] = [path for path, _ in pairs], [label for _, label in pairs]
     return VideoList(str(folder), (Head("class", classes),), parts, bad)
@@ -72,15 +70,11 @@ def _alike(paths: Sequence[str]) -> tuple[list[str], list[tuple[int, ...]]]:
 def _classes(folder: pathlib.Path, bad: dict[str, str]) -> dict[str, list[str]]:
     inside = [path for path in visible(folder) if path.is_dir()]
     if not inside:
-        raise UserError(
-            f"{folder} has no folders of classes; put videos into a folder for each class, such as {folder.name}/CLASS/1.mp4"
-        )
+        raise UserError(f"{folder} has no folders of classes; put videos into a folder for each class, such as {folder.name}/CLASS/1.mp4")
     found = {}
     for path in inside:
         if any(inner.suffix.lower() in IMAGES for inner in visible(path)):
-            raise UserError(
-                f"{path} has images in it; put the frames of each video into a folder, such as {path.name}/1/frame1.png"
-            )
+            raise UserError(f"{path} has images in it; put the frames of each video into a folder, such as {path.name}/1/frame1.png")
         found[path.name] = _videos(path, bad)
     return found
 
@@ -133,13 +127,9 @@ def list_table(paths: Mapping[str, str], format: Format, video_field: str, label
                 faults.add(f"{table.places.at(i)}: there is no video {video!r} in {beside}; repair or remove that line")
             for head, label in zip(heads, given):
                 if label not in head.classes:
-                    faults.add(
-                        f"{table.places.at(i)}: the label {label!r} is not in the training part{nearest(label, head.classes)}"
-                    )
+                    faults.add(f"{table.places.at(i)}: the label {label!r} is not in the training part{nearest(label, head.classes)}")
             files.append(str(file))
-            answers.append(
-                tuple(head.classes.index(label) if label in head.classes else -1 for head, label in zip(heads, given))
-            )
+            answers.append(tuple(head.classes.index(label) if label in head.classes else -1 for head, label in zip(heads, given)))
         faults.raise_any()
         parts[part] = files, answers
     return VideoList(str(pathlib.Path(paths["train"]).expanduser().parent), heads, parts)

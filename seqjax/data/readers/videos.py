@@ -180,9 +180,7 @@ def _decoded(container: Any, stream: Any, path: str) -> Iterator[Any]:
             yield frame
             count += 1
     except av.error.DecoderNotFoundError:  # pyright: ignore[reportAttributeAccessIssue]
-        raise UserError(
-            f"{path} is written with a codec that PyAV lacks; convert it, for example to H.264 in .mp4"
-        ) from None
+        raise UserError(f"{path} is written with a codec that PyAV lacks; convert it, for example to H.264 in .mp4") from None
     except av.error.FFmpegError as error:  # pyright: ignore[reportAttributeAccessIssue]
         raise UserError(f"{path} cannot be decoded after frame {count} ({_said(error)}); repair or remove it") from None
 
@@ -219,9 +217,7 @@ class FileVideos(Labelled):
         self._rates = [fact.rate or rate for fact in facts]
         own = {(fact.height, fact.width) for fact in facts}
         if not size and len(own) > 1:
-            raise UserError(
-                f"videos have frames of {len(own)} sizes, such as {' and '.join(map(str, sorted(own)[:2]))}; set image_size"
-            )
+            raise UserError(f"videos have frames of {len(own)} sizes, such as {' and '.join(map(str, sorted(own)[:2]))}; set image_size")
         self.shape = (*((size, size) if size else own.pop()), channels)
         self._lock, self._readers = threading.Lock(), {}
 

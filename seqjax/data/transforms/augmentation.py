@@ -46,14 +46,10 @@ class Augmentation(NamedTuple):
 
 
 # Each operation's number is folded into the key: new ones are added at the end, so that old seeds keep their meaning.
-STREAMS = {
-    name: n for n, name in enumerate(("resized_crop", "pad_and_crop", "affine", "flip", "jitter", "cutout", "mixup"))
-}
+STREAMS = {name: n for n, name in enumerate(("resized_crop", "pad_and_crop", "affine", "flip", "jitter", "cutout", "mixup"))}
 
 
-def augment(
-    key: jax.Array, images: jax.Array, targets: jax.Array, settings: Augmentation
-) -> tuple[jax.Array, jax.Array]:
+def augment(key: jax.Array, images: jax.Array, targets: jax.Array, settings: Augmentation) -> tuple[jax.Array, jax.Array]:
     """Applies everything that is switched on, in this order: resized crop, pad and crop, affine, flip; colour; cutout; mixup.
 
     Each draws from its own `fold_in` of the key, so that switching one on changes nothing in what the others draw.

@@ -166,9 +166,7 @@ def _resize_gathered(image, box, size):
 
     top, bottom, down = neighbours(box[0], box[2], size[0])
     left, right, along = neighbours(box[1], box[3], size[1])
-    return _bilinear(
-        image, *(axis[:, None] for axis in (top, bottom, down)), *(axis[None] for axis in (left, right, along))
-    )
+    return _bilinear(image, *(axis[:, None] for axis in (top, bottom, down)), *(axis[None] for axis in (left, right, along)))
 
 
 def _resize_antialiased(image, box, size):
@@ -196,9 +194,7 @@ def _bilinear(image, top, bottom, down, left, right, along):
     return (1 - down) * above + down * below
 
 
-def small_affine(
-    key: jax.Array, images: jax.Array, degrees: float, translate: float, scale: float, shear: float = 0.0
-) -> jax.Array:
+def small_affine(key: jax.Array, images: jax.Array, degrees: float, translate: float, scale: float, shear: float = 0.0) -> jax.Array:
     """A small random rotation, shift, zoom and shear of each image, about its middle: what suits digits.
 
     `affine` with each image's angle, shift, zoom and shear drawn from

@@ -157,9 +157,7 @@ def resize_all(images: np.ndarray, size: int, what: str) -> np.ndarray:
     if (height, width) == (size, size):
         return images
     if channels not in MODES:
-        raise UserError(
-            f"{what} has {channels} channels; only images of 1, 3 or 4 can be scaled, so leave image_size 0"
-        )
+        raise UserError(f"{what} has {channels} channels; only images of 1, 3 or 4 can be scaled, so leave image_size 0")
     image_module, _ = _pillow()
     scaled = np.empty((number, size, size, channels), np.uint8)
     for place, image in enumerate(images):

@@ -294,9 +294,7 @@ def running(state: RunningStatistics, features: Array, horizon: int) -> tuple[Ru
 # What is done to training sounds at random.
 
 
-def mask_features(
-    key: Array, features: Array, frames: Array, *, time_masks: int, time_width: int, mel_masks: int, mel_width: int
-) -> Array:
+def mask_features(key: Array, features: Array, frames: Array, *, time_masks: int, time_width: int, mel_masks: int, mel_width: int) -> Array:
     """SpecAugment without warping: some spans of time and some bands of features become 0, the mean.
 
     Args:

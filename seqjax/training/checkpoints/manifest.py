@@ -224,6 +224,4 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
             name = pathlib.Path(error.filename).relative_to(folder).as_posix() if error.filename else "."
             raise unreadable(name, error) from error
 
-    return [
-        pathlib.Path(place) / name for place, _, names in sorted(os.walk(folder, onerror=refuse)) for name in sorted(names)
-    ]
+    return [pathlib.Path(place) / name for place, _, names in sorted(os.walk(folder, onerror=refuse)) for name in sorted(names)]

@@ -1,5 +1,7 @@
 """Migrates checkpoints of older formats to the current one, step by step: their meta and the state's leaves.
 
+The formats so far:
+
     0   before optimizer.ema existed: the state has no average
     1   batch statistics in the carry; the average of the parameters alone, or the pair (parameters, carry) for images;
         the meta holds what the model must know of the data under `facts`, or beside the config for language models

@@ -149,9 +149,7 @@ class Reader:
 
         return self.undisturbed(search)
 
-    def average(
-        self, make_target: MakeTarget, number: int, parts: tuple[str, ...]
-    ) -> tuple[Restored | None, list[int], dict[int, Fault]]:
+    def average(self, make_target: MakeTarget, number: int, parts: tuple[str, ...]) -> tuple[Restored | None, list[int], dict[int, Fault]]:
         """The newest of `number` checkpoints with the mean of all in its parts; the steps that count, and the faults."""
         return self.undisturbed(lambda: self._average(make_target, number, parts))
 

@@ -1,5 +1,7 @@
 """The run's record in its work directory: the id by which a run knows its own checkpoints.
 
+It is one line of JSON:
+
     workdir/run.json   {"experiment": "language_model", "format": 2, "oldest": 2, "run": "3f0c..."}
 """
 

@@ -250,9 +250,7 @@ class Checkpoints:
             self._clear_unfinished()
         return restored
 
-    def restore_average(
-        self, make_target: MakeTarget, number: int, *, parts: tuple[str, ...] = ("params",)
-    ) -> Restored | None:
+    def restore_average(self, make_target: MakeTarget, number: int, *, parts: tuple[str, ...] = ("params",)) -> Restored | None:
         """Reads the newest good checkpoint with the mean of the newest `number` in place of its parameters.
 
         They are read one at a time and summed up on the host. One that cannot be used is left out; no older one takes its

@@ -137,9 +137,7 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
     Reference:
       Guo et al. 2017, "On Calibration of Modern Neural Networks".
     """
-    return sum(abs(right - sure) * number for sure, right, number in reliability(probabilities, labels, bins)) / len(
-        labels
-    )
+    return sum(abs(right - sure) * number for sure, right, number in reliability(probabilities, labels, bins)) / len(labels)
 
 
 def nats(probabilities: np.ndarray, labels: np.ndarray) -> float:

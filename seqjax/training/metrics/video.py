@@ -38,9 +38,7 @@ def ssim(first: jax.Array, second: jax.Array, *, window: int = 7, peak: float = 
     Source: Wang, Bovik, Sheikh and Simoncelli 2004, "Image quality assessment: from error visibility to structural similarity".
     """
     if window % 2 == 0 or window > min(first.shape[-3:-1]):
-        raise ValueError(
-            f"window is {window}; it must be odd and at most the side of the images, {first.shape[-3]} x {first.shape[-2]}"
-        )
+        raise ValueError(f"window is {window}; it must be odd and at most the side of the images, {first.shape[-3]} x {first.shape[-2]}")
 
     def averaged(values):
         lead = values.ndim - 3
