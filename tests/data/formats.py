@@ -422,8 +422,13 @@ def decoded(content):
     return image.tobytes() if image.size == (8, 8) and image.mode == "RGB" and not image.getexif() else None
 
 
+def by_label(found):
+    """Pairs of a label and pixels in order, those without known pixels first."""
+    return sorted(found, key=lambda pair: (pair[0], pair[1] or b""))
+
+
 def folder_pictures(files):
-    return sorted((name.split("/")[0], decoded(content)) for name, content in files.items())
+    return by_label((name.split("/")[0], decoded(content)) for name, content in files.items())
 
 
 def make_image_table(draw, letters):
@@ -436,7 +441,7 @@ def table_pictures(files):
     rows = csv_rows(files["train.csv"], ",")
     others = [name for name in rows[0] if name != "path"]
     rows = columns_of(rows, "path", "label" if "label" in others or len(others) > 1 else others[0])
-    return sorted((label.strip(), decoded(files[name] if name in files else files[f"{name}.png"])) for name, label in rows)
+    return by_label((label.strip(), decoded(files[name] if name in files else files[f"{name}.png"])) for name, label in rows)
 
 
 def make_pixel_table(draw, letters):
