@@ -98,6 +98,14 @@ def check_lengths(lengths: Any, batch: int, steps: int, layout: tuple[int, int])
     return jnp.asarray(lengths)
 
 
+def check_mask(lengths: Any, batch: int, steps: int) -> Array:
+    """Returns the real steps (B, T) as a mask, from lengths or a mask that `check_lengths` accepts; all of them for None."""
+    checked = check_lengths(lengths, batch, steps, (batch, steps))
+    if checked is None:
+        return jnp.ones((batch, steps), bool)
+    return checked if checked.dtype == bool else jnp.arange(steps)[None, :] < checked[:, None]
+
+
 def _is_at_hand(array):
     """Whether the values are in host memory; values on an accelerator are not fetched, since that would block."""
     if isinstance(array, jax.core.Tracer):

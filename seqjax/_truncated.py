@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from seqjax._checks import check_mask, check_resets
 from seqjax._unroll import unroll
 from seqjax.errors import UserError
 from seqjax.typing import Array, CarryT, Cell, ParamsT
@@ -46,6 +47,7 @@ def truncated_unroll(
       carry.
 
     Raises:
+      ValueError, TypeError: as `unroll`.
       UserError: every or back is too small, or an option is not supported.
 
     Example:
@@ -73,20 +75,13 @@ def truncated_unroll(
     batch, steps = jax.tree.leaves(xs)[0].shape[:2]
     carry = cell.initial_carry(params, batch) if carry is None else carry
     jax.eval_shape(cell.step, params, carry, jax.tree.map(lambda a: a[:, 0], xs))  # raises if a cell needs whole sequences
-    real = _mask(lengths, batch, steps)
-    resets = jnp.zeros((batch, steps), bool) if resets is None else jnp.asarray(resets).astype(bool)
+    real = check_mask(lengths, batch, steps)
+    resets = jnp.zeros((batch, steps), bool) if resets is None else check_resets(resets, (batch, steps))
     if every >= steps:
         return unroll(cell, params, xs, carry, lengths=real, resets=resets, **options)
     if back == every:
         return _one_after_another(cell, params, xs, carry, real, resets, every, options)
     return _side_by_side(cell, params, xs, carry, real, resets, every, back, options)
-
-
-def _mask(lengths, batch, steps):
-    if lengths is None:
-        return jnp.ones((batch, steps), bool)
-    lengths = jnp.asarray(lengths)
-    return lengths if lengths.ndim == 2 else jnp.arange(steps)[None, :] < lengths[:, None]
 
 
 def _padded(a, before, after):

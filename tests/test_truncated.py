@@ -108,3 +108,22 @@ def test_what_it_cannot_do_is_refused(how, message):
     both = seqjax.bidirectional(seqjax.rnn(2), seqjax.rnn(2))
     with pytest.raises(UserError, match="whole"):
         seqjax.truncated_unroll(both, both.init(jax.random.key(0), D), xs, every=3)
+
+
+@pytest.mark.parametrize(
+    "given, error, message",
+    [
+        ({"lengths": np.array([11, 12, 0])}, ValueError, r"lengths must lie in 0 ... T = 11, got values from 0 to 12"),
+        ({"lengths": np.array([1, 2])}, ValueError, r"lengths must have shape \(3,\)"),
+        ({"lengths": np.ones(3)}, TypeError, "lengths must be integers"),
+        ({"resets": np.zeros((3, 4), bool)}, ValueError, r"resets must have shape \(3, 11\)"),
+        ({"resets": np.full((3, 11), 0.5)}, ValueError, "resets"),
+    ],
+)
+@pytest.mark.parametrize("back", [4, 6])
+def test_lengths_and_resets_are_checked_as_by_unroll(given, error, message, back):
+    cell = seqjax.gru(H)
+    params, xs, carry, _ = _setup(cell, jnp.float32)
+    for run in (seqjax.unroll, lambda *args, **options: seqjax.truncated_unroll(*args, every=4, back=back, **options)):
+        with pytest.raises(error, match=message):
+            run(cell, params, xs, carry, **given)

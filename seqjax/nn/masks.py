@@ -1,12 +1,9 @@
 """Which steps of a padded batch are real, and a softmax over only those."""
 
-from typing import Any
-
 import jax
-import jax.core
 import jax.numpy as jnp
-import numpy as np
 
+from seqjax._checks import check_mask
 from seqjax.typing import Array
 
 
@@ -30,21 +27,7 @@ def real_steps(lengths: Array | None, batch: int, steps: int) -> Array:
       >>> real_steps(jnp.array([2, 0]), 2, 3).tolist()
       [[True, True, False], [False, False, False]]
     """
-    if lengths is None:
-        return jnp.ones((batch, steps), bool)
-    concrete = not isinstance(lengths, jax.core.Tracer)
-    given: Any = np.asarray(lengths) if concrete else lengths
-    if given.dtype == bool:
-        if given.shape != (batch, steps):
-            raise ValueError(f"lengths as a mask must have shape {(batch, steps)}, got shape {given.shape}")
-        return jnp.asarray(given)
-    if not np.issubdtype(given.dtype, np.integer):
-        raise TypeError(f"lengths must be integers (B,) or a boolean mask, got dtype {given.dtype}")
-    if given.shape != (batch,):
-        raise ValueError(f"lengths must have shape {(batch,)}, one for each sequence, got shape {given.shape}")
-    if concrete and given.size and not 0 <= given.min() <= given.max() <= steps:
-        raise ValueError(f"lengths must lie in 0 ... T = {steps}, got values from {given.min()} to {given.max()}")
-    return jnp.arange(steps)[None, :] < jnp.asarray(given)[:, None]
+    return check_mask(lengths, batch, steps)
 
 
 def masked_softmax(scores: Array, mask: Array) -> Array:
