@@ -3,8 +3,8 @@
     python -m benchmarks.tables [--check]
 
 Rewrites every block between `<!-- table: NAME -->` and `<!-- end -->` from the saved JSON and the saved runs, and draws
-docs/images/speed.png and peers.png. With --check nothing is written: stale pages are named, and the exit status is 1. No figure of such
-a block is ever typed by hand; a benchmark that is run again changes its JSON, and this command the pages.
+docs/images/speed.png and peers.png. With --check nothing is written: stale pages are named, and the exit status is 1. The
+results in a block come from there; names, sizes of data and remarks such as "busy" are written beside them in tables_runs.py.
 """
 
 import argparse

@@ -44,7 +44,6 @@ def test_python_runs(page, tmp_path, monkeypatch, capsys):
         # Keras promotes ranks inside, which the tests forbid.
         with jax_ranks("keras" in code):
             exec(compile(code, f"{page}, block {number}", "exec"), names)
-    assert names, "the examples define nothing"
 
 
 def jax_ranks(allowed):

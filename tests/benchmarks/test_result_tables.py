@@ -20,6 +20,11 @@ NEEDED = {
 }
 
 
+def test_every_table_stands_on_a_page():
+    shown = {match[1] for path in tables.pages() for match in tables.BLOCK.finditer(path.read_text(encoding="utf-8"))}
+    assert shown == tables.TABLES.keys()
+
+
 def test_every_table_is_what_the_json_gives():
     stale = [str(path.relative_to(tables.ROOT)) for path in tables.stale()]
     assert not stale, f"run python -m benchmarks.tables: {', '.join(stale)}"
