@@ -1,7 +1,7 @@
 """How much longer does a step of data-parallel training take on n devices, each with the rows that one had?
 
     python -m benchmarks.weak_scaling                                           # the model: nothing is run but shapes
-    python -m benchmarks.weak_scaling --measure=cpu|gpu|all [--counts=1,2] [--steps=60] [--rows=32]
+    python -m benchmarks.weak_scaling --measure=cpu|gpu [--counts=1,2] [--steps=60] [--rows=32]
 
 The model: a step of one device, as measured on an H200 (benchmarks/results/gpu_h200.json), and after it the gradients go round a ring:
 2 (n - 1) / n of their bytes over the bandwidth, and 2 (n - 1) times the latency of a hop, twice (gradients, sums of the loss). Nothing
@@ -9,7 +9,7 @@ overlaps: the gradient of a recurrent kernel is ready when the loop over time ha
 taken to be an H200's; a longer one would hide more.
 
 The measurement runs the language model with --rows rows for each device: on forced devices of a CPU (which shows that it runs: they share
-the cores), on the first n GPUs of a machine, or on all devices that there are, once (a TPU slice).
+the cores), or on the first n GPUs of a machine.
 """
 
 import argparse
@@ -164,7 +164,7 @@ def measured(platform: str, counts: list[int], rows: int, steps: int) -> list[di
 def main() -> None:
     """Computes or measures, and saves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measure", choices=("cpu", "gpu", "all"))
+    parser.add_argument("--measure", choices=("cpu", "gpu"))
     parser.add_argument("--counts", default="1,2")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rows", type=int, default=32)

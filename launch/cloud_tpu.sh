@@ -21,22 +21,28 @@ everywhere() {
   gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker=all --command="$1"
 }
 
-state() { # of the request: WAITING_FOR_RESOURCES, PROVISIONING, ACTIVE, SUSPENDED, FAILED, or nothing
-  gcloud compute tpus queued-resources describe "$name" "${where[@]}" --format='value(state.state)' 2>/dev/null || true
+state() { # of the request: WAITING_FOR_RESOURCES, PROVISIONING, ACTIVE, SUSPENDED, FAILED, nothing, or UNKNOWN where nobody answers
+  local said
+  if said=$(gcloud compute tpus queued-resources describe "$name" "${where[@]}" --format='value(state.state)' 2>&1); then
+    echo "$said"
+  elif [[ $said != *NOT_FOUND* && $said != *"not found"* ]]; then
+    echo "$said" >&2
+    echo UNKNOWN
+  fi
 }
 
 delete() {
   gcloud compute tpus queued-resources delete "$name" "${where[@]}" --force --quiet
 }
 
-prepare() { # a slice that is there, with everything installed
+prepare() { # a slice that is there, with everything installed; fails where one of the steps does
   while true; do
     case $(state) in
       ACTIVE) break ;;
       "") gcloud compute tpus queued-resources create "$name" "${where[@]}" --node-id="$name" --accelerator-type="$type" \
-        --runtime-version="$version" --spot ;;
+        --runtime-version="$version" --spot || exit ;;
       SUSPENDED | FAILED)
-        delete
+        delete || exit
         sleep "${PAUSE:-60}"
         ;;
       *) sleep "${PAUSE:-60}" ;;
@@ -51,8 +57,7 @@ prepare() { # a slice that is there, with everything installed
 case ${1:-} in
   run)
     while true; do
-      prepare
-      if everywhere "exec $train"; then exit 0; fi
+      if prepare && everywhere "exec $train"; then exit 0; fi
       sleep "${PAUSE:-60}"
       if [ "$(state)" = ACTIVE ]; then exit 1; fi
     done

@@ -71,8 +71,8 @@ def from_nnx(module: nnx.Module) -> tuple[Cell, Params]:
             parts.check_computation(one, "flax", "__call__")
         # Bidirectional sets the directions itself, regardless of its two RNNs.
         (forward, forward_params), (backward, backward_params) = (
-            _read_cell(one.cell)
-            for one in (module.forward_rnn, module.backward_rnn)  # pyright: ignore[reportAttributeAccessIssue]
+            _read_cell(one.cell)  # pyright: ignore[reportAttributeAccessIssue]
+            for one in (module.forward_rnn, module.backward_rnn)
         )
         return bidirectional(forward, backward, merge), BidirectionalParams(forward_params, backward_params)
     if isinstance(module, nnx.RNN):

@@ -80,7 +80,9 @@ def start(options: Any) -> None:
     limit = options.distributed_timeout
     # JAX would take SIGTERM for itself; here it stops the run with a checkpoint, as in a single process.
     jax.config.update("jax_enable_preemption_service", False)
-    one_order()
+    flags = os.environ.get("XLA_FLAGS")
+    if not isinstance(asked, Address) or asked.count > 1:
+        one_order()
     times = {"initialization_timeout": limit, "heartbeat_timeout_seconds": limit, "shutdown_timeout_seconds": max(3600, limit)}
     _say_before_abort(f"--distributed={options.distributed}: the processes did not find each other within {limit} seconds")
     address = tuple(asked) if isinstance(asked, Address) else (None, None, None)
@@ -90,6 +92,7 @@ def start(options: Any) -> None:
         if asked == "auto" and re.search("(should|must) be defined", str(error)):
             print("--distributed=auto: there is no cluster that JAX knows; this is a single process")
             _say_before_abort("")
+            _restore(flags)
             return
         raise UserError(f"--distributed={options.distributed}: {_first_line(error)}") from error
     except RuntimeError as error:
@@ -101,6 +104,14 @@ def start(options: Any) -> None:
         raise UserError("--sweep runs in a single process: leave --distributed out, or start a run for each value")
     if not processes.first():
         silence()
+
+
+def _restore(flags: str | None) -> None:
+    """Leaves XLA_FLAGS as they were, for a single process; XLA reads them when the first device is used."""
+    if flags is None:
+        os.environ.pop("XLA_FLAGS", None)
+    else:
+        os.environ["XLA_FLAGS"] = flags
 
 
 def one_order() -> None:

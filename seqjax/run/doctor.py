@@ -20,7 +20,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from seqjax.engines.native import library
 from seqjax.errors import UserError
@@ -61,6 +60,7 @@ def see(experiment: Experiment, command: cli.Command) -> dict[str, Any]:
         return found
     found |= {"step": stored.step if stored else 0, "settings": _digest(json.dumps(settings.to_json(config), sort_keys=True))}
     found |= {"batch": config.data.batch_size, "eval_batch": config.data.eval_batch_size}
+    found["all_write"] = processes.several() and (config.mesh.shard != "none" or config.mesh.model > 1)
     mesh = _tried(errors, "mesh", lambda: data_mesh(config))
     if mesh is not None:
         own = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
@@ -136,23 +136,9 @@ def gathered(found: Any) -> list[Any]:
       [{'host': 'a'}]
     """
     text = np.frombuffer(json.dumps(found).encode(), np.uint8)
-    sizes = _rows(np.array([len(text)], np.int32)).ravel()
-    rows = _rows(np.pad(text, (0, sizes.max() - len(text))))
+    sizes = processes.each(np.array([len(text)], np.int32)).ravel()
+    rows = processes.each(np.pad(text, (0, sizes.max() - len(text))))
     return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
-
-
-def _rows(row: np.ndarray) -> np.ndarray:
-    """The rows of all processes, by way of the first device of each."""
-    if not processes.several():
-        return row[None]
-    devices = {device.process_index: device for device in reversed(jax.devices())}
-    mesh = Mesh(np.array([devices[index] for index in range(jax.process_count())]), ("process",))
-    mine = jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec("process")), row[None])
-    return np.asarray(jax.jit(_same, out_shardings=NamedSharding(mesh, PartitionSpec()))(mine).addressable_data(0))
-
-
-def _same(rows: jax.Array) -> jax.Array:
-    return rows
 
 
 def seconds_together() -> float:
@@ -162,7 +148,7 @@ def seconds_together() -> float:
     times = []
     for _ in range(6):  # the first one compiles
         begin = time.perf_counter()
-        _rows(np.zeros(1, np.int32))
+        processes.each(np.zeros(1, np.int32))
         times.append(time.perf_counter() - begin)
     return min(times[1:])
 
@@ -177,18 +163,20 @@ def look_at_disk(workdir: pathlib.Path) -> dict[str, Any]:
 
     Returns:
       folder, type (of the file system, in each process), free (bytes), speed (bytes per second, on the disk), error (why it cannot
-      be used, or ""), user (the process that holds the run, or ""); blind and unlocked: the processes that do not see the
-      directory, and those that could lock what the first one holds.
+      be used, or ""), user (the process that holds the run, or ""); blind, unlocked and unwritable: the processes that do not see
+      the directory, that could lock what the first one holds, and that cannot write there.
     """
     folder = next(path for path in (workdir, *workdir.absolute().parents) if path.is_dir())
     mine = {"folder": str(folder), "probe": f".doctor-{secrets.token_hex(8)}", "error": "", "user": "", "free": 0, "speed": 0.0}
     probe = folder / mine["probe"]
     held = None
     try:
-        if processes.first():
+        if processes.first() and workdir.exists() and not workdir.is_dir():
+            mine |= {"folder": str(workdir), "error": "it is not a directory"}
+        elif processes.first():
             held, mine = _probed(probe, workdir, mine)
         told = gathered(mine)[0]
-        looked = {"blind": False, "unlocked": False, "type": file_system(folder)}
+        looked = {"blind": False, "unlocked": False, "unwritable": False, "type": file_system(folder)}
         if not told["error"] and not processes.first():
             looked |= _from_outside(folder / told["probe"])
         others = gathered(looked)
@@ -197,7 +185,7 @@ def look_at_disk(workdir: pathlib.Path) -> dict[str, Any]:
             held.close()
         if processes.first() and probe.exists():
             probe.unlink()
-    names = {name: [index for index, one in enumerate(others) if one[name]] for name in ("blind", "unlocked")}
+    names = {name: [index for index, one in enumerate(others) if one[name]] for name in ("blind", "unlocked", "unwritable")}
     return told | names | {"type": [one["type"] for one in others]}
 
 
@@ -232,8 +220,8 @@ def _from_outside(probe: pathlib.Path) -> dict[str, Any]:
     try:
         with open(probe, "r+", encoding="utf-8") as file:
             return {"unlocked": _locks(file)}
-    except OSError:  # it can read, which is all it needs, but cannot lock
-        return {"unlocked": False}
+    except OSError:
+        return {"unwritable": True}
 
 
 def _locks(file: Any) -> bool:

@@ -30,7 +30,14 @@ def lines(seen: Seen, disk: Mapping[str, Any], together: float) -> list[Line]:
       disk: see doctor.look_at_disk.
       together: seconds that the processes need to hear of each other; 0 for a single one.
     """
-    found = [*_machines(seen, together), *_packages(seen), *_devices(seen), *_settings(seen), *_data(seen), *_disk(disk)]
+    found = [
+        *_machines(seen, together),
+        *_packages(seen),
+        *_devices(seen),
+        *_settings(seen),
+        *_data(seen),
+        *_disk(disk, any(one.get("all_write") for one in seen)),
+    ]
     return [*found, *_engine(seen), *_environment(seen)]
 
 
@@ -176,11 +183,11 @@ def _data(seen: Seen) -> Iterable[Line]:
     if made:
         rows, slowest = grouped([f"{one['rows']} rows" for one in made]), max(one["seconds"] for one in made)
         each = " each" if len(seen) > 1 else ""
-        evaluation = f"{seen[0]['eval_batch'] // len(seen)}{each} in evaluation"
+        evaluation = f"{made[0]['eval_batch'] // len(seen)}{each} in evaluation"
         yield Line(OK, "batches", f"{rows}{each} in training, {evaluation}; the first took {slowest:.2f} s")
 
 
-def _disk(disk: Mapping[str, Any]) -> Iterable[Line]:
+def _disk(disk: Mapping[str, Any], all_write: bool) -> Iterable[Line]:
     where = f"{disk['folder']} ({grouped(disk['type'])})"
     if disk["error"]:
         yield Line(WRONG, "disk", f"{where}: {disk['error']}", "choose a --workdir on another disk, or change its permissions")
@@ -195,9 +202,15 @@ def _disk(disk: Mapping[str, Any]) -> Iterable[Line]:
         them = ", ".join(map(str, disk["unlocked"]))
         advice = "mount it with locks (NFS 4, or local_lock=none), or make sure yourself that no two runs share a --workdir"
         yield Line(NOTE, "lock", f"process {them} can lock what process 0 holds, so two runs would not be told apart", advice)
+    if disk["unwritable"]:
+        them = ", ".join(map(str, disk["unwritable"]))
+        why = "and every process writes checkpoints" if all_write else "so it was not seen whether locks hold; process 0 alone writes"
+        yield Line(
+            WRONG if all_write else NOTE, "writing", f"process {them} cannot write there, {why}", "change its permissions or the mount"
+        )
     if disk["user"]:
         yield Line(WRONG, "lock", f"the run is in use by process {disk['user']}", "wait for it, stop it, or choose another --workdir")
-    elif not disk["unlocked"] and not disk["blind"]:
+    elif not disk["unlocked"] and not disk["blind"] and not disk["unwritable"]:
         seen_by = "seen by all, and locks hold between them" if len(disk["type"]) > 1 else "can be taken"
         yield Line(OK, "lock", seen_by)
 

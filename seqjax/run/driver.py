@@ -132,7 +132,9 @@ def check_same(config: ConfigDict, dataset: Dataset, state: train_step.TrainStat
     """Makes sure that all processes train the same model with the same settings on the same data."""
     if processes.several():
         weights = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(processes.whole((state.params, state.model_state))))
-        facts = json.dumps({name: value for name, value in environment.facts().items() if name not in ("device", "devices")})
+        facts = json.dumps(
+            {name: value for name, value in environment.facts().items() if name in ("seqjax", "jax", "jaxlib", "python", "backend")}
+        )
         what = {"settings": json.dumps(settings.to_json(config), sort_keys=True), "data": dataset.fingerprint, "versions": facts}
         same = {name: text.encode() for name, text in what.items()} | {"first weights": weights}
         processes.check_same(same, "start all of them with the same command, data and packages")

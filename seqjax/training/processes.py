@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from seqjax.errors import UserError
@@ -155,7 +154,7 @@ def whole(tree: PyTree) -> PyTree:
 
 
 def each(value: np.ndarray | np.generic) -> np.ndarray:
-    """The values of all processes, by their index; every process must call it.
+    """The values of all processes, by their index; every process must call it. They may have different numbers of devices.
 
     Args:
       value: of the same shape and dtype in every process.
@@ -164,7 +163,13 @@ def each(value: np.ndarray | np.generic) -> np.ndarray:
       >>> each(np.array([7, 8])).tolist()
       [[7, 8]]
     """
-    return np.asarray(multihost_utils.process_allgather(value)) if several() else np.asarray(value)[None]
+    row = np.asarray(value)[None]
+    if not several():
+        return row
+    firsts = {device.process_index: device for device in reversed(jax.devices())}  # the first device of each
+    mesh = Mesh(np.array([firsts[index] for index in range(jax.process_count())]), ("process",))
+    mine = jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec("process")), row)
+    return np.asarray(jax.jit(_same, out_shardings=NamedSharding(mesh, PartitionSpec()))(mine).addressable_data(0))
 
 
 def check_same(what: Mapping[str, bytes], advice: str) -> None:

@@ -122,6 +122,17 @@ def test_the_doctor_says_where_processes_differ(server, text, tmp_path):
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
+@pytest.mark.slow
+def test_processes_with_different_numbers_of_devices_train(server, text, tmp_path):
+    """Each uses as many as the one with the fewest; what they agree on goes by way of the first device of each."""
+    address, end = f"127.0.0.1:{free_port()}", f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count="
+    started = [
+        server.start(f"--workdir={tmp_path}", *small(text), f"--distributed={address},2,{index}", env={"XLA_FLAGS": f"{end}{index + 1}"})
+        for index in range(2)
+    ]
+    assert [run.wait(100).status for run in started] == [0, 0], started[0].err + started[1].err
+
+
 def _is_free(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0

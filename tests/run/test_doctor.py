@@ -6,7 +6,7 @@ import pathlib
 import letters_run as tiny
 import pytest
 
-from seqjax.run import cli, command, doctor_report, workdir
+from seqjax.run import cli, command, doctor, doctor_report, workdir
 
 
 def one(**changes):
@@ -23,7 +23,7 @@ def one(**changes):
 
 def disk(**changes):
     found = {"folder": "/net/run", "type": ["nfs4", "nfs4"], "free": 5 << 30, "speed": 100 << 20, "error": "", "user": ""}
-    return found | {"blind": [], "unlocked": []} | changes
+    return found | {"blind": [], "unlocked": [], "unwritable": []} | changes
 
 
 def test_a_report_without_faults():
@@ -72,7 +72,7 @@ def test_what_a_process_cannot_do_is_said_in_its_own_words(part):
 def test_a_process_that_got_nowhere_is_no_error_of_the_report():
     names = ("errors", "pid", "host", "versions", "backend", "kind", "devices", "memory", "cores", "native", "native_missing", "cache")
     early = {name: one()[name] for name in (*names, "environment")} | {"errors": {"settings": "config.x must be above 0"}}
-    for seen in ([early], [one(), early]):
+    for seen in ([early], [one(), early], [early, one()]):
         lines = doctor_report.lines(seen, disk(type=["ext4"] * len(seen)), 0.0)
         assert [line.name for line in lines if line.state == doctor_report.WRONG] == ["settings"]
 
@@ -84,6 +84,7 @@ def test_a_process_that_got_nowhere_is_no_error_of_the_report():
         ([one(used=2, mesh={"data": 4}), one(used=2, devices=2)], {}, "mesh", "(4 in process 0; 2 in process 1)"),
         ([one(), one()], {"free": 1 << 29}, "disk", "512.0 MiB free"),
         ([one(), one()], {"unlocked": [1]}, "lock", "process 1 can lock what process 0 holds"),
+        ([one(), one()], {"unwritable": [1]}, "writing", "process 1 cannot write there"),
         ([one(backend="cpu", used=1, native_missing="not built: do so")], {"type": ["ext4"]}, "native", "not built: do so"),
         ([one(cores=1), one(cores=1)], {}, "cores", "a: 2 processes, 1 cores"),
     ],
@@ -127,3 +128,16 @@ def test_settings_data_and_disks_that_cannot_be_used(in_process, finished, tmp_p
 def test_it_is_for_training():
     with pytest.raises(cli.UserError, match="--doctor has no effect with --mode=evaluate"):
         cli.parse(tiny.EXPERIMENT, ["tiny", "--workdir=run", "--mode=evaluate", "--doctor"])
+
+
+def test_where_all_write_a_disk_that_one_cannot_write_is_wrong():
+    seen = [one(all_write=True), one(all_write=True)]
+    lines = doctor_report.lines(seen, disk(unwritable=[1]), 0.1)
+    assert [line.name for line in lines if line.state == doctor_report.WRONG] == ["writing"]
+    assert "lock" not in [line.name for line in lines]  # nothing was seen of locks
+
+
+def test_a_work_directory_that_is_a_file_is_an_error(tmp_path):
+    (tmp_path / "lm").write_text("")
+    found = doctor.look_at_disk(tmp_path / "lm")
+    assert found["error"] == "it is not a directory" and [path.name for path in tmp_path.iterdir()] == ["lm"]

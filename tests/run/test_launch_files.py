@@ -179,13 +179,21 @@ FIELDS = {  # of jobset.x-k8s.io/v1alpha2 and batch/v1, as far as they are used 
     "spec replicatedJobs template spec template spec containers": {
         "name", "image", "command", "args", "resources", "volumeMounts"
     },
+    "metadata": {"name"},
+    "spec replicatedJobs template spec template": {"spec"},
+    "spec replicatedJobs template spec template spec containers resources": {"limits"},
+    "spec replicatedJobs template spec template spec containers resources limits": {"nvidia.com/gpu"},
+    "spec replicatedJobs template spec template spec containers volumeMounts": {"name", "mountPath"},
+    "spec replicatedJobs template spec template spec volumes": {"name", "persistentVolumeClaim", "emptyDir"},
+    "spec replicatedJobs template spec template spec volumes persistentVolumeClaim": {"claimName"},
+    "spec replicatedJobs template spec template spec volumes emptyDir": {"medium"},
 }  # fmt: skip
 
 
 def assert_fields(value, where=()):
     for one in value if isinstance(value, list) else [value]:
         if isinstance(one, dict):
-            assert set(one) <= FIELDS.get(" ".join(where), set(one)), where
+            assert set(one) <= FIELDS[" ".join(where)], where
             for name, inner in one.items():
                 assert_fields(inner, (*where, name))
 
@@ -255,7 +263,11 @@ TPU = {"PROJECT": "p", "ZONE": "z", "FILESTORE": "10.0.0.2:/share", "SOURCE": "s
 GCLOUD = """
 next() { head -n1 "$1"; sed -i 1d "$1"; }
 case "$*" in
-  *"queued-resources describe"*) next "$HOME/states" ;;
+  *"queued-resources describe"*)
+    said=$(next "$HOME/states")
+    case "$said" in ERROR*) echo "$said" >&2; exit 1 ;; *) echo "$said" ;; esac ;;
+  *apt-get*) if [ -s "$HOME/prepared" ]; then exit "$(next "$HOME/prepared")"; fi ;;
+  *"queued-resources create"*) if [ -e "$HOME/refused" ]; then exit 1; fi ;;
   *"seqjax language_model"*) exit "$(next "$HOME/statuses")" ;;
 esac
 """
@@ -297,6 +309,20 @@ def test_a_run_that_failed_on_a_slice_that_is_there_ends(tmp_path):
     assert status == 1 and [call[3] for call in found] == ["ssh", "ssh"]
     status, found = tpu(tmp_path, "doctor", ["ACTIVE"], [0])
     assert status == 0 and found[-1][-1].endswith("--doctor")
+
+
+def test_a_slice_that_is_lost_while_it_is_prepared_is_asked_for_again(tmp_path):
+    (tmp_path / "prepared").write_text("255\n0\n")
+    status, found = tpu(tmp_path, "run", ["ACTIVE", "SUSPENDED", "SUSPENDED", "", "ACTIVE"], [0])
+    assert status == 0 and [call[3] for call in found] == ["ssh", "delete", "create", "ssh", "ssh"]
+
+
+def test_a_service_that_does_not_answer_is_asked_again_and_one_that_knows_no_request_gets_one(tmp_path):
+    status, found = tpu(tmp_path, "run", ["ERROR: 503", "ERROR: NOT_FOUND: no such request", "ACTIVE"], [0])
+    assert status == 0 and [call[3] for call in found] == ["create", "ssh", "ssh"]
+    (tmp_path / "refused").touch()
+    status, found = tpu(tmp_path, "run", ["ERROR: NOT_FOUND"], [])
+    assert status == 1
 
 
 def test_wrong_use_of_the_script(tmp_path):
