@@ -213,7 +213,13 @@ def _step(cell, params, carry, x, resets):
 
 
 def explain(
-    cell: Cell[ParamsT, CarryT], params: ParamsT, xs: ArrayLike, carry: CarryT | None = None, **options: Any
+    cell: Cell[ParamsT, CarryT],
+    params: ParamsT,
+    xs: ArrayLike,
+    carry: CarryT | None = None,
+    *,
+    return_carries: bool = False,
+    **options: Unpack[Options],
 ) -> list[engines.Choice]:
     """Prints which engine `unroll` chooses for each cell inside, and why, without running anything.
 
@@ -242,14 +248,13 @@ def explain(
       gru: scan, asked for
     """
     defaults = {"lengths": None, "resets": None, "reverse": False, "time_major": False, "engine": "auto"}
-    rng, return_carries = options.pop("rng", None), bool(options.pop("return_carries", False))
-    options = defaults | {"remat_every": None, "padded_outputs": "zeros"} | options
-    lengths, resets = options.pop("lengths"), options.pop("resets")
-    _, xs, carry, lengths, resets = _folded(cell, xs, carry, lengths, resets, options["time_major"])
-    static, arrays = _checked(cell, params, xs, carry, lengths, resets, **options)
+    given: dict[str, Any] = defaults | {"remat_every": None, "padded_outputs": "zeros"} | dict(options)
+    rng, lengths, resets = given.pop("rng", None), given.pop("lengths"), given.pop("resets")
+    _, xs, carry, lengths, resets = _folded(cell, xs, carry, lengths, resets, given["time_major"])
+    static, arrays = _checked(cell, params, xs, carry, lengths, resets, **given)
     choices = []
     jax.eval_shape(
-        lambda *arrays: inspect.unwrap(_unroll)(*static, return_carries, engines.choosers(), *arrays, note=choices.append),
+        lambda *arrays: inspect.unwrap(_unroll)(*static, bool(return_carries), engines.choosers(), *arrays, note=choices.append),
         *arrays,
         rng,
     )

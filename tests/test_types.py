@@ -135,3 +135,12 @@ def test_the_package_has_no_error_by_pyright():
     pytest.importorskip("torch", reason="pyright must find every library that the package can use")
     found, summary = by_pyright(ROOT)
     assert not found and summary["filesAnalyzed"] > 300, found
+
+
+def test_the_options_for_type_checkers_are_those_of_unroll():
+    import inspect
+
+    from seqjax._unroll import Options
+
+    named = [name for name, one in inspect.signature(seqjax.unroll).parameters.items() if one.kind is one.KEYWORD_ONLY]
+    assert [name for name in named if name != "return_carries"] == list(Options.__annotations__)

@@ -22,5 +22,6 @@ seqjax.unroll(gru, weights, xs, length=3)  # wrong
 seqjax.unroll(gru, weights, xs, engine=1)  # wrong
 seqjax.unroll(lstm, weights, xs)  # wrong
 seqjax.step(lstm, weights, carry, xs[:, 0])  # wrong
+seqjax.explain(gru, weights, xs, length=3)  # wrong
 a, b, c = seqjax.unroll(gru, weights, xs)  # wrong
 d, e = seqjax.unroll(gru, weights, xs, return_carries=True)  # wrong
