@@ -84,7 +84,7 @@ def check_lengths(lengths: Any, batch: int, steps: int, layout: tuple[int, int])
         lengths = np.asarray(lengths)
     if lengths.dtype == bool:
         if lengths.shape != layout:
-            raise ValueError(f"lengths as a mask must have shape {layout}, like xs, got shape {lengths.shape}")
+            raise ValueError(f"lengths as a mask must have shape {layout}, got shape {lengths.shape}")
         return jnp.asarray(lengths)
     if not np.issubdtype(lengths.dtype, np.integer):
         raise TypeError(f"lengths must be integers (B,) or a boolean mask, got dtype {lengths.dtype}")
