@@ -88,10 +88,13 @@ def measured(name: str, steps: int, rounds: int, seconds: float, say: Callable[[
     kind, rows = KINDS[type(pipeline).__name__], config.data.batch_size
     count = next(count for count in (4, 3, 2, 1) if rows % count == 0)
     batch = {
-        "pipeline": kind, "rows": rows, "batches_per_epoch": pipeline.batches_per_epoch,
-        "whole": microseconds(pipeline.shard(0, 1), seconds), "shards": count,
+        "pipeline": kind,
+        "rows": rows,
+        "batches_per_epoch": pipeline.batches_per_epoch,
+        "whole": microseconds(pipeline.shard(0, 1), seconds),
+        "shards": count,
         "one_shard": microseconds(pipeline.shard(0, count), seconds),
-    }  # fmt: skip
+    }
     state = setup.state
     for made in every_shape(pipeline):
         state, _ = task.step(state, task.place_batch(made))

@@ -138,10 +138,14 @@ def save(folder: pathlib.Path, split: str, config, loaded, every, scores, notes,
         part = data.parts[split]
         for sequence, label in zip(part["sequence"], part["label"]):
             shares = {seed: found[len(rows)] for seed, found in every.items()}
-            rows.append({
-                "fold": fold, "sequence": sequence, "label": classes[label],
-                "answers": {str(seed): classes[int(each.argmax())] for seed, each in shares.items()},
-            })  # fmt: skip
+            rows.append(
+                {
+                    "fold": fold,
+                    "sequence": sequence,
+                    "label": classes[label],
+                    "answers": {str(seed): classes[int(each.argmax())] for seed, each in shares.items()},
+                }
+            )
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / f"predictions_{split}.jsonl").write_text(lines, encoding="utf-8")
     sizes = [len(data.parts[split]) for _, data in loaded]

@@ -132,14 +132,17 @@ def accuracy(recorder: Recorder, dry_run: bool) -> None:
 
 def _sum_up(recorder):
     rows = recorder.data["cases"]
-    worst = {p: max([row["worst_error"] for row in rows if row.get("precision") == p and "worst_error" in row], default=None)
-             for p in PRECISIONS}  # fmt: skip
+    worst = {
+        p: max([row["worst_error"] for row in rows if row.get("precision") == p and "worst_error" in row], default=None) for p in PRECISIONS
+    }
     passed = sum(bool(row.get("passed")) for row in rows)
     ran = sum("passed" in row for row in rows)
     alike = sum(bool(row.get("repeatable")) for row in rows)
     words = ", ".join(f"{name} {error:.1e}" for name, error in worst.items() if error is not None)
-    recorder.data["summary"] = [f"{passed} of {ran} within their bounds, worst error: {words}",
-                                f"{alike} of {ran} give the same bits twice"]  # fmt: skip
+    recorder.data["summary"] = [
+        f"{passed} of {ran} within their bounds, worst error: {words}",
+        f"{alike} of {ran} give the same bits twice",
+    ]
 
 
 def _check_cell(recorder, name, precision, shape, seed):

@@ -165,9 +165,11 @@ def device(recorder: Recorder, dry_run: bool) -> None:
         f"{library} {name}": lambda library=library, arguments=arguments: matmul(*arguments, size, library)
         for library in ("jax", "torch")
         for name, arguments in {
-            "bfloat16": ("bfloat16", None), "float32 default": ("float32", None), "float32 highest": ("float32", "highest"),
+            "bfloat16": ("bfloat16", None),
+            "float32 default": ("float32", None),
+            "float32 highest": ("float32", "highest"),
         }.items()
-    }  # fmt: skip
+    }
     cases |= {f"{library} copy": lambda library=library: copy_rate(numbers, library) for library in ("jax", "torch")}
     for name, measure in cases.items():
         if recorder.begin(name):
@@ -191,9 +193,7 @@ def layers(recorder: Recorder, dry_run: bool) -> None:
 
             def add(what, row, forward=forward, dtype=dtype):
                 floor = 1e3 * forward * (3 if what == "training" else 1) / ceilings[dtype]
-                return {
-                    "floor": floor, "over_floor": row["min"] / floor, "microseconds_per_step": 1e3 * row["min"] / shape.steps
-                }  # fmt: skip
+                return {"floor": floor, "over_floor": row["min"] / floor, "microseconds_per_step": 1e3 * row["min"] / shape.steps}
 
             key = {"cell": kind, "shape": str(shape), "dtype": dtype}
             rounds, seconds = (4, 0) if dry_run else (30, 2.5)

@@ -26,10 +26,14 @@ MESHES = ((1, 1, "none"), (4, 1, "none"), (2, 1, "fsdp"), (4, 1, "fsdp"), (4, 2,
 # 650 units are not a multiple of 4; short windows are enough for what is asked.
 CHANGES = {
     ("language_model", "word_gpu"): {
-        "model.hidden_size": 512, "model.embed_size": 512, "data.window": 16, "data.eval_window": 16, "data.batch_size": 16,
+        "model.hidden_size": 512,
+        "model.embed_size": 512,
+        "data.window": 16,
+        "data.eval_window": 16,
+        "data.batch_size": 16,
         "data.eval_batch_size": 16,
     },
-}  # fmt: skip
+}
 
 
 def measured(experiment: str, preset: str, steps: int, data: int, model: int, shard: str) -> dict[str, Any]:

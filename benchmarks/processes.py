@@ -24,9 +24,13 @@ def measured(count: int, steps: int) -> dict[str, Any]:
     """A run of so many processes: its last losses, its speed, and the CPU time of all of them."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {
-            "train.steps": steps, "train.log_every": LAST, "train.eval_every": steps, "ngram_order": 0, "sample.length": 0,
+            "train.steps": steps,
+            "train.log_every": LAST,
+            "train.eval_every": steps,
+            "ngram_order": 0,
+            "sample.length": 0,
             "data.batch_size": 32,
-        }  # fmt: skip
+        }
         flags = [f"--config.{name}={value}" for name, value in settings.items()]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         status = launch.run([sys.executable, "-m", EXPERIMENT, f"--workdir={folder}/run", *flags], count)

@@ -92,9 +92,11 @@ def main() -> None:
             solved = {length: int((losses[mine] < SOLVED * guess).sum()) for length, losses in found.items()}
             mean = sum(rates) / len(rates)
             row = {
-                "exponents": rates, "horizon": -math.log(FALL) / mean if mean < 0 else math.inf, "seeds that solve it, by length": solved,
+                "exponents": rates,
+                "horizon": -math.log(FALL) / mean if mean < 0 else math.inf,
+                "seeds that solve it, by length": solved,
                 "losses by length": {length: losses[mine].tolist() for length, losses in found.items()},
-            }  # fmt: skip
+            }
             rows[f"{name}, gain {gain}"] = row
             print(f"{name:<5} gain {gain:<5} exponent {mean:+.3f}  horizon {row['horizon']:7.1f} steps  solved {solved}", flush=True)
     question = f"{TASK} by length, {options.steps} steps of {BATCH} sequences, Adam {RATE}: where does a cell of {HIDDEN} units fail?"

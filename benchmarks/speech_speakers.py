@@ -36,11 +36,15 @@ def main() -> None:
         minutes = [record["minutes"] for record in metrics if "minutes" in record][-1]
         found[speaker] = {"wer": model["wer"], "exact": model["exact"], "loss": model["loss"], "minutes": minutes}
         print(f"{speaker}: WER {model['wer']:.2%}", flush=True)
-    common.save("speech_speakers", {
-        "question": "word error rate of single digits of a speaker who is not in the training part",
-        "flags": [flag for flag in flags if not flag.startswith("--config.data.path")],
-        "mean_wer": sum(each["wer"] for each in found.values()) / len(found), "speakers": found,
-    })  # fmt: skip
+    common.save(
+        "speech_speakers",
+        {
+            "question": "word error rate of single digits of a speaker who is not in the training part",
+            "flags": [flag for flag in flags if not flag.startswith("--config.data.path")],
+            "mean_wer": sum(each["wer"] for each in found.values()) / len(found),
+            "speakers": found,
+        },
+    )
 
 
 if __name__ == "__main__":

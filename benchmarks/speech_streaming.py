@@ -40,10 +40,14 @@ def measured(cell: str, hidden_size: int, layers: int, steps: int, seconds: floa
     times = np.sort(times[5:])  # without those that compile
     typical, slow = float(np.median(times)), float(times[int(0.99 * len(times))])
     return {
-        "block_seconds": length, "milliseconds": 1e3 * typical, "milliseconds_99_percent": 1e3 * slow,
-        "real_time_factor": typical / length, "latency_milliseconds": 1e3 * (length + slow), "blocks": len(times),
+        "block_seconds": length,
+        "milliseconds": 1e3 * typical,
+        "milliseconds_99_percent": 1e3 * slow,
+        "real_time_factor": typical / length,
+        "latency_milliseconds": 1e3 * (length + slow),
+        "blocks": len(times),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

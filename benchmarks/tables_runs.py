@@ -251,7 +251,8 @@ def overview() -> str:
         ["[Python's documentation](docs/language_model.md)", f"**{small:.4f}** nats, validation", f"6-gram {ngram:.4f}"],
         ["the same, test part", f"{docs['model']['loss']:.4f} nats", f"6-gram **{docs['6-gram Kneser-Ney']['loss']:.4f}**"],
         [
-            "[WikiText-2, 5 min on an H100](docs/language_model.md)", f"**{wiki:.1f}** perplexity",
+            "[WikiText-2, 5 min on an H100](docs/language_model.md)",
+            f"**{wiki:.1f}** perplexity",
             f"5-gram {float(said('wikitext2_word_small', _NGRAM)):.1f}",
         ],
         ["[IMDb](docs/text_classification.md)", _accuracy("imdb")[0], f"bag of words **{bag} %**"],
@@ -260,7 +261,7 @@ def overview() -> str:
         ["[MNIST, ResNet-20](docs/image_classification.md)", f"**{resnet} %**", f"LeNet-5 {lenet} %"],
         ["[JSB chorales](docs/music.md)", f"**{model:.3f}** nats a frame", f"trigram of chords {chords:.3f}"],
         ["[an LSTM layer, training](docs/results.md)", f"**{1 / torch:.2f}** x torch's speed", f"**{jax:.2f}** x the best JAX library's"],
-    ]  # fmt: skip
+    ]
     return table(["what", "seqjax", "beside it"], rows)
 
 

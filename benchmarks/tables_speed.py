@@ -150,9 +150,12 @@ def _gpu(name: str, engines: tuple[str, ...]) -> Callable[[], str]:
 
 OURS = ("torch", "flax", "scan", "fused rows", "fused columns", "fused apart")
 CNNS = {
-    "lenet5": "LeNet-5, 32 x 32", "vgg11": "VGG-11, 32 x 32", "resnet18": "ResNet-18, 64 x 64",
-    "googlenet": "GoogLeNet, 64 x 64", "mobilenet_v1": "MobileNet v1, 64 x 64",
-}  # fmt: skip
+    "lenet5": "LeNet-5, 32 x 32",
+    "vgg11": "VGG-11, 32 x 32",
+    "resnet18": "ResNet-18, 64 x 64",
+    "googlenet": "GoogLeNet, 64 x 64",
+    "mobilenet_v1": "MobileNet v1, 64 x 64",
+}
 TEXTS = {
     "classifier": "classifier: BiLSTM 128, attention pooling, B = 64, T = 235",
     "tagger": "tagger: char-CNN, BiLSTM 192, B = 32, T = 24",

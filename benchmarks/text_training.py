@@ -284,8 +284,10 @@ def main() -> None:
         times = timing.interleave(sides(CASES[name]), options.rounds, options.seconds, again=True)
         ratios = {
             f"{which} over {side}": times["ours"][which] / times[side][which]
-            for side in times if side != "ours" for which in ("min", "median")
-        }  # fmt: skip
+            for side in times
+            if side != "ours"
+            for which in ("min", "median")
+        }
         load = common.hardware()["load_average"]
         cases[name] = {"case": CASES[name]._asdict(), "milliseconds": times, "ours": ratios, "load_average": load}
         listed = "  ".join(f"{side} {row['min']:.1f} {row['median']:.1f}" for side, row in times.items())

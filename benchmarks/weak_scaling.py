@@ -177,8 +177,9 @@ def main() -> None:
         return
     made = [
         {"case": case.name, "parameters": case.count, "step_from": case.source, "link": link.name, "rows": modelled(case, link)}
-        for case in cases() for link in LINKS
-    ]  # fmt: skip
+        for case in cases()
+        for link in LINKS
+    ]
     common.save("weak_scaling", {"question": question, "links": [link._asdict() for link in LINKS], "modelled": made})
 
 

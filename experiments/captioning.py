@@ -56,7 +56,7 @@ FIELDS = {
     **fields.label_smoothing("each target", "the vocabulary"),
     **fields.criterion("meaning", "cider", "bleu4", "loss"),
     **recipe.RECURRENT_FIELDS,
-}  # fmt: skip
+}
 
 # Xu et al.: attention over the map of a frozen pretrained network; set model.weights.
 _PHOTOS = {

@@ -47,7 +47,7 @@ from seqjax.run.dna import (
     predict_flags,
     print_classes,
     print_features,
-)  # fmt: skip
+)
 from seqjax.training import metrics
 from seqjax.training.dna import class_loss, tag_loss
 from seqjax.training.metrics.probabilities import classification
@@ -72,14 +72,15 @@ FIELDS = {
     "model.pooling": Field("flatten", "Pooling over the steps of a sequence.", one_of(*POOLING), when=CLASSIFY),
     "model.members": Field(1, "Networks trained side by side, whose outputs are averaged.", at_least(1), when=CLASSIFY),
     **fields.dropouts(
-        dropout=(0.2, "between layers and before the scores"), feature_dropout=(0.0, "on the features of bases"),
+        dropout=(0.2, "between layers and before the scores"),
+        feature_dropout=(0.0, "on the features of bases"),
         recurrent_dropout=(0.0, "on the recurrent product, one mask for all steps"),
     ),
     "model.base_dropout": Field(0.0, "Fraction of bases replaced by N in training.", fields.SHARE),
     "loss.label_smoothing": fields.label_smoothing()["loss.label_smoothing"]._replace(when=CLASSIFY),
     **fields.criterion("error", "loss"),
     **recipe.RECURRENT_FIELDS,
-}  # fmt: skip
+}
 FIELDS["model.embed_size"] = FIELDS["model.embed_size"]._replace(when=("model.kmer", KMERS))
 FIELDS["data.buckets"] = FIELDS["data.buckets"]._replace(when=("data.window", (0,)))
 

@@ -35,7 +35,7 @@ FIELDS = {
     **series_fields.forecaster(64, "quantiles"),
     **fields.criterion("crps", "loss", text="Metric that selects the best checkpoint: CRPS of the backtest, or loss."),
     **recipe.RECURRENT_FIELDS,
-}  # fmt: skip
+}
 
 _OFTEN = {"schedule.warmup_steps": 50, "train.log_every": 50, "train.eval_every": 100, "train.checkpoint_every": 100}
 _SEASONAL = _OFTEN | {"data.time_features": "hour", "model.output": "gaussian", "model.hidden_size": 32}

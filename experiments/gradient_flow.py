@@ -41,11 +41,14 @@ from seqjax.training.checkpoints import Checkpoints
 from seqjax.training.freezing import divide, unite
 
 FRESH = (  # name in the pictures, cell, change to its fresh parameters
-    ("tanh, radius 0.9", "rnn", {"radius": 0.9}), ("tanh, radius 1.0", "rnn", {"radius": 1.0}),
-    ("tanh, radius 1.1", "rnn", {"radius": 1.1}), ("LSTM, forget bias 0", "lstm", {"forget_bias": 0.0}),
-    ("LSTM, forget bias 1", "lstm", {"forget_bias": 1.0}), ("LSTM, forget bias 3", "lstm", {"forget_bias": 3.0}),
+    ("tanh, radius 0.9", "rnn", {"radius": 0.9}),
+    ("tanh, radius 1.0", "rnn", {"radius": 1.0}),
+    ("tanh, radius 1.1", "rnn", {"radius": 1.1}),
+    ("LSTM, forget bias 0", "lstm", {"forget_bias": 0.0}),
+    ("LSTM, forget bias 1", "lstm", {"forget_bias": 1.0}),
+    ("LSTM, forget bias 3", "lstm", {"forget_bias": 3.0}),
     ("GRU", "gru", {}),
-)  # fmt: skip
+)
 
 
 def define(values: flags.FlagValues) -> None:

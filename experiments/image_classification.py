@@ -39,7 +39,9 @@ NETWORKS = tuple(name for name in cnn.names() if name not in ("tcn", "text_cnn")
 FIELDS = {
     **fields.seed("the order of the images, the augmentation and the dropout"),
     **fields.source(
-        "images", SOURCES, name="digits",
+        "images",
+        SOURCES,
+        name="digits",
         names="Embedded (digits) or TFDS dataset (mnist, cifar10, ...), a name for your files, or which EMNIST set.",
         path="Folder of idx files, folder with one folder of images per class, .npz, or table of images.",
         validation_path="The same for validation (table); if empty, part of the training set is held out.",
@@ -59,7 +61,7 @@ FIELDS = {
     **fields.label_smoothing(),
     "loss.aux_weight": Field(0.3, "Weight of the auxiliary heads' losses, if the network has any.", at_least(0)),
     **recipe.FIELDS,
-}  # fmt: skip
+}
 
 _MNIST = {
     "data.source": "tfds", "data.name": "mnist", "data.batch_size": 128, "data.eval_batch_size": 500,

@@ -35,7 +35,9 @@ from seqjax.training import losses, metrics
 FIELDS = {
     **fields.seed("the dropout and the samples"),
     **fields.source(
-        "text", SOURCES, name="python_docs",
+        "text",
+        SOURCES,
+        name="python_docs",
         names="Embedded text (python_docs, python_source, hello) or TFDS dataset, or a name for your file.",
         path="Text file: .txt, or .jsonl with a field `text`; optionally .gz or .zst.",
         validation_path="Validation file; if empty, the end of data.path is held out.",
@@ -54,9 +56,7 @@ FIELDS = {
     "tokenizer.pretokenized": Field(
         False, "Split words at spaces only; <unk> in the text is the unknown token.", when=("tokenizer.kind", ("word",))
     ),
-    "ngram_order": Field(
-        6, "Order of the Kneser-Ney n-gram baseline; 0: none.", at_least(0), free=True
-    ),
+    "ngram_order": Field(6, "Order of the Kneser-Ney n-gram baseline; 0: none.", at_least(0), free=True),
     **fields.recurrent(256, 64, units="Hidden units per layer, H."),
     **fields.dropouts(
         dropout=(0.0, "between the layers and on the outputs of the last"),
@@ -71,7 +71,7 @@ FIELDS = {
     ),
     **recipe.RECURRENT_FIELDS,
     **fields.samples(200, 0.8),
-}  # fmt: skip
+}
 
 _MUON = {"optimizer.name": "muon", "optimizer.muon_rate": 0.04, "schedule.warmup_steps": 50}
 # Zaremba et al. sum the loss over 35 steps, we take the mean: their rate of 1 and clipping at 5 are 35 and 5 / 35.

@@ -57,13 +57,16 @@ FIELDS = {
     ),
     **fields.dtype(),
     **recipe.RECURRENT_FIELDS,
-}  # fmt: skip
+}
 
 _FIXED = {"data.batch_size": 64, "data.eval_batch_size": 128, "train.eval_every": 250, "train.checkpoint_every": 250}
 _REGULAR = {
-    "optimizer.name": "muon", "optimizer.learning_rate": 3e-3, "schedule.warmup_steps": 100, "train.steps": 3000,
+    "optimizer.name": "muon",
+    "optimizer.learning_rate": 3e-3,
+    "schedule.warmup_steps": 100,
+    "train.steps": 3000,
     "train.eval_every": 250,
-}  # fmt: skip
+}
 
 PRESETS = {
     "parity": _REGULAR,

@@ -250,11 +250,9 @@ EXPERIMENT = run.Experiment.of(
         "output": Flag(
             "music", "prefix of the output files: music_0.mid, .png and .wav.", SAMPLE, read=music_files.output_stem
         ),
-        "input": Flag(
-            [], "a MIDI or JSON file, or a folder; may be repeated.", ("score",), read=music_files.read_all
-        ),
+        "input": Flag([], "a MIDI or JSON file, or a folder; may be repeated.", ("score",), read=music_files.read_all),
     },
-)  # fmt: skip
+)
 
 if __name__ == "__main__":
     run.main(EXPERIMENT)

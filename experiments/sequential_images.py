@@ -35,7 +35,9 @@ ORDERS = ("rows", "pixels", "permuted")
 FIELDS = {
     **fields.seed("the order of the images"),
     **fields.source(
-        "images", SOURCES, name="digits",
+        "images",
+        SOURCES,
+        name="digits",
         names="Embedded (digits) or TFDS dataset (mnist, ...), or a name for your files.",
         path="Folder of idx files, folder with one folder of images per class, .npz, or table of images.",
         held_out="training images to hold out if there is no validation set",
@@ -55,7 +57,7 @@ FIELDS = {
     **fields.dtype(),
     **fields.label_smoothing(),
     **recipe.RECURRENT_FIELDS,
-}  # fmt: skip
+}
 
 _MNIST = {
     "data.source": "tfds", "data.name": "mnist", "data.batch_size": 128, "optimizer.learning_rate": 2e-3,

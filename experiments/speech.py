@@ -33,7 +33,9 @@ from seqjax.text import fit_tokenizer, tokenizer_from_dict
 FIELDS = {
     **fields.seed("the order of the sounds, the augmentation and the dropout"),
     **fields.source(
-        "sounds", SOURCES, name="morse",
+        "sounds",
+        SOURCES,
+        name="morse",
         names="Embedded (morse) or TFDS dataset (spoken_digit), or a name for your files.",
         path="Manifest (.jsonl, .csv, .tsv), folder in LibriSpeech layout, or spoken digits (folder, .tar.gz).",
         held_out="training sounds to hold out if there is no validation set",
@@ -55,11 +57,12 @@ FIELDS = {
     **{name: field for name, field in fields.recurrent(128, 1, cell="gru").items() if name != "model.embed_size"},
     "model.bidirectional": Field(True, "Read in both directions; a unidirectional model can read live sound."),
     **fields.dropouts(
-        input_dropout=(0.0, "after the convolutions"), dropout=(0.0, "between layers and on the outputs"),
+        input_dropout=(0.0, "after the convolutions"),
+        dropout=(0.0, "between layers and on the outputs"),
     ),
     **fields.criterion("wer", "cer", "loss"),
     **recipe.RECURRENT_FIELDS,
-}  # fmt: skip
+}
 
 _DIGITS = {
     "data.source": "file", "data.rate": 8000, "tokenizer.kind": "word", "augment.speed": 0.1, "augment.time_masks": 1,

@@ -58,7 +58,7 @@ FIELDS = {
         2000, "Training videos for the one-frame baseline; 0: no baseline.", at_least(0), free=True, when=CLASSIFY
     ),
     **recipe.RECURRENT_FIELDS,
-}  # fmt: skip
+}
 
 _NEXT = {
     "task": "forecast", "model.kind": "forecaster", "data.clip_frames": 20, "data.sampling": "rate", "data.context": 10,

@@ -171,9 +171,7 @@ TAKE_PARAMS = ("project", "recur", "combine", "join", "products", "coefficients"
 
 def on_params(split: Any, change: Callable[[Any], Any]) -> Any:
     """Returns the split with functions that use change(params) instead of params; None for None."""
-    return split and split._replace(**{
-        name: through(getattr(split, name), change) for name in split._fields if name in TAKE_PARAMS
-    })  # fmt: skip
+    return split and split._replace(**{name: through(getattr(split, name), change) for name in split._fields if name in TAKE_PARAMS})
 
 
 def through(function: Callable | None, change: Callable[[Any], Any]) -> Callable | None:

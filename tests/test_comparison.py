@@ -28,12 +28,13 @@ CELLS = {
 AROUND = {
     "torch": {"RNNBase", "RNNCellBase", "RNNCell", "LSTMCell", "GRUCell"},
     "keras": {"RNN", "Bidirectional", "StackedRNNCells", "TimeDistributed", "DropoutRNNCell"}
-    | {f"{name}Cell" for name in ("SimpleRNN", "LSTM", "GRU", "ConvLSTM")} | {"ConvLSTM"},
+    | {f"{name}Cell" for name in ("SimpleRNN", "LSTM", "GRU", "ConvLSTM")}
+    | {"ConvLSTM"},
     "linen": {"RNN", "RNNBase", "RNNCellBase", "Bidirectional", "DenseParams"},
     "nnx": {"RNN", "RNNBase", "RNNCellBase", "Bidirectional"},
     "haiku": {"RNNCore", "LSTMState", "ConvNDLSTM", "IdentityCore", "ResetCore", "DeepRNN", "hk"},
     "equinox": set(),
-}  # fmt: skip
+}
 ARGUMENTS = {  # what the tables name, and what they say is not there
     "torch": ({"num_layers", "bidirectional", "proj_size", "batch_first", "dropout"}, {"resets", "peephole"}),
     "keras": ({"go_backwards", "recurrent_dropout", "mask", "reset_after"}, {"seq_lengths", "time_major", "peephole"}),

@@ -70,8 +70,9 @@ def test_links_lead_somewhere(path):
 def test_a_broken_link_is_found():
     path = DOCS / "index.md"
     assert broken(path, "[a](nowhere.md) [b](results.md#nothing) [c](results.md#around-a-run) [d](https://a.b)") == [
-        "nowhere.md", "results.md#nothing",
-    ]  # fmt: skip
+        "nowhere.md",
+        "results.md#nothing",
+    ]
 
 
 def shown():

@@ -182,8 +182,10 @@ def _output_shape(spatial, window, strides, padding, dilation):
     lost = tuple(d * (k - 1) * (padding == "valid") for d, k in zip(dilation, window))
     if any(n <= less for n, less in zip(spatial, lost)):
         seen = tuple(less + 1 for less in lost)
-        raise UserError(f'padding="valid" leaves nothing of spatial_shape={spatial}, since the kernel spans {seen}; use a '
-                        'smaller kernel_size or dilation_rate, or padding="same"')  # fmt: skip
+        raise UserError(
+            f'padding="valid" leaves nothing of spatial_shape={spatial}, since the kernel spans {seen}; use a '
+            'smaller kernel_size or dilation_rate, or padding="same"'
+        )
     return tuple(-(-(n - less) // s) for n, less, s in zip(spatial, lost, strides))
 
 

@@ -127,10 +127,12 @@ def dense_cell(
 
     def initial_carry(params, batch_size):
         narrow, broad = (of(dtype, params.kernel) for of in (parts.compute_dtype, parts.memory_dtype))
-        return carry(**{
-            field: jnp.zeros((batch_size, *spatial, out if field == "h" else size), broad if field in memory else narrow)
-            for field in carry._fields
-        })  # fmt: skip
+        return carry(
+            **{
+                field: jnp.zeros((batch_size, *spatial, out if field == "h" else size), broad if field in memory else narrow)
+                for field in carry._fields
+            }
+        )
 
     def products(params) -> Any:
         compute = parts.compute_dtype(dtype, params.kernel)

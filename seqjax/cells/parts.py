@@ -37,7 +37,7 @@ ACTIVATIONS = {
         name: getattr(jax.nn, name)
         for name in ("elu", "gelu", "hard_sigmoid", "hard_tanh", "identity", "leaky_relu", "relu", "selu", "silu", "softplus", "soft_sign")
     },
-}  # fmt: skip
+}
 EPSILON = 1e-5  # under the square root in layer normalisation, as in torch
 
 

@@ -97,9 +97,13 @@ class Features:
         whole = {name: _merged(values, variables.get(name, {})) for name, values in whole.items()}
         kept = [name for name in variables if name != "params"]
         out, state = self.module.apply(
-            whole, images, train=train, rngs=rngs, mutable=[*kept, "intermediates"] if train else ["intermediates"],
+            whole,
+            images,
+            train=train,
+            rngs=rngs,
+            mutable=[*kept, "intermediates"] if train else ["intermediates"],
             capture_intermediates=keep,
-        )  # fmt: skip
+        )
         del out
         maps: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(state["intermediates"])
         found = maps[*layer, "__call__"][0]

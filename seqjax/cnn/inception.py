@@ -68,11 +68,13 @@ def inception_c(width: int) -> tuple[Branch, ...]:
         (Unit("branch7x7_1", width), Unit("branch7x7_2", width, wide), Unit("branch7x7_3", 192, tall)),
         (
             Unit("branch7x7dbl_1", width),
-            Unit("branch7x7dbl_2", width, tall), Unit("branch7x7dbl_3", width, wide),
-            Unit("branch7x7dbl_4", width, tall), Unit("branch7x7dbl_5", 192, wide),
+            Unit("branch7x7dbl_2", width, tall),
+            Unit("branch7x7dbl_3", width, wide),
+            Unit("branch7x7dbl_4", width, tall),
+            Unit("branch7x7dbl_5", 192, wide),
         ),
         (AVG_POOL, Unit("branch_pool", 192)),
-    )  # fmt: skip
+    )
 
 
 def inception_d() -> tuple[Branch, ...]:
@@ -86,11 +88,12 @@ def inception_d() -> tuple[Branch, ...]:
         (Unit("branch3x3_1", 192), Unit("branch3x3_2", 320, 3, strides=2)),
         (
             Unit("branch7x7x3_1", 192),
-            Unit("branch7x7x3_2", 192, (1, 7)), Unit("branch7x7x3_3", 192, (7, 1)),
+            Unit("branch7x7x3_2", 192, (1, 7)),
+            Unit("branch7x7x3_3", 192, (7, 1)),
             Unit("branch7x7x3_4", 192, 3, strides=2),
         ),
         (HALVE,),
-    )  # fmt: skip
+    )
 
 
 def inception_e() -> tuple[Branch, ...]:

@@ -54,9 +54,11 @@ class Summary(NamedTuple):
         for row in self.rows:
             path = ".".join(row.path.split(".")[:depth])
             known = folded.get(path)
-            folded[path] = row._replace(path=path) if known is None else known._replace(
-                parameters=known.parameters + row.parameters, multiply_adds=known.multiply_adds + row.multiply_adds
-            )  # fmt: skip
+            folded[path] = (
+                row._replace(path=path)
+                if known is None
+                else known._replace(parameters=known.parameters + row.parameters, multiply_adds=known.multiply_adds + row.multiply_adds)
+            )
         return Summary(tuple(folded.values()))
 
     def __str__(self) -> str:

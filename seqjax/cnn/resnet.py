@@ -119,9 +119,13 @@ class ResidualBlock(nn.Module):
 
     def _norm(self, name, train, zero=False):
         return BatchNorm(
-            use_running_average=not train, momentum=0.9, epsilon=1e-5, scale_init=init.zeros if zero else init.ones,
-            dtype=self.dtype, name=name,
-        )  # fmt: skip
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            scale_init=init.zeros if zero else init.ones,
+            dtype=self.dtype,
+            name=name,
+        )
 
 
 class BasicBlock(ResidualBlock):
@@ -236,9 +240,13 @@ class ResNet(ImageClassifier):
             x = max_pool(x, (3, 3), (2, 2), padding=1)
         for i, depth in enumerate(self.layers):
             block = functools.partial(
-                self.block, self.width * 2**i, shortcut=self.shortcut, preactivation=self.preactivation,
-                zero_init=self.zero_init_residual, dtype=self.dtype,
-            )  # fmt: skip
+                self.block,
+                self.width * 2**i,
+                shortcut=self.shortcut,
+                preactivation=self.preactivation,
+                zero_init=self.zero_init_residual,
+                dtype=self.dtype,
+            )
             x = Stage(block, depth, strides=2 if i else 1, name=f"layer{i + 1}")(x, train=train)
         if self.preactivation:
             x = nn.relu(norm(name="bn_last")(x))

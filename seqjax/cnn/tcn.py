@@ -94,9 +94,7 @@ class TemporalBlock(nn.Module):
 
         y = convolve(convolve(x, "conv1"), "conv2")
         if x.shape[-1] != self.features:
-            x = Conv(
-                self.features, (1,), kernel_init=small, bias_init=torch_bias(x.shape[-1]), dtype=self.dtype, name="downsample"
-            )(x)  # fmt: skip
+            x = Conv(self.features, (1,), kernel_init=small, bias_init=torch_bias(x.shape[-1]), dtype=self.dtype, name="downsample")(x)
         return nn.relu(y + x)
 
 
@@ -203,9 +201,7 @@ class TCN(nn.Module):
         trunk = TemporalConvNet(self.channels, self.kernel_size, self.dropout, self.drop_channels, self.dtype, name="network")
         hs = pool_steps(trunk(xs, train=train), mask, self.pool)
         fan_in = self.channels[-1]
-        logits = nn.Dense(
-            self.num_classes, kernel_init=small, bias_init=torch_bias(fan_in), dtype=self.dtype, name="linear"
-        )(hs)  # fmt: skip
+        logits = nn.Dense(self.num_classes, kernel_init=small, bias_init=torch_bias(fan_in), dtype=self.dtype, name="linear")(hs)
         return jnp.where(mask[..., None], logits, 0) if self.pool == "none" and mask is not None else logits
 
 

@@ -80,9 +80,9 @@ class TextCNN(nn.Module):
                 hs = jnp.where(begins + width <= ends, hs, 0)  # after relu the minimum is zero
             pooled.append(jnp.max(hs, axis=1))
         pooled = nn.Dropout(self.dropout, deterministic=not train)(jnp.concatenate(pooled, axis=-1))
-        return nn.Dense(
-            self.num_classes, kernel_init=torch_kernel, bias_init=torch_bias(pooled.shape[-1]), dtype=self.dtype, name="fc"
-        )(pooled)  # fmt: skip
+        return nn.Dense(self.num_classes, kernel_init=torch_kernel, bias_init=torch_bias(pooled.shape[-1]), dtype=self.dtype, name="fc")(
+            pooled
+        )
 
     def _embed(self, tokens):
         widest = max(self.widths)

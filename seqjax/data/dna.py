@@ -109,21 +109,29 @@ def load_dna(
     paths = {"train": path, "validation": validation_path, "test": test_path}
     format, check = Format(delimiter, quoting, header, encoding), Setting
     of_annotation = {
-        "features": check(features, ("file",), "CDS"), "strand": check(strand, ("file",), "ignore"),
-        "validation_sequences": check(validation_sequences, ("file",)), "test_sequences": check(test_sequences, ("file",)),
-    }  # fmt: skip
+        "features": check(features, ("file",), "CDS"),
+        "strand": check(strand, ("file",), "ignore"),
+        "validation_sequences": check(validation_sequences, ("file",)),
+        "test_sequences": check(test_sequences, ("file",)),
+    }
     of_tables = {
-        **table_settings(format), "encoding": check(encoding, ("file",), USUAL.encoding),
-        "sequence_field": check(sequence_field, ("file",), "sequence"), "label_field": check(label_field, ("file",), "label"),
-    }  # fmt: skip
+        **table_settings(format),
+        "encoding": check(encoding, ("file",), USUAL.encoding),
+        "sequence_field": check(sequence_field, ("file",), "sequence"),
+        "label_field": check(label_field, ("file",), "label"),
+    }
     of_labelled = {
-        "repeats": check(repeats, ("file",), "group"), "identity": check(identity, ("file",), 0.8),
-        "folds": check(folds, ("file",), 0), "fold": check(fold, ("file",), 0),
-    }  # fmt: skip
+        "repeats": check(repeats, ("file",), "group"),
+        "identity": check(identity, ("file",), 0.8),
+        "folds": check(folds, ("file",), 0),
+        "fold": check(fold, ("file",), 0),
+    }
     others = {
-        "annotation": check(annotation, ("file",)), "masked": check(masked, ("file",), "read"),
-        "min_quality": check(min_quality, ("file",), 0), "test_fraction": check(test_fraction, ("file",), 0.0),
-    }  # fmt: skip
+        "annotation": check(annotation, ("file",)),
+        "masked": check(masked, ("file",), "read"),
+        "min_quality": check(min_quality, ("file",), 0),
+        "test_fraction": check(test_fraction, ("file",), 0.0),
+    }
     refuse_unknown(f"source={source!r} is not a source of DNA", source, SOURCES)
     check_source(source, {**path_settings(paths), **of_annotation, **of_tables, **of_labelled, **others})
     check_name(source, name, EMBEDDED, "set of DNA", "")

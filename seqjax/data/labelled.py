@@ -102,12 +102,16 @@ def load_labelled(
     paths = {"train": path, "validation": validation_path, "test": test_path}
     fields = {"text": ("text_field", text_field), "label": ("label_field", label_field)}
     format = Format(delimiter, quoting, header, encoding)
-    check_source(source, {
-        **path_settings(paths),
-        **table_settings(format), "encoding": Setting(encoding, ("file",), USUAL.encoding),
-        "data_dir": Setting(data_dir, ("tfds",)),
-        **_field_settings(fields),
-    })  # fmt: skip
+    check_source(
+        source,
+        {
+            **path_settings(paths),
+            **table_settings(format),
+            "encoding": Setting(encoding, ("file",), USUAL.encoding),
+            "data_dir": Setting(data_dir, ("tfds",)),
+            **_field_settings(fields),
+        },
+    )
     check_fractions(validation_fraction, test_fraction)
     check_whole(0, seed=seed)
     check_name(source, name, EMBEDDED, "set of labelled texts", "imdb_reviews/plain_text")

@@ -96,17 +96,24 @@ def load_parallel(
       (('en', 'de', 'fr'), ('2084-03-31', '2074-12-25', '2098-10-06'))
     """
     files = {
-        "path": path, "target_path": target_path,
-        "validation_path": validation_path, "validation_target_path": validation_target_path,
-        "test_path": test_path, "test_target_path": test_target_path,
-    }  # fmt: skip
+        "path": path,
+        "target_path": target_path,
+        "validation_path": validation_path,
+        "validation_target_path": validation_target_path,
+        "test_path": test_path,
+        "test_target_path": test_target_path,
+    }
     catalogue = {"data_dir": data_dir, "source_language": source_language, "target_language": target_language}
     fields, format = {"source_field": source_field, "target_field": target_field}, Format(delimiter, quoting, header, encoding)
-    check_source(source, {
-        **{setting: Setting(value, ("file",)) for setting, value in {**files, **fields}.items()},
-        **table_settings(format), "encoding": Setting(encoding, ("file",), USUAL.encoding),
-        **{setting: Setting(value, ("tfds",)) for setting, value in catalogue.items()},
-    })  # fmt: skip
+    check_source(
+        source,
+        {
+            **{setting: Setting(value, ("file",)) for setting, value in {**files, **fields}.items()},
+            **table_settings(format),
+            "encoding": Setting(encoding, ("file",), USUAL.encoding),
+            **{setting: Setting(value, ("tfds",)) for setting, value in catalogue.items()},
+        },
+    )
     check_fractions(validation_fraction)
     check_whole(0, seed=seed)
     check_name(source, name, EMBEDDED, "set of translations", "ted_hrlr_translate/pt_to_en")

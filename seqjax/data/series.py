@@ -134,10 +134,14 @@ def load_series(
     shortest = min(len(one.value) for one in found.series)
     parts = _parts(found.series, validation_steps or max(round(VALIDATION_SHARE * shortest), 1), test_steps, path)
     facts = {
-        "step": str(found.step), "season": season or _season(found), "zone": zone,
-        "known": list(found.known.names), "past": list(found.past.names), "static": list(found.static.names),
+        "step": str(found.step),
+        "season": season or _season(found),
+        "zone": zone,
+        "known": list(found.known.names),
+        "past": list(found.past.names),
+        "static": list(found.static.names),
         "classes": {kind: getattr(found, kind).classes for kind in ("known", "past", "static")},
-    }  # fmt: skip
+    }
     notes = _remarks(found, parts["train"])
     name = file_set_name(name, EMBEDDED, path)
     return make_dataset(name, parts, "series", facts=facts, notes=notes, files=part_files({"train": path}))

@@ -97,10 +97,12 @@ def load_speech(
     of_digits = {"leave_out": Setting(leave_out, ("file", "tfds")), "strings": Setting(strings, ("file", "tfds"), 0)}
     of_manifests = {"audio_field": Setting(audio_field, ("file",)), "text_field": Setting(text_field, ("file",))}
     others = {
-        "data_dir": Setting(data_dir, ("tfds",)), "encoding": Setting(encoding, ("file",), "utf-8"),
-        "channels": Setting(channels, ("file",), "refuse"), "workers": Setting(workers, ("file",), 0),
+        "data_dir": Setting(data_dir, ("tfds",)),
+        "encoding": Setting(encoding, ("file",), "utf-8"),
+        "channels": Setting(channels, ("file",), "refuse"),
+        "workers": Setting(workers, ("file",), 0),
         "snr": Setting(snr, ("embedded",), -6.0),
-    }  # fmt: skip
+    }
     check_source(source, {**path_settings(paths), **of_digits, **of_manifests, **others})
     check_name(source, name, EMBEDDED, "set of speech", "spoken_digit")
     check_fractions(validation_fraction)

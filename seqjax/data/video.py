@@ -108,9 +108,11 @@ def load_videos(
         "video_field": Setting(video_field, ("file",), "video"), "label_field": Setting(label_field, ("file",), "label"),
     }  # fmt: skip
     of_files = of_table | {
-        "image_size": Setting(image_size, ("file",), 0), "channels": Setting(channels, ("file",), 3),
-        "frame_rate": Setting(frame_rate, ("file",), 0.0), "bad_files": Setting(bad_files, ("file",), "stop"),
-    }  # fmt: skip
+        "image_size": Setting(image_size, ("file",), 0),
+        "channels": Setting(channels, ("file",), 3),
+        "frame_rate": Setting(frame_rate, ("file",), 0.0),
+        "bad_files": Setting(bad_files, ("file",), "stop"),
+    }
     check_source(source, {**path_settings(paths), **of_files, "data_dir": Setting(data_dir, ("tfds",))})
     check_name(source, name, EMBEDDED, "set of videos", MNIST)
     check_fractions(validation_fraction)

@@ -104,12 +104,14 @@ class Translator:
             for row, place in enumerate(places):
                 outputs[place] = [
                     Hypothesis(
-                        without_end(beams.tokens[row, i, : beams.lengths[row, i]]), float(beams.scores[row, i]),
-                        float(beams.log_probs[row, i]), bool(beams.finished[row, i]),
+                        without_end(beams.tokens[row, i, : beams.lengths[row, i]]),
+                        float(beams.scores[row, i]),
+                        float(beams.log_probs[row, i]),
+                        bool(beams.finished[row, i]),
                     )
                     for i in range(n_best)
                     if beams.lengths[row, i]
-                ]  # fmt: skip
+                ]
         return outputs
 
     def attention(self, params: Any, source: np.ndarray, output: np.ndarray) -> np.ndarray:

@@ -52,11 +52,15 @@ def from_keras_cell(cell: Any, weights: tuple[Array, Array, Array | None], optio
     """
     if cell.dropout or cell.recurrent_dropout:
         rates = f"dropout={cell.dropout:g} and recurrent_dropout={cell.recurrent_dropout:g}"
-        raise UserError(f"{cell.name} has {rates}, whose masks differ from gate to gate; build the layer without dropout, and wrap the "
-                        "cell in seqjax.dropout")  # fmt: skip
+        raise UserError(
+            f"{cell.name} has {rates}, whose masks differ from gate to gate; build the layer without dropout, and wrap the "
+            "cell in seqjax.dropout"
+        )
     if cell.data_format != "channels_last":
-        raise UserError(f"{cell.name} has data_format={cell.data_format!r}, but cells here have the channels last; its "
-                        'weights are the same: set them in a layer with data_format="channels_last"')  # fmt: skip
+        raise UserError(
+            f"{cell.name} has data_format={cell.data_format!r}, but cells here have the channels last; its "
+            'weights are the same: set them in a layer with data_format="channels_last"'
+        )
     parts.check_computation(cell, "keras", "input_conv", "recurrent_conv")
     of_input = {"strides": cell.strides, "padding": cell.padding, "dilation_rate": cell.dilation_rate}
     return conv_lstm(cell.filters, cell.kernel_size, cell.spatial_dims, **of_input, **options), ConvLSTMParams(*weights)
@@ -71,8 +75,10 @@ def to_keras_layer(cell: Cell, options: Mapping[str, Any]) -> Any:
     import keras
 
     if options.get("dropout") or options.get("recurrent_dropout"):
-        raise UserError("to_keras cannot represent dropout with shared_over_time=True on a conv_lstm: Keras draws a separate mask for "
-                        "every gate; shared_over_time=False is supported")  # fmt: skip
+        raise UserError(
+            "to_keras cannot represent dropout with shared_over_time=True on a conv_lstm: Keras draws a separate mask for "
+            "every gate; shared_over_time=False is supported"
+        )
     settings, axes = parts.settings(cell), len(cell.spatial)
     build = {1: keras.layers.ConvLSTM1D, 2: keras.layers.ConvLSTM2D, 3: keras.layers.ConvLSTM3D}[axes]
     of_input = {"strides": settings["strides"] or 1, "dilation_rate": settings["dilation_rate"] or 1}
@@ -89,8 +95,10 @@ def from_flax_cell(
     """
     strides = (module.strides,) if isinstance(module.strides, int) else module.strides or (1,)
     if max(strides) > 1 or module.padding != "SAME":
-        raise UserError(f"ConvLSTMCell has strides={module.strides} and padding={module.padding!r} for its recurrent "
-                        'convolution too, which keeps the spatial shape here; use strides of 1 and padding="SAME"')  # fmt: skip
+        raise UserError(
+            f"ConvLSTMCell has strides={module.strides} and padding={module.padding!r} for its recurrent "
+            'convolution too, which keeps the spatial shape here; use strides of 1 and padding="SAME"'
+        )
     return _from_pair(params["ih"], params["hh"], "kernel", "bias", spatial_shape, "ConvLSTMCell", module.dtype)
 
 
@@ -132,8 +140,10 @@ def _from_pair(given, recurrent, kernel, bias, spatial_shape, name, dtype=None):
     """Builds a cell and its params from two convolutions, whose weights have these names."""
     w, u = (parts.reorder(parts.array(side[kernel]), "igfo", "ifgo") for side in (given, recurrent))
     if spatial_shape is None or np.size(spatial_shape) != w.ndim - 2:
-        raise UserError(f"a {name} does not store the spatial axes of its inputs: give spatial_shape, here {w.ndim - 2} of the "
-                        f"sizes (depth, height, width), got {spatial_shape}")  # fmt: skip
+        raise UserError(
+            f"a {name} does not store the spatial axes of its inputs: give spatial_shape, here {w.ndim - 2} of the "
+            f"sizes (depth, height, width), got {spatial_shape}"
+        )
     zeros = jnp.zeros(w.shape[-1], w.dtype)
     b, b_h = (parts.reorder(parts.array(side[bias]), "igfo", "ifgo") if bias in side else zeros for side in (given, recurrent))
     # Added to the second, so that the -1 of an earlier conversion cancels before the sum.

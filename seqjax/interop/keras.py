@@ -131,8 +131,9 @@ def _read(layer) -> list[tuple[Any, Any]]:
         return [_read_bidirectional(layer)]
     if isinstance(layer, keras.layers.RNN):
         if layer.go_backwards:
-            raise UserError(f"{layer.name} has go_backwards=True; a cell has no direction: convert it without, and unroll "
-                            "with reverse=True")  # fmt: skip
+            raise UserError(
+                f"{layer.name} has go_backwards=True; a cell has no direction: convert it without, and unroll with reverse=True"
+            )
         return _read(layer.cell)
     if isinstance(layer, keras.layers.StackedRNNCells):
         return [pair for cell in layer.cells for pair in _read(cell)]
@@ -271,8 +272,10 @@ def _write_dropout(drop, policy):
 
     settings = parts.settings(drop)
     if settings["per_gate"]:
-        raise UserError(f"to_keras cannot represent per_gate=True of {drop.name!r}; Keras has it only with recurrent dropout: put "
-                        "recurrent_dropout(..., per_gate=True) around the cell")  # fmt: skip
+        raise UserError(
+            f"to_keras cannot represent per_gate=True of {drop.name!r}; Keras has it only with recurrent dropout: put "
+            "recurrent_dropout(..., per_gate=True) around the cell"
+        )
     kind = keras.layers.SpatialDropout1D if settings["shared_over_time"] else keras.layers.Dropout
     return kind(settings["rate"], dtype=policy)
 
@@ -286,8 +289,9 @@ def _make(cell, params, **options):
         options[parts.kind(cell)] = parts.settings(cell)["rate"]
         by_gate, outer, cell = parts.settings(cell)["per_gate"], cell, cell.inner[0]
         if parts.kind(outer) == "recurrent_dropout" and by_gate != (parts.kind(cell) != "rnn"):
-            raise UserError(f"to_keras cannot represent one mask for all gates of {outer.name!r}; Keras draws one for each gate: "
-                            "per_gate=True")  # fmt: skip
+            raise UserError(
+                f"to_keras cannot represent one mask for all gates of {outer.name!r}; Keras draws one for each gate: per_gate=True"
+            )
     name, settings = parts.kind(cell), parts.settings(cell)
     options["use_bias"] = params.bias is not None
     for option, setting in (("activation", "activation"), ("recurrent_activation", "gate_activation")):

@@ -114,9 +114,10 @@ def to_keras_model(params: Params, model):
             if np.shape(new) != was.shape or jnp.asarray(new).dtype != was.dtype:
                 raise UserError(f"{layer.name} takes {was.dtype} {was.shape}, got {jnp.asarray(new).dtype} {np.shape(new)}")
     changed = [
-        (layer, own) for layer, own, old in zip(layers, params, now, strict=True)
+        (layer, own)
+        for layer, own, old in zip(layers, params, now, strict=True)
         if not all(map(_same_bits, jax.tree.leaves(own), jax.tree.leaves(old)))
-    ]  # fmt: skip
+    ]
     for variable, value in [pair for layer, own in changed for pair in _values(layer, own)]:
         variable.assign(np.asarray(value))
     return model
@@ -223,8 +224,10 @@ def _activation(layer):
 
     name = next((name for name in ACTIVATIONS if keras.activations.get(name) is layer.activation), None)
     if name is None:
-        raise UserError(f"{layer.name} has activation={keras.activations.serialize(layer.activation)!r}, and those taken are Keras's "
-                        f"own {', '.join(ACTIVATIONS)}")  # fmt: skip
+        raise UserError(
+            f"{layer.name} has activation={keras.activations.serialize(layer.activation)!r}, and those taken are Keras's "
+            f"own {', '.join(ACTIVATIONS)}"
+        )
     return name
 
 
@@ -233,8 +236,10 @@ def _chain(model):
     import keras
 
     if not isinstance(model, keras.Model):
-        raise UserError(f"from_keras_model takes a keras.Sequential or a functional keras.Model, got {type(model).__name__}; "
-                        "from_keras takes single layers")  # fmt: skip
+        raise UserError(
+            f"from_keras_model takes a keras.Sequential or a functional keras.Model, got {type(model).__name__}; "
+            "from_keras takes single layers"
+        )
     parts.check_computation(model, "keras", "call", "__call__")
     if isinstance(model, keras.Sequential) and not model.built:
         raise UserError(f"{model.name} is not built yet; begin it with keras.Input, or call it once on some input")
@@ -264,8 +269,9 @@ def _check_node(model, layer, node, output_index):
 
     args, kwargs = node.arguments.args, node.arguments.kwargs
     if not isinstance(layer, keras.layers.Layer):
-        raise UserError(f"{model.name} has the operation {layer.name} between its layers, which from_keras_model does not take; it "
-                        f"takes {HELD}")  # fmt: skip
+        raise UserError(
+            f"{model.name} has the operation {layer.name} between its layers, which from_keras_model does not take; it takes {HELD}"
+        )
     single = len(args) == 1 and isinstance(args[0], keras.KerasTensor)
     given = {name: value for name, value in kwargs.items() if value is not None and value is not False}
     if single and "mask" in given and _same(given["mask"], getattr(args[0], "_keras_mask", None)):

@@ -69,8 +69,9 @@ ACTIVATIONS = {
 }  # fmt: skip
 # Activations of Keras by our names; its gelu and leaky_relu differ by default, so they are not listed.
 KERAS_ACTIVATIONS = {name: name for name in ("elu", "hard_sigmoid", "hard_tanh", "relu", "selu", "sigmoid", "silu", "softplus", "tanh")} | {
-    "identity": "linear", "soft_sign": "softsign",
-}  # fmt: skip
+    "identity": "linear",
+    "soft_sign": "softsign",
+}
 
 
 class Layer(NamedTuple):

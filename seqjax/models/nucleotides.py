@@ -62,10 +62,14 @@ def reverse_complement(sequence: str) -> str:
     return sequence[::-1].translate(_OTHER)
 
 
-_OTHER = str.maketrans({
-    letter: other for code, upper in enumerate(LETTERS) for letter, other in
-    ((upper, LETTERS[COMPLEMENT[code]]), (upper.lower(), LETTERS[COMPLEMENT[code]].lower()))
-} | {"U": "A", "u": "a"})  # fmt: skip
+_OTHER = str.maketrans(
+    {
+        letter: other
+        for code, upper in enumerate(LETTERS)
+        for letter, other in ((upper, LETTERS[COMPLEMENT[code]]), (upper.lower(), LETTERS[COMPLEMENT[code]].lower()))
+    }
+    | {"U": "A", "u": "a"}
+)
 
 
 def flip(values: Array, lengths: Array) -> Array:

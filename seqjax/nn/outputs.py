@@ -64,12 +64,13 @@ def _point(name: str, error: Callable[[Array], Array]) -> Output:
         return np.repeat(np.asarray(point["mean"])[..., None], len(levels), -1)
 
     return Output(
-        name, 1,
+        name,
+        1,
         distribution=lambda raw, location, scale: {"mean": location + scale * raw[..., 0]},
         loss=lambda point, y, scale: error((y - point["mean"]) / scale),
         quantiles=quantiles,
         sample=lambda key, point: point["mean"],
-    )  # fmt: skip
+    )
 
 
 def gaussian_nats(y: Array, mean: Array, sd: Array) -> Array:
@@ -162,11 +163,13 @@ def _gaussian() -> Output:
         return np.asarray(normal["mean"])[..., None] + np.asarray(normal["sd"])[..., None] * np.asarray(ndtri(jnp.asarray(levels)))
 
     return Output(
-        "gaussian", 2, distribution,
+        "gaussian",
+        2,
+        distribution,
         loss=lambda normal, y, scale: gaussian_nats(y, normal["mean"], normal["sd"]),
         quantiles=quantiles,
         sample=lambda key, normal: normal["mean"] + normal["sd"] * jax.random.normal(key, normal["mean"].shape),
-    )  # fmt: skip
+    )
 
 
 def _student_t() -> Output:
@@ -181,11 +184,13 @@ def _student_t() -> Output:
         return mean + sd * stats.t.ppf(np.asarray(levels), df)
 
     return Output(
-        "student_t", 3, distribution,
+        "student_t",
+        3,
+        distribution,
         loss=lambda t, y, scale: student_t_nats(y, t["df"], t["mean"], t["sd"]),
         quantiles=quantiles,
         sample=lambda key, t: t["mean"] + t["sd"] * jax.random.t(key, t["df"], t["mean"].shape),
-    )  # fmt: skip
+    )
 
 
 def _negative_binomial() -> Output:
@@ -206,10 +211,14 @@ def _negative_binomial() -> Output:
         return jax.random.poisson(second, rate).astype(counts["mean"].dtype)
 
     return Output(
-        "negative_binomial", 2, distribution,
+        "negative_binomial",
+        2,
+        distribution,
         loss=lambda counts, y, scale: negative_binomial_nats(y, counts["mean"], counts["dispersion"]),
-        quantiles=quantiles, sample=sample, counts=True,
-    )  # fmt: skip
+        quantiles=quantiles,
+        sample=sample,
+        counts=True,
+    )
 
 
 def _quantiles() -> Output:

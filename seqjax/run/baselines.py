@@ -156,9 +156,13 @@ def choose_strength(
 
     answered = [-1] * len(labels) + [0] * len(validation_labels)  # -1 is always learned from
     search = GridSearchCV(
-        LogisticRegression(max_iter=2000), {"C": list(choices)}, scoring="accuracy", refit=False,
-        cv=PredefinedSplit(answered), error_score="raise",  # pyright: ignore[reportArgumentType]
-    )  # fmt: skip
+        LogisticRegression(max_iter=2000),
+        {"C": list(choices)},
+        scoring="accuracy",
+        refit=False,
+        cv=PredefinedSplit(answered),
+        error_score="raise",  # pyright: ignore[reportArgumentType]
+    )
     search.fit(scipy.sparse.vstack([features, vectorizer.transform(validation_texts)]), np.concatenate([labels, validation_labels]))
     return search.best_params_["C"]
 

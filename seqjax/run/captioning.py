@@ -41,7 +41,9 @@ def data_fields() -> dict[str, Field]:
     of_images = {name: f for name, f in fields.image_files().items() if name not in ("data.label_field", "data.class_levels")}
     return {
         **fields.source(
-            "images", SOURCES, name="scenes",
+            "images",
+            SOURCES,
+            name="scenes",
             names="Embedded (scenes) or TFDS dataset (coco_captions), or a name for your files.",
             path="Captions: Flickr8k text, COCO or Karpathy JSON, or a table; images are searched for beside it.",
             validation_path="The same for validation, or a list of image names from data.path, one per line.",
@@ -55,7 +57,7 @@ def data_fields() -> dict[str, Field]:
         "data.restval": Field(True, "Also train on the images of the split restval.", when=fields.FILE_OR_TFDS),
         "data.image_size": Field(0, "Images are resized to this side; 0: 224.", at_least(0), when=fields.FILE_OR_TFDS),
         "data.scenes": Field(20_000, "Number of scenes to draw for training.", at_least(1), when=("data.source", ("embedded",))),
-    }  # fmt: skip
+    }
 
 
 def scores(part: Captioned, captions: Sequence[str]) -> dict[str, Any]:

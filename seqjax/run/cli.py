@@ -54,18 +54,22 @@ def common_flags(experiment: Experiment) -> dict[str, Flag]:
         "profile": Flag("", "write a profiler trace of steps FIRST:LAST to the work directory, such as 10:12.", ("train",)),
         "sweep": Flag([], "one run per value of a setting, such as --sweep=seed=0,1,2; several flags form a grid.", ("train",)),
         "sweep_vmap": Flag(
-            "auto", "with --sweep=seed=...: auto trains the seeds together if their batches have the same shapes.", ("train",),
+            "auto",
+            "with --sweep=seed=...: auto trains the seeds together if their batches have the same shapes.",
+            ("train",),
             settings.one_of("auto", "off"),
         ),
         "distributed": Flag(
-            "off", f"run several processes as one: {distributed.FORM}; auto asks SLURM, Open MPI, Kubernetes or Cloud TPU.", ALL,
+            "off",
+            f"run several processes as one: {distributed.FORM}; auto asks SLURM, Open MPI, Kubernetes or Cloud TPU.",
+            ALL,
             distributed.WELL_FORMED,
         ),
         "distributed_timeout": Flag(
             100, "seconds without an answer from a process after which the run is given up.", ALL, settings.within(1, 86400)
         ),
         "doctor": Flag(False, "do not train; show what each process sees and what is wrong (exit status 1).", ("train",)),
-    }  # fmt: skip
+    }
 
 
 def parse(experiment: Experiment, argv: Sequence[str]) -> Command:

@@ -34,9 +34,12 @@ def file_fields(sources: Sequence[str], repeats: Sequence[str], strands: Sequenc
       ['data.source', 'data.name', 'data.path']
     """
     found = fields.source(
-        "sequences", sources, name="hmm", names="Embedded dataset (hmm), or a name for your files.",
+        "sequences",
+        sources,
+        name="hmm",
+        names="Embedded dataset (hmm), or a name for your files.",
         path="To tag: FASTA with data.annotation, or a table. To classify: a table, ARFF, or a folder with one FASTA file per class.",
-    )  # fmt: skip
+    )
     del found["data.data_dir"]
     file = fields.FILE
     return found | {
@@ -51,15 +54,17 @@ def file_fields(sources: Sequence[str], repeats: Sequence[str], strands: Sequenc
         "data.masked": Field("read", "Lowercase bases are read like uppercase, or hidden: read as N.", one_of("read", "hide"), when=file),
         "data.min_quality": Field(0, "FASTQ: bases of lower quality are read as N.", within(0, 94), when=file),
         "data.repeats": Field(
-            "group", "Keep near-duplicates in the same part, drop all but the first, or treat them as different.",
-            one_of(*repeats), when=file,
+            "group",
+            "Keep near-duplicates in the same part, drop all but the first, or treat them as different.",
+            one_of(*repeats),
+            when=file,
         ),
         "data.identity": Field(0.8, "Fraction of equal bases that makes two sequences near-duplicates.", within(0.3, 1.0001), when=file),
         "data.folds": Field(0, "Folds for cross-validation; 0: none.", at_least(0), when=file),
         "data.fold": Field(0, "The fold used for testing, from 0.", at_least(0), when=file),
         "data.test_fraction": Field(0.0, "Fraction held out for testing if there is no test set; 0: none.", fields.SHARE, when=file),
         **fields.split_seed(),
-    }  # fmt: skip
+    }
 
 
 def predict_flags() -> dict[str, Flag]:

@@ -31,9 +31,12 @@ from seqjax.training.disk import refusal
 
 PACKAGES = ("seqjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 VARIABLES = (
-    *doctor_report.SAME_VARIABLES, "CUDA_VISIBLE_DEVICES", "XLA_PYTHON_CLIENT_PREALLOCATE", "XLA_PYTHON_CLIENT_MEM_FRACTION",
+    *doctor_report.SAME_VARIABLES,
+    "CUDA_VISIBLE_DEVICES",
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
+    "XLA_PYTHON_CLIENT_MEM_FRACTION",
     "OMP_NUM_THREADS",
-)  # fmt: skip
+)
 _PROBE = 8 << 20  # bytes written to measure the speed of the disk
 
 

@@ -223,8 +223,11 @@ def _engine(seen: Seen) -> Iterable[Line]:
         advice = "without it training is slower; `python -m seqjax.engines.native` builds it" if broken and not several else ""
         yield Line(NOTE if advice else OK, "native", grouped(missing) + unused, advice)
     hosts = collections.Counter(one["host"] for one in seen)
-    crowded = [f"{host}: {count} processes, {cores} cores" for host, count in hosts.items()
-               if count > (cores := min(one["cores"] for one in seen if one["host"] == host))]  # fmt: skip
+    crowded = [
+        f"{host}: {count} processes, {cores} cores"
+        for host, count in hosts.items()
+        if count > (cores := min(one["cores"] for one in seen if one["host"] == host))
+    ]
     if crowded:
         yield Line(NOTE, "cores", "; ".join(crowded), "start fewer processes on a machine than it has cores")
 

@@ -108,15 +108,19 @@ def train(experiment: Experiment, command: cli.Command) -> int:
                 baselines = baselines_of(experiment, command.workdir, config, dataset)
                 describe(experiment, config, dataset, setup, pipeline, baselines, lines)
             outcome = session.run(
-                command.workdir, task, plan, state,
+                command.workdir,
+                task,
+                plan,
+                state,
                 resuming.accepting(pipeline, command.options.accept_changed_data),
                 Shared(Checkpoints(command.workdir, keep=config.train.keep, check=held.check, defaults=defaults)),
-                meta=resuming.meta(experiment, config, spec, dataset, begin.origin, stored), config=settings.to_json(config),
+                meta=resuming.meta(experiment, config, spec, dataset, begin.origin, stored),
+                config=settings.to_json(config),
                 check_meta=lambda meta: resuming.check_data(
                     experiment, command.workdir, dataset, spec, meta, accepted=command.options.accept_changed_data
                 ),
                 extension=extension,
-            )  # fmt: skip
+            )
             if not processes.first():
                 return session.status(outcome)
             held.check()

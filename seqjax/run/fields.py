@@ -98,10 +98,13 @@ def image_files() -> dict[str, Field]:
         **table(),
         "data.class_levels": Field(1, "Folder levels that make up a class name; 2 for animals/cat/1.png.", at_least(1), when=FILE),
         "data.bad_files": Field(
-            "stop", "Unreadable image files stop the run before training, or are skipped and listed.", one_of(*BAD_FILES),
-            free=True, when=FILE,
+            "stop",
+            "Unreadable image files stop the run before training, or are skipped and listed.",
+            one_of(*BAD_FILES),
+            free=True,
+            when=FILE,
         ),
-    }  # fmt: skip
+    }
 
 
 def split_seed() -> dict[str, Field]:

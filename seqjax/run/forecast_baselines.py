@@ -202,8 +202,11 @@ def statistical(series: Series, name: str, *, context: int, refits: int) -> Fore
 
 
 SIMPLE: dict[str, Callable[[Series], Forecasts]] = {
-    "naive": naive, "seasonal naive": seasonal_naive, "drift": drift, "linear": linear,
-}  # fmt: skip
+    "naive": naive,
+    "seasonal naive": seasonal_naive,
+    "drift": drift,
+    "linear": linear,
+}
 STATISTICAL = {"ETS": "ets", "AutoARIMA": "arima"}
 
 

@@ -136,15 +136,19 @@ TRAIN_FIELDS = {
 # Free: a run may be resumed on other devices with another mesh; its numbers are the same to rounding.
 MESH_FIELDS = {
     "mesh.data": Field(
-        -1, "Devices for data parallelism; -1: as many as mesh.model leaves and divide the batches evenly.",
-        Check("-1 or at least 1", lambda v: v == -1 or v >= 1), free=True,
+        -1,
+        "Devices for data parallelism; -1: as many as mesh.model leaves and divide the batches evenly.",
+        Check("-1 or at least 1", lambda v: v == -1 or v >= 1),
+        free=True,
     ),
     "mesh.model": Field(1, "Devices for tensor parallelism, over the units of each kernel, embedding and softmax.", at_least(1), free=True),
     "mesh.shard": Field(
-        "none", "Parameters and optimiser state: replicated over mesh.data (none) or sharded over it (fsdp).", one_of("none", "fsdp"),
+        "none",
+        "Parameters and optimiser state: replicated over mesh.data (none) or sharded over it (fsdp).",
+        one_of("none", "fsdp"),
         free=True,
     ),
-}  # fmt: skip
+}
 
 FIELDS = OPTIMIZER_FIELDS | SCHEDULE_FIELDS | TRAIN_FIELDS | MESH_FIELDS
 
@@ -228,9 +232,7 @@ def make_plan(config: ConfigDict, steps: int, profile: tuple[int, int] | None = 
     patience = s.patience if s.name == "plateau" else 0
     often = (t.log_every, t.eval_every, t.checkpoint_every)
     diagnose = config.diagnostics.every if "diagnostics" in config else 0
-    return loop.Plan(
-        steps, *often, t.max_skipped, patience, s.decay, stop_patience=t.stop_after, profile=profile, diagnose_every=diagnose
-    )  # fmt: skip
+    return loop.Plan(steps, *often, t.max_skipped, patience, s.decay, stop_patience=t.stop_after, profile=profile, diagnose_every=diagnose)
 
 
 def usable_devices(*batches: int, data: int = -1, model: int = 1) -> list[jax.Device]:  # pyright: ignore[reportInvalidTypeForm]  # jax makes the class at run time

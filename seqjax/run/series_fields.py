@@ -48,7 +48,7 @@ def series(name: str) -> dict[str, Field]:
         ),
         "data.unsorted": Field("stop", f"Times out of order: {stop} sort them.", one_of("stop", "sort"), when=fields.FILE),
         **fields.table(),
-    }  # fmt: skip
+    }
 
 
 def backtest() -> dict[str, Field]:
@@ -62,19 +62,15 @@ def backtest() -> dict[str, Field]:
         "data.context": Field(168, "Steps before the origin that a forecast reads, C.", at_least(1)),
         "data.horizon": Field(24, "Steps to forecast, H.", at_least(1)),
         "data.forks": Field(24, "How many of the last origins in a window are trained on.", at_least(1), when=DIRECT),
-        "data.stateful": Field(
-            False, "Train on whole series, passing the carry between windows of data.context steps.", when=STEPS
-        ),
+        "data.stateful": Field(False, "Train on whole series, passing the carry between windows of data.context steps.", when=STEPS),
         "data.stride": Field(0, "Steps between origins of the backtest; 0: the horizon.", at_least(0)),
-        "data.time_features": Field(
-            "auto", "Calendar features: hour, weekday, yearday, comma-separated; auto: by the time step; or none."
-        ),
+        "data.time_features": Field("auto", "Calendar features: hour, weekday, yearday, comma-separated; auto: by the time step; or none."),
         "baselines.names": Field(
             "naive,seasonal naive,drift,linear,ETS,AutoARIMA", "Baselines to compare with; those of statsforecast take minutes."
         ),
         "baselines.context": Field(1000, "Maximum number of values that ETS and AutoARIMA read.", at_least(3)),
         "baselines.refits": Field(4, "How often they are fitted, evenly over the origins; in between they only read on.", at_least(1)),
-    }  # fmt: skip
+    }
 
 
 DIRECT, STEPS = ("model.kind", ("direct",)), ("model.kind", ("autoregressive",))
@@ -97,7 +93,8 @@ def forecaster(hidden_size: int, output: str) -> dict[str, Field]:
         "model.num_layers": Field(1, "Number of layers, L.", at_least(1)),
         "model.output": Field(output, "What the model outputs: a point, a distribution, or quantiles.", one_of(*OUTPUTS)),
         "model.scaling": Field(
-            "series", "Scale by the series' training part, by each context's mean |y|, or by its mean and deviation.",
+            "series",
+            "Scale by the series' training part, by each context's mean |y|, or by its mean and deviation.",
             one_of(*SCALINGS),
         ),
         "model.width": Field(32, "Hidden units of the head, per horizon.", at_least(1), when=DIRECT),
@@ -106,4 +103,4 @@ def forecaster(hidden_size: int, output: str) -> dict[str, Field]:
         "model.paths": Field(200, "Sample paths per forecast.", at_least(2), when=STEPS),
         **fields.dropouts(dropout=(0.0, "between layers and in the head")),
         **fields.dtype(),
-    }  # fmt: skip
+    }

@@ -38,31 +38,37 @@ def data_fields(sources: Sequence[str]) -> dict[str, Field]:
     file, rate, whole = fields.FILE, ("data.sampling", ("rate",)), ("data.window", (0,))
     files = fields.image_files()
     found = fields.source(
-        "videos", sources, name="moving_digits",
+        "videos",
+        sources,
+        name="moving_digits",
         names="Embedded (moving_digits, bouncing_digits) or TFDS dataset (moving_mnist), or a name for your files.",
         path="A folder with one folder of videos per class, a table of videos, or .npy; for moving_mnist, MNIST's idx files.",
         validation_path="The same for validation (table or .npy); if empty, part of the training set is held out.",
         test_path="The same for testing (table or .npy).",
-    )  # fmt: skip
-    return found | fields.split_seed() | {
-        "data.image_size": Field(0, "Frames are resized to this side; 0 keeps the size of the videos.", at_least(0), when=file),
-        "data.channels": Field(3, "Read video files in colour (3) or grey (1).", one_of(1, 3), when=file),
-        "data.frame_rate": Field(0.0, "Frames per second of folders of frames; 0: unknown.", at_least(0), when=file),
-        "data.video_field": Field("video", "Table field with video files or folders of frames.", when=file),
-        "data.label_field": Field("label", "Table field with the labels; several, comma-separated, are separate questions.", when=file),
-        **fields.table(),
-        "data.bad_files": files["data.bad_files"]._replace(text="Unreadable videos stop the run, or are skipped and listed."),
-        "data.clip_frames": Field(5, "Frames per clip, T; when forecasting, those read plus those predicted.", at_least(1), when=whole),
-        "data.sampling": Field("even", "Clip frames spread over the whole video, or at data.clip_rate.", one_of(*HOW), when=whole),
-        "data.clip_rate": Field(0.0, "Frames per second of a clip, at most the video's; 0: every frame.", at_least(0), when=rate),
-        "data.pad_short": Field(False, "Pad videos shorter than a clip, instead of refusing them.", when=("task", ("classify",))),
-        "data.order": Field("time", "Frames in order, or shuffled, to measure how much order matters.", one_of(*ORDERS), when=whole),
-        "data.window": Field(
-            0, "Frames of truncated backpropagation over whole videos; 0: train on clips.", at_least(0), when=("task", ("classify",))
-        ),
-        "data.context": Field(10, "Frames read before the rest of the clip is predicted.", at_least(1), when=("task", ("forecast",))),
-        "data.workers": Field(1, "Threads that check and decode videos in advance.", at_least(0), free=True),
-    }  # fmt: skip
+    )
+    return (
+        found
+        | fields.split_seed()
+        | {
+            "data.image_size": Field(0, "Frames are resized to this side; 0 keeps the size of the videos.", at_least(0), when=file),
+            "data.channels": Field(3, "Read video files in colour (3) or grey (1).", one_of(1, 3), when=file),
+            "data.frame_rate": Field(0.0, "Frames per second of folders of frames; 0: unknown.", at_least(0), when=file),
+            "data.video_field": Field("video", "Table field with video files or folders of frames.", when=file),
+            "data.label_field": Field("label", "Table field with the labels; several, comma-separated, are separate questions.", when=file),
+            **fields.table(),
+            "data.bad_files": files["data.bad_files"]._replace(text="Unreadable videos stop the run, or are skipped and listed."),
+            "data.clip_frames": Field(5, "Frames per clip, T; when forecasting, those read plus those predicted.", at_least(1), when=whole),
+            "data.sampling": Field("even", "Clip frames spread over the whole video, or at data.clip_rate.", one_of(*HOW), when=whole),
+            "data.clip_rate": Field(0.0, "Frames per second of a clip, at most the video's; 0: every frame.", at_least(0), when=rate),
+            "data.pad_short": Field(False, "Pad videos shorter than a clip, instead of refusing them.", when=("task", ("classify",))),
+            "data.order": Field("time", "Frames in order, or shuffled, to measure how much order matters.", one_of(*ORDERS), when=whole),
+            "data.window": Field(
+                0, "Frames of truncated backpropagation over whole videos; 0: train on clips.", at_least(0), when=("task", ("classify",))
+            ),
+            "data.context": Field(10, "Frames read before the rest of the clip is predicted.", at_least(1), when=("task", ("forecast",))),
+            "data.workers": Field(1, "Threads that check and decode videos in advance.", at_least(0), free=True),
+        }
+    )
 
 
 def model_fields(networks: Sequence[str]) -> dict[str, Field]:

@@ -64,9 +64,11 @@ class _Group:
         self.runs, self.errors = runs, {}
         self._evaluate, self._shapes, mesh = joint.evaluate, set(), joint.mesh
         everywhere, self._where = NamedSharding(mesh, EVERYWHERE), NamedSharding(mesh, STACKED_BY_BATCH)
-        stacked = TrainState(*[  # pyright: ignore[reportArgumentType]  # their shardings
-            self._where if name == "carry" else everywhere for name in TrainState._fields
-        ])  # fmt: skip
+        stacked = TrainState(
+            *[  # pyright: ignore[reportArgumentType]  # their shardings
+                self._where if name == "carry" else everywhere for name in TrainState._fields
+            ]
+        )
         self._step = jax.jit(
             jax.vmap(joint.step), in_shardings=(stacked, self._where), out_shardings=(stacked, everywhere), donate_argnums=0
         )

@@ -232,9 +232,12 @@ def make_train_step(
 
     everywhere, states = NamedSharding(mesh, EVERYWHERE), shardings or state_shardings(mesh)
     return jax.jit(
-        step, in_shardings=(states, batch_sharding(mesh)), out_shardings=(states, everywhere), donate_argnums=0,
+        step,
+        in_shardings=(states, batch_sharding(mesh)),
+        out_shardings=(states, everywhere),
+        donate_argnums=0,
         compiler_options=compiler_options(mesh, shardings),
-    )  # fmt: skip
+    )
 
 
 class Proposal(NamedTuple):

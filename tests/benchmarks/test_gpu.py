@@ -35,8 +35,11 @@ gpu.write(path, {"status": "running", "cases": [{"cell": "lstm", "what": "forwar
     assert json.loads(path.read_text()) == result
     found = result["parts"]
     assert {name: part["status"] for name, part in found.items()} == {
-        "raises": "failed", "killed": "failed", "hangs": "timed out", "fine": "ok",
-    }  # fmt: skip
+        "raises": "failed",
+        "killed": "failed",
+        "hangs": "timed out",
+        "fine": "ok",
+    }
     assert "no such device" in found["raises"]["tail"] and found["raises"]["reason"] == "ended with exit status 1"
     assert found["killed"]["reason"] == "ended with SIGKILL"
     assert "at work" in found["hangs"]["tail"] and "stopped after" in found["hangs"]["reason"]

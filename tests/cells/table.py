@@ -98,7 +98,7 @@ VARIANTS = [
         strides=(2, 1),
         padding="valid",
         peepholes=True,
-    ),  # fmt: skip
+    ),
     _row(
         "conv_lstm-dilated",
         seqjax.conv_lstm,
@@ -107,7 +107,7 @@ VARIANTS = [
         kernel_size=2,
         spatial_shape=5,
         dilation_rate=2,
-    ),  # fmt: skip
+    ),
     _row("conv_lstm-2d", seqjax.conv_lstm, ref.CONV_LSTM, features=H, kernel_size=(2, 3), spatial_shape=(3, 2)),
 ]
 

@@ -19,7 +19,7 @@ CASES = {
     "depthwise": ((2, 6, 6, 3), {"features": 3, "kernel_size": (3, 3), "feature_group_count": 3, "strides": (2, 1), "padding": 1}),
     "dilated": ((2, 7, 7, 2), {"features": 3, "kernel_size": (2, 2), "kernel_dilation": (2, 3)}),
     "sequence": ((2, 9, 3), {"features": 4, "kernel_size": (3,), "strides": 2, "kernel_dilation": 2, "padding": ((4, 0),)}),
-}  # fmt: skip
+}
 cases = pytest.mark.parametrize("shape, options", CASES.values(), ids=CASES)
 
 

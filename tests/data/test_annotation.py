@@ -15,7 +15,7 @@ from seqjax.data.readers.annotation import (
     read_track,
     runs,
     track_lines,
-)  # fmt: skip
+)
 from seqjax.errors import UserError
 
 LENGTHS = {"chr1": 100, "chr2": 20}
@@ -66,9 +66,13 @@ def test_all_faults_of_a_gff_file_are_told_at_once(tmp_path):
     rows = [row(1, 100), row(0, 5), row(9, 8), row(100, 101), row(3, 4, "chr3"), row(3, 4, columns=6), "chr1\t5\t9\tCDS"]
     message = refusal(tmp_path, "a.gff3", "\n".join(rows))
     for words in (
-        ["line 2", "starts at 0", "counts from 1"], ["line 3", "start 9 is after end 8"], ["line 4", "chr1:100-101", "100 bases"],
-        ["line 5", "'chr3'", "nearest"], ["line 6", "nine columns"], ["line 7", "BED", "counts from 0"],
-    ):  # fmt: skip
+        ["line 2", "starts at 0", "counts from 1"],
+        ["line 3", "start 9 is after end 8"],
+        ["line 4", "chr1:100-101", "100 bases"],
+        ["line 5", "'chr3'", "nearest"],
+        ["line 6", "nine columns"],
+        ["line 7", "BED", "counts from 0"],
+    ):
         assert any(all(word in line for word in words) for line in message.splitlines()), (words, message)
     assert len(message.splitlines()) == 7
 

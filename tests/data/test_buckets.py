@@ -100,9 +100,12 @@ def test_boundaries_of_nothing_are_refused(lengths, number, says):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.integers(0, 20), min_size=1, max_size=40), st.integers(1, 7),
-    st.sets(st.integers(1, 19), max_size=4), st.integers(0, 5), st.integers(0, 3),
-)  # fmt: skip
+    st.lists(st.integers(0, 20), min_size=1, max_size=40),
+    st.integers(1, 7),
+    st.sets(st.integers(1, 19), max_size=4),
+    st.integers(0, 5),
+    st.integers(0, 3),
+)
 def test_an_epoch_has_every_sequence_once_in_full_batches_but_one(lengths, size, inner, seed, epoch):
     boundaries = (*sorted(inner), 20)
     batches = _batches(lengths, size, boundaries, seed)

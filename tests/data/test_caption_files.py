@@ -243,9 +243,11 @@ def test_a_set_of_tfds(monkeypatch, folder):
         return Source({"image": encoded[n], "captions": {"text": [t.encode() for t in texts], "id": [1] * len(texts)}} for n, texts in rows)
 
     splits = {
-        "train": examples(ROWS["train"][:2]), "restval": examples(ROWS["train"][2:]), "val": examples(ROWS["validation"]),
+        "train": examples(ROWS["train"][:2]),
+        "restval": examples(ROWS["train"][2:]),
+        "val": examples(ROWS["validation"]),
         "test": examples(ROWS["test"]),
-    }  # fmt: skip
+    }
     info = type("Info", (), {"features": {"image": Image_(), "captions": 0}, "splits": splits, "full_name": "made/1.0"})
     monkeypatch.setattr(caption_tfds, "open_builder", lambda *_: type("Builder", (), {"info": info}))
     monkeypatch.setattr(caption_tfds, "open_split", lambda name, builder, split, *_, **__: splits[split])

@@ -61,9 +61,13 @@ def test_all_faults_of_a_fasta_file_are_told_at_once(tmp_path):
     lines = message.splitlines()
     assert lines[0] == f"{path}: 6 faults" and len(lines) == 7
     for words in (
-        ["line 3, record 'a'", "'V'" if "'V'" in message else "'L'", "protein"], ["line 4", "'b'", "no sequence"],
-        ["line 5", "'a'", "line 1"], ["line 6, record 'a'", "'-' at column 3", "alignment"], ["line 7", "no name"], ["line 8", "'1'"],
-    ):  # fmt: skip
+        ["line 3, record 'a'", "'V'" if "'V'" in message else "'L'", "protein"],
+        ["line 4", "'b'", "no sequence"],
+        ["line 5", "'a'", "line 1"],
+        ["line 6, record 'a'", "'-' at column 3", "alignment"],
+        ["line 7", "no name"],
+        ["line 8", "'1'"],
+    ):
         assert any(all(word in line for word in words) for line in lines[1:]), words
 
 

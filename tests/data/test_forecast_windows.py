@@ -12,7 +12,7 @@ from seqjax.data.pipeline.forecast_windows import (
     check_lengths,
     ordered_windows,
     rolling_origins,
-)  # fmt: skip
+)
 from seqjax.data.records import Places, Records
 from seqjax.data.time_features import choose_features, chosen_features, time_features
 from seqjax.errors import UserError

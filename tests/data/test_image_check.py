@@ -126,10 +126,12 @@ def spoil(folder):
     (folder / "cat/text.jpg").write_text("no image")
     Image.fromarray(np.dstack([np.zeros((8, 8, 3), np.uint8), noise(8, 8)])).save(folder / "dog/clear.png")
     return {
-        "cat/cut.png": "is not a valid image", "dog/dead.png": "is a link to nowhere.png, which does not exist",
-        "dog/notes.txt": "is not an image by its name", "cat/text.jpg": "not a format that Pillow knows",
+        "cat/cut.png": "is not a valid image",
+        "dog/dead.png": "is a link to nowhere.png, which does not exist",
+        "dog/notes.txt": "is not an image by its name",
+        "cat/text.jpg": "not a format that Pillow knows",
         "dog/clear.png": "nearly of one colour",
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("workers", [0, 3])

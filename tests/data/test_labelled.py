@@ -303,7 +303,7 @@ GOOD = '{"text": "t", "label": "a"}\n{"text": "u", "label": "b"}\n'
         ("d/a/1.txt", "", "1.txt is empty"),
         ("d/a/1.txt", " \n", "1.txt line 1 has an empty text"),
     ],
-)  # fmt: skip
+)
 def test_faults_in_files_name_file_and_line(write, name, data, says):
     path = write(name, data)
     with pytest.raises(UserError) as error:

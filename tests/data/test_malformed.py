@@ -30,10 +30,14 @@ IMAGE = re.compile(r"\.png (is not a valid image|is an image of|cannot be read|h
 
 mutations = st.lists(st.tuples(st.sampled_from(KINDS), st.floats(0, 1, exclude_max=True), st.integers(0, 999)), max_size=3)
 cases = st.tuples(
-    st.integers(0, 2**32), mutations, st.sampled_from(["", "", "gz", "zst"]),
-    st.sampled_from(["utf-8"] * 5 + [*ENCODINGS]), st.lists(st.tuples(st.sampled_from(["flip", "delete", "truncate"]),
-    st.floats(0, 1, exclude_max=True), st.integers(0, 999)), max_size=1),
-)  # fmt: skip
+    st.integers(0, 2**32),
+    mutations,
+    st.sampled_from(["", "", "gz", "zst"]),
+    st.sampled_from(["utf-8"] * 5 + [*ENCODINGS]),
+    st.lists(
+        st.tuples(st.sampled_from(["flip", "delete", "truncate"]), st.floats(0, 1, exclude_max=True), st.integers(0, 999)), max_size=1
+    ),
+)
 
 
 def check(name, case):
@@ -167,9 +171,10 @@ READERS = {  # format -> where its reader is looked up
     "wide series": "seqjax.data.readers.series_tables.read_table",
 }  # fmt: skip
 ARRAYS = {
-    "idx": "seqjax.data.readers.image_arrays.array_images", "npz": "seqjax.data.readers.image_arrays.array_images",
+    "idx": "seqjax.data.readers.image_arrays.array_images",
+    "npz": "seqjax.data.readers.image_arrays.array_images",
     "pixel table": "seqjax.data.readers.image_tables.array_images",
-}  # fmt: skip
+}
 
 
 def is_found(name):
@@ -212,9 +217,13 @@ def test_a_fault_planted_in_a_reader_of_arrays_is_found(monkeypatch, name, fault
     assert is_found(name)
 
 
-@pytest.mark.parametrize("name, target", [
-    ("image folders", "seqjax.data.images.read_folders"), ("image table", "seqjax.data.images.read_image_tables"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, target",
+    [
+        ("image folders", "seqjax.data.images.read_folders"),
+        ("image table", "seqjax.data.images.read_image_tables"),
+    ],
+)
 def test_a_fault_planted_in_a_listing_of_images_is_found(monkeypatch, name, target):
     module, _, function = target.rpartition(".")
     real = getattr(importlib.import_module(module), function)

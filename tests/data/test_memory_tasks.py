@@ -103,9 +103,13 @@ def test_sizes_lengths_and_what_stands_after_the_end(task):
 
 @pytest.mark.parametrize(
     "task, lengths, message",
-    [("sorting", (1, 9), "task='sorting' is unknown"), ("copy", (20, 30), "at least 21"), ("parity", (5, 4), "go from 5 to 4"),
-     ("parity", (1, 41), "at most 40")],
-)  # fmt: skip
+    [
+        ("sorting", (1, 9), "task='sorting' is unknown"),
+        ("copy", (20, 30), "at least 21"),
+        ("parity", (5, 4), "go from 5 to 4"),
+        ("parity", (1, 41), "at most 40"),
+    ],
+)
 def test_what_cannot_be_drawn_is_refused(task, lengths, message):
     with pytest.raises(UserError, match=message):
         draw_batch(task, jax.random.split(jax.random.key(0), 2), *lengths, STEPS + 3)

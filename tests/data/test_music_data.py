@@ -63,13 +63,17 @@ def test_faults_of_pieces_are_listed_at_once(tmp_path):
 @pytest.mark.parametrize(
     "content, words",
     [
-        ("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("7", "does not have a known form"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("7", "does not have a known form"),
         ('{"train": 7}', "does not have a known form"),
         ("{}", "has no part"),
-        ('{"train": []}', "no piece in its part train"), ('{"songs": [[[60],[61]]]}', "has the part 'songs'"), ("", "is empty"),
+        ('{"train": []}', "no piece in its part train"),
+        ('{"songs": [[[60],[61]]]}', "has the part 'songs'"),
+        ("", "is empty"),
         ('{"valid": [[[60],[61]]], "val": [[[60],[61]]]}', "has the parts valid and val, both for validation"),
     ],
-)  # fmt: skip
+)
 def test_other_files_are_refused(tmp_path, content, words):
     with pytest.raises(UserError, match=re.escape(words)) as caught:
         read_chorales(dump(tmp_path / "a.json", content))
@@ -117,8 +121,9 @@ def enumerate_pieces(frames):
     for _ in range(frames):
         pieces = {
             (*piece, way.frame): (share * way.probability, way.state)
-            for piece, (share, state) in pieces.items() for way in canons.choices(state)
-        }  # fmt: skip
+            for piece, (share, state) in pieces.items()
+            for way in canons.choices(state)
+        }
     return {piece: share for piece, (share, _) in pieces.items()}
 
 

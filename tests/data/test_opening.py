@@ -143,7 +143,7 @@ def test_without_zstandard_the_extra_is_named(folder, monkeypatch):
         (LONG.encode().replace(b"\xc3\xb6", b"\xf6", 1), "though most of the rest is UTF-8; repair that character"),
         (bytes(range(256)) * 40, "nor any other text"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_utf8_is_told_by_its_likely_encoding(folder, data, says):
     (folder / "a.txt").write_bytes(data)
     message = refused(folder / "a.txt")

@@ -121,6 +121,6 @@ def test_a_shuffle_is_what_it_was():
         ({"babel": "2.19"}, {"babel": "2.19"}, ""),
         ({}, {}, ""),
     ],
-)  # fmt: skip
+)
 def test_a_difference_is_explained(saved, here, says):
     assert explain_difference(saved, here) == says

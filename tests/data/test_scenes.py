@@ -23,7 +23,7 @@ from seqjax.data.readers.scenes import (
     held_out,
     is_right,
     parse,
-)  # fmt: skip
+)
 
 PIXELS = 442468  # of the first version
 SOME = [draw_scene(3, part, index, unseen=unseen) for part, unseen in (("train", False), ("test", True)) for index in range(150)]

@@ -323,7 +323,7 @@ BAD = [
     ("a.csv", "time,value\n2024-01-01,5\n", {"step": "daily"}, "step='daily' is not a step"),
     ("a.csv", "time,value\n2024-01-01,5\n", {"form": "wide", "static_fields": "x"}, "static_fields is for form=long"),
     ("a.csv", "time,value\n2024-01-01,5\n", {}, "no series has two times"),
-    ("a.csv", "time,value\n2024-01-01,\"1,5\"\n", {}, "line 2: 'value' is '1,5', which is not a number; write a point"),
+    ("a.csv", 'time,value\n2024-01-01,"1,5"\n', {}, "line 2: 'value' is '1,5', which is not a number; write a point"),
     ("a.csv", "time,value\n2024-01-01,1e999\n", {}, "line 2: 'value' is '1e999', which is too large"),
     ("a.csv", "time,value\n2024-01-01,5\n2024-01-02,6,7\n", {}, "line 3 has 3 fields, but the first line names 2"),
     ("a.csv", "t,n,value\n2024-01-01,,5\n", {"series_field": "n"}, "line 2: 'n' is empty; name the series of that line"),
@@ -331,7 +331,7 @@ BAD = [
     ("a.csv", rows(*[(time, "NA" if i < 9 else 5) for i, (time, _) in enumerate(ROWS)]), {"test_steps": 4}, "no value before the stretch"),
     ("a.csv", rows(*ROWS), {"test_steps": 10}, "line 2: the series 'value' has 12 steps, and 1 + 10 are held out of it"),
     ("a.csv", rows(*ROWS), {"time_field": "time,value", "value_field": "value"}, "are one field"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("name, content, options, said", BAD)

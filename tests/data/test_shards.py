@@ -41,9 +41,13 @@ def buckets(kind):
 
 
 PIPELINES = {
-    "windows": windows, "images": images, "images, threads": lambda: images(2), "texts": lambda: buckets("texts"),
-    "tagged": lambda: buckets("tagged"), "pairs": lambda: buckets("pairs"),
-}  # fmt: skip
+    "windows": windows,
+    "images": images,
+    "images, threads": lambda: images(2),
+    "texts": lambda: buckets("texts"),
+    "tagged": lambda: buckets("tagged"),
+    "pairs": lambda: buckets("pairs"),
+}
 
 
 def one_bucket_pass(index=0, count=1):

@@ -88,8 +88,9 @@ def test_where_quotes_are_text_every_character_is(write, table):
 @QUICK
 @hypothesis.given(
     values=st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs"])), st.booleans() | st.integers() | st.just("x"))),
-    ascii_only=st.booleans(), end=st.sampled_from(["\n", "\r\n", "\n \n\n"]),
-)  # fmt: skip
+    ascii_only=st.booleans(),
+    end=st.sampled_from(["\n", "\r\n", "\n \n\n"]),
+)
 def test_what_json_writes_is_read_back(write, values, ascii_only, end):
     hypothesis.assume(values)
     lines = (json.dumps({"label": label, "n": None, "text": text}, ensure_ascii=ascii_only) for text, label in values)
@@ -135,12 +136,14 @@ PIECES += ["text", "\ufeff"]
 
 @hypothesis.settings(max_examples=400, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
 @hypothesis.given(
-    kind=st.sampled_from(["csv", "tsv", "jsonl"]), quoting=st.sampled_from(["double", "none"]),
+    kind=st.sampled_from(["csv", "tsv", "jsonl"]),
+    quoting=st.sampled_from(["double", "none"]),
     changes=st.lists(
         st.tuples(st.floats(0, 1), st.integers(0, 9), st.sampled_from([p.encode() for p in PIECES] + [b"\xff", b"\xed\xa0\x80", b""])),
-        min_size=1, max_size=4,
+        min_size=1,
+        max_size=4,
     ),
-)  # fmt: skip
+)
 def test_any_damage_is_a_named_error_or_leaves_right_records(write, kind, quoting, changes):
     data = SOUND[kind].encode()
     for where, gone, piece in changes:
@@ -218,7 +221,7 @@ def test_many_faults_are_counted(write):
         ("a.csv", "x", Format(delimiter='"'), "delimiter='\"' cannot separate fields"),
         ("a.csv", "x", Format(encoding="utf8-16"), "encoding='utf8-16' is not one that Python knows"),
     ],
-)  # fmt: skip
+)
 def test_what_to_do_is_said(write, name, data, format, says):
     assert any(says in line for line in faults(write(name, data), format=format))
 

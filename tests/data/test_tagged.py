@@ -465,7 +465,7 @@ def test_tokens_without_a_head_are_no_words(monkeypatch):
         ({"train": []}, ("tokens",), "", "x has no words called tokens with a tag each"),
         ({"train": []}, ("ner",), "", "x has no words called tokens with a tag each"),
     ],
-)  # fmt: skip
+)
 def test_sets_of_tfds_at_fault(monkeypatch, splits, features, column, said):
     fake_set(monkeypatch, splits, features)
     with pytest.raises(UserError) as error:

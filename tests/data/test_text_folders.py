@@ -37,9 +37,10 @@ def test_a_folder_a_class(write):
     assert rows(records) == [("three", "neg"), ("one", "pos"), ("two\nlines", "pos")]
     assert records.places.at(2) == f"{folder}/pos/2.txt line 1"
     assert records.notes == (
-        "empty was left out: it has no .txt files directly in it", "other was left out: it has no .txt files directly in it",
+        "empty was left out: it has no .txt files directly in it",
+        "other was left out: it has no .txt files directly in it",
         "unsup was left out: its texts have no labels",
-    )  # fmt: skip
+    )
 
 
 def test_a_file_of_lines_a_class(write):

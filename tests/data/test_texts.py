@@ -24,9 +24,11 @@ FORMS = ("none", "line", "paragraph", "json")
 def sizes(large=texts.LARGE, chunk=opening.CHUNK, piece=texts.PIECE, block=streams.BLOCK):
     """Files above `large` characters are streamed, `chunk` bytes are read at once, a piece has `piece` characters."""
     with (
-        mock.patch.object(texts, "LARGE", large), mock.patch.object(opening, "CHUNK", chunk),
-        mock.patch.object(texts, "PIECE", piece), mock.patch.object(streams, "BLOCK", block),
-    ):  # fmt: skip
+        mock.patch.object(texts, "LARGE", large),
+        mock.patch.object(opening, "CHUNK", chunk),
+        mock.patch.object(texts, "PIECE", piece),
+        mock.patch.object(streams, "BLOCK", block),
+    ):
         yield
 
 

@@ -66,8 +66,11 @@ def test_times_since_1970(times):
     times = [time.replace(microsecond=time.microsecond // 1000 * 1000) for time in times]
     whole = [(time - EPOCH) // datetime.timedelta(milliseconds=1) for time in times]
     for texts in (
-        [f"{n // 1000}.{n % 1000:03d}" for n in whole], [str(n) for n in whole], [f"{n}000" for n in whole], [f"{n}000000" for n in whole],
-    ):  # fmt: skip
+        [f"{n // 1000}.{n % 1000:03d}" for n in whole],
+        [str(n) for n in whole],
+        [f"{n}000" for n in whole],
+        [f"{n}000000" for n in whole],
+    ):
         found = read(texts)
         assert as_datetimes(found.wall) == times and (found.ahead == 0).all()
         assert "since 1970" in found.notes[0]
@@ -134,7 +137,7 @@ FAULTS = [
     (["1600000000", "x"], {}, ["line 3", "'x' is not a number of seconds since 1970"]),
     (["1500-01-01"], {}, ["line 2", "1500-01-01"]),
     (["0024-01-01"], {}, ["line 2", "0024"]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("texts, options, said", FAULTS)

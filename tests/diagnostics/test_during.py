@@ -17,7 +17,7 @@ from seqjax.training.train_step import init_state, make_mesh, make_proposal, mak
 B, T, D, H = 4, 7, 3, 5
 CELL = seqjax.stack(
     seqjax.lstm(H), jnp.tanh, seqjax.bidirectional(seqjax.gru(H), seqjax.dropout(seqjax.lstm(H), 0.5)), seqjax.residual(seqjax.gru(2 * H))
-)  # fmt: skip
+)
 LENGTHS = jnp.array([7, 4, 1, 6])
 
 

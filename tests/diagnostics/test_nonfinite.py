@@ -37,8 +37,10 @@ def test_inputs_parameters_and_both_directions():
     params, xs = cell.init(jax.random.key(0), tt.D), jnp.ones((2, 6, tt.D)).at[0, 2, 1].set(jnp.nan)
     found = first_nonfinite(lambda params: seqjax.unroll(cell, params, xs)[1].sum(), params)
     assert [(place.layer, place.step) for place in found] == [
-        ("inputs", 2), ("layer 1 (gru, forward)", 2), ("layer 2 (gru, backward)", 2),
-    ]  # fmt: skip
+        ("inputs", 2),
+        ("layer 1 (gru, forward)", 2),
+        ("layer 2 (gru, backward)", 2),
+    ]
     bad = params._replace(backward=params.backward._replace(bias=params.backward.bias.at[0].set(jnp.inf)))
     places = first_nonfinite(lambda params: seqjax.unroll(cell, params, jnp.ones((2, 6, tt.D)))[1].sum(), bad)
     assert (places[0].layer, places[0].part, places[0].step) == ("parameters", "backward/bias", -1)

@@ -262,9 +262,12 @@ def test_forward_mode_under_jit_and_vmap_is_refused_by_the_engine_and_names_the_
     sums = lambda x: seqjax.unroll(cell, params, x, engine="fused")[1].sum()  # noqa: E731
     along = lambda x: jax.jvp(sums, (x,), (x,))  # noqa: E731
     ways = {
-        "jvp of jit": lambda x: jax.jvp(jax.jit(sums), (x,), (x,)), "jit of jvp": jax.jit(along), "hessian": jax.hessian(sums),
-        "jacfwd of jit": jax.jacfwd(jax.jit(sums)), "vmap of jvp": lambda x: jax.vmap(along)(x[None]),
-    }  # fmt: skip
+        "jvp of jit": lambda x: jax.jvp(jax.jit(sums), (x,), (x,)),
+        "jit of jvp": jax.jit(along),
+        "hessian": jax.hessian(sums),
+        "jacfwd of jit": jax.jacfwd(jax.jit(sums)),
+        "vmap of jvp": lambda x: jax.vmap(along)(x[None]),
+    }
     with pytest.raises(seqjax.UserError, match="of gru needs engine=\"scan\", got engine='fused'"):
         ways[way](xs)
 

@@ -104,11 +104,13 @@ def _labelled(folder):
 LABELLED = Data(
     _labelled,
     lambda folder: {
-        "data.source": "file", "data.path": folder / "train.jsonl", "data.validation_path": folder / "validation.jsonl",
+        "data.source": "file",
+        "data.path": folder / "train.jsonl",
+        "data.validation_path": folder / "validation.jsonl",
         "data.test_path": folder / "test.jsonl",
     },
     lambda folder: append(folder / "train.jsonl", b'{"text": "ripe pear", "label": "fruit"}\n'),
-)  # fmt: skip
+)
 
 
 # Tagged sentences.
@@ -162,10 +164,12 @@ def _tagged(folder):
 TAGGED = Data(
     _tagged,
     lambda folder: {
-        "data.source": "file", "data.path": folder / "train.bio", "data.validation_path": folder / "validation.bio",
+        "data.source": "file",
+        "data.path": folder / "train.bio",
+        "data.validation_path": folder / "validation.bio",
     },
     lambda folder: append(folder / "validation.bio", b"\nAda B-PER\nsleeps O\n"),
-)  # fmt: skip
+)
 
 
 # Sentences and their translations.

@@ -78,8 +78,11 @@ def _captions(folder):
 CAPTIONS = Data(
     _captions,
     lambda folder: {
-        "data.source": "file", "data.name": "squares", "data.path": folder / "captions.txt",
-        "data.validation_path": folder / "validation.txt", "data.test_path": folder / "test.txt",
+        "data.source": "file",
+        "data.name": "squares",
+        "data.path": folder / "captions.txt",
+        "data.validation_path": folder / "validation.txt",
+        "data.test_path": folder / "test.txt",
     },
     lambda folder: replace(folder / "captions.txt", b"square", b"box"),
-)  # fmt: skip
+)

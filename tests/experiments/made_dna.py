@@ -73,8 +73,10 @@ def _write(folder):
 DNA = Data(
     _write,
     lambda folder: {
-        "data.source": "file", "data.path": folder / "train.csv", "data.validation_path": folder / "validation.csv",
+        "data.source": "file",
+        "data.path": folder / "train.csv",
+        "data.validation_path": folder / "validation.csv",
         "data.test_path": folder / "test.csv",
     },
     lambda folder: append(folder / "validation.csv", b"ACGT,isis\n"),
-)  # fmt: skip
+)

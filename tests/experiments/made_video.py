@@ -65,8 +65,11 @@ def _write(folder):
 VIDEO = Data(
     _write,
     lambda folder: {
-        "data.source": "file", "data.path": folder / "train.csv", "data.validation_path": folder / "validation.csv",
-        "data.test_path": folder / "test.csv", "data.label_field": "way,shade",
+        "data.source": "file",
+        "data.path": folder / "train.csv",
+        "data.validation_path": folder / "validation.csv",
+        "data.test_path": folder / "test.csv",
+        "data.label_field": "way,shade",
     },
     lambda folder: write_video(folder / "train0.avi", moving_square(random.Random(99), "left", "dark", 12)),
-)  # fmt: skip
+)

@@ -105,9 +105,10 @@ def test_padding_of_a_batch_has_no_influence(data):
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, batch.images.shape).astype(np.uint8)
     dirty = clean._replace(
-        images=np.where(keep[:, None, None, None], batch.images, noise), inputs=np.where(clean.mask, batch.inputs, 5),
+        images=np.where(keep[:, None, None, None], batch.images, noise),
+        inputs=np.where(clean.mask, batch.inputs, 5),
         targets=np.where(clean.mask, batch.targets, 6),
-    )  # fmt: skip
+    )
 
     def loss(params, batch):
         return model.loss(params, state, (), batch, None)[2].loss

@@ -106,14 +106,15 @@ def test_what_is_refused(refuses, data, tmp_path):
     uneven.write_text(write_labelled(tmp_path / "a.csv", 30, 0).read_text() + "ACGTACGTTT,neither\n")
     labelled = {"task": "classify", "data.source": "file", "data.path": data / "labelled.csv"}
     for flags, words in (
-        (small(data, model__crf=True), ["model.crf", "data.window=0"]), (small(data, data__other_strand=0.5), ["model.strands='both'"]),
+        (small(data, model__crf=True), ["model.crf", "data.window=0"]),
+        (small(data, data__other_strand=0.5), ["model.strands='both'"]),
         (small(data, data__buckets=4), ["data.buckets=4 has no effect with data.window=40"]),
         (small(data, data__test_sequences="chr9"), ["no sequence 'chr9'", "nearest"]),
         (config_flags(labelled, {"model__crf": True}), ["model.crf=True has no effect with task='classify'"]),
         (config_flags(labelled, {"model__embed_size": 3}), ["model.embed_size=3 has no effect with model.kmer=0"]),
         (config_flags(labelled, {"data__folds": 99}), ["60 groups"]),
         (config_flags(labelled | {"data.path": uneven}, {}), ["pooling='flatten' is for one length", "10 to 24"]),
-    ):  # fmt: skip
+    ):
         refuses([workdir, *flags], *words)
     assert not (tmp_path / "run").exists()
 

@@ -62,7 +62,7 @@ def test_free_settings_may_change_and_others_may_not(server, refused, text, tmp_
 
 @pytest.mark.parametrize(
     "flag, mode", [("prompt=a", "score"), ("text=a", "sample"), ("split=test", "train"), ("extend", "evaluate"), ("profile=1:2", "sample")]
-)  # fmt: skip
+)
 def test_flags_of_another_mode_are_refused(refused, finished, flag, mode):
     name = flag.split("=")[0]
     refused([f"--workdir={finished}", f"--mode={mode}", f"--{flag}"], f"--{name} has no effect with --mode={mode}")

@@ -119,9 +119,11 @@ def test_predictions_of_the_backtest_are_in_the_file(start, finished, tmp_path):
     rows = [json.loads(line) for line in (workdir / "predictions_validation.jsonl").read_text().splitlines()]
     inside = [
         low <= y <= high
-        for row in rows for one in row["forecasts"] for low, y, high in zip(one["low_80"], one["observed"], one["high_80"])
+        for row in rows
+        for one in row["forecasts"]
+        for low, y, high in zip(one["low_80"], one["observed"], one["high_80"])
         if y is not None
-    ]  # fmt: skip
+    ]
     scores = json.loads((workdir / "evaluation_validation.json").read_text())["scores"]
     assert scores["model"]["coverage_80"] == pytest.approx(np.mean(inside))
     assert rows[0]["forecasts"][0]["after"] == "2024-04-01" and len(rows[0]["forecasts"]) == 3

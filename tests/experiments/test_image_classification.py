@@ -64,11 +64,13 @@ WRONG = {
     "option not name=value": ({"model.options": "small"}, ["'small'", "name=value"]),
     "image too small": ({"model.name": "inception_v3", "model.options": ""}, ["at least 75 x 75", "8, 8"]),
     "image too small for the auxiliary head": (
-        {"model.name": "inception_v3", "model.options": "", "data.image_size": 80}, ["299", "aux_logits=False"]
+        {"model.name": "inception_v3", "model.options": "", "data.image_size": 80},
+        ["299", "aux_logits=False"],
     ),
     "smoothing": ({"loss.label_smoothing": 1.0}, ["config.loss.label_smoothing=1.0", "below 1.0"]),
     "weight decay for adam": (
-        {"optimizer.name": "adam", "optimizer.momentum": 0.0, "optimizer.weight_decay": 1e-4}, ["weight_decay", "no effect"]
+        {"optimizer.name": "adam", "optimizer.momentum": 0.0, "optimizer.weight_decay": 1e-4},
+        ["weight_decay", "no effect"],
     ),
     "milestones": ({"schedule.name": "step", "schedule.milestones": "0.9,0.5"}, ["milestones", "increasing"]),
     "milestones without step": ({"schedule.milestones": "0.1"}, ["milestones", "no effect"]),
@@ -76,9 +78,10 @@ WRONG = {
     "no such file": ({"data.path": "/nowhere.npz"}, ["/nowhere.npz"]),
     "no such set": ({"data.source": "embedded", "data.path": "", "data.name": "digit"}, ["digit", "digits"]),
     "no network to tfds": (
-        {"data.source": "tfds", "data.path": "", "data.name": "cifar10", "data.data_dir": "/nowhere"}, ["cifar10", "digits"]
+        {"data.source": "tfds", "data.path": "", "data.name": "cifar10", "data.data_dir": "/nowhere"},
+        ["cifar10", "digits"],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", WRONG)

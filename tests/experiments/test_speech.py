@@ -80,9 +80,13 @@ def test_transcripts_that_cannot_be(runs, tmp_path):
     with open(data / "test.jsonl", "a") as file:
         file.write(json.dumps({"audio": "new.wav", "text": "axb"}) + "\n")
     settings = ROW.settings(data) | {
-        "data.source": "file", "data.path": data / "train.jsonl", "data.validation_path": data / "test.jsonl", "train.steps": 4,
-        "train.eval_every": 4, "data.workers": 0,
-    }  # fmt: skip
+        "data.source": "file",
+        "data.path": data / "train.jsonl",
+        "data.validation_path": data / "test.jsonl",
+        "train.steps": 4,
+        "train.eval_every": 4,
+        "data.workers": 0,
+    }
     run = runs.start(ROW, f"--workdir={tmp_path / 'run'}", *config_flags(settings, {})).wait(300)
     assert run.status == 0, run.out + run.err
     assert "left out of training: 1 of 17 sounds, too short for their transcripts: short_train.wav" in run.out

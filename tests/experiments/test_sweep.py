@@ -326,9 +326,11 @@ def test_a_directory_that_holds_a_run_is_refused(jointly):
 
 
 TABLE = {
-    "seed": settings.Field(0, "."), "a.rate": settings.Field(0.5, "."), "a.text": settings.Field("", "."),
+    "seed": settings.Field(0, "."),
+    "a.rate": settings.Field(0.5, "."),
+    "a.text": settings.Field("", "."),
     "b": settings.Field(False, "."),
-}  # fmt: skip
+}
 
 
 @given(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(), st.booleans())

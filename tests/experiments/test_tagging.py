@@ -134,7 +134,7 @@ FILES = {
     "uneven columns": ("train.bio", BIO + b"to\n", ["train.bio line 7 has 1 column", "line 1 has 2"]),
     "no span tag": ("validation.bio", BIO + b"Emmy PER\n", ["validation.bio line 7", "'PER'", "not a span tag"]),
     "unknown entity": ("validation.bio", BIO + b"Nile B-RIV\n", ["validation.bio line 7", "'B-RIV'", "does not occur in training"]),
-}  # fmt: skip
+}
 FIELDS = {
     "folder": ({"data.path": "{}/folder.conllu"}, ["is a folder"]),
     "column": ({"data.column": "upo"}, ["column='upo'", "nearest: upos"]),
@@ -143,7 +143,7 @@ FIELDS = {
     "narrow vectors": ({"model.vectors": "{}/vectors.txt"}, ["have 3 numbers", "embed_size is 6"]),
     "characters that are not read": ({"model.char_features": "none"}, ["config.data.max_word_length=6", "no effect", "'none'"]),
     "no such criterion": ({"criterion": "f1"}, ["config.criterion='f1'", "error"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", FILES)

@@ -168,8 +168,11 @@ def test_an_interval_without_one_good_step_is_reported(runs, start, tmp_path):
 
 GOOD = b'{"text": "ripe pear", "label": "fruit"}\n'
 FILES = {
-    "unknown label": ("validation.jsonl", GOOD + b'{"text": "a", "label": "fruits"}\n',
-        ["validation.jsonl line 2", "'fruits'", "nearest: fruit"]),
+    "unknown label": (
+        "validation.jsonl",
+        GOOD + b'{"text": "a", "label": "fruits"}\n',
+        ["validation.jsonl line 2", "'fruits'", "nearest: fruit"],
+    ),
     "not JSON": ("train.jsonl", GOOD + b"pear\n", ["train.jsonl line 2 is not JSON"]),
     "no label": ("test.jsonl", b'{"text": "pear"}\n', ["test.jsonl line 1", "'label'", "only text"]),
     "empty text": ("train.jsonl", GOOD * 2 + b'{"text": " ", "label": "sea"}\n', ["train.jsonl line 3", "empty text"]),
@@ -178,7 +181,7 @@ FILES = {
     "not UTF-8": ("validation.jsonl", b'{"text": "caf\xe9", "label": "sea"}\n', ["validation.jsonl is not UTF-8 at byte 13 (0xe9)"]),
     "narrow vectors": ("vectors.txt", b"apple 1 2 3\npear 4 5 6\n", ["vectors.txt have 3 numbers", "embed_size is 6"]),
     "uneven vectors": ("vectors.txt", b"apple 1 2 3 4 5 6\npear 4 5 6\n", ["vectors.txt: line 2 has 3 numbers", "expected 6"]),
-}  # fmt: skip
+}
 FIELDS = {
     "an end kept of what is not cut": ({"data.keep": "end", "data.max_length": 0}, ["data.keep='end' has no effect", "max_length"]),
     "vectors of characters": ({"tokenizer.kind": "char", "tokenizer.lower": False}, ["model.vectors", "no effect", "'char'"]),
@@ -187,7 +190,7 @@ FIELDS = {
     "path of the embedded set": ({"data.source": "embedded"}, ["config.data.path", "no effect", "'embedded'"]),
     "a folder that is none": ({"data.path": "/nowhere"}, ["/nowhere"]),
     "both lengths": ({"train.epochs": 2.0}, ["config.train.steps", "config.train.epochs"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", FILES)

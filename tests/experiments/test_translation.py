@@ -158,13 +158,14 @@ FIELDS = {
     "feeding without attention": ({"model.attention": "none", "model.embed_size": 16}, ["model.input_feeding=True", "Luong"]),
     "feeding with bahdanau": ({"model.attention": "bahdanau"}, ["model.input_feeding=True", "Luong"]),
     "tied without attention": (
-        {"model.attention": "none", "model.input_feeding": False}, ["model.tie_embeddings", "model.embed_size=8", "16"],
+        {"model.attention": "none", "model.input_feeding": False},
+        ["model.tie_embeddings", "model.embed_size=8", "16"],
     ),
     "shared without a joint vocabulary": ({"model.share_embeddings": True}, ["share_embeddings=True has no effect", "tokenizer.joint"]),
     "too many pieces": ({"tokenizer.kind": "subword"}, ["8000", "at most"]),
     "attention": ({"model.attention": "luong"}, ["config.model.attention='luong'", "luong_dot"]),
     "language of files": ({"data.source_language": "de"}, ["config.data.source_language='de' has no effect", "'file'"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", FILES)

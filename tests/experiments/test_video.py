@@ -135,6 +135,6 @@ def test_what_is_refused(refuses, data, tmp_path):
         (smaller(model__kind="lrcn", model__patch=4), ["model.patch=4 has no effect"]),
         (smaller(task="classify"), ["data.context=3 has no effect"]),
         (smaller(model__patch=3), ["model.patch=3 does not divide frames of 16 x 16"]),
-    ):  # fmt: skip
+    ):
         refuses([workdir, *flags], *words)
     assert not (tmp_path / "run").exists()

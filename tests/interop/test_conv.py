@@ -297,7 +297,9 @@ def test_a_layer_that_is_not_built_or_computes_otherwise_is_refused(keras):
 
 REFUSED = {
     "peepholes": (
-        "keras flax haiku", {"peepholes": True}, "cannot represent peepholes=True of 'conv_lstm'; none of the libraries here can",
+        "keras flax haiku",
+        {"peepholes": True},
+        "cannot represent peepholes=True of 'conv_lstm'; none of the libraries here can",
     ),
     "valid": ("flax haiku", {"padding": "valid"}, "cannot represent padding='valid' of 'conv_lstm'; to_keras can"),
     "strides": ("flax haiku", {"strides": 2}, r"cannot represent strides=\(2,\) of 'conv_lstm'; to_keras can"),
@@ -308,7 +310,7 @@ REFUSED = {
     "nnx": ("nnx", {}, "cannot represent the conv_lstm of 'conv_lstm'; to_keras and to_flax and to_haiku can"),
     "torch": ("torch", {}, "cannot represent the conv_lstm of 'conv_lstm'; to_keras and to_flax and to_haiku can"),
     "equinox": ("equinox", {}, "cannot represent the conv_lstm of 'conv_lstm'; to_keras and to_flax and to_haiku can"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)

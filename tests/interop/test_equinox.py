@@ -16,7 +16,7 @@ from interop.parity import (
     random_inputs,
     random_like,
     random_params,
-)  # fmt: skip
+)
 
 import seqjax
 from seqjax import interop

@@ -50,8 +50,12 @@ def test_it_is_what_from_torch_gives(name, tensors):
 
 
 def _state(**changes):
-    state = {"weight_ih_l0": np.ones((4 * H, D), "f"), "weight_hh_l0": np.ones((4 * H, H), "f"), "bias_ih_l0": np.ones(4 * H, "f"),
-             "bias_hh_l0": np.ones(4 * H, "f")}  # fmt: skip
+    state = {
+        "weight_ih_l0": np.ones((4 * H, D), "f"),
+        "weight_hh_l0": np.ones((4 * H, H), "f"),
+        "bias_ih_l0": np.ones(4 * H, "f"),
+        "bias_hh_l0": np.ones(4 * H, "f"),
+    }
     return {name: value for name, value in (state | changes).items() if value is not None}
 
 

@@ -118,9 +118,8 @@ def test_coverage_penalty_by_hand():
     mask = np.arange(T)[None, :] < np.array([[T], [2], [0]])
     real = np.arange(S)[None, :] < np.array([[S], [3], [S]])
     expected = sum(
-        (1 - sum(weights[b, t, s] for t in range(T) if mask[b, t])) ** 2
-        for b in range(B) for s in range(S) if real[b, s] and mask[b].any()
-    )  # fmt: skip
+        (1 - sum(weights[b, t, s] for t in range(T) if mask[b, t])) ** 2 for b in range(B) for s in range(S) if real[b, s] and mask[b].any()
+    )
     dirty = np.where(mask[..., None], weights, np.nan)
     np.testing.assert_allclose(coverage_penalty(dirty, mask, real), expected, rtol=1e-5)
     gradient = jax.grad(lambda w: coverage_penalty(w, mask, real))(jnp.asarray(dirty))

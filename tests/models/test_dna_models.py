@@ -24,7 +24,7 @@ from seqjax.models.nucleotides import (
     other_strand,
     reverse_complement,
     windows_of,
-)  # fmt: skip
+)
 
 pytestmark = pytest.mark.one_in(5)
 

@@ -39,10 +39,14 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 def _model(kind="luong_general", **settings):
     attention, _, feed = kind.partition("+")
     defaults = {
-        "source_size": V, "target_size": W, "encoder": make_stack("gru", 3, 1, bidirectional=True),
-        "layers": (seqjax.gru(5), seqjax.lstm(6)), "embed_size": E, "attention": make_attention(attention, 7),
+        "source_size": V,
+        "target_size": W,
+        "encoder": make_stack("gru", 3, 1, bidirectional=True),
+        "layers": (seqjax.gru(5), seqjax.lstm(6)),
+        "embed_size": E,
+        "attention": make_attention(attention, 7),
         "input_feeding": feed == "feed",
-    }  # fmt: skip
+    }
     return Seq2Seq(**defaults | settings)
 
 
@@ -285,8 +289,10 @@ def test_tied_and_shared_embeddings():
     wide = decoder._replace(combine=jnp.pad(decoder.combine, ((0, 0), (0, 2))), combine_bias=jnp.pad(decoder.combine_bias, (0, 2)))
     kernel = jnp.pad(table.T, ((0, 2), (0, 0)))
     same = {name: params[name] for name in ("source_embed", "encoder", "bridge")} | {
-        "decoder": wide, "target_embed": {"embedding": table}, "softmax": {"kernel": kernel, "bias": params["softmax_bias"]},
-    }  # fmt: skip
+        "decoder": wide,
+        "target_embed": {"embedding": table},
+        "softmax": {"kernel": kernel, "bias": params["softmax_bias"]},
+    }
     inputs = np.minimum(INPUTS, V - 1)
     run = jax.jit(lambda *both: [m.apply({"params": p}, SOURCE, LENGTHS, inputs) for m, p in zip((tied, free), both)])
     _close(*run(params, same))

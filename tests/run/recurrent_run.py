@@ -16,10 +16,14 @@ from seqjax.run.experiment import Model
 from seqjax.run.settings import Field, one_of
 from seqjax.training.losses import Sums
 
-FIELDS = letters.FIELDS | recipe.RECURRENT_FIELDS | {
-    "data.fault": Field("", "What is wrong with the batches of steps 4 and 5.", one_of("", "inputs", "gradient", "loss")),
-    "model.recurrent": Field(True, "Run a recurrent network."),
-}  # fmt: skip
+FIELDS = (
+    letters.FIELDS
+    | recipe.RECURRENT_FIELDS
+    | {
+        "data.fault": Field("", "What is wrong with the batches of steps 4 and 5.", one_of("", "inputs", "gradient", "loss")),
+        "model.recurrent": Field(True, "Run a recurrent network."),
+    }
+)
 B, T, H = 4, 6, 5
 
 

@@ -38,12 +38,12 @@ def test_features_are_those_of_the_docstring():
     assert list(vectorizer.get_feature_names_out()) == names
     for row, value in zip(grams, features.toarray()):
         counts = collections.Counter(row)
-        wanted = np.array([
-            (1 + math.log(counts[gram])) * (1 + math.log((1 + 3) / (1 + sum(gram in other for other in grams))))
-            if counts[gram]
-            else 0
-            for gram in names
-        ])  # fmt: skip
+        wanted = np.array(
+            [
+                (1 + math.log(counts[gram])) * (1 + math.log((1 + 3) / (1 + sum(gram in other for other in grams)))) if counts[gram] else 0
+                for gram in names
+            ]
+        )
         np.testing.assert_allclose(value, wanted / np.linalg.norm(wanted), rtol=1e-5)
 
 

@@ -73,9 +73,9 @@ def test_sbatch_reads_its_options():
     assert OPTIONS["ntasks-per-node"] == OPTIONS["gpus-per-node"] and re.fullmatch(r"TERM@\d+", OPTIONS["signal"])
 
 
-@pytest.mark.parametrize("status, restarts, again", [
-    (0, "", False), (143, "", True), (137, "3", True), (1, "", False), (2, "", False), (143, "100", False)
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "status, restarts, again", [(0, "", False), (143, "", True), (137, "3", True), (1, "", False), (2, "", False), (143, "100", False)]
+)
 def test_slurm_requeues_what_was_stopped(tmp_path, status, restarts, again):
     stand_in(tmp_path / "srun", f"exit {status}")
     stand_in(tmp_path / "scontrol")
@@ -168,17 +168,13 @@ FIELDS = {  # of jobset.x-k8s.io/v1alpha2 and batch/v1, as far as they are used 
     "spec failurePolicy rules": {"name", "action", "onJobFailureReasons"},
     "spec replicatedJobs": {"name", "replicas", "template"},
     "spec replicatedJobs template": {"spec"},
-    "spec replicatedJobs template spec": {
-        "completionMode", "completions", "parallelism", "backoffLimit", "podFailurePolicy", "template"
-    },
+    "spec replicatedJobs template spec": {"completionMode", "completions", "parallelism", "backoffLimit", "podFailurePolicy", "template"},
     "spec replicatedJobs template spec podFailurePolicy": {"rules"},
     "spec replicatedJobs template spec podFailurePolicy rules": {"action", "onPodConditions", "onExitCodes"},
     "spec replicatedJobs template spec podFailurePolicy rules onPodConditions": {"type", "status"},
     "spec replicatedJobs template spec podFailurePolicy rules onExitCodes": {"containerName", "operator", "values"},
     "spec replicatedJobs template spec template spec": {"restartPolicy", "terminationGracePeriodSeconds", "containers", "volumes"},
-    "spec replicatedJobs template spec template spec containers": {
-        "name", "image", "command", "args", "resources", "volumeMounts"
-    },
+    "spec replicatedJobs template spec template spec containers": {"name", "image", "command", "args", "resources", "volumeMounts"},
     "metadata": {"name"},
     "spec replicatedJobs template spec template": {"spec"},
     "spec replicatedJobs template spec template spec containers resources": {"limits"},
@@ -187,7 +183,7 @@ FIELDS = {  # of jobset.x-k8s.io/v1alpha2 and batch/v1, as far as they are used 
     "spec replicatedJobs template spec template spec volumes": {"name", "persistentVolumeClaim", "emptyDir"},
     "spec replicatedJobs template spec template spec volumes persistentVolumeClaim": {"claimName"},
     "spec replicatedJobs template spec template spec volumes emptyDir": {"medium"},
-}  # fmt: skip
+}
 
 
 def assert_fields(value, where=()):

@@ -90,8 +90,11 @@ def test_the_others_train_as_if_the_frozen_were_constants(model):
         return sums.loss / sums.tokens
 
     wanted = gradient({"rnn": params["rnn"], "bias": params["softmax"]["bias"]})
-    moved = jax.tree.map(lambda a, b: a - b, {"rnn": params["rnn"], "bias": params["softmax"]["bias"]},
-                         {"rnn": state.params["rnn"], "bias": state.params["softmax"]["bias"]})  # fmt: skip
+    moved = jax.tree.map(
+        lambda a, b: a - b,
+        {"rnn": params["rnn"], "bias": params["softmax"]["bias"]},
+        {"rnn": state.params["rnn"], "bias": state.params["softmax"]["bias"]},
+    )
     tiny.assert_close(moved, wanted, 1e-4, 1e-6)
     np.testing.assert_allclose(told.grad_norm, optax.tree.norm(wanted), rtol=1e-5)
 

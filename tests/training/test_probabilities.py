@@ -15,7 +15,7 @@ from seqjax.training.metrics.probabilities import (
     pr_points,
     reliability,
     roc_points,
-)  # fmt: skip
+)
 
 sklearn = pytest.importorskip("sklearn.metrics")
 

@@ -189,8 +189,9 @@ def test_each_direction_draws_its_own_noise():
     ys = np.asarray(seqjax.unroll(cell, type(PARAMS)(eye, eye), xs, rng=jax.random.key(0))[1])
     kept = (ys > 0).astype(float)
     assert abs(np.corrcoef(kept[..., :D].ravel(), kept[..., D:].ravel())[0, 1]) < 0.15
-    around = seqjax.unroll(seqjax.dropout(bidirectional(seqjax.rnn(D, "relu"), seqjax.rnn(D, "relu")), 0.5),
-                           type(PARAMS)(eye, eye), xs, rng=jax.random.key(0))[1]  # fmt: skip
+    around = seqjax.unroll(
+        seqjax.dropout(bidirectional(seqjax.rnn(D, "relu"), seqjax.rnn(D, "relu")), 0.5), type(PARAMS)(eye, eye), xs, rng=jax.random.key(0)
+    )[1]
     assert_same(around[..., :D], around[..., D:])
     assert 0.4 < (np.asarray(around) > 0).mean() < 0.6
 

@@ -17,7 +17,7 @@ from seqjax.wrappers import (
     stack,
     weight_drop,
     zoneout,
-)  # fmt: skip
+)
 
 B, T, SPACE, F = 2, 4, (3, 2), 2
 XS = np.random.default_rng(0).normal(size=(B, T, *SPACE, F)).astype(np.float32)

@@ -22,9 +22,13 @@ class SpeechBatch(NamedTuple):
 
 
 def collate_speech(
-    sounds: Sequence[Any], labels: Sequence[np.ndarray], needed: Sequence[int] | np.ndarray, most_labels: Callable[[int], int],
-    *, workers: int = 0,
-) -> Collate:  # fmt: skip
+    sounds: Sequence[Any],
+    labels: Sequence[np.ndarray],
+    needed: Sequence[int] | np.ndarray,
+    most_labels: Callable[[int], int],
+    *,
+    workers: int = 0,
+) -> Collate:
     """Makes SpeechBatches.
 
     Args:

@@ -98,5 +98,7 @@ def _python_source() -> list[tuple[str, ...]]:
 
 
 TEXTS: dict[str, Callable[[], list[tuple[str, ...]]]] = {
-    "python_docs": _python_docs, "python_source": _python_source, "hello": _hello,
-}  # fmt: skip
+    "python_docs": _python_docs,
+    "python_source": _python_source,
+    "hello": _hello,
+}

@@ -70,9 +70,12 @@ def make_digits(names: list[str], sounds: list[np.ndarray], where: str) -> Recor
     """
     parts = [NAME.search(name).groups() for name in names]  # pyright: ignore[reportOptionalMemberAccess]
     columns = {
-        "sound": tuple(sounds), "transcript": tuple(part[0] for part in parts), "speaker": tuple(part[1] for part in parts),
-        "number": np.array([int(part[2]) for part in parts]), "name": tuple(names),
-    }  # fmt: skip
+        "sound": tuple(sounds),
+        "transcript": tuple(part[0] for part in parts),
+        "speaker": tuple(part[1] for part in parts),
+        "number": np.array([int(part[2]) for part in parts]),
+        "name": tuple(names),
+    }
     return Records(columns, Places.of(f"{where} recording", range(1, len(names) + 1)))
 
 
@@ -189,8 +192,9 @@ def _files(path: str | os.PathLike) -> dict[str, Any]:
         with tarfile.open(fileobj=io.BytesIO(read_bytes(path))) as archive:
             found = {
                 pathlib.PurePath(member.name).name: archive.extractfile(member).read()  # pyright: ignore[reportOptionalMemberAccess]
-                for member in archive if member.isfile() and NAME.match(pathlib.PurePath(member.name).name)
-            }  # fmt: skip
+                for member in archive
+                if member.isfile() and NAME.match(pathlib.PurePath(member.name).name)
+            }
     except tarfile.TarError as error:
         raise UserError(f"{path} is not a valid archive ({error}); recreate it, or unpack it") from None
     return {name: lambda rate, name=name, data=data: decode_sound(data, name, rate) for name, data in found.items()}

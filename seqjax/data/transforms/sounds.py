@@ -381,8 +381,11 @@ def at_speed(samples: Array, lengths: Array, factors: Array, steps: int) -> tupl
     base = jnp.floor(where).astype(jnp.int32)
     x = (where - base).astype(samples.dtype)
     weights = (
-        -x * (x - 1) * (x - 2) / 6, (x + 1) * (x - 1) * (x - 2) / 2, -(x + 1) * x * (x - 2) / 2, (x + 1) * x * (x - 1) / 6,
-    )  # fmt: skip
+        -x * (x - 1) * (x - 2) / 6,
+        (x + 1) * (x - 1) * (x - 2) / 2,
+        -(x + 1) * x * (x - 2) / 2,
+        (x + 1) * x * (x - 1) / 6,
+    )
     padded = jnp.pad(zero_padding(samples, lengths), ((0, 0), (1, 2)))  # one before, two behind
     places = jnp.clip(base, 0, samples.shape[1] - 1)
     found = cast(Array, sum(w * jnp.take_along_axis(padded, places + i, axis=1) for i, w in enumerate(weights)))

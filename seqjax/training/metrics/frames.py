@@ -39,9 +39,11 @@ def frame_sums(nats: jax.Array, given: jax.Array, frames: jax.Array, lengths: ja
         return jnp.sum(jnp.where(where, values, 0), dtype=jnp.float32)
 
     counts = {
-        "first_loss": total(nats, begins), "firsts": total(1, begins),
-        "hits": total(given & sounding, counted[..., None]), "errors": total(given ^ sounding, counted[..., None]),
-    }  # fmt: skip
+        "first_loss": total(nats, begins),
+        "firsts": total(1, begins),
+        "hits": total(given & sounding, counted[..., None]),
+        "errors": total(given ^ sounding, counted[..., None]),
+    }
     return Sums(total(nats, counted), total(1, counted), counts)
 
 

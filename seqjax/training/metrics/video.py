@@ -78,9 +78,11 @@ def frame_errors(predicted: AnyArray, true: AnyArray) -> dict[str, jax.Array]:
     safe, over = jnp.clip(predicted, 1e-6, 1 - 1e-6), (-3, -2, -1)
     nats = -(true * jnp.log(safe) + (1 - true) * jnp.log1p(-safe))
     return {
-        "mse": jnp.square(predicted - true).sum(over), "mae": jnp.abs(predicted - true).sum(over), "bce": nats.sum(over),
+        "mse": jnp.square(predicted - true).sum(over),
+        "mae": jnp.abs(predicted - true).sum(over),
+        "bce": nats.sum(over),
         "ssim": ssim(predicted, true),
-    }  # fmt: skip
+    }
 
 
 def video_answers(names: Sequence[str]) -> Metric:
