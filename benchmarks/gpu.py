@@ -15,6 +15,7 @@ crashes is restarted without the engine or case that it crashed in. In order:
   resume     a run that was stopped and resumed ends byte for byte as one that was not
   accuracy   every engine and cell against float64, at full float32, at the default precision, and in bfloat16
   training   throughput of the language model, the loop against the bare step
+  offload    memory and time of a gradient whose kept carries lie in the host's memory
 
 Needs jax for CUDA and torch with CUDA, flax, optax; pytest for suite (in parallel with pytest-xdist); ml_collections,
 orbax-checkpoint, tensorboardX, rich and matplotlib for resume and training. seqjax itself need not be installed: start it in
@@ -67,6 +68,7 @@ PARTS = (
     Part("resume", 60, env=DETERMINISTIC),
     Part("accuracy", 45),
     Part("training", 15),
+    Part("offload", 40),
 )
 
 

@@ -281,10 +281,11 @@ def training(recorder: Recorder, dry_run: bool) -> None:
 
 def parts() -> Iterator[tuple[str, Callable[[Recorder, bool], None]]]:
     """Every part's name and function."""
-    from benchmarks import gpu_checks
+    from benchmarks import gpu_checks, gpu_memory
 
     yield from ((part.__name__, part) for part in (device, layers, shapes, cnn, training))
-    yield from ((part.__name__, part) for part in (gpu_checks.accuracy, gpu_checks.suite, gpu_checks.resume))
+    others = (gpu_checks.accuracy, gpu_checks.suite, gpu_checks.resume, gpu_memory.offload)
+    yield from ((part.__name__, part) for part in others)
 
 
 def main() -> None:

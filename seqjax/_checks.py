@@ -1,6 +1,7 @@
 """Checks of the arguments of `unroll` and `step`: an error names the argument that does not fit, and what would."""
 
 import functools
+import operator
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from seqjax.errors import UserError
 from seqjax.typing import Array, Cell
 
 
@@ -46,6 +48,19 @@ def check_rng(rng: Any) -> None:
     typed = jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
     if not typed and not (dtype == np.uint32 and len(shape) == 1):
         raise TypeError(f"rng must be one key of jax.random, such as jax.random.key(0), got {rng!r}")
+
+
+def check_remat(every: Any, offload: bool) -> int | None:
+    """Checks the steps between two kept carries, and that there is another memory to move these to; returns the steps."""
+    if every is not None:
+        every = operator.index(every)
+        if every < 1:
+            raise ValueError(f"remat_every must be at least 1 step, got {every}")
+    if offload and every is None:
+        raise ValueError("offload=True moves the carries that remat_every keeps, so it needs remat_every")
+    if offload and jax.default_backend() == "cpu":
+        raise UserError("offload=True moves carries from an accelerator to the host's memory, but the backend here is a CPU")
+    return every
 
 
 def check_inputs(cell: Cell, params: Any, xs: Array, *axes: str, name: str = "xs") -> None:

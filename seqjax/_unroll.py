@@ -5,9 +5,8 @@ import contextvars
 import dataclasses
 import functools
 import inspect
-import operator
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from seqjax import _checks as checks
 from seqjax import engines, placement
 from seqjax._leading import leading
 from seqjax.engines import every
-from seqjax.typing import Array, CarryT, Cell, Key, ParamsT, Pointwise
+from seqjax.typing import Array, CarryT, Cell, Key, ParamsT, Pointwise, UnrollOptions
 
 _watch: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("watch", default=None)
 
@@ -47,33 +46,20 @@ def watched(watch: Callable | None) -> Iterator[None]:
         _watch.reset(token)
 
 
-class Options(TypedDict, total=False):
-    """The options of `unroll` for type checkers, without `return_carries`, which changes the return type."""
-
-    lengths: ArrayLike | None
-    resets: ArrayLike | None
-    rng: Key | None
-    reverse: bool
-    time_major: bool
-    engine: str
-    remat_every: int | None
-    padded_outputs: str
-
-
 @overload
 def unroll(
     cell: Cell[ParamsT, CarryT], params: ParamsT, xs: ArrayLike, carry: CarryT | None = None, *,
-    return_carries: Literal[False] = False, **options: Unpack[Options],
+    return_carries: Literal[False] = False, **options: Unpack[UnrollOptions],
 ) -> tuple[CarryT, Array]: ...  # fmt: skip
 @overload
 def unroll(
     cell: Cell[ParamsT, CarryT], params: ParamsT, xs: ArrayLike, carry: CarryT | None = None, *,
-    return_carries: Literal[True], **options: Unpack[Options],
+    return_carries: Literal[True], **options: Unpack[UnrollOptions],
 ) -> tuple[CarryT, Array, CarryT]: ...  # fmt: skip
 @overload
 def unroll(
     cell: Cell[ParamsT, CarryT], params: ParamsT, xs: ArrayLike, carry: CarryT | None = None, *,
-    return_carries: bool, **options: Unpack[Options],
+    return_carries: bool, **options: Unpack[UnrollOptions],
 ) -> tuple[CarryT, Array] | tuple[CarryT, Array, CarryT]: ...  # fmt: skip
 def unroll(
     cell: Cell[ParamsT, CarryT],
@@ -88,6 +74,7 @@ def unroll(
     time_major: bool = False,
     engine: str = "auto",
     remat_every: int | None = None,
+    offload: bool = False,
     return_carries: bool = False,
     padded_outputs: str = "zeros",
 ) -> tuple[CarryT, Array] | tuple[CarryT, Array, CarryT]:
@@ -118,6 +105,8 @@ def unroll(
         NVIDIA GPU), or "auto", the fastest measured for the cell and case; `seqjax.explain` says which. All give the
         same results up to rounding. Forward mode (jax.jvp, jax.jacfwd, jax.hessian) needs "scan" or "associative".
       remat_every: saves memory in the backward pass: keeps the carry every this many steps and recomputes the rest.
+      offload: moves the carries that `remat_every` keeps to the host's memory, and back when they are needed. Worth its time
+        for large carries, such as the maps of a ConvLSTM, on an accelerator whose memory is full.
       return_carries: also returns the carry after every step, to restart from any of them or to look at the memory c.
       padded_outputs: "zeros", as in torch; or "repeat": a padded step outputs that of the last real step before it, in
         the direction of the run, or zeros if there is none, as in Keras (zero_output_for_mask=False; its Bidirectional
@@ -131,8 +120,9 @@ def unroll(
       (`bidirectional(..., fresh_backward=True)`), the replacement appears at every step.
 
     Raises:
-      ValueError: a shape does not fit, a length is outside 0 ... T, padded_outputs or engine is unknown, or the engine
-        cannot run this case (the message says why, and which engines can), such as forward mode, which "scan" has.
+      ValueError: a shape does not fit, a length is outside 0 ... T, padded_outputs or engine is unknown, offload without
+        remat_every or on a CPU, or the engine cannot run this case (the message says why, and which engines can), such
+        as forward mode, which "scan" has.
       TypeError: a dtype does not fit.
 
     Example:
@@ -146,11 +136,11 @@ def unroll(
     """
     if (watch := _watch.get()) is not None:
         given = {"lengths": lengths, "resets": resets, "rng": rng, "reverse": reverse, "time_major": time_major, "engine": engine}
-        given |= {"remat_every": remat_every, "return_carries": return_carries, "padded_outputs": padded_outputs}
+        given |= {"remat_every": remat_every, "offload": offload, "return_carries": return_carries, "padded_outputs": padded_outputs}
         with watched(None):
             return watch(cell, params, xs, carry, given)
     lead, xs, carry, lengths, resets = _folded(cell, xs, carry, lengths, resets, time_major)
-    options = reverse, time_major, engine, remat_every, padded_outputs
+    options = reverse, time_major, engine, remat_every, offload, padded_outputs
     static, arrays = _checked(cell, params, xs, carry, lengths, resets, *options)
     checks.check_rng(rng)
     last, *stacked = _unroll(*static, bool(return_carries), engines.choosers(), *arrays, rng)
@@ -219,7 +209,7 @@ def explain(
     carry: CarryT | None = None,
     *,
     return_carries: bool = False,
-    **options: Unpack[Options],
+    **options: Unpack[UnrollOptions],
 ) -> list[engines.Choice]:
     """Prints which engine `unroll` chooses for each cell inside, and why, without running anything.
 
@@ -228,8 +218,8 @@ def explain(
       params: what `cell.init` returned.
       xs: inputs as for `unroll`.
       carry: as for `unroll`.
-      **options: the other arguments of `unroll`: lengths, resets, rng, reverse, time_major, engine, remat_every, return_carries,
-        padded_outputs.
+      **options: the other arguments of `unroll`: lengths, resets, rng, reverse, time_major, engine, remat_every, offload,
+        return_carries, padded_outputs.
 
     Returns:
       A list of choices (cell, engine, reason), one for each cell that an engine runs, in order. Cells without a carry,
@@ -248,7 +238,7 @@ def explain(
       gru: scan, asked for
     """
     defaults = {"lengths": None, "resets": None, "reverse": False, "time_major": False, "engine": "auto"}
-    given: dict[str, Any] = defaults | {"remat_every": None, "padded_outputs": "zeros"} | dict(options)
+    given: dict[str, Any] = defaults | {"remat_every": None, "offload": False, "padded_outputs": "zeros"} | dict(options)
     rng, lengths, resets = given.pop("rng", None), given.pop("lengths"), given.pop("resets")
     _, xs, carry, lengths, resets = _folded(cell, xs, carry, lengths, resets, given["time_major"])
     static, arrays = _checked(cell, params, xs, carry, lengths, resets, **given)
@@ -276,7 +266,7 @@ def _folded(cell, xs, carry, lengths, resets, time_major):
     return lead, xs, carry, lengths, resets
 
 
-def _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engine, remat_every, padded_outputs):
+def _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engine, remat_every, offload, padded_outputs):
     """Returns the arguments of `_unroll`, static and arrays; raises an error that names the one that does not fit."""
     engines.check_name(engine)
     if padded_outputs not in ("zeros", "repeat"):
@@ -290,22 +280,20 @@ def _checked(cell, params, xs, carry, lengths, resets, reverse, time_major, engi
         checks.check_carry(cell, params, carry, batch)
     lengths = checks.check_lengths(lengths, batch, steps, layout)
     resets = checks.check_resets(resets, layout)
-    if remat_every is not None:
-        remat_every = operator.index(remat_every)
-        if remat_every < 1:
-            raise ValueError(f"remat_every must be at least 1 step, got {remat_every}")
-    static = (cell, engine, bool(reverse), bool(time_major), remat_every, padded_outputs == "repeat")
+    remat_every = checks.check_remat(remat_every, offload)
+    static = (cell, engine, bool(reverse), bool(time_major), remat_every, bool(offload), padded_outputs == "repeat")
     return static, (params, xs, carry, lengths, resets)
 
 
 # Jitted here, so that a call outside jit is compiled once and not at every call.
-@functools.partial(jax.jit, static_argnums=range(8))
+@functools.partial(jax.jit, static_argnums=range(9))
 def _unroll(
     cell,
     engine,
     reverse,
     time_major,
     remat_every,
+    offload,
     repeat,
     return_carries,
     choosers,
@@ -331,7 +319,7 @@ def _unroll(
     initial = placement.cut_as(cell.initial_carry(params, xs.shape[1]), xs)
     arrays = (params, xs, carry, initial, mask, resets)
     params, xs, carry, initial, mask, resets = placement.tree_varies_together(arrays)
-    run = _Runner(engine, mask, resets, reverse, remat_every, return_carries, note)
+    run = _Runner(engine, mask, resets, reverse, remat_every, offload, return_carries, note)
     carry, ys = run(cell, params, initial if carry is None else carry, initial, xs, rng)
     stacked = [engines.steps.held(ys, mask, reverse) if repeat and mask is not None else ys]
     if return_carries:
@@ -353,6 +341,7 @@ class _Runner:
     resets: Array | None
     reverse: bool
     remat_every: int | None
+    offload: bool
     return_carries: bool  # the carry it returns is an `every.Carries`, which a `sequence` passes on like any carry
     note: Callable[[engines.Choice], None] | None
     flipped: Array | None = None  # the other direction's resets if they are known: converting them twice would lose the first
@@ -382,7 +371,7 @@ class _Runner:
 
     @property
     def _settings(self):
-        return {"mask": self.mask, "resets": self.resets, "reverse": self.reverse, "remat_every": self.remat_every}
+        return {name: getattr(self, name) for name in ("mask", "resets", "reverse", "remat_every", "offload")}
 
     def _turned(self):
         there = engines.steps.flip_resets(self.resets, self.mask, self.reverse) if self.flipped is None else self.flipped

@@ -19,9 +19,10 @@ import dataclasses
 import operator
 import pickle
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypedDict, TypeVar, cast
 
 import jax
+from jax.typing import ArrayLike
 
 from seqjax import _split
 from seqjax._calls import Call, recorded
@@ -242,3 +243,17 @@ class Cell(Generic[ParamsT, CarryT]):
         if self.made is None:
             raise pickle.PicklingError(f"{self!r} cannot be pickled: the call that made it is not known; see seqjax.typing.factory")
         return operator.methodcaller("again"), (self.made,)
+
+
+class UnrollOptions(TypedDict, total=False):
+    """The options of `seqjax.unroll` for type checkers, without `return_carries`, which changes the return type."""
+
+    lengths: ArrayLike | None
+    resets: ArrayLike | None
+    rng: Key | None
+    reverse: bool
+    time_major: bool
+    engine: str
+    remat_every: int | None
+    offload: bool
+    padded_outputs: str

@@ -62,7 +62,7 @@ def choose(engine: str, cell: Cell, params: Params, xs: Any, **settings: Any) ->
       cell: a cell without `sequence` in its wrap.
       params: its parameters.
       xs: inputs (T, B, D), or a pytree of such arrays.
-      **settings: mask, resets, reverse and remat_every of the run.
+      **settings: mask, resets, reverse, remat_every and offload of the run.
 
     Returns:
       A Choice.

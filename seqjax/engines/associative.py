@@ -76,6 +76,7 @@ def run(
     resets: Array | None,
     reverse: bool,
     remat_every: int | None,
+    offload: bool = False,
 ) -> tuple[Carry, Array]:
     """Runs a cell whose split is `Linear` over a sequence, time-major. Arguments and results are those of `scan.run`.
 
@@ -92,7 +93,7 @@ def run(
     def chunk(h, inputs):
         return _chunk(linear, method, params, initial, h, inputs, reverse)
 
-    h, ys = steps.in_chunks(chunk, h, (xs, mask, resets), size, reverse)
+    h, ys = steps.in_chunks(chunk, h, (xs, mask, resets), size, reverse, offload)
     return linear.carry(h), ys
 
 

@@ -36,9 +36,10 @@ def refusal(
     resets: Array | None,
     reverse: bool,
     remat_every: int | None,
+    offload: bool = False,
 ) -> str | None:
     """Returns why this engine cannot run a case, or None if it can; the arguments are those of `run`."""
-    del mask, reverse
+    del mask, reverse, offload
     if not _is_plain_lstm(cell, params):
         return f"cuDNN has only the plain LSTM, got {_describe(cell)}"
     if not jax.tree_util.all_leaves([xs]):
@@ -64,9 +65,10 @@ def run(
     resets: Array | None,
     reverse: bool,
     remat_every: int | None,
+    offload: bool = False,
 ) -> tuple[Carry, Array]:
     """Runs an LSTM over a sequence, time-major, with the arguments and results of `scan.run`; see `refusal` first."""
-    del initial, resets, remat_every
+    del initial, resets, remat_every, offload
     steps, batch, features = xs.shape
     size = cell.hidden_size
     if not steps or not batch:

@@ -44,6 +44,7 @@ def run(
     resets: Array | None,
     reverse: bool,
     remat_every: int | None,
+    offload: bool = False,
 ) -> tuple[Carry, Array]:
     """Runs a cell over a sequence, time-major; the arguments are those of `scan.run`."""
     layout = layout_of(cell, jax.tree.leaves(xs)[0].shape[1])
@@ -53,7 +54,7 @@ def run(
             return unrolled(cell, reverse, params, carry, initial, inputs)
         return dense.unrolled(cell, layout, reverse, params, carry, initial, inputs)
 
-    return steps.in_chunks(chunk, carry, (xs, mask, resets), remat_every, reverse)
+    return steps.in_chunks(chunk, carry, (xs, mask, resets), remat_every, reverse, offload)
 
 
 def layout_of(cell: Cell, batch: int) -> dense.Layout | None:

@@ -28,6 +28,7 @@ def run(
     resets: Array | None,
     reverse: bool,
     remat_every: int | None,
+    offload: bool = False,
 ) -> tuple[Carry, Array]:
     """Runs a cell over a sequence, time-major.
 
@@ -41,6 +42,7 @@ def run(
       resets: bool (T, B), or None.
       reverse: runs from the last step to the first.
       remat_every: steps whose intermediate values are recomputed in the backward pass; None keeps them all.
+      offload: keeps the carries of `remat_every` in the host's memory.
 
     Returns:
       (carry, ys), ys (T, B, H) and zero at padded steps.
@@ -57,4 +59,4 @@ def run(
     def chunk(carry, inputs):
         return jax.lax.scan(body, carry, inputs, reverse=reverse)
 
-    return steps.in_chunks(chunk, carry, (xs, mask, resets), remat_every, reverse)
+    return steps.in_chunks(chunk, carry, (xs, mask, resets), remat_every, reverse, offload)

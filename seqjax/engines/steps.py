@@ -5,9 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import jaxpr_as_fun
 
 from seqjax.typing import Array, Carry, Cell, Params
+
+CARRY = "carry before a chunk"  # its name for `jax.checkpoint`, by which it is offloaded
 
 
 def select(flag: Array, on_true: Any, on_false: Any, axis: int = 0) -> Any:
@@ -154,7 +157,19 @@ def back_through_mask(
     return d_start, d_initial
 
 
-def in_chunks(chunk: Callable, carry: Carry, inputs: Any, size: int | None, reverse: bool) -> tuple[Carry, Any]:
+def _offloaded(chunk):
+    """Returns `chunk`, which keeps its first carry in the host's memory and recomputes everything else in the backward pass."""
+    policy = jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[], names_which_can_be_offloaded=[CARRY], offload_src="device", offload_dst="pinned_host"
+    )
+
+    def named(carry, inputs):
+        return chunk(checkpoint_name(carry, CARRY), inputs)
+
+    return jax.checkpoint(named, prevent_cse=True, policy=policy)
+
+
+def in_chunks(chunk: Callable, carry: Carry, inputs: Any, size: int | None, reverse: bool, offload: bool = False) -> tuple[Carry, Any]:
     """Runs over time in chunks of `size` steps, whose inner values the backward pass recomputes.
 
     Args:
@@ -163,13 +178,14 @@ def in_chunks(chunk: Callable, carry: Carry, inputs: Any, size: int | None, reve
       inputs: pytree of arrays (T, ...).
       size: steps in a chunk; None runs all at once and keeps what the backward pass needs.
       reverse: runs from the last step to the first.
+      offload: keeps the carries between chunks in the host's memory until the backward pass needs them.
 
     Returns:
       (carry, ys), ys (T, ...).
     """
     if size is None:
         return chunk(carry, inputs)
-    chunk = jax.checkpoint(chunk, prevent_cse=True)
+    chunk = _offloaded(chunk) if offload else jax.checkpoint(chunk, prevent_cse=True)
     steps = jax.tree.leaves(inputs)[0].shape[0]
     whole = steps // size * size
     # Chunks are counted from the end where the run begins; the remainder is at the other end.

@@ -47,6 +47,7 @@ class Recurrent(nnx.Module):
         param_dtype: Any = jnp.float32,
         engine: str = "auto",
         remat_every: int | None = None,
+        offload: bool = False,
         padded_outputs: str = "zeros",
         rngs: nnx.Rngs,
     ):
@@ -65,6 +66,7 @@ class Recurrent(nnx.Module):
           param_dtype: dtype of the parameters, for cells by name.
           engine: as in `seqjax.unroll`.
           remat_every: as in `seqjax.unroll`.
+          offload: as in `seqjax.unroll`.
           padded_outputs: as in `seqjax.unroll`.
           rngs: keys for the parameters ("params") and, if there is noise, for training ("dropout").
         """
@@ -73,6 +75,7 @@ class Recurrent(nnx.Module):
         self.cell = nnx.static(stack)
         self.engine = engine
         self.remat_every = remat_every
+        self.offload = offload
         self.padded_outputs = padded_outputs
         for depth, layer in enumerate(stack.inner):
             named = layers.to_names(layer.init(rngs.params(), input_size))
@@ -120,6 +123,7 @@ class Recurrent(nnx.Module):
             time_major=time_major,
             engine=self.engine,
             remat_every=self.remat_every,
+            offload=self.offload,
             padded_outputs=self.padded_outputs,
         )
 

@@ -34,6 +34,7 @@ class Recurrent(nn.Module):
       param_dtype: dtype of the parameters, for cells by name.
       engine: as in `seqjax.unroll`.
       remat_every: as in `seqjax.unroll`.
+      offload: as in `seqjax.unroll`.
       padded_outputs: as in `seqjax.unroll`.
 
     Example:
@@ -57,6 +58,7 @@ class Recurrent(nn.Module):
     param_dtype: Any = jnp.float32
     engine: str = "auto"
     remat_every: int | None = None
+    offload: bool = False
     padded_outputs: str = "zeros"
 
     @nn.compact
@@ -102,6 +104,7 @@ class Recurrent(nn.Module):
             time_major=time_major,
             engine=self.engine,
             remat_every=self.remat_every,
+            offload=self.offload,
             padded_outputs=self.padded_outputs,
         )
 

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import gpu, gpu_checks, gpu_record
+from benchmarks import gpu, gpu_checks, gpu_memory, gpu_record
 
 START = """
 import os, pathlib, sys, time
@@ -95,3 +95,15 @@ def test_what_pytest_printed_is_counted_also_where_it_was_stopped():
     alone = "tests/a.py::test_one PASSED   [ 50%]\ntests/a.py::test_two ERROR [100%]\nERROR tests/b.py\n"
     counted = {"passed": ["tests/a.py::test_one"], "error": ["tests/a.py::test_two", "tests/b.py"]}
     assert gpu_checks.outcomes(alone) == counted
+
+
+def test_offloading_is_compared_with_remat_every_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_memory, "on_gpu", lambda: True)
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    recorder = gpu_record.Recorder(tmp_path / "offload.json", 60)
+    gpu_memory.offload(recorder, dry_run=True)
+    rows = gpu.read(tmp_path / "offload.json")["cases"]
+    assert [(row["cell"], row["way"]) for row in rows] == [
+        (c, w) for c in ("conv_lstm", "lstm") for w in ("remat_every", "remat_every, offload")
+    ]
+    assert all(row["error"] < 1e-5 and row["device_bytes"] > 0 for row in rows)

@@ -77,6 +77,7 @@ def run(
     resets: Array | None,
     reverse: bool,
     remat_every: int | None,
+    offload: bool = False,
 ) -> tuple[Carry, Array]:
     """Runs a cell over a sequence, time-major, with the arguments and results of `scan.run`; see `refusal` first."""
     settings = {"mask": mask, "resets": resets, "reverse": reverse}
@@ -85,7 +86,7 @@ def run(
         xs, mask, resets = inputs
         return _at_once([(cell, params, carry, initial, xs, settings | {"mask": mask, "resets": resets})])[0]
 
-    return steps.in_chunks(chunk, carry, (xs, mask, resets), remat_every, reverse)
+    return steps.in_chunks(chunk, carry, (xs, mask, resets), remat_every, reverse, offload)
 
 
 def run_both(first: tuple, second: tuple) -> list[tuple[Carry, Array]]:
