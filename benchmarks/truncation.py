@@ -5,8 +5,8 @@
 The task is `recall` of seqjax.data.memory_tasks: the first of T symbols is asked for at the end. An LSTM of 64 units with biases drawn for
 that length (chrono) is trained with full backpropagation, with `remat_every`, and with `truncated_unroll` for several (k1, k2). For each:
 the time of a step (minima of interleaved calls), the temporary memory that XLA plans for it, the cosine of its gradient to the full one
-before and after training by the full one, and the loss after training with it. Nothing is offloaded to a host: a CPU has no second
-memory.
+before and after training by the full one, and the loss after training with it. On an accelerator also with `offload=True`, which keeps
+the carries of `remat_every` in the host's memory; a CPU has no second memory.
 """
 
 import argparse
@@ -44,7 +44,10 @@ def ways(length: int) -> dict[str, Any]:
 
     pairs = [(length // 10, length // 10), (length // 4, length // 4), (length // 2, length // 2)]
     pairs += [(length // 10, length // 2), (length // 4, length), (length // 10, length)]
-    found = {"full": whole(), f"full, remat_every={math.isqrt(length)}": whole(remat_every=math.isqrt(length))}
+    root = math.isqrt(length)
+    found = {"full": whole(), f"full, remat_every={root}": whole(remat_every=root)}
+    if jax.default_backend() != "cpu":
+        found[f"full, remat_every={root}, offload"] = whole(remat_every=root, offload=True)
     found |= {f"k1={every}, k2={back}": truncated(every, back) for every, back in pairs}
     return found | {"init": lambda key: reader.init(key, jnp.zeros((1, 1, TASKS[TASK].features)))["params"]}
 
