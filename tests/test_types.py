@@ -140,7 +140,7 @@ def test_the_package_has_no_error_by_pyright():
 def test_the_options_for_type_checkers_are_those_of_unroll():
     import inspect
 
-    from seqjax._unroll import Options
+    from seqjax.typing import UnrollOptions
 
     named = [name for name, one in inspect.signature(seqjax.unroll).parameters.items() if one.kind is one.KEYWORD_ONLY]
-    assert [name for name in named if name != "return_carries"] == list(Options.__annotations__)
+    assert [name for name in named if name != "return_carries"] == list(UnrollOptions.__annotations__)
