@@ -1,4 +1,4 @@
-"""Data and where it comes from, each kind from three kinds of source, and how it becomes batches.
+"""Loaders for every kind of data, from several kinds of source, and pipelines that turn it into batches.
 
 Text for truncated BPTT, images, texts with labels, tagged sentences, translations; windows, buckets, shuffled batches.
 """

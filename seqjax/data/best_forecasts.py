@@ -1,9 +1,9 @@
-"""The best possible forecasts of the embedded series: from the true process, given only the values that a model sees too.
+"""The best possible forecasts of the embedded series: computed from the true process and the values a model sees.
 
-The seasonal process is linear and Gaussian: the Kalman filter gives its exact predictive distribution. For the chaotic ones a
-bootstrap particle filter gives it, exactly in the limit of many particles: the kicks keep the particles apart, and the noise of
-what is observed is large, so that few are needed. With the defaults the mean CRPS of some tens of forecasts is right to about
-0.5 %; that of a single forecast of Lorenz's system is not, where it may go to either wing.
+The seasonal process is linear and Gaussian: the Kalman filter gives its exact predictive distribution. For the chaotic processes a
+bootstrap particle filter approximates it, exactly in the limit of many particles; few are needed, since the process noise keeps the
+particles apart and the observation noise is large. With the defaults the mean CRPS of some tens of forecasts is accurate to about 0.5 %; a
+single forecast of Lorenz's system is less accurate where it may go to either wing.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from seqjax.data.records import Records
 from seqjax.errors import refuse_unknown
 
 PARTICLES, HISTORY = 1000, 250
-PAIRS = 4  # of each component of a mixture with others, for the spread within it
+PAIRS = 4  # pairs of each mixture component with others, to estimate E|X - X'|
 Array = np.ndarray
 
 
@@ -25,25 +25,25 @@ class Best(NamedTuple):
 
     mean: Array  # float64 (M, H)
     std: Array  # float64 (M, H)
-    crps: Array  # float64 (M, H), of what came; NaN where it is missing or beyond the end of the records
+    crps: Array  # float64 (M, H), of the observed values; NaN where one is missing or beyond the end of the records
 
 
 def best_possible(
     name: str, records: Records, series: Array, origins: Array, horizon: int, *, particles: int = PARTICLES, history: int = HISTORY
 ) -> Best:
-    """The predictive distribution given the process that made a series, and the series' values before the origin.
+    """The predictive distribution from the process that generated a series and its values before the origin.
 
     Args:
-      name: of the embedded set.
-      records: a part of it; its series from their beginning.
-      series: places of the series in the records, (M,).
-      origins: how many steps of each are known, (M,): the first that is forecast is `origins` itself. At least 1.
+      name: the embedded set.
+      records: one of its parts, with each series from its start.
+      series: index of each series in the records, (M,).
+      origins: how many steps of each are known, (M,), at least 1; the first step forecast is `origins` itself.
       horizon: H, steps to forecast.
-      particles: of the particle filter; the Kalman filter needs none.
-      history: how many steps before the first origin the particle filter begins; what lies before says next to nothing.
+      particles: how many the particle filter uses; the Kalman filter needs none.
+      history: how many steps before the first origin the particle filter starts; earlier ones carry almost no information.
 
     Returns:
-      A Best; the CRPS is that of the distribution itself, and not of a Gaussian with its mean and standard deviation.
+      A Best; the CRPS is that of the distribution itself, not of a Gaussian with its mean and standard deviation.
 
     Source: Kalman 1960, "A new approach to linear filtering and prediction problems"; Gordon, Salmond and Smith 1993, "Novel
     approach to nonlinear/non-Gaussian Bayesian state estimation"
@@ -76,7 +76,7 @@ def best_possible(
     return best
 
 
-Forecast = tuple[Array, Array]  # means of the components of a mixture (N, H), and the standard deviation of each (H,)
+Forecast = tuple[Array, Array]  # component means (N, H), and the standard deviation of every component (H,)
 
 
 def _kalman(process: Seasonal, value: Array, number: int, origins: Array, horizon: int) -> Iterator[Forecast]:
@@ -88,7 +88,7 @@ def _kalman(process: Seasonal, value: Array, number: int, origins: Array, horizo
     wanted = set(origins.tolist())
     found = {}
     for t in range(origins.max() + 1):
-        if t in wanted:  # the state is that of step t, as far as it is known before t
+        if t in wanted:  # the state of step t, predicted from the values before t
             ahead = phi ** (steps - 1)
             later = ahead**2 * variance + innovation * (1 - ahead**2) / (1 - phi**2)
             center = process.level + process.season(t + steps - 1) + ahead * mean
@@ -110,7 +110,7 @@ def _particles(
     def moved(states: Array) -> Array:
         return process.advance(states, rng.standard_normal((len(states), process.kicks)))
 
-    for _ in range(process.warm_up + 1):  # as long as the series was not observed
+    for _ in range(process.warm_up + 1):  # the steps before the series was observed
         states = moved(states)
     weights = np.full(particles, 1 / particles)
     for origin in origins.tolist():
@@ -130,7 +130,7 @@ def _particles(
 
 
 def _systematic(weights: Array, rng: np.random.Generator) -> Array:
-    """Systematic resampling: as many particle indices, each as often as its weight says, to within one."""
+    """Systematic resampling: particle indices, each repeated in proportion to its weight, to within one."""
     number = len(weights)
     return np.minimum(np.searchsorted(np.cumsum(weights), (np.arange(number) + rng.random()) / number), number - 1)
 
@@ -139,13 +139,13 @@ def mixture_crps(means: Array, std: Array, value: Array) -> Array:
     """The CRPS of a mixture of Gaussians with equal weights: E|X - y| - E|X - X'| / 2.
 
     Args:
-      means: of the components, (N, H).
-      std: of each, (H,).
-      value: what came, (H,); NaN gives NaN.
+      means: component means, (N, H).
+      std: standard deviation of every component, (H,).
+      value: the observed values, (H,); NaN gives NaN.
 
     Returns:
-      float64 (H,). E|X - X'| is taken over some of the pairs of two components: with those of a component and itself the
-      score would be too high by its share of 1 in N.
+      float64 (H,). E|X - X'| is taken over some pairs of distinct components; pairing a component with itself would bias the score by a
+      share of 1 in N.
 
     Source: Gneiting and Raftery 2007, "Strictly proper scoring rules, prediction, and estimation"
 
@@ -155,7 +155,7 @@ def mixture_crps(means: Array, std: Array, value: Array) -> Array:
     """
     number = len(means)
     shifts = [0] if number == 1 else np.unique(np.linspace(1, number - 1, PAIRS).astype(int))
-    order = np.random.default_rng(0).permutation(number)  # neighbours of a resampled cloud are alike
+    order = np.random.default_rng(0).permutation(number)  # neighbours in a resampled cloud are alike
     means = means[order]
     apart = np.mean([_mean_distance(means - np.roll(means, shift, axis=0), np.sqrt(2) * std).mean(axis=0) for shift in shifts], axis=0)
     return _mean_distance(means - value, std).mean(axis=0) - apart / 2

@@ -28,14 +28,14 @@ def clean_caption(text: str) -> str:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Captioned:
-    """Images with one caption or more each.
+    """Images, each with one or more captions.
 
     Args:
-      images: N of them.
-      captions: of each image, at least one, cleaned.
-      names: of each image, for display.
-      scenes: what each shows, where the images are drawn (`seqjax.data.readers.scenes`); else empty.
-      notes: what was left out on reading, a sentence each.
+      images: the N images.
+      captions: the cleaned captions of each image, at least one.
+      names: a name for each image, for display.
+      scenes: the scene each image shows if they are drawn (`seqjax.data.readers.scenes`); else empty.
+      notes: a sentence for each thing left out on reading.
 
     Example:
       >>> from seqjax.data.image_columns import ArrayImages
@@ -91,9 +91,9 @@ def collate_captions(images: Images, owners: Sequence[int], tokens: Sequence[np.
     """Makes CaptionBatches.
 
     Args:
-      images: those of a part.
+      images: the images of a part.
       owners: the index of each caption's image.
-      tokens: ids of each caption, without special tokens.
+      tokens: the token ids of each caption, without special tokens.
       bos, eos: ids of `<bos>` and `<eos>`.
 
     Example:

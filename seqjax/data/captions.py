@@ -23,8 +23,8 @@ from seqjax.data.sources import Setting, check_name, check_source, file_set_name
 from seqjax.errors import UserError, refuse_unknown
 
 EMBEDDED = ("scenes",)
-SCENES = {"validation": 600, "test": 2000}  # half of them with combinations that are not trained on
-FILE_SIZE = 224  # to which images are scaled unless another size is asked for
+SCENES = {"validation": 600, "test": 2000}  # half show combinations that do not occur in training
+FILE_SIZE = 224  # images are scaled to this size unless another is given
 FOLDERS = (
     "Images",
     "Flicker8k_Dataset",
@@ -62,36 +62,35 @@ def load_captions(
 ) -> Dataset:
     """Images with captions, in training, validation and test parts, from one of three kinds of source.
 
-    No source silently replaces another. Captions are learned and scored in lower case and without punctuation
-    (`clean_caption`). Image files are all decoded once before they are used; images that are missing, corrupt or without a caption are
-    named all at once. If there is no validation part, a share of the training images is held out.
+    No source silently replaces another. Captions are learned and scored in lower case and without punctuation (`clean_caption`). All image
+    files are decoded once before they are used, and one error lists all that are missing, corrupt or without a caption. If there is no
+    validation part, a share of the training images is held out.
 
     Args:
       source: "embedded" (drawn, no network), "tfds" (a prepared set, read without TensorFlow) or "file".
       name: embedded: "scenes" (`seqjax.data.readers.scenes`). tfds: the set, such as "coco_captions". file: what to call the set.
       path: file: the captions, see `seqjax.data.readers.caption_files.read_captions`.
-      validation_path, test_path: file: the same for these parts; or lists of images whose captions are in `path`, a name a line.
-      train_list: file: such a list of the training images; "" takes all that are in no other part.
+      validation_path, test_path: file: the same for these parts; or lists of images whose captions are in `path`, one name per line.
+      train_list: file: such a list of the training images; "" takes all images in no other part.
       data_dir: tfds: the folder of prepared sets; "" is TFDS's own, ~/tensorflow_datasets.
       scenes: embedded: how many to train on.
-      image_size: S, to scale all images to (S, S), the largest square in the middle; 0 is 224. Scenes are 40 x 40.
-      image_folder: file: where the images are named from, seen from the captions' folder; "" looks for it.
+      image_size: S; the largest central square of each image is scaled to (S, S). 0 means 224. Scenes are 40 x 40.
+      image_folder: file: the folder that image names are relative to, given relative to the captions' folder; "" looks for it.
       image_field, caption_field: file: the fields of a table; "" looks for them.
-      restval: images of Karpathy's and TFDS's split `restval` are trained on too.
+      restval: also train on Karpathy's and TFDS's split `restval`.
       delimiter, quoting, header, encoding: file: how a table is written, see `seqjax.data.readers.tables.Format`.
-      bad_files: file: "stop", where an image cannot be used, an error names all such; or "leave_out", the notes do.
+      bad_files: file: "stop" raises an error that lists all unusable images; "leave_out" leaves them out and lists them in the notes.
       validation_fraction: the share to hold out, in (0, 1).
-      seed: of the scenes, or of what is held out.
+      seed: of the scenes, or of the choice of images held out.
       workers: threads that check image files.
-      cache: a folder to remember in which image files were sound; "" for none.
-      progress: called with how many image files are checked, and of how many.
+      cache: a folder that records which image files were valid; "" for none.
+      progress: called with the number of image files checked so far and the total.
 
     Returns:
       A Dataset whose parts are `Captioned`.
 
     Raises:
-      UserError: an unknown source or name, malformed files, images that cannot be used, or a setting that the source has
-        no use for.
+      UserError: an unknown source or name, malformed files, unusable images, or a setting that the source does not use.
 
     Example:
       >>> data = load_captions("embedded", name="scenes", scenes=3)
@@ -139,7 +138,7 @@ def load_captions(
 
 
 def _drawn(part: str, number: int, seed: int) -> Captioned:
-    """Scenes of one part; in validation and test, every second one has a combination that is not in training."""
+    """Scenes of one part; in validation and test, every other one has a combination that does not occur in training."""
     drawn = [draw_scene(seed, part, index, unseen=part != "train" and index % 2 == 1) for index in range(number)]
     images = ArrayImages(np.stack([image for image, _ in drawn]), np.arange(number))
     scenes = tuple(scene for _, scene in drawn)
@@ -190,7 +189,7 @@ def _with_files(paths, listed: Mapping[str, Listed], folder: str, size: int, bad
     places, bad, root = {}, {}, str(pathlib.Path(paths["train"]).parent)
     for part, images in listed.items():
         path = paths[part] if part in paths and not is_list(paths[part]) else paths["train"]
-        stem = pathlib.Path(path).name.split(".")[0].removeprefix("captions_")  # captions_train2017.json is of train2017/
+        stem = pathlib.Path(path).name.split(".")[0].removeprefix("captions_")  # captions_train2017.json belongs to train2017/
         also = [*FOLDERS, stem, f"../{stem}", "..", f"../images/{stem}", part]
         find, places[part] = image_finder(path, images.names[:SAMPLE], folder, also), ([], [])
         for i, (name, captions, place) in enumerate(zip(*images)):

@@ -30,15 +30,15 @@ def check_whole(least: int, **settings: object) -> None:
 
 
 def shard_rows(rows: slice, index: int, count: int) -> slice:
-    """Which rows of a batch one of several processes reads.
+    """The rows of a batch that one of several processes reads.
 
     Args:
-      rows: those to divide: all of a batch, `slice(0, batch_size)`.
-      index: of the shard, from 0.
+      rows: the rows to divide, such as all of a batch, `slice(0, batch_size)`.
+      index: the shard's index, from 0.
       count: the number of shards, which must divide the rows evenly.
 
     Raises:
-      UserError: it does not; or there is no such shard.
+      UserError: the rows cannot be divided evenly, or there is no such shard.
 
     Example:
       >>> shard_rows(slice(0, 6), 1, 3)

@@ -31,23 +31,22 @@ def load_corpus(
     Args:
       source: "embedded" (ships with Python, no network), "tfds" (a prepared set, read without TensorFlow) or "file".
       name: embedded: "python_docs", "python_source" or "hello". tfds: the set, such as "tiny_shakespeare" or
-        "imdb_reviews/plain_text". file: what to call the text, which is otherwise called after its file.
+        "imdb_reviews/plain_text". file: what to call the text; "" is the name of its file.
       path: file: text, or `.jsonl` with a field "text" (each line a document); either may be packed with gzip or zstd.
-        \r\n is read as \n, and a byte order mark is dropped. Above 64 million characters it is read as a stream.
-      validation_path, test_path: file: the other parts. Without the first, the end of `path` is cut off.
-      documents: file: "none" (running text: one document, cut in characters), "line" (a blank line is an empty
-        document) or "paragraph" (blank lines between); with the last two the ends are predicted and the cut is
-        between documents.
+        \r\n is read as \n, and a byte order mark is dropped. A file of more than 64 million characters is streamed.
+      validation_path, test_path: file: the other parts. Without the first, the end of `path` is held out.
+      documents: file: "none" (running text: one document, split at a character), "line" (one per line; a blank line is an empty document)
+        or "paragraph" (separated by blank lines). With the last two the ends are predicted, and the parts are split between documents.
       encoding: file: of all files, such as "utf-16" or "cp1252".
-      validation_fraction: the share to cut off where the source has no validation part of its own.
+      validation_fraction: the share to hold out if the source has no validation part of its own.
       data_dir: tfds: the folder of prepared sets; "" is TFDS's own, ~/tensorflow_datasets.
 
     Returns:
-      A Dataset of Records with the column "text"; the fact "ends" says whether the end of a document is predicted.
+      A Dataset of Records with the column "text"; the fact "ends" says whether ends of documents are predicted.
 
     Raises:
       UserError: an unknown source or name, a set that is not prepared, a file that cannot be read as text, a fraction
-        outside (0, 1), or a setting that the source has no use for.
+        outside (0, 1), or a setting that the source does not use.
 
     Example:
       >>> corpus = load_corpus("embedded", name="hello")

@@ -1,4 +1,4 @@
-"""The entry point for DNA: a hidden Markov model with genes, genomes with annotation, and sequences with a label each."""
+"""The entry point for DNA: a hidden Markov model with genes, annotated genomes, and labelled sequences."""
 
 import os
 import pathlib
@@ -67,39 +67,39 @@ def load_dna(
 ) -> Dataset:
     """DNA with training, validation and test parts.
 
-    Embedded is "hmm": 7,400 sequences of 200 bases from a hidden Markov model with genes (`hidden_markov.genes`), a tag for each
-    base. The exact posterior of the model is right for 99.0 % of the test bases; nothing can be better on average.
+    The embedded set is "hmm": 7,400 sequences of 200 bases from a hidden Markov model with genes (`hidden_markov.genes`), a tag for each
+    base. The model's exact posterior gets 99.0 % of the test bases right; nothing can do better on average.
 
     Args:
       source: "embedded" or "file".
       task: "tag", a tag for each base, or "classify", a label for each sequence.
       name: embedded: "hmm". file: what to call the set; "" is the name of its file.
-      path: file. To tag: a FASTA file with `annotation`, or a table whose label has a letter for each base. To classify: a table, an
-        ARFF file with a column for each base, or a folder with a FASTA or FASTQ file for each class. Any may be packed.
+      path: file. To tag: a FASTA file with `annotation`, or a table whose labels have one letter per base. To classify: a table, an ARFF
+        file with one column per base, or a folder with one FASTA or FASTQ file per class. Any may be packed.
       validation_path, test_path: file: the other parts; not with `annotation`.
-      annotation: BED or GFF3 beside the FASTA file.
-      features: its kinds that are tags, comma-separated; of those that overlap the first wins.
-      strand: "ignore", or "split": the two strands have tags of their own, such as CDS+ and CDS-.
-      validation_sequences, test_sequences: with `annotation`: the names of the sequences of these parts, comma-separated. Else a
-        share of the sequences is held out, and of a single sequence its end.
-      sequence_field, label_field, delimiter, quoting, header, encoding: of a table; see `read_dna_table`. An ARFF file has only a
-        label_field: "label" is its last attribute.
-      masked: lower case is "read" like upper case, or "hide": read as N.
-      min_quality: of a base of FASTQ; below it is read as N.
-      repeats: near-duplicates (`near_duplicates`) are kept together in one part ("group"), all but the first left out ("remove"), or
-        taken for different sequences ("keep"). Where parts have files of their own, training sequences that are near-duplicates of
-        others are left out, unless "keep". An exact repeat with the same label is always left out of a part that others are cut from.
+      annotation: a BED or GFF3 file for the FASTA file.
+      features: the kinds of annotated feature to use as tags, comma-separated; where features overlap, the first kind wins.
+      strand: "ignore", or "split" to give each strand its own tags, such as CDS+ and CDS-.
+      validation_sequences, test_sequences: with `annotation`: the names of the sequences of these parts, comma-separated. Else a share of
+        the sequences is held out; if there is only one, its end.
+      sequence_field, label_field, delimiter, quoting, header, encoding: for a table; see `read_dna_table`. Of these an ARFF file takes only
+        label_field; "label" is its last attribute.
+      masked: "read" reads lower case like upper case; "hide" reads it as N.
+      min_quality: FASTQ: bases of lower quality are read as N.
+      repeats: near-duplicates (`near_duplicates`) are kept together in one part ("group"), dropped except for the first ("remove"), or
+        treated as different sequences ("keep"). Where parts have their own files, training sequences that are near-duplicates of another
+        part's are left out, unless "keep". Exact repeats with the same label are always dropped from a part that others are split from.
       identity: the share of equal bases that makes sequences of one length near-duplicates.
-      folds, fold: of K folds, number `fold` is the test part, and validation is held out of the rest; 0 makes none.
+      folds, fold: with K folds, fold number `fold` is the test part, and validation is held out of the rest; 0 makes no folds.
       validation_fraction: the share to hold out if there is no validation part.
       test_fraction: the same for the test part; 0 holds none out.
-      seed: of folds and of what is held out.
+      seed: of the folds and of the choice of what is held out.
 
     Returns:
-      A Dataset of Records with "sequence" (tuple of str) and either "label" (int32) or "labels" (a uint8 array (T,) for each).
+      A Dataset of Records with "sequence" (tuple of str) and either "label" (int32) or "labels" (one uint8 array (T,) per sequence).
 
     Raises:
-      UserError: with all that is wrong in a file, a set without what is asked for, or a setting that has no effect.
+      UserError: a malformed file (with all its faults), a set that lacks what is asked for, or a setting that has no effect.
 
     Example:
       >>> data = load_dna("embedded", task="tag", name="hmm")
@@ -193,7 +193,7 @@ def _hmm(name: str, task: str) -> Dataset:
 
 
 def _genome(name, path, annotation, kinds, split, wanted, shares, masked, seed) -> Dataset:
-    """Sequences with a tag for each base, whole sequences in each part."""
+    """Sequences with a tag for each base; each part gets whole sequences."""
     genome = fasta.read_fasta(path)
     names = genome["name"]
     lengths = dict(zip(names, map(len, genome["sequence"])))
@@ -217,7 +217,7 @@ def _genome(name, path, annotation, kinds, split, wanted, shares, masked, seed) 
 
 
 def _by_sequence(name: str, records: Records, wanted, shares, seed: int) -> tuple[dict[str, Records], list[str]]:
-    """Parts of whole sequences; of a single one, its end is cut off for the others."""
+    """Parts of whole sequences; if there is only one, its end is split off for the other parts."""
     places = {each: i for i, each in enumerate(records["name"])}
     taken: dict[str, list[int]] = {}
     for part, names in wanted.items():
@@ -273,7 +273,7 @@ def _read(path: str, sequence_field: str, label_field: str, format: Format, of_t
 
 
 def _folder(path: str, min_quality: int) -> Records:
-    """A FASTA or FASTQ file for each class, named after the file."""
+    """One FASTA or FASTQ file per class; the file's name is the class."""
     files = sorted(
         file for file in pathlib.Path(os.path.expanduser(path)).iterdir() if unpacked_suffix(file) in fasta.ENDINGS + fastq.ENDINGS
     )
@@ -312,14 +312,14 @@ def read_sequences(path: str, region: str = "") -> Records:
     r"""Sequences without labels, from FASTA, FASTQ or one sequence per line; the first character tells which.
 
     Args:
-      path: of the file, plain or packed; "-" is the standard input.
-      region: of a FASTA file, see `fasta.read_region`: no more of it is read.
+      path: the file, plain or packed; "-" is standard input.
+      region: of a FASTA file, see `fasta.read_region`; only this region is read.
 
     Returns:
-      Records with "name" and "sequence", tuples of str, and "start", the first base of each, from 0.
+      Records with "name" and "sequence", tuples of str, and "start", the position of each one's first base, from 0.
 
     Raises:
-      UserError: as the readers of these formats; a region of the standard input.
+      UserError: as the readers of these formats; a region of standard input.
 
     Example:
       >>> import tempfile

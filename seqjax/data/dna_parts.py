@@ -1,4 +1,4 @@
-"""Sequences with labels as parts: without repeats, in folds or held out, near-duplicates together, labels as numbers."""
+"""Splits labelled sequences into parts: drops repeats, makes folds or holds out, keeps near-duplicates together, numbers labels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,11 +25,11 @@ class Split(NamedTuple):
 
 
 def check_labels(name: str, parts: Parts, tags: bool) -> None:
-    """Refuses labels that are of one class only, and tags that are more or fewer than the bases.
+    """Refuses labels of a single class, and labels with more or fewer tags than bases.
 
     Args:
-      name: of the data set, for errors.
-      parts: with "sequence" and "label".
+      name: the dataset's name, for errors.
+      parts: Records with "sequence" and "label".
       tags: whether a label has a letter for each base.
 
     Example:
@@ -54,8 +54,8 @@ def without_repeats(parts: Parts, repeats: str, identity: float) -> tuple[Parts,
     """Drops exact repeats with the same label from the training part, and near-duplicates of parts with files of their own.
 
     Args:
-      parts: with "sequence" and "label", each part that has a file of its own.
-      repeats: "keep" leaves near-duplicates of other parts in.
+      parts: Records with "sequence" and "label", for each part that has its own file.
+      repeats: "keep" keeps near-duplicates of other parts.
       identity: see `near_duplicates`.
 
     Returns:
@@ -94,10 +94,10 @@ def held_out(name: str, parts: Parts, split: Split, repeats: str, identity: floa
     """Parts that have no file of their own, cut from the training part.
 
     Args:
-      name: of the data set, for errors.
-      parts: those with files.
+      name: the dataset's name, for errors.
+      parts: the parts that have files.
       split: how to cut the parts.
-      repeats: "group" keeps near-duplicates in one part, "remove" leaves all but the first of them out, "keep" does neither.
+      repeats: "group" keeps near-duplicates in one part, "remove" drops all but the first of them, "keep" does neither.
       identity: see `near_duplicates`.
       stratified: whether each label is split in proportion.
 
@@ -132,7 +132,7 @@ def held_out(name: str, parts: Parts, split: Split, repeats: str, identity: floa
         train, group, strata = train.take(np.flatnonzero(~inside)), group[~inside], strata[~inside]
     for part, share in (("test", split.test_fraction), ("validation", split.validation_fraction / (1 - split.test_fraction))):
         if part not in parts and share:
-            seed = split.seed + split.fold  # each fold has another validation part
+            seed = split.seed + split.fold  # each fold has its own validation part
             held = hold_groups_out(strata, group, share, seed, name)
             notes.append(f"{part}: {held.sum():,} of {len(train):,} sequences, chosen at random by seed {seed}")
             parts = parts | {part: train.take(np.flatnonzero(held))}
@@ -144,7 +144,7 @@ def numbered_labels(name: str, parts: Mapping[str, Records]) -> tuple[dict[str, 
     """The column "label" of each part as numbers, and the classes: those of the training part.
 
     Raises:
-      UserError: labels that the training part lacks, each with its place.
+      UserError: labels that the training part lacks, each with its location.
 
     Example:
       >>> from seqjax.data.records import Places
@@ -159,7 +159,7 @@ def numbered_labels(name: str, parts: Mapping[str, Records]) -> tuple[dict[str, 
 
 
 def numbered_tags(name: str, parts: Mapping[str, Records]) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
-    """A column "labels" of each part, a number for each base, from labels that have a letter for each; and the letters.
+    """A column "labels" for each part, one number per base, from labels with one letter per base; and the letters.
 
     Raises:
       UserError: as `numbered_labels`.

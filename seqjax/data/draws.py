@@ -6,15 +6,15 @@ import numpy as np
 
 
 def shuffled(number: int, seed: int) -> tuple[np.ndarray, np.random.PCG64]:
-    """The numbers below `number`, shuffled, and the stream of random bits after that.
+    """The numbers below `number`, shuffled, and the bit generator in its state after the shuffle.
 
     NumPy promises the raw bits of a bit generator, and may change what a `Generator` makes of them with any version.
-    So data made or cut at random is made from the bits, by a Fisher-Yates shuffle. It is the order that
+    So random data and splits are made from the bits, by a Fisher-Yates shuffle. The order is the one that
     `np.random.default_rng(seed).permutation(number)` gives up to NumPy 2.5.
 
     Args:
-      number: how many, below 2^32.
-      seed: of the order.
+      number: N, below 2^32.
+      seed: determines the order.
 
     Returns:
       (int64 (number,), the bit generator).
@@ -35,13 +35,13 @@ def shuffled(number: int, seed: int) -> tuple[np.ndarray, np.random.PCG64]:
 def permutation(number: int, seed: int, *key: int) -> np.ndarray:
     """The numbers below `number` in an order that is a pure function of the arguments.
 
-    Made of the raw bits of a generator, whose stream NumPy promises never to change; its shuffles may change with a
-    version, and a run could then not be resumed.
+    Made from the raw bits of a generator, a stream that NumPy promises never to change. NumPy's own shuffles may change between versions,
+    and a run could then not be resumed.
 
     Args:
       number: how many.
       seed: at least 0.
-      *key: whole numbers of at least 0; another key gives another order.
+      *key: non-negative integers; a different key gives a different order.
 
     Returns:
       int64 (number,).
@@ -55,10 +55,10 @@ def permutation(number: int, seed: int, *key: int) -> np.ndarray:
 
 
 def uniform(bits: np.random.PCG64, number: int) -> np.ndarray:
-    """Numbers in [0, 1): the high 53 of each 64 bits.
+    """Uniform numbers in [0, 1), from the high 53 of each 64 bits.
 
     Args:
-      bits: the stream, which moves on.
+      bits: the bit generator, which is advanced.
       number: how many.
 
     Returns:
@@ -72,7 +72,7 @@ def uniform(bits: np.random.PCG64, number: int) -> np.ndarray:
 
 
 def _halves(bits: np.random.PCG64) -> Iterator[int]:
-    """Each 64 bits as two numbers of 32, the low one first; no more are taken than are needed."""
+    """Each 64 bits as two 32-bit numbers, the low one first; drawn only as needed."""
     while True:
         both = int(bits.random_raw())
         yield both & 0xFFFFFFFF
@@ -80,7 +80,7 @@ def _halves(bits: np.random.PCG64) -> Iterator[int]:
 
 
 def _below(limit: int, halves: Iterator[int]) -> int:
-    """A number below `limit`, each with the same chance: as many bits as it may need, drawn again while they are too many."""
+    """A uniform number below `limit`: draws as many bits as the limit needs, and redraws while the number is too large."""
     mask = (1 << (limit - 1).bit_length()) - 1
     while (drawn := next(halves) & mask) >= limit:
         pass

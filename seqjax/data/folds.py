@@ -12,14 +12,14 @@ from seqjax.errors import UserError
 def make_folds(labels: Sequence[int] | np.ndarray, groups: Sequence[int] | np.ndarray, folds: int, seed: int) -> np.ndarray:
     """Splits examples into folds, stratified by label, with each group in one fold; the same on every machine.
 
-    Groups are shuffled, those of one label dealt after those of another, the larger first, each to the fold that has the fewest
-    examples of its label, then of all. With as many folds as groups each has one: leave-one-out.
+    Groups are shuffled, then dealt label by label, larger groups first, each to the fold with the fewest examples of its label, then of all
+    labels. With as many folds as groups, each fold gets one: leave-one-out.
 
     Args:
-      labels: (N,).
-      groups: (N,), a number each.
+      labels: the label of each example, (N,).
+      groups: the group of each example, (N,).
       folds: K, at most as many as there are groups.
-      seed: of the shuffle.
+      seed: determines the shuffle.
 
     Returns:
       int64 (N,), in [0, K).
@@ -49,12 +49,12 @@ def make_folds(labels: Sequence[int] | np.ndarray, groups: Sequence[int] | np.nd
 def hold_groups_out(
     labels: Sequence[int] | np.ndarray, groups: Sequence[int] | np.ndarray, fraction: float, seed: int, what: str
 ) -> np.ndarray:
-    """Which examples are held out: about a share of each label, whole groups.
+    """Which examples to hold out: about a given share of each label, in whole groups.
 
     Args:
       labels, groups, seed: as in `make_folds`.
       fraction: in (0, 1).
-      what: the data set's name, for errors.
+      what: the dataset's name, for errors.
 
     Returns:
       bool (N,).

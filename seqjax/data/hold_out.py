@@ -29,17 +29,17 @@ def hold_out(
     Args:
       number: N examples.
       fraction: the share to hold out, in (0, 1).
-      seed: of the choice.
-      what: the data set's name, for errors.
-      at_end: the last ones are held out, as of a text that is read in order; nothing is drawn.
-      strata: integers (N,): each label is held out in its share. Of n examples of a label floor(fraction n) or one more
-        are, and one of each stays.
-      groups: a key for each example: examples with one key (translations of one sentence, frames of one recording) are
-        on one side; the share is that of distinct keys.
-      covered: what each example shows (its tags): an example that is the last in training to show something stays.
+      seed: determines the choice.
+      what: the dataset's name, for errors.
+      at_end: hold out the last examples, as for text read in order; nothing is drawn at random.
+      strata: integer labels (N,): each label is held out in proportion, floor(fraction n) or one more of its n examples, and at least one
+        of each stays.
+      groups: a key for each example: examples with the same key (translations of one sentence, frames of one recording) stay together; the
+        share is of distinct keys.
+      covered: the things each example shows (its tags): the last training example to show something stays.
 
     Returns:
-      (indices of what stays, indices of what is held out), both rising; together every index once.
+      (indices that stay, indices held out), both ascending; together they are all indices.
 
     Raises:
       UserError: none can be held out.
@@ -69,7 +69,7 @@ def hold_out(
 
 
 def held_count(number: int, fraction: float) -> int:
-    """How many of a number are held out: a share of it, at least one; at least one stays.
+    """How many of `number` to hold out: a share of it, at least one; at least one stays.
 
     Example:
       >>> held_count(10, 0.25), held_count(10, 0.001), held_count(10, 0.999)
@@ -122,18 +122,18 @@ def _covered(covered: Sequence[Sequence[Any]], fraction: float, seed: int, what:
 
 
 def deal_documents(texts: Mapping[str, str], shares: Sequence[float]) -> list[tuple[str, ...]]:
-    """The fixed parts of an embedded text: named documents, spread over the whole, always in the same way.
+    """The fixed parts of an embedded text: named documents, always dealt in the same way.
 
-    The documents are shuffled by a checksum of their names. Each part in turn takes those that fit into its share of
-    all characters, until it is nine tenths full; never one larger than a third of the part. So no part exceeds its
-    share or is a single document's, and a change in one document moves few.
+    The documents are shuffled by a checksum of their names. Each part in turn takes those that fit into its share of all characters, until
+    it is nine tenths full, and never one larger than a third of the part. So no part exceeds its share or consists of one document, and
+    changing a document moves few others.
 
     Args:
       texts: name -> document.
-      shares: the share of all characters for each part; together below 1.
+      shares: each part's share of all characters; their sum is below 1.
 
     Returns:
-      The rest, then one tuple of documents a share; each in the order of the names.
+      The remaining documents, then one tuple of documents per share; each in the order of the names.
 
     Example:
       >>> [len(part) for part in deal_documents({f"page {n}": "some text" for n in range(100)}, [0.1, 0.05])]

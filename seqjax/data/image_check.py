@@ -31,10 +31,10 @@ Progress = Callable[[int, int], None]  # (files checked, files to check)
 class Listing(NamedTuple):
     """Image files with their classes, not yet opened."""
 
-    root: str  # where the files are named from
+    root: str  # the folder that file names are relative to
     classes: tuple[str, ...]
     parts: dict[str, tuple[list[str], list[int]]]  # part -> paths and labels
-    bad: dict[str, str] = {}  # path -> what is wrong with it, judging by its name
+    bad: dict[str, str] = {}  # path -> what is wrong with it, judged by its name alone
     notes: tuple[str, ...] = ()
 
 
@@ -51,15 +51,15 @@ def checked(found: Listing, size: int, bad_files: str, *, workers: int = 0, cach
 
     Args:
       found: the listing.
-      size: to which images are scaled.
-      bad_files: "stop", an error names the bad ones; or "leave_out", notes do.
+      size: the size that images are scaled to.
+      bad_files: "stop" raises an error that lists the bad ones; "leave_out" lists them in the notes.
       workers, cache, progress: as in `check_files`.
 
     Returns:
-      FileImages in their parts.
+      Found, with FileImages for each part.
 
     Raises:
-      UserError: there are bad files; or, where they are left out, a part or a class of the training part has no others.
+      UserError: there are bad files; or, if they are left out, a part or a training class has no valid file.
 
     Example:
       >>> import tempfile
@@ -111,10 +111,10 @@ def check_files(paths: Sequence[str], *, workers: int = 0, cache: str = "", prog
 
     Args:
       paths: the files.
-      workers: threads; 0 decodes in the caller's.
-      cache: a file that remembers which were valid, by path, size and modification time, so that they are not decoded again;
-        written every minute, so that little is lost when this is interrupted. "" for none.
-      progress: called now and then with how many are decoded, and of how many.
+      workers: number of threads; 0 decodes in the caller's thread.
+      cache: a file that remembers which were valid, by path, size and modification time, so that they are not decoded again; written every
+        minute, so that little is lost on an interruption. "" for none.
+      progress: called periodically with the number of files checked so far and the total.
 
     Returns:
       A Checked.
@@ -165,8 +165,8 @@ def cache_file(folder: str, path: str) -> str:
     """The cache file of `check_files`: one file per dataset.
 
     Args:
-      folder: of all such files; "" for none.
-      path: of the set.
+      folder: the folder of all such files; "" for none.
+      path: the dataset's path.
 
     Example:
       >>> cache_file("", "photos"), cache_file("/cache", "photos").startswith("/cache/images-")
@@ -193,7 +193,7 @@ def _key(path: str, release: str) -> int:
 
 
 def _recalled(cache: str) -> tuple[np.ndarray, np.ndarray]:
-    """Keys in rising order, and which of the images have transparency; none if there is no such file or it is damaged."""
+    """Keys in ascending order, and which images have transparency; both empty if the cache is missing or damaged."""
     nothing = np.zeros(0, np.uint64), np.zeros(0, bool)
     if not cache:
         return nothing

@@ -14,7 +14,7 @@ from seqjax.errors import UserError
 
 
 class Images(Protocol):
-    """Random access to one part of a set. N images of one shape, each with a label."""
+    """Random access to one part of a dataset: N images of one shape, each with a label."""
 
     shape: tuple[int, int, int]  # (H, W, C) of every image
     labels: Any  # int32 (N,); None if a label is known only once its image is read
@@ -36,7 +36,7 @@ class Found(NamedTuple):
     """The result of a reader of images."""
 
     classes: tuple[str, ...]  # the name of each label
-    parts: Mapping[str, Images]  # "train", and "validation" and "test" if they exist
+    parts: Mapping[str, Images]  # "train", and "validation" and "test" if there are any
     notes: tuple[str, ...] = ()
     made_from: Mapping[str, str] = {}  # packages that the pixels depend on -> version
 
@@ -49,8 +49,8 @@ class ArrayImages:
       labels: (N,) of any integer type.
 
     Raises:
-      UserError: images that are not uint8 or not of four dimensions, labels that are not a line of whole numbers, or
-        another number of them; no images.
+      UserError: images that are not uint8 with four dimensions, labels that are not a vector of integers, a different number of images and
+        labels, or no images.
 
     Example:
       >>> images = ArrayImages(np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1), np.array([0, 1, 0]))
@@ -88,14 +88,14 @@ class FileImages:
     """Image files, decoded with `read_image` each time they are requested.
 
     Args:
-      paths: N files.
+      paths: the N files.
       labels: (N,) of any integer type.
-      size: height and width to which each is scaled, at least 1.
+      size: the height and width that each is scaled to, at least 1.
       channels: 1, 3 or 4.
-      root: the folder that the fingerprint names the files from, so that the whole may move; "" for none.
+      root: the folder that paths are made relative to in the fingerprint, so that it may be moved; "" for none.
 
     Raises:
-      UserError: sizes that cannot be, labels as in `ArrayImages`; from `take`, a file that is not a valid image.
+      UserError: an invalid size, or labels as in `ArrayImages`; from `take`, a file that is not a valid image.
 
     Example:
       >>> import pathlib, tempfile
@@ -120,7 +120,7 @@ class FileImages:
         return len(self.paths)
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Decodes the images at these indices, and gives them with their labels."""
+        """Decodes the images at these indices and returns them with their labels."""
         images = np.empty((len(indices), *self.shape), np.uint8)
         for row, index in enumerate(indices):
             images[row] = read_image(self.paths[index], self.shape[0], self.shape[2])
@@ -138,11 +138,11 @@ class FileImages:
 
 
 class Subset:
-    """Some images of others, without copying them.
+    """A subset of other images, without copying them.
 
     Args:
-      images: the others.
-      indices: which, (M,) integers.
+      images: the images to select from.
+      indices: the selected images, integers (M,).
 
     Example:
       >>> images = ArrayImages(np.zeros((5, 1, 1, 1), np.uint8), np.arange(5))
@@ -159,11 +159,11 @@ class Subset:
         return len(self._indices)
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images and labels at these indices of the subset."""
+        """Images and labels at these indices into the subset."""
         return self._images.take(self._indices[indices])
 
     def fingerprint(self) -> str:
-        """A hash of the others' fingerprint and the indices."""
+        """A hash of the underlying images' fingerprint and the indices."""
         return _hash(self._images.fingerprint().encode(), self._indices.tobytes())
 
 
@@ -173,10 +173,10 @@ def check_labels(labels: np.ndarray, classes: int, what: str) -> None:
     Args:
       labels: integers (N,).
       classes: K; labels are 0 to K - 1.
-      what: the set and its part, for the error.
+      what: the dataset and its part, for the error.
 
     Raises:
-      UserError: with the first label outside and its number.
+      UserError: a label outside the range; the message names the first.
 
     Example:
       >>> check_labels(np.array([0, 2]), 2, "pets, test")

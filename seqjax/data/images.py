@@ -27,7 +27,7 @@ __all__ = ["ArrayImages", "FileImages", "Images", "Subset", "load_images", "read
 
 EMBEDDED = ("digits",)
 TEST_SHARE = 0.2  # of the digits, which come without a published test part
-FILE_SIZE = 224  # to which image files are scaled unless another size is asked for
+FILE_SIZE = 224  # image files are scaled to this size unless another is given
 
 
 def load_images(
@@ -57,38 +57,37 @@ def load_images(
     """Images with classes, in training, validation and test parts, from one of three kinds of source.
 
     No source silently replaces another: if data are missing, the error says how to get them. All images of a
-    set have one shape, uint8 (H, W, C); where they are scaled, it is the largest square in the middle, by Pillow,
-    bilinear with antialiasing.
+    set have one shape, uint8 (H, W, C); scaling takes the largest central square and resizes it with Pillow, bilinear with antialiasing.
 
-    Where the source has no validation part, a share of the training part is held out, stratified by class where the labels
-    are known before the images are read. The test part is never used for that; of a TFDS dataset with one published held-out
-    part, such as imagenet2012's `validation`, that one is the test part, since published accuracies are measured on it.
+    If the source has no validation part, a share of the training part is held out, stratified by class if the labels are known before the
+    images are read. The test part is never used for that. If a TFDS dataset publishes only one held-out part, such as imagenet2012's
+    `validation`, that is the test part, since published accuracies are measured on it.
 
-    Image files are all decoded once before they are used, so that no bad one stops the training; see `check_files`.
+    All image files are decoded once before they are used, so that a bad one cannot stop training; see `check_files`.
 
     Args:
       source: "embedded" (comes with scikit-learn, no network), "tfds" (a prepared set, read without TensorFlow) or
         "file".
-      name: embedded: "digits", 1,797 handwritten ones, a fifth of which is the test part whatever the seed. tfds: the set,
-        such as "mnist", "cifar10" or "imagenette". file: what to call the set instead of its file or folder; of a folder of
-        several sets of idx files, the one to read, such as "emnist-letters".
+      name: embedded: "digits", 1,797 handwritten digits, a fifth of which is the test part for every seed. tfds: the set,
+        such as "mnist", "cifar10" or "imagenette". file: what to call the set instead of its file or folder; for a folder with several sets
+        of idx files, the set to read, such as "emnist-letters".
       path: file: a folder of idx files (`read_idx_folder`), an `.npz` (`read_npz`), a folder with a folder of image files
         for each class, in parts (`train/CLASS/1.png`, `val/CLASS/...`, `test/CLASS/...`) or not (`CLASS/1.png`;
         `read_folders`), or a table of image files or of pixels (`read_image_tables`).
       validation_path, test_path: file: the same for these parts, of a table.
       data_dir: tfds: the folder of prepared sets; "" is TFDS's own, ~/tensorflow_datasets.
-      image_size: S, to scale all images to (S, S). 0 keeps the set's own, and is 224 for image files and other images
-        of uneven shape.
-      class_levels: file: how many levels of folders name a class.
-      image_field, label_field, image_folder: file: which fields of a table are an image's file and its label, and the folder
-        that the files are named from; "" looks for them.
+      image_size: S, to scale all images to (S, S). 0 keeps the set's own size; for image files and other images of varying shape it means
+        224.
+      class_levels: file: how many folder levels make up the name of a class.
+      image_field, label_field, image_folder: file: the fields of a table with an image's file and its label, and the folder that the files
+        are relative to; "" looks for them.
       delimiter, quoting, header, encoding: file: how a table is written, see `seqjax.data.readers.tables.Format`.
-      bad_files: file: "stop", where a file is not a valid image, an error names all such; or "leave_out", the notes do.
+      bad_files: file: "stop" raises an error that lists all invalid images; "leave_out" leaves them out and lists them in the notes.
       validation_fraction: the share to hold out, in (0, 1), if there is no validation part.
-      seed: of what is held out.
+      seed: of the choice of images held out.
       workers: threads that check image files.
-      cache: a folder to remember in which image files were sound; "" for none.
-      progress: called with how many image files are checked, and of how many.
+      cache: a folder that records which image files were valid; "" for none.
+      progress: called with the number of image files checked so far and the total.
 
     Returns:
       A Dataset whose parts are `Images`. Image files are RGB.
@@ -142,7 +141,7 @@ def load_images(
 
 
 def _existing(paths: dict[str, str]) -> dict[str, str]:
-    """The paths that are given, with the home folder in full; the first must be, and all must exist."""
+    """The given paths with the home folder expanded; the first is required, and all must exist."""
     if not paths["train"]:
         raise UserError("source='file' needs a path; give a folder of images or of idx files, an .npz, or a table of images")
     for path in filter(None, paths.values()):
@@ -169,7 +168,7 @@ def _folder_or_npz(path: str, name: str, class_levels: int) -> Found | Listing:
 
 
 def _scaled(found: Found, size: int, name: str) -> Found:
-    """Images in memory, scaled where they have another size; their pixels depend on Pillow then."""
+    """Images in memory, scaled if they have another size; their pixels then depend on Pillow."""
     if not size or all(images.shape[:2] == (size, size) for images in found.parts.values()):
         return found
     arrays = {part: cast(ArrayImages, images) for part, images in found.parts.items()}
@@ -186,7 +185,7 @@ def _digits(size: int) -> Found:
 
 
 def _dataset(name: str, found: Found, validation_fraction: float, seed: int) -> Dataset:
-    """Checked parts as a data set; a share of the training images is held out if there is no validation part."""
+    """Checked parts as a dataset; a share of the training images is held out if there is no validation part."""
     parts, train = dict(found.parts), found.parts["train"]
     for part, images in parts.items():
         if images.shape != train.shape:

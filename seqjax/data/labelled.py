@@ -59,40 +59,38 @@ def load_labelled(
 
     No source silently replaces another: if data are missing, the error says how to get them.
 
-    The embedded set, "docstrings", is about 2,300 docstrings of functions, methods and classes in twelve parts of the
-    standard library, such as asyncio, email and turtle; the class is the part that a docstring is from. The largest
-    class has 14 % of them. 15 % of each class are the test part, the same for every seed, so that results can be
-    compared. It differs a little between versions of Python.
+    The embedded set, "docstrings", has about 2,300 docstrings of functions, methods and classes from twelve parts of the standard library,
+    such as asyncio, email and turtle; the class is the part a docstring comes from. The largest class has 14 % of them. 15 % of each class
+    are the test part, the same for every seed, so that results can be compared. The set differs slightly between Python versions.
 
-    Parts that the source does not have are taken from its training part at random, each class in its share; then of
-    a text that is there twice with one label one is kept, so that it does not lie in two parts.
+    Parts that the source lacks are drawn from its training part at random, stratified by class. In that case repeats of a text with the
+    same label are dropped, so that no text is in two parts.
 
     Args:
       source: "embedded" (ships with Python, no network), "tfds" (a prepared set, read without TensorFlow) or "file".
-      name: embedded: "docstrings". tfds: the set, such as "imdb_reviews/plain_text". file: what to call it; "" is the
-        name of its file or folder.
-      path: file: a `.jsonl`, `.csv` or `.tsv`, see `read_table`; or a folder with a text file or a folder for each
-        class, see `read_text_folder`; or one with folders called train and test (in any case) of these. Any file may be
-        packed with gzip or zstd.
+      name: embedded: "docstrings". tfds: the set, such as "imdb_reviews/plain_text". file: what to call the set; "" is the name of its file
+        or folder.
+      path: file: a `.jsonl`, `.csv` or `.tsv`, see `read_table`; or a folder with a text file or a folder for each class, see
+        `read_text_folder`; or a folder with such folders named train and test (in any case). Any file may be packed with gzip or zstd.
       validation_path, test_path: file: the other parts. Without the first, a share of `path` is held out.
       data_dir: tfds: the folder of prepared sets; "" is TFDS's own, ~/tensorflow_datasets.
-      text_field, label_field: what text and label are called in a table, or their numbers from "1"; in a set of TFDS that
-        has several of each, their names.
-      delimiter, quoting, header, encoding: how a table is written, see `Format`; the encoding that of any file.
+      text_field, label_field: the names of the text and label fields of a table, or their numbers from "1"; for a TFDS set with several of
+        each, the names of its features.
+      delimiter, quoting, header, encoding: how a table is written, see `Format`; the encoding applies to any file.
       validation_fraction: the share of `path`, or of the source's training part, in (0, 1), to hold out where there is
         no validation part.
       test_fraction: the same for the test part, in [0, 1); 0 holds none out. Together they are below 1.
-      strip_html: a space for each tag, such as <br />, and characters for entities, such as &amp;.
-      seed: of what is held out.
+      strip_html: replace each tag, such as <br />, by a space, and entities, such as &amp;, by their characters.
+      seed: of the choice of texts held out.
 
     Returns:
-      A Dataset whose parts have the columns "text" (tuple of str) and "label" (int32, places in the classes). Its classes
-      are those of the training part, by name; by value where all are numbers.
+      A Dataset whose parts have the columns "text" (tuple of str) and "label" (int32, indices into the classes). The classes are those of
+      the training part, sorted by name, or by value if all are numbers.
 
     Raises:
       UserError: an unknown source or name, a set that is not prepared, malformed files, an empty text, a
         label that the training part lacks (each with file and line, all of a file at once), a single class, a setting out
-        of its range, or one that the source has no use for.
+        of its range, or one that the source does not use.
 
     Example:
       >>> docstrings = load_labelled("embedded", name="docstrings")
@@ -163,7 +161,7 @@ def _docstrings(name: str) -> dict[str, Records]:
 
 
 def _files(paths: Mapping[str, str], fields: Mapping[str, tuple[str, str]], format: Format) -> tuple[dict[str, Records], dict[str, str]]:
-    """The parts, and what the file of each is called."""
+    """The parts, and the name of each one's file."""
     path, text_field, label_field = paths["train"], fields["text"][1], fields["label"][1]
     if not path:
         raise UserError("source='file' needs a path; give a .jsonl, .csv or .tsv, or a folder of texts")
@@ -195,7 +193,7 @@ def _catalogue(name: str, data_dir: str, text_field: str, label_field: str) -> t
     classes, parts = class_names(features[label]), {}
     for part, records in read_columns(name, builder, {"text": text, "label": label}, EMBEDDED_CHOICE).items():
         labels, faults = records["label"], Faults(name)
-        if set(labels) == {-1}:  # TFDS's mark of a test part without labels
+        if set(labels) == {-1}:  # how TFDS marks a test part without labels
             continue
         for index in np.flatnonzero([not 0 <= value < len(classes) for value in labels]):
             faults.add(f"{records.places.at(index)} has the label {labels[index]}, which is not a class; prepare the set again")
@@ -204,7 +202,7 @@ def _catalogue(name: str, data_dir: str, text_field: str, label_field: str) -> t
     return parts, classes
 
 
-# From records to a data set
+# From records to a dataset
 
 
 def _checked(records: Records, name: str) -> Records:

@@ -1,7 +1,6 @@
-r"""Tasks that need long memory, generated endlessly with JAX: the answer at the end of a sequence was seen long before.
+r"""Tasks that need long memory, generated endlessly with JAX: the answer depends on inputs seen long before.
 
-Each example is a pure function of a key, so a batch can be drawn on the device, again after a restart, and in part by
-each of several processes.
+Each example is a pure function of a key, so a batch can be drawn on the device, redrawn after a restart, and split between processes.
 """
 
 from collections.abc import Callable
@@ -22,21 +21,21 @@ class MemoryBatch(NamedTuple):
     """Sequences with their answers; the shapes never change."""
 
     inputs: Array  # float32 (B, T, D)
-    targets: Array  # int32 (B, T), the class asked for; or float32 (B, T), the number
+    targets: Array  # int32 (B, T), the class; or float32 (B, T), the number
     asked: Array  # bool (B, T), true where an answer counts
-    lengths: Array  # int32 (B,), real steps; 0 for a row that is padding
+    lengths: Array  # int32 (B,), real steps; 0 for a padding row
 
 
 class Task(NamedTuple):
     """A task.
 
     Attributes:
-      draw: draw(key, length, steps) -> (inputs (steps, D), targets (steps,), asked (steps,)) of one example; `length`, an
-        int32 of at most `steps`, is the real number of steps; values after it have no meaning.
+      draw: draw(key, length, steps) -> (inputs (steps, D), targets (steps,), asked (steps,)) of one example; `length`, an int32 of at most
+        `steps`, is the number of real steps; later values have no meaning.
       features: D.
       classes: K; 0 where the answer is a number.
       guess: guess(length) -> the loss of the best answer without memory, in nats or squared error per answer.
-      regular: whether lengths vary, and a network trained on short sequences is tested on long ones.
+      regular: whether lengths vary and a network trained on short sequences is tested on longer ones.
       text: the task in one line.
     """
 
@@ -59,7 +58,7 @@ def _one_hot(symbols, count):
 
 
 def adding(key: Array, length: Array, steps: int) -> tuple[Array, Array, Array]:
-    """Adding: numbers in [0, 1), two of them marked, one in each half; the answer at the end is their sum.
+    """Adding: numbers in [0, 1), one marked in each half; the answer at the end is the sum of the two.
 
     Example:
       >>> inputs, targets, asked = adding(jax.random.key(0), jnp.int32(6), 6)
@@ -76,10 +75,11 @@ def adding(key: Array, length: Array, steps: int) -> tuple[Array, Array, Array]:
 
 
 def copy(key: Array, length: Array, steps: int) -> tuple[Array, Array, Array]:
-    """Ten symbols out of eight, then blanks, then a signal: the blanks and then the ten symbols, asked at every step.
+    """Copy: ten symbols from an alphabet of eight, then blanks, then a signal; the targets are blanks, then the ten symbols, asked at every
+    step.
 
-    Inputs are one-hot: eight symbols, the blank, the signal. Of `length` steps the first ten are the symbols, and the last
-    ten their recall; length - 20 is the T of the literature.
+    Inputs are one-hot: eight symbols, the blank, the signal. The first ten of `length` steps are the symbols, and the last ten their
+    recall; length - 20 is the T of the literature.
 
     Example:
       >>> inputs, targets, asked = copy(jax.random.key(0), jnp.int32(25), 25)
@@ -96,7 +96,7 @@ def copy(key: Array, length: Array, steps: int) -> tuple[Array, Array, Array]:
 
 
 def recall(key: Array, length: Array, steps: int) -> tuple[Array, Array, Array]:
-    """A symbol out of eight, then other symbols that are marked as noise: the first one, asked at the end.
+    """Recall: a symbol from an alphabet of eight, then other symbols marked as noise; the answer at the end is the first one.
 
     Example:
       >>> inputs, targets, asked = recall(jax.random.key(0), jnp.int32(6), 6)
@@ -109,7 +109,7 @@ def recall(key: Array, length: Array, steps: int) -> tuple[Array, Array, Array]:
 
 
 def parity(key: Array, length: Array, steps: int) -> tuple[Array, Array, Array]:
-    """Parity: bits; the answer is whether the number of ones is odd.
+    """Parity: the answer is whether the number of ones among the bits is odd.
 
     Example:
       >>> inputs, targets, _ = parity(jax.random.key(0), jnp.int32(5), 5)
@@ -122,7 +122,7 @@ def parity(key: Array, length: Array, steps: int) -> tuple[Array, Array, Array]:
 
 
 def even_pairs(key: Array, length: Array, steps: int) -> tuple[Array, Array, Array]:
-    """Letters a and b: whether the number of neighbours ab and ba is even, which is whether the first and last are the same.
+    """Even pairs: whether the letters a and b change an even number of times, that is, whether the first and last are equal.
 
     Example:
       >>> inputs, targets, _ = even_pairs(jax.random.key(0), jnp.int32(5), 5)
@@ -136,7 +136,7 @@ def even_pairs(key: Array, length: Array, steps: int) -> tuple[Array, Array, Arr
 
 
 def cycle_navigation(key: Array, length: Array, steps: int) -> tuple[Array, Array, Array]:
-    """Steps to the left, none, or to the right on a circle of five places: where one is at the end.
+    """Cycle navigation: moves left, right or not at all on a circle of five places; the answer is the final place.
 
     Example:
       >>> inputs, targets, _ = cycle_navigation(jax.random.key(0), jnp.int32(5), 5)
@@ -149,9 +149,9 @@ def cycle_navigation(key: Array, length: Array, steps: int) -> tuple[Array, Arra
 
 
 def modular_arithmetic(key: Array, length: Array, steps: int) -> tuple[Array, Array, Array]:
-    """Numbers of 0 to 4 with +, - and * between them, products first: the value modulo 5.
+    """Modular arithmetic: numbers from 0 to 4 joined by +, - and *, with the usual precedence; the answer is the value modulo 5.
 
-    An expression has an odd number of symbols; of an even `length` the first is an empty symbol.
+    An expression has an odd number of symbols; for an even `length` the first symbol is empty.
 
     Example:
       >>> inputs, targets, _ = modular_arithmetic(jax.random.key(0), jnp.int32(5), 5)
@@ -167,7 +167,7 @@ def modular_arithmetic(key: Array, length: Array, steps: int) -> tuple[Array, Ar
     symbols = jnp.where(places < skipped, 8, symbols)
 
     def read(state, seen):
-        done, product, operator = state  # the terms before, the product under way with its sign, the last operator
+        done, product, operator = state  # the sum of earlier terms, the current product with its sign, the last operator
         symbol, real = seen
         after = jnp.where(operator == 2, product * symbol, jnp.where(operator == 1, -symbol, symbol)) % 5
         of_number = jnp.where(operator == 2, done, (done + product) % 5), after, operator
@@ -181,7 +181,7 @@ def modular_arithmetic(key: Array, length: Array, steps: int) -> tuple[Array, Ar
 
 
 def dyck(key: Array, length: Array, steps: int) -> tuple[Array, Array, Array]:
-    """Two kinds of brackets, well nested, at most eight deep: after each, the kind that is to be closed next, or that none is.
+    """Dyck: two kinds of brackets, well nested, at most eight deep; after each, the kind to close next, or none.
 
     Example:
       >>> inputs, targets, _ = dyck(jax.random.key(1), jnp.int32(6), 6)
@@ -218,7 +218,7 @@ TASKS = {
     "even_pairs": Task(even_pairs, 2, 2, _nats(2), True, "whether letters change an even number of times"),
     "cycle_navigation": Task(cycle_navigation, 3, CYCLE, _nats(CYCLE), True, "the place on a circle of five after steps"),
     "modular_arithmetic": Task(modular_arithmetic, 9, 5, _nats(5), True, "the value of an expression modulo 5"),
-    "dyck": Task(dyck, 4, 3, _nats(3), True, "the bracket that is to be closed next"),
+    "dyck": Task(dyck, 4, 3, _nats(3), True, "the bracket to close next"),
 }  # fmt: skip
 SHORTEST = {"copy": 2 * RECALLED + 1, "adding": 2}
 
@@ -229,14 +229,14 @@ def draw_batch(task: str, keys: Array, shortest: int, longest: int, steps: int) 
     Args:
       task: a name of TASKS.
       keys: keys of jax.random, (B,).
-      shortest, longest: of the lengths, which lie between them, both included.
+      shortest, longest: bounds of the lengths, both included.
       steps: T, at least `longest`.
 
     Returns:
-      A MemoryBatch. Inputs are zero after a sequence's end, and targets wherever nothing is asked.
+      A MemoryBatch. Inputs are zero after the end of a sequence, and targets are zero where nothing is asked.
 
     Raises:
-      UserError: the task is unknown, or lengths that it cannot have.
+      UserError: an unknown task, or lengths that it does not allow.
 
     Example:
       >>> batch = draw_batch("parity", jax.random.split(jax.random.key(0), 4), 1, 9, 10)

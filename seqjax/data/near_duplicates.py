@@ -8,9 +8,9 @@ import numpy as np
 from seqjax.models.nucleotides import BASES, COMPLEMENT, SINGLE, windows_of
 
 KMER = 12  # bases of the k-mers that two sequences are compared by
-SHARED = 0.5  # fraction of the k-mers of the one with fewer that near-duplicates have in common
-COMMON = 100  # sequences that have a k-mer; one that more have, such as a run of A, tells nothing
-ROWS = 1024  # compared at once
+SHARED = 0.5  # near-duplicates share this fraction of the k-mers of the one with fewer
+COMMON = 100  # sequences with a k-mer; a k-mer of more, such as a run of A, tells nothing
+ROWS = 1024  # rows compared at once
 
 
 def near_duplicates(codes: Sequence[np.ndarray], identity: float) -> np.ndarray:
@@ -18,19 +18,19 @@ def near_duplicates(codes: Sequence[np.ndarray], identity: float) -> np.ndarray:
 
     Two sequences are near-duplicates where
 
-    - they have one length, and at least a share `identity` of their bases is the same at the same place; or
-    - at least half of the 12-mers of the one that has fewer are in the other, on either strand: the same stretch, perhaps
-      shifted, cut or turned.
+    - they have the same length, and at least a share `identity` of their bases agree position by position; or
+    - at least half of the 12-mers of the one with fewer are in the other, on either strand: the same stretch, perhaps shifted, cut or
+    reverse-complemented.
 
-    Groups are transitive: a like b and b like c make one group of the three. The first rule compares all pairs: the work grows
-    with the square of their number.
+    Groups are transitive: if a is like b and b like c, all three form one group. The first rule compares all pairs, so the work grows with
+    the square of their number.
 
     Args:
-      codes: uint8 (T,) of each sequence.
-      identity: in (0, 1].
+      codes: the bases of each sequence, uint8 (T,).
+      identity: share of equal bases, in (0, 1].
 
     Returns:
-      int64 (N,), the number of each one's group: its first member's place.
+      int64 (N,), the group of each sequence: the index of the group's first member.
 
     Example:
       >>> from seqjax.models.nucleotides import encode
@@ -82,5 +82,5 @@ def _by_kmers(codes: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _both(sequence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The number of each k-mer, and of its reverse complement."""
+    """The code of each k-mer, and of its reverse complement."""
     return windows_of(sequence, KMER), windows_of(COMPLEMENT[sequence[::-1]], KMER)[::-1]

@@ -1,17 +1,17 @@
-"""What else data depend on: versions of Python and of packages, by name."""
+"""The versions of Python and of packages that generated data depends on."""
 
 import importlib.metadata
 import platform
 from collections.abc import Mapping
 
-SPELLINGS = {"babel": "Babel", "pillow": "Pillow", "python": "Python"}  # others are written as pip has them
+SPELLINGS = {"babel": "Babel", "pillow": "Pillow", "python": "Python"}  # others are spelled as pip spells them
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """The versions here, for the `made_from` of a data set.
+    """The versions installed here, for the `made_from` of a dataset.
 
     Args:
-      *packages: as pip calls them, or "python".
+      *packages: package names as pip spells them, or "python".
 
     Returns:
       Package -> version.
@@ -24,7 +24,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def origin_notes(made_from: Mapping[str, str]) -> tuple[str, ...]:
-    """The note that names the versions; none if the data depend on this project only.
+    """The note that names the versions; () if the data depends on this project alone.
 
     Example:
       >>> origin_notes({"babel": "2.19.0", "pillow": "12.0.0"}), origin_notes({})
@@ -35,14 +35,14 @@ def origin_notes(made_from: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def explain_difference(saved: Mapping[str, str], here: Mapping[str, str]) -> str:
-    """Say which versions made data differ, and how to get the saved ones; for data with different fingerprints.
+    """For data with different fingerprints, says which versions differ and how to restore the saved ones.
 
     Args:
-      saved: the `made_from` of the data that a run was trained on.
-      here: the `made_from` of the data as it is loaded now.
+      saved: the `made_from` of the data a run was trained on.
+      here: the `made_from` of the data as loaded now.
 
     Returns:
-      One sentence, without a period; "" if no version differs, so that the cause is another.
+      One sentence without a period; "" if no version differs, so that the cause lies elsewhere.
 
     Example:
       >>> explain_difference({"babel": "2.18.0"}, {"babel": "2.19.0"})

@@ -52,41 +52,40 @@ def load_parallel(
 
     No source silently replaces another: if data are missing, the error says how to get them.
 
-    `dates` are written dates of 32 languages, such as "7. März 2024", each to be turned into "2024-03-07": 40,000
-    for training, 2,048 and 4,000 to validate and test, every language equally often. Each date from 1900 to 2099
-    occurs once at most in all parts together: those of the test were seen in no language. Every form says without
-    doubt which day is meant, so 100 % is possible; copying the source gets 0 % right. See `date_pairs`.
+    `dates` are written dates of 32 languages, such as "7. März 2024", to be translated to "2024-03-07": 40,000 for training, 2,048 for
+    validation and 4,000 for testing, with every language equally often. Each date from 1900 to 2099 occurs at most once in all parts
+    together, so test dates were seen in no language. Every form is unambiguous, so 100 % is possible; copying the source gets 0 % right.
+    See `date_pairs`.
 
-    A pair with a side that is empty, or has only white space, is left out of its part, and counted
-    in the notes, so that a score is over the pairs that can be translated. If there is no validation part, distinct
-    sources are drawn for it at random: all pairs of one source are in one part.
+    Pairs with a side that is empty or only white space are left out and counted in the notes, so that a score covers only pairs that can be
+    translated. If there is no validation part, distinct sources are drawn for it at random; all pairs with the same source stay in one
+    part.
 
     Args:
       source: "embedded" (generated, `dates` from the locale data of Babel; no network), "tfds" (a prepared set, read without
         TensorFlow) or "file".
-      name: embedded: "dates", or "stories" with a question each and their answers. tfds: a translation set, such as
-        "ted_hrlr_translate/pt_to_en". file: what to call it; "" is the files' names.
-      path, target_path: file: text, plain or packed, a sentence a line; line i of one translates line i of the
-        other. \r\n is read as \n, lines end at \n alone, and a final newline adds none. Or `path` alone: a table of both
-        (.tsv, .csv or .jsonl, or any file with a `delimiter`).
+      name: embedded: "dates", or "stories", each with a question and its answer. tfds: a translation set, such as
+        "ted_hrlr_translate/pt_to_en". file: what to call the set; "" is the names of its files.
+      path, target_path: file: text, plain or packed, one sentence per line; line i of one translates line i of the other. \r\n is read as
+        \n, lines end at \n alone, and a final newline adds no line. Or `path` alone: a table of both (.tsv, .csv or .jsonl, or any file
+        with a `delimiter`).
       validation_path, validation_target_path, test_path, test_target_path: file: the other parts, in the same ways.
       data_dir: tfds: the folder of prepared sets; "" is TFDS's own, ~/tensorflow_datasets.
-      source_language, target_language: tfds: of those the set has; "" is what the set itself says.
-      source_field, target_field: file: what the two are called in a table, or their numbers from "1"; "" is "source" and
-        "target", and "1" and "2" if there is no header.
-      delimiter, quoting, header, encoding: how a table is written, see `Format`; the encoding that of any file. Tab-separated
+      source_language, target_language: tfds: two of the set's languages; "" takes the set's own choice.
+      source_field, target_field: file: the two fields of a table, by name or by number from "1"; "" is "source" and "target", or "1" and
+        "2" if there is no header.
+      delimiter, quoting, header, encoding: how a table is written, see `Format`; the encoding applies to any file. Tab-separated
         pairs as Tatoeba has them: delimiter="tab", quoting="none", header=False.
       validation_fraction: the share of distinct sources to hold out, in (0, 1), if there is no validation part.
-      seed: of what is held out; of the dates and their forms; of the stories.
+      seed: of the choice of what is held out; of the dates and their forms; of the stories.
 
     Returns:
-      A Dataset whose parts have the columns "source" and "target", and "language" (of each source) with `dates`, "kind" (of the
-      question) and "sentences" (how many: "1-5", ...) with `stories`.
+      A Dataset whose parts have the columns "source" and "target", and for `dates` "language" (of each source), for `stories` "kind" (of
+      the question) and "sentences" (their number: "1-5", ...).
 
     Raises:
-      UserError: an unknown source, name or language, a set that is not prepared, a file that cannot be read, files
-        with unequal numbers of lines, nothing left of a part, a fraction outside (0, 1), or a setting of one source
-        given to another.
+      UserError: an unknown source, name or language, a set that is not prepared, a file that cannot be read, files with unequal numbers of
+        lines, an empty part, a fraction outside (0, 1), or a setting that the source does not use.
 
     Example:
       >>> dates = load_parallel("embedded", name="dates")
@@ -151,7 +150,7 @@ def _stories(seed: int) -> dict[str, Records]:
 
 
 def _files(files: Mapping[str, str], fields: Mapping[str, str], format: Format) -> tuple[dict[str, Records], dict[str, str]]:
-    """The parts, and what the files of each are called."""
+    """The parts, and the names of each one's files."""
     check_format(format)
     parts, sides, tables = {}, {}, 0
     for part, prefix in zip(PARTS, ("", "validation_", "test_")):

@@ -1,4 +1,4 @@
-"""The result of every reader: examples in columns, each with its place in a file; and datasets made of such parts."""
+"""The result of every reader: examples in columns, each with its location in a file; and datasets made of them."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ MOST_FAULTS = 20  # faults that one message lists
 
 
 class Places(NamedTuple):
-    """Where examples come from, for messages: a few names, and a number for each example.
+    """Where examples come from, for messages: a few names and a number for each example.
 
     Example:
       >>> places = Places.of("reviews.csv line", [2, 3, 7])
@@ -25,8 +25,8 @@ class Places(NamedTuple):
     """
 
     names: tuple[str, ...]  # such as "reviews.csv line"
-    which: np.ndarray  # (N,), the name of each
-    numbers: np.ndarray  # (N,), what follows it
+    which: np.ndarray  # (N,), the index of each example's name
+    numbers: np.ndarray  # (N,), the number that follows the name
 
     @classmethod
     def of(cls, name: str, numbers: Sequence[int] | np.ndarray) -> "Places":
@@ -57,9 +57,9 @@ class Records:
     """Examples in columns of one length.
 
     Args:
-      columns: name -> the values, a tuple or an array with an entry for each example.
-      places: where each comes from.
-      notes: what was left out of them on reading, a sentence each.
+      columns: name -> a tuple or an array with one value per example.
+      places: where each example comes from.
+      notes: a sentence for each thing left out on reading.
 
     Example:
       >>> records = Records({"text": ("a fine film", "dull"), "label": ("pos", "neg")}, Places.of("films.csv line", [2, 3]))
@@ -86,7 +86,7 @@ class Records:
         return iter(self.columns)
 
     def take(self, indices: np.ndarray) -> "Records":
-        """The examples at these indices, in their order."""
+        """The examples at these indices, in the given order."""
         columns = {
             name: column[indices] if isinstance(column, np.ndarray) else tuple(column[i] for i in indices)
             for name, column in self.columns.items()
@@ -104,13 +104,13 @@ class Dataset:
 
     Args:
       name: what to call it in logs.
-      parts: "train" and "validation", and "test" where there is one; Records, or images (`seqjax.data.images.Images`).
+      parts: "train" and "validation", and "test" if there is one; Records, or images (`seqjax.data.images.Images`).
       unit: what is counted, in the plural: "texts", "sentences", ...
-      classes: the name of each label, where labels are numbers.
-      facts: what else a model must know of all parts, JSON-able: whether ends of documents are predicted, ...
-      notes: what was left out, converted, held out or found twice; a sentence each.
-      made_from: what the content depends on besides this project: package, or "python" -> version.
-      files: what the parts are called that have files of their own.
+      classes: the name of each label, if labels are numbers.
+      facts: what else a model must know about all parts, JSON-serialisable: whether ends of documents are predicted, ...
+      notes: a sentence for each thing left out, converted, held out or found twice.
+      made_from: what else the content depends on: package or "python" -> version.
+      files: part -> the name of its file, for parts that have their own.
 
     Example:
       >>> part = Records({"text": ("a", "b")}, Places.of("letters.txt line", [1, 2]))
@@ -135,7 +135,7 @@ class Dataset:
 
 
 def make_dataset(name: str, parts: Mapping[str, Any], unit: str, *, notes: Iterable[str] = (), **others: Any) -> Dataset:
-    """A data set with its parts in their usual order, and the notes of their readers before its own.
+    """A dataset with its parts in the usual order, and the readers' notes before its own.
 
     Args:
       name, parts, unit, notes, **others: as in `Dataset`.
@@ -155,14 +155,14 @@ def make_dataset(name: str, parts: Mapping[str, Any], unit: str, *, notes: Itera
 def fingerprint(parts: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     """A hash that changes with any example of any part, their order, or a fact.
 
-    Where examples come from (files, lines) does not matter: files may be moved, compressed or split differently.
+    The files and lines that examples come from do not matter: files may be moved, compressed or split differently.
 
     Args:
-      parts: name -> Records, or what has a `fingerprint()` of its own.
-      facts: JSON-able.
+      parts: name -> Records, or an object with its own `fingerprint()`.
+      facts: JSON-serialisable.
 
     Returns:
-      "v2-" and 64 hexadecimal digits of sha256. Version 1 was a hash of another form for each kind of data.
+      "v2-" and 64 hexadecimal digits of sha256. Version 1 had a different form for each kind of data.
 
     Example:
       >>> part = Records({"label": np.array([1, 0])}, Places.of("a.csv line", [2, 3]))
@@ -190,7 +190,7 @@ def _add(whole: Any, value: Any) -> None:
     elif isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.number):
         data = np.ascontiguousarray(value.astype(value.dtype.newbyteorder("<")))
         if np.issubdtype(data.dtype, np.floating) and np.isnan(data).any():
-            data = np.where(np.isnan(data), data.dtype.type(np.nan), data)  # a missing value has one form, whatever its bits
+            data = np.where(np.isnan(data), data.dtype.type(np.nan), data)  # all NaNs count as the same, whatever their bits
         whole.update(f"a{data.dtype.str}{data.shape}:".encode() + data.tobytes())
     elif isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.datetime64):
         whole.update(f"t{np.datetime_data(value.dtype)[0]}".encode())
@@ -209,7 +209,7 @@ class Faults:
     """Collects what is wrong with records, so that one error lists everything.
 
     Args:
-      what: the file or set, for the line above several faults.
+      what: the file or dataset, for the line above several faults.
 
     Example:
       >>> faults = Faults("films.csv")

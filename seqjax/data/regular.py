@@ -11,16 +11,16 @@ from seqjax.data.steps import NOT_ON_A_STEP, Step, find_step, step_places, step_
 from seqjax.data.zones import instants
 from seqjax.errors import UserError
 
-MOST_INSERTED = 100  # steps for each row; more is a wrong time rather than a gap
+MOST_INSERTED = 100  # inserted steps per row; more means a wrong time, not a gap
 
 
 class Rules(NamedTuple):
     """How to treat irregular times; nothing is changed unless asked for."""
 
-    step: str = ""  # such as 1h, 1D, MS; "": inferred
-    zone: str = ""  # of times without an offset
-    gaps: str = "stop"  # or "missing": steps that are not there become missing values
-    duplicates: str = "stop"  # or "first", "last", "mean": of rows with one time
+    step: str = ""  # such as 1h, 1D, MS; "" infers it
+    zone: str = ""  # the time zone of times without an offset
+    gaps: str = "stop"  # or "missing": absent steps become missing values
+    duplicates: str = "stop"  # or "first", "last", "mean" of the rows with the same time
     unsorted: str = "stop"  # or "sort"
 
 
@@ -31,7 +31,7 @@ class Series(NamedTuple):
     """A series with a regular step."""
 
     name: str
-    line: int  # of the file, where it begins
+    line: int  # of the file, where the series starts
     time: np.ndarray  # datetime64[ns] (T,)
     value: np.ndarray  # float64 (T,), NaN where missing
     known: np.ndarray  # float32 (T + extra, K)
@@ -54,7 +54,7 @@ class _Rows(NamedTuple):
     """The rows of one series."""
 
     name: str
-    rows: np.ndarray  # (n,) places in the table
+    rows: np.ndarray  # (n,) indices into the table
     time: np.ndarray  # datetime64[ns] (n,)
     value: np.ndarray  # (n,)
 
@@ -63,12 +63,12 @@ def regular_series(table: Table, rules: Rules, classes: Mapping[str, Any] | None
     """The series of a table.
 
     Args:
-      table: its rows.
+      table: the rows to turn into series.
       rules: how to treat gaps, duplicates and rows out of order.
-      classes: "known", "past" and "static" -> category -> classes, where they are fixed.
+      classes: "known", "past" and "static" -> categorical field -> its classes, if they are fixed.
 
     Raises:
-      UserError: with all that is wrong: rows out of order, duplicates, gaps, times between two steps, no values.
+      UserError: rows out of order, duplicates, gaps, times between two steps, or no values; the message lists all of them.
 
     Example:
       >>> import tempfile
@@ -220,7 +220,7 @@ def _steps(number: int, step: Step) -> str:
 
 
 def _clocks(before: np.datetime64, missing: int, step: Step, rules: Rules) -> str:
-    """Hints that a gap of one hour in the night of a Sunday in spring comes from the change of clocks."""
+    """A hint, for a gap of one hour on a Sunday night in spring, that it comes from the change to summer time."""
     day = before.astype("datetime64[D]")
     hour = np.timedelta64(1, "h") == (step_times(before, step, np.array([missing]))[0] - before)
     is_sunday = (day.astype(np.int64) + 3) % 7 == 6
@@ -230,7 +230,7 @@ def _clocks(before: np.datetime64, missing: int, step: Step, rules: Rules) -> st
 
 
 def _spread(values: np.ndarray, places: np.ndarray, steps: int) -> np.ndarray:
-    """The values at their places among all steps; NaN elsewhere."""
+    """The values at their steps; NaN elsewhere."""
     if len(places) == steps:
         return values
     spread = np.full((steps, *values.shape[1:]), np.nan, values.dtype)
@@ -239,7 +239,7 @@ def _spread(values: np.ndarray, places: np.ndarray, steps: int) -> np.ndarray:
 
 
 def _stretch(value: np.ndarray, known: np.ndarray, past: np.ndarray, wide: bool) -> tuple[int, int]:
-    """Where a series begins and ends: without the future, of which only `known` is there, and a wide table's empty ends."""
+    """Where a series starts and ends: without the future, where only `known` has values, and without a wide table's empty ends."""
     there = np.flatnonzero(~np.isnan(value) | (~np.isnan(past)).any(axis=1))
     first = int(np.flatnonzero(~np.isnan(value))[0]) if wide else 0
     if wide:
@@ -249,7 +249,7 @@ def _stretch(value: np.ndarray, known: np.ndarray, past: np.ndarray, wide: bool)
 
 
 def check_rules(rules: Rules) -> None:
-    """Refuse what is not a choice.
+    """Refuse unknown choices.
 
     Example:
       >>> check_rules(Rules(gaps="fill"))

@@ -10,13 +10,13 @@ import numpy as np
 from seqjax.data.records import Dataset, Records
 from seqjax.errors import printable
 
-INPUTS = {"text": "texts", "words": "sentences", "source": "sources", "sequence": "sequences"}  # what a model reads -> what it has
-ANSWERS = {"label": "label", "tags": "tags", "target": "translation"}  # the column that it is to give
+INPUTS = {"text": "texts", "words": "sentences", "source": "sources", "sequence": "sequences"}  # the input column -> its unit
+ANSWERS = {"label": "label", "tags": "tags", "target": "translation"}  # the column a model predicts
 MEASURED = {
     "text": "characters", "words": "words", "source": "characters of the source", "target": "of the translation", "frames": "frames",
     "sequence": "bases", "sound": "samples", "transcript": "characters",
 }  # fmt: skip
-SHOWN, FEW = 12, 3  # classes with their counts; examples in a finding
+SHOWN, FEW = 12, 3  # classes listed with their counts; examples listed in a finding
 QUARTILES = ("25 %", "50 %", "75 %", "longest")
 
 
@@ -24,9 +24,9 @@ def report(dataset: Any, part: str = "") -> list[str]:
     """Parts with their sizes and lengths, classes with their counts, what was left out, and what looks like a fault.
 
     Args:
-      dataset: a `Dataset`, or another with `parts` and `notes`. Of a part that is neither Records nor has labels, the
-        size alone is shown.
-      part: one of its parts, to report on that alone.
+      dataset: a `Dataset`, or another object with `parts` and `notes`. For a part that is not Records and has no labels, only
+        the size is shown.
+      part: report on this part only; "" reports on all.
 
     Returns:
       Lines for the user.
@@ -78,7 +78,7 @@ def part_title(name: str, files: Mapping[str, str], part: str) -> str:
 
 
 def repeats_between(parts: Mapping[str, Any]) -> list[str]:
-    """A line for each part with inputs that an earlier part has too.
+    """A line for each part that shares inputs with an earlier part.
 
     Example:
       >>> from seqjax.data.records import Places
@@ -129,11 +129,11 @@ def _table(parts: Mapping[str, Any], unit: str) -> list[str]:
 
 
 def _counts(dataset: Dataset, part: str) -> Counter | None:
-    """How often each class (of words: each tag) occurs in a part; the most frequent first."""
+    """How often each class (for words: each tag) occurs in a part; the most frequent first."""
     records = dataset.parts[part]
     if _column(records, ["tags"]):
         counts = Counter(itertools.chain.from_iterable(records["tags"]))
-    elif _column(records, ["labels"]):  # a number for each base
+    elif _column(records, ["labels"]):  # one number per base
         counted = sum(np.bincount(row, minlength=len(dataset.classes)) for row in records["labels"])
         counts = Counter(dict(zip(dataset.classes, np.asarray(counted).tolist())))
     else:

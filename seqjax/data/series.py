@@ -1,4 +1,4 @@
-"""The entry point for time series: embedded, or from tables of the user's own; and further values for a trained model."""
+"""The entry point for time series: embedded, or from the user's own tables; and new values for a trained model."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -47,53 +47,53 @@ def load_series(
     header: bool = True,
     encoding: str = "utf-8",
 ) -> Dataset:
-    """Time series in training, validation and test parts, one after the other in time, from one of two kinds of source.
+    """Time series in training, validation and test parts, consecutive in time, from one of two kinds of source.
 
-    Every part has every series: the training part up to the validation stretch, the validation part up to the end of that,
-    the test part all of it; "first" says where the part's own steps begin, and what lies before is history. Where series
-    end at different times, the stretches are counted back from the end of each.
+    Every part has every series: the training part up to the validation stretch, the validation part up to its end, and the test part in
+    full. "first" says where the part's own steps start; earlier steps are history. If series end at different times, the stretches are
+    counted back from the end of each.
 
-    The embedded sets are made of processes whose best possible forecast is known, see `seqjax.data.readers.processes`.
+    The embedded sets come from processes whose best possible forecast is known, see `seqjax.data.readers.processes`.
 
     Nothing is filled in: a missing value is NaN. It is an empty field, NA, NaN, null, None, "?" or "-".
 
     Args:
-      source: "embedded" (made here, no network) or "file".
-      name: embedded: "seasonal", "mackey_glass" or "lorenz". file: what to call it; "" is the name of its file.
-      path: file: a `.csv` or `.tsv` (or any other once a delimiter is named) or a `.parquet`, plain or packed.
+      source: "embedded" (generated, no network) or "file".
+      name: embedded: "seasonal", "mackey_glass" or "lorenz". file: what to call the set; "" is the name of its file.
+      path: file: a `.csv` or `.tsv` (or any other text if a delimiter is given) or a `.parquet`, plain or packed.
       form: "long", a row for each series and time, or "wide", a column for each series.
-      time_field: the column of times, by name or number; "" is the first. Several between commas are joined, as
+      time_field: the column of times, by name or number; "" is the first. Several, comma-separated, are joined, such as
         "year,month,day,hour" or "date,time".
-      value_field: long form: the column of values; "" is the only other. Wide form: those of the series, between commas;
-        "" are all others.
-      series_field: long form: the column that names the series; "" if there is one.
-      known_fields: columns of covariates that are known in the future (holidays, prices), between commas. Rows after the last
-        value in which only these are filled are the future.
-      past_fields: columns of covariates that are known in the past only.
+      value_field: long form: the column of values; "" is the only other one. Wide form: the columns of the series, comma-separated; "" is
+        all others.
+      series_field: long form: the column that names the series; "" if there is only one series.
+      known_fields: columns of covariates known in the future (holidays, prices), comma-separated. Rows after the last value that have only
+        these are the future.
+      past_fields: columns of covariates known only in the past.
       static_fields: long form: columns that do not change within a series.
-      validation_steps: file: of each series, before the test stretch; 0 is a tenth of the shortest.
-      test_steps: file: of each series, at its end; 0 makes no test part.
-      season: the season in steps; 0 is the most natural: a day of hours, a year of days, months, ...
-      step: such as 1h, 1D, MS; "" is found.
-      zone: whose clocks times without an offset from UTC are of, such as "Europe/Berlin"; features such as the hour of
-        the day are of it. Times of steps of a day or longer are dates, which no zone changes.
-      time_format: how times are written, see `seqjax.data.readers.times.read_times`; "" is recognised.
-      gaps: "stop" with every gap, or "missing": steps that are not there become missing values.
-      duplicates: "stop", or of rows with one time the "first", the "last", or the "mean" of the values (and what else the
-        first of them has).
+      validation_steps: file: steps of each series before the test stretch; 0 is a tenth of the shortest.
+      test_steps: file: steps at the end of each series; 0 makes no test part.
+      season: the season in steps; 0 is the most natural one: a day for hourly data; a year for daily, monthly, ... data
+      step: such as 1h, 1D, MS; "" infers it.
+      zone: the time zone of times without an offset from UTC, such as "Europe/Berlin", and of features such as the hour of the day. With
+        steps of a day or longer, times are dates and independent of zones.
+      time_format: how times are written, see `seqjax.data.readers.times.read_times`; "" recognises common forms.
+      gaps: "stop" raises an error that lists the gaps; "missing" turns absent steps into missing values.
+      duplicates: of rows with the same time: "stop", or keep the "first", the "last", or the "mean" of the values (with the first row's
+        other fields).
       unsorted: "stop", or "sort" the rows by time.
       delimiter, quoting, header, encoding: how a table of text is written, see `Format`.
 
     Returns:
       A Dataset whose parts have a record for each series and the columns "name" (str), "time" (datetime64[ns] (T,)), "value"
       (float64 (T,)), "known" (float32 (T + extra, K)), "past" (float32 (T, P)), "static" (float32 (N, S)) and "first"
-      (int64 (N,)). All but "static" and "first" are tuples with an array for each series; covariates are NaN where missing, and
-      categories have a column of ones and zeros for each class. Its facts: "step" and "zone", as above; "season";
-      "known", "past" and "static", the columns' names; "classes", those of the categories.
+      (int64 (N,)). All but "static" and "first" are tuples with one array per series. Covariates are NaN where missing; categorical ones
+      have a column of ones and zeros for each class. Its facts: "step" and "zone", as above; "season"; "known", "past" and "static", the
+      names of the columns; "classes", those of the categorical ones.
 
     Raises:
-      UserError: an unknown source or name, a malformed file, and all that is wrong with its times and values, with
-        file and line; a series shorter than the stretches held out of it.
+      UserError: an unknown source or name, a malformed file, bad times or values (all of them, with file and line), or a series shorter
+        than the stretches held out of it.
 
     Example:
       >>> import tempfile
@@ -168,18 +168,18 @@ def read_more_series(
     header: bool = True,
     encoding: str = "utf-8",
 ) -> Records:
-    """Series to make forecasts for, read as those that a model was trained on.
+    """Series to forecast, read like those a model was trained on.
 
     Args:
-      path: of a table.
-      facts: of the data set that the model was trained on: the step, and the classes of categories, must be the same.
+      path: a table.
+      facts: of the dataset the model was trained on; the step and the classes of categorical fields must agree.
       form, time_field, ...: as in `load_series`.
 
     Returns:
       Records with the columns of `load_series`; "first" is 0.
 
     Raises:
-      UserError: as `load_series`; another step than the model's, or a class that it does not know.
+      UserError: as `load_series`; a step other than the model's, or a class that it does not know.
 
     Example:
       >>> import tempfile
@@ -243,7 +243,7 @@ def _parts(series: Sequence[Series], validation_steps: int, test_steps: int, wha
 
 
 def _records(series: Sequence[Series], ends: Any, firsts: Any, what: str) -> Records:
-    """The series up to their ends; covariates beyond the end of all of a series are the future and stay."""
+    """The series up to their ends; covariates beyond the end of the values are the future and stay."""
     columns = {
         "name": tuple(one.name for one in series),
         "time": tuple(one.time[:end] for one, end in zip(series, ends)),

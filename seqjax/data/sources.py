@@ -1,4 +1,4 @@
-"""Where data comes from: the table of sources, and the checks that every loader begins with."""
+"""Where data comes from: the table of sources, and the checks that every loader starts with."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -34,10 +34,10 @@ def check_source(source: str, settings: dict[str, Setting]) -> None:
 
     Args:
       source: one of `SOURCES`.
-      settings: those that not every source reads.
+      settings: the settings that only some sources read.
 
     Raises:
-      UserError: with the setting, and what reads it.
+      UserError: a setting was given to a source that does not read it.
 
     Example:
       >>> check_source("embedded", {"path": Setting("a.txt", ("file",))})
@@ -57,8 +57,8 @@ def refuse_given(settings: Mapping[str, Setting], why: str) -> None:
     """Refuse settings that these files do not use.
 
     Args:
-      settings: those that other files use.
-      why: what they are for, and what these files are.
+      settings: the settings that other files use.
+      why: the reason, which completes the sentence.
 
     Example:
       >>> refuse_given({"header": Setting(False, ("file",), True)}, "is for tables, and a.jsonl is JSON lines")
@@ -76,10 +76,10 @@ def check_name(source: str, name: str, embedded: Iterable[str], what: str, examp
 
     Args:
       source: one of `SOURCES`; names of files are not checked.
-      name: the data set.
-      embedded: the names of those that are embedded.
+      name: the dataset.
+      embedded: the names of the embedded ones.
       what: the kind of data, such as "text" or "set of images", for the error.
-      example: a set of TFDS, for the error.
+      example: the name of a TFDS set, for the error.
 
     Raises:
       UserError: an unknown embedded name, or none for TFDS.
@@ -97,7 +97,7 @@ def check_name(source: str, name: str, embedded: Iterable[str], what: str, examp
 
 
 def file_set_name(name: str, embedded: Iterable[str], path: str) -> str:
-    """The name of the user's own dataset: as given, else after the file or folder.
+    """The name of the user's own dataset: the given name, else that of the file or folder.
 
     The name of an embedded dataset is an experiment's default, not the user's choice.
 
@@ -109,10 +109,10 @@ def file_set_name(name: str, embedded: Iterable[str], path: str) -> str:
 
 
 def part_files(paths: Mapping[str, str | Iterable[str]]) -> dict[str, str]:
-    """What the parts are called that have files of their own: a data set's `files`.
+    """The names of the files that parts have of their own: a dataset's `files`.
 
     Args:
-      paths: part -> its path, or the paths of its two sides; "" if it has none.
+      paths: part -> its path, or the paths of source and target; "" if it has none.
 
     Example:
       >>> part_files({"train": ("a/train.de", "a/train.en"), "validation": "", "test": "a/test.tsv"})

@@ -1,18 +1,18 @@
-"""Tags that mark spans of words, such as names of persons: every scheme is converted to BIO."""
+"""Tags that mark spans of words, such as names of persons: all schemes are converted to BIO."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from seqjax.errors import UserError
 
-SPAN = re.compile(r"([BIESLU])-([^-].*)")  # S and U begin and end a span, E and L end one
+SPAN = re.compile(r"([BIESLU])-([^-].*)")  # S and U are whole spans, E and L end one
 
 
 def are_spans(sentences: Iterable[Sequence[str]]) -> bool:
     """Whether tags mark spans: some of them begin with B- or I- and have a type.
 
     Args:
-      sentences: the tags of each.
+      sentences: the tags of each sentence.
 
     Example:
       >>> are_spans([["I-PER", "O"]]), are_spans([["NN", "-LRB-"]])
@@ -22,7 +22,7 @@ def are_spans(sentences: Iterable[Sequence[str]]) -> bool:
 
 
 def is_span_tag(tag: str) -> bool:
-    """Whether a tag is O, or one of BIO, BIOES or BILOU and a type.
+    """Whether a tag is O, or a BIO, BIOES or BILOU prefix with a type.
 
     Example:
       >>> [is_span_tag(tag) for tag in ("O", "B-PER", "U-PER", "PER", "B-")]
@@ -34,14 +34,14 @@ def is_span_tag(tag: str) -> bool:
 def to_bio(tags: Sequence[str]) -> tuple[str, ...]:
     """The tags of a sentence in BIO (also called IOB2): B-X begins a span of type X, I-X continues it, O is outside.
 
-    The other schemes are converted: IOB1, which is CoNLL-2003's own and writes B-X only between two spans of a type that
-    touch; and BIOES and BILOU, where S-X or U-X is a span of one word, and E-X or L-X ends one.
+    The other schemes are converted: IOB1, used by CoNLL-2003, which writes B-X only where a span directly follows another of its type; and
+    BIOES and BILOU, where S-X or U-X is a span of one word, and E-X or L-X ends a span.
 
     Args:
-      tags: of the words.
+      tags: one per word.
 
     Raises:
-      UserError: a tag that is none of these.
+      UserError: a tag of no such scheme.
 
     Example:
       >>> to_bio(["I-PER", "I-PER", "O", "S-LOC"])
@@ -51,7 +51,7 @@ def to_bio(tags: Sequence[str]) -> tuple[str, ...]:
 
 
 def _bio(tags: Sequence[str]) -> Iterator[str]:
-    open_type = ""  # of the span that the word before is in, and does not end
+    open_type = ""  # the type of the span still open after the previous word
     for tag in tags:
         if not is_span_tag(tag):
             raise UserError(f"{tag!r} is not a span tag; write O, or B- or I- and a type")

@@ -1,4 +1,4 @@
-"""The entry point for speech: Morse code in noise, spoken digits single or joined, and sound files with transcripts."""
+"""The entry point for speech: Morse code in noise, single or joined spoken digits, and sound files with transcripts."""
 
 import pathlib
 
@@ -53,27 +53,27 @@ def load_speech(
 ) -> Dataset:
     r"""Sounds with transcripts, in training, validation and test parts.
 
-    Embedded is "morse": 6,000, 300 and 500 messages in Morse code, each of its own speed and pitch, in white noise (`morse.key`).
+    The embedded set is "morse": 6,000, 300 and 500 messages in Morse code, each with its own speed and pitch, in white noise (`morse.key`).
     Every other training message has at most three characters.
 
     Args:
       source: "embedded", "tfds" (`spoken_digit`) or "file".
-      name: embedded: "morse". tfds: the set. file: what to call it; "" calls it after its file.
+      name: embedded: "morse". tfds: the set. file: what to call the set; "" is the name of its file.
       path: file: a manifest or a folder in LibriSpeech's layout (`read_manifest`), or the folder or the archive of the Free Spoken
         Digit Dataset.
-      validation_path, test_path: file: the other parts; of spoken digits there are none, since these have an official split.
-      data_dir: tfds: of prepared sets.
-      audio_field, text_field, encoding: of a manifest.
-      rate: samples per second, to which all sounds are brought.
+      validation_path, test_path: file: the other parts; not for spoken digits, which have an official split.
+      data_dir: tfds: the folder of prepared sets.
+      audio_field, text_field, encoding: for a manifest.
+      rate: samples per second; all sounds are resampled to it.
       channels: how to treat sounds with several; see `read_sound`.
-      workers: of files: 0 decodes all at once, into memory; else they are decoded when needed, by this many threads.
-      lower: transcripts in lower case.
-      leave_out: spoken digits: the speaker who is the test part; "" is the official split.
-      strings: spoken digits: number of training strings joined from training recordings, 300 for validation from those held out,
-        and 500 for the test from test recordings; 0 leaves them single.
-      snr: morse: the signal-to-noise ratio, in dB in a bandwidth of 2500 Hz.
+      workers: files: 0 decodes them all into memory at the start; else this many threads decode them on demand.
+      lower: whether to convert transcripts to lower case.
+      leave_out: spoken digits: the speaker whose recordings are the test part; "" takes the official split.
+      strings: spoken digits: how many training strings to join from training recordings; 300 are joined for validation from recordings held
+        out, and 500 for testing from test recordings. 0 keeps single digits.
+      snr: morse: the signal-to-noise ratio, in dB, measured in a bandwidth of 2500 Hz.
       validation_fraction: the share of the training sounds to hold out if there is no validation part.
-      seed: of that choice.
+      seed: determines which are held out.
 
     Returns:
       A Dataset of Records with "sound" (int16 arrays, or `SoundFile`) and "transcript".
@@ -149,7 +149,7 @@ def _plain(records: Records, lower: bool) -> Records:
 def _morse(rate: int, snr: float) -> dict[str, Records]:
     manner, parts = morse.Manner(rate=rate, snr=snr), {}
     for part, size in MORSE_SIZES.items():
-        # Every other training message is a few characters to practise on: with long ones alone CTC takes long to begin to learn.
+        # Every other training message has only a few characters: with long ones alone, CTC takes long to start learning.
         cuts = [PRACTICE if part == "train" and index % 2 else 0 for index in range(size)]
         sent = [morse.message(MORSE_SEEDS[part], index, manner, most) for index, most in enumerate(cuts)]
         columns = {"sound": tuple(each.samples for each in sent), "transcript": tuple(each.text for each in sent)}

@@ -1,4 +1,4 @@
-"""Regular time steps, fixed or by the calendar: inferred from data, counted, and continued."""
+"""Regular time steps, fixed or by the calendar: inferring, counting and continuing them."""
 
 import re
 from typing import NamedTuple
@@ -30,7 +30,7 @@ class Step(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Step":
-        """A step from pandas' name for it.
+        """Parses pandas' name for a step.
 
         Raises:
           UserError: the step is unknown.
@@ -69,12 +69,12 @@ class Step(NamedTuple):
 
 
 def step_places(times: np.ndarray, step: Step, first: np.datetime64 | None = None) -> np.ndarray:
-    """How many steps each time lies after the first.
+    """The number of steps from the first time to each time.
 
     Args:
       times: datetime64[ns] (T,).
-      step: between them.
-      first: where the steps begin; without it the first of the times.
+      step: between two times.
+      first: where the steps start; None means the first of the times.
 
     Returns:
       int64 (T,); `NOT_ON_A_STEP` for those that lie between two steps.
@@ -133,8 +133,8 @@ def next_times(last: np.datetime64, step: str, count: int) -> np.ndarray:
 
     Args:
       last: the time of the last value.
-      step: as in the facts of a data set of series.
-      count: how many.
+      step: as in the facts of a dataset of series.
+      count: how many times.
 
     Returns:
       datetime64[ns] (count,).
@@ -150,9 +150,9 @@ def wall_clock(times: np.ndarray, zone: str, step: str) -> np.ndarray:
     """The local times for calendar features such as the hour of the day.
 
     Args:
-      times: datetime64[ns] (T,), as in a data set of series.
+      times: datetime64[ns] (T,), as in a dataset of series.
       zone: the fact "zone": a name such as "Europe/Berlin", or "" for none.
-      step: the fact "step"; times of steps of a day or longer are dates already.
+      step: the fact "step"; with steps of a day or longer, times are dates already.
 
     Returns:
       datetime64[ns] (T,), in local time without a zone.
@@ -169,7 +169,7 @@ def wall_clock(times: np.ndarray, zone: str, step: str) -> np.ndarray:
 
 
 def _offsets(zone: str, seconds: np.ndarray) -> np.ndarray:
-    """Seconds that local time is ahead of UTC at instants given in seconds since 1970."""
+    """The offset of local time from UTC in seconds, at instants given in seconds since 1970."""
     import datetime
     import zoneinfo
 
@@ -188,12 +188,12 @@ def _month_day(months: np.ndarray, step: Step) -> np.ndarray:
 
 
 def find_step(series: list[np.ndarray]) -> Step:
-    """The step of series, which may have gaps: the most frequent difference of neighbouring times.
+    """Infers the step of series that may have gaps: the most frequent difference between consecutive times.
 
-    Starts or ends of months, and days from Monday to Friday, are found where all times are such.
+    Steps of month starts, month ends or business days are found if all times are such.
 
     Args:
-      series: datetime64[ns], each rising, at least one of two times.
+      series: datetime64[ns], each ascending, at least one of two or more times.
 
     Raises:
       UserError: no series has two times.
@@ -225,6 +225,6 @@ def find_step(series: list[np.ndarray]) -> Step:
 
 
 def _most_frequent(values: np.ndarray) -> int:
-    """The most frequent value; the smaller one of two equally frequent ones."""
+    """The most frequent value; the smallest on a tie."""
     found, counts = np.unique(values, return_counts=True)
     return int(found[np.argmax(counts)])

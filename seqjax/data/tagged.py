@@ -18,8 +18,8 @@ from seqjax.errors import UserError, nearest, refuse_unknown
 
 EMBEDDED = ("python",)
 EMBEDDED_CHOICE = "source='embedded' with name='python' needs no download"
-TAG_FEATURES = ("upos", "ner", "tags", "pos")  # of TFDS sets; the first that a set has is the default
-NO_HEAD = (b"None", b"_")  # of multiword ranges and empty nodes, which sets of Universal Dependencies have too
+TAG_FEATURES = ("upos", "ner", "tags", "pos")  # features of TFDS sets; the first that a set has is the default
+NO_HEAD = (b"None", b"_")  # the heads of multiword ranges and empty nodes in Universal Dependencies
 
 
 def load_tagged(
@@ -39,34 +39,32 @@ def load_tagged(
 ) -> Dataset:
     """Tagged sentences with training and validation parts, from one of three kinds of source.
 
-    The embedded set "python" is statements of Python's own library, each token with its lexical class (names as
-    defined or used, see `python_tags.PYTHON_TAGS`). The tags follow from the statement alone, so the best possible
-    accuracy is 100 %; the most frequent tag of each word is right for 74.7 % of the test tokens with the library of
-    Python 3.11.7, which differs a little from version to version.
+    The embedded set "python" has statements of Python's own library, each token tagged with its lexical class (names as defined or used,
+    see `python_tags.PYTHON_TAGS`). The tags follow from the statement alone, so the best possible accuracy is 100 %; the most frequent tag
+    of each word is right for 74.7 % of the test tokens with Python 3.11.7, whose library differs slightly from other versions'.
 
     Args:
       source: "embedded" (ships with Python, no network), "tfds" (a prepared set, read without TensorFlow) or "file".
       name: embedded: "python". tfds: the set, such as "universal_dependencies/en_ewt"; it has a feature "tokens".
-        file: what to call the set; "" calls it after its file.
+        file: what to call the set; "" is the name of its file.
       path: file: CoNLL-U (`.conllu`) or columns (`.conll`, `.txt`, `.bio`, `.iob`, `.tsv`), see `conll.read_tagged`;
         any may be packed with gzip or zstd. Span tags (IOB1, BIOES, BILOU) are converted to BIO.
       validation_path, test_path: file: the other parts.
       data_dir: tfds: the folder of prepared sets; "" is TFDS's own, ~/tensorflow_datasets.
-      column: where the tags are. CoNLL-U: "upos" (which "" is), "xpos" or "deprel". Columns: the number; "" is the
-        last. tfds: the feature; "" is the first of upos, ner, tags, pos.
+      column: where the tags are. CoNLL-U: "upos" (the default), "xpos" or "deprel". Columns: the number; "" is the last. tfds: the feature;
+        "" is the first of upos, ner, tags, pos.
       word_column, delimiter, encoding: file: as in `conll.read_tagged`.
-      validation_fraction: the share of the training sentences to hold out if there is no validation part, at random;
+      validation_fraction: the share of the training sentences to hold out at random if there is no validation part;
         a tag's last training sentence stays.
-      seed: of that choice.
+      seed: determines which are held out.
 
     Returns:
       A Dataset of Records with "words" and "tags", a tuple of strings for each sentence. Its classes are the tags of
       the training part, sorted; its fact "entities" says whether they are BIO (scored by entity F1).
 
     Raises:
-      UserError: an unknown source, name or column, a set that is not prepared, a file that cannot be read or malformed
-        lines of it, tags that the training part lacks (with their places), a fraction outside (0, 1), or a setting
-        that the source has no use for.
+      UserError: an unknown source, name or column, a set that is not prepared, a file that cannot be read, malformed lines, tags that the
+        training part lacks (with their locations), a fraction outside (0, 1), or a setting that the source does not use.
 
     Example:
       >>> data = load_tagged("embedded", name="python")
@@ -109,7 +107,7 @@ def _tfds_parts(name: str, data_dir: str, column: str) -> dict[str, Records]:
 
 
 def _tag_feature(name: str, features: Mapping[str, Any], column: str) -> str:
-    """The feature with the tags: `column`, or the first of those that tagging sets call theirs."""
+    """The feature with the tags: `column`, or the first usual name that the set has."""
     able = [key for key in features if type(getattr(features[key], "feature", None)).__name__ in ("ClassLabel", "Text")]
     if "tokens" not in able or len(able) == 1:
         raise UserError(f"{name} has no words called tokens with a tag each; choose another set, or {EMBEDDED_CHOICE}")
@@ -148,7 +146,7 @@ def _tag_name(names: Any, tag: Any) -> str:
 
 
 def _dataset(name: str, parts: dict[str, Records], fraction: float, seed: int, made_from: dict[str, str], files: dict[str, str]) -> Dataset:
-    """Span tags in BIO, a validation part, and no tag in it that the training part lacks."""
+    """Converts span tags to BIO, adds a validation part, and refuses tags that the training part lacks."""
     notes = []
     entities = are_spans(parts["train"]["tags"])
     if entities:
@@ -166,7 +164,7 @@ def _dataset(name: str, parts: dict[str, Records], fraction: float, seed: int, m
 
 
 def _words(part: Records) -> Iterator[tuple[str, str, str]]:
-    """(place, word, tag) of each word; sentences of a file know the line of each."""
+    """(location, word, tag) of each word; in a file, the location is the word's line."""
     for i, (words, tags) in enumerate(zip(part["words"], part["tags"])):
         sentence = itertools.repeat(part.places.at(i))
         lines = part["lines"][i] if "lines" in part else ()
@@ -189,7 +187,7 @@ def _in_bio(name: str, parts: dict[str, Records]) -> tuple[dict[str, Records], i
 
 
 def _known_tags(name: str, parts: dict[str, Records]) -> tuple[str, ...]:
-    """The tags of the training part; the other parts may have no more."""
+    """The tags of the training part; the other parts may have no others."""
     known = set(itertools.chain.from_iterable(parts["train"]["tags"]))
     if len(known) < 2:
         raise UserError(f"{name} has no tag but {known.pop()!r} in its training part; choose another column, or more text")

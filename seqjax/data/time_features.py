@@ -7,15 +7,15 @@ import numpy as np
 from seqjax.data.steps import UNITS, Step, wall_clock
 from seqjax.errors import refuse_unknown
 
-# name -> (the longest step that it makes sense for in nanoseconds, harmonics)
+# name -> (the longest step for which it makes sense, in nanoseconds; harmonics)
 CYCLES = {"hour": (UNITS["h"] * 12, 3), "weekday": (UNITS["D"], 3), "yearday": (UNITS["D"] * 92, 3)}
 
 
 def choose_features(step: str) -> tuple[str, ...]:
-    """The cycles that change from step to step and come round: the hour for hours, the day of the week for days, ...
+    """The cycles that vary from step to step: the hour for hourly data, the day of the week for daily data, ...
 
     Args:
-      step: as in the facts of a data set of series.
+      step: as in the facts of a dataset of series.
 
     Example:
       >>> choose_features("1h"), choose_features("1D"), choose_features("MS"), choose_features("12MS")
@@ -27,14 +27,14 @@ def choose_features(step: str) -> tuple[str, ...]:
 
 
 def chosen_features(setting: str, step: str) -> tuple[str, ...]:
-    """The cycles that a setting names: `auto` goes by the step, `none` are none, else comma-separated names.
+    """The cycles that a setting selects: `auto` chooses by the step, `none` selects none, else comma-separated names.
 
     Args:
-      setting: data.time_features.
-      step: as in the facts of a data set of series.
+      setting: the setting data.time_features.
+      step: as in the facts of a dataset of series.
 
     Raises:
-      UserError: there is no such cycle.
+      UserError: an unknown cycle.
 
     Example:
       >>> chosen_features("auto", "1h"), chosen_features("none", "1h"), chosen_features("hour,yearday", "1h")
@@ -51,13 +51,13 @@ def chosen_features(setting: str, step: str) -> tuple[str, ...]:
 def time_features(times: np.ndarray, names: Sequence[str], *, step: str, zone: str = "") -> np.ndarray:
     r"""Sines and cosines of the phases of times in cycles.
 
-    .. math:: (\sin 2 \pi k \phi, \cos 2 \pi k \phi)_{k = 1 \dots 3}, \quad \phi \in [0, 1) \text{ the place in the cycle}
+    .. math:: (\sin 2 \pi k \phi, \cos 2 \pi k \phi)_{k = 1 \dots 3}, \quad \phi \in [0, 1) \text{ the position in the cycle}
 
     Args:
       times: datetime64[ns] (T,).
       names: of CYCLES: `hour` (of the day), `weekday`, `yearday` (day of the year).
-      step: between the times, as in the facts of a data set of series.
-      zone: in which clocks are read, such as "Europe/Berlin"; "" for none.
+      step: between the times, as in the facts of a dataset of series.
+      zone: the time zone of local time, such as "Europe/Berlin"; "" for none.
 
     Returns:
       float32 (T, 6 len(names)).

@@ -1,4 +1,4 @@
-"""The entry point for videos: moving digits, Moving MNIST, and files or folders of frames with labels or without."""
+"""The entry point for videos: moving digits, Moving MNIST, and files or folders of frames, labelled or not."""
 
 import os
 import pathlib
@@ -63,32 +63,32 @@ def load_videos(
 ) -> Dataset:
     """Videos in training, validation and test parts.
 
-    Embedded are two sets made from scikit-learn's digits, of which no image is in two parts: "moving_digits", one digit in noise that
-    moves in one of eight ways at one of three speeds, and "bouncing_digits", two digits that turn back at the walls.
+    Two embedded sets are made from scikit-learn's digits, with no image in two parts: "moving_digits", one digit in noise that moves in one
+    of eight directions at one of three speeds, and "bouncing_digits", two digits that bounce off the walls.
 
     Args:
       source: "embedded", "tfds" or "file".
-      name: the embedded set. tfds: "moving_mnist", whose published test part is read from there, and whose training videos are made
-        from the MNIST of the same folder. file: "moving_mnist" for a folder of MNIST's idx files, else what to call the set.
-      path: file: a folder with a folder of videos for each class, in parts (`train/CLASS/1.mp4`) or not; a table; or `.npy`. A video is
-        a file or a folder of frames. Without labels a folder has the videos themselves.
-      validation_path, test_path: file: these parts, of tables and arrays; of Moving MNIST the published `mnist_test_seq.npy`.
+      name: the embedded set. tfds: "moving_mnist": the published test part, and training videos made from the MNIST in the same folder.
+        file: "moving_mnist" for a folder of MNIST's idx files, else what to call the set.
+      path: file: a folder with a folder of videos for each class, in parts (`train/CLASS/1.mp4`) or not; a table; or `.npy`. A video is a
+        file or a folder of frames. Without labels, the folder holds the videos themselves.
+      validation_path, test_path: file: these parts, for tables and arrays; for Moving MNIST the published `mnist_test_seq.npy`.
       data_dir: tfds: the folder of prepared sets.
-      image_size: S, to scale the middle square of frames to (S, S). 0 keeps the videos' own size, which must be one.
+      image_size: S; the central square of frames is scaled to (S, S). 0 keeps the videos' own size, which must be the same for all.
       channels: file: 3 (RGB) or 1 (grey).
       frame_rate: file: frames per second of folders of frames; 0 if unknown.
-      video_field, label_field: of a table; several label fields, comma-separated, are separate questions.
-      delimiter, quoting, header, encoding: of a table, see `seqjax.data.readers.tables.Format`.
-      bad_files: "stop": an error names all videos that are not sound; or "leave_out": the notes do.
-      labelled: whether labels are wanted.
+      video_field, label_field: for a table; several label fields, comma-separated, are separate questions.
+      delimiter, quoting, header, encoding: for a table, see `seqjax.data.readers.tables.Format`.
+      bad_files: "stop" raises an error that lists all invalid videos; "leave_out" leaves them out and lists them in the notes.
+      labelled: whether labels are required.
       validation_fraction: the share to hold out if there is no validation part.
-      seed: of what is held out.
+      seed: of the choice of videos held out.
       workers: threads that check files.
-      cache: a folder to remember in which files were sound; "" for none.
-      progress: called with how many files are checked, and of how many.
+      cache: a folder that records which files were valid; "" for none.
+      progress: called with the number of files checked so far and the total.
 
     Returns:
-      A Dataset whose parts are `Videos`; its fact "heads" has the name and the classes of each question.
+      A Dataset whose parts are `Videos`; its fact "heads" holds the name and classes of each question.
 
     Raises:
       UserError: an unknown source or name, malformed files, a setting out of its range or without effect.
@@ -177,7 +177,7 @@ def _dataset(name: str, parts: Mapping[str, Videos], notes: Iterable[str], **oth
 
 
 def _made(digits: Mapping[str, tuple[np.ndarray, np.ndarray]], scene: Scene, sizes: Mapping[str, int]) -> Mapping[str, Videos]:
-    """Videos of each part from its own digits, with a seed of its own."""
+    """Videos of each part from its own digits, with its own seed."""
     return {part: MovingDigits(*digits[part], sizes[part], seed=seed, scene=scene) for seed, part in enumerate(sizes)}
 
 
@@ -190,7 +190,7 @@ def _digits(scene: Scene) -> Mapping[str, Videos]:
 
 
 def _mnist(train: tuple[np.ndarray, np.ndarray], fraction: float, seed: int) -> Mapping[str, Videos]:
-    """Training and validation videos, of digits that are in one of both."""
+    """Training and validation videos, from disjoint sets of digits."""
     images, labels = train
     kept, held = hold_out(len(labels), fraction, seed, "mnist", strata=labels)
     digits = {"train": (images[kept], labels[kept]), "validation": (images[held], labels[held])}
@@ -223,13 +223,13 @@ def _mnist_of_tfds(name: str, data_dir: str, fraction: float, seed: int) -> Mapp
 
 
 def read_array(path: str) -> np.ndarray:
-    """Videos of a `.npy`, read as they are asked for.
+    """Videos of a `.npy` file, read on demand.
 
     Args:
       path: uint8 (N, T, H, W) or (N, T, H, W, C); the published `mnist_test_seq.npy` has its frames first, (T, N, H, W).
 
     Raises:
-      UserError: it is no such file.
+      UserError: not such a file.
 
     Example:
       >>> import tempfile

@@ -22,12 +22,12 @@ def check_videos(
 
     Args:
       paths: files, or folders of frames.
-      workers: threads; 0 decodes in the caller's.
-      cache: a file that remembers which were sound, by path, size and time of change; "" for none.
-      progress: called after each with how many are decoded, and of how many.
+      workers: number of threads; 0 decodes in the caller's thread.
+      cache: a file that records which were valid, by path, size and modification time; "" for none.
+      progress: called after each with the number of videos checked so far and the total.
 
     Returns:
-      (path -> what a sound one has, path -> what is wrong with it, notes).
+      (path -> facts of a valid video, path -> what is wrong with it, notes).
 
     Example:
       >>> check_videos(["nothing.mp4"])
@@ -62,7 +62,7 @@ def _examined(path: str) -> tuple[Facts | None, str]:
 
 
 def _key(path: str) -> str:
-    """Identifies a checked file, or a folder by its images; "" if that is impossible."""
+    """Identifies a checked file, or a folder by its images; "" if it cannot be read."""
     full = os.path.abspath(os.path.expanduser(path))
     try:
         files = frame_files(full) if os.path.isdir(full) else [full]
@@ -73,7 +73,7 @@ def _key(path: str) -> str:
 
 
 def _recalled(cache: str) -> dict[str, list]:
-    """Key -> facts; none if there is no such file or it is damaged."""
+    """Key -> facts; empty if the cache is missing or damaged."""
     try:
         found = json.loads(pathlib.Path(cache).read_text(encoding="utf-8")) if cache else {}
     except (OSError, ValueError):

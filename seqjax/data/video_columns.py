@@ -28,8 +28,8 @@ class Videos(Protocol):
 
     shape: tuple[int, int, int]  # (H, W, C) of every frame
     counts: np.ndarray  # int64 (N,), the frames of each
-    heads: tuple[Head, ...]  # what is asked; () if there are no labels
-    answers: np.ndarray  # int32 (N, A), the class of each video for each head
+    heads: tuple[Head, ...]  # the questions; () if there are no labels
+    answers: np.ndarray  # int32 (N, A), the class of each video for each of A heads
     labels: Any  # int32 (N,), the first of the answers; None if there are none
 
     def __len__(self) -> int:
@@ -41,11 +41,11 @@ class Videos(Protocol):
         ...
 
     def rate_of(self, index: int) -> float:
-        """Frames a second of a video; 0 if unknown."""
+        """Frames per second of a video; 0 if unknown."""
         ...
 
     def take(self, index: int, places: np.ndarray) -> np.ndarray:
-        """The frames at some rising places of a video, uint8 (T, H, W, C); several threads may call it at once."""
+        """The frames of a video at ascending indices, uint8 (T, H, W, C); several threads may call it at once."""
         ...
 
     def fingerprint(self) -> str:
@@ -54,12 +54,12 @@ class Videos(Protocol):
 
 
 class Labelled:
-    """What all kinds of videos share: their number, labels and names.
+    """The base of all kinds of videos: their number, labels and names.
 
     Args:
-      counts: (N,), the frames of each.
-      heads: what is asked.
-      answers: (N, A) integers; None if nothing is asked.
+      counts: frames of each video, (N,).
+      heads: the questions.
+      answers: integers (N, A); None if there are no questions.
 
     Example:
       >>> videos = Labelled([3, 5], [Head("class", ("cat", "dog"))], np.array([[1], [0]]))
@@ -97,7 +97,7 @@ class ArrayVideos(Labelled):
       heads, answers: as in `Labelled`.
 
     Raises:
-      UserError: another type or shape.
+      UserError: frames of another type or shape.
 
     Example:
       >>> videos = ArrayVideos(np.arange(12, dtype=np.uint8).reshape(2, 3, 1, 2))
@@ -129,11 +129,11 @@ class ArrayVideos(Labelled):
 
 
 class SomeVideos(Labelled):
-    """Some videos of others, without copying them.
+    """A subset of other videos, without copying them.
 
     Args:
-      videos: the others.
-      indices: which, (M,) integers.
+      videos: the videos to select from.
+      indices: the selected videos, integers (M,).
 
     Example:
       >>> videos = ArrayVideos(np.arange(6, dtype=np.uint8).reshape(3, 2, 1, 1))
@@ -159,12 +159,12 @@ class SomeVideos(Labelled):
         return self._videos.take(int(self._indices[index]), places)
 
     def fingerprint(self) -> str:
-        """A hash of the others' fingerprint and the indices."""
+        """A hash of the underlying videos' fingerprint and the indices."""
         return hashlib.sha256(self._videos.fingerprint().encode() + self._indices.tobytes()).hexdigest()
 
 
 def name_of(path: str, root: str) -> str:
-    """A file as it is named from a folder, so that the whole may move.
+    """A file's path relative to a folder, so that the folder may be moved.
 
     Example:
       >>> name_of("/data/films/cat/1.mp4", "/data/films")

@@ -1,4 +1,4 @@
-"""Converts local times to UTC: offsets, zones, and the hours that clocks skip or repeat."""
+"""Converts local times to UTC: offsets, zones, and the hours that clock changes skip or repeat."""
 
 import datetime
 import zoneinfo
@@ -12,7 +12,7 @@ from seqjax.errors import UserError, nearest
 
 
 def check_zone(zone: str) -> None:
-    """Refuse what is not a zone.
+    """Refuse an unknown time zone.
 
     Example:
       >>> check_zone("Europe/Berlim")
@@ -32,9 +32,9 @@ def instants(table: Table, zone: str, faults: Faults) -> np.ndarray:
     """The times of a table in UTC; unchanged if they are dates, or if their offset from UTC is unknown.
 
     Args:
-      table: with times as written.
-      zone: whose clocks times without an offset are of; "" for none.
-      faults: gets hours that do not exist, or exist twice and are not told apart.
+      table: has the times as written.
+      zone: the time zone of times without an offset; "" for none.
+      faults: collects hours that do not exist, or that exist twice and cannot be told apart.
 
     Returns:
       datetime64[ns] (N,).
@@ -66,7 +66,7 @@ def _are_dates(wall: np.ndarray) -> bool:
 
 
 def _ahead(table: Table, zone: str, faults: Faults) -> np.ndarray:
-    """Seconds ahead of UTC; of an hour that exists twice the first occurrence in a series is before the clocks changed."""
+    """Seconds ahead of UTC; if an hour exists twice, its first occurrence in a series is before the clock change."""
     wall = table.times.wall
     quarters, where = np.unique(wall.astype("datetime64[s]").astype(np.int64) // 900, return_inverse=True)
     before, after = _both_offsets(zone, quarters * 900)
@@ -93,7 +93,7 @@ def _text(time: np.datetime64) -> str:
 
 
 def _both_offsets(zone: str, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds ahead of UTC before and after a change of clocks, for local times in seconds since 1970."""
+    """Seconds ahead of UTC before and after a clock change, for local times in seconds since 1970."""
     where, epoch = zoneinfo.ZoneInfo(zone), datetime.datetime(1970, 1, 1)
     local = [(epoch + datetime.timedelta(seconds=int(second))).replace(tzinfo=where) for second in seconds]
     folds = (
