@@ -155,7 +155,7 @@ def test_refusals():
     check_counts(part)
     with pytest.raises(UserError, match="series 'a' has the value 0.5"):
         check_counts(part.replace(value=tuple(value / 2 for value in part["value"])))
-    with pytest.raises(UserError, match="series 'b' is not among those that were learned: a"):
+    with pytest.raises(UserError, match="series 'b' is not among the training series: a"):
         SeriesTable.make(part, Statistics.measure(part.take(np.array([0]))), (), step="1h")
     with pytest.raises(UserError, match="made.csv line 2: series a has no value in the training part"):
         Statistics.measure(part.replace(value=(part["value"][0] * np.nan, part["value"][1])))

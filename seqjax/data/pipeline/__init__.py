@@ -1,1 +1,1 @@
-"""Records to batches of fixed shapes: windows of a stream, length buckets, shuffled batches; each can stop and resume exactly."""
+"""Pipelines from records to batches of fixed shapes: stream windows, length buckets, shuffled batches. Each resumes exactly."""

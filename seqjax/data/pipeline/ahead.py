@@ -10,20 +10,20 @@ from typing import Any
 from seqjax.data.checks import check_whole
 from seqjax.data.pipeline.resumable import Resumable
 
-AHEAD = 2  # results that are ready or being made for each worker, at most
+AHEAD = 2  # at most this many results per worker are ready or in progress
 
 
 def in_order(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Generator[Any, None, None]:
     """Applies a function to items in worker threads; the results are in the order of the items.
 
     Args:
-      function: called in the threads, or in the caller's where `workers` is 0; it should spend its time outside the
-        interpreter's lock, as decoders of images, sound and video do.
-      items: may be endless; at most `AHEAD` for each worker are taken before their results are asked for.
-      workers: the number of threads, which end with the iterator.
+      function: called in the threads, or in the caller's thread if `workers` is 0; it should release the interpreter's lock, as decoders of
+        images, sound and video do.
+      items: may be endless; at most `AHEAD` per worker are taken before their results are requested.
+      workers: the number of threads; they end with the iterator.
 
     Returns:
-      An iterator over the results. An exception of `function` comes where its result would have come, and ends it.
+      An iterator over the results. An exception from `function` is raised in place of its result, and ends the iterator.
 
     Raises:
       UserError: a negative number of workers.
@@ -53,18 +53,18 @@ def _in_order(function: Callable[[Any], Any], items: Iterable[Any], workers: int
 
 
 class Ahead(Resumable):
-    """Makes the batches of a pipeline ahead, in worker threads.
+    """Prefetches the batches of a pipeline in worker threads.
 
-    What is handed out, its order and `get_state` are those of the pipeline itself, whatever the number of workers: a batch is
-    a function of its epoch and its number alone. The threads end with `close`, with the `with` block, or with the iterator.
+    The batches, their order and `get_state` are those of the pipeline itself, for any number of workers: a batch is a function of its epoch
+    and number alone. The threads end with `close`, with the `with` block, or with the iterator.
 
     Args:
-      pipeline: a `Resumable` whose batches are costly to make. Each worker has a copy of it (`copy.copy`); what the copies
-        share must not change while a batch is made.
-      workers: the number of threads; 0 makes every batch when it is asked for.
+      pipeline: a `Resumable` whose batches are costly to make. Each worker has a copy of it (`copy.copy`); the state that copies share must
+        not change while a batch is made.
+      workers: the number of threads; 0 makes each batch on request.
 
     Raises:
-      UserError: a negative number of workers; from `next`, whatever the pipeline raises. Then the state stays that of that batch.
+      UserError: a negative number of workers; from `next`, any error of the pipeline. The state then stays at that batch.
 
     Example:
       >>> from seqjax.data.pipeline.buckets import BucketBatches

@@ -15,7 +15,7 @@ from seqjax.errors import UserError
 class BaseBatch(NamedTuple):
     """Sequences, or windows of them; a row of length 0 is padding."""
 
-    codes: np.ndarray  # int32 (B, halo + T + halo): IUPAC codes with the neighbours of the first and last base, 0 if there are none
+    codes: np.ndarray  # int32 (B, halo + T + halo): IUPAC codes, with neighbours on both sides; 0 beyond a sequence's ends
     labels: np.ndarray  # int32 (B, T), a tag for each base; or (B,), a label for each sequence
     lengths: np.ndarray  # int32 (B,), how many of the T bases are real
     fresh: np.ndarray  # bool (B,), true where a row does not follow the one of the batch before
@@ -26,7 +26,7 @@ def collate_bases(codes: Sequence[np.ndarray], labels: Sequence[np.ndarray] | np
 
     Args:
       codes: uint8 (t,) of each sequence.
-      labels: of each sequence an array (t,); or one array (N,).
+      labels: one array (t,) per sequence, or one array (N,).
       halo: bases beside a window that the model looks at.
 
     Example:
@@ -51,9 +51,9 @@ class BaseWindows(Resumable):
     """An endless iterator over the windows of long sequences, epoch after epoch, that can stop and resume exactly.
 
     Each sequence is cut into windows of T bases, the last one shorter; no window has bases of two sequences. The list of all windows
-    is cut into B rows of W = ceil(N / B); batch w has the window w of each row. So a row's window follows the one that it had in the
-    batch before, and a carry may pass from one to the next, except where `fresh` says that a sequence begins, or the row does. The
-    arrays of a batch are made when it is asked for: memory is that of the codes and tags, a byte a base each.
+    is cut into B rows of W = ceil(N / B); batch w has the window w of each row. So each row continues its window of the previous batch, and
+    a carry may pass from one to the next, except where `fresh` marks the start of a sequence or row. A batch's arrays are made on request:
+    memory holds only the codes and tags, one byte per base each.
 
     Args:
       codes: uint8 (t,) of each sequence.
@@ -108,7 +108,7 @@ class BaseWindows(Resumable):
 
 
 def with_halo(codes: np.ndarray, begin: int, width: int, halo: int) -> np.ndarray:
-    """A window with its neighbours, 0 beyond the ends.
+    """A window with its neighbours; 0 beyond the ends.
 
     Example:
       >>> with_halo(np.array([1, 2, 4, 8]), 2, 3, 1).tolist()

@@ -1,7 +1,7 @@
-"""Batches of few shapes from sequences of all lengths: length buckets, shuffled resumable batches, one pass in order.
+"""Batches of few shapes from sequences of all lengths: length buckets, shuffled resumable batches, and one ordered pass.
 
-A compiled step takes one shape. A batch padded to the longest sequence of all would be mostly padding, and one padded to its own
-longest would be compiled again each time; the compromise is a few lengths, the buckets, to which batches are padded.
+A compiled step takes one shape. Padding every batch to the longest sequence in the data would be mostly waste, and padding each to its own
+longest would recompile every time. The compromise is a few lengths, the buckets, that batches are padded to.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,26 +14,26 @@ from seqjax.data.draws import permutation
 from seqjax.data.pipeline.resumable import Resumable
 from seqjax.errors import UserError
 
-# (places (n,), rows B, steps T) -> a batch of the sequences at these places, n <= B, in arrays (B, T, ...); rows from n on are padding.
+# (places (n,), rows B, steps T) -> a batch of the sequences at these indices, n <= B, in arrays (B, T, ...); rows n and up are padding.
 # A row depends only on its sequence, so rows made by different processes equal those of the whole batch.
 Collate = Callable[[np.ndarray, int, int], Any]
 
-CANDIDATES = 256  # lengths that choose_boundaries looks at
+CANDIDATES = 256  # lengths that choose_boundaries considers
 
 
 def choose_boundaries(lengths: Sequence[int] | np.ndarray, number: int) -> tuple[int, ...]:
-    r"""The lengths of at most `number` buckets that need the fewest steps in all, padding included.
+    r"""The lengths of at most `number` buckets that minimise the total number of steps, padding included.
 
     .. math:: \min_{b_1 < \dots < b_K} \sum_i \min \{b_k : b_k \ge l_i\}
 
-    Found by dynamic programming over the lengths that occur (over 256 of them, evenly spread by rank, where there are more).
+    Found by dynamic programming over the lengths that occur (if more than 256, over 256 evenly spaced by rank).
 
     Args:
       lengths: of the sequences, l (N,).
-      number: K, the most buckets; each costs a compilation.
+      number: K, the maximum number of buckets; each costs one compilation.
 
     Returns:
-      The buckets' lengths, rising; the last is that of the longest sequence, and at least 1.
+      The buckets' lengths, ascending; the last is that of the longest sequence, or 1 if that is 0.
 
     Raises:
       UserError: no sequences, or a number below 1.
@@ -72,27 +72,27 @@ def choose_boundaries(lengths: Sequence[int] | np.ndarray, number: int) -> tuple
 class Shape(NamedTuple):
     """The plan of a batch, before its arrays are made."""
 
-    places: np.ndarray  # (n,), which sequences, n <= B
+    places: np.ndarray  # (n,), indices of the sequences, n <= B
     steps: int  # the bucket's length, T
 
 
 class BucketBatches(Resumable):
-    """An endless iterator over shuffled batches of sequences of like lengths, epoch after epoch, that can be stopped and resumed exactly.
+    """An endless iterator over shuffled batches of sequences of similar length, epoch after epoch, that can be stopped and resumed exactly.
 
-    Each epoch is a fresh permutation of the N sequences, a pure function of (seed, epoch). They are dealt out to the buckets;
-    what does not fill a batch of one bucket moves to the next longer one, so that every sequence comes once an epoch, in
-    ceil(N / B) batches of which all but one are full. The batches come in random order. There are as many shapes as buckets.
+    Each epoch is a fresh permutation of the N sequences, a pure function of (seed, epoch). They are dealt to the buckets; those that do not
+    fill a batch move to the next longer bucket, so that every sequence comes once per epoch, in ceil(N / B) batches, all but one of them
+    full. The batches come in random order. There are as many shapes as buckets.
 
     Args:
       lengths: of the sequences, (N,).
       collate: makes a batch: `(places, rows, steps) -> batch`.
       batch_size: B, the rows of every batch.
-      boundaries: the buckets' lengths, rising, as `choose_boundaries` gives them; none may be shorter than the longest sequence.
-      seed: of the permutations.
-      short_first: the first epoch goes from the shortest to the longest sequences (Bengio et al. 2009, "Curriculum Learning").
+      boundaries: the buckets' lengths, ascending, as returned by `choose_boundaries`; the largest must hold the longest sequence.
+      seed: determines the permutations.
+      short_first: whether the first epoch runs from the shortest to the longest sequences (Bengio et al. 2009, "Curriculum Learning").
 
     Raises:
-      UserError: sizes that cannot be, or a sequence longer than the largest bucket.
+      UserError: invalid sizes, or a sequence longer than the largest bucket.
 
     Example:
       >>> collate = lambda places, rows, steps: (places.tolist(), steps)
@@ -130,7 +130,7 @@ class BucketBatches(Resumable):
         return self._collate(shape.places[rows], rows.stop - rows.start, shape.steps)
 
     def epoch(self, number: int) -> list[Shape]:
-        """The batches of an epoch in their order.
+        """The batches of an epoch, in order.
 
         Example:
           >>> batches = BucketBatches([1, 1, 4], lambda *shape: shape, 2, (1, 4), seed=0)
@@ -162,7 +162,7 @@ class BucketBatches(Resumable):
         return 1 - float(self._lengths.sum()) / steps
 
     def summary(self, unit: str) -> str:
-        """A readable line on the shapes that will be compiled.
+        """One readable line about the shapes that will be compiled.
 
         Example:
           >>> BucketBatches([3, 5], lambda *shape: shape, 1, (4, 6), seed=0).summary("words")
@@ -184,15 +184,14 @@ def one_pass(
     """Every sequence once, sorted by length, for evaluation and prediction.
 
     Args:
-      lengths, collate, batch_size, boundaries: as for `BucketBatches`; what is longer than the largest bucket gets more
-        buckets, as `reach` makes them.
-      index, count: of the shard of each batch's rows to make, as in `BucketBatches.shard`.
+      lengths, collate, batch_size, boundaries: as in `BucketBatches`; longer sequences get additional buckets from `reach`.
+      index, count: the shard of each batch's rows to make, as in `BucketBatches.shard`.
 
     Returns:
       An iterator over (places, batch), places (n,) with n <= B: row i of the batch is sequence places[i].
 
     Raises:
-      UserError: sizes that cannot be.
+      UserError: invalid sizes.
 
     Example:
       >>> collate = lambda places, rows, steps: steps
@@ -210,14 +209,14 @@ def one_pass(
 
 
 def reach(boundaries: Sequence[int], longest: int) -> tuple[int, ...]:
-    """Adds buckets for sequences longer than the largest one, each twice as long as the one before.
+    """Adds buckets for longer sequences, each twice as long as the previous one.
 
     Args:
-      boundaries: rising.
+      boundaries: ascending lengths.
       longest: the length to reach.
 
     Returns:
-      The boundaries, with those added that are needed.
+      The boundaries, extended as needed.
 
     Raises:
       UserError: invalid boundaries.
@@ -233,14 +232,14 @@ def reach(boundaries: Sequence[int], longest: int) -> tuple[int, ...]:
 
 
 def within_limit(lengths: Sequence[int] | np.ndarray, limit: int) -> np.ndarray:
-    """The sequences that are not too long.
+    """Selects the sequences within a length limit.
 
     Args:
       lengths: of the sequences, (N,).
-      limit: the most steps; 0 takes all.
+      limit: the maximum number of steps; 0 takes all.
 
     Returns:
-      Their places, (n,).
+      Their indices, (n,).
 
     Example:
       >>> within_limit([3, 9, 4], 5).tolist()
@@ -251,7 +250,7 @@ def within_limit(lengths: Sequence[int] | np.ndarray, limit: int) -> np.ndarray:
 
 
 def pad_lengths(lengths: np.ndarray, rows: int) -> np.ndarray:
-    """The lengths of the rows of a batch, 0 for the rows that are padding.
+    """The lengths of a batch's rows; 0 for padded rows.
 
     Example:
       >>> pad_lengths(np.array([3, 1]), 4).tolist()

@@ -21,8 +21,8 @@ class VideoBatch(NamedTuple):
     """Clips or windows; a row of length 0 is padding."""
 
     frames: np.ndarray  # uint8 (B, T, H, W, C)
-    lengths: np.ndarray  # int32 (B,), how many of the T frames are real; they come first
-    labels: np.ndarray  # int32 (B, A), the answers of the row's video
+    lengths: np.ndarray  # int32 (B,), how many of the T frames are real; padding comes last
+    labels: np.ndarray  # int32 (B, A), the labels of the row's video
     fresh: np.ndarray  # bool (B,), true where a row does not follow the one of the batch before
 
 
@@ -41,24 +41,24 @@ class Sampling(NamedTuple):
     order: str = "time"  # or "shuffled": frames in random order, to measure how much order matters
 
     def step(self, rate: float) -> float:
-        """Frames of the video from one of the clip to the next, where it is sampled at a rate; at least 1."""
+        """Stride between the clip's frames in the video when sampling at a rate; at least 1."""
         return max(rate / self.rate, 1.0) if self.rate and rate else 1.0
 
     def span(self, rate: float) -> int:
-        """Frames that a video must have."""
+        """The number of frames a video needs."""
         return self.frames if self.how == "even" else int((self.frames - 1) * self.step(rate)) + 1
 
     def places(self, count: int, rate: float, draws: np.ndarray | None = None) -> np.ndarray:
-        """The frames of a clip.
+        """The frame indices of a clip.
 
         Args:
-          count: how many the video has.
-          rate: how many a second; 0 if unknown.
-          draws: numbers in [0, 1), T of them, for training: a frame out of each T-th part of the video, or where the clip begins. None
-            takes the middle of each part, or the middle of the video.
+          count: frames in the video.
+          rate: frames per second; 0 if unknown.
+          draws: T numbers in [0, 1), for training: they choose a frame from each T-th part of the video, or the start of the clip. None
+            takes the middle of each part, or of the video.
 
         Returns:
-          At most T rising integers.
+          At most T ascending integers.
         """
         if count < self.span(rate):
             return (np.arange(self.frames) * (1.0 if self.how == "even" else self.step(rate))).astype(int)[: self._fitting(count, rate)]
@@ -74,10 +74,10 @@ class Sampling(NamedTuple):
 
 
 def check_videos_fit(videos: Videos, sampling: Sampling, part: str) -> None:
-    """Refuses videos that are shorter than a clip, unless padded, and a clip rate for videos without a known rate; lists all at once.
+    """Refuses videos shorter than a clip, unless padded, and a clip rate if a video's rate is unknown; lists all at once.
 
     Raises:
-      UserError: with each file.
+      UserError: some videos do not fit; the message lists each.
 
     Example:
       >>> from seqjax.data.video_columns import ArrayVideos
@@ -101,15 +101,15 @@ def check_videos_fit(videos: Videos, sampling: Sampling, part: str) -> None:
 
 
 def take_clips(videos: Videos, indices: np.ndarray, rows: int, sampling: Sampling, draws: np.ndarray | None = None) -> VideoBatch:
-    """A clip of each of some videos, padded to B rows.
+    """One clip from each of the given videos, padded to B rows.
 
     Args:
-      videos: where they come from.
-      indices: which, (n,).
+      videos: the videos to read.
+      indices: the selected videos, (n,).
       rows: B >= n.
-      sampling: which of their frames.
-      draws: numbers in [0, 1), (n, 2 T): T to sample by in training, T for the order where that is shuffled. None draws nothing; a
-        shuffled order is then that of each video's number.
+      sampling: which frames to take.
+      draws: numbers in [0, 1), (n, 2 T): T to sample frames in training, T for a shuffled order. None draws nothing; a shuffled order then
+        depends on the video's index.
 
     Example:
       >>> from seqjax.data.video_columns import ArrayVideos
@@ -135,17 +135,17 @@ def take_clips(videos: Videos, indices: np.ndarray, rows: int, sampling: Samplin
 class ClipBatches(Resumable):
     """An endless iterator over batches of clips of shuffled videos, epoch after epoch, that can be stopped and resumed exactly.
 
-    The order of the videos is a pure function of (seed, epoch), and which frames are taken one of (seed, epoch, video). An epoch has
+    The order of the videos is a pure function of (seed, epoch), and the choice of frames one of (seed, epoch, video). An epoch has
     floor(N / B) batches.
 
     Args:
       videos: N videos.
       batch_size: B, at most N.
       sampling: which frames make a clip.
-      seed: of the order and of the frames.
+      seed: determines the order and the frames.
 
     Raises:
-      UserError: a batch larger than the set.
+      UserError: a batch larger than the dataset.
 
     Example:
       >>> from seqjax.data.video_columns import ArrayVideos
@@ -184,12 +184,12 @@ def _shares(number: int, seed: int, *key: int) -> np.ndarray:
 def ordered_clips(
     videos: Videos, batch_size: int, sampling: Sampling, *, workers: int = 0, index: int = 0, count: int = 1
 ) -> Iterator[VideoBatch]:
-    """A clip of every video once, in order, from its middle, for evaluation.
+    """One clip from the middle of every video, in order, for evaluation.
 
     Args:
-      videos, batch_size, sampling: as for `ClipBatches`; a batch may be larger than the set.
-      workers: threads that read ahead.
-      index, count: of the shard of each batch's rows to make.
+      videos, batch_size, sampling: as in `ClipBatches`; a batch may be larger than the dataset.
+      workers: number of prefetching threads.
+      index, count: the shard of each batch's rows to make.
 
     Example:
       >>> from seqjax.data.video_columns import ArrayVideos
@@ -208,15 +208,15 @@ class VideoWindows(Resumable):
     """An endless iterator over the windows of whole videos, epoch after epoch, that can be stopped and resumed exactly.
 
     Each video is cut into windows of T frames, the last one shorter; no window has frames of two videos. The windows of an epoch's
-    shuffled videos, end to end, are cut into B rows of W = ceil(N / B); batch w has window w of each row. So a row's window follows the
-    one that it had in the batch before, and a carry may pass from one to the next, except where `fresh` says that a video begins, or
-    the row does. Frames are read when a batch is asked for: a video of any length takes the memory of its windows.
+    shuffled videos, end to end, are cut into B rows of W = ceil(N / B); batch w has window w of each row. So each row continues its window
+    of the previous batch, and a carry may pass from one to the next, except where `fresh` marks the start of a video or row. Frames are
+    read on request: a video of any length takes only the memory of its windows.
 
     Args:
       videos: at least one.
       batch_size: B.
       window: T.
-      seed: of the order of the videos.
+      seed: determines the order of the videos.
 
     Raises:
       UserError: no videos, or a size below 1.
@@ -262,11 +262,11 @@ class VideoWindows(Resumable):
 
 
 def ordered_windows(videos: Videos, batch_size: int, window: int, *, index: int = 0, count: int = 1) -> Iterator[VideoBatch]:
-    """Each window of every video once, for evaluation: B videos side by side, each from its first window to its last.
+    """Each window of every video once, for evaluation: B videos side by side, each read from first window to last.
 
     Args:
-      videos, batch_size, window: as for `VideoWindows`. What is found does not depend on the batch size.
-      index, count: of the shard of each batch's rows to make.
+      videos, batch_size, window: as in `VideoWindows`. Results do not depend on the batch size.
+      index, count: the shard of each batch's rows to make.
 
     Example:
       >>> from seqjax.data.video_columns import ArrayVideos
@@ -285,13 +285,13 @@ def ordered_windows(videos: Videos, batch_size: int, window: int, *, index: int 
 
 
 def take_windows(videos: Videos, wanted: Sequence[tuple[int, int] | None], window: int, fresh: np.ndarray) -> VideoBatch:
-    """Windows of some videos, a row each.
+    """Windows of some videos, one per row.
 
     Args:
-      videos: where they come from.
-      wanted: of each row the video and its first frame, or None for a row of padding.
+      videos: the videos to read.
+      wanted: for each row the video and its first frame, or None for a padded row.
       window: T.
-      fresh: bool (B,), rows that do not follow those of the batch before.
+      fresh: bool (B,), rows that do not continue those of the previous batch.
 
     Example:
       >>> from seqjax.data.video_columns import ArrayVideos

@@ -37,10 +37,10 @@ class PairBatch(NamedTuple):
 
 
 class Ragged:
-    """Sequences end to end in one array, from which padded batches are gathered at once; a loop over rows would cost milliseconds.
+    """Sequences end to end in one array, so that a padded batch is a single gather; a loop over rows would cost milliseconds.
 
     Args:
-      sequences: integers, each (t,) or each (t, C).
+      sequences: integer arrays, all (t,) or all (t, C).
 
     Example:
       >>> Ragged([np.array([1, 2, 3]), np.array([4])]).take(np.array([1, 0]), 3, 4).tolist()
@@ -58,17 +58,17 @@ class Ragged:
         """Some sequences side by side, int32 (B, T) or (B, T, C), padded with 0.
 
         Args:
-          places: which, (n,).
+          places: indices of the sequences, (n,).
           rows: B >= n.
-          steps: T, at least the longest of them.
+          steps: T, at least the longest sequence.
 
         Raises:
-          ValueError: one is longer.
+          ValueError: a sequence is longer than T.
         """
         return self.gather(self.index(places, rows, steps))
 
     def index(self, places: np.ndarray, rows: int, steps: int) -> np.ndarray:
-        """The index of each step of a batch, int (B, T); for `gather` on this and other columns with the same lengths."""
+        """The index of each step of a batch, int (B, T), for `gather` on this and other columns with the same lengths."""
         lengths = self.lengths[places]
         if lengths.max(initial=0) > steps:
             raise ValueError(f"steps is {steps}, and a sequence of the batch has {lengths.max()}")
@@ -78,7 +78,7 @@ class Ragged:
         return np.concatenate([index, np.full((missing, steps), padding)]) if missing else index
 
     def gather(self, index: np.ndarray) -> np.ndarray:
-        """The values at an `index`."""
+        """The values at an index returned by `index`."""
         return self._flat.take(index, axis=0)
 
 
@@ -107,9 +107,9 @@ def collate_tagged(words: Sequence[np.ndarray], chars: Sequence[np.ndarray], tag
     """Makes TaggedBatches.
 
     Args:
-      words: ids (t,) of each sentence.
-      chars: ids (t, C) of each sentence.
-      tags: ids (t,) of each sentence.
+      words: word ids (t,) of each sentence.
+      chars: character ids (t, C) of each sentence.
+      tags: tag ids (t,) of each sentence.
 
     Example:
       >>> collate = collate_tagged([np.array([4, 5])], [np.array([[1, 0], [1, 2]])], [np.array([0, 2])])
@@ -147,11 +147,11 @@ class PairTokens(NamedTuple):
         return cls([source(text) for text in sources], [target(text) for text in targets])
 
     def lengths(self) -> np.ndarray:
-        """The bucket that each pair needs: the longer side, the target with `<eos>`."""
+        """The length each pair needs: that of its longer side, counting `<eos>` in the target."""
         return np.array([max(len(source), len(target) + 1) for source, target in zip(*self)])
 
     def take(self, places: Sequence[int] | np.ndarray) -> "PairTokens":
-        """The pairs at these places."""
+        """The pairs at these indices."""
         return PairTokens(*([side[i] for i in places] for side in self))
 
 
@@ -159,7 +159,7 @@ def collate_pairs(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], 
     """Makes PairBatches.
 
     Args:
-      sources, targets: token ids of each side, without special tokens; both fit into the bucket, the target with one more.
+      sources, targets: token ids of each side, without special tokens; both must fit into the bucket, the target with one extra token.
       bos, eos: ids of `<bos>` and `<eos>`.
 
     Example:

@@ -19,7 +19,7 @@ from seqjax.models.forecast_networks import Steps, Window
 
 
 class Statistics(NamedTuple):
-    """Statistics of the training part, JSON-able.
+    """Statistics of the training part, JSON-serialisable.
 
     Args:
       series: name -> mean and standard deviation of its values.
@@ -36,10 +36,10 @@ class Statistics(NamedTuple):
 
     @classmethod
     def measure(cls, train: Records) -> "Statistics":
-        """Of a training part.
+        """Measures a training part.
 
         Raises:
-          UserError: a series without a single value, all of them named.
+          UserError: series without a single value; the message names all of them.
         """
         faults, series = Faults("the training part"), {}
         for place, (name, value) in enumerate(zip(train["name"], train["value"])):
@@ -55,14 +55,14 @@ class Statistics(NamedTuple):
         return cls(series, of("known"), of("past"))
 
     def of(self, name: str) -> tuple[float, float]:
-        """Of a series by its name.
+        """The mean and standard deviation of a series.
 
         Raises:
-          UserError: it was not in the training part.
+          UserError: the series was not in the training part.
         """
         if name not in self.series:
             raise UserError(
-                f"series {name!r} is not among those that were learned: {', '.join(list(self.series)[:5])}"
+                f"series {name!r} is not among the training series: {', '.join(list(self.series)[:5])}"
                 f"{', ...' if len(self.series) > 5 else ''}; give it one of these names, or train with it"
             )
         mean, sd = self.series[name]
@@ -79,16 +79,16 @@ def _mean_and_sd(values: np.ndarray) -> tuple[float, float]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SeriesTable:
-    """Series below one another, N steps in all, with covariates scaled and missing values marked.
+    """Series stacked end to end, N steps in all, with covariates scaled and missing values marked.
 
     Args:
-      names: of the S series.
-      starts, lengths: (S,), where each begins among the steps, and how many it has.
+      names: names of the S series.
+      starts, lengths: (S,), the first step and the number of steps of each.
       times: datetime64[ns] (N,).
       value: float32 (N,), 0 where it was not observed.
       observed: bool (N,).
-      known, past: float32 (N, K) and (N, P). Each covariate is scaled, and 0 where missing; a further column is 1 where it is there.
-        The features of the time are among the known ones.
+      known, past: float32 (N, K) and (N, P). Each covariate is scaled, and 0 where missing; an extra column is 1 where it is present. The
+        time features are among the known ones.
       static: float32 (S, E).
       location, scale: float32 (S,), see `Statistics`.
     """
@@ -116,17 +116,17 @@ class SeriesTable:
         zone: str = "",
         beyond: int = 0,
     ) -> "SeriesTable":
-        """Of a part of a data set of series.
+        """From a part of a dataset of series.
 
         Args:
           records: see `seqjax.data.series`.
-          statistics: of the training part.
-          features: of the time, see `time_features`.
-          step, zone: facts of the data set.
-          beyond: adds this many steps after the end of each series, for which only the known covariates are given.
+          statistics: those of the training part.
+          features: names of time features, see `time_features`.
+          step, zone: facts of the dataset.
+          beyond: steps to add after the end of each series, with known covariates only.
 
         Raises:
-          UserError: known covariates do not reach so far, or a series was not learned; all such series are listed.
+          UserError: the known covariates end too early, or a series was not in the training part; all such series are listed.
         """
         check_whole(0, beyond=beyond)
         faults, rows = Faults("the series"), []
@@ -158,10 +158,10 @@ class SeriesTable:
         )  # fmt: skip
 
     def windows(self, series: np.ndarray, origins: np.ndarray, context: int, horizon: int, rows: int) -> Window:
-        """Windows around origins, in a batch of `rows`; the rows that are too many repeat the first and are masked.
+        """Windows around origins, in a batch of `rows`; surplus rows repeat the first and are masked.
 
         Args:
-          series, origins: (n,), which series, and how many of its steps lie before the forecast.
+          series, origins: (n,), the index of the series, and how many of its steps precede the forecast.
           context, horizon: C and H.
           rows: B, at least n.
         """
@@ -176,7 +176,7 @@ class SeriesTable:
         )  # fmt: skip
 
     def steps(self, batch: SequenceBatch) -> Steps:
-        """Steps of a stream, whose tokens are places in the table."""
+        """The steps of a stream whose tokens are row indices of the table."""
         real, before = batch.mask, np.maximum(batch.inputs, 0)
         here = np.where(real, batch.targets, 0)
         owner = np.searchsorted(self.starts, here, side="right") - 1
@@ -198,7 +198,7 @@ def _scaled(values: np.ndarray, statistics: Sequence[tuple[float, float]]) -> np
 def rolling_origins(
     lengths: Sequence[int], firsts: Sequence[int], context: int, horizon: int, stride: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The origins of a backtest at regular intervals, as long as the whole horizon lies within the series.
+    """The origins of a backtest at regular intervals, while the whole horizon lies within the series.
 
     Args:
       lengths: T of each series.
@@ -207,7 +207,7 @@ def rolling_origins(
       stride: steps from one origin to the next.
 
     Returns:
-      (series, origin), integers (n,): an origin is the number of steps that lie before its forecast.
+      (series, origin), integers (n,): an origin is the number of steps before its forecast.
 
     Example:
       >>> series, origins = rolling_origins([10, 3], [4, 0], context=2, horizon=3, stride=3)
@@ -219,13 +219,12 @@ def rolling_origins(
 
 
 class OriginWindows(Resumable):
-    """Endless batches of windows at shuffled origins, each origin once an epoch; the order is a function of seed and epoch.
-
-    As in `ImageBatches`, the last origins of an epoch that make no whole batch are dropped from it; others are dropped in the next.
+    """Endless batches of windows at shuffled origins, each origin once per epoch; the order is a function of seed and epoch. As in
+    `ImageBatches`, the last origins of an epoch that do not fill a batch are dropped; the next epoch drops others.
 
     Args:
       table: the series.
-      series, origins: (n,), as `rolling_origins` gives them.
+      series, origins: (n,), as returned by `rolling_origins`.
       context, horizon: C and H.
       batch_size: B, at most n.
       seed: of the order.
@@ -279,12 +278,12 @@ def ordered_windows(
     index: int = 0,
     count: int = 1,
 ) -> Iterator[Window]:
-    """Every origin once, in order, for evaluation; the last batch is filled up, and masked there.
+    """Every origin once, in order, for evaluation; the last batch is padded with masked rows.
 
     Args:
-      table, series, origins, context, horizon: as of `OriginWindows`.
-      rows: of a batch.
-      index, count: of several processes, which one this is, and how many there are.
+      table, series, origins, context, horizon: as in `OriginWindows`.
+      rows: rows of a batch.
+      index, count: the index of this process, and the number of processes.
     """
     own = shard_rows(slice(0, rows), index, count)
     for first in range(0, len(origins), rows):
@@ -293,10 +292,10 @@ def ordered_windows(
 
 
 class SeriesStreams:
-    """Endless windows of whole series laid side by side, whose carry passes from each to the next: `Windows` of places.
+    """Endless windows of whole series side by side, with a carry that passes from each to the next: `Windows` of row indices.
 
     Args:
-      table: the series; one begins with a reset.
+      table: the series; each starts with a reset.
       batch_size: B, series side by side: the table is cut into B rows.
       window: T, steps of truncated backpropagation.
 
@@ -317,7 +316,7 @@ class SeriesStreams:
         return self._table.steps(next(self._windows))
 
     def get_state(self) -> dict[str, Any]:
-        """The state before the next window, as of `Windows`."""
+        """The state before the next window, as in `Windows`."""
         return self._windows.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -325,12 +324,12 @@ class SeriesStreams:
         self._windows.set_state(state)
 
     def shard(self, index: int, count: int) -> "SeriesStreams":
-        """The same windows, of which only a share of the rows is made."""
+        """The same windows with only a share of the rows."""
         return SeriesStreams(self._table, *self._shape, windows=self._windows.shard(index, count))
 
 
 def check_lengths(part: Records, context: int, horizon: int) -> None:
-    """Refuse series that are shorter than one window, all of them named.
+    """Refuse series shorter than one window; the message names all of them.
 
     Example:
       >>> from seqjax.data.records import Places
@@ -352,7 +351,7 @@ def check_lengths(part: Records, context: int, horizon: int) -> None:
 
 
 def check_counts(part: Records) -> None:
-    """Refuse values that are not counts, for distributions of counts.
+    """Refuse values that are not counts; for count distributions.
 
     Example:
       >>> from seqjax.data.records import Places

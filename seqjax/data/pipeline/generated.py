@@ -19,10 +19,10 @@ class Generated(Resumable):
       draw: draw(keys (B,)) -> a batch, row i of which depends on key i alone. It is compiled.
       batch_size: B.
       batches_per_epoch: the length of an epoch.
-      seed: of all examples, at least 0.
+      seed: determines all examples; at least 0.
 
     Raises:
-      UserError: sizes that cannot be.
+      UserError: invalid sizes.
 
     Example:
       >>> batches = Generated(jax.vmap(jax.random.uniform), 4, 10, seed=0)
@@ -48,7 +48,7 @@ class Generated(Resumable):
         return self._draw(key, jnp.uint32(batch), jnp.arange(self._rows.start, self._rows.stop, dtype=jnp.uint32))
 
     def first(self, number: int, *, index: int = 0, count: int = 1) -> Iterator[Any]:
-        """The first `number` batches of the first epoch, of which one of several processes draws its rows.
+        """The first `number` batches of the first epoch, restricted to one process's rows.
 
         Example:
           >>> len(list(Generated(jax.vmap(jax.random.uniform), 4, 10, seed=0).first(3)))

@@ -15,15 +15,15 @@ class Resumable:
 
     batches_per_epoch: int
     _unit = "batch"  # the name of a batch in a state
-    _needed = "data and batch_size"  # to resume, the same as in the run that saved the state
+    _needed = "data and batch_size"  # these must be the same to resume a saved state
     _epoch = _batch = 0  # of the next batch
 
     def _at(self, epoch: int, batch: int) -> Any:
-        """The rows `self._rows` of a batch; where it raises, the position stays."""
+        """The rows `self._rows` of a batch; if it raises, the position stays."""
         raise NotImplementedError
 
     def _take_rows(self, rows: slice) -> None:
-        """Takes these rows of each batch from now on; called on a copy too, which must drop what it shares with the original."""
+        """Restricts each batch to these rows; also called on copies, which must drop state shared with the original."""
         self._rows = rows
 
     def __iter__(self) -> Self:
@@ -39,15 +39,15 @@ class Resumable:
     def shard(self, index: int, count: int) -> Self:
         """The same batches with only a share of the rows, for one of several processes.
 
-        The shards' batches, one below the other, are the whole batches. The state is that of the whole: a state that one
-        gave may be set on the whole pipeline, or on a shard of another number of shards.
+        The shards' batches, concatenated, are the whole batches. The state is that of the whole: a shard's state may be set on the whole
+        pipeline, or on a shard of a different number of shards.
 
         Args:
-          index: of the shard, from 0.
+          index: the shard's index, from 0.
           count: the number of shards; it must divide the batch size.
 
         Returns:
-          An iterator of its own, in the state of this one. Its rows are index B / count up to (index + 1) B / count.
+          A separate iterator in the same state, with rows index B / count up to (index + 1) B / count.
 
         Raises:
           UserError: the rows cannot be shared evenly, or there is no such shard.
@@ -64,7 +64,8 @@ class Resumable:
         return shard
 
     def get_state(self) -> dict[str, int]:
-        """The state before the next batch, small and JSON-able: `{"epoch": e, "batch": b}`; of `Windows` "window", not "batch".
+        """The state before the next batch, small and JSON-serialisable: `{"epoch": e, "batch": b}`; in `Windows`, "window" instead of
+        "batch".
 
         Example:
           >>> from seqjax.data.pipeline.buckets import BucketBatches
@@ -74,10 +75,10 @@ class Resumable:
         return {"epoch": self._epoch, self._unit: self._batch}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Restores a state from `get_state` of any shard; the next batch is the one that was next then.
+        """Restores a state from `get_state` of any shard; iteration continues at its next batch.
 
         Args:
-          state: as `get_state` gives it, with e >= 0 and 0 <= b < batches_per_epoch.
+          state: as returned by `get_state`, with e >= 0 and 0 <= b < batches_per_epoch.
 
         Raises:
           UserError: anything else, such as the state of other data or with another batch size.

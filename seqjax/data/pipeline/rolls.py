@@ -11,29 +11,29 @@ from seqjax.data.pipeline.resumable import Resumable
 
 
 class RollBatch(NamedTuple):
-    """A window of some pieces, a row each; a row of length 0 is padding."""
+    """A window of some pieces, one per row; a row of length 0 is padding."""
 
-    before: np.ndarray  # uint8 (B, T, P), of each frame the one before it; zeros before the first of a piece
+    before: np.ndarray  # uint8 (B, T, P), the frame before each; zeros before a piece's first
     frames: np.ndarray  # uint8 (B, T, P), the frames to predict
-    lengths: np.ndarray  # int32 (B,), how many are real
+    lengths: np.ndarray  # int32 (B,), the number of real frames
     first: np.ndarray  # bool (B,), whether the window begins its piece
-    down: np.ndarray  # int32 (B,), how far the piece could be moved down, in semitones
-    up: np.ndarray  # int32 (B,), and up
+    down: np.ndarray  # int32 (B,), how far down the piece can be transposed, in semitones
+    up: np.ndarray  # int32 (B,), how far up, in semitones
 
 
 class RollBatches(Resumable):
     """An endless iterator over windows of shuffled pieces, epoch after epoch, that can be stopped and resumed exactly.
 
-    Pieces are batched as by `BucketBatches`, and a batch is read in windows of at most W frames, one after the other: the carry
-    must pass from one to the next, and is reset where `first` is true. So pieces of any length take memory for W frames;
-    where all have at most W, each is read whole.
+    Pieces are batched as in `BucketBatches`, and a batch is read in consecutive windows of at most W frames: the carry must pass from one
+    to the next, and is reset where `first` is true. So pieces of any length take memory for W frames; if all have at most W, each is read
+    whole.
 
     Args:
       rolls: uint8 (T, P) of each piece.
       batch_size: B.
-      boundaries: lengths that batches are padded to, rising, none shorter than the longest piece.
+      boundaries: lengths that batches are padded to, ascending; the largest must hold the longest piece.
       window: W.
-      seed: of the order.
+      seed: determines the order.
 
     Raises:
       UserError: as `BucketBatches`.
@@ -68,7 +68,7 @@ class RollBatches(Resumable):
         return self._windows.take(places[self._rows], self._rows.stop - self._rows.start, first, steps)
 
     def summary(self, unit: str) -> str:
-        """A readable line on the shapes that will be compiled."""
+        """One readable line about the shapes that will be compiled."""
         return f"windows: {', '.join(map(str, self.boundaries))} {unit}, {self._buckets.padding():.1%} padding"
 
 
@@ -78,7 +78,7 @@ def _cut(steps: int, window: int) -> list[tuple[int, int]]:
 
 
 class Rolls:
-    """Pieces, and windows of them.
+    """Pieces, from which windows are taken.
 
     Args:
       rolls: uint8 (T, P) of each piece.
@@ -97,7 +97,7 @@ class Rolls:
         self._room = np.array([(keys[0], self._pitches - 1 - keys[-1]) if len(keys) else (0, 0) for keys in sounding], np.int32)
 
     def take(self, places: np.ndarray, rows: int, first: int, steps: int) -> RollBatch:
-        """The frames from `first` on of the pieces at some places."""
+        """The frames from `first` on of the pieces at these indices."""
         before, frames = (np.zeros((rows, steps, self._pitches), np.uint8) for _ in range(2))
         for row, place in enumerate(places):
             now, begins = self._rolls[place][first : first + steps], int(first == 0)
@@ -111,11 +111,11 @@ class Rolls:
 def roll_windows(
     rolls: Sequence[np.ndarray], batch_size: int, boundaries: Sequence[int], *, window: int, index: int = 0, count: int = 1
 ) -> Iterator[tuple[np.ndarray, RollBatch]]:
-    """Every piece once, in windows, for evaluation: the carry is to pass from one to the next.
+    """Every piece once, in windows, for evaluation; the carry must pass from each to the next.
 
     Args:
-      rolls, batch_size, boundaries, window: as for `RollBatches`; longer pieces get longer buckets.
-      index, count: of the shard of each batch's rows to make.
+      rolls, batch_size, boundaries, window: as in `RollBatches`; longer pieces get longer buckets.
+      index, count: the shard of each batch's rows to make.
 
     Returns:
       An iterator over (places, batch): row i of the batch is the piece at places[i].
@@ -136,5 +136,5 @@ def roll_windows(
 
 
 def _width(left: int, boundaries: Sequence[int], window: int) -> int:
-    """The length of a window for the frames that are left: one of a few, so that few shapes are compiled."""
+    """The length of the window for the remaining frames: one of a few, so that few shapes are compiled."""
     return min([window, *(width for width in boundaries if width >= left)])

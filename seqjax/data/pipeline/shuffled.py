@@ -28,22 +28,20 @@ class ImageBatches(Resumable):
     """An endless iterator over shuffled batches, epoch after epoch, that can be stopped and resumed exactly.
 
     Each epoch is a fresh permutation of the N images, a pure function of (seed, epoch). An epoch has floor(N / B) full
-    batches; the N mod B images that remain are dropped from it. Since another permutation follows, other images are
-    dropped then: none is left out permanently.
+    batches; the remaining N mod B images are dropped. The next permutation drops others, so none is left out permanently.
 
-    With workers, threads read the next two batches meanwhile. What is handed out does not depend on their number, and
-    `get_state` is always that of the next batch to be handed out, whatever has been read ahead. The threads end with
-    `close`, with the `with` block, or with the iterator itself.
+    With workers, threads prefetch the next two batches. The batches do not depend on the number of workers, and `get_state` is always that
+    of the next batch to be returned, however many are prefetched. The threads end with `close`, with the `with` block, or with the iterator
+    itself.
 
     Args:
       images: N images in memory, in files, or any other `Images`.
-      batch_size: B, at most N. For evaluation with fewer images than a batch see `ordered_batches`.
-      seed: of the permutations, at least 0.
+      batch_size: B, at most N. To evaluate with fewer images than a batch, see `ordered_batches`.
+      seed: determines the permutations; at least 0.
       workers: the number of threads; 0 reads in the caller's thread, which is best for images in memory.
 
     Raises:
-      UserError: sizes that cannot be, a batch larger than the set; from `next`, an image that cannot be read. Then the
-        state stays that of that batch.
+      UserError: invalid sizes, a batch larger than the dataset; from `next`, an unreadable image. The state then stays at that batch.
 
     Example:
       >>> from seqjax.data.image_columns import ArrayImages
@@ -88,7 +86,7 @@ class ImageBatches(Resumable):
             raise
 
     def one_pass(self) -> Iterator[ImageBatch]:
-        """Every image once, in the set's order, as `ordered_batches`; the iterator's own state is not touched.
+        """Every image once, in the dataset's order, as `ordered_batches`; the iterator's own state does not change.
 
         Example:
           >>> from seqjax.data.image_columns import ArrayImages
@@ -125,19 +123,19 @@ class ImageBatches(Resumable):
 
 
 def ordered_batches(images: Images, batch_size: int, *, workers: int = 0, index: int = 0, count: int = 1) -> Iterator[ImageBatch]:
-    """Every image once, in the set's order, for evaluation.
+    """Every image once, in the dataset's order, for evaluation.
 
     Args:
       images: N images, as in `ImageBatches`.
       batch_size: B; it may be more than N.
-      workers: threads that read ahead; they end with the iterator.
-      index, count: of several processes, which one this is, and how many there are; see `ImageBatches.shard`.
+      workers: number of prefetching threads; they end with the iterator.
+      index, count: the index of this process, and the number of processes; see `ImageBatches.shard`.
 
     Returns:
-      An iterator over ceil(N / B) batches. The last is padded with zeros, where the mask is false: of a shard perhaps all.
+      An iterator over ceil(N / B) batches. The last is padded with zeros, where the mask is false; in a shard, perhaps all of it.
 
     Raises:
-      UserError: sizes that cannot be; from the iterator, an image that cannot be read.
+      UserError: invalid sizes; from the iterator, an unreadable image.
 
     Example:
       >>> from seqjax.data.image_columns import ArrayImages
@@ -154,11 +152,11 @@ def channel_statistics(images: Images, *, limit: int = 10_000, workers: int = 0)
 
     Args:
       images: N images, as in `ImageBatches`.
-      limit: maximum number of images to read, evenly spread.
-      workers: threads that read ahead.
+      limit: maximum number of images to read, evenly spaced.
+      workers: number of prefetching threads.
 
     Returns:
-      (mean, standard deviation), C numbers each; a channel that hardly changes has 0.01, so that it can be divided by.
+      (mean, standard deviation), C numbers each; a standard deviation is at least 0.01, so that division by it is safe.
 
     Example:
       >>> from seqjax.data.image_columns import ArrayImages
@@ -184,14 +182,14 @@ def _check(images: Images, batch_size: int, workers: int) -> None:
 
 
 def _ordered(images: Images, batch_size: int, rows: slice, workers: int) -> Iterator[ImageBatch]:
-    """Some rows of each batch of the set's order."""
+    """Some rows of each batch, in the dataset's order."""
     number = len(images)
     indices = (np.arange(first + rows.start, min(first + rows.stop, number)) for first in range(0, number, batch_size))
     return _read(images, rows, indices, workers)
 
 
 def _shuffled(number: int, batch_size: int, seed: int, epoch: int, batch: int, rows: slice) -> Iterator[np.ndarray]:
-    """Some rows of each batch's images, from a batch on, for ever."""
+    """Indices of some rows of each batch, from a given batch on, endlessly."""
     while True:
         order = permutation(number, seed, 0, epoch)
         for first in range(batch * batch_size, number - batch_size + 1, batch_size):
@@ -200,7 +198,7 @@ def _shuffled(number: int, batch_size: int, seed: int, epoch: int, batch: int, r
 
 
 def _read(images: Images, rows: slice, batches: Iterable[np.ndarray], workers: int) -> Iterator[ImageBatch]:
-    """Batches of the images at these indices, in order. Each is cut among the workers, so that even one batch is read by all."""
+    """Batches of the images at these indices, in order. Each is divided among the workers, so that all help to read even a single batch."""
     size = rows.stop - rows.start
     if not workers:
         for indices in batches:

@@ -18,7 +18,7 @@ class SpeechBatch(NamedTuple):
     lengths: np.ndarray  # int32 (B,), samples of each
     labels: np.ndarray  # int32 (B, U), 0 past the end
     label_lengths: np.ndarray  # int32 (B,)
-    needed: np.ndarray  # int32 (B,), the fewest steps that can hold the labels; 1 of a row that is padding
+    needed: np.ndarray  # int32 (B,), the fewest steps that can hold the labels; 1 for a padded row
 
 
 def collate_speech(
@@ -32,11 +32,11 @@ def collate_speech(
     """Makes SpeechBatches.
 
     Args:
-      sounds: int16 arrays, or what has `read()`.
-      labels: ids of each, from 1.
-      needed: the fewest steps that can hold them.
-      workers: threads that read the sounds of a batch; 0 for none of their own.
-      most_labels: samples S of a batch -> the labels U that it has room for; longer ones cannot fit its sounds and are cut.
+      sounds: int16 arrays, or objects with `read()`.
+      labels: label ids of each sound, from 1.
+      needed: the fewest steps that can hold each one's labels.
+      workers: threads that read the sounds of a batch; 0 reads in the caller's thread.
+      most_labels: number of samples S of a batch -> its number of labels U; longer label sequences cannot fit its sounds and are cut.
 
     Example:
       >>> collate = collate_speech([np.ones(5, np.int16)], [np.array([4, 5])], [2], lambda samples: 3)

@@ -12,16 +12,16 @@ from seqjax.data.readers.texts import pieces
 from seqjax.data.records import Dataset
 from seqjax.errors import UserError
 
-BLOCK = 1 << 20  # tokens that are hashed, counted or appended at once
+BLOCK = 1 << 20  # tokens hashed, counted or appended at once
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TokenStream:
-    """A text as one long sequence of tokens; `len` is their number.
+    """A text as one long sequence of tokens; `len` is the number of tokens.
 
     Args:
-      tokens: integers (N,): every token to predict, in reading order; as narrow a dtype as holds them will do.
-      starts: integers (M,), rising: where documents begin.
+      tokens: integers (N,): every token to predict, in reading order; the dtype may be the narrowest that holds them.
+      starts: integers (M,), ascending: where documents start.
 
     Example:
       >>> stream = TokenStream(np.array([4, 5, 6], np.uint8), np.array([0, 2]))
@@ -50,7 +50,7 @@ class TokenStream:
         return TokenStream(self.tokens[:number], self.starts[: np.searchsorted(self.starts, number)])
 
     def mask(self, first: int = 0, stop: int | None = None) -> np.ndarray:
-        """Where documents begin among some tokens, bool (stop - first,); among all by default."""
+        """Where documents start among tokens first to stop, bool (stop - first,); among all by default."""
         stop = len(self) if stop is None else stop
         mask = np.zeros(stop - first, bool)
         low, high = np.searchsorted(self.starts, (first, stop))
@@ -67,7 +67,7 @@ class TokenStream:
         return sum((np.bincount(block, minlength=vocab_size) for block in _blocks(self.tokens)), np.zeros(vocab_size, np.int64))
 
     def add_to(self, digest: Any) -> None:
-        """Adds the tokens as int32 and the mask of all starts to a hash, whatever dtype they are kept in."""
+        """Adds the tokens, as int32 whatever their dtype, and the mask of all starts to a hash."""
         for block in _blocks(self.tokens):
             digest.update(block.astype("<i4"))
         for first in range(0, len(self), BLOCK):
@@ -101,21 +101,21 @@ def encode_documents(
     """Documents, encoded and joined into one stream.
 
     Args:
-      documents: the texts, in reading order; an empty one is a lone end with `ends`, and nothing without.
+      documents: the texts, in reading order; an empty one is a lone `<eos>` with `ends`, and nothing without.
       encode: text -> token ids, a sequence or a one-dimensional array of integers.
       ends: append `eos_id` to each document, so that its end is predicted too.
-      eos_id: the id of `<eos>`; needed with `ends` only.
-      reset: each document starts afresh. With False only the first token of all is a start: running text with
-        `<eos>` as an ordinary token, as is the practice on PTB and WikiText.
-      cut_after: characters after which a long document may be cut without changing its tokens; "" is anywhere, None
-        nowhere. Tokenizers have an attribute of this name.
-      dtype: of the tokens.
+      eos_id: the id of `<eos>`; needed only with `ends`.
+      reset: mark the start of each document. With False only the very first token is a start: running text with `<eos>` as an ordinary
+        token, as is usual on PTB and WikiText.
+      cut_after: characters after which a long document may be cut without changing its tokens; "" cuts anywhere, None nowhere.
+        Tokenizers have an attribute of this name.
+      dtype: dtype of the tokens.
 
     Returns:
       A TokenStream of N tokens.
 
     Raises:
-      UserError: `ends` without `eos_id`, or an encoder that gives something other than a line of integers.
+      UserError: `ends` without `eos_id`, or an encoder that does not return one-dimensional integers.
 
     Example:
       >>> stream = encode_documents(["ab", "", "c"], lambda text: [ord(c) for c in text], ends=True, eos_id=0)
@@ -146,8 +146,8 @@ def encode_documents(
 class _Growing:
     """A growable array.
 
-    It grows block by block. The blocks are mapped, not allocated: the C library may be told to keep what is freed
-    (`seqjax.run.process.keep_freed_memory`), and the array would then be in memory twice once the blocks are joined.
+    It grows block by block. The blocks are memory-mapped, not allocated: if the C library keeps freed memory
+    (`seqjax.run.process.keep_freed_memory`), joining allocated blocks would leave the array in memory twice.
     """
 
     def __init__(self, dtype: Any):
@@ -165,7 +165,7 @@ class _Growing:
             values = values[room:]
 
     def joined(self) -> np.ndarray:
-        """All values; the blocks go as they are copied."""
+        """All values; blocks are released as they are copied."""
         whole, self._blocks = self._mapped(self.size), self._blocks[::-1]
         for first in range(0, self.size, BLOCK):
             whole[first : first + BLOCK] = self._blocks.pop()[: self.size - first]
@@ -179,7 +179,7 @@ def encode_corpus(corpus: Dataset, tokenizer: Any, *, eos_id: int, reset: bool) 
     """Every part of a corpus as a stream of tokens, in the narrowest dtype.
 
     Args:
-      corpus: as `load_corpus` gives it.
+      corpus: as returned by `load_corpus`.
       tokenizer: has `encode`, `vocab_size` and `cut_after`.
       eos_id, reset: as in `encode_documents`.
 

@@ -10,7 +10,7 @@ from seqjax.data.pipeline.resumable import Resumable
 from seqjax.data.pipeline.streams import TokenStream
 from seqjax.errors import UserError
 
-BLOCK = 1 << 22  # tokens whose batches are made at once; of a text that has fewer, those of a whole epoch
+BLOCK = 1 << 22  # batches of this many tokens are made at once; a smaller text's whole epoch is
 
 
 class SequenceBatch(NamedTuple):
@@ -26,15 +26,15 @@ class Windows(Resumable):
     """An endless iterator over the windows of a stream, epoch after epoch, that can stop and resume exactly.
 
     The N tokens are cut into B contiguous rows of L = ceil(N / B) (the last rows may be short), and each row into
-    W = ceil(L / T) windows of T. Window w + 1 begins where window w ended, so a carry may pass from one to the next;
-    padding is at the end of a row and is masked. Every token is a target exactly once an epoch.
+    W = ceil(L / T) windows of T. Window w + 1 starts where window w ended, so a carry may pass from one to the next; padding is at the end
+    of a row and is masked. Every token is a target exactly once per epoch.
 
       inputs[b, t] = bos where a document starts, otherwise the token before targets[b, t] in the stream
       resets[b, t] = a document starts here, or the row does (in each epoch the first step of each row)
 
-    The first input of row b > 0 is the real token before it, although that token is in row b - 1. The stream is kept
-    as it is. The arrays of many batches are made at once, those of a text of up to four million tokens once and for all;
-    a batch is four read-only views of them.
+    The first input of row b > 0 is the real token before it, although that token is in row b - 1. The stream itself is kept unchanged. The
+    arrays of many batches are made at once (for a text of up to four million tokens, of all batches, once); a batch is four read-only views
+    of them.
 
     Args:
       stream: the tokens (N,) and where documents start.
@@ -42,8 +42,8 @@ class Windows(Resumable):
       window: T, the steps of one window.
       bos_id: the input at the start of a document.
       pad_id: fills inputs and targets past a row's end.
-      minimum: the least number of tokens accepted. Training asks for `batch_size * window`, one full batch; the
-        default takes any text that is not empty, as evaluation should.
+      minimum: the smallest number of tokens accepted. Training passes `batch_size * window`, one full batch; the default accepts any text
+        that is not empty, as evaluation should.
 
     Raises:
       UserError: too few tokens, or a size below 1.

@@ -38,34 +38,34 @@ class Augmentation(NamedTuple):
     flip: bool = False  # horizontal_flip with probability 1/2
     cutout: int = 0  # cutout: side of the square in pixels; 16 for CIFAR-10
     mixup: float = 0.0  # mixup: alpha of the beta distribution; 0.2 to 1
-    jitter: float = 0.0  # colour_jitter: brightness, contrast and, where there are three channels, saturation
-    affine_degrees: float = 0.0  # small_affine: the greatest rotation to either side
-    affine_translate: float = 0.0  # small_affine: the greatest shift, as a share of height and width
-    affine_scale: float = 0.0  # small_affine: the greatest change of size
+    jitter: float = 0.0  # colour_jitter: brightness, contrast and, if there are three channels, saturation
+    affine_degrees: float = 0.0  # small_affine: maximum rotation to either side
+    affine_translate: float = 0.0  # small_affine: maximum shift, as a share of height and width
+    affine_scale: float = 0.0  # small_affine: maximum change of size
     resized_crop: bool = False  # random_resized_crop to the images' own size
 
 
-# Each operation's number is folded into the key: new ones are added at the end, so that old seeds keep their meaning.
+# Each operation's number is folded into the key: new ones go at the end, so that old seeds keep their meaning.
 STREAMS = {name: n for n, name in enumerate(("resized_crop", "pad_and_crop", "affine", "flip", "jitter", "cutout", "mixup"))}
 
 
 def augment(key: jax.Array, images: jax.Array, targets: jax.Array, settings: Augmentation) -> tuple[jax.Array, jax.Array]:
-    """Applies everything that is switched on, in this order: resized crop, pad and crop, affine, flip; colour; cutout; mixup.
+    """Applies every enabled operation, in this order: resized crop, pad and crop, affine, flip; colour; cutout; mixup.
 
-    Each draws from its own `fold_in` of the key, so that switching one on changes nothing in what the others draw.
-    Image n's result depends on the key, n and image n alone; mixup, which comes last, joins it with another's.
+    Each draws from its own `fold_in` of the key, so that enabling one does not change the draws of the others. Image n's result depends on
+    the key, n and image n alone, until mixup, which comes last, mixes it with another image.
 
     Args:
       key: a random key; a new one each step.
       images: (B, H, W, C), floats in [0, 1].
-      targets: (B, ...), returned as they are without mixup; with it (B, K), floats, a distribution for each image.
+      targets: (B, ...), returned unchanged without mixup; with it (B, K), floats, a distribution per image.
       settings: an Augmentation; closed over or static under `jit`.
 
     Returns:
       The images (B, H, W, C) and the targets, both of the dtypes they came in.
 
     Raises:
-      ValueError, TypeError: as the operations that are switched on.
+      ValueError, TypeError: as the enabled operations.
 
     Example:
       >>> settings = Augmentation(crop_padding=1, flip=True, mixup=0.2)
@@ -80,7 +80,7 @@ def augment(key: jax.Array, images: jax.Array, targets: jax.Array, settings: Aug
     given = images
 
     def settled():
-        """The images for the next operation, which may read each pixel many times."""
+        """The images, computed once for the next operation, which may read each pixel many times."""
         return images if images is given else computed_once(images)
 
     if settings.resized_crop:
@@ -102,17 +102,17 @@ def augment(key: jax.Array, images: jax.Array, targets: jax.Array, settings: Aug
 
 
 def cutout(key: jax.Array, images: jax.Array, size: int, fill: float = 0.0) -> jax.Array:
-    """Covers one square of each image; it may hang over the border, and then covers less.
+    """Covers one square of each image; a square that overlaps the border covers less.
 
     The square's rows are i, ..., i + size - 1 from i = r - floor(size / 2), with the row r uniform over the image;
-    its columns likewise. The paper's images are normalised, so its square holds their mean: give that as `fill`, or
-    cut after normalisation, to do as it does.
+    its columns likewise. The paper's images are normalised, so its squares hold the mean: to match it, pass the mean as `fill`, or apply
+    this after normalisation.
 
     Args:
       key: a random key.
       images: (B, H, W, C), floats.
       size: side of the square, in pixels; 16 for CIFAR-10, 8 for CIFAR-100.
-      fill: what covers.
+      fill: the value of the covered pixels.
 
     Returns:
       The images (B, H, W, C), of the same dtype.
@@ -149,14 +149,14 @@ def mixup(key: jax.Array, images: jax.Array, targets: jax.Array, alpha: float) -
     .. math:: \\tilde x_i = \\lambda x_i + (1 - \\lambda) x_{\\pi(i)}, \\quad
               \\tilde y_i = \\lambda y_i + (1 - \\lambda) y_{\\pi(i)}, \\quad \\lambda \\sim \\mathrm{Beta}(\\alpha, \\alpha)
 
-    with one lambda for the whole batch, as in the paper's own listing (figure 1), and a random permutation pi of the
-    batch, which may leave an image where it is.
+    with one lambda for the whole batch, as in the paper's listing (figure 1), and a random permutation pi of the batch, which may map an
+    image to itself.
 
     Args:
       key: a random key.
       images: (B, H, W, C), floats.
-      targets: (B, K), floats: for each image a distribution over K labels.
-      alpha: above 0; the paper has 0.1 to 0.4 for ImageNet and 1 for CIFAR.
+      targets: (B, K), floats: a distribution over K labels per image.
+      alpha: above 0; the paper uses 0.1 to 0.4 for ImageNet and 1 for CIFAR.
 
     Returns:
       The mixed images (B, H, W, C) and targets (B, K), each of the dtype it came in.

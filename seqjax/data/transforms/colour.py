@@ -1,4 +1,4 @@
-"""The values of image batches, on the device: from bytes to floats, normalisation, and random changes of colour."""
+"""Pixel values of image batches, on the device: bytes to floats, normalisation, and random changes of colour."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ def to_float(images: AnyArray) -> jax.Array:
       float32, of the same shape.
 
     Raises:
-      TypeError: another type than uint8.
+      TypeError: a type other than uint8.
 
     Example:
       >>> to_float(jnp.uint8([0, 255])).tolist()
@@ -42,14 +42,14 @@ def normalize(images: jax.Array, mean: float | Sequence[float], std: float | Seq
 
     Args:
       images: (B, H, W, C), floats.
-      mean: one number, or C of them.
-      std: one number, or C of them, above 0.
+      mean: one number, or C numbers.
+      std: one number, or C numbers, above 0.
 
     Returns:
       The images (B, H, W, C), of the same dtype.
 
     Raises:
-      ValueError: neither one number nor C of them, or a standard deviation that is not above 0.
+      ValueError: neither one number nor C numbers, or a standard deviation that is not above 0.
 
     Example:
       >>> images = jnp.array([0.5, 1.0]).reshape(1, 1, 1, 2)
@@ -80,9 +80,8 @@ def colour_jitter(
     .. math:: y = f x + (1 - f)\\, b, \\quad f \\sim \\mathrm{U}(\\max(0, 1 - s),\\; 1 + s)
 
     with s the setting and b black for brightness, the image's mean grey for contrast, and each pixel's own grey for
-    saturation. The hue is turned by U(-hue, hue) of the full circle, with HSV's saturation and value kept. Grey is
-    0.299 R + 0.587 G + 0.114 B, and the mean of the channels if there are not three. The four are drawn apart:
-    one that is switched on changes nothing in the others.
+    saturation. The hue is rotated by U(-hue, hue) of the full circle, keeping HSV's saturation and value. Grey is 0.299 R + 0.587 G + 0.114
+    B, or the mean of the channels if there are not three. The four are drawn separately: enabling one does not change the others.
 
     Args:
       key: a random key.

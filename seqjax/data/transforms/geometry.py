@@ -9,21 +9,21 @@ from jax import lax
 
 from seqjax.data.transforms.parts import draw_each, require_images, require_within
 
-ATTEMPTS = 10  # boxes drawn for a resized crop before the whole image is taken
+ATTEMPTS = 10  # boxes drawn for a resized crop before falling back to the largest central one
 
 
 def pad_and_crop(key: jax.Array, images: jax.Array, padding: int, mode: str = "constant") -> jax.Array:
-    """Pads every side, then takes a crop of the old size from a place drawn for each image.
+    """Pads every side, then crops each image to its old size at a random position.
 
     .. math:: y_{i,j} = P_{i + t,\\; j + l}, \\quad t, l \\sim \\mathrm{U}\\{0, \\dots, 2p\\}
 
-    with P the image padded by p pixels.
+    where P is the image padded by p pixels.
 
     Args:
       key: a random key.
       images: (B, H, W, C), floats.
       padding: p, in pixels; 4 for CIFAR.
-      mode: what is padded: "constant" (zeros) or "reflect" (the image, mirrored about its border pixels).
+      mode: the padding: "constant" (zeros) or "reflect" (the image mirrored about its border pixels).
 
     Returns:
       The crops (B, H, W, C), of the images' dtype.
@@ -90,25 +90,24 @@ def random_resized_crop(
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> jax.Array:
-    """A box of random area, shape and place, resized to a fixed size by bilinear interpolation.
+    """Crops a box of random area, aspect ratio and position, and resizes it by bilinear interpolation.
 
     .. math:: a = H W\\, \\mathrm{U}(scale), \\quad \\log r \\sim \\mathrm{U}(\\log ratio), \\quad
               w = \\lfloor \\sqrt{a r} \\rceil, \\quad h = \\lfloor \\sqrt{a / r} \\rceil
 
-    The place is uniform among those where the box lies inside. Of ten boxes drawn the first that fits is taken; if
-    none does, the largest box in the middle with a ratio in range. Pixel centres lie at half integers, and nothing
-    outside the box is read: the result is that of cutting the box out and resizing it.
+    The position is uniform among those where the box lies inside the image. The first of ten boxes that fits is taken; if none does, the
+    largest central box with a ratio in range. Pixel centres lie at half integers, and nothing outside the box is read: the result is that
+    of cropping first and resizing afterwards.
 
-    Where a side shrinks, the interpolation is antialiased: the triangle is as wide as the step. Where no side of the
-    images is longer than the result's, no box ever shrinks, and the four neighbours are gathered instead, which
-    gives the same numbers several times faster.
+    Where a side shrinks, the interpolation is antialiased: the triangle filter is as wide as the step. If no side of the images is longer
+    than the result's, no box ever shrinks, and the four neighbours are gathered instead, which gives the same numbers several times faster.
 
     Args:
       key: a random key.
       images: (B, H, W, C), floats.
-      size: of the result, one number or (S, R).
-      scale: least and greatest share of the image's area.
-      ratio: least and greatest width / height.
+      size: size of the result, one number or (S, R).
+      scale: minimum and maximum share of the image's area.
+      ratio: minimum and maximum width / height.
 
     Returns:
       The resized crops (B, S, R, C), of the images' dtype.
@@ -137,7 +136,7 @@ def random_resized_crop(
 
 
 def _draw_box(key, height, width, scale, ratio):
-    """(top, left, height, width) of a box of whole pixels, float32."""
+    """(top, left, height, width) of a box in whole pixels, float32."""
     area_key, ratio_key, place_key = jax.random.split(key, 3)
     uniform = jax.random.uniform
     area = height * width * uniform(area_key, (ATTEMPTS,), jnp.float32, *scale)
@@ -153,7 +152,7 @@ def _draw_box(key, height, width, scale, ratio):
 
 
 def _positions(extent, size):
-    """Where the centres of `size` pixels lie along a side of `extent` pixels, counted from its first centre."""
+    """Positions of the centres of `size` pixels along a side of `extent` pixels, relative to its first centre."""
     return (jnp.arange(size, dtype=jnp.float32) + 0.5) * (extent / size) - 0.5
 
 
@@ -195,7 +194,7 @@ def _bilinear(image, top, bottom, down, left, right, along):
 
 
 def small_affine(key: jax.Array, images: jax.Array, degrees: float, translate: float, scale: float, shear: float = 0.0) -> jax.Array:
-    """A small random rotation, shift, zoom and shear of each image, about its middle: what suits digits.
+    """A small random rotation, shift, zoom and shear of each image about its centre; suits digits.
 
     `affine` with each image's angle, shift, zoom and shear drawn from
 
@@ -205,13 +204,13 @@ def small_affine(key: jax.Array, images: jax.Array, degrees: float, translate: f
     Args:
       key: a random key.
       images: (B, H, W, C), floats.
-      degrees: the greatest rotation to either side.
-      translate: the greatest shift, as a share of height and width.
-      scale: the greatest change of size; less than 1.
-      shear: the greatest shear, in degrees; less than 90.
+      degrees: maximum rotation to either side.
+      translate: maximum shift, as a share of height and width.
+      scale: maximum change of size; less than 1.
+      shear: maximum shear, in degrees; less than 90.
 
     Returns:
-      The moved images (B, H, W, C), of the same dtype, zero where they show nothing of the old ones.
+      The moved images (B, H, W, C), of the same dtype; zero outside the old ones.
 
     Raises:
       ValueError: a negative limit, a scale of 1 or more, a shear of 90 or more.
@@ -240,19 +239,19 @@ def small_affine(key: jax.Array, images: jax.Array, degrees: float, translate: f
 
 
 def affine(images: jax.Array, degrees: jax.Array, shift: jax.Array, zoom: jax.Array, shear: jax.Array) -> jax.Array:
-    """Rotates, shifts, zooms and shears each image about its middle, with bilinear interpolation.
+    """Rotates, shifts, zooms and shears each image about its centre, with bilinear interpolation.
 
-    The pixel at p (row, column; from the middle) moves to q:
+    The pixel at p (row, column; relative to the centre) moves to q:
 
     .. math:: q = z \\begin{pmatrix} \\cos\\theta & -\\sin\\theta \\\\ \\sin\\theta & \\cos\\theta \\end{pmatrix}
               \\begin{pmatrix} 1 & 0 \\\\ \\tan\\phi & 1 \\end{pmatrix} p + t
 
     Args:
       images: (B, H, W, C), floats; zero outside.
-      degrees: (B,), the angle theta, counter-clockwise as the image is looked at.
+      degrees: (B,), the angle theta, counter-clockwise as seen by the viewer.
       shift: (B, 2), t in pixels, down and to the right.
       zoom: (B,), z; above 1 enlarges.
-      shear: (B,), the angle phi in degrees; a positive one moves the lower rows to the right.
+      shear: (B,), the angle phi in degrees; a positive angle moves the lower rows to the right.
 
     Returns:
       The moved images (B, H, W, C), of the same dtype.
@@ -280,7 +279,7 @@ def affine(images: jax.Array, degrees: jax.Array, shift: jax.Array, zoom: jax.Ar
 
 
 def _affine(image, degrees, shift, zoom, shear):
-    """One image: for each pixel q of the result, the value at p in the old one."""
+    """One image: for each pixel q of the result, the value at p in the input."""
     height, width, _ = image.shape
     angle, slope = jnp.deg2rad(degrees), jnp.tan(jnp.deg2rad(shear))
     down = jnp.arange(height, dtype=jnp.float32)[:, None] - ((height - 1) / 2 + shift[0])
@@ -289,7 +288,7 @@ def _affine(image, degrees, shift, zoom, shear):
     column = (jnp.cos(angle) * along - jnp.sin(angle) * down) / zoom - slope * row
 
     def neighbours(at, length):
-        # One pixel of padding holds the zeros outside; what lies further out is read there too.
+        # One pixel of padding holds the zeros outside; positions further out read it too.
         at = jnp.clip(at + (length + 1) / 2, 0, length + 1)
         low = jnp.minimum(jnp.floor(at), length)
         return low.astype(jnp.int32), low.astype(jnp.int32) + 1, (at - low).astype(image.dtype)

@@ -12,8 +12,8 @@ def require_images(images: jax.Array) -> None:
     """Refuses anything but a batch of float images (B, H, W, C).
 
     Raises:
-      ValueError: not four axes.
-      TypeError: not a float type.
+      ValueError: the number of axes is not four.
+      TypeError: the type is not a float.
 
     Example:
       >>> require_images(jnp.zeros((2, 8, 8)))
@@ -31,7 +31,7 @@ def require_within(name: str, value: float, low: float, high: float = float("inf
     """Refuses a setting outside [low, high].
 
     Raises:
-      ValueError: outside, or not a number.
+      ValueError: the value is outside, or not a number.
 
     Example:
       >>> require_within("probability", 1.5, 0, 1)
@@ -45,7 +45,7 @@ def require_within(name: str, value: float, low: float, high: float = float("inf
 
 
 def draw_each(key: jax.Array, batch_size: int, draw: Callable[[jax.Array], Any]) -> Any:
-    """One draw for each image of a batch, image n's from `fold_in(key, n)`: neither B nor the other images matter.
+    """One draw per image of a batch; image n's is from `fold_in(key, n)`, independent of B and the other images.
 
     Args:
       key: a random key.
@@ -64,12 +64,12 @@ def draw_each(key: jax.Array, batch_size: int, draw: Callable[[jax.Array], Any])
 
 
 def computed_once(images: jax.Array) -> jax.Array:
-    """The same images, finished before anything reads them.
+    """Returns the same images, computed before anything reads them.
 
-    On the CPU, XLA fuses an operation into the one that reads its result, and recomputes it for each read: of
-    several in a row each multiplies the work of those before it. It does so through `lax.optimization_barrier`, but
-    not through a loop, so the images pass through one, in the least number of equal parts above one. This does
-    nothing on other devices, for one image, and for a batch that is cut along an axis of explicit sharding.
+    On the CPU, XLA fuses an operation into the one that reads its result and recomputes it for each read, so each operation in a chain
+    multiplies the work of the earlier ones. It fuses across `lax.optimization_barrier`, but not across a loop, so the images pass through a
+    loop, in the smallest number of equal parts above one. This does nothing on other devices, for one image, or for a batch sharded along
+    an explicit axis.
 
     Args:
       images: (B, H, W, C).
@@ -87,5 +87,5 @@ def computed_once(images: jax.Array) -> jax.Array:
     whole = set(jax.typeof(images).sharding.spec) <= {None}
     if parts == 1 or not whole or jax.default_backend() != "cpu":
         return images
-    # The barrier is there for JAX, which drops a loop that hands on what it is given.
+    # The barrier is for JAX, which drops a loop that returns its input.
     return lax.map(lax.optimization_barrier, images.reshape(parts, -1, *images.shape[1:])).reshape(images.shape)

@@ -11,16 +11,15 @@ from seqjax.data.readers.folders import dead_link
 from seqjax.errors import UserError, missing
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-FEW, MANY = 4, 16  # levels of grey: an image that keeps fewer than FEW of at least MANY has lost what it shows
+FEW, MANY = 4, 16  # grey levels: an image that keeps fewer than FEW of at least MANY has lost its content
 
 
 def read_image(path: str | os.PathLike, size: int, channels: int) -> np.ndarray:
-    """One image file in the form for a model.
+    """Reads one image file in the form that models take.
 
-    The image is turned upright by its EXIF orientation; a 16-bit grey image keeps its high bytes, an animation its
-    first frame; transparency is dropped, as most readers of training images do. The largest square in the middle is
-    then scaled to `size` (bilinear, with antialiasing): the same as scaling the shorter side and cropping the centre,
-    without rounding in between.
+    The image is turned upright by its EXIF orientation; a 16-bit grey image keeps its high bytes, an animation its first frame;
+    transparency is dropped, as by most readers of training images. The largest central square is then scaled to `size` (bilinear, with
+    antialiasing), which is scaling the shorter side and cropping the centre, without rounding in between.
 
     Args:
       path: a file of any format that Pillow reads.
@@ -31,8 +30,8 @@ def read_image(path: str | os.PathLike, size: int, channels: int) -> np.ndarray:
       uint8 (size, size, channels), values 0..255.
 
     Raises:
-      UserError: no such file, a file that is not a valid image, an image of floats, another number of channels, or
-        Pillow is not installed.
+      UserError: a missing file, a file that is not a valid image, an image of floats, an unsupported number of channels, or Pillow is not
+        installed.
 
     Example:
       >>> import tempfile
@@ -47,10 +46,10 @@ def read_image(path: str | os.PathLike, size: int, channels: int) -> np.ndarray:
 
 
 def examine_image(path: str | os.PathLike, channels: int) -> bool:
-    """Make sure that `read_image` can read a file and that what the image shows survives it.
+    """Checks that `read_image` can read a file and keeps the image's content.
 
-    An image whose colours hardly differ while its transparency does (black on transparent) becomes all of one colour, and
-    so does one of 16 bits whose values are small, since the high bytes are kept. A network would learn nothing from them.
+    An image that varies only in its transparency (black on transparent) becomes a single colour, and so does a 16-bit image with
+    small values, since only the high bytes are kept. A network would learn nothing from them.
 
     Args:
       path: as in `read_image`.
@@ -60,7 +59,7 @@ def examine_image(path: str | os.PathLike, channels: int) -> bool:
       Whether transparency is dropped.
 
     Raises:
-      UserError: as `read_image`; or nearly all of what the image shows would be lost.
+      UserError: as `read_image`; or nearly all of the image's content would be lost.
 
     Example:
       >>> import tempfile
@@ -136,18 +135,18 @@ def _opened(source: bytes | BinaryIO, what: str, use: Callable[[Any], Any]) -> A
 
 
 def resize_all(images: np.ndarray, size: int, what: str) -> np.ndarray:
-    """Scale images in memory, each as `read_image` does: the middle square, bilinear with antialiasing.
+    """Scales images in memory as `read_image` does: the central square, bilinear with antialiasing.
 
     Args:
-      images: uint8 (N, H, W, C), C 1, 3 or 4.
-      size: S; an array that has it already is given back as it is.
-      what: the set's name, for errors.
+      images: uint8 (N, H, W, C) with C = 1, 3 or 4.
+      size: S; an array that already has this size is returned unchanged.
+      what: the dataset's name, for errors.
 
     Returns:
       uint8 (N, S, S, C).
 
     Raises:
-      UserError: another number of channels, or Pillow is not installed.
+      UserError: an unsupported number of channels, or Pillow is not installed.
 
     Example:
       >>> resize_all(np.full((2, 9, 6, 1), 5, np.uint8), 4, "fives").shape
@@ -170,8 +169,8 @@ def write_animation(path: str | os.PathLike, frames: np.ndarray, rate: float) ->
     """Writes frames as an endlessly looping GIF.
 
     Args:
-      path: of the file.
-      frames: uint8 (T, H, W, C), C 1 or 3.
+      path: the file to write.
+      frames: uint8 (T, H, W, C) with C = 1 or 3.
       rate: frames per second.
 
     Raises:
@@ -198,7 +197,7 @@ def _pillow() -> tuple[Any, Any]:
 
 
 def _square(image: Any, size: int) -> Any:
-    """The largest square in the middle, scaled."""
+    """The largest central square, scaled."""
     bilinear = _pillow()[0].Resampling.BILINEAR
     width, height = image.size
     side = min(width, height)
@@ -212,7 +211,7 @@ def _in_mode(image: Any, mode: str, what: str) -> Any:
     if image.mode.startswith("I"):
         image = _eight_bits(image, what)
     if image.mode in ("P", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")  # straight to RGB, Pillow warns about what it drops
+        image = image.convert("RGBA")  # converting straight to RGB makes Pillow warn about dropped transparency
     return image if image.mode == mode else image.convert(mode)
 
 
@@ -240,13 +239,13 @@ def _examined(image: Any, file: BinaryIO, mode: str, what: str) -> bool:
 
 
 def _levels(image: Any) -> int:
-    """How many levels of grey an image may have, by its lowest and its highest; of colours, that of the widest channel."""
+    """How many grey levels an image spans, from its lowest to its highest; for colour, those of the widest channel."""
     extrema = image.getextrema()
     return max(high - low + 1 for low, high in ([extrema] if len(image.getbands()) == 1 else extrema))
 
 
 def _levels_of_low_bytes(file: BinaryIO) -> int:
-    """The levels of what Pillow drops of a PNG of 16-bit colours; 0 for any other image."""
+    """The levels in the low bytes that Pillow drops from a 16-bit colour PNG; 0 for any other image."""
     file.seek(0)
     with _pillow()[0].open(file) as image:
         if image.format != "PNG" or image.tile[0][3] not in ("RGB;16B", "RGBA;16B"):
@@ -257,7 +256,7 @@ def _levels_of_low_bytes(file: BinaryIO) -> int:
 
 
 def _eight_bits(image: Any, what: str) -> Any:
-    """The high byte of 16-bit grey, which is also what Pillow itself keeps of 16-bit colour."""
+    """The high byte of 16-bit grey; Pillow itself keeps the same of 16-bit colour."""
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         raise UserError(f"{what} has values from {values.min()} to {values.max()}; save it with 8 or 16 bits a channel")

@@ -1,7 +1,6 @@
 r"""Sounds to features, in JAX: mel spectra, their normalisation, and random augmentation of training sounds.
 
-Frames end where a hop ends, so that the number of frames follows exactly from the number of samples, and no frame depends on
-what comes later:
+Frames end where a hop ends, so that the number of samples determines the number of frames, and no frame depends on later samples:
 
   frame t = samples (t + 1) hop - window  up to  (t + 1) hop,     t = 0 ... samples // hop - 1,   zeros before the first sample
 """
@@ -20,8 +19,8 @@ from seqjax.typing import AnyArray, Array
 
 WHOLE = ("utterance", "level")  # normalisations that need the whole sound
 NORMALIZE = (*WHOLE, "running", "none")
-FLOOR = 1e-6  # added to the energies before the logarithm; of sounds between -1 and 1 it is far below what is heard
-LEAST = 1e-12  # added before a power, whose derivative at 0 is not finite
+FLOOR = 1e-6  # added to energies before the logarithm; inaudible for sounds between -1 and 1
+LEAST = 1e-12  # added before taking a power, whose derivative is infinite at 0
 
 
 class FrontEnd(NamedTuple):
@@ -35,14 +34,14 @@ class FrontEnd(NamedTuple):
     """
 
     rate: int  # samples per second
-    window: int  # of a frame, in samples
+    window: int  # length of a frame, in samples
     hop: int  # from frame to frame, in samples
     mels: int  # features F
-    low: float = 0.0  # Hz, where the mel filters begin
+    low: float = 0.0  # Hz, where the mel filters start
     high: float = 0.0  # Hz, where they end; 0: half the rate
     normalize: str = "utterance"
-    horizon: int = 300  # frames that a running normalisation looks back
-    exponent: float = 0.0  # energies to this power instead of their logarithm; 0: logarithm
+    horizon: int = 300  # frames that a running normalisation looks back over
+    exponent: float = 0.0  # raise energies to this power instead of taking the logarithm; 0: logarithm
 
     @property
     def fft(self) -> int:
@@ -53,7 +52,7 @@ class FrontEnd(NamedTuple):
         """Refuses an unknown normalisation, or one that does not support powers.
 
         Raises:
-          UserError: the message says what to set.
+          UserError: an invalid combination; the message says what to set.
         """
         if self.normalize not in NORMALIZE:
             raise UserError(f"features.normalize={self.normalize!r} is unknown; choose one of {', '.join(NORMALIZE)}")
@@ -76,10 +75,10 @@ class FrontEnd(NamedTuple):
         return self.normalized(features, frames), frames
 
     def mel_spectra(self, before: Array, samples: Array) -> Array:
-        """Log mel energies of the frames that end in these samples, or their powers.
+        """Mel energies of the frames that end in these samples: their logarithm, or a power of them.
 
-        The logarithm makes loudness a shift, which normalisation takes out. But where noise hides the sound, most of what it
-        spreads out are the gaps of the noise; a power, such as 1/2, keeps them small (Stern and Morgan 2012, "Hearing is
+        The logarithm turns loudness into a shift, which normalisation removes. But in heavy noise it mostly magnifies the gaps in
+        the noise; a power, such as 1/2, keeps them small (Stern and Morgan 2012, "Hearing is
         believing").
 
         Args:
@@ -97,14 +96,14 @@ class FrontEnd(NamedTuple):
         return (energies + LEAST) ** self.exponent if self.exponent else jnp.log(energies + FLOOR)
 
     def normalized(self, features: Array, frames: Array) -> Array:
-        """Features with mean 0 and deviation 1.
+        """Features with mean 0 and standard deviation 1.
 
           utterance   each feature, over the frames of a sound
           level       all features together, over the frames of a sound: a band with a tone stays louder than those without
           running     each feature, over the frames so far
 
-        A hundredth keeps what hardly changes from being blown up: of a logarithm as it is, of a power times its squared mean, so
-        that loudness has no influence.
+        An additive 0.01 keeps nearly constant features from being blown up; for powers it is scaled by the squared mean, so that loudness
+        has no influence.
 
         Args:
           features: (B, T, F).
@@ -152,7 +151,7 @@ def cut_frames(before: Array, samples: Array, window: int, hop: int) -> Array:
     Args:
       before: (B, window - hop), the samples just before.
       samples: (B, S).
-      window, hop: in samples; the window is not the shorter one.
+      window, hop: in samples; the window is at least as long as the hop.
 
     Returns:
       (B, S // hop, window).
@@ -209,13 +208,13 @@ def mel_filters(rate: int, fft: int, mels: int, low: float = 0.0, high: float = 
       rate: samples per second.
       fft: length of the Fourier transform.
       mels: F.
-      low, high: Hz, where the first begins and the last ends; 0 for high is half the rate.
+      low, high: Hz, where the first filter starts and the last ends; high = 0 means half the rate.
 
     Returns:
       float64 (fft // 2 + 1, F): power spectrum -> mel energies.
 
     Raises:
-      UserError: frequencies that cannot be, or a filter between two frequencies of the transform, which would be empty.
+      UserError: invalid frequencies, or an empty filter, which falls between two frequencies of the transform.
 
     Example:
       >>> mel_filters(8000, 256, 10).shape
@@ -244,10 +243,10 @@ class RunningStatistics(NamedTuple):
 
 
 def running_start(features: Array) -> RunningStatistics:
-    """Before the first frame: nothing is known of the mean, and the variance is taken for 1.
+    """The state before the first frame: no mean is known, and the variance is taken to be 1.
 
     Args:
-      features: (B, T, F), whose shape and type are taken.
+      features: (B, T, F); only shape and dtype are used.
 
     Example:
       >>> running_start(jnp.zeros((2, 5, 3))).mean.shape
@@ -258,7 +257,7 @@ def running_start(features: Array) -> RunningStatistics:
 
 
 def running(state: RunningStatistics, features: Array, horizon: int) -> tuple[RunningStatistics, Array]:
-    r"""Normalises each frame by the frames up to it.
+    r"""Normalises each frame by the statistics of the frames up to it.
 
     .. math:: m_t = m_{t-1} + a_t (x_t - m_{t-1}), \quad v_t = (1 - b_t) (v_{t-1} + b_t (x_t - m_{t-1})^2), \quad
               y_t = (x_t - m_t) / \sqrt{v_t + 10^{-2}}
@@ -266,7 +265,7 @@ def running(state: RunningStatistics, features: Array, horizon: int) -> tuple[Ru
     with a_t = max(1 / t, 1 / horizon) and b_t = max(1 / (t + 1), 1 / horizon), b_1 = 0 in effect, since m_0 counts as x_1.
 
     Args:
-      state: of the frames before.
+      state: statistics of the frames before.
       features: x, (B, T, F).
       horizon: frames.
 
@@ -291,18 +290,18 @@ def running(state: RunningStatistics, features: Array, horizon: int) -> tuple[Ru
     return state, ys.swapaxes(0, 1)
 
 
-# What is done to training sounds at random.
+# Random augmentation of training sounds.
 
 
 def mask_features(key: Array, features: Array, frames: Array, *, time_masks: int, time_width: int, mel_masks: int, mel_width: int) -> Array:
-    """SpecAugment without warping: some spans of time and some bands of features become 0, the mean.
+    """SpecAugment without warping: random spans of time and bands of features become 0, the mean.
 
     Args:
-      key: of the random choice.
+      key: a random key.
       features: (B, T, F), normalised.
       frames: int (B,).
-      time_masks, time_width: how many spans, and the most frames of each; no span covers more than a fifth of a sound.
-      mel_masks, mel_width: how many bands, and the most features of each.
+      time_masks, time_width: number of spans, and the maximum frames of each; no span covers more than a fifth of a sound.
+      mel_masks, mel_width: number of bands, and the maximum features of each.
 
     Returns:
       (B, T, F).
@@ -332,15 +331,15 @@ def mask_features(key: Array, features: Array, frames: Array, *, time_masks: int
 
 
 def change_speed(key: Array, samples: Array, lengths: Array, most: float) -> tuple[Array, Array]:
-    """Each sound played faster or slower by a random factor in [1 - most, 1 + most]: tempo and pitch change together.
+    """Plays each sound faster or slower by a random factor in [1 - most, 1 + most]; tempo and pitch change together.
 
-    Samples between samples are interpolated by a cubic through the four around (Lagrange).
+    Values between samples are interpolated by a cubic through the four nearest samples (Lagrange).
 
     Args:
-      key: of the random choice.
+      key: a random key.
       samples: (B, S) float.
       lengths: int (B,), samples of each.
-      most: in [0, 1).
+      most: the largest relative change, in [0, 1).
 
     Returns:
       (samples (B, S'), lengths (B,)), S' = ceil(S / (1 - most)).
@@ -358,13 +357,13 @@ def change_speed(key: Array, samples: Array, lengths: Array, most: float) -> tup
 
 
 def at_speed(samples: Array, lengths: Array, factors: Array, steps: int) -> tuple[Array, Array]:
-    """Sounds played at these speeds.
+    """Plays sounds at the given speeds.
 
     Args:
       samples: (B, S) float, 0 past each end.
       lengths: int (B,).
       factors: (B,): 2 is twice as fast.
-      steps: S', of the result.
+      steps: S', samples of the result.
 
     Returns:
       (samples (B, S'), lengths (B,): the largest n with (n - 1) factor <= length - 1).
@@ -386,7 +385,7 @@ def at_speed(samples: Array, lengths: Array, factors: Array, steps: int) -> tupl
         -(x + 1) * x * (x - 2) / 2,
         (x + 1) * x * (x - 1) / 6,
     )
-    padded = jnp.pad(zero_padding(samples, lengths), ((0, 0), (1, 2)))  # one before, two behind
+    padded = jnp.pad(zero_padding(samples, lengths), ((0, 0), (1, 2)))  # one before, two after
     places = jnp.clip(base, 0, samples.shape[1] - 1)
     found = cast(Array, sum(w * jnp.take_along_axis(padded, places + i, axis=1) for i, w in enumerate(weights)))
     return zero_padding(found, new), new

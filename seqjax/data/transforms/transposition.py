@@ -1,15 +1,15 @@
-"""Music moved up and down, on the device."""
+"""Transposition of music, on the device."""
 
 import jax
 import jax.numpy as jnp
 
 
 def draw_shifts(key: jax.Array, down: jax.Array, up: jax.Array, most: int) -> jax.Array:
-    """By how many semitones each piece is moved: uniform among the intervals of at most `most` that keep it on the keyboard.
+    """Draws an interval per piece: uniform among those of at most `most` semitones that keep it on the keyboard.
 
     Args:
-      key: of jax.random.
-      down, up: (B,) int, how far each could be moved.
+      key: a random key.
+      down, up: (B,) int, how far each piece can be moved, in semitones.
       most: the largest interval, in semitones.
 
     Returns:
@@ -23,7 +23,7 @@ def draw_shifts(key: jax.Array, down: jax.Array, up: jax.Array, most: int) -> ja
 
 
 def transpose(frames: jax.Array, shifts: jax.Array) -> jax.Array:
-    """Moves each row of frames by an interval; what leaves the keyboard is lost.
+    """Transposes each row of frames by an interval; notes that leave the keyboard are lost.
 
     Args:
       frames: (B, T, P).
