@@ -1,1 +1,1 @@
-"""Files, prepared sets and embedded data to records: one module a format."""
+"""Readers from files, prepared sets and embedded data to records: one module per format."""

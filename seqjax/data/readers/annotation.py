@@ -1,6 +1,6 @@
-r"""Annotation of sequences: BED, which counts from 0 and leaves the end out, and GFF3, which counts from 1 and includes it.
+r"""Sequence annotation: BED, which is 0-based and excludes the end, and GFF3, which is 1-based and includes it.
 
-Inside, every feature is [start, end) from 0, as in BED: bases start + 1 to end of GFF3.
+Internally every feature is [start, end), 0-based, as in BED: bases start + 1 to end in GFF3.
 """
 
 import os
@@ -24,13 +24,13 @@ class Feature(NamedTuple):
     start: int  # from 0
     end: int  # the first base after it
     kind: str  # BED's name, GFF3's type
-    strand: str = "."  # "+", "-", or "." where it has none
+    strand: str = "."  # "+", "-", or "." for none
     score: float = 0.0
     line: int = 0
 
 
 def read_annotation(path: str | os.PathLike, lengths: Mapping[str, int]) -> list[Feature]:
-    r"""The features of an annotation file, checked against the sequences that they are of.
+    r"""The features of an annotation file, checked against the sequences they annotate.
 
     Args:
       path: `.bed`, `.gff3`, `.gff` or `.gtf`, plain or packed.
@@ -40,10 +40,9 @@ def read_annotation(path: str | os.PathLike, lengths: Mapping[str, int]) -> list
       Features in the order of the file.
 
     Raises:
-      UserError: another ending, a file that cannot be read, and all that is wrong in it, with line: columns that are missing or no
-        numbers, start after end, a feature beyond the end of its sequence, an unknown sequence (with the nearest name), and what
-        tells of the other format's coordinates: a BED line whose start is its end, a GFF3 line that starts at 0, lines of one
-        format in a file of the other.
+      UserError: an unknown extension, an unreadable file, or faults in it, all listed with their lines: missing or non-numeric columns,
+        start after end, a feature beyond the end of its sequence, an unknown sequence (with the nearest name), and signs of the other
+        format's coordinates: a BED line whose start is its end, a GFF3 line that starts at 0, lines of one format in a file of the other.
 
     Example:
       >>> import tempfile
@@ -152,10 +151,10 @@ def paint(
     """A tag for each base, 0 if there is no feature; where several overlap, the kind that comes first in `tags` wins.
 
     Args:
-      features: of any kinds; those that are not in `tags` are passed over.
+      features: features of any kind; kinds not in `tags` are skipped.
       lengths: name -> bases of each sequence.
-      tags: kind -> its tag, from 1, the most important first.
-      split: features on the strand "-" have tags of their own, those of "+" and the number of kinds.
+      tags: kind -> its tag, from 1, most important first.
+      split: give features on strand "-" their own tags: those of "+" plus the number of kinds.
 
     Returns:
       name -> uint8 (T,).
@@ -224,10 +223,10 @@ def track_lines(sequence: str, values: np.ndarray, start: int = 0, digits: int =
     """Lines of bedGraph; neighbours with the same rounded value share a line.
 
     Args:
-      sequence: its name.
-      values: (T,), of its bases.
-      start: the first base, from 0.
-      digits: after the point.
+      sequence: the sequence's name.
+      values: one value per base, (T,).
+      start: position of the first base, from 0.
+      digits: digits after the decimal point.
 
     Example:
       >>> track_lines("chr1", np.array([0.5, 0.5, 0.25]), start=10)
@@ -241,7 +240,7 @@ def read_track(path: str | os.PathLike, lengths: Mapping[str, int]) -> dict[str,
     """The values of a bedGraph file, NaN where it has none.
 
     Args:
-      path: of the file.
+      path: the bedGraph file.
       lengths: name -> bases of each sequence.
 
     Raises:
@@ -272,14 +271,14 @@ def read_track(path: str | os.PathLike, lengths: Mapping[str, int]) -> dict[str,
 
 
 def features_of(tags: np.ndarray, shares: np.ndarray, names: Sequence[str], sequence: str, start: int = 0) -> list[Feature]:
-    """The stretches of each tag but the first, with the mean probability of the tag there as score.
+    """Runs of each tag except the first, with the tag's mean probability as score.
 
     Args:
-      tags: int (T,), of the bases.
-      shares: (T, K), the probabilities of the tags.
-      names: K; a name that ends in + or - says the strand.
-      sequence: its name.
-      start: the first base, from 0.
+      tags: the tag of each base, int (T,).
+      shares: the probabilities of the tags, (T, K).
+      names: the K tag names; one that ends in + or - gives the strand.
+      sequence: the sequence's name.
+      start: position of the first base, from 0.
 
     Example:
       >>> features_of(np.array([0, 1, 1]), np.array([[1, 0], [0.2, 0.8], [0, 1]]), ["background", "CDS+"], "chr1", start=10)

@@ -14,12 +14,12 @@ from seqjax.errors import missing
 def read_bach(frames_per_quarter: int = 1, limit: int | None = None) -> Records:
     """Chorales of music21's corpus, in the order of their numbers in Bach's catalogue (BWV).
 
-    A frame is a point of a grid in musical time, and holds the pitches of all parts that sound there. Parsing all takes some
-    minutes the first time; music21 keeps what it has parsed.
+    A frame is a point of a grid in musical time, and holds the pitches of all parts that sound there. Parsing them all takes a few minutes
+    the first time; music21 caches the result.
 
     Args:
-      frames_per_quarter: points of the grid in a quarter note.
-      limit: maximum number of chorales, from the first on.
+      frames_per_quarter: grid points per quarter note.
+      limit: maximum number of chorales, counted from the first.
 
     Returns:
       Records with the column "frames", uint8 (T, 88) for each piece.
@@ -38,7 +38,7 @@ def read_bach(frames_per_quarter: int = 1, limit: int | None = None) -> Records:
     rolls, names = [], []
     for path in sorted(corpus.getComposer("bach"), key=lambda path: path.name)[:limit]:
         score = converter.parse(path)
-        if len(score.parts) < 4:  # what else of Bach's is there  # pyright: ignore[reportAttributeAccessIssue]
+        if len(score.parts) < 4:  # music21 has other works by Bach too  # pyright: ignore[reportAttributeAccessIssue]
             continue
         roll = to_roll(score, frames_per_quarter)
         if len(roll) > 1:
@@ -49,7 +49,7 @@ def read_bach(frames_per_quarter: int = 1, limit: int | None = None) -> Records:
 
 
 def to_roll(score: Any, frames_per_quarter: int) -> np.ndarray:
-    """The pitches of a music21 score that sound at the points of a grid, uint8 (T, 88); repeats are not unfolded.
+    """The pitches of a music21 score that sound at the grid points, uint8 (T, 88); repeats are not expanded.
 
     Example:
       >>> from music21 import note, stream  # doctest: +SKIP

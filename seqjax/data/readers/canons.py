@@ -1,4 +1,4 @@
-"""Rule-based canons and cadences, with their exact predictability."""
+"""Rule-based canons and cadences, whose exact entropy is known."""
 
 import collections
 import functools
@@ -13,29 +13,29 @@ from seqjax.data.draws import uniform
 
 SCALE = (0, 2, 4, 5, 7, 9, 11)
 KEYS = tuple(range(12))  # semitones of the tonic above C
-LEADER, FOLLOWER, CHORDS = 72, 60, 48  # the tonic of the two voices, and the pitch that chords are counted from, in C
-DEGREES = range(8)  # of both voices, from the tonic to the octave
+LEADER, FOLLOWER, CHORDS = 72, 60, 48  # the tonic of each voice, and the base pitch of chords, in C
+DEGREES = range(8)  # scale degrees of both voices, from the tonic to the octave
 FIRST_DEGREES = (0, 2, 4, 7)
-STEPS = {0: 1, 1: 4, -1: 4, 2: 2, -2: 2, 3: 1, -3: 1, 4: 1, -4: 1}  # of the leader -> weight
+STEPS = {0: 1, 1: 4, -1: 4, 2: 2, -2: 2, 3: 1, -3: 1, 4: 1, -4: 1}  # a step of the leader -> weight
 CONSONANT = (0, 2, 4, 5)  # degrees between the voices, octaves apart: unison, third, fifth, sixth
 DELAYS = (2, 4)  # delay of the follower in frames
 CANON, CADENCE = 12, 4  # frames of the two halves of a phrase
-PHRASES = (2, 3, 4)  # of a piece
+PHRASES = (2, 3, 4)  # phrases in a piece
 CHORD = {
     "I": (0, 19, 24, 28), "IV": (5, 21, 24, 29), "ii6": (5, 21, 26, 29), "vi": (-3, 16, 24, 28), "I64": (7, 19, 24, 28),
     "V": (7, 19, 23, 26), "V7": (7, 17, 23, 26),
 }  # fmt: skip
 PROGRESSION = ({"IV": 5, "ii6": 3, "vi": 2}, {"I64": 2, "V": 3}, {"V": 1, "V7": 1}, {"I": 4, "vi": 1})  # chord -> weight
 
-Frame = tuple[int, ...]  # MIDI pitches, rising
+Frame = tuple[int, ...]  # MIDI pitches, ascending
 
 
 class State(NamedTuple):
-    """What of a piece so far decides how it may continue."""
+    """The part of a piece's history that decides how it may continue."""
 
     key: int
     step: int  # frames of the phrase so far
-    delay: int  # of the follower; 0 before it has entered
+    delay: int  # delay of the follower; 0 before it has entered
     tail: tuple[int, ...]  # the leader's last degrees
 
 
@@ -50,11 +50,11 @@ class Choice(NamedTuple):
 def choices(state: State | None) -> list[Choice]:
     """All ways in which a piece may continue, with probabilities that sum to one; no two have the same frame.
 
-    A piece begins with the tonic chord of a key. Each phrase is a canon, then a cadence. In the canon a leader moves by small steps,
-    and a follower repeats it an octave below, 2 or 4 frames later, which is decided when it may enter; the leader takes only notes
-    that are consonant with the follower's, and above it. The cadence is four chords: subdominant, dominant twice, tonic.
+    A piece starts with the tonic chord of a key. Each phrase is a canon, then a cadence. In the canon a leader moves by small steps,
+    and a follower repeats it an octave below, 2 or 4 frames later, decided when it may enter. The leader takes only notes that are above
+    the follower's and consonant with them. The cadence is four chords: subdominant, dominant twice, tonic.
 
-    As all ways lead to different frames, the frames so far tell the state: nothing is hidden, and so `entropy_rate` is exact.
+    Since all continuations have different frames, the frames so far determine the state: nothing is hidden, so `entropy_rate` is exact.
 
     Args:
       state: after the frames so far; None before the first.
@@ -91,7 +91,7 @@ def _canon(state: State) -> Iterable[Choice]:
 
 
 def _entries(step: int, delay: int) -> list[tuple[float, int]]:
-    """(probability, delay): whether the follower enters now; a delay of 0 means that it is still to come."""
+    """(probability, delay): whether the follower enters now; a delay of 0 means not yet."""
     if delay or step not in DELAYS:
         return [(1.0, delay)]
     left = [other for other in DELAYS if other >= step]
@@ -113,11 +113,11 @@ def _pitch(tonic: int, key: int, degree: int) -> int:
 
 
 def canon_pieces(number: int, seed: int) -> list[list[Frame]]:
-    """Pieces of 2 to 4 phrases, the same for a seed on every machine.
+    """Pieces of 2 to 4 phrases, the same on every machine for a given seed.
 
     Args:
-      number: how many.
-      seed: of the draws.
+      number: how many pieces.
+      seed: determines the draws.
 
     Example:
       >>> [piece] = canon_pieces(1, seed=0)
@@ -143,10 +143,10 @@ def _drawn(ways: Sequence[Choice], draw: float) -> tuple[State, Frame]:
 
 
 def rules_nats(piece: Iterable[Frame]) -> np.ndarray:
-    """-log p of each frame of a piece by the rules, float64 (T,): no model can be better on average.
+    """-log p of each frame of a piece under the rules, in nats, float64 (T,): no model can do better on average.
 
     Args:
-      piece: MIDI pitches of each frame, rising.
+      piece: MIDI pitches of each frame, ascending.
 
     Raises:
       ValueError: the rules do not allow a frame.
@@ -159,7 +159,7 @@ def rules_nats(piece: Iterable[Frame]) -> np.ndarray:
 
 
 def independent_nats(piece: Iterable[Frame]) -> np.ndarray:
-    """-log p of each frame, float64 (T,), where each pitch has its exact probability given the frames before, and all are independent.
+    """-log p of each frame, in nats, float64 (T,), if pitches were independent with their exact probabilities given the frames before.
 
     Args, Raises: as `rules_nats`.
 
@@ -175,7 +175,7 @@ def independent_nats(piece: Iterable[Frame]) -> np.ndarray:
 
 
 def _followed(piece: Iterable[Frame]) -> Iterator[tuple[list[Choice], Choice]]:
-    """All ways to continue, and the one taken, at each frame."""
+    """At each frame, all ways to continue and the one taken."""
     state = None
     for place, frame in enumerate(piece, 1):
         ways = choices(state)
@@ -197,16 +197,16 @@ def _sounding(ways: Iterable[Choice]) -> dict[int, float]:
 
 @functools.cache
 def entropy_rate() -> tuple[float, float]:
-    r"""The best possible mean of -log p of a frame after the first, in nats, and the best where pitches are taken as independent.
+    r"""The lowest possible mean of -log p per frame after the first, in nats, and the lowest for models with independent pitches.
 
-    Phrases do not depend on each other but by the key, which the first frame tells, and all are of one length. So the rate is that
-    of one phrase, over the probabilities of all states, found by going through it frame by frame:
+    Phrases all have the same length and depend on each other only through the key, which the first frame reveals. So the rate is that of
+    one phrase, averaged over the probabilities of all states, which are computed frame by frame:
 
     .. math:: H = \frac{1}{L} \sum_{t=1}^{L} \sum_s P(s_t = s) \, H(x_t \mid s), \quad
               H' = \frac{1}{L} \sum_{t=1}^{L} \sum_s P(s_t = s) \sum_p h(P(x_{t,p} = 1 \mid s))
 
-    with h the entropy of one yes or no. H is what `rules_nats` comes to on average, and a model of notes can reach; H' is what a
-    model of independent pitches can, since for each pitch it can say no more than its probability given all frames before.
+    with h the binary entropy. H is the mean of `rules_nats`, which a model of whole frames can reach; H' is the limit for a model of
+    independent pitches, which can give each pitch no more than its probability given all frames before.
 
     Example:
       >>> [round(rate, 4) for rate in entropy_rate()]

@@ -1,4 +1,4 @@
-"""Files of captions: Flickr8k's text, COCO's JSON, Karpathy's split JSON, and tables with a row for each caption."""
+"""Files of captions: Flickr8k's text, COCO's JSON, Karpathy's split JSON, and tables with one row per caption."""
 
 import json
 import os
@@ -29,8 +29,8 @@ class Listed(NamedTuple):
     """Images with their captions, as a file names them."""
 
     names: list[str]
-    captions: list[list[str]]  # as they are written; [] of an image that has none
-    places: list[str]  # where each image is named first
+    captions: list[list[str]]  # as written; [] for an image without captions
+    places: list[str]  # where each image is first named
 
     def take(self, names: Iterable[str]) -> "Listed":
         """The images with these names."""
@@ -46,16 +46,16 @@ def read_captions(
 
     Args:
       path: COCO's JSON (`annotations` of `images`), Karpathy's (`images` with `sentences` and a `split`), a `.csv`, `.tsv` or `.jsonl` or
-        another table with a `format.delimiter`, or lines `image.jpg#0<tab>caption` as Flickr8k has them.
-      format: how a table is written; its encoding is that of any file.
-      image_field, caption_field: of a table; "" is the first of `IMAGE_FIELDS` and `CAPTION_FIELDS` that there is.
-      restval: Karpathy's `restval` images are training images too; else they are left out.
+        another table with a `format.delimiter`, or lines `image.jpg#0<tab>caption` as in Flickr8k.
+      format: how a table is written; its encoding applies to any file.
+      image_field, caption_field: fields of a table; "" takes the first of `IMAGE_FIELDS` and `CAPTION_FIELDS` it has.
+      restval: add Karpathy's `restval` images to the training part; else they are left out.
 
     Returns:
-      part -> Listed; a file that has no parts is "train".
+      part -> Listed; a file without parts is "train".
 
     Raises:
-      UserError: with all that is wrong in the file.
+      UserError: a malformed file; the message lists all faults.
 
     Example:
       >>> import tempfile
@@ -100,13 +100,13 @@ def read_list(path: str, known: Listed, captions: str, format: Format = USUAL) -
     """The names in a list of images.
 
     Args:
-      path: of the list.
+      path: the list.
       known: the images that have captions.
-      captions: the file of those, for messages.
-      format: of which the encoding counts.
+      captions: their file, for messages.
+      format: only its encoding is used.
 
     Raises:
-      UserError: with each image that has no captions, or is there twice.
+      UserError: images without captions, or listed twice; the message names each.
     """
     faults, found, all_known = Faults(path), {}, set(known.names)
     for number, line in enumerate(text_lines(path, format.encoding), 1):
@@ -121,7 +121,7 @@ def read_list(path: str, known: Listed, captions: str, format: Format = USUAL) -
 
 
 def _grouped(rows: Iterable[tuple[str, str, str]], faults: Faults) -> Listed:
-    """Rows of (image, caption, place) by image, in the order of the images' first rows."""
+    """Groups rows of (image, caption, location) by image, in the order of the images' first rows."""
     found: dict[str, tuple[list[str], str]] = {}
     for image, caption, place in rows:
         if not image:

@@ -21,16 +21,16 @@ class Found(NamedTuple):
 
 
 def read_caption_catalogue(name: str, data_dir: str, image_size: int, restval: bool = True) -> dict[str, Found]:
-    """An image set of TFDS with captions, such as coco_captions, that was prepared on some machine; nothing is downloaded.
+    """A prepared TFDS set of images with captions, such as coco_captions; nothing is downloaded.
 
-    Any set with one Image feature and a sequence `captions` of texts. All captions are read once, which takes as long as
-    reading the whole set.
+    Works for any set with one Image feature and a sequence `captions` of texts. All captions are read once, which takes as
+    long as reading the whole set.
 
     Args:
-      name: as TFDS has it.
+      name: the set's name in TFDS.
       data_dir: the folder of prepared sets; "" is TFDS's own, ~/tensorflow_datasets.
-      image_size: to which all are scaled.
-      restval: coco_captions' `restval` images are training images too; else they are left out.
+      image_size: the size that images are scaled to.
+      restval: add coco_captions' `restval` images to the training part; else they are left out.
 
     Returns:
       The parts that the set has.
@@ -57,19 +57,19 @@ def read_caption_catalogue(name: str, data_dir: str, image_size: int, restval: b
 
 
 def _texts(captions: Any) -> list[str]:
-    """Captions from a sequence of texts, or of objects with a text each."""
+    """Captions from a sequence of texts, or of objects that have a text."""
     several = captions["text"] if isinstance(captions, dict) else captions
     return [text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in several]
 
 
 class EncodedImages:
-    """Images of some splits, one after the other; the fingerprint is over version and sizes alone.
+    """The images of some splits, concatenated; the fingerprint covers only version and sizes.
 
     Args:
-      sources: with random access to examples, images in the bytes they are stored in.
-      what: the set, for errors and the fingerprint.
+      sources: random access to examples, with images as encoded bytes.
+      what: the dataset, for errors and the fingerprint.
       image: the feature of the image.
-      size: height and width to which each is scaled.
+      size: the height and width that images are scaled to.
     """
 
     labels = None
@@ -83,7 +83,7 @@ class EncodedImages:
         return int(self._ends[-1])
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Decodes the images at these indices, and gives them with their numbers."""
+        """Decodes the images at these indices and returns them with the indices."""
         images = np.empty((len(indices), *self.shape), np.uint8)
         for row, index in enumerate(indices):
             which = int(np.searchsorted(self._ends, index, side="right"))

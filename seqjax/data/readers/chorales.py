@@ -11,26 +11,26 @@ from seqjax.data.readers.rolls import LOWEST, PITCHES, pieces, to_roll
 from seqjax.data.records import Faults, Places, Records
 from seqjax.errors import UserError
 
-SILENT = -1  # instead of a pitch: the voice rests
+SILENT = -1  # in place of a pitch: the voice rests
 FORM = 'give {"train": [piece, ...], "valid": ..., "test": ...}, or a list of pieces; a piece is a list of frames, each a list of pitches'
 
 
 def read_chorales(path: str | os.PathLike) -> dict[str, Records]:
     """Pieces of a JSON file, plain or packed with gzip or zstd.
 
-    {"train": [[[60, 64, 67, 72], [60, 65, 69, 72], ...], ...], "valid": [...], "test": [...]}, or a list of pieces, which is
-    the training part. A frame lists MIDI pitches; -1 is a voice that rests (the form with a fixed number of voices). Voices on
-    one pitch become one. A frame is as long as the file says, which it does not: quarter notes, sixteenths, ...
+    {"train": [[[60, 64, 67, 72], [60, 65, 69, 72], ...], ...], "valid": [...], "test": [...]}, or a list of pieces, which is the training
+    part. A frame lists MIDI pitches; -1 is a resting voice (in files with a fixed number of voices). Voices on the same pitch are merged.
+    The file does not say how long a frame is: a quarter note, a sixteenth, ...
 
     Args:
-      path: of the file.
+      path: the JSON file.
 
     Returns:
       Part ("train", "validation", "test") -> Records with the column "frames", uint8 (T, 88) for each piece.
 
     Raises:
-      UserError: a file that cannot be read, is not JSON or not of this form; or with all faults of its pieces: pitches that
-        are none or not on the piano, fewer than two frames, no note.
+      UserError: an unreadable file, one that is not JSON or not of this form, or faulty pieces, all listed: invalid pitches or ones not on
+        the piano, fewer than two frames, no notes.
 
     Example:
       >>> import tempfile

@@ -20,25 +20,25 @@ Split = Callable[[str, int, int], tuple[str, str] | None]
 def read_tagged(path: str, column: str = "", *, word_column: int = 1, delimiter: str = "", encoding: str = "utf-8") -> Records:
     r"""The sentences of one file.
 
-    `.conllu` is CoNLL-U: ten columns between tabs; comments, multiword ranges (1-2) and empty nodes (1.1) are left
-    out. `.conll`, `.txt`, `.bio`, `.iob` and `.tsv` have a word and its tag, perhaps with others between, in columns;
-    lines of -DOCSTART- are left out. In both, blank lines separate sentences.
+    `.conllu` is CoNLL-U: ten tab-separated columns; comments, multiword ranges (1-2) and empty nodes (1.1) are skipped. `.conll`, `.txt`,
+    `.bio`, `.iob` and `.tsv` have columns with a word and its tag, perhaps with others between; -DOCSTART- lines are skipped. In both,
+    blank lines separate sentences.
 
     Args:
-      path: of the file, plain or packed with gzip or zstd.
-      column: of the tags. CoNLL-U: "upos" ("" is this), "xpos" or "deprel". Other files: its number, from 1; "" is the
-        last one that is not the words'.
-      word_column: the number of the words' column, from 1. Not for CoNLL-U.
-      delimiter: between columns: a character, or its name (tab, space, comma, ...; of spaces any number);
-        "" is tabs where the first line has any, otherwise spaces. Not for CoNLL-U.
-      encoding: of the text.
+      path: the file, plain or packed with gzip or zstd.
+      column: the column of tags. CoNLL-U: "upos" (the default), "xpos" or "deprel". Other files: its number, from 1; "" is the last one
+        that is not the word column.
+      word_column: the number of the word column, from 1. Not for CoNLL-U.
+      delimiter: the column separator: a character, or its name (tab, space, comma, ...; any number of spaces); "" is tab if the first line
+        has one, otherwise spaces. Not for CoNLL-U.
+      encoding: the text encoding.
 
     Returns:
-      Records with "words", "tags" and "lines": for each sentence its words, as many tags, and the line of each word.
+      Records with "words", "tags" and "lines": for each sentence its words, a tag and a line number per word.
 
     Raises:
-      UserError: a file that cannot be read or has no sentence, an ending or a column that is not known; all malformed
-        lines, with their numbers.
+      UserError: an unreadable file, one without sentences, an unknown extension or column, or malformed lines (all of them, with their
+        numbers).
 
     Example:
       >>> import tempfile

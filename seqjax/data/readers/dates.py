@@ -21,7 +21,7 @@ SKELETON = re.compile(r"yM+E*d")
 class WrittenDate(NamedTuple):
     """A date as written in a language."""
 
-    language: str  # as CLDR has it, such as "de"
+    language: str  # CLDR code, such as "de"
     written: str  # "7. März 2024"
     iso: str  # "2024-03-07"
 
@@ -29,18 +29,18 @@ class WrittenDate(NamedTuple):
 def date_pairs(languages: Sequence[str], number: int, seed: int = 0) -> tuple[WrittenDate, ...]:
     """Random dates from 1900 to 2099 in written form, no date twice.
 
-    The languages take turns, and each draws from all its forms (`date_patterns`) with equal chance. Each date occurs
-    once, in one language: any two pieces of the result have no date in common. If one written form can mean two
-    dates, it is left out, so that every pair can be translated correctly. Invisible characters, such as U+202F before the Russian
-    "г.", stay, as they do where someone pastes a date. The same for one version of Babel.
+    The languages take turns, and each draws uniformly from its forms (`date_patterns`). Each date occurs once, in one language, so
+    any two slices of the result share no date. A written form that could mean two dates is left out, so that every pair can be
+    translated correctly. Invisible characters, such as U+202F before the Russian "г.", are kept, as in pasted dates. The result
+    depends only on the arguments and the version of Babel.
 
     Args:
-      languages: codes of CLDR, such as `LANGUAGES`.
+      languages: CLDR codes, such as `LANGUAGES`.
       number: how many dates, at most 73,049.
-      seed: of the dates and the forms.
+      seed: determines the dates and the forms.
 
     Returns:
-      `number` of WrittenDate, or a few less where forms had to be left out (of `LANGUAGES` none has).
+      `number` WrittenDates, or slightly fewer if forms had to be left out (never for `LANGUAGES`).
 
     Raises:
       UserError: Babel is not installed, or knows no such language.
@@ -68,14 +68,14 @@ def date_pairs(languages: Sequence[str], number: int, seed: int = 0) -> tuple[Wr
 
 
 def date_patterns(language: str) -> tuple[str, ...]:
-    """The unambiguous forms of a date in a language, as patterns of CLDR.
+    """The unambiguous forms of a date in a language, as CLDR patterns.
 
-    They are its usual forms (medium, long, full) and further ones with or without the day of the week, less those
-    with the year in two digits and those whose month is a number: 01/02/2003 is two days, in two countries. Only
-    where the year comes first in Chinese, Japanese and Korean is the month a number.
+    They are the usual forms (medium, long, full) and others with or without the day of the week, except those with a two-digit
+    year or a numeric month: 01/02/2003 means different days in different countries. Numeric months are kept only in year-first
+    forms of Chinese, Japanese and Korean.
 
     Args:
-      language: a code of CLDR.
+      language: a CLDR code.
 
     Returns:
       At least one pattern; y is the year, M the month, d the day and E the day of the week.

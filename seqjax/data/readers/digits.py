@@ -9,7 +9,7 @@ from seqjax.errors import missing
 
 
 def read_digits() -> tuple[np.ndarray, np.ndarray]:
-    """1,797 handwritten digits; the file is read from where scikit-learn keeps it, since importing the package takes seconds.
+    """Reads 1,797 handwritten digits directly from scikit-learn's file, since importing the package takes seconds.
 
     Returns:
       (grey images, uint8 (1797, 8, 8, 1), their values 0..16 scaled to 0..255; the digits, int64 (1797,)).

@@ -1,4 +1,4 @@
-r"""Tables of sequences with a label each: any table, and ARFF with a column for each base."""
+r"""Tables of labelled sequences: any table, and ARFF with one column per base."""
 
 import csv
 import os
@@ -23,7 +23,7 @@ def read_dna_table(path: str | os.PathLike, sequence_field: str, label_field: st
       Records with "sequence" and "label", tuples of str, without white space around them.
 
     Raises:
-      UserError: as `read_table`; letters that are not bases and empty sequences, each with its line.
+      UserError: as `read_table`; sequences that are empty or have letters that are not bases, all with their lines.
 
     Example:
       >>> import tempfile
@@ -40,10 +40,10 @@ def read_dna_table(path: str | os.PathLike, sequence_field: str, label_field: st
 
 
 def checked(path: str | os.PathLike, records: Records) -> Records:
-    """The records, after checking that sequences have only bases and that no label is missing.
+    """Checks that sequences have only bases and that no label is missing, and returns the records.
 
     Raises:
-      UserError: with all that is wrong.
+      UserError: faulty records; the message lists all of them.
 
     Example:
       >>> checked("a.csv", Records({"sequence": ("ACGE",), "label": ("+",)}, Places.of("a.csv line", [2])))
@@ -65,17 +65,17 @@ def checked(path: str | os.PathLike, records: Records) -> Records:
 
 
 def read_arff(path: str | os.PathLike, label_field: str = "") -> Records:
-    """An ARFF file in which each base is an attribute of its own, such as UCI's splice junctions.
+    """An ARFF file with one attribute per base, such as UCI's splice junctions.
 
     Args:
-      path: of the file, plain or packed.
-      label_field: the attribute of the label; "" is the last.
+      path: the file, plain or packed.
+      label_field: the attribute with the label; "" is the last.
 
     Returns:
       Records with "sequence" (the attributes whose values are all single IUPAC letters, in their order) and "label".
 
     Raises:
-      UserError: no such attribute, none with bases, no data, and all faulty rows with their lines.
+      UserError: no such attribute, none with bases, no data, or faulty rows (all of them, with their lines).
 
     Example:
       >>> import tempfile
@@ -121,7 +121,7 @@ def read_arff(path: str | os.PathLike, label_field: str = "") -> Records:
 
 
 def _attribute(line: str) -> tuple[str, Sequence[str]]:
-    """Name and nominal values of a declaration; no values where it is of another type."""
+    """Name and nominal values of a declaration; no values if it has another type."""
     rest = line.split(None, 1)[1].strip()
     quote = rest[0] if rest[:1] in "'\"" else ""
     name, _, kind = rest[1:].partition(quote) if quote else rest.partition(" ")

@@ -1,4 +1,4 @@
-"""A dataset of labelled texts that comes with Python: docstrings and the packages that they are from."""
+"""A dataset of labelled texts that comes with Python: docstrings and the packages they come from."""
 
 import ast
 import pathlib
@@ -6,28 +6,28 @@ import sysconfig
 
 from seqjax.errors import UserError
 
-# The parts of the library with the most docstrings, from Python 3.11 to 3.13. Left out are tkinter, which has three
-# times as many as the next and is missing where Python was installed without it, and packages of tests and tools.
+# The parts of the library with the most docstrings in Python 3.11 to 3.13. tkinter is left out, since it has three times as many as the
+# next and may not be installed; so are packages of tests and tools.
 PACKAGES = (
     "asyncio", "email", "http", "importlib", "inspect", "logging", "mailbox", "multiprocessing", "tarfile", "turtle",
     "unittest", "xml",
 )  # fmt: skip
 FEWEST_WORDS = 4
-FEWEST_TEXTS = 50  # of a package; fewer mean that the source is incomplete
+FEWEST_TEXTS = 50  # per package; fewer mean that the source is incomplete
 
 
 def read_docstrings() -> tuple[list[str], list[str]]:
     """Docstrings of functions, methods and classes in twelve parts of the standard library, with the parts' names.
 
-    The source is read, nothing is imported. A docstring that is written more than once, as those of methods that
-    are overridden are, is there once; one that occurs in two parts of the library is left out, since nothing could
-    tell which it is from. On one version of Python the result is always the same.
+    The source is read; nothing is imported. A docstring that occurs repeatedly, as those of overridden methods do, is kept once; one that
+    occurs in two parts of the library is left out, since its label would be ambiguous. On a given version of Python the result is always
+    the same.
 
     Returns:
       (texts, labels), equally long, in the order of the source; each text has four words or more.
 
     Raises:
-      UserError: a Python that was installed without its library's source.
+      UserError: this Python was installed without its library's source.
 
     Example:
       >>> texts, labels = read_docstrings()

@@ -1,4 +1,4 @@
-r"""FASTA: records of a header line, ">" and a name, and lines of IUPAC letters; plain or packed with gzip, bgzip or zstd."""
+r"""FASTA: each record is a header line, ">" and a name, then lines of IUPAC letters; plain or packed with gzip, bgzip or zstd."""
 
 import os
 import re
@@ -18,20 +18,20 @@ REGION = re.compile(r"(.+):([0-9,]+)-([0-9,]+)")
 def read_fasta(path: str | os.PathLike, data: bytes | None = None) -> Records:
     r"""The records of a FASTA file.
 
-    Lines may be of any length and end in \n or \r\n; blank lines, spaces within lines and lines that begin with ";" are
-    passed over. Case is kept: lower case usually marks repeats ("soft masking").
+    Lines may be of any length and end in \n or \r\n; blank lines, spaces within lines and lines that start with ";" are ignored. Case is
+    kept: lower case usually marks repeats ("soft masking").
 
     Args:
-      path: of the file, plain or packed; "-" is the standard input.
-      data: its content, where that was read already.
+      path: the file, plain or packed; "-" is standard input.
+      data: its content, if already read.
 
     Returns:
-      Records with "name" (the text before the first space), "description" (what follows) and "sequence", each a tuple of
-      str, placed at the lines of the headers.
+      Records with "name" (the text before the first space), "description" (what follows) and "sequence", each a tuple of str, located at
+      the header lines.
 
     Raises:
-      UserError: a file that cannot be read, and all that is wrong in it, with line and record: no header, a record without a
-        name or a sequence, a name that is there twice, letters that are not bases, such as those of a protein.
+      UserError: an unreadable file, or faults in it, all listed with line and record: no header, a record without a name or a sequence, a
+        repeated name, letters that are not bases, such as those of a protein.
 
     Example:
       >>> import tempfile
@@ -63,7 +63,8 @@ def read_fasta(path: str | os.PathLike, data: bytes | None = None) -> Records:
 
 
 def _records(path, data: bytes, faults: Faults):
-    """(name, description, sequence, line) of each record; a record with a wrong letter keeps a sequence, so that it is not empty too."""
+    """(name, description, sequence, line) of each record; a record with a wrong letter keeps a sequence, so that it is not reported as
+    empty too."""
     header, pieces, reported = None, [], False
     for number, line in enumerate(data.split(b"\n"), 1):
         line = line.rstrip(b"\r").replace(b" ", b"").replace(b"\t", b"") if not line.startswith(b">") else line.rstrip(b"\r")
@@ -115,22 +116,22 @@ class Region(NamedTuple):
     """A stretch of a sequence."""
 
     name: str
-    start: int  # of its first base, from 0
+    start: int  # position of its first base, from 0
     sequence: str
 
 
 def read_region(path: str | os.PathLike, region: str) -> Region:
-    r"""A stretch of one sequence of a FASTA file, of which no more is read where the file is not packed.
+    r"""A stretch of one sequence of a FASTA file; nothing else is read unless the file is packed.
 
-    The index that this needs, FILE.fai, is made by pyfaidx beside the file at the first call, as `samtools faidx` makes it. A
-    packed file is read whole.
+    The index this needs, FILE.fai, is created by pyfaidx beside the file at the first call, as by `samtools faidx`. A packed
+    file is read whole.
 
     Args:
-      path: of the file.
-      region: a name, or name:first-last with the first base called 1, both ends included, as samtools has it.
+      path: the FASTA file.
+      region: a name, or name:first-last, 1-based with both ends included, as in samtools.
 
     Raises:
-      UserError: no such sequence (the nearest is named), a region beyond its end, lines of unequal lengths, pyfaidx missing.
+      UserError: no such sequence (the message names the nearest), a region beyond its end, lines of unequal lengths, or pyfaidx is missing.
 
     Example:
       >>> import tempfile

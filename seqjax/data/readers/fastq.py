@@ -1,4 +1,4 @@
-r"""FASTQ: reads of a sequencer with the quality of each base; four lines a record, plain or packed."""
+r"""FASTQ: sequencing reads with the quality of each base; four lines per record, plain or packed."""
 
 import os
 
@@ -24,16 +24,16 @@ def read_fastq(path: str | os.PathLike, data: bytes | None = None) -> Records:
     A quality q says that a base is wrong with probability 10^(-q / 10).
 
     Args:
-      path: of the file, plain or packed; "-" is the standard input.
-      data: its content, where that was read already.
+      path: the file, plain or packed; "-" is standard input.
+      data: its content, if already read.
 
     Returns:
-      Records with "name", "description" and "sequence", tuples of str, and "quality", a uint8 array (T,) for each read; placed at
-      the lines of the headers. Names may repeat, as those of paired reads do.
+      Records with "name", "description" and "sequence", tuples of str, and "quality", a uint8 array (T,) for each read; located at the
+      header lines. Names may repeat, as those of paired reads do.
 
     Raises:
-      UserError: a file that cannot be read, and all that is wrong in it, with line and record: a record that is cut, a line that
-        is not what is due there, another number of qualities than bases, letters that are not bases.
+      UserError: an unreadable file, or faults in it, all listed with line and record: a truncated record, an unexpected line, a different
+        number of qualities and bases, letters that are not bases.
 
     Example:
       >>> import tempfile
@@ -55,7 +55,7 @@ def read_fastq(path: str | os.PathLike, data: bytes | None = None) -> Records:
         if fault:
             faults.add(fault)
             if not record[0].startswith(b"@") or len(record) < 4 or not record[2].startswith(b"+"):
-                break  # nothing after it is where it should be
+                break  # the lines after it are out of step
         else:
             quality = np.frombuffer(record[3], np.uint8) - np.uint8(OFFSET)
             found.append((name, description.strip(), record[1].decode("latin1"), quality, number))

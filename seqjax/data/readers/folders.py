@@ -1,4 +1,4 @@
-"""Folders: their content, and which are the parts of a dataset."""
+"""Folders: their content, and the parts of a dataset among them."""
 
 import os
 import pathlib
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from seqjax.errors import UserError
 
-PART_NAMES = {  # of a folder, in lower case -> the part that it is
+PART_NAMES = {  # a folder's name, in lower case -> its part
     "train": "train", "training": "train",
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
     "test": "test", "testing": "test",
@@ -17,7 +17,7 @@ def visible(folder: pathlib.Path) -> list[pathlib.Path]:
     """The content of a folder, sorted by name, without hidden files.
 
     Raises:
-      UserError: it cannot be read.
+      UserError: the folder cannot be read.
 
     Example:
       >>> import tempfile
@@ -58,7 +58,7 @@ def named_parts(folder: str | os.PathLike, inside: Iterable[pathlib.Path]) -> di
       inside: the folders in it.
 
     Raises:
-      UserError: two for one part.
+      UserError: two folders for one part.
 
     Example:
       >>> list(named_parts("films", [pathlib.Path("films/Val"), pathlib.Path("films/other"), pathlib.Path("films/train")]))

@@ -3,7 +3,7 @@ r"""Sequences of a hidden Markov model with genes, and the exact posterior of th
 .. math:: p(z_t \mid x) \propto \alpha_t(z)\,\beta_t(z), \quad \alpha_t(z) = e_z(x_t) \sum_y \alpha_{t-1}(y) A_{yz}, \quad
           \beta_t(z) = \sum_y A_{zy}\,e_y(x_{t+1})\,\beta_{t+1}(y)
 
-No tagger can be right for more bases, on average, than one that takes the likeliest tag of each base by this posterior.
+On average, no tagger gets more bases right than one that takes the likeliest tag of each base under this posterior.
 """
 
 from typing import NamedTuple
@@ -23,33 +23,33 @@ class HiddenMarkov(NamedTuple):
       ((0, 1, 1), ('background', 'gene'), True)
     """
 
-    start: np.ndarray  # of the first state, (S,)
-    transitions: np.ndarray  # [from, to], (S, S)
-    emissions: np.ndarray  # of A, C, G and T in each state, (S, 4)
-    tags: tuple[int, ...]  # of each state
-    names: tuple[str, ...]  # of each tag
+    start: np.ndarray  # probabilities of the first state, (S,)
+    transitions: np.ndarray  # probabilities [from, to], (S, S)
+    emissions: np.ndarray  # probabilities of A, C, G and T in each state, (S, 4)
+    tags: tuple[int, ...]  # the tag of each state
+    names: tuple[str, ...]  # the name of each tag
 
 
-# Shares of A, C, G and T: between genes, and at the three places of a codon.
+# Shares of A, C, G and T: between genes, and at the three codon positions.
 BACKGROUND = (0.29, 0.21, 0.21, 0.29)
 CODON = ((0.10, 0.10, 0.70, 0.10), (0.60, 0.10, 0.10, 0.20), (0.05, 0.45, 0.45, 0.05))
 
 
 def genes(gene: float = 25.0, between: float = 90.0) -> HiddenMarkov:
-    """Background, and genes: ATG, codons whose three places have shares of their own, and TAA, TAG or TGA.
+    """A model of background and genes: ATG, codons with position-specific base frequencies, and TAA, TAG or TGA.
 
     Args:
       gene: the mean number of codons between start and stop.
       between: the mean number of bases between genes.
 
     Returns:
-      A HiddenMarkov of twelve states with the tags background and gene. A sequence begins between genes.
+      A HiddenMarkov of twelve states with the tags background and gene. A sequence starts between genes.
 
     Example:
       >>> genes().transitions.shape
       (12, 12)
     """
-    states = {  # name: (emissions, where it goes)
+    states = {  # name: (emissions, transitions)
         "background": (BACKGROUND, {"background": 1 - 1 / between, "start1": 1 / between}),
         "start1": (_only("A"), {"start2": 1.0}),
         "start2": (_only("T"), {"start3": 1.0}),
@@ -77,13 +77,13 @@ def _only(bases: str) -> tuple[float, ...]:
 
 
 def draw(model: HiddenMarkov, number: int, length: int, seed: int) -> tuple[list[str], list[np.ndarray]]:
-    """Sequences of a model and the tags of their bases; the same on every machine.
+    """Draws sequences from a model, with the tag of each base; the same on every machine.
 
     Args:
-      model: of S states.
-      number: N.
+      model: a model of S states.
+      number: N, how many sequences.
       length: T, bases of each.
-      seed: of the draws.
+      seed: determines the draws.
 
     Returns:
       (N sequences, N arrays uint8 (T,)).
@@ -120,8 +120,8 @@ def posterior(model: HiddenMarkov, codes: np.ndarray) -> Posterior:
     """The exact posterior, by the forward-backward algorithm with scaled probabilities.
 
     Args:
-      model: of S states and K tags.
-      codes: uint8 (N, T), IUPAC codes: of an ambiguous one all bases are possible that it may be.
+      model: a model of S states and K tags.
+      codes: uint8 (N, T), IUPAC codes; an ambiguous code allows each base it stands for.
 
     Returns:
       A Posterior.

@@ -16,8 +16,8 @@ from seqjax.errors import UserError, refuse_unknown
 IDX = re.compile(r"(?:(?P<set>.+)-)?(?P<part>train|t10k|test)-(?P<kind>images[-.]idx3|labels[-.]idx1)-ubyte(\.gz)?")
 STEMS = {"train": "train", "test": "t10k"}
 ENDS = {"images": "images-idx3-ubyte", "labels": "labels-idx1-ubyte"}
-EMNIST = "emnist-"  # begins the names of its sets
-NPZ = (  # names of (images, labels) for each part, as Keras, MedMNIST and a single pair have them
+EMNIST = "emnist-"  # prefix of its sets' names
+NPZ = (  # names of (images, labels) for each part, as in Keras, MedMNIST, or a single pair
     {"train": ("x_train", "y_train"), "validation": ("x_val", "y_val"), "test": ("x_test", "y_test")},
     {part: (f"{key}_images", f"{key}_labels") for part, key in (("train", "train"), ("validation", "val"), ("test", "test"))},
     {"train": ("images", "labels")},
@@ -28,17 +28,17 @@ def read_idx_folder(folder: pathlib.Path, name: str = "") -> Found | None:
     """The images of a folder of idx files.
 
     Args:
-      folder: with `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and, for a test part, the same with `t10k` or
-        `test`. Each may end in `.gz`, have `.idx` for `-idx`, be in a folder of its own name, and begin with the name
-        of a set: `emnist-letters-train-images-idx3-ubyte.gz`. EMNIST's images, which are stored on their side, are turned
-        upright, and `emnist-letters-mapping.txt` names its classes.
-      name: which set, such as "emnist-letters", where the folder has several.
+      folder: has `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and, for a test part, the same with `t10k` or
+        `test`. Each may end in `.gz`, have `.idx` for `-idx`, be in a folder of its own name, and start with the name of a set:
+        `emnist-letters-train-images-idx3-ubyte.gz`. EMNIST's images, which are stored transposed, are turned upright, and
+        `emnist-letters-mapping.txt` names its classes.
+      name: the set to read, such as "emnist-letters", if the folder has several.
 
     Returns:
       The images; None if there are no such files.
 
     Raises:
-      UserError: a file is missing or not sound, or there are several sets and none of that name.
+      UserError: a missing or invalid file, or several sets and none of that name.
 
     Example:
       >>> import tempfile
@@ -71,7 +71,7 @@ def read_idx_folder(folder: pathlib.Path, name: str = "") -> Found | None:
 
 
 def _idx_files(folder: pathlib.Path) -> dict[str, dict[tuple[str, str], pathlib.Path]]:
-    """Set -> (part, kind) -> its file, of several the one with the plainest name."""
+    """Set -> (part, kind) -> its file; of several, the one with the plainest name."""
     found: dict[str, dict[tuple[str, str], pathlib.Path]] = {}
     plainest_first = sorted(visible(folder), key=lambda path: (path.is_dir(), "." in path.name.removesuffix(".gz"), path.name))
     for path in plainest_first:
@@ -84,17 +84,17 @@ def _idx_files(folder: pathlib.Path) -> dict[str, dict[tuple[str, str], pathlib.
 
 
 def name_emnist(parts: dict[str, ArrayImages], mapping: pathlib.Path) -> Found:
-    """EMNIST's classes: the characters that its mapping names, else the labels themselves; those of letters begin at 1.
+    """EMNIST's classes: the characters in its mapping, else the labels themselves; labels of letters start at 1.
 
     Args:
-      parts: the images with the labels of the files.
-      mapping: a file with a line for each label: the label and the codes of its characters. It may be absent.
+      parts: the images, with labels as in the files.
+      mapping: a file with one line per label: the label and the codes of its characters. It need not exist.
 
     Returns:
-      The same with labels from 0.
+      The images with labels from 0.
 
     Raises:
-      UserError: the mapping is no such file, or lacks a label.
+      UserError: the mapping is malformed, or lacks a label.
 
     Example:
       >>> images = ArrayImages(np.zeros((3, 1, 1, 1), np.uint8), np.array([1, 2, 2]))
@@ -121,18 +121,18 @@ def name_emnist(parts: dict[str, ArrayImages], mapping: pathlib.Path) -> Found:
 def read_idx(path: str | os.PathLike, dimensions: int) -> np.ndarray:
     """An idx file of bytes.
 
-    The file is two zero bytes, 8 (for unsigned bytes), the number of dimensions, each dimension as four bytes with the
-    highest first, and the values in C order.
+    The file is two zero bytes, 8 (for unsigned bytes), the number of dimensions, each dimension as four big-endian bytes, and the values in
+    C order.
 
     Args:
-      path: plain or packed.
-      dimensions: how many it must have, 3 for images and 1 for labels.
+      path: the file, plain or packed.
+      dimensions: the required number of dimensions, 3 for images and 1 for labels.
 
     Returns:
-      uint8, of the shape in its head; read-only.
+      uint8, read-only, with the shape in the header.
 
     Raises:
-      UserError: it cannot be read or unpacked, another magic number, or another length than the head says.
+      UserError: the file cannot be read or unpacked, or has a wrong magic number or a length other than its header says.
 
     Example:
       >>> import tempfile
@@ -161,14 +161,14 @@ def read_npz(path: pathlib.Path) -> Found:
     """The images of an `.npz`.
 
     Args:
-      path: of a file with x_train, y_train (and x_val, y_val, x_test, y_test), or train_images, train_labels (and val_,
+      path: a file with x_train, y_train (and x_val, y_val, x_test, y_test), or train_images, train_labels (and val_,
         test_), or images, labels.
 
     Returns:
       The images; the classes are "0", "1", ..., up to the highest label for training.
 
     Raises:
-      UserError: it is not a valid npz file, lacks arrays, or they are not images and labels.
+      UserError: an invalid npz file, missing arrays, or arrays that are not images and labels.
 
     Example:
       >>> import tempfile
@@ -238,10 +238,10 @@ def array_images(images: np.ndarray, labels: np.ndarray, what: str) -> ArrayImag
 
 
 def number_classes(labels: np.ndarray, what: str) -> tuple[str, ...]:
-    """The classes "0", "1", ..., up to the highest label, which must be a plausible number of classes.
+    """The classes "0", "1", ..., up to the highest label, which must be plausible.
 
     Args:
-      labels: for training.
+      labels: the training labels.
       what: the file, for errors.
 
     Raises:

@@ -9,22 +9,22 @@ from seqjax.data.readers.folders import PART_NAMES, dead_link, named_parts, unre
 from seqjax.errors import UserError, nearest
 
 SUFFIXES = tuple(".png .jpg .jpeg .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .jp2".split())
-NOT_MEANT = ("thumbs.db", "desktop.ini")  # files that some systems put beside images, as are hidden files
+NOT_MEANT = ("thumbs.db", "desktop.ini")  # files that some systems put beside images, ignored like hidden files
 
 
 def read_folders(folder: pathlib.Path, levels: int = 1) -> Listing:
     """The image files of a folder.
 
     Args:
-      folder: with `train/CLASS/...` (and `val/CLASS/...`, `test/CLASS/...`, see `folders.PART_NAMES`; in any case), or `CLASS/...`.
-      levels: how many levels of folders name a class: with 2, `animals/cat/1.png` is of the class "animals/cat".
+      folder: has `train/CLASS/...` (and `val/CLASS/...`, `test/CLASS/...`, see `folders.PART_NAMES`; in any case), or `CLASS/...`.
+      levels: how many folder levels make up a class name: with 2, `animals/cat/1.png` is in the class "animals/cat".
 
     Returns:
-      A Listing, with the classes in the order of their names; files whose names are not those of images are among the bad ones.
+      A Listing, with the classes sorted by name; files without an image extension are among the bad ones.
 
     Raises:
-      UserError: there are no classes, one has no images, a part has a class that is not in the training part, two folders
-        are one part, or all folders are parts but hold images directly.
+      UserError: no classes, a class without images, a part with a class that the training part lacks, two folders for one part, or parts
+        that hold images directly.
 
     Example:
       >>> import tempfile

@@ -1,4 +1,4 @@
-"""Tables of images: of their files with a label each, or of their pixels."""
+"""Tables of images: of labelled files, or of pixels."""
 
 import itertools
 import json
@@ -22,31 +22,31 @@ from seqjax.errors import UserError, nearest
 IMAGE_FIELDS = ("image", "path", "file", "filename", "file_name", "image_path", "id", "image_id")  # the ones searched for
 LABEL_FIELDS = ("label", "class", "target", "category")
 FOLDERS = ("", "images")  # folders beside a table to search for images, besides those named after the table or the part
-SAMPLE = 100  # names of a table by which their folder is found
-LEAST_PIXELS = 16  # from this many fields on, they are taken for pixels of an image
-PIXEL = re.compile(r"(?:pixel|px|p)?_?\d+(?:x\d+)?", re.IGNORECASE)  # their names, or the first record
+SAMPLE = 100  # the number of names in a table used to find their folder
+LEAST_PIXELS = 16  # from this many fields on, they are taken to be pixels
+PIXEL = re.compile(r"(?:pixel|px|p)?_?\d+(?:x\d+)?", re.IGNORECASE)  # names of pixel fields, or the first record
 
 
 def read_image_tables(
     paths: Mapping[str, str], format: Format = USUAL, *, image_field: str = "", label_field: str = "", folder: str = ""
 ) -> Listing | Found:
-    """The images of a table a part.
+    """The images of one table per part.
 
     Args:
-      paths: part -> `.csv`, `.tsv` or `.jsonl`, as `seqjax.data.readers.tables.read_table` has them. Either one field is an
-        image's file and another its label; or the first is a class number and all others are the pixels of a square grey
-        image, as in Kaggle's Digit Recognizer and in MNIST as csv.
-      format: how they are written.
-      image_field: the field of the file; "" is the first of `IMAGE_FIELDS` that there is.
-      label_field: that of the label; "" is the first of `LABEL_FIELDS`, or the only other field.
-      folder: where the files are named from; "" is the table's own folder, or in it one that is called `images`, as the table
-        or as the part, whichever has most of the first files. A name may lack its ending (`a/7` for `a/7.jpg`).
+      paths: part -> `.csv`, `.tsv` or `.jsonl`, as in `seqjax.data.readers.tables.read_table`. Either one field has the image's file and
+        another its label; or the first is a class number and all others are the pixels of a square grey image, as in Kaggle's Digit
+        Recognizer and in MNIST as csv.
+      format: how the tables are written.
+      image_field: the field of the file; "" is the first of `IMAGE_FIELDS` present.
+      label_field: the field of the label; "" is the first of `LABEL_FIELDS` present, or the only other field.
+      folder: the folder that file names are relative to; "" is the table's own folder, or one in it named `images`, like the table or like
+        the part, whichever has most of the first files. A name may lack its extension (`a/7` for `a/7.jpg`).
 
     Returns:
-      A Listing, with the classes in order: of numbers if all are, else of names; or, of pixels, a Found.
+      A Listing, with the classes sorted, as numbers if all are numbers; for pixels, a Found.
 
     Raises:
-      UserError: with all that is wrong in a table, each fault with its line.
+      UserError: a malformed table; the message lists all faults with their lines.
 
     Example:
       >>> import tempfile
@@ -86,7 +86,7 @@ def read_image_tables(
 
 
 def _named(path: str, format: Format, image_field: str, label_field: str) -> Records:
-    """Columns of the images' names and the labels; fields that are not given are found by the first row."""
+    """Columns with the images' names and labels; fields that are not given are found from the first row."""
     names = _first(path, format) if format.header else []
     image = image_field or next((name for name in IMAGE_FIELDS if name in names), "image" if names else "1")
     others = [name for name in names if name != image]
@@ -113,10 +113,10 @@ def image_finder(table: str, first: Sequence[str], folder: str = "", also: Seque
 
     Args:
       table: the file that names the images.
-      first: some of the names, by which the folder is found.
-      folder: where the files are named from, seen from the table's folder; "" takes of the table's folder, `images`, one called as the
-        table, and those of `also`, the one that has most of the first names.
-      also: further folders to look in.
+      first: some of the names, used to find the folder.
+      folder: the folder that names are relative to, given relative to the table's; "" takes whichever has most of the first names: the
+        table's folder, `images`, one named like the table, or those in `also`.
+      also: further folders to search.
 
     Raises:
       UserError: none of the first names is in any folder.

@@ -11,28 +11,28 @@ from seqjax.data.transforms.pixels import decode
 from seqjax.errors import UserError
 
 EMBEDDED_CHOICE = "source='embedded' with name='digits' needs no download"
-MEMORY = 2_000_000_000  # bytes of pixels up to which a set is kept in memory
-UNEVEN_SIZE = 224  # to which images of uneven shape are scaled unless another size is asked for
+MEMORY = 2_000_000_000  # sets of at most this many bytes of pixels are kept in memory
+UNEVEN_SIZE = 224  # images of varying shape are scaled to this size unless another is given
 
 
 def read_catalogue(name: str, data_dir: str, image_size: int) -> Found:
-    """An image set of TFDS that was prepared on some machine; nothing is downloaded.
+    """A prepared TFDS image set; nothing is downloaded.
 
-    Any set with one Image and one ClassLabel feature: mnist, fashion_mnist, cifar10, imagenette, imagenet2012, ... A
-    set whose images all have one shape, and that fits into 2 GB, is read into memory; of others each image is decoded
-    when it is asked for, and its label is known only then.
+    Works for any set with one Image and one ClassLabel feature: mnist, fashion_mnist, cifar10, imagenette, imagenet2012, ... A set
+    whose images have one shape and fit into 2 GB is read into memory; otherwise each image is decoded on request, and its label
+    is known only then.
 
-    A set with both parts keeps its validation and test parts as published. Of a set with only one of the two
-    (imagenette and imagenet2012 have `validation`, the test images of the latter have no labels; mnist and cifar10 have
-    `test`), that part is the test part, on which published accuracies are measured.
+    A set with both parts keeps its validation and test parts as published. If a set has only one of the two (imagenette and imagenet2012
+    have `validation`, and the latter's test images have no labels; mnist and cifar10 have `test`), that is the test part, since published
+    accuracies are measured on it.
 
     Args:
-      name: as TFDS has it, such as "cifar10" or "imagenette/320px-v2".
+      name: the set's name in TFDS, such as "cifar10" or "imagenette/320px-v2".
       data_dir: the folder of prepared sets; "" is TFDS's own, ~/tensorflow_datasets.
-      image_size: to which all are scaled, as `read_image` does. 0 keeps the set's own, or is 224 where that is uneven.
+      image_size: the size that images are scaled to, as by `read_image`. 0 keeps the set's own, or means 224 if that varies.
 
     Raises:
-      UserError: TFDS is not installed, the set is unknown or not prepared, or it is not one of images and classes.
+      UserError: TFDS is not installed, the set is unknown or not prepared, or it does not have images and classes.
     """
     builder = open_builder(name, data_dir, EMBEDDED_CHOICE)
     features = builder.info.features
@@ -50,19 +50,19 @@ def read_catalogue(name: str, data_dir: str, image_size: int) -> Found:
         return DecodedImages(source, f"{builder.info.full_name}, {split}", image, label, size, shape, len(classes))
 
     parts: dict[str, Any] = {part: read(split) for part, split in part_splits(builder.info.splits).items()}
-    if "test" in parts and parts["test"].label_of(0) == -1:  # TFDS's mark of a test part without labels
+    if "test" in parts and parts["test"].label_of(0) == -1:  # how TFDS marks a test part without labels
         del parts["test"]
     if "validation" in parts and "test" not in parts:
         parts["test"] = parts.pop("validation")
     in_memory = even and sum(len(images) for images in parts.values()) * np.prod(shape) <= MEMORY
     if in_memory:
         parts = {part: ArrayImages(*images.take(np.arange(len(images)))) for part, images in parts.items()}
-    # In memory the fingerprint is over pixels, and Pillow has decoded those.
+    # In memory the fingerprint covers pixels, which Pillow has decoded.
     return Found(classes, parts, made_from=versions("pillow") if in_memory else {})
 
 
 class DecodedImages:
-    """One part of a prepared set, decoded each time it is asked for; its fingerprint is over version and sizes alone."""
+    """One part of a prepared set, decoded on request; its fingerprint covers only version and sizes."""
 
     labels = None
 
@@ -79,7 +79,7 @@ class DecodedImages:
         return int(self._source[index][self._label])
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Decodes the images at these indices, and gives them with their labels."""
+        """Decodes the images at these indices and returns them with their labels."""
         images = np.empty((len(indices), *self.shape), np.uint8)
         labels = np.empty(len(indices), np.int32)
         for row, (index, example) in enumerate(zip(indices, self._source.__getitems__([int(i) for i in indices]))):

@@ -15,25 +15,24 @@ from seqjax.errors import UserError
 
 SOUND_FIELDS = ("audio", "audio_filepath", "path", "file", "sound", "wav", "filename")
 TEXT_FIELDS = ("text", "sentence", "transcript", "transcription")
-FOLDERS = ("", "clips", "wavs", "audio", "sounds")  # beside a manifest, from which its files are named
+FOLDERS = ("", "clips", "wavs", "audio", "sounds")  # folders beside a manifest that its files may be in
 TRANSCRIPTS = "*.trans.txt"
 
 
 def read_manifest(path: str | os.PathLike, audio_field: str = "", text_field: str = "", encoding: str = "utf-8") -> Records:
-    """Files and transcripts of a manifest, or of a folder in LibriSpeech's layout.
+    """Files and transcripts from a manifest, or from a folder in LibriSpeech's layout.
 
     Args:
       path: JSON lines (`.jsonl`), a `.csv` or `.tsv` (Common Voice's `train.tsv` beside its `clips`); or a
         folder with files `*.trans.txt` anywhere below, each with lines "name transcript" of the sounds beside it.
       audio_field, text_field: the fields of a manifest; "" looks for the usual names.
-      encoding: of the text.
+      encoding: the text encoding.
 
     Returns:
-      Records of "file" (paths) and "transcript", in the order of the manifest, or by name.
+      Records with "file" (paths) and "transcript", in the order of the manifest, or sorted by name.
 
     Raises:
-      UserError: with all that is wrong: fields that are missing, files that do not exist, transcripts without a sound and sounds
-        without a transcript.
+      UserError: missing fields, missing files, transcripts without a sound, or sounds without a transcript; the message lists all.
 
     Example:
       >>> import tempfile

@@ -19,7 +19,7 @@ from seqjax.errors import UserError, missing
 
 ENDINGS = (".mid", ".midi")
 DRUMS = 9  # channel 10, counted from 0
-SUSTAIN, DOWN = 64, 64  # the controller of the sustain pedal, and from which value it is down
+SUSTAIN, DOWN = 64, 64  # the controller of the sustain pedal, and the value from which it is down
 TOLERANCE = Fraction(1, 4)  # fraction of a frame by which a note may start or end late
 LONGEST = 1_000_000  # frames of a piece
 
@@ -36,29 +36,28 @@ class Score(NamedTuple):
     """The content of a MIDI file."""
 
     notes: list[Note]  # in the order of their ends
-    ticks: int  # of a quarter note
-    drums: int  # notes that were left out, since they are drums
+    ticks: int  # ticks per quarter note
+    drums: int  # drum notes, which were left out
 
 
 def read_midi(path: str | os.PathLike, frames_per_quarter: int = 1) -> Records:
-    """Pieces of a MIDI file, or of all in a folder and the folders in it (`.mid`, `.midi`), each plain or packed.
+    """Pieces from a MIDI file, or from all in a folder and its subfolders (`.mid`, `.midi`), each plain or packed.
 
-    A frame is a point of a grid in musical time, so that tempo, and its changes, make no difference. A pitch sounds in a frame if
-    a note of it does at that point; a quarter of a frame early or late makes no difference either, so that played music is read
-    as it is meant. Notes that neither start at a point nor sound there are lost between frames (and counted in a note): a finer
-    grid has them. Silence before the first note and after the last is not part of the piece.
+    A frame is a point on a grid in musical time, so tempo and its changes make no difference. A pitch is on in a frame if a note
+    of it sounds at that point; notes may be early or late by a quarter of a frame, so that played music is read as intended. Notes
+    that neither start at a grid point nor sound at one are lost between frames and counted in a note; a finer grid keeps them.
+    Silence before the first note and after the last is dropped.
 
     Args:
-      path: of a file or a folder.
-      frames_per_quarter: points of the grid in a quarter note.
+      path: a file or a folder.
+      frames_per_quarter: grid points per quarter note.
 
     Returns:
-      Records with the column "frames", uint8 (T, 88) for each piece. Drums (channel 10) are left out, and so are notes beyond
-      the keys of a piano.
+      Records with the column "frames", uint8 (T, 88) for each piece. Drums (channel 10) and notes beyond the keys of a piano are left out.
 
     Raises:
-      UserError: mido is not installed, a folder has no MIDI file; or with all files that are bad: none of MIDI, cut, of type 2,
-        with SMPTE time, without notes, of fewer than two frames or more than a million.
+      UserError: mido is not installed, a folder without MIDI files, or bad files, all listed: not MIDI, truncated, of type 2, with SMPTE
+        time, without notes, with fewer than two frames or more than a million.
 
     Example:
       >>> import tempfile
@@ -119,8 +118,8 @@ def _piece(file: Any, roll: np.ndarray, score: Score) -> np.ndarray:
 def read_score(path: str | os.PathLike) -> Score:
     """The notes of a MIDI file as they sound, in ticks.
 
-    A note that is struck again before it ended is two notes, and as many ends end them, the oldest first. While the sustain pedal
-    of a channel is down, its notes continue. What sounds at the end of the file ends there.
+    A note struck again before it ends counts as two notes, and each note-off ends the oldest. While a channel's sustain pedal is down, its
+    notes continue. Notes still sounding at the end of the file end there.
 
     Args:
       path: of the file.
@@ -181,7 +180,7 @@ def _parsed(path: str | os.PathLike, content: bytes) -> Any:
 
 
 def _events(file: Any) -> Iterable[tuple[int, int, Any]]:
-    """(ticks from the beginning, track, message) of all tracks, in the order of time; of equal times, in that of the tracks."""
+    """(ticks from the start, track, message) of all tracks, ordered by time, then by track."""
     found = []
     for number, track in enumerate(file.tracks):
         now = 0
@@ -194,16 +193,16 @@ def _events(file: Any) -> Iterable[tuple[int, int, Any]]:
 def to_grid(score: Score, frames_per_quarter: int, what: str = "the piece") -> tuple[np.ndarray, int]:
     """The pitches that sound at the points of a grid.
 
-    With the start s and the end e of a note in frames, it sounds in the frames ceil(s - 1/4) to ceil(e - 1/4) - 1, and at least in
-    one where it starts within a quarter of a frame of a point.
+    A note that starts at s and ends at e, in frames, sounds in the frames ceil(s - 1/4) to ceil(e - 1/4) - 1, and in at least one
+    if it starts within a quarter of a frame of a grid point.
 
     Args:
       score: the notes.
-      frames_per_quarter: points of the grid in a quarter note.
+      frames_per_quarter: grid points per quarter note.
       what: the file, for the error.
 
     Returns:
-      (uint8 (T, 88), how many notes lie between the points).
+      (uint8 (T, 88), the number of notes lost between the points).
 
     Raises:
       UserError: more than a million frames.
@@ -234,13 +233,13 @@ def to_grid(score: Score, frames_per_quarter: int, what: str = "the piece") -> t
 
 
 def write_midi(path: pathlib.Path, frames: Iterable[Iterable[int]], *, frames_per_quarter: int = 1, tempo: float = 100.0) -> pathlib.Path:
-    """Writes a piece as a MIDI file of type 0, for piano; a pitch that sounds in frames one after the other is one held note.
+    """Writes a piece as a MIDI file of type 0, for piano; a pitch in consecutive frames is one held note.
 
     Args:
-      path: of the file.
-      frames: MIDI pitches of each.
-      frames_per_quarter: how many frames are a quarter note.
-      tempo: quarter notes a minute.
+      path: the file to write.
+      frames: the MIDI pitches of each frame.
+      frames_per_quarter: frames per quarter note.
+      tempo: quarter notes per minute.
 
     Returns:
       The path.
@@ -258,7 +257,7 @@ def write_midi(path: pathlib.Path, frames: Iterable[Iterable[int]], *, frames_pe
         import mido
     except ImportError:
         raise missing("writing MIDI files needs mido", "music") from None
-    ticks = 480 * frames_per_quarter  # a frame is a whole number of them
+    ticks = 480 * frames_per_quarter  # so that a frame is a whole number of ticks
     track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(tempo)), mido.Message("program_change", program=0)])
     sounding, waiting = set(), 0
     for pitches in (*map(set, frames), set()):

@@ -1,6 +1,6 @@
-r"""Morse code in noise: callsigns and words, keyed by a hand of its own speed and pitch, at a stated signal-to-noise ratio.
+r"""Morse code in noise: callsigns and words, each with its own speed and pitch, at a given signal-to-noise ratio.
 
-The ratio is stated as radio amateurs do, in a bandwidth of 2500 Hz: the power of the tone while the key is down, against the
+The ratio follows the radio amateurs' convention of a bandwidth of 2500 Hz: the power of the tone while the key is down, over the
 power of the white noise in 2500 Hz. A message is a pure function of (seed, index), and so is its sound.
 """
 
@@ -20,8 +20,8 @@ CODES: Mapping[str, str] = {
 }  # fmt: skip
 LETTERS, DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "0123456789"
 COMMON = ("CQ", "DE", "QTH", "QRZ?", "QSL", "TNX", "FER", "UR", "RST", "599", "73", "K", "R", "NAME", "WX", "PSE", "AGN", "/P")
-BANDWIDTH = 2500.0  # Hz, in which the noise of the ratio is measured
-EDGE = 0.005  # s, the rise and the fall of a tone
+BANDWIDTH = 2500.0  # Hz, in which the noise power is measured
+EDGE = 0.005  # s, the rise and fall times of a tone
 
 
 class Manner(NamedTuple):
@@ -48,7 +48,7 @@ class Message(NamedTuple):
 
 
 def compose(bits: np.random.PCG64) -> str:
-    """One group or two: callsigns, abbreviations of radio operators, words of random letters.
+    """One or two groups: callsigns, operators' abbreviations, words of random letters.
 
     Args:
       bits: the stream of random bits.
@@ -75,10 +75,10 @@ def _pick(bits: np.random.PCG64, alphabet: str, number: int) -> str:
 
 
 def elements(text: str) -> tuple[np.ndarray, np.ndarray]:
-    """A text as marks and spaces that alternate, beginning with a mark.
+    """A text as alternating marks and spaces, starting with a mark.
 
     Args:
-      text: of the characters of `CODES`, and spaces.
+      text: characters of `CODES`, and spaces.
 
     Returns:
       (bool (n,), whether the key is down; int (n,), lengths in dots: a dash is 3, between the marks of a character 1, between
@@ -99,12 +99,12 @@ def elements(text: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def key(text: str, bits: np.random.PCG64, manner: Manner = USUAL) -> Message:
-    """A text, keyed with a speed, a pitch and a jitter of its own, in white noise.
+    """Keys a text with its own speed, pitch and jitter, in white noise.
 
     Args:
-      text: to send.
+      text: the text to send.
       bits: the stream of random bits.
-      manner: the ranges.
+      manner: the ranges to draw from.
 
     Example:
       >>> message = key("SOS", np.random.PCG64(0))
@@ -156,9 +156,9 @@ def message(seed: int, index: int, manner: Manner = USUAL, most: int = 0) -> Mes
     """Message `index` of a seed.
 
     Args:
-      seed, index: of the message.
+      seed, index: identify the message.
       manner: the ranges of its keying.
-      most: characters that are kept of it; 0 keeps all.
+      most: maximum number of characters kept; 0 keeps all.
 
     Example:
       >>> message(0, 3).text == message(0, 3).text, message(0, 3).text == message(0, 4).text
@@ -169,7 +169,7 @@ def message(seed: int, index: int, manner: Manner = USUAL, most: int = 0) -> Mes
     return key(text[: most or None].strip(), bits, manner)
 
 
-# A threshold decoder, as in programs of radio amateurs.
+# A threshold decoder, as in radio amateurs' programs.
 
 
 @functools.cache
@@ -180,17 +180,17 @@ def _characters() -> dict[str, str]:
 def decode_by_threshold(samples: np.ndarray, rate: int, pitch: tuple[float, float] = (400.0, 800.0)) -> str:
     """Decodes without learning: finds the pitch, filters, applies a threshold, and estimates the length of dots.
 
-    The pitch is the strongest frequency of the whole; the tone's power is that of a matched filter, a window as long as a dot,
-    whose length is estimated from the marks themselves and then used again; the threshold lies between the two clusters of the
-    power (Otsu 1979); marks above two dots are dashes, spaces above two dots end characters and above five dots words.
+    The pitch is the strongest frequency of the whole sound. The tone's power is that of a matched filter, a window as long as a dot;
+    several dot lengths are tried, and the one that fits the marks and spaces best is kept. The threshold separates the two clusters of the
+    power (Otsu 1979). Marks longer than two dots are dashes; spaces longer than two dots end characters, longer than five dots words.
 
     Args:
       samples: (S,), float or int16.
       rate: samples per second.
-      pitch: Hz, where it is looked for.
+      pitch: the range to search, in Hz.
 
     Returns:
-      The text; marks that are no character become "#".
+      The text; unknown characters become "#".
 
     Example:
       >>> sent = key("CQ DE K1ABC", np.random.PCG64(0), Manner(snr=20))
@@ -208,7 +208,7 @@ def decode_by_threshold(samples: np.ndarray, rate: int, pitch: tuple[float, floa
     tone = frequencies[np.argmax(smooth)]
     mixed = samples * np.exp(-2j * np.pi * tone * np.arange(len(samples)) / rate)
     best = ("", -1.0)
-    for dot in 1.2 / np.arange(16.0, 40.0, 2.0):  # speeds; the one is kept whose marks and spaces fit its dot best
+    for dot in 1.2 / np.arange(16.0, 40.0, 2.0):  # speeds; the one whose marks and spaces fit its dot best is kept
         found, fit = _read_at(mixed, rate, dot)
         best = max(best, (found, fit), key=lambda pair: pair[1])
     return best[0]

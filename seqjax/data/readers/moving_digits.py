@@ -10,7 +10,7 @@ import numpy as np
 from seqjax.data.video_columns import Head, Labelled
 
 WAYS = ("right", "down right", "down", "down left", "left", "up left", "up", "up right")
-STEPS = np.array([(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)])  # rows and columns of each way
+STEPS = np.array([(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)])  # rows and columns per direction
 SPEEDS = (0.75, 1.5, 2.25)  # pixels per frame, along each axis that a digit moves on
 MOST_BOUNCING = 1  # pixels per frame along an axis, of bouncing digits
 
@@ -23,30 +23,30 @@ class Scene(NamedTuple):
       (5, 64)
     """
 
-    kind: str = "crossing"  # "crossing": one digit, along a line; "bouncing": whole pixels, at walls; "mnist": the recipe of Moving MNIST
+    kind: str = "crossing"  # "crossing": one digit along a line; "bouncing": off walls, by whole pixels; "mnist": Moving MNIST's recipe
     frames: int = 5
-    side: int = 20  # of a frame, in pixels
+    side: int = 20  # side of a frame, in pixels
     digits: int = 1
-    noise: float = 0.0  # standard deviation of what is added to each pixel, values in [0, 1]
+    noise: float = 0.0  # standard deviation of the noise, for pixels in [0, 1]
 
 
 class MovingDigits(Labelled):
     """Videos of moving digits with random access; nothing is stored.
 
-    "crossing": a digit moves along a line in one of eight ways at one of three speeds, all as likely, and its place in the middle
-    frame is drawn without regard to either: that frame tells nothing of the way. The labels are the digit, the way and the speed.
+    "crossing": a digit moves along a line in one of eight directions at one of three speeds, all equally likely. Its position in the middle
+    frame is independent of both, so that frame says nothing about the direction. The labels are digit, direction and speed.
 
-    "bouncing": digits move by whole pixels, -1, 0 or 1 along each axis, and turn back at the walls; where they cross, the brighter
-    pixel is seen.
+    "bouncing": digits move by whole pixels, -1, 0 or 1 along each axis, and bounce off the walls; where they overlap, the brighter pixel is
+    shown.
 
-    "mnist": the recipe of Moving MNIST: any direction, a tenth of the free side a frame, positions cut to whole pixels.
+    "mnist": the recipe of Moving MNIST: any direction, a tenth of the free side per frame, positions truncated to whole pixels.
 
     Args:
       images: uint8 (M, h, w), the digits.
-      labels: int (M,), which each is.
-      number: N, of videos.
-      seed: another seed, other videos.
-      scene: how they move.
+      labels: int (M,), the digit in each image.
+      number: N, how many videos.
+      seed: determines the videos.
+      scene: how the digits move.
 
     Example:
       >>> videos = MovingDigits(np.full((3, 8, 8), 255, np.uint8), np.array([7, 1, 7]), 5, seed=0, scene=Scene())
@@ -102,12 +102,12 @@ class MovingDigits(Labelled):
         return hashlib.sha256(what.encode() + np.ascontiguousarray(self._images).tobytes()).hexdigest()
 
     def _shares(self, index: int, number: int) -> np.ndarray:
-        """Numbers in [0, 1), made of raw bits, which no version of NumPy changes."""
+        """Numbers in [0, 1), made from raw bits, the same in every version of NumPy."""
         bits = np.random.Philox(np.random.SeedSequence(self._seed, spawn_key=(0, index))).random_raw(number)
         return (bits >> np.uint64(11)) * 2.0**-53
 
     def _crossing(self, index: int) -> tuple[int, int, int, np.ndarray]:
-        """(the digit's image, its way, its speed, its place in the middle of the video)."""
+        """(the digit's image, its direction, its speed, its position in the middle frame)."""
         scene, shares = self._scene, self._shares(index, 5)
         reach = SPEEDS[-1] * (scene.frames - 1) / 2
         free = scene.side - self._images.shape[1] - 2 * reach
@@ -138,18 +138,18 @@ class MovingDigits(Labelled):
         return found
 
     def _noise(self, index: int) -> np.ndarray:
-        """Nearly normal, of mean 0 and deviation 1: sums of four bytes, the same on every machine."""
+        """Nearly normal noise, mean 0 and standard deviation 1: sums of four bytes, the same on every machine."""
         shape = (self._scene.frames, self._scene.side, self._scene.side)
         size = math.prod(shape)
         bits = np.random.Philox(np.random.SeedSequence(self._seed, spawn_key=(1, index))).random_raw(-(-size // 2))
         halves = bits.astype("<u8").view("<u4")[:size]
         pairs = (halves & np.uint32(0x00FF00FF)) + (halves >> np.uint32(8) & np.uint32(0x00FF00FF))
-        sums = (pairs & np.uint32(0xFFFF)) + (pairs >> np.uint32(16))  # of the four bytes of each
+        sums = (pairs & np.uint32(0xFFFF)) + (pairs >> np.uint32(16))  # sum of the four bytes of each
         return ((sums.astype(np.float32) - 510) / np.float32(np.sqrt(4 * (256**2 - 1) / 12))).reshape(shape)
 
 
 def _drawn(image: np.ndarray, track: np.ndarray, side: int) -> np.ndarray:
-    """A digit at each place of a track, float32 (T, side, side); between pixels it is shared out (bilinear)."""
+    """A digit at each position of a track, float32 (T, side, side), placed between pixels by bilinear weights."""
     height, width = image.shape
     corners = np.floor(track).astype(int)
     down, right = (track - corners).astype(np.float32).T[:, :, None, None]

@@ -1,7 +1,7 @@
 r"""Reads files as bytes and text: compressed or not, in any named encoding, as a stream if they are large.
 
-Compression is detected from the first bytes, whatever the file's name. A text is UTF-8 unless another encoding is named;
-a byte order mark is dropped, and lines that end in \r\n end in \n.
+Compression is detected from the first bytes, whatever the file's name. Text is UTF-8 unless another encoding is given; a byte order mark is
+dropped, and \r\n is read as \n.
 """
 
 import codecs
@@ -20,10 +20,10 @@ import numpy as np
 from seqjax.errors import UserError, missing, nearest
 
 CHUNK = 1 << 20  # bytes to read at once
-EXPANSION, SMALL = 100, 64 << 20  # a compressed file may expand to a hundred times its size, and to 64 MB in any case
+EXPANSION, SMALL = 100, 64 << 20  # a compressed file may expand a hundredfold, or to 64 MB if that is more
 GZIP, ZSTD, ZIP = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
 PACKED = (".gz", ".zst")
-BYTE_ORDER_MARKS = {  # the longer ones first: UTF-32's begins as UTF-16's does
+BYTE_ORDER_MARKS = {  # the longer ones first: UTF-32's starts like UTF-16's
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -33,7 +33,7 @@ COMMON = ("utf-8", "utf-16", "utf-32", "latin1", "cp1252", "cp1251", "shift_jis"
 
 
 def unpacked_suffix(path: str | os.PathLike) -> str:
-    """The extension of a file in lower case, without that of compression.
+    """The extension of a file in lower case, ignoring that of compression.
 
     Example:
       >>> unpacked_suffix("Reviews.CSV.gz"), unpacked_suffix("book")
@@ -46,7 +46,7 @@ def unpacked_suffix(path: str | os.PathLike) -> str:
 
 
 def is_folder(path: str | os.PathLike) -> bool:
-    """Whether there is a folder.
+    """Whether a path is a folder.
 
     Example:
       >>> is_folder("/"), is_folder("a\\0b")
@@ -54,18 +54,18 @@ def is_folder(path: str | os.PathLike) -> bool:
     """
     try:
         return pathlib.Path(os.path.expanduser(path)).is_dir()
-    except (OSError, ValueError):  # a name too long, or with a null character; reading it says so
+    except (OSError, ValueError):  # a name too long, or with a null character; reading it reports that
         return False
 
 
 def byte_chunks(path: str | os.PathLike) -> Iterator[bytes]:
-    """The bytes of a file, a megabyte at a time; those of a gzip or zstd file unpacked.
+    """The bytes of a file, a megabyte at a time; gzip and zstd files are decompressed.
 
     Args:
-      path: of the file; a leading `~` is the home folder, and "-" the standard input.
+      path: the file; a leading `~` is the home folder, and "-" is standard input.
 
     Raises:
-      UserError: no such file, a folder, no permission, a damaged or suspiciously small packed file, or zstandard is not
+      UserError: no such file, a folder, no permission, a packed file that is damaged or expands suspiciously, or zstandard is not
         installed.
 
     Example:
@@ -81,7 +81,7 @@ def byte_chunks(path: str | os.PathLike) -> Iterator[bytes]:
             yield from _unpacked(path, file)
     except UserError:
         raise
-    except (OSError, ValueError) as error:  # a ValueError is a name with a null character
+    except (OSError, ValueError) as error:  # a ValueError means a name with a null character
         raise UserError(_unreadable(path, error)) from None
 
 
@@ -132,14 +132,14 @@ def _gzip(path: str | os.PathLike, file: BinaryIO) -> Iterator[bytes]:
 
 
 def _zstd(path: str | os.PathLike, file: BinaryIO) -> Iterator[bytes]:
-    """Frame by frame: the library's own stream says nothing of a frame that lacks its end."""
+    """Decompresses frame by frame: the library's own stream does not report a truncated frame."""
     try:
         import zstandard
     except ImportError:
         raise missing(f"{path} is packed with zstd and needs zstandard", "experiments") from None
     frame, held, fault = None, [], ""
     try:
-        while data := file.read(1024):  # a small input can expand to a lot, which is only known afterwards
+        while data := file.read(1024):  # small reads, since a small input can expand a lot, which is known only afterwards
             while data:
                 frame = zstandard.ZstdDecompressor().decompressobj() if frame is None or frame.eof else frame
                 held.append(frame.decompress(data))
@@ -156,7 +156,7 @@ def _zstd(path: str | os.PathLike, file: BinaryIO) -> Iterator[bytes]:
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
-    """All bytes of a file, as `byte_chunks` gives them.
+    """All bytes of a file, as from `byte_chunks`.
 
     Example:
       >>> import tempfile
@@ -174,11 +174,11 @@ def text_chunks(path: str | os.PathLike, encoding: str = "utf-8", notes: list[st
 
     Args:
       path: as in `byte_chunks`.
-      encoding: any that Python knows.
-      notes: at the end gets a line that says so where the text has control characters, which a wrong encoding gives.
+      encoding: any encoding that Python knows.
+      notes: receives a line at the end if the text has control characters, a sign of a wrong encoding.
 
     Raises:
-      UserError: as `byte_chunks`; an unknown encoding; bytes that are not of it, with their offset and what they look like.
+      UserError: as `byte_chunks`; an unknown encoding; bytes invalid in it, with their offset and the likely encoding.
 
     Example:
       >>> import tempfile
@@ -222,7 +222,7 @@ def text_chunks(path: str | os.PathLike, encoding: str = "utf-8", notes: list[st
 
 
 def _c1_controls(text: str) -> int:
-    """How many characters lie between U+0080 and U+009F: in a text they mean that cp1252 was read as latin1."""
+    """How many characters lie between U+0080 and U+009F: in text they mean that cp1252 was read as latin1."""
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
     return int(np.count_nonzero(points - np.uint32(0x80) < 0x20))
 
@@ -269,7 +269,7 @@ def likely_encoding(begin: bytes, sample: bytes = b"") -> str:
 
     Args:
       begin: the first bytes of the file.
-      sample: bytes around what could not be decoded.
+      sample: bytes around the undecodable one.
 
     Example:
       >>> [likely_encoding("hä".encode(encoding)) for encoding in ("utf-16", "latin1")], likely_encoding("“hä”".encode("cp1252"))
@@ -287,7 +287,7 @@ def likely_encoding(begin: bytes, sample: bytes = b"") -> str:
 
 
 def read_text(path: str | os.PathLike, encoding: str = "utf-8", notes: list[str] | None = None) -> str:
-    """The whole text of a file, as `text_chunks` gives it; at least one character.
+    """The whole text of a file, as from `text_chunks`; at least one character.
 
     Raises:
       UserError: as `text_chunks`, or an empty file.
@@ -307,7 +307,7 @@ def read_text(path: str | os.PathLike, encoding: str = "utf-8", notes: list[str]
 
 
 def text_lines(path: str | os.PathLike, encoding: str = "utf-8", notes: list[str] | None = None) -> Iterator[str]:
-    r"""The lines of a file, one by one, without their ends; a final \n adds none. Lines end at \n alone.
+    r"""The lines of a file, one by one, without line endings; a final \n adds no line. Lines end at \n alone.
 
     Raises:
       UserError: as `text_chunks`, or an empty file.

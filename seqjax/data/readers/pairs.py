@@ -9,12 +9,12 @@ from seqjax.errors import UserError
 
 
 def read_line_pairs(path: str | os.PathLike, target_path: str | os.PathLike, encoding: str = "utf-8") -> Records:
-    r"""Pairs of the lines of two files.
+    r"""Pairs of corresponding lines of two files.
 
     Args:
-      path, target_path: text, plain or packed, a sentence a line: line i of one translates line i of the other. Lines end
-        at \n alone, and a final newline adds none.
-      encoding: of both.
+      path, target_path: text, plain or packed, one sentence per line: line i of one translates line i of the other. Lines end at \n alone,
+        and a final newline adds no line.
+      encoding: the encoding of both.
 
     Returns:
       Records with columns "source" and "target".
@@ -42,10 +42,10 @@ def read_line_pairs(path: str | os.PathLike, target_path: str | os.PathLike, enc
 
 
 def read_table_pairs(path: str | os.PathLike, source_field: str, target_field: str, format: Format) -> Records:
-    r"""Pairs of two fields of a table or of JSON lines.
+    r"""Pairs from two fields of a table or of JSON lines.
 
     Args:
-      path: of the file, see `read_table`.
+      path: the file, see `read_table`.
       source_field, target_field: the names of the fields, or their numbers from "1".
       format: how the table is written.
 

@@ -24,7 +24,7 @@ def parquet_names(path: str | os.PathLike) -> tuple[str, ...]:
     """The names of a Parquet file's columns.
 
     Raises:
-      UserError: it cannot be read, or pyarrow is not installed.
+      UserError: the file cannot be read, or pyarrow is not installed.
 
     Example:
       >>> parquet_names("nowhere.parquet")  # doctest: +ELLIPSIS
@@ -36,17 +36,17 @@ def parquet_names(path: str | os.PathLike) -> tuple[str, ...]:
 
 
 def read_parquet(path: str | os.PathLike, fields: Mapping[str, tuple[str, str]]) -> Records:
-    """Columns of a Parquet file as text, as a table of text would have them; "" if there is none.
+    """Columns of a Parquet file as text, as in a text table; "" for a missing value.
 
     Args:
-      path: of the file.
+      path: the file.
       fields: column -> (the parameter that names the field, for messages; the field).
 
     Returns:
       Records of tuples of str, each with the number of its row, from 1.
 
     Raises:
-      UserError: it cannot be read, has no such columns or no rows, or pyarrow is not installed.
+      UserError: the file cannot be read, lacks these columns or has no rows, or pyarrow is not installed.
 
     Example:
       >>> read_parquet("nowhere.parquet", {})  # doctest: +ELLIPSIS

@@ -1,9 +1,8 @@
 """Time series from processes whose best possible forecast is known: one seasonal and two chaotic.
 
-`seqjax.data.best_forecasts` computes the forecasts of one who knows the process and all that was observed, and nothing of the
-future. No model can expect a lower CRPS.
+`seqjax.data.best_forecasts` computes the forecasts given the process and all observations so far. No model can expect a lower CRPS.
 
-Everything is made of the raw bits of a generator and of sums, products and quotients, so that it is the same on every machine.
+Everything is computed from raw random bits with sums, products and quotients, so that it is the same on every machine.
 """
 
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ Array = np.ndarray
 class Made(NamedTuple):
     """An embedded set."""
 
-    time: Array  # datetime64[ns] (T,), of all series
+    time: Array  # datetime64[ns] (T,), shared by all series
     value: Array  # float64 (N, T)
     validation_steps: int
     test_steps: int
@@ -27,9 +26,9 @@ class Made(NamedTuple):
 
 
 class Seasonal(NamedTuple):
-    """Hours with a season of a day: y = scale (level + season + x + v), x' = persistence x + w; v and w are Gaussian.
+    """Hourly values with a daily season: y = scale (level + season + x + v), x' = persistence x + w; v and w are Gaussian.
 
-    The season is the same for all series, and so is all else but the scale, which is drawn log-uniformly.
+    All series share the season and everything else except the scale, which is drawn log-uniformly.
     """
 
     number: int = 40  # series
@@ -38,8 +37,8 @@ class Seasonal(NamedTuple):
     persistence: float = 0.8
     innovation: float = 0.3  # standard deviation of w
     noise: float = 0.3  # standard deviation of v
-    least: float = 0.5  # scale
-    ratio: float = 100.0  # of the largest scale to the least
+    least: float = 0.5  # the smallest scale
+    ratio: float = 100.0  # of the largest scale to the smallest
 
     def make(self, seed: int = 0) -> Array:
         """The values (number, steps)."""
@@ -53,7 +52,7 @@ class Seasonal(NamedTuple):
         return self.scales() * (self.level + self.season(np.arange(self.steps)) + x.T + noise.T)
 
     def scales(self) -> Array:
-        """Of each series, (number, 1)."""
+        """The scale of each series, (number, 1)."""
         share = np.argsort(np.random.PCG64(1).random_raw(self.number)) / (self.number - 1)
         return np.round(self.least * self.ratio**share, 6)[:, None]
 
@@ -69,26 +68,26 @@ class Seasonal(NamedTuple):
 
 
 class MackeyGlass(NamedTuple):
-    """dx/dt = 0.2 x(t - 17) / (1 + x(t - 17)^10) - 0.1 x(t), a kick at every step, and noise on what is observed.
+    """dx/dt = 0.2 x(t - 17) / (1 + x(t - 17)^10) - 0.1 x(t), a random kick at every step, and observation noise.
 
-    A state is x at every half of a substep, from 17 before to now.
+    A state is x at every half substep, from 17 time units ago to now.
 
     Source: Mackey and Glass 1977, "Oscillation and chaos in physiological control systems"
     """
 
     number: int = 120  # series
-    steps: int = 1000  # of one unit of time
+    steps: int = 1000  # steps of one time unit
     kick: float = 0.01  # standard deviation
     noise: float = 0.1  # standard deviation
-    substeps: int = 2  # of the integrator in a step
+    substeps: int = 2  # integrator substeps per step
     warm_up: int = 300  # steps
 
     def start(self, bits: np.random.PCG64, number: int) -> Array:
-        """States that were constant until now, (number, S)."""
+        """States with a constant past, (number, S)."""
         return np.repeat(0.5 + uniform(bits, number)[:, None], 2 * 17 * self.substeps + 1, axis=1)
 
     def advance(self, states: Array, kicks: Array) -> Array:
-        """A step of the Runge-Kutta method of order 4, and the kicks (..., 1) to where it leads; states (..., S)."""
+        """A fourth-order Runge-Kutta step, plus the kicks (..., 1); states (..., S)."""
         h, x = 1 / self.substeps, states[..., -1]
         new = []
         for substep in range(self.substeps):
@@ -98,14 +97,14 @@ class MackeyGlass(NamedTuple):
             third = _mackey_glass(x + h / 2 * second, middle)
             fourth = _mackey_glass(x + h * third, late)
             after = x + h / 6 * (first + 2 * (second + third) + fourth)
-            new += [(x + after) / 2 + h / 8 * (first - _mackey_glass(after, late)), after]  # the middle by Hermite's cubic
+            new += [(x + after) / 2 + h / 8 * (first - _mackey_glass(after, late)), after]  # the midpoint by Hermite's cubic
             x = after
         new[-1] = new[-1] + self.kick * kicks[..., 0]
         return np.concatenate([states[..., len(new) :], np.stack(new, axis=-1)], axis=-1)
 
-    kicks = 1  # numbers of a kick
-    observed = -1  # which number of a state is observed
-    season = 50  # steps of a turn, about
+    kicks = 1  # components of a kick
+    observed = -1  # the component of a state that is observed
+    season = 50  # steps per cycle, approximately
 
 
 def _mackey_glass(x: Array, delayed: Array) -> Array:
@@ -115,17 +114,17 @@ def _mackey_glass(x: Array, delayed: Array) -> Array:
 
 
 class Lorenz(NamedTuple):
-    """x' = 10 (y - x), y' = x (28 - z) - y, z' = x y - 8/3 z, a kick at every step, and noise on x, which is observed.
+    """x' = 10 (y - x), y' = x (28 - z) - y, z' = x y - 8/3 z, a random kick at every step; x is observed with noise.
 
     Source: Lorenz 1963, "Deterministic nonperiodic flow"
     """
 
     number: int = 120  # series
     steps: int = 1000
-    interval: float = 0.01  # units of time in a step
+    interval: float = 0.01  # time units per step
     kick: float = 0.1  # standard deviation
     noise: float = 2.0  # standard deviation
-    substeps: int = 2  # of the integrator in a step
+    substeps: int = 2  # integrator substeps per step
     warm_up: int = 600  # steps
 
     def start(self, bits: np.random.PCG64, number: int) -> Array:
@@ -133,7 +132,7 @@ class Lorenz(NamedTuple):
         return (uniform(bits, 3 * number).reshape(number, 3) - 0.5) * 20 + np.array([0.0, 0.0, 25.0])
 
     def advance(self, states: Array, kicks: Array) -> Array:
-        """A step of the Runge-Kutta method of order 4, and the kicks (..., 3) to where it leads; states (..., 3)."""
+        """A fourth-order Runge-Kutta step, plus the kicks (..., 3); states (..., 3)."""
         h = self.interval / self.substeps
         for _ in range(self.substeps):
             first = _lorenz(states)
@@ -181,8 +180,8 @@ def simulate(process: MackeyGlass | Lorenz, seed: int = 0) -> Array:
     """Noisy observations of a chaotic system.
 
     Args:
-      process: which.
-      seed: of the starts, the kicks and the noise.
+      process: the system.
+      seed: determines the initial states, the kicks and the noise.
 
     Returns:
       float64 (number, steps).
@@ -205,8 +204,8 @@ def normal(bits: np.random.PCG64, *shape: int) -> Array:
     """Gaussian numbers with mean 0 and variance 1 to six decimals, so that the last bit of a logarithm does not matter.
 
     Args:
-      bits: the stream, which moves on.
-      *shape: of the result.
+      bits: the bit generator, which is advanced.
+      *shape: shape of the result.
 
     Source: Box and Muller 1958, "A note on the generation of random normal deviates"
 

@@ -34,11 +34,11 @@ PYTHON_TAGS = {
     "USE": "a name where it is read",
 }
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.1
-SOURCE_LIMIT = 1_500_000  # characters of the files that are read
-LONGEST = 60  # tokens of a statement
-STRING_LONGEST = 12  # characters of a string that is kept as it is
+SOURCE_LIMIT = 1_500_000  # total characters read from files
+LONGEST = 60  # tokens in a statement
+STRING_LONGEST = 12  # longer strings are shortened
 
-# Before Python 3.12 an f-string is one token; from then on it is many, between these.
+# Before Python 3.12 an f-string is one token; since then it is several, between these.
 STRING_STARTS = {getattr(token, name) for name in ("FSTRING_START", "TSTRING_START") if hasattr(token, name)}
 STRING_ENDS = {getattr(token, name) for name in ("FSTRING_END", "TSTRING_END") if hasattr(token, name)}
 STRING_NODES = tuple(getattr(ast, name) for name in ("JoinedStr", "TemplateStr") if hasattr(ast, name))
@@ -52,14 +52,14 @@ Place = tuple[int, int]  # line from 1, column from 0 in bytes of UTF-8, as `ast
 def load_python_tags() -> dict[str, Records]:
     """The statements of Python's top-level modules, each token with its tag.
 
-    Statements of one token (docstrings, `pass`) and of more than 60 are left out; of equal ones the first stays,
-    those of the training part coming first. So no statement of one part occurs in another.
+    Statements of one token (docstrings, `pass`) and of more than 60 are left out; of equal ones only the first is kept, counting the
+    training part first. So no statement occurs in two parts.
 
     Returns:
-      Part ("train", "validation", "test") -> Records with "words" and "tags"; a note says how many were left out.
+      Part ("train", "validation", "test") -> Records with "words" and "tags"; a note counts those left out.
 
     Raises:
-      UserError: a Python that was installed without its library's source.
+      UserError: this Python was installed without its library's source.
 
     Example:
       >>> parts = load_python_tags()
@@ -102,10 +102,10 @@ def tag_python(source: str) -> list[Statement]:
       source: the text of a file.
 
     Returns:
-      (words, tags) of each statement, in their order.
+      (words, tags) of each statement, in order.
 
     Raises:
-      SyntaxError: text that this Python cannot parse.
+      SyntaxError: this Python cannot parse the text.
 
     Example:
       >>> for words, tags in tag_python("for x in y:\\n    x.stop(after=x)  # all\\n"):
@@ -114,7 +114,7 @@ def tag_python(source: str) -> list[Statement]:
       x/USE ./OPERATOR stop/METHOD (/OPERATOR after/ARGUMENT =/OPERATOR x/USE )/OPERATOR
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of escapes such as "\d" in the file
+        warnings.simplefilter("ignore")  # about escapes such as "\d" in the file
         names = _find_names(ast.parse(source))
     statements, words, tags = [], [], []
     stream = list(_tokens(source))
@@ -145,7 +145,7 @@ class _Names(NamedTuple):
 
 
 def _find_names(tree: ast.AST) -> _Names:
-    """The places of a file's names, except for those that the syntax tree holds without a place; see `_name_tag`."""
+    """The positions of a file's names, except those that the syntax tree stores without a position; see `_name_tag`."""
     names = _Names({}, {}, {})
     called: set[int] = set()
     waiting = [tree]
@@ -184,9 +184,9 @@ def _note_name(names: _Names, node: ast.AST, called: bool) -> None:
 
 
 def _name_tag(names: _Names, item: _Token, before: str, after: str) -> str:
-    """The tag of a name or keyword, from its place, or from its neighbours where the syntax tree has no place for it.
+    """The tag of a name or keyword, from its position, or from its neighbours if the syntax tree has no position for it.
 
-    Without a place are: functions and classes at their definition, what is imported or global, `except E as name`,
+    Without a position are: functions and classes at their definition, names in import and global statements, `except E as name`,
     and in patterns `P(name=...)`, `P() as name`, `*name` and `**name` (the last two also as type parameters).
     """
     placed = names.starts.get(item.start) or names.ends.get(item.end)
@@ -211,7 +211,7 @@ def _name_tag(names: _Names, item: _Token, before: str, after: str) -> str:
 
 
 def _tokens(source: str) -> Iterator[_Token]:
-    """The tokens of a file without comments and layout, each string as one."""
+    """The tokens of a file without comments and layout; each string is one token."""
     lines = source.split("\n")
     depth, opening = 0, None
     for item in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -250,7 +250,7 @@ def _shorten(string: str) -> str:
 
 
 def _library_files() -> dict[str, str]:
-    """Name -> text of public top-level modules, in an order by checksum, as many as fit into `SOURCE_LIMIT`."""
+    """Name -> text of public top-level modules, ordered by checksum, as many as fit into `SOURCE_LIMIT`."""
     ordered = sorted((zlib.crc32(path.stem.encode()), path) for path in library_modules("a set of TFDS, or a file"))
     texts, size = {}, 0
     for _, path in ordered:

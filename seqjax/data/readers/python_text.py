@@ -11,7 +11,7 @@ from seqjax.data.records import PARTS, Places, Records
 from seqjax.errors import UserError
 
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.075
-HELLO_COPIES = 960  # divides among most batch sizes, so that no row of a batch begins inside a word
+HELLO_COPIES = 960  # divisible by most batch sizes, so that no row of a batch starts inside a word
 FEWEST_MODULES = 20  # fewer mean that the source is incomplete
 SOURCE_LIMIT = 4_000_000  # characters of python_source
 
@@ -23,16 +23,16 @@ def read_python_text(name: str) -> dict[str, Records]:
       python_source: the standard library's own top-level modules; files are documents
       hello: the word "hello" over and over; after a reset everything is predictable, so the best loss is exactly 0
 
-    The first two differ a little between versions of Python; on one version they and their parts are always the same.
+    The first two differ slightly between Python versions; on a given version, they and their parts are always the same.
 
     Args:
       name: one of `TEXTS`.
 
     Returns:
-      Training, validation and test part; those of `hello` are the same.
+      The training, validation and test parts; for `hello` they are identical.
 
     Raises:
-      UserError: a Python that was installed without these texts.
+      UserError: this Python was installed without these texts.
 
     Example:
       >>> read_python_text("hello")["train"]["text"][:2]
@@ -48,10 +48,10 @@ def library_modules(instead: str) -> list[pathlib.Path]:
     """The files of the standard library's public top-level modules, in the order of their names.
 
     Args:
-      instead: for the error, what to choose where they are not there.
+      instead: the alternative to suggest in the error.
 
     Raises:
-      UserError: a Python that was installed without its library's source.
+      UserError: this Python was installed without its library's source.
 
     Example:
       >>> library_modules("another text")[0].name
@@ -78,7 +78,7 @@ def _python_docs() -> list[tuple[str, ...]]:
 
 
 def _without_repeats(topics: dict[str, str]) -> dict[str, str]:
-    """Topics without those of which more than a tenth is inside longer ones: they would leak between parts."""
+    """Drops topics with more than a tenth of their text in longer ones, which would leak between parts."""
     seen: set[str] = set()
     kept = {}
     for name in sorted(topics, key=lambda name: (-len(topics[name]), name)):

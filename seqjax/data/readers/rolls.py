@@ -17,7 +17,7 @@ def to_roll(frames: Sequence[Iterable[int]]) -> np.ndarray:
       frames: MIDI pitches from 21 to 108.
 
     Raises:
-      ValueError: a pitch outside.
+      ValueError: a pitch outside this range.
 
     Example:
       >>> roll = to_roll([(60, 64), ()])
@@ -34,7 +34,7 @@ def to_roll(frames: Sequence[Iterable[int]]) -> np.ndarray:
 
 
 def to_frames(roll: np.ndarray) -> tuple[tuple[int, ...], ...]:
-    """The MIDI pitches of each frame, rising; the inverse of `to_roll`.
+    """The MIDI pitches of each frame, ascending; the inverse of `to_roll`.
 
     Example:
       >>> to_frames(to_roll([(64, 60), ()]))

@@ -1,16 +1,16 @@
-"""Scenes of handwritten digits and coloured shapes, drawn and described by a grammar; a caption is right if what it says is so.
+"""Scenes of handwritten digits and coloured shapes, drawn and described by a grammar; a caption is right if it is true of the scene.
 
-  caption  = group place | "there is" group place | place "is" group          of a scene with one group
-           | group relation group | "there is" group relation group           of a scene with two
+  caption  = group place | "there is" group place | place "is" group          for a scene with one group
+           | group relation group | "there is" group relation group           for a scene with two
   group    = count colour kind                                                "a red circle", "three green sevens"
   place    = "on the left" | "on the right" | "at the top" | "at the bottom"
   relation = "left of" | "right of" | "above" | "below"
 
-with "are" where the group has more than one member. A group is in a place if all of its members lie in that half of the canvas, and
-A is left of B if all of A ends before all of B begins. A caption is right if it names every group of the scene with its count,
-colour and kind, no other group, and one place or relation that is true. So each scene has several right captions.
+with "are" where the group has more than one member. A group is in a place if all its members lie in that half of the canvas, and A is left
+of B if all of A ends before any of B starts. A caption is right if it names every group of the scene with its count, colour and kind, no
+other group, and one true place or relation. So each scene has several right captions.
 
-Some combinations of colour and kind are left to the validation and test parts: none of them is in any scene to train on.
+Some combinations of colour and kind occur only in the validation and test parts, never in training.
 """
 
 import functools
@@ -24,21 +24,21 @@ from seqjax.data.hold_out import hold_out
 from seqjax.data.readers.digits import read_digits
 from seqjax.errors import refuse_unknown
 
-SIDE = 40  # of the canvas, in pixels
+SIDE = 40  # side of the canvas, in pixels
 SIZES = (12, 13)  # of an object
-COLOURS = {  # all bright in all channels, so that a digit has the same strokes in each
+COLOURS = {  # every channel is bright enough to show a digit's strokes
     "red": (245, 90, 80), "green": (90, 215, 100), "blue": (95, 125, 255), "yellow": (245, 225, 90), "purple": (180, 95, 230),
     "white": (245, 245, 245), "cyan": (90, 215, 230), "pink": (255, 165, 205),
 }  # fmt: skip
 SHAPES = ("circle", "square", "triangle")
-DIGITS = {"zero": 0, "one": 1, "two": 2, "four": 4, "five": 5, "six": 6, "seven": 7}  # so small, the others are mistaken for each other
+DIGITS = {"zero": 0, "one": 1, "two": 2, "four": 4, "five": 5, "six": 6, "seven": 7}  # at this size, the others are easily confused
 KINDS = (*SHAPES, *DIGITS)
 PLURALS = {kind: f"{kind}es" if kind == "six" else f"{kind}s" for kind in KINDS}
 COUNTS = ("a", "two", "three")
 PLACES = ("on the left", "on the right", "at the top", "at the bottom")
 RELATIONS = ("left of", "right of", "above", "below")
 PARTS = {"train": 0, "validation": 1, "test": 2}
-REFERENCES = 5  # captions of a scene that are given as its references, at most
+REFERENCES = 5  # maximum number of references per scene
 
 
 class Group(NamedTuple):
@@ -47,7 +47,7 @@ class Group(NamedTuple):
     count: int  # 1 to 3
     colour: str
     kind: str
-    box: tuple[int, int, int, int]  # top, left, bottom, right: the rows and columns from which and before which they lie
+    box: tuple[int, int, int, int]  # top, left, bottom, right: half-open ranges of rows and columns
 
 
 class Scene(NamedTuple):
@@ -64,11 +64,11 @@ class Meaning(NamedTuple):
     """The meaning of a caption."""
 
     groups: tuple[tuple[int, str, str], ...]  # (count, colour, kind)
-    where: str  # a place of the one group, or the relation of the first to the second
+    where: str  # the place of the only group, or the relation of the first to the second
 
 
 def held_out(part: str) -> frozenset[tuple[str, str]]:
-    """The combinations of colour and kind that only this part has: one kind of each colour.
+    """The combinations of colour and kind unique to this part: one kind per colour.
 
     Args:
       part: "validation" or "test".
@@ -83,7 +83,7 @@ def held_out(part: str) -> frozenset[tuple[str, str]]:
 
 @functools.cache
 def combinations(part: str, unseen: bool) -> tuple[tuple[str, str], ...]:
-    """The combinations that the scenes of a part may have: those to train on; for `unseen` those and its own.
+    """The combinations that scenes of a part may have: those of training, and for `unseen` also the part's own.
 
     Example:
       >>> len(combinations("train", False)), len(combinations("test", True))
@@ -95,7 +95,7 @@ def combinations(part: str, unseen: bool) -> tuple[tuple[str, str], ...]:
 
 
 class Dice:
-    """Whole numbers drawn from a stream of raw bits, which no version of NumPy changes.
+    """Integers drawn from raw random bits, the same in every version of NumPy.
 
     Example:
       >>> dice = Dice(0, 1, 2)
@@ -117,7 +117,7 @@ class Dice:
 
 @functools.cache
 def _digit_images(part: str) -> tuple[list[np.ndarray], np.ndarray]:
-    """The 8 x 8 images of a part by digit: no image is in two parts."""
+    """The 8 x 8 images of a part, with their digits; no image is in two parts."""
     images, labels = read_digits()
     rest, test = hold_out(len(labels), 0.2, 0, "digits", strata=labels)
     kept, held = hold_out(len(rest), 0.15, 0, "digits", strata=labels[rest])
@@ -127,7 +127,7 @@ def _digit_images(part: str) -> tuple[list[np.ndarray], np.ndarray]:
 
 @functools.cache
 def _scaling(size: int) -> np.ndarray:
-    """Linear interpolation from 8 to `size` points, in 256ths: whole numbers give the same image on every machine."""
+    """Linear interpolation from 8 to `size` points, in integer 256ths, so that every machine gives the same image."""
     at = np.clip((2 * np.arange(size) + 1) * 8 * 128 // size - 128, 0, 7 * 256)
     whole, part = np.minimum(at // 256, 6), at - np.minimum(at // 256, 6) * 256
     matrix = np.zeros((size, 8), np.int64)
@@ -138,7 +138,7 @@ def _scaling(size: int) -> np.ndarray:
 @functools.cache
 def _shape_mask(kind: str, size: int) -> np.ndarray:
     """How much of each pixel a shape covers, 0 to 255, from 4 x 4 points of it."""
-    points = 2 * np.arange(4 * size) + 1 - 4 * size  # from the middle, in eighths of a pixel
+    points = 2 * np.arange(4 * size) + 1 - 4 * size  # from the centre, in eighths of a pixel
     y, x = points[:, None], points[None, :]
     radius = 4 * size
     inside = {
@@ -150,7 +150,7 @@ def _shape_mask(kind: str, size: int) -> np.ndarray:
 
 
 def _mask(kind: str, size: int, part: str, dice: Dice) -> np.ndarray:
-    """How much of each pixel of its box an object covers; digits are up to two pixels less high or wide, and may slant."""
+    """How much of each pixel of its box an object covers; digits may be up to two pixels smaller in height or width, and may slant."""
     if kind in SHAPES:
         return _shape_mask(kind, size)
     image = dice.choose(_digit_images(part)[0][DIGITS[kind]])
@@ -165,7 +165,7 @@ def _mask(kind: str, size: int, part: str, dice: Dice) -> np.ndarray:
 
 
 def _moved(row: np.ndarray, by: int) -> np.ndarray:
-    """A row of pixels moved by one at most; what would leave it stays at its end."""
+    """A row of pixels shifted by at most one; pixels that would leave it stay at its end."""
     if not by:
         return row
     moved = np.zeros_like(row)
@@ -180,10 +180,10 @@ def draw_scene(seed: int, part: str, index: int, *, unseen: bool = False) -> tup
     """One scene, a pure function of its arguments.
 
     Args:
-      seed: of the part.
-      part: "train", "validation" or "test": another part has other scenes of other images of digits.
-      index: of the scene.
-      unseen: at least one group is of a combination that only this part has.
+      seed: determines the scenes.
+      part: "train", "validation" or "test"; each has its own scenes and digit images.
+      index: index of the scene.
+      unseen: at least one group has a combination unique to this part.
 
     Returns:
       (uint8 (40, 40, 3), the scene).
@@ -219,7 +219,7 @@ def draw_scene(seed: int, part: str, index: int, *, unseen: bool = False) -> tup
 
 
 def _weighted(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Shapes twice: there are only three of them beside seven digits."""
+    """Lists shapes twice: there are only three of them, against seven digits."""
     return [pair for pair in pairs for _ in range(2 if pair[1] in SHAPES else 1)]
 
 
@@ -234,7 +234,7 @@ def _arranged(count: int, dice: Dice) -> tuple[int, list[tuple[int, int]]]:
 
 
 def _turned(places: Sequence[tuple[int, int]], upright: int) -> list[tuple[int, int]]:
-    """(row, column) inside the half: halves one above the other are wide, those side by side are high."""
+    """(row, column) inside the half: upper and lower halves are wide, left and right halves are high."""
     return [(row, column) if upright else (column, row) for row, column in places]
 
 
@@ -283,7 +283,7 @@ def captions(scene: Scene) -> list[str]:
 
 
 def references(scene: Scene, seed: int, part: str, index: int) -> tuple[str, ...]:
-    """At most five of the right captions, drawn for each scene.
+    """At most five right captions, drawn for each scene.
 
     Example:
       >>> image, scene = draw_scene(0, "train", 5)
@@ -340,7 +340,7 @@ def _parse_rest(first: tuple[int, str, str] | None, words: list[str]) -> Meaning
 
 
 def is_right(caption: str, scene: Scene) -> bool:
-    """Whether what a caption says is true of a scene, and all that the grammar demands.
+    """Whether a caption is true of a scene and complete, as the grammar demands.
 
     Example:
       >>> scene = Scene((Group(1, "red", "circle", (0, 0, 9, 9)), Group(2, "blue", "one", (3, 25, 30, 36))))
@@ -359,7 +359,7 @@ def is_right(caption: str, scene: Scene) -> bool:
 
 
 def is_unseen(scene: Scene) -> bool:
-    """Whether a scene has a combination that no scene to train on has.
+    """Whether a scene has a combination that no training scene has.
 
     Example:
       >>> is_unseen(Scene((Group(1, *sorted(held_out("test"))[0], (0, 0, 9, 9)),)))

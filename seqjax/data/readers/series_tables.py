@@ -1,4 +1,4 @@
-"""Tables of time series: long form, a row for each series and time, or wide form, a column for each series."""
+"""Tables of time series: long form, with one row per series and time, or wide form, with one column per series."""
 
 import os
 import re
@@ -18,29 +18,29 @@ FORMS = ("long", "wide")
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "?", "-", "."})  # in any case
-MOST_CLASSES = 100  # of a covariate that is a category
+MOST_CLASSES = 100  # classes of a categorical covariate
 At = Callable[[Any], str]
 
 
 class Fields(NamedTuple):
     """The roles of a table's columns: names, or numbers from "1"."""
 
-    time: str = ""  # one, or several between commas: year,month,day,hour, or date,time; "" is the first column
-    value: str = ""  # long form: one, "" is the only other; wide form: those of the series, "" are all others
+    time: str = ""  # one, or several, comma-separated: year,month,day,hour or date,time; "" is the first column
+    value: str = ""  # long form: one; "" is the only other. Wide form: those of the series; "" is all others
     series: str = ""  # long form: the column that names the series; "" if there is one series
     known: tuple[str, ...] = ()  # covariates known in the future
     past: tuple[str, ...] = ()  # covariates known in the past only
-    static: tuple[str, ...] = ()  # what does not change within a series
+    static: tuple[str, ...] = ()  # features that do not change within a series
 
 
 class Table(NamedTuple):
     """The rows of a table, in the order of the file."""
 
     path: str
-    at: At  # row -> its place in the file
-    lines: np.ndarray  # (N,), the same as numbers
+    at: At  # row -> its location in the file
+    lines: np.ndarray  # (N,), the line number of each row
     times: Times
-    series: np.ndarray  # (N,) places in the names
+    series: np.ndarray  # (N,) indices into the names
     names: tuple[str, ...]
     value: np.ndarray  # float64 (N,), NaN where missing; wide form (N, S)
     known: dict[str, Sequence[str]]  # covariate -> as written
@@ -60,17 +60,17 @@ def named(fields: str) -> tuple[str, ...]:
 
 
 def read_series_table(path: str | os.PathLike, fields: Fields, form: str, format: Format, time_format: str = "") -> Table:
-    """The rows of a table of series, `.csv` or `.tsv` (or any file once a delimiter is named) or `.parquet`, plain or packed.
+    """The rows of a table of series, `.csv` or `.tsv` (or any file if a delimiter is given) or `.parquet`, plain or packed.
 
     Args:
-      path: of the file.
-      fields: what its columns are.
+      path: the file.
+      fields: the roles of its columns.
       form: "long" or "wide".
-      format: how a table of text is written.
+      format: how a text table is written.
       time_format: as in `read_times`.
 
     Raises:
-      UserError: with all that is wrong in the file, each fault with its line.
+      UserError: a malformed file; the message lists all faults with their lines.
 
     Example:
       >>> import tempfile
@@ -114,7 +114,7 @@ class _Chosen(NamedTuple):
 
 
 def _columns(path: str | os.PathLike, fields: Fields, form: str, format: Format) -> _Chosen:
-    """Which columns are read, with those found that are not named."""
+    """The columns to read, including those found by default."""
     if form == "wide" and (fields.series or fields.static):
         setting = "series_field" if fields.series else "static_fields"
         raise UserError(f"{setting} is for form=long, where a column names the series; leave it empty with form=wide")
@@ -140,7 +140,7 @@ def _columns(path: str | os.PathLike, fields: Fields, form: str, format: Format)
 
 
 def column_names(path: str | os.PathLike, format: Format) -> tuple[str, ...]:
-    """The names of a table's columns; their numbers where it has no header.
+    """The names of a table's columns; their numbers if it has no header.
 
     Example:
       >>> import tempfile
@@ -158,7 +158,7 @@ def column_names(path: str | os.PathLike, format: Format) -> tuple[str, ...]:
         raise UserError(f"{path} does not have the extension of a table of series; give a .csv, .tsv or .parquet, or set a delimiter")
     row = first_row(path, format)
     if not row:
-        read_table(path, {"time": ("time_field", "1")}, format)  # says what is wrong with it
+        read_table(path, {"time": ("time_field", "1")}, format)  # reports what is wrong with it
         raise UserError(f"{path} has no columns; give a file with some")
     return tuple(row) if format.header else tuple(str(i + 1) for i in range(len(row)))
 
@@ -197,10 +197,10 @@ def _numbers(texts: Sequence[str], name: str, at: At, faults: Faults) -> np.ndar
 
 
 class Covariates(NamedTuple):
-    """Covariates as numbers: a category has a column for each of its classes."""
+    """Covariates as numbers: a categorical one has a column for each of its classes."""
 
     values: np.ndarray  # float32 (N, K), NaN where missing
-    names: tuple[str, ...]  # such as "price", or "wind=NE" for the class of a category
+    names: tuple[str, ...]  # such as "price", or "wind=NE" for a class
     classes: dict[str, list[str]]  # category -> its classes
 
 
@@ -209,14 +209,14 @@ def encode_covariates(
 ) -> Covariates:
     """Converts covariates from text to numbers, with one-hot columns for categories.
 
-    A column is a category where half of its entries or more are not numbers.
+    A column is categorical if at least half of its entries are not numbers.
 
     Args:
       columns: covariate -> its entries, as written.
-      rows: how many entries each has.
-      at: the place of each.
-      faults: gets what is not a number, and classes that are not known.
-      classes: category -> its classes, where they are fixed; without it they are those found, by name.
+      rows: the number of entries.
+      at: the location of each entry.
+      faults: collects entries that are not numbers, and unknown classes.
+      classes: categorical covariate -> its classes, if they are fixed; else those found, sorted by name.
 
     Example:
       >>> found = encode_covariates({"wind": ["NE", "NW", "?"], "rain": ["0", "NA", "2"]}, 3, "line {}".format, Faults("a.csv"))

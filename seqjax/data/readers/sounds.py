@@ -1,4 +1,4 @@
-"""Sound files to samples: WAV, FLAC, OGG, MP3 and what else libsndfile reads, of any rate, as 16-bit mono at one rate."""
+"""Sound files to samples: WAV, FLAC, OGG, MP3 and other formats of libsndfile, at any rate, as 16-bit mono at one rate."""
 
 import dataclasses
 import io
@@ -22,16 +22,16 @@ def read_sound(path: str | os.PathLike, rate: int, channels: str = "refuse") -> 
     """The samples of a sound file.
 
     Args:
-      path: of the file; a leading `~` is the home folder.
-      rate: samples per second of the result; a sound of another rate is resampled (soxr).
-      channels: how to treat several: "refuse", "mix" (their mean) or "first".
+      path: the file; a leading `~` is the home folder.
+      rate: samples per second of the result; a sound with another rate is resampled (soxr).
+      channels: how to treat multiple channels: "refuse", "mix" (their mean) or "first".
 
     Returns:
       int16 (S,), S = `resampled_length`.
 
     Raises:
-      UserError: no such file, one that is empty, damaged, of no samples or rate, of a format that is not known here or of several
-        channels; or soundfile is not installed.
+      UserError: a file that is missing, empty or damaged, has no samples, an invalid rate, an unknown format or several channels; or
+        soundfile is not installed.
 
     Example:
       >>> import tempfile
@@ -45,10 +45,10 @@ def read_sound(path: str | os.PathLike, rate: int, channels: str = "refuse") -> 
 
 
 def decode_sound(data: bytes, name: str, rate: int, channels: str = "refuse") -> np.ndarray:
-    """The samples of a sound file that is in memory.
+    """The samples of a sound file in memory.
 
     Args:
-      data: its bytes.
+      data: the file's bytes.
       name: what to call it in errors.
       rate, channels: as in `read_sound`; it raises the same.
 
@@ -64,10 +64,10 @@ def decode_sound(data: bytes, name: str, rate: int, channels: str = "refuse") ->
 
 
 def write_sound(path: str | os.PathLike, samples: np.ndarray, rate: int) -> pathlib.Path:
-    """Writes a sound file; the format goes by the name's ending.
+    """Writes a sound file; the extension determines the format.
 
     Args:
-      path: of the file.
+      path: the file to write.
       samples: int16, or float in [-1, 1]; (S,), or (S, channels).
       rate: samples per second.
 
@@ -96,14 +96,14 @@ def resampled_length(samples: int, rate: int, new: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class SoundFile:
-    """A sound file that is read when it is needed. Its length is known; it is hashed by its size, length and rate.
+    """A sound file that is read on demand. Its length is known; it is hashed by size, length and rate.
 
     Args:
-      path: of the file.
-      samples: that it has at the rate.
-      rate: samples per second to give.
+      path: the file.
+      samples: its number of samples at the rate.
+      rate: samples per second to return.
       channels: as in `read_sound`.
-      size: of the file, in bytes.
+      size: size of the file in bytes.
 
     Example:
       >>> import tempfile
@@ -132,19 +132,19 @@ class SoundFile:
         return self.samples
 
     def read(self) -> np.ndarray:
-        """The samples; raises as `read_sound`, and where the file has another length now."""
+        """The samples; raises as `read_sound`, and if the file's length has changed."""
         found = read_sound(self.path, self.rate, self.channels)
         if len(found) != self.samples:
             raise UserError(f"{self.path} has {len(found):,} samples, and had {self.samples:,} when the run began; restore it")
         return found
 
     def add_to(self, whole: Any) -> None:
-        """Adds what tells it from others to a hash."""
+        """Adds the identity of the file to a hash."""
         whole.update(f"sound{self.size}:{self.samples}:{self.rate}:{self.channels}".encode())
 
 
 def samples_of(sound: Any) -> np.ndarray:
-    """Samples, of an array as it is or of a SoundFile, which is read.
+    """Samples: an array as it is, or those read from a SoundFile.
 
     Example:
       >>> samples_of(np.zeros(3, np.int16)).shape
@@ -154,7 +154,7 @@ def samples_of(sound: Any) -> np.ndarray:
 
 
 def find_sounds(path: str | os.PathLike) -> list[str]:
-    """A sound file alone, or all below a folder, by name.
+    """The path itself if it is a sound file, or all sound files below a folder, sorted by name.
 
     Raises:
       UserError: a folder without any.
@@ -176,13 +176,13 @@ def read_sounds(paths: Iterable[str], what: str, rate: int, channels: str, *, ke
     """Many sound files; all faults are reported at once.
 
     Args:
-      paths: of the files.
-      what: they are, for errors.
+      paths: the files.
+      what: their description, for errors.
       rate, channels: as in `read_sound`.
-      keep: whether to decode all now, into memory; else each is a SoundFile.
+      keep: whether to decode all into memory now; else each is a SoundFile.
 
     Raises:
-      UserError: with every file at fault.
+      UserError: faulty files; the message lists all of them.
     """
     faults, found = Faults(what), []
     for path in paths:
@@ -197,7 +197,7 @@ def read_sounds(paths: Iterable[str], what: str, rate: int, channels: str, *, ke
 def _soundfile() -> Any:
     try:
         import soundfile
-    except (ImportError, OSError):  # an OSError where libsndfile itself is missing
+    except (ImportError, OSError):  # an OSError if libsndfile itself is missing
         raise missing("sound files need soundfile", "speech") from None
     return soundfile
 
@@ -214,7 +214,7 @@ def _opened(source: Any, name: str) -> Any:
             begin, size = bytes(source.getbuffer()[:8]), source.getbuffer().nbytes
         if not size:
             raise UserError(f"{name} is empty, 0 bytes; give a sound file")
-        # libsndfile reads a WAV file that was cut as a shorter one. Sizes of 0 or at the limit are of files written as a stream.
+        # libsndfile reads a truncated WAV file as a shorter one. Sizes of 0 or at the limit mark files written as a stream.
         stated = int.from_bytes(begin[4:], "little") + 8
         if begin.startswith(b"RIFF") and size < stated < 0x7FFFFFFF:
             raise UserError(f"{name} is truncated: {size:,} bytes of {stated:,}; recreate it, or leave it out")

@@ -36,17 +36,17 @@ def is_digits(path: str | os.PathLike) -> bool:
 
 
 def read_digits(path: str | os.PathLike, rate: int) -> Records:
-    """All recordings.
+    """Reads all recordings.
 
     Args:
-      path: the folder of recordings, one above it, or `recordings.tar.gz`.
+      path: the folder of recordings, its parent, or `recordings.tar.gz`.
       rate: samples per second.
 
     Returns:
-      Records of "sound" (int16 arrays), "transcript" (a digit), "speaker" and "number", by name.
+      Records with "sound" (int16 arrays), "transcript" (a digit), "speaker" and "number", sorted by name.
 
     Raises:
-      UserError: a file that is not audio, or an archive without any.
+      UserError: a file that is not audio, or no recordings.
     """
     faults, found = Faults(str(path)), {}
     for name, read in sorted(_files(path).items()):
@@ -84,8 +84,8 @@ def read_tfds_digits(name: str, data_dir: str, rate: int) -> Records:
 
     Args:
       name: "spoken_digit", perhaps with a version.
-      data_dir: of prepared sets.
-      rate: samples per second; those of the set are 8000.
+      data_dir: the folder of prepared sets.
+      rate: samples per second, which must be the set's 8000.
     """
     if name.split(":")[0].split("/")[0] != "spoken_digit":
         raise UserError(f"of TFDS only spoken_digit is read here, not {name!r}; write others as files with a manifest")
@@ -104,9 +104,9 @@ def official_split(records: Records, leave_out: str = "") -> tuple[Records, Reco
     """The training and the test recordings.
 
     Args:
-      records: as `read_digits` gives them.
-      leave_out: a speaker, whose recordings are the test part and all others training; "" is the official split, recordings 0 to 4
-        of each digit and speaker for the test.
+      records: as returned by `read_digits`.
+      leave_out: a speaker whose recordings are the test part, all others being training; "" is the official split, with recordings 0 to 4
+        of each digit and speaker in the test part.
 
     Raises:
       UserError: there is no such speaker, or nothing is left for a part.
@@ -128,10 +128,10 @@ def official_split(records: Records, leave_out: str = "") -> tuple[Records, Reco
 class Joining(NamedTuple):
     """How digits are joined to strings."""
 
-    digits: tuple[int, int] = (3, 7)  # least and most
+    digits: tuple[int, int] = (3, 7)  # minimum and maximum
     pause: tuple[float, float] = (0.05, 0.4)  # s, before each digit and after the last
     gain: tuple[float, float] = (-6.0, 0.0)  # dB, of each digit
-    snr: tuple[float, float] = (10.0, 30.0)  # dB: the power of the recordings against that of white noise over the whole
+    snr: tuple[float, float] = (10.0, 30.0)  # dB, the power of the recordings over that of white noise
 
 
 USUAL = Joining()
@@ -141,14 +141,14 @@ def join_digits(records: Records, number: int, seed: int, rate: int, joining: Jo
     """Strings of digits of one speaker each, with pauses and noise: string i is a pure function of (seed, i) and the recordings.
 
     Args:
-      records: as `read_digits` gives them; every string is made of these alone.
-      number: of strings.
-      seed: of the choice.
+      records: as returned by `read_digits`; every string is made of these alone.
+      number: how many strings.
+      seed: determines the strings.
       rate: samples per second of the recordings.
-      joining: how.
+      joining: the ranges to draw from.
 
     Returns:
-      Records of "sound", "transcript" (digits with spaces between) and "speaker".
+      Records with "sound", "transcript" (space-separated digits) and "speaker".
 
     Example:
       >>> records = make_digits(["7_a_4.wav", "1_a_5.wav"], [np.ones(900, np.int16)] * 2, "recordings")
@@ -182,7 +182,7 @@ def join_digits(records: Records, number: int, seed: int, rate: int, joining: Jo
 
 
 def _files(path: str | os.PathLike) -> dict[str, Any]:
-    """Name -> what reads it at a rate."""
+    """Name -> a function that reads it at a given rate."""
     if is_folder(path):
         folder = pathlib.Path(os.path.expanduser(path))
         folder = folder / "recordings" if (folder / "recordings").is_dir() else folder

@@ -18,8 +18,8 @@ THINGS = ("apple", "ball", "book", "bottle", "cake", "coat", "cup", "key", "lamp
 KINDS = ("where is who", "where was who", "who has", "who had", "how many")
 COUNTS = ("none", "one", "two", "three", "four")
 LONGEST = 20  # sentences of a story, without the question
-TRAINED = 2.0  # lengths are a uniform share to this power, times LONGEST, in the training part: more short stories
-TRIES = 10  # of a kind of question and a length, before others are drawn
+TRAINED = 2.0  # training lengths are LONGEST times a uniform number to this power: more short stories
+TRIES = 10  # attempts with one kind of question and length, before others are drawn
 
 ENTER = ("{} entered the {}.", "{} reached the {}.")
 TAKE = ("{} took the {}.", "{} got the {}.")
@@ -27,7 +27,7 @@ GIVE = ("{} gave {} the {}.", "{} handed {} the {}.")
 LOSE = ("{} dropped the {}.", "{} lost the {}.")
 LIKE, SEE, RAIN = "{} likes the {}.", "{} saw the {}.", "It rained."  # these change nothing
 
-# A person's number and a place's or a thing's, modulo the number of them: this difference is for one part alone.
+# Difference of a person's number and a place's or thing's, modulo their number: each value belongs to one part alone.
 HELD_OUT = {"validation": 0, "test": 1}
 
 
@@ -36,28 +36,28 @@ class Story(NamedTuple):
 
     text: str  # the question, then the sentences
     answer: str
-    kind: str  # of the question, one of KINDS
-    sentences: int  # of the story, without the question
+    kind: str  # kind of the question, one of KINDS
+    sentences: int  # sentences in the story, without the question
 
 
 def make_stories(part: str, number: int, seed: int = 0) -> tuple[Story, ...]:
     """Stories of 1 to 20 sentences, each with a question that it answers; no two alike.
 
-    Two to four people enter places, take things, hand them to others and lose them. Some sentences change nothing: what someone
-    likes or saw, and the weather. "Where was Ben before?" asks for the place before the present one, "Who had the key before?" for
-    the last one to have it besides the one who has it now, and "How many" counts those whom the story has put in a place.
+    Two to four people enter places, take things, hand them to others and lose them. Some sentences change nothing: what someone likes or
+    saw, and the weather. "Where was Ben before?" asks for the place before the current one, "Who had the key before?" for the last previous
+    owner, and "How many" counts the people that the story has put in a place.
 
-    Every person has one place and one thing that are held out for the validation part, and others for the test part: no story
-    of another part has the two together anywhere in it, and every answer of that part turns on such a pair. Lengths are uniform
-    in validation and test; in the training part short stories are more frequent. Kinds of question are about equally frequent.
+    Each person has one place and one thing held out for the validation part, and others for the test part: stories of other parts never
+    pair the two, and every answer of that part depends on such a pair. Lengths are uniform in validation and test; in the training part
+    short stories are more frequent. Kinds of question are about equally frequent.
 
     Args:
       part: "train", "validation" or "test"; each has its own stories.
-      number: how many.
-      seed: of the stories, and of what is held out.
+      number: how many stories.
+      seed: determines the stories and the pairs held out.
 
     Returns:
-      `number` of Story.
+      `number` stories.
 
     Example:
       >>> story = make_stories("train", 20)[8]
@@ -82,11 +82,11 @@ def simple_answers(train: Mapping[str, Sequence[str]], part: Mapping[str, Sequen
     """Baselines: the most frequent answer to each kind of question, and the last place or person named.
 
     Args:
-      train, part: columns "source", "target" and "kind" of the training part and of the one to answer.
+      train, part: columns "source", "target" and "kind" of the training part and of the part to answer.
 
     Returns:
-      Name -> an answer to each question of the part. To other questions than where someone is and who has something, the second
-      is the first.
+      Name -> an answer to each question of the part. The second baseline differs from the first only for questions about where someone is
+      and who has something.
 
     Example:
       >>> train = {"source": ["..."] * 3, "target": ["none", "one", "none"], "kind": ["how many"] * 3}
@@ -105,14 +105,14 @@ def simple_answers(train: Mapping[str, Sequence[str]], part: Mapping[str, Sequen
 
 
 def _last_named(text: str, kind: str) -> str:
-    """An answer to a question about a place or a person; "" to others, and where none is named."""
+    """An answer to a question about a place or a person; "" for other questions, or if none is named."""
     words = re.findall(r"\w+", text[text.find("?") :])
     among = {"where is who": PLACES, "who has": PEOPLE}.get(kind, ())
     return next((word for word in reversed(words) if word in among), "")
 
 
 class _Draws:
-    """Random choices that no version of NumPy or Python changes."""
+    """Random choices that are the same in every version of NumPy and Python."""
 
     def __init__(self, seed: int, key: int):
         self._bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(key,)))
@@ -145,10 +145,10 @@ class _Names(NamedTuple):
 
 
 def _story(part: str, kind: str, length: int, draws: _Draws, names: _Names) -> Story | None:
-    """One story; None if the draw gives none that fits the part."""
+    """One story; None if the draw does not fit the part."""
     own, size = HELD_OUT.get(part), len(PEOPLE)
     cast = draws.some(range(size), 2 + int(3 * draws.share()))
-    wanted = [] if own is None else [(cast[0] + own) % size]  # the first one's place and thing that are held out for the part
+    wanted = [] if own is None else [(cast[0] + own) % size]  # the first person's place and thing held out for the part
     taken = {(who + other) % size for who in cast for other in HELD_OUT.values() if other != own}
     if taken & set(wanted):
         return None
@@ -168,14 +168,14 @@ def _story(part: str, kind: str, length: int, draws: _Draws, names: _Names) -> S
 
 
 class _Scene:
-    """People, places and things of one story, by number, and what the sentences so far have made of them."""
+    """The people, places and things of one story, by number, and their state after the sentences so far."""
 
     def __init__(self, names: _Names, cast: Sequence[int], rooms: Sequence[int], goods: Sequence[int]):
         self._people, self._places, self._things = names
         self._cast, self._rooms, self._goods = cast, rooms, goods
-        self._went: dict[int, list[int]] = {}  # person -> places, the present one last
-        self._had: dict[int, list[int]] = {}  # thing -> people, the last to have it last
-        self._lost: set[int] = set()  # things that nobody has any longer
+        self._went: dict[int, list[int]] = {}  # person -> places, the current one last
+        self._had: dict[int, list[int]] = {}  # thing -> its owners, the latest last
+        self._lost: set[int] = set()  # things that nobody has any more
 
     def sentence(self, draws: _Draws) -> str:
         """A sentence, and what it changes."""

@@ -13,19 +13,19 @@ from seqjax.data.records import Faults, Places, Records
 from seqjax.data.sources import Setting, refuse_given
 from seqjax.errors import UserError, nearest, refuse_unknown
 
-ENDINGS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}  # the ending -> what separates the fields
+ENDINGS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}  # extension -> field separator
 DELIMITERS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "bar": "|", "space": " "}
 QUOTING = ("double", "none")
-LONGEST_LABEL = 200  # characters; a longer one is a text that was taken for a label
-MOST_LACKING = 1000  # leading records without a field after which the file is given up
+LONGEST_LABEL = 200  # characters; a longer one must be a text taken for a label
+MOST_LACKING = 1000  # give up after this many leading records without a field
 
 
 class Format(NamedTuple):
     """The format of a table. For JSON lines, only the encoding matters."""
 
-    delimiter: str = ""  # a character, or its name: comma, tab, semicolon, bar, space; "" is that of the file's ending
+    delimiter: str = ""  # a character, or its name: comma, tab, semicolon, bar, space; "" goes by the extension
     quoting: str = "double"  # "double": fields may be in double quotes, with "" for a quote; "none": quotes are text
-    header: bool = True  # whether the first row names the fields; where it does not, they have numbers only
+    header: bool = True  # whether the first row names the fields; if not, they have only numbers
     encoding: str = "utf-8"
 
 
@@ -40,22 +40,22 @@ def read_table(
 ) -> Records:
     r"""Columns of a file of records, plain or packed.
 
-      .jsonl       an object a line; lines end in \n alone, blank ones are skipped
-      .csv, .tsv   a record a row, blank ones are skipped; a field in quotes may have line breaks
-      any other    the same, where `format` names a delimiter
+      .jsonl       one object per line; lines end in \n alone, blank ones are skipped
+      .csv, .tsv   one record per row, blank ones are skipped; a field in quotes may have line breaks
+      any other    the same, if `format` has a delimiter
 
     Args:
-      path: of the file.
-      fields: column -> (the parameter that names the field, for messages; the field). A field of a table may also be
-        given by its number, from "1"; a name that is a number comes first.
+      path: the file.
+      fields: column -> (the parameter that names the field, for messages; the field). A field of a table may also be given by its number,
+        from "1"; a field whose name is that number takes precedence.
       format: how the table is written.
-      labels: the columns that hold labels: in JSON they may be whole numbers, true or false too; they are not empty.
+      labels: the columns that hold labels: they may not be empty; in JSON they may also be integers, true or false.
 
     Returns:
-      Records of tuples of str, in the order of the file, each with the line where it begins.
+      Records of tuples of str, in file order, each with the line where it starts.
 
     Raises:
-      UserError: with all that is wrong in the file, each fault with its line.
+      UserError: a malformed file; the message lists all faults with their lines.
 
     Example:
       >>> import tempfile
@@ -83,7 +83,7 @@ def read_table(
 
 
 def is_table(path: str | os.PathLike, format: Format = USUAL) -> bool:
-    """Whether a file is read as a table or as JSON lines, by its ending or because a delimiter is named.
+    """Whether a file is read as a table or as JSON lines, by its extension or because a delimiter is given.
 
     Example:
       >>> is_table("films.CSV.gz"), is_table("films.txt"), is_table("films.txt", Format("tab"))
@@ -93,13 +93,13 @@ def is_table(path: str | os.PathLike, format: Format = USUAL) -> bool:
 
 
 def first_row(path: str | os.PathLike, format: Format = USUAL) -> list[str]:
-    """The first row of a table, which names its fields where there is a header.
+    """The first row of a table, which names its fields if there is a header.
 
     Args:
       path, format: as in `read_table`, but not JSON lines.
 
     Returns:
-      The fields; none where that row is not sound, which `read_table` says.
+      The fields; [] if the row is malformed, which `read_table` reports.
 
     Raises:
       UserError: a file that cannot be read.
@@ -125,7 +125,7 @@ def separator(delimiter: str, separated: str) -> str:
       separated: what the delimiter separates, for the error.
 
     Raises:
-      UserError: it is not a character that can separate them.
+      UserError: an invalid delimiter.
 
     Example:
       >>> separator("tab", "fields"), separator(";", "fields")
@@ -163,7 +163,7 @@ def check_format(format: Format) -> None:
 def _reader(path: str | os.PathLike, format: Format) -> Callable[..., Iterator[tuple[int, list[Any]]]]:
     check_format(format)
     if not is_table(path, format):
-        next(byte_chunks(path), None)  # says so if there is no such file
+        next(byte_chunks(path), None)  # raises if there is no such file
         raise UserError(f"{path} does not have the extension of a table; give a .csv, .tsv or .jsonl (or compressed), or a delimiter")
     if unpacked_suffix(path) != ".jsonl":
         return _rows
@@ -200,14 +200,14 @@ def _objects(
             break
         if not found:
             yield number, [row[field] for _, field in fields.values()]
-    for fault in itertools.chain.from_iterable(lacking[:1]):  # a setting is wrong, and each line would report the same
+    for fault in itertools.chain.from_iterable(lacking[:1]):  # a setting is wrong, and every line would report the same
         faults.add(fault)
 
 
 def _rows(
     path: str | os.PathLike, fields: Mapping[str, tuple[str, str]], format: Format, faults: Faults, notes: list[str]
 ) -> Iterator[tuple[int, list[str]]]:
-    """(line where it begins, values of the fields) of each record of a table."""
+    """(line where it starts, values of the fields) of each record of a table."""
     delimiter = _delimiter(path, format)
     first, taken, joined = [], [], 0
     for number, row in table_rows(path, format, faults, notes):
@@ -239,12 +239,12 @@ def _delimiter(path: str | os.PathLike, format: Format) -> str:
 
 
 def table_rows(path: str | os.PathLike, format: Format, faults: Faults, notes: list[str]) -> Iterator[tuple[int, list[str]]]:
-    r"""(line where it begins, all fields) of each row of a table that is not blank, the header's included.
+    r"""(line where it starts, all fields) of each non-blank row of a table, including the header.
 
     Args:
       path, format: as in `read_table`, but not JSON lines.
-      faults: gets the rows that are not sound.
-      notes: gets what to know of the text.
+      faults: collects malformed rows.
+      notes: collects notes about the text.
 
     Example:
       >>> import tempfile
@@ -288,7 +288,7 @@ def table_rows(path: str | os.PathLike, format: Format, faults: Faults, notes: l
 
 @contextlib.contextmanager
 def _fields_of_any_length() -> Iterator[None]:
-    limit = csv.field_size_limit(2**31 - 1)  # the process's own, so it is put back
+    limit = csv.field_size_limit(2**31 - 1)  # global to the process, so it is restored
     try:
         yield
     finally:
@@ -361,19 +361,19 @@ def _fault(value: Any, field: str, setting: str, is_label: bool) -> str:
 
 
 def read_inputs(path: str, text_field: str = "text", format: Format = USUAL) -> list[str]:
-    r"""Texts to make predictions for.
+    r"""Reads texts to make predictions for.
 
     Args:
-      path: a file, plain or packed, or "-" for the standard input. Of a `.jsonl`, `.csv` or `.tsv` the texts are one
-        field. Else each line is a text; an empty line is an empty text, and a final newline adds none.
-      text_field: what that field is called, or its number.
-      format: how a table is written; its encoding is that of any file.
+      path: a file, plain or packed, or "-" for standard input. In a `.jsonl`, `.csv` or `.tsv` the texts are one field. Otherwise each line
+        is a text; an empty line is an empty text, and a final newline adds none.
+      text_field: the field's name or number.
+      format: how a table is written; its encoding applies to any file.
 
     Returns:
       The texts, in order.
 
     Raises:
-      UserError: whatever cannot be read, or has nothing in it.
+      UserError: a file that cannot be read, or is empty.
 
     Example:
       >>> import tempfile

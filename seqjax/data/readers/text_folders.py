@@ -12,7 +12,7 @@ from seqjax.data.records import Faults, Places, Records
 from seqjax.errors import UserError
 
 ABOUT = ("README", "LICENSE", "LICENCE", "NOTICE", "SOURCE")  # text files about a dataset; the first three in any case
-MOST_NOTES = 5  # about characters that suggest a wrong encoding
+MOST_NOTES = 5  # notes about characters that suggest a wrong encoding
 
 
 def part_folders(path: str | os.PathLike) -> dict[str, str]:
@@ -22,7 +22,7 @@ def part_folders(path: str | os.PathLike) -> dict[str, str]:
       path: of the folder.
 
     Returns:
-      Part -> path; empty where the folder has no training part, or that is one of several classes: trains, buses, cars.
+      Part -> path; empty if the folder has no training part, or if that is one of several classes: trains, buses, cars.
 
     Raises:
       UserError: two folders for one part.
@@ -43,20 +43,20 @@ def part_folders(path: str | os.PathLike) -> dict[str, str]:
 def read_text_folder(path: str | os.PathLike, encoding: str = "utf-8") -> Records:
     """Texts and labels of a folder; files are `.txt`, plain or packed.
 
-      pos/1.txt, neg/1.txt   a folder of texts for each class; `unsup`, where reviews without labels lie, is none
-      pos.txt, neg.txt       a file of lines for each class, blank ones skipped; README.txt and its like are none
+      pos/1.txt, neg/1.txt   one folder of texts per class; `unsup`, for reviews without labels, is not a class
+      pos.txt, neg.txt       one file of lines per class, blank ones skipped; README.txt and the like are not classes
 
-    White space around texts is dropped. What is left out is noted; names that begin with a dot are not looked at.
+    White space around texts is stripped. Notes say what is left out; names that start with a dot are ignored.
 
     Args:
-      path: of the folder.
-      encoding: of the files.
+      path: the folder.
+      encoding: the encoding of the files.
 
     Returns:
-      Records with columns "text" and "label", in the order of the names.
+      Records with columns "text" and "label", sorted by name.
 
     Raises:
-      UserError: no texts; or with all files that cannot be read: links to nothing, no permission, another encoding.
+      UserError: no texts, or unreadable files (all listed): dangling links, no permission, another encoding.
 
     Example:
       >>> import tempfile

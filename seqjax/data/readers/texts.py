@@ -34,20 +34,20 @@ def is_json_lines(path: str | os.PathLike) -> bool:
 def read_texts(path: str, documents: str = "none", encoding: str = "utf-8") -> Records:
     r"""The documents of one file, in the column "text".
 
-    A `.jsonl` file has one document a line, in the field "text", whatever `documents` says; its strings are kept as they
-    are, its blank lines skipped.
+    A `.jsonl` file has one document per line, in the field "text", whatever `documents` says; strings are kept unchanged, blank lines
+    skipped.
 
     Args:
       path: text or JSON lines, as in `seqjax.data.readers.opening.text_chunks`.
       documents: "none" (running text, one document), "line" (each line; a blank line is an empty document, a final
         newline adds none) or "paragraph" (separated by blank lines).
-      encoding: of the file.
+      encoding: the file's encoding.
 
-    Returns:
-      At least one document. The column is a tuple; that of a file of more than 64 million characters is a `FileTexts`.
+      Returns:
+      At least one document. The column is a tuple, or a `FileTexts` for a file of more than 64 million characters.
 
     Raises:
-      UserError: the file cannot be read, has no text, or has malformed JSON lines: all of them, with their numbers.
+      UserError: the file cannot be read, has no text, or has malformed JSON lines (all listed, with their numbers).
 
     Example:
       >>> import tempfile
@@ -133,9 +133,9 @@ class FileTexts:
     """The documents of a file too large for memory, read again on each iteration.
 
     Args:
-      path, encoding: of the file.
+      path, encoding: the file and its encoding.
       form: one of `DOCUMENTS`, or `JSON_LINES`.
-      start, stop: which of its documents; of running text, which is one document, which of its characters.
+      start, stop: the range of documents; for running text, which is one document, of characters.
 
     Example:
       >>> import tempfile
@@ -172,7 +172,7 @@ class FileTexts:
         raise UserError(f"{self.path} has become shorter since it was first read; do not change it while it is in use")
 
     def add_to(self, digest: Any) -> None:
-        """Add the documents to a hash, as `seqjax.data.records.fingerprint` adds a tuple of them."""
+        """Adds the documents to a hash, as `seqjax.data.records.fingerprint` adds a tuple of them."""
         digest.update(b"l%d:" % len(self))
         if self.form == "none":
             digest.update(b"s%d:" % sum(len(text.encode("utf-8", "surrogatepass")) for text in self._texts()))
@@ -184,7 +184,7 @@ class FileTexts:
         """The pieces, as in `pieces`.
 
         Raises:
-          UserError: running text has no place to cut it in 64 million characters.
+          UserError: running text cannot be cut anywhere in 64 million characters.
         """
         if self.form != "none":
             for text in self._texts():
@@ -198,10 +198,10 @@ def pieces(texts: Iterable[str], cut_after: str | None = "") -> Iterator[tuple[s
 
     Args:
       texts: the documents, or a `FileTexts`.
-      cut_after: characters after which a document may be cut; "" is anywhere, None nowhere.
+      cut_after: characters after which a document may be cut; "" cuts anywhere, None nowhere.
 
     Returns:
-      Pieces, each with whether a document begins with it; an empty document is an empty piece.
+      Pieces, each with whether it starts a document; an empty document is an empty piece.
 
     Example:
       >>> list(pieces(["one", "", "two"]))
@@ -218,7 +218,7 @@ def pieces(texts: Iterable[str], cut_after: str | None = "") -> Iterator[tuple[s
 
 
 def _cut(chunks: Iterable[str], cut_after: str | None, path: str = "") -> Iterator[tuple[str, bool]]:
-    """Chunks of one document, cut again where it may be cut; with a path, what is held in between is limited."""
+    """Chunks of one document, recut where it may be cut; with a path, the amount held back is limited."""
     held, size, first = [], 0, True
     for chunk in chunks:
         end = len(chunk) if cut_after == "" else max(map(chunk.rfind, cut_after or ()), default=-1) + 1
@@ -237,15 +237,15 @@ def _cut(chunks: Iterable[str], cut_after: str | None, path: str = "") -> Iterat
 
 
 def cut_end(records: Records, fraction: float, what: str) -> tuple[Records, Records]:
-    """Split off the end of texts: documents if there are several, characters if there is one.
+    """Splits off the end of texts: documents if there are several, characters if there is one.
 
     Args:
-      records: with a column "text", of at least one document.
-      fraction: the share to cut off, in (0, 1); at least one document or character on either side.
+      records: has a column "text" with at least one document.
+      fraction: the share to cut off, in (0, 1); at least one document or character stays on either side.
       what: the text's name, for the error.
 
     Returns:
-      (what stays, what was cut off); together they are the documents, in their order.
+      (the start, the end); together they are the documents, in order.
 
     Raises:
       UserError: one document of fewer than two characters.

@@ -15,9 +15,9 @@ def open_builder(name: str, data_dir: str, embedded: str, needs: str = "train") 
     """The builder of a TFDS dataset that is prepared and has a training split.
 
     Args:
-      name: as TFDS has it, such as "tiny_shakespeare" or "imdb_reviews/plain_text".
+      name: the set's name in TFDS, such as "tiny_shakespeare" or "imdb_reviews/plain_text".
       data_dir: the folder of prepared sets; "" is TFDS's own, ~/tensorflow_datasets.
-      embedded: for errors, what there is without a download.
+      embedded: an alternative without a download, for errors.
       needs: the split that it must have.
 
     Returns:
@@ -50,15 +50,15 @@ def open_split(name: str, builder: Any, split: str, embedded: str, encoded: Sequ
 
     Args:
       name, embedded: as in `open_builder`.
-      builder: from there.
-      split: the part.
-      encoded: features to leave in the bytes they are stored in.
+      builder: from `open_builder`.
+      split: the split to open.
+      encoded: features to leave as encoded bytes.
 
     Returns:
       A `tfds.core.data_sources.BaseDataSource`.
 
     Raises:
-      UserError: files that are missing, or not of a kind that has random access.
+      UserError: files that are missing, or of a format without random access.
     """
     import tensorflow_datasets as tfds
 
@@ -78,7 +78,7 @@ def _how_to_prepare(name: str, embedded: str) -> str:
 
 
 def part_splits(splits: Mapping[str, Any]) -> dict[str, str]:
-    """Part -> its split, for the parts that a dataset has.
+    """Part -> its split, for the parts of a dataset.
 
     Example:
       >>> part_splits({"train": 1, "dev": 1, "unsupervised": 1})
@@ -90,10 +90,10 @@ def part_splits(splits: Mapping[str, Any]) -> dict[str, str]:
 
 
 def examples(source: Any) -> Iterator[Mapping[str, Any]]:
-    """All examples of a split, read many at a time, which is twice as fast as one by one.
+    """All examples of a split, read in batches, which is twice as fast as one by one.
 
     Args:
-      source: as `open_split` gives it.
+      source: as returned by `open_split`.
     """
     for first in range(0, len(source), 1000):
         yield from source.__getitems__(list(range(first, min(first + 1000, len(source)))))
@@ -104,10 +104,10 @@ def read_columns(name: str, builder: Any, columns: Mapping[str, str], embedded: 
 
     Args:
       name, builder, embedded: as in `open_split`.
-      columns: what a column is called -> the feature that it is.
+      columns: column name -> feature.
 
     Returns:
-      The parts that the set has; texts are strings.
+      The set's parts; texts are str.
 
     Raises:
       UserError: as `open_split`; a text that is not UTF-8.
@@ -140,18 +140,18 @@ def class_names(feature: Any) -> tuple[str, ...]:
 
 
 def feature_of(name: str, features: Mapping[str, Any], kind: str, field: str, *, setting: str = "", usual: str = "") -> str:
-    """The feature of a kind with a field's name, or the only one of its kind.
+    """The feature of a given kind with a field's name, or the only one of that kind.
 
     Args:
-      name: of the set, for the error.
-      features: of the set.
+      name: the set's name, for the error.
+      features: the set's features.
       kind: the class of the feature, such as "Text".
-      field: what it is called.
-      setting: which setting names the field, where one does.
-      usual: the setting's default; where the field is that, the only feature of its kind will do.
+      field: the feature's name.
+      setting: the setting that names the field, if any.
+      usual: the setting's default; if the field has this value, the only feature of its kind is accepted.
 
     Raises:
-      UserError: there is none, or several of other names.
+      UserError: no such feature, or several with other names.
 
     Example:
       >>> class Text: pass
@@ -172,7 +172,7 @@ def feature_of(name: str, features: Mapping[str, Any], kind: str, field: str, *,
 def read_sounds_without_tensorflow() -> None:
     """Lets TFDS create its Audio feature without TensorFlow, which is not needed since sounds are stored decoded.
 
-    TFDS 4.9.10 asks TensorFlow for a dtype when the feature is made (tensorflow/datasets issue 11233). Where TensorFlow is installed,
+    TFDS 4.9.10 asks TensorFlow for a dtype when the feature is created (tensorflow/datasets issue 11233). If TensorFlow is installed,
     nothing is changed.
     """
     if importlib.util.find_spec("tensorflow") is not None:

@@ -1,4 +1,4 @@
-"""Times in common notations: recognised, placed in a time zone, never guessed."""
+"""Times in common notations: recognised and placed in a time zone, never guessed."""
 
 import calendar
 import datetime
@@ -11,7 +11,7 @@ import numpy as np
 from seqjax.data.records import Faults
 from seqjax.errors import UserError
 
-At = Callable[[Any], str]  # the index of a time -> its place, such as "a.csv line 3"
+At = Callable[[Any], str]  # the index of a time -> its location, such as "a.csv line 3"
 CLOCK = r"(?:[T ]\s*(?P<H>\d{1,2}):(?P<M>\d{2})(?::(?P<S>\d{2})(?:[.,](?P<f>\d{1,9}))?)?\s*(?P<p>[AaPp][Mm])?)?"
 OFFSET = r"\s*(?P<z>Z|UTC|[+-]\d{2}(?::?\d{2})?(?::\d{2})?)?"
 YEAR_FIRST = re.compile(rf"(?P<Y>\d{{4}})(?P<s>[-/.])(?P<m>\d{{1,2}})(?:(?P=s)(?P<d>\d{{1,2}}))?{CLOCK}{OFFSET}", re.ASCII)
@@ -32,26 +32,26 @@ class Times(NamedTuple):
     """Parsed times."""
 
     wall: np.ndarray  # datetime64[ns] (N,), as written; NaT for those with a fault
-    ahead: np.ndarray | None  # int64 (N,), the seconds by which those are ahead of UTC; None if it is not said
+    ahead: np.ndarray | None  # int64 (N,), seconds ahead of UTC; None if the times have no offset
     notes: tuple[str, ...] = ()
 
 
 def read_times(texts: Sequence[str], at: At, faults: Faults, time_format: str = "") -> Times:
-    """Times of one column, all written in one way.
+    """Times of one column, all in the same notation.
 
-    Recognised are ISO 8601 (2024-01-31, 2024-01-31T14:00:00.5+01:00, 2024-01) with any of - / . between, 20240131, years,
-    quarters (2024Q1), 31.01.2024 and 31/01/2024 where one of the column's days is above 12, 31 Jan 2024, and seconds,
+    Recognised are ISO 8601 (2024-01-31, 2024-01-31T14:00:00.5+01:00, 2024-01) with any of - / . as separator, 20240131, years,
+    quarters (2024Q1), 31.01.2024 and 31/01/2024 if one of the column's days is above 12, 31 Jan 2024, and seconds,
     milliseconds, microseconds or nanoseconds since 1970.
 
     Args:
       texts: the times.
-      at: the place of each.
-      faults: gets those that are not times.
+      at: the location of each.
+      faults: collects entries that are not times.
       time_format: "" recognises it; "dayfirst" or "monthfirst" says which of 01/02/2024 is the day; else a format of
         Python's strptime, such as "%d.%m.%y %H:%M".
 
     Raises:
-      UserError: the whole column is not of times, or nothing says which number is the day.
+      UserError: the column does not hold times, or nothing says which number is the day.
 
     Example:
       >>> faults = Faults("a.csv")
@@ -81,7 +81,7 @@ def read_times(texts: Sequence[str], at: At, faults: Faults, time_format: str = 
 
 
 def join_parts(columns: Sequence[Sequence[str]], names: Sequence[str]) -> list[str]:
-    """Times whose parts are in separate columns: year, month, day, ... in this order, or a date and a clock's time.
+    """Times whose parts are in separate columns: year, month, day, ... in this order, or a date and a time of day.
 
     Example:
       >>> join_parts([["2010", "2010"], ["1", "1"], ["2", "2"], ["0", "13"]], ["year", "month", "day", "hour"])
@@ -104,7 +104,7 @@ def join_parts(columns: Sequence[Sequence[str]], names: Sequence[str]) -> list[s
     return [text + ends[len(columns) - 1] for text in joined]
 
 
-# Ways of writing
+# Notations
 
 
 def _by_pattern(texts: Sequence[str], at: At, faults: Faults, pattern: re.Pattern) -> Times:
@@ -137,7 +137,7 @@ def _first_other(texts: Sequence[str], wrong: Sequence[int]) -> str:
 
 
 def _fields(match: re.Match) -> tuple[tuple[int, ...], int | None] | None:
-    """(year, month, day, hour, minute, second, nanosecond) and the seconds ahead of UTC; None for what no calendar has."""
+    """(year, month, day, hour, minute, second, nanosecond) and the seconds ahead of UTC; None for an impossible date."""
     named = match.groupdict()
     month = 3 * int(named["q"]) - 2 if named.get("q") else int(named.get("m") or 1)
     hour, half = int(named.get("H") or 0), (named.get("p") or "").lower()

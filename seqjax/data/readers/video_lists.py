@@ -17,21 +17,21 @@ from seqjax.errors import UserError, nearest
 class VideoList(NamedTuple):
     """Videos with their labels, not yet opened."""
 
-    root: str  # where they are named from
+    root: str  # the folder that paths are relative to
     heads: tuple[Head, ...]
     parts: dict[str, tuple[list[str], list[tuple[int, ...]]]]  # part -> paths and labels
-    bad: dict[str, str] = {}  # path -> what is wrong with it, judging by its name
+    bad: dict[str, str] = {}  # path -> what is wrong with it, judged by its name alone
 
 
 def list_folder(folder: pathlib.Path, labelled: bool = True) -> VideoList:
     """The videos of a folder.
 
     Args:
-      folder: with `train/CLASS/...` (and `val/CLASS/...`, `test/CLASS/...`), or `CLASS/...`. A video is a file, or a folder of its frames.
-      labelled: whether there are classes; without them the videos are in the folder, or in those of the parts.
+      folder: has `train/CLASS/...` (and `val/CLASS/...`, `test/CLASS/...`), or `CLASS/...`. A video is a file, or a folder of its frames.
+      labelled: whether there are classes; without them the videos are in the folder itself, or in those of the parts.
 
     Raises:
-      UserError: there are no classes or no videos, a part has a class that is not in the training part.
+      UserError: no classes, no videos, or a part with a class that the training part lacks.
 
     Example:
       >>> import os, tempfile
@@ -96,12 +96,12 @@ def list_table(paths: Mapping[str, str], format: Format, video_field: str, label
 
     Args:
       paths: part -> table.
-      format: how they are written.
-      video_field: the field of a file or folder, named from the table's own folder.
-      label_fields: those of labels, one for each question; none where nothing is asked.
+      format: how the tables are written.
+      video_field: the field with a file or folder, relative to the table's folder.
+      label_fields: the fields of labels, one per question; () if nothing is asked.
 
     Raises:
-      UserError: with all that is wrong in a table, each fault with its line.
+      UserError: a malformed table; the message lists all faults with their lines.
 
     Example:
       >>> import os, tempfile

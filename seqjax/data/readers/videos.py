@@ -16,7 +16,7 @@ from seqjax.data.video_columns import Head, Labelled, name_of
 from seqjax.errors import UserError, missing
 
 SUFFIXES = tuple(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .ogv .3gp .ts .gif".split())
-OPEN = 64  # decoders that stay open, so that a window continues where the one before ended
+OPEN = 64  # decoders that stay open, so that a window continues where the previous one ended
 FORMATS = {1: "gray", 3: "rgb24"}
 
 
@@ -24,13 +24,13 @@ class Facts(NamedTuple):
     """The properties of a video."""
 
     frames: int
-    rate: float  # frames per second; 0 where the file does not say
+    rate: float  # frames per second; 0 if the file does not say
     height: int
     width: int
 
 
 def is_video(path: pathlib.Path) -> bool:
-    """Whether it is a video file by its name, or a folder of images.
+    """Whether a path is a video file, judged by its name, or a folder of images.
 
     Example:
       >>> is_video(pathlib.Path("a/b.MP4")), is_video(pathlib.Path("a/b.txt"))
@@ -40,7 +40,7 @@ def is_video(path: pathlib.Path) -> bool:
 
 
 def frame_files(folder: str | os.PathLike) -> list[str]:
-    """The images of a folder of frames, in the order of the numbers in their names.
+    """The images of a folder of frames, ordered by the numbers in their names.
 
     Example:
       >>> import tempfile
@@ -62,11 +62,11 @@ def examine_video(path: str | os.PathLike) -> Facts:
     """Reads a whole video once, so that a broken one cannot stop training.
 
     Args:
-      path: a video file of any format that PyAV decodes, or a folder of images, its frames.
+      path: a video file of any format that PyAV decodes, or a folder of its frames as images.
 
     Raises:
-      UserError: no such file, an empty or damaged one, one without pictures, a codec that is not there, frames of several
-        sizes, or PyAV is not installed.
+      UserError: a file that is missing, empty, damaged or without a video stream, a missing codec, frames of several sizes, or PyAV is not
+        installed.
 
     Example:
       >>> examine_video("nothing.mp4")
@@ -109,11 +109,11 @@ def _one_size(sizes: set[tuple[int, int]], path: str) -> None:
 
 
 def read_frames(path: str, size: int = 0, channels: int = 3) -> Iterator[np.ndarray]:
-    """The frames of a video, one after the other.
+    """The frames of a video, in order.
 
     Args:
       path: as in `examine_video`.
-      size: height and width to which the largest square in the middle is scaled, as images are; 0 keeps frames as they are.
+      size: the height and width that the largest central square is scaled to, as for images; 0 keeps frames unchanged.
       channels: 1 (grey) or 3 (RGB).
 
     Yields:
@@ -190,22 +190,22 @@ def _said(error: Exception) -> str:
 
 
 class FileVideos(Labelled):
-    """Videos in files or in folders of frames, decoded each time they are asked for.
+    """Videos in files or in folders of frames, decoded on request.
 
-    Frames of a file are decoded in order. The decoder stays open where they ended, so that the next window of a long video costs
-    no more than its own frames, and a video of any length no more memory than a window.
+    Frames of a file are decoded in order. The decoder stays open where they ended, so the next window of a long video costs only
+    its own frames, and a video of any length takes only the memory of a window.
 
     Args:
       paths: N files or folders.
-      facts: of each.
-      size: to which frames are scaled, as in `read_frames`; 0 where all have one size.
+      facts: the facts of each.
+      size: the size that frames are scaled to, as in `read_frames`; 0 if all have one size.
       channels: 1 or 3.
       heads, answers: as in `Labelled`.
-      root: the folder that the fingerprint names the files from.
-      rate: frames per second of folders of frames.
+      root: the folder that paths are relative to in the fingerprint.
+      rate: frames per second for folders of frames.
 
     Raises:
-      UserError: frames of several sizes and no size to scale them to; from `take`, a file that cannot be read any more.
+      UserError: frames of several sizes and no size to scale them to; from `take`, a file that can no longer be read.
     """
 
     def __init__(
@@ -226,11 +226,11 @@ class FileVideos(Labelled):
         return self.paths[index]
 
     def rate_of(self, index: int) -> float:
-        """Frames a second; 0 if unknown."""
+        """Frames per second; 0 if unknown."""
         return self._rates[index]
 
     def take(self, index: int, places: np.ndarray) -> np.ndarray:
-        """Decodes the frames at some increasing indices of a video."""
+        """Decodes the frames of a video at ascending indices."""
         found, path = np.empty((len(places), *self.shape), np.uint8), self.paths[index]
         if os.path.isdir(os.path.expanduser(path)):
             files = frame_files(os.path.expanduser(path))
