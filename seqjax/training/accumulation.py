@@ -1,4 +1,4 @@
-"""The gradient of a batch's mean loss, taken whole or in parts one after another, which needs less memory."""
+"""The gradient of a batch's mean loss, computed at once or accumulated over parts, which needs less memory."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,8 +13,8 @@ from seqjax.training.sharding import DATA, batch_sharding
 
 PyTree = Any
 
-# (params, model_state, carry, batch, rng) -> (carry, model_state, Sums); rng is None in evaluation, where there is no noise
-# and the model state that is returned is ignored.
+# (params, model_state, carry, batch, rng) -> (carry, model_state, Sums); rng is None in evaluation, where there is no noise and the
+# returned model state is ignored.
 LossFn = Callable[[PyTree, PyTree, PyTree, Any, jax.Array | None], tuple[PyTree, PyTree, Sums]]
 
 
@@ -22,16 +22,16 @@ class Gradient(NamedTuple):
     """Loss and gradient of a batch."""
 
     loss: jax.Array  # (), mean over the real tokens
-    grads: PyTree  # of that mean, like the parameters
+    grads: PyTree  # of the mean loss, like the parameters
     carry: PyTree
     model_state: PyTree
     sums: Sums
 
 
 def batch_gradient(loss_fn: LossFn, params: PyTree, model_state: PyTree, carry: PyTree, batch: Any, rng: jax.Array) -> Gradient:
-    """Loss and gradient of a batch at once.
+    """Loss and gradient of a whole batch at once.
 
-    Args: those of a LossFn.
+    Args: as a LossFn.
 
     Example:
       >>> def loss_fn(params, model_state, carry, batch, rng):
@@ -60,18 +60,17 @@ def accumulated_gradient(
     parts: int,
     mesh: Mesh,
 ) -> Gradient:
-    r"""Loss and gradient of a batch in parts, each computed after the one before it.
+    r"""Loss and gradient of a batch, accumulated over parts computed in turn.
 
     .. math:: \nabla L = \frac{\sum_i \nabla \ell_i}{\sum_i n_i}
 
-    with l the loss of a part summed over its n tokens, so that it is the whole batch's to rounding, whatever the parts' lengths.
-    Two things are of a part and not of the batch: noise, drawn for each, and batch statistics, which go through the
-    parts in order.
+    with l the loss of a part summed over its n tokens, so that the gradient equals the whole batch's up to rounding, whatever the parts'
+    lengths. Two things are per part, not per batch: noise, drawn for each part, and batch statistics, which are updated part by part.
 
     Args:
       loss_fn, params, model_state, carry, batch, rng: as for batch_gradient.
-      parts: how many.
-      mesh: the parts are cut within each device's share of the batch, so that all devices work on each.
+      parts: number of parts.
+      mesh: parts are cut within each device's share of the batch, so that all devices work on every part.
 
     Raises:
       UserError: the batch cannot be cut into equal parts.
@@ -107,15 +106,15 @@ def accumulated_gradient(
 
 
 def cut(tree: PyTree, parts: int, mesh: Mesh) -> PyTree:
-    """Cuts arrays along their first axis into equal parts, each device's share by itself.
+    """Cuts arrays along their first axis into equal parts, within each device's share.
 
     Args:
       tree: leaves (B, ...).
-      parts: N, how many.
-      mesh: from make_mesh, with D devices along the axis over which B is cut.
+      parts: N, the number of parts.
+      mesh: from make_mesh, with D devices along the axis that shards B.
 
     Returns:
-      Leaves (N, B / N, ...), cut over the devices along the second axis.
+      Leaves (N, B / N, ...), sharded over the devices along the second axis.
 
     Raises:
       UserError: B is not a multiple of N D.

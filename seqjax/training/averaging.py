@@ -29,8 +29,8 @@ class RunningMean:
         """Adds a tree.
 
         Raises:
-          UserError: a leaf is not of floats, so that a mean of it means nothing.
-          ValueError: the structure or a shape is not that of the trees before.
+          UserError: a leaf that is not of floats, so that its mean is meaningless.
+          ValueError: the structure or a shape differs from that of earlier trees.
         """
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -44,7 +44,7 @@ class RunningMean:
         self._count += 1
 
     def result(self, like: Any) -> Any:
-        """The mean, in the dtypes and on the devices of the arrays in `like`."""
+        """The mean, with the dtypes and devices of the arrays in `like`."""
         return jax.tree.map(lambda total, leaf: processes.place((total / self._count).astype(leaf.dtype), leaf.sharding), self._sums, like)
 
 

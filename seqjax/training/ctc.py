@@ -1,7 +1,7 @@
-r"""Connectionist temporal classification: the loss of labels that are not aligned with the steps.
+r"""Connectionist temporal classification: a loss for labels that are not aligned with the steps.
 
-The loss sums over all alignments: paths that give each step a label or blank, and become the labels where repeats are joined
-and then blanks are dropped. It is computed in log space over the 2 U + 1 states blank, y_1, blank, ..., y_U, blank:
+The loss sums over all alignments: paths that assign a label or blank to each step, and reduce to the labels when repeats are merged and
+then blanks dropped. It is computed in log space over the 2 U + 1 states blank, y_1, blank, ..., y_U, blank:
 
   alpha_t(s) = log p_t(state s) + logsumexp(alpha_{t-1}(s), alpha_{t-1}(s - 1), alpha_{t-1}(s - 2) where s may be reached from there)
 """
@@ -14,11 +14,11 @@ from seqjax.nn.masks import real_steps
 from seqjax.typing import Array
 
 BLANK = 0
-NEVER = -1e30  # stands for log 0: finite, so that no gradient becomes NaN, and below the log probability of any path
+NEVER = -1e30  # stands for log 0: finite, so that no gradient is NaN, and below any path's log probability
 
 
 def steps_needed(labels: np.ndarray) -> int:
-    """The fewest steps of an alignment of these labels: one per label, and a blank between equal ones.
+    """The minimum number of steps to align these labels: one per label, and a blank between equal neighbours.
 
     Example:
       >>> steps_needed(np.array([4, 4, 5])), steps_needed(np.array([], int))
@@ -40,8 +40,8 @@ def ctc_nats(logits: Array, steps: Array, labels: Array, label_lengths: Array) -
       label_lengths: int (B,).
 
     Returns:
-      (B,) in float32 or wider, never negative. Of a row whose labels do not fit its steps (`steps_needed`) it is meaningless,
-      and its gradient is 0: find those rows before, and leave them out.
+      (B,) in float32 or wider, never negative. For a row whose labels do not fit its steps (`steps_needed`) it is meaningless, and its
+      gradient is 0: find and drop such rows beforehand.
 
     Example:
       >>> logits = jnp.log(jnp.array([[[0.6, 0.4], [0.5, 0.5]]]))  # p(blank), p(label 1)
@@ -61,7 +61,7 @@ def ctc_nats(logits: Array, steps: Array, labels: Array, label_lengths: Array) -
     scores = jnp.einsum("btv,bsv->tbs", jax.nn.log_softmax(logits), chosen, precision=jax.lax.Precision.HIGHEST)
     skips = (states[:, 2:] != BLANK) & (states[:, 2:] != states[:, :-2])
     skips = jnp.pad(skips, ((0, 0), (2, 0)))
-    # Before the first step a path stands in the first blank alone, from where it may stay or move on to y_1.
+    # Before the first step every path is in the first blank, where it may stay, or move to y_1.
     first = jnp.where(jnp.arange(states.shape[1])[None] == 0, 0.0, NEVER).astype(scores.dtype)
 
     def advance(alpha, now):
@@ -76,7 +76,7 @@ def ctc_nats(logits: Array, steps: Array, labels: Array, label_lengths: Array) -
     total = _log_sum(at_blank, jnp.where(label_lengths > 0, at_label, NEVER))
     fits = total > NEVER / 2
     nats = jnp.where(fits, -total, 0)
-    # Rounding may put the logarithm of a probability near 1 above 0; the gradient is still that of the sum.
+    # Rounding may raise the log of a probability near 1 above 0; the gradient is still that of the sum.
     return nats + jax.lax.stop_gradient(jnp.maximum(-nats, 0))
 
 

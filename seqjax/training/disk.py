@@ -20,7 +20,7 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        sync(path.parent)  # makes the rename survive a loss of power
+        sync(path.parent)  # makes the rename survive a power failure
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -45,8 +45,8 @@ def remove(path: pathlib.Path) -> None:
 def refusal(error: BaseException | None) -> str | None:
     """The operating system's reason for an error, in words; None if the error is of another kind.
 
-    Every OSError counts, a MemoryError, and TensorStore's errors, which carry the system's number in their text. Errors
-    that were raised from such an error count too.
+    Covers every OSError, MemoryError, and TensorStore's errors, which carry the system's number in their text, as well as errors raised
+    from one of these.
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
@@ -67,11 +67,11 @@ def refusals(what: str, advice: str) -> Iterator[None]:
     """Turns disk errors into a one-line UserError; other errors pass unchanged.
 
     Args:
-      what: could not be done, with the path, such as "checkpoint 7 could not be saved in run/checkpoints".
+      what: the failure, with the path, such as "checkpoint 7 could not be saved in run/checkpoints".
       advice: what to do.
 
     Raises:
-      UserError: in place of an error that has a `refusal`.
+      UserError: instead of an error that has a `refusal`.
     """
     try:
         yield

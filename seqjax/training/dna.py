@@ -1,4 +1,4 @@
-"""Losses of the networks that read DNA, with the other strand as augmentation."""
+"""Losses for networks that read DNA, with the reverse strand as augmentation."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -16,13 +16,13 @@ from seqjax.training.train_step import LossFn
 
 
 def tag_loss(model: DnaTagger, *, carried: bool = False, other_strand: float = 0.0, swap: Sequence[int] = ()) -> LossFn:
-    """The nats of the tags, summed over real bases; in evaluation with the count "correct".
+    """The negative log-likelihood of the tags in nats, summed over real bases; in evaluation with the count "correct".
 
     Args:
-      model: gives scores, nats and tags.
+      model: computes scores, nats and tags.
       carried: whether the carry passes from batch to batch, as with `BaseWindows`; otherwise every sequence starts fresh.
-      other_strand: the share of training sequences that are read from the other strand; not with `carried`.
-      swap: the tag that each becomes there; () where tags are the same on both.
+      other_strand: the share of training sequences read from the other strand; not with `carried`.
+      swap: the tag that each tag becomes on the other strand; () if tags are the same on both.
 
     Returns:
       loss(params, model_state, carry, batch, rng) -> (carry, model_state, Sums).
@@ -67,11 +67,11 @@ def class_loss(
     """The cross-entropy of the labels, summed over real sequences, with the count "correct".
 
     Args:
-      model: of an Ensemble, the loss in training is the mean of its members', and in evaluation that of their mean probabilities.
+      model: for an Ensemble, the training loss is the mean over its members, and the evaluation loss that of their mean probabilities.
       classes: K.
-      halo: of the model's features.
-      other_strand: the share of training sequences that are read from the other strand.
-      label_smoothing: the share of the target that is spread over all classes in training.
+      halo: the halo of the model's features.
+      other_strand: the share of training sequences read from the other strand.
+      label_smoothing: the share of the target spread over all classes in training.
 
     Returns:
       As `tag_loss`.

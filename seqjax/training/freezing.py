@@ -13,15 +13,15 @@ PyTree = Any
 
 
 def frozen_mask(params: PyTree, patterns: Sequence[str]) -> PyTree:
-    """Says of each parameter whether one of the patterns freezes it.
+    """Which parameters the patterns freeze.
 
     Args:
       params: pytree of arrays.
       patterns: regular expressions, searched for in the parameter's path, such as `embed/embedding` or
-        `rnn/0/recurrent_kernel`; `^embed/` freezes all that is under `embed`.
+        `rnn/0/recurrent_kernel`; `^embed/` freezes everything under `embed`.
 
     Returns:
-      A pytree of bools like `params`, true where frozen.
+      A pytree of bools like `params`, true if frozen.
 
     Raises:
       UserError: a pattern is not a regular expression or matches no parameter, or nothing is left to train.
@@ -53,7 +53,7 @@ def all_frozen(params: PyTree, patterns: Sequence[str]) -> bool:
     """Whether the patterns freeze every one of these parameters.
 
     Args:
-      params: pytree of arrays or shapes, with the names that they have in the whole, such as `{"encoder": ...}`.
+      params: pytree of arrays or shapes, with their names in the whole model, such as `{"encoder": ...}`.
       patterns: see `frozen_mask`.
 
     Example:
@@ -83,7 +83,7 @@ def divide(params: PyTree, patterns: Sequence[str]) -> tuple[PyTree, PyTree]:
       patterns: see frozen_mask.
 
     Returns:
-      (trained, frozen), which `unite` puts together again.
+      (trained, frozen), which `unite` joins again.
 
     Example:
       >>> divide({"embed": 1.0, "rnn": 2.0}, ["embed"])

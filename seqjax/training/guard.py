@@ -8,11 +8,11 @@ import optax
 
 PyTree = Any
 
-# What is checked, in the order in which trouble spreads; the bit of each in the number that `faults` gives.
+# What is checked, in the order in which trouble spreads; the index of each is its bit in the number from `faults`.
 CHECKED = ("loss", "gradient norm", "optimizer state", "parameters", "model state", "moving average", "carry")
 
-_LARGE = 1e12  # squares of what is smaller do not overflow float32, nor does a sum of so many as there are parameters
-_SCALE = 2.0**84  # brings all between that and the largest float32 to where squares neither overflow nor vanish
+_LARGE = 1e12  # squares of smaller values do not overflow float32, nor does their sum over all parameters
+_SCALE = 2.0**84  # scales values between that and the largest float32 to where squares neither overflow nor underflow
 
 
 def all_finite(tree: PyTree) -> jax.Array:
@@ -27,13 +27,13 @@ def all_finite(tree: PyTree) -> jax.Array:
 
 
 def faults(parts: dict[str, PyTree]) -> jax.Array:
-    """Which of these parts of a training step are not finite, as bits of one number; 0 where all are finite.
+    """Which of these parts of a training step are not finite, as bits of one number; 0 if all are finite.
 
     Args:
-      parts: arrays by name; the names are of CHECKED.
+      parts: arrays by name; the names are from CHECKED.
 
     Returns:
-      () int32, which `fault_names` puts into words.
+      () int32, which `fault_names` translates.
 
     Example:
       >>> found = faults({"loss": jnp.float32(1.0), "carry": jnp.array([jnp.inf])})
@@ -59,13 +59,13 @@ def global_norm(tree: PyTree) -> jax.Array:
 
     .. math:: \|g\| = s \sqrt{\sum_i (g_i / s)^2}
 
-    with s a power of two where a value is very large, and 1 otherwise: then the result is that of `optax.tree.norm`, bit for bit.
+    where s is a power of two if a value is very large, otherwise 1, when the result is that of `optax.tree.norm`, bit for bit.
 
     Args:
-      tree: arrays of floats.
+      tree: float arrays.
 
     Returns:
-      (), not finite where a leaf is not.
+      (), not finite if a leaf is not.
 
     Example:
       >>> float(global_norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])}))
@@ -87,10 +87,10 @@ def _scaled(tree: PyTree) -> tuple[PyTree, jax.Array]:
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
-    """Scales a gradient down to this Euclidean norm where it exceeds it, as `optax.clip_by_global_norm`, but by `global_norm`.
+    """Scales a gradient down to this Euclidean norm if it exceeds it, as `optax.clip_by_global_norm` does, but using `global_norm`.
 
     Args:
-      max_norm: the largest norm.
+      max_norm: the maximum norm.
 
     Returns:
       An optax transformation.

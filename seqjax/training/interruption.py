@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def signals() -> Iterator[list[int]]:
-    """Collects the first SIGINT or SIGTERM in a list and prints a line; the next one has its default effect."""
+    """Collects the first SIGINT or SIGTERM in a list and prints a line; a second one has its default effect."""
     received: list[int] = []
 
     def note(number, frame):
         received.append(number)
         for other, handler in before.items():
             signal.signal(other, handler)
-        with contextlib.suppress(OSError):  # past Python's streams: a handler may come in the middle of a print
+        with contextlib.suppress(OSError):  # bypasses Python's streams: the handler may interrupt a print
             text = b"stopping after this step; press again to stop immediately\n"
             os.write(2, b"\n" + text) if os.isatty(2) else os.write(1, text)  # a terminal shows the bar and ^C there
 

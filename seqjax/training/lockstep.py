@@ -1,4 +1,4 @@
-"""Several runs that differ in their seeds alone, trained as one: their states stacked, one vmapped step for all."""
+"""Several runs that differ only in their seeds, trained together: their states stacked, with one vmapped step."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -21,25 +21,25 @@ STACKED_BY_BATCH = PartitionSpec(None, *BY_BATCH)
 
 
 class Joint(NamedTuple):
-    """What runs do together."""
+    """The functions that runs share."""
 
-    step: Callable[..., Any]  # of one run, from make_train_step
+    step: Callable[..., Any]  # the step of one run, from make_train_step
     mesh: Mesh
     evaluate: Callable[[TrainState, Sequence[int], Advance], None]  # (stacked state, which runs, progress): for their tasks
 
 
 def fit_together(runs: Sequence[Run], joint: Joint) -> list[Outcome | UserError]:
-    """Trains all runs to their ends, or until a signal, as `fit` does with one.
+    """Trains all runs to completion, or until a signal, as `fit` does with one.
 
-    Those that are furthest behind take a step together, so runs that were stopped at different steps come together again. A run
-    that stops early, or that cannot continue, leaves the others.
+    Those furthest behind step together, so runs stopped at different steps catch up with each other. A run that stops early or
+    cannot continue leaves the group.
 
     Args:
-      runs: with the same plan; their batches have the same shapes.
-      joint: what they do together.
+      runs: runs with the same plan and batch shapes.
+      joint: the functions they share.
 
     Returns:
-      How each of them ended: its Outcome, or the error that ended it.
+      For each run its Outcome, or the error that ended it.
     """
     group = _Group(runs, joint)
     with signals() as received:
@@ -58,7 +58,7 @@ def _outcome(run: Run, received: list[int]) -> Outcome:
 
 
 class _Group:
-    """The runs, what ended some of them, and the compiled functions."""
+    """The runs, the errors that ended some of them, and the compiled functions."""
 
     def __init__(self, runs: Sequence[Run], joint: Joint):
         self.runs, self.errors = runs, {}
@@ -76,12 +76,12 @@ class _Group:
         self._row = jax.jit(lambda stacked, row: jax.tree.map(lambda x: x[row], stacked), out_shardings=state_shardings(mesh))
 
     def furthest_behind(self) -> list[int]:
-        """Which of the unfinished runs have taken the fewest steps."""
+        """The unfinished runs that have taken the fewest steps."""
         going = {i: run.step for i, run in enumerate(self.runs) if i not in self.errors and not run.finished()}
         return [i for i, step in going.items() if step == min(going.values())]
 
     def stretch(self, places: list[int], received: list[int]) -> None:
-        """Takes steps with some runs until one of them needs its own state, or others wait at the same step, or a signal comes."""
+        """Steps some runs until one needs its own state, others wait at the same step, or a signal arrives."""
         runs = [self.runs[i] for i in places]
         others = [run.step for i, run in enumerate(self.runs) if i not in places and i not in self.errors]
         meet = min((step for step in others if step > runs[0].step), default=None)
@@ -112,7 +112,7 @@ class _Group:
             self._give_back(runs, stacked)
 
     def _next_batches(self, places: list[int], stacked: TrainState) -> list[PyTree]:
-        """The next batch of each run; none where one cannot be read: that run is saved and has ended, the others stay where they are."""
+        """The next batch of each run; [] if one cannot be read: that run is saved and ends, and the others do not move."""
         runs = [self.runs[i] for i in places]
         before, batches = [run.data.get_state() for run in runs], []
         for i, run in zip(places, runs):
@@ -143,7 +143,7 @@ class _Group:
             run.state = self._row(stacked, row)
 
     def attempt(self, place: int, call: Callable[..., None], *arguments: Any) -> None:
-        """Calls something of a run unless it has failed; an error ends that run alone."""
+        """Calls a function of a run unless the run has failed; an error ends only that run."""
         if place not in self.errors:
             try:
                 call(*arguments)

@@ -31,7 +31,7 @@ class Data(Protocol):
         """The next batch; there is always one."""
 
     def get_state(self) -> dict[str, Any]:
-        """The iterator state before the next batch, JSON-able."""
+        """The iterator state before the next batch, JSON-serialisable."""
         ...
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -58,17 +58,17 @@ class Reporter(Protocol):
 
 
 class Task(NamedTuple):
-    """What the loop needs to know of an experiment."""
+    """What the loop needs to know about an experiment."""
 
     step: Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]
     place_batch: Callable[[Any], Any]  # host batch -> device
-    evaluate: Callable[[TrainState, Advance], dict[str, float]]  # what is reported of the validation part, the loss first
-    metric: Metric  # turns the Sums of a training interval into what is logged
+    evaluate: Callable[[TrainState, Advance], dict[str, float]]  # metrics on the validation part, the loss first
+    metric: Metric  # turns the Sums of a training interval into the logged values
     sample: Callable[[TrainState], str] | None = None  # samples from the model as text, shown at evaluations
     criterion: str = "loss"  # the value of an evaluation by which the best checkpoint is chosen; lower is better
-    unit: str = "tokens"  # what one prediction is made for, in the plural
-    tell: Callable[[int], None] | None = None  # of several processes: what takes the number of a signal for all of them
-    diagnose: Callable[[TrainState, Any], dict[str, jax.Array]] | None = None  # scalars of the step that follows: see Plan.diagnose_every
+    unit: str = "tokens"  # the unit of a prediction, in the plural
+    tell: Callable[[int], None] | None = None  # with several processes: passes a signal's number to all
+    diagnose: Callable[[TrainState, Any], dict[str, jax.Array]] | None = None  # scalars of the next step: see Plan.diagnose_every
 
 
 KeepFailed = Callable[[int, TrainState, Any, int, dict[str, Any]], str]  # (step, state, batch, faults, meta) -> advice
@@ -81,7 +81,7 @@ class Outcome(NamedTuple):
     progress: Progress
     signal: int | None  # the signal that stopped it, None if the run is finished
     stopped_early: bool = False  # finished before its last step: see Plan.stop_patience
-    shapes: int = 0  # of batches seen in this session; the step is compiled once for each
+    shapes: int = 0  # distinct batch shapes in this session; the step is compiled once for each
 
 
 def fit(
@@ -97,32 +97,31 @@ def fit(
     workdir: pathlib.Path | None = None,
     keep_failed: KeepFailed | None = None,
 ) -> Outcome:
-    """Trains from `state` to `plan.steps`, or until validation has not become better for `plan.stop_patience` evaluations.
+    """Trains from `state` to `plan.steps`, or until validation has not improved for `plan.stop_patience` evaluations.
 
-    The device is never waited for: each step's metrics are read after the next one was sent off. The first SIGINT or SIGTERM
-    ends the loop after the step under way with a checkpoint; a second one interrupts at once. In each turn records are
-    written first, then the checkpoint is saved, then lines are shown: a terminal that fails loses no steps, and a kill
-    leaves no checkpoint without its records.
+    The loop never blocks on the device: each step's metrics are read after the next step is dispatched. The first SIGINT or SIGTERM ends
+    the loop after the current step with a checkpoint; a second one interrupts immediately. Each iteration first writes records, then
+    saves the checkpoint, then shows lines: a failing terminal loses no steps, and a kill leaves no checkpoint without its records.
 
     Args:
       task: the step, the evaluation and the sample.
-      plan: how often.
-      state: where to begin; its buffers are donated.
+      plan: the length of the run and the intervals of its actions.
+      state: the initial state; its buffers are donated.
       data: positioned at the batch that follows `state`.
       progress: from the checkpoint, or a new one.
-      reporter: takes the records.
-      checkpoints: take the state.
-      meta: JSON values that go into every checkpoint besides the data's iterator state and the progress.
-      workdir: where `plan.profile` puts its trace, into a folder `profile`.
-      keep_failed: is given the step that stops a run, what it began with, its batch, what was not finite (see guard.fault_names)
-        and `meta`; gives a line that ends the error.
+      reporter: receives the records.
+      checkpoints: saves the state.
+      meta: JSON values stored in every checkpoint with the iterator state and the progress.
+      workdir: `plan.profile` writes its trace to the folder `profile` in it.
+      keep_failed: called with the step that stops a run, its initial state, its batch, what was not finite (see guard.fault_names) and
+        `meta`; returns a line that ends the error.
 
     Returns:
       The Outcome.
 
     Raises:
-      UserError: something in a step was not finite `plan.max_skipped_in_row` times in a row, the steps to be profiled are not
-        among those that follow, or the next batch cannot be read: then the run is saved in its state before that batch.
+      UserError: steps were not finite `plan.max_skipped_in_row` times in a row, the steps to profile are not among those ahead, or the next
+        batch cannot be read, in which case the run is saved in its state before that batch.
     """
     run = Run(task, plan, state, data, progress, reporter, checkpoints, meta, keep_failed)
     profile = Profile(plan.profile, workdir, first=run.step, last=plan.steps, say=reporter.say)
@@ -139,23 +138,23 @@ def fit(
 
 
 class Run:
-    """The state of the loop; `advance` is one iteration: a step, and `taken`, everything that follows it."""
+    """The state of the loop; `advance` takes a step, and `taken` does everything that follows it."""
 
     def __init__(self, task, plan, state, data, progress, reporter, checkpoints, meta, keep_failed=None):
         self.task, self.plan, self.state, self.data = task, plan, state, data
         self.progress, self.reporter, self.checkpoints, self.meta = progress, reporter, checkpoints, meta
         self.step = int(state.step)
         self._first = self.step
-        self._heard = 0  # of several processes: the number of the signal that all know of, 0 for none
-        self._unread: Callable[[], StepMetrics] | None = None  # fetches those of the last step sent off
+        self._heard = 0  # with several processes: the signal that all know of, 0 for none
+        self._unread: Callable[[], StepMetrics] | None = None  # fetches those of the last step dispatched
         self._validation: float | None = None  # the criterion at this step, if it was evaluated
         self._since = time.perf_counter()
-        self._tokens = 0.0  # read since _since
-        self._unshown: list[Callable[[], None]] = []  # lines that wait for the end of the turn
-        self.shapes: set[Any] = set()  # of the batches so far
-        self._diagnosed: set[Any] = set()  # the same of those that were diagnosed
-        self._diagnosis: Any = None  # of the last step sent off, where there is one
-        self.batch: Any = None  # of the last step sent off
+        self._tokens = 0.0  # tokens read since _since
+        self._unshown: list[Callable[[], None]] = []  # lines to show at the end of the iteration
+        self.shapes: set[Any] = set()  # shapes of the batches so far
+        self._diagnosed: set[Any] = set()  # shapes of the batches diagnosed
+        self._diagnosis: Any = None  # of the last step dispatched, if it was diagnosed
+        self.batch: Any = None  # of the last step dispatched
         self._keep_failed, self._skipped_in_row = keep_failed, int(state.skipped_in_row)
 
     def finished(self) -> bool:
@@ -166,7 +165,7 @@ class Run:
         """The number of the signal that ends the run here; several processes agree on it.
 
         Args:
-          received: by this process.
+        received: signals received by this process.
         """
         number = received[0] if received else 0
         if self.task.tell is not None:
@@ -202,15 +201,15 @@ class Run:
         return self.task.diagnose(self.state, batch)
 
     def near_failure(self) -> bool:
-        """Whether the step sent off last may be the one that stops the run; then it is read before another one changes the state."""
+        """Whether the last dispatched step may be the one that stops the run; then it is read before another changes the state."""
         return self._unread is not None and self._skipped_in_row + 1 >= self.plan.max_skipped_in_row
 
     def taken(self, fetch: Callable[[], StepMetrics], diagnosis: Any = None) -> None:
-        """Reads the metrics of the step before the one just sent off; then evaluates, saves and shows, where it is time.
+        """Reads the metrics of the step before the one just dispatched; then evaluates, saves and shows when due.
 
         Args:
-          fetch: waits for the metrics of the step just sent off, and gives them; called one step later.
-          diagnosis: what `Task.diagnose` gave for that step, or None.
+          fetch: waits for the metrics of the step just dispatched and returns them; called one step later.
+          diagnosis: the result of `Task.diagnose` for that step, or None.
         """
         self.step += 1
         self._read(self.step - 1)
@@ -224,10 +223,10 @@ class Run:
         self.show()
 
     def stop_for(self, error: Exception) -> NoReturn:
-        """Saves the run because the next batch cannot be read, and raises the error that says why.
+        """Saves the run because the next batch cannot be read, and raises the error.
 
         Raises:
-          UserError: what the error says, where it is one, and how the run is resumed; else the error itself.
+          UserError: if the error is one, extended by how to resume the run; else the error itself.
         """
         if processes.several():  # the others may be in their next step: nothing can be gathered from them
             raise error
@@ -292,7 +291,7 @@ class Run:
             self._diagnosis = None
 
     def _failed(self, step: int, faults: int) -> str:
-        """Saves the step that stops the run, which left the state unchanged; returns advice for the user."""
+        """Saves the failed step that stops the run, which left the state unchanged; returns advice for the user."""
         if self._keep_failed is None or self.step != step:
             return ""
         return f"; {self._keep_failed(step, self.state._replace(step=self.state.step - 1), self.batch, faults, self.meta)}"
@@ -358,7 +357,7 @@ def _shapes(batch: Any) -> Any:
 
 
 def _described(batch: Any) -> str:
-    """A batch's shape in words: B and T of sequences, otherwise (images, videos) B and the shape of its largest array's rows."""
+    """A batch's shape in words: B and T for sequences, otherwise (images, videos) B and the shape of a row of its largest array."""
     shapes: list[tuple[int, ...]] = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
     lengths = dict.fromkeys(str(shape[1]) for shape in shapes if len(shape) == 2 and shape[1])
     largest = max(shapes, key=math.prod)
@@ -372,13 +371,13 @@ def restore(
 ) -> tuple[TrainState, Progress, int] | None:
     """Restores state and data from the newest good checkpoint.
 
-    The plan has no part in it: a run may be resumed for more steps or fewer than it was begun for.
+    The plan is not restored: a run may be resumed for more or fewer steps than originally planned.
 
     Args:
-      checkpoints: of the run.
-      state: a fresh state; gives structure, shapes, dtypes and shardings.
-      data: is moved to its saved iterator state.
-      check_meta: raises where the checkpoint is not of this run.
+      checkpoints: the run's checkpoints.
+      state: a fresh state, for structure, shapes, dtypes and shardings.
+      data: is set to its saved iterator state.
+      check_meta: raises if the checkpoint does not belong to this run.
       repair: see Checkpoints.restore.
 
     Returns:

@@ -11,18 +11,18 @@ from seqjax.typing import AnyArray
 
 
 class Sums(NamedTuple):
-    """Loss and tokens of a batch as sums, so that parts add up to the whole exactly as one would expect.
+    """Loss and tokens of a batch as sums, so that parts add up exactly to the whole.
 
-    A token is whatever there is one answer for: a token of a text, an image of a batch.
+    A token is anything with one answer: a token of a text, an image of a batch.
     """
 
     loss: AnyArray  # (), nats, summed over real tokens
     tokens: AnyArray  # (), number of real tokens
-    counts: dict[str, AnyArray] = {}  # further sums over real tokens, such as the correct answers; read only
+    counts: dict[str, AnyArray] = {}  # further sums over real tokens, such as correct answers; read-only
 
 
 def means(sums: Sums) -> dict[str, float]:
-    """The loss and the counts for each token.
+    """The loss and the counts per token.
 
     Example:
       >>> means(Sums(3.0, 4.0, {"correct": 2.0}))
@@ -41,7 +41,7 @@ def token_cross_entropy(logits: jax.Array, targets: jax.Array, mask: jax.Array, 
       logits: (B, T, V), any float type; the sum is taken in float32 or wider.
       targets: (B, T) int, ids in [0, V).
       mask: (B, T) bool, true where the token is real. Values where it is false are ignored, even NaN.
-      smoothing: s, the share of the target that is spread over all tokens (label smoothing).
+      smoothing: s, the share of the target spread over the vocabulary (label smoothing).
 
     Returns:
       The summed loss and the number of real tokens.
@@ -83,7 +83,7 @@ def label_cross_entropy(logits: jax.Array, targets: jax.Array, mask: jax.Array) 
 
 
 def label_sums(logits: jax.Array, targets: jax.Array, labels: jax.Array, mask: jax.Array) -> Sums:
-    """The cross-entropy of labels, the number of examples, and how many of them have the largest logit at their label.
+    """The cross-entropy of labels, the number of examples, and how many have the largest logit at their label.
 
     Args:
       logits: (B, K). A row that is not finite counts as wrong.

@@ -1,4 +1,4 @@
-"""Muon for the kernels of recurrent cells: momentum whose matrices are made orthogonal, gate by gate."""
+"""Muon for the kernels of recurrent cells: momentum orthogonalised gate by gate."""
 
 import math
 from collections.abc import Callable
@@ -17,27 +17,27 @@ MATRICES = ("kernel", "recurrent_kernel")
 def muon_by_gate(
     others: optax.GradientTransformation, rate: float, *, momentum: float = 0.95, ns_steps: int = 3
 ) -> optax.GradientTransformation:
-    r"""Update directions: Muon's for the kernels and recurrent kernels of cells, those of `others` for everything else.
+    r"""Update directions: Muon's for the kernels and recurrent kernels of cells, and those of `others` for everything else.
 
     For each gate W_g (D, H) of a kernel, with its momentum M_g (Nesterov's):
 
       update_g = rate sqrt(max(1, H / D)) U V^T,  M_g = U S V^T
 
-    A few Newton-Schulz iterations find U V^T nearly: all but the smallest singular values come to between 0.7 and 1.2. The
-    gates lie side by side in one kernel and differ in scale, so each is a matrix of its own; of block-diagonal recurrent
-    kernels each block is.
+    A few Newton-Schulz iterations approximate U V^T: all but the smallest singular values end up between 0.7 and 1.2. The gates lie side by
+    side in one kernel and differ in scale, so each is treated as a separate matrix; so is each block of a block-diagonal recurrent kernel.
 
     Args:
-      others: for embeddings, biases, output layers, and everything that is not a cell's kernel; usually `optax.scale_by_adam`.
-      rate: of Muon's directions against those of the others.
-      momentum: of the gradient.
-      ns_steps: iterations. Each costs 6 D^2 H operations per gate. With 3 an LSTM of 256 units learned as well as with 5.
+      others: the transformation for embeddings, biases, output layers and everything else; usually `optax.scale_by_adam`.
+      rate: scale of Muon's directions relative to those of `others`.
+      momentum: momentum of the gradient.
+      ns_steps: number of Newton-Schulz iterations, each of 6 D^2 H operations per gate. With 3 an LSTM of 256 units learned as well as with
+        5.
 
     Returns:
-      An optax transformation that gives directions, to be scaled by the negative learning rate.
+      An optax transformation whose output is to be scaled by the negative learning rate.
 
     Raises:
-      UserError: on init, where no parameter is a kernel of a recurrent cell.
+      UserError: on init, if no parameter is a kernel of a recurrent cell.
 
     Example:
       >>> import jax.numpy as jnp, seqjax
@@ -76,7 +76,7 @@ def _each_cell(function: Callable[[Any], Any], other: Callable[[Any], Any], tree
 
 
 def _gates(cell: Any) -> int:
-    """How many gates lie side by side in a cell's kernel; 1 where its recurrent kernel is frozen, which is None then."""
+    """How many gates lie side by side in a cell's kernel; 1 if its recurrent kernel is frozen, and so None."""
     projection, recurrent = getattr(cell, "projection", None), cell.recurrent_kernel
     if recurrent is None:
         return 1
@@ -86,7 +86,7 @@ def _gates(cell: Any) -> int:
 
 
 def _matrices(cell: Any) -> list[str]:
-    """The fields of a cell that are matrices or blocks of one; none for convolutions and for independent units."""
+    """The fields of a cell that are matrices or blocks of one; none for convolutions and independent units."""
     if cell.kernel is not None and cell.kernel.ndim != 2:
         return []
     return [name for name in MATRICES if getattr(cell, name) is not None and getattr(cell, name).ndim > 1]
@@ -115,7 +115,7 @@ def _apart(tree: PyTree) -> PyTree:
 
 
 def _dimensions(apart: PyTree) -> PyTree:
-    """Of a kernel (..., D, G, H) each (D, H) is a matrix."""
+    """In a kernel (..., D, G, H) each (D, H) is a matrix."""
     return jax.tree.map(lambda a: MuonDimensionNumbers(a.ndim - 3, a.ndim - 1), apart)
 
 

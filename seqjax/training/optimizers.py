@@ -1,4 +1,4 @@
-"""Optimisers, each one explicit optax.chain with clipping first, and learning rate schedules for recurrent models."""
+"""Optimisers, each an explicit optax.chain with clipping first, and learning rate schedules for recurrent models."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -28,26 +28,26 @@ def make_schedule(
     decay: float = 0.5,
     milestones: Sequence[float] = (),
 ) -> optax.Schedule:
-    r"""Learning rate as a function of the update's number.
+    r"""Learning rate as a function of the update number.
 
-    All begin with a linear warm-up over `warmup_steps` updates, fewer where the run is too short: see warmup_length. After it:
+    All start with a linear warm-up over `warmup_steps` updates, fewer if the run is too short: see warmup_length. After it:
 
-    - `constant`, `plateau`: the learning rate as given (`plateau` is lowered by the loop when validation stalls);
-    - `cosine`: half a cosine down to `final_fraction` of it at the run's end, which is update number `steps`;
-    - `hold_then_decay`: as given for `hold_epochs` epochs, then times `decay` at the start of each further epoch
+    - `constant`, `plateau`: the given learning rate (the loop lowers `plateau` when validation stalls);
+    - `cosine`: half a cosine down to `final_fraction` of it at the end of the run, update number `steps`;
+    - `hold_then_decay`: constant for `hold_epochs` epochs, then times `decay` at the start of each further epoch
       (Zaremba et al. 2014, arXiv:1409.2329: 4 epochs and 1/2 for the small model, 6 and 1/1.2 for the medium one);
-    - `step`: times `decay` once the share of each of the `milestones` of the run is over (He et al. 2015,
+    - `step`: times `decay` at each of the `milestones`, given as shares of the run (He et al. 2015,
       arXiv:1512.03385: a tenth after 1/2 and after 3/4 of 64,000 steps on CIFAR-10).
 
-    A schedule is a function of `steps`: where a finished run is extended, `cosine` and `step` are those of the new length from the
-    first new step on, so the rate of a cosine rises again to where the longer run would have it.
+    A schedule depends on `steps`: when a finished run is extended, `cosine` and `step` follow the new length from the first new step on, so
+    a cosine rises again to the longer run's rate.
 
     Args:
       name: one of SCHEDULES.
       learning_rate: the highest value.
-      steps: number of updates of the whole run.
-      warmup_steps: length of the linear warm-up, in a run long enough for it.
-      final_fraction: what is left of the learning rate at the end of `cosine`.
+      steps: number of updates in the whole run.
+      warmup_steps: length of the linear warm-up, if the run is long enough.
+      final_fraction: final share of the learning rate with `cosine`.
       steps_per_epoch, hold_epochs: for `hold_then_decay`.
       decay: for `hold_then_decay` and `step`.
       milestones: for `step`, shares of `steps`.
@@ -71,7 +71,7 @@ def make_schedule(
         main = optax.cosine_decay_schedule(learning_rate, steps - warmup_steps, alpha=final_fraction)
     elif name == "hold_then_decay":
 
-        def held(step):  # whole numbers, so that the rate changes at the very step at which an epoch begins
+        def held(step):  # whole numbers, so that the rate changes exactly at the step that starts an epoch
             return learning_rate * decay ** jnp.maximum(step // steps_per_epoch - hold_epochs + 1, 0)
 
         main = held
@@ -88,7 +88,7 @@ def make_schedule(
         raise UserError(f"schedule.name={name!r} is unknown; choose one of {', '.join(SCHEDULES)}")
     if not warmup_steps:
         return main
-    shift = warmup_steps if name == "cosine" else 0  # epochs count from the run's start, the cosine from the warm-up's end
+    shift = warmup_steps if name == "cosine" else 0  # epochs count from the start of the run, the cosine from the end of the warm-up
 
     def schedule(step):
         return main(jnp.maximum(step - shift, 0)) * jnp.minimum(1.0, (step + 1) / warmup_steps)
@@ -97,11 +97,11 @@ def make_schedule(
 
 
 def warmup_length(warmup_steps: int, steps: int) -> int:
-    """The number of warm-up updates: as many as requested, or a tenth of a run that is not longer than that.
+    """The number of warm-up updates: as requested, or a tenth of the run if it is not longer than the warm-up.
 
     Args:
-      warmup_steps: as requested.
-      steps: number of updates of the whole run.
+      warmup_steps: the requested number.
+      steps: number of updates in the whole run.
 
     Example:
       >>> warmup_length(400, 64000), warmup_length(400, 400), warmup_length(400, 12), warmup_length(400, 5)
@@ -137,18 +137,17 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     r"""The whole optimiser as one chain: clip by global norm, decay weights, precondition, scale.
 
-    Weights decay on matrices and convolution kernels only, never on biases and the scales of norms.
+    Weight decay applies only to matrices and convolution kernels, never to biases or the scales of norms.
 
     Args:
-      name: `adam`, `adamw` (the decay is added after Adam's division), `sgd` (the decay is part of the gradient, L2) or `muon`
-        (`muon_by_gate` for the kernels of recurrent cells and Adam for all else, with decay as in adamw).
+      name: `adam`, `adamw` (decoupled weight decay), `sgd` (weight decay as L2 regularisation) or `muon` (`muon_by_gate` for the kernels of
+        recurrent cells and Adam for all else, with decay as in adamw).
       schedule: learning rate by update.
-      clip_norm: the gradient of all parameters together is scaled down to this Euclidean norm where it exceeds it;
-        infinite for no clipping.
-      b1, b2: Adam's averages of the gradient and its square.
+      clip_norm: maximum Euclidean norm of the whole gradient, which is scaled down if it is larger; infinite for no clipping.
+      b1, b2: Adam's decay rates for the averages of the gradient and its square.
       momentum, nesterov: for `sgd`; 0 is plain gradient descent.
       weight_decay: for `adamw`, `sgd` and `muon`.
-      muon_ratio: of Muon's learning rate to the schedule's.
+      muon_ratio: ratio of Muon's learning rate to the schedule's.
 
     Returns:
       An optax transformation.

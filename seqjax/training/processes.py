@@ -1,7 +1,7 @@
 """Several processes that train as one: placement of arrays, gathering, agreement.
 
-All processes run the same program. Each makes its own rows of a batch and has all parameters; what they compute together is the
-same everywhere. In a single process every function here is what JAX does anyway, or nothing.
+All processes run the same program. Each makes its own rows of a batch and has all parameters; joint results are the same everywhere.
+In a single process every function here does what JAX does anyway, or nothing.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ def several() -> bool:
 
 
 def first() -> bool:
-    """Whether this is the process that writes and prints: the first of several, or the only one.
+    """Whether this process writes and prints: it is the first of several, or the only one.
 
     Example:
       >>> first()
@@ -44,7 +44,7 @@ def own_share(batches: Any) -> Any:
     """The rows of each batch that this process makes.
 
     Args:
-      batches: with `shard(index, count)`, where there are several processes.
+      batches: have `shard(index, count)`, if there are several processes.
 
     Raises:
       UserError: the batches cannot be shared.
@@ -60,15 +60,15 @@ def own_share(batches: Any) -> Any:
     return batches.shard(jax.process_index(), jax.process_count())
 
 
-# Where arrays lie.
+# Placement of arrays.
 
 
 def place(tree: PyTree, where: PyTree) -> PyTree:
-    """Puts what every process has whole onto the devices of all.
+    """Places arrays that every process holds in full on the devices of all.
 
     Args:
       tree: numpy arrays or arrays on this process's devices, the same in every process; or arrays on the devices of all.
-      where: a NamedSharding for the whole tree, or a tree of them, each for the matching leaf.
+      where: one NamedSharding for the whole tree, or a matching tree of them.
 
     Example:
       >>> where = NamedSharding(jax.make_mesh((1,), ("data",), devices=jax.devices()[:1]), PartitionSpec())
@@ -88,11 +88,11 @@ def place(tree: PyTree, where: PyTree) -> PyTree:
 
 
 def place_rows(batch: PyTree, where: NamedSharding) -> PyTree:
-    """Puts a batch, of which this process has its own rows, onto the devices of all.
+    """Places a batch, of which this process has its own rows, on the devices of all.
 
     Args:
-      batch: leaves (B / count, ...) of host memory, as `own_share` gives them.
-      where: cuts the first axis; the devices stand in the order of the processes.
+      batch: leaves (B / count, ...) in host memory, from `own_share`.
+      where: shards the first axis; the devices are in the order of the processes.
 
     Returns:
       Leaves (B, ...).
@@ -107,7 +107,7 @@ def _same(leaf: jax.Array) -> jax.Array:
 
 
 def local(tree: PyTree) -> PyTree:
-    """Arrays that every process has whole, as arrays on a device of this process alone: nothing is sent.
+    """Fully replicated arrays as arrays on a device of this process alone; nothing is sent.
 
     Example:
       >>> local({"w": 1})
@@ -117,9 +117,9 @@ def local(tree: PyTree) -> PyTree:
 
 
 def gathered(tree: PyTree) -> PyTree:
-    """As `local`, of arrays that may be cut over the devices of all; every process must call it.
+    """As `local`, for arrays that may be sharded over the devices of all; every process must call it.
 
-    What is cut comes as numpy arrays, one at a time: no device needs room for more than the largest.
+    Sharded arrays are returned as numpy arrays, gathered one at a time: no device holds more than the largest.
     """
     if not several():
         return tree
@@ -133,7 +133,7 @@ def gathered(tree: PyTree) -> PyTree:
 
 
 def whole(tree: PyTree) -> PyTree:
-    """Arrays that any program of this process can use: what is cut is gathered onto its devices; every process must call it.
+    """Arrays that any program of this process can use: sharded ones are gathered onto its devices; every process must call it.
 
     Example:
       >>> whole({"w": jnp.ones(2)})["w"].tolist()
@@ -150,14 +150,14 @@ def whole(tree: PyTree) -> PyTree:
     return jax.tree.map(one, tree)
 
 
-# What all agree on.
+# Agreement.
 
 
 def each(value: np.ndarray | np.generic) -> np.ndarray:
     """The values of all processes, by their index; every process must call it. They may have different numbers of devices.
 
     Args:
-      value: of the same shape and dtype in every process.
+      value: has the same shape and dtype in every process.
 
     Example:
       >>> each(np.array([7, 8])).tolist()
@@ -177,10 +177,10 @@ def check_same(what: Mapping[str, bytes], advice: str) -> None:
 
     Args:
       what: name -> content; the names are the same everywhere.
-      advice: ends the message.
+      advice: the end of the message.
 
     Raises:
-      UserError: names the first thing that differs, in every process.
+      UserError: something differs; raised in every process, naming the first difference.
 
     Example:
       >>> check_same({"settings": b"lr=1"}, "start all processes with the same command")
@@ -206,15 +206,15 @@ def check_rows(names: list[str], rows: np.ndarray, advice: str) -> None:
 
 
 class Listening:
-    """A training step that tells every process which signal any of them has received.
+    """A training step that tells every process about a signal that any of them has received.
 
-    The signal's number goes with the step and comes back in its metrics, which are read one step later, so nothing waits for it; all
+    The signal's number is passed to the step and returned in its metrics, which are read one step later, so nothing blocks; all
     processes read it after the same step.
 
     Args:
       step: from make_train_step.
       states, rows: the shardings of the state and of a batch.
-      mesh: over the devices of all.
+      mesh: the mesh over the devices of all.
     """
 
     def __init__(self, step: Callable[..., Any], states: PyTree, rows: NamedSharding, mesh: Mesh):
@@ -229,19 +229,19 @@ class Listening:
         self.tell(0)
 
     def tell(self, number: int) -> None:
-        """The number of the signal that this process has received, 0 for none."""
+        """Sets the number of the signal that this process has received, 0 for none."""
         if number != self._number:
             self._number = number
             told = np.full(self._size, number, np.int32)
             self._told = jax.make_array_from_callback(told.shape, self._rows, told.__getitem__)
 
     def __call__(self, state: Any, batch: Any) -> tuple[Any, Any]:
-        """As the step; its metrics have the highest number that was told with it."""
+        """As the step; its metrics have the highest number set in any process."""
         return self._step(state, batch, self._told)
 
 
 def lost(error: BaseException | None) -> UserError | None:
-    """Says in a line that another process has ended, where that is what an error of JAX's means; None if it is not.
+    """A one-line error if a JAX error means that another process has ended; None for other errors.
 
     Example:
       >>> str(lost(ValueError("Gloo all-reduce failed: Connection closed by peer"))).split("; ")[0]

@@ -14,11 +14,11 @@ def check_steps(steps: tuple[int, int], *, first: int, last: int) -> None:
 
     Args:
       steps: the first and the last step to trace.
-      first: steps done before.
+      first: steps already done.
       last: the run's last step.
 
-    Raises:
-      UserError: with the steps that can be traced.
+      Raises:
+      UserError: other steps; the message says which can be traced.
 
     Example:
       >>> check_steps((3, 12), first=0, last=10)
@@ -31,18 +31,18 @@ def check_steps(steps: tuple[int, int], *, first: int, last: int) -> None:
 
 
 class Profile:
-    """Traces some steps of a run with `jax.profiler`; as a context, it ends a trace that an error or a signal cut short.
+    """Traces some steps of a run with `jax.profiler`; as a context manager, it ends a trace cut short by an error or a signal.
 
     Args:
       steps: the first and the last step to trace, counted as in the log, or None for no trace.
-      workdir: the trace goes into its folder `profile`.
-      first: steps done before.
+      workdir: the trace is written to its folder `profile`.
+      first: steps already done.
       last: the run's last step.
-      say: shows a line: where the trace is and how to view it.
+      say: shows a line that says where the trace is and how to view it.
 
     Raises:
       UserError: the steps are not among those from `first` + 1 to `last`.
-      ValueError: there are steps and no work directory.
+      ValueError: steps without a work directory.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class Profile:
 
     @contextlib.contextmanager
     def around(self, step: int, wait: Callable[[], None]) -> Iterator[None]:
-        """Surrounds one step; begins the trace before the first and ends it after the last.
+        """Surrounds one step; starts the trace before the first and ends it after the last.
 
         Args:
-          step: the number of the step that follows.
-          wait: waits for the device, so that the trace holds these steps and all of them.
+          step: the number of the next step.
+          wait: waits for the device, so that the trace holds exactly these steps.
         """
         if self._steps is None:
             yield

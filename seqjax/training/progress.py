@@ -1,4 +1,4 @@
-"""The length and progress of a run, and how evaluations change it."""
+"""The length and progress of a run, and how evaluations change them."""
 
 import math
 from typing import NamedTuple
@@ -15,38 +15,37 @@ class Plan(NamedTuple):
     stall_patience: int = 0  # evaluations without a new best before the learning rate is lowered; 0: never
     stall_factor: float = 1.0
     stop_patience: int = 0  # evaluations in a row without a new best that end the run; 0: never
-    profile: tuple[int, int] | None = None  # the first and the last step of which a trace is made
+    profile: tuple[int, int] | None = None  # the first and the last step to trace
     diagnose_every: int = 0  # steps between diagnostics; 0: never
 
 
 class Progress(NamedTuple):
-    """The loop's own state beside the training state; JSON-able, saved with every checkpoint.
+    """The loop's own state beside the training state; JSON-serialisable, saved with every checkpoint.
 
-    It knows nothing of the plan: a run may be resumed with more steps, or with another `eval_every` where
-    `evaluation_matters` says no.
+    It is independent of the plan: a run may be resumed with more steps, or with another `eval_every` unless `evaluation_matters`.
     """
 
     best: float | None = None  # lowest criterion of the validations so far
     since_best: int = 0  # evaluations since, or since the learning rate was lowered
-    seconds: float = 0.0  # of training, over all sessions
-    interval: tuple[float, ...] = (0.0,) * 6  # the sums of the log interval under way: see loop
-    counts: dict[str, float] = {}  # the same for the counts that the loss function gives
-    without_best: int = 0  # evaluations in a row without a new best, a lowered learning rate or not
+    seconds: float = 0.0  # training time, over all sessions
+    interval: tuple[float, ...] = (0.0,) * 6  # the sums of the current log interval: see loop
+    counts: dict[str, float] = {}  # the same for the loss function's counts
+    without_best: int = 0  # evaluations in a row without a new best, not reset by a lowered learning rate
 
 
 def after_evaluation(progress: Progress, plan: Plan, value: float) -> tuple[Progress, bool]:
-    """Updates the progress after an evaluation, and says whether to lower the learning rate.
+    """Updates the progress after an evaluation, and decides whether to lower the learning rate.
 
-    A value that is not finite is never a new best. The two counts are independent: a lowered rate restarts the count of
-    stalls, and leaves that of early stopping as it is.
+    A value that is not finite is never a new best. The two counts are independent: lowering the rate resets the count of stalls, but not
+    that of early stopping.
 
     Args:
-      progress: before.
-      plan: says how many evaluations without a new best are a stall.
+      progress: the progress before.
+      plan: defines how many evaluations without a new best are a stall.
       value: the criterion; lower is better.
 
     Returns:
-      The progress after, and true where the rate is to be lowered.
+      (the progress after, whether to lower the rate).
 
     Example:
       >>> plan = Plan(9, 1, 1, 1, 1, stall_patience=2, stop_patience=3)
@@ -79,10 +78,10 @@ def stops_early(progress: Progress, plan: Plan) -> bool:
 
 
 def evaluation_matters(plan: Plan) -> bool:
-    """Whether evaluations change what is learned: they lower the learning rate or end the run.
+    """Whether evaluations affect training, by lowering the learning rate or ending the run.
 
-    Where they do not, `eval_every` may differ from one session of a run to the next: state, data and noise are the same to the
-    bit. What depends on it still is which checkpoints can be the best.
+    If not, `eval_every` may differ between sessions of a run: state, data and noise are the same bit for bit. Only the choice of the best
+    checkpoint depends on it.
 
     Example:
       >>> evaluation_matters(Plan(9, 1, 1, 1, 1)), evaluation_matters(Plan(9, 1, 1, 1, 1, stop_patience=2))
@@ -92,7 +91,7 @@ def evaluation_matters(plan: Plan) -> bool:
 
 
 def extended(progress: Progress) -> Progress:
-    """The progress with which a run that stopped early trains further: its patience is whole again, its best stays.
+    """The progress for training an early-stopped run further: its patience is reset, its best kept.
 
     Example:
       >>> plan = Plan(9, 1, 1, 1, 1, stop_patience=2)

@@ -1,7 +1,7 @@
 """The devices of a run, and the part of its state on each of them.
 
-The mesh has an axis `data`, along which batches are cut, and where asked for an axis `model`, along which units are. XLA's partitioner
-does the rest: nothing here sends anything.
+The mesh has an axis `data` that shards batches, and on request an axis `model` that shards units. XLA's partitioner does the rest: nothing
+here communicates.
 """
 
 import math
@@ -22,19 +22,19 @@ Device = Any  # a jax.Device, a class that JAX makes at run time
 DATA, MODEL = "data", "model"
 BY_BATCH, EVERYWHERE = PartitionSpec(DATA), PartitionSpec()
 ONE_ORDER = "xla_cpu_enable_concurrency_optimized_scheduler"
-SMALLEST = 4096  # values: what a parameter must have to be cut; sending a smaller one takes longer than its memory is worth
+SMALLEST = 4096  # smaller parameters are not sharded: the communication would cost more than the memory saved
 
 
 def make_mesh(batch_size: int, devices: Sequence[Device] | None = None, model: int = 1) -> Mesh:
-    """Devices along the axis `data`, of several processes in the order given; one device is a mesh of one.
+    """A mesh of devices along the axis `data`, in the given order with several processes; one device is a mesh of one.
 
     Args:
-      batch_size: of a batch that is cut along `data`.
+      batch_size: size of the batch, which is sharded along `data`.
       devices: all by default.
-      model: length of the axis `model`, for which neighbours in `devices` are taken; there is none where it is 1.
+      model: length of the axis `model`, made of neighbours in `devices`; 1 for no such axis.
 
     Raises:
-      UserError: the batch cannot be cut evenly, or the devices cannot.
+      UserError: the batch or the devices cannot be divided evenly.
 
     Example:
       >>> make_mesh(4, jax.devices()[:1]).axis_names
@@ -48,28 +48,28 @@ def make_mesh(batch_size: int, devices: Sequence[Device] | None = None, model: i
         raise UserError(f"batch_size={batch_size} cannot be cut evenly over {count} devices; make it a multiple")
     shape, names = ((count,), (DATA,)) if model == 1 else ((count, model), (DATA, MODEL))
     kinds = (AxisType.Auto,) * len(names)
-    if processes.several():  # make_mesh may choose an order of its own
+    if processes.several():  # jax.make_mesh may reorder devices
         return Mesh(np.array(devices).reshape(shape), names, axis_types=kinds)
     return jax.make_mesh(shape, names, axis_types=kinds, devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Where a batch lies: cut along its first axis."""
+    """The sharding of a batch: along its first axis."""
     return NamedSharding(mesh, BY_BATCH)
 
 
 def parameter_shardings(params: PyTree, mesh: Mesh, *, fsdp: bool) -> PyTree:
-    """Where parameters lie, and what has their shapes, such as an optimiser's moments: a function of the shapes alone.
+    """Shardings of parameters, and of arrays with their shapes, such as an optimiser's moments: a function of the shapes alone.
 
-    An array of fewer than SMALLEST values, or with one axis only, is whole on every device. Of others the last axis that the axis
-    `model` divides is cut along it: the units of kernels, gate beside gate, the features of an embedding, the vocabulary of a
-    softmax, the output channels of a convolution. With `fsdp` the longest of the other axes that `data` divides, the first of
-    equals, is cut along that; where there is none, the parts of the axis that is cut already. An axis that does not divide is not cut.
+    Arrays with fewer than SMALLEST values or only one axis are replicated. In others the last axis divisible by the length of `model` is
+    sharded along it: the units of kernels, with the gates side by side, the features of an embedding, the vocabulary of a softmax, the
+    output channels of a convolution. With `fsdp` the longest of the other axes divisible by the length of `data`, the first on a tie, is
+    sharded along that; if there is none, the parts of the axis already sharded. Axes that are not divisible are not sharded.
 
     Args:
       params: pytree of arrays or `jax.ShapeDtypeStruct`s.
       mesh: from make_mesh.
-      fsdp: cut along `data` too.
+      fsdp: also shard along `data`.
 
     Returns:
       A pytree of NamedShardings like `params`.
@@ -94,7 +94,7 @@ def parameter_shardings(params: PyTree, mesh: Mesh, *, fsdp: bool) -> PyTree:
 
 
 def _cut(cuts: list[tuple[str, ...]], name: str, mesh: Mesh, shape: Sequence[int], order: Iterable[int]) -> None:
-    """Cuts the first axis in this order whose parts an axis of the mesh divides."""
+    """Shards the first axis, in this order, whose parts are divisible by a mesh axis."""
     for axis in order:
         parts = math.prod(mesh.shape[other] for other in cuts[axis])
         if shape[axis] % (parts * mesh.shape[name]) == 0:
@@ -103,13 +103,13 @@ def _cut(cuts: list[tuple[str, ...]], name: str, mesh: Mesh, shape: Sequence[int
 
 
 def _spec(cuts: Iterable[tuple[str, ...]]) -> PartitionSpec:
-    """The axes of the mesh that each axis of an array is cut along."""
+    """The mesh axes that each axis of an array is sharded along."""
     entries = [names[0] if len(names) == 1 else names or None for names in cuts]
     return PartitionSpec(*entries) if any(entries) else EVERYWHERE
 
 
 def without_data(shardings: PyTree) -> PyTree:
-    """The same of arrays that every device along `data` has whole: what a step computes with.
+    """The same shardings, replicated along `data`: those a step computes with.
 
     Example:
       >>> mesh = jax.sharding.AbstractMesh((4, 2), ("data", "model"))
@@ -125,10 +125,10 @@ def without_data(shardings: PyTree) -> PyTree:
 
 
 def gathered(params: PyTree, shardings: PyTree | None) -> PyTree:
-    """Parameters inside a jit, gathered along `data`; as they are where nothing is cut.
+    """Parameters inside a jit, gathered along `data`; unchanged if nothing is sharded.
 
-    On a CPU one is gathered after the other: see `compiler_options`. There XLA keeps no order between collectives but that of their
-    data, and devices or processes that gather different arrays at the same time wait for each other for ever.
+    On CPU they are gathered one at a time: see `compiler_options`. There XLA orders collectives only by data dependencies, and devices
+    or processes that gather different arrays at the same time would deadlock.
 
     Args:
       params: pytree of arrays.
@@ -146,7 +146,7 @@ def gathered(params: PyTree, shardings: PyTree | None) -> PyTree:
 
 
 def _after(array: jax.Array, other: jax.Array | None) -> jax.Array:
-    """The same array to the bit, which XLA cannot have before the other: unless that begins with a NaN that nobody computes."""
+    """The same array bit for bit, made dependent on the other one, so that XLA cannot compute it first."""
     if other is None:
         return array
     first = jnp.real(other[(0,) * other.ndim]).astype(jnp.float32)
@@ -155,18 +155,18 @@ def _after(array: jax.Array, other: jax.Array | None) -> jax.Array:
 
 
 def compiler_options(mesh: Mesh, shardings: PyTree | None) -> dict[str, bool] | None:
-    """What `jax.jit` needs besides for a program whose parameters are cut; None for XLA's defaults.
+    """Compiler options of `jax.jit` for programs with sharded parameters; None for XLA's defaults.
 
-    XLA begins operations on a CPU that do not depend on each other at once. Where these are collectives of several devices of this
-    process, each waits in a thread for the other devices, and with few threads a program may never end. Several processes have the
-    option in XLA_FLAGS (see `seqjax.run.distributed.one_order`), since a jit inside another takes none.
+    On CPU XLA starts independent operations concurrently. If these are collectives across devices of this process, each blocks a
+    thread to wait for the other devices, and with few threads the program may never end. With several processes the option is in
+    XLA_FLAGS (see `seqjax.run.distributed.one_order`), since a nested jit takes no options.
     """
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     return {ONE_ORDER: False} if shardings is not None and on_cpu and not processes.several() else None
 
 
 def is_cut(tree: PyTree) -> bool:
-    """Whether any array lies in parts on several devices.
+    """Whether any array is sharded over several devices.
 
     Example:
       >>> is_cut({"w": jax.numpy.ones(2)})
@@ -176,7 +176,7 @@ def is_cut(tree: PyTree) -> bool:
 
 
 def bytes_per_device(tree: PyTree) -> int:
-    """What one device of this process holds of a tree of arrays: the most that any of them does.
+    """Bytes of a tree of arrays on a device of this process: the maximum over its devices.
 
     Example:
       >>> bytes_per_device({"w": jax.numpy.ones(2, "float32")})

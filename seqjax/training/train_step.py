@@ -1,11 +1,10 @@
 r"""The training state, one pure step of it, and evaluation: the same for every model.
 
-What one step hands to the next beside the parameters is of two kinds. The carry is the recurrent state, cut along the batch: a
-long stream is read in windows of T steps, the carry passes from window to window by value, its gradient does not.
-:func:`truncate` is the one place where it is cut (truncated backpropagation through time); full backpropagation through time is
-the case of one window as long as the stream. The model state is what a network keeps besides parameters that is not
-recurrent: the running statistics of batch normalisation, the same on every device. A network that keeps nothing of a kind has
-`()` there.
+Besides the parameters, a step passes two kinds of state to the next. The carry is the recurrent state, sharded along the batch: a
+long stream is read in windows of T steps; the carry's value passes from window to window, its gradient does not.
+:func:`truncate` is the one place where the gradient is stopped (truncated backpropagation through time); full backpropagation
+through time is the case of one window as long as the stream. The model state is other, non-recurrent state: the running statistics
+of batch normalisation, the same on every device. A network without one of these has `()` there.
 
 Source: Williams and Peng 1990, "An efficient gradient-based algorithm for on-line training of recurrent network
 trajectories"; Mikolov 2012 for language models.
@@ -38,20 +37,20 @@ from seqjax.training.sharding import make_mesh as make_mesh
 
 PyTree = Any
 
-Advance = Callable[[int, int | None], None]  # told how many batches of an evaluation are done, and of how many, if that is known
+Advance = Callable[[int, int | None], None]  # called with the number of evaluation batches done, and the total, if known
 
 
 class TrainState(NamedTuple):
-    """Everything that training changes, as one pytree; what is not in here cannot differ after resuming."""
+    """Everything that training changes, as one pytree; nothing else may differ after resuming."""
 
-    step: jax.Array  # () int32, batches seen, skipped ones included
+    step: jax.Array  # () int32, batches seen, including skipped ones
     params: PyTree
     model_state: PyTree  # batch statistics and the like, or ()
     opt_state: PyTree
-    carry: PyTree  # recurrent state at the window's border, leaves (B, ...), or ()
+    carry: PyTree  # recurrent state at the window boundary, leaves (B, ...), or ()
     key: jax.Array  # key data, uint32; the key of step i is fold_in(key, i)
     lr_scale: jax.Array  # () float32, factor on the learning rate; lowered when validation stalls
-    skipped: jax.Array  # () int32, steps skipped because something was not finite, in all
+    skipped: jax.Array  # () int32, total steps skipped because something was not finite
     skipped_in_row: jax.Array  # () int32, the same since the last good step
     average: PyTree = ()  # moving averages of (params, model_state), or () if none are kept
 
@@ -61,16 +60,16 @@ class StepMetrics(NamedTuple):
 
     sums: Sums  # of the batch
     grad_norm: jax.Array  # global norm before clipping
-    clipped: jax.Array  # 1.0 where the norm was above the limit
+    clipped: jax.Array  # 1.0 if the norm was above the limit
     learning_rate: jax.Array
     skipped: jax.Array  # steps skipped so far
     skipped_in_row: jax.Array
-    faults: jax.Array  # what was not finite, as bits: see guard.fault_names; 0 where the step was taken
-    signal: jax.Array | None = None  # the number of one that any of several processes has received, 0 for none; None in a single one
+    faults: jax.Array  # what was not finite, as bits: see guard.fault_names; 0 if the step was taken
+    signal: jax.Array | None = None  # the signal any of several processes received, or 0; None with one process
 
 
 def truncate(carry: PyTree) -> PyTree:
-    """The border between two windows: the value passes, the gradient across it is exactly zero.
+    """The boundary between two windows: the value passes, and the gradient across it is exactly zero.
 
     Example:
       >>> across = lambda h: truncate({"h": 2 * h})["h"] ** 2
@@ -81,22 +80,22 @@ def truncate(carry: PyTree) -> PyTree:
 
 
 def state_shardings(mesh: Mesh, state: PyTree = None, *, fsdp: bool = False) -> TrainState:
-    """Where each part of the state lies: the carry cut along the batch; parameters, averages and the optimiser's state as asked.
+    """The sharding of each part of the state: the carry along the batch; parameters, averages and optimiser state as requested.
 
     Args:
       mesh: from make_mesh.
-      state: a TrainState of arrays or shapes; needed where `parameter_shardings` is to cut something, which the default is not.
+      state: a TrainState of arrays or shapes; needed if `parameter_shardings` should shard anything.
       fsdp: see parameter_shardings.
 
     Returns:
-      A TrainState of NamedShardings, each for a whole part where nothing but the carry is cut.
+      A TrainState of NamedShardings, each for a whole part if only the carry is sharded.
     """
     everywhere, by_batch = NamedSharding(mesh, EVERYWHERE), batch_sharding(mesh)
     shardings = TrainState(*[by_batch if name == "carry" else everywhere for name in TrainState._fields])  # pyright: ignore[reportArgumentType]
     if not fsdp and MODEL not in mesh.shape:
         return shardings
     cut = {name: parameter_shardings(getattr(state, name), mesh, fsdp=fsdp) for name in ("params", "opt_state")}
-    # Of the averages the second part is model state, which is everywhere.
+    # The second part of the averages is model state, which is replicated.
     average = (parameter_shardings(state.average[0], mesh, fsdp=fsdp), everywhere) if state.average else everywhere
     return shardings._replace(**cut, average=average)
 
@@ -118,17 +117,17 @@ def init_state(
     frozen: Sequence[str] = (),
     fsdp: bool = False,
 ) -> TrainState:
-    """The state before the first step, on the mesh; what is given is copied, so that donation leaves it whole.
+    """The state before the first step, on the mesh; the arguments are copied, so that they survive donation.
 
     Args:
       params: pytree of arrays.
       model_state: batch statistics and the like, or ().
-      optimizer: as make_train_step's.
+      optimizer: as for make_train_step.
       carry: the first recurrent state, leaves (B, ...), or ().
-      rng: the key that all noise comes from.
+      rng: the key for all noise.
       mesh: from make_mesh.
-      average: keep moving averages of parameters and model state; true where make_train_step has an `ema_decay`.
-      frozen: as make_train_step's; the optimiser keeps nothing of frozen parameters.
+      average: keep moving averages of parameters and model state; set it if make_train_step has an `ema_decay`.
+      frozen: as for make_train_step; the optimiser keeps no state for frozen parameters.
       fsdp: see parameter_shardings.
     """
 
@@ -155,7 +154,7 @@ def init_state(
         return jax.jit(build, out_shardings=shardings)(*given)
     if not cut:
         return place(jax.jit(build)(*given), shardings)
-    # The optimiser's state is made in parts: no process has it whole.
+    # The optimiser's state is created sharded: no process ever holds all of it.
     bare = jax.jit(lambda *given: build(*given)._replace(opt_state=()))(*given)
     state = place(bare, shardings._replace(opt_state=batch_sharding(mesh)))
     make = jax.jit(lambda params: optimizer.init(divide(params, frozen)[0]), out_shardings=shardings.opt_state)
@@ -174,29 +173,29 @@ def make_train_step(
     frozen: Sequence[str] = (),
     shardings: TrainState | None = None,
 ) -> Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]:
-    """One training step as a pure function, compiled once for each shape of batch, the state's buffers donated.
+    """One training step as a pure function, compiled once per batch shape, with the state's buffers donated.
 
-    The loss is the mean over the batch's real tokens. Where the loss, the gradient's norm or anything that would enter the
-    state is not finite, nothing of the state changes but the counters: the batch is skipped.
+    The loss is the mean over the batch's real tokens. If the loss, the gradient norm or anything that would enter the state is not
+    finite, only the counters of the state change: the batch is skipped.
 
     Args:
       loss_fn: `(params, model_state, carry, batch, rng) -> (carry, model_state, Sums)`.
-      optimizer: its first part clips at `clip_norm`.
-      schedule: the optimiser's learning rate, for the log.
+      optimizer: its first transformation clips at `clip_norm`.
+      schedule: the optimiser's learning rate, for logging.
       mesh: from make_mesh.
-      clip_norm: for the log; infinite if nothing is clipped.
+      clip_norm: for logging; infinite without clipping.
       ema_decay: d of the moving averages, a <- d a + (1 - d) new, with min(d, (1 + n) / (10 + n)) for d at update number n;
         0 keeps none.
-      accumulate: how many parts the batch is cut into, computed one after another: see accumulated_gradient.
-      frozen: regular expressions; parameters whose path one of them is found in stay as they are, bit for bit: no gradient,
-        no weight decay, no part in the norm. See frozen_mask. Batch statistics are not parameters and keep being updated.
-      shardings: from state_shardings, where it cuts parameters; None where only the carry is cut.
+      accumulate: number of parts the batch is cut into, computed in turn: see accumulated_gradient.
+      frozen: regular expressions; parameters whose path matches one stay unchanged, bit for bit: no gradient, no weight decay, no part in
+        the norm. See frozen_mask. Batch statistics are not parameters and are still updated.
+      shardings: from state_shardings, if it shards parameters; None if only the carry is sharded.
 
     Returns:
       `step(state, batch) -> (state, StepMetrics)`.
 
     Raises:
-      UserError: accumulate is below 1. The step raises it where a batch cannot be cut or a pattern freezes nothing.
+      UserError: accumulate is below 1. The step raises it if a batch cannot be cut or a pattern freezes nothing.
 
     Example:
       >>> def loss_fn(params, model_state, carry, batch, rng):  # how far a running sum, scaled, is from 1
@@ -241,12 +240,12 @@ def make_train_step(
 
 
 class Proposal(NamedTuple):
-    """What a step would make of the state, before anything is checked."""
+    """The result of a step before anything is checked."""
 
     gradient: Gradient
-    fixed: PyTree  # the parameters that are frozen, which `unite` puts together with the others
-    before: PyTree  # the parameters that are trained
-    after: PyTree  # the same with the update
+    fixed: PyTree  # the frozen parameters, which `unite` joins with the others
+    before: PyTree  # the trained parameters
+    after: PyTree  # the trained parameters after the update
     opt_state: PyTree
 
 
@@ -261,10 +260,10 @@ def make_proposal(
 ) -> Callable[[TrainState, Any], Proposal]:
     """The gradient and the update of a step, as a pure function of the state and the batch.
 
-    Where parameters are cut along the axis `data` they are gathered once, before the loss, which is computed as if they were whole;
-    each device keeps its part of the gradient and makes its part of the update.
+    Parameters sharded along the axis `data` are gathered once, before the loss, which is computed as if they were replicated; each device
+    keeps its shard of the gradient and computes its shard of the update.
 
-    Args: those of make_train_step.
+    Args: as for make_train_step.
 
     Raises:
       UserError: accumulate is below 1.
@@ -292,7 +291,7 @@ def make_proposal(
 
 
 def step_key(state: TrainState) -> jax.Array:
-    """The key of all noise of the step that follows a state."""
+    """The key for all noise of a state's next step."""
     return jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
 
 
@@ -309,13 +308,13 @@ def _taken(state: TrainState, good: jax.Array, new: dict[str, PyTree]) -> TrainS
 
 
 def moving_average(average: PyTree, new: PyTree, decay: float, updates: jax.Array) -> PyTree:
-    r"""One step of an exponential moving average that forgets its beginning quickly; of integers the new value is kept.
+    r"""One step of an exponential moving average that forgets its start quickly; integers take the new value.
 
     .. math:: a \leftarrow d a + (1 - d) x, \quad d = \min(\mathrm{decay}, (1 + n) / (10 + n))
 
     Args:
-      average, new: pytrees alike.
-      decay: the largest d, in [0, 1).
+      average, new: pytrees of the same structure.
+      decay: the maximum d, in [0, 1).
       updates: n, the number of steps before this one.
 
     Example:
@@ -331,20 +330,20 @@ def moving_average(average: PyTree, new: PyTree, decay: float, updates: jax.Arra
 
 
 def make_evaluate(loss_fn: LossFn, mesh: Mesh) -> Callable[..., Sums]:
-    """Evaluation over a whole split with the carry passed on from batch to batch.
+    """Evaluation over a whole split, passing the carry from batch to batch.
 
     Args:
-      loss_fn: as make_train_step's; called without noise (rng None), and the model state that it returns is ignored.
+      loss_fn: as for make_train_step; called without noise (rng None); the returned model state is ignored.
       mesh: from make_mesh.
 
     Returns:
       `evaluate(params, model_state, carry, batches, progress=None) -> Sums`: the sums over all batches as plain numbers, for
-      `Metric.compute` or `means` (as lists where the loss function gives vectors), read from the device once, at the end. They
-      do not depend on how a stream is cut into windows; batches may be of several shapes, for each of which it is compiled
-      once. `progress(done, total)` is called after each batch, with total None where `batches` has no length.
+      `Metric.compute` or `means` (lists where the loss function returns vectors), read from the device once, at the end. They do not depend
+      on how a stream is cut into windows; batches may have several shapes, each compiled once. `progress(done, total)` is called after each
+      batch, with total None if `batches` has no length.
 
     Raises:
-      ValueError: there is no batch.
+      ValueError: there are no batches.
 
     Example:
       >>> def loss_fn(params, model_state, carry, batch, rng):
@@ -366,7 +365,7 @@ def make_evaluate(loss_fn: LossFn, mesh: Mesh) -> Callable[..., Sums]:
         donate_argnums=2,
     )
 
-    zeros: list[Sums] = []  # found once: it takes a trace of the whole model
+    zeros: list[Sums] = []  # found once: it requires tracing the whole model
 
     def begin(*arguments) -> Sums:
         if not zeros:
@@ -382,7 +381,7 @@ def make_evaluate(loss_fn: LossFn, mesh: Mesh) -> Callable[..., Sums]:
             before = begin(params, model_state, carry, batch) if sums is None else sums
             carry, sums = step(params, model_state, carry, before, batch)
             if progress is not None:
-                jax.block_until_ready(before)  # so that what is told is done, except for the batch under way
+                jax.block_until_ready(before)  # so that the batches reported are done, except the current one
                 progress(done, total)
         if sums is None:
             raise ValueError("batches is empty: there is nothing to evaluate")

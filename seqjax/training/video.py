@@ -1,4 +1,4 @@
-"""Losses of the networks that read videos."""
+"""Losses for networks that read videos."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -26,7 +26,7 @@ def augment_frames(key: jax.Array, frames: jax.Array, settings: Augmentation) ->
     Args:
       key: a random key.
       frames: (B, T, H, W, C), floats in [0, 1].
-      settings: without mixup; jitter is of brightness and contrast.
+      settings: an Augmentation without mixup; jitter changes brightness and contrast.
 
     Returns:
       Frames of the same shape.
@@ -46,7 +46,7 @@ def augment_frames(key: jax.Array, frames: jax.Array, settings: Augmentation) ->
 
 
 def normalize_frames(frames: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """Frames normalised by the channels' mean and standard deviation.
+    """Normalises frames by the mean and standard deviation of each channel.
 
     Args:
       frames: (..., H, W, C), floats in [0, 1].
@@ -65,17 +65,17 @@ def answer_loss(
 ) -> LossFn:  # fmt: skip
     """The cross-entropy of the answers about videos, summed over the questions and over real videos.
 
-    With pooling "last" it is that of the last frame; with "mean" in training the mean over all frames, as in Donahue et al., and in
-    evaluation that of the mean of the frames' probabilities. With windows it is that of each real frame, and frames are counted.
+    With pooling "last" it is that of the last frame; with "mean", in training the mean over all frames, as in Donahue et al., and in
+    evaluation that of the mean probabilities of the frames. With windows it is that of each real frame, and frames are counted.
 
     Args:
-      model: gives scores at each frame.
+      model: computes scores at each frame.
       heads: the questions.
-      mean, std: of each channel, values in [0, 1].
+      mean, std: of each channel, for values in [0, 1].
       pooling: "last" or "mean".
-      carried: whether the carry passes from batch to batch, as with `VideoWindows`; pooling is not used then.
-      augmentation: what is done to training clips, the same to all frames of one.
-      label_smoothing: the share of the target that is spread over all classes in training.
+      carried: whether the carry passes from batch to batch, as with `VideoWindows`; pooling is then unused.
+      augmentation: augmentation of training clips, the same for all frames of one.
+      label_smoothing: the share of the target spread over all classes in training.
 
     Returns:
       loss(params, model_state, carry, batch, rng) -> (carry, model_state, Sums); the counts are for `video_answers`.
@@ -149,8 +149,8 @@ def forecast_loss(model: VideoForecaster, context: int, *, kind: str = "bce") ->
     .. math:: -y \log p - (1 - y) \log(1 - p) \quad\text{or}\quad (p - y)^2
 
     Args:
-      model: gives the logits of p.
-      context: the frames that it reads; those after them are predicted.
+      model: computes the logits of p.
+      context: number of frames it reads; those after them are predicted.
       kind: "bce" or "mse".
 
     Returns:

@@ -1,8 +1,8 @@
-"""Checksum manifests: the run, the step and every file of a checkpoint, so that every change to it is found.
+"""Checksum manifests: the run, the step and every file of a checkpoint, so that any change is detected.
 
     checkpoints/1200/MANIFEST.json   {"format": 2, "run": ..., "step": 1200, "files": {name: [size, SHA-256]}, "sha256": ...}
 
-The last is the checksum of everything before it.
+The last entry is the checksum of everything before it.
 
 Formats 0 and 1 have `SEAL.json` instead, which lists only the files.
 """
@@ -26,7 +26,7 @@ SEAL = "SEAL.json"  # the manifest of formats 0 and 1
 class Manifest(NamedTuple):
     """The expected content of a checkpoint."""
 
-    name: str  # of the file: MANIFEST or SEAL
+    name: str  # the file's name: MANIFEST or SEAL
     run: str  # the run's id; "" in a SEAL
     step: int | None  # None in a SEAL
     files: dict[str, list]  # name -> [size, SHA-256]
@@ -40,7 +40,7 @@ class Fault(Exception):
 
     Args:
       why: what is wrong.
-      verdict: DAMAGED, STRANGER, or UNREADABLE: the disk does not give it, so it may be whole and readable again tomorrow.
+      verdict: DAMAGED, STRANGER, or UNREADABLE: the disk cannot read it now, so it may be intact and readable later.
     """
 
     def __init__(self, why: str, verdict: str = DAMAGED):
@@ -59,13 +59,13 @@ class Fault(Exception):
 def write_manifest(folder: pathlib.Path, run: str, step: int, digests: dict[str, list] | None = None) -> None:
     """Writes the manifest of a finished checkpoint into it.
 
-    All files are brought to the disk first, so a loss of power, too, leaves a checkpoint with a manifest whole.
+    All files are synced to the disk first, so a checkpoint with a manifest is complete even after a power failure.
 
     Args:
-      folder: of one checkpoint.
+      folder: the checkpoint's directory.
       run: the run's id.
-      step: the checkpoint's.
-      digests: name -> [size, SHA-256] of its files; computed here where they are not given.
+      step: the checkpoint's step.
+      digests: name -> [size, SHA-256] of its files; None computes them.
 
     Example:
       >>> import tempfile
@@ -85,7 +85,7 @@ def write_manifest(folder: pathlib.Path, run: str, step: int, digests: dict[str,
 
 
 def has_manifest(folder: pathlib.Path) -> bool:
-    """Whether a checkpoint was completed; true as well where that cannot be read, so that reading it finds out."""
+    """Whether a checkpoint was completed; also true if this cannot be determined, so that reading it reports the error."""
     for name in (MANIFEST, SEAL):
         try:
             os.lstat(folder / name)
@@ -101,7 +101,7 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
     """Reads a checkpoint's manifest.
 
     Raises:
-      Fault: it is missing, damaged or cannot be read.
+      Fault: it is missing, damaged or unreadable.
       UserError: a newer version of seqjax wrote it.
     """
     name = MANIFEST
@@ -130,7 +130,7 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
 
 
 def _parsed(content: bytes) -> dict[str, Any] | None:
-    """A manifest is written one way only: one that reads the same but is not the same bytes was touched too."""
+    """A manifest has exactly one valid form: one that parses alike but has different bytes was modified."""
     try:
         found = json.loads(content.decode("utf-8"))
     except ValueError:
@@ -143,7 +143,7 @@ def _text(content: dict[str, Any]) -> str:
 
 
 def checksum(content: dict[str, Any]) -> str:
-    """The SHA-256 of JSON values, as a manifest holds its own."""
+    """The SHA-256 of JSON values, as stored in a manifest."""
     return hashlib.sha256(_text(content).encode()).hexdigest()
 
 
@@ -153,9 +153,9 @@ def unreadable(name: str, error: BaseException) -> Fault:
 
 
 def damage(folder: pathlib.Path) -> str | None:
-    """Says what is wrong with a checkpoint's files; None if they are exactly those that were saved.
+    """What is wrong with a checkpoint's files; None if they are exactly those that were saved.
 
-    Every byte of every file counts, and a file too many or too few does.
+    Every byte of every file counts, and so does a missing or additional file.
 
     Raises:
       Fault: a file cannot be read.
@@ -182,7 +182,7 @@ def read_checked(folder: pathlib.Path, name: str, manifest: Manifest) -> bytes:
     """Checks one file of a checkpoint against the manifest.
 
     Raises:
-      Fault: it is not what was saved, or cannot be read.
+      Fault: it differs from what was saved, or cannot be read.
     """
     try:
         content = (folder / name).read_bytes()
@@ -196,7 +196,7 @@ def read_checked(folder: pathlib.Path, name: str, manifest: Manifest) -> bytes:
 
 
 def file_digests(folder: pathlib.Path, manifest: str, which: Callable[[str], bool] = lambda name: True) -> dict[str, list]:
-    """Sizes and checksums of files, all but the manifest or `which` of them; what is not a regular file, such as a pipe, has neither."""
+    """Sizes and checksums of files selected by `which`, without the manifest; irregular files, such as pipes, have neither."""
     digests = {}
     for path in _files(folder):
         name = path.relative_to(folder).as_posix()
@@ -210,7 +210,7 @@ def file_digests(folder: pathlib.Path, manifest: str, which: Callable[[str], boo
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 digests[name] = [os.fstat(file.fileno()).st_size, digest]
         except FileNotFoundError:
-            continue  # a dangling link, or deleted meanwhile: it is missing
+            continue  # a dangling link, or deleted in the meantime: missing
         except OSError as error:
             raise unreadable(name, error) from error
     return digests

@@ -1,10 +1,10 @@
-"""Migrates checkpoints of older formats to the current one, step by step: their meta and the state's leaves.
+"""Migrates checkpoints of older formats to the current one, step by step: the meta and the state's leaves.
 
 The formats so far:
 
     0   before optimizer.ema existed: the state has no average
     1   batch statistics in the carry; the average of the parameters alone, or the pair (parameters, carry) for images;
-        the meta holds what the model must know of the data under `facts`, or beside the config for language models
+        the meta holds what the model must know about the data under `facts`, or beside the config for language models
     2   batch statistics in `model_state`; the average is the pair (params, model_state); the meta is that of `to_2`
 """
 
@@ -20,7 +20,7 @@ Leaves = dict[Path, np.ndarray]
 
 
 def format_of(meta: Meta) -> int:
-    """The format of a checkpoint that has SEAL.json, which does not say it.
+    """The format of a checkpoint with SEAL.json, which does not record it.
 
     Example:
       >>> format_of({"config": {"optimizer": {"name": "adam"}}})
@@ -30,7 +30,7 @@ def format_of(meta: Meta) -> int:
 
 
 def meta_to_1(meta: Meta) -> Meta:
-    """There was no average then, no early stopping, and no counts beside the loss."""
+    """Format 0 had no average, no early stopping, and no counts beside the loss."""
     config = meta["config"] | {"optimizer": {"ema": 0.0} | meta["config"]["optimizer"]}
     progress = {"counts": {}, "without_best": 0} | meta["progress"]
     return meta | {"config": config, "progress": progress}
@@ -61,7 +61,7 @@ def meta_to_2(meta: Meta) -> Meta:
 
 
 def _experiment(spec: Mapping[str, Any]) -> str:
-    """The experiments of format 1, each by what it alone kept of its data."""
+    """The experiment of a format 1 checkpoint, recognised by what it alone stored about its data."""
     known = {
         "ends": "language_model",
         "shape": "image_classification",
@@ -90,14 +90,14 @@ LEAVES: tuple[Callable[[Leaves], Leaves], ...] = (leaves_to_1, leaves_to_2)
 
 
 def with_defaults(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """A config with the settings that did not exist when it was saved.
+    """Adds settings that did not exist when a config was saved.
 
     Args:
       config: nested dicts.
-      defaults: of every setting, by its name with dots.
+      defaults: the default of every setting, by dotted name.
 
     Returns:
-      Nested dicts; nothing that was there is changed.
+      Nested dicts; existing settings are unchanged.
 
     Example:
       >>> with_defaults({"optimizer": {"name": "sgd"}}, {"optimizer.name": "adam", "optimizer.ema": 0.0})

@@ -10,18 +10,18 @@ KEPT = 5
 
 
 def quarantine(path: pathlib.Path, aside: pathlib.Path, report: Callable[[str], None]) -> pathlib.Path:
-    """Moves a checkpoint out of the way and removes the oldest of those that were moved before, so that KEPT stay.
+    """Moves a checkpoint to the quarantine and removes the oldest ones there, so that KEPT remain.
 
     Args:
-      path: of the checkpoint; where it is a link, the link is moved.
-      aside: the directory of what was moved; is made.
-      report: called with a line when one is removed.
+      path: the checkpoint; if it is a link, the link is moved.
+      aside: the quarantine directory; created if needed.
+      report: called with a line when a checkpoint is removed.
 
     Returns:
-      Where it is now.
+      The new path.
 
     Raises:
-      UserError: the disk refuses.
+      UserError: a disk error.
 
     Example:
       >>> import tempfile
@@ -45,7 +45,7 @@ def quarantine(path: pathlib.Path, aside: pathlib.Path, report: Callable[[str], 
 
 
 def _numbered(aside: pathlib.Path) -> dict[int, list[pathlib.Path]]:
-    """What was moved there, by the number at the end of its name, which counts up; before, each step had its own count."""
+    """The quarantined checkpoints, by the running number that ends their names; older versions counted per step."""
     found: dict[int, list[pathlib.Path]] = {}
     for path in sorted(aside.iterdir()):
         name = re.fullmatch(r"\d+-(\d+)", path.name)

@@ -15,7 +15,7 @@ from seqjax.training.checkpoints.manifest import MANIFEST, Fault, has_manifest
 from seqjax.training.checkpoints.reading import Saved, check_files, read_leaves, read_saved
 from seqjax.training.checkpoints.trees import Path, fill
 
-_TRIES = 5  # of reading while another process deletes
+_TRIES = 5  # attempts to read while another process deletes
 
 MakeTarget = Callable[[dict[str, Any]], Any]
 
@@ -33,11 +33,11 @@ class Gone(Exception):
 
 
 class Reader:
-    """The checkpoints of a work directory, to be read.
+    """Read access to the checkpoints of a work directory.
 
     Args:
       workdir: the work directory.
-      defaults: of settings that may be younger than a checkpoint, by names with dots; see migrate.with_defaults.
+      defaults: defaults of settings, by dotted name, for checkpoints older than a setting; see migrate.with_defaults.
     """
 
     def __init__(self, workdir: pathlib.Path, defaults: Mapping[str, Any]):
@@ -54,25 +54,25 @@ class Reader:
         return [step for step, path in record.list_steps(self.folder).items() if has_manifest(path)]
 
     def incomplete(self) -> list[int]:
-        """The steps of those without a manifest: saves of an older version that were cut off."""
+        """The steps of checkpoints without a manifest: interrupted saves of an older version."""
         return [step for step, path in record.list_steps(self.folder).items() if not has_manifest(path)]
 
-    # One checkpoint. Each raises Fault where it cannot be used.
+    # One checkpoint. Each method raises Fault if it cannot be used.
 
     def peek(self, step: int) -> Saved:
-        """What is beside the state, checked."""
+        """Everything but the state, checked."""
         with self._deleted_meanwhile(step):
             return read_saved(self.path(step), record.identify(self.workdir), self._defaults)
 
     def leaves(self, step: int) -> tuple[Saved, dict[Path, np.ndarray]]:
-        """The whole checkpoint, checked; the state as arrays by path."""
+        """The whole checkpoint, checked, with the state as arrays by path."""
         saved = self._whole(step)
         return saved, self._state(step, saved)
 
     def restored(self, step: int, make_target: MakeTarget) -> Restored:
         """The whole checkpoint, checked, in the structure of a target."""
         saved = self._whole(step)
-        target = make_target(saved.meta)  # refuses before the state is read
+        target = make_target(saved.meta)  # may refuse before the state is read
         state = fill(target, self._state(step, saved), f"checkpoint {step} in {self.folder}")
         return Restored(step, state, saved.meta)
 
@@ -88,7 +88,7 @@ class Reader:
 
     @contextlib.contextmanager
     def _deleted_meanwhile(self, step: int) -> Iterator[None]:
-        """Raises Gone in place of whatever went wrong because another process deleted the checkpoint."""
+        """Raises Gone instead of any error that arose because another process deleted the checkpoint."""
         try:
             yield
         except Exception as error:
@@ -96,25 +96,25 @@ class Reader:
                 raise
             raise Gone from error
 
-    # The best, and the order.
+    # The best checkpoint, and the order.
 
     def loss(self, step: int) -> float | None:
-        """The evaluation saved with a checkpoint, infinite if there was none; None if it cannot be trusted."""
+        """The evaluation loss saved with a checkpoint, infinite if there was none; None if it cannot be trusted."""
         try:
             return self.peek(step).loss
         except (Fault, Gone):
             return None
 
     def best_step(self) -> int | None:
-        """The evaluated checkpoint with the lowest loss, the earliest among equals, None if there is none."""
+        """The evaluated checkpoint with the lowest loss, the earliest on a tie; None if there is none."""
         losses = {step: loss for step in self.steps() if (loss := self.loss(step)) is not None}
         best = min(losses, key=lambda step: losses[step], default=None)
         return best if best is not None and losses[best] < math.inf else None
 
     def order(self, *, best: bool) -> list[int]:
-        """The steps, newest or best first: by loss, the earliest among equals, then the newest of those without.
+        """The steps, newest first or best first: by loss, the earliest on a tie, then the newest of those without a loss.
 
-        A loss that cannot be trusted comes before all, to be found out.
+        A checkpoint whose loss cannot be trusted comes first, so that its fault is found.
         """
         steps = self.steps()[::-1]
         if not best:
@@ -128,13 +128,13 @@ class Reader:
         return sorted(steps, key=key)
 
     def first(self, read: Callable[[int], Any], *, best: bool) -> tuple[Any, dict[int, Fault]]:
-        """What `read` gives of the newest or best checkpoint without a fault.
+        """Applies `read` to the newest or best checkpoint without a fault.
 
         Returns:
-          That, or None if no checkpoint was ever completed, and what is wrong with those before it.
+        (the result, or None if no checkpoint was ever completed; the faults of those tried before it).
 
         Raises:
-          UserError: there are checkpoints, and none can be used.
+        UserError: there are checkpoints, and none can be used.
         """
 
         def search():
@@ -150,7 +150,7 @@ class Reader:
         return self.undisturbed(search)
 
     def average(self, make_target: MakeTarget, number: int, parts: tuple[str, ...]) -> tuple[Restored | None, list[int], dict[int, Fault]]:
-        """The newest of `number` checkpoints with the mean of all in its parts; the steps that count, and the faults."""
+        """The newest of `number` checkpoints, with the mean of all of them in `parts`; the steps used, and the faults."""
         return self.undisturbed(lambda: self._average(make_target, number, parts))
 
     def _average(self, make_target, number, parts):
@@ -184,7 +184,7 @@ class Reader:
         raise UserError(f"the checkpoints in {self.folder} are deleted while they are read; try again")
 
     def _none_good(self, faults: dict[int, Fault], which: str = "all") -> None:
-        """Stops where there are checkpoints and none can be used; returns where there is at most the first save, cut off."""
+        """Raises if there are checkpoints and none can be used; returns if there is at most an interrupted first save."""
         if faults:
             verdicts = {fault.verdict for fault in faults.values()}
             are = {"is damaged": "are damaged", "cannot be read": "cannot be read"}.get(

@@ -1,4 +1,4 @@
-"""Reads one checkpoint in the current format, and checks that it is complete and is what its name says."""
+"""Reads one checkpoint in the current format, and checks that it is complete and matches its name."""
 
 import json
 import math
@@ -34,24 +34,24 @@ _OLD_LOSS = "metrics/metrics"  # of formats 0 and 1
 
 
 class Saved(NamedTuple):
-    """What a checkpoint holds beside its state."""
+    """The content of a checkpoint beside its state."""
 
-    format: int  # that it was written in
+    format: int  # the format it was written in
     run: str  # the run's id; "" before format 2
-    loss: float  # of the evaluation at its step, infinite if there was none
+    loss: float  # the evaluation loss at its step, infinite if there was none
     meta: dict[str, Any]  # in the current format
 
 
 def read_saved(folder: pathlib.Path, run: Run | None, defaults: Mapping[str, Any]) -> Saved:
-    """Reads what is beside the state, held against the manifest, the directory's name and the run.
+    """Reads everything but the state, and checks it against the manifest, the directory's name and the run.
 
     Args:
-      folder: of the checkpoint, named as its step.
-      run: that it must belong to; None takes it from any run.
+      folder: the checkpoint's directory, named by its step.
+      run: the run that it must belong to; None accepts any run.
       defaults: see migrate.with_defaults.
 
     Raises:
-      Fault: it is damaged, is another checkpoint or of another run, or cannot be read.
+      Fault: it is damaged, is a different checkpoint, belongs to another run, or cannot be read.
     """
     manifest = read_manifest(folder)
     content = json.loads(read_checked(folder, META, manifest))
@@ -85,7 +85,7 @@ def check_files(folder: pathlib.Path) -> None:
     """Checks every byte of a checkpoint against its manifest.
 
     Raises:
-      Fault: one differs, or cannot be read.
+      Fault: a byte differs, or a file cannot be read.
     """
     wrong = damage(folder)
     if wrong is not None:
@@ -113,7 +113,7 @@ def read_leaves(folder: pathlib.Path, saved: Saved) -> dict[Path, np.ndarray]:
 
 
 def by_itself() -> ocp.options.MultiprocessingOptions:
-    """What tells Orbax that this process reads or writes by itself and waits for no other.
+    """Options that tell Orbax that this process reads or writes alone and waits for no other.
 
     Example:
       >>> by_itself() == ocp.options.MultiprocessingOptions()
@@ -126,10 +126,10 @@ def by_itself() -> ocp.options.MultiprocessingOptions:
 
 
 def _read_arrays(folder: pathlib.Path) -> Any:
-    """What Orbax saved, as numpy arrays in dicts and lists."""
+    """The arrays saved by Orbax, as numpy arrays in dicts and lists."""
     alone: Any = {"multiprocessing_options": by_itself()}
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**alone), **alone) as reader, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that no structure is given
+        warnings.simplefilter("ignore")  # about no structure being given
         tree = reader.handler.metadata(folder).tree
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         return reader.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))

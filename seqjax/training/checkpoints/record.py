@@ -1,4 +1,4 @@
-"""The run's record in its work directory: the id by which a run knows its own checkpoints.
+"""The run's record in its work directory: the id by which a run recognises its own checkpoints.
 
 It is one line of JSON:
 
@@ -22,18 +22,18 @@ class Run(NamedTuple):
     """The run in a work directory."""
 
     id: str
-    experiment: str  # the experiment's name; "" if none was told
-    oldest: int  # the format of its oldest checkpoints; one of an older format is of another run
+    experiment: str  # the experiment's name; "" if none was given
+    oldest: int  # the format of its oldest checkpoints; any of an older format belongs to another run
 
 
 def identify(workdir: pathlib.Path) -> Run | None:
-    """The run in a work directory, from its record, or else from its checkpoints; nothing is written.
+    """The run in a work directory, from its record or else from its checkpoints; nothing is written.
 
     Returns:
       The run, or None if there is neither a record nor a checkpoint of format 2.
 
     Raises:
-      UserError: the record cannot be read, or there is none and the checkpoints are of several runs.
+      UserError: the record cannot be read, or there is none and the checkpoints belong to several runs.
     """
     return _parsed(_read(workdir / RECORD)) or _from_checkpoints(workdir)
 
@@ -47,7 +47,7 @@ def _read(path: pathlib.Path) -> str | None:
 
 
 def _parsed(text: str | None) -> Run | None:
-    """Treats a damaged record like a missing one, since the checkpoints know their run."""
+    """Treats a damaged record as missing, since the checkpoints record their run."""
     try:
         found = json.loads(text or "")
         run = Run(found["run"], found["experiment"], found["oldest"])
@@ -79,18 +79,18 @@ def _from_checkpoints(workdir: pathlib.Path) -> Run | None:
 
 
 def begin(workdir: pathlib.Path, experiment: str = "", *, report: Callable[[str], None] = print) -> Run:
-    """The run in a work directory, recorded there; for the process that trains.
+    """Finds or creates the run of a work directory, and records it there; for the training process.
 
     Args:
-      workdir: exists.
-      experiment: the experiment's name, where it is known.
-      report: takes a line where the record had to be written again.
+      workdir: an existing directory.
+      experiment: the experiment's name, if known.
+      report: called with a line if the record had to be rewritten.
 
     Returns:
-      The run that was there, or a new one.
+      The existing run, or a new one.
 
     Raises:
-      UserError: the directory holds a run of another experiment, or as for `identify`.
+      UserError: the directory holds a run of another experiment; or as `identify`.
 
     Example:
       >>> import tempfile
@@ -118,7 +118,7 @@ def begin(workdir: pathlib.Path, experiment: str = "", *, report: Callable[[str]
 
 
 def list_steps(folder: pathlib.Path) -> dict[int, pathlib.Path]:
-    """The directories in `checkpoints/` that are named as a step, by step, lowest first; complete or not.
+    """The directories in `checkpoints/` named by a step, complete or not: step -> path, lowest first.
 
     Raises:
       UserError: the folder is something else, or cannot be read.
@@ -132,7 +132,7 @@ def list_steps(folder: pathlib.Path) -> dict[int, pathlib.Path]:
             return {}
         except NotADirectoryError:
             if not folder.exists():
-                return {}  # a part of the path above it is a file
+                return {}  # a parent in the path is a file
             raise
     steps = sorted(int(name) for name in names if name.isascii() and name.isdecimal() and str(int(name)) == name)
     return {step: folder / str(step) for step in steps}

@@ -1,4 +1,4 @@
-"""The checkpoints of a run in several processes: the first of them writes, or all do where each has a part; all read."""
+"""The checkpoints of a multi-process run: the first process writes, or all do if each has a part; all read."""
 
 import math
 import time
@@ -19,15 +19,15 @@ _LAST = 5.0  # seconds to wait for a save in progress when the run ends with an 
 
 
 class Shared:
-    """`Checkpoints` for several processes that see the same work directory; in a single one they are as they are.
+    """`Checkpoints` for several processes that share a work directory; in a single process, it only delegates.
 
-    Where parameters or the optimiser's state are cut over the processes each writes its parts, by Orbax, and the first one adds the
-    manifest, after it has held all files against what their writers say. Else the carry alone is cut: it is gathered, and the first
-    process writes. Either way a checkpoint holds whole arrays, whatever they were cut into. Every process reads the newest by itself,
-    and all must have found the same one.
+    If parameters or the optimiser's state are sharded over the processes, each writes its shards with Orbax, and the first process
+    adds the manifest after comparing all files with their writers' digests. Otherwise only the carry is sharded: it is gathered, and
+    the first process writes. Either way a checkpoint holds whole arrays, independent of the sharding. Each process reads the newest
+    checkpoint itself, and all must find the same one.
 
     Args:
-      checkpoints: of the work directory.
+      checkpoints: those of the work directory.
     """
 
     def __init__(self, checkpoints: Checkpoints):
@@ -51,11 +51,11 @@ class Shared:
     def wait(self) -> None:
         """As Checkpoints.wait; every process must call it.
 
-        Where all write, each tells the others how far it is until all are done. In that a process that is lost is found at once;
-        Orbax would wait for it for minutes.
+        If all write, they exchange their progress until all are done. So a lost process is noticed immediately; Orbax would wait for it for
+        minutes.
 
         Raises:
-          UserError: besides, another process could not write its part.
+          UserError: also if another process could not write its part.
         """
         while self._together:
             told = processes.each(np.int32(self._checkpoints.status())).ravel().tolist()
@@ -75,7 +75,7 @@ class Shared:
         """As Checkpoints.restore; only the first process changes anything in the work directory.
 
         Raises:
-          UserError: besides, the processes found different checkpoints.
+          UserError: also if the processes found different checkpoints.
         """
         restored = self._checkpoints.restore(make_target, repair=repair and processes.first())
         found = processes.each(np.int32(-1 if restored is None else restored.step)).ravel().tolist()

@@ -1,9 +1,9 @@
-"""The files that each of several processes wrote of a checkpoint, reported to the first one with checksums.
+"""The files of a checkpoint written by each of several processes, reported to the first one with checksums.
 
     checkpoints/1300.saving/shares/1.json   {"files": {name: [size, SHA-256]}, "sha256": ...}, while it is being written
 
-Orbax lets every process write the parts of arrays that its devices hold. Each then brings its own files to the disk and says what is in
-them; the first process holds what it reads there against that before it writes the manifest.
+With Orbax every process writes the array shards that its devices hold. Each then syncs its own files to the disk and reports their digests;
+the first process compares them with what it reads before it writes the manifest.
 """
 
 import json
@@ -15,12 +15,12 @@ from seqjax.training.checkpoints.manifest import MANIFEST, checksum, file_digest
 from seqjax.training.disk import remove, sync, write_atomically
 
 SHARES = "shares"
-LIMIT = 300.0  # seconds that a process waits for the files of another one, the same as in Orbax
+LIMIT = 300.0  # seconds that a process waits for the files of another, as in Orbax
 _OFTEN = 0.02
 
 
 def writer_of(name: str) -> int:
-    """Which process wrote a file of a checkpoint that all wrote together; what is not in a folder of a process's is the first one's.
+    """The process that wrote a file of a jointly written checkpoint; files outside a process's folder are the first one's.
 
     Args:
       name: the path within the checkpoint.
@@ -37,15 +37,15 @@ def writer_of(name: str) -> int:
 
 
 def tell(saving: pathlib.Path, index: int, *, limit: float = LIMIT) -> None:
-    """Says what this process wrote of a checkpoint, once all of it is on the disk.
+    """Reports what this process wrote of a checkpoint, once all of it is on the disk.
 
     Args:
-      saving: the directory that is being written.
-      index: this process's.
-      limit: seconds until the directory must be seen, which the first process has just given its name.
+      saving: the directory being written.
+      index: this process's index.
+      limit: seconds until the directory, which the first process has just renamed, must be visible.
 
     Raises:
-      UserError: it is not.
+      UserError: it is not visible in time.
     """
     _wait_for(saving, saving.is_dir, limit)
     own = file_digests(saving, MANIFEST, lambda name: writer_of(name) == index)
@@ -57,18 +57,18 @@ def tell(saving: pathlib.Path, index: int, *, limit: float = LIMIT) -> None:
 
 
 def collect(saving: pathlib.Path, count: int, *, limit: float = LIMIT) -> dict[str, list]:
-    """The digests of all files of a checkpoint, as this process reads them, where they are those that their writers told.
+    """The digests of all files of a checkpoint as read by this process, checked against their writers' reports.
 
     Args:
-      saving: the directory that is being written; what was told is removed from it.
-      count: of the processes.
-      limit: seconds that each has to tell.
+      saving: the directory being written; the reports are removed from it.
+      count: the number of processes.
+      limit: seconds each process has to report.
 
     Returns:
       name -> [size, SHA-256].
 
     Raises:
-      UserError: a file is not what its writer wrote, or a process has not told.
+      UserError: a file differs from what its writer reported, or a process has not reported.
     """
     told: dict[str, list] = {}
     for index in range(1, count):
@@ -101,7 +101,7 @@ def _other(path: pathlib.Path, index: int) -> UserError:
 
 
 def _wait_for(path: pathlib.Path, there, limit: float) -> None:
-    """Waits until another process's file or directory can be seen."""
+    """Waits until another process's file or directory is visible."""
     end = time.monotonic() + limit
     while not there():
         if time.monotonic() > end:

@@ -1,17 +1,16 @@
-"""The checkpoints of a run: saved in the background, checked whenever they are read, the newest and the best kept.
+"""The checkpoints of a run: saved in the background, checked on every read; the newest and the best are kept.
 
     workdir/run.json                         the run's id
     workdir/checkpoints/1200/                a checkpoint: state/ and meta/ by Orbax
     workdir/checkpoints/1200/MANIFEST.json   format, run, step, and size and SHA-256 of every file
-    workdir/checkpoints/1300.saving/         one that is being written, renamed when all of it is on the disk
-    workdir/checkpoints/600.deleting/        an old one that is being deleted
+    workdir/checkpoints/1300.saving/         one being written, renamed when all of it is on the disk
+    workdir/checkpoints/600.deleting/        an old one being deleted
     workdir/damaged/900-0/                   one in quarantine
 
-A checkpoint that is damaged, that is another than its name says, or that is of another run, is passed over, reported, and
-moved to the quarantine by the process that trains; an older good one is used instead. One that the disk does not give is
-passed over and reported too, and is neither moved nor deleted nor overwritten. Where none is left, nothing is changed and
-the run stops. A directory without a manifest is a save of an older version that was cut off; only a single one is taken for
-the first save of a run.
+A checkpoint that is damaged, does not match its name or belongs to another run is skipped, reported, and quarantined by the training
+process; an older good one is used instead. One that the disk cannot read is also skipped and reported, but never moved, deleted or
+overwritten. If none is left, nothing is changed and the run stops. A directory without a manifest is an interrupted save of an older
+version; if it is the only one, it is taken to be the first save of a run.
 """
 
 import concurrent.futures
@@ -42,14 +41,14 @@ class Checkpoints:
 
     Args:
       workdir: the run's work directory.
-      keep: how many of the newest stay.
-      report: called with a line for the user when something was passed over.
-      check: called before anything is written; raises UserError where the work directory is not this run's any more.
-      defaults: of settings that may be younger than a checkpoint, by names with dots; see migrate.with_defaults.
+      keep: how many of the newest to keep.
+      report: called with a line for the user when a checkpoint is skipped.
+      check: called before anything is written; raises UserError if the work directory no longer belongs to this run.
+      defaults: defaults of settings, by dotted name, for checkpoints older than a setting; see migrate.with_defaults.
 
-    Saving runs in the background on a copy of the state, so the caller may donate its buffers at once. Errors of the
-    background are raised by the next call of `save`, `wait` or `close`; a disk that refuses is a UserError. An older
-    checkpoint is deleted only after the newer one is whole.
+    Saving runs in the background on a copy of the state, so the caller may donate its buffers immediately. Background errors are raised by
+    the next call of `save`, `wait` or `close`; disk errors are UserErrors. An older checkpoint is deleted only after the newer one is
+    complete.
     """
 
     def __init__(
@@ -66,24 +65,24 @@ class Checkpoints:
         self._keep, self._report, self._check = keep, report, check
         self._background: Any = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")  # None once abandoned
         self._saving: concurrent.futures.Future | None = None
-        self._newest: int | None = None  # the step saved last by this process
+        self._newest: int | None = None  # the step last saved by this process
         self._unreadable: set[int] = set()  # steps that this process could not read
         self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
     # Saving.
 
     def save(self, step: int, state: Any, meta: dict[str, Any], loss: float = math.inf, *, together: bool = False) -> None:
-        """Starts saving a checkpoint; returns while it is being written.
+        """Starts saving a checkpoint, and returns while it is being written.
 
         Args:
-          step: its name; a step that is saved already is left as it is.
+          step: its name; a step already saved is left unchanged.
           state: a pytree of arrays.
-          meta: JSON values to keep beside it.
-          loss: the evaluation at this step, where there was one; the checkpoint with the lowest is kept.
-          together: all processes write, and each must call it; see write.
+          meta: JSON values to store with it.
+          loss: the evaluation loss at this step, if any; the checkpoint with the lowest is kept.
+          together: all processes write, and each must call this; see write.
 
         Raises:
-          UserError: the disk refused this save or the one before, or `check` raised it.
+          UserError: a disk error in this save or the previous one, or raised by `check`.
         """
         if step == self._newest:
             return
@@ -96,7 +95,7 @@ class Checkpoints:
         self._saving = self._background.submit(self._write, step, self._copy(state), meta, loss, together)
 
     def _in_place(self, step: int) -> bool:
-        """Whether a step is saved already; what else has its name is moved away, unless the disk does not give it."""
+        """Whether a step is already saved; anything else with its name is moved away, unless the disk cannot read it."""
         if step not in record.list_steps(self._folder):
             return False
         if step in self._reader.incomplete():
@@ -133,9 +132,9 @@ class Checkpoints:
             self._prune()
 
     def _prune(self) -> None:
-        """Deletes all but the newest `keep` and the best; renames each first, so that what is half deleted is known.
+        """Deletes all but the newest `keep` and the best; renames each first, so that a half-deleted one is recognised.
 
-        Those that cannot be read neither count nor go: another day they may be the best.
+        Unreadable ones are neither counted nor deleted: they may turn out to be the best.
         """
         best = self.best_step()
         for step in [step for step in self.steps() if step not in self._unreadable][: -self._keep]:
@@ -150,12 +149,12 @@ class Checkpoints:
             except Gone:
                 continue
             leaving = self._folder / f"{step}{DELETING}"
-            with contextlib.suppress(FileNotFoundError):  # it is there where an earlier session was killed
+            with contextlib.suppress(FileNotFoundError):  # it exists if an earlier session was killed
                 remove(leaving)
             remove(self._path(step).rename(leaving))
 
     def wait(self) -> None:
-        """Waits until the save under way is on the disk; raises its error where it failed."""
+        """Waits until the save in progress is on the disk; raises its error if it failed."""
         if self._saving is None:
             return
         saving, self._saving = self._saving, None
@@ -166,7 +165,7 @@ class Checkpoints:
             raise
 
     def status(self) -> int:
-        """How the save that was begun last stands: UNDER_WAY, DONE or FAILED."""
+        """The status of the last save started: UNDER_WAY, DONE or FAILED."""
         if self._saving is None or self._saving.cancelled():
             return DONE
         if not self._saving.done():
@@ -174,7 +173,7 @@ class Checkpoints:
         return DONE if self._saving.exception() is None else FAILED
 
     def abandon(self, seconds: float) -> None:
-        """Gives the save under way so long, and does not wait for it afterwards: for a process that ends because of an error."""
+        """Waits at most this long for the save in progress, then gives up: for a process that ends with an error."""
         if self._saving is not None:
             concurrent.futures.wait([self._saving], seconds)
         self._background.shutdown(wait=False)
@@ -182,21 +181,21 @@ class Checkpoints:
             self._saving, self._background = None, None
 
     def close(self) -> None:
-        """Waits for the save under way; raises its error where it failed."""
+        """Waits for the save in progress; raises its error if it failed."""
         try:
             self.wait()
         finally:
             if self._background is not None:
                 self._background.shutdown()
 
-    # What there is.
+    # Listing.
 
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, oldest first."""
         return self._reader.steps()
 
     def best_step(self) -> int | None:
-        """The evaluated checkpoint with the lowest loss, the earliest among equals, None if there is none."""
+        """The evaluated checkpoint with the lowest loss, the earliest on a tie; None if there is none."""
         return self._reader.best_step()
 
     def newest_meta(self) -> tuple[int, dict[str, Any]] | None:
@@ -206,12 +205,12 @@ class Checkpoints:
           None if none was ever completed.
 
         Raises:
-          UserError: there are checkpoints, and none whose meta is good.
+          UserError: there are checkpoints, and none has a valid meta.
         """
         return self._meta(best=False)
 
     def best_meta(self) -> tuple[int, dict[str, Any]] | None:
-        """As newest_meta, of the best one."""
+        """As newest_meta, for the best checkpoint."""
         return self._meta(best=True)
 
     def _meta(self, *, best: bool) -> tuple[int, dict[str, Any]] | None:
@@ -223,10 +222,10 @@ class Checkpoints:
         """Reads the newest good checkpoint back.
 
         Args:
-          make_target: from the checkpoint's meta to a state of the same structure, shapes, dtypes and shardings.
-          repair: move what cannot be used to the quarantine, so that its step can be saved again, and clear what a kill
-            left; for the process that trains. Without it nothing in the work directory is changed.
-          best: begin with the best one instead of the newest.
+          make_target: maps the checkpoint's meta to a state with the structure, shapes, dtypes and shardings to restore into.
+          repair: quarantine unusable checkpoints, so that their steps can be saved again, and clear the remains of a killed process; for
+            the training process. Without it nothing in the work directory is changed.
+          best: start with the best one instead of the newest.
 
         Returns:
           The checkpoint, or None if none was ever completed.
@@ -251,21 +250,21 @@ class Checkpoints:
         return restored
 
     def restore_average(self, make_target: MakeTarget, number: int, *, parts: tuple[str, ...] = ("params",)) -> Restored | None:
-        """Reads the newest good checkpoint with the mean of the newest `number` in place of its parameters.
+        """Reads the newest good checkpoint, with its parameters replaced by the mean of the newest `number`.
 
-        They are read one at a time and summed up on the host. One that cannot be used is left out; no older one takes its
-        place, since the best one, which stays too, may be of another time. Nothing in the work directory is changed.
+        They are read one at a time and summed on the host. An unusable one is left out and not replaced by an older one, since the best
+        checkpoint, which is kept too, may be much older. Nothing in the work directory is changed.
 
         Args:
           make_target: as for restore; called once, for the newest.
-          number: how many of the newest checkpoints count, at most.
-          parts: the fields of the state, a NamedTuple, that are averaged.
+          number: maximum number of newest checkpoints to average.
+          parts: the fields of the state (a NamedTuple) to average.
 
         Returns:
           The checkpoint, or None if none was ever completed.
 
         Raises:
-          UserError: none of those that count can be used, or a part has leaves that are not floats.
+          UserError: none of them can be used, or a part has leaves that are not floats.
 
         Reference: Vaswani et al. 2017, "Attention Is All You Need" (arXiv:1706.03762), section 6.1.
         """
@@ -280,10 +279,10 @@ class Checkpoints:
             self._report(f"{named} averaged over {len(steps)} checkpoint{several}: step{several} {numbers}")
         return restored
 
-    # What cannot be used.
+    # Unusable checkpoints.
 
     def _clear_unfinished(self) -> None:
-        """Clears away what a killed save or deletion left; a step's directory is never deleted, only moved."""
+        """Clears the remains of a killed save or deletion; a step's directory is never deleted, only moved."""
         with refusals(f"what a killed process left in {self._folder} cannot be removed", "remove it yourself"):
             for path in list(self._folder.iterdir()) if self._folder.is_dir() else ():
                 if ORBAX_SAVING in path.name or path.name.endswith((SAVING, DELETING)):

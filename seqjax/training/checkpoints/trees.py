@@ -1,4 +1,4 @@
-"""Trees of arrays by the paths of their leaves, to fit a saved state into another structure."""
+"""Trees of arrays as leaves by path, to fit a saved state into another structure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ _NAMED = 4  # leaves that a message names
 
 
 def by_path(tree: Any) -> dict[Path, Any]:
-    """The leaves of a pytree by their paths; an index and a field's name are parts of a path just as a key is.
+    """The leaves of a pytree by path; path components are keys, indices and field names alike.
 
     Example:
       >>> by_path({"a": [1, {"b": 2}], "c": ()})
@@ -44,18 +44,18 @@ def nested(leaves: Mapping[Path, Any]) -> Any:
 
 
 def fill(target: Any, leaves: Mapping[Path, np.ndarray], what: str) -> Any:
-    """Puts saved arrays into the structure of a target, each where the target's leaf lies.
+    """Puts saved arrays into the structure of a target, each with the sharding of the target's leaf.
 
     Args:
       target: a pytree of arrays or `jax.ShapeDtypeStruct`s with shardings.
       leaves: numpy arrays by path.
-      what: is being read, for the message.
+      what: the object being read, for the message.
 
     Returns:
-      A pytree like the target: jax arrays with its shardings, numpy arrays where it has such.
+      A pytree like the target: jax arrays with its shardings, numpy arrays where the target has numpy arrays.
 
     Raises:
-      UserError: the paths, shapes or dtypes differ; names the first.
+      UserError: the paths, shapes or dtypes differ; the message names the first.
 
     Example:
       >>> fill({"w": np.zeros(2)}, {("w",): np.ones(2)}, "checkpoint 7")

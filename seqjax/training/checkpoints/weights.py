@@ -19,21 +19,21 @@ def read_weights(
     report: Callable[[str], None] = print,
     defaults: Mapping[str, Any] = {},
 ) -> tuple[int, dict[str, Any], dict[str, Any]]:
-    """Reads the parameters of any run, such as those another run is to start from; nothing is changed.
+    """Reads the parameters of any run, for example to initialise another run; nothing is changed.
 
     Args:
-      workdir: of the run.
+      workdir: the run's work directory.
       which: "best", "newest", or the step of a checkpoint.
-      report: called with a line when a checkpoint was passed over.
+      report: called with a line when a checkpoint is skipped.
       defaults: see Checkpoints.
 
     Returns:
-      (step, weights, meta). The weights are {"params": ..., "model_state": ...}, each numpy arrays in dicts in dicts, {}
-      if there is none; an index, too, is a key, such as "0". They are what the run evaluates: where it keeps moving
-      averages, the averages. The meta has the run's id besides, as "run", "" before there were such.
+      (step, weights, meta). The weights are {"params": ..., "model_state": ...}, each a nested dict of numpy arrays, {} if there are none;
+      an index becomes a key, such as "0". They are the weights the run evaluates: its moving averages, if it keeps them. The meta also has
+      the run's id as "run" ("" in formats without ids).
 
     Raises:
-      UserError: there is no such checkpoint, or none that can be used.
+      UserError: no such checkpoint, or none that can be used.
 
     Example:
       >>> read_weights(pathlib.Path("nowhere"))

@@ -1,4 +1,4 @@
-"""Writes one checkpoint: under another name first, renamed when all of it, manifest included, is on the disk."""
+"""Writes one checkpoint under a temporary name, and renames it when all of it, manifest included, is on the disk."""
 
 import json
 import math
@@ -21,28 +21,28 @@ from seqjax.training.disk import remove, sync
 SAVING = ".saving"
 ORBAX_SAVING = ".orbax-checkpoint-tmp"
 
-# Orbax numbers its saves by one counter for the whole process: two at a time wait for each other's signals, and time out.
+# Orbax numbers its saves by one counter per process: two concurrent saves wait for each other's signals, and time out.
 _one_at_a_time = threading.Lock()
 
 
 def write(folder: pathlib.Path, run: str, state: Any, meta: dict[str, Any], loss: float, *, together: bool = False) -> pathlib.Path:
-    """Writes a checkpoint whole, still under its name for the time of writing.
+    """Writes a complete checkpoint, still under its temporary name.
 
     Args:
-      folder: of the checkpoint, named as its step; does not exist.
+      folder: the checkpoint's directory, named by its step; does not exist yet.
       run: the run's id.
-      state: a pytree of arrays; where it has a `step`, that must be the folder's.
+      state: a pytree of arrays; if it has a `step`, that must match the folder.
       meta: JSON values.
-      loss: of the evaluation, infinite or nan where there was none.
-      together: all processes write, each what its devices hold; each must call it with the same step. The first one ends when all
-        of it is on the disk and is what the others say they wrote.
+      loss: the evaluation loss, infinite or nan if there was none.
+      together: all processes write what their devices hold; each must call this with the same step. The first returns when everything is on
+        the disk and matches what the others report to have written.
 
     Returns:
-      The directory, to be given to `commit`.
+      The directory, to pass to `commit`.
 
     Raises:
       TypeError: `meta` is not JSON; nothing was written.
-      UserError: what another process wrote is not what it says.
+      UserError: the files of another process differ from its report.
     """
     step = int(folder.name)
     known = by_path(state).get(("step",))
@@ -51,15 +51,15 @@ def write(folder: pathlib.Path, run: str, state: Any, meta: dict[str, Any], loss
     leads = processes.first() or not together
     if leads:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for left in folder.parent.glob(f"{step}{SAVING}*"):  # by a save that failed or was killed
+        for left in folder.parent.glob(f"{step}{SAVING}*"):  # remains of a save that failed or was killed
             remove(left)
     saving = folder.with_name(f"{step}{SAVING}")
     about = {"run": run, "step": step, "loss": loss if math.isfinite(loss) else None, "meta": meta}
-    json.dumps(about)  # what is not JSON is refused here: Orbax meets it with the arrays half written, and cancels those
+    json.dumps(about)  # refuse what is not JSON here: Orbax would notice it with the arrays half written, and cancel those
     who: Any = {"multiprocessing_options": _all(step) if together else by_itself()}
     handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(**who))
     if processes.several() and not together:
-        state = jax.device_get(state)  # of arrays on a device Orbax would take those of one process for cut over all
+        state = jax.device_get(state)  # Orbax would take device arrays of one process to be sharded over all
     with _one_at_a_time, ocp.Checkpointer(handler, **who) as writer:
         before = set(threading.enumerate())
         try:
@@ -75,15 +75,15 @@ def write(folder: pathlib.Path, run: str, state: Any, meta: dict[str, Any], loss
 
 
 def _all(step: int) -> ocp.options.MultiprocessingOptions:
-    """What tells Orbax that all processes write this step; they wait for each other without a device, since it may be training."""
+    """Options that tell Orbax that all processes write this step; they synchronise without a device, which may be training."""
     everyone = set(range(jax.process_count()))
     return ocp.options.MultiprocessingOptions(primary_host=0, active_processes=everyone, barrier_sync_key_prefix=f"step{step}")
 
 
 def _release(threads: set[threading.Thread]) -> None:
-    """Ends the threads that a failed save of Orbax's left: they wait five minutes for a signal, and the process for them.
+    """Ends the threads left by a failed Orbax save, which would keep the process waiting five minutes for a signal.
 
-    What they are made of is private to Orbax: in a version where it has another form (before 0.12) they are left to their timeout.
+    Their internals are private to Orbax; in versions where these differ (before 0.12) they are left to their timeout.
     """
     set_signals: Any = getattr(orbax_futures, "set_signals", None)
     left: Any = threads if set_signals else ()
@@ -95,7 +95,7 @@ def _release(threads: set[threading.Thread]) -> None:
 
 
 def commit(saving: pathlib.Path, folder: pathlib.Path) -> None:
-    """Renames a checkpoint to its final name; from here on it exists, even after a loss of power."""
+    """Renames a checkpoint to its final name; from then on it survives even a power failure."""
     os.rename(saving, folder)
     sync(folder.parent)
-    sync(folder.parent.parent)  # the name of a checkpoints/ that is new
+    sync(folder.parent.parent)  # for the name of a new checkpoints/ directory

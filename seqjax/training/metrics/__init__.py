@@ -1,4 +1,4 @@
-"""Metrics, each as `init, update, compute`, beside functions that score a whole set in one call."""
+"""Metrics, each as `init, update, compute`, and functions that score a whole dataset in one call."""
 
 from seqjax.training.metrics.captions import caption_scores, cider_d
 from seqjax.training.metrics.counted import accuracy, token_loss

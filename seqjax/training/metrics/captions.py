@@ -9,19 +9,19 @@ from seqjax.errors import missing
 from seqjax.training.metrics.metric import check_pairs
 
 ORDER = 4  # the longest n-grams of CIDEr-D
-SIGMA = 6.0  # of its penalty on lengths
+SIGMA = 6.0  # of CIDEr-D's length penalty
 
 
 def cider_d(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    r"""CIDEr-D of a corpus: how alike captions and their references are in what is particular to the image.
+    r"""CIDEr-D of a corpus: the similarity of captions and references, weighting n-grams specific to an image.
 
     .. math::
        \mathrm{CIDEr\mbox{-}D}(c, S) = \frac{10}{4} \sum_{n=1}^4 \frac{1}{|S|} \sum_{s \in S}
        e^{-(l_c - l_s)^2 / 2 \sigma^2} \frac{\min(g^n_c, g^n_s) \cdot g^n_s}{\|g^n_c\| \|g^n_s\|}
 
-    with g the vector of n-gram counts times log(N / number of images whose references have the n-gram), and sigma = 6. The mean over all
-    images, in the variant of the COCO evaluation code, where it is between 0 and 10 and published times 100. As there the length l is the
-    number of bigrams, and the documents are the references of these N images: of a single image all weights are 0.
+    with g the vector of n-gram counts times log(N / number of images whose references have the n-gram), and sigma = 6. The result is the
+    mean over all images, in the variant of the COCO evaluation code, between 0 and 10 and usually published times 100. As there, the length
+    l is the number of bigrams, and the documents are the references of these N images: with a single image all weights are 0.
 
     Args:
       hypotheses: N captions, words with spaces between (`seqjax.data.captioned.clean_caption`).
@@ -65,7 +65,7 @@ def _ngrams(text: str) -> Counter:
 
 
 def _likeness(own: tuple, reference: tuple) -> float:
-    """The mean over n of the clipped cosines, times the penalty on the length."""
+    """The mean over n of the clipped cosines, times the length penalty."""
     (vectors, norms, length), (others, other_norms, other_length) = own, reference
     total = 0.0
     for vector, norm, other, other_norm in zip(vectors, norms, others, other_norms):
@@ -78,13 +78,13 @@ def _likeness(own: tuple, reference: tuple) -> float:
 def caption_scores(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
     """BLEU-1 to BLEU-4 and chrF2 as sacrebleu counts them, with all references, and CIDEr-D.
 
-    BLEU-n is the geometric mean of the precisions up to n, times the brevity penalty. sacrebleu splits words itself (13a); published
-    captioning scores are on words split by the Stanford tokenizer, in lower case and without punctuation, which is what
-    `seqjax.data.captioned.clean_caption` comes near.
+    BLEU-n is the geometric mean of the precisions up to n, times the brevity penalty. sacrebleu tokenizes by itself (13a); published
+    captioning scores use the Stanford tokenizer, in lower case and without punctuation, which `seqjax.data.captioned.clean_caption`
+    approximates.
 
     Args:
       hypotheses: N captions.
-      references: of each, at least one; there may be more of some than of others.
+      references: at least one per caption; their numbers may differ.
 
     Returns:
       "bleu1" to "bleu4" and "chrf", 0 to 100; "cider", 0 to 10.

@@ -8,10 +8,10 @@ from seqjax.training.metrics.metric import Metric
 
 
 def token_loss(**derived: Callable[[float], float]) -> Metric:
-    """The mean loss, each count for each token, and functions of the mean loss.
+    """The mean loss, each count per token, and functions of the mean loss.
 
     Args:
-      **derived: by name, from nats to a value.
+      **derived: name -> function of the mean loss in nats.
 
     Returns:
       A Metric of Sums; `compute` gives `loss` in nats, infinite if nothing was counted, then the counts, then the derived.

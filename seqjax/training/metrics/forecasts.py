@@ -19,7 +19,7 @@ def crps_quantiles(y: np.ndarray, quantiles: np.ndarray, levels: np.ndarray = LE
 
     Args:
       y: values (...).
-      quantiles: (..., Q), rising.
+      quantiles: (..., Q), ascending.
       levels: i / (Q + 1), i = 1 ... Q.
 
     Returns:
@@ -110,7 +110,7 @@ def seasonal_error(values: np.ndarray, season: int) -> float:
       season: m.
 
     Returns:
-      NaN if there is no such pair, or where all are equal.
+      The scale; NaN if there is no such pair, or if all values are equal.
 
     Example:
       >>> seasonal_error(np.array([1.0, 2.0, 4.0, 3.0]), 2)
@@ -130,11 +130,11 @@ def forecast_scores(y: np.ndarray, point: np.ndarray, quantiles: np.ndarray, uni
       y: (N, H), NaN where missing.
       point: (N, H).
       quantiles: (N, H, Q) at LEVELS.
-      unit: (N,), `seasonal_error` of each forecast's series; those where it is NaN do not enter MASE.
+      unit: (N,), `seasonal_error` of each forecast's series; forecasts where it is NaN are left out of MASE.
 
     Returns:
-      `crps` and `rmse` in the units of the data; `mase`, unless no forecast enters it; and the shares of values within the
-      central 50, 80 and 95 % intervals: `coverage_50`, ...
+      `crps` and `rmse` in the units of the data; `mase`, if any forecast enters it; and the shares of values within the central 50, 80 and
+      95 % intervals: `coverage_50`, ...
 
     Raises:
       ValueError: no value was observed.
@@ -174,10 +174,11 @@ def inside(y: np.ndarray, quantiles: np.ndarray, share: float) -> np.ndarray:
 
 
 def probability_transform(y: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
-    """The probability that each forecast gave to values below the true one (PIT): uniform for calibrated forecasts.
+    """The probability that each forecast gives to values below the true one (PIT): uniform for calibrated forecasts.
 
-    Of a value between two quantiles it is the level halfway between theirs; with ties (of counts, of a point) halfway between
-    the first and the last that equal it.
+    For a value between two quantiles it is halfway between their levels; with ties (counts, point forecasts) halfway between the levels of
+    the
+    first and last quantile equal to it.
 
     Args:
       y: values (...), all observed.

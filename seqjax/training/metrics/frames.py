@@ -16,13 +16,13 @@ def frame_sums(nats: jax.Array, given: jax.Array, frames: jax.Array, lengths: ja
 
     Args:
       nats: (B, T), -log p of each frame.
-      given: (B, T, P) bool, the answer for each frame.
+      given: (B, T, P) bool, the predicted pitches of each frame.
       frames: (B, T, P), not 0 where a pitch sounds.
-      lengths: (B,), how many frames are real.
+      lengths: (B,), the number of real frames.
       first: (B,) bool, rows whose first frame is that of a piece.
 
     Returns:
-      Sums of the frames after the first of each piece, with the first ones as counts of their own.
+      Sums over the frames after the first of each piece, with separate counts for the first frames.
 
     Example:
       >>> given, frames = jnp.ones((1, 2, 3), bool), jnp.array([[[1, 1, 1], [1, 0, 0]]])
@@ -48,17 +48,17 @@ def frame_sums(nats: jax.Array, given: jax.Array, frames: jax.Array, lengths: ja
 
 
 def frame_loss() -> Metric:
-    r"""The mean of -log p of a frame as the published tables have it, the same with first frames, and frame accuracy.
+    r"""The mean of -log p per frame as in published tables, the same including first frames, and frame accuracy.
 
-    The published protocol predicts the frames 2 to T of a piece of T from those before. `loss` is the mean over all of these frames
-    of all pieces, `loss_with_first` that over all frames, of which the first is predicted from nothing.
+    The published protocol predicts frames 2 to T of a piece of T frames from those before. `loss` is the mean over these frames of all
+    pieces; `loss_with_first` also includes the first frames, which are predicted from nothing.
 
     .. math:: \mathrm{accuracy} = \frac{\sum TP}{\sum TP + FP + FN}
 
-    sums over all pitches of the frames 2 to T, with the likeliest answer for each frame.
+    with sums over all pitches of frames 2 to T, for the likeliest prediction of each frame.
 
     Returns:
-      A Metric of Sums as `frame_sums` gives them; of Sums without its counts (in training), of the loss alone.
+      A Metric of Sums from `frame_sums`; for Sums without its counts (in training), of the loss alone.
 
     Example:
       >>> metric = frame_loss()
@@ -79,5 +79,5 @@ def _scores(sums: Sums) -> dict[str, float]:
     return {
         "loss": loss / frames if frames else math.inf,
         "loss_with_first": (loss + counts["first_loss"]) / every if every else math.inf,
-        "frame_accuracy": counts["hits"] / pitches if pitches else 1.0,  # silence, and predicted as such
+        "frame_accuracy": counts["hits"] / pitches if pitches else 1.0,  # silence, predicted correctly
     }

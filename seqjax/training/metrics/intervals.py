@@ -10,14 +10,13 @@ def accuracy_interval(correct: int, total: int, confidence: float = 0.95) -> tup
     Args:
       correct: the number of right answers.
       total: n, the number of answers, at least 1.
-      confidence: how often the interval holds the true share, in (0, 1); z is the quantile of the normal distribution that
-        gives it.
+      confidence: the coverage probability, in (0, 1); z is the corresponding quantile of the normal distribution.
 
     Returns:
       (low, high), both in [0, 1].
 
     Raises:
-      ValueError: counts or a confidence that cannot be.
+      ValueError: invalid counts or confidence.
 
     Example:
       >>> low, high = accuracy_interval(870, 1000)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 
 class Metric(NamedTuple):
-    """A metric as three functions; a state adds up over batches and over processes, whatever their order and sizes."""
+    """A metric as three functions; states add up over batches and processes, whatever their order and sizes."""
 
     init: Callable[[], Any]  # the state before anything was counted
     update: Callable[[Any, Any], Any]  # (state, new) -> state

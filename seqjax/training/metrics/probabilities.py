@@ -7,11 +7,11 @@ import numpy as np
 
 from seqjax.training.metrics.intervals import accuracy_interval
 
-BINS = 10  # of equal width, for calibration
+BINS = 10  # bins of equal width, for calibration
 
 
 def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
-    r"""Area under the ROC curve: how often a positive has a higher score than a negative; ties count half.
+    r"""Area under the ROC curve: the probability that a positive scores higher than a negative; ties count half.
 
     .. math:: A = \frac{1}{P N} \sum_{i \in +, j \in -} [s_i > s_j] + \tfrac12 [s_i = s_j]
 
@@ -39,7 +39,7 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
 
 
 def auprc(scores: np.ndarray, positive: np.ndarray) -> float:
-    r"""Area under the curve of precision over recall, as average precision.
+    r"""Area under the precision-recall curve, as average precision.
 
     .. math:: A = \sum_n (R_n - R_{n-1}) P_n
 
@@ -85,7 +85,7 @@ def pr_points(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _by_threshold(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """True positives and predicted positives at each distinct score, the highest first; and the total of positives."""
+    """True positives and predicted positives at each distinct score, highest first; and the total number of positives."""
     values, place = np.unique(-np.asarray(scores), return_inverse=True)
     taken = np.cumsum(np.bincount(place, minlength=len(values)))
     found = np.cumsum(np.bincount(place, np.asarray(positive, float), minlength=len(values)))
@@ -105,12 +105,12 @@ def class_f1(true: np.ndarray, given: np.ndarray, classes: int) -> np.ndarray:
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> list[tuple[float, float, int]]:
-    """Reliability of predictions: (mean probability, accuracy, number) of each bin that is not empty.
+    """Reliability of predictions: (mean probability, accuracy, count) of each non-empty bin.
 
     Args:
       probabilities: (N, K).
       labels: int (N,).
-      bins: of equal width over [0, 1], by the probability of the answer.
+      bins: number of equal-width bins over [0, 1], for the probability of the answer.
 
     Example:
       >>> reliability(np.array([[0.75, 0.25], [0.5, 0.5]]), np.array([0, 1]), bins=2)
@@ -154,15 +154,15 @@ def nats(probabilities: np.ndarray, labels: np.ndarray) -> float:
 def classification(
     probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str], given: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """All of them: loss in nats, accuracy with its interval, areas averaged over the classes, F1 of each class, calibration.
+    """All metrics: loss in nats, accuracy with its interval, areas averaged over classes, F1 of each class, calibration.
 
-    Of two classes the areas are those of the second. A class that does not occur counts in no average.
+    With two classes the areas are those of the second. Classes that do not occur are left out of averages.
 
     Args:
       probabilities: (N, K).
       labels: int (N,).
       classes: K names.
-      given: int (N,), the answers, where they are not the likeliest labels.
+      given: int (N,), the answers, if they are not the likeliest labels.
 
     Example:
       >>> found = classification(np.array([[0.8, 0.2], [0.3, 0.7]]), np.array([0, 1]), ["background", "gene"])

@@ -18,12 +18,12 @@ class TypeScores(NamedTuple):
 
 
 class EntityScores(NamedTuple):
-    """How well entities are found, all types together and each."""
+    """How well entities are found, over all types and for each."""
 
     precision: float  # precision; 0 if none is predicted
     recall: float  # recall; 0 if there is none
     f1: float  # their harmonic mean; 0 where both are 0
-    by_type: dict[str, TypeScores]  # for each type that is true or predicted somewhere, in alphabetical order
+    by_type: dict[str, TypeScores]  # each type that occurs or is predicted, in alphabetical order
 
 
 def entity_f1(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> EntityScores:
@@ -31,17 +31,17 @@ def entity_f1(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]])
 
     .. math:: F_1 = \frac{2 P R}{P + R}
 
-    Counted by seqeval as the script conlleval of the CoNLL shared tasks does: an entity that begins without `B-` is one all the same.
+    Counted by seqeval as by the script conlleval of the CoNLL shared tasks: an entity that starts without `B-` counts too.
 
     Args:
       true: the tags of each sentence: `O`, or `B-`, `I-`, `E-`, `S-` and a type.
-      predicted: the same for the answers, each sentence as long as its true one.
+      predicted: the predicted tags, each sentence as long as its true one.
 
     Returns:
       EntityScores, all zero if there is no entity.
 
     Raises:
-      ValueError: sentences of unequal number or length, or a tag that is none of an entity.
+      ValueError: sentences of unequal number or length, or a tag that is not an entity tag.
       UserError: seqeval is not installed.
 
     Example:
@@ -92,7 +92,7 @@ class Counts(NamedTuple):
 
 
 def entity_counts(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, Counts]:
-    """How many entities of each type are true, predicted and found; what F1 is made of, and adds up over parts.
+    """How many entities of each type are true, predicted and found: the counts behind F1, which add up over parts.
 
     Args: as entity_f1.
 
@@ -113,7 +113,7 @@ def entity_counts(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
         from seqeval.metrics.sequence_labeling import get_entities
     except ImportError:
         raise missing("entity F1 needs seqeval", "experiments") from None
-    # seqeval's own scores warn if there is no entity to divide by; its spans are all that is needed.
+    # seqeval's own scores warn if there are no entities; only its spans are needed.
     spans = [set(get_entities([list(sentence) for sentence in tags])) for tags in (true, predicted)]
     kinds = [collections.Counter(span[0] for span in group) for group in (spans[0] & spans[1], spans[1], spans[0])]
     return {kind: Counts(*(count[kind] for count in kinds)) for kind in kinds[1] | kinds[2]}
@@ -124,5 +124,5 @@ def _added(first: Counts | None, second: Counts | None) -> Counts:
 
 
 def _scores(found: int, predicted: int, true: int) -> TypeScores:
-    f1 = 2 * found / max(predicted + true, 1)  # the harmonic mean, where 0 / 0 does not arise
+    f1 = 2 * found / max(predicted + true, 1)  # the harmonic mean, without 0 / 0
     return TypeScores(found / max(predicted, 1), found / max(true, 1), f1, true)

@@ -8,23 +8,23 @@ from seqjax.training.metrics.metric import check_pairs
 
 
 class ErrorRates(NamedTuple):
-    """Errors against the reference: substitutions, deletions and insertions for each word or character of it."""
+    """Errors against the reference: substitutions, deletions and insertions per reference word or character."""
 
     wer: float
     cer: float
-    words: int  # of the references
+    words: int  # in the references
     characters: int
     word_errors: int
 
 
 def error_rates(hypotheses: Sequence[str], references: Sequence[str]) -> ErrorRates:
-    r"""Word and character error rates of a whole set.
+    r"""Word and character error rates of a whole dataset.
 
     .. math:: \mathrm{WER} = \frac{S + D + I}{N}
 
     Args:
-      hypotheses: what was recognised.
-      references: what was said, one each; the set has at least one word.
+      hypotheses: the recognised texts.
+      references: the spoken texts, one per hypothesis, with at least one word in all.
 
     Returns:
       ErrorRates, which may be above 1.

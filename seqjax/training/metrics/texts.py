@@ -1,4 +1,4 @@
-"""Metrics of texts that a model writes: exact matches, BLEU and chrF."""
+"""Metrics of generated text: exact matches, BLEU and chrF."""
 
 import math
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ from seqjax.training.metrics.metric import Metric, check_pairs
 
 
 class Bleu(NamedTuple):
-    """How near translations come to their references."""
+    """How close translations are to their references."""
 
     score: float  # BLEU of the whole corpus, 0 to 100
     chrf: float  # chrF2 of the whole corpus, 0 to 100
-    signature: str  # of the BLEU: what other people's scores must have been counted with to be comparable
+    signature: str  # sacrebleu's signature: only scores with the same one are comparable
 
 
 def exact_match(hypotheses: Sequence[str], references: Sequence[str]) -> int:
-    """How many answers are right to the last character.
+    """How many answers match exactly.
 
     Args:
       hypotheses: the answers.
-      references: what they should be, one each.
+      references: the correct answers, one each.
 
     Returns:
       The count.
@@ -38,7 +38,7 @@ def exact_match(hypotheses: Sequence[str], references: Sequence[str]) -> int:
 
 
 def exact() -> Metric:
-    """The share of answers that are right to the last character.
+    """The share of answers that match exactly.
 
     Returns:
       A Metric of (hypotheses, references), equally long; `compute` gives `exact`, NaN if nothing was counted.
@@ -61,21 +61,21 @@ def exact() -> Metric:
 
 
 def corpus_bleu(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False) -> Bleu:
-    """BLEU and chrF2 of a corpus with one reference for each translation, as sacrebleu counts them.
+    """BLEU and chrF2 of a corpus with one reference per translation, as computed by sacrebleu.
 
-    The texts are given as people write them: sacrebleu takes them apart into words itself (tokenizer 13a), so that scores
-    of different systems can be compared.
+    Give the texts as people write them: sacrebleu tokenizes them itself (tokenizer 13a), so that scores of different systems are
+    comparable.
 
     Args:
       hypotheses: the translations, at least one.
-      references: one for each, none of them empty.
+      references: one per translation, none empty.
       lowercase: do not tell upper from lower case.
 
     Returns:
       A Bleu.
 
     Raises:
-      ValueError: no translation at all, lists of unequal lengths, an empty reference.
+      ValueError: no translations, lists of unequal lengths, or an empty reference.
       UserError: sacrebleu is not installed.
 
     Example:

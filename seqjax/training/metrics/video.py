@@ -12,11 +12,11 @@ from seqjax.typing import AnyArray
 
 
 def ssim(first: jax.Array, second: jax.Array, *, window: int = 7, peak: float = 1.0) -> jax.Array:
-    r"""Structural similarity of images, the mean over all windows that lie inside, and over channels.
+    r"""Structural similarity of images: the mean over all windows inside the image, and over channels.
 
     .. math:: \frac{(2 \mu_x \mu_y + c_1)(2 \sigma_{xy} + c_2)}{(\mu_x^2 + \mu_y^2 + c_1)(\sigma_x^2 + \sigma_y^2 + c_2)}
 
-    with the means, variances and covariance of each window (the unbiased ones), c1 = (0.01 L)^2, c2 = (0.03 L)^2. These are the defaults
+    with the unbiased means, variances and covariance of each window, c1 = (0.01 L)^2, c2 = (0.03 L)^2. These are the defaults
     of scikit-image's `structural_similarity`.
 
     Args:
@@ -28,7 +28,7 @@ def ssim(first: jax.Array, second: jax.Array, *, window: int = 7, peak: float = 
       (...), 1 for equal images.
 
     Raises:
-      ValueError: images smaller than the window, or an even one.
+      ValueError: images smaller than the window, or an even window.
 
     Example:
       >>> image = jnp.arange(64.0).reshape(8, 8, 1) / 64
@@ -48,7 +48,7 @@ def ssim(first: jax.Array, second: jax.Array, *, window: int = 7, peak: float = 
     first, second = first.astype(jnp.float32), second.astype(jnp.float32)
     unbiased = window**2 / (window**2 - 1)
     mean_x, mean_y = averaged(first), averaged(second)
-    # Variances about a common value: the mean of squares alone would lose digits.
+    # Variances about a common value: the mean of squares alone would lose precision.
     x, y = first - 0.5 * peak, second - 0.5 * peak
     shift_x, shift_y = mean_x - 0.5 * peak, mean_y - 0.5 * peak
     var_x, var_y = (unbiased * (averaged(v * v) - s * s) for v, s in ((x, shift_x), (y, shift_y)))
@@ -60,7 +60,7 @@ def ssim(first: jax.Array, second: jax.Array, *, window: int = 7, peak: float = 
 
 
 def frame_errors(predicted: AnyArray, true: AnyArray) -> dict[str, jax.Array]:
-    """How far predicted frames are from the true ones, as the published tables of Moving MNIST have it.
+    """Errors of predicted frames, as in the published tables of Moving MNIST.
 
     Args:
       predicted, true: (..., H, W, C), values in [0, 1].
@@ -86,14 +86,14 @@ def frame_errors(predicted: AnyArray, true: AnyArray) -> dict[str, jax.Array]:
 
 
 def video_answers(names: Sequence[str]) -> Metric:
-    """The mean loss; the share of videos of which all is answered right, and for each question the share of right answers.
+    """The mean loss, the share of videos with all questions answered correctly, and each question's share of correct answers.
 
     Args:
-      names: of the questions.
+      names: names of the questions.
 
     Returns:
-      A Metric of Sums with the count `correct` and, for each name, `correct_NAME`; of a single question with more than five classes
-      also `top_5`.
+      A Metric of Sums with the count `correct` and, for each name, `correct_NAME`; for a single question with more than five classes also
+      `top_5`.
 
     Example:
       >>> metric = video_answers(("digit", "direction"))
