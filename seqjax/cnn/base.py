@@ -30,7 +30,7 @@ class ImageClassifier(nn.Module):
     in_channels: int = 3
     dtype: Any = None
 
-    min_size: ClassVar[int] = 1  # the least height and width of an image
+    min_size: ClassVar[int] = 1  # the minimum height and width of an image
     image_size: ClassVar[int] = 224  # the size used for published weights and results
     flatten: ClassVar[dict[str, int]] = {}  # path of a dense layer that reads a flattened feature map -> the map's channels
 

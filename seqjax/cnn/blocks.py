@@ -1,4 +1,4 @@
-"""The blocks that the classic networks are made of; usable on their own."""
+"""The blocks of the classic networks; also usable on their own."""
 
 import functools
 from collections.abc import Callable, Sequence

@@ -14,7 +14,7 @@ from seqjax.cnn.pooling import avg_pool, global_avg_pool, max_pool
 from seqjax.typing import Array
 
 HALVE = functools.partial(max_pool, window=(3, 3), strides=(2, 2))  # the pool next to convolutions with stride 2
-AUX_MAP = 17  # the least height and width of the map that the auxiliary head reads, reached from images of 299 x 299
+AUX_MAP = 17  # the minimum height and width of the map read by the auxiliary head, as given by images of 299 x 299
 
 
 def inception_a(pool: int) -> tuple[Branch, ...]:

@@ -30,7 +30,7 @@ class SequenceClassifier:
 
     Args:
       model: a DnaClassifier, or an Ensemble of them.
-      halo: of its features.
+      halo: the halo of its features.
       batch_size: sequences at a time.
       boundaries: the lengths that batches are padded to.
 
@@ -77,7 +77,7 @@ class Tagging:
       model: a DnaTagger.
       batch_size: sequences at a time.
       boundaries: the lengths that batches of short sequences are padded to.
-      longest: of the sequences that are read whole.
+      longest: maximum length of sequences read whole.
 
     Example:
       >>> from seqjax.models import make_stack

@@ -235,7 +235,7 @@ def _greedy(step, limits, start, params, memory, carry):
 
 
 def force(step: DecoderStep, params: Any, memory: Any, carry: Any, inputs: jax.Array) -> jax.Array:
-    """Computes the logits of a decoder with all inputs given (teacher forcing), one step after the other.
+    """Computes the logits of a decoder with all inputs given (teacher forcing), step by step.
 
     Args:
       step, params, memory, carry: the decoder, and its carry before the first token.

@@ -1,4 +1,4 @@
-"""Music from a model: sampling frames one after the other, optionally with a fixed voice; and scoring pieces."""
+"""Music from a model: sampling frame by frame, optionally with a fixed voice; and scoring pieces."""
 
 import functools
 from collections.abc import Sequence

@@ -24,7 +24,7 @@ def start_token(tokenizer: Tokenizer, *, ends: bool, reset: bool = True) -> int:
       reset: each document starts from the initial carry, with `<bos>`.
 
     Returns:
-      `<bos>` if documents start afresh, `<eos>` if one follows the other, a line's end in running text.
+      `<bos>` if documents start from the initial carry, `<eos>` if they are consecutive, a line end in running text.
 
     Example:
       >>> start_token(CharTokenizer.fit(["ab"]), ends=True), start_token(CharTokenizer.fit(["ab"]), ends=True, reset=False)

@@ -33,7 +33,7 @@ class Translator:
     Args:
       model: the model.
       batch_size: sources per batch.
-      boundaries: the buckets' lengths; longer sources get more of them.
+      boundaries: the buckets' lengths; longer sources get additional buckets.
 
     Example:
       >>> import jax.numpy as jnp, seqjax

@@ -1,1 +1,1 @@
-"""Diagnostics and pictures of what a trained network does."""
+"""Diagnostics and plots of the behaviour of trained networks."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from seqjax.diagnostics.pictures import _figure, _save
 
-WORDS = 8  # cells of a row
+WORDS = 8  # cells in a row
 RIGHT, WRONG = "#1a7f37", "#b42318"
 
 
@@ -27,7 +27,7 @@ class Shown(NamedTuple):
     image: np.ndarray  # uint8 (H, W, C)
     captions: Sequence[str]  # the best first
     scores: Sequence[float]  # of each
-    right: Sequence[bool] | None = None  # of each, where that is known
+    right: Sequence[bool] | None = None  # whether each is right, if known
     reference: str = ""
 
 
@@ -37,13 +37,13 @@ def plot_attended(path: pathlib.Path, several: Sequence[Looked], *, rows: int = 
     Args:
       path: of the PNG file.
       several: at least one; the image itself is the first cell of each.
-      rows: of cells, at most; what does not fit is left out.
+      rows: maximum number of rows of cells; the rest is left out.
 
     Returns:
       The path.
 
     Raises:
-      ValueError: there is none, or weights that are not (T, h, w) for T words.
+      ValueError: nothing to draw, or weights that are not (T, h, w) for T words.
 
     Example:
       >>> import tempfile
@@ -90,7 +90,7 @@ def plot_captions(path: pathlib.Path, several: Sequence[Shown], title: str = "")
       The path.
 
     Raises:
-      ValueError: there is none.
+      ValueError: nothing to draw.
 
     Example:
       >>> import tempfile

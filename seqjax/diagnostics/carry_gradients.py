@@ -1,4 +1,4 @@
-"""The gradient of a loss with respect to the carry at every step, which shows whether it vanishes or explodes."""
+"""The gradient of a loss with respect to the carry at every step: it shows whether gradients vanish or explode."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,11 +16,11 @@ THROUGH = ("all", "last")
 
 
 class CarryGradients(NamedTuple):
-    """How much of the loss's gradient reaches the carry of each step, of one call of `seqjax.unroll`."""
+    """The gradient that reaches the carry of each step, in one call of `seqjax.unroll`."""
 
-    norms: Carry  # built as the carry, (B, T): Euclidean norm of dL / d carry_t, array by array
+    norms: Carry  # structured like the carry, (B, T): Euclidean norm of dL / d carry_t, array by array
     total: Array  # (B, T): the same over the whole carry
-    start: Array  # (B,): of the carry that the run starts from
+    start: Array  # (B,): norm at the carry the run starts from
     real: Array  # bool (B, T): padded steps hold 0 and do not count
 
 
@@ -29,22 +29,21 @@ def carry_gradients(function: Callable[..., Array], *args: Any, through: str = "
 
     .. math:: \frac{dL}{dc_t} = \sum_{s > t} \frac{\partial L}{\partial y_s} \frac{dy_s}{dc_t}
 
-    plus what the loss takes from the last carry. It counts the way through the steps after t, not the output of step t
-    itself. Zeros are added to every carry, and the gradient is theirs, so that it works through any cell and
-    wrapper. A carry before a reset has gradient 0 from what comes after it. In float32 what is below 1e-45 is 0.
+    plus the loss's direct dependence on the last carry. It counts paths through the steps after t, not the output of step t itself. The
+    gradient is taken at zeros added to every carry, which works through any cell and wrapper. A carry before a reset gets gradient 0 from
+    later steps. In float32, values below 1e-45 are 0.
 
     Args:
       function: function(*args) -> loss, (), which calls `seqjax.unroll` outside of any jit of its own.
-      *args: its arguments, parameters and batch.
-      through: "all" outputs, or the "last" real one of each sequence alone: a single loss at the end. The last carry counts
-        in both.
+      *args: its arguments, such as parameters and batch.
+      through: "all" outputs, or only the "last" real one of each sequence, as for a single loss at the end. The last carry counts in both.
 
     Returns:
-      CarryGradients for each call, in order; of a run in reverse the steps are in the order of the inputs.
+      CarryGradients for each call, in order; for a reversed run, steps are in the order of the inputs.
 
     Raises:
       UserError: there is no call of `seqjax.unroll`, or its inputs are not (B, T, D).
-      ValueError: `through` is another word.
+      ValueError: an unknown `through`.
 
     Example:
       >>> cell = seqjax.rnn(8)
@@ -61,7 +60,7 @@ def carry_gradients(function: Callable[..., Array], *args: Any, through: str = "
         raise ValueError(f"through must be one of {THROUGH}, and it is {through!r}")
 
     def zeros():
-        """What is added: to the carry that each run starts from, and after each of its steps."""
+        """The zeros to add to the carry each run starts from, and after each of its steps."""
         found = []
 
         def watch(cell, params, xs, carry, options):
@@ -97,7 +96,7 @@ def carry_gradients(function: Callable[..., Array], *args: Any, through: str = "
 
 
 def _last_only(ys, at, options):
-    """Outputs that pass a gradient only at the last real step of each sequence, in the direction of the run."""
+    """Outputs that pass gradients only at each sequence's last real step, in the direction of the run."""
     counted = jnp.cumsum(at.real, axis=0)
     last = at.real & (counted == (1 if options["reverse"] else counted[-1:]))
     last = last if options["time_major"] else last.T
@@ -116,7 +115,7 @@ def _norms(start, each, real):
 
 
 def _scaled_norm(array, axes):
-    """Norm over all axes behind the first, without the squares' underflow and overflow."""
+    """Norm over all axes after the first, without underflow or overflow of the squares."""
     flat = jnp.abs(array.reshape(*array.shape[:axes], -1))
     largest = flat.max(axis=-1, keepdims=True, initial=0)
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
@@ -124,7 +123,7 @@ def _scaled_norm(array, axes):
 
 
 def combined(norms: list[Array], shape: tuple[int, ...]) -> Array:
-    """The norms of the parts of something, together.
+    """The joint norm from the norms of the parts.
 
     Example:
       >>> float(combined([jnp.float32(3.0), jnp.float32(4.0)], ()))

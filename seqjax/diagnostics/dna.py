@@ -13,7 +13,7 @@ from seqjax.models.nucleotides import BASES, SHARES, decode
 from seqjax.training.metrics.probabilities import auprc, auroc, calibration_error, pr_points, reliability, roc_points
 
 COLOURS = {"A": "#2a9d3a", "C": "#2458c4", "G": "#e69b00", "T": "#c8262b"}
-WIDEST = 120  # bases of a logo
+WIDEST = 120  # bases in a logo
 
 
 def plot_logos(
@@ -29,11 +29,11 @@ def plot_logos(
 
     Args:
       path: of the PNG file.
-      logos: title -> weights of A, C, G and T at each place, (T, 4), T at most 120.
-      label: of the vertical axis.
-      first: the number of the first place.
-      columns: logos side by side.
-      title: above all.
+      logos: title -> weights of A, C, G and T at each position, (T, 4), T at most 120.
+      label: label of the vertical axis.
+      first: the number of the first position.
+      columns: number of logos side by side.
+      title: the title of the figure.
 
     Returns:
       The path.
@@ -86,7 +86,7 @@ def information(counts: np.ndarray) -> np.ndarray:
     .. math:: h_{t,b} = p_{t,b} \left(2 + \sum_{b'} p_{t,b'} \log_2 p_{t,b'}\right)
 
     Args:
-      counts: of A, C, G and T at each place, (T, 4).
+      counts: counts of A, C, G and T at each position, (T, 4).
 
     Returns:
       (T, 4), in bits.
@@ -104,16 +104,16 @@ def information(counts: np.ndarray) -> np.ndarray:
 
 
 def motifs(kernel: np.ndarray, bias: np.ndarray, codes: Sequence[np.ndarray], number: int = 8) -> dict[str, np.ndarray]:
-    """What the motif detectors of a convolution over one-hot bases answer to, as sequence logos.
+    """The motifs that the detectors of a convolution over one-hot bases respond to, as sequence logos.
 
-    Of each detector, the stretches that it answers to with more than half of its strongest answer are counted. Shown are the detectors
-    whose logos tell most.
+    Each logo counts the stretches with more than half of the detector's strongest response. The detectors with the most information are
+    shown.
 
     Args:
       kernel: (width, 4, F).
       bias: (F,).
       codes: uint8 (T,) of each sequence.
-      number: of detectors to show.
+      number: number of detectors to show.
 
     Returns:
       name -> heights (width, 4) in bits.
@@ -142,12 +142,12 @@ def motifs(kernel: np.ndarray, bias: np.ndarray, codes: Sequence[np.ndarray], nu
 
 
 def gradient_times_input(score: Callable[[jax.Array], jax.Array], bases: np.ndarray) -> np.ndarray:
-    r"""How much each base, as it is, moves a score: the gradient, less its mean over the four bases, times the base.
+    r"""How much each base contributes to a score: the gradient, minus its mean over the four bases, times the base.
 
     .. math:: a_{t,b} = x_{t,b} \Big(g_{t,b} - \tfrac14 \sum_{b'} g_{t,b'}\Big), \quad g = \partial\,\mathrm{score} / \partial x
 
     Args:
-      score: one number of one-hot bases (N, T, 4), the sum over sequences that do not touch each other.
+      score: maps one-hot bases (N, T, 4) to one number, a sum over independent sequences.
       bases: (N, T, 4).
 
     Returns:
@@ -160,14 +160,14 @@ def gradient_times_input(score: Callable[[jax.Array], jax.Array], bases: np.ndar
 
     Reference:
       Shrikumar et al. 2017, "Learning important features through propagating activation differences"; Majdandzic et al. 2023,
-      "Correcting gradient-based interpretations of deep neural networks for genomics", for the mean that is taken off.
+      "Correcting gradient-based interpretations of deep neural networks for genomics", for subtracting the mean.
     """
     gradient = np.asarray(jax.grad(score)(jnp.asarray(bases)))
     return (gradient - gradient.mean(axis=-1, keepdims=True)) * bases
 
 
 def plot_curves(path: pathlib.Path, probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> pathlib.Path:
-    """The ROC and the precision-recall curve of each class against the others; of two classes, of the second.
+    """Plots the ROC and precision-recall curves of each class against the rest; with two classes, of the second.
 
     Args:
       path: of the PNG file.
@@ -231,7 +231,7 @@ def plot_tags(
     path: pathlib.Path, codes: np.ndarray, shares: np.ndarray, labels: np.ndarray, classes: Sequence[str], weights: np.ndarray,
     focus: int, others: Mapping[str, np.ndarray] | None = None,
 ) -> pathlib.Path:  # fmt: skip
-    """The tags of a sequence: what they are, how probable the model finds them, and what it looked at to tag one base.
+    """Plots the tags of a sequence: the true ones, the model's probabilities, and what it looked at to tag one base.
 
     Args:
       path: of the PNG file.
@@ -279,7 +279,7 @@ def plot_tags(
 
 
 def _thin(points: tuple[np.ndarray, np.ndarray], most: int = 2000) -> tuple[np.ndarray, np.ndarray]:
-    """A limited number of points of a curve, evenly spread, with both ends."""
+    """A limited number of evenly spaced points of a curve, including both ends."""
     some = np.unique(np.linspace(0, len(points[0]) - 1, most).round().astype(int))
     return points[0][some], points[1][some]
 

@@ -1,4 +1,4 @@
-"""What a training step does to each layer, and how far its gradient reaches back: scalars, cheap enough to be taken during training."""
+"""What a training step does to each layer, and how far its gradient reaches back: scalars cheap enough to compute during training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +18,8 @@ from seqjax.training.sharding import EVERYWHERE, batch_sharding, compiler_option
 from seqjax.training.train_step import Proposal, TrainState, state_shardings, step_key, truncate
 from seqjax.typing import Array, Carry
 
-SMALL = 1e-3  # of the largest in its sequence: a gradient below it counts as vanished
-NETWORK, LAYER = "network{}", "layer{}"  # networks are numbered from 0 as calls of `unroll`, the layers of each from 1
+SMALL = 1e-3  # a gradient below this share of the largest in its sequence counts as vanished
+NETWORK, LAYER = "network{}", "layer{}"  # networks are numbered from 0, by calls of `unroll`, and their layers from 1
 
 Diagnose = Callable[[TrainState, Any], dict[str, Array]]
 
@@ -32,25 +32,24 @@ def make_diagnose(
     accumulate: int = 1,
     shardings: TrainState | None = None,
 ) -> Diagnose:
-    """Makes a function that examines the step a state and a batch are about to take; neither is changed or donated.
+    """Makes a function that examines the next step of a state and a batch; neither is changed or donated.
 
     Args:
       loss_fn: the model's; it calls `seqjax.unroll` outside of any jit or scan of its own.
-      propose: of `make_proposal`: the gradient and the update are those of the step itself.
+      propose: from `make_proposal`, so that gradient and update are those of the step itself.
       mesh: from make_mesh.
-      accumulate: parts of the batch; the carry and the gates are looked at in the first of them, for memory's sake.
-      shardings: as make_train_step's.
+      accumulate: parts of the batch; to save memory, the carry and the gates are examined in the first part only.
+      shardings: as for make_train_step.
 
     Returns:
-      diagnose(state, batch) -> scalars by name, compiled once for each shape of batch:
+      diagnose(state, batch) -> scalars by name, compiled once per batch shape:
 
       - gradient_norm/LAYER, update_ratio/LAYER: of the parameters of a layer together, |g| and |w' - w| / |w|;
-      - carry_gradient_start/networkN/layerL and carry_gradient_end: norm of dL / d carry through the last output of each sequence
-        alone, after the first step and after the last but one, in the layer's direction, mean over the sequences;
-      - carry_gradient_vanished: share of the steps between at which it is below 1e-3 of the largest in its sequence;
-      - gate_mean, gate_open and gate_shut/networkN/layerL/GATE: as `gate_statistics`, mean over the units.
-
-      What has no value, such as the share where the last output has no gradient, is NaN.
+      - carry_gradient_start/networkN/layerL and carry_gradient_end: norm of dL / d carry through only the last output of each sequence,
+      after the first and the last but one step in the layer's direction, mean over sequences;
+      - carry_gradient_vanished: share of the steps in between where it is below 1e-3 of the largest in its sequence;
+      - gate_mean, gate_open and gate_shut/networkN/layerL/GATE: as `gate_statistics`, mean over units. Undefined values, such as the share
+      if the last output has no gradient, are NaN.
 
     Raises:
       UserError: (from diagnose) the loss runs no recurrent network, or one inside a jit or scan of its own.
@@ -92,7 +91,7 @@ def make_diagnose(
 
 
 def _of_layers(proposal: Proposal) -> dict[str, Array]:
-    """Of the parameters, layer by layer: a layer is what lies together, such as rnn/0 with its kernels and its bias."""
+    """Scalars of the parameters by layer: a layer is a subtree, such as rnn/0 with its kernels and bias."""
     layers: dict[str, list[tuple[Array, Array, Array]]] = {}
     trees = jax.tree_util.tree_leaves_with_path(proposal.before), jax.tree.leaves(proposal.after), jax.tree.leaves(proposal.gradient.grads)
     for (path, before), after, grad in zip(*trees, strict=True):
@@ -133,11 +132,11 @@ def _of_networks(loss: Callable[[Any], Array], params: Any) -> dict[str, Array]:
 
 
 def _reach(norms: Carry, real: Array, backward: bool) -> dict[str, Array]:
-    """How the norms (B, T) of one layer's carry gradients go from the first step to the last but one, in its direction."""
+    """How the norms (B, T) of a layer's carry gradients develop from the first step to the last but one, in its direction."""
     total = carry_gradients.combined(jax.tree.leaves(norms), real.shape)
     total, real = (a[:, ::-1] if backward else a for a in (total, real))
     done = jnp.cumsum(real, axis=1)
-    followed = real & (done < done[:, -1:])  # nothing after the last step affects the last output
+    followed = real & (done < done[:, -1:])  # the last output does not depend on the carry after the last step
     largest = jnp.max(jnp.where(followed, total, 0), axis=1, keepdims=True)
     counted = followed & (largest > 0)
     return {

@@ -7,22 +7,22 @@ from typing import Any
 
 from seqjax.diagnostics.pictures import _figure, _save
 
-PANELS = {  # beginning of the names -> title and axis; the first three are logarithmic
+PANELS = {  # prefix of names -> title and axis label; the first three axes are logarithmic
     "gradient_norm": ("Gradient norm by layer", "|g|"),
     "update_ratio": ("Update-to-weight ratio", "|w' - w| / |w|"),
     "carry_gradient": ("Gradient of the carry through the last output", "|dL / d carry|"),
     "gate": ("Gates: fraction of steps, mean over units", "open above 0.9, shut below 0.1"),
 }
 DRAWN = {"gradient_norm", "update_ratio", "carry_gradient_start", "carry_gradient_end", "gate_open", "gate_shut"}
-LEGEND = 12  # lines that a legend names
+LEGEND = 12  # lines listed in a legend
 
 
 def plot_diagnostics(path: pathlib.Path, records: Iterable[Mapping[str, Any]]) -> pathlib.Path | None:
-    """Draws the records of kind "diagnostics", a panel for each kind of quantity.
+    """Plots the records of kind "diagnostics", one panel per kind of quantity.
 
     Args:
       path: of the PNG file.
-      records: of the metrics file.
+      records: records of the metrics file.
 
     Returns:
       The path; None if there are no such records.

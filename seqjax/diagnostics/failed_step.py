@@ -1,4 +1,4 @@
-"""Says where the numbers of a training step stop being finite: in its batch, parameters, forward or backward pass."""
+"""Finds where a training step stops being finite: in its batch, parameters, forward or backward pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,21 +14,21 @@ from seqjax.errors import UserError
 from seqjax.training.accumulation import LossFn, cut
 from seqjax.training.train_step import Proposal, TrainState, step_key, truncate
 
-MOST = 8  # of what there may be many of
+MOST = 8  # maximum number of items listed
 
 
 def explain(
     loss_fn: LossFn, propose: Callable[[TrainState, Any], Proposal], mesh: Any, state: TrainState, batch: Any, *, accumulate: int = 1
 ) -> list[str]:
-    """Repeats a step and says where something is first not finite.
+    """Repeats a step and reports where something is first not finite.
 
     Args:
-      loss_fn: the model's.
-      propose: of `make_proposal`.
+      loss_fn: the model's loss function.
+      propose: from `make_proposal`.
       mesh: from make_mesh.
-      state: that the step begins with.
-      batch: its batch.
-      accumulate: parts of the batch, the first with a fault is told.
+      state: the state before the step.
+      batch: the step's batch.
+      accumulate: parts of the batch; the first with a fault is reported.
 
     Returns:
       Lines, the earliest cause first. Times, sequences and networks are counted from 0, layers from 1.
@@ -69,7 +69,7 @@ def explain(
 
 
 def _parts(state, batch, accumulate, mesh):
-    """(carry, batch, numbers of the sequences, key) of each part of a step."""
+    """(carry, batch, indices of its sequences, key) of each part of a step."""
     whole, rng = (truncate(state.carry), batch, jnp.arange(jax.tree.leaves(batch)[0].shape[0])), step_key(state)
     if accumulate == 1:
         return [(*whole, rng)]
@@ -94,7 +94,7 @@ def _bad_places(tree):
 
 
 def _places(loss, params):
-    """What `first_nonfinite` finds, and why it cannot look where it cannot."""
+    """The findings of `first_nonfinite`, and a reason if it cannot examine the loss."""
     try:
         return first_nonfinite(loss, params), ""
     except UserError as error:
@@ -117,7 +117,7 @@ def _after(place):
 
 
 def _in_update(propose, state, batch) -> list[str]:
-    """Lines on the gradient, or where that is finite on what is made of it."""
+    """Lines on the gradient, or if it is finite, on the update."""
     proposal = jax.jit(propose)(state, batch)
     if bad := [path for path, _ in _bad_places(proposal.gradient.grads)]:
         lines = [f"gradient: {_list(bad)} not finite"]

@@ -38,7 +38,7 @@ def plot_forecasts(path: pathlib.Path, forecasts: Sequence[Drawn], *, unit: str 
     Args:
       path: of the PNG file.
       forecasts: at least one.
-      unit: what the values are, at the axis.
+      unit: unit of the values, for the axis label.
 
     Returns:
       The path.
@@ -76,7 +76,7 @@ def plot_forecasts(path: pathlib.Path, forecasts: Sequence[Drawn], *, unit: str 
 
 
 def _bands(axes: Any, one: Drawn) -> None:
-    """From the last value on, so that the eye can follow; a forecast of one step as a bar."""
+    """Draws the bands from the last known value on, for continuity; a one-step forecast as a bar."""
     start = np.isfinite(one.history[-1:])
     times = np.concatenate([one.history_times[-1:][start], one.times])
     values = np.concatenate([np.repeat(one.history[-1:][start][:, None], len(LEVELS), 1), one.quantiles])
@@ -125,7 +125,7 @@ def plot_calibration(path: pathlib.Path, coverage: Mapping[str, np.ndarray], tra
 
 
 def plot_by_horizon(path: pathlib.Path, errors: Mapping[str, np.ndarray]) -> pathlib.Path:
-    """The mean CRPS at each step ahead.
+    """Plots the mean CRPS at each step ahead.
 
     Args:
       path: of the PNG file.

@@ -14,7 +14,7 @@ from seqjax.diagnostics import jacobians, probes
 from seqjax.engines.steps import with_reads
 from seqjax.typing import Array, Carry, Cell, Linear, Params
 
-# Cells whose gates are sigmoids (or the cell's gate_activation) of sums: their sums in order, those in lower case being gates.
+# Cells whose gates are sigmoids (or the cell's gate_activation) of sums: the sums in order; lower-case names are gates.
 SHOWN = {"gru": "rzN", "mgu": "fN", "block_gru": "rNz", "lem": "ab"}
 
 
@@ -37,23 +37,23 @@ class Memory(NamedTuple):
     """How long the units of one layer remember."""
 
     layer: str
-    field: str  # of the carry, or "state" of a linear recurrence
-    half_life: Array  # (H,), steps in which what a unit holds is halved; 0 is at once, inf never
+    field: str  # field of the carry, or "state" for a linear recurrence
+    half_life: Array  # (H,), steps after which a unit's content is halved; 0: immediately, inf: never
     source: str  # "gate", or "jacobian": the diagonal of the step's Jacobian
 
 
 def gate_statistics(
     cell: Cell, params: Params, xs: Array, carry: Carry | None = None, *, bounds: tuple[float, float] = (0.1, 0.9), **options: Any
 ) -> list[Gate]:
-    """How far each gate is open, unit by unit, of every layer that has gates.
+    """How far each gate is open, unit by unit, in every layer with gates.
 
-    Of the LSTM (and the convolutional one) i, f and o are told, with peepholes and coupled gates; of the GRU and the block GRU
-    r and z, of the minimal gated unit f; of LEM a and b as shares of dt; of minGRU and minLSTM "keep", the factor on the memory;
-    of the sLSTM o, and i and f as the shares of new and old in its weighted mean. Other cells have none: they have no gates, or
-    ones that do not depend on the step, as the LRU.
+    The gates are i, f and o for the LSTM (also convolutional, with peepholes or coupled gates); r and z for the GRU and the block GRU;
+    f for the minimal gated unit; a and b for LEM, as shares of dt; "keep", the factor on the memory, for minGRU and minLSTM; o for the
+    sLSTM, with i and f as the shares of new and old in its weighted mean. Other cells have no gates, or gates that do not depend on the
+    step, like the LRU.
 
     Args:
-      cell: through wrappers, stacks and both directions.
+      cell: any cell, including wrappers, stacks and bidirectional ones.
       params, xs, carry: as for `seqjax.unroll`, xs (B, T, D).
       bounds: below the first a gate is shut, above the second it is open.
       **options: lengths, resets, reverse of `seqjax.unroll`.
@@ -79,13 +79,12 @@ def gate_statistics(
 
 
 def effective_memory(cell: Cell, params: Params, xs: Array, carry: Carry | None = None, **options: Any) -> list[Memory]:
-    r"""The half-life of what each unit holds, from the mean logarithm of the factor by which a step keeps it.
+    r"""The half-life of each unit's content, from the mean logarithm of the factor by which a step keeps it.
 
     .. math:: \tau = -\ln 2 \,/\, \overline{\ln |a_t|}
 
-    Where the cell has a leaky memory, a_t is the derivative of a unit's new memory by its old one with the gates as they are: f of
-    the LSTM, z of the GRU, a of a linear recurrence. Elsewhere it is the diagonal of the step's Jacobian, which leaves out
-    what a unit remembers by way of others.
+    If the cell has a leaky memory, a_t is the derivative of a unit's new memory with respect to its old one at fixed gates: f in the LSTM,
+    z in the GRU, a in a linear recurrence. Otherwise it is the diagonal of the step's Jacobian, which ignores memory passed between units.
 
     Args:
       cell, params, xs, carry: as for `gate_statistics`.
@@ -113,14 +112,14 @@ def effective_memory(cell: Cell, params: Params, xs: Array, carry: Carry | None 
 
 
 def _seen(cell, observe, params, xs, carry, options):
-    """(name of the layer, what was seen, real steps) of each layer that shows something."""
+    """(name of the layer, observations, real steps) of each layer that has any."""
     _, seen = seqjax.unroll(probes.watching_layers(cell, observe), params, xs, carry, engine="scan", **options)
     real = probes.real_steps(xs, options.get("lengths"))
     return [(name, found, real) for (name, _), found in zip(probes.layers(cell), seen, strict=True) if found]
 
 
 def _mean(values, real):
-    """Over the real steps, of what (B, T, ..., H) has; a convolutional layer's positions are counted as steps."""
+    """The mean over the real steps of values (B, T, ..., H); positions of a convolutional layer count as steps."""
     positions = math.prod(values.shape[2:-1])
     total = jnp.where(real.reshape(*real.shape, *(1,) * (values.ndim - 2)), values, 0).sum(axis=tuple(range(values.ndim - 1)))
     return total / jnp.maximum(real.sum() * positions, 1)
@@ -153,7 +152,7 @@ def gate_values(cell: Cell, params: Params, before: Carry, x: Array, after: Carr
 
 
 def _sums(cell, params, before, x) -> list[Any]:
-    """The sums that a cell's gates are functions of, in order; without those of a product that needs the result of another."""
+    """The pre-activations of a cell's gates, in order, except those of products that need another's result."""
     if cell.parts is not None:
         projected, recurrent = _products(cell, params, before, x)
         sums = [jnp.split(a, cell.parts.gates, -1) for a in cell.parts.join(params, projected, recurrent)]
@@ -174,7 +173,7 @@ def _of_slstm(sums, after):
 
 
 def _params_of(params, field):
-    """The params of the cell inside, which a wrapper may hold as `cell`."""
+    """The params of the inner cell, which a wrapper may hold as `cell`."""
     while not hasattr(params, field) and hasattr(params, "cell"):
         params = params.cell
     return params
@@ -186,7 +185,7 @@ def _products(cell, params, before, x):
 
 
 def kept_by_step(cell: Cell, params: Params, before: Carry, x: Array, after: Carry) -> dict[tuple[str, str], Array]:
-    """An `Observe`: the factor by which each unit's memory is kept, (B, H), by the field of the carry and where it is from."""
+    """An `Observe`: the factor by which each unit's memory is kept, (B, H), by the field of the carry and its source."""
     del after
     if isinstance(cell.split, Linear):
         return {("state", "gate"): jnp.abs(cell.split.coefficients(params, x)[0])}
@@ -201,7 +200,7 @@ def kept_by_step(cell: Cell, params: Params, before: Carry, x: Array, after: Car
 
 
 def _leak(cell, params, before, x, field):
-    """d field' / d field, unit by unit, with the gates as they are; None where `combine` does not read it."""
+    """d field' / d field, unit by unit, at fixed gates; None if `combine` does not read the field."""
     products = _products(cell, params, before, x)
 
     def new(old):

@@ -1,4 +1,4 @@
-"""Pictures of gradients through time: what reaches each step, spectra, what windows cut off, gates, memory, updates; as PNG files."""
+"""Plots of gradients through time as PNG files: carry gradients, spectra, truncation, gates, memory, updates."""
 
 import pathlib
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Okabe and Ito's colours, which the colour-blind tell apart, each with its own line.
+# Okabe and Ito's colours, which are safe for the colour-blind, each with its own line style.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
 DPI = 110
@@ -22,7 +22,7 @@ class Part(NamedTuple):
 
 
 def typical(norms: Any, real: Any) -> np.ndarray:
-    """Median over the sequences, (T,), of norms (B, T) at real steps; NaN where no step is real.
+    """Median over sequences, (T,), of norms (B, T) at real steps; NaN where no step is real.
 
     Example:
       >>> typical([[1.0, 2.0], [3.0, 9.0]], [[True, True], [True, False]]).tolist()
@@ -33,7 +33,7 @@ def typical(norms: Any, real: Any) -> np.ndarray:
 
 
 def by_lag(norms: Any, real: Any) -> np.ndarray:
-    """Median over the sequences by the number of real steps to the last real one, (T,): 0 is the last step itself.
+    """Median over sequences by distance to the last real step, in real steps, (T,): 0 is the last step itself.
 
     Example:
       >>> by_lag([[1.0, 2.0, 4.0], [8.0, 6.0, 0.0]], [[True] * 3, [True, True, False]]).tolist()
@@ -49,13 +49,13 @@ def median_spectrum(found: Any) -> np.ndarray:
 
 
 def by_length(found: Any) -> np.ndarray:
-    """Natural logarithm of the largest singular value of products of 1, 2, ... steps: medians over all there are."""
+    """Natural logarithm of the largest singular value of products of 1, 2, ... steps: medians over all such products."""
     logs, lengths = np.asarray(found.logs[..., 0], np.float64), np.where(np.asarray(found.real), found.lengths, 0)
     return np.array([np.median(logs[lengths == length]) for length in range(1, lengths.max() + 1)])
 
 
 def plot_carry_gradients(folder: pathlib.Path, findings: Sequence[Any]) -> Part:
-    """The gradient with respect to the carry against the lag to a loss at the end, and at each step of losses at all."""
+    """Plots the gradient with respect to the carry against the lag to a loss at the end, and at each step for the whole loss."""
     figure = _figure((11, 4.8))
     end, every = figure.subplots(1, 2)
     for style, found in _styled(findings):
@@ -71,14 +71,14 @@ def plot_carry_gradients(folder: pathlib.Path, findings: Sequence[Any]) -> Part:
     return Part(
         _save(figure, folder / "carry_gradients.png"),
         "How far back the gradient reaches",
-        "The left panel shows how much of the gradient of a loss at the end still reaches the carry that many steps before; a line that "
+        "The left panel shows how much of the gradient of a loss at the end still reaches the carry that many steps earlier; a line that "
         "falls straight on this logarithmic axis vanishes at a constant rate, and one that rises explodes. The right panel shows the "
-        "gradient of the whole loss at every step, where nearby losses hide what the far ones lose.",
+        "gradient of the whole loss at every step, where nearby losses mask what distant ones have lost.",
     )
 
 
 def plot_products(folder: pathlib.Path, findings: Sequence[Any]) -> Part | None:
-    """The largest singular value of products of Jacobians against their length, and the spectrum of single steps."""
+    """Plots the largest singular value of products of Jacobians against their length, and the spectrum of single steps."""
     if not (findings := [found for found in findings if found.products is not None]):
         return None
     figure = _figure((11, 4.8))
@@ -98,14 +98,14 @@ def plot_products(folder: pathlib.Path, findings: Sequence[Any]) -> Part | None:
     _legend(figure, [growth])
     return Part(
         _save(figure, folder / "singular_values.png"),
-        "What the steps do to a change of the carry",
-        "The left panel shows how much a change of the carry can grow at most over that many steps; below 0 every change has shrunk. The "
-        "right panel shows how a single step stretches (above 1) and shrinks (below 1) the directions of the carry.",
+        "How steps change a perturbation of the carry",
+        "The left panel shows the largest possible growth of a perturbation of the carry over that many steps; below 0 all shrink. The "
+        "right panel shows how a single step stretches (above 1) or shrinks (below 1) the directions of the carry.",
     )
 
 
 def plot_lyapunov(folder: pathlib.Path, findings: Sequence[Any]) -> Part | None:
-    """The Lyapunov spectra."""
+    """Plots the Lyapunov spectra."""
     if not (findings := [found for found in findings if found.lyapunov is not None]):
         return None
     figure = _figure((8.5, 4.8))
@@ -125,14 +125,14 @@ def plot_lyapunov(folder: pathlib.Path, findings: Sequence[Any]) -> Part | None:
     return Part(
         _save(figure, folder / "lyapunov.png"),
         "Rates of forgetting",
-        "Each exponent is the mean rate at which one direction of the carry grows or dies out; the largest, in brackets, decides over "
-        "long lags, where the gradient goes as exp(exponent x steps). At 0 a direction keeps what it holds, and above 0 small changes "
+        "Each exponent is the mean rate at which one direction of the carry grows or decays; the largest, in brackets, dominates over "
+        "long lags, where the gradient scales as exp(exponent x steps). At 0 a direction keeps its content, and above 0 perturbations "
         "grow.",
     )
 
 
 def plot_truncation(folder: pathlib.Path, findings: Sequence[Any]) -> Part:
-    """What windows cut off of the gradient, and its angle to the full one."""
+    """Plots the part of the gradient that windows cut off, and its angle to the full one."""
     figure = _figure((11, 4.8))
     lost, angle = figure.subplots(1, 2)
     for style, found in _styled(findings):
@@ -149,15 +149,15 @@ def plot_truncation(folder: pathlib.Path, findings: Sequence[Any]) -> Part:
     _legend(figure, [lost])
     return Part(
         _save(figure, folder / "truncation.png"),
-        "What a window cuts off",
-        "Truncated backpropagation in windows of K steps, the carry passed on, gives the gradient g_K instead of the full g: the left "
-        "panel shows how much is missing, the right one whether it still points the same way. A window is long enough where both "
-        "curves have become flat.",
+        "What truncation cuts off",
+        "Truncated backpropagation in windows of K steps, passing the carry on, gives the gradient g_K instead of the full g. The left "
+        "panel shows how much is missing, the right one whether it still points the same way. A window is long enough once both "
+        "curves are flat.",
     )
 
 
 def plot_gates(folder: pathlib.Path, findings: Sequence[Any]) -> Part | None:
-    """Each unit's share of steps with its gate shut against open, a panel for each gate."""
+    """Plots each unit's share of steps with its gate shut against open, one panel per gate."""
     names = list(dict.fromkeys(gate.gate for found in findings for gate in found.gates))
     if not names:
         return None
@@ -184,14 +184,14 @@ def plot_gates(folder: pathlib.Path, findings: Sequence[Any]) -> Part | None:
     return Part(
         _save(figure, folder / "gates.png"),
         "Gates",
-        "The upper row shows each gate's mean value, unit by unit, from the least open to the most; a forget gate (f; z of the GRU) near "
-        "1 is a long memory. In the lower row a point is a unit: the nearer it is to the grey line, the more of the time its gate is "
+        "The upper row shows each gate's mean value, unit by unit, from the least open to the most; a forget gate (f; z in the GRU) near "
+        "1 means long memory. In the lower row each point is a unit: the closer to the grey line, the more of the time its gate is "
         "saturated, open or shut, where the gate itself learns slowly.",
     )
 
 
 def plot_memory(folder: pathlib.Path, findings: Sequence[Any]) -> Part | None:
-    """Half-lives of the units of each layer, sorted."""
+    """Plots the half-lives of the units of each layer, sorted."""
     figure = _figure((8.5, 4.8))
     axes = figure.subplots()
     for style, found in _styled(findings):
@@ -207,14 +207,14 @@ def plot_memory(folder: pathlib.Path, findings: Sequence[Any]) -> Part | None:
     return Part(
         _save(figure, folder / "memory.png"),
         "How long units remember",
-        "The half-life is the number of steps after which half of what a unit holds is gone, from its forget gate where it has one, else "
-        "from the diagonal of its Jacobian, which does not see memory that is passed between units. Dependencies much longer than the "
+        "The half-life is the number of steps after which half of a unit's content is gone, from its forget gate if it has one, else "
+        "from the diagonal of the Jacobian, which misses memory passed between units. Dependencies much longer than the "
         "longest half-lives are hard to learn; longer ones are shown at 1,000,000, shorter ones at 0.01.",
     )
 
 
 def plot_ratios(folder: pathlib.Path, findings: Sequence[Any]) -> Part | None:
-    """Update-to-weight ratios by parameter, for one model in training."""
+    """Plots update-to-weight ratios by parameter, for models in training."""
     found = next((found for found in findings if found.ratios), None)
     if found is None:
         return None
@@ -232,8 +232,8 @@ def plot_ratios(folder: pathlib.Path, findings: Sequence[Any]) -> Part | None:
     return Part(
         _save(figure, folder / "update_ratios.png"),
         "How large the updates are",
-        "Each point is the size of one optimizer step beside the size of the weights that it changes. Far to the left a layer hardly "
-        "learns, far to the right the learning rate is too high for it.",
+        "Each point is the size of one optimizer step relative to the weights it changes. Far to the left a layer hardly "
+        "learns; far to the right its learning rate is too high.",
     )
 
 
@@ -249,12 +249,12 @@ def _styled(findings) -> Any:
 
 
 def _positive(values: np.ndarray, least: float = 0.0) -> np.ndarray:
-    """For a logarithmic axis: NaN, a gap, where a value is not above the minimum."""
+    """For a logarithmic axis: NaN, which leaves a gap, where a value is not above the minimum."""
     return np.where(np.isfinite(values) & (values > least), values, np.nan)
 
 
 def _log(axes) -> None:
-    """Sets a logarithmic axis that reaches at most 12 decades below the largest value."""
+    """Sets a logarithmic axis of at most 12 decades below the largest value."""
     axes.set_yscale("log")
     tops = [np.nanmax(line.get_ydata()) for line in axes.lines if np.isfinite(line.get_ydata()).any()]
     lows = [np.nanmin(line.get_ydata()) for line in axes.lines if np.isfinite(line.get_ydata()).any()]

@@ -1,11 +1,11 @@
-"""Jacobians of a cell's step, and singular values of them and of their products, in logarithms.
+"""Jacobians of a cell's step, and the singular values of them and of their products, as logarithms.
 
 For one sequence, with the carry as one vector c of N numbers:
 
     J_t = d c_t / d c_{t-1},   d c_t / d c_s = J_t J_{t-1} ... J_{s+1}
 
-A product begins at the start of the sequence, and again at a reset, which cuts it: across one the derivative is exactly 0. A padded
-step hands the carry on, so its Jacobian is the identity, and it is not counted.
+A product starts at the start of the sequence, and restarts at each reset, across which the derivative is exactly 0. A padded step passes
+the carry on, so its Jacobian is the identity, and it is not counted.
 """
 
 import itertools
@@ -21,16 +21,16 @@ from seqjax.typing import Array, Carry, Cell, Params, factory
 
 
 class SingularValues(NamedTuple):
-    """Of the Jacobian of each step."""
+    """Singular values of the Jacobian of each step."""
 
-    values: Array  # (B, T, N), from the largest down; 0 at padded steps
+    values: Array  # (B, T, N), descending; 0 at padded steps
     real: Array  # bool (B, T): padded steps do not count
 
 
 class ProductSingularValues(NamedTuple):
-    """Of the products J_t ... J_{s+1} from the start or the last reset, s, to each step t."""
+    """Singular values of the products J_t ... J_{s+1} from the start or the last reset, s, to each step t."""
 
-    logs: Array  # (B, T, N), natural logarithms, from the largest down; at a padded step those of the step before
+    logs: Array  # (B, T, N), natural logarithms, descending; at a padded step those of the step before
     lengths: Array  # int (B, T): number of factors, t - s
     real: Array  # bool (B, T): padded steps do not count
 
@@ -46,7 +46,7 @@ class _Product(NamedTuple):
 
 
 def flatten(carry: Carry) -> tuple[Array, Callable[[Array], Carry]]:
-    """A carry as one vector a sequence, (B, N), and the function that makes a carry of such vectors.
+    """A carry as one vector per sequence, (B, N), and the function that restores a carry from such vectors.
 
     Example:
       >>> cell = seqjax.lstm(8)
@@ -78,10 +78,10 @@ def _alone(cell, params, carry):
 
 
 def step_jacobians(cell: Cell, params: Params, carry: Carry, x: Array) -> Array:
-    """The Jacobian of one step with respect to the carry that it starts from, J_t, of each sequence.
+    """The Jacobian of one step with respect to its initial carry, J_t, for each sequence.
 
-    All of a run's steps are done at once where the carries of `carries_before`, or guesses of them, come as a batch
-    (B T, ...): what a Newton engine linearises around, and what RTRL multiplies its influence matrix by.
+    To get all steps of a run at once, give the carries from `carries_before`, or guesses of them, as a batch (B T, ...). These are the
+    Jacobians that Newton's method linearises with, and that RTRL multiplies its influence matrix by.
 
     Args:
       cell: a cell with a step; a stack is one cell, whose Jacobian is block lower triangular.
@@ -90,7 +90,7 @@ def step_jacobians(cell: Cell, params: Params, carry: Carry, x: Array) -> Array:
       x: inputs (B, D).
 
     Returns:
-      (B, N, N): row i, column j holds d after_i / d before_j, the carry's arrays one after another as in `flatten`.
+      (B, N, N): row i, column j holds d after_i / d before_j, with the carry's arrays concatenated as in `flatten`.
 
     Example:
       >>> cell = seqjax.rnn(3)
@@ -104,7 +104,7 @@ def step_jacobians(cell: Cell, params: Params, carry: Carry, x: Array) -> Array:
 
 
 def times_jacobian(cell: Cell, params: Params, carry: Carry, x: Array, columns: Array) -> Array:
-    """J_t times a matrix of each sequence, without the Jacobian itself: K derivatives in forward mode.
+    """J_t times a matrix for each sequence, without forming the Jacobian: K forward-mode derivatives.
 
     Args:
       cell, params, carry, x: as for `step_jacobians`.
@@ -130,14 +130,14 @@ def times_jacobian(cell: Cell, params: Params, carry: Carry, x: Array, columns: 
 
 
 def carries_before(cell: Cell, params: Params, xs: Array, carry: Carry | None = None, **options: Any) -> Carry:
-    """The carry that each step starts from: the one after the step before, or after a reset the initial one.
+    """The carry that each step starts from: that of the previous step, or after a reset the initial one.
 
     Args:
       cell, params, xs, carry: as for `seqjax.unroll`, xs (B, T, D).
       **options: lengths, resets, reverse of `seqjax.unroll`.
 
     Returns:
-      Built as the carry, arrays (B, T, ...); 0 at padded steps.
+      Structured like the carry, arrays (B, T, ...); 0 at padded steps.
 
     Example:
       >>> cell = seqjax.gru(3)
@@ -155,9 +155,9 @@ def _values_of_step(cell, params, before, x, after):
 
 
 def singular_values(cell: Cell, params: Params, xs: Array, carry: Carry | None = None, **options: Any) -> SingularValues:
-    """The singular values of the Jacobian of every step: how much it stretches and shrinks a change of the carry.
+    """The singular values of every step's Jacobian: how much it stretches or shrinks a perturbation of the carry.
 
-    The Jacobians are made one step after another, B N^2 numbers at a time.
+    The Jacobians are computed step by step, B N^2 numbers at a time.
 
     Args:
       cell, params, xs, carry: as for `seqjax.unroll`, xs (B, T, D).
@@ -183,9 +183,9 @@ def product_singular_values(
 
     .. math:: J_t \cdots J_{s+1} = U_t \, e^{D_t} \, W_t
 
-    A product is kept as an orthogonal matrix, logarithms and a well-conditioned matrix, so that nothing under- or overflows and no
-    small value drowns in a large one. The singular values of the last two factors come from `sweeps` steps of
-    QR iteration; two that are near each other may be off by a part of the distance between them.
+    A product is kept as an orthogonal matrix, logarithms and a well-conditioned matrix, so that nothing under- or overflows and small
+    values are not lost next to large ones. The singular values of the last two factors come from `sweeps` steps of QR iteration; two close
+    ones may be off by a fraction of their distance.
 
     Args:
       cell, params, xs, carry: as for `seqjax.unroll`, xs (B, T, D).
@@ -233,7 +233,7 @@ def _products(cell, sweeps):
 
 
 def graded_qr(matrix: Array, d: Array) -> tuple[Array, Array, Array]:
-    r"""A diag(exp d) = Q diag(exp d') T, where T has no entry above 1 and the d' lie anywhere.
+    r"""Factors A diag(exp d) = Q diag(exp d') T, where T has no entry above 1 and d' is unrestricted.
 
     Args:
       matrix: A, (..., N, N).
@@ -248,7 +248,7 @@ def graded_qr(matrix: Array, d: Array) -> tuple[Array, Array, Array]:
       ([1.099, -199.307], [[0.0, 1.0], [1.0, 0.0]])
     """
     norms = jnp.log(jnp.linalg.norm(matrix, axis=-2)) + d
-    order = jnp.argsort(-norms, axis=-1)  # the largest column first: then R is graded, and QR loses nothing of small ones
+    order = jnp.argsort(-norms, axis=-1)  # the largest column first: then R is graded, and QR keeps small columns accurate
     q, r = jnp.linalg.qr(jnp.take_along_axis(matrix, order[..., None, :], axis=-1))
     logs = jnp.log(jnp.abs(r)) + jnp.take_along_axis(d, order, axis=-1)[..., None, :]
     new = logs.max(axis=-1)
@@ -257,12 +257,12 @@ def graded_qr(matrix: Array, d: Array) -> tuple[Array, Array, Array]:
 
 
 def graded_logs(d: Array, w: Array, sweeps: int) -> Array:
-    """Natural logarithms of the singular values of diag(exp d) W, from the largest down.
+    """Natural logarithms of the singular values of diag(exp d) W, descending.
 
     Args:
       d: (..., N).
       w: well conditioned, (..., N, N).
-      sweeps: of QR iteration, each of which brings the factors nearer to a diagonal one.
+      sweeps: QR iterations, each of which brings the factors closer to diagonal.
 
     Returns:
       (..., N).

@@ -20,9 +20,9 @@ from seqjax.errors import UserError
 from seqjax.training.disk import write_atomically
 from seqjax.typing import Array, Cell, Params
 
-LARGEST = 2048  # numbers in a sequence's carry, N, up to which Jacobians are made
-SEQUENCES, EXPONENTS, SWEEPS = 4, 64, 2  # of the batch, of the Lyapunov spectrum, of the QR iteration
-WORK = 6e9  # N^3 for each step of each sequence: singular values of so much, about half a minute on two cores
+LARGEST = 2048  # the largest carry of a sequence, N, for which Jacobians are computed
+SEQUENCES, EXPONENTS, SWEEPS = 4, 64, 2  # sequences of the batch, Lyapunov exponents, sweeps of the QR iteration
+WORK = 6e9  # sum of N^3 over steps and sequences to spend on singular values, half a minute on two cores
 
 
 class Findings(NamedTuple):
@@ -30,9 +30,9 @@ class Findings(NamedTuple):
 
     label: str
     cell: str
-    end: CarryGradients  # through the last output of each sequence alone
+    end: CarryGradients  # through only the last output of each sequence
     all: CarryGradients  # through all outputs
-    steps: jacobians.SingularValues | None  # None, and the next two, of a cell without a step (bidirectional), or one too large
+    steps: jacobians.SingularValues | None  # like the next two, None for a cell without a step (bidirectional) or with too large a carry
     products: jacobians.ProductSingularValues | None
     lyapunov: lyapunov.Lyapunov | None
     truncation: Truncation
@@ -49,10 +49,10 @@ def examine(
 
     Args:
       function: function(params) -> loss, (), which calls `seqjax.unroll` outside of any jit of its own.
-      params: the model's.
-      label: the network's name in pictures.
-      ratios: of `update_ratios`, for a model in training.
-      place: which call of `seqjax.unroll` is looked at where there are several, from 0.
+      params: the model's parameters.
+      label: the network's name in plots.
+      ratios: from `update_ratios`, for a model in training.
+      place: index of the call of `seqjax.unroll` to examine, from 0.
 
     Returns:
       Findings.
@@ -94,7 +94,7 @@ def examine(
 
 
 def _spectra(run, size):
-    """Singular values of steps and products, and Lyapunov exponents, of as much of the run as they can be made for; and a note."""
+    """Singular values of steps and products, and Lyapunov exponents, for as much of the run as is affordable; and a note."""
     pairs = max(8, int(WORK / size**3))
     few = min(SEQUENCES, run.xs.shape[0], max(1, pairs // run.xs.shape[1]))
     some, note = _first(run, few, min(run.xs.shape[1], pairs // few)), []
@@ -167,7 +167,7 @@ def summary(found: Findings) -> dict[str, Any]:
 
 
 def _numbers(values: Any) -> Any:
-    """Values for JSON: numbers that are not finite become text."""
+    """Values for JSON: non-finite numbers become text."""
     values = np.asarray(values, np.float64)
     if values.ndim:
         return [_numbers(value) for value in values]
@@ -175,12 +175,12 @@ def _numbers(values: Any) -> Any:
 
 
 def write_report(folder: pathlib.Path, findings: Sequence[Findings], *, title: str, intro: str) -> pathlib.Path:
-    """Writes gradients.html, a self-contained page, its pictures as PNG files, and gradients.json.
+    """Writes gradients.html, a self-contained page, its plots as PNG files, and gradients.json.
 
     Args:
       folder: created if it does not exist.
-      findings: of one network or of several to compare.
-      title: of the page.
+      findings: the findings on one network, or on several to compare.
+      title: the title of the page.
       intro: what was run, in a sentence or two.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Lyapunov exponents of a recurrent network on its inputs: the mean rate at which a change of the carry grows or dies out."""
+"""Lyapunov exponents of a recurrent network on its inputs: the mean rate at which a perturbation of the carry grows or decays."""
 
 from typing import Any, NamedTuple
 
@@ -10,9 +10,9 @@ from seqjax.typing import Array, Carry, Cell, Params, factory
 
 
 class Lyapunov(NamedTuple):
-    """Exponents in nats per step: 0 neither grows nor shrinks, -0.69 is halved at every step."""
+    """Exponents in nats per step: 0 neither grows nor shrinks, -0.69 halves at every step."""
 
-    exponents: Array  # (B, K), from about the largest down: means of `growths` over the counted steps
+    exponents: Array  # (B, K), approximately descending: means of `growths` over the counted steps
     growths: Array  # (B, T, K): log |r_kk| of each step; 0 at padded steps
     counted: Array  # bool (B, T): the real steps after the first `skip` of the run
 
@@ -25,20 +25,20 @@ class _Turning(NamedTuple):
 def lyapunov_exponents(
     cell: Cell, params: Params, xs: Array, carry: Carry | None = None, *, count: int | None = None, skip: int = 0, **options: Any
 ) -> Lyapunov:
-    r"""The Lyapunov exponents by QR: the frame is pushed through every step's Jacobian and made orthonormal again.
+    r"""The Lyapunov exponents by QR: the frame is multiplied by every step's Jacobian and re-orthonormalised.
 
     .. math:: J_t Q_{t-1} = Q_t R_t, \quad \lambda_k = \frac{1}{T} \sum_t \log |(R_t)_{kk}|
 
     The largest is the rate at which gradients vanish (below 0) or explode (above 0) over long lags: the gradient over n steps is about
-    exp(n lambda_1). Only K derivatives in forward mode are taken at each step.
+    exp(n lambda_1). Each step takes only K forward-mode derivatives.
 
     Args:
       cell: a cell with a step; a stack is seen as a whole.
       params, xs, carry: as for `seqjax.unroll`, xs (B, T, D).
-      count: how many, K, the largest ones; all N by default, N being the numbers in a sequence's carry.
-      skip: steps at the start that turn the frame and are not counted.
-      **options: lengths, resets, reverse of `seqjax.unroll`. A reset begins with the first frame again; the derivative across
-        it, which is 0, is not counted.
+      count: K, how many of the largest exponents; all N by default, N being the size of a sequence's carry.
+      skip: initial steps that align the frame and are not counted.
+      **options: lengths, resets, reverse of `seqjax.unroll`. A reset restarts from the first frame; the derivative across it, which is 0,
+        is not counted.
 
     Returns:
       Lyapunov. A direction that a step maps to 0 has -inf from there on.

@@ -8,7 +8,7 @@ import numpy as np
 
 from seqjax.diagnostics.pictures import _figure, _save
 
-MARKERS = "oxs^"  # the next one from the eleventh curve on, where the colours begin again
+MARKERS = "oxs^"  # every ten curves, when the colours repeat, the next marker is used
 
 
 class Bin(NamedTuple):
@@ -25,11 +25,11 @@ def by_length(lengths: np.ndarray, losses: np.ndarray, right: np.ndarray, answer
     """Accuracy and loss of sequences in length bins of equal width.
 
     Args:
-      lengths: of each sequence, (N,).
-      losses: of all its answers together, (N,).
-      right: right answers of each, (N,).
-      answers: answers of each, (N,).
-      number: of bins, at most.
+      lengths: the length of each sequence, (N,).
+      losses: the summed loss of its answers, (N,).
+      right: its number of right answers, (N,).
+      answers: its number of answers, (N,).
+      number: maximum number of bins.
 
     Returns:
       The bins that have answers, from short to long.
@@ -51,14 +51,14 @@ def by_length(lengths: np.ndarray, losses: np.ndarray, right: np.ndarray, answer
 
 
 def plot_by_length(path: pathlib.Path, bins: Mapping[str, Sequence[Bin]], *, learned: int, chance: float, title: str = "") -> pathlib.Path:
-    """Accuracy over the length of sequences.
+    """Plots accuracy over sequence length.
 
     Args:
       path: of the PNG file.
-      bins: what is drawn, by name, as `by_length` gives it.
+      bins: name of a curve -> bins from `by_length`.
       learned: the longest training sequence, marked by a line.
-      chance: the accuracy of a guess, drawn as a line.
-      title: over the picture.
+      chance: the accuracy of guessing, drawn as a line.
+      title: the title.
 
     Returns:
       The path.
@@ -70,7 +70,7 @@ def plot_by_length(path: pathlib.Path, bins: Mapping[str, Sequence[Bin]], *, lea
       ...     plot_by_length(path, {"lstm": [Bin(1, 40, 1.0, 50, 0.01)]}, learned=40, chance=0.5).name
       'length.png'
     """
-    many = len(bins) > 5  # then the legend goes beside the picture
+    many = len(bins) > 5  # then the legend goes beside the plot
     figure = _figure((8.5 if many else 7, 4.2))
     axes = figure.subplots()
     for number, (name, several) in enumerate(bins.items()):

@@ -1,4 +1,4 @@
-"""Finds where numbers first became infinite or NaN: in which layer, at which time step, in which sequences."""
+"""Finds where numbers first became infinite or NaN: the layer, the time step and the sequences."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,21 +18,21 @@ class NonFinite(NamedTuple):
 
     run: int  # which call of `seqjax.unroll`, from 0
     layer: str  # a layer's name, or "inputs", "parameters"
-    part: str  # field of the carry or "carry"; "gradient", that of the carry after the step
-    step: int  # index in time, from 0; -1 where time has no part in it, and of the carry that a run starts from
+    part: str  # a field of the carry, or "carry"; "gradient" is that of the carry after the step
+    step: int  # time step, from 0; -1 for values without time, and for the carry a run starts from
     sequences: tuple[int, ...]  # of the batch, from 0
 
 
 def first_nonfinite(function: Callable[..., Array], *args: Any) -> list[NonFinite]:
-    """Where a loss's forward pass first went non-finite, and where none is, its backward pass.
+    """Where a loss's forward pass first became non-finite; if it did not, its backward pass.
 
     Args:
       function: function(*args) -> loss, (), which calls `seqjax.unroll` outside of any jit of its own.
       *args: its arguments: the parameters of the last good step and the batch that failed.
 
     Returns:
-      What is not finite, the earliest step first and of each step the lowest layer; of gradients the latest step, since they come
-      from the end. Empty where all is finite.
+      The non-finite values, earliest step first and lowest layer first within a step; for gradients latest step first, since they flow
+      backward. Empty if all are finite.
 
     Raises:
       UserError: there is no call of `seqjax.unroll`, or it is inside a jit.
@@ -74,7 +74,7 @@ def carry_after(cell: Any, params: Params, before: Carry, x: Array, after: Carry
 
 
 def _of_gradients(number, run, grads):
-    """The last step of each layer, in its direction, whose carry has a gradient that is not finite; of equals the upper layer first."""
+    """The last step of each layer, in its direction, with a non-finite carry gradient; on a tie the upper layer first."""
     reverse, found = bool(run.options.get("reverse")), []
     for name, norms in probes.by_layer(run.cell, grads.norms)[::-1]:
         bad = np.any([~np.isfinite(np.asarray(norm)) for norm in jax.tree.leaves(norms)], axis=0) & np.asarray(grads.real)
@@ -96,7 +96,7 @@ def _finite(array):
 
 
 def _places(number, layer, parts, real, options):
-    """The first step, in the direction of the run, at which one of these arrays (B, T, ...) is not finite, if there is one."""
+    """The first step, in the direction of the run, at which one of these arrays (B, T, ...) is not finite, if any."""
     bad = {part: ~np.isfinite(np.asarray(a, np.float32)).reshape(*real.shape, -1).all(axis=2) & real for part, a in parts.items()}
     steps = {part: b.any(axis=0).nonzero()[0] for part, b in bad.items()}
     backward = bool(options.get("reverse")) != layer.endswith("backward)")

@@ -13,7 +13,7 @@ def plot_confusion(path: pathlib.Path, counts: np.ndarray, classes: Sequence[str
 
     Args:
       path: of the PNG file.
-      counts: (K, K) whole numbers; row: the true class, column: the answer.
+      counts: (K, K) integers; rows are true classes, columns are answers.
       classes: K names.
       unit: what was counted, in the plural, for the title.
 
@@ -46,7 +46,7 @@ def plot_confusion(path: pathlib.Path, counts: np.ndarray, classes: Sequence[str
 
 
 class WorstMistakes:
-    """Keeps the images whose true class got the lowest probability, of all images added.
+    """Keeps those of all added images whose true class got the lowest probability.
 
     Args:
       classes: the names of the classes.
@@ -99,9 +99,9 @@ class WorstMistakes:
 
 
 def plot_filters(path: pathlib.Path, kernel: np.ndarray, limit: int = 64) -> pathlib.Path:
-    """The filters of a convolution, each scaled to its own largest weight.
+    """Plots the filters of a convolution, each scaled by its own largest weight.
 
-    Filters over three channels are shown in colour; over others each is shown for its first channel.
+    Filters over three channels are shown in colour; others by their first channel.
 
     Args:
       path: of the PNG file.
@@ -122,21 +122,21 @@ def plot_filters(path: pathlib.Path, kernel: np.ndarray, limit: int = 64) -> pat
     shown = kernel if colour else kernel[:, :, :1]
     filters = np.moveaxis(shown, -1, 0)[:limit]
     scales = np.maximum(np.abs(filters).max(axis=(1, 2, 3), keepdims=True), 1e-12)
-    grey = 0.5 + 0.5 * filters / scales  # 0.5 is a weight of 0
+    grey = 0.5 + 0.5 * filters / scales  # 0.5 means weight 0
     what = "" if kernel.shape[2] in (1, 3) else f", channel 1 of {kernel.shape[2]}"
     title = f"{len(filters)} of {kernel.shape[-1]} filters{what}; mid-grey is 0, each scaled to its largest weight"
     return _sheet(path, title, list(grey), vmin=0.0, vmax=1.0)
 
 
 def plot_feature_maps(path: pathlib.Path, image: np.ndarray, maps: Mapping[str, np.ndarray], limit: int = 8) -> pathlib.Path:
-    """Plots an image and the feature maps of some layers: a row for each layer, with its strongest channels.
+    """Plots an image and feature maps of some layers: one row per layer, with its strongest channels.
 
     Args:
       path: of the PNG file.
       image: uint8 (H, W, C).
-      maps: name of a layer -> (height, width, channels); those of other shapes are left out, and so are all but eight layers,
-        spread over the network.
-      limit: maximum number of channels of each.
+      maps: name of a layer -> (height, width, channels); those of other shapes are left out, and at most eight layers, spread over the
+        network, are shown.
+      limit: maximum number of channels per layer.
 
     Returns:
       The path.

@@ -1,7 +1,7 @@
 """Probes of the diagnostics: observing steps, zeros added to every carry, gradients cut between windows.
 
-Each is a cell around the cell, so that `seqjax.unroll` runs it with lengths, resets and either direction as it runs any other;
-and `captured` finds the runs inside a whole model.
+Each wraps a cell, so that `seqjax.unroll` runs it with lengths, resets and in either direction like any other cell; `captured` finds the
+runs inside a whole model.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from seqjax import _unroll
 from seqjax.errors import UserError
 from seqjax.typing import Array, Carry, Cell, Params, Pointwise, Wrap, factory
 
-# observe(cell, params, before, x, after) -> pytree of arrays (B, ...): what is looked at in one step of a cell.
+# observe(cell, params, before, x, after) -> pytree of arrays (B, ...): the observations in one step of a cell.
 Observe = Callable[[Cell, Params, Carry, Array, Carry], Any]
 
 
@@ -28,7 +28,7 @@ class Unrolled(NamedTuple):
     params: Params
     xs: Array  # (B, T, D)
     carry: Carry | None  # each array (B, ...)
-    options: dict[str, Any]  # lengths, resets, reverse: those that were given
+    options: dict[str, Any]  # lengths, resets, reverse, if given
 
 
 class Probe(NamedTuple):
@@ -36,25 +36,25 @@ class Probe(NamedTuple):
 
     params: Params
     deltas: Carry  # zeros added to the carry after each step, leaves (T, B, ...)
-    cuts: tuple[Array, ...]  # bool (T, B): after which steps the gradient is cut, in a run forward and in one backward
+    cuts: tuple[Array, ...]  # bool (T, B): steps after which the gradient is cut, for a forward and a backward run
 
 
 class _Probed(NamedTuple):
-    """An array of the carry with its zeros, on the way through wrappers to the cell that it belongs to."""
+    """An array of the carry with its zeros, passed through wrappers to its cell."""
 
     start: Array
     deltas: Array
 
 
 class _Step(NamedTuple):
-    inner: Any  # inputs of the cell inside
+    inner: Any  # inputs of the inner cell
     deltas: Carry
     cut: Array
 
 
 @factory
 def watching(cell: Cell, observe: Observe) -> Cell:
-    """The cell, as one step, whose output is what `observe` sees there; a stack is seen as a whole.
+    """The cell, as one step, whose output is what `observe` returns; a stack is observed as a whole.
 
     Example:
       >>> cell = seqjax.stack(seqjax.lstm(8), seqjax.gru(8))
@@ -73,7 +73,7 @@ def watching(cell: Cell, observe: Observe) -> Cell:
 
 @factory
 def watching_layers(cell: Cell, observe: Observe) -> Cell:
-    """The cell whose output is a tuple of what `observe` sees in each of `layers(cell)`, through any wrapper.
+    """The cell whose output is a tuple of what `observe` returns for each of `layers(cell)`, through any wrapper.
 
     Example:
       >>> cell = seqjax.bidirectional(seqjax.lstm(8), seqjax.gru(8))
@@ -139,7 +139,7 @@ def _started(carry):
 
 
 def _zeros(carry, steps):
-    """The zeros of each array; one that a wrapper puts there itself, afresh, has none that count."""
+    """The zeros of each array; those of an array that a wrapper creates itself do not count."""
 
     def zeros(node):
         return node.deltas if _is_probed(node) else jnp.zeros((steps, *node.shape), node.dtype)
@@ -153,7 +153,7 @@ def _wide(flag, like):
 
 @dataclasses.dataclass(frozen=True)
 class _EachLayer:
-    """A run that goes into every wrapper and calls `through(..., flip, run)` for each cell that an engine would run."""
+    """A run that descends into wrappers and calls `through(..., flip, run)` for each cell that an engine would run."""
 
     run: Callable[..., Any]
     through: Callable[..., Any]
@@ -172,19 +172,19 @@ class _EachLayer:
         return self.through(layer, params, carry, initial, xs, rng, flip, self.run)
 
     def both(self, cells, params, carries, initials, xs, rngs):
-        """Two cells one after the other, the second in the other direction."""
+        """Two cells in turn, the second in the other direction."""
         each = zip(cells, params, carries, initials, (xs, xs), rngs, (False, True))
         return [self(*its) for its in each]
 
 
 def carry_before(cell: Cell, params: Params, before: Carry, x: Array, after: Carry) -> Carry:
-    """An `Observe`: the carry that the step starts from, which after a reset is the initial one."""
+    """An `Observe`: the carry that the step starts from, the initial one after a reset."""
     del cell, params, x, after
     return before
 
 
 def layers(cell: Cell) -> list[tuple[str, Cell]]:
-    """The cells with a carry inside, in the order in which they run, by name.
+    """The inner cells that have a carry, by name, in running order.
 
     Example:
       >>> [name for name, _ in layers(seqjax.stack(seqjax.dropout(seqjax.lstm(8), 0.5), jnp.tanh, seqjax.gru(8)))]
@@ -202,7 +202,7 @@ def layers(cell: Cell) -> list[tuple[str, Cell]]:
 
 
 def innermost(cell: Cell) -> Cell:
-    """The cell inside all wrappers of a single cell.
+    """The cell inside all wrappers.
 
     Example:
       >>> innermost(seqjax.dropout(seqjax.zoneout(seqjax.lstm(8), 0.1), 0.5))
@@ -214,7 +214,7 @@ def innermost(cell: Cell) -> Cell:
 
 
 def real_steps(xs: Array, lengths: Array | None) -> Array:
-    """Bool (B, T): which steps of xs (B, T, ...) are real, from lengths (B,) or a mask.
+    """Bool (B, T): the real steps of xs (B, T, ...), from lengths (B,) or a mask.
 
     Example:
       >>> real_steps(jnp.ones((2, 3, 1)), jnp.array([1, 3])).sum(axis=1).tolist()
@@ -227,7 +227,7 @@ def real_steps(xs: Array, lengths: Array | None) -> Array:
 
 
 def by_layer(cell: Cell, carry: Carry) -> list[tuple[str, Carry]]:
-    """The part of a carry, or of a pytree like it, of each of `layers(cell)`, by name.
+    """The part of a carry, or of a similar pytree, that belongs to each of `layers(cell)`, by name.
 
     Example:
       >>> cell = seqjax.stack(seqjax.lstm(8), jnp.tanh, seqjax.bidirectional(seqjax.gru(4), seqjax.gru(4)))
@@ -239,19 +239,19 @@ def by_layer(cell: Cell, carry: Carry) -> list[tuple[str, Carry]]:
     def found(cell, carry):
         if not (cell.wrap and cell.wrap.sequence):
             return [] if isinstance(innermost(cell).split, Pointwise) else [carry]
-        its = carry if cell.name.startswith(("stack(", "bidirectional(")) else (carry,)  # other wrappers hold what is inside as it is
+        its = carry if cell.name.startswith(("stack(", "bidirectional(")) else (carry,)  # other wrappers keep the inner carry unchanged
         return [part for inner, one in zip(cell.inner, its, strict=True) for part in found(inner, one)]
 
     return [(name, part) for (name, _), part in zip(layers(cell), found(cell, carry), strict=True)]
 
 
 def captured(function: Callable, *args: Any, noise: bool = False) -> list[Unrolled]:
-    """The runs inside a function, a model's loss for example: what `seqjax.unroll` was called with, in order.
+    """The runs inside a function, such as a model's loss: the arguments of each call of `seqjax.unroll`, in order.
 
     Args:
       function: function(*args) calls `seqjax.unroll`, outside of any jit of its own.
       *args: its arguments.
-      noise: keep the key of training noise, as the option `rng`; without it the runs are those of an evaluation.
+      noise: keep the key of training noise, as the option `rng`; otherwise runs are as in evaluation.
 
     Returns:
       An Unrolled for each call.
@@ -280,7 +280,7 @@ def captured(function: Callable, *args: Any, noise: bool = False) -> list[Unroll
 
 
 def unrolled(cell: Cell, params: Params, xs: Array, carry: Carry | None, options: dict[str, Any], *, noise: bool) -> Unrolled:
-    """A watched call, whose arguments `_unroll.watched` hands on, turned batch-major; with the key of its noise or without."""
+    """A watched call with the arguments from `_unroll.watched`, made batch-major; with or without its noise key."""
     names = ("lengths", "resets", "rng") if noise else ("lengths", "resets")
     kept = {name: options[name] for name in names if options[name] is not None}
     if options["time_major"]:
@@ -314,14 +314,14 @@ def layout_of(cell: Cell, xs: Array, options: dict[str, Any]) -> Layout:
 
 
 def borders(window: Array, real: Array) -> tuple[Array, Array]:
-    """After which steps the gradient is cut for consecutive windows of this many steps.
+    """The steps after which the gradient is cut, for consecutive windows of this many steps.
 
     Args:
       window: steps in a window, ().
       real: bool (T, B); the next step of a sequence is its next real one.
 
     Returns:
-      Bool (T, B) for a run forward, and for one backward.
+      Bool (T, B) for a forward run, and for a backward run.
 
     Example:
       >>> [cuts[:, 0].tolist() for cuts in borders(jnp.int32(2), jnp.ones((4, 1), bool))]
@@ -339,7 +339,7 @@ def some(found: list) -> list:
     """The recorded calls.
 
     Raises:
-      UserError: it is empty.
+      UserError: there are none.
     """
     if not found:
         raise UserError("the function never calls seqjax.unroll (or it was compiled before); give one that runs a recurrent network")

@@ -12,14 +12,14 @@ from seqjax.typing import Array
 def update_ratios(before: Any, after: Any) -> dict[str, Array]:
     """|w' - w| / |w| of every parameter, by its path.
 
-    About 1e-3 a step is usual; far below it a layer hardly learns, far above it training is unstable.
+    About 1e-3 per step is typical; far below it a layer hardly learns, far above it training is unstable.
 
     Args:
       before: a pytree of arrays.
       after: the same after an update.
 
     Returns:
-      Path, such as "rnn/0/kernel", to (); inf where a parameter was all zeros and is not, 0 where nothing changed.
+      Path, such as "rnn/0/kernel" -> (); inf if a parameter changed from all zeros, 0 if nothing changed.
 
     Example:
       >>> found = update_ratios({"w": jnp.full(4, 2.0), "b": jnp.zeros(4)}, {"w": jnp.full(4, 2.5), "b": jnp.ones(4)})
@@ -33,7 +33,7 @@ def update_ratios(before: Any, after: Any) -> dict[str, Array]:
 
 
 def ratio(before: Any, after: Any) -> Array:
-    """|w' - w| / |w| of all arrays of two pytrees together; inf where they were all zeros and are not, 0 where nothing changed.
+    """|w' - w| / |w| over all arrays of two pytrees; inf if they changed from all zeros, 0 if nothing changed.
 
     Example:
       >>> float(ratio([jnp.full(2, 3.0), jnp.full(2, 4.0)], [jnp.full(2, 6.0), jnp.full(2, 8.0)]))

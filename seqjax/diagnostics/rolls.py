@@ -8,7 +8,7 @@ import numpy as np
 from seqjax.data.readers.rolls import LOWEST, note_name
 from seqjax.diagnostics.pictures import _figure, _save
 
-MOST = 96  # frames of a picture
+MOST = 96  # frames in a plot
 
 
 def plot_roll(path: pathlib.Path, roll: np.ndarray, *, title: str = "", given: int = 0, fixed: str = "") -> pathlib.Path:
@@ -19,7 +19,7 @@ def plot_roll(path: pathlib.Path, roll: np.ndarray, *, title: str = "", given: i
       roll: (T, 88), not 0 where a pitch sounds.
       title: above it.
       given: number of frames of the prompt, highlighted.
-      fixed: "top" or "bass" if that voice was given; highlighted.
+      fixed: "top" or "bass" if that voice was given, highlighted.
 
     Returns:
       The path.
@@ -49,7 +49,7 @@ def plot_roll(path: pathlib.Path, roll: np.ndarray, *, title: str = "", given: i
 def plot_expected(
     path: pathlib.Path, roll: np.ndarray, shares: np.ndarray, nats: Sequence[float] | np.ndarray, title: str = ""
 ) -> pathlib.Path:
-    """A piece, how probable each pitch was before its frame, and the surprise of each frame: the first 96 frames.
+    """Plots a piece, the predicted probability of each pitch, and the surprise of each frame, for the first 96 frames.
 
     Args:
       path: of the PNG file.
@@ -83,11 +83,11 @@ def plot_expected(
 
 
 def plot_surprise(path: pathlib.Path, nats: Sequence[np.ndarray], title: str = "") -> pathlib.Path:
-    """How the loss changes from the beginning of a piece on: the mean of each frame, and the middle half of the pieces.
+    """Plots how the loss changes over a piece: the mean of each frame, and the middle half of the pieces.
 
     Args:
       path: of the PNG file.
-      nats: (T,), -log p of each frame, of each piece. As many frames are shown as half of the pieces have.
+      nats: for each piece (T,), -log p of each frame. Frames that at least half of the pieces have are shown.
       title: above it.
 
     Returns:
@@ -115,7 +115,7 @@ def plot_surprise(path: pathlib.Path, nats: Sequence[np.ndarray], title: str = "
 
 
 def _range(rolls: Sequence[np.ndarray]) -> tuple[int, int]:
-    """The lowest and the highest key that sound in any, and two more on each side."""
+    """The lowest and highest keys that sound, and two more on each side."""
     keys = np.flatnonzero(np.any([roll.any(axis=0) for roll in rolls], axis=0))
     low, high = (keys[0], keys[-1]) if len(keys) else (39, 51)
     return max(int(low) - 2, 0), min(int(high) + 2, rolls[0].shape[1] - 1)

@@ -10,16 +10,16 @@ import numpy as np
 from seqjax.errors import Styled, printable
 
 SHOWN_AS = {" ": "␣", "\n": "↵", "\t": "⇥"}
-LONGEST_LABEL, LONGEST_TITLE = 24, 80  # characters that are drawn of a token, and of a map's title
-WIDEST = 50  # source tokens of a heat map that can still be read
+LONGEST_LABEL, LONGEST_TITLE = 24, 80  # characters shown of a token, and of a map's title
+WIDEST = 50  # source tokens in a heat map that is still readable
 INCHES = 0.2  # side of a cell of a heat map, and so the height of a label
 
-# Of a strip of words: characters to a line, in a font in which all are equally wide, at a size that makes that 8 whole pixels.
+# For a strip of words: characters per line in a monospace font, at a size that makes each 8 whole pixels wide.
 COLUMNS, FONT_SIZE, DPI = 90, 8.7, 110
 MONOSPACE = "DejaVu Sans Mono"  # comes with matplotlib
 CHARACTER = 0.602 * FONT_SIZE / 72  # width in inches of one of its characters
 
-# Colours of the 256 of a terminal that can be read on black and on white, neighbours far apart.
+# Terminal colours (of 256) readable on black and on white, neighbours far apart.
 COLOURS = (33, 166, 34, 161, 133, 37, 172, 69, 71, 205, 136, 99, 202, 64, 167, 39, 170, 130)
 
 
@@ -34,9 +34,9 @@ class Attention(NamedTuple):
 def plot_attention(
     path: pathlib.Path, weights: np.ndarray, targets: Sequence[str], sources: Sequence[str], title: str = ""
 ) -> pathlib.Path:
-    """Plots attention as a heat map, a row for each target token.
+    """Plots attention as a heat map, one row per target token.
 
-    Characters that the font lacks are shown by their number, such as U+5E74, unless matplotlib's `font.family` lists a font that has
+    Characters that the font lacks are shown by their code point, such as U+5E74, unless matplotlib's `font.family` lists a font that has
     them; a space is shown as ␣.
 
     Args:
@@ -109,7 +109,7 @@ def plot_weighted_text(path: pathlib.Path, words: Sequence[str], weights: np.nda
     Args:
       path: of the PNG file.
       words: N of them, at least one.
-      weights: (N,), at least 0; the largest that is shown is the darkest.
+      weights: (N,), at least 0; the largest one shown is the darkest.
       title: above the text.
       limit: maximum number of words, the first ones; the title says so.
 
@@ -144,13 +144,13 @@ def plot_attention_texts(path: pathlib.Path, maps: Sequence[tuple], titles: Sequ
     """Plots the attention of each target token over the source text, for sources too long for a heat map.
 
     The source is shown once for each target token, wrapped into lines, its tokens shaded by their weights: white is 0, the
-    darkest blue 1. What all outputs end with, `<eos>`, is not drawn.
+    darkest blue 1. The final `<eos>` is not drawn.
 
     Args:
       path: of the PNG file.
       maps: at least one Attention, or (weights, targets, sources), as in `plot_attention`.
       titles: one for each, above its first target token.
-      limit: maximum number of target tokens of each, the first ones; the title says so.
+      limit: maximum number of target tokens per map, from the first; the title says so.
 
     Returns:
       The path.
@@ -185,7 +185,7 @@ def plot_attention_texts(path: pathlib.Path, maps: Sequence[tuple], titles: Sequ
 
 
 def _strips(lines: Sequence[int]) -> tuple[Any, list[Any]]:
-    """A figure with an area for each given number of text lines, one below the other, each with space for a title."""
+    """A figure with stacked areas, one for each given number of text lines, each with space for a title."""
     width, margin, above = COLUMNS * CHARACTER, 0.15, 0.4  # inches
     heights = [0.2 * number for number in lines]
     outer = np.array([width + 2 * margin, sum(heights) + len(lines) * above + margin])
@@ -253,11 +253,11 @@ def colour_tags(words: Sequence[str], tags: Sequence[str], *, colour: bool, orde
     Args:
       words: N of them.
       tags: N.
-      colour: with the codes that colour a terminal.
-      order: all tags of the model, so that a tag has the same colour in every sentence; those of the sentence where left out.
+      colour: whether to add terminal colour codes.
+      order: all tags of the model, so that a tag has the same colour in every sentence; by default those of the sentence.
 
     Returns:
-      The line, a Styled text that also knows itself `plain`. Characters that would steer the terminal are shown by their escapes.
+      The line, a Styled text whose `plain` is without colours. Terminal control characters are escaped.
 
     Raises:
       ValueError: words and tags of unequal number.
@@ -295,7 +295,7 @@ def n_best(texts: Sequence[str], scores: Sequence[float]) -> str:
       scores: one for each.
 
     Returns:
-      The lines. Characters that would steer the terminal are shown by their escapes.
+      The lines. Terminal control characters are escaped.
 
     Raises:
       ValueError: texts and scores of unequal number.
@@ -339,7 +339,7 @@ def _size(entry: Attention, title: str) -> tuple[float, float]:
 
 
 def _readable(text: str, limit: int | None = LONGEST_LABEL, family: str | None = None, spaces: bool = False) -> str:
-    """Text as the font can draw it: what it lacks, and what has no shape of its own, by its number."""
+    """Text as the font can draw it: characters that it lacks, or that have no shape of their own, by code point."""
     fonts = _fonts(family)
     characters = [
         character
@@ -352,7 +352,7 @@ def _readable(text: str, limit: int | None = LONGEST_LABEL, family: str | None =
 
 
 def _fonts(family: str | None) -> list[Any]:
-    """The font of a family; those that matplotlib is set to use where None."""
+    """The font of a family; None means matplotlib's current fonts."""
     from matplotlib import font_manager, rcParams
 
     families = [family] if family else rcParams["font.family"]
@@ -372,13 +372,13 @@ def _wrap(words: Sequence[str]) -> tuple[list[tuple[int, int, str]], int]:
 
 
 def _kind(tag: str) -> str:
-    """An entity's type without its place in the entity; any other tag as it is."""
+    """An entity tag's type without its prefix; any other tag unchanged."""
     return tag[2:] if tag[:2] in ("B-", "I-", "E-", "S-") and len(tag) > 2 else tag
 
 
 def _codes(tags: Sequence[str]) -> dict[str, str]:
     kinds = [kind for kind in dict.fromkeys(map(_kind, tags)) if kind != "O"]
-    rounds = ("", ";4", ";1", ";1;4")  # underlined, bold and both when the colours run out
+    rounds = ("", ";4", ";1", ";1;4")  # underlined, bold, and both when the colours run out
     return {kind: f"38;5;{COLOURS[i % len(COLOURS)]}{rounds[i // len(COLOURS) % len(rounds)]}" for i, kind in enumerate(kinds)}
 
 

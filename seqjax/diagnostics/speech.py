@@ -1,4 +1,4 @@
-"""Pictures of recognised speech: spectrogram, probabilities of the labels, and when each word was said; as PNG files."""
+"""Pictures of recognised speech: spectrogram, label probabilities, and the time of each word; as PNG files."""
 
 import pathlib
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def plot_heard(path: pathlib.Path, reader: Any, rows: Sequence[tuple[Any, np.nda
     Args:
       path: of the PNG file.
       reader: a SpeechReader.
-      rows: for each sound its samples, its log probabilities (T, V), what was heard, and the true text, "" if unknown.
+      rows: for each sound its samples, its log probabilities (T, V), the recognised text, and the true text, "" if unknown.
 
     Returns:
       The path.

@@ -15,11 +15,11 @@ from seqjax.typing import Array, Params
 
 
 class Truncation(NamedTuple):
-    """Over the windows, K of them."""
+    """Results for each of K windows."""
 
     windows: np.ndarray  # (K,), steps
     cut_off: Array  # (K,): |g - g_K| / |g|, 0 where nothing is lost
-    cosine: Array  # (K,): of the angle between g_K and g, 1 where they point the same way
+    cosine: Array  # (K,): cosine of the angle between g_K and g, 1 if they point the same way
     norm: Array  # (K,): |g_K|
     full_norm: Array  # (): |g|
     by_parameter: dict[str, tuple[Array, Array]]  # path -> (cut_off, cosine), each (K,)
@@ -28,18 +28,18 @@ class Truncation(NamedTuple):
 def truncation(function: Callable[..., Array], params: Params, *args: Any, windows: Sequence[int]) -> Truncation:
     """Compares the gradient from windows of K steps with the full one, for each K.
 
-    It is exactly what truncated BPTT computes that reads the batch in windows of K steps, hands the carry on by value, and adds up
-    the windows' gradients at the same parameters. All windows share one compiled program.
+    The truncated gradient is exactly that of truncated BPTT that reads the batch in windows of K steps, passes the carry on by value, and
+    sums the windows' gradients at the same parameters. All windows share one compiled program.
 
     Args:
       function: function(params, *args) -> loss, (), which calls `seqjax.unroll` outside of any jit of its own. In every such
         call gradients are cut after each K steps, counted from the first.
       params: the gradient is taken with respect to these.
       *args: the batch and the like.
-      windows: numbers of steps.
+      windows: window lengths K, in steps.
 
     Returns:
-      Truncation. Of a zero gradient the share and the cosine are NaN.
+      Truncation. For a zero gradient `cut_off` and `cosine` are NaN.
 
     Raises:
       UserError: there is no call of `seqjax.unroll`, or its inputs are not (B, T, D); a window is below 1.

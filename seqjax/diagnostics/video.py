@@ -1,4 +1,4 @@
-"""Pictures of videos: filmstrips with what a model says of each frame, predicted against true frames, animated GIFs."""
+"""Pictures of videos: filmstrips with a model's answers for each frame, predicted against true frames, animated GIFs."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,11 @@ import numpy as np
 from seqjax.data.transforms.pixels import write_animation
 from seqjax.diagnostics.pictures import _figure, _save, _show
 
-MOST = 12  # frames of a filmstrip, and videos of a picture
+MOST = 12  # frames in a filmstrip, and videos in a plot
 
 
 def spread(number: int, most: int = MOST) -> np.ndarray:
-    """A limited number of evenly spread indices, including the first and the last.
+    """A limited number of evenly spaced indices, including the first and the last.
 
     Example:
       >>> spread(9, 5).tolist(), spread(3, 5).tolist()
@@ -31,8 +31,8 @@ def plot_filmstrips(
 
     Args:
       path: of the PNG file.
-      videos: uint8 (T, H, W, C) each; of longer ones twelve frames are shown, spread over the whole.
-      titles: of each row.
+      videos: uint8 (T, H, W, C) each; at most twelve frames, evenly spaced, are shown.
+      titles: the title of each row.
       below: for each frame of each video a text, and whether it is right (green), wrong (red) or neither (None).
 
     Returns:
@@ -71,7 +71,7 @@ def plot_forecasts(
       context: uint8 (N, T, H, W, C), what the model read.
       true: uint8 (N, horizon, H, W, C), or None if unknown.
       predicted: like true, floats in [0, 1].
-      titles: of each clip.
+      titles: the title of each clip.
 
     Returns:
       The path.
@@ -106,8 +106,8 @@ def plot_by_step(path: pathlib.Path, errors: Mapping[str, Mapping[str, Sequence[
 
     Args:
       path: of the PNG file.
-      errors: metric -> model or baseline -> a number for each step.
-      title: above it.
+      errors: metric -> model or baseline -> one number per step.
+      title: the title.
 
     Returns:
       The path.
@@ -143,10 +143,10 @@ def write_gif(path: pathlib.Path, panels: Sequence[np.ndarray], *, rate: float =
     """Writes an endlessly looping GIF of videos side by side.
 
     Args:
-      path: of the file.
-      panels: uint8 (T, H, W, C) each, all of one length and height.
+      path: the file to write.
+      panels: uint8 (T, H, W, C) each, all of the same length and height.
       rate: frames per second.
-      side: least height in pixels; smaller frames are enlarged by a whole factor.
+      side: minimum height in pixels; smaller frames are enlarged by a whole factor.
 
     Returns:
       The path.

@@ -31,7 +31,7 @@ def from_torch_state(
 
     Args:
       state: names to arrays or torch tensors, as from `module.state_dict()`, `torch.load` or safetensors.
-      prefix: what the layers' names start with, such as "encoder.rnn."; everything else in the state dict is ignored.
+      prefix: the prefix of the layers' names, such as "encoder.rnn."; everything else in the state dict is ignored.
       nonlinearity: of an RNN, "tanh" or "relu".
       dropout: the rate between layers.
 

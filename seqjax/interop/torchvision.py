@@ -37,7 +37,7 @@ AUX = ("AuxLogits.", "aux1.", "aux2.")  # torchvision's auxiliary heads
 SHOWN = 4  # number of keys named in a message
 
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the images that published weights expect, in [0, 1]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of images in [0, 1], as expected by published weights
 
 
 class Entry(NamedTuple):
@@ -104,7 +104,7 @@ def read_state_dict(path: str) -> dict[str, Any]:
     """Reads a state dict from a file written by `torch.save`.
 
     Args:
-      path: of the file; it is read without running any code in it.
+      path: the file; it is read without running any code in it.
 
     Returns:
       key -> tensor.

@@ -39,10 +39,10 @@ def init_decoder(
     """Initialises the parameters of the recurrence.
 
     Args:
-      key: of jax.random.
+      key: a random key.
       layers: the cells.
-      attention: or None.
-      feeds: what a step reads besides the embedding: "nothing", "context" (M) or "output" (O).
+      attention: an Attention, or None.
+      feeds: the input of a step besides the embedding: "nothing", "context" (M) or "output" (O).
       embed_size: E.
       memory_size: M.
       out_size: O.
@@ -110,12 +110,12 @@ def decode_steps(
     layers: tuple[Cell, ...], attention: Attention | Any, feeds: str, params: DecoderParams, memory: Memory | Any,
     carry: DecoderCarry, xs: Array, masks: tuple[Array, ...],
 ) -> tuple[DecoderCarry, tuple[Array, Array | None]]:  # fmt: skip
-    """Runs one step after the other.
+    """Runs the steps in turn.
 
     Args:
       layers, attention, feeds, params: as in `init_decoder`.
       memory: from make_memory; None without attention.
-      carry: to start from.
+      carry: the carry to start from.
       xs: (T, B, E), embedded tokens.
       masks: factors (B, H) on the outputs of the layers below the top one, shared by all steps; () for none.
 

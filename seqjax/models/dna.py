@@ -205,7 +205,7 @@ class DnaTagger(nn.Module):
 
     Attributes:
       num_tags: K.
-      reader: of one strand or both.
+      reader: reads one strand or both.
       swap: for both strands: the tag that each becomes on the other strand; () if tags are the same on both.
       crf: whether the tags of a sequence are one decision, by a linear-chain conditional random field.
       dtype: computation dtype; scores are float32.

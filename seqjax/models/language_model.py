@@ -54,7 +54,7 @@ class LanguageModel(nn.Module):
 
         Args:
           tokens: (B, T) int, the token before each one to predict.
-          carry: of the window before; None starts from the initial carry.
+          carry: from the previous window; None starts from the initial carry.
           resets: (B, T) bool, true where the carry is reset before that step.
           train: applies dropout, from the key `rngs={"dropout": key}`, which is then required.
           remat_every: as in `seqjax.unroll`.

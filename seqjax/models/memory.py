@@ -94,7 +94,7 @@ class SequenceReader(nn.Module):
     r"""Answers at every step of a sequence: z_t = W h_t + b, h = cell(x).
 
     Attributes:
-      cell: what reads.
+      cell: the cell that reads the sequence.
       outputs: K numbers at each step.
       window: steps that gradients flow back, in blocks of that many steps, as in `truncated_unroll`; 0 for all.
       remat_every: as in `seqjax.unroll`; None keeps everything.

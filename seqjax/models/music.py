@@ -154,7 +154,7 @@ class MusicModel(nn.Module):
         """The carry before a piece.
 
         Args:
-          params: of the module.
+          params: parameters of the module.
           batch_size: B.
         """
         return MusicCarry(
@@ -212,7 +212,7 @@ class MusicModel(nn.Module):
         """-log p of frames, (B, T).
 
         Args:
-          context: of each.
+          context: the context of each frame.
           frames: (B, T, P), not 0 where a pitch sounds. With "notes", infinite where more than `max_notes` do.
           train: with dropout on the cell over notes.
         """

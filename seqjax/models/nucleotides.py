@@ -16,7 +16,7 @@ ANY = 15  # N
 COMPLEMENT = np.array([int(f"{code:04b}"[::-1], 2) for code in range(16)], np.uint8)
 SHARES = np.array([[code >> base & 1 for base in range(4)] for code in range(16)], np.float32)
 SHARES[1:] /= SHARES[1:].sum(axis=1, keepdims=True)
-SINGLE = np.array([-1, 0, 1, -1, 2, -1, -1, -1, 3, -1, -1, -1, -1, -1, -1, -1], np.int32)  # the place in BASES of a single base
+SINGLE = np.array([-1, 0, 1, -1, 2, -1, -1, -1, 3, -1, -1, -1, -1, -1, -1, -1], np.int32)  # the index in BASES of a single base
 
 _CODES = np.zeros(256, np.uint8)
 for _code, _letter in enumerate(LETTERS[1:], 1):
@@ -108,7 +108,7 @@ def one_hot(codes: Array, dtype: jnp.dtype = jnp.float32) -> Array:
 
     Args:
       codes: int (...,).
-      dtype: of the features.
+      dtype: dtype of the features.
 
     Returns:
       (..., 4).

@@ -95,7 +95,7 @@ class Recogniser(nn.Module):
       vocab_size: V, labels with blank, which is 0.
       cell: any Cell; bidirectional ones can only read whole sounds.
       filters: channels of each convolution.
-      strides: of the convolutions, one after the other; a step of the result is their product of frames.
+      strides: stride of each convolution; a step of the result covers their product of frames.
       width: w of each convolution.
       input_dropout: on the outputs of the convolutions, in training.
       dropout: on the outputs of the cell, in training.

@@ -47,7 +47,7 @@ class Decoded(NamedTuple):
     """The output of teacher forcing."""
 
     logits: Array  # (B, T, V) in float32
-    weights: Array | None  # (B, T, S), where attention looked at each step; None without attention
+    weights: Array | None  # (B, T, S), the attention at each step; None without attention
 
 
 class TokenDecoder(nn.Module):
@@ -141,8 +141,8 @@ class TokenDecoder(nn.Module):
         """Runs one step of the decoder.
 
         Args:
-          encoded: of the source.
-          carry: of the step before, or the initial one.
+          encoded: the encoded source.
+          carry: from the previous step, or the initial one.
           tokens: (B,) int, the tokens before the ones to predict.
 
         Returns:

@@ -286,7 +286,7 @@ class VideoForecaster(nn.Module):
     inputs besides its carry; a 1x1 convolution of the outputs of all its layers gives the patches.
 
     Attributes:
-      shape: of a frame, (H, W, C); the patch must divide H and W.
+      shape: shape of a frame, (H, W, C); the patch must divide H and W.
       features: channels of each layer.
       kernel: width of the kernels, odd.
       patch: side of a patch, in pixels.

@@ -96,10 +96,10 @@ def starting_vectors(path: str, vocabulary: Sequence[str], counts: Mapping[str, 
     """Loads the word vectors that a config's model starts from; prints how much of the text they cover.
 
     Args:
-      path: of the file; "" for none.
+      path: the file; "" for none.
       vocabulary: V tokens.
-      counts: of the training text's words.
-      width: of the embedding.
+      counts: counts of the training text's words.
+      width: width of the embedding.
 
     Returns:
       Vectors, or None if no file is named.
@@ -126,9 +126,9 @@ def start_embedding(table: jax.Array, path: str, vocabulary: Sequence[str], word
 
     Args:
       table: (V, D), such as the start that an embedding's `init` gives.
-      path: of the file; "" leaves the table unchanged.
+      path: the file; "" leaves the table unchanged.
       vocabulary: V tokens.
-      words: of the training text, one after the other.
+      words: the running words of the training text.
 
     Returns:
       (V, D).
