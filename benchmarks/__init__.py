@@ -1,1 +1,1 @@
-"""One script a question; each prints its answer and writes it to benchmarks/results/ with versions and hardware."""
+"""One script per question; each prints its answer and writes it to benchmarks/results/ with versions and hardware."""

@@ -1,12 +1,12 @@
-"""What does beam search cost per token, against greedy decoding?
+"""What does beam search cost per token, compared with greedy decoding?
 
     python -m benchmarks.beam [--width=5] [--length=32] [--rounds=20] [--seconds=12]
 
 Both decode with the same encoder-decoder (bidirectional GRU, Luong's attention with input feeding, H = 512, E = 256, V = 8,000,
 random parameters), from sources of 16 tokens already encoded, for 1 sequence and for 32. `<eos>` is banned, so that both
-write exactly `length` tokens. `wide step` is greedy decoding of width times as many sequences: what the decoder's own work
-for a beam costs, without the search. In turn, in a new random order each round; the first call, which compiles, is apart.
-Target: at most `width` times greedy.
+write exactly `length` tokens. `wide step` is greedy decoding of width times as many sequences: the decoder's own work for a beam, without
+the search. Timed in turn, in a new random order each round; the first call, which compiles, is reported separately. Target: at most `width`
+times greedy.
 """
 
 import argparse
@@ -28,7 +28,7 @@ BATCHES = (1, 32)
 
 
 def make_model(vocab: int = VOCAB, embed: int = EMBED, hidden: int = HIDDEN) -> Seq2Seq:
-    """The model; its sizes can be smaller."""
+    """The model; the sizes can be reduced."""
     encoder = make_stack("gru", hidden, 1, bidirectional=True)
     return Seq2Seq(
         vocab, vocab, encoder, (seqjax.gru(hidden),), embed, make_attention("luong_general", hidden), True,
@@ -37,7 +37,7 @@ def make_model(vocab: int = VOCAB, embed: int = EMBED, hidden: int = HIDDEN) -> 
 
 
 def sides(model: Seq2Seq, batch: int, width: int, length: int) -> dict[str, Callable[[], Any]]:
-    """The functions to time, each of which gives the tokens written."""
+    """The functions to time, each returning the tokens written."""
     rng = np.random.default_rng(0)
     source = rng.integers(4, model.source_size, (batch, SOURCE), np.int32)
     lengths = np.full(batch, SOURCE, np.int32)
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=12.0)
-    parser.add_argument("--tag", default="", help="put behind the result's name, so that a trial replaces none")
+    parser.add_argument("--tag", default="", help="suffix of the result's name, so that a trial overwrites none")
     options = parser.parse_args()
     settings, cases, model = timing.prepare(), {}, make_model()
     for batch in BATCHES:

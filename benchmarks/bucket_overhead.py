@@ -2,14 +2,14 @@
 
     python -m benchmarks.bucket_overhead [--preset=dates] [--blocks=6] [--steps=300]
 
-The cost: the translation experiment's step on the embedded dates, in buckets as its preset has them. Both sides take the same
-batches in the same order, a block of steps each, in turn. The bare side has its batches on the device already and waits
-once, at the block's end. The loop's side makes them, moves the progress bar, reads every step's metrics, writes the log,
-the metrics file and the TensorBoard events, and saves a checkpoint in the background once a block. Evaluation is left
-out: it is other work. Target: 95 % of the bare step's speed or more.
+The cost: the translation experiment's step on the embedded dates, in the preset's buckets. Both sides take the same batches in the same
+order, alternating in blocks of steps. The bare side has its batches on the device already and blocks once, at the end of a block. The
+loop's side makes them, moves the progress bar, reads every step's metrics, writes the log, the metrics file and the TensorBoard events, and
+saves a checkpoint in the background once per block. Evaluation is excluded: it is other work. Target: 95 % of the bare step's speed or
+more.
 
-The saving: the bare step on every shape of batch, in turn, with 1 bucket and with the preset's; a shape's median time, times
-the number of its batches in an epoch, summed over the shapes. The first calls, which compile, are apart.
+The saving: the bare step on every batch shape, in turn, with 1 bucket and with the preset's; each shape's median time, times the number of
+its batches per epoch, summed over shapes. The first calls, which compile, are excluded.
 """
 
 import argparse
@@ -37,11 +37,11 @@ class Run(NamedTuple):
 
     task: loop.Task
     state: train_step.TrainState
-    make_batches: Callable[[], BucketBatches]  # each at the first batch
+    make_batches: Callable[[], BucketBatches]  # returns a pipeline at its first batch
 
 
 def make_runs(config: Any, buckets: list[int]) -> dict[int, Run]:
-    """The experiment's run with each of these numbers of buckets."""
+    """The experiment's run for each of these numbers of buckets."""
     runs = {}
     for number in buckets:
         with config.unlocked():
@@ -73,7 +73,7 @@ def first_batches(run: Run) -> dict[int, Any]:
 
 
 def shares(run: Run, blocks: int, steps: int, log_every: int) -> dict[str, Any]:
-    """Seconds of a step on both sides, and the share of the bare step's speed that the loop keeps, block by block."""
+    """Seconds per step on both sides, and the share of the bare step's speed that the loop keeps, block by block."""
     seconds = {"bare": [], "loop": []}
     bare_state = copy_of(run.state)
     source = run.make_batches()
@@ -98,7 +98,7 @@ def shares(run: Run, blocks: int, steps: int, log_every: int) -> dict[str, Any]:
                 whole.flush()
                 jax.block_until_ready(whole.state)
                 end = time.perf_counter()
-                if block:  # the first one opens files
+                if block:  # the first block opens files
                     seconds["bare"].append((middle - begin) / steps)
                     seconds["loop"].append((end - middle) / steps)
         checkpoints.close()
@@ -110,7 +110,7 @@ def shares(run: Run, blocks: int, steps: int, log_every: int) -> dict[str, Any]:
 
 
 def epochs(runs: dict[int, Run], rounds: int, seconds: float) -> dict[str, dict[str, Any]]:
-    """For each number of buckets the seconds of an epoch's bare steps, from the time of each of its shapes."""
+    """For each number of buckets, the seconds of an epoch's bare steps, from the time of each shape."""
     functions, counts = {}, {}
     for number, run in runs.items():
         kept = [copy_of(run.state)]
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="of a block")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--tag", default="", help="put behind the result's name, so that a trial replaces none")
+    parser.add_argument("--tag", default="", help="suffix of the result's name, so that a trial overwrites none")
     options = parser.parse_args()
     settings, config = timing.prepare(), config_of(EXPERIMENT, options.preset)
     runs = make_runs(config, [1, config.data.buckets])

@@ -2,10 +2,10 @@
 
     python -m benchmarks.cells [--shape=32,64,128,128] [--cells=lstm,gru]
 
-All cells side by side at one shape, each on the engine that "auto" chooses: milliseconds of the forward pass, and of that
-with the gradients of weights and inputs (`training`), the number of parameters, and the first call, which compiles. The
-projected LSTM has half as many outputs as hidden units. The convolutional LSTM has a shape of its own, since its units
-are maps: 4 sequences of 8 steps, 16 x 16 points, 8 features in and 16 out. Writes a plot to docs/images/cells.png.
+All cells side by side at one shape, each on the engine that "auto" chooses: milliseconds of the forward pass, and of forward plus gradients
+of weights and inputs (`training`), the number of parameters, and the first call, which compiles. The projected LSTM has half as many
+outputs as hidden units. The convolutional LSTM has its own shape, since its units are maps: 4 sequences of 8 steps, 16 x 16 points, 8
+features in and 16 out. Writes a plot to docs/images/cells.png.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def make_convolutional() -> tuple[seqjax.Cell, np.ndarray, np.ndarray]:
 
 
 def make_case(name: str, shape: timing.Shape) -> tuple[dict[str, Any], dict[str, Callable]]:
-    """What there is to say of a cell before it runs, and its functions to be timed."""
+    """The facts about a cell before it runs, and its functions to time."""
     if name == CONVOLUTIONAL:
         cell, xs, cotangent = make_convolutional()
     else:
@@ -66,7 +66,7 @@ def show(rows: dict[str, dict]) -> None:
 
 
 def plot(rows: dict[str, dict], shape: timing.Shape, name: str) -> None:
-    """A bar for the forward pass and one for training, for each cell."""
+    """Plots a bar for the forward pass and one for training, for each cell."""
     figure, axes = plots.make(1, 1, (8, 0.36 * len(rows) + 1.4))
     axes = axes[0, 0]
     for offset, what, color in ((-0.2, "forward", plots.SKY), (0.2, "training", plots.BLUE)):
@@ -93,7 +93,7 @@ def main() -> None:
     rows = {name: facts | {"milliseconds": {}} for name, (facts, _) in cases.items()}
     for what in timing.WHATS:
         functions = {name: pair[what] for name, (_, pair) in cases.items()}
-        # `seconds` is for a handful of functions, and these are some sixteen.
+        # `seconds` is meant for a handful of functions, and these are about sixteen.
         times = timing.interleave(functions, options.rounds, 2 * options.seconds)
         for name, row in times.items():
             rows[name]["milliseconds"][what] = row

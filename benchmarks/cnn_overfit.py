@@ -3,10 +3,10 @@
     python -m benchmarks.cnn_overfit [--nets=lenet5,vgg11,...] [--steps=300]
 
 Random inputs with random labels of 4 classes, so that only overfitting can help; Adam, clipped at 1;
-dropout is on, the weights of the auxiliary heads' losses are 0.3. A run ends when every input is answered rightly, in
-training or in evaluation (where running statistics may lag far behind: MobileNet v1 keeps 0.99 of them a step), by
-every auxiliary head in training too, and the loss is below half of the first; at most `--steps` steps. Also told: the
-seconds that the training step took to trace and compile, and those of a step.
+dropout is on, the weights of the auxiliary heads' losses are 0.3. A run ends when every input is classified correctly, in training or in
+evaluation (where running statistics may lag far behind: MobileNet v1 keeps 0.99 of them per step), in training also by every auxiliary
+head, and the loss is below half of the first; at most `--steps` steps. Also reported: the seconds to trace and compile the training step,
+and those of a step.
 """
 
 import argparse
@@ -25,12 +25,12 @@ from seqjax.cnn.googlenet import AUX_WEIGHT
 INPUTS, CLASSES = 12, 4
 SIZES = {"alexnet": 67, "inception_v3": 299, "lenet5": 28, "lenet5_1998": 28, "googlenet": 64}
 GREY = ("lenet5", "lenet5_1998")
-RATES = dict.fromkeys(("vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"), 1e-4)  # at 1e-3 they do not begin
+RATES = dict.fromkeys(("vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"), 1e-4)  # at 1e-3 they do not start to learn
 OPTIONS = {"tcn": {"channels": (16, 16)}, "text_cnn": {"vocab_size": 20, "embed_size": 16}}
 
 
 def make_inputs(name: str, seed: int = 0) -> tuple[jax.Array, jax.Array]:
-    """Random inputs for a network, and random labels."""
+    """Random inputs and labels for a network."""
     rng = np.random.default_rng(seed)
     labels = jnp.asarray(rng.permutation(np.arange(INPUTS) % CLASSES), jnp.int32)
     if name == "text_cnn":
@@ -45,8 +45,8 @@ def overfit(name: str, steps: int) -> dict[str, Any]:
     """Trains a network on one batch.
 
     Returns:
-      The first and last loss, the steps that were made, the errors in evaluation (with running statistics), in training (with those
-      of the batch, and dropout) and of the worst auxiliary head.
+      The first and last loss, the number of steps, the errors in evaluation (with running statistics), in training (with batch statistics
+      and dropout) and of the worst auxiliary head.
     """
     images, labels = make_inputs(name)
     model = cnn.create(name, num_classes=CLASSES, **OPTIONS.get(name, {"in_channels": images.shape[-1]}))
@@ -93,14 +93,14 @@ def learned(told: dict[str, Any]) -> bool:
 
 
 def main() -> None:
-    """Trains each, and saves."""
+    """Trains each network and saves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nets", type=timing.parse_names(cnn.names()), default=cnn.names())
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--tag", default="")
     options = parser.parse_args()
     settings, nets = timing.prepare(), {}
-    try:  # what is done when it is interrupted is saved
+    try:  # results so far are saved on an interruption
         for name in options.nets:
             nets[name] = overfit(name, options.steps)
             print(name, {key: round(v, 4) if isinstance(v, float) else v for key, v in nets[name].items()}, flush=True)

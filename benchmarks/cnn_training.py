@@ -1,12 +1,11 @@
-"""Is a training step of the classic CNNs as fast as in torch, and as in flax's own ResNet?
+"""Is a training step of the classic CNNs as fast as in torch and in flax's own ResNet?
 
     python -m benchmarks.cnn_training [--nets=lenet5,vgg11,...] [--rounds=10] [--seconds=40]
 
-One step is forward, cross-entropy, backward, and SGD with momentum, float32, 10 classes, on random images. `ours` is
-seqjax.cnn as it comes; `plain lax` the same module with XLA's own convolutions and pools; torch runs as it comes
-(NCHW) and with channels_last memory, with as many threads as there are cores; `flax example` is ResNet-18 of
-flax.linen's layers. All in one process, in turn, in a new random order each round, two steps a turn of which the
-second is timed, since steps of training follow each other; the first call, which compiles, is apart.
+One step is forward, cross-entropy, backward, and SGD with momentum, float32, 10 classes, on random images. `ours` is seqjax.cnn as is;
+`plain lax` the same module with XLA's own convolutions and pools; torch runs as is (NCHW) and with channels_last memory, with one thread
+per core; `flax example` is ResNet-18 from flax.linen's layers. All run in one process, in turn, in a new random order each round, two steps
+per turn, the second of which is timed, since training steps follow each other; the first call, which compiles, is reported separately.
 """
 
 import argparse
@@ -47,7 +46,7 @@ RATE, MOMENTUM, CLASSES = 0.01, 0.9, 10
 
 
 def jax_step(model, images, labels) -> Callable[[], Any]:
-    """A training step of a linen module, its state kept between calls."""
+    """A training step of a linen module, with its state kept between calls."""
     optimizer = optax.sgd(RATE, MOMENTUM)
     variables = dict(jax.jit(lambda key, x: model.init(key, x))(jax.random.key(0), images[:1]))
     params = variables.pop("params")
@@ -101,7 +100,7 @@ def torch_step(net: Net, images, labels, channels_last: bool, device: str = "cpu
 
 
 def plain(model):
-    """The same module on XLA's own convolutions and pools, which is what it takes on other backends than a CPU."""
+    """The same module on XLA's own convolutions and pools, as on backends other than CPU."""
 
     def apply(*args, **kwargs):
         with mock.patch("jax.default_backend", lambda: "none"):  # read while the step is traced
@@ -127,7 +126,7 @@ def sides(name: str, net: Net) -> dict[str, Callable[[], Any]]:
 
 
 def gpu_sides(name: str, net: Net, device: str) -> dict[str, Callable[[], Callable[[], Any]]]:
-    """Makers of the functions that benchmarks.gpu times: ours and torch's, in float32 and in bfloat16."""
+    """Makers of the functions that benchmarks.gpu times: ours and torch's, in float32 and bfloat16."""
     rng = np.random.default_rng(0)
     images = rng.standard_normal((net.batch, net.size, net.size, net.channels), np.float32)
     labels = rng.integers(0, CLASSES, net.batch, np.int32)

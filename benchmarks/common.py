@@ -1,4 +1,4 @@
-"""What all benchmarks share: where they ran, how repeats are summed up, where results go."""
+"""Shared by all benchmarks: the hardware, the summary of repeats, and saving results."""
 
 import contextlib
 import importlib.metadata
@@ -14,7 +14,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "torc
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores, load, and the versions of the packages that are installed, as far as the system tells."""
+    """Processor, cores, load, and versions of the installed packages, as far as the system reports them."""
     cpu = platform.processor()
     if (info := pathlib.Path("/proc/cpuinfo")).exists():
         names = [line.split(":")[1].strip() for line in info.read_text().split("\n") if line.startswith("model name")]

@@ -1,12 +1,12 @@
-"""How long does an LSTM's training step take to compile, against Flax's, and is anything compiled twice?
+"""How long does an LSTM's training step take to compile, compared with Flax's, and is anything compiled twice?
 
     python -m benchmarks.compile_time [--rounds=3] [--layers 1 3] [--shape=32,64,128,128]
 
 A step of gradient descent on the mean square of the outputs of a stack of LSTMs: ours on the scan and the fused engine,
-flax.linen with `nn.RNN` layers of either LSTM cell. Each measurement is in a fresh process, in turn, without the
-persistent compilation cache; tracing, lowering and compiling are apart. Also counted: how often a layer's cell is traced
-(calls of its Python function; `fused` traces it again for its own derivative), and programs compiled by a second call of
-the step, and by a second call of `unroll` outside of any jit.
+flax.linen with `nn.RNN` layers of either LSTM cell. Each measurement runs in a fresh process, in turn, without the persistent compilation
+cache; tracing, lowering and compiling are reported separately. Also counted: how often a layer's cell is traced (calls of its Python
+function; `fused` traces it again for its own derivative), and programs compiled by a second call of the step, and by a second call of
+`unroll` outside jit.
 """
 
 import argparse
@@ -24,7 +24,7 @@ PHASES = ("trace", "lower", "compile")
 
 
 def make_ours(engine: str, layers: int, hidden: int, traces: Counter):
-    """A stack of ours whose cells count how often they are traced: (init, apply)."""
+    """A seqjax stack whose cells count how often they are traced: (init, apply)."""
     import seqjax
 
     def counted(layer):
@@ -48,7 +48,7 @@ def make_ours(engine: str, layers: int, hidden: int, traces: Counter):
 
 
 def make_flax(cell: str, layers: int, hidden: int, traces: Counter):
-    """The same of flax.linen, a `nn.RNN` for each layer: (init, apply)."""
+    """The same in flax.linen, with one `nn.RNN` per layer: (init, apply)."""
     from flax import linen as nn
 
     class Counted(getattr(nn, cell)):
@@ -108,7 +108,7 @@ def measure(side: str, layers: int, shape: timing.Shape) -> dict:
 
 
 def summed_up(runs: list[dict]) -> dict:
-    """One row of the table from the repeats of one side."""
+    """One row of the table, from the repeats of one side."""
     totals = [sum(run["seconds"].values()) for run in runs]
     phases = {phase: common.summary([run["seconds"][phase] for run in runs]) for phase in PHASES}
     counts = {key: value for key, value in runs[-1].items() if key != "seconds"}
@@ -116,7 +116,7 @@ def summed_up(runs: list[dict]) -> dict:
 
 
 def run_apart(side: str, layers: int, shape: timing.Shape) -> dict:
-    """`measure` in a process of its own."""
+    """`measure` in a separate process."""
     asked = [f"--side={side}", f"--layers={layers}", f"--shape={shape}"]
     command = [sys.executable, "-m", "benchmarks.compile_time", *asked]
     environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--layers", type=int, nargs="+", default=[1, 3])
     parser.add_argument("--shape", type=timing.parse_shape, default=timing.GRID[0], metavar="B,T,D,H")
-    parser.add_argument("--tag", default="", help="put behind the name of the result, so that a trial replaces none")
+    parser.add_argument("--tag", default="", help="suffix of the result's name, so that a trial overwrites none")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:

@@ -1,9 +1,9 @@
-"""How many lines of code are the experiments, with what they alone share of the driver?
+"""How many lines of code do the experiments have, including the parts of the driver that only they use?
 
 Lines of code are lines that are neither blank nor a comment nor part of a docstring.
 
     python -m benchmarks.count_lines                    the working tree
-    python -m benchmarks.count_lines 013f745 HEAD       revisions, one after the other
+    python -m benchmarks.count_lines 013f745 HEAD       several revisions
 """
 
 import argparse

@@ -1,16 +1,15 @@
-"""What does data cost: a batch of each pipeline, and the share of training time that is spent waiting for it?
+"""What does data cost: a batch of each pipeline, and the share of training time spent waiting for it?
 
     python -m benchmarks.data_wait [--experiments=tagging,translation] [--steps=200] [--rounds=3] [--seconds=2]
 
 A batch: `next` of windows of a text, of length buckets (texts, tagged words, pairs) and of shuffled images in memory, at the
-default sizes of the experiments; whole, and one of four shards. The time of the processor, block by block. Targets:
+default sizes of the experiments; whole, and one of four shards. CPU time, block by block. Targets:
 2 microseconds for a window batch, 40 for a bucket batch.
 
-The wait: the default run of each experiment, as the loop takes its steps. Time in `next(pipeline)` and `place_batch`, until
-the step is sent off, against the time of all steps; the rest of the loop (logs, evaluation, checkpoints) is left out. The
-first steps, which compile every shape, are not counted. Target: 3 % or less. On a CPU the step before is still running
-meanwhile, and where it takes all cores, part of that time is waited for a core: `worked_per_step` is what the thread itself
-worked. Each wants a machine that does nothing else.
+The wait: the default run of each experiment, stepping like the loop. Time in `next(pipeline)` and `place_batch`, until the step is
+dispatched, over the time of all steps; the rest of the loop (logs, evaluation, checkpoints) is excluded. The first steps, which compile
+every shape, are not counted. Target: 3 % or less. On a CPU the previous step is still running, and if it uses all cores, part of the time
+is spent waiting for a core: `worked_per_step` is the thread's own CPU time. Both need an otherwise idle machine.
 """
 
 import argparse
@@ -35,7 +34,7 @@ KINDS = {"Windows": "windows", "BucketBatches": "buckets", "ImageBatches": "shuf
 
 
 def microseconds(pipeline: Any, seconds: float) -> dict[str, float]:
-    """Of the processor for one batch, in blocks of them; the first epoch's order is made before."""
+    """CPU time of one batch, measured in blocks; the first epoch's order is made beforehand."""
     next(pipeline)
     found, until, count = [], time.perf_counter() + seconds, 1
     while time.perf_counter() < until or not found:
@@ -43,7 +42,7 @@ def microseconds(pipeline: Any, seconds: float) -> dict[str, float]:
         for _ in itertools.repeat(None, count):
             next(pipeline)
         used = time.thread_time() - begin
-        if used < 0.01:  # too short to be timed
+        if used < 0.01:  # too short to time
             count *= 2
         else:
             found.append(1e6 * used / count)
@@ -51,7 +50,7 @@ def microseconds(pipeline: Any, seconds: float) -> dict[str, float]:
 
 
 def every_shape(pipeline: Any) -> Iterator[Any]:
-    """A batch of each shape; the pipeline is where it was afterwards."""
+    """A batch of each shape; afterwards the pipeline is in its old state."""
     state = pipeline.get_state()
     lengths = [shape.steps for shape in pipeline.epoch(0)] if isinstance(pipeline, BucketBatches) else [0]
     for place in sorted({length: i for i, length in enumerate(lengths)}.values()):
@@ -61,7 +60,7 @@ def every_shape(pipeline: Any) -> Iterator[Any]:
 
 
 def wait(pipeline: Any, task: Any, state: Any, steps: int) -> tuple[dict[str, float], Any]:
-    """The share of some steps' time that went into their data, and the milliseconds of a step."""
+    """The share of the steps' time spent on data, and the milliseconds per step."""
     clock, waited, worked, unread = time.perf_counter, 0.0, 0.0, None
     jax.block_until_ready(state)
     begin = clock()
@@ -80,7 +79,7 @@ def wait(pipeline: Any, task: Any, state: Any, steps: int) -> tuple[dict[str, fl
 
 
 def measured(name: str, steps: int, rounds: int, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """Both of an experiment's default run."""
+    """Both measurements for an experiment's default run."""
     experiment = importlib.import_module(f"experiments.{name}").EXPERIMENT
     say(f"{name}: loading")
     config = config_of(experiment, experiment.preset)
@@ -115,7 +114,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--tag", default="", help="put behind the result's name, so that a trial replaces none")
+    parser.add_argument("--tag", default="", help="suffix of the result's name, so that a trial overwrites none")
     options = parser.parse_args()
     process.keep_freed_memory()
     found = {name: measured(name, options.steps, options.rounds, options.seconds, print) for name in options.experiments.split(",")}

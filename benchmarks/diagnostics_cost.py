@@ -2,9 +2,9 @@
 
     python -m benchmarks.diagnostics_cost [--experiment=language_model] [--preset=char_small] [--every=200] [--repeats=7]
 
-The step and the look into it are compiled, then taken in turn on the same batch, from the state that the run starts with; what
-counts is the CPU time of the process, on whose cores others may work too. On an accelerator it is the time on the clock.
-Target: 5 % or less of what the steps between two looks take.
+The step and its diagnosis are compiled, then run in turn on the same batch, from the run's initial state. CPU time of the process is
+measured, since other processes may share its cores; on an accelerator it is wall-clock time. Target: 5 % or less of the time of the steps
+between two diagnoses.
 """
 
 import argparse

@@ -1,14 +1,14 @@
-"""How often is a classifier of DNA right under cross-validation, the answers of all folds pooled?
+"""How accurate is a DNA classifier under cross-validation, with the answers of all folds pooled?
 
     python -m benchmarks.dna_folds --workdir=/tmp/splice --config=splice --config.data.path=splice.arff.gz
-        trains every fold on its training part and pools the answers on the validation parts: to choose settings by
+        trains every fold on its training part and pools the answers on the validation parts: for choosing settings
     python -m benchmarks.dna_folds --workdir=/tmp/splice --config=splice --config.data.path=splice.arff.gz --split=test
         trains every fold on its training and validation parts and pools the answers on the test parts: once, at the end
 
-The flags are those of `experiments.dna`; besides, --seeds=0,1 repeats it for several seeds of the runs and averages their
-probabilities. A command that was stopped continues with the fold where it was. The weights are those at the end of training, the moving
-average where there is one. Of each fold the baselines are fitted on its training part, their strength chosen on its validation part.
-Writes WORKDIR/folds_SPLIT.json and WORKDIR/predictions_SPLIT.jsonl.
+The flags are those of `experiments.dna`; in addition, --seeds=0,1 repeats it for several seeds and averages their probabilities. A stopped
+command continues with the fold it was at. The weights are those at the end of training, or the moving average if there is one. Each fold's
+baselines are fitted on its training part, with their strength chosen on its validation part. Writes WORKDIR/folds_SPLIT.json and
+WORKDIR/predictions_SPLIT.jsonl.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from seqjax.training.metrics.probabilities import classification
 
 
 def joined(first: Records, second: Records) -> Records:
-    """The examples of two parts, one after the other."""
+    """The examples of two parts, concatenated."""
     columns = {
         name: np.concatenate([first[name], second[name]]) if isinstance(first[name], np.ndarray) else first[name] + second[name]
         for name in first
@@ -47,7 +47,7 @@ def joined(first: Records, second: Records) -> Records:
 
 
 def load_folds(config: ConfigDict) -> list[tuple[ConfigDict, Dataset]]:
-    """The data of each fold, and the settings that name them."""
+    """The data of each fold, and its settings."""
     if not config.data.folds or config.task != "classify":
         raise UserError("cross-validation needs task='classify' and data.folds of at least 2")
     configs = [ConfigDict(config.to_dict() | {"data": config.data.to_dict() | {"fold": fold}}) for fold in range(config.data.folds)]
@@ -68,14 +68,14 @@ class Trainer:
 
     def __call__(self, pipeline: Any) -> Any:
         """The parameters after training on the batches of a pipeline."""
-        state = jax.tree.map(jnp.copy, self.setup.state)  # the step takes it over
+        state = jax.tree.map(jnp.copy, self.setup.state)  # the step donates it
         for _ in range(self.recipe.steps):
             state, _ = self._step(state, next(pipeline))
         return shown(self._config, state)[0]
 
 
 def answers(config: ConfigDict, split: str, loaded: list[tuple[ConfigDict, Dataset]], folder: pathlib.Path) -> list[np.ndarray]:
-    """Probabilities of the classes for the part of each fold; those that are in the folder already are not computed again."""
+    """Class probabilities for the part of each fold; those already in the folder are not recomputed."""
     spec, key = dna.prepare(config, loaded[0][1]), json.dumps(settings.to_json(config), sort_keys=True)
     kept = folder / f"answers_{split}_{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
     found = json.loads(kept.read_text()) if kept.exists() else []

@@ -1,9 +1,9 @@
-"""Does the memory of tagging a chromosome stay flat, whatever its length?
+"""Does memory stay flat when tagging a chromosome, whatever its length?
 
     python -m benchmarks.dna_memory [--bases=10000000]
 
-Tags made-up sequences of one and of ten parts of the bases with a small tagger of random weights (bidirectional, exact carries over
-windows), and reads the greatest resident memory of the process after each. Linux only.
+Tags random sequences of a tenth and of all of the bases with a small tagger with random weights (bidirectional, exact carries over
+windows), and reads the peak resident memory of the process after each. Linux only.
 """
 
 import argparse
@@ -23,7 +23,7 @@ HIDDEN, FILTERS, WIDTH = 16, 16, 9
 
 
 def peak_megabytes() -> float:
-    """The greatest resident memory of this process so far."""
+    """The peak resident memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

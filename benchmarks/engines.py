@@ -2,10 +2,10 @@
 
     python -m benchmarks.engines [--cells=lstm,gru] [--what=forward,training] [--shapes 32,64,128,128 ...]
 
-Engines in one process and in turn: scan; fused, and where the cell's products are plain matrix products, fused with the
-loop's arrays in rows, in columns, and with the input's product apart, whichever it would choose itself; associative for
-linear recurrences; native where it can run the cell. `training` gives outputs and the gradients of weights and inputs for
-a random cotangent of the outputs; zoneout draws its masks.
+Engines run in one process, in turn: scan; fused, and if the cell's products are plain matrix products, fused with the loop's arrays in
+rows, in columns, and with a separate input product, whichever it would choose itself; associative for linear recurrences; native if it can
+run the cell. `training` computes outputs and the gradients of weights and inputs for a random cotangent of the outputs; zoneout draws its
+masks.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ LAYOUTS = {"rows": Layout(columns=False), "columns": Layout(columns=True), "apar
 
 
 def chosen(cell: seqjax.Cell, params: Any, xs: Any, **options: Any) -> str:
-    """The engine that "auto" chooses for time-major inputs, with the layout where there are two."""
+    """The engine that "auto" chooses for time-major inputs, with the layout if there are two."""
     with contextlib.redirect_stdout(io.StringIO()):
         (choice,) = seqjax.explain(cell, params, xs, time_major=True, **options)
     found = [layout for layout in ("rows", "columns") if f"in {layout}" in choice.reason]
@@ -42,7 +42,7 @@ def chosen(cell: seqjax.Cell, params: Any, xs: Any, **options: Any) -> str:
 
 
 def make_case(name: str, shape: timing.Shape) -> tuple[str, dict[str, dict[str, Callable]]]:
-    """What "auto" chooses, and every engine's functions to be timed."""
+    """The choice of "auto", and every engine's functions to time."""
     xs, cotangent = timing.make_data(shape)
     rng = jax.random.key(1) if name in NOISY else None
     cell = CELLS[name](shape.hidden)
@@ -70,7 +70,7 @@ def make_case(name: str, shape: timing.Shape) -> tuple[str, dict[str, dict[str, 
 
 
 def forcing(layout: str | None) -> contextlib.AbstractContextManager:
-    """A context in which the fused engine takes this layout, or its own choice for None. It chooses while traced."""
+    """A context in which the fused engine takes this layout, or its own choice for None. It chooses during tracing."""
     if layout is None:
         return contextlib.nullcontext()
     return mock.patch.object(fused, "layout_of", lambda cell, batch: LAYOUTS[layout])

@@ -1,4 +1,4 @@
-"""An experiment made ready to be timed: its data, its batches, its step."""
+"""An experiment prepared for timing: its data, its batches, its step."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,13 +16,13 @@ class Ready(NamedTuple):
     config: ConfigDict
     dataset: Any
     spec: Any
-    pipeline: Any  # stands at the first training batch
+    pipeline: Any  # at the first training batch
     setup: driver.Setup
     task: loop.Task
 
 
 def config_of(experiment: Experiment, preset: str, changes: Mapping[str, Any] | None = None) -> ConfigDict:
-    """The settings of a preset, some of them changed."""
+    """The settings of a preset, with some changes."""
     return settings.build(experiment.fields, dict(experiment.presets[preset]) | dict(changes or {}))
 
 

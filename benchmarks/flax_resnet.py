@@ -6,7 +6,7 @@ from flax import linen as nn
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions and what goes past them."""
+    """Two 3 x 3 convolutions and the shortcut around them."""
 
     features: int
     strides: int

@@ -1,25 +1,25 @@
-"""How does seqjax run on a GPU: is it right, how fast is it, which engine should "auto" choose?
+"""How does seqjax run on a GPU: is it correct, how fast is it, which engine should "auto" choose?
 
     python -m benchmarks.gpu [--seconds=480] [--parts=device,layers,...] [--out=DIR] [--tag=_h100] [--dry_run]
 
-One command for a session on a GPU. Each part is a process of its own with a share of the time, so that a crash, a hang or
-a lack of memory costs that part alone. A part writes its results after every case, and all parts are merged into
-results/gpu.json after every part: whatever ends the command, what was measured before is kept. A part whose process
-crashes is restarted without the engine or case that it crashed in. In order:
+One command for a session on a GPU. Each part is a separate process with a share of the time, so that a crash, a hang or a lack of memory
+affects only that part. A part writes its results after every case, and all parts are merged into results/gpu.json after every part: however
+the command ends, earlier measurements are kept. A part whose process crashes is restarted without the engine or case that crashed. In
+order:
 
-  device     what there is, and measured ceilings: matrix products, device copies, in JAX and torch
+  device     hardware, and measured ceilings: matrix products, device copies, in JAX and torch
   layers     one large layer (LSTM, GRU; float32, bfloat16): our engines, torch (cuDNN), flax
   shapes     the six shapes of benchmarks.timing and the linear recurrences: which engine is the fastest
   suite      the tests of engines and of unroll, on the GPU
   cnn        training steps of CNNs against torch
-  resume     a run that was stopped and resumed ends byte for byte as one that was not
+  resume     a stopped and resumed run ends byte for byte like an uninterrupted one
   accuracy   every engine and cell against float64, at full float32, at the default precision, and in bfloat16
   training   throughput of the language model, the loop against the bare step
   offload    memory and time of a gradient whose kept carries lie in the host's memory
 
 Needs jax for CUDA and torch with CUDA, flax, optax; pytest for suite (in parallel with pytest-xdist); ml_collections,
-orbax-checkpoint, tensorboardX, rich and matplotlib for resume and training. seqjax itself need not be installed: start it in
-the repository's root. With --dry_run all is small enough for a CPU, to see that everything runs.
+orbax-checkpoint, tensorboardX, rich and matplotlib for resume and training. seqjax itself need not be installed: start it in the
+repository's root. With --dry_run everything is small enough for a CPU, to check that it runs.
 
 Float32 is compared at each library's fast setting: JAX's default precision, which is TensorFloat32 on a GPU, and torch with
 TensorFloat32 allowed in products and in cuDNN.
@@ -39,9 +39,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-TAIL = 1500  # characters kept of what a failed part printed
-ATTEMPTS = 4  # processes that one part may use up
-NAMES = ("cell", "shape", "dtype", "precision", "what", "engine")  # fields that tell a row from others
+TAIL = 1500  # characters kept of a failed part's output
+ATTEMPTS = 4  # maximum number of processes per part
+NAMES = ("cell", "shape", "dtype", "precision", "what", "engine")  # fields that identify a row
 LEAST = 8.0  # seconds below which no process is started
 
 
@@ -49,14 +49,14 @@ class Part(NamedTuple):
     """A part of the kit."""
 
     name: str
-    weight: float  # its share of the time is its weight among the parts still to come
+    weight: float  # its share of the time is its weight among the remaining parts
     command: tuple[str, ...] = ()  # --out, --deadline and --dry_run are appended; by default benchmarks.gpu_parts
     env: dict[str, str] = {}
 
 
-# XLA's search for the quickest product takes 10 to 35 seconds a program on an H200, more than all else together.
+# XLA's search for the fastest product takes 10 to 35 seconds per program on an H200, more than everything else together.
 QUICK = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
-# Without it the convolutions of ResNet-18 took 428 ms a step for torch's 8.8: one algorithm for all is no choice for them.
+# Without it the convolutions of ResNet-18 took 428 ms per step to torch's 8.8: one algorithm for all does not suit them.
 SEARCH = {"XLA_FLAGS": "--xla_gpu_autotune_level=4"}
 DETERMINISTIC = {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}
 PARTS = (
@@ -73,7 +73,7 @@ PARTS = (
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
-    """What a part has written so far; nothing where it wrote nothing."""
+    """A part's results so far; {} if it wrote nothing."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -81,7 +81,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def write(path: pathlib.Path, result: dict[str, Any]) -> None:
-    """Writes JSON so that a reader finds the old file or the new one, and never half of one."""
+    """Writes JSON atomically: a reader finds either the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + ".new")
     new.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -89,7 +89,7 @@ def write(path: pathlib.Path, result: dict[str, Any]) -> None:
 
 
 def stop(process: subprocess.Popen) -> None:
-    """Ends a process and its children: politely, then by force."""
+    """Ends a process and its children, first with SIGTERM, then with SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -99,9 +99,9 @@ def stop(process: subprocess.Popen) -> None:
 
 
 def run_once(part: Part, out: pathlib.Path, log: pathlib.Path, limit: float, dry_run: bool) -> int | None:
-    """Runs a part's process for at most so many seconds; its exit status, or None where it was stopped."""
+    """Runs a part's process for at most `limit` seconds; its exit status, or None if it was stopped."""
     command = list(part.command or (sys.executable, "-m", "benchmarks.gpu_parts", part.name))
-    soft = max(1.0, limit - max(4.0, 0.08 * limit))  # the part stops itself, so that it ends in order
+    soft = max(1.0, limit - max(4.0, 0.08 * limit))  # the part stops itself, so that it ends cleanly
     command += [f"--out={out}", f"--deadline={soft:.1f}"] + ["--dry_run"] * dry_run
     env = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTHONUNBUFFERED": "1"}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
@@ -113,16 +113,16 @@ def run_once(part: Part, out: pathlib.Path, log: pathlib.Path, limit: float, dry
     except subprocess.TimeoutExpired:
         return None
     finally:
-        stop(process)  # also what it left behind
+        stop(process)  # also its remaining children
 
 
 def run_part(part: Part, folder: pathlib.Path, limit: float, dry_run: bool) -> dict[str, Any]:
-    """Runs a part, again after a crash in a known place; its results with status, reason and the end of its output."""
+    """Runs a part, restarting it after a crash in a known case; its results with status, reason and the end of its output."""
     out, log, begin = folder / f"{part.name}.json", folder / f"{part.name}.log", time.monotonic()
     for _ in range(ATTEMPTS):
         status = run_once(part, out, log, limit - (time.monotonic() - begin), dry_run)
         result = read(out)
-        # A part that says what it was at is started again, and leaves that out.
+        # A part that reports the case it was at is restarted without it.
         left = limit - (time.monotonic() - begin)
         if status in (0, None) or not result.get("current") or left < LEAST:
             break
@@ -140,12 +140,12 @@ def run_part(part: Part, folder: pathlib.Path, limit: float, dry_run: bool) -> d
 
 
 def run(parts: Sequence[Part], seconds: float, path: pathlib.Path, dry_run: bool = False) -> dict[str, Any]:
-    """Runs the parts in order within so many seconds and writes everything to `path` after each."""
+    """Runs the parts in order within the given seconds and writes everything to `path` after each."""
     end = time.monotonic() + seconds
     result = {"question": "seqjax on this device", "dry_run": dry_run, "xla_flags": os.environ.get("XLA_FLAGS", ""), "parts": {}}
     with tempfile.TemporaryDirectory(prefix="gpu-kit-") as folder:
         for number, part in enumerate(parts):
-            left = end - time.monotonic() - 2  # the end is for the table
+            left = end - time.monotonic() - 2  # the rest is for the table
             limit = left * part.weight / sum(later.weight for later in parts[number:])
             if limit < 1:
                 found = {"status": "skipped", "reason": "no time was left"}
@@ -168,7 +168,7 @@ def describe(found: dict[str, Any]) -> str:
 
 
 def table(result: dict[str, Any]) -> list[str]:
-    """The results as lines of text, the least important first, since the end is what is seen."""
+    """The results as lines of text, the least important first, since the end is what stays on screen."""
     lines = []
     for name, found in reversed(result["parts"].items()):
         lines += ["", f"== {name}: {describe(found)}"]
@@ -184,7 +184,7 @@ def table(result: dict[str, Any]) -> list[str]:
 
 
 def timed(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """One line for each case that was timed: milliseconds, minimum, the fastest first."""
+    """One line per timed case: minimum milliseconds, fastest first."""
     cases: dict[tuple, list] = {}
     for row in rows:
         if "min" in row:
@@ -197,11 +197,11 @@ def main() -> None:
     """Runs the parts, saves, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=480.0, help="for everything")
-    parser.add_argument("--parts", default=",".join(part.name for part in PARTS), help="names with commas between them")
+    parser.add_argument("--parts", default=",".join(part.name for part in PARTS), help="comma-separated names")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benchmarks" / "results", help="folder of gpu.json")
-    parser.add_argument("--tag", default="", help="put behind the name of the result")
+    parser.add_argument("--tag", default="", help="suffix of the result's name")
     parser.add_argument("--dry_run", action="store_true", help="small sizes and short times, on any device")
-    parser.add_argument("--autotune", action="store_true", help=f"compile as XLA does by itself, minutes longer; else with {QUICK}")
+    parser.add_argument("--autotune", action="store_true", help=f"compile with XLA's own search, minutes longer; else with {QUICK}")
     options = parser.parse_args()
     if not options.autotune:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()

@@ -1,4 +1,4 @@
-"""The parts of benchmarks.gpu that check what is computed: accuracy against float64, the test suite, exact resume."""
+"""The parts of benchmarks.gpu that check results: accuracy against float64, the test suite, exact resume."""
 
 import contextlib
 import functools
@@ -35,7 +35,7 @@ PRECISIONS = {
     "default": (None, None, 1e-2),
     "bfloat16": (jnp.bfloat16, None, 8e-2),
 }
-NARROW = ("lstm", "gru", "rnn", "mingru")  # the cells that are checked in bfloat16 too
+NARROW = ("lstm", "gru", "rnn", "mingru")  # cells also checked in bfloat16
 LAYOUTS = ("rows", "columns", "apart")
 
 
@@ -89,13 +89,13 @@ def draw(name: str, shape: tuple[int, int, int, int], seed: int) -> tuple:
 
 
 def options_of(engine: str, lengths: np.ndarray, resets: np.ndarray) -> dict[str, Any]:
-    """What the engine is run with: all that there is, and for cuDNN what it has."""
+    """The options to run an engine with: all of them, or those that cuDNN supports."""
     return {"lengths": lengths, "reverse": True} | ({} if engine == "cudnn" else {"resets": resets})
 
 
 @functools.lru_cache(maxsize=64)
 def reference(name: str, shape: tuple[int, int, int, int], seed: int, engine: str) -> Any:
-    """The plain scan in float64 on the CPU, for what `draw` gives, with the options of an engine."""
+    """The plain scan in float64 on the CPU, on the data from `draw`, with the options of an engine."""
     arguments, *given = draw(name, shape, seed)
     options, hidden = options_of(engine, *given), shape[3]
     wide = {np.dtype(np.float32): np.float64, np.dtype(np.complex64): np.complex128}
@@ -121,7 +121,7 @@ def errors(got: Any, want: Any) -> dict[str, float]:
 
 
 def accuracy(recorder: Recorder, dry_run: bool) -> None:
-    """Every engine and cell on random inputs, with lengths, resets and reverse where the engine has them."""
+    """Every engine and cell on random inputs, with lengths, resets and reverse if the engine supports them."""
     shape = (3, 6, 16, 16) if dry_run else (24, 40, 48, 64)
     for precision in PRECISIONS:
         for number, name in enumerate(CELLS):
@@ -182,7 +182,7 @@ def _check_cell(recorder, name, precision, shape, seed):
 
 
 class Child:
-    """A process with a group of its own, its output in a file, that never outlives the block it is used in."""
+    """A process in its own group, with its output in a file, that never outlives its `with` block."""
 
     def __init__(self, command: list[str], log: pathlib.Path, env: dict[str, str]):
         self.log = log
@@ -198,13 +198,13 @@ class Child:
 
     @property
     def text(self) -> str:
-        """What it has printed."""
+        """Its output so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
 
-# The settings of JAX that this test reads are those that are changed here.
+# This test reads the JAX settings that are changed here.
 LEFT_OUT = "tests/engines/test_cudnn.py::test_precision_follows_the_setting_of_jax"
-TESTS = ("tests/engines", "tests/test_unroll.py", "--ignore=tests/engines/test_native.py")  # that one is of CPUs
+TESTS = ("tests/engines", "tests/test_unroll.py", "--ignore=tests/engines/test_native.py")  # CPU only
 OUTCOME = re.compile(
     r"(?:\] \[ *\d+%\] (PASSED|FAILED|ERROR|SKIPPED|XFAIL) (tests/\S+))|^(tests/\S+) (PASSED|FAILED|ERROR|SKIPPED|XFAIL)",
     re.M,
@@ -223,12 +223,12 @@ def outcomes(text: str) -> dict[str, list[str]]:
 
 
 def suite(recorder: Recorder, dry_run: bool) -> None:
-    """The project's tests of engines and of unroll with products in full float32; stopped where time runs out."""
+    """The project's tests of engines and of unroll with products in full float32; stopped when time runs out."""
     if not recorder.begin("suite"):
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that pytest is stopped too
     chosen = ("tests/engines/test_cudnn.py",) if dry_run else TESTS
-    # What a newer JAX deprecates is no failure of this device.
+    # A newer JAX's deprecations are not a failure of this device.
     old = [f"-Wdefault::{kind}" for kind in ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning")]
     command = [sys.executable, "-m", "pytest", *chosen, "-vv", "-rfE", "--tb=short", "--continue-on-collection-errors"]
     command += ["-p", "no:cacheprovider", "-p", "no:benchmark", f"--deselect={LEFT_OUT}", *old]
@@ -262,7 +262,7 @@ def _note_outcomes(recorder, text, status):
 
 
 def _processes():
-    """The helpers of the experiments' tests, which read a run without the project's own code."""
+    """The helpers of the experiments' tests, which read a run without the project's code."""
     path = gpu.ROOT / "tests" / "experiments" / "processes.py"
     spec = importlib.util.spec_from_file_location("processes", path)
     module = importlib.util.module_from_spec(spec)
@@ -289,7 +289,7 @@ def _compare_runs(recorder, dry_run):
         folder = pathlib.Path(name)
         command = [sys.executable, "-m", "experiments.language_model", processes.HELLO]
         command += processes.config_flags(changes, {})
-        # Compiled by the first, loaded by the others, as for a user.
+        # Compiled by the first run, loaded by the others, as for a user.
         env = {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
 
         def start(workdir):
@@ -340,7 +340,7 @@ def _expect(run, status):
 
 
 def _repeat(recorder, dry_run):
-    """Whether each engine gives the same bits twice, with deterministic operations asked for."""
+    """Whether each engine gives the same bits twice with deterministic operations."""
     shape = (3, 6, 16, 16) if dry_run else (24, 40, 48, 64)
     for name in ("lstm", "gru", "mingru"):
         _check_cell(recorder, name, "default", shape, seed=50)

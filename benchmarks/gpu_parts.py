@@ -22,8 +22,8 @@ from seqjax.cells import CELLS
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 LAYER = timing.Shape(16, 1024, 768, 768)
 LINEAR = (timing.Shape(16, 1024, 256, 256), timing.Shape(16, 8192, 256, 256))
-SMALL = timing.Shape(2, 16, 16, 16)  # of a dry run
-# Name in a result: engine, layout of the fused one.
+SMALL = timing.Shape(2, 16, 16, 16)  # for a dry run
+# Name in a result -> engine, layout of the fused engine.
 DENSE = {
     "scan": ("scan", None),
     "fused rows": ("fused", "rows"),
@@ -36,7 +36,7 @@ PARALLEL = {"associative": ("associative", None), "scan": ("scan", None)}
 
 @functools.lru_cache(maxsize=4)
 def params_of(kind: str, shape: timing.Shape) -> Any:
-    """Parameters of a cell, made on the CPU, where that compiles sooner."""
+    """Parameters of a cell, made on the CPU, where this compiles faster."""
     with jax.default_device(jax.devices("cpu")[0]):
         params = CELLS[kind](shape.hidden).init(jax.random.key(0), shape.features)
     return jax.tree.map(np.asarray, params)
@@ -56,7 +56,7 @@ def ours(kind: str, engine: str, layout: str | None, shape: timing.Shape, dtype:
 
 
 def flax(kind: str, shape: timing.Shape, dtype: str) -> dict[str, tuple]:
-    """flax.linen.RNN, traced; of its LSTM cells the one with joined products."""
+    """flax.linen.RNN, traced; for the LSTM, its cell with joined products."""
     from flax import linen as nn
 
     cell = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell, "rnn": nn.SimpleCell}[kind]
@@ -98,7 +98,7 @@ def torch_layer(kind: str, shape: timing.Shape, dtype: str) -> dict[str, Callabl
 
 
 def sides(kind: str, shape: timing.Shape, dtype: str, variants: dict) -> dict[str, Callable]:
-    """Makers of our variants, and of torch and flax where they have the cell."""
+    """Makers of our variants, and of torch's and flax's if they have the cell."""
     made = {name: lambda v=variant: ours(kind, *v, shape, dtype) for name, variant in variants.items()}
     if kind in ("lstm", "gru", "rnn"):
         made["torch"] = lambda: torch_layer(kind, shape, dtype)
@@ -136,7 +136,7 @@ def _rates(start, wait, amount):
 
 
 def copy_rate(size: int, library: str) -> float:
-    """GB/s of reading an array of so many float32 numbers and writing another, read and written counted."""
+    """GB/s of copying an array of `size` float32 numbers, counting reads and writes."""
     if library == "torch":
         torch, device, wait = torch_device()
         x = torch.randn(size, device=device)
@@ -148,7 +148,7 @@ def copy_rate(size: int, library: str) -> float:
 
 
 def device(recorder: Recorder, dry_run: bool) -> None:
-    """What there is, and its ceilings."""
+    """The device and its measured ceilings."""
     found = jax.devices()[0]
     facts = {"kind": found.device_kind, "backend": jax.default_backend(), "platform": found.client.platform_version}
     facts |= {"memory": found.memory_stats(), **common.hardware()}
@@ -225,8 +225,8 @@ def cnn(recorder: Recorder, dry_run: bool) -> None:
     device = torch_device()[1]
     import torch
 
-    torch.backends.cudnn.benchmark = True  # torch's own choice of algorithms by timing, as XLA does
-    nets = {"lenet5": NETS["lenet5"]._replace(batch=2)} if dry_run else NETS  # the others compile for minutes on a CPU
+    torch.backends.cudnn.benchmark = True  # torch chooses algorithms by timing, like XLA
+    nets = {"lenet5": NETS["lenet5"]._replace(batch=2)} if dry_run else NETS  # the others take minutes to compile on a CPU
     for name, net in nets.items():
         if not recorder.begin(name):
             continue
@@ -257,7 +257,7 @@ def cnn(recorder: Recorder, dry_run: bool) -> None:
 
 
 def training(recorder: Recorder, dry_run: bool) -> None:
-    """benchmarks.loop_overhead on the default language model, its own result kept apart."""
+    """benchmarks.loop_overhead on the default language model, with its result saved separately."""
     import tempfile
 
     from benchmarks import loop_overhead
@@ -294,7 +294,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=known)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="the file to write")
-    parser.add_argument("--deadline", type=float, default=600.0, help="seconds after which no case begins")
+    parser.add_argument("--deadline", type=float, default=600.0, help="seconds after which no new case starts")
     parser.add_argument("--dry_run", action="store_true")
     options = parser.parse_args()
     recorder = Recorder(options.out, options.deadline)

@@ -1,4 +1,4 @@
-"""What the parts of benchmarks.gpu share: results written after every case, sides compiled and run with crashes in mind."""
+"""Shared by the parts of benchmarks.gpu: results written after every case, and compiling and running sides with crashes in mind."""
 
 import concurrent.futures
 import os
@@ -14,15 +14,15 @@ import numpy as np
 from benchmarks import gpu, timing
 from seqjax.errors import UserError
 
-UNTRIED = ("cudnn",)  # may crash the process, so one is run at a time, with a note of which
+UNTRIED = ("cudnn",)  # may crash the process, so they run one at a time, and each is noted first
 
 
 class OutOfTime(Exception):
-    """A part has used up its time."""
+    """A part's time is used up."""
 
 
 class Recorder:
-    """What a part has found, written after every case, and what it is at, for the process after a crash."""
+    """A part's results, written after every case, and its current case, for the next process after a crash."""
 
     def __init__(self, path: pathlib.Path, seconds: float):
         self._path, self._end = path, time.monotonic() + seconds
@@ -37,7 +37,7 @@ class Recorder:
         return self._end - time.monotonic()
 
     def trying(self, *at: str) -> bool:
-        """Notes what is tried next; False where a process before this one was lost there."""
+        """Notes the next attempt; False if an earlier process was lost in it."""
         at = " / ".join(at)
         if any(lost["at"] == at for lost in self.data["lost"]):
             return False
@@ -46,7 +46,7 @@ class Recorder:
         return True
 
     def begin(self, group: str) -> bool:
-        """Notes that a group of cases begins; False where it is finished or lost already. Raises OutOfTime."""
+        """Notes the start of a group of cases; False if it is already finished or lost. Raises OutOfTime."""
         if group in self.data["groups"]:
             return False
         if self.left <= 0:
@@ -61,7 +61,7 @@ class Recorder:
         self._write()
 
     def check_alive(self, error: Exception) -> None:
-        """Ends the process where an error has left the device unusable, as an illegal address does."""
+        """Ends the process if an error, such as an illegal address, has left the device unusable."""
         try:
             jax.block_until_ready(jnp.ones(2) + 1)
         except Exception:
@@ -74,7 +74,7 @@ class Recorder:
         self._write()
 
     def end(self, status: str) -> None:
-        """Writes how the part ended; a part that lost something is not ok."""
+        """Writes the part's final status; a part that lost something is not ok."""
         status = "incomplete" if status == "ok" and self.data["lost"] else status
         self.data |= {"status": status, "current": None}
         self._write()
@@ -117,14 +117,14 @@ class Compiled(NamedTuple):
 
 
 def compile_all(recorder: Recorder, group: str, makers: dict[str, Callable]) -> tuple[dict[str, Compiled], dict]:
-    """Traces one after the other, compiles side by side, and runs each once; also what was refused or failed.
+    """Traces each side in turn, compiles them in parallel, and runs each once; also returns refusals and failures.
 
-    The pool keeps the time of compilation down, so that of each is somewhat longer than it would be alone.
+    Compiling in parallel saves time, but makes each compilation somewhat slower than it would be alone.
     """
     ready, bad, traced = {}, {}, {}
 
     def attempt(name, function):
-        """A function's result, or None with the reason kept."""
+        """A function's result, or None with the reason recorded."""
         if not recorder.trying(group, name):
             bad[name] = {"error": "the process was lost here"}
             return None
@@ -159,7 +159,7 @@ def compile_all(recorder: Recorder, group: str, makers: dict[str, Callable]) -> 
             function()
         return Compiled(functions, seconds)
 
-    # The untried last: one of them may end the process, and the others are known to be good by then.
+    # The untried ones last: they may end the process, and by then the others are known to work.
     for name in sorted((name for name, made in traced.items() if made is not None), key=lambda name: name in UNTRIED):
         if (made := attempt(name, lambda name=name: finish(name))) is not None:
             ready[name] = made
@@ -169,7 +169,7 @@ def compile_all(recorder: Recorder, group: str, makers: dict[str, Callable]) -> 
 
 
 class _compile_later:
-    """As a future, but computed where its result is asked for."""
+    """Like a future, but computed when its result is requested."""
 
     def __init__(self, function, *arguments):
         self.result = lambda: function(*arguments)
@@ -195,7 +195,7 @@ def time_group(recorder: Recorder, key: dict, makers: dict[str, Callable], round
         functions = {name: made.functions[what] for name, made in ready.items()}
         times = timing.interleave(functions, rounds, seconds) if functions else {}
         for name, row in times.items():
-            del row["first_call_seconds"]  # it was compiled before
+            del row["first_call_seconds"]  # it was already compiled
             row |= {"compile_seconds": ready[name].seconds.get(what)}
             rows.append(key | {"what": what, "engine": name} | row | (add(what, row) if add else {}))
     recorder.finish(group, rows)

@@ -1,10 +1,10 @@
-"""How much memory does training on a large text take, over that of its token ids held once?
+"""How much memory does training on a large text take, relative to one copy of its token ids?
 
     python -m benchmarks.large_text [--gigabytes=2] [--steps=20] [--folder=/tmp]
 
-Writes a text of Python's documentation, its paragraphs in a new order for each copy, and trains a small character model on
-it with the language_model experiment: without the n-gram baseline, with it, and on a small text for what the process
-takes by itself. Then the cost of a batch of windows, of a text whose arrays are made once and of one whose are made block by block.
+Writes a text of copies of Python's documentation, each with its paragraphs in a new order, and trains a small character model on it with
+the language_model experiment: without and with the n-gram baseline, and on a small text for the memory of the process itself. Then measures
+the cost of a batch of windows, for a text whose arrays are made once and one whose arrays are made block by block.
 """
 
 import argparse
@@ -28,7 +28,7 @@ SIZES = {
 
 
 def write_text(path: pathlib.Path, characters: int) -> None:
-    """A text of about so many characters."""
+    """Writes a text of about this many characters."""
     paragraphs = "\n\n".join(load_corpus("embedded", name="python_docs").parts["train"]["text"]).split("\n\n")
     rng, written = random.Random(0), 0
     with path.open("w", encoding="utf-8") as file:
@@ -38,7 +38,7 @@ def write_text(path: pathlib.Path, characters: int) -> None:
 
 
 def train(path: pathlib.Path, ngram_order: int, steps: int) -> dict:
-    """A run of the experiment in a process of its own: its peak memory, and when its first step was done."""
+    """Runs the experiment in a separate process: its peak memory, and the time to its first step."""
     code = (
         "import resource, sys; from seqjax.run import command; from experiments.language_model import EXPERIMENT\n"
         "command.run(EXPERIMENT, __import__('seqjax.run.cli').run.cli.parse(EXPERIMENT, sys.argv))\n"
@@ -60,7 +60,7 @@ def train(path: pathlib.Path, ngram_order: int, steps: int) -> dict:
 
 
 def batch_cost(tokens: int) -> dict:
-    """Microseconds of a batch of 32 x 64: the mean over the second epoch, the making of arrays included, and the least."""
+    """Microseconds of a batch of 32 x 64: the mean over the second epoch, including making the arrays, and the minimum."""
     ids = np.random.default_rng(0).integers(4, 100, tokens).astype(np.uint8)
     data, rounds = Windows(TokenStream(ids, np.array([0])), 32, 64, bos_id=2, pad_id=0), []
     for _ in range(data.batches_per_epoch):

@@ -1,7 +1,7 @@
-"""One layer of every other library, ready to be timed, each in the layout and with the calls that suit it best.
+"""One layer of every other library, prepared for timing, each in the layout and with the calls that suit it best.
 
-torch and Flax, Haiku and Equinox are given (T, B, D), which their loops want; Keras takes (B, T, D) alone. Initial
-carries are zeros and of one dtype, float32. Each function returns name -> {"forward": function, "training": function}.
+torch, Flax, Haiku and Equinox get (T, B, D), the layout of their loops; Keras takes only (B, T, D). Initial carries are float32
+zeros. Each function returns name -> {"forward": function, "training": function}.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ Functions = dict[str, dict[str, Callable]]
 
 
 def torch(kind: str, shape: Shape, xs: np.ndarray, cotangent: np.ndarray) -> Functions:
-    """torch.nn on as many threads as there are cores; on the GPU where JAX has one."""
+    """torch.nn with one thread per core; on the GPU if JAX has one."""
     import torch
 
     torch.set_num_threads(os.cpu_count())
@@ -44,7 +44,7 @@ def torch(kind: str, shape: Shape, xs: np.ndarray, cotangent: np.ndarray) -> Fun
 
 
 def linen(kind: str, shape: Shape, xs: np.ndarray, cotangent: np.ndarray) -> Functions:
-    """flax.linen.RNN; of the two LSTM cells either may be the faster."""
+    """flax.linen.RNN; either of its two LSTM cells may be the faster one."""
     from flax import linen as nn
 
     cells = {"lstm": (nn.LSTMCell, nn.OptimizedLSTMCell), "gru": (nn.GRUCell,), "rnn": (nn.SimpleCell,)}[kind]
@@ -57,7 +57,7 @@ def linen(kind: str, shape: Shape, xs: np.ndarray, cotangent: np.ndarray) -> Fun
 
 
 def nnx(kind: str, shape: Shape, xs: np.ndarray, cotangent: np.ndarray) -> Functions:
-    """flax.nnx.RNN, split once outside of jit, which is its quick way to be called."""
+    """flax.nnx.RNN, split once outside jit, which is the fast way to call it."""
     from flax import nnx
 
     cells = {"lstm": (nnx.LSTMCell, nnx.OptimizedLSTMCell), "gru": (nnx.GRUCell,), "rnn": (nnx.SimpleCell,)}[kind]
@@ -76,7 +76,7 @@ def nnx(kind: str, shape: Shape, xs: np.ndarray, cotangent: np.ndarray) -> Funct
 
 
 def haiku(kind: str, shape: Shape, xs: np.ndarray, cotangent: np.ndarray) -> Functions:
-    """haiku.dynamic_unroll. Its GRU has the reset before the product, and one product more in its loop."""
+    """haiku.dynamic_unroll. Its GRU applies the reset before the product, which takes one more product in its loop."""
     import haiku as hk
 
     def layer(xs):
@@ -89,7 +89,7 @@ def haiku(kind: str, shape: Shape, xs: np.ndarray, cotangent: np.ndarray) -> Fun
 
 
 def equinox(kind: str, shape: Shape, xs: np.ndarray, cotangent: np.ndarray) -> Functions:
-    """An Equinox cell, vmapped over the sequences inside lax.scan, as its documentation does."""
+    """An Equinox cell, vmapped over the sequences inside lax.scan, as in its documentation."""
     import equinox as eqx
 
     cell = {"lstm": eqx.nn.LSTMCell, "gru": eqx.nn.GRUCell}[kind]
@@ -140,7 +140,7 @@ LIBRARIES = (
 
 
 def left_out(kind: str) -> dict[str, str]:
-    """The libraries that take no part, each with the reason."""
+    """The libraries left out, each with the reason."""
     reasons = {name: "not installed" for name, module, _ in LIBRARIES if not importlib.util.find_spec(module)}
     if kind == "rnn":
         reasons.setdefault("equinox", "has no vanilla cell")

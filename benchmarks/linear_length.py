@@ -1,14 +1,13 @@
-"""Does a token of a linear recurrence cost the same in a sequence of a thousand steps and in one of a million?
+"""Does a token of a linear recurrence cost the same in a sequence of a thousand steps as in one of a million?
 
     python -m benchmarks.linear_length [--cell=mingru] [--lengths 1000 10000 100000 1000000] [--fresh-memory]
 
 One layer over random inputs, time-major: the plain scan, the plain scan that keeps the carry of every 1,000th step, and
-the associative engine, each length in a process of its own, so that its peak of resident memory is its own. Forward, and
-forward with the gradient to weights and inputs; compile time apart. At a million steps of 32 inputs and 64 units, inputs
-take 128 MB and outputs 256 MB, and each has a gradient of its size. Freed memory is kept between calls, as a training
-run keeps it (`seqjax.run.process`), and peaks of memory are those of a second process, which does not. With
---fresh-memory there is no other, and the cost of a token grows with the length by what the system takes to map new
-pages. Writes a plot to docs/images/linear_length.png.
+the associative engine, each length in a separate process, so that each has its own peak of resident memory. Forward, and forward with
+gradients of weights and inputs; compile time is reported separately. At a million steps of 32 inputs and 64 units, inputs take 128 MB and
+outputs 256 MB, and each has a gradient of the same size. Freed memory is kept between calls, as in training runs (`seqjax.run.process`);
+peaks of memory come from a second process, which does not keep it. With --fresh-memory there is only that one, and the cost per token grows
+with the length, since the system maps new pages. Writes a plot to docs/images/linear_length.png.
 """
 
 import argparse
@@ -72,7 +71,7 @@ def measure(side: str, steps: int, options: argparse.Namespace) -> dict:
 
 
 def in_a_process(side: str, steps: int, sizes: list[str], fresh_memory: bool) -> dict:
-    """`measure` in a process of its own."""
+    """`measure` in a separate process."""
     command = [sys.executable, "-m", "benchmarks.linear_length", f"--side={side}", f"--lengths={steps}", *sizes]
     command += ["--fresh-memory"] if fresh_memory else []
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
@@ -89,7 +88,7 @@ def show(table: dict) -> None:
 
 
 def plot(table: dict, title: str) -> None:
-    """Cost of a token and peak of memory against the number of steps."""
+    """Plots cost per token and peak memory against the number of steps."""
     import matplotlib
 
     matplotlib.use("Agg")

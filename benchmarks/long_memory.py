@@ -1,11 +1,11 @@
-"""Which cells solve the tasks of long memory, and on sequences of what length?
+"""Which cells solve the long-memory tasks, and up to what length?
 
     python -m benchmarks.long_memory --workdir=/tmp/cells --tasks=parity,cycle_navigation --cells=tanh,lstm,gru,lru --seeds=0,1,2
-        trains every cell on every task, the seeds of each together, evaluates each on the test part, and prints a table
+        trains every cell on every task, all seeds together, evaluates each on the test part, and prints a table
 
-Further flags are those of `experiments.long_memory`, such as --config.train.steps=2000. A stopped command resumes where it
-was; finished parts are not repeated. Writes results/long_memory.json (--tag=_x: long_memory_x.json), and for each task a picture of
-accuracy by length into WORKDIR/TASK.
+Further flags are those of `experiments.long_memory`, such as --config.train.steps=2000. A stopped command resumes where it stopped;
+finished parts are not repeated. Writes results/long_memory.json (--tag=_x: long_memory_x.json), and for each task a plot of accuracy by
+length to WORKDIR/TASK.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from seqjax.diagnostics.memory import Bin, plot_by_length
 from seqjax.models.memory import KINDS
 from seqjax.run import cli, command, records, sweep
 
-SOLVED = 0.999  # of the answers
+SOLVED = 0.999  # share of right answers
 
 
 def run(*flags: str) -> int:
@@ -32,7 +32,7 @@ def run(*flags: str) -> int:
 
 
 def tested(folder: pathlib.Path) -> dict[str, Any]:
-    """The scores of a finished run on the test part, evaluated unless that was done at its best step."""
+    """The scores of a finished run on the test part; evaluates it unless its best step was evaluated before."""
     path = folder / "evaluation_test.json"
     best = records.best_evaluation(records.read_records(folder), "loss")
     if not path.exists() or json.loads(path.read_text())["step"] != best["step"]:
@@ -41,12 +41,12 @@ def tested(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def interval(values: list[float]) -> dict[str, Any]:
-    """Mean, smallest and largest over seeds, with each value."""
+    """Mean, minimum and maximum over seeds, and all values."""
     return {"mean": statistics.mean(values), "minimum": min(values), "maximum": max(values), "values": values}
 
 
 def of_cell(folder: pathlib.Path, cell: str, seeds: list[str]) -> dict[str, Any]:
-    """What the seeds of one cell came to."""
+    """The results of one cell over its seeds."""
     folders = [folder / sweep.name_of({"model.cell": cell, "seed": int(seed)}) for seed in seeds]
     every = [tested(each) for each in folders]
     names = [name for name in every[0] if name.endswith(" steps")]
@@ -61,7 +61,7 @@ def of_cell(folder: pathlib.Path, cell: str, seeds: list[str]) -> dict[str, Any]
     if names:
         found["accuracy by length"] = {name: interval([scores[name]["accuracy"] for scores in every]) for name in names}
         solved = [0 if (rows[-1].get("accuracy", 0) < SOLVED) else _longest(scores, names) for scores, rows in zip(every, evaluations)]
-        found["solved up to"] = solved  # steps, for each seed; 0 where even the lengths of training are not
+        found["solved up to"] = solved  # steps, per seed; 0 if not even the training lengths are solved
     return found
 
 
@@ -75,7 +75,7 @@ def _longest(scores: dict[str, Any], names: list[str]) -> int:
 
 
 def picture(path: pathlib.Path, task: str, cells: dict[str, Any]) -> None:
-    """Accuracy by length, the mean over seeds of each cell."""
+    """Plots accuracy by length, the mean over seeds for each cell."""
     bins, first = {}, math.inf
     for cell, found in cells.items():
         bins[cell] = []

@@ -2,11 +2,10 @@
 
     python -m benchmarks.loop_overhead [--preset=char_small] [--blocks=6]
 
-Both sides take the same step on the same batches of the embedded text, in turn, a block of steps each. The bare side has
-its batches on the device already and waits once, at the block's end. The loop's side reads the data, moves the progress
-bar, reads every step's metrics, writes the log, the metrics file and the TensorBoard events, and saves a checkpoint
-in the background once a block, which is what the preset does every 250 steps. Evaluation is left out: it is other work.
-Target: 97 % or more.
+Both sides take the same step on the same batches of the embedded text, alternating in blocks of steps. The bare side has its batches on the
+device already and blocks once, at the end of a block. The loop's side reads the data, moves the progress bar, reads every step's metrics,
+writes the log, the metrics file and the TensorBoard events, and saves a checkpoint in the background once per block, as the preset does
+every 250 steps. Evaluation is excluded: it is other work. Target: 97 % or more.
 """
 
 import argparse
@@ -53,7 +52,7 @@ def main() -> None:
                 run.flush()
                 jax.block_until_ready(run.state)
                 end = time.perf_counter()
-                if block:  # the first one compiles
+                if block:  # the first block compiles
                     times["bare"].append((middle - begin) / steps)
                     times["loop"].append((end - middle) / steps)
         checkpoints.close()

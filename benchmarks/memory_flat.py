@@ -1,9 +1,9 @@
-"""Does memory stay flat, and is nothing compiled again, over a long run?
+"""Over a long run, does memory stay flat and is nothing recompiled?
 
     python -m benchmarks.memory_flat [--steps=20000]
 
-Trains a small model through the real loop, log, checkpoints and evaluations included, and reads the process's resident memory at
-ten points. Linux only.
+Trains a small model with the real loop, including logs, checkpoints and evaluations, and reads the process's resident memory at ten points.
+Linux only.
 """
 
 import argparse

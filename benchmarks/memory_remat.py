@@ -1,11 +1,11 @@
-"""How much memory does the gradient need against T, with and without `remat_every`?
+"""How does the memory of the gradient grow with T, with and without `remat_every`?
 
     python -m benchmarks.memory_remat [--batch=32] [--hidden=128] [--steps 64 256 1024 4096 16384]
 
-The gradient of weights and inputs of an LSTM, on the scan and the fused engine: all residuals kept, or the carry of every
-remat_every-th step, about the square root of T. What is counted is XLA's own plan for the compiled program
-(`memory_analysis`: the size of its temporary buffers, in which residuals are), which is exact and needs no run;
-arguments and results are counted apart. Writes a plot to docs/images/memory_remat.png.
+The gradient of weights and inputs of an LSTM, on the scan and the fused engine: with all residuals kept, or only the carry of every
+remat_every-th step, about the square root of T. Counted is XLA's own plan for the compiled program (`memory_analysis`: the size of its
+temporary buffers, which hold the residuals), which is exact and needs no run; arguments and results are counted separately. Writes a plot
+to docs/images/memory_remat.png.
 """
 
 import argparse
@@ -26,7 +26,7 @@ LOOKS = {
 
 
 def measure(engine: str, remat_every: int | None, steps: int, batch: int, hidden: int) -> dict[str, int]:
-    """Bytes that the compiled gradient plans with; nothing is run."""
+    """Bytes planned for the compiled gradient; nothing is run."""
     cell = seqjax.lstm(hidden)
     params = jax.eval_shape(lambda: cell.init(jax.random.key(0), hidden))
     xs = jax.ShapeDtypeStruct((steps, batch, hidden), jnp.float32)
@@ -47,7 +47,7 @@ def measure(engine: str, remat_every: int | None, steps: int, batch: int, hidden
 
 
 def plot(rows: list[dict], title: str, name: str) -> None:
-    """Megabytes of temporaries against T, and that of inputs and outputs to hold it against."""
+    """Plots megabytes of temporaries against T, with those of inputs and outputs for comparison."""
     figure, axes = plots.make(1, 1, (7, 4.6))
     axes = axes[0, 0]
     for (engine, remat), (color, marker, style) in LOOKS.items():
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[64, 256, 1024, 4096, 16384])
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--hidden", type=int, default=128, help="also the number of input features")
-    parser.add_argument("--tag", default="", help="put behind the names of results and plots, so that a trial replaces none")
+    parser.add_argument("--tag", default="", help="suffix of the names of results and plots, so that a trial overwrites none")
     options = parser.parse_args()
     rows = []
     for steps in options.steps:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.memory_reuse [--rounds=3]
 
-A process cannot take the setting back, so each side runs in processes of its own, in turn, in the same environment. A
-step of a one-layer LSTM over characters and one of a two-layer LSTM over words, random data.
+A process cannot undo the setting, so each side runs in separate processes, in turn, in the same environment. Timed are a step of a
+one-layer LSTM over characters and one of a two-layer LSTM over words, on random data.
 """
 
 import argparse
@@ -20,7 +20,7 @@ CASES = {
 
 
 def loss_of(model, losses):
-    """Cross-entropy of a window given the carry of the one before."""
+    """Cross-entropy of a window given the carry of the previous one."""
 
     def loss(params, model_state, carry, batch, rng):
         carry, logits = model.apply({"params": params}, batch.inputs, carry, resets=batch.resets)
@@ -30,7 +30,7 @@ def loss_of(model, losses):
 
 
 def measure(keep: bool) -> dict:
-    """Times both steps in this process; seconds a step, page faults of a step, highest resident memory."""
+    """Times both steps in this process: seconds per step, page faults per step, peak resident memory."""
     from seqjax.run import process
 
     if keep and not process.keep_freed_memory():

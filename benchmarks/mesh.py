@@ -1,10 +1,10 @@
-"""What does a device hold of a run's state when parameters are cut over a mesh, and are the losses those of one device?
+"""How much of a run's state does a device hold when parameters are sharded over a mesh, and are the losses those of one device?
 
     python -m benchmarks.mesh [--experiment=language_model] [--preset=word_gpu] [--steps=3]
 
-Starts a process for each mesh with so many forced CPU devices, makes the preset's state on it, and takes some steps on the same batch.
-Bytes are those of the shards on one device: of parameters, optimiser state and averages, which the step keeps, and what the compiled step
-needs besides, by XLA's own account (`temporary`), gathered parameters and gradients included.
+Starts a process for each mesh with its number of forced CPU devices, makes the preset's state on it, and takes some steps on the same
+batch. Bytes are those of the shards on one device: parameters, optimiser state and averages, which the step keeps, and what the compiled
+step needs in addition according to XLA (`temporary`), including gathered parameters and gradients.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from seqjax.training import sharding
 
 MESHES = ((1, 1, "none"), (4, 1, "none"), (2, 1, "fsdp"), (4, 1, "fsdp"), (4, 2, "fsdp"))  # data, model, shard
 
-# 650 units are not a multiple of 4; short windows are enough for what is asked.
+# 650 units are not a multiple of 4; short windows suffice here.
 CHANGES = {
     ("language_model", "word_gpu"): {
         "model.hidden_size": 512,
@@ -67,7 +67,7 @@ def main() -> None:
     for mesh in MESHES:
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={mesh[0] * mesh[1]}"
         command = [sys.executable, "-m", "benchmarks.mesh", *sys.argv[1:], f"--one={json.dumps(mesh)}"]
-        env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PJRT_NPROC": "32"}  # threads for collectives to wait in
+        env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PJRT_NPROC": "32"}  # threads for waiting collectives
         done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True)
         if done.returncode:
             sys.exit(done.returncode)

@@ -2,17 +2,17 @@
 
     python -m benchmarks.peers [--cells=lstm,gru,rnn] [--what=forward,training] [--shapes 32,64,128,128 ...]
 
-One layer, float32, all libraries in one process and in turn (torch, flax.linen, flax.nnx, dm-haiku, equinox, Keras on
-JAX; what is not installed is named and left out). The process keeps freed memory between calls, which all of them profit
-from; torch has as many threads as there are cores. `training` gives outputs and the gradients of weights and inputs for
-a random cotangent of the outputs. The first call, which compiles, is apart. Writes a plot to docs/images/peers.png.
+One layer, float32, all libraries in one process and in turn (torch, flax.linen, flax.nnx, dm-haiku, equinox, Keras on JAX; those not
+installed are named and left out). The process keeps freed memory between calls, which benefits all of them; torch has one thread per core.
+`training` computes outputs and the gradients of weights and inputs for a random cotangent of the outputs. The first call, which compiles,
+is reported separately. Writes a plot to docs/images/peers.png.
 """
 
 import seqjax
 from benchmarks import common, libraries, plots, timing
 
 OURS = "seqjax"
-CELLS = {name: seqjax.cells.CELLS[name] for name in ("lstm", "gru", "rnn")}  # those that the others have
+CELLS = {name: seqjax.cells.CELLS[name] for name in ("lstm", "gru", "rnn")}  # cells that the others have too
 RATIOS = ("best_jax_peer_over_ours", "ours_over_torch")
 COLORS = {
     "torch": plots.BLACK,
@@ -38,7 +38,7 @@ def make_ours(kind: str, engine: str, shape: timing.Shape, xs, cotangent) -> dic
 
 
 def ratios(times: dict[str, dict], which: str) -> dict[str, float | str]:
-    """How our time stands to the best JAX peer's and to torch's, by "min" or "median"."""
+    """Our time relative to the best JAX library's and to torch's, by "min" or "median"."""
     ours = times[OURS][which]
     peers = {name: row[which] for name, row in times.items() if name not in (OURS, "torch")}
     result = {}
@@ -51,7 +51,7 @@ def ratios(times: dict[str, dict], which: str) -> dict[str, float | str]:
 
 
 def means(cases: list[dict]) -> dict:
-    """Geometric means of the ratios over shapes, for each cell and over all of them."""
+    """Geometric means of the ratios over shapes, for each cell and over all cells."""
 
     def over(chosen):
         return {
@@ -78,7 +78,7 @@ def show(case: dict) -> None:
 
 
 def plot(cases: list[dict], name: str, made_from: str | None = None) -> None:
-    """Every library's time over ours, a panel for each cell and each of forward and training."""
+    """Plots every library's time over ours, with a panel for each cell and each of forward and training."""
     kinds, whats = ([*dict.fromkeys(case[key] for case in cases)] for key in ("cell", "what"))
     figure, axes = plots.make(len(kinds), len(whats), (6.2 * len(whats), 3.2 * len(kinds) + 0.8))
     handles = {}
@@ -102,7 +102,7 @@ def _panel(axes, cases):
         library = next(library for library in COLORS if name.startswith(library))
         label, hatch = (name, "////") if "Optimized" in name else (library, "")
         places = [i + (k - (len(names) - 1) / 2) * width for i in range(len(cases))]
-        # On a log axis bars stand on 1, and point down where a library is faster.
+        # On a log axis bars start at 1, and point down where a library is faster.
         heights = [case["milliseconds"][name]["min"] / case["milliseconds"][OURS]["min"] - 1 for case in cases]
         look = {"color": COLORS[library], "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}
         handles[label] = axes.bar(places, heights, width, bottom=1, **look)

@@ -1,4 +1,4 @@
-"""What the benchmarks' plots share: colours that all eyes tell apart, and where the files go."""
+"""Shared by the benchmarks' plots: colour-blind-safe colours, and saving files."""
 
 import pathlib
 from typing import Any
@@ -12,7 +12,7 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
 
 
 def make(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Any, Any]:
-    """A figure and its axes (rows, columns), always as a two-dimensional array, drawn without a screen."""
+    """A figure and its axes (rows, columns), always a two-dimensional array, drawn without a display."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -22,6 +22,6 @@ def make(rows: int, columns: int, size: tuple[float, float], **options: Any) -> 
 
 
 def save(figure: Any, name: str, made_from: str | None = None) -> None:
-    """Writes a figure to docs/images/NAME.png, and into it what it was made from."""
+    """Writes a figure to docs/images/NAME.png, with its origin in the metadata."""
     IMAGES.mkdir(exist_ok=True)
     figure.savefig(IMAGES / f"{name}.png", dpi=120, metadata={"Description": made_from} if made_from else None)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.processes [--counts=1,2,4] [--steps=80]
 
-Starts the language model's default preset by `seqjax.launch` with so many processes, one CPU device each, and reads its records.
+Starts the language model's default preset with `seqjax.launch` in several processes, one CPU device each, and reads its records.
 """
 
 import argparse
@@ -21,7 +21,7 @@ EXPERIMENT, LAST = "experiments.language_model", 10
 
 
 def measured(count: int, steps: int) -> dict[str, Any]:
-    """A run of so many processes: its last losses, its speed, and the CPU time of all of them."""
+    """A run in `count` processes: its last losses, its speed, and their total CPU time."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {
             "train.steps": steps,

@@ -2,9 +2,9 @@
 
     python -m benchmarks.scaling [--what=training] [--base=32,64,128,128]
 
-An LSTM on our scan and fused engines and in torch, where that is installed, in one process and in turn. One of T, B and
-H is varied at a time, the others as in `base`; D goes with H. Time of a step is that of the whole sequence over T.
-Writes a plot to docs/images/scaling.png.
+An LSTM on our scan and fused engines and in torch, if installed, in one process and in turn. One of T, B and H is varied at a time, the
+others are as in `base`; D equals H. The time of a step is that of the whole sequence divided by T. Writes a plot to
+docs/images/scaling.png.
 """
 
 import jax
@@ -26,7 +26,7 @@ LOOKS = {
 
 
 def vary(base: timing.Shape, axis: str, size: int) -> timing.Shape:
-    """The base with one size changed; features go along with hidden units."""
+    """The base with one size changed; features change with hidden units."""
     fields = {"T": ("steps",), "B": ("batch",), "H": ("features", "hidden")}[axis]
     return base._replace(**dict.fromkeys(fields, size))
 
@@ -56,7 +56,7 @@ def show(point: dict) -> None:
 
 
 def plot(points: list[dict], what: str, base: timing.Shape, name: str) -> None:
-    """Microseconds a step against each of the three sizes."""
+    """Plots microseconds per step against each of the three sizes."""
     figure, axes = plots.make(1, 3, (13, 4.2), sharey=True)
     labels = {"T": "steps, T", "B": "batch, B", "H": "hidden units and features, H = D"}
     for panel, (axis, label) in zip(axes[0], labels.items(), strict=True):
@@ -82,7 +82,7 @@ def main() -> None:
     parser = timing.parser(__doc__)
     parser.add_argument("--what", choices=timing.WHATS, default="training")
     parser.add_argument("--base", type=timing.parse_shape, default=timing.GRID[0], metavar="B,T,D,H")
-    parser.add_argument("--largest", type=int, help="leaves out the sizes above")
+    parser.add_argument("--largest", type=int, help="leave out larger sizes")
     options = parser.parse_args()
     settings = timing.prepare()
     points = []

@@ -2,10 +2,10 @@
 
     python -m benchmarks.spectrum [--steps=600] [--seeds=3]
 
-The task is `recall` of seqjax.data.memory_tasks: the first of T symbols is asked for at the end, so that what is learned must come back
-over T steps. A tanh RNN of 64 units starts from an orthogonal matrix times a gain; its largest exponent on the task's inputs says after how
-many steps its gradient has fallen to a thousandth. Then it is trained at several lengths, and so is an LSTM. All gains and seeds of
-a cell are trained together by `vmap`.
+The task is `recall` of seqjax.data.memory_tasks: the first of T symbols is asked for at the end, so gradients must flow back over T steps.
+A tanh RNN of 64 units starts from an orthogonal matrix times a gain; its largest exponent on the task's inputs gives the number of steps
+after which its gradient has fallen to a thousandth. Then it is trained at several lengths, and so is an LSTM. All gains and seeds of a cell
+are trained together with `vmap`.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from seqjax.training import losses
 TASK, BATCH, HIDDEN, TEST, RATE = "recall", 64, 64, 1024, 1e-3
 LENGTHS = (5, 10, 20, 40, 80, 160)
 GAINS = (0.5, 0.7, 0.9, 0.97, 1.0)
-FALL = 1000.0  # what the gradient has fallen by at the horizon
-SOLVED = 0.1  # of a guess's loss
+FALL = 1000.0  # the factor by which the gradient has fallen at the horizon
+SOLVED = 0.1  # share of the loss of a guess
 
 
 def draw(key: jax.Array, number: int, length: int) -> Any:
@@ -44,7 +44,7 @@ def loss_of(reader: SequenceReader, params: Any, batch: Any) -> jax.Array:
 
 
 def start(reader: SequenceReader, key: jax.Array, gain: float) -> Any:
-    """First parameters, with recurrent weights times the gain."""
+    """Initial parameters, with recurrent weights times the gain."""
     params = reader.init(key, jnp.zeros((1, 1, TASKS[TASK].features)))["params"]
     recurrent = params["rnn"].recurrent_kernel * gain
     return params | {"rnn": params["rnn"]._replace(recurrent_kernel=recurrent)}
@@ -52,7 +52,7 @@ def start(reader: SequenceReader, key: jax.Array, gain: float) -> Any:
 
 @functools.partial(jax.jit, static_argnums=(0, 2, 3))
 def trained_loss(reader: SequenceReader, params: Any, length: int, steps: int) -> jax.Array:
-    """The loss on fresh sequences after training, of each set of parameters stacked in `params`."""
+    """The loss on new sequences after training, for each set of parameters stacked in `params`."""
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(RATE))
 
     def step(number, state):
@@ -69,7 +69,7 @@ def trained_loss(reader: SequenceReader, params: Any, length: int, steps: int) -
 
 
 def exponent(reader: SequenceReader, params: Any) -> float:
-    """The largest Lyapunov exponent on the task's inputs, in nats a step, the mean over sequences."""
+    """The largest Lyapunov exponent on the task's inputs, in nats per step, the mean over sequences."""
     xs = draw(jax.random.key(1), 16, 200).inputs
     return float(lyapunov_exponents(reader.cell, params["rnn"], xs, count=1, skip=20).exponents.mean())
 

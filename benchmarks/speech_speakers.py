@@ -1,9 +1,9 @@
-"""How well are spoken digits recognised of a speaker who was never heard? Leave one out, for each.
+"""How well are the spoken digits of an unseen speaker recognised? Leaves out each speaker in turn.
 
     python -m benchmarks.speech_speakers --workdir=/tmp/speakers --config=fsdd --config.data.path=recordings.tar.gz
 
 The flags are those of `experiments.speech`. For each speaker a run is trained on the recordings of all others (a share of them is
-validation) and evaluated once on those of that speaker. A command that was stopped continues where it was. Writes the scores of
+validation) and evaluated once on those of that speaker. A stopped command continues where it stopped. Writes the scores of
 all speakers, and the pooled error rate, to results/speech_speakers.json.
 """
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.speech_streaming [--seconds=60] [--cells=gru,lstm] [--sizes=128x1,512x5]
 
-A recogniser with cells in one direction follows 8 kHz sound block by block (`seqjax.decoding.streaming`). Time of a block, from its
+A recogniser with unidirectional cells follows 8 kHz sound block by block (`seqjax.decoding.streaming`). Time of a block, from its
 samples to its log probabilities: median and the longest of a hundred. Real-time factor: that time over the block's own length. Latency:
-the block's length, for which its first sample waits, and its time. Weights are random; times do not depend on them. Greedy decoding
-of a block is an argmax and is included. On one core: the process is bound to the first it may use.
+the block's length, which is how long its first sample waits, plus its time. Weights are random; times do not depend on them. Greedy
+decoding of a block is an argmax and is included. On one core: the process is pinned to the first one available.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""How long is it from the command to the first training step?
+"""How long does it take from the command to the first training step?
 
     python -m benchmarks.startup [--rounds=3]
 
-Runs the README's training command for one step in a fresh process, with an empty compilation cache and then with the one that
-this filled, and takes the time from the start of the process to the line that the loop prints after the first step. Target:
-under 10 seconds with a warm cache.
+Runs the README's training command for one step in a fresh process, with an empty compilation cache and then with the filled one, and
+measures the time from the start of the process to the line that the loop prints after the first step. Target: under 10 seconds with a warm
+cache.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Do the tables of README.md and docs/ show what is in benchmarks/results?
+"""Do the tables in README.md and docs/ match benchmarks/results?
 
     python -m benchmarks.tables [--check]
 
 Rewrites every block between `<!-- table: NAME -->` and `<!-- end -->` from the saved JSON and the saved runs, and draws
-docs/images/speed.png and peers.png. With --check nothing is written: stale pages are named, and the exit status is 1. The
-results in a block come from there; names, sizes of data and remarks such as "busy" are written beside them in tables_runs.py.
+docs/images/speed.png and peers.png. With --check nothing is written: stale pages are named, and the exit status is 1. The numbers in a
+block come from there; names, data sizes and remarks such as "busy" are in tables_runs.py.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def pages() -> list[pathlib.Path]:
 
 
 def redrawn(text: str) -> str:
-    """A page with its blocks drawn again.
+    """A page with its blocks redrawn.
 
     Raises:
       KeyError: a block has a name that no table has.
@@ -35,23 +35,23 @@ def redrawn(text: str) -> str:
 
 
 def stale() -> list[pathlib.Path]:
-    """Pages with a block that is not what the JSON gives."""
+    """Pages with a block that differs from the JSON."""
     return [path for path in pages() if redrawn(text := path.read_text(encoding="utf-8")) != text]
 
 
 def made_from() -> str:
-    """What the pictures say of themselves: the measurements that they show."""
+    """The origin stored in the plots: the measurements they show."""
     return f"benchmarks/results/peers.json, SHA-256 {hashlib.sha256((common.RESULTS / 'peers.json').read_bytes()).hexdigest()}"
 
 
 def stale_pictures() -> list[pathlib.Path]:
-    """Pictures that were drawn from other measurements than those that are saved."""
+    """Plots drawn from measurements other than those saved."""
     paths = [plots.IMAGES / f"{name}.png" for name in PICTURES]
     return [path for path in paths if not path.exists() or made_from().encode() not in path.read_bytes()]
 
 
 def draw() -> None:
-    """The geometric means over shapes of every library's time over ours, a panel for forward and one for training; and all cases."""
+    """Plots the geometric means over shapes of every library's time over ours, for forward and training; and all cases."""
     from benchmarks.peers import COLORS, plot
 
     rows = tables_speed.over_ours()
@@ -78,7 +78,7 @@ def draw() -> None:
 
 
 def main() -> None:
-    """Rewrites, or with --check only says what is stale."""
+    """Rewrites the pages, or with --check only reports stale ones."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if anything is stale")
     check = parser.parse_args().check

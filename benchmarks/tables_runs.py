@@ -1,4 +1,4 @@
-"""The tables of results and of what was measured around a run: every figure comes from a saved run or a saved JSON file."""
+"""The tables of results and of measurements of runs: every number comes from a saved run or a saved JSON file."""
 
 import functools
 import json
@@ -17,7 +17,7 @@ _NGRAM = r"^5-gram Kneser-Ney .*perplexity ([\d.]+)"
 
 @functools.cache
 def text(run: str, name: str) -> str:
-    """A file of a saved run, or nothing where the run has none."""
+    """A file of a saved run; "" if the run has none."""
     path = RUNS / run / name
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
@@ -28,12 +28,12 @@ def best(run: str, metric: str) -> float:
 
 
 def minutes(run: str) -> float:
-    """Of training, as the run itself counted them at its last evaluation."""
+    """Minutes of training, as counted by the run at its last evaluation."""
     return _evaluations(run)[-1]["minutes"]
 
 
 def whole_command(run: str) -> str:
-    """What the shell's `time` said of the whole command."""
+    """The output of the shell's `time` for the whole command."""
     found = re.search(r"real\s+(\d+)m([\d.]+)s", text(run, "train.txt"))
     if found is None:
         raise ValueError(f"{run}/train.txt does not end with the time of the command")
@@ -46,7 +46,7 @@ def _evaluations(run: str) -> list[dict[str, Any]]:
 
 
 def tested(run: str) -> dict[str, dict[str, Any]]:
-    """What the evaluation of the test part found, by model and baseline, of runs that saved it as JSON."""
+    """The test evaluation by model and baseline, for runs that saved it as JSON."""
     return json.loads(text(run, "evaluation_test.json"))["scores"]
 
 
@@ -54,7 +54,7 @@ def said(run: str, pattern: str) -> str:
     """The first group of a pattern in the printed evaluation of the test part.
 
     Raises:
-      ValueError: the evaluation says no such thing.
+      ValueError: no line of the evaluation matches.
     """
     found = re.search(pattern, text(run, "evaluate_test.txt"), flags=re.MULTILINE)
     if found is None:
@@ -63,7 +63,7 @@ def said(run: str, pattern: str) -> str:
 
 
 def _accuracy(run: str, who: str = "model") -> tuple[str, str]:
-    """(accuracy, its interval) of a line of the printed evaluation."""
+    """(accuracy, its interval) from a line of the printed evaluation."""
     share = said(run, rf"^{who}: accuracy ([\d.]+)%")
     return f"{share} %", said(run, rf"^{who}: accuracy [\d.]+% \(([^)]+)\)").replace("%", "")
 
@@ -100,7 +100,7 @@ def language_model() -> str:
 
 
 def saved_ngram_perplexity() -> str:
-    """Of the 5-gram on WikiText-2, whose validation loss lies in a file of its own."""
+    """The perplexity of the 5-gram on WikiText-2, whose validation loss is in a separate file."""
     validation = math.exp(json.loads(text("wikitext2_word_small", "baseline.json"))["nats"])
     test = said("wikitext2_word_small", _NGRAM)
     return f"5-gram {validation:.1f} (test {float(test):.1f})"
@@ -122,7 +122,7 @@ def images() -> str:
 
 
 def text_classification() -> str:
-    """The text classifiers beside a bag of n-grams."""
+    """The text classifiers, compared with a bag of n-grams."""
     rows = []
     for run, data, letters, time in (
         ("imdb", "IMDb, 25,000 reviews", "word", f"{minutes('imdb'):.0f} min busy"),
@@ -138,7 +138,7 @@ def text_classification() -> str:
 
 
 def tagging() -> str:
-    """The taggers beside the most frequent tag of each word."""
+    """The taggers, compared with the most frequent tag of each word."""
     rows = []
     for run, data, time in (
         ("ud_pos", "UD English POS", f"{minutes('ud_pos'):.1f} min busy"),
@@ -154,7 +154,7 @@ def tagging() -> str:
 
 
 def translation() -> str:
-    """The translators beside the source, copied."""
+    """The translators, compared with copying the source."""
     rows = []
     for run, data, time in (
         ("multi30k", "Multi30k de to en, test2016", f"{minutes('multi30k'):.0f} min busy"),
@@ -188,7 +188,7 @@ def long_memory() -> str:
 
 
 def _longest(accuracies: dict[str, float]) -> str:
-    """The end of the last range of lengths up to which all answers are right."""
+    """The end of the last range of lengths with all answers right, counted from the shortest."""
     longest = "-"
     for name, accuracy in accuracies.items():
         if accuracy < 1:
@@ -198,7 +198,7 @@ def _longest(accuracies: dict[str, float]) -> str:
 
 
 def measured() -> str:
-    """Single figures about a run, each with the command that measures it."""
+    """Single numbers about a run, each with the command that measures it."""
     overhead, startup, flat, reuse = (saved(name) for name in ("loop_overhead_char_small", "startup", "memory_flat", "memory_reuse"))
     share, compiled = overhead["share_of_bare_speed"], saved("compile_time")["layers"]
     grown = list(flat["megabytes_after_step"].values())

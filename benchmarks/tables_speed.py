@@ -36,12 +36,12 @@ def mean(values: Iterable[float]) -> float:
 
 
 def over_ours() -> dict[tuple[str, str], dict[str, float]]:
-    """(cell, what) -> library -> geometric mean of its time over ours; a library's faster form where it has two."""
+    """(cell, what) -> library -> geometric mean of its time over ours; a library's faster form if it has two."""
     return {key: {name: min(forms.values()) for name, forms in found.items()} for key, found in _all_forms().items()}
 
 
 def _all_forms() -> dict[tuple[str, str], dict[str, dict[str, float]]]:
-    """(cell, what) -> library -> form of the cell in it -> geometric mean of its time over ours."""
+    """(cell, what) -> library -> its form of the cell -> geometric mean of its time over ours."""
     result = {}
     for cell in CELL_NAMES:
         for what in WHATS:
@@ -69,7 +69,7 @@ def peers() -> str:
 
 
 def peers_summary() -> str:
-    """What the table comes to, in words."""
+    """The table, summarised in words."""
     cases, where = saved("peers")["cases"], saved("peers")["where"]
     best = [case["min"]["best_jax_peer_over_ours"] for case in cases]
     torch = {(case["cell"], case["what"], case["shape"]): case["min"]["ours_over_torch"] for case in cases}
@@ -89,7 +89,7 @@ def _spread(shape: str) -> str:
 
 
 def engines() -> str:
-    """The ways to run a step in XLA's operations, in milliseconds; what auto takes of them is bold."""
+    """The ways to run a step with XLA's operations, in milliseconds; auto's choice is bold."""
     rows = []
     for cell in CELL_NAMES:
         for what in WHATS:
@@ -104,7 +104,7 @@ def engines() -> str:
 
 
 def engines_native() -> str:
-    """The native engine beside the fused one, in milliseconds, and the geometric means of their ratios."""
+    """The native and the fused engine, in milliseconds, and the geometric means of their ratios."""
     found, ratios = {}, {}
     for case in saved("engines_native")["cases"]:
         times = {name: row["min"] for name, row in case["milliseconds"].items()}
@@ -118,7 +118,7 @@ def engines_native() -> str:
 
 
 def _before(case: dict) -> str:
-    """What auto took before the native engine: the rule of seqjax.engines.fused on a CPU."""
+    """Auto's choice without the native engine: the rule of seqjax.engines.fused on a CPU."""
     batch, _, _, hidden = map(int, case["shape"].split(","))
     if batch < 8 and case["cell"] != "gru":
         return "fused apart"
@@ -126,7 +126,7 @@ def _before(case: dict) -> str:
 
 
 def processes() -> str:
-    """One run in one, two and four processes of a machine."""
+    """One run in one, two and four processes on a machine."""
     rows = [
         [count, f"{row['loss over the last 10 steps']:.8f}", f"{round(row['tokens per second'], -2):,.0f}", f"{row['CPU seconds']:.0f}"]
         for count, row in saved("processes")["processes"].items()
@@ -208,7 +208,7 @@ def truncation() -> str:
 
 
 def spectrum() -> str:
-    """How far a fresh cell's gradient reaches, beside the lengths at which it learns recall."""
+    """How far an untrained cell's gradient reaches, and the lengths at which it learns recall."""
     rows, lengths = [], ("5", "10", "20", "40", "80", "160")
     for name, cell in saved("spectrum")["cells"].items():
         solved, largest = cell["seeds that solve it, by length"], sum(cell["exponents"]) / len(cell["exponents"])

@@ -1,14 +1,14 @@
-"""Is a training step of the models of text as fast as in torch, on the same batches?
+"""Is a training step of the text models as fast as in torch, on the same batches?
 
     python -m benchmarks.text_training [--cases=classifier,tagger,...] [--rounds=12] [--seconds=9]
 
 One step is forward, loss, backward, clipping by the global norm and Adam, float32, with the models, the losses, the dropout
-and the step of the experiments; torch has the same models as one writes them there, with packed sequences and fused Adam
-(benchmarks/torch_texts.py). `torch padded` runs its recurrent layers over the padding too, which gives another result where
-they read backward: it is there to see what packing costs. Random tokens with random lengths, four batches of one shape in
-turn, the same ones on all sides. All in one process, which keeps freed memory, in turn, in a new random order each round,
-two steps a turn of which the second is timed; the first call, which compiles, is apart. Before it times a case it checks that
-both have equally many parameters. Cases of an earlier run that are not measured now stay in the result.
+and the step of the experiments; torch has the same models in idiomatic form, with packed sequences and fused Adam
+(benchmarks/torch_texts.py). `torch padded` runs its recurrent layers over the padding too, which changes the result of backward layers: it
+shows the cost of packing. Tokens and lengths are random; four batches of one shape alternate, the same on all sides. All run in one
+process, which keeps freed memory, in turn, in a new random order each round, two steps per turn, the second of which is timed; the first
+call, which compiles, is reported separately. Before timing a case it checks that both have the same number of parameters. Cases of an
+earlier run that are not measured now stay in the result.
 """
 
 import argparse
@@ -35,7 +35,7 @@ RATE, CLIP, BATCHES = 1e-3, 1.0, 4
 
 
 class Text(NamedTuple):
-    """A classifier of texts."""
+    """A text classifier."""
 
     vocab: int = 20_000
     classes: int = 2
@@ -43,7 +43,7 @@ class Text(NamedTuple):
     hidden: int = 128
     batch: int = 64
     steps: int = 235
-    shortest: int = 176  # lengths are even from here to `steps`: those of one bucket
+    shortest: int = 176  # lengths are uniform from here to `steps`, as in one bucket
     dropout: float = 0.5
 
 
@@ -66,7 +66,7 @@ class Tags(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """An encoder-decoder; the embeddings are one, tied to the softmax."""
+    """An encoder-decoder with a single embedding, tied to the softmax."""
 
     attention: str
     feeding: bool = False
@@ -130,11 +130,11 @@ def _make_batch(case, rng):
     return PairBatch(_ids(rng, case.vocab, lengths, case.steps), lengths, np.where(mask, inputs, 0), targets, mask)
 
 
-# Our side: the models and losses that the experiments build.
+# Our side: the models and losses of the experiments.
 
 
 def make_ours(case: Any) -> tuple[Any, Callable, tuple]:
-    """The model, its loss for `make_train_step`, and which fields of a batch its `init` takes."""
+    """The model, its loss for `make_train_step`, and the fields of a batch that its `init` takes."""
     if isinstance(case, Text):
         cell = make_stack("lstm", case.hidden, 1, input_dropout=case.dropout, bidirectional=True)
         model = TextClassifier(case.vocab, case.classes, cell, case.embed, "attention", True, case.dropout)
@@ -179,7 +179,7 @@ def _pair_loss(smoothing):
 
 
 def our_step(case: Any, batches: list[Any]) -> tuple[Callable[[], float], int]:
-    """A training step, its state kept between calls, that gives the loss; and the number of parameters."""
+    """A training step that keeps its state between calls and returns the loss; and the number of parameters."""
     model, loss, fields = make_ours(case)
 
     def loss_fn(params, model_state, carry, batch, rng):
@@ -208,7 +208,7 @@ def our_step(case: Any, batches: list[Any]) -> tuple[Callable[[], float], int]:
 
 
 def torch_step(case: Any, batches: list[Any], packed: bool) -> tuple[Callable[[], float], int]:
-    """The same in torch; of its two biases of each gate the number of parameters counts one, where we have one."""
+    """The same in torch; of its two biases per gate only one is counted where we have one."""
     import torch
 
     from benchmarks import torch_texts
@@ -244,7 +244,7 @@ def torch_step(case: Any, batches: list[Any], packed: bool) -> tuple[Callable[[]
 
 
 def _doubled(name: str, size: int) -> int:
-    """Biases that torch has twice and we once: all of the LSTM's, those of two gates of three of the GRU's."""
+    """Biases that torch has twice and we once: all of the LSTM's, and those of two of the GRU's three gates."""
     if "bias_hh" not in name:
         return 0
     return size if name.startswith("rnn.") else size * 2 // 3
@@ -254,7 +254,7 @@ def sides(case: Any) -> dict[str, Callable[[], float]]:
     """The functions to time.
 
     Raises:
-      ValueError: the two models do not have equally many parameters.
+      ValueError: the two models have different numbers of parameters.
     """
     batches = make_batches(case)
     ours, our_size = our_step(case, batches)
@@ -265,7 +265,7 @@ def sides(case: Any) -> dict[str, Callable[[], float]]:
 
 
 def earlier_cases(name: str) -> dict[str, Any]:
-    """The cases of a result that was saved before."""
+    """The cases of an earlier saved result."""
     path = common.RESULTS / f"{name}.json"
     saved = json.loads(path.read_text(encoding="utf-8"))["cases"] if path.exists() else {}
     return {case: saved[case] for case in CASES if case in saved}
@@ -277,7 +277,7 @@ def main() -> None:
     parser.add_argument("--cases", type=timing.parse_names(CASES), default=list(CASES))
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=9.0)
-    parser.add_argument("--tag", default="", help="put behind the result's name, so that a trial replaces none")
+    parser.add_argument("--tag", default="", help="suffix of the result's name, so that a trial overwrites none")
     options = parser.parse_args()
     settings, cases = timing.prepare(), earlier_cases(f"text_training{options.tag}")
     for name in options.cases:

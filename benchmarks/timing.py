@@ -50,7 +50,7 @@ def parse_shape(text: str) -> Shape:
 
 
 def parse_names(known: Iterable[str]) -> Callable[[str], list[str]]:
-    """A parser of names with commas between them, each one of `known`."""
+    """A parser of comma-separated names, each one of `known`."""
     known = list(known)
 
     def parse(text: str) -> list[str]:
@@ -63,19 +63,19 @@ def parse_names(known: Iterable[str]) -> Callable[[str], list[str]]:
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """An argument parser with what all benchmarks of speed take."""
+    """An argument parser with the options of all speed benchmarks."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--rounds", type=int, default=30, help="at most so many repeats of every function")
-    made.add_argument("--seconds", type=float, default=6.0, help="no new round of a case after so many, once 4 are done")
-    made.add_argument("--tag", default="", help="put behind the names of results and plots, so that a trial replaces none")
+    made.add_argument("--rounds", type=int, default=30, help="maximum number of repeats of every function")
+    made.add_argument("--seconds", type=float, default=6.0, help="no new round of a case after this time, once 4 are done")
+    made.add_argument("--tag", default="", help="suffix of the names of results and plots, so that a trial overwrites none")
     return made
 
 
 def prepare() -> dict[str, Any]:
-    """Settings of the process that times: freed memory is kept, and nothing compiled comes from a cache of before.
+    """Prepares the timing process: keeps freed memory, and disables the persistent compilation cache.
 
     Returns:
-      What a result says of them.
+    The settings, to be stored in the result.
     """
     kept = process.keep_freed_memory()
     jax.config.update("jax_enable_compilation_cache", False)
@@ -90,9 +90,9 @@ def make_data(shape: Shape, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_functions(apply: Callable[[Any, Any], Any], params: Any, xs: Any, cotangent: Any) -> dict[str, Callable]:
-    """The forward pass of `apply(params, xs) -> ys`, and that with the gradients of params and inputs, to be timed.
+    """The forward pass of `apply(params, xs) -> ys`, and forward with gradients of params and inputs, to time.
 
-    The cotangent is an argument and the outputs are results, so that no compiler takes away what a training step needs.
+    The cotangent is an argument and the outputs are results, so that the compiler cannot remove what a training step needs.
     """
     expected = jax.eval_shape(apply, params, xs)
     if expected.shape != cotangent.shape:
@@ -111,20 +111,20 @@ def make_functions(apply: Callable[[Any, Any], Any], params: Any, xs: Any, cotan
 
 
 def interleave(functions: dict[str, Callable[[], Any]], rounds: int, seconds: float, *, again: bool = False) -> dict[str, dict[str, float]]:
-    """Times functions in turn, in a new random order each round, so that all see the same load of the machine.
+    """Times functions in turn, in a new random order each round, so that all see the same machine load.
 
-    A random order, since what ran before matters: threads of one library may still be spinning when the next begins.
+    The order is random because the previous function matters: threads of one library may still be spinning when the next starts.
 
     Args:
-      functions: name to a function without arguments that returns when its work is done.
-      rounds: so many at most.
-      seconds: no further round begins after this time, once 4 are done.
-      again: each turn calls the function twice and times the second call, as where steps of training follow each other; the
-        first call meets what the one before left in the caches, and its threads that still spin.
+      functions: name -> function without arguments that returns when its work is done.
+      rounds: maximum number of rounds.
+      seconds: no further round starts after this time, once 4 are done.
+      again: call each function twice per turn and time the second call, as in consecutive training steps; the first call meets the caches
+        and spinning threads left by the previous function.
 
     Returns:
-      For each name min and median milliseconds, the number of repeats, and the seconds of the first call, which
-      compiles; it is no repeat.
+      For each name min and median milliseconds, the number of repeats, and the seconds of the first call, which compiles and is not counted
+      as a repeat.
     """
     first = {name: _seconds(function) for name, function in functions.items()}
     milliseconds = {name: [] for name in functions}

@@ -1,11 +1,11 @@
-"""The classifier, the tagger and the encoder-decoder in torch, as one writes them there: packed sequences, loops where needed."""
+"""The classifier, the tagger and the encoder-decoder in idiomatic torch: packed sequences, loops where needed."""
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import rnn
 
-PACK = True  # False runs over the padding too: another result for what reads backward, to see what packing costs
+PACK = True  # False runs over the padding too, which changes backward layers: shows the cost of packing
 
 
 def run_packed(layer: nn.Module, xs: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,7 +66,7 @@ class CRF(nn.Module):
 
 
 class Tagger(nn.Module):
-    """Words and a convolution over their characters, bidirectional LSTM, softmax or CRF; gives the mean loss of a word."""
+    """Words and a convolution over their characters, bidirectional LSTM, softmax or CRF; gives the mean loss per word."""
 
     def __init__(
         self, vocab: int, chars: int, tags: int, embed: int, char_embed: int, char_size: int, hidden: int, crf: bool,
@@ -94,10 +94,10 @@ class Tagger(nn.Module):
 
 
 class Seq2Seq(nn.Module):
-    """Bidirectional GRU encoder, one-layer GRU decoder, tied embeddings; gives the mean loss of a target token.
+    """Bidirectional GRU encoder, one-layer GRU decoder, tied embeddings; gives the mean loss per target token.
 
-    Attention is "none", "bahdanau" or "luong_general", the last with input feeding or without. Where nothing is fed back
-    the decoder runs all steps at once; else it is a loop over time, with the softmax once at the end.
+    Attention is "none", "bahdanau" or "luong_general", the last with or without input feeding. If nothing is fed back the decoder runs all
+    steps at once; else it is a loop over time, with the softmax once at the end.
     """
 
     def __init__(self, vocab: int, embed: int, hidden: int, attention: str, feeding: bool, dropout: float, smoothing: float):
@@ -139,7 +139,7 @@ class Seq2Seq(nn.Module):
         return cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=self.smoothing)
 
     def run_feeding(self, xs, state, values, keys, padding):
-        """Luong's attention with what it gave fed into the next step."""
+        """Luong's attention with input feeding."""
         output, outputs = xs.new_zeros(xs.shape[0], self.embed.embedding_dim), []
         for x in xs.unbind(1):
             state = self.decoder(torch.cat([x, output], dim=-1), state)
@@ -150,7 +150,7 @@ class Seq2Seq(nn.Module):
         return torch.stack(outputs, dim=1)
 
     def run_bahdanau(self, xs, state, values, keys, padding):
-        """Bahdanau's attention; what follows the state is done for all steps at once."""
+        """Bahdanau's attention; everything after the state is computed for all steps at once."""
         contexts, states = [], []
         for x in xs.unbind(1):
             scores = torch.tanh(self.query(state)[:, None, :] + keys) @ self.score

@@ -1,12 +1,12 @@
-"""What does truncated backpropagation save, and what does it lose, where a task's dependency is longer than the window?
+"""What does truncated backpropagation save, and what does it lose, if a task's dependency is longer than the window?
 
     python -m benchmarks.truncation [--length=200] [--train_steps=1500]
 
-The task is `recall` of seqjax.data.memory_tasks: the first of T symbols is asked for at the end. An LSTM of 64 units with biases drawn for
-that length (chrono) is trained with full backpropagation, with `remat_every`, and with `truncated_unroll` for several (k1, k2). For each:
-the time of a step (minima of interleaved calls), the temporary memory that XLA plans for it, the cosine of its gradient to the full one
-before and after training by the full one, and the loss after training with it. On an accelerator also with `offload=True`, which keeps
-the carries of `remat_every` in the host's memory; a CPU has no second memory.
+The task is `recall` of seqjax.data.memory_tasks: the first of T symbols is asked for at the end. An LSTM of 64 units with chrono biases for
+that length is trained with full backpropagation, with `remat_every`, and with `truncated_unroll` for several (k1, k2). For each: the time
+of a step (minima of interleaved calls), the temporary memory that XLA plans for it, the cosine between its gradient and the full one before
+and after training with the full one, and the loss after training with it. On an accelerator also with `offload=True`, which keeps the
+carries of `remat_every` in the host's memory; a CPU has no second memory.
 """
 
 import argparse
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def cosines(rows: dict[str, Any], gradients: dict[str, Any], at: dict[str, Any], batch: Any) -> None:
-    """The cosine and the relative length of each gradient to the full one, of all parameters of the cell."""
+    """The cosine and relative length of each gradient to the full one, over all parameters of the cell."""
     for when, params in at.items():
         flat = {name: jax.flatten_util.ravel_pytree(gradient(params, batch)[1]["rnn"])[0] for name, gradient in gradients.items()}
         full = flat["full"]

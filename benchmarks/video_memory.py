@@ -1,9 +1,9 @@
-"""Does the memory of reading a video stay flat, whatever its length?
+"""Does memory stay flat when reading a video, whatever its length?
 
     python -m benchmarks.video_memory [--frames=20000]
 
-Writes video files of a hundredth, a tenth and all of the frames, and reads each in windows of 64 frames with the carry passed on, by a
-small CNN under a recurrent layer of random weights; notes the greatest resident memory of the process after each. Linux only.
+Writes video files of a hundredth, a tenth and all of the frames, and reads each in windows of 64 frames, passing the carry on, with a small
+CNN under a recurrent layer with random weights; records the peak resident memory of the process after each. Linux only.
 """
 
 import argparse
@@ -27,12 +27,12 @@ SIDE, WINDOW = 64, 64
 
 
 def peak_megabytes() -> float:
-    """The greatest resident memory of this process so far."""
+    """The peak resident memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def write(path: pathlib.Path, frames: int) -> None:
-    """A file of moving stripes in noise."""
+    """Writes a file of moving stripes in noise."""
     import av
 
     noise = np.random.default_rng(0).integers(0, 40, (16, SIDE, SIDE, 3))

@@ -1,12 +1,12 @@
-"""How much longer does a step of data-parallel training take on n devices, each with the rows that one had?
+"""How much longer does a data-parallel training step take on n devices, each with as many rows as one had?
 
-    python -m benchmarks.weak_scaling                                           # the model: nothing is run but shapes
+    python -m benchmarks.weak_scaling                                           # the model: only shapes are computed
     python -m benchmarks.weak_scaling --measure=cpu|gpu [--counts=1,2] [--steps=60] [--rows=32]
 
-The model: a step of one device, as measured on an H200 (benchmarks/results/gpu_h200.json), and after it the gradients go round a ring:
+The model: a step of one device, as measured on an H200 (benchmarks/results/gpu_h200.json), followed by a ring all-reduce of the gradients:
 2 (n - 1) / n of their bytes over the bandwidth, and 2 (n - 1) times the latency of a hop, twice (gradients, sums of the loss). Nothing
-overlaps: the gradient of a recurrent kernel is ready when the loop over time has ended, which is at the end of the step. A TPU's step is
-taken to be an H200's; a longer one would hide more.
+overlaps: the gradient of a recurrent kernel is ready only when the loop over time has ended, at the end of the step. A TPU's step is
+assumed to take as long as an H200's; a longer one would hide more.
 
 The measurement runs the language model with --rows rows for each device: on forced devices of a CPU (which shows that it runs: they share
 the cores), or on the first n GPUs of a machine.
@@ -28,7 +28,7 @@ from benchmarks import common
 from seqjax.run import records
 
 LAST = 10  # steps between records
-SLOW = 10  # times the assumed latency, since that is the least certain of the assumptions
+SLOW = 10  # times the assumed latency, the least certain of the assumptions
 
 
 class Link(NamedTuple):
@@ -36,9 +36,9 @@ class Link(NamedTuple):
 
     name: str
     devices: int
-    bandwidth: float  # bytes a second that one device can send round a ring
-    reached: float  # share of it that a reduction reaches: assumed
-    latency: float  # seconds of a hop: assumed
+    bandwidth: float  # bytes per second that one device can send around a ring
+    reached: float  # share of it that a reduction reaches (assumed)
+    latency: float  # seconds per hop (assumed)
     source: str
 
 
@@ -56,7 +56,7 @@ LINKS = (
 
 
 class Case(NamedTuple):
-    """What one device trains."""
+    """The work of one device."""
 
     name: str
     seconds: float  # of a step
@@ -65,7 +65,7 @@ class Case(NamedTuple):
 
 
 def ring(size: float, devices: int, bandwidth: float, latency: float) -> float:
-    """Seconds of an all-reduce of so many bytes in a ring.
+    """Seconds of a ring all-reduce of `size` bytes.
 
     Example:
       >>> ring(8e9, 4, bandwidth=1e9, latency=0.5)  # 2 * 3 / 4 * 8 seconds, and 6 hops
@@ -75,7 +75,7 @@ def ring(size: float, devices: int, bandwidth: float, latency: float) -> float:
 
 
 def modelled(case: Case, link: Link) -> list[dict[str, Any]]:
-    """For 1, 2, 4, ... devices: what the reductions and the step take, how much of the devices' time is work, and that at slow hops."""
+    """For 1, 2, 4, ... devices: the time of the reductions and of the step, the efficiency, and the efficiency with slow hops."""
 
     def seconds(devices: int, latency: float) -> float:
         return sum(ring(size, devices, link.bandwidth * link.reached, latency) for size in (4 * case.count, 8))
@@ -101,7 +101,7 @@ def lstm_count(inputs: int, units: int) -> int:
 
 
 def layer_seconds() -> dict[str, float]:
-    """B,T,D,H -> seconds of an LSTM layer forward and back in float32 on an H200, by the fastest engine of seqjax."""
+    """B,T,D,H -> seconds of an LSTM layer, forward and backward, in float32 on an H200, with seqjax's fastest engine."""
     parts = json.loads((common.RESULTS / "gpu_h200.json").read_text(encoding="utf-8"))["parts"]
     found: dict[str, float] = {}
     for row in parts["layers"]["cases"] + parts["shapes"]["cases"]:
@@ -112,7 +112,7 @@ def layer_seconds() -> dict[str, float]:
 
 
 def cases() -> list[Case]:
-    """LSTM layers that were measured, and two presets of the language model, whose step is taken to be no longer than its layers'."""
+    """Measured LSTM layers, and two presets of the language model, whose step is assumed to take no longer than its layers."""
     layers, found = layer_seconds(), []
     for shape in ("32,64,128,128", "64,100,512,512", "64,35,650,650", "16,1024,768,768"):
         batch, steps, inputs, units = map(int, shape.split(","))
@@ -136,7 +136,7 @@ def preset_count(preset: str) -> int:
 
 
 def measured(platform: str, counts: list[int], rows: int, steps: int) -> list[dict[str, Any]]:
-    """Tokens a second of the language model on so many devices, each with so many rows."""
+    """Tokens per second of the language model on each number of devices, with `rows` rows each."""
     found = []
     for count in counts:
         env = dict(os.environ)

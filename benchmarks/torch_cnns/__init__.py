@@ -1,1 +1,1 @@
-"""The networks of `seqjax.cnn` in plain torch, with torchvision's key names: what tests and benchmarks compare with."""
+"""The networks of `seqjax.cnn` in plain torch, with torchvision's key names, for comparison in tests and benchmarks."""

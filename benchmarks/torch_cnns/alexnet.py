@@ -4,7 +4,7 @@ from torch import nn
 
 
 class AlexNet(nn.Module):
-    """With torchvision's key names; lrn puts the norms of 2012 where they do not change the places of the layers."""
+    """With torchvision's key names; lrn adds the norms of 2012 without changing the layers' indices."""
 
     def __init__(self, num_classes=1000, in_channels=3, dropout=0.5, lrn=False, hidden=4096):
         super().__init__()

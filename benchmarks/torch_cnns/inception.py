@@ -92,7 +92,7 @@ class D(nn.Module):
 
 
 class E(nn.Module):
-    """1x1; 1x3 beside 3x1; the same behind a 3x3; pool."""
+    """1x1; 1x3 beside 3x1; the same after a 3x3; pool."""
 
     def __init__(self, channels):
         super().__init__()

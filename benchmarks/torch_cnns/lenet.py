@@ -5,7 +5,7 @@ from torch.nn import functional
 
 
 class LeNet5(nn.Module):
-    """The form common today; side is that of the images."""
+    """The form common today; side is the images' height and width."""
 
     def __init__(self, num_classes=10, in_channels=1, padding=0, side=32):
         super().__init__()

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 
 class SameConv(nn.Conv2d):
-    """A convolution with TensorFlow's SAME padding: what is odd is added at the end."""
+    """A convolution with TensorFlow's SAME padding: an odd remainder is added at the end."""
 
     def forward(self, x):
         pads = []

@@ -30,7 +30,7 @@ class PadShortcut(nn.Module):
 
 
 def make_downsample(inputs, outputs, stride, shortcut, preactivation):
-    """The shortcut where shapes change, None where they do not."""
+    """The shortcut if shapes change, else None."""
     if stride == 1 and inputs == outputs:
         return None
     if shortcut == "A":

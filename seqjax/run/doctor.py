@@ -129,7 +129,7 @@ def _digest(text: str) -> str:
 
 
 def gathered(found: Any) -> list[Any]:
-    """What all processes found, by their index; every process must call it. They may have different numbers of devices.
+    """The findings of all processes, by index; every process must call it. They may have different numbers of devices.
 
     Args:
       found: JSON values.
@@ -162,7 +162,7 @@ def seconds_together() -> float:
 def look_at_disk(workdir: pathlib.Path) -> dict[str, Any]:
     """Whether all processes see the first one's work directory, whether it can be written and locked, and its free space.
 
-    Every process must call it, with what it takes for the work directory. If there is none yet, the nearest one above it is looked at.
+    Every process must call it with its own work directory. If that does not exist yet, its nearest existing parent is examined.
 
     Returns:
       folder, type (of the file system, in each process), free (bytes), speed (bytes per second, on the disk), error (why it cannot

@@ -4,10 +4,10 @@ import collections
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-SAME_VARIABLES = ("JAX_PLATFORMS", "XLA_FLAGS", "LIBTPU_INIT_ARGS", "SEQJAX_NATIVE_ISA")  # where they differ, programs do
+SAME_VARIABLES = ("JAX_PLATFORMS", "XLA_FLAGS", "LIBTPU_INIT_ARGS", "SEQJAX_NATIVE_ISA")  # if these differ, so do the programs
 OK, NOTE, WRONG = "ok", "note", "WRONG"
-LITTLE = 1 << 30  # bytes free, below which there is a warning
-LONGEST = 160  # characters of a value that are shown
+LITTLE = 1 << 30  # warn below this many free bytes
+LONGEST = 160  # maximum number of characters shown of a value
 
 
 class Line(NamedTuple):
@@ -16,19 +16,19 @@ class Line(NamedTuple):
     state: str
     name: str
     text: str
-    advice: str = ""  # a line of its own below, where something is wrong or could be better
+    advice: str = ""  # shown on a separate line if something is wrong or could be better
 
 
-Seen = Sequence[Mapping[str, Any]]  # what each process found, by its index: see doctor.see
+Seen = Sequence[Mapping[str, Any]]  # findings of each process, by its index: see doctor.see
 
 
 def lines(seen: Seen, disk: Mapping[str, Any], together: float) -> list[Line]:
     """The report.
 
     Args:
-      seen: of each process.
+      seen: findings of each process.
       disk: see doctor.look_at_disk.
-      together: seconds that the processes need to hear of each other; 0 for a single one.
+      together: seconds of a round trip between the processes; 0 for a single one.
     """
     found = [
         *_machines(seen, together),
@@ -52,7 +52,7 @@ def wrong(found: Iterable[Line]) -> int:
 
 
 def shown(found: Sequence[Line]) -> list[str]:
-    """The lines as text, the last of them the outcome.
+    """The lines as text, ending with the outcome.
 
     Example:
       >>> print("\\n".join(shown([Line(OK, "mesh", "data=2"), Line(WRONG, "data", "not found", "copy it")])))
@@ -71,7 +71,7 @@ def shown(found: Sequence[Line]) -> list[str]:
 
 
 def grouped(values: Sequence[Any]) -> str:
-    """A value that all share, or which processes have which value.
+    """A value that all share, or the processes with each value.
 
     Example:
       >>> grouped(["a", "a"]), grouped(["a", "b", "a"])
@@ -243,7 +243,7 @@ def _environment(seen: Seen) -> Iterable[Line]:
 
 
 def _errors(seen: Seen, part: str, name: str) -> Iterable[Line]:
-    """A line for each error in the processes, without repetitions; its text says what to do."""
+    """A line for each distinct error in the processes; its text says what to do."""
     texts = [one["errors"].get(part, "") for one in seen]
     for text in dict.fromkeys(filter(None, texts)):
         where = [str(index) for index, other in enumerate(texts) if other == text]
