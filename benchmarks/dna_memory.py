@@ -2,7 +2,7 @@
 
     python -m benchmarks.dna_memory [--bases=10000000]
 
-Tags random sequences of a tenth and of all of the bases with a small tagger with random weights (bidirectional, exact carries over
+Tags random sequences of a hundredth, a tenth and all of the bases with a small tagger of random weights (bidirectional, exact carries over
 windows), and reads the peak resident memory of the process after each. Linux only.
 """
 

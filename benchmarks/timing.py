@@ -75,7 +75,7 @@ def prepare() -> dict[str, Any]:
     """Prepares the timing process: keeps freed memory, and disables the persistent compilation cache.
 
     Returns:
-    The settings, to be stored in the result.
+      The settings, to be stored in the result.
     """
     kept = process.keep_freed_memory()
     jax.config.update("jax_enable_compilation_cache", False)

@@ -165,7 +165,7 @@ class Run:
         """The number of the signal that ends the run here; several processes agree on it.
 
         Args:
-        received: signals received by this process.
+          received: signals received by this process.
         """
         number = received[0] if received else 0
         if self.task.tell is not None:

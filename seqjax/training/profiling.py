@@ -18,7 +18,7 @@ def check_steps(steps: tuple[int, int], *, first: int, last: int) -> None:
       last: the run's last step.
 
       Raises:
-      UserError: other steps; the message says which can be traced.
+        UserError: other steps; the message says which can be traced.
 
     Example:
       >>> check_steps((3, 12), first=0, last=10)

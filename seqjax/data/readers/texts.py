@@ -44,7 +44,7 @@ def read_texts(path: str, documents: str = "none", encoding: str = "utf-8") -> R
       encoding: the file's encoding.
 
       Returns:
-      At least one document. The column is a tuple, or a `FileTexts` for a file of more than 64 million characters.
+        At least one document. The column is a tuple, or a `FileTexts` for a file of more than 64 million characters.
 
     Raises:
       UserError: the file cannot be read, has no text, or has malformed JSON lines (all listed, with their numbers).

@@ -131,10 +131,10 @@ class Reader:
         """Applies `read` to the newest or best checkpoint without a fault.
 
         Returns:
-        (the result, or None if no checkpoint was ever completed; the faults of those tried before it).
+          (the result, or None if no checkpoint was ever completed; the faults of those tried before it).
 
         Raises:
-        UserError: there are checkpoints, and none can be used.
+          UserError: there are checkpoints, and none can be used.
         """
 
         def search():
