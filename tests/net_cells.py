@@ -19,7 +19,7 @@ H = 4  # outputs of each plain cell
 
 
 class Flow(NamedTuple):
-    """Which steps are real, where sequences begin, in both directions, and which of them is taken."""
+    """The real steps, where sequences start in both directions, and the current direction."""
 
     mask: np.ndarray  # (B, T)
     resets: np.ndarray  # (B, T)
@@ -27,7 +27,7 @@ class Flow(NamedTuple):
     other: np.ndarray | None = None  # resets of the other direction, where they are known
 
     def turned(self):
-        """The other direction: what was parted before a step is now parted before the real step that follows it."""
+        """The other direction: a split before a step becomes a split before the next real step."""
         other = self.other
         if other is None:
             other = np.zeros_like(self.resets)
@@ -42,7 +42,7 @@ class Flow(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What a net is given, and what it must give."""
+    """The inputs of a net, and its required outputs."""
 
     size: int = H
     spatial: tuple = ()
@@ -62,13 +62,13 @@ class Net(NamedTuple):
 
 
 def no_noise(key, ps, xs):
-    """Training is as evaluation."""
+    """Training equals evaluation."""
     del key
     return ps, xs
 
 
 class Plain(NamedTuple):
-    """A cell that takes one step after the other, by its step in NumPy."""
+    """A cell that runs step by step, given its step in NumPy."""
 
     cell: seqjax.Cell
     step: object  # step(p, carry, x) of dicts

@@ -16,7 +16,7 @@ from seqjax.wrappers import bidirectional, dropout, learned_initial_carry
 
 
 def random_net(rng, options, depth=2, taken=None):
-    """A net of at most so many wrappers around each other."""
+    """A net of at most `depth` nested wrappers."""
     if taken is None:
         taken = Taken(spatial=[(), (), (), (), (), (3,), (3, 2)][rng.integers(7)])
     what = rng.integers(10) if depth else 0
@@ -52,7 +52,7 @@ def residual(rng, inner, taken):
 
 
 def learned(inner):
-    """Sequences begin, and begin again after a reset, at a parameter."""
+    """Sequences start, and restart after a reset, from a parameter."""
 
     def run(params, carry, initial, xs, flow, key=None):
         return inner.run(params.cell, carry, initial, xs, flow, key)
@@ -93,7 +93,7 @@ def dense(rng, options):
 
 
 def layer_between(rng, options, taken):
-    """What may stand between two cells, without a carry."""
+    """A layer without a carry between two cells."""
     if not isinstance(taken.size, int):
         return between(lambda m, ys: jax.tree.map(m.sin, ys), "sin", taken)
     kinds = ["sin", "parts"] + (["space"] if taken.spatial and not taken.keep else []) + ([] if taken.spatial else ["dense"] * 2)
@@ -108,7 +108,7 @@ def layer_between(rng, options, taken):
 
 
 def stack(rng, options, depth, taken):
-    """One after the other, with what stands between, or with skip connections."""
+    """Layers in sequence, with layers in between or skip connections."""
     skip, layers = [None, None, None, "input", "all"][rng.integers(5)], []
     now = taken._replace(keep=taken.keep or skip is not None, array=skip is not None)
 

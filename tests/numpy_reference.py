@@ -32,7 +32,7 @@ def relu(x):
 
 
 def _recurrent(p, gates=1):
-    """A recurrent kernel (K, R, G S) as the matrix (K R, G K S) that is zero between the blocks; a matrix as it is."""
+    """A recurrent kernel (K, R, G S) as the matrix (K R, G K S) that is zero between the blocks; a matrix unchanged."""
     kernel = p["recurrent_kernel"]
     if kernel.ndim == 2:
         return kernel
@@ -121,7 +121,7 @@ def _convolve(x, kernel, strides=None, padding="same", dilation=None):
 
 
 def conv_lstm(*options):
-    """With strides, padding and dilation of the input convolution; none of them for the usual ones."""
+    """With strides, padding and dilation of the input convolution; by default the usual ones."""
 
     def step(p, carry, x):
         sums = _convolve(x, p["kernel"], *options) + _convolve(carry["h"], p["recurrent_kernel"]) + _bias(p)

@@ -1,4 +1,4 @@
-"""Which cases of the tables a default run takes: of each test one in a few, in turn; the others are slow.
+"""The cases of the tables in a default run: one in a few per test, in turn; the others are slow.
 
 `@pytest.mark.one_in(3)`, on a test or as a file's `pytestmark`, says how many. Of a test over several tables those cases are
 taken whose places in the tables add up to a multiple of 3, as in a Latin square: each row of one meets several of the other.
@@ -28,7 +28,7 @@ def mark(items):
 
 
 def _in_turn(cases, turn):
-    """Each case of a test, and whether it is one of those in turn."""
+    """Each case of a test, and whether it is selected."""
     (n,) = cases[0].get_closest_marker("one_in").args
     places = [(sum(places) + turn) % n for places in zip(*map(_in_order, zip(*map(rows_of, cases))))]
     return [(item, place == min(places)) for item, place in zip(cases, places, strict=True)]

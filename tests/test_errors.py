@@ -1,4 +1,4 @@
-"""What is said to the user: text that cannot steer a terminal, and what to type for a package that is not installed."""
+"""Messages to the user: terminal control characters are escaped, and missing packages come with an install command."""
 
 import re
 import subprocess

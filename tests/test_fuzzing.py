@@ -23,7 +23,7 @@ def test_random_networks_equal_numpy(number, x64):
 
 @pytest.mark.slow
 def test_many_random_networks_equal_numpy(x64):
-    """So many as take a quarter of an hour; `python tests/fuzzing.py` runs ten thousand cases."""
+    """As many as take a quarter of an hour; `python tests/fuzzing.py` runs ten thousand cases."""
     for number in range(8, 308):
         found = fuzzing.run(SEED, number, draws=4)
         assert not found.mismatches, f"{number}: {found.program}"
@@ -46,7 +46,7 @@ def _found(name):
 
 @pytest.fixture
 def plant(monkeypatch):
-    """Puts a fault in place of a function, for programs that are compiled while it is there."""
+    """Replaces a function by a faulty one, for programs compiled meanwhile."""
 
     def put(module, name, fault):
         monkeypatch.setattr(module, name, fault)

@@ -1,4 +1,4 @@
-"""What a default run takes of the tables."""
+"""The selection of table rows for a default run."""
 
 import pytest
 import selection

@@ -1,4 +1,4 @@
-"""The documentation as a site, without building it: every page is in the navigation, every link leads somewhere, the API is whole."""
+"""The documentation as a site, without building it: every page is in the navigation, links work, the API is complete."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""Which way imports run, read from the files themselves: upward through the rooms, no circles, nothing heavy."""
+"""The direction of imports, read from the files themselves: upward through the packages, no cycles, nothing heavy."""
 
 import ast
 import os
@@ -20,7 +20,7 @@ ROOMS = (
 )  # fmt: skip
 CORE = ROOMS[: ROOMS.index("_truncated") + 1]
 CORE_NEEDS = {"jax", "numpy"}
-CONSOLE = ("seqjax.__main__", "seqjax.launch")  # the commands: above all rooms; they find experiments by files, never by an import
+CONSOLE = ("seqjax.__main__", "seqjax.launch")  # the commands: above all packages; they find experiments by files, never by an import
 
 # Large packages that most runs do not need; where each may be imported, inside a function.
 HEAVY = {
@@ -100,7 +100,7 @@ def room(module):
 
 
 def downward(name, source):
-    """What a file imports from a room above its own."""
+    """The imports of a file from a package above its own."""
     wrong = []
     for found in imports(source):
         top = found.target.split(".")[0]

@@ -1,4 +1,4 @@
-"""Types: what annotations promise is what functions give; and type checkers agree, where they are installed (extra `types`)."""
+"""Types: functions return what their annotations promise; type checkers agree, if installed (extra `types`)."""
 
 import functools
 import json

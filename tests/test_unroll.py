@@ -1,4 +1,4 @@
-"""unroll: what it refuses, what it compiles, and random lengths with resets against NumPy."""
+"""unroll: refusals, compilations, and random lengths with resets against NumPy."""
 
 import hypothesis
 import hypothesis.extra.numpy as hnp

@@ -1,4 +1,4 @@
-"""What two workers may do to one compilation cache: an entry is there as a whole or not at all."""
+"""Two workers with one compilation cache: an entry is complete or absent."""
 
 import os
 

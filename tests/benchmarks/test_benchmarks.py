@@ -1,4 +1,4 @@
-"""What the benchmarks' figures rest on: turns and repeats, the gradient that is timed, forced layouts, ratios."""
+"""The basis of the benchmarks' numbers: turns and repeats, the timed gradient, forced layouts, ratios."""
 
 import argparse
 from unittest import mock
@@ -219,7 +219,7 @@ def test_the_loop_with_buckets_takes_the_bare_sides_batches():
 
 
 def test_weak_scaling_by_hand():
-    """8 devices, a gradient of 4 bytes for each of 100 million parameters, 100 GB/s of which half is reached, 1 ms of work, 1 us a hop."""
+    """8 devices, 100 million float32 gradients, half of 100 GB/s reached, 1 ms of work, 1 us per hop."""
     link = weak_scaling.Link("by hand", 8, 100e9, 0.5, 1e-6, "")
     rows = weak_scaling.modelled(weak_scaling.Case("by hand", 1e-3, 100_000_000, ""), link)
     assert [row["devices"] for row in rows] == [1, 2, 4, 8]

@@ -1,4 +1,4 @@
-"""The GPU kit: whatever ends one part, the others' results are kept, with the reason."""
+"""The GPU kit: however one part ends, the others' results are kept, with the reason."""
 
 import json
 import sys

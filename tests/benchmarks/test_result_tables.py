@@ -1,4 +1,4 @@
-"""The tables of the documentation show what is saved in benchmarks/results, and a changed figure is noticed."""
+"""The documentation's tables show the results saved in benchmarks/results, and a changed number is noticed."""
 
 import json
 import pathlib
@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import common, tables, tables_runs, tables_speed
 
-# Those that the results rest on; a page without its block would be stale for ever.
+# The tables behind the results; a page without its block would stay stale unnoticed.
 NEEDED = {
     "docs/results.md": {"peers", "peers summary", "processes", "language_model", "cnn training", "text training", "measured"},
     "docs/language_model.md": {"language_model"},
@@ -44,7 +44,7 @@ def test_the_tables_are_there(page):
 
 @pytest.mark.parametrize("name", ["peers", "engines", "processes", "language_model"])
 def test_a_changed_figure_is_noticed(name, tmp_path, monkeypatch):
-    """Every number of the JSON is made larger: the table that is drawn then differs in every row."""
+    """If every number in the JSON is made larger, the table differs in every row."""
     shutil.copytree(common.RESULTS, results := tmp_path / "results")
     for path in [results / "peers.json", results / "engines.json", results / "processes.json", *results.glob("runs/*/*.json*")]:
         text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The batches of these tests are small; the engine's way for larger ones is what they are to test."""
+"""These tests have small batches, but should test the engine's path for larger ones."""
 
 import pytest
 
@@ -9,6 +9,6 @@ from seqjax.typing import Dense
 
 @pytest.fixture(autouse=True)
 def as_with_many_sequences(monkeypatch):
-    """The fused engine takes the cells of plain products by one product a step, as from 8 sequences on."""
+    """The fused engine runs cells of plain products with one product per step, as for 8 or more sequences."""
     rows = Layout(columns=False)
     monkeypatch.setattr(fused, "layout_of", lambda cell, batch: rows if isinstance(cell.split, Dense) else None)

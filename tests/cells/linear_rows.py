@@ -36,7 +36,7 @@ def _minlstm(act):
 
 
 def _lru(p, carry, x):
-    """The complex state in its two parts throughout, so that each number may itself be complex for a complex step."""
+    """Keeps real and imaginary parts of the state separate, so that each may itself be complex for a complex step."""
     modulus, phase, gamma = np.exp(-np.exp(p["nu_log"])), np.exp(p["theta_log"]), np.exp(p["gamma_log"])
     lambda_re, lambda_im = modulus * np.cos(phase), modulus * np.sin(phase)
     re = lambda_re * carry["re"] - lambda_im * carry["im"] + gamma * (x @ p["b_re"])

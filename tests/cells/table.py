@@ -40,7 +40,7 @@ REFERENCES = {
     "unicornn": ref.UNICORNN,
     **{name: reference for name, _, reference in linear_rows.ROWS},
 }
-# Where the defaults of a cell show less.
+# Where a cell's defaults would test less.
 SETTINGS = {
     "indrnn": {"activation": "tanh"},
     "slstm": {"heads": 2},
@@ -126,7 +126,7 @@ WRAPPERS = [
 
 
 def _joined(**options):
-    """What stands between cells: a dense layer, skip connections of both kinds, functions, and two outputs made one."""
+    """Layers between cells: a dense layer, both kinds of skip connections, functions, and merging two outputs."""
     skipping = seqjax.stack(seqjax.lstm(3, **options), seqjax.dense(2, "relu", **options), seqjax.gru(3, **options), skip_connections="all")
     both = seqjax.stack(skipping, seqjax.dense(H, **options), skip_connections="input")
     return seqjax.stack(both, jax.numpy.tanh, lambda y: (y[:3], y[3:]), lambda pair: pair[0] * pair[1][:3], seqjax.rnn(H, **options))
@@ -145,7 +145,7 @@ def names(rows):
 def setup(row, seed=0, dtype=np.float32, batch=B, steps=T, **options):
     """A cell, its params, random inputs (B, T, *spatial, D), and a random carry.
 
-    Every parameter is moved from where it starts, so that a forgotten bias, gain or peephole shows.
+    Every parameter is moved from its initial value, so that a forgotten bias, gain or peephole shows.
     """
     cell = row.make(**options)
     rng = np.random.default_rng(seed)
@@ -160,7 +160,7 @@ def setup(row, seed=0, dtype=np.float32, batch=B, steps=T, **options):
 
 
 def as_numpy(tree):
-    """A NamedTuple of arrays as the dict of float64 arrays that the reference takes; absent parameters left out."""
+    """A NamedTuple of arrays as the dict of float64 arrays that the reference takes, without absent parameters."""
     return {k: np.asarray(v, np.float64) for k, v in tree._asdict().items() if v is not None}
 
 

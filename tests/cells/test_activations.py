@@ -1,4 +1,4 @@
-"""Cells with other activations: their equations in NumPy, every engine, and what other libraries can hold of them."""
+"""Cells with other activations: their equations in NumPy, every engine, and conversion to other libraries."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The block GRU: with one block against its equations, with many against the dense kernel that is zero between blocks."""
+"""The block GRU: with one block against its equations, with several against a dense kernel that is zero between blocks."""
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +71,7 @@ def test_it_starts_by_keeping_its_memory(x64):
 
 
 def test_the_size_of_the_inputs_does_not_matter(x64):
-    """Layer normalisation takes it away at the first step, where h is 0, whatever the scale of the input."""
+    """Layer normalisation removes the input's scale at the first step, where h is 0."""
     cell, params, xs = made(2)
     once, scaled = (seqjax.unroll(cell, params, by * xs[:, :1])[1] for by in (100.0, 10000.0))
     np.testing.assert_allclose(once, scaled, rtol=1e-6)

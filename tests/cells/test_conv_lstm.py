@@ -1,4 +1,4 @@
-"""What is the convolutional LSTM's own: its spatial axes, and what a convolution may see. The rest is in the table."""
+"""Tests specific to the convolutional LSTM: its spatial axes and receptive field. The rest is in the table."""
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ def test_the_parts_take_any_leading_axes_and_vmap(spatial):
 
 
 def test_gradients_through_vmap_are_those_of_a_loop():
-    """As engines form them: the gradient of each step's weights at once."""
+    """As engines compute it: the weight gradients of all steps at once."""
     cell, params, xs, carries = _cell()
 
     def loss(params, recur):
@@ -74,14 +74,14 @@ def test_an_output_sees_its_neighbourhood_and_no_more(kernel_size):
 
 
 def test_inside_it_moves_with_its_input():
-    """A shifted input gives a shifted output, away from the border and without peepholes, which know their place."""
+    """A shifted input gives a shifted output, away from the border and without peepholes, which are position-dependent."""
     cell = seqjax.conv_lstm(2, 3, 12)
     params = cell.init(KEY, 1)
     xs = np.zeros((1, 3, 12, 1), np.float32)
     xs[:, :, 4:7] = np.random.default_rng(0).normal(size=(1, 3, 3, 1))
     _, ys = seqjax.unroll(cell, params, xs)
     _, moved = seqjax.unroll(cell, params, np.roll(xs, 1, axis=2))
-    # A border reaches one place further inwards with every step after the first.
+    # The border's influence grows by one position with every step after the first.
     assert_same(moved[:, :, 3:-2], ys[:, :, 2:-3])
     assert np.abs(moved[:, :, 3:-2] - ys[:, :, 3:-2]).max() > 0.01
 
@@ -96,7 +96,7 @@ def test_initial_values():
 
 
 def _drawn(number):
-    """Options at random, over one to three axes in turn; strides in even draws, a dilation in odd ones."""
+    """Random options over one to three axes in turn; strides in even draws, a dilation in odd ones."""
     rng = np.random.default_rng(number)
     window, far, room = rng.integers(1, 4, (3, 1 + number % 3)).tolist()
     near = [1] * len(far)

@@ -1,4 +1,4 @@
-"""Cells are known by the call that made them: equality, hash, repr, pickle, and nothing compiled twice."""
+"""Cells are identified by the call that made them: equality, hash, repr, pickle, and no recompilation."""
 
 import copy
 import pickle

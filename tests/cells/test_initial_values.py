@@ -1,4 +1,4 @@
-"""The initial values of every cell for one key do not change: what a seed gave can be repeated."""
+"""The initial values of every cell for a given key do not change, so that seeds stay reproducible."""
 
 import json
 import pathlib
@@ -13,7 +13,7 @@ PINNED = json.loads((pathlib.Path(__file__).parents[1] / "assets" / "initial_val
 
 @pytest.mark.parametrize("row", [row for row in CELLS + VARIANTS + WRAPPERS if row.name in PINNED], ids=lambda row: row.name)
 def test_initial_values_are_as_ever(row):
-    """A weighed sum of each array, so that an exchange of two values shows."""
+    """A weighted sum of each array, so that swapping two values shows."""
     leaves = [np.asarray(a, np.float64).ravel() for a in jax.tree.leaves(row.make().init(jax.random.key(7), D))]
     found = [float(a @ np.cos(np.arange(a.size))) for a in leaves]
     np.testing.assert_allclose(found, PINNED[row.name], rtol=0, atol=2e-4)

@@ -1,4 +1,4 @@
-"""The linear recurrences: the recurrence that each step is, gates at their limits, the LRU's ring, settings refused."""
+"""The linear recurrences: each step against its recurrence, gates at their limits, the LRU's ring, refused settings."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def test_a_step_is_the_equations_and_the_linear_recurrence(make, reference, x64)
     np.testing.assert_allclose(got[1], want[1], rtol=1e-12)
     for name, value in want[0].items():
         np.testing.assert_allclose(getattr(got[0], name), value, rtol=1e-12)
-    # The coefficients of all steps at once are those of each.
+    # Coefficients computed for all steps at once equal those of single steps.
     a, b = cell.split.coefficients(params, xs)
     h = a[0] * cell.split.state(carry) + b[0]
     assert a.shape == b.shape == (5, *h.shape)

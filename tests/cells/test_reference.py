@@ -70,7 +70,7 @@ def test_step_is_its_three_parts(row):
     projected = parts.project(params, xs[:, 0])
     recurrent = None if parts.recur is None else parts.recur(params, carry)
     assert_same(cell.step(params, carry, xs[:, 0]), parts.after(params, carry, projected, recurrent))
-    if isinstance(cell.split, Dense):  # by hand, one sequence after the other
+    if isinstance(cell.split, Dense):  # by hand, one sequence at a time
         kernel, recurrent_kernel, bias = cell.split.products(params)
         found = []
         for one in range(xs.shape[0]):

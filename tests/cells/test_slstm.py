@@ -13,7 +13,7 @@ FORGET = pytest.mark.parametrize("forget_gate", ["exp", "sigmoid"])
 
 
 def unstabilised(forget_gate, params, xs):
-    """The equations as they stand in the paper, from no memory: c = f c + i z, n = f n + i, h = o c / n."""
+    """The equations as in the paper, from an empty memory: c = f c + i z, n = f n + i, h = o c / n."""
     c, n, h, ys = 0.0, 0.0, jnp.zeros((len(xs), params.recurrent_kernel.shape[0])), []
     for x in jnp.moveaxis(xs, 1, 0):
         i, f, z, o = jnp.split(x @ params.kernel + h @ params.recurrent_kernel + params.bias[None], 4, axis=-1)
@@ -40,7 +40,7 @@ def test_the_stabiliser_changes_nothing(forget_gate, x64):
 @FORGET
 @pytest.mark.parametrize("engine", ["scan", "fused"])
 def test_gates_of_200_stay_finite(forget_gate, engine):
-    """All 16 combinations of i, f, z and o at 200 or -200, one after the other, in any order, from no memory and after padding."""
+    """All 16 combinations of i, f, z and o at 200 or -200, in random order, from an empty memory and after padding."""
     cell = seqjax.slstm(1, forget_gate=forget_gate)
     params = cell.init(jax.random.key(0), 4)._replace(kernel=jnp.eye(4))
     signs = np.stack(np.meshgrid(*[[-1.0, 1.0]] * 4), -1).reshape(16, 4).astype(np.float32)
@@ -60,7 +60,7 @@ def test_gates_of_200_stay_finite(forget_gate, engine):
 @FORGET
 @pytest.mark.parametrize("size", [-200.0, 0.0, 200.0])
 def test_the_first_output_has_no_other_weight_than_its_own(forget_gate, size):
-    """However small its input gate: c / n is tanh(z) where there was nothing before."""
+    """From an empty memory c / n is tanh(z), however small the input gate."""
     cell = seqjax.slstm(1, forget_gate=forget_gate)
     params = cell.init(jax.random.key(0), 4)._replace(kernel=jnp.eye(4))
     for forget in (-200.0, 0.0, 200.0):
@@ -95,7 +95,7 @@ def test_every_block_of_every_gate_starts_orthogonal():
 
 
 def test_a_carry_that_the_cell_cannot_give_stays_finite():
-    """As a learned one, or a decoder's first, which is tanh of a product: n below 0, whose sum with exp(i - m) may be 0."""
+    """A learned initial carry, or a decoder's (tanh of a product), may have n below 0, whose sum with exp(i - m) may be 0."""
     cell = seqjax.slstm(H, 2)
     params = cell.init(jax.random.key(0), D)._replace(bias=jnp.zeros(4 * H))
     start = cell.initial_carry(params, B)._replace(c=-jnp.ones((B, H)), n=-jnp.ones((B, H)))

@@ -1,7 +1,7 @@
 """Properties that every cell and wrapper has, over the table.
 
-What differs between two runs of a row, its mask and its resets, is given as arrays of one shape, and a row's cell is made
-once: `unroll` then compiles few programs for it.
+Masks and resets, which differ between runs of a row, are given as arrays of one shape, and a row's cell is made once, so that `unroll`
+compiles few programs for it.
 """
 
 import functools
@@ -20,21 +20,21 @@ import seqjax
 pytestmark = pytest.mark.one_in(6)
 LENGTHS = np.array([T, 0, 3], np.int32)
 every = pytest.mark.parametrize("row", ROWS, ids=names(ROWS))
-# What unroll does the same for all; of the wrappers the deepest stands for the others.
+# unroll treats all cells alike here; the deepest wrapper represents the others.
 SOME = [row for row in ROWS if row.reference is not None or row.name == "deep"]
 some = pytest.mark.parametrize("row", SOME, ids=names(SOME))
 
 
 @functools.cache
 def setup(row):
-    """As `make_setup`, once for all tests; the inputs cannot be written to."""
+    """As `make_setup`, once for all tests; the inputs are read-only."""
     cell, params, xs, carry = make_setup(row)
     xs.flags.writeable = False
     return cell, params, xs, carry
 
 
 def _run(case, mask=None, resets=None, xs=None, **options):
-    """`unroll` with a mask, true where it is not given, and resets, false where they are not given."""
+    """`unroll` with a mask, by default all true, and resets, by default all false."""
     cell, params, own, carry = case
     mask = np.ones((B, T), bool) if mask is None else mask
     resets = np.zeros((B, T), bool) if resets is None else resets

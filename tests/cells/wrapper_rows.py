@@ -21,7 +21,7 @@ def learned(cell):
 
 
 def shifted(cell):
-    """Gains and a bias that are not those of initialisation, so that a forgotten one shows."""
+    """Gains and a bias different from their initial values, so that a forgotten one shows."""
     wrapped = layer_norm(cell)
 
     def init(key, input_size):
@@ -44,7 +44,7 @@ def regularised(cell):
 
 
 def per_gate(cell):
-    """Masks of each gate's own on both products."""
+    """Separate masks per gate on both products."""
     return seqjax.dropout(recurrent_dropout(cell, 0.3, per_gate=True), 0.2, shared_over_time=True, per_gate=True)
 
 

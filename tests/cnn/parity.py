@@ -1,4 +1,4 @@
-"""What the comparisons with torch share: a twin with random weights, and our network with the same ones."""
+"""Shared by the comparisons with torch: a twin with random weights, and our network with the same weights."""
 
 import copy
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from seqjax.interop.torchvision import from_torch_cnn, to_torch_cnn
 
-torch.set_num_threads(1)  # for networks this small; two threads stall for minutes where other programs have the processors
+torch.set_num_threads(1)  # for networks this small; two threads stall for minutes if other programs occupy the cores
 
 AUX_WEIGHT = 0.3  # of each auxiliary head in the loss
 TOLERANCE = 1e-9  # in 64 bits: of the loss as a share of itself, of gradients and statistics as a share of their array's largest
@@ -72,7 +72,7 @@ def check_parity(model, twin, images, *, atol=1e-4):
 def check_training(model, twin, images, labels):
     """Asserts that a step in training agrees in 64 bits: loss, every gradient, and the statistics after it.
 
-    In 32 bits it would depend on the processor. The gradient jumps where an activation crosses a kink of relu or relu6: of the
+    In 32 bits the result would depend on the processor. The gradient jumps where an activation crosses a kink of relu or relu6: of the
     676,608 of MobileNetV2 on these images the nearest is 8e-8 from one, so that changing the images by one unit in the last
     place moves a weight's gradient by 3e-5 of the largest or by 7.5e-2, in 64 bits as in 32. Rounding errors of 1e-15 cross none.
     The step in 32 bits is held against that in 64 over all weights together, where a crossing weighs little.

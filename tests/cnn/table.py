@@ -1,4 +1,4 @@
-"""The table of all CNNs. A new one is tested by adding a row: the generic suite runs over this list."""
+"""The table of all CNNs. To test a new one, add a row: the generic suite runs over this list."""
 
 from typing import Any, NamedTuple
 
@@ -11,18 +11,18 @@ from seqjax import cnn
 
 class Row(NamedTuple):
     name: str  # for cnn.create
-    full: tuple[int, ...]  # the input for which the figures stand
+    full: tuple[int, ...]  # the input size of the published numbers
     parameters: int  # with no options
     gmac: float | None  # 1e9 multiply-adds with no options, to three places
     shape: tuple[int, ...]  # of a cheap input
     other: tuple[int, ...]  # another size
-    options: dict[str, Any]  # that make the network cheap
+    options: dict[str, Any]  # options that make the network cheap
     norm: bool = False  # has batch norms
     aux: int = 0  # auxiliary heads
     dropout: bool = False
     tokens: bool = False  # takes tokens, not floats
-    default: bool = False  # its values are looked at by default, those of the others in the slow tests
-    deep: bool = False  # slow to trace, so that only the counts are looked at by default
+    default: bool = False  # its values are tested by default, those of the others in the slow tests
+    deep: bool = False  # slow to trace, so only the counts are tested by default
 
 
 def _images(name, parameters, gmac, size, other, full=224, **settings):
@@ -103,7 +103,7 @@ def make(row, **options):
 
 
 def shapes(model, x, **options):
-    """What init gives, as shapes."""
+    """The output of init, as shapes."""
     return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, **options), x)
 
 

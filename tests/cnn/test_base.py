@@ -1,4 +1,4 @@
-"""Settings that no network can have."""
+"""Settings that every network refuses."""
 
 import jax
 import jax.numpy as jnp

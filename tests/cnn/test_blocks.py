@@ -28,7 +28,7 @@ def _each(value, axes):
 
 
 def _convolve(x, kernel, bias, options):
-    """A convolution by a loop over places of the output and taps of the kernel."""
+    """A convolution by a loop over output positions and kernel taps."""
     taps, axes = kernel.shape[:-2], kernel.ndim - 2
     strides, dilation = (_each(options.get(name, 1), axes) for name in ("strides", "kernel_dilation"))
     pads = [_each(pad, 2) for pad in _each(options.get("padding", 0), axes)]
@@ -46,7 +46,7 @@ def _convolve(x, kernel, bias, options):
 
 
 def _draw(block, shape, seed=0):
-    """Random input and variables, none of them where it starts."""
+    """Random input and variables, none at its initial value."""
     rng = np.random.default_rng(seed)
     x = jnp.asarray(rng.normal(size=shape), jnp.float32)
     variables = jax.eval_shape(block.init, jax.random.key(0), x)

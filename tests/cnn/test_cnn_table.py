@@ -1,7 +1,7 @@
 """Properties that every CNN has, over the table.
 
-Whatever shapes and dtypes tell is read from abstract evaluation, for all. Values need compiling: of each family the cheapest
-by default, all the others where slow tests are asked for.
+Shapes and dtypes are tested by abstract evaluation, for all. Values need compiling: the cheapest of each family by default, the others in
+the slow tests.
 """
 
 import functools
@@ -40,7 +40,7 @@ class Runs:
         return self.model.apply(variables, x, mutable=["batch_stats"])
 
     def loss(self, params, rest, x, key):
-        """Every logit has a weight of its own, those of the auxiliary heads too."""
+        """Every logit has its own weight, also those of the auxiliary heads."""
         self.traced["train"] += 1
         out, state = self.model.apply({"params": params, **rest}, x, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
         heads = [out] if not self.row.aux else [out.logits, *out.aux]
@@ -167,7 +167,7 @@ def test_training_moves_statistics_reaches_every_parameter_and_takes_its_noise_f
     assert jax.tree.structure(before) == jax.tree.structure(state) and not any(jax.tree.leaves(unmoved))
 
     reached = jax.tree.map(lambda g: np.any(np.asarray(g) != 0), grads)
-    for seed in 1, 2:  # dropout and relu may stop the way of a few to all logits
+    for seed in 1, 2:  # dropout and relu may block the path of a few to all logits
         more = ours.train(seed, seed)[0]
         reached = jax.tree.map(lambda r, g: r or np.any(np.asarray(g) != 0), reached, more)
     assert _paths(reached, lambda r: not r) == []

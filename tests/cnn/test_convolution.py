@@ -66,7 +66,7 @@ def written_out(x, w, strides, padding, kernel_dilation, groups):
 
 @functools.cache
 def runs(name, way):
-    """Whether a formulation takes a case; where it does not, it must say why."""
+    """Whether a formulation supports a case; if not, it must say why."""
     x, w, settings = arrays(name)
     try:
         jax.eval_shape(functools.partial(convolve, **settings, formulation=way), x, w)
@@ -161,7 +161,7 @@ def test_sequences_are_images_one_wide():
 @pytest.mark.one_in(3)
 @pytest.mark.parametrize("module", list(OWN.values()), ids=list(OWN))
 def test_a_batch_in_parts(module, monkeypatch):
-    """What is cut so as to stay in the cache gives the same as the whole."""
+    """Splitting the work into cache-sized parts does not change the result."""
     for name, value in vars(module).items():
         if name in ("FORWARD", "BACKWARD", "LIMIT"):
             assert value >= 2**20

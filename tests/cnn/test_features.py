@@ -1,4 +1,4 @@
-"""A network up to a layer: the map is that of the whole network, and only what it needs has parameters."""
+"""A network up to a layer: the map is that of the whole network, and only the layers it needs have parameters."""
 
 import functools
 

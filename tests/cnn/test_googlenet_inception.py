@@ -31,7 +31,7 @@ each_network = pytest.mark.parametrize(
 
 @functools.cache
 def shapes(model, size, train=False):
-    """Variables and what a call on two images gives, as shapes."""
+    """Variables and the output for two images, as shapes."""
     images = jax.ShapeDtypeStruct((2, size, size, model.in_channels), jnp.float32)
     init = functools.partial(model.init, train=train)
     variables = jax.eval_shape(init, {"params": KEY, "dropout": KEY}, images)
@@ -99,7 +99,7 @@ def test_the_paper_s_5x5():
     ],
 )
 def test_initial_kernels_are_normal_and_cut_at_two_deviations(model, path, stddev):
-    """A normal of deviation 1 that is cut at -2 and 2 has deviation 0.8796."""
+    """A standard normal truncated at -2 and 2 has standard deviation 0.8796."""
 
     @jax.jit  # so that the other parameters are not computed
     def kernel(key):
@@ -157,7 +157,7 @@ def test_googlenet_gives_torch_s_logits(torch, options):
 def test_googlenet_trains_as_torch_s(torch, x64):
     """Loss with both heads and all gradients, with the statistics of the batch.
 
-    In float64: in float32 relu gives way at other places in each library, and torch's own gradients are off by up to 15 %.
+    In float64: in float32 each library crosses relu's kink at different values, and torch's own gradients are off by up to 15 %.
     """
     from benchmarks.torch_cnns.googlenet import GoogLeNet as Twin
     from seqjax.interop.torchvision import from_torch_cnn, to_torch_cnn
@@ -197,7 +197,7 @@ def test_inception_v3_gives_torch_s_logits(torch):
 
 
 def test_inception_v3_s_head_trains_as_torch_s(torch):
-    """Alone, on a map whose sides the pool does not divide: logits and gradients, statistics of the batch."""
+    """The head alone, on a map whose sides the pool does not divide: logits and gradients, with batch statistics."""
     from benchmarks.torch_cnns.inception import Aux as Twin
     from tests.cnn.parity import random_images, randomise
 
@@ -285,7 +285,7 @@ def test_inception_v3_s_head_says_what_it_needs():
 
 
 class Times(nn.Module):
-    """Stands for a convolution: multiplies by `features`, and keeps every other value where it strides."""
+    """Replaces a convolution: multiplies by `features`, and keeps every other value if it has a stride."""
 
     features: float
     kernel_size: tuple[int, int]
@@ -322,7 +322,7 @@ def test_transform_input():
 @each_network
 def test_transform_input_is_done_first(network, size, heads):
     class Reached(Exception):
-        """Ends the call where the first convolution is."""
+        """Ends the call at the first convolution."""
 
     def stop(call, args, kwargs, context):
         if isinstance(context.module, ConvNormActivation):

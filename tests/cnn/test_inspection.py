@@ -36,7 +36,7 @@ class Plain(nn.Module):
 
 
 class Training(nn.Module):
-    """Something that only training runs, a layer that runs twice, and a parameter of the network itself."""
+    """A layer that runs only in training, a layer that runs twice, and a parameter of the network itself."""
 
     @nn.compact
     def __call__(self, x, *, train: bool = False):
@@ -48,7 +48,7 @@ class Training(nn.Module):
 
 
 def _xla_flops(model, shape):
-    """What XLA counts for the whole evaluation: 2 for a multiply-add, none for a weight that meets padding."""
+    """XLA's count for the whole evaluation: 2 per multiply-add, none for weights on padding."""
     x = jax.ShapeDtypeStruct(shape, jnp.float32)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), x)
     return jax.jit(model.apply).lower(variables, x).cost_analysis()["flops"]
@@ -80,7 +80,7 @@ def _convolutions(jaxpr, found):
 
 
 def _counted_by_xla(eqn, counts):
-    """Half of XLA's flops for one operation, the padding of a convolution made part of its input so that it counts."""
+    """Half of XLA's flops for one operation, with a convolution's padding made part of its input so that it counts."""
     lhs, rhs = (var.aval for var in eqn.invars)
     params = dict(eqn.params)
     if eqn.primitive.name == "conv_general_dilated":

@@ -1,4 +1,4 @@
-"""Batch normalisation against flax's, with its variables, and against float64 where digits are short."""
+"""Batch normalisation against flax's, with its variables, and against float64 where precision matters."""
 
 import os
 import subprocess
@@ -114,7 +114,7 @@ def test_digits_are_kept_where_the_mean_is_a_thousand_deviations():
 
 
 def test_derivatives_of_every_output_once_and_twice(x64):
-    """The mean and the variance that come out have derivatives too."""
+    """The returned mean and variance have derivatives too."""
     keys = jax.random.split(jax.random.key(0), 3)
     x, scale, bias = (
         jax.random.normal(keys[0], (4, 3, 2), float),

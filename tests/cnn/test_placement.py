@@ -66,7 +66,7 @@ with jax.set_mesh(mesh(AxisType.Explicit)):
         close(run(jax.device_put(x, P("data")), k), run(x, k))
 """
 
-# Statistics are those of each device, so the same halves one after the other are what is expected.
+# Statistics are per device, so the expected result is that of the two halves separately.
 SHARD_MAP = """
 def loss(x, k):
     return jnp.sum(jnp.sin(function(x, k)))

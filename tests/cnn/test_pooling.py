@@ -15,7 +15,7 @@ few = settings(max_examples=8, deadline=None)
 
 
 def _count(size, window, stride, before, after, ceil):
-    """How many windows an axis has: with `ceil`, one that hangs over counts if it starts inside the axis or its left padding."""
+    """How many windows an axis has: with `ceil`, one that extends past the end counts if it starts inside the axis or its left padding."""
     count = 0
     while True:
         start = count * stride - before
@@ -26,7 +26,7 @@ def _count(size, window, stride, before, after, ceil):
 
 
 def _windows(x, window, strides, pads, ceil):
-    """(place in the output, the values of its window that are inside), one for each window."""
+    """(output position, the values of its window that are inside), one for each window."""
     sizes = [_count(n, w, s, *p, ceil) for n, w, s, p in zip(x.shape[1:-1], window, strides, pads)]
     for place in itertools.product(*map(range, sizes)):
         starts = [i * s - p[0] for i, s, p in zip(place, strides, pads)]
@@ -55,7 +55,7 @@ def _cases(draw):
 
 
 def _with_gradient(pool, x, weight):
-    """What a pool gives and the gradient of its sum with weights, compiled as one."""
+    """The output of a pool and the gradient of its weighted sum, compiled together."""
 
     def both(x, weight):
         ys, vjp = jax.vjp(pool, x)
@@ -74,7 +74,7 @@ def test_max_pool_and_its_gradient(case):
     ys, grad = _with_gradient(lambda x: max_pool(x, window, strides, pads, ceil), x, weight)
     np.testing.assert_array_equal(ys, want.astype(np.float32))
     expected = np.zeros(x.shape)
-    for _, place, values in _windows(np.arange(x.size).reshape(x.shape), *arguments):  # where each value stands
+    for _, place, values in _windows(np.arange(x.size).reshape(x.shape), *arguments):  # the position of each value
         where = values.reshape(len(x), -1, x.shape[-1])
         for b, c in itertools.product(range(len(x)), range(x.shape[-1])):
             best = max(where[b, :, c], key=lambda i: x.ravel()[i])
@@ -92,7 +92,7 @@ def test_avg_pool_and_its_gradient(case):
     weight = np.random.default_rng(0).normal(size=want.shape).astype(np.float32)
     ys, grad = _with_gradient(lambda x: avg_pool(x, window, strides, pads, ceil), x, weight)
     np.testing.assert_allclose(ys, want, 1e-5, 1e-6)
-    # Linear, so that its transpose is told by products: <weight, P e> for another random e.
+    # Linear, so its transpose is tested by products: <weight, P e> for another random e.
     e = np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
     np.testing.assert_allclose(
         np.sum(np.asarray(grad) * e),

@@ -55,7 +55,7 @@ def _with_gradient(pool, case, x):
 
 
 def _loop(x, dy, case):
-    """Values, and the gradient all to the first of equals inside the image, by loops over windows."""
+    """Values, and the gradient assigned to the first maximum inside the image, by loops over windows."""
     sizes, window, strides, padding, ceil = case
     strides, pads = pooling._complete(x, window, strides, padding, ceil)
     y, dx = np.full(dy.shape, -np.inf, np.float32), np.zeros_like(x)

@@ -39,7 +39,7 @@ def count(tree):
 
 
 def shaken(variables, seed=0):
-    """All arrays moved away from where they start, variances kept positive."""
+    """All arrays moved away from their initial values, variances kept positive."""
     leaves, tree = jax.tree.flatten(variables)
     rng = np.random.default_rng(seed)
     return tree.unflatten([leaf + 0.2 * rng.uniform(size=leaf.shape).astype(np.float32) for leaf in leaves])
@@ -188,8 +188,8 @@ def test_zero_init_residual_reaches_every_block_and_no_other_norm():
 
 @pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
 def test_before_activation_the_identity_passes_everything(block):
-    """y - x depends on x only through its normalisation, so a constant added to a channel that the norm takes away again comes through
-    untouched, value and gradient; after activation it would be cut."""
+    """y - x depends on x only through its normalisation, so a constant added to a channel, which the norm removes again, passes through
+    unchanged in value and gradient; after an activation it would be clipped."""
     features = 2
     x = random((4, 6, 6, features * block.expansion))
     shift = np.linspace(-30, 30, x.shape[-1], dtype=np.float32)[None, None, None]
@@ -206,7 +206,7 @@ def test_before_activation_the_identity_passes_everything(block):
 
 
 def test_a_block_takes_sequences():
-    """(B, T, D) gives what a map of height 1 gives, where the rows above and below the middle of each kernel meet only padding."""
+    """(B, T, D) gives the same as a map of height 1, where the outer rows of each kernel see only padding."""
     x = random((2, 9, 4))
     block = BasicBlock(6, strides=2)
     flat = jax.jit(block.init)(jax.random.key(0), x)

@@ -20,7 +20,7 @@ def _normal(*shape):
 
 
 def _moved(params):
-    """Every parameter moved from where it starts, so that one forgotten shows."""
+    """Every parameter moved from its initial value, so that a forgotten one shows."""
     return jax.tree.map(lambda a: a + 0.3 * _normal(*a.shape), params)
 
 

@@ -1,4 +1,4 @@
-"""Every network learns a small fixed batch by heart, to no error; two cheap ones by default, all of them in the slow tests."""
+"""Every network overfits a small fixed batch to zero error; two cheap ones by default, all in the slow tests."""
 
 import pytest
 

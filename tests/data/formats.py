@@ -1,4 +1,4 @@
-"""Files of every format: random sound ones, damage to them, and what readers that are not ours make of them."""
+"""Files of every format: random valid ones, damage to them, and how independent readers read them."""
 
 import contextlib
 import csv
@@ -25,14 +25,14 @@ Loaded = list[Any]
 class Format(NamedTuple):
     """A kind of file."""
 
-    make: Callable[[random.Random, str], dict[str, str | bytes]]  # (draw, letters) -> sound files
+    make: Callable[[random.Random, str], dict[str, str | bytes]]  # (draw, letters) -> valid files
     load: Callable[[dict[str, str], str], Loaded]  # (paths, encoding) -> records, by our loader
     oracle: Callable[[dict[str, str | bytes]], Loaded]  # the same by another reader, of unpacked and decoded files
     lined: bool = True  # faults are of lines
 
 
 def words(draw: random.Random, letters: str, most: int = 4) -> str:
-    """A text with something in it, without line ends."""
+    """A non-blank text without line ends."""
     return " ".join("".join(draw.choices(letters, k=draw.randint(1, 5))) for _ in range(draw.randint(1, most)))
 
 
@@ -229,7 +229,7 @@ def load_tagged_file(name, **options):
 
 
 def conllu_words(files):
-    """By the conllu package; and cut by hand, which must say the same."""
+    """By the conllu package, and split by hand, which must agree."""
     import conllu
 
     text = files["a.conllu"]
@@ -412,7 +412,7 @@ def make_folders(draw, letters):
 
 
 def decoded(content):
-    """The pixels of an image file that needs no scaling and no other colours; None for one that does."""
+    """The pixels of an image file that needs no scaling or colour conversion; None for one that does."""
     from PIL import Image
 
     with warnings.catch_warnings():
@@ -501,7 +501,7 @@ ENCODINGS = ["utf-16", "utf-16-le", "latin1", "cp1252", "utf-8-sig", "utf-7"]
 
 
 def damage(content: bytes, kind: str, place: float, number: int, encoding: str) -> bytes:
-    """A file's bytes with something done to them."""
+    """A file's bytes, damaged."""
     at = int(place * len(content))
     lines = content.split(b"\n")
     line = int(place * len(lines))
@@ -553,7 +553,7 @@ def packed(content: bytes, how: str) -> bytes:
 
 
 def unpacked(content: bytes, how: str) -> bytes:
-    """The content of a sound gzip or zstd file; the program's way of reading a stream is not used."""
+    """The content of a valid gzip or zstd file, not read with the library's own stream reader."""
     if how == "gz" or content.startswith(b"\x1f\x8b"):
         return gzip.decompress(content)
     if how == "zst" or content.startswith(b"\x28\xb5\x2f\xfd"):

@@ -1,4 +1,4 @@
-"""Batches made ahead: the same, in the same order, from the same state, whatever the number of workers."""
+"""Prefetched batches: the same, in the same order, from the same state, for any number of workers."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""BED, GFF3 and bedGraph: both ways to count agree, round trips, and what is refused, all at once with file and line."""
+"""BED, GFF3 and bedGraph: both coordinate systems agree, round trips, and refusals, all at once with file and line."""
 
 import gzip
 

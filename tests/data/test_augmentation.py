@@ -44,7 +44,7 @@ def make_images(*shape, seed=0, low=0.0, high=1.0):
 
 
 def many(operation, images, keys):
-    """What `operation(key, images)` gives for many keys, (keys, ...)."""
+    """The results of `operation(key, images)` for many keys, (keys, ...)."""
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(lambda k: operation(k, images)))(jax.random.split(KEY, keys)))
 
 
@@ -98,7 +98,7 @@ def test_mixup_joins_pairs_and_their_targets_alike(alpha):
 
 
 def recovered(results, images, base, low, high):
-    """The factor f of results = f images + (1 - f) base, one for each key and image, and that it fits them all."""
+    """Finds f in results = f images + (1 - f) base for each key and image, and checks that it fits all pixels."""
     difference = images - base
     factor = np.sum((results - base) * difference, (2, 3, 4)) / np.sum(difference**2, (1, 2, 3))
     np.testing.assert_allclose(results, base + factor[..., None, None, None] * difference, atol=1e-5)

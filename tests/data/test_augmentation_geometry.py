@@ -1,4 +1,4 @@
-"""What moves or covers pixels, against NumPy, image by image, with what was drawn recovered from the results."""
+"""Operations that move or cover pixels, against NumPy, image by image, with the draws recovered from the results."""
 
 import functools
 import itertools
@@ -18,7 +18,7 @@ def make_images(*shape, seed=0, low=0.0, high=1.0):
 
 
 def many(operation, images, keys):
-    """What `operation(key, images)` gives for many keys, (keys, ...)."""
+    """The results of `operation(key, images)` for many keys, (keys, ...)."""
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(lambda k: operation(k, images)))(jax.random.split(KEY, keys)))
 
 
@@ -112,7 +112,7 @@ def test_the_boxes_of_resized_crops():
     assert abs(area[small].mean() - 0.24) < 0.02
     assert np.all((w + 1) / (h - 1) >= 3 / 4) and np.all((w - 1) / (h + 1) <= 4 / 3)
     assert abs(np.log(w / h)[small].mean()) < 0.02
-    # Uniform among the places inside: the share of the room that lies above the box has a mean of one half.
+    # Uniform among the positions inside: the share of free space above the box has mean one half.
     assert abs(np.mean((top + 0.5) / (height - h + 1)) - 0.5) < 0.03
 
 

@@ -1,4 +1,4 @@
-"""Length buckets: the best boundaries by brute force, each sequence once an epoch, exact resume, one pass in order of length."""
+"""Length buckets: the best boundaries by brute force, each sequence once per epoch, exact resume, one pass in order of length."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ SIZE = 5
 
 
 def _shapes(places, rows, steps):
-    """A batch that tells what it was made of."""
+    """A batch that records what it was made from."""
     return places.tolist(), rows, steps
 
 
@@ -143,7 +143,7 @@ def test_batches_come_in_random_order_and_company():
 
 
 def test_short_sequences_come_first_in_the_first_epoch_alone():
-    """It is an epoch like any other, in rising order, and what follows is not changed by it."""
+    """It is an epoch like any other, in ascending order, and does not change later ones."""
     rising, usual = (BucketBatches(LENGTHS, _shapes, SIZE, BOUNDARIES, seed=0, short_first=first) for first in (True, False))
     first = _epoch(rising)
     assert sorted(place for places, _, _ in first for place in places) == list(range(len(LENGTHS)))
@@ -166,7 +166,7 @@ def test_a_stop_anywhere_goes_on_exactly():
         assert head + list(itertools.islice(fresh, 30 - stop)) == whole
     back = _batches(seed=7)
     list(itertools.islice(back, 25))
-    back.set_state({"epoch": 0, "batch": 3})  # an object that has gone on may go back
+    back.set_state({"epoch": 0, "batch": 3})  # an object that has advanced may be set back
     assert next(back) == whole[3] and back.get_state() == {"epoch": 0, "batch": 4}
 
 

@@ -1,4 +1,4 @@
-"""Captions in files of every format: the same set from each, and all that is wrong with one named at once."""
+"""Captions in files of every format: the same set from each, and all faults of a file listed at once."""
 
 import json
 
@@ -232,7 +232,7 @@ Image_.__name__ = "Image"
 
 
 def test_a_set_of_tfds(monkeypatch, folder):
-    """Captions as coco_captions has them; restval is trained on, or not."""
+    """Captions as in coco_captions, with and without training on restval."""
     encoded = {name: (folder / name).read_bytes() for rows in ROWS.values() for name, _ in rows}
 
     class Source(list):

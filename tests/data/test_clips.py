@@ -1,4 +1,4 @@
-"""Clips and windows of videos: which frames they have, exact resume, shards, and that nothing is lost or read twice."""
+"""Clips and windows of videos: their frames, exact resume, shards, and that nothing is lost or read twice."""
 
 import numpy as np
 import pytest

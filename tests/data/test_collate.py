@@ -1,4 +1,4 @@
-"""Collated batches: what each row holds, and that padding is zero, false and empty."""
+"""Collated batches: the content of each row, and that padding is zero, false and empty."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Sources: the same text each time, parts that are disjoint and cover it, and a clear word for every fault."""
+"""Sources: the same text each time, disjoint parts that cover it, and a clear message for every fault."""
 
 import builtins
 import gzip
@@ -25,7 +25,7 @@ def one_line(error):
 
 
 def texts(corpus, *parts):
-    """The documents of these parts, one after the other."""
+    """The documents of these parts, concatenated."""
     return sum((corpus.parts[part]["text"] for part in parts), ())
 
 

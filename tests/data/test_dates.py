@@ -1,4 +1,4 @@
-"""Written dates: each says the day it stands for, to a reader that knows only the names of months, and no other."""
+"""Written dates: a reader that knows only the names of months finds exactly the right day."""
 
 import builtins
 import datetime
@@ -15,7 +15,7 @@ format_date = pytest.importorskip("babel.dates").format_date
 
 
 def months_of(language):
-    """Name -> number, every way that the language's calendar writes a month beside a day."""
+    """Name -> number, for every form of a month that the language's calendar uses beside a day."""
     names = babel.Locale.parse(language).months["format"]
     return {name: number for width in ("wide", "abbreviated") for number, name in names[width].items()}
 
@@ -74,7 +74,7 @@ def test_every_form_of_every_language_occurs_equally_often():
 
 
 def test_no_form_of_any_language_means_two_days():
-    """Over all forms of two years. The year stands in four figures, so forms of different years cannot be the same."""
+    """Over all forms of two years. The year has four digits, so forms of different years cannot coincide."""
     meanings = {}
     for language in LANGUAGES:
         for pattern in date_patterns(language):

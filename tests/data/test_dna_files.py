@@ -1,4 +1,4 @@
-"""FASTA, FASTQ, tables of sequences: what is read, in every packing, and what is refused, all at once with file and line."""
+"""FASTA, FASTQ, tables of sequences: the records read, in every compression, and refusals, all at once with file and line."""
 
 import gzip
 import struct

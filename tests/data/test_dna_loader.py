@@ -1,4 +1,4 @@
-"""The entry point to DNA: parts of genomes and of labelled sequences, near-duplicates, folds, and what is refused."""
+"""The entry point for DNA: parts of genomes and of labelled sequences, near-duplicates, folds, and refusals."""
 
 import gzip
 
@@ -18,7 +18,7 @@ def sequences(rng, number, length):
 
 @pytest.fixture
 def labelled(tmp_path):
-    """Forty sequences of two classes, some of them again: the same, with another case, with one base changed, and with the other label."""
+    """Forty sequences of two classes, some repeated: exactly, in another case, with one base changed, and with the other label."""
     rng = np.random.default_rng(0)
     rows = [(each, "+-"[i % 2]) for i, each in enumerate(sequences(rng, 40, 30))]
     changed = ("C" if rows[1][0][0] == "A" else "A") + rows[1][0][1:]

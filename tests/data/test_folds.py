@@ -1,4 +1,4 @@
-"""Folds and near-duplicates: each example is tested once, classes have their shares, and no near-duplicate is on both sides."""
+"""Folds and near-duplicates: each example is tested once, classes keep their shares, and no near-duplicate is on both sides."""
 
 import hypothesis
 import numpy as np
@@ -65,7 +65,7 @@ def test_a_share_of_each_label_is_held_out():
 
 
 def mutated(rng, codes, count):
-    """The same with another base at so many places."""
+    """The same with `count` bases changed."""
     other = codes.copy()
     places = rng.choice(len(codes), count, replace=False)
     other[places] = [rng.choice([base for base in (1, 2, 4, 8) if base != codes[place]]) for place in places]

@@ -102,7 +102,7 @@ def test_shards_are_rows_of_the_whole():
 
 
 def test_streams_read_every_step_once_in_order():
-    """The value before each step is that of its own series, or none where the series begins, and there the carry is reset."""
+    """The value before each step is from its own series, or missing at the series' start, where the carry is reset."""
     part = made()
     one = table(part)
     streams = SeriesStreams(one, 2, 6)
@@ -130,7 +130,7 @@ def test_streams_read_every_step_once_in_order():
 
 
 def test_steps_beyond_the_end():
-    """Times go on, known covariates are the file's, all else is missing; covariates that end earlier are refused, all at once."""
+    """Times continue, known covariates are the file's, everything else is missing; covariates that end earlier are refused, all at once."""
     part = made()
     one = table(part, beyond=4)
     assert one.lengths.tolist() == [34, 21] and one.times[33] == part["time"][0][-1] + np.timedelta64(4, "h")

@@ -58,7 +58,7 @@ def test_an_impossible_sequence_is_an_error():
 
 
 def test_what_is_drawn_follows_the_model():
-    """Genes begin with ATG, have codons, end with a stop; a third of the codons each; and the posterior is right as often as it says."""
+    """Genes start with ATG, have codons, and end with one of three equally frequent stops; the posterior is calibrated."""
     model = genes()
     sequences, tags = draw(model, 400, 200, seed=3)
     whole, stops = 0, {"TAA": 0, "TAG": 0, "TGA": 0}

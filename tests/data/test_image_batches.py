@@ -23,14 +23,14 @@ def one_line(error):
 
 
 def numbered(number, channels=1):
-    """Images that tell which they are, by their pixels and by their labels."""
+    """Images identified by their pixels and by their labels."""
     pixels = np.zeros((number, 2, 3, channels), np.uint8)
     pixels += np.arange(number, dtype=np.uint8)[:, None, None, None]
     return ArrayImages(pixels, np.arange(number))
 
 
 class Recorded:
-    """Images that tell who reads them, at random speed, and one of which may be broken."""
+    """Images that record who reads them, at random speed; one of them may be broken."""
 
     def __init__(self, images, broken=None):
         self.images, self.broken, self.threads, self.asked = images, broken, set(), 0
@@ -91,7 +91,7 @@ def test_the_order_is_a_function_of_seed_and_epoch():
 
 
 def test_permutations_are_those_of_every_machine_and_all_alike():
-    assert permutation(8, 0, 0, 0).tolist() == [7, 6, 3, 2, 4, 1, 5, 0]  # a change would break going on with old runs
+    assert permutation(8, 0, 0, 0).tolist() == [7, 6, 3, 2, 4, 1, 5, 0]  # a change would break resuming old runs
     assert permutation(0, 0).tolist() == [] and permutation(1, 5, 1).tolist() == [0]
     counts = np.zeros((5, 5))
     for epoch in range(2000):
@@ -115,7 +115,7 @@ def test_two_resumes_in_the_midst_give_the_very_same_batches(workers, other):
     assert state == {"epoch": 3, "batch": 2} and len(parts) == 14
     assert all(same(*pair) for pair in zip(whole, parts))
     batches.set_state({"epoch": 0, "batch": 0})
-    assert same(next(batches), whole[0])  # what was read ahead of the old place is gone
+    assert same(next(batches), whole[0])  # batches prefetched at the old position are dropped
     batches.close()
 
 

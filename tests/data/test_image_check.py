@@ -1,4 +1,4 @@
-"""Image files are checked before training: every bad one is named, what is lost is found, and sound ones are remembered."""
+"""Image files are checked before training: every bad one is named, lost content is found, and valid ones are cached."""
 
 import os
 import pathlib
@@ -36,7 +36,7 @@ def deep_png(pixels):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes of six sound images."""
+    """Two classes of six valid images."""
     for name in ("cat", "dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)
         for n in range(6):
@@ -119,7 +119,7 @@ def test_an_image_of_one_colour_is_sound(tmp_path, colour, ending):
 
 
 def spoil(folder):
-    """One fault of each kind, and what the message says of it."""
+    """One fault of each kind, and its message."""
     (folder / "cat/cut.png").write_bytes((folder / "cat/0.png").read_bytes()[:70])
     (folder / "dog/dead.png").symlink_to("nowhere.png")
     (folder / "dog/notes.txt").write_text("about dogs")

@@ -1,4 +1,4 @@
-"""Image files: what is in them is what is read, in every format and layout, and each fault is named."""
+"""Image files: their content is read exactly, in every format and layout, and each fault is named."""
 
 import builtins
 import gzip
@@ -58,7 +58,7 @@ def write_idx(folder, digits, dot="-", packed=""):
 
 
 def colours(folder, names, size=(6, 4)):
-    """A PNG of one colour for each name, whose red tells its place in the list."""
+    """A PNG of one colour for each name, whose red value is its index in the list."""
     for place, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", size, (place, 100, 200)).save(folder / name, format="PNG")

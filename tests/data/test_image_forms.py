@@ -1,4 +1,4 @@
-"""The forms that people's images come in: parts and classes as folders, tables of files and of pixels, EMNIST, Kaggle's MNIST."""
+"""The usual forms of image data: parts and classes as folders, tables of files and of pixels, EMNIST, Kaggle's MNIST."""
 
 import csv
 import gzip
@@ -26,14 +26,14 @@ def message(path, **settings):
 
 
 def write(folder, names):
-    """An image for each name, whose red tells its place in the list."""
+    """An image for each name, whose red value is its index in the list."""
     for place, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (5, 4), (place, 100, 200)).save(folder / name, format="PNG")
 
 
 def reds(images):
-    """Which images there are, and the label of each."""
+    """The images, and the label of each."""
     pixels, labels = images.take(np.arange(len(images)))
     return dict(zip(pixels[:, 0, 0, 0].tolist(), labels.tolist()))
 

@@ -1,4 +1,4 @@
-"""Images in parts: what is held out, what ships with scikit-learn, what TFDS has."""
+"""Images in parts: held-out images, scikit-learn's digits, TFDS."""
 
 import builtins
 import importlib.util

@@ -1,4 +1,4 @@
-"""Texts with labels: parts that are disjoint, stratified and the same each time, and a clear word for every fault."""
+"""Texts with labels: parts that are disjoint, stratified and the same each time, and a clear message for every fault."""
 
 import collections
 import csv

@@ -1,4 +1,4 @@
-"""Files of every format, damaged at random: the loaders name the file and the line, or give what other readers give."""
+"""Files of every format, damaged at random: the loaders name the file and the line, or agree with other readers."""
 
 import importlib
 import pathlib
@@ -20,7 +20,7 @@ LETTERS = "abcXYZ019_-.;|"
 ENCODINGS = {"utf-8": "éß日本🙂", "latin1": "éß", "cp1252": "éß“€", "utf-16": "éß日🙂"}
 PLAIN = {"npz", "image folders"}  # not packed
 BINARY = {"idx", "npz", "image folders"}
-# What is said of a whole file, where faults are otherwise of lines.
+# Messages about a whole file; other faults name lines.
 WHOLE = re.compile(
     r"is empty|is not [\w-]+ at byte|has no byte order mark|pixels per image|has pixels but no labels"
     r"|is not a valid (gzip|zstd)|unpacks to more than|is a zip archive|has no (text|records|sentence)"
@@ -82,7 +82,7 @@ def check(name, case):
 
 
 def agree(ours, theirs):
-    """Whether both readers found the same; of a pair (label, None) of theirs the label is all that is known."""
+    """Whether both readers agree; in a pair (label, None) only the label is known."""
     unknown = [label for label, *rest in theirs if rest == [None]] if isinstance(next(iter(theirs), None), tuple) else []
     if not unknown:
         return list(ours) == list(theirs)
@@ -100,7 +100,7 @@ def test_pairs_of_which_one_side_is_unknown(ours, same):
 
 
 def names_it(form, message, path):
-    """Whether a message says which file is meant, and which line where there are lines."""
+    """Whether a message names the file, and the line if there are lines."""
     file = pathlib.Path(path)
     assert file.name in message or f"{file.parent.name}" in message, message
     if form.lined:
@@ -178,7 +178,7 @@ ARRAYS = {
 
 
 def is_found(name):
-    """Whether sound files are not read as by other readers."""
+    """Whether valid files are read differently than by other readers."""
     return any(differs(name, number) for number in range(5))
 
 

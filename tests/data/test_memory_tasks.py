@@ -1,4 +1,4 @@
-"""Tasks of long memory: every answer against plain Python over what the inputs say."""
+"""Long-memory tasks: every answer against plain Python on the inputs."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""MIDI files: against symusic, tempo changes, sustain, drums, running notes, round trips, and files that are refused."""
+"""MIDI files: against symusic, tempo changes, sustain, drums, running notes, round trips, and refused files."""
 
 import gzip
 import random
@@ -68,7 +68,7 @@ def test_notes_are_those_that_symusic_reads(tmp_path, seed):
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("frames_per_quarter", [1, 4])
 def test_what_is_written_opens_elsewhere(tmp_path, seed, frames_per_quarter):
-    """Random frames: read back as they were, by us and by symusic, which also finds the tempo and sound durations."""
+    """Random frames are read back exactly, by us and by symusic, which also finds the tempo and plausible durations."""
     chooser = random.Random(seed)
     frames = [sorted(chooser.sample(range(LOWEST, LOWEST + 88), chooser.randrange(5))) for _ in range(30)]
     frames[0] = frames[-1] = [60]
@@ -105,7 +105,8 @@ def test_the_sustain_pedal(tmp_path):
 
 
 def test_overlapping_and_running_notes(tmp_path):
-    """Struck again before it ended: as many ends end it. What has no end sounds to the end of the file; ends alone do nothing."""
+    """A note struck again before it ends needs as many note-offs. Notes without one sound to the end of the file; lone note-offs do
+    nothing."""
     on, off = mido.Message("note_on", note=60, velocity=9), mido.Message("note_off", note=60)
     events = [(0, off), (0, on), (480, on), (960, off), (1440, on.copy(velocity=0))] + note(72, 0, 2400)
     assert chords(write(tmp_path / "a.mid", events)) == [[60, 72]] * 3 + [[72]] * 2
@@ -114,7 +115,7 @@ def test_overlapping_and_running_notes(tmp_path):
 
 
 def test_played_music_is_read_as_it_is_meant():
-    """A quarter of a frame late, early or short makes no difference; what lies between frames is lost, and counted."""
+    """A quarter of a frame late, early or short makes no difference; notes between frames are lost, and counted."""
     rng = np.random.default_rng(0)
     for _ in range(50):
         drawn = zip(rng.choice(60, 20, False) + 30, rng.integers(0, 20, 20), rng.integers(1, 5, 20))

@@ -1,4 +1,4 @@
-"""Moving digits: where they are at each moment, by brute force; what one frame tells; that no digit is in two parts."""
+"""Moving digits: positions at each frame by brute force, the information in one frame, and no digit in two parts."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_a_pure_function_of_seed_and_number(scene):
 
 
 def walk(start, move, free, steps):
-    """Positions of what turns back at walls, a pixel at a time."""
+    """Positions of an object that bounces off walls, pixel by pixel."""
     found, place, way = [], start, np.sign(move)
     for _ in range(steps):
         found.append(place)

@@ -1,4 +1,4 @@
-"""Chorales in JSON, canons by rules and their entropy, the door to music, batches of windows, transposition."""
+"""Chorales in JSON, generated canons and their entropy, the entry point for music, batches of windows, transposition."""
 
 import gzip
 import itertools
@@ -107,7 +107,7 @@ def reachable():
 
 
 def test_the_frames_tell_the_state():
-    """In every state the probabilities sum to one, no two ways have one frame, and frames are rising pitches of the piano."""
+    """In every state the probabilities sum to one, all continuations have different frames, and frames are ascending piano pitches."""
     for state in reachable():
         ways = canons.choices(state)
         assert math.isclose(sum(way.probability for way in ways), 1, rel_tol=1e-12)
@@ -116,7 +116,7 @@ def test_the_frames_tell_the_state():
 
 
 def enumerate_pieces(frames):
-    """Every piece of so many frames -> its probability."""
+    """Every piece of `frames` frames -> its probability."""
     pieces = {(): (1.0, None)}
     for _ in range(frames):
         pieces = {
@@ -169,7 +169,7 @@ def test_what_the_rules_say_of_pieces():
         canons.rules_nats([pieces[0][0], (60,)])
 
 
-# The door.
+# The entry point.
 
 
 def test_validation_is_held_out_of_a_list(tmp_path):
@@ -231,7 +231,7 @@ ROLLS = [np.random.default_rng(i).integers(0, 2, (length, 6)).astype(np.uint8) f
 
 
 def whole_pieces(batches):
-    """The pieces that windows put together, and a check of what came before each frame."""
+    """The pieces joined from their windows, and a check of the frame before each frame."""
     rows, found = {}, []
     for batch in batches:
         for row, (length, first) in enumerate(zip(batch.lengths, batch.first)):

@@ -1,4 +1,4 @@
-"""Files to text: packed or not, in any encoding, in pieces of any size; and what is said of those that are something else."""
+"""Files to text: packed or not, in any encoding, in pieces of any size; and messages for other files."""
 
 import codecs
 import gzip
@@ -86,7 +86,7 @@ def test_several_packed_parts_end_to_end(folder, how):
 
 @pytest.mark.parametrize("how", ["gzip", "zstd"])
 def test_a_packed_file_that_lacks_its_end_is_refused_wherever_it_is_cut(folder, how):
-    """zstandard's own stream gives what there is and says nothing."""
+    """zstandard's own stream returns a truncated file without an error."""
     data, path = pack(os.urandom(300_000), how), folder / "cut"
     for end in (4, 20, len(data) // 2, len(data) - 4, len(data) - 1):
         path.write_bytes(data[:end])

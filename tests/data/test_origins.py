@@ -1,4 +1,4 @@
-"""What data is made from: every embedded set names the versions that it depends on, and a draw depends on none."""
+"""The origin of data: every embedded set names the versions that it depends on, and random draws depend on none."""
 
 import dataclasses
 import hashlib
@@ -95,7 +95,7 @@ def test_a_shuffle_is_numpys_of_today(seed):
 
 
 def test_a_shuffle_is_what_it_was():
-    """Pinned: where NumPy's own shuffle changes, the test above may go, and this one stays."""
+    """Pinned: if NumPy's own shuffle changes, the test above may go, but this one stays."""
     order, bits = shuffled(1000, 3)
     digest = hashlib.sha256(order.astype("<i8").tobytes() + uniform(bits, 10).astype("<f8").tobytes()).hexdigest()
     assert digest == "65bdb8064b3fbef5d098632325465e83d8db7a92e7a7a2aaad8be668184c2726"

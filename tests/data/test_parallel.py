@@ -1,4 +1,4 @@
-"""Translations: parts that share no source, lines that stay aligned, and a clear word for every fault."""
+"""Translations: parts that share no source, lines that stay aligned, and a clear message for every fault."""
 
 import datetime
 import gzip
@@ -69,7 +69,7 @@ def test_the_dates_of_the_parts_are_disjoint_and_the_languages_equal(dates):
 
 
 def test_a_language_named_beside_a_date_is_its_own(dates):
-    """Babel, asked for every form that the language has, writes the very text; in letters of its own, unless it has none.
+    """Babel, asked for every form in the language, writes exactly this text, with letters unless the form has none.
 
     Chinese, Japanese and, from Babel 2.19, Korean also write 1901/6/16: numbers say which day it is, not which language.
     """

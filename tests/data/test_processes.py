@@ -1,4 +1,4 @@
-"""The embedded series and their best possible forecasts, each against another way of getting it."""
+"""The embedded series and their best possible forecasts, each against an independent computation."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ CHAOS = ["mackey_glass", "lorenz"]
 
 
 def records_of(*values, names=None):
-    """Records of values alone, such as `best_possible` takes."""
+    """Records with only values, as for `best_possible`."""
     names = names or [f"series {i + 1}" for i in range(len(values))]
     return Records({"name": tuple(names), "value": tuple(map(np.asarray, values))}, Places.of("", range(len(values))))
 
@@ -149,7 +149,7 @@ def test_the_particle_filter_is_the_kalman_filter_on_a_linear_process(monkeypatc
     np.testing.assert_allclose(found.std, wanted.std / scale, rtol=0.02)
     np.testing.assert_allclose(found.crps, wanted.crps / scale, atol=0.01)
     late = best_possible("linear", records_of(value), [0], [60], 8, particles=20_000, history=30)
-    np.testing.assert_allclose(late.mean, found.mean[3:], atol=0.02)  # what lies far back is forgotten
+    np.testing.assert_allclose(late.mean, found.mean[3:], atol=0.02)  # the distant past is forgotten
 
 
 @pytest.mark.parametrize("name", CHAOS)

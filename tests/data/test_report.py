@@ -1,4 +1,4 @@
-"""The report at the start: the same form for every kind of data, and every kind of likely fault is in it."""
+"""The report at the start: the same form for every kind of data, with every kind of likely fault."""
 
 import time
 from typing import NamedTuple

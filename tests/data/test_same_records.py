@@ -1,7 +1,7 @@
-"""Every loader gives the records that the loaders before it gave: same examples, same order, same parts.
+"""Every loader gives the same records as earlier versions: same examples, same order, same parts.
 
 `assets/records.json` has what the loaders of commit a618bed gave, as digests: of the embedded sets, and of all that lies in
-the developers' data folder. A set that is made of another package's content is compared where that has the same version.
+the developers' data folder. A set made from another package's content is compared if that has the same version.
 """
 
 import hashlib
@@ -76,7 +76,7 @@ def test_records_are_those_of_the_loaders_before(name, request):
 
 
 def test_a_changed_order_is_found():
-    """The digests see one example that changes places, and one character."""
+    """The digests notice one moved example, and one changed character."""
     case = CASES["tagged/python"]
     if versions("python") != case["made_from"]:
         pytest.skip("recorded with another version of Python")

@@ -76,7 +76,7 @@ def test_what_is_drawn_is_where_the_scene_says():
 
 
 def everything():
-    """Every sentence of the grammar about a few groups, and some that are none."""
+    """Every sentence of the grammar about a few groups, and some outside the grammar."""
     groups = [(count, colour, kind) for count in (1, 2, 3) for colour in ("red", "blue") for kind in ("circle", "six")]
     named = {g: f"{COUNTS[g[0] - 1]} {g[1]} {g[2] if g[0] == 1 else PLURALS[g[2]]}" for g in groups}
     for group, place in itertools.product(groups, PLACES):
@@ -139,7 +139,7 @@ def brute_force(scene, meaning):
 
 
 def test_right_captions_are_exactly_those_that_are_true():
-    """All that a scene is given are right; of all sentences about its groups no others are."""
+    """All captions of a scene are right; no other sentences about its groups are."""
     for _, scene in SOME:
         own = [group[:3] for group in scene.groups]
         wrong_count = (own[0][0] % 3 + 1, *own[0][1:])

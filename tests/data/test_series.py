@@ -1,4 +1,4 @@
-"""The door to time series: parts, fingerprints, settings, and the sets that the developers have."""
+"""The entry point for time series: parts, fingerprints, settings, and the sets that the developers have."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tables of series: long, wide, Parquet and packed are the same series; clocks, gaps, duplicates, and all that is wrong is named."""
+"""Tables of series: long, wide, Parquet and packed are the same series; clocks, gaps, duplicates, and all faults are named."""
 
 import csv
 import gzip
@@ -56,7 +56,7 @@ def message(*args, **options):
 
 @st.composite
 def frames(draw):
-    """Long form: several series of one step, with missing values, that begin and end at different times."""
+    """Long form: several series of the same step, with missing values, that start and end at different times."""
     alias = draw(st.sampled_from(["1h", "15min", "1D", "B", "MS", "ME", "7D"]))
     rows = []
     for name in draw(st.lists(st.sampled_from(["a", "b", "\u00e9 c", "d,e"]), min_size=1, max_size=3, unique=True)):

@@ -1,4 +1,4 @@
-"""Batches that several processes share: together what one process reads, resumed with any number of shards."""
+"""Batches shared by several processes: together they are those of one process, resumed with any number of shards."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""The front end against librosa's numbers; lengths, padding, order of time; what is done to sounds at random."""
+"""The front end against librosa's numbers; lengths, padding, causality; random augmentation."""
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ def test_mel_spectra_frame_by_frame(window, hop, exponent):
 @pytest.mark.slow  # librosa compiles at import
 @pytest.mark.parametrize("window, hop", [(256, 80), (200, 80), (192, 48), (64, 64)])
 def test_log_mel_is_librosas(window, hop):
-    """Its frames are centred in the transform and begin with the sound; ours end with a hop, so that zeros stand before."""
+    """librosa's frames are centred in the transform and start with the sound; ours end with a hop, preceded by zeros."""
     librosa = pytest.importorskip("librosa")
     sound = RNG.normal(size=3001).astype(np.float32) / 10
     front = FrontEnd(8000, window, hop, 12, normalize="none")

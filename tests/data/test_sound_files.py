@@ -1,4 +1,4 @@
-"""Sound files of every kind and rate; one clear line for each that is no good; manifests and LibriSpeech's folders."""
+"""Sound files of every kind and rate; one clear line for each bad one; manifests and LibriSpeech's folders."""
 
 import json
 import struct
@@ -145,7 +145,7 @@ def test_a_manifest_that_names_what_is_not_there(tmp_path):
 
 
 def test_librispeechs_folders(tmp_path):
-    """Transcripts beside sounds, anywhere below; a sound without a transcript and one that is missing are both told."""
+    """Transcripts beside sounds, at any depth; sounds without a transcript and missing sounds are both reported."""
     for chapter, names in (("19/198", "ab"), ("26/495", "c")):
         (tmp_path / chapter).mkdir(parents=True)
         for name in names:
@@ -164,7 +164,7 @@ def test_librispeechs_folders(tmp_path):
 
 
 def test_batches_of_files_and_arrays_are_the_same(tmp_path):
-    """Also read by threads; labels are cut where they cannot fit anyway, and rows of padding are told."""
+    """Also read by threads; labels that cannot fit are cut, and padded rows are marked."""
     sounds = [TONE[: 100 * (i + 1)] for i in range(5)]
     files = [SoundFile.of(write_sound(tmp_path / f"{i}.wav", sound, 8000), 8000) for i, sound in enumerate(sounds)]
     labels, needed = [np.arange(1, i + 2) for i in range(5)], [i + 1 for i in range(5)]

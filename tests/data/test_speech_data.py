@@ -1,4 +1,4 @@
-"""Morse code, spoken digits and files as data sets: what they hold, how they are parted, and what is refused."""
+"""Morse code, spoken digits and files as datasets: content, parts and refusals."""
 
 import json
 import tarfile
@@ -67,7 +67,7 @@ def test_the_decoder_by_thresholds_begins_to_fail():
 
 
 def recordings(speakers="ab", digits=range(3), numbers=range(12)):
-    """Each recording is a level of its own, so that a string tells of what it is made."""
+    """Each recording has its own level, so that a string reveals its parts."""
     names = [f"{digit}_{speaker}_{number}.wav" for digit in digits for speaker in speakers for number in numbers]
     return make_digits(names, [np.full(400 + 10 * i, 100 + i, np.int16) for i in range(len(names))], "recordings")
 

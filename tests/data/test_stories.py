@@ -1,4 +1,4 @@
-"""Stories: answers that a reader who only searches the text finds too, and combinations that no other part has."""
+"""Stories: answers against those of a reader that only searches the text, and combinations unique to a part."""
 
 import itertools
 import re
@@ -50,7 +50,7 @@ def holders_of(thing, events):
 
 
 def answer(events, question):
-    """The answer, by searching backward for what was told last: no state is kept."""
+    """The answer, by searching backward for the latest mention: no state is kept."""
     kind, words = question
     if kind == "where is who":
         return places_of(words[0], events)[0]

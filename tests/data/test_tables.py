@@ -1,4 +1,4 @@
-"""Tables and JSON lines: what the csv and json modules write is read back, and any damage is an error or right records."""
+"""Tables and JSON lines: output of the csv and json modules is read back, and any damage gives an error or correct records."""
 
 import codecs
 import csv

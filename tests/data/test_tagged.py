@@ -1,4 +1,4 @@
-"""Tagged words: files line by line, spans in every scheme, and a clear word for every fault."""
+"""Tagged words: files line by line, spans in every scheme, and a clear message for every fault."""
 
 import gzip
 import itertools
@@ -89,7 +89,7 @@ def test_english_web_treebank(shared):
 
 
 def simplest_accuracy(train, part):
-    """Of the tagger that gives each word its most frequent tag."""
+    """The accuracy of giving each word its most frequent tag."""
     best, default = most_frequent_tags(train["words"], train["tags"])
     pairs = [pair for sentence in zip(part["words"], part["tags"], strict=True) for pair in zip(*sentence, strict=True)]
     return np.mean([best.get(word, default) == tag for word, tag in pairs])

@@ -1,4 +1,4 @@
-"""Texts of files: held or read as a stream, they are the same documents, the same tokens, the same cut."""
+"""Texts of files: in memory or streamed, they give the same documents, tokens and split."""
 
 import contextlib
 import json
@@ -182,7 +182,7 @@ def test_all_faulty_json_lines_are_told_at_once(tmp_path):
 
 
 def test_narrow_tokens_have_the_fingerprint_of_wide_ones():
-    """So runs that earlier versions saved are resumed: this is the hash that they have."""
+    """This is the hash in runs of earlier versions, which can so be resumed."""
     import hashlib
 
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Times in every way of writing, against Python's datetime and pandas; what is not a time, or may be two, is named."""
+"""Times in every notation, against Python's datetime and pandas; invalid and ambiguous times are reported."""
 
 import datetime
 import random

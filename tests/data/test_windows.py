@@ -1,4 +1,4 @@
-"""Windows: every token once, rows that go on, resets where they belong, and an exact place to resume at."""
+"""Windows: every token once, continuous rows, resets where they belong, and exact resuming."""
 
 import json
 import time

@@ -79,7 +79,7 @@ def exhaustive(case, b, length, eos, alpha):
 
 
 def slow_beam(case, b, width, length, eos, alpha, banned=()):
-    """The search as its docstring tells it, without an early exit: a list like that of `exhaustive`."""
+    """The search as its docstring describes it, without an early exit: a list like that of `exhaustive`."""
     alive, finished = [((), 0.0)], []
     for count in range(1, length + 1):
         tables = [case.log_probs(b, prefix) for prefix, _ in alive]
@@ -210,7 +210,7 @@ def test_the_likeliest_continuations_are_those_of_a_stable_sort():
     for _ in range(10):
         likely = rng.random((4, 400)) < 0.02  # few, so that the blocks differ in their best
         logits = np.where(likely, rng.integers(-2, 3, size=(4, 400)), -9.0).astype(np.float32).repeat(3, axis=0)
-        # Equal or far apart: whether two sums tie must not hang on how the log-sum-exp is rounded.
+        # Equal or far apart: ties must not depend on the rounding of the log-sum-exp.
         log_probs = np.sort(rng.choice([0.0, 0.0, -40.0, -np.inf], size=(4, 3)).astype(np.float32))[:, ::-1]
         log_probs[:, 0] = 0.0
         allowed = jnp.asarray(rng.random(400) < 0.9)

@@ -1,4 +1,4 @@
-"""Captions of whole sets: as of each image alone, greedy as a beam of one, attention of sum 1."""
+"""Captions of whole sets: the same as for each image alone, greedy like a beam of one, attention that sums to 1."""
 
 import jax
 import jax.numpy as jnp

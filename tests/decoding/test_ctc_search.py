@@ -48,7 +48,7 @@ def test_every_text():
 
 
 def test_no_text_twice_in_a_narrow_beam():
-    """What is cut only takes away: no text has more than all its paths, and the best is often the best of all."""
+    """Pruning only removes paths: no text exceeds the sum of all its paths, and the best is often the overall best."""
     rng = np.random.default_rng(1)
     log_probs = log_probs_of(rng, 40, 7, 3)
     hits = {}
@@ -131,7 +131,7 @@ def test_paths_collapse():
 
 
 def test_alignments_are_the_likeliest():
-    """Against every path that becomes the labels."""
+    """Against every path that reduces to the labels."""
     rng = np.random.default_rng(5)
     for _ in range(40):
         log_probs = log_probs_of(rng, 1, 6, 3)[0]

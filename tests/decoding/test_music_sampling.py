@@ -1,4 +1,4 @@
-"""Pieces out of a model: the same key the same piece, prompts, a voice held fixed, scores of long pieces, sound."""
+"""Pieces from a model: the same key gives the same piece, prompts, a fixed voice, scores of long pieces, sound."""
 
 import functools
 import wave

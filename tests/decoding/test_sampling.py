@@ -270,7 +270,7 @@ def test_settings_out_of_range_are_refused_by_name(options, says):
 
 
 def test_a_sampler_made_again_compiles_nothing_again():
-    """As at each evaluation of a training run: every compiled loop would stay in memory."""
+    """As at each evaluation of a training run, where every compiled loop would stay in memory."""
     tokenizer = CharTokenizer.fit(["hello"])
     before, found = sampling._sample._cache_size(), set()
     for seed in range(3):

@@ -1,4 +1,4 @@
-"""Scoring: against NumPy, blind to padding, and in agreement with sampling."""
+"""Scoring: against NumPy, unaffected by padding, and in agreement with sampling."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""A sound that comes in pieces gives, to the last bit, what it gives at once; and to rounding what a batch gives."""
+"""A sound in pieces gives bit for bit the result of the whole sound; and up to rounding that of a batch."""
 
 import jax
 import numpy as np
@@ -34,7 +34,7 @@ def streamed(stream, variables, sound, sizes):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_pieces_of_any_size(cell):
-    """Bit for bit. Of LRU, whose complex numbers the compiler multiplies otherwise inside a loop, to rounding."""
+    """Bit for bit; for the LRU, whose complex products compile differently inside a loop, up to rounding."""
     front, model, variables = made(cell)
     stream = SpeechStream(model, front, steps=3)
     whole = stream.whole(variables, SOUND)

@@ -1,4 +1,4 @@
-"""The translator: every result is that of the source alone, in the sources' order, scored as the model scores it."""
+"""The translator: every result is that of the source alone, in the sources' order, with the model's scores."""
 
 import functools
 
@@ -118,7 +118,7 @@ def test_greedy_is_a_beam_of_one():
 
 def test_no_sources_and_any_integers():
     assert _translator().greedy(_params(), []) == _translator().beam(_params(), [], width=2) == []
-    # What an empty line may come as, and other integers beside it.
+    # Possible forms of an empty line, beside other integers.
     sources = [np.array([]), SOURCES[0].astype(np.int64), SOURCES[1].astype(np.uint8), SOURCES[3]]
     found = _translator().greedy(_params(), sources)
     assert [tokens.tolist() for tokens in found] == [_greedy()[i].tolist() for i in (2, 0, 1, 3)]

@@ -1,4 +1,4 @@
-"""What is said of a step during training, beside that step itself and beside the diagnostics that it sums up."""
+"""Diagnostics of a step during training, against the step itself and the diagnostics they summarise."""
 
 import jax
 import jax.numpy as jnp

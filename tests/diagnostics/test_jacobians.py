@@ -54,7 +54,7 @@ def test_brute_force(name, x64):
 
 
 def test_many_steps_at_once_are_the_steps_one_by_one(x64):
-    """What a Newton engine takes: the Jacobians of all steps, around the carries of a run, in one call."""
+    """As for Newton's method: the Jacobians of all steps, at the carries of a run, in one call."""
     cell = tt.cells()["stack"]
     params, xs = tt.init(cell), tt.drawn((tt.B, tt.T, tt.D))
     before = carries_before(cell, params, xs, lengths=tt.REAL, resets=tt.RESETS)

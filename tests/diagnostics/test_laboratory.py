@@ -1,4 +1,4 @@
-"""The report: everything in one page, for cells of every kind; what its curves are made of."""
+"""The report: everything in one page, for cells of every kind; the data of its curves."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Where numbers first go to infinity or NaN; and the probes that all diagnostics share."""
+"""Where numbers first become infinite or NaN; and the probes that all diagnostics share."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Pictures and lines of text about sequences: what is drawn is what was given, whatever characters it has."""
+"""Plots and lines of text about sequences: the given content is drawn, whatever its characters."""
 
 import io
 import re

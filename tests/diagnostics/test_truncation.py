@@ -1,4 +1,4 @@
-"""Truncated gradients: they are those of TBPTT, and what the window holds is kept in full."""
+"""Truncated gradients: they are those of TBPTT, and dependencies within the window are kept in full."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def compare(found, place, gradient, whole):
 
 @pytest.mark.parametrize("name", ["lstm", "gru-before", "stack", "learned"])
 def test_windows_with_the_carry_passed_on(name, x64):
-    """The sum of the gradients of windows run one after the other, the carry handed on by value."""
+    """The sum of the gradients of consecutive windows, with the carry passed on by value."""
     cell = tt.cells()[name]
     params, xs, weights = tt.init(cell), tt.drawn((2, 9, tt.D)), tt.drawn((2, 9, 1), 5)
     resets = jnp.zeros((2, 9), bool).at[0, 3].set(True).at[1, 5].set(True)  # one of them where a window of 3 begins

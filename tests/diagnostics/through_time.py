@@ -1,4 +1,4 @@
-"""What the tests of the diagnostics share: cells in float64, and runs written as Python loops over the step."""
+"""Shared by the tests of the diagnostics: cells in float64, and runs as Python loops over the step."""
 
 import operator
 
@@ -13,7 +13,7 @@ WIDE = {"param_dtype": jnp.float64}
 
 
 def linear(matrix):
-    """A linear RNN, h' = x W + A h, and its params; A is given as it stands before h."""
+    """A linear RNN, h' = x W + A h, and its params; A multiplies h from the left."""
     matrix = np.asarray(matrix)
     cell = seqjax.rnn(len(matrix), identity, param_dtype=matrix.dtype)
     params = cell.init(jax.random.key(0), D)
@@ -29,7 +29,7 @@ def drawn(shape, seed=0):
 
 
 def init(cell, seed=0):
-    """Params that are not those of initialisation, so that nothing is zero."""
+    """Params different from their initial values, so that nothing is zero."""
     params = cell.init(jax.random.key(seed), D)
     return jax.tree.map(lambda a: a + 0.3 * drawn(a.shape, a.size), params)
 

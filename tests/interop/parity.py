@@ -1,4 +1,4 @@
-"""What the tests of all converters share: random weights, our outputs, and how near others must come."""
+"""Shared by the tests of all converters: random weights, our outputs, and tolerances."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def every(table):
 
 
 def random_like(array, seed=0):
-    """Weights far from any initial ones: no zeros, no orthogonal kernels."""
+    """Weights far from initial values: no zeros, no orthogonal kernels."""
     rng = np.random.default_rng([seed, *np.shape(array)])
     return (0.7 * rng.normal(size=np.shape(array))).astype(np.asarray(array).dtype)
 

@@ -262,7 +262,7 @@ def test_to_haiku_and_back(name, dtype, hk):
     assert_same_cell(interop.from_haiku(variables, spatial_shape=cell.spatial), (cell, params))
 
 
-# What cannot be held.
+# Refusals.
 
 REFUSED_OF_KERAS = {
     "dropout": ({"dropout": 0.1}, r"dropout=0.1 and recurrent_dropout=0, whose masks differ from gate to gate"),

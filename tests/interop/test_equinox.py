@@ -1,4 +1,4 @@
-"""Weights from and to Equinox: outputs, final states and gradients equal, both ways; what cannot be held is refused."""
+"""Weights from and to Equinox: outputs, final states and gradients equal, both ways; unsupported features are refused."""
 
 import jax
 import jax.numpy as jnp

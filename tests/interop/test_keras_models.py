@@ -1,4 +1,4 @@
-"""Whole Keras models: random chains of layers against Keras itself, masks and all, there and back; what is no such chain is refused."""
+"""Whole Keras models: random chains of layers against Keras itself, including masks, round trips; other models are refused."""
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +104,7 @@ def _random_model(seed):
 
 
 def _inputs(tokens, seed=0):
-    """Padding in front, behind, between and everywhere: zeros in tokens, zeros or ones in all features."""
+    """Padding at the start, at the end, in between and everywhere: zeros in tokens, zeros or ones in all features."""
     rng = np.random.default_rng(seed)
     real = rng.random((B, T)) < 0.7
     real[0], real[1, :2], real[1, 2:], real[2, -1] = False, False, True, False

@@ -1,4 +1,4 @@
-"""Weights from and to torch: outputs, final states and gradients equal, both ways; what torch cannot hold is refused."""
+"""Weights from and to torch: outputs, final states and gradients equal, both ways; features that torch lacks are refused."""
 
 import jax
 import jax.numpy as jnp

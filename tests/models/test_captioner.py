@@ -1,4 +1,4 @@
-"""Captions from feature maps: what may have influence and what not, one step after the other as all at once, Show and Tell by hand."""
+"""Captions from feature maps: influence and its absence, steps against the whole, Show and Tell by hand."""
 
 import functools
 

@@ -59,7 +59,7 @@ def _compiled(pooling):
 
 @functools.cache
 def _outputs():
-    """Outputs and last carry of the recurrent layers, by themselves; every pooling has the same weights there."""
+    """Outputs and last carry of the recurrent layers alone; every pooling has the same weights there."""
     params, cell = _compiled("max")[1], _model().cell
     xs = params["embed"]["embedding"][TOKENS]
     return jax.jit(lambda p, xs: seqjax.unroll(cell, p, xs, lengths=LENGTHS))(params["rnn"], xs)
@@ -106,7 +106,7 @@ def test_logits_are_those_of_numpy(pooling):
 def test_padding_has_no_influence(pooling):
     run, params = _compiled(pooling)
     (loss, out), grads = run(params, TOKENS)
-    other = np.where(np.arange(T) % 2, V - 1, V + 5)[None]  # an id that is nowhere else, and one that is none
+    other = np.where(np.arange(T) % 2, V - 1, V + 5)[None]  # an id that occurs nowhere else, and an invalid one
     (its_loss, its_out), its_grads = run(params, np.where(REAL, TOKENS, other).astype(np.int32))
     _close((loss, out, grads), (its_loss, its_out, its_grads), 1e-6, 1e-6)
     for leaf in jax.tree.leaves(grads):

@@ -153,7 +153,7 @@ def test_what_stands_at_padding_has_no_influence(both):
     ("bases", True, 1, False),
 ])  # fmt: skip
 def test_a_long_sequence_in_windows_has_the_scores_of_the_whole(form, both, layers, bidirectional):
-    """Whatever the window, also where the last one is short; a probe beyond the window next door is felt."""
+    """For any window, also with a short last one; a change beyond the neighbouring window has an effect."""
     rng = np.random.default_rng(4)
     model, halo = make_tagger(form, both=both, layers=layers, bidirectional=bidirectional), FORMS[form].halo
     codes, variables = random_codes(rng, 23, ambiguous=False), variables_of(model, FORMS[form].halo)

@@ -44,7 +44,7 @@ def model(kind, scaling="series", output="gaussian", **options):
 
 
 def forecast(one, params, given):
-    """Numbers that depend on all of a forecast and can be differentiated."""
+    """Differentiable numbers that depend on the whole forecast."""
     if one.kind == "direct":
         inputs, lags, future, middle, spread = one._direct_inputs(given, 1)
         raw = one.network.apply({"params": params["member_0"]}, inputs, lags, future)
@@ -75,7 +75,7 @@ def test_forecasts_see_no_future(kind, scaling):
 
 @pytest.mark.parametrize("kind, scaling", CASES)
 def test_missing_values_have_no_influence(kind, scaling):
-    """On forecasts, on the loss, on its gradient: not even if they are NaN."""
+    """Missing values affect neither forecasts, loss nor gradient, even if they are NaN."""
     one, given = model(kind, scaling), window(missing=0.4)
     params = jax.jit(one.init)(jax.random.key(1), given)
 
@@ -225,7 +225,7 @@ def test_sampling_gives_back_what_was_drawn():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_shorter_and_longer_forecasts(kind):
-    """The first steps of a forecast do not depend on how many there are; step by step there may be more than were learned."""
+    """The first steps of a forecast do not depend on the horizon; autoregressive forecasts may exceed the trained one."""
     one, given = model(kind, output="squared"), window()
     params = jax.jit(one.init)(jax.random.key(1), given)
     pieces = {name: getattr(given, name)[:, : C + 2] for name in ("value", "observed", "known", "past")}

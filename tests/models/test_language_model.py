@@ -192,7 +192,7 @@ def test_tied_embeddings_learn_from_both_ends():
     grads = jax.jit(jax.grad(lambda p: jnp.sum(jnp.sin(model.apply({"params": p}, TOKENS)[1]))))(params)
     grad = grads["embed"]["embedding"]
     absent = np.setdiff1d(np.arange(V), TOKENS)
-    assert absent.size and np.all(np.abs(grad).max(1) > 0)  # a token that is no input is still an output
+    assert absent.size and np.all(np.abs(grad).max(1) > 0)  # a token that is not an input is still an output
 
 
 def test_tied_embeddings_of_another_size_are_refused():

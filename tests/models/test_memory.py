@@ -1,4 +1,4 @@
-"""Cells by the way they are set up to remember, and the network that reads them."""
+"""Cells configured for long memory, and the network that reads with them."""
 
 import jax
 import jax.numpy as jnp

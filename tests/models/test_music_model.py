@@ -61,7 +61,7 @@ def test_the_probabilities_of_all_frames_sum_to_one(form):
 
 
 def test_notes_of_a_frame_depend_on_each_other():
-    """What no product of independent pitches can be."""
+    """A distribution that no product of independent pitches can represent."""
     context = model_of("descending")[2](BEFORE[:1, :1])[1]
     probability = {tuple(frame): float(np.exp(-nats("descending", context, frame[None, None])[0, 0])) for frame in all_sets()}
     marginal = [sum(p for frame, p in probability.items() if frame[place]) for place in range(P)]

@@ -92,7 +92,7 @@ def _run(kind, junk=False):
     run, params = _compiled(kind)
     if not junk:
         return run(params, SOURCE, INPUTS, TARGETS)
-    other = np.where(np.arange(S) % 2, V - 1, V + 5)[None]  # an id that is nowhere else, and one that is none
+    other = np.where(np.arange(S) % 2, V - 1, V + 5)[None]  # an id that occurs nowhere else, and an invalid one
     source, inputs = np.where(REAL, SOURCE, other), np.where(MASK, INPUTS, W - 1)
     return run(params, source.astype(np.int32), inputs.astype(np.int32), np.where(MASK, TARGETS, 99).astype(np.int32))
 

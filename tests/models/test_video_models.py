@@ -57,7 +57,7 @@ def drawn(*shape, seed=0):
 
 
 def loss_of(model, variables, frames, lengths, train):
-    """A scalar of all real scores, and what else comes out: scores, batch statistics."""
+    """A scalar of all real scores, and the other outputs: scores, batch statistics."""
     rest = {key: value for key, value in variables.items() if key != "params"}
     real = jnp.arange(frames.shape[1])[None] < lengths[:, None]
 

@@ -58,7 +58,7 @@ def _draw(seed, size, scale=1.0):
 
 
 def _spoil(emissions, tags):
-    """The same with what must not matter at padded steps."""
+    """The same with arbitrary values at padded steps."""
     emissions, tags = np.where(REAL[..., None], emissions, np.nan), np.where(REAL, tags, 99)
     emissions[3, 3], tags[3, 3] = [np.inf, -np.inf] + [1e38] * (emissions.shape[-1] - 2), -7
     return emissions, tags

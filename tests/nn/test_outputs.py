@@ -1,4 +1,4 @@
-"""Output distributions: likelihoods against scipy, quantiles and draws against what they should be, units."""
+"""Output distributions: likelihoods against scipy, quantiles and draws against their definitions, units."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The Flax layers: what seqjax.unroll gives with the same parameters, from linen and from NNX."""
+"""The Flax layers, linen and NNX, against seqjax.unroll with the same parameters."""
 
 import flax.serialization
 import jax

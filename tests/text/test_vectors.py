@@ -1,4 +1,4 @@
-"""Word vectors from files: both formats against a parse of the whole file, coverage, what is wrong with a file."""
+"""Word vectors from files: both formats against a parse of the whole file, coverage, faults of a file."""
 
 import gzip
 import tracemalloc

@@ -1,4 +1,4 @@
-"""A line fitted by the loop, with data, records and checkpoints in memory: what the loop's tests share."""
+"""A line fitted by the loop, with data, records and checkpoints in memory; shared by the loop's tests."""
 
 import json
 import math
@@ -32,7 +32,7 @@ STEP = train_step.make_train_step(regression, OPTIMIZER, optax.constant_schedule
 
 
 class Numbers:
-    """Endless batches drawn from their place; those in `bad` are not finite."""
+    """Endless batches drawn from their index; those in `bad` are not finite."""
 
     def __init__(self, bad=()):
         self.place, self.bad, self.hooks = 0, set(bad), {}
@@ -115,7 +115,7 @@ def make_task(step=STEP, evaluate=None, sample=None, **more):
 
 
 def fit(plan=PLAN, data=None, store=None, records=None, task=None):
-    """Starts or goes on, as an experiment does."""
+    """Starts or resumes, as an experiment does."""
     data, store, records = data or Numbers(), store or Memory(), records or Records()
     state, progress, first = loop.restore(store, fresh(), data, lambda meta: None) or (fresh(), loop.Progress(), 0)
     records.all = [record for record in records.all if record["step"] <= first]

@@ -100,7 +100,7 @@ def main(name, thorough):
 
 
 def check_restored(states):
-    """What was saved on one mesh is read on each other one, bit for bit, and lies there as that mesh says."""
+    """A checkpoint from one mesh is read on every other one, bit for bit, with that mesh's sharding."""
     with tempfile.TemporaryDirectory() as folder:
         for number, saved in enumerate(states):
             target = states[(number + 1) % len(states)]

@@ -1,4 +1,4 @@
-"""Work directories with checkpoints of a small state, and readers of them: what the tests of checkpoints share."""
+"""Work directories with checkpoints of a small state, and readers of them; shared by the tests of checkpoints."""
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ def restore(workdir, **options):
 
 
 def listing(folder):
-    """Every file's bytes, and where every link leads."""
+    """Every file's bytes, and every link's target."""
 
     def content(path):
         if path.is_symlink():

@@ -1,4 +1,4 @@
-"""A disk that refuses: what cannot be read is passed over and kept, and every refusal is one line that names the place."""
+"""Disk errors: unreadable checkpoints are skipped and kept, and every error is one line that names the path."""
 
 import builtins
 import contextlib
@@ -39,7 +39,7 @@ def three(tmp_path_factory):
 
 @contextlib.contextmanager
 def refusing(number, *paths):
-    """Opening a file at or below one of the paths, or listing it, fails with an error number."""
+    """Opening or listing a file at or below one of the paths fails with an error number."""
     with pytest.MonkeyPatch.context() as patch:
 
         def refused(function):
@@ -263,7 +263,7 @@ def test_files_and_links_in_the_way(three, tmp_path):
 
 
 def test_linked_checkpoints_and_directories_are_as_good(three, tmp_path):
-    """On another disk: the link is what is renamed and removed, what it leads to stays."""
+    """On another disk: the link is renamed and removed, its target stays."""
     workdir, elsewhere = shutil.copytree(three, tmp_path / "run"), tmp_path / "elsewhere"
     elsewhere.mkdir()
     (workdir / "checkpoints" / "3").rename(elsewhere / "3")
@@ -276,7 +276,7 @@ def test_linked_checkpoints_and_directories_are_as_good(three, tmp_path):
 
 
 def test_a_check_that_fails_stops_before_anything_is_written(three, tmp_path):
-    """As where the work directory was replaced: nothing is saved, moved or cleared in it; also in the middle of a save."""
+    """If the work directory was replaced, nothing is saved, moved or cleared in it, even in the middle of a save."""
     workdir = shutil.copytree(three, tmp_path / "run")
     shutil.copytree(workdir / "checkpoints" / "200", workdir / "checkpoints" / "201")
 

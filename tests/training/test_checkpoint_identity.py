@@ -1,4 +1,4 @@
-"""A checkpoint is what its name says and of this run: swaps, links, copies and strangers are found, and the right one used."""
+"""A checkpoint matches its name and run: swaps, links, copies and strangers are found, and the right one is used."""
 
 import json
 import os
@@ -149,7 +149,7 @@ def test_without_a_record_the_checkpoints_tell_the_run(pattern, another, tmp_pat
 
 
 def test_a_stranger_in_the_place_of_a_new_one(pattern, another, tmp_path):
-    """Put there while the run is under way: it is moved away, and the step is saved."""
+    """Placed there during the run: it is moved away, and the step is saved."""
     workdir = shutil.copytree(pattern, tmp_path / "run")
     later_stranger(workdir / "checkpoints", another / "checkpoints")
     lines = save(workdir, [20])

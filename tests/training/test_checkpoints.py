@@ -1,4 +1,4 @@
-"""Checkpoints are whole or are not loaded; the newest and the best stay; a save does not hold up training."""
+"""Checkpoints are complete or not loaded; the newest and the best are kept; a save does not block training."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def test_the_newest_and_the_best_stay(tmp_path):
 
 
 def test_old_ones_are_deleted_only_when_the_new_one_is_whole(tmp_path, monkeypatch):
-    """What a kill between the end of a save, its manifest and its name leaves can be resumed from, with keep=1 too."""
+    """After a kill between the end of a save, its manifest and its renaming, the run can be resumed, also with keep=1."""
     save(tmp_path, [1], keep=1)
 
     def killed(*_):
@@ -86,7 +86,7 @@ def test_a_saved_step_is_left_as_it_is(three, tmp_path):
 
 
 def test_saving_while_training_goes_on(tmp_path):
-    """The buffers are donated and written over right after save returns; the checkpoint is of its step all the same."""
+    """The buffers are donated and overwritten right after save returns; the checkpoint is still that of its step."""
     step = jax.jit(lambda tree: jax.tree.map(lambda x: (x * 3 + 1).astype(x.dtype), tree), donate_argnums=0)
     key = jax.random.key(1)
     state = {"a": jax.random.normal(key, (400, 300)), "n": jax.random.randint(key, (50,), 0, 99)}
@@ -296,7 +296,7 @@ def test_all_is_on_the_disk_before_the_manifest_then_the_name_then_a_deletion(tm
 @pytest.mark.parametrize("when", ["listed", "peeked", "checking", "checked", "loading", "filling"])
 @pytest.mark.parametrize("best", [False, True])
 def test_deleted_while_it_is_read(three, tmp_path, monkeypatch, when, best):
-    """By the process that trains: the reader takes another, and calls nothing damaged."""
+    """Deleted by the training process: the reader takes another, and reports no damage."""
     workdir = shutil.copytree(three, tmp_path / "run")
     step, other = (10, 200) if best else (200, 10)
     victim = workdir / "checkpoints" / str(step)

@@ -15,7 +15,7 @@ ctc_nats = jax.jit(ctc.ctc_nats)
 
 
 def paths_nats(log_probs, labels):
-    """-log of the sum over every path that becomes the labels."""
+    """-log of the sum over every path that reduces to the labels."""
     total = -np.inf
     for path in itertools.product(range(log_probs.shape[1]), repeat=len(log_probs)):
         if [k for k, _ in itertools.groupby(path) if k] == list(labels):
@@ -99,7 +99,7 @@ def test_a_certain_answer_costs_nothing_and_never_less():
 
 
 def test_where_optax_is_negative():
-    """The reason for a loss of our own: for a certain answer optax gives less than nothing, and 100,000 nats where labels do not fit."""
+    """The reason for our own loss: for a certain answer optax's is negative, and 100,000 nats if labels do not fit."""
     rng = np.random.default_rng(0)
     labels = rng.integers(1, 5, (64, 6))
     labels[:, 1:] = np.where(labels[:, 1:] == labels[:, :-1], labels[:, 1:] % 4 + 1, labels[:, 1:])
@@ -135,7 +135,7 @@ def test_padding_is_inert():
 
 
 def test_labels_that_do_not_fit_are_no_infinite_loss():
-    """steps_needed says which they are, to the step; their loss is finite and teaches nothing."""
+    """steps_needed identifies them exactly; their loss is finite and has no gradient."""
     rng = np.random.default_rng(6)
     of_one = jax.jit(jax.value_and_grad(lambda z, steps, labels, count: ctc_nats(z, steps[None], labels, count[None])[0]))
     for _ in range(60):

@@ -1,4 +1,4 @@
-"""Runs that go further than planned, evaluations that may come at other steps, traces, and what the loop says meanwhile."""
+"""Extended runs, evaluations at other steps, traces, and the loop's messages."""
 
 import gzip
 import json

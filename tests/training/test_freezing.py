@@ -1,4 +1,4 @@
-"""Frozen parameters: chosen by pattern, bit for bit as they were, and no part of anything that is computed."""
+"""Frozen parameters: chosen by pattern, unchanged bit for bit, and not part of any computation."""
 
 import jax
 import numpy as np

@@ -25,7 +25,7 @@ KEY = jax.random.key(7)
 
 
 class Poisoned(NamedTuple):
-    """A batch with what shall go wrong, in each row: 0 nothing, else an index of KINDS."""
+    """A batch whose rows say what goes wrong: 0 nothing, else an index of KINDS."""
 
     batch: Any
     kind: np.ndarray
@@ -99,7 +99,7 @@ def test_a_step_that_is_not_finite_changes_nothing(poisonous, kind):
         good += kinds[number] == 0
         same = clean[good - 1]
         kept = [(s.params, s.model_state, s.opt_state, s.carry, s.average) for s in (state, same, states[number - 1])]
-        tiny.assert_equal(kept[0], kept[1])  # bit for bit as if it had not been
+        tiny.assert_equal(kept[0], kept[1])  # bit for bit as without it
         if kinds[number]:
             tiny.assert_equal(kept[0], kept[2])
         assert (int(metrics.faults) != 0) == (kinds[number] != 0)

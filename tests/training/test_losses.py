@@ -1,4 +1,4 @@
-"""Losses: against NumPy in float64, and what stands under the mask has no influence."""
+"""Losses: against NumPy in float64, and masked values have no influence."""
 
 import math
 from functools import partial

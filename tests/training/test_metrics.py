@@ -1,4 +1,4 @@
-"""Metrics: published figures, and what was counted by hand or by other code."""
+"""Metrics: published numbers, and counts by hand or by other code."""
 
 import collections
 import math

@@ -109,7 +109,7 @@ def test_it_resumes_byte_for_byte(straight, tmp_path, stop):
 
 @pytest.mark.parametrize("part", ["model_state", "carry", "average"])
 def test_each_part_of_the_state_counts(straight, part):
-    """The negative control: a state that lost the part goes on to another one."""
+    """The negative control: a state without the part continues differently."""
     reached = fit_from(start(), 6)
     lost = reached._replace(**{part: jax.tree.map(jnp.zeros_like, getattr(reached, part))})
     whole, broken = fit_from(reached, 3, 6), fit_from(lost, 3, 6)

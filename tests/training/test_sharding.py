@@ -1,4 +1,4 @@
-"""What is cut over a mesh: the rule, and that a cut state takes the steps of a whole one, on four devices."""
+"""Sharding over a mesh: the rule, and that a sharded state takes the same steps as a replicated one, on four devices."""
 
 import math
 import os
@@ -45,7 +45,7 @@ def test_the_rule_by_example():
 
 
 def test_the_rule_for_any_shape():
-    """No axis is cut that does not divide, no mesh axis is used twice, and nothing is left whole that could be cut."""
+    """Only divisible axes are sharded, no mesh axis is used twice, and nothing that could be sharded is replicated."""
     rng = np.random.default_rng()
     for _ in range(300):
         axes = tuple(int(n) for n in rng.choice([1, 2, 3, 4, 6, 8, 12, 64], rng.integers(0, 5)))

@@ -1,4 +1,5 @@
-"""What several processes share, as far as one process can show it; tests/experiments/test_several_processes.py starts several."""
+"""Functions shared by several processes, as far as one process can test them; tests/experiments/test_several_processes.py starts
+several."""
 
 import jax
 import jax.numpy as jnp

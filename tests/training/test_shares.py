@@ -1,4 +1,4 @@
-"""What processes say they wrote of a checkpoint, held against what is there."""
+"""Processes' reports of the files they wrote of a checkpoint, against the files."""
 
 import json
 import threading
@@ -15,7 +15,7 @@ from seqjax.training.checkpoints.store import DONE, FAILED, UNDER_WAY
 
 
 def saving(tmp_path, count=3):
-    """A checkpoint that several processes have written and told of."""
+    """A checkpoint that several processes have written and reported."""
     folder = tmp_path / "7"
     for index in range(count):
         for name in (f"ocdbt.process_{index}/d/{index}a", f"ocdbt.process_{index}/manifest", f"array_metadatas/process_{index}"):

@@ -1,4 +1,4 @@
-"""Truncated BPTT: the border between windows, windows against one long pass, evaluation against NumPy in float64."""
+"""Truncated BPTT: the boundary between windows, windows against one long pass, evaluation against NumPy in float64."""
 
 import functools
 
@@ -113,7 +113,7 @@ def test_one_window_is_full_backpropagation(lm, long_pass):
 @pytest.mark.parametrize("window", [1, 4, 16])
 def test_windows_with_the_carry_have_the_losses_of_one_long_pass(lm, long_pass, window):
     model, params, carry = lm
-    step, mesh = _step(tiny.loss_of(model), optax.sgd(0.0), batch=B)  # the parameters stay, the carry goes on
+    step, mesh = _step(tiny.loss_of(model), optax.sgd(0.0), batch=B)  # the parameters stay, the carry continues
     state = train_step.init_state(params, (), optax.sgd(0.0), carry, jax.random.key(0), mesh)
     loss = tokens = 0.0
     for batch in tiny.windows(TEXT, B, window):

@@ -1,4 +1,4 @@
-"""bidirectional: every packed sequence run apart, merges, windows, noise, and what it is nested in."""
+"""bidirectional: every packed sequence run separately, merges, windows, noise, and nesting."""
 
 import hypothesis
 import hypothesis.extra.numpy as hnp
@@ -34,7 +34,7 @@ PACKED_CARRY = _random_carry(PACKED, PACKED_PARAMS)
 
 
 def _segments(steps, resets):
-    """The real steps of a row, parted before each reset; and whether the first of them starts fresh."""
+    """The real steps of a row, split before each reset; and whether the first part starts from the initial carry."""
     parted = []
     for t in steps:
         if not parted or resets[t]:

@@ -14,7 +14,7 @@ XS = np.random.default_rng(0).normal(size=(B, T, D)).astype(np.float32) + 3
 
 
 def _echo(size):
-    """A cell that gives its inputs back, so that a mask can be seen."""
+    """A cell that returns its inputs, so that a mask is visible."""
 
     def step(params, carry, x):
         return carry, x

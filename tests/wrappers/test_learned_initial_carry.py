@@ -1,4 +1,4 @@
-"""learned_initial_carry: where runs start, where resets go back to, and where its gradient comes from."""
+"""learned_initial_carry: the start of runs, resets to it, and its gradient."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""zoneout: a loop by hand with the same masks, the expectation in evaluation, and what it is put around."""
+"""zoneout: a loop by hand with the same masks, the expectation in evaluation, and the cells it wraps."""
 
 import jax
 import jax.numpy as jnp
