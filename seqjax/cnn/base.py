@@ -22,7 +22,7 @@ class ImageClassifier(nn.Module):
     Attributes:
       num_classes: number of logits.
       in_channels: channels of the images, 3 for colour, 1 for grey.
-      dtype: of the computation; None uses the promoted dtype of images and parameters, which is float32 even for
+      dtype: computation dtype; None uses the promoted dtype of images and parameters, which is float32 even for
         bfloat16 images. Parameters and statistics stay float32.
     """
 

@@ -47,9 +47,9 @@ class ConvNormActivation(nn.Module):
       strides, padding, feature_group_count, kernel_dilation: as in `flax.linen.Conv`; padding defaults to 0.
       norm: whether there is a batch norm.
       activation: None for none.
-      momentum, epsilon: of the norm; new statistics have weight 1 - momentum.
-      kernel_init: of the convolution.
-      dtype: of the computation.
+      momentum, epsilon: settings of the norm; new statistics have weight 1 - momentum.
+      kernel_init: initializer of the convolution.
+      dtype: computation dtype.
 
     Example:
       >>> block = ConvNormActivation(8, (3, 3), padding=1)

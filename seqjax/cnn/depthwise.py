@@ -22,14 +22,14 @@ class DepthwiseSeparable(nn.Module):
 
     Attributes:
       features: channels out, N.
-      kernel_size: of the depthwise convolution: (height, width) for images, (width,) for sequences.
+      kernel_size: that of the depthwise convolution: (height, width) for images, (width,) for sequences.
       strides, padding, kernel_dilation: of the depthwise convolution, as in `flax.linen.Conv`; "SAME" is TensorFlow's,
         which at stride 2 and an even size pads only the end; "CAUSAL" is for sequences.
       norm: whether norms follow; without them both convolutions have a bias.
       activation: None for none.
-      momentum, epsilon: of the norms.
-      kernel_init: of both convolutions.
-      dtype: of the computation.
+      momentum, epsilon: settings of the norms.
+      kernel_init: initializer of both convolutions.
+      dtype: computation dtype.
 
     Example:
       >>> import jax
@@ -86,10 +86,10 @@ class InvertedResidual(nn.Module):
       features: channels out.
       expansion: the depthwise convolution works on `expansion` times the channels of x; at 1 the first 1x1 convolution is left out.
       strides: of the depthwise convolution, along every axis; the input is added only at 1.
-      kernel_size: of the depthwise convolution, odd: (height, width) for images, (width,) for sequences.
-      momentum, epsilon: of the norms.
-      kernel_init: of all convolutions.
-      dtype: of the computation.
+      kernel_size: that of the depthwise convolution, odd: (height, width) for images, (width,) for sequences.
+      momentum, epsilon: settings of the norms.
+      kernel_init: initializer of all convolutions.
+      dtype: computation dtype.
 
     Example:
       >>> import jax

@@ -81,8 +81,8 @@ class GoogLeNetAux(nn.Module):
       num_classes: number of logits.
       dropout: before the last layer.
       conv: as in InceptionBranches.
-      kernel_init: of the dense layers.
-      dtype: of the computation.
+      kernel_init: initializer of the dense layers.
+      dtype: computation dtype.
 
     Example:
       >>> import jax

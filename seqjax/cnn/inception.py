@@ -136,7 +136,7 @@ class InceptionV3Aux(nn.Module):
 
     Attributes:
       num_classes: number of logits.
-      dtype: of the computation.
+      dtype: computation dtype.
 
     Example:
       >>> import jax

@@ -117,7 +117,7 @@ def inception_conv(stddev: float, dtype: Any) -> Callable[..., nn.Module]:
 
     Args:
       stddev: of the normal before truncation.
-      dtype: of the computation.
+      dtype: computation dtype.
 
     Example:
       >>> inception_conv(0.1, None)(8, (1, 1)).epsilon

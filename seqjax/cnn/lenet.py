@@ -147,7 +147,7 @@ class TrainableSubsampling(nn.Module):
     .. math:: y_c = w_c \sum_{2 \times 2} x_c + b_c
 
     Attributes:
-      dtype: of the computation.
+      dtype: computation dtype.
 
     Example:
       >>> layer = TrainableSubsampling()
@@ -173,7 +173,7 @@ class TableConv(nn.Module):
     Attributes:
       reads: for each map out, the maps in that it reads.
       kernel_size: (height, width).
-      dtype: of the computation.
+      dtype: computation dtype.
 
     Its parameter `connections` is (height, width, number of connections), in the table's order.
 

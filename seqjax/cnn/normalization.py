@@ -35,7 +35,7 @@ class BatchNorm(nn.Module):
       use_running_average: whether the running statistics normalise (evaluation); here or in the call.
       momentum: m above.
       epsilon: added to the variance.
-      dtype: of the result; None for what x and the parameters promote to.
+      dtype: dtype of the result; None takes what x and the parameters promote to.
       use_scale, use_bias: whether there are gamma and beta.
       scale_init, bias_init: their initialisation.
 

@@ -62,7 +62,7 @@ class ResidualBlock(nn.Module):
       preactivation: the second form, He et al. 2016.
       zero_init: starts with F = 0: the last norm's scale is 0 or, with preactivation, the last convolution's kernel
         (after a zero scale relu would pass no gradient).
-      dtype: of the computation.
+      dtype: computation dtype.
     """
 
     features: int

@@ -10,7 +10,7 @@ def check_sequences(name: str, xs: Array, features: int, what: str, min_length: 
     """Checks for float sequences (B, T, D) of the right width and length.
 
     Args:
-      name: of the network.
+      name: the network's name.
       xs: the input.
       features: the required D.
       what: the option that sets it.

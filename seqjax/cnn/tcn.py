@@ -62,7 +62,7 @@ class TemporalBlock(nn.Module):
       dilation: distance between them.
       dropout: the fraction dropped in training.
       drop_channels: drops a channel at all steps, as in the paper; False drops single values, as in its code.
-      dtype: of the computation.
+      dtype: computation dtype.
 
     Example:
       >>> import jax
@@ -142,7 +142,7 @@ class TCN(nn.Module):
       kernel_size: steps that each convolution sees.
       dropout, drop_channels: as in TemporalBlock.
       pool: "last" reads the last real step, "mean" the mean over the real steps, "none" gives logits for every step.
-      dtype: of the computation; None takes what input and parameters promote to. Parameters stay float32.
+      dtype: computation dtype; None takes what input and parameters promote to. Parameters stay float32.
 
     The defaults are those of the authors' code for sequential MNIST. Padding and initialisation follow that code; the
     head, too, starts from normal(0, 0.01).

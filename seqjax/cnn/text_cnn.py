@@ -24,7 +24,7 @@ class TextCNN(nn.Module):
       widths: window sizes, in words.
       maps: features per window size.
       dropout: the fraction of the pooled features dropped in training.
-      dtype: of the computation; None takes what embeddings and parameters promote to. Parameters stay float32.
+      dtype: computation dtype; None takes what embeddings and parameters promote to. Parameters stay float32.
 
     Widths, maps, dropout and the embedding's initialisation, uniform in +-0.25, are the paper's; convolutions and head
     start from torch's defaults. The paper also rescales the head's weights to a norm of at most 3 after each step,

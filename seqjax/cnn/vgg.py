@@ -26,7 +26,7 @@ class VGG(ImageClassifier):
       depths: convolutions of each stage.
       norm: batch normalisation after each convolution.
       dropout: the fraction of the dense layers' inputs that is dropped in training.
-      channels: of each stage.
+      channels: channels of each stage.
       hidden: units of the first two dense layers.
 
     Example:

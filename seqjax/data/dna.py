@@ -99,7 +99,7 @@ def load_dna(
       A Dataset of Records with "sequence" (tuple of str) and either "label" (int32) or "labels" (one uint8 array (T,) per sequence).
 
     Raises:
-      UserError: a malformed file (with all its faults), a set that lacks what is asked for, or a setting that has no effect.
+      UserError: a malformed file (with all its faults), a dataset without the requested parts, or a setting that has no effect.
 
     Example:
       >>> data = load_dna("embedded", task="tag", name="hmm")

@@ -39,7 +39,7 @@ def permutation(number: int, seed: int, *key: int) -> np.ndarray:
     and a run could then not be resumed.
 
     Args:
-      number: how many.
+      number: how many numbers.
       seed: at least 0.
       *key: non-negative integers; a different key gives a different order.
 
@@ -59,7 +59,7 @@ def uniform(bits: np.random.PCG64, number: int) -> np.ndarray:
 
     Args:
       bits: the bit generator, which is advanced.
-      number: how many.
+      number: how many numbers.
 
     Returns:
       float64 (number,).

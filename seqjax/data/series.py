@@ -172,7 +172,7 @@ def read_more_series(
 
     Args:
       path: a table.
-      facts: of the dataset the model was trained on; the step and the classes of categorical fields must agree.
+      facts: those of the dataset the model was trained on; the step and the classes of categorical fields must agree.
       form, time_field, ...: as in `load_series`.
 
     Returns:

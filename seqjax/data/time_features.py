@@ -55,7 +55,7 @@ def time_features(times: np.ndarray, names: Sequence[str], *, step: str, zone: s
 
     Args:
       times: datetime64[ns] (T,).
-      names: of CYCLES: `hour` (of the day), `weekday`, `yearday` (day of the year).
+      names: names from CYCLES: `hour` (of the day), `weekday`, `yearday` (day of the year).
       step: between the times, as in the facts of a dataset of series.
       zone: the time zone of local time, such as "Europe/Berlin"; "" for none.
 

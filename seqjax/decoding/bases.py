@@ -135,7 +135,7 @@ def long_scores(model: DnaTagger, params: Any, codes: np.ndarray, window: int = 
 
     Args:
       model: a DnaTagger without a conditional random field.
-      params: of the model.
+      params: the model's parameters.
       codes: uint8 (T,).
       window: bases of a window.
 

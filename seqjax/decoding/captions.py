@@ -21,7 +21,7 @@ class CaptionWriter:
     Args:
       model: the decoder.
       encode: `encode(variables, images) -> features (B, S, M)`, of images uint8 (B, H, W, C).
-      tokenizer: of the captions.
+      tokenizer: that of the captions.
       batch_size: images per batch.
       length: the maximum number of tokens of a caption.
 
@@ -119,7 +119,7 @@ class CaptionWriter:
         """Computes the attention weights while one caption was written.
 
         Args:
-          variables: of the model.
+          variables: the model's variables.
           image: uint8 (H, W, C).
           tokens: ids of the caption, without `<eos>`.
 

@@ -44,7 +44,7 @@ class TextLabeller:
         """Labels texts.
 
         Args:
-          params: of the model.
+          params: the model's parameters.
           tokens: ids of each text, (T,).
 
         Returns:

@@ -31,7 +31,7 @@ def draw_frames(
     Args:
       model, params: the model.
       context: leaves (B, T, ...), as the model gives it.
-      key: of jax.random; not used at a temperature of 0.
+      key: a random key; not used at a temperature of 0.
       temperature: divisor of the scores; 0 takes the likeliest: pitches above one half, or note by note.
       voice: "top" or "bass", the voice given by `fixed`.
       fixed: (B, T) int, the index of the pitch that is the highest (or lowest) of each frame; -1 leaves it to the model.
@@ -145,8 +145,8 @@ class RollSampler:
         """Draws a piece.
 
         Args:
-          params: of the model.
-          key: of jax.random; the same key gives the same piece.
+          params: the model's parameters.
+          key: a random key; the same key gives the same piece.
           length: frames to draw.
           prompt: (T, P), the first frames of the piece.
           temperature: as in `draw_frames`.
@@ -237,7 +237,7 @@ def sounding_shares(model: MusicModel, params: Any, roll: np.ndarray, key: jax.A
     Args:
       model, params: the model.
       roll: uint8 (T, P).
-      key: of jax.random; with "notes", the result is the share of sampled frames that have it.
+      key: a random key; with "notes", the result is the share of sampled frames that have it.
       draws: number of samples.
 
     Returns:

@@ -37,7 +37,7 @@ class SpeechReader:
     Args:
       model: a Recogniser.
       front: the FrontEnd.
-      tokenizer: of the transcripts.
+      tokenizer: that of the transcripts.
       spaced: whether the tokens are words, which are joined with spaces.
       batch_size: sounds at a time.
       boundaries: the lengths, in samples, that batches are padded to.
@@ -66,7 +66,7 @@ class SpeechReader:
         """Computes log p(label) at each step of each sound.
 
         Args:
-          variables: of the model.
+          variables: the model's variables.
           sounds: int16 arrays, or objects with `read()`.
 
         Returns:

@@ -95,7 +95,7 @@ class SpeechStream:
         """Reads the next samples.
 
         Args:
-          variables: of the model.
+          variables: the model's variables.
           state: after the samples before.
           samples: (n,) float in [-1, 1] or int16; any number.
 

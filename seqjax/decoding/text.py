@@ -19,7 +19,7 @@ def start_token(tokenizer: Tokenizer, *, ends: bool, reset: bool = True) -> int:
     """Returns the token before a text's first token, as in training.
 
     Args:
-      tokenizer: of the model.
+      tokenizer: that of the model.
       ends: documents end with `<eos>`.
       reset: each document starts from the initial carry, with `<bos>`.
 
@@ -39,7 +39,7 @@ def check_known(tokenizer: Tokenizer, text: str, what: str) -> str:
     """Refuses characters that the model has never seen; unknown words are read as `<unk>`.
 
     Args:
-      tokenizer: of the model.
+      tokenizer: that of the model.
       text: from the user.
       what: the user's name for it, such as "the prompt".
 
@@ -79,7 +79,7 @@ class TextSampler:
 
     Args:
       model: takes tokens (B, T) and a carry.
-      tokenizer: of the model.
+      tokenizer: that of the model.
       ends, reset: as in `start_token`.
 
     Example:
@@ -104,8 +104,8 @@ class TextSampler:
         """Draws texts that begin with the prompt.
 
         Args:
-          params: of the model.
-          key: of jax.random; the same key gives the same texts.
+          params: the model's parameters.
+          key: a random key; the same key gives the same texts.
           prompt: must contain only known tokens.
           number: number of texts.
           length: the maximum number of tokens to draw after the prompt.
@@ -149,7 +149,7 @@ def score_texts(
 
     Args:
       model, params: the model.
-      tokenizer: of the model.
+      tokenizer: that of the model.
       texts: at least one, none of them empty unless ends are predicted.
       ends, reset: as in `start_token`.
 

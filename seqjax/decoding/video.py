@@ -26,8 +26,8 @@ class VideoReading:
     """Computes answer probabilities for clips, and for long videos in constant memory.
 
     Args:
-      model: gives scores at each frame.
-      mean, std: of each channel, as in training.
+      model: computes scores at each frame.
+      mean, std: channel statistics, as in training.
       pooling: how a clip's answer comes from those of its frames.
 
     Example:
@@ -92,7 +92,7 @@ def forecast_frames(model: VideoForecaster, params: Any, frames: np.ndarray, hor
 
     Args:
       model: the forecaster.
-      params: of it.
+      params: its parameters.
       frames: uint8 (B, T, H, W, C).
       horizon: number of frames to predict.
 

@@ -35,7 +35,7 @@ def plot_attended(path: pathlib.Path, several: Sequence[Looked], *, rows: int = 
     """Plots attention word by word: the image under each word is dark where the attention is low.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       several: at least one; the image itself is the first cell of each.
       rows: maximum number of rows of cells; the rest is left out.
 
@@ -82,9 +82,9 @@ def plot_captions(path: pathlib.Path, several: Sequence[Shown], title: str = "")
     """Plots images with their captions beside them, right ones in green and wrong ones in red if known.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       several: at least one.
-      title: above all.
+      title: the title.
 
     Returns:
       The path.

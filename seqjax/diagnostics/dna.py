@@ -28,7 +28,7 @@ def plot_logos(
     """Plots logos: letters as high as their weights, below the line if negative.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       logos: title -> weights of A, C, G and T at each position, (T, 4), T at most 120.
       label: label of the vertical axis.
       first: the number of the first position.
@@ -170,7 +170,7 @@ def plot_curves(path: pathlib.Path, probabilities: np.ndarray, labels: np.ndarra
     """Plots the ROC and precision-recall curves of each class against the rest; with two classes, of the second.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       probabilities: (N, K).
       labels: int (N,).
       classes: K names.
@@ -234,13 +234,13 @@ def plot_tags(
     """Plots the tags of a sequence: the true ones, the model's probabilities, and what it looked at to tag one base.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       codes: uint8 (T,).
       shares: (T, K), probabilities of the tags.
       labels: int (T,), the true tags.
       classes: K names; the first means "not a feature".
       weights: (T, 4), gradient times input of the score of a base.
-      focus: that base.
+      focus: the index of that base.
       others: name -> (T, K), probabilities to compare with.
 
     Returns:

@@ -21,7 +21,7 @@ def plot_diagnostics(path: pathlib.Path, records: Iterable[Mapping[str, Any]]) -
     """Plots the records of kind "diagnostics", one panel per kind of quantity.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       records: records of the metrics file.
 
     Returns:

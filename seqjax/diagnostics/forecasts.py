@@ -36,7 +36,7 @@ def plot_forecasts(path: pathlib.Path, forecasts: Sequence[Drawn], *, unit: str 
     """Plots forecasts with their 50, 80 and 95 % intervals and the true values, after the values before them.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       forecasts: at least one.
       unit: unit of the values, for the axis label.
 
@@ -90,7 +90,7 @@ def plot_calibration(path: pathlib.Path, coverage: Mapping[str, np.ndarray], tra
     """Plots calibration: observed against nominal coverage, and a histogram of the PIT.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       coverage: "model" and each baseline -> the share of values below each quantile, (Q,) at LEVELS.
       transform: (N,), `probability_transform` of the model's forecasts.
 
@@ -128,7 +128,7 @@ def plot_by_horizon(path: pathlib.Path, errors: Mapping[str, np.ndarray]) -> pat
     """Plots the mean CRPS at each step ahead.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       errors: "model" and each baseline -> (H,).
 
     Returns:

@@ -54,7 +54,7 @@ def plot_by_length(path: pathlib.Path, bins: Mapping[str, Sequence[Bin]], *, lea
     """Plots accuracy over sequence length.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       bins: name of a curve -> bins from `by_length`.
       learned: the longest training sequence, marked by a line.
       chance: the accuracy of guessing, drawn as a line.

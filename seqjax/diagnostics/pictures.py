@@ -12,7 +12,7 @@ def plot_confusion(path: pathlib.Path, counts: np.ndarray, classes: Sequence[str
     """Plots a confusion matrix.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       counts: (K, K) integers; rows are true classes, columns are answers.
       classes: K names.
       unit: what was counted, in the plural, for the title.
@@ -104,7 +104,7 @@ def plot_filters(path: pathlib.Path, kernel: np.ndarray, limit: int = 64) -> pat
     Filters over three channels are shown in colour; others by their first channel.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       kernel: (height, width, C, F).
       limit: maximum number of filters.
 
@@ -132,7 +132,7 @@ def plot_feature_maps(path: pathlib.Path, image: np.ndarray, maps: Mapping[str, 
     """Plots an image and feature maps of some layers: one row per layer, with its strongest channels.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       image: uint8 (H, W, C).
       maps: name of a layer -> (height, width, channels); those of other shapes are left out, and at most eight layers, spread over the
         network, are shown.

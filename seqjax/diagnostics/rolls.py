@@ -15,9 +15,9 @@ def plot_roll(path: pathlib.Path, roll: np.ndarray, *, title: str = "", given: i
     """Plots a piece as a piano roll.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       roll: (T, 88), not 0 where a pitch sounds.
-      title: above it.
+      title: the title.
       given: number of frames of the prompt, highlighted.
       fixed: "top" or "bass" if that voice was given, highlighted.
 
@@ -52,11 +52,11 @@ def plot_expected(
     """Plots a piece, the predicted probability of each pitch, and the surprise of each frame, for the first 96 frames.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       roll: (T, 88), not 0 where a pitch sounds.
       shares: (T, 88), the probabilities.
       nats: (T,), -log p of each frame.
-      title: above it.
+      title: the title.
 
     Returns:
       The path.
@@ -86,9 +86,9 @@ def plot_surprise(path: pathlib.Path, nats: Sequence[np.ndarray], title: str = "
     """Plots how the loss changes over a piece: the mean of each frame, and the middle half of the pieces.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       nats: for each piece (T,), -log p of each frame. Frames that at least half of the pieces have are shown.
-      title: above it.
+      title: the title.
 
     Returns:
       The path.

@@ -40,11 +40,11 @@ def plot_attention(
     them; a space is shown as ␣.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       weights: (T, S), in [0, 1].
       targets: T tokens, one for each row.
       sources: S tokens, one for each column.
-      title: above the map.
+      title: the title.
 
     Returns:
       The path.
@@ -66,7 +66,7 @@ def plot_attentions(path: pathlib.Path, maps: Sequence[tuple], titles: Sequence[
     """Plots several attention maps on one sheet, all on the scale from 0 to 1.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       maps: at least one Attention, or (weights, targets, sources), as in `plot_attention`.
       titles: one for each.
       columns: maps side by side.
@@ -107,10 +107,10 @@ def plot_weighted_text(path: pathlib.Path, words: Sequence[str], weights: np.nda
     """Plots a text with words shaded by weight, such as the attention of a classifier's pooling.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       words: N of them, at least one.
       weights: (N,), at least 0; the largest one shown is the darkest.
-      title: above the text.
+      title: the title.
       limit: maximum number of words, the first ones; the title says so.
 
     Returns:
@@ -147,7 +147,7 @@ def plot_attention_texts(path: pathlib.Path, maps: Sequence[tuple], titles: Sequ
     darkest blue 1. The final `<eos>` is not drawn.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       maps: at least one Attention, or (weights, targets, sources), as in `plot_attention`.
       titles: one for each, above its first target token.
       limit: maximum number of target tokens per map, from the first; the title says so.
@@ -215,7 +215,7 @@ def show_attention(path: pathlib.Path, maps: Sequence[tuple]) -> pathlib.Path:
     """Plots attention as heat maps, or over the source text if a source has more than 50 tokens.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       maps: at least one, as for `plot_attentions`, which draws the heat maps, and `plot_attention_texts`.
 
     Returns:

@@ -16,7 +16,7 @@ def plot_heard(path: pathlib.Path, reader: Any, rows: Sequence[tuple[Any, np.nda
     """Plots sounds one below the other: log mel spectrogram, posterior of blank and labels, and the recognised words.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       reader: a SpeechReader.
       rows: for each sound its samples, its log probabilities (T, V), the recognised text, and the true text, "" if unknown.
 

@@ -30,7 +30,7 @@ def plot_filmstrips(
     """Plots frames of some videos, one row per video, with a text under each frame.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       videos: uint8 (T, H, W, C) each; at most twelve frames, evenly spaced, are shown.
       titles: the title of each row.
       below: for each frame of each video a text, and whether it is right (green), wrong (red) or neither (None).
@@ -67,7 +67,7 @@ def plot_forecasts(
     """Plots context, true and predicted frames: three rows for each clip.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       context: uint8 (N, T, H, W, C), what the model read.
       true: uint8 (N, horizon, H, W, C), or None if unknown.
       predicted: like true, floats in [0, 1].
@@ -105,7 +105,7 @@ def plot_by_step(path: pathlib.Path, errors: Mapping[str, Mapping[str, Sequence[
     """Plots errors from the first predicted frame to the last.
 
     Args:
-      path: of the PNG file.
+      path: the PNG file to write.
       errors: metric -> model or baseline -> one number per step.
       title: the title.
 

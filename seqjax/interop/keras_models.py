@@ -85,7 +85,7 @@ def to_keras_model(params: Params, model):
     """Puts params into a Keras model of the same layers.
 
     Args:
-      params: of the function that `from_keras_model` returns for this model, or for another with the same layers.
+      params: those of the function that `from_keras_model` returns for this model, or for another with the same layers.
       model: a built Keras model, as for `from_keras_model`. A layer that already has these values is left unchanged, so
         that a round trip changes no bit; a GRU's two biases, which are one here except for the candidate, come back in
         the first.

@@ -223,7 +223,7 @@ def check_computation(module: Any, library: str, *methods: str) -> None:
     """Refuses a module that overrides how it computes: only weights are read here, so the outputs would differ.
 
     Args:
-      module: of a class of the library, or of a subclass, which may add anything except these methods.
+      module: an instance of a class of the library, or of a subclass, which may add anything except these methods.
       library: the package of the class, such as "torch".
       *methods: the methods that compute.
 

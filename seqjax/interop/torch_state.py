@@ -32,7 +32,7 @@ def from_torch_state(
     Args:
       state: names to arrays or torch tensors, as from `module.state_dict()`, `torch.load` or safetensors.
       prefix: the prefix of the layers' names, such as "encoder.rnn."; everything else in the state dict is ignored.
-      nonlinearity: of an RNN, "tanh" or "relu".
+      nonlinearity: that of an RNN, "tanh" or "relu".
       dropout: the rate between layers.
 
     Returns:
@@ -68,7 +68,7 @@ def cell_of(kind: str, weights: Mapping[str, Array], nonlinearity: str = "tanh")
     Args:
       kind: "rnn", "lstm" or "gru".
       weights: torch's, by their names without layer and direction; without biases the cell has none either.
-      nonlinearity: of an RNN.
+      nonlinearity: that of an RNN.
 
     Example:
       >>> cell_of("rnn", {"weight_ih": jnp.ones((8, 3)), "weight_hh": jnp.ones((8, 8))})[1].bias is None

@@ -91,7 +91,7 @@ class DnaReader(nn.Module):
     """Features and recurrent layers over one strand or both, aligned to the bases of the sequence.
 
     Attributes:
-      features: of each base.
+      features: features of each base.
       cell: any Cell, usually bidirectional.
       both_strands: read the other strand too, with the same weights.
       dropout: on the outputs, in training.
@@ -283,7 +283,7 @@ class DnaClassifier(nn.Module):
 
     Attributes:
       num_classes: K.
-      reader: of one strand or both; over both, the classes of a sequence and of the other strand are the same.
+      reader: reads one strand or both; with both, a sequence and its other strand have the same classes.
       pooling: "flatten" (all steps side by side: for sequences of one length that are aligned, such as windows around a site),
         "attention", "max", "mean" or "last".
       bidirectional: for "last": whether the second half of the features runs backward.

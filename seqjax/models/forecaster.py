@@ -142,9 +142,9 @@ class Forecaster:
         Args:
           params: from `init`.
           window: after its context only what is known in the future is read.
-          levels: (Q,).
-          steps: of the forecast; 0 is the horizon.
-          seed: of the sample paths of an autoregressive forecaster.
+          levels: quantile levels, (Q,).
+          steps: length of the forecast; 0 is the horizon.
+          seed: determines the sample paths of an autoregressive forecaster.
 
         Returns:
           (B, steps, Q), in the units of the data, never crossing.
@@ -166,7 +166,7 @@ class Forecaster:
         """Converts a window to steps to learn from: past-only covariates end at the origin.
 
         Args:
-          window: of C + H steps or more.
+          window: a window of C + H steps or more.
           learn_context: whether the loss also covers the context, not only the steps after the origin.
         """
         total = window.value.shape[1]
@@ -262,7 +262,7 @@ def sample_paths(
       raw: (B, P), the numbers of the first step's distribution.
       rest: the H - 1 steps after the first; their `previous` is not read.
       location, scale: (B,).
-      key: of the draws.
+      key: a random key for the draws.
       paths: N.
 
     Returns:

@@ -174,7 +174,7 @@ class MusicModel(nn.Module):
 
         Args:
           frames: (B, T, P), the frame before each one to predict, not 0 where a pitch sounds; zeros before a piece.
-          carry: of the window before; if None, all rows begin a piece.
+          carry: from the previous window; if None, all rows start a piece.
           first: (B,) bool, rows that begin a piece: their carry is the initial one, regardless of `carry`. By default
             all rows do if there is no carry, and none otherwise.
           lengths: (B,) int, how many steps are real.
@@ -214,7 +214,7 @@ class MusicModel(nn.Module):
         Args:
           context: the context of each frame.
           frames: (B, T, P), not 0 where a pitch sounds. With "notes", infinite where more than `max_notes` do.
-          train: with dropout on the cell over notes.
+          train: apply dropout to the cell over notes.
         """
         if self.output == "frames":
             logits = self.logits(context)
@@ -236,8 +236,8 @@ class MusicModel(nn.Module):
         """Scores of the next note of a frame.
 
         Args:
-          context: of the frame, T = 1.
-          carry: of the cell over notes, after the notes so far; for the first note, from `note_carry`.
+          context: the frame's context, T = 1.
+          carry: the carry of the cell over notes, after the notes so far; for the first note, from `note_carry`.
           before: (B,) int, the note before; P at the first.
 
         Returns:

@@ -144,7 +144,7 @@ class Recogniser(nn.Module):
         Args:
           features: (B, T, F).
           frames: int (B,); values past an end, even NaN, affect neither outputs nor gradients.
-          train: with batch statistics, and noise from the key `rngs={"dropout": key}`, which is then required.
+          train: use batch statistics, and noise from the key `rngs={"dropout": key}`, which is then required.
 
         Returns:
           (scores (B, T // shortening, V) in float32 or wider; steps of each, int (B,)).

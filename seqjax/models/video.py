@@ -87,7 +87,7 @@ class FrameReader(nn.Module):
     """Recurrent layers over the features of frames.
 
     Attributes:
-      features: of each frame.
+      features: features of each frame.
       cell: any Cell, not bidirectional if the carry passes from window to window.
       size: D, to which the features are projected first; 0 for no projection.
       dropout: on the features, in training.

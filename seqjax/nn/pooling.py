@@ -25,7 +25,7 @@ def pool_init(key: Key, size: int, attention_size: int) -> PoolParams:
     """Initialises attention pooling, for `attention_pooling` and `pool`.
 
     Args:
-      key: of jax.random.
+      key: a random key.
       size: H, features of the sequence.
       attention_size: A, hidden units.
 

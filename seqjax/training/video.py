@@ -71,7 +71,7 @@ def answer_loss(
     Args:
       model: computes scores at each frame.
       heads: the questions.
-      mean, std: of each channel, for values in [0, 1].
+      mean, std: channel statistics, for values in [0, 1].
       pooling: "last" or "mean".
       carried: whether the carry passes from batch to batch, as with `VideoWindows`; pooling is then unused.
       augmentation: augmentation of training clips, the same for all frames of one.

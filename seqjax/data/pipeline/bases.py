@@ -18,7 +18,7 @@ class BaseBatch(NamedTuple):
     codes: np.ndarray  # int32 (B, halo + T + halo): IUPAC codes, with neighbours on both sides; 0 beyond a sequence's ends
     labels: np.ndarray  # int32 (B, T), a tag for each base; or (B,), a label for each sequence
     lengths: np.ndarray  # int32 (B,), how many of the T bases are real
-    fresh: np.ndarray  # bool (B,), true where a row does not follow the one of the batch before
+    fresh: np.ndarray  # bool (B,), true for rows that do not continue those of the previous batch
 
 
 def collate_bases(codes: Sequence[np.ndarray], labels: Sequence[np.ndarray] | np.ndarray, halo: int) -> Collate:

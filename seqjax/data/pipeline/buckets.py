@@ -29,7 +29,7 @@ def choose_boundaries(lengths: Sequence[int] | np.ndarray, number: int) -> tuple
     Found by dynamic programming over the lengths that occur (if more than 256, over 256 evenly spaced by rank).
 
     Args:
-      lengths: of the sequences, l (N,).
+      lengths: l, the lengths of the sequences, (N,).
       number: K, the maximum number of buckets; each costs one compilation.
 
     Returns:
@@ -84,7 +84,7 @@ class BucketBatches(Resumable):
     full. The batches come in random order. There are as many shapes as buckets.
 
     Args:
-      lengths: of the sequences, (N,).
+      lengths: lengths of the sequences, (N,).
       collate: makes a batch: `(places, rows, steps) -> batch`.
       batch_size: B, the rows of every batch.
       boundaries: the buckets' lengths, ascending, as returned by `choose_boundaries`; the largest must hold the longest sequence.
@@ -235,7 +235,7 @@ def within_limit(lengths: Sequence[int] | np.ndarray, limit: int) -> np.ndarray:
     """Selects the sequences within a length limit.
 
     Args:
-      lengths: of the sequences, (N,).
+      lengths: lengths of the sequences, (N,).
       limit: the maximum number of steps; 0 takes all.
 
     Returns:

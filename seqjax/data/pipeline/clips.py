@@ -23,7 +23,7 @@ class VideoBatch(NamedTuple):
     frames: np.ndarray  # uint8 (B, T, H, W, C)
     lengths: np.ndarray  # int32 (B,), how many of the T frames are real; padding comes last
     labels: np.ndarray  # int32 (B, A), the labels of the row's video
-    fresh: np.ndarray  # bool (B,), true where a row does not follow the one of the batch before
+    fresh: np.ndarray  # bool (B,), true for rows that do not continue those of the previous batch
 
 
 class Sampling(NamedTuple):

@@ -227,7 +227,7 @@ class OriginWindows(Resumable):
       series, origins: (n,), as returned by `rolling_origins`.
       context, horizon: C and H.
       batch_size: B, at most n.
-      seed: of the order.
+      seed: determines the order.
 
     Raises:
       UserError: there are fewer origins than a batch has rows.

@@ -15,7 +15,7 @@ def read_dna_table(path: str | os.PathLike, sequence_field: str, label_field: st
     r"""A table with a sequence and a label in each row, such as UCI's promoters.data: `+,NAME,\t\ttactagca...`.
 
     Args:
-      path: of the file.
+      path: the file.
       sequence_field, label_field: names of the fields, or their numbers from "1".
       format: how the table is written.
 

@@ -122,7 +122,7 @@ def read_score(path: str | os.PathLike) -> Score:
     notes continue. Notes still sounding at the end of the file end there.
 
     Args:
-      path: of the file.
+      path: the file.
 
     Raises:
       UserError: as `read_midi`.

@@ -137,7 +137,7 @@ def normal(bits: np.random.PCG64, number: int) -> np.ndarray:
 
     Args:
       bits: the stream of random bits.
-      number: how many.
+      number: how many numbers.
 
     Returns:
       float64 (number,).

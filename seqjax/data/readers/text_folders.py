@@ -19,7 +19,7 @@ def part_folders(path: str | os.PathLike) -> dict[str, str]:
     """The parts of a folder: "train" -> the path of its folder `Train`, and so on.
 
     Args:
-      path: of the folder.
+      path: the folder.
 
     Returns:
       Part -> path; empty if the folder has no training part, or if that is one of several classes: trains, buses, cars.

@@ -1,4 +1,4 @@
-"""Quarantine for unusable checkpoints: `workdir/damaged/STEP-NUMBER`, of which the newest few are kept."""
+"""Quarantine for unusable checkpoints, `workdir/damaged/STEP-NUMBER`; the newest few are kept."""
 
 import pathlib
 import re
