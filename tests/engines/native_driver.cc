@@ -1,6 +1,6 @@
 // Runs the native engine's kernels without Python, for the sanitizers: random cases of every cell, with threads of their own,
 // arrays that end where they must, every instruction set that the processor has. Results with several threads and with one, and
-// those of the instruction sets, must be near each other. Built and run by test_native.py (-m slow -k sanitizer).
+// those of the instruction sets, must be near each other. Built and run by test_native_library.py (-m slow -k sanitizer).
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
