@@ -33,8 +33,9 @@ import importlib.util
 import subprocess
 import sys
 
+SEQJAX = "seqjax @ git+https://github.com/seqjax/seqjax"
 if importlib.util.find_spec("seqjax") is None:  # in Colab, or wherever seqjax is not installed yet
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "seqjax", "matplotlib", "pillow", "scikit-learn"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", SEQJAX, "matplotlib", "pillow", "scikit-learn"], check=True)
 
 # %%
 import functools
@@ -1286,7 +1287,16 @@ finish("What LeNet sees in a 0: the six maps of its first layer, and six of its 
 #
 # With 3 × 3 kernels that is a little over a ninth.
 #
-# Code: [`seqjax/cnn/depthwise.py` · `DepthwiseSeparable`](../../seqjax/cnn/depthwise.py),
+# From 2015 on, nearly all of them have **batch normalisation** after each convolution. It brings each channel to mean 0 and variance 1
+# over the batch and all positions, $n$ numbers in all, and then gives it a learned scale $\gamma$ and shift $\beta$:
+#
+# $$ \mu = \frac1n \sum_{i=1}^{n} x_i, \qquad \sigma^2 = \frac1n \sum_{i=1}^{n} (x_i - \mu)^2, \qquad
+# y_i = \gamma\, \frac{x_i - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta $$
+#
+# In evaluation running means of $\mu$ and $\sigma^2$ take their place, so that the answer for an image depends on that image alone.
+#
+# Code: [`seqjax/cnn/normalization.py` · `BatchNorm`](../../seqjax/cnn/normalization.py),
+# [`seqjax/cnn/depthwise.py` · `DepthwiseSeparable`](../../seqjax/cnn/depthwise.py),
 # [`seqjax/cnn/resnet.py` · `ResidualBlock`](../../seqjax/cnn/resnet.py),
 # [`seqjax/cnn/inspection.py` · `summary`](../../seqjax/cnn/inspection.py).
 
