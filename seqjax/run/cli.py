@@ -265,3 +265,19 @@ def fail(message: str, status: int) -> None:
     print(f"error: {distributed.label()}{message}", file=sys.stderr, flush=True)
     distributed.end(status)
     sys.exit(status)
+
+
+def profiled(text: str) -> tuple[int, int] | None:
+    """The first and the last step that --profile names.
+
+    Example:
+      >>> profiled("10:12"), profiled("")
+      ((10, 12), None)
+    """
+    if not text:
+        return None
+    try:
+        first, last = map(int, text.split(":"))
+    except ValueError:
+        raise UserError(f"--profile={text} must name the first and the last step, such as 10:12") from None
+    return first, last

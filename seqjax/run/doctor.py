@@ -1,7 +1,7 @@
-"""--doctor: what each process of a run would see, without training: packages, devices, its rows of a batch, the disk.
+"""--doctor: what each process of a run would see, without training: packages, devices, its rows of a batch, the model, the disk.
 
 Every process checks itself; the first one collects the findings, prints them, and says what is wrong and what to do.
-Nothing is left in the work directory, and of a checkpoint only the settings are read.
+Nothing is left in the work directory. The model is traced and never made, and of the run's own checkpoint only the settings are read.
 """
 
 import fcntl
@@ -23,7 +23,7 @@ import numpy as np
 
 from seqjax.engines.native import library
 from seqjax.errors import UserError
-from seqjax.run import cli, distributed, doctor_report, driver, process, reporting, resuming, settings
+from seqjax.run import cli, distributed, doctor_model, doctor_report, driver, process, reporting, resuming, settings
 from seqjax.run.experiment import Experiment
 from seqjax.run.recipe import data_mesh, make_recipe
 from seqjax.training import processes
@@ -73,18 +73,22 @@ def see(experiment: Experiment, command: cli.Command) -> dict[str, Any]:
         return found
     parts = {name: len(part) for name, part in dataset.parts.items()}
     found["data"] = {"name": dataset.name, "unit": experiment.records, "parts": parts, "fingerprint": dataset.fingerprint}
-    batches = None if mesh is None else _tried(errors, "batches", lambda: _batches(experiment, command, config, stored, dataset))
+    batches = None if mesh is None else _tried(errors, "batches", lambda: _batches(experiment, command, config, stored, dataset, errors))
     return found | (batches or {})
 
 
-def _batches(experiment: Experiment, command: cli.Command, config: Any, stored: Any, dataset: Any) -> dict[str, Any]:
-    """The rows of a batch that this process makes, the seconds that the first took, and the length of the run."""
+def _batches(
+    experiment: Experiment, command: cli.Command, config: Any, stored: Any, dataset: Any, errors: dict[str, str]
+) -> dict[str, Any]:
+    """The rows of a batch that this process makes, the seconds that the first took, the length of the run, and the model."""
     spec = resuming.accepted_spec(experiment, command, stored, dataset, experiment.prepare(config, dataset))
     with driver.closing(processes.own_share(experiment.batches(config, spec, dataset.parts["train"], training=True))) as pipeline:
         steps = make_recipe(config, pipeline.batches_per_epoch).steps
         begin = time.perf_counter()
-        leaves = jax.tree.leaves(next(pipeline))
-        return {"rows": int(leaves[0].shape[0]), "seconds": time.perf_counter() - begin, "steps": steps}
+        leaves = jax.tree.leaves(driver.peek(pipeline))
+        found = {"rows": int(leaves[0].shape[0]), "seconds": time.perf_counter() - begin, "steps": steps}
+        given = experiment, command, config, stored, dataset, spec, pipeline
+        return found | {"model": _tried(errors, "model", lambda: doctor_model.see(*given))}
 
 
 def machine() -> dict[str, Any]:

@@ -36,6 +36,7 @@ def lines(seen: Seen, disk: Mapping[str, Any], together: float) -> list[Line]:
         *_devices(seen),
         *_settings(seen),
         *_data(seen),
+        *_model(seen),
         *_disk(disk, any(one.get("all_write") for one in seen)),
     ]
     return [*found, *_engine(seen), *_environment(seen)]
@@ -185,6 +186,16 @@ def _data(seen: Seen) -> Iterable[Line]:
         each = " each" if len(seen) > 1 else ""
         evaluation = f"{made[0]['eval_batch'] // len(seen)}{each} in evaluation"
         yield Line(OK, "batches", f"{rows}{each} in training, {evaluation}; the first took {slowest:.2f} s")
+
+
+def _model(seen: Seen) -> Iterable[Line]:
+    if broken := list(_errors(seen, "model", "model")):
+        yield from broken
+        return
+    built = [one["model"] for one in seen if one.get("model")]
+    if built:
+        parameters, state = built[0]["parameters"], built[0]["state"]
+        yield Line(OK, "model", f"{parameters:,} parameters, {size(state)} with the optimiser's state")
 
 
 def _disk(disk: Mapping[str, Any], all_write: bool) -> Iterable[Line]:

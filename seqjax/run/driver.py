@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from seqjax.data.report import report
-from seqjax.diagnostics.during import make_diagnose
+from seqjax.diagnostics.during import Diagnose, make_diagnose
 from seqjax.diagnostics.during_pictures import plot_diagnostics
 from seqjax.errors import UserError
 from seqjax.run import (
@@ -82,7 +82,7 @@ def set_up(experiment: Experiment, config: ConfigDict, spec: Any, batches_per_ep
 def train(experiment: Experiment, command: cli.Command) -> int:
     """Starts the run of a work directory, or resumes it. What can be refused is, before the directory is touched."""
     reporting.require_extras()
-    profile, stored = profiled(command.options.profile), resuming.stored(command.workdir, experiment)
+    profile, stored = cli.profiled(command.options.profile), resuming.stored(command.workdir, experiment)
     config = resuming.settings_of(experiment, command, stored)
     dataset = experiment.load(config)
     spec = resuming.accepted_spec(experiment, command, stored, dataset, experiment.prepare(config, dataset))
@@ -95,7 +95,8 @@ def train(experiment: Experiment, command: cli.Command) -> int:
         begin = initial.Start(experiment, command, config, spec, dataset, setup)
         state = begin.resumed(stored.meta["began_from"]) if stored else begin.state()
         task = make_task(experiment, config, spec, dataset, setup)
-        check_diagnosed(plan, task, setup.state, pipeline)
+        if plan.diagnose_every:
+            check_diagnosed(plan, task.diagnose, setup.state, task.place_batch(peek(pipeline)))
         lines = list(experiment.describe(config, spec, dataset, setup.model)) if experiment.describe else []
         check_same(config, dataset, state)
         with workdir.locked(command.workdir) if processes.first() else contextlib.nullcontext(workdir.Unlocked()) as held:
@@ -153,22 +154,6 @@ def curve_options(experiment: Experiment, config: ConfigDict, spec: Any, baselin
     }
 
 
-def profiled(text: str) -> tuple[int, int] | None:
-    """The first and the last step that --profile names.
-
-    Example:
-      >>> profiled("10:12"), profiled("")
-      ((10, 12), None)
-    """
-    if not text:
-        return None
-    try:
-        first, last = map(int, text.split(":"))
-    except ValueError:
-        raise UserError(f"--profile={text} must name the first and the last step, such as 10:12") from None
-    return first, last
-
-
 def closing(pipeline: Any) -> Any:
     """A pipeline as a context manager, whether or not it needs closing."""
     return pipeline if hasattr(pipeline, "__exit__") else contextlib.nullcontext(pipeline)
@@ -211,7 +196,7 @@ def make_task(experiment: Experiment, config: ConfigDict, spec: Any, dataset: Da
         criterion=experiment.criterion(config),
         unit=experiment.unit,
         tell=step.tell if processes.several() else None,
-        diagnose=make_diagnose(setup.model.loss, proposal_of(setup), setup.mesh, accumulate=recipe.accumulate, shardings=setup.shardings),
+        diagnose=diagnosis_of(setup),
     )
 
 
@@ -223,20 +208,30 @@ def proposal_of(setup: Setup) -> Callable[[train_step.TrainState, Any], train_st
     )
 
 
-def check_diagnosed(plan: loop.Plan, task: loop.Task, state: train_step.TrainState, pipeline: Any) -> None:
-    """Refuses diagnostics.every if the model cannot be examined; does not advance the pipeline.
+def diagnosis_of(setup: Setup) -> Diagnose:
+    """What diagnostics.every looks at, of a state and the batch that follows."""
+    how = {"accumulate": setup.recipe.accumulate, "shardings": setup.shardings}
+    return make_diagnose(setup.model.loss, proposal_of(setup), setup.mesh, **how)
+
+
+def peek(pipeline: Any) -> Any:
+    """The next batch of a pipeline, which is not advanced."""
+    before = pipeline.get_state()
+    batch = next(pipeline)
+    pipeline.set_state(before)
+    return batch
+
+
+def check_diagnosed(plan: loop.Plan, diagnose: Any, state: train_step.TrainState, batch: Any) -> None:
+    """Refuses diagnostics.every if the model cannot be examined; state and batch may be shapes.
 
     Raises:
       UserError: it runs no recurrent network, or one inside a jit or scan of its own.
     """
-    if not plan.diagnose_every:
-        return
-    before = pipeline.get_state()
     try:
-        jax.eval_shape(task.diagnose, state, task.place_batch(next(pipeline)))  # pyright: ignore[reportArgumentType]
+        jax.eval_shape(diagnose, state, batch)
     except UserError as error:
         raise UserError(f"config.diagnostics.every={plan.diagnose_every}: {error}; leave it at 0") from error
-    pipeline.set_state(before)
 
 
 def describe(

@@ -1,5 +1,6 @@
 """Where a new run starts: from random weights, from word vectors, or from the weights of another run."""
 
+import functools
 import pathlib
 from typing import Any, NamedTuple
 
@@ -119,7 +120,28 @@ class Start:
             params, model_state, recipe.optimizer, carry, key, setup.mesh, average=average, frozen=recipe.frozen, fsdp=setup.fsdp
         )
 
+    def check(self) -> None:
+        """Refuses what `state` refuses, without making arrays of the model; the setup's state may be shapes.
+
+        Raises:
+          UserError: see `state`.
+        """
+        params, model_state = self._setup.state.params, self._setup.state.model_state
+        if self._experiment.initialize is not None:
+            given = functools.partial(self._experiment.initialize, self._config, self._spec, self._dataset)
+            params, model_state = jax.eval_shape(given, params, model_state)
+        if self.origin is not None:
+            self._match(params, model_state)
+
     def _weights(self, params: Any, model_state: Any) -> tuple[Any, Any]:
+        found, where, lines = self._match(params, model_state)
+        print(f"initialised from the weights of {where}: {len(found.taken)} arrays")
+        for line in lines:
+            print(f"  not taken: {line}")
+        return found.weights["params"], found.weights["model_state"] or model_state
+
+    def _match(self, params: Any, model_state: Any) -> tuple[Match, str, list[str]]:
+        """Which of the origin's weights fit, which weights these are in words, and what is not taken."""
         folder, which = pathlib.Path(self.origin["workdir"]), self.origin["which"]
         if not folder.is_dir():
             raise UserError(f"--init_from: there is no run in {folder}; it must be DIR, DIR:newest or DIR:STEP")
@@ -134,7 +156,4 @@ class Start:
             raise UserError(
                 f"--init_from: the weights of {where} do not all fit: {'; '.join(lines)}; --init_partial initialises these at random"
             )
-        print(f"initialised from the weights of {where}: {len(found.taken)} arrays")
-        for line in lines:
-            print(f"  not taken: {line}")
-        return found.weights["params"], found.weights["model_state"] or model_state
+        return found, where, lines

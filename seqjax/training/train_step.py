@@ -10,6 +10,7 @@ Source: Williams and Peng 1990, "An efficient gradient-based algorithm for on-li
 trajectories"; Mikolov 2012 for language models.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -130,23 +131,7 @@ def init_state(
       frozen: as for make_train_step; the optimiser keeps no state for frozen parameters.
       fsdp: see parameter_shardings.
     """
-
-    def build(params, model_state, carry, rng):
-        counter = jnp.zeros((), jnp.int32)
-        kept = params, model_state
-        return TrainState(
-            step=counter,
-            params=jax.tree.map(jnp.copy, params),
-            model_state=jax.tree.map(jnp.copy, model_state),
-            opt_state=optimizer.init(divide(params, frozen)[0]),
-            carry=jax.tree.map(jnp.copy, carry),
-            key=jax.random.key_data(rng),
-            lr_scale=jnp.ones((), jnp.float32),
-            skipped=counter,
-            skipped_in_row=counter,
-            average=jax.tree.map(jnp.copy, kept) if average else (),
-        )
-
+    build = functools.partial(first_state, optimizer, average=average, frozen=frozen)
     given = params, model_state, carry, rng
     cut = fsdp or MODEL in mesh.shape
     shardings = state_shardings(mesh, jax.eval_shape(build, *given) if cut else None, fsdp=fsdp)
@@ -159,6 +144,30 @@ def init_state(
     state = place(bare, shardings._replace(opt_state=batch_sharding(mesh)))
     make = jax.jit(lambda params: optimizer.init(divide(params, frozen)[0]), out_shardings=shardings.opt_state)
     return state._replace(opt_state=make(state.params))
+
+
+def first_state(
+    optimizer: optax.GradientTransformation, params: PyTree, model_state: PyTree, carry: PyTree, rng: jax.Array, *,
+    average: bool = False, frozen: Sequence[str] = (),
+) -> TrainState:  # fmt: skip
+    """The state before the first step, wherever its arrays are: with `jax.eval_shape`, its shapes alone. Arguments as init_state's.
+
+    Example:
+      >>> jax.eval_shape(lambda key: first_state(optax.sgd(0.1), {"w": jnp.ones(3)}, (), (), key), jax.random.key(0)).params
+      {'w': ShapeDtypeStruct(shape=(3,), dtype=float32)}
+    """
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=jax.tree.map(jnp.copy, params),
+        model_state=jax.tree.map(jnp.copy, model_state),
+        opt_state=optimizer.init(divide(params, frozen)[0]),
+        carry=jax.tree.map(jnp.copy, carry),
+        key=jax.random.key_data(rng),
+        lr_scale=jnp.ones((), jnp.float32),
+        skipped=jnp.zeros((), jnp.int32),
+        skipped_in_row=jnp.zeros((), jnp.int32),
+        average=jax.tree.map(jnp.copy, (params, model_state)) if average else (),
+    )
 
 
 def make_train_step(

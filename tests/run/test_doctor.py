@@ -3,9 +3,12 @@
 import copy
 import pathlib
 
+import jax
 import letters_run as tiny
 import pytest
+import recurrent_run
 
+from seqjax.errors import UserError
 from seqjax.run import cli, command, doctor, doctor_report, workdir
 
 
@@ -16,7 +19,7 @@ def one(**changes):
         "devices": 4, "used": 4, "memory": 80 << 30, "cores": 16, "native": "avx2", "native_missing": "", "cache": "/cache",
         "environment": {"XLA_FLAGS": "--a"}, "step": 30, "settings": "5e771465", "batch": 64, "eval_batch": 32, "mesh": {"data": 8},
         "data": {"name": "letters", "unit": "letters", "parts": {"train": 2000}, "fingerprint": "f00d"}, "rows": 32, "seconds": 0.25,
-        "steps": 1000,
+        "steps": 1000, "model": {"parameters": 12_345, "state": 3 << 20},
     }  # fmt: skip
     return copy.deepcopy(found) | changes
 
@@ -35,6 +38,7 @@ def test_a_report_without_faults():
         "b, pid 8: 4 x H100 of 80.0 GiB, 16 cores; rows 32 to 63 of 64", "python 3.12.1, jax 0.10.2", "data=8: all 8 devices",
         "resumes from the checkpoint of step 30, 1,000 steps in all", "letters (letters: 2,000 train)", "XLA_FLAGS=--a",
         "32 rows each in training, 16 each in evaluation; the first took 0.25 s", "/net/run (nfs4): 5.0 GiB free, 100.0 MiB/s",
+        "12,345 parameters, 3.0 MiB with the optimiser's state",
         "seen by all, and locks hold between them", "ready: the command without --doctor trains",
     ):  # fmt: skip
         assert words in text, words
@@ -61,7 +65,7 @@ def test_what_is_wrong_is_one_line_with_advice(second, there, name, text):
     assert doctor_report.shown(lines)[-1] == "1 thing is wrong"
 
 
-@pytest.mark.parametrize("part", ["packages", "settings", "mesh", "data", "batches"])
+@pytest.mark.parametrize("part", ["packages", "settings", "mesh", "data", "batches", "model"])
 def test_what_a_process_cannot_do_is_said_in_its_own_words(part):
     refused = one(errors={part: "no such thing; make one"})
     for seen, text in (([one(), refused], "in process 1: no such thing; make one"), ([refused] * 2, "no such thing; make one")):
@@ -123,6 +127,68 @@ def test_settings_data_and_disks_that_cannot_be_used(in_process, finished, tmp_p
     experiment = tiny.EXPERIMENT._replace(load=absent)
     assert command.run(experiment, cli.parse(experiment, ["tiny", f"--workdir={tmp_path / 'new'}", "--doctor"])) == 1
     assert "WRONG  data        No such file or directory" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--config.optimizer.frozen=kernle"], "frozen: 'kernle' matches no parameter; the closest are .*kernel"),
+        (["--config.optimizer.frozen=."], "nothing is left to train"),
+        (["--init_from=FINISHED", "--config.data.letters=5"], r"do not all fit: params/table \(shape \(4, 3\) there, \(5, 3\) here"),
+        (["--init_from=FINISHED", "--config.model.width=5"], "none of the weights of step 2 of the run in .* fit this model"),
+        (["--init_from=NOWHERE"], "--init_from: there is no run in "),
+        (["--init_partial"], "--init_partial has no effect without --init_from"),
+        (["--profile=7:9"], "profile=7:9 must be steps of this session, 1 to 6"),
+        (["--profile=seven"], "--profile=seven must name the first and the last step"),
+        (
+            ["--config.diagnostics.every=2", "--config.model.recurrent=False"],
+            "every=2: the model runs no recurrent network.*; leave it at 0",
+        ),
+    ],
+)
+def test_what_a_run_refuses_once_its_model_is_there(in_process, finished, tmp_path, capsys, flags, words):
+    experiment = recurrent_run.EXPERIMENT if "--config.diagnostics.every=2" in flags else tiny.EXPERIMENT
+    flags = [flag.replace("FINISHED", str(finished)).replace("NOWHERE", str(tmp_path / "none")) for flag in flags]
+    with pytest.raises(UserError, match=words) as refused:
+        tiny.run(tmp_path / "run", *flags, experiment=experiment)
+    assert command.run(experiment, cli.parse(experiment, ["tiny", f"--workdir={tmp_path / 'run'}", "--doctor", *flags])) == 1
+    assert f"WRONG  model       {refused.value}\n" in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
+def test_a_run_that_cannot_be_extended_so(in_process, finished, capsys):
+    assert doctor_of(finished, "--extend", "--config.train.steps=4") == 1
+    assert "WRONG  model       the run in" in (said := capsys.readouterr().out) and "--extend cannot end it at 4" in said
+
+
+def test_the_model_is_traced_and_never_made(in_process, finished, tmp_path, capsys):
+    """Its step too: what it cannot do is an error before any array of the model exists."""
+    keys, refuses = [], False
+
+    def build(config, spec):
+        model = tiny.build(config, spec)
+
+        def init(key):
+            keys.append(key)
+            return model.init(key)
+
+        def loss(params, *given):
+            if refuses:
+                raise UserError("no such engine; take another")
+            assert isinstance(params["table"], jax.core.Tracer)
+            return model.loss(params, *given)
+
+        return model._replace(init=init, loss=loss)
+
+    experiment = tiny.EXPERIMENT._replace(build=build)
+
+    def look(*flags):
+        return command.run(experiment, cli.parse(experiment, ["tiny", f"--workdir={tmp_path / 'run'}", "--doctor", *flags]))
+
+    assert look(f"--init_from={finished}", "--config.optimizer.frozen=kernel") == 0
+    assert "ok     model       15 parameters" in capsys.readouterr().out
+    assert keys and all(isinstance(key, jax.core.Tracer) for key in keys)
+    refuses = True
+    assert look() == 1 and "WRONG  model       no such engine; take another" in capsys.readouterr().out
 
 
 def test_it_is_for_training():
