@@ -69,7 +69,8 @@ def from_flax(module: nn.Module, variables: Mapping[str, Any], *, spatial_shape:
       (cell, params).
 
     Raises:
-      UserError: the module is of another kind or has a setting that cells lack, or spatial_shape does not fit it.
+      UserError: the module is of another kind or has a setting that cells lack, or spatial_shape does not fit it; or the variables
+        are of another module.
 
     Example:
       >>> import flax.linen as nn, jax, seqjax, seqjax.interop
@@ -81,7 +82,17 @@ def from_flax(module: nn.Module, variables: Mapping[str, Any], *, spatial_shape:
       >>> bool(abs(ys - module.apply(variables, xs)).max() < 1e-5)
       True
     """
-    return _read(module, nn.unbox(variables)["params"], spatial_shape)
+    if "params" not in variables:
+        raise UserError(f"from_flax takes the variables that init returned, {{'params': ...}}, got a mapping of {sorted(variables)}")
+    own = nn.unbox(variables)["params"]
+    try:
+        return _read(module, own, spatial_shape)
+    except KeyError as error:
+        raise UserError(
+            f"the variables are not those of this {type(module).__name__}: they lack {error}, and their params are {sorted(own)}. "
+            "Of a larger model give the part of the recurrent module; linen keeps the cell of an RNN beside the RNN, so there "
+            "give the cell itself, from_flax(cell, {'params': params['LSTMCell_0']})"
+        ) from error
 
 
 def to_flax(cell: Cell, params: Params) -> tuple[nn.Module, dict[str, Any]]:

@@ -205,6 +205,29 @@ def test_what_a_cell_has_not_is_refused(name):
         interop.from_flax(module, RNN_OF)
 
 
+@pytest.mark.parametrize(
+    "module, variables, message",
+    [
+        (
+            nn.RNN(nn.GRUCell(H)),
+            {"Dense_0": {}},
+            "takes the variables that init returned, {'params': ...}, got a mapping of \\['Dense_0'\\]",
+        ),
+        (
+            nn.RNN(nn.GRUCell(H)),
+            {"params": {"Dense_0": {}, "GRUCell_0": {}}},
+            r"they lack 'cell', and their params are \['Dense_0', 'GRUCell_0'\]",
+        ),
+        (nn.LSTMCell(H), {"params": {"hn": {}, "in": {}}}, "not those of this LSTMCell: they lack 'ii'"),
+        (nn.Sequential([nn.RNN(nn.GRUCell(H))]), {"params": {"cell": {}}}, "not those of this Sequential: they lack 'layers_0'"),
+    ],
+)
+def test_variables_of_another_module_are_refused(module, variables, message):
+    with pytest.raises(UserError, match=message) as refused:
+        interop.from_flax(module, variables)
+    assert "\n" not in str(refused.value)
+
+
 def test_what_a_cell_has_not_of_nnx_is_refused():
     cells = [nnx.GRUCell(D, H, rngs=nnx.Rngs(k)) for k in range(2)]
     with pytest.raises(UserError, match="unroll with reverse=True"):
