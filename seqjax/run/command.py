@@ -1,7 +1,9 @@
-"""What a command line does: trains, sweeps, evaluates, or runs a mode of the experiment's own."""
+"""What a command line does: trains, sweeps, evaluates, or runs a mode of the experiment's own; and a trained model for other code."""
+
+import os
 
 from seqjax.run import cli, distributed, doctor, driver, evaluation, process, resuming, sweep
-from seqjax.run.experiment import Experiment
+from seqjax.run.experiment import Experiment, Trained
 
 
 def main(experiment: Experiment, argv: list[str] | None = None) -> None:
@@ -12,6 +14,33 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> None:
       argv: the program's name and its arguments; the process's own by default.
     """
     cli.call(lambda argv: run(experiment, cli.parse(experiment, argv)), argv)
+
+
+def load_trained(experiment: Experiment, workdir: str | os.PathLike[str], checkpoint: str = "best") -> Trained:
+    """The trained model of a work directory, for your own code. Only the checkpoint is read: the data need not be there.
+
+    Args:
+      experiment: of the run: EXPERIMENT of its file.
+      workdir: of the run.
+      checkpoint: `best`, `newest` or `average`, as of `--checkpoint`.
+
+    Returns:
+      A Trained: config, spec, model, and the parameters that are evaluated, moving averages where the run keeps them.
+      `trained.model.module.apply(trained.variables, ...)` runs a Flax module.
+
+    Raises:
+      UserError: there is no run in the work directory, or one of another experiment.
+
+    Example:
+      >>> parts = dict.fromkeys(("load", "prepare", "spec", "build", "batches"))
+      >>> mine = Experiment(name="mine", doc="Mine.", fields={}, presets={"short": {}}, preset="short", **parts)
+      >>> load_trained(mine, "/nowhere/run")
+      Traceback (most recent call last):
+      ...
+      seqjax.errors.UserError: there is no run with a checkpoint in /nowhere/run; train one first with the same --workdir
+    """
+    given = [experiment.name, f"--workdir={os.fspath(workdir)}", "--mode=evaluate", f"--checkpoint={checkpoint}"]
+    return driver.read(experiment, cli.parse(experiment, given))[0]
 
 
 def run(experiment: Experiment, command: cli.Command) -> int:

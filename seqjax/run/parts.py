@@ -26,8 +26,8 @@ def with_settings(function: Callable[..., Any], group: ConfigDict, *arguments: A
     Args:
       function: has parameters named like the settings, such as `load_labelled`.
       group: of the config, such as config.data.
-      **arguments: passed first.
-      ***others: further arguments; they override the settings.
+      *arguments: passed first.
+      **others: further arguments; they override the settings.
 
     Example:
       >>> data = ConfigDict({"path": "a.txt", "seed": 3, "buckets": 5})

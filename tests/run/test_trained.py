@@ -4,11 +4,13 @@ import shutil
 
 import jax
 import jax.numpy as jnp
+import letters_run as tiny
 import numpy as np
 import optax
 import pytest
 
 from seqjax.errors import UserError
+from seqjax.run import load_trained
 from seqjax.run.trained import read_model
 from seqjax.training import train_step
 from seqjax.training.averaging import RunningMean
@@ -168,3 +170,23 @@ def test_the_mean_refuses_trees_that_differ():
         mean.add({"a": jnp.ones((1, 3))})
     with pytest.raises(ValueError):
         mean.add({"b": jnp.ones((2, 3))})
+
+
+def test_a_run_is_read_into_other_code(finished, capsys):
+    """Best and newest are steps 2 to 6 of the run; the data are not loaded."""
+
+    def never(config):
+        raise AssertionError("the data were loaded")
+
+    experiment = tiny.EXPERIMENT._replace(load=never)
+    for which, step in (("best", None), ("newest", 6)):
+        trained = load_trained(experiment, finished, which)
+        assert step in (None, trained.step) and trained.config.train.steps == 6 and trained.spec == tiny.Spec(4)
+        kept = tiny.state(finished, trained.step)
+        for name, leaf in trained.params.items():
+            assert np.asarray(leaf).tobytes() == kept["params", name]
+        assert trained.model.loss(trained.variables["params"], (), (), np.arange(4), None)[2].loss < 10
+    with pytest.raises(UserError, match="--checkpoint"):
+        load_trained(experiment, finished, "worst")
+    with pytest.raises(UserError, match="belongs to the experiment tiny, not other"):
+        load_trained(experiment._replace(name="other"), finished)
