@@ -77,8 +77,21 @@ def settings_of(experiment: Experiment, command: cli.Command, stored: Stored | N
     differ = settings.differences(kept, asked, experiment.fields)
     differ = [line for line in differ if line.split(":")[0] not in allowed]
     if differ:
-        _refuse(command, stored, differ)
+        _refuse(command, stored, differ, "" if command.mode != "train" or extends else _preset_of(experiment, command, kept))
     return settings.nest(kept | asked).lock()
+
+
+def _preset_of(experiment: Experiment, command: cli.Command, kept: Mapping[str, Any]) -> str:
+    """The preset with which the rest of a command line asks for the settings that a run has; "" if there is none."""
+    for name in experiment.presets:
+        try:
+            other = cli.Command(**vars(command) | {"preset": name})
+            asked = settings.flatten(_checked(experiment, cli.config_of(experiment, other)))
+        except UserError:  # a preset that does not go with the flags is not the run's
+            continue
+        if not settings.differences(kept, asked, experiment.fields):
+            return name
+    return ""
 
 
 def _with(kept: Mapping[str, Any], changes: Mapping[str, Any], given: set[str]) -> ConfigDict:
@@ -87,7 +100,11 @@ def _with(kept: Mapping[str, Any], changes: Mapping[str, Any], given: set[str]) 
     return config
 
 
-def _refuse(command: cli.Command, stored: Stored, differ: list[str]) -> None:
+def _refuse(command: cli.Command, stored: Stored, differ: list[str], preset: str) -> None:
+    if preset:
+        raise UserError(
+            f"the run in {command.workdir} has the settings of --config={preset}; add that to resume it, or use another --workdir"
+        )
     where = f"the run in {command.workdir} has other settings ({'; '.join(differ)})"
     if command.mode != "train":
         raise UserError(f"{where}; leave the --config flags out")

@@ -42,6 +42,19 @@ def same(workdir, other):
 # Settings.
 
 
+def test_a_preset_that_was_forgotten_is_named(tmp_path):
+    """Also beside settings that were given; with others the differences are listed."""
+    presets = tiny.PRESETS | {"wrong": {"data.letters": 0}, "wide": tiny.PRESETS["short"] | {"model.width": 5, "train.steps": 2}}
+    experiment = tiny.EXPERIMENT._replace(presets=presets)
+    tiny.run(tmp_path, "--config=wide", experiment=experiment, seed=3)
+    named = "has the settings of --config=wide; add that to resume it, or use another --workdir"
+    refused(tmp_path, experiment=experiment, words=[named], seed=3)
+    refused(tmp_path, "--config=short", experiment=experiment, words=[named], seed=3, train__log_every=2)
+    refused(tmp_path, experiment=experiment, words=["model.width: 5 there, 3 here", "seed: 3 there, 0 here"])
+    refused(tmp_path, "--extend", experiment=experiment, words=["seed: 3 there, 4 here"], seed=4)
+    tiny.run(tmp_path, "--config=wide", experiment=experiment, seed=3)
+
+
 @pytest.mark.parametrize("harm", ["missing", "another", "no JSON"])
 def test_the_settings_that_count_are_the_checkpoints(finished, tmp_path, capsys, harm):
     workdir = shutil.copytree(finished, tmp_path / "run")
