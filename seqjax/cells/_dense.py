@@ -86,8 +86,8 @@ def dense_cell(
 
     Raises:
       ValueError: hidden_size or heads is below 1.
-      UserError: heads does not divide the sizes, or is combined with a window or recurrent_shape; or an initializer is
-        given for a bias that the cell does not have.
+      UserError: heads does not divide the sizes, or is combined with a window or recurrent_shape; an initializer is given for
+        a bias that the cell does not have; carry or params lack a field; or (from a step) combine returns another carry.
 
     Example:
       >>> import jax, seqjax
@@ -111,6 +111,7 @@ def dense_cell(
         raise UserError(f"{name} has heads={heads} and a window or recurrent_shape; only a matrix can be block-diagonal")
     if bias_init and not use_bias:
         raise UserError(f"{name} has use_bias=False, so it takes no bias_init or forget_bias")
+    _check_fields(name, carry, params, memory, extra)
 
     def init(key, input_size):
         keys = jax.random.split(key, 3)
@@ -141,6 +142,9 @@ def dense_cell(
 
     def settled(params, before, after):
         """Returns the new carry in its dtypes, and the output."""
+        old, new = (jax.tree.map(jnp.shape, a) for a in (before, after))
+        if jax.tree.structure(after) != jax.tree.structure(before) or new != old:
+            raise UserError(f"the combine (or step) of {name} must return a carry like the one it got, {old}, got {new}")
         after = jax.tree.map(lambda a, b: a.astype(b.dtype), after, before)
         return after, after.h.astype(parts.compute_dtype(dtype, params.kernel))
 
@@ -178,6 +182,18 @@ def dense_cell(
         spatial=spatial,
         settings=(*settings, *shown, ("dtype", dtype)),
     )
+
+
+def _check_fields(name, carry, params, memory, extra):
+    """Raises the error for a carry or params that lack what the other arguments name."""
+    if missing := {"h", *memory} - set(carry._fields):
+        raise UserError(f"the carry of {name} needs the fields h and those of memory; {carry.__name__} has no {', '.join(sorted(missing))}")
+    needed = ("kernel", "recurrent_kernel", "bias", *extra)
+    if set(needed) != set(params._fields):
+        raise UserError(
+            f"the params of {name} must have the fields {', '.join(needed)}, as extra says, but {params.__name__} has "
+            f"{', '.join(params._fields)}; give a NamedTuple with these, params=..."
+        )
 
 
 def option(there: bool, name: str, init: Initializer | None, shape: tuple[int, ...]) -> tuple | None:

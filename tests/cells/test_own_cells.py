@@ -6,6 +6,7 @@ import pickle
 import re
 import sys
 import types
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -148,3 +149,50 @@ def test_the_flax_layer_and_the_language_model(row):
     assert all(np.isfinite(a).all() and np.abs(a).max() > 0 for a in jax.tree.leaves(slope))
     downhill = jax.tree.map(lambda a, g: a - 0.1 * g, variables, slope)
     assert loss(downhill) < loss(variables)
+
+
+class Memory(NamedTuple):
+    h: jax.Array
+    c: jax.Array
+
+
+class Scaled(NamedTuple):
+    kernel: jax.Array
+    recurrent_kernel: jax.Array
+    bias: jax.Array
+    scale: jax.Array
+
+
+def kept(params, carry, gates):
+    return carry
+
+
+@pytest.mark.parametrize(
+    "carry, options, message",
+    [
+        (own.UGRNNCarry, {"extra": {"scale": (None, ())}}, "the params of mine must have .*bias, scale, .*but DenseParams has kernel,"),
+        (own.UGRNNCarry, {"params": Scaled}, "the params of mine must have .* but Scaled has kernel, recurrent_kernel, bias, scale; give"),
+        (Scaled, {}, "the carry of mine needs the fields h and those of memory; Scaled has no h$"),
+        (Memory, {"memory": ("s",)}, "Memory has no s$"),
+    ],
+)
+def test_fields_that_do_not_fit_are_refused_when_a_cell_is_made(carry, options, message):
+    with pytest.raises(seqjax.UserError, match=message):
+        seqjax.dense_cell("mine", H, carry, kept, gates=1, **options)
+
+
+@pytest.mark.parametrize("engine", ["scan", "fused"])
+@pytest.mark.parametrize(
+    "combine, got",
+    [
+        (lambda params, carry, gates: gates[0], r"\({H},\)"),
+        (lambda params, carry, gates: Memory(carry.h[:2], carry.c), r"Memory\(h=\(2,\), c=\({H},\)\)"),
+        (lambda params, carry, gates: (carry.h, carry.c), r"\(\({H},\), \({H},\)\)"),
+        (lambda params, carry, gates: Memory(carry.h.sum(), carry.c), r"Memory\(h=\(\), c=\({H},\)\)"),
+    ],
+)
+def test_a_combine_that_returns_no_such_carry_is_refused(combine, got, engine):
+    cell = seqjax.dense_cell("mine", H, Memory, combine, gates=1)
+    params = cell.init(jax.random.key(0), D)
+    with pytest.raises(seqjax.UserError, match=rf"combine \(or step\) of mine must return .*, got {got.format(H=H)}$"):
+        seqjax.unroll(cell, params, jnp.ones((B, T, D)), engine=engine)
