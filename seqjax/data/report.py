@@ -121,7 +121,7 @@ def _table(parts: Mapping[str, Any], unit: str) -> list[str]:
         widths = [max(map(len, cell)) for cell in cells]
         rows = ["  ".join(value.rjust(width) for value, width in zip(row, widths)) for row in zip(*cells)]
         lines = [f"{line}   {more}" for line, more in zip(lines, [MEASURED[column].ljust(len(rows[0])), *rows])]
-    shapes = [getattr(part, "shape", ()) for part in parts.values()]
+    shapes = [part.shape[1:] if hasattr(part, "ndim") else getattr(part, "shape", ()) for part in parts.values()]  # an array, or Images
     lines[2:] = [line + ("  of " + " x ".join(map(str, shape)) if shape else "") for line, shape in zip(lines[2:], shapes)]
     if measured:
         lines[1] = " " * 23 + lines[1][23:]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from seqjax.errors import UserError
 from seqjax.run import cli
-from seqjax.run.experiment import Dataset, Experiment
+from seqjax.run.experiment import Dataset, Experiment, spec_to_json
 from seqjax.run.settings import ConfigDict
 from seqjax.training import processes, train_step
 from seqjax.training.checkpoints import read_weights
@@ -134,14 +134,12 @@ class Start:
             self._match(params, model_state)
 
     def _weights(self, params: Any, model_state: Any) -> tuple[Any, Any]:
-        found, where, lines = self._match(params, model_state)
-        print(f"initialised from the weights of {where}: {len(found.taken)} arrays")
-        for line in lines:
-            print(f"  not taken: {line}")
+        found, lines = self._match(params, model_state)
+        print(*lines, sep="\n  ")
         return found.weights["params"], found.weights["model_state"] or model_state
 
-    def _match(self, params: Any, model_state: Any) -> tuple[Match, str, list[str]]:
-        """Which of the origin's weights fit, which weights these are in words, and what is not taken."""
+    def _match(self, params: Any, model_state: Any) -> tuple[Match, list[str]]:
+        """Which of the origin's weights fit, and lines about them for the user."""
         folder, which = pathlib.Path(self.origin["workdir"]), self.origin["which"]
         if not folder.is_dir():
             raise UserError(f"--init_from: there is no run in {folder}; it must be DIR, DIR:newest or DIR:STEP")
@@ -156,4 +154,8 @@ class Start:
             raise UserError(
                 f"--init_from: the weights of {where} do not all fit: {'; '.join(lines)}; --init_partial initialises these at random"
             )
-        return found, where, lines
+        told = [f"initialised from the weights of {where}: {len(found.taken)} arrays", *(f"not taken: {line}" for line in lines)]
+        spec, theirs = spec_to_json(self._spec), meta.get("spec", {})
+        if differ := [name for name, value in spec.items() if theirs.get(name, value) != value]:
+            told.append(f"the two runs' data differ in {' and '.join(differ)}: what a row of weights stands for may differ too")
+        return found, told

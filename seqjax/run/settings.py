@@ -229,8 +229,11 @@ def validate(config: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
         if not field.check.holds(_as_float(value) if wanted is float else value):
             raise UserError(f"config.{name}={value!r} is out of range: it must be {field.check.text}{_rounded(value)}")
     for name in _without_effect(flat, fields):
-        other, _ = cast(Condition, fields[name].when)
-        raise UserError(f"config.{name}={flat[name]!r} has no effect with {other}={flat[other]!r}; leave it at {fields[name].default!r}")
+        other, values = cast(Condition, fields[name].when)
+        raise UserError(
+            f"config.{name}={flat[name]!r} has no effect with {other}={flat[other]!r}; leave it at {fields[name].default!r}, "
+            f"or set config.{other}={' or '.join(map(str, values))}"
+        )
 
 
 def _without_effect(flat: Mapping[str, Any], fields: Mapping[str, Field]) -> list[str]:

@@ -194,5 +194,5 @@ def test_fields_that_do_not_fit_are_refused_when_a_cell_is_made(carry, options, 
 def test_a_combine_that_returns_no_such_carry_is_refused(combine, got, engine):
     cell = seqjax.dense_cell("mine", H, Memory, combine, gates=1)
     params = cell.init(jax.random.key(0), D)
-    with pytest.raises(seqjax.UserError, match=rf"combine \(or step\) of mine must return .*, got {got.format(H=H)}$"):
+    with pytest.raises(seqjax.UserError, match=rf"combine \(or step\) of mine must return .*, got {got.format(H=H)}(\n|$)"):
         seqjax.unroll(cell, params, jnp.ones((B, T, D)), engine=engine)

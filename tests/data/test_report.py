@@ -88,6 +88,11 @@ def test_sentences_are_measured_in_words_and_tags_counted():
     ]
 
 
+def test_arrays_are_shown_with_the_shape_of_an_example():
+    parts = {"train": np.zeros((96, 5, 1)), "validation": np.zeros(32)}
+    assert report(Dataset("drawn", parts, "")) == ["train                96  of 5 x 1", "validation           32"]
+
+
 class Pictures:
     shape = (8, 8, 1)
 

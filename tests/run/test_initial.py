@@ -1,6 +1,7 @@
 """Where a new run starts: --init_from takes another run's weights and nothing else, and says what does not fit."""
 
 import shutil
+from typing import NamedTuple
 
 import jax
 import letters_run as tiny
@@ -95,6 +96,27 @@ def test_parts_that_do_not_fit(first_state, source, tmp_path, capsys):
     assert equal(state.params["table"], fresh.params["table"])
     said = capsys.readouterr().out
     assert "run:1: 1 arrays\n" in said and f"  not taken: {told}\n" in said and said.count("not taken") == 1
+
+
+def test_weights_of_another_vocabulary_of_the_same_size_come_with_a_warning(first_state, source, tmp_path, capsys):
+    """Their arrays fit; what the rows stand for is in the specs alone, which the checkpoint keeps."""
+
+    class Spec(NamedTuple):
+        letters: int
+        names: str
+
+    def named(names):
+        return tiny.EXPERIMENT._replace(spec=Spec, prepare=lambda config, data: Spec(config.data.letters, names))
+
+    warning = "  the two runs' data differ in names: what a row of weights stands for may differ too\n"
+    tiny.run(tmp_path / "abcd", experiment=named("abcd"))
+    for names, warned in (("abcd", False), ("wxyz", True)):
+        capsys.readouterr()
+        first_state(tmp_path / "run", f"--init_from={tmp_path / 'abcd'}", experiment=named(names))
+        said = capsys.readouterr().out
+        assert "2 arrays\n" in said and (warning in said) == warned
+    first_state(tmp_path / "run", f"--init_from={source}", experiment=named("wxyz"))  # a run of a form that knew no names
+    assert "data differ" not in capsys.readouterr().out
 
 
 def test_what_has_no_place_here_is_named(source, tmp_path, capsys):

@@ -273,7 +273,9 @@ def test_settings_without_effect_are_refused():
     for cell, extra, refused in [("lstm", 0.5, False), ("gru", 0.25, False), ("lstm", 0.25, True)]:
         config = build(table, flat | {"model.cell": cell, "model.extra": extra})
         if refused:
-            with pytest.raises(UserError, match="model.extra=0.25 has no effect with model.cell='lstm'; leave it at 0.5"):
+            with pytest.raises(
+                UserError, match="model.extra=0.25 has no effect with model.cell='lstm'; leave it at 0.5, or set config.model.cell=gru$"
+            ):
                 validate(config, table)
         else:
             validate(config, table)
