@@ -106,7 +106,7 @@ def _machines(seen: Seen, together: float) -> Iterable[Line]:
         rows = ""
         if "batch" in one and one["batch"] % count == 0:
             first, stop = index * one["batch"] // count, (index + 1) * one["batch"] // count
-            rows = f"; rows {first} to {stop - 1} of {one['batch']}"
+            rows = f"; rows {first} to {stop - 1} of {one['batch']}" if stop - first > 1 else f"; row {first} of {one['batch']}"
         devices = f"{one['devices']} x {one['kind']}{memory}, {one['cores']} cores"
         yield Line(OK, f"process {index}", f"{one['host']}, pid {one['pid']}: {devices}{rows}")
 
@@ -182,7 +182,10 @@ def _data(seen: Seen) -> Iterable[Line]:
         return
     made = [one for one in seen if "rows" in one]
     if made:
-        rows, slowest = grouped([f"{one['rows']} rows" for one in made]), max(one["seconds"] for one in made)
+        rows, slowest = (
+            grouped([f"{one['rows']} row{'s' if one['rows'] != 1 else ''}" for one in made]),
+            max(one["seconds"] for one in made),
+        )
         each = " each" if len(seen) > 1 else ""
         evaluation = f"{made[0]['eval_batch'] // len(seen)}{each} in evaluation"
         yield Line(OK, "batches", f"{rows}{each} in training, {evaluation}; the first took {slowest:.2f} s")
