@@ -256,7 +256,7 @@ def describe(
     print(f"model: {count:,} parameters" + (f", {frozen:,} of them frozen" if frozen else ""))
     asked = config.schedule.warmup_steps
     if (warmup := optimizers.warmup_length(asked, setup.recipe.steps)) != asked:
-        print(f"warm-up: {warmup} steps instead of {asked}, since it may take at most a tenth of the run")
+        print(f"warm-up: {warmup} step{'s' if warmup != 1 else ''} instead of {asked}, since it may take at most a tenth of the run")
     epochs = setup.recipe.steps / pipeline.batches_per_epoch
     print(f"run: {setup.recipe.steps:,} steps, {epochs:.1f} passes over the data, on {devices_line(setup.mesh, config)}")
 
