@@ -12,7 +12,7 @@ CACHE = pathlib.Path(os.environ.get("SEQJAX_CACHE", pathlib.Path(tempfile.gettem
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")  # reading or writing a smaller one takes as long
 
 # The programs of the tests are small, and compiling them takes far longer than running them: measured on the table of cells,
 # 285 CPU seconds with all optimizations and 105 with these flags. XLA_FLAGS in the environment replaces them.

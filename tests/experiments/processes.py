@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HELLO = "--config=hello"
 UNITS = ("tokens", "images", "texts", "words", "frames", "values", "bases", "labels", "videos", "answers")
+KEPT_WHOLE = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 TIMINGS = (*(f"{unit}_per_second" for unit in UNITS), "minutes")
 
 
@@ -42,13 +43,13 @@ class Run:
             time.sleep(0.01)
         return self
 
-    def wait_for(self, condition, seconds: float = 120.0) -> None:
-        """Waits until condition() is true while the process runs; looks a thousand times a second."""
+    def wait_for(self, condition, seconds: float = 120.0, every: float = 0.005) -> None:
+        """Waits until condition() is true while the process runs; looks every so many seconds."""
         end = time.monotonic() + seconds
         while not condition():
             if self.poll() is not None or time.monotonic() > end:
                 raise AssertionError(f"waited in vain; status {self.status}\n{self.out}\n{self.err}")
-            time.sleep(0.001)
+            time.sleep(every)
 
     def wait_until_ready(self) -> None:
         """Waits until the loop begins, with signals collected."""
@@ -83,7 +84,9 @@ class Server:
 
     def __init__(self, folder: pathlib.Path):
         self._folder, self._runs = folder, []
-        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        # A cache of their own, of all that they compile: each looks through the whole folder when it starts.
+        cache = {"JAX_COMPILATION_CACHE_DIR": f"{os.environ['JAX_COMPILATION_CACHE_DIR']}-runs", **KEPT_WHOLE}
+        env = os.environ | cache | {"PYTHONPATH": str(ROOT)}
         command = [sys.executable, str(pathlib.Path(__file__).with_name("server.py"))]
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
