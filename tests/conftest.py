@@ -1,4 +1,4 @@
-"""Strict by default: no rank promotion, warnings are errors. Quick compilation, kept in a cache that all runs and workers share."""
+"""Strict by default: no rank promotion, warnings are errors. Quick compilation, kept in a cache that the workers share."""
 
 import gc
 import importlib.metadata
@@ -30,9 +30,11 @@ if os.environ.get("CI"):
 
 import jax  # noqa: E402  (the environment is read at import)
 import selection  # noqa: E402
+import shared_contexts  # noqa: E402
 import whole_entries  # noqa: E402
 
 whole_entries.install()
+shared_contexts.install()
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -1,4 +1,4 @@
-"""Run as `two_devices.py shard_map|explicit 0|1` with two devices: sharded runs of every second row against one device."""
+"""Run as `two_devices.py 0|1` with two devices: every second row by shard_map, the others by explicit axes, against one device."""
 
 import sys
 
@@ -61,26 +61,31 @@ def by_halves(loss, params, *batch):
     return jax.jit(jax.value_and_grad(whole))(params, *batch)
 
 
-def main(kind, share):
-    run = {"shard_map": by_shard_map, "explicit": by_explicit_axes}[kind]
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit if kind == "explicit" else AxisType.Auto,))
-    wrong, rows = [], [*ROWS, *NOISY][int(share) :: 2]
-    for row in rows:
+def main(share):
+    wrong, count = [], 0
+    for place, row in enumerate([*ROWS, *NOISY]):
+        kind = "shard_map" if place % 2 == int(share) else "explicit"
         cell, params, xs, carry = setup(row, 56, batch=BATCH)
         assert xs.shape[-1] == D
         given, plain = (xs, carry, LENGTHS, RESETS), (xs, None, None, None)
         cases = [(given, None)] * (row in ROWS) + [(plain, None)] * (row.name in PLAIN_TOO) + [(given, KEY)] * (row.name in TRAINING_TOO)
+        count += len(cases)
         for batch, rng in cases:
-            batch, loss = jax.tree.map(jnp.asarray, batch), loss_of(row, cell, rng)
-            halves = rng is not None and kind == "shard_map"
-            want = by_halves(loss, params, *batch) if halves else jax.jit(jax.value_and_grad(loss))(params, *batch)
             try:
-                found = run(loss, mesh, params, *batch)
-                jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, want)
+                compare(kind, loss_of(row, cell, rng), params, jax.tree.map(jnp.asarray, batch), rng)
             except Exception as error:  # every row is tried, and each failure told
-                wrong.append(f"{row.name}{' in training' * (rng is not None)}: {type(error).__name__}: {error}"[:600])
-    print(*wrong, f"{len(rows)} rows", sep="\n")
+                wrong.append(f"{row.name} by {kind}{' in training' * (rng is not None)}: {type(error).__name__}: {error}"[:600])
+    print(*wrong, f"{count} comparisons", sep="\n")
     sys.exit(bool(wrong))
+
+
+def compare(kind, loss, params, batch, rng):
+    run = {"shard_map": by_shard_map, "explicit": by_explicit_axes}[kind]
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit if kind == "explicit" else AxisType.Auto,))
+    halves = rng is not None and kind == "shard_map"
+    want = by_halves(loss, params, *batch) if halves else jax.jit(jax.value_and_grad(loss))(params, *batch)
+    found = run(loss, mesh, params, *batch)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, want)
 
 
 if __name__ == "__main__":
