@@ -45,7 +45,7 @@ class Row(NamedTuple):
         return importlib.import_module(f"experiments.{self.module}").EXPERIMENT
 
 
-OFTEN = {"train.epochs": 0.0, "train.log_every": 5, "train.checkpoint_every": 8, "train.keep": 2}
+OFTEN = {"train.epochs": 0.0, "train.log_every": 5, "train.checkpoint_every": 4, "train.keep": 2}
 JSON = "--format=jsonl"
 
 LANGUAGE_MODEL = Row(
@@ -79,7 +79,7 @@ TEXT_CLASSIFICATION = Row(
         "model.vectors": str(data / "vectors.txt"), "model.dropout": 0.1, "model.embed_dropout": 0.1,
         "model.word_dropout": 0.1, "model.recurrent_dropout": 0.1, "loss.label_smoothing": 0.1,
         "optimizer.learning_rate": 0.03, "optimizer.ema": 0.8, "schedule.name": "constant", "schedule.warmup_steps": 0,
-        "train.steps": 60, "train.eval_every": 5, "train.checkpoint_every": 7, "train.stop_after": 3,
+        "train.steps": 60, "train.eval_every": 5, "train.checkpoint_every": 3, "train.stop_after": 3,
     },
     [Question("predict", [JSON, "--top=3"], "ripe apple\n\nwave the tide\n", lines=3)],
     presets=lambda preset: {"data.test_fraction": 0.0},
@@ -141,7 +141,7 @@ FORECASTING = Row(
 DNA = Row(
     "dna", made_dna.DNA,  # tags, read from both strands, with the other strand as augmentation and noise of every kind
     lambda data: OFTEN | {
-        "data.batch_size": 8, "data.eval_batch_size": 8, "data.buckets": 1, "data.other_strand": 0.3, "model.cell": "gru",
+        "data.batch_size": 8, "data.eval_batch_size": 8, "data.buckets": 2, "data.other_strand": 0.3, "model.cell": "gru",
         "model.hidden_size": 6, "model.filters": 5, "model.width": 5, "model.strands": "both", "model.dropout": 0.1,
         "model.feature_dropout": 0.1, "optimizer.learning_rate": 0.03, "optimizer.ema": 0.0, "schedule.warmup_steps": 2,
         "train.steps": 40, "train.eval_every": 10,
@@ -155,7 +155,7 @@ DNA = Row(
 CAPTIONING = Row(
     "captioning", made_captions.CAPTIONS,  # batch statistics, two worker threads, augmentation and noise of every kind
     lambda data: OFTEN | {
-        "data.batch_size": 8, "data.eval_batch_size": 8, "data.buckets": 1, "data.image_size": 16, "data.workers": 2,
+        "data.batch_size": 8, "data.eval_batch_size": 8, "data.buckets": 2, "data.image_size": 16, "data.workers": 2,
         "augment.jitter": 0.1, "model.name": "resnet20_cifar", "model.options": "width=4", "model.layer": "layer1.0", "model.cell": "gru",
         "model.hidden_size": 8, "model.embed_size": 6, "model.dropout": 0.1, "model.word_dropout": 0.1, "loss.coverage": 0.1,
         "loss.label_smoothing": 0.05, "criterion": "cider", "optimizer.learning_rate": 0.02, "optimizer.ema": 0.8,
@@ -167,7 +167,7 @@ CAPTIONING = Row(
 SPEECH = Row(
     "speech", made_speech.SPEECH,  # files decoded ahead, played faster and slower, masked, with noise of every kind and batch statistics
     lambda data: OFTEN | {
-        "data.batch_size": 8, "data.eval_batch_size": 8, "data.buckets": 1, "data.rate": 1000, "data.workers": 2,
+        "data.batch_size": 8, "data.eval_batch_size": 8, "data.buckets": 2, "data.rate": 1000, "data.workers": 2,
         "tokenizer.kind": "char", "features.window_ms": 32.0, "features.hop_ms": 16.0, "features.mels": 8, "features.low": 0.0,
         "features.high": 0.0, "model.strides": "2,2", "data.short_first": False,
         "augment.speed": 0.1, "augment.time_masks": 1, "augment.time_width": 3, "augment.mel_masks": 1, "augment.mel_width": 2,
