@@ -65,20 +65,26 @@ def show(rows: dict[str, dict]) -> None:
         print(f"{name:20}{row['engine']:15}{numbers}")
 
 
-def plot(rows: dict[str, dict], shape: timing.Shape, name: str) -> None:
+def plot(rows: dict[str, dict], shape: str) -> Any:
     """Plots a bar for the forward pass and one for training, for each cell."""
-    figure, axes = plots.make(1, 1, (8, 0.36 * len(rows) + 1.4))
+    figure, axes = plots.make(1, 1, (8.5, 0.36 * len(rows) + 1.4))
     axes = axes[0, 0]
     for offset, what, color in ((-0.2, "forward", plots.SKY), (0.2, "training", plots.BLUE)):
         widths = [row["milliseconds"][what]["min"] for row in rows.values()]
         bars = axes.barh([i + offset for i in range(len(rows))], widths, 0.4, color=color, label=what)
-        axes.bar_label(bars, fmt="%.3g", padding=3, fontsize="x-small")
+        axes.bar_label(bars, fmt="%.3g", padding=3, fontsize="small")
     axes.set_yticks(range(len(rows)), [f"{cell} ({row['engine']})" for cell, row in rows.items()])
     axes.invert_yaxis()
-    axes.margins(x=0.1)
-    axes.set(xlabel="milliseconds, the fastest of the repeats", title=f"B,T,D,H = {shape}; conv_lstm has its own shape")
+    axes.margins(x=0.1, y=0.01)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("milliseconds, the fastest of the repeats")
+    batch, steps, features, units = shape.split(",")
+    figure.suptitle(
+        f"One layer of each cell, and its engine: {batch} sequences of {steps} steps, {features} features, {units} units\n"
+        "(conv_lstm: 4 sequences of 8 steps, 16 x 16 points)"
+    )
     axes.legend()
-    plots.save(figure, name)
+    return figure
 
 
 def main() -> None:
@@ -100,7 +106,7 @@ def main() -> None:
     result = {"question": "cost of each cell", "settings": settings, "shape": str(options.shape), "cells": rows}
     common.save(f"cells{options.tag}", result)
     show(rows)
-    plot(rows, options.shape, f"cells{options.tag}")
+    plots.save(plot(rows, str(options.shape)), f"cells{options.tag}")
 
 
 if __name__ == "__main__":

@@ -7,12 +7,11 @@ the associative engine, each length in a separate process, so that each has its 
 gradients of weights and inputs; compile time is reported separately. At a million steps of 32 inputs and 64 units, inputs take 128 MB and
 outputs 256 MB, and each has a gradient of the same size. Freed memory is kept between calls, as in training runs (`seqjax.run.process`);
 peaks of memory come from a second process, which does not keep it. With --fresh-memory there is only that one, and the cost per token grows
-with the length, since the system maps new pages. Writes a plot to docs/images/linear_length.png.
+with the length, since the system maps new pages.
 """
 
 import argparse
 import json
-import pathlib
 import resource
 import subprocess
 import sys
@@ -20,7 +19,6 @@ import time
 
 from benchmarks import common
 
-IMAGE = pathlib.Path(__file__).parents[1] / "docs" / "images" / "linear_length.png"
 SIDES = {"scan": ("scan", None), "scan, remat_every=1000": ("scan", 1000), "associative": ("associative", None)}
 
 
@@ -87,31 +85,8 @@ def show(table: dict) -> None:
             print(f"{side:24}{steps:>9}{costs[0]:>12.0f}{costs[1]:>13.0f}{peaks[0]:>12}{peaks[1]:>13}")
 
 
-def plot(table: dict, title: str) -> None:
-    """Plots cost per token and peak memory against the number of steps."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (cost, memory) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for color, (side, rows) in zip(("C0", "C1", "C2"), table.items(), strict=True):
-        steps = [int(key) for key in rows]
-        for name, style in (("forward", "--"), ("forward_and_gradient", "-")):
-            line = {"color": color, "linestyle": style, "marker": "o", "label": f"{side}, {name.replace('_', ' ')}"}
-            cost.plot(steps, [row[name]["nanoseconds_per_token"]["min"] for row in rows.values()], **line)
-            memory.plot(steps, [row[name]["peak_megabytes"] for row in rows.values()], **line)
-    for axes, label in ((cost, "nanoseconds a token"), (memory, "peak resident memory, MB")):
-        axes.set(xscale="log", yscale="log", xlabel="steps of a sequence", ylabel=label)
-        axes.grid(alpha=0.3)
-    memory.legend(fontsize="small")
-    figure.suptitle(title)
-    IMAGE.parent.mkdir(exist_ok=True)
-    figure.savefig(IMAGE, dpi=120)
-
-
 def main() -> None:
-    """Measures, saves and plots."""
+    """Measures and saves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cell", default="mingru", choices=["mingru", "minlstm", "lru"])
     parser.add_argument("--lengths", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
@@ -139,7 +114,6 @@ def main() -> None:
     setting = {"question": question, "cell": options.cell, **shape, "fresh_memory": options.fresh_memory}
     common.save("linear_length", setting | {"engines": table})
     show(table)
-    plot(table, f"{options.cell}, B={options.batch} D={options.features} H={options.hidden}")
 
 
 if __name__ == "__main__":

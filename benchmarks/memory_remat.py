@@ -10,6 +10,7 @@ to docs/images/memory_remat.png.
 
 import argparse
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,7 @@ def measure(engine: str, remat_every: int | None, steps: int, batch: int, hidden
     }
 
 
-def plot(rows: list[dict], title: str, name: str) -> None:
+def plot(rows: list[dict], batch: int, hidden: int) -> Any:
     """Plots megabytes of temporaries against T, with those of inputs and outputs for comparison."""
     figure, axes = plots.make(1, 1, (7, 4.6))
     axes = axes[0, 0]
@@ -61,10 +62,11 @@ def plot(rows: list[dict], title: str, name: str) -> None:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks([row["steps"] for row in chosen], [f"{row['steps']:,}" for row in chosen])
+    title = f"Memory of an LSTM's gradient (B = {batch}, D = H = {hidden}, float32)"
     axes.set(xlabel="steps, T", ylabel="megabytes", title=title)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
-    plots.save(figure, name)
+    axes.yaxis.set_major_formatter("{x:,g}")
+    axes.legend()
+    return figure
 
 
 def main() -> None:
@@ -92,7 +94,7 @@ def main() -> None:
         "device": jax.devices()[0].device_kind,
     }
     common.save(f"memory_remat{options.tag}", {"question": "peak memory of the gradient against T", **asked, "rows": rows})
-    plot(rows, f"gradient of an LSTM, B={options.batch} H=D={options.hidden}, float32", f"memory_remat{options.tag}")
+    plots.save(plot(rows, options.batch, options.hidden), f"memory_remat{options.tag}")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,11 @@ installed are named and left out). The process keeps freed memory between calls,
 is reported separately. Writes a plot to docs/images/peers.png.
 """
 
+from typing import Any
+
 import seqjax
 from benchmarks import common, libraries, plots, timing
+from benchmarks.tables_speed import CELL_NAMES
 
 OURS = "seqjax"
 CELLS = {name: seqjax.cells.CELLS[name] for name in ("lstm", "gru", "rnn")}  # cells that the others have too
@@ -77,7 +80,7 @@ def show(case: dict) -> None:
     print(f"{case['cell']} {case['shape']} {case['what']}: {summary} | {listed}", flush=True)
 
 
-def plot(cases: list[dict], name: str, made_from: str | None = None) -> None:
+def plot(cases: list[dict]) -> Any:
     """Plots every library's time over ours, with a panel for each cell and each of forward and training."""
     kinds, whats = ([*dict.fromkeys(case[key] for case in cases)] for key in ("cell", "what"))
     figure, axes = plots.make(len(kinds), len(whats), (6.2 * len(whats), 3.2 * len(kinds) + 0.8))
@@ -87,10 +90,11 @@ def plot(cases: list[dict], name: str, made_from: str | None = None) -> None:
             chosen = [case for case in cases if (case["cell"], case["what"]) == (kind, what)]
             for label, bars in _panel(axes[i, j], chosen).items():
                 handles.setdefault(label, bars)
-            axes[i, j].set_title(f"{kind}, {what}", fontsize="medium")
-    figure.supylabel("time relative to seqjax (above 1: slower than seqjax)", fontsize="medium")
-    figure.legend(handles.values(), handles, loc="outside upper center", ncols=4)
-    plots.save(figure, name, made_from)
+            axes[i, j].set_title(f"{CELL_NAMES[kind]}, {what}")
+    figure.supylabel("time / time of seqjax", fontsize="medium")
+    figure.suptitle("One layer on two CPU cores, all cases (above 1: slower than seqjax)")
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4)
+    return figure
 
 
 def _panel(axes, cases):
@@ -111,11 +115,10 @@ def _panel(axes, cases):
     axes.yaxis.set_major_locator(FixedLocator([2.0**k for k in range(-4, 9)]))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.set_axisbelow(True)
-    axes.grid(axis="y", alpha=0.3)
+    axes.grid(visible=False, axis="x")
     labels = [",".join(sizes[:2]) + "\n" + ",".join(sizes[2:]) for sizes in (case["shape"].split(",") for case in cases)]
     axes.set_xticks(range(len(cases)), labels, fontsize="small")
-    axes.set_xlabel("B,T,D,H", fontsize="small")
+    axes.set_xlabel("B,T above D,H", fontsize="small")
     return handles
 
 
@@ -147,7 +150,7 @@ def main() -> None:
         "cases": cases,
     }
     common.save(f"peers{options.tag}", result)
-    plot(cases, f"peers{options.tag}")
+    plots.save(plot(cases), f"peers{options.tag}")
 
 
 if __name__ == "__main__":

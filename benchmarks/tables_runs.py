@@ -24,12 +24,12 @@ def text(run: str, name: str) -> str:
 
 def best(run: str, metric: str) -> float:
     """The lowest of a metric over a run's evaluations."""
-    return min(row[metric] for row in _evaluations(run))
+    return min(row[metric] for row in evaluations(run))
 
 
 def minutes(run: str) -> float:
     """Minutes of training, as counted by the run at its last evaluation."""
-    return _evaluations(run)[-1]["minutes"]
+    return evaluations(run)[-1]["minutes"]
 
 
 def whole_command(run: str) -> str:
@@ -40,9 +40,19 @@ def whole_command(run: str) -> str:
     return f"{found[1]} min {float(found[2]):.0f} s" if int(found[1]) else f"{float(found[2]):.0f} s"
 
 
-def _evaluations(run: str) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in text(run, "metrics.jsonl").splitlines()]
-    return [row for row in rows if row["kind"] == "evaluation"]
+def evaluations(run: str) -> list[dict[str, Any]]:
+    """The records of a run's evaluations on the validation part, in order."""
+    return [row for row in records(run) if row["kind"] == "evaluation"]
+
+
+def records(run: str) -> list[dict[str, Any]]:
+    """All records of a run."""
+    return [json.loads(line) for line in text(run, "metrics.jsonl").splitlines()]
+
+
+def config(run: str) -> dict[str, Any]:
+    """A run's settings."""
+    return json.loads(text(run, "config.json"))
 
 
 def tested(run: str) -> dict[str, dict[str, Any]]:
@@ -68,7 +78,8 @@ def _accuracy(run: str, who: str = "model") -> tuple[str, str]:
     return f"{share} %", said(run, rf"^{who}: accuracy [\d.]+% \(([^)]+)\)").replace("%", "")
 
 
-def _ngram(run: str) -> float:
+def ngram_loss(run: str) -> float:
+    """Of the 6-gram on the validation part."""
     return json.loads(text(run, "baselines.json"))["baselines"]["6-gram Kneser-Ney"]["loss"]
 
 
@@ -78,14 +89,14 @@ def language_model() -> str:
     verdict = "" if python < ngram else ": **not beaten**"
     rows = [[
         "Python's documentation, characters", "`char_small`", f"**{best('python_docs_char_small', 'loss'):.4f} nats** (test {python:.4f})",
-        f"6-gram {_ngram('python_docs_char_small'):.4f} (test {ngram:.4f}{verdict})", whole_command("python_docs_char_small"),
+        f"6-gram {ngram_loss('python_docs_char_small'):.4f} (test {ngram:.4f}{verdict})", whole_command("python_docs_char_small"),
         "`python_docs_char_small`",
     ]]  # fmt: skip
     for preset, time in ("char_small", whole_command("tinyshakespeare_char_small")), ("char_large", None):
         run = f"tinyshakespeare_{preset}"
         time = time or f"{minutes(run):.0f} min, busy"
         loss = f"**{best(run, 'loss'):.4f} nats**"
-        rows.append(["tiny Shakespeare, characters", f"`{preset}`", loss, f"6-gram {_ngram(run):.4f}", time, f"`{run}`"])
+        rows.append(["tiny Shakespeare, characters", f"`{preset}`", loss, f"6-gram {ngram_loss(run):.4f}", time, f"`{run}`"])
     ngram = saved_ngram_perplexity()
     small = said("wikitext2_word_small", r"^model .*perplexity ([\d.]+)")
     large = tested("wikitext2_word_gpu")["model"]["perplexity"]
@@ -246,7 +257,7 @@ def overview() -> str:
     bag, flat = said("imdb", r"^bag.*accuracy ([\d.]+)%"), said("multi30k_no_attention", BLEU)
     resnet, lenet = said("mnist_resnet", IMAGE_ACCURACY), said("mnist_lenet5", IMAGE_ACCURACY)
     model, chords = music["model"]["loss"], music["3-gram of chords"]["loss"]
-    small, ngram = best("python_docs_char_small", "loss"), _ngram("python_docs_char_small")
+    small, ngram = best("python_docs_char_small", "loss"), ngram_loss("python_docs_char_small")
     rows = [
         ["[Python's documentation](docs/language_model.md)", f"**{small:.4f}** nats, validation", f"6-gram {ngram:.4f}"],
         ["the same, test part", f"{docs['model']['loss']:.4f} nats", f"6-gram **{docs['6-gram Kneser-Ney']['loss']:.4f}**"],

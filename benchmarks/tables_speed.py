@@ -231,6 +231,27 @@ def speech_streaming() -> str:
     return table(["cell, size x layers", "parameters", "block", "time of a block", "latency", "real-time factor"], rows)
 
 
+DATA = {
+    "language_model": "windows 32 x 64",
+    "image_classification": "images in memory",
+    "text_classification": "buckets",
+    "tagging": "buckets of words, characters and tags",
+    "translation": "buckets of both sides",
+}
+
+
+def data_wait() -> str:
+    """The processor's time for a batch, and the waiting of the default runs, the lowest and highest of two."""
+    rows = []
+    for name, row in saved("data_wait")["experiments"].items():
+        batch, waiting = row["microseconds_per_batch"], row["share_of_waiting"]
+        low, high = 100 * waiting["min"], 100 * (2 * waiting["median"] - waiting["min"])
+        times = (batch[what]["min"] for what in ("whole", "one_shard"))
+        shown = (f"{time:.0f}" if time >= 10 else f"{time:.1f}" for time in times)
+        rows.append([f"{name}, {DATA[name]}", *shown, f"{row['milliseconds_per_step']:.0f}", f"{low:.1f} to {high:.1f} %"])
+    return table(["default run of", "microseconds a batch", "of one of four shards", "ms a step", "waiting"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "peers": peers,
     "peers summary": peers_summary,
@@ -245,4 +266,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "truncation": truncation,
     "spectrum": spectrum,
     "speech streaming": speech_streaming,
+    "data wait": data_wait,
 }

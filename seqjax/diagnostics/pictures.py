@@ -150,22 +150,22 @@ def plot_feature_maps(path: pathlib.Path, image: np.ndarray, maps: Mapping[str, 
     """
     spatial = [name for name, value in maps.items() if np.ndim(value) == 3 and min(np.shape(value)[:2]) > 1]
     names = [spatial[i] for i in sorted(set(np.linspace(0, len(spatial) - 1, min(8, len(spatial))).round().astype(int)))]
-    figure = _figure((1.3 * (limit + 1), 1.45 * max(len(names), 1)))
+    figure = _figure((1.3 * (limit + 1), 1.7 * max(len(names), 1)))
     grid = figure.subplots(max(len(names), 1), limit + 1, squeeze=False)
     for axes in grid.ravel():
         axes.set_axis_off()
     _show(grid[0, 0], image)
-    grid[0, 0].set_title("image", fontsize=7)
+    grid[0, 0].set_title("image", fontsize=9)
     for row, name in enumerate(names):
         values = np.asarray(maps[name], np.float32)
         strongest = np.argsort(-np.abs(values).mean(axis=(0, 1)), kind="stable")[:limit]
         for axes, channel in zip(grid[row, 1:], strongest):
             axes.imshow(values[:, :, channel], cmap="viridis")
-            axes.set_title(f"channel {channel}", fontsize=6)
+            axes.set_title(f"channel {channel}", fontsize=9)
         place = grid[row, 0]
-        where = 0.5 if row else -0.15
+        where = 0.5 if row else -0.2
         text = f"{name}\n{' x '.join(map(str, values.shape))}"
-        place.text(0.5, where, text, ha="center", va="center", fontsize=7, transform=place.transAxes)
+        place.text(0.5, where, text, ha="center", va="center", fontsize=9, transform=place.transAxes)
     return _save(figure, path)
 
 

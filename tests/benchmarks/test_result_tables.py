@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from benchmarks import common, tables, tables_runs, tables_speed
+from benchmarks import common, pictures, plots, tables, tables_runs, tables_speed
 
 # The tables behind the results; a page without its block would stay stale unnoticed.
 NEEDED = {
@@ -15,7 +15,15 @@ NEEDED = {
     "docs/language_model.md": {"language_model"},
     "docs/design/speed.md": {"engines", "gpu", "gpu h100", "gpu h200"},
     "docs/design/native.md": {"engines native"},
-    "docs/long_memory.md": {"long memory", "spectrum", "truncation"},
+    "docs/long_memory.md": {"long memory", "spectrum", "truncation", "regular tasks"},
+    "docs/music.md": {"music"},
+    "docs/forecasting.md": {"forecasting", "forecasting seeds"},
+    "docs/dna.md": {"promoters", "dna hmm", "splice"},
+    "docs/captioning.md": {"captioning"},
+    "docs/video.md": {"video", "video next"},
+    "docs/speech.md": {"fsdd", "fsdd strings", "morse", "morse trials", "speakers"},
+    "docs/distributed.md": {"mesh", "processes", "weak scaling"},
+    "docs/gradients.md": {"gradient flow"},
     "README.md": {"overview"},
 }
 
@@ -31,7 +39,28 @@ def test_every_table_is_what_the_json_gives():
 
 
 def test_the_pictures_are_of_the_measurements():
-    assert tables.stale_pictures() == [], "run python -m benchmarks.tables"
+    assert pictures.stale() == [], "run python -m benchmarks.tables"
+
+
+def test_every_picture_stands_on_a_page():
+    text = "".join(path.read_text(encoding="utf-8") for path in tables.pages())
+    assert {path.name for path in plots.IMAGES.glob("*.png")} == set(re.findall(r"\]\((?:docs/|\.\./)?images/([\w-]+\.png)\)", text))
+
+
+@pytest.mark.parametrize("name", pictures.PICTURES)
+def test_a_picture_has_a_title_and_names_its_axes(name):
+    from matplotlib import pyplot
+
+    figure = pictures.PICTURES[name].draw()
+    try:
+        titled = [bool(axes.get_title()) for axes in figure.axes]
+        assert all(titled) or (figure.get_suptitle() and len(titled) == 1)
+        for axes in figure.axes:
+            assert axes.get_xlabel()
+            assert axes.get_ylabel() or figure.get_supylabel() or axes.patches  # bars have names instead
+            assert all(label.get_fontsize() >= 8 for label in [*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels()])
+    finally:
+        pyplot.close(figure)
 
 
 @pytest.mark.parametrize("page", NEEDED)
@@ -42,17 +71,24 @@ def test_the_tables_are_there(page):
     assert len(re.findall("<!-- table:", text)) == len(re.findall("<!-- end -->", text)) == len(tables.BLOCK.findall(text))
 
 
-@pytest.mark.parametrize("name", ["peers", "engines", "processes", "language_model"])
-def test_a_changed_figure_is_noticed(name, tmp_path, monkeypatch):
-    """If every number in the JSON is made larger, the table differs in every row."""
-    shutil.copytree(common.RESULTS, results := tmp_path / "results")
-    for path in [results / "peers.json", results / "engines.json", results / "processes.json", *results.glob("runs/*/*.json*")]:
+@pytest.fixture(scope="module")
+def larger_results(tmp_path_factory):
+    """A copy of the results in which every number is larger."""
+    shutil.copytree(common.RESULTS, results := tmp_path_factory.mktemp("copy") / "results")
+    files = [results / f"{name}.json" for name in ("peers", "engines", "processes", "mesh", "speech_speakers")]
+    for path in [*files, *results.glob("runs/*/*.json*")]:
         text = path.read_text(encoding="utf-8")
         lines = text.splitlines() if path.suffix == ".jsonl" else [text]
         path.write_text("\n".join(json.dumps(_larger(json.loads(line))) for line in lines), encoding="utf-8")
+    return results
+
+
+@pytest.mark.parametrize("name", ["peers", "engines", "processes", "language_model", "forecasting", "speakers", "mesh"])
+def test_a_changed_figure_is_noticed(name, larger_results, monkeypatch):
+    """The table that is drawn then differs in every row."""
     before = tables.TABLES[name]().splitlines()[2:]
-    monkeypatch.setattr(common, "RESULTS", results)
-    monkeypatch.setattr(tables_runs, "RUNS", results / "runs")
+    monkeypatch.setattr(common, "RESULTS", larger_results)
+    monkeypatch.setattr(tables_runs, "RUNS", larger_results / "runs")
     tables_runs.text.cache_clear()
     try:
         after = tables.TABLES[name]().splitlines()[2:]
