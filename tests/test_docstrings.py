@@ -39,7 +39,7 @@ def _package(name):
 
 PACKAGES = sorted({_package(name) for name in MODULES})
 # Their examples build networks or read whole sets: of each, by default, every second module's, and of the CNNs none.
-DEAR = ("seqjax.data", "seqjax.decoding", "seqjax.models")
+DEAR = ("seqjax.data", "seqjax.decoding", "seqjax.diagnostics", "seqjax.models", "seqjax.training")
 SHARES = [
     *(pytest.param(name, 0, marks=[pytest.mark.slow] if name == "seqjax.cnn" else [], id=name) for name in PACKAGES),
     *(pytest.param(name, 1, marks=pytest.mark.slow, id=f"{name}-the others") for name in DEAR),

@@ -39,6 +39,7 @@ def value_and_slopes(cell, params, xs, carry, repeat, **options):
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(params, xs, carry)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(
     "name, engine",

@@ -138,6 +138,7 @@ SMALL_TEXTS = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", SMALL_TEXTS)
 def test_models_of_text_have_a_twin_in_torch_and_both_learn(name):
     pytest.importorskip("torch")

@@ -108,7 +108,7 @@ WRAPPERS = {
 }
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("name", WRAPPERS)
 @every
 def test_every_wrapper_on_every_engine_in_training(row, name, x64):

@@ -82,7 +82,7 @@ def test_step_is_its_three_parts(row):
         assert_same(cell.step(params, carry, xs[:, 0]), jax.tree.map(lambda *a: np.stack(a), *found))
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("row", ALL, ids=names(ALL))
 def test_bfloat16_computes_near_float32_and_keeps_memory_wide(row):
     cell, params, xs, carry = setup(row, 6)

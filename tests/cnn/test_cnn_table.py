@@ -68,7 +68,7 @@ def test_every_name_has_a_row():
     assert sorted(cnn.names()) == sorted(names(ROWS))
 
 
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(12)
 @every
 def test_exact_counts(row):
     found = cnn.summary(cnn.create(row.name), abstract(row, row.full))

@@ -159,6 +159,7 @@ def test_googlenet_gives_torch_s_logits(torch, options):
     check_parity(GoogLeNet(**options), randomise(Twin(**options), 1), images)
 
 
+@pytest.mark.slow  # by default a step of ResNet is compared with torch's
 def test_googlenet_trains_as_torch_s(torch, x64):
     """Loss with both heads and all gradients, with the statistics of the batch.
 

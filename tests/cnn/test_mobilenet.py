@@ -89,6 +89,7 @@ def test_logits_are_torchs(net):
     check_parity(model, randomise(twin, 1), random_images((2, 45, 38, 3)))
 
 
+@pytest.mark.slow  # by default a step of ResNet is compared with torch's
 @every_net
 def test_a_training_step_is_torchs(net):
     model, twin = pair(net)

@@ -32,6 +32,7 @@ def streamed(stream, variables, sound, sizes):
     return np.concatenate([*found, stream.finish(variables, state)])
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("cell", CELLS)
 def test_pieces_of_any_size(cell):
     """Bit for bit; for the LRU, whose complex products compile differently inside a loop, up to rounding."""

@@ -26,6 +26,7 @@ def norms_by_loop(cell, params, xs, real, resets, last):
     return jax.tree.map(lambda g: jnp.sqrt((g.reshape(tt.B, tt.T, -1) ** 2).sum(axis=2)), jax.jit(jax.grad(loss))(zeros))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("through", ["all", "last"])
 @pytest.mark.parametrize("name", ["lstm", "gru-before", "stack", "learned"])
 def test_brute_force(name, through, x64):

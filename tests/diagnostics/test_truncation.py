@@ -23,6 +23,7 @@ def compare(found, place, gradient, whole):
     np.testing.assert_allclose(found.full_norm, np.linalg.norm(full), rtol=1e-8)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", ["lstm", "gru-before", "stack", "learned"])
 def test_windows_with_the_carry_passed_on(name, x64):
     """The sum of the gradients of consecutive windows, with the carry passed on by value."""

@@ -134,7 +134,7 @@ def test_random_masks_and_resets_equal_the_scan(row, reverse, method):
     check()
 
 
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(12)
 @pytest.mark.parametrize(("steps", "remat"), [(0, None), (0, 2), (1, None), (2, None), (6, None), (7, 1), (7, 3), (7, 100)])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_every_division_into_chunks_gives_the_same(steps, remat, reverse, method):

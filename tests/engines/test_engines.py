@@ -59,7 +59,7 @@ def cases(seed):
     }
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("case", cases(0))
 @pytest.mark.parametrize("row", CELLS, ids=names(CELLS))
 def test_the_engine_of_a_cell_equals_the_scan(row, case, x64):
@@ -114,7 +114,7 @@ def test_on_a_gpu_small_cells_of_one_gate_alone_take_columns(monkeypatch):
     assert LAYOUT_OF(seqjax.rnn(129), 32) is None
 
 
-@pytest.mark.one_in(5)
+@pytest.mark.one_in(10)
 @pytest.mark.parametrize("row", WRAPPERS, ids=names(WRAPPERS))
 def test_training_noise_is_the_same_on_every_engine(row, x64):
     cell, params, xs, carry = setup(row, 23, np.float64, param_dtype=jnp.float64)
@@ -186,7 +186,7 @@ def test_bfloat16_is_near_the_scan(name):
         np.testing.assert_allclose(np.asarray(a, np.float32), np.asarray(b, np.float32), atol=0.04 * scale)
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("engine", ["scan", "fused"])
 @pytest.mark.parametrize("layout", [Layout(columns=False), None], ids=["rows", "apart"])
 def test_gradients_of_bfloat16_params_add_up_wide(engine, layout, monkeypatch):

@@ -29,7 +29,7 @@ def _where(flags, on_true, on_false):
     return jax.tree.map(lambda a, b: jnp.where(along(a), a, b), on_true, on_false)
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("row", [row for row in ROWS if "bidirectional" not in row.name], ids=lambda row: row.name)
 def test_they_are_those_of_the_streaming_step(row, reverse, x64):
@@ -43,7 +43,7 @@ def test_they_are_those_of_the_streaming_step(row, reverse, x64):
     assert_same(last, jax.tree.map(lambda a: a[:, 0 if reverse else -1], carries), 1e-12, 1e-12)
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("row", CELLS, ids=names(CELLS))
 def test_gradients_through_them_are_those_of_the_scan(row, x64):
     cell, params, xs, carry = setup(row, 42, np.float64, param_dtype=jnp.float64)

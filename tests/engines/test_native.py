@@ -13,7 +13,7 @@ import seqjax
 from seqjax.engines import every, native, scan
 from seqjax.engines.native import build, library
 
-pytestmark = pytest.mark.one_in(6)
+pytestmark = pytest.mark.one_in(12)
 
 
 @needs_library

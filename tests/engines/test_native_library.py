@@ -16,7 +16,7 @@ from seqjax.engines import native
 from seqjax.engines.native import build, layer, library
 from seqjax.engines.native.forms import form_of
 
-pytestmark = pytest.mark.one_in(6)
+pytestmark = pytest.mark.one_in(12)
 
 
 def arrays_of(name, units=5):

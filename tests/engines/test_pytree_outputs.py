@@ -64,7 +64,7 @@ def with_slopes(cell, params, xs, engine, **options):
     return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, xs)
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("kind, layout", [(kind, layout) for kind in KINDS for layout in KINDS[kind][1]])
 def test_every_engine_gives_what_the_scan_gives(kind, layout, x64, monkeypatch):
     monkeypatch.setattr(fused, "layout_of", lambda cell, batch: layout)
@@ -107,7 +107,7 @@ WRAPPED = {
 }
 
 
-@pytest.mark.one_in(5)
+@pytest.mark.one_in(10)
 @pytest.mark.parametrize("name", WRAPPED)
 @EVERY
 def test_in_wrappers_in_training(kind, name, x64):

@@ -18,7 +18,7 @@ import seqjax
 
 LENGTHS = np.array([T, 2, 0], np.int32)
 RESETS = np.random.default_rng(4).random((B, T)) < 0.3
-pytestmark = pytest.mark.one_in(4)
+pytestmark = pytest.mark.one_in(6)
 EVERY = pytest.mark.parametrize("row", ROWS, ids=names(ROWS))
 ENGINES = pytest.mark.parametrize("engine", ["auto", "scan"])
 
@@ -31,7 +31,7 @@ def loss_of(cell, engine):
     return loss
 
 
-@pytest.mark.one_in(8)
+@pytest.mark.one_in(16)
 @ENGINES
 @EVERY
 def test_export_with_open_sizes_serialised_and_read_back(row, engine):
@@ -69,7 +69,7 @@ def test_no_transfer_with_everything_on_the_device(row):
         seqjax.unroll(cell, params, xs, carry, lengths=lengths, resets=resets)
 
 
-@pytest.mark.one_in(8)
+@pytest.mark.one_in(16)
 @ENGINES
 @EVERY
 def test_vmap_over_seeds_and_over_sequences(row, engine):

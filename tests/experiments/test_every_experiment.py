@@ -16,7 +16,7 @@ from seqjax.run.cli import SPLITS
 from seqjax.run.recipe import make_recipe
 from seqjax.training import train_step
 
-pytestmark = pytest.mark.one_in(4)  # of what needs a process of its own; each experiment trains in every run
+pytestmark = pytest.mark.one_in(7)  # of what needs a process of its own; each experiment trains in every run
 whole = pytest.mark.one_in(1)
 LINES = 260  # of an experiment's file
 PRESETS = [(name, preset) for name, row in ROWS.items() for preset in row.experiment.presets]
@@ -72,7 +72,7 @@ def is_picture(path):
     return content.startswith(b"\x89PNG") and len(content) > 2000
 
 
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(13)
 def test_a_stopped_run_is_resumed_and_ends_the_same(row, runs, tmp_path):
     workdir, finished = runs.stopped(row, tmp_path / "run"), runs.finished(row)
     run = runs.start(row, f"--workdir={workdir}", *runs.flags(row)).wait(300)
@@ -163,7 +163,7 @@ def test_data_changed_since_the_run_began(row, runs, refused, tmp_path):
 # Evaluation and the other modes.
 
 
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(13)
 def test_it_evaluates_every_split_beside_baselines(row, runs, refused):
     """What is printed is what evaluation_SPLIT.json says; the predictions are lines of JSON, the pictures are pictures."""
     finished, experiment = runs.finished(row), row.experiment
@@ -194,7 +194,7 @@ def test_it_evaluates_every_split_beside_baselines(row, runs, refused):
                 assert len(rows) == len(parts[split][0] if hasattr(parts[split], "_fields") else parts[split])
 
 
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(13)
 def test_the_size_of_a_batch_and_the_choice_of_the_checkpoint(row, runs, tmp_path):
     """The newest gives the loss that was recorded last, whatever the batch size; the best that of the best evaluation."""
     workdir = shutil.copytree(runs.finished(row), tmp_path / "run")

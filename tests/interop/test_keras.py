@@ -350,6 +350,7 @@ DROPPED = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", DROPPED)
 def test_dropout_goes_there_and_comes_back(name):
     cell = DROPPED[name]()

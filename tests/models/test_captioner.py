@@ -12,7 +12,7 @@ from seqjax.models import make_cell
 from seqjax.models.captioner import Captioner, coverage_penalty
 from seqjax.models.token_decoder import ATTENTIONS, make_attention
 
-pytestmark = pytest.mark.one_in(4)
+pytestmark = pytest.mark.one_in(6)
 
 B, S, M, T, V = 3, 7, 5, 6, 11
 

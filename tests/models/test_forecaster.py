@@ -13,7 +13,7 @@ from seqjax.models.forecast_networks import SCALINGS, Steps, Window, context_sca
 from seqjax.models.forecaster import KINDS, Forecaster, _paths, sample_paths
 from seqjax.nn.outputs import LEVELS, make_output
 
-pytestmark = pytest.mark.one_in(4)
+pytestmark = pytest.mark.one_in(6)
 
 C, H, K, P, S = 12, 4, 3, 2, 2
 RNG = np.random.default_rng(0)

@@ -26,7 +26,7 @@ from seqjax.models.video import (
 )
 from seqjax.training.video import answer_loss
 
-pytestmark = pytest.mark.one_in(4)
+pytestmark = pytest.mark.one_in(6)
 
 SIDE, HEADS = 8, (Head("a", ("x", "y", "z")), Head("b", ("l", "r")))
 
