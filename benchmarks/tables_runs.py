@@ -198,6 +198,21 @@ def long_memory() -> str:
     ], rows)  # fmt: skip
 
 
+def long_memory_tuned() -> str:
+    """The oscillators and LEM with a learning rate and a time step of their own."""
+    rows = []
+    for task, cells in saved("long_memory_tuned")["tasks"].items():
+        for cell, found in cells.items():
+            right = found.get("test accuracy")
+            values = (
+                ", ".join(f"{100 * v:.1f} %" for v in right["values"])
+                if right
+                else ", ".join(f"{v:.5f}" for v in found["test loss"]["values"])
+            )
+            rows.append([f"{task}, T = 100", f"`{cell}`", found["learning rate"], found["options"] or "defaults", values])
+    return table(["task", "cell", "learning rate", "options", "test result of each seed"], rows)
+
+
 def _longest(accuracies: dict[str, float]) -> str:
     """The end of the last range of lengths with all answers right, counted from the shortest."""
     longest = "-"
@@ -284,5 +299,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "tagging": tagging,
     "translation": translation,
     "long memory": long_memory,
+    "long memory tuned": long_memory_tuned,
     "measured": measured,
 }
