@@ -119,10 +119,11 @@ def dense_cell(
             name: (found[0] or initializers.zeros)(jax.random.fold_in(key, number), found[1], param_dtype) if found else None
             for number, (name, found) in enumerate(extra.items(), 3)
         }
+        recurrent = recurrent_shape or (*window, *block_diagonal.kernel_shape(heads, out, wide))
         return params(
-            kernel_init(keys[0], (*window, parts.check_size("input_size", input_size), wide), param_dtype),
-            recurrent_init(keys[1], recurrent_shape or (*window, *block_diagonal.kernel_shape(heads, out, wide)), param_dtype),
-            (bias_init or initializers.zeros)(keys[2], (wide,), param_dtype) if use_bias else None,
+            kernel=kernel_init(keys[0], (*window, parts.check_size("input_size", input_size), wide), param_dtype),
+            recurrent_kernel=recurrent_init(keys[1], recurrent, param_dtype),
+            bias=(bias_init or initializers.zeros)(keys[2], (wide,), param_dtype) if use_bias else None,
             **more,
         )
 

@@ -181,6 +181,21 @@ def test_fields_that_do_not_fit_are_refused_when_a_cell_is_made(carry, options, 
         seqjax.dense_cell("mine", H, carry, kept, gates=1, **options)
 
 
+class Shuffled(NamedTuple):
+    bias: jax.Array
+    scale: jax.Array
+    recurrent_kernel: jax.Array
+    kernel: jax.Array
+
+
+def test_parameters_are_set_by_name_whatever_the_order_of_their_fields():
+    made = [seqjax.dense_cell("mine", H, Memory, kept, gates=1, params=form, extra={"scale": (None, (H,))}) for form in (Shuffled, Scaled)]
+    shuffled, scaled = (cell.init(jax.random.key(0), D)._asdict() for cell in made)
+    assert shuffled.keys() == scaled.keys()
+    for name, value in scaled.items():
+        np.testing.assert_array_equal(shuffled[name], value)
+
+
 @pytest.mark.parametrize("engine", ["scan", "fused"])
 @pytest.mark.parametrize(
     "combine, got",
