@@ -174,6 +174,9 @@ def kept(params, carry, gates):
         (own.UGRNNCarry, {"params": Scaled}, "the params of mine must have .* but Scaled has kernel, recurrent_kernel, bias, scale; give"),
         (Scaled, {}, "the carry of mine needs the fields h and those of memory; Scaled has no h$"),
         (Memory, {"memory": ("s",)}, "Memory has no s$"),
+        (tuple, {}, "the carry of mine must be a NamedTuple's class, got <class 'tuple'>"),
+        (Memory, {"params": dict}, "the params of mine must be a NamedTuple's class, got <class 'dict'>"),
+        (Memory, {"step": kept}, "mine needs either combine or step, got both"),
     ],
 )
 def test_fields_that_do_not_fit_are_refused_when_a_cell_is_made(carry, options, message):
