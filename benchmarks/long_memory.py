@@ -20,6 +20,7 @@ from benchmarks import common
 from experiments.long_memory import EXPERIMENT
 from seqjax.data.memory_tasks import TASKS
 from seqjax.diagnostics.memory import Bin, plot_by_length
+from seqjax.errors import UserError
 from seqjax.models.memory import KINDS
 from seqjax.run import cli, command, records, sweep
 
@@ -35,9 +36,17 @@ def tested(folder: pathlib.Path) -> dict[str, Any]:
     """The scores of a finished run on the test part; evaluates it unless its best step was evaluated before."""
     path = folder / "evaluation_test.json"
     best = records.best_evaluation(records.read_records(folder), "loss")
+    if best is None:
+        raise UserError(f"the run in {folder} has no evaluation with a finite loss; leave its cell out, or train it in another way")
     if not path.exists() or json.loads(path.read_text())["step"] != best["step"]:
         run(f"--workdir={folder}", "--mode=evaluate", "--split=test")
     return json.loads(path.read_text())["scores"]
+
+
+def validation(folder: pathlib.Path) -> float:
+    """The lowest validation loss of a run; infinite if no evaluation has a finite one."""
+    best = records.best_evaluation(records.read_records(folder), "loss")
+    return math.inf if best is None else best["loss"]
 
 
 def interval(values: list[float]) -> dict[str, Any]:
@@ -53,14 +62,14 @@ def of_cell(folder: pathlib.Path, cell: str, seeds: list[str]) -> dict[str, Any]
     evaluations = [[r for r in records.read_records(each) if r["kind"] == "evaluation"] for each in folders]
     found = {
         "test loss": interval([scores["model"]["loss"] for scores in every]),
-        "validation loss": interval([min(r["loss"] for r in rows) for rows in evaluations]),
+        "validation loss": interval([validation(each) for each in folders]),
         "minutes of all seeds together": max(rows[-1]["minutes"] for rows in evaluations),
     }
     if "accuracy" in every[0]["model"]:
         found["test accuracy"] = interval([scores["model"]["accuracy"] for scores in every])
     if names:
         found["accuracy by length"] = {name: interval([scores[name]["accuracy"] for scores in every]) for name in names}
-        solved = [0 if (rows[-1].get("accuracy", 0) < SOLVED) else _longest(scores, names) for scores, rows in zip(every, evaluations)]
+        solved = [0 if (rows[-1].get("accuracy") or 0) < SOLVED else _longest(scores, names) for scores, rows in zip(every, evaluations)]
         found["solved up to"] = solved  # steps, per seed; 0 if not even the training lengths are solved
     return found
 

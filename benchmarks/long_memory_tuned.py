@@ -4,19 +4,20 @@
 
 For every cell, each learning rate (--rates) with each of the cell's options (OPTIONS: the time steps of the oscillators and of LEM) is
 trained with the first seed; the pair with the lowest validation loss is then trained with all seeds (--seeds) and evaluated once on the
-test part. Further flags are those of `experiments.long_memory`. A stopped command resumes where it was. Writes
-results/long_memory_tuned.json (--tag=_x: long_memory_tuned_x.json).
+test part. A loss that is not finite is higher than any other. Further flags are those of `experiments.long_memory`. A stopped command
+resumes where it was. Writes results/long_memory_tuned.json (--tag=_x: long_memory_tuned_x.json).
 """
 
 import argparse
 import itertools
+import math
 import pathlib
 import sys
 from typing import Any
 
 from benchmarks import common
-from benchmarks.long_memory import of_cell, run
-from seqjax.run import records, sweep
+from benchmarks.long_memory import of_cell, run, validation
+from seqjax.run import sweep
 
 # Besides each cell's defaults: the authors' values for other lengths, and for UnICORNN two smaller steps.
 OPTIONS = {
@@ -35,23 +36,18 @@ def train(folder: pathlib.Path, task: str, cell: str, rate: str, options: str, s
         sys.exit(status)
 
 
-def validation(folder: pathlib.Path, cell: str, seed: str) -> float:
-    """The lowest validation loss of a run."""
-    path = folder / sweep.name_of({"model.cell": cell, "seed": int(seed)})
-    return min(record["loss"] for record in records.read_records(path) if record["kind"] == "evaluation")
-
-
 def tuned(folder: pathlib.Path, task: str, cell: str, own: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
     """Chooses a rate and options by the first seed's validation loss, and evaluates all seeds with them."""
     seeds, trials = own.seeds.split(","), {}
     for rate, options in itertools.product(own.rates.split(","), OPTIONS.get(cell, ("",))):
         at = folder / cell / f"{rate} {options}".strip()
         train(at, task, cell, rate, options, seeds[0], rest)
-        trials[rate, options] = validation(at, cell, seeds[0])
+        trials[rate, options] = validation(at / sweep.name_of({"model.cell": cell, "seed": int(seeds[0])}))
     rate, options = min(trials, key=trials.__getitem__)
     at = folder / cell / f"{rate} {options}".strip()
     train(at, task, cell, rate, options, own.seeds, rest)
-    tried = [{"learning rate": rate, "options": options, "validation loss": loss} for (rate, options), loss in trials.items()]
+    losses = {choice: loss if math.isfinite(loss) else None for choice, loss in trials.items()}
+    tried = [{"learning rate": rate, "options": options, "validation loss": loss} for (rate, options), loss in losses.items()]
     return {"learning rate": rate, "options": options, **of_cell(at, cell, seeds), "tried": tried}
 
 

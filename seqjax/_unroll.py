@@ -106,7 +106,8 @@ def unroll(
         same results up to rounding. Forward mode (jax.jvp, jax.jacfwd, jax.hessian) needs "scan" or "associative".
       remat_every: saves memory in the backward pass: keeps the carry every this many steps and recomputes the rest.
       offload: moves the carries that `remat_every` keeps to the host's memory, and back when they are needed. Worth its time
-        for large carries, such as the maps of a ConvLSTM, on an accelerator whose memory is full.
+        for large carries, such as the maps of a ConvLSTM, on an accelerator whose memory is full. A second derivative then
+        needs forward mode over reverse mode, as in jax.hessian: JAX cannot run reverse mode twice over offloaded arrays.
       return_carries: also returns the carry after every step, to restart from any of them or to look at the memory c.
       padded_outputs: "zeros", as in torch; or "repeat": a padded step outputs that of the last real step before it, in
         the direction of the run, or zeros if there is none, as in Keras (zero_output_for_mask=False; its Bidirectional

@@ -87,7 +87,8 @@ def dense_cell(
     Raises:
       ValueError: hidden_size or heads is below 1.
       UserError: heads does not divide the sizes, or is combined with a window or recurrent_shape; an initializer is given for
-        a bias that the cell does not have; carry or params lack a field; or (from a step) combine returns another carry.
+        a bias that the cell does not have; carry or params is no NamedTuple or lacks a field; there is neither combine nor
+        step, or both; or (from a step) combine returns another carry.
 
     Example:
       >>> import jax, seqjax
@@ -112,6 +113,8 @@ def dense_cell(
     if bias_init and not use_bias:
         raise UserError(f"{name} has use_bias=False, so it takes no bias_init or forget_bias")
     _check_fields(name, carry, params, memory, extra)
+    if (combine is None) == (step is None):
+        raise UserError(f"{name} needs either combine or step, got {'neither' if step is None else 'both'}")
 
     def init(key, input_size):
         keys = jax.random.split(key, 3)
@@ -119,10 +122,11 @@ def dense_cell(
             name: (found[0] or initializers.zeros)(jax.random.fold_in(key, number), found[1], param_dtype) if found else None
             for number, (name, found) in enumerate(extra.items(), 3)
         }
+        recurrent = recurrent_shape or (*window, *block_diagonal.kernel_shape(heads, out, wide))
         return params(
-            kernel_init(keys[0], (*window, parts.check_size("input_size", input_size), wide), param_dtype),
-            recurrent_init(keys[1], recurrent_shape or (*window, *block_diagonal.kernel_shape(heads, out, wide)), param_dtype),
-            (bias_init or initializers.zeros)(keys[2], (wide,), param_dtype) if use_bias else None,
+            kernel=kernel_init(keys[0], (*window, parts.check_size("input_size", input_size), wide), param_dtype),
+            recurrent_kernel=recurrent_init(keys[1], recurrent, param_dtype),
+            bias=(bias_init or initializers.zeros)(keys[2], (wide,), param_dtype) if use_bias else None,
             **more,
         )
 
@@ -185,7 +189,10 @@ def dense_cell(
 
 
 def _check_fields(name, carry, params, memory, extra):
-    """Raises the error for a carry or params that lack what the other arguments name."""
+    """Raises the error for a carry or params that are no NamedTuples, or lack what the other arguments name."""
+    for what, form in (("carry", carry), ("params", params)):
+        if not hasattr(form, "_fields"):
+            raise UserError(f"the {what} of {name} must be a NamedTuple's class, got {form!r}")
     if missing := {"h", *memory} - set(carry._fields):
         raise UserError(f"the carry of {name} needs the fields h and those of memory; {carry.__name__} has no {', '.join(sorted(missing))}")
     needed = ("kernel", "recurrent_kernel", "bias", *extra)

@@ -14,7 +14,7 @@ INPUTS = {"text": "texts", "words": "sentences", "source": "sources", "sequence"
 ANSWERS = {"label": "label", "tags": "tags", "target": "translation"}  # the column a model predicts
 MEASURED = {
     "text": "characters", "words": "words", "source": "characters of the source", "target": "of the translation", "frames": "frames",
-    "sequence": "bases", "sound": "samples", "transcript": "characters",
+    "sequence": "bases", "sound": "samples", "transcript": "characters", "value": "steps, with those before the part",
 }  # fmt: skip
 SHOWN, FEW = 12, 3  # classes listed with their counts; examples listed in a finding
 QUARTILES = ("25 %", "50 %", "75 %", "longest")

@@ -153,7 +153,10 @@ def _read(module, params, spatial_shape):
         if module.reverse:
             raise UserError("an RNN with reverse=True: a cell has no direction; convert it without, and unroll with reverse=True")
         return _read(module.cell, params["cell"], spatial_shape)
-    return _read_cell(module, params, spatial_shape)
+    cell, own = _read_cell(module, params, spatial_shape)
+    if cell.hidden_size != module.features:
+        raise UserError(f"the variables are those of {cell.hidden_size} features, but this {type(module).__name__} has {module.features}")
+    return cell, own
 
 
 def _read_cell(module, params, spatial_shape):

@@ -23,7 +23,7 @@ import numpy as np
 
 from seqjax.engines.native import library
 from seqjax.errors import UserError
-from seqjax.run import cli, distributed, doctor_model, doctor_report, driver, process, reporting, resuming, settings
+from seqjax.run import cli, distributed, doctor_model, doctor_report, driver, process, reporting, resuming, settings, sweep
 from seqjax.run.experiment import Experiment
 from seqjax.run.recipe import data_mesh, make_recipe
 from seqjax.training import processes
@@ -41,7 +41,12 @@ _PROBE = 8 << 20  # bytes written to measure the speed of the disk
 
 
 def run(experiment: Experiment, command: cli.Command) -> int:
-    """Runs the checks, prints the report and returns the exit status, the same in every process: 1 if something is wrong, else 0."""
+    """Runs the checks, prints the report and returns the exit status, the same in every process: 1 if something is wrong, else 0.
+
+    A sweep has a report for each of its runs.
+    """
+    if command.options.sweep:
+        return max([run(experiment, point.command) for point in sweep.points(experiment, command)])
     seen = gathered(see(experiment, command))
     lines = doctor_report.lines(seen, look_at_disk(command.workdir), seconds_together())
     several = f"{len(seen)} processes" if len(seen) > 1 else "1 process"
@@ -82,6 +87,10 @@ def _batches(
 ) -> dict[str, Any]:
     """The rows of a batch that this process makes, the seconds that the first took, the length of the run, and the model."""
     spec = resuming.accepted_spec(experiment, command, stored, dataset, experiment.prepare(config, dataset))
+    if stored is not None:
+        accepted = command.options.accept_changed_data
+        given = experiment, command.workdir, dataset, spec, stored.meta
+        _tried(errors, "data", lambda: resuming.check_data(*given, accepted=accepted))
     with driver.closing(processes.own_share(experiment.batches(config, spec, dataset.parts["train"], training=True))) as pipeline:
         steps = make_recipe(config, pipeline.batches_per_epoch).steps
         begin = time.perf_counter()

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from seqjax.run import cli, driver, initial, resuming
+from seqjax.run import cli, driver, evaluation, initial, resuming
 from seqjax.run.experiment import Dataset, Experiment
 from seqjax.run.recipe import data_mesh, make_plan, make_recipe
 from seqjax.run.settings import ConfigDict
@@ -45,8 +45,8 @@ def see(
       pipeline: of the training part; not advanced.
 
     Raises:
-      UserError: what a run refuses before its first step: frozen patterns, --init_from, --extend, --profile, diagnostics.every, and
-        what the model itself refuses when its step is traced.
+      UserError: what a run refuses before its first step: frozen patterns, --init_from, --extend, --profile, diagnostics.every,
+        what the model itself refuses when its step is traced, a validation part, and what the experiment's `describe` refuses.
     """
     setup = outline(experiment, config, spec, pipeline.batches_per_epoch)
     profile = cli.profiled(command.options.profile)
@@ -57,6 +57,9 @@ def see(
     begin = initial.Start(experiment, command, config, spec, dataset, setup)
     begin.resumed(stored.meta["began_from"]) if stored else begin.check()
     trace(setup, plan, pipeline)
+    evaluation.Evaluator.make(experiment, config, spec, setup.model, dataset.parts["validation"])
+    if experiment.describe:
+        list(experiment.describe(config, spec, dataset, setup.model))
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(setup.state.params)),
         "state": sum(map(_bytes, jax.tree.leaves(setup.state))),

@@ -58,6 +58,14 @@ def _by_name(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
+def _texts(value: Any) -> list[str]:
+    """The texts in a JSON value, in order: tokens, classes, tags. Means and lengths, which no row of weights stands for, are left out."""
+    if isinstance(value, str):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [text for one in inner for text in _texts(one)]
+
+
 class Start:
     """The first state of a run, as the command line and the experiment say."""
 
@@ -156,6 +164,6 @@ class Start:
             )
         told = [f"initialised from the weights of {where}: {len(found.taken)} arrays", *(f"not taken: {line}" for line in lines)]
         spec, theirs = spec_to_json(self._spec), meta.get("spec", {})
-        if differ := [name for name, value in spec.items() if theirs.get(name, value) != value]:
+        if differ := [name for name, value in spec.items() if _texts(theirs.get(name, value)) != _texts(value)]:
             told.append(f"the two runs' data differ in {' and '.join(differ)}: what a row of weights stands for may differ too")
         return found, told

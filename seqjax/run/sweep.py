@@ -107,7 +107,13 @@ def swept(texts: Sequence[str], fields: Mapping[str, settings.Field]) -> dict[st
 
 
 def points(experiment: Experiment, command: cli.Command) -> list[Point]:
-    """The points of a sweep, the last setting changing fastest."""
+    """The points of a sweep, the last setting changing fastest.
+
+    Raises:
+      UserError: its directory holds a run itself, or a flag --sweep cannot be: see `swept`.
+    """
+    if list_steps(command.workdir / "checkpoints"):
+        raise UserError(f"{command.workdir} holds a run itself; give the sweep another --workdir")
     grid = swept(command.options.sweep, experiment.fields)
     for name in grid.keys() & command.given.keys():
         raise cli.UsageError(f"--config.{name} and --sweep={name} both set {name}; leave one out")
@@ -126,10 +132,9 @@ def run(experiment: Experiment, command: cli.Command) -> int:
     The status is 0, or 128 and the signal's number where a signal stopped the sweep, or 1 where a point ended with an error.
 
     Raises:
-      UserError: the settings of a point cannot be, or are not those of the run in its directory. Nothing is trained then.
+      UserError: what `points` refuses, or the settings of a point cannot be, or are not those of the run in its directory. Nothing is
+        trained then.
     """
-    if list_steps(command.workdir / "checkpoints"):
-        raise UserError(f"{command.workdir} holds a run itself; give the sweep another --workdir")
     found = points(experiment, command)
     with workdir.locked(command.workdir):
         before = read_results(command.workdir)

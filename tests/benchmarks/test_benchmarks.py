@@ -1,6 +1,8 @@
 """The basis of the benchmarks' numbers: turns and repeats, the timed gradient, forced layouts, ratios."""
 
 import argparse
+import json
+import pathlib
 from unittest import mock
 
 import jax
@@ -15,6 +17,8 @@ from benchmarks import (
     cells,
     common,
     engines,
+    long_memory,
+    long_memory_tuned,
     peers,
     scaling,
     text_training,
@@ -23,6 +27,7 @@ from benchmarks import (
 )
 from seqjax.data.pipeline.buckets import BucketBatches
 from seqjax.engines import dense, native
+from seqjax.errors import UserError
 from seqjax.nn.crf import CRFParams, crf_log_likelihood
 from seqjax.text import EOS
 from seqjax.training import loop, train_step
@@ -231,3 +236,22 @@ def test_weak_scaling_by_hand():
     assert rows[-1]["efficiency_at_slow_hops"] == pytest.approx(1 / 15.28, rel=1e-6)
     assert weak_scaling.lstm_count(650, 650) == 4 * 650 * 1301
     assert weak_scaling.layer_seconds()["64,35,650,650"] == pytest.approx(2.941e-3, rel=1e-3)  # cudnn's, not torch's
+
+
+def test_a_choice_whose_loss_is_not_finite_is_not_taken(tmp_path, monkeypatch):
+    losses = {"1": [None], "1e-2": [], "1e-3": [2.0, 0.5], "3e-3": [0.75, None]}
+
+    def run(*flags):
+        given = dict(flag.removeprefix("--").split("=", 1) for flag in flags if not flag.startswith("--sweep"))
+        folder = pathlib.Path(given["workdir"], "model.cell=gru,seed=0")
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = [{"kind": "evaluation", "step": k, "loss": loss} for k, loss in enumerate(losses[given["config.optimizer.learning_rate"]])]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return 0
+
+    monkeypatch.setattr(long_memory_tuned, "run", run)
+    monkeypatch.setattr(long_memory_tuned, "of_cell", lambda *given: {})
+    found = long_memory_tuned.tuned(tmp_path, "recall", "gru", argparse.Namespace(seeds="0,1", rates=",".join(losses)), [])
+    assert found["learning rate"] == "1e-3" and [trial["validation loss"] for trial in found["tried"]] == [None, None, 0.5, 0.75]
+    with pytest.raises(UserError, match="1/model.cell=gru,seed=0 has no evaluation with a finite loss"):
+        long_memory.tested(tmp_path / "gru" / "1" / "model.cell=gru,seed=0")

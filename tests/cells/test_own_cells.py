@@ -174,11 +174,29 @@ def kept(params, carry, gates):
         (own.UGRNNCarry, {"params": Scaled}, "the params of mine must have .* but Scaled has kernel, recurrent_kernel, bias, scale; give"),
         (Scaled, {}, "the carry of mine needs the fields h and those of memory; Scaled has no h$"),
         (Memory, {"memory": ("s",)}, "Memory has no s$"),
+        (tuple, {}, "the carry of mine must be a NamedTuple's class, got <class 'tuple'>"),
+        (Memory, {"params": dict}, "the params of mine must be a NamedTuple's class, got <class 'dict'>"),
+        (Memory, {"step": kept}, "mine needs either combine or step, got both"),
     ],
 )
 def test_fields_that_do_not_fit_are_refused_when_a_cell_is_made(carry, options, message):
     with pytest.raises(seqjax.UserError, match=message):
         seqjax.dense_cell("mine", H, carry, kept, gates=1, **options)
+
+
+class Shuffled(NamedTuple):
+    bias: jax.Array
+    scale: jax.Array
+    recurrent_kernel: jax.Array
+    kernel: jax.Array
+
+
+def test_parameters_are_set_by_name_whatever_the_order_of_their_fields():
+    made = [seqjax.dense_cell("mine", H, Memory, kept, gates=1, params=form, extra={"scale": (None, (H,))}) for form in (Shuffled, Scaled)]
+    shuffled, scaled = (cell.init(jax.random.key(0), D)._asdict() for cell in made)
+    assert shuffled.keys() == scaled.keys()
+    for name, value in scaled.items():
+        np.testing.assert_array_equal(shuffled[name], value)
 
 
 @pytest.mark.parametrize("engine", ["scan", "fused"])

@@ -150,7 +150,7 @@ def test_refusals():
         check_lengths(part, 15, 3)
     one = table(part)
     places = rolling_origins(one.lengths, [0, 0], 15, 3, 1)
-    with pytest.raises(UserError, match="13 origins with a context of 15 .* and batch_size is 99"):
+    with pytest.raises(UserError, match="13 origins with a context of 15 .* and batch_size is 99; .*, or forks"):
         OriginWindows(one, *places, 15, 3, 99, seed=0)
     check_counts(part)
     with pytest.raises(UserError, match="series 'a' has the value 0.5"):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from seqjax.data import load_series
 from seqjax.data.records import Places, Records, fingerprint
+from seqjax.data.report import report
 from seqjax.data.series import EMBEDDED
 from seqjax.errors import UserError
 
@@ -40,6 +41,17 @@ def test_the_parts_follow_one_another(tmp_path, ends, validation_steps, test_ste
 def test_a_tenth_is_held_out_unless_said(tmp_path):
     data = load_series("file", path=write(tmp_path / "a.csv", [40, 30]), series_field="name")
     assert list(data.parts) == ["train", "validation"] and data.parts["validation"]["first"].tolist() == [37, 27]
+
+
+def test_the_report_says_how_long_the_series_are(tmp_path):
+    path = write(tmp_path / "a.csv", [40, 32])
+    lines = report(load_series("file", path=path, series_field="name", validation_steps=4, test_steps=8))
+    assert lines[0] == "                 series   steps, with those before the part"
+    assert [line.split() for line in lines[2:5]] == [
+        ["train", "2", "22", "24", "26", "28"],
+        ["validation", "2", "26", "28", "30", "32"],
+        ["test", "2", "34", "36", "38", "40"],
+    ]
 
 
 def test_the_season_is_natural_or_as_said(tmp_path):

@@ -95,6 +95,19 @@ def test_it_is_refused_where_it_would_do_nothing():
             call(cell, params, XS, remat_every=EVERY, offload=True, **how)
 
 
+def test_a_second_derivative_needs_forward_mode(elsewhere):
+    """JAX's limit. Where this fails because reverse mode works twice, the docstring of `unroll` has a sentence too many."""
+    cell = CELLS["scan"]
+    params = cell.init(jax.random.key(0), D)
+
+    def loss(xs):
+        return (seqjax.unroll(cell, params, xs, engine="scan", remat_every=EVERY, offload=True)[1] ** 2).sum()
+
+    assert jax.eval_shape(jax.hessian(loss), XS).shape == XS.shape * 2
+    with pytest.raises(ValueError, match="<host>"):
+        jax.eval_shape(jax.grad(lambda xs: (jax.grad(loss)(xs) ** 2).sum()), XS)
+
+
 def test_layers_pass_it_on():
     with pytest.raises(UserError, match="the backend here is a CPU"):
         Recurrent(H, remat_every=EVERY, offload=True).init(jax.random.key(0), XS)

@@ -228,6 +228,13 @@ def test_variables_of_another_module_are_refused(module, variables, message):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("kind", [nn.SimpleCell, nn.LSTMCell, nn.GRUCell])
+def test_variables_of_another_size_are_refused(kind):
+    variables = nn.RNN(kind(H + 1)).init(jax.random.key(0), jnp.ones((B, T, D)))
+    with pytest.raises(UserError, match=f"those of {H + 1} features, but this {kind.__name__} has {H}$"):
+        interop.from_flax(nn.RNN(kind(H)), variables)
+
+
 def test_what_a_cell_has_not_of_nnx_is_refused():
     cells = [nnx.GRUCell(D, H, rngs=nnx.Rngs(k)) for k in range(2)]
     with pytest.raises(UserError, match="unroll with reverse=True"):

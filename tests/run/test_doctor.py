@@ -155,6 +155,30 @@ def test_what_a_run_refuses_once_its_model_is_there(in_process, finished, tmp_pa
     assert f"WRONG  model       {refused.value}\n" in capsys.readouterr().out and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("part", ["describe", "batches"])
+def test_what_a_run_refuses_of_samples_and_of_its_validation_part(in_process, tmp_path, capsys, part):
+    def refuses(*given, training=False):
+        if training:
+            return tiny.batches(*given, training=True)
+        raise UserError("no such letter; leave it out")
+
+    experiment = tiny.EXPERIMENT._replace(**{part: refuses})
+    with pytest.raises(UserError, match="no such letter"):
+        tiny.run(tmp_path / "run", experiment=experiment)
+    assert command.run(experiment, cli.parse(experiment, ["tiny", f"--workdir={tmp_path / 'run'}", "--doctor"])) == 1
+    assert "WRONG  model       no such letter; leave it out\n" in capsys.readouterr().out
+
+
+def test_data_that_are_not_those_of_the_run(in_process, finished, capsys):
+    experiment = tiny.EXPERIMENT._replace(load=lambda config: tiny.load(config)._replace(fingerprint="other"))
+
+    def look(*flags):
+        return command.run(experiment, cli.parse(experiment, ["tiny", f"--workdir={finished}", "--doctor", *flags]))
+
+    assert look() == 1 and "WRONG  data        the parts of letters are not those that the run in" in capsys.readouterr().out
+    assert look("--accept_changed_data") == 0
+
+
 def test_a_run_that_cannot_be_extended_so(in_process, finished, capsys):
     assert doctor_of(finished, "--extend", "--config.train.steps=4") == 1
     assert "WRONG  model       the run in" in (said := capsys.readouterr().out) and "--extend cannot end it at 4" in said
@@ -189,6 +213,15 @@ def test_the_model_is_traced_and_never_made(in_process, finished, tmp_path, caps
     assert keys and all(isinstance(key, jax.core.Tracer) for key in keys)
     refuses = True
     assert look() == 1 and "WRONG  model       no such engine; take another" in capsys.readouterr().out
+
+
+def test_each_run_of_a_sweep_has_a_report(in_process, finished, tmp_path, capsys):
+    assert doctor_of(tmp_path / "sweep", "--sweep=seed=0,1", "--sweep=model.width=3,0") == 1 and not list(tmp_path.iterdir())
+    said = capsys.readouterr().out
+    assert said.count("WRONG") == 2 == said.count("model.width=0 is out of range") == said.count("ready: ")
+    assert f"--workdir={tmp_path}/sweep/seed=1,model.width=3\n" in said
+    with pytest.raises(UserError, match="holds a run itself"):
+        doctor_of(finished, "--sweep=seed=0,1")
 
 
 def test_it_is_for_training():

@@ -1,7 +1,7 @@
 """Where a new run starts: --init_from takes another run's weights and nothing else, and says what does not fit."""
 
 import shutil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import letters_run as tiny
@@ -103,18 +103,24 @@ def test_weights_of_another_vocabulary_of_the_same_size_come_with_a_warning(firs
 
     class Spec(NamedTuple):
         letters: int
-        names: str
+        names: dict[str, Any]
+        mean: list[float]
+        boundaries: list[int]
+        series: dict[str, float]
 
-    def named(names):
-        return tiny.EXPERIMENT._replace(spec=Spec, prepare=lambda config, data: Spec(config.data.letters, names))
+    def named(names, count=3):
+        measured = [0.5 * count], list(range(count)), {f"series {count}": 0.5}  # no row of weights stands for them
+        return tiny.EXPERIMENT._replace(
+            spec=Spec, prepare=lambda config, data: Spec(config.data.letters, {"tokens": list(names)}, *measured)
+        )
 
     warning = "  the two runs' data differ in names: what a row of weights stands for may differ too\n"
     tiny.run(tmp_path / "abcd", experiment=named("abcd"))
-    for names, warned in (("abcd", False), ("wxyz", True)):
+    for names, count in (("abcd", 3), ("abcd", 4), ("wxyz", 3), ("abdc", 4)):
         capsys.readouterr()
-        first_state(tmp_path / "run", f"--init_from={tmp_path / 'abcd'}", experiment=named(names))
+        first_state(tmp_path / "run", f"--init_from={tmp_path / 'abcd'}", experiment=named(names, count))
         said = capsys.readouterr().out
-        assert "2 arrays\n" in said and (warning in said) == warned
+        assert "2 arrays\n" in said and (warning if names != "abcd" else "") in said and said.count("data differ") == (names != "abcd")
     first_state(tmp_path / "run", f"--init_from={source}", experiment=named("wxyz"))  # a run of a form that knew no names
     assert "data differ" not in capsys.readouterr().out
 

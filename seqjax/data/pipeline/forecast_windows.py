@@ -253,7 +253,8 @@ class OriginWindows(Resumable):
         if len(origins) < batch_size:
             raise UserError(
                 f"the training part has {len(origins)} origins with a context of {context} steps before and a horizon of {horizon}"
-                f" after, and batch_size is {batch_size}; give longer series, or make one of the three smaller"
+                f" after, and batch_size is {batch_size}; give longer series, or make one of the three smaller, or forks, which a direct "
+                "model has between two origins"
             )
         self._table, self._series, self._origins, self._sizes = table, series, origins, (context, horizon)
         self._batch_size, self._seed, self._order = batch_size, seed, (-1, np.zeros(0, np.int64))
