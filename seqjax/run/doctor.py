@@ -89,8 +89,8 @@ def _batches(
     spec = resuming.accepted_spec(experiment, command, stored, dataset, experiment.prepare(config, dataset))
     if stored is not None:
         accepted = command.options.accept_changed_data
-        given = experiment, command.workdir, dataset, spec, stored.meta
-        _tried(errors, "data", lambda: resuming.check_data(*given, accepted=accepted))
+        trained_on = experiment, command.workdir, dataset, spec, stored.meta
+        _tried(errors, "data", lambda: resuming.check_data(*trained_on, accepted=accepted))
     with driver.closing(processes.own_share(experiment.batches(config, spec, dataset.parts["train"], training=True))) as pipeline:
         steps = make_recipe(config, pipeline.batches_per_epoch).steps
         begin = time.perf_counter()
