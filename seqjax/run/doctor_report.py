@@ -182,10 +182,8 @@ def _data(seen: Seen) -> Iterable[Line]:
         return
     made = [one for one in seen if "rows" in one]
     if made:
-        rows, slowest = (
-            grouped([f"{one['rows']} row{'s' if one['rows'] != 1 else ''}" for one in made]),
-            max(one["seconds"] for one in made),
-        )
+        rows = grouped([f"{one['rows']} row{'s' if one['rows'] != 1 else ''}" for one in made])
+        slowest = max(one["seconds"] for one in made)
         each = " each" if len(seen) > 1 else ""
         evaluation = f"{made[0]['eval_batch'] // len(seen)}{each} in evaluation"
         yield Line(OK, "batches", f"{rows}{each} in training, {evaluation}; the first took {slowest:.2f} s")

@@ -1,7 +1,6 @@
 """Shared by the comparisons with torch: a twin with random weights, and our network with the same weights."""
 
 import copy
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +8,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from seqjax.interop import torchvision
 from seqjax.interop.torchvision import from_torch_cnn, to_torch_cnn
 
-torchvision._entries = functools.lru_cache(1)(torchvision._entries)  # for the way there and back: tracing a network takes a second
 torch.set_num_threads(1)  # for networks this small; two threads stall for minutes if other programs occupy the cores
 
 AUX_WEIGHT = 0.3  # of each auxiliary head in the loss
